@@ -1,0 +1,330 @@
+"""Every op once: how to draw inputs that suit it, and what PyTorch calls it.
+
+test_catalogue.py proves each entry in several ways; a new op needs an entry here and nothing else. An entry whose
+function is not an op itself (`split`) proves a composition that the public ops contain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
+
+from tinygrad_chat import ops
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: positional inputs (float arrays have gradients) and keyword options."""
+
+    inputs: tuple[Any, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`function` under test, a strategy of `cases`, and the same in PyTorch (called with tensors and options)."""
+
+    function: Callable[..., Any]
+    cases: st.SearchStrategy[Case]
+    torch: Callable[..., Any]
+
+
+# How numbers are drawn: normal, unless the op has a kink or a domain.
+
+seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+shapes = array_shapes(min_dims=0, max_dims=3, max_side=4)
+matrices = array_shapes(min_dims=1, max_dims=3, max_side=4)
+
+
+def normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(random.normal(size=shape))
+
+
+def positive(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return 0.3 + np.abs(normal(random, shape))
+
+
+def away_from_zero(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return positive(random, shape) * np.asarray(random.choice([-1.0, 1.0], size=shape))
+
+
+def distinct(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(random.permutation(int(np.prod(shape, dtype=int))).reshape(shape) / 2.0)
+
+
+# How cases are drawn.
+
+
+@st.composite
+def one(draw: st.DrawFn, numbers: Callable[..., np.ndarray] = normal) -> Case:
+    return Case((numbers(draw(seeds), draw(shapes)),))
+
+
+@st.composite
+def two(draw: st.DrawFn, first: Callable[..., np.ndarray] = normal, second: Callable[..., np.ndarray] = normal) -> Case:
+    """Two arrays whose shapes broadcast with each other."""
+    random = draw(seeds)
+    x_shape, y_shape = draw(mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=4)).input_shapes
+    return Case((first(random, x_shape), second(random, y_shape)))
+
+
+@st.composite
+def reductions(draw: st.DrawFn, numbers: Callable[..., np.ndarray] = normal) -> Case:
+    shape = draw(matrices)
+    axes = st.integers(-len(shape), len(shape) - 1)
+    pairs = st.just((0, -1)) if len(shape) > 1 else axes
+    axis = draw(st.one_of(st.none(), axes, pairs))
+    return Case((numbers(draw(seeds), shape),), {"axis": axis, "keepdims": draw(st.booleans())})
+
+
+@st.composite
+def along_an_axis(draw: st.DrawFn) -> Case:
+    shape = draw(matrices)
+    return Case((normal(draw(seeds), shape),), {"axis": draw(st.integers(-len(shape), len(shape) - 1))})
+
+
+@st.composite
+def reshapes(draw: st.DrawFn) -> Case:
+    shape = draw(matrices)
+    target = draw(st.sampled_from([(-1,), (1, -1), (*shape, 1), shape[::-1]]))
+    return Case((normal(draw(seeds), shape),), {"shape": target})
+
+
+@st.composite
+def transposes(draw: st.DrawFn) -> Case:
+    shape = draw(matrices)
+    axes = draw(st.one_of(st.none(), st.permutations(range(len(shape))).map(tuple)))
+    return Case((normal(draw(seeds), shape),), {"axes": axes})
+
+
+@st.composite
+def indices(draw: st.DrawFn) -> Case:
+    keys: list[Any] = [
+        1,
+        slice(0, 2),
+        (slice(None), -1),
+        (..., None, 0),
+        (slice(None, None, 2), slice(1, 3)),
+        np.array([0, 2, 0, 0]),
+        (np.array([1, 1]), np.array([0, 0])),
+        np.array([True, False, True]),
+    ]
+    return Case((normal(draw(seeds), (3, 4)),), {"key": draw(st.sampled_from(keys))})
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> Case:
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    axis = draw(st.integers(-2, 1))
+    shape = (sum(sizes), 2) if axis % 2 == 0 else (2, sum(sizes))
+    return Case((normal(draw(seeds), shape),), {"sizes": sizes, "axis": axis})
+
+
+@st.composite
+def pieces(draw: st.DrawFn) -> Case:
+    random, axis = draw(seeds), draw(st.integers(-2, 1))
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    return Case(
+        tuple(normal(random, (size, 2) if axis % 2 == 0 else (2, size)) for size in sizes), {"axis": axis}
+    )
+
+
+@st.composite
+def products(draw: st.DrawFn) -> Case:
+    random = draw(seeds)
+    N, K, M = (draw(st.integers(1, 4)) for _ in range(3))
+    batches = draw(mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3)).input_shapes
+    x, y = normal(random, (*batches[0], N, K)), normal(random, (*batches[1], K, M))
+    if draw(st.booleans()):  # the same numbers, lying in memory the other way round
+        y = np.ascontiguousarray(y.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return Case((x, y))
+
+
+@st.composite
+def linears(draw: st.DrawFn) -> Case:
+    random, lead = draw(seeds), draw(array_shapes(min_dims=0, max_dims=2, max_side=3))
+    C, D = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    inputs = (normal(random, (*lead, C)), normal(random, (D, C)), normal(random, (D,)))
+    return Case(inputs if draw(st.booleans()) else inputs[:2])
+
+
+@st.composite
+def embeddings(draw: st.DrawFn) -> Case:
+    random, V, C = draw(seeds), draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    return Case((normal(random, (V, C)), random.integers(0, V, size=draw(shapes))))
+
+
+@st.composite
+def norms(draw: st.DrawFn, most_vectors: int) -> Case:
+    random, shape = draw(seeds), draw(array_shapes(min_dims=1, max_dims=3, min_side=2, max_side=5))
+    vectors = draw(st.integers(most_vectors - 1, most_vectors))
+    return Case(
+        (normal(random, shape), *(normal(random, shape[-1:]) for _ in range(vectors))),
+        {"epsilon": draw(st.sampled_from([1e-5, 1e-2]))},
+    )
+
+
+@st.composite
+def attentions(draw: st.DrawFn) -> Case:
+    random = draw(seeds)
+    B, G, shared, T, D = (draw(st.integers(1, most)) for most in (2, 2, 2, 5, 3))
+    S = T + draw(st.integers(0, 2))
+    window = draw(st.one_of(st.none(), st.integers(1, 4)))
+    query = normal(random, (B, G * shared, T, D))
+    key, value = normal(random, (B, G, S, D)), normal(random, (B, G, S, D))
+    return Case((query, key, value), {"causal": draw(st.booleans()), "window": window})
+
+
+@st.composite
+def rotations(draw: st.DrawFn) -> Case:
+    random, lead = draw(seeds), draw(array_shapes(min_dims=0, max_dims=2, max_side=3))
+    T, half = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    cosine, sine = (angles.astype(np.float64) for angles in ops.rotary_angles(T, 2 * half))
+    return Case((normal(random, (*lead, T, 2 * half)),), {"cosine": cosine, "sine": sine})
+
+
+@st.composite
+def losses(draw: st.DrawFn) -> Case:
+    random, lead, V = draw(seeds), draw(shapes), draw(st.integers(1, 5))
+    targets = np.asarray(random.integers(-1 if draw(st.booleans()) else 0, V, size=lead))
+    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}]))
+    if not np.any(targets != -1):  # PyTorch's mean over no token is nan; test_ops.py states ours
+        targets = np.zeros_like(targets)
+    return Case((3 * normal(random, (*lead, V)), targets), options)
+
+
+@st.composite
+def dropouts(draw: st.DrawFn) -> Case:
+    rate = draw(st.sampled_from([0.0, 0.2, 0.5]))
+    return Case((normal(draw(seeds), draw(shapes)),), {"rate": rate, "seed": draw(st.integers(0, 99))})
+
+
+# Functions that need a word more than the op's own name.
+
+
+def split_and_reverse(x: Any, *, sizes: list[int], axis: int) -> Any:
+    return ops.concatenate(*reversed(ops.split(x, sizes, axis)), axis=axis)
+
+
+# PyTorch's side. Imported late: the catalogue also serves the tests that run without it.
+
+
+def torch_function(name: str) -> Callable[..., Any]:
+    def function(*inputs: Any, **options: Any) -> Any:
+        import torch
+
+        return getattr(torch, name)(*inputs, **options)
+
+    return function
+
+
+def functional(name: str, **fixed: Any) -> Callable[..., Any]:
+    def function(*inputs: Any, **options: Any) -> Any:
+        import torch.nn.functional as F
+
+        return getattr(F, name)(*inputs, **fixed, **options)
+
+    return function
+
+
+def torch_reduction(name: str) -> Callable[..., Any]:
+    def function(x: Any, *, axis: Any, keepdims: bool) -> Any:
+        every = tuple(range(x.ndim))
+        return getattr(x, name)(dim=every if axis is None else axis, keepdim=keepdims)
+
+    return function
+
+
+def torch_norm(name: str) -> Callable[..., Any]:
+    def function(x: Any, *vectors: Any, epsilon: float) -> Any:
+        import torch.nn.functional as F
+
+        return getattr(F, name)(x, x.shape[-1:], *vectors, eps=epsilon)
+
+    return function
+
+
+def torch_attention(query: Any, key: Any, value: Any, *, causal: bool, window: int | None) -> Any:
+    import torch
+    import torch.nn.functional as F
+
+    T, S, shared = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
+    age = torch.arange(S - T, S)[:, None] - torch.arange(S)[None, :]
+    mask = (age >= 0) | (not causal)
+    if window is not None:
+        mask = mask & (age < window)
+    key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def torch_rotary(x: Any, *, cosine: Any, sine: Any) -> Any:
+    """A turn written as a product of complex numbers."""
+    import torch
+
+    half = x.shape[-1] // 2
+    turned = torch.complex(x[..., :half], x[..., half:]) * torch.as_tensor(cosine + 1j * sine)
+    return torch.cat([turned.real, turned.imag], dim=-1)
+
+
+def torch_cross_entropy(logits: Any, targets: Any, *, soft_cap: float | None = None) -> Any:
+    import torch.nn.functional as F
+
+    if soft_cap is not None:
+        logits = soft_cap * (logits / soft_cap).tanh()
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
+
+
+def torch_dropout(x: Any, *, rate: float, seed: int) -> Any:
+    """The same elements fall: which ones is our choice, the scaling and its gradient are PyTorch's."""
+    import torch
+
+    kept = np.random.default_rng(seed).random(tuple(x.shape), dtype=np.float32) >= rate
+    return x * torch.as_tensor(kept) / (1 - rate)
+
+
+CATALOGUE: dict[str, Entry] = {
+    "add": Entry(ops.add, two(), torch_function("add")),
+    "subtract": Entry(ops.subtract, two(), torch_function("sub")),
+    "multiply": Entry(ops.multiply, two(), torch_function("mul")),
+    "divide": Entry(ops.divide, two(normal, away_from_zero), torch_function("div")),
+    "power": Entry(ops.power, two(positive, normal), torch_function("pow")),
+    "negative": Entry(ops.negative, one(), torch_function("neg")),
+    "exp": Entry(ops.exp, one(), torch_function("exp")),
+    "log": Entry(ops.log, one(positive), torch_function("log")),
+    "sqrt": Entry(ops.sqrt, one(positive), torch_function("sqrt")),
+    "tanh": Entry(ops.tanh, one(), torch_function("tanh")),
+    "sigmoid": Entry(ops.sigmoid, one(), torch_function("sigmoid")),
+    "relu": Entry(ops.relu, one(away_from_zero), torch_function("relu")),
+    "squared_relu": Entry(ops.squared_relu, one(away_from_zero), lambda x: x.relu() ** 2),
+    "gelu": Entry(ops.gelu, one(), functional("gelu", approximate="tanh")),
+    "sum": Entry(ops.sum, reductions(), torch_reduction("sum")),
+    "mean": Entry(ops.mean, reductions(), torch_reduction("mean")),
+    "max": Entry(ops.max, reductions(distinct), torch_reduction("amax")),
+    "reshape": Entry(ops.reshape, reshapes(), torch_function("reshape")),
+    "transpose": Entry(
+        ops.transpose, transposes(), lambda x, *, axes: x.permute(axes or tuple(reversed(range(x.ndim))))
+    ),
+    "index": Entry(ops.index, indices(), lambda x, *, key: x[key]),
+    "split": Entry(
+        split_and_reverse,
+        splits(),
+        lambda x, *, sizes, axis: torch_function("cat")(x.split(sizes, dim=axis)[::-1], dim=axis),
+    ),
+    "concatenate": Entry(ops.concatenate, pieces(), lambda *x, axis: torch_function("cat")(x, dim=axis)),
+    "matmul": Entry(ops.matmul, products(), torch_function("matmul")),
+    "linear": Entry(ops.linear, linears(), functional("linear")),
+    "embedding": Entry(ops.embedding, embeddings(), lambda table, tokens: table[tokens]),
+    "softmax": Entry(ops.softmax, along_an_axis(), lambda x, *, axis: x.softmax(dim=axis)),
+    "log_softmax": Entry(ops.log_softmax, along_an_axis(), lambda x, *, axis: x.log_softmax(dim=axis)),
+    "layernorm": Entry(ops.layernorm, norms(most_vectors=2), torch_norm("layer_norm")),
+    "rmsnorm": Entry(ops.rmsnorm, norms(most_vectors=1), torch_norm("rms_norm")),
+    "attention": Entry(ops.attention, attentions(), torch_attention),
+    "rotary": Entry(ops.rotary, rotations(), torch_rotary),
+    "cross_entropy": Entry(ops.cross_entropy, losses(), torch_cross_entropy),
+    "dropout": Entry(ops.dropout, dropouts(), torch_dropout),
+}

@@ -1,0 +1,23 @@
+"""Hypothesis profiles and fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=10, **_common)
+settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
+settings.register_profile("deep", max_examples=500, **_common)
+settings.load_profile("dev")
+
+
+@pytest.fixture
+def shakespeare() -> Path:
+    """The tiny Shakespeare text, where the machine has it beside the checkout."""
+    path = Path(__file__).parents[2] / "shared" / "data" / "tinyshakespeare.txt"
+    if not path.exists():
+        pytest.skip("tinyshakespeare.txt is not on this machine")
+    return path

@@ -1,0 +1,37 @@
+"""tinygrad_chat: a from-scratch array engine that trains, samples and chats with small GPTs.
+
+The public names below load on first use, so that `import tinygrad_chat` and `tgc --help` stay fast. Nothing here
+imports CuPy; the GPU is asked for by name, with `get_backend("cupy")`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tinygrad_chat.autograd import Value, differentiable, no_grad
+    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.models import GPT, Bigram, GPTConfig
+    from tinygrad_chat.tensor import Tensor
+
+_HOME = {
+    "Value": "autograd",
+    "differentiable": "autograd",
+    "no_grad": "autograd",
+    "get_backend": "backend",
+    "Tensor": "tensor",
+    "GPT": "models",
+    "GPTConfig": "models",
+    "Bigram": "models",
+}
+
+__all__ = ["GPT", "Bigram", "GPTConfig", "Tensor", "Value", "differentiable", "get_backend", "no_grad"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tinygrad_chat' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tinygrad_chat.{_HOME[name]}"), name)

@@ -1,0 +1,9 @@
+"""WHY GRADIENTS: graphs and their one reverse sweep. Nothing here knows an op or a Tensor.
+
+Read value.py first, then differentiable.py, then check.py.
+"""
+
+from tinygrad_chat.autograd.differentiable import Operation, differentiable, no_grad, reference_ops
+from tinygrad_chat.autograd.value import Node, Value, backpropagate
+
+__all__ = ["Node", "Operation", "Value", "backpropagate", "differentiable", "no_grad", "reference_ops"]

@@ -1,0 +1,87 @@
+"""How a plain function over arrays becomes an operation over nodes.
+
+An array op computes its result and returns it with its own backward rule:
+
+    @differentiable
+    def square(x):
+        def backward(d_out):
+            return (2 * x * d_out,)
+        return x * x, backward
+
+Inputs that may have gradients are positional, static options are keyword-only, and `backward` returns one gradient
+(or None) for each positional input. The result is a node of the class of the first node among the inputs, so ops
+know nothing of `Tensor`. Called on bare arrays only, an op returns a bare array: ops are also plain functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tinygrad_chat.autograd.value import Node, Rule
+from tinygrad_chat.backend import backend_of
+
+ArrayOp = Callable[..., tuple[Any, Rule]]
+"""(arrays..., *, options) -> (out, backward)"""
+
+
+class _Mode(threading.local):
+    recording = True
+    reference_only = False
+
+
+_mode = _Mode()
+
+
+@contextmanager
+def _switched(**settings: bool) -> Iterator[None]:
+    before = {name: getattr(_mode, name) for name in settings}
+    vars(_mode).update(settings)
+    try:
+        yield
+    finally:
+        vars(_mode).update(before)
+
+
+def no_grad() -> Any:
+    """Within this context, in this thread, results remember nothing: for evaluation and sampling."""
+    return _switched(recording=False)
+
+
+def reference_ops() -> Any:
+    """Within this context, in this thread, every op runs its readable reference and no kernel."""
+    return _switched(reference_only=True)
+
+
+class Operation:
+    """An array op that also works on nodes. `reference` is the array function, `name` its name."""
+
+    def __init__(self, reference: ArrayOp) -> None:
+        functools.update_wrapper(self, reference)
+        self.reference = reference
+        self.name = reference.__name__
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
+        first = next((x for x in inputs if isinstance(x, Node)), None)
+        if first is None:
+            return self.reference(*inputs, **options)[0]
+        arrays = [x.data if isinstance(x, Node) else x for x in inputs]  # type: ignore[attr-defined]
+        compute = self.reference
+        if not _mode.reference_only:
+            compute = backend_of(first.data).kernels.get(self, compute)  # type: ignore[attr-defined]
+        out, rule = compute(*arrays, **options)
+        if not _mode.recording:
+            return type(first)(out)
+        return type(first)(out, tuple(x if isinstance(x, Node) else None for x in inputs), rule)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+def differentiable(reference: ArrayOp) -> Operation:
+    """Turn an array op into an `Operation`; see the head of this file."""
+    return Operation(reference)

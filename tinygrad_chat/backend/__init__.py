@@ -1,0 +1,8 @@
+"""WHAT MEMORY: arrays and the devices they live on. Nothing here knows of gradients.
+
+A `Backend` is an array library (`xp`: numpy or cupy), a way in and out of its memory and a table of fast kernels.
+"""
+
+from tinygrad_chat.backend.base import Backend, array_module, backend_of, get_backend, to_host
+
+__all__ = ["Backend", "array_module", "backend_of", "get_backend", "to_host"]

@@ -1,0 +1,92 @@
+"""The back-end record, and the functions that find the one an array or a name belongs to."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.errors import BackendError
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """Where arrays live and who computes on them.
+
+    `xp` is the array library's namespace, `array_type` the class of its arrays, `device` a name for people,
+    `to_host` copies an array of it to NumPy and `synchronize` waits until all work submitted so far is done.
+    """
+
+    name: str
+    xp: Any
+    array_type: type
+    device: str
+    to_host: Callable[[Any], np.ndarray]
+    synchronize: Callable[[], None]
+
+    @functools.cached_property
+    def kernels(self) -> Mapping[Any, Callable[..., Any]]:
+        """Fast replacements, from op to array function of the same signature.
+
+        Found by name at first use, as a plug-in is: kernels import the ops that they replace, never the reverse.
+        """
+        return importlib.import_module(f"tinygrad_chat.kernels.{self.name}").KERNELS
+
+
+NUMPY = Backend(
+    name="numpy",
+    xp=np,
+    array_type=np.ndarray,
+    device="cpu",
+    to_host=lambda array: array,
+    synchronize=lambda: None,
+)
+
+_backend_of_type: dict[type, Backend] = {np.ndarray: NUMPY, np.memmap: NUMPY}
+
+
+def backend_of(array: Any) -> Backend:
+    """Return the back end whose memory `array` lives in. Raises TypeError for anything that is not an array."""
+    backend = _backend_of_type.get(type(array))
+    if backend is not None:
+        return backend
+    if isinstance(array, (np.ndarray, np.generic)):
+        return NUMPY
+    raise TypeError(f"expected an array, received {type(array).__name__}; wrap numbers in numpy.asarray first")
+
+
+def array_module(array: Any) -> Any:
+    """Return the namespace (numpy or cupy) that computes on `array`; plain numbers count as NumPy's."""
+    backend = _backend_of_type.get(type(array), NUMPY)
+    return backend.xp
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return `array` as a NumPy array, copied only where it lives elsewhere."""
+    return backend_of(array).to_host(array)
+
+
+@functools.cache
+def get_backend(name: str = "auto") -> Backend:
+    """Return the back end called `name`: "numpy", "cupy", or "auto" for a GPU where there is a working one.
+
+    Raises BackendError, with the command that mends it, where CuPy or a GPU is missing.
+    """
+    if name == "numpy":
+        return NUMPY
+    if name not in ("auto", "cupy"):
+        raise BackendError(f"--backend: expected auto, numpy or cupy, received {name!r}")
+    from tinygrad_chat.backend.cupy_backend import open_cupy
+
+    try:
+        backend = open_cupy()
+    except BackendError:
+        if name == "auto":
+            return NUMPY
+        raise
+    _backend_of_type[backend.array_type] = backend
+    return backend

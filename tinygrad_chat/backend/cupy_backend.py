@@ -1,0 +1,75 @@
+"""CuPy as a back end, and the advice for machines where it cannot be one."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import sys
+from importlib import metadata
+from typing import Any
+
+from tinygrad_chat.backend.base import Backend
+from tinygrad_chat.errors import BackendError
+
+
+def open_cupy() -> Backend:
+    """Return the back end for the current CUDA device.
+
+    Raises BackendError, in one line with the remedy, where the driver, CuPy or a GPU is missing.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        installed = ", ".join(cupy_wheels())
+        reason = f"{installed} is installed but fails to import ({error})" if installed else "CuPy is not installed"
+        raise BackendError(f"--backend cupy: {reason}; {advice()}") from error
+    if not cupy.cuda.is_available():
+        raise BackendError(f"--backend cupy: CuPy {cupy.__version__} finds no usable GPU; {advice()}")
+    properties: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    return Backend(
+        name="cupy",
+        xp=cupy,
+        array_type=cupy.ndarray,
+        device=properties["name"].decode(),
+        to_host=cupy.asnumpy,
+        synchronize=lambda: cupy.cuda.Device().synchronize(),
+    )
+
+
+def driver_cuda_version() -> int | None:
+    """Return the newest CUDA that the NVIDIA driver supports (12040 is 12.4), or None without a driver."""
+    library = "nvcuda.dll" if sys.platform == "win32" else ctypes.util.find_library("cuda") or "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return None
+    version = ctypes.c_int(0)
+    return version.value if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
+
+
+def cupy_wheels() -> list[str]:
+    """Return the installed distributions that provide `cupy`, as "name version"; more than one is a conflict."""
+    names = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def advice() -> str:
+    """Return the one thing to do so that `--backend cupy` works on this machine."""
+    driver = driver_cuda_version()
+    if driver is None:
+        return (
+            "no NVIDIA driver was found: install one, then run: pip install 'cupy-cuda12x[ctk]' "
+            "(or train on the CPU with --backend numpy)"
+        )
+    wheel = f"cupy-cuda{min(driver // 1000, 13)}x" if driver >= 12000 else None
+    if wheel is None:
+        return f"the driver supports CUDA {driver // 1000} only: update it to one for CUDA 12 or newer"
+    wrong = [found.split()[0] for found in cupy_wheels() if found.split()[0] != wheel]
+    remove = f"pip uninstall -y {' '.join(wrong)} && " if wrong else ""
+    return f"run: {remove}pip install '{wheel}[ctk]'"

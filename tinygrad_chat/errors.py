@@ -1,0 +1,62 @@
+"""What can go wrong for a user, as one tree. Each message says what was expected, what came and what to do.
+
+    TinygradChatError               any of the below; `exit_code` is what `tgc` ends with
+    ├── UsageError           2      an option or argument that cannot work
+    │   ├── BackendError     2      no GPU, no CuPy, the wrong wheel, or an extra that is not installed
+    │   └── ConfigError      2      a configuration with an unknown key or a value out of range
+    ├── DataError            2      an empty, too short or undecodable corpus
+    │   └── VocabularyError  2      a character that the tokenizer does not know
+    ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
+    ├── StorageError         3      the disk is full or a folder cannot be written
+    └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
+
+Ctrl-C ends `tgc` with 130, after a checkpoint.
+"""
+
+from __future__ import annotations
+
+
+class TinygradChatError(Exception):
+    """Base of every error that this package raises for a user's mistake or an unfit machine."""
+
+    exit_code = 1
+
+
+class UsageError(TinygradChatError):
+    """An option or argument that cannot work."""
+
+    exit_code = 2
+
+
+class BackendError(UsageError):
+    """A back end or extra that this machine or environment does not have."""
+
+
+class ConfigError(UsageError):
+    """A configuration with an unknown key or a value out of range."""
+
+
+class DataError(TinygradChatError):
+    """A corpus that cannot be used."""
+
+    exit_code = 2
+
+
+class VocabularyError(DataError):
+    """Text with a character that the tokenizer does not know."""
+
+
+class CheckpointError(TinygradChatError):
+    """A checkpoint that is missing, damaged or does not fit the model."""
+
+    exit_code = 2
+
+
+class StorageError(TinygradChatError):
+    """Something that could not be written."""
+
+    exit_code = 3
+
+
+class ShapeError(TinygradChatError, ValueError):
+    """Arrays whose shapes do not fit an op."""

@@ -1,0 +1,3 @@
+"""Kernels for the CPU, in NumPy."""
+
+KERNELS = {}

@@ -1,0 +1,55 @@
+"""WHICH MATHS: every op as a forward and, beside it, its backward rule.
+
+Each is a plain function over arrays; no Tensor, no kernel and no device appears here. The gradient of `v` is `d_v`.
+Sizes: B batch, T time, S source positions, C channels, H heads, G key/value heads, D head width, V vocabulary.
+"""
+
+from tinygrad_chat.ops.arithmetic import add, divide, multiply, negative, power, subtract
+from tinygrad_chat.ops.attention import attention
+from tinygrad_chat.ops.cross_entropy import cross_entropy
+from tinygrad_chat.ops.dropout import dropout
+from tinygrad_chat.ops.embedding import embedding
+from tinygrad_chat.ops.matmul import linear, matmul
+from tinygrad_chat.ops.normalization import layernorm, rmsnorm
+from tinygrad_chat.ops.pointwise import exp, gelu, log, relu, sigmoid, sqrt, squared_relu, tanh
+from tinygrad_chat.ops.reduction import max, mean, sum
+from tinygrad_chat.ops.rotary import rotary, rotary_angles
+from tinygrad_chat.ops.shape import concatenate, index, reshape, split, transpose
+from tinygrad_chat.ops.softmax import log_softmax, softmax
+
+__all__ = [
+    "add",
+    "attention",
+    "concatenate",
+    "cross_entropy",
+    "divide",
+    "dropout",
+    "embedding",
+    "exp",
+    "gelu",
+    "index",
+    "layernorm",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "mean",
+    "multiply",
+    "negative",
+    "power",
+    "relu",
+    "reshape",
+    "rmsnorm",
+    "rotary",
+    "rotary_angles",
+    "sigmoid",
+    "softmax",
+    "split",
+    "sqrt",
+    "squared_relu",
+    "subtract",
+    "sum",
+    "tanh",
+    "transpose",
+]

@@ -1,0 +1,47 @@
+"""Cross-entropy straight from logits: the loss of every language model here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygrad_chat.autograd import differentiable
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ShapeError
+
+IGNORED = -1
+
+
+@differentiable
+def cross_entropy(logits: Any, targets: Any, *, ignore_index: int = IGNORED, soft_cap: float | None = None):
+    """The mean over tokens of -log softmax(logits)[target], in nats; a perfect guess costs 0, an even one log V.
+
+    logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
+    number of tokens; with none left the loss is 0. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap)
+    first (Gemma 2, arXiv:2408.00118).
+    """
+    V = logits.shape[-1]
+    if targets.shape != logits.shape[:-1]:
+        raise ShapeError(f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}")
+    xp = array_module(logits)
+    rows, labels = logits.reshape(-1, V), targets.reshape(-1)
+    counted = labels != ignore_index
+    labels = xp.where(counted, labels, 0)
+    if soft_cap is not None:
+        bent = xp.tanh(rows / soft_cap)
+        rows = bent * soft_cap
+    each = xp.arange(rows.shape[0])
+    shifted = rows - rows.max(axis=-1, keepdims=True)
+    e = xp.exp(shifted)
+    total = e.sum(axis=-1)
+    losses = xp.where(counted, xp.log(total) - shifted[each, labels], 0)
+    count = xp.maximum(counted.sum(), 1).astype(logits.dtype)
+
+    def backward(d_out):  # derivation: docs/derivations/cross_entropy.md
+        d_rows = e / total[:, None]
+        d_rows[each, labels] -= 1
+        d_rows *= (counted * (d_out / count))[:, None]
+        if soft_cap is not None:
+            d_rows *= 1 - bent * bent
+        return d_rows.reshape(logits.shape), None
+
+    return losses.sum() / count, backward

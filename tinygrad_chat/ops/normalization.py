@@ -1,0 +1,65 @@
+"""Normalisation of rows: layernorm and rmsnorm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygrad_chat.autograd import differentiable
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ShapeError
+
+
+def _check_row_vector(op: str, name: str, vector: Any, x: Any) -> None:
+    if vector is not None and vector.shape != x.shape[-1:]:
+        raise ShapeError(f"{op}: {name} has shape {vector.shape} but rows of x have {x.shape[-1]} features")
+
+
+def _sum_rows(rows: Any) -> Any:
+    return rows.sum(axis=tuple(range(rows.ndim - 1)))
+
+
+@differentiable
+def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
+    """Give each row of x mean 0 and variance 1, then scale and shift (Ba et al., arXiv:1607.06450).
+
+    x (..., C), gain (C,), bias (C,) or None -> (..., C). `epsilon` keeps a constant row finite.
+    """
+    _check_row_vector("layernorm", "gain", gain, x)
+    _check_row_vector("layernorm", "bias", bias, x)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    inverse_std = 1 / array_module(x).sqrt(variance + epsilon)
+    unit = centred * inverse_std
+    out = unit * gain
+    if bias is not None:
+        out = out + bias
+
+    def backward(d_out):  # derivation: docs/derivations/normalization.md
+        d_unit = d_out * gain
+        along_mean = d_unit.mean(axis=-1, keepdims=True)
+        along_unit = (d_unit * unit).mean(axis=-1, keepdims=True)
+        d_x = inverse_std * (d_unit - along_mean - unit * along_unit)
+        return d_x, _sum_rows(d_out * unit), _sum_rows(d_out) if bias is not None else None
+
+    return out, backward
+
+
+@differentiable
+def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
+    """Divide each row of x by its root mean square, then scale (Zhang & Sennrich, arXiv:1910.07467).
+
+    x (..., C), gain (C,) or None -> (..., C).
+    """
+    _check_row_vector("rmsnorm", "gain", gain, x)
+    mean_square = (x * x).mean(axis=-1, keepdims=True)
+    inverse_rms = 1 / array_module(x).sqrt(mean_square + epsilon)
+    unit = x * inverse_rms
+    out = unit if gain is None else unit * gain
+
+    def backward(d_out):  # derivation: docs/derivations/normalization.md
+        d_unit = d_out if gain is None else d_out * gain
+        along_unit = (d_unit * unit).mean(axis=-1, keepdims=True)
+        d_x = inverse_rms * (d_unit - unit * along_unit)
+        return d_x, None if gain is None else _sum_rows(d_out * unit)
+
+    return out, backward

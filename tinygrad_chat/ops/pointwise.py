@@ -1,0 +1,101 @@
+"""Functions of one number, applied to each element."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tinygrad_chat.autograd import differentiable
+from tinygrad_chat.backend import array_module
+
+# gelu(x) = x * P(X <= x) for a standard normal X; this is Hendrycks & Gimpel's tanh form of it (arXiv:1606.08415).
+GELU_SCALE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
+
+
+@differentiable
+def exp(x: Any):
+    """e to the power x."""
+    out = array_module(x).exp(x)
+
+    def backward(d_out):
+        return (d_out * out,)
+
+    return out, backward
+
+
+@differentiable
+def log(x: Any):
+    """The natural logarithm."""
+
+    def backward(d_out):
+        return (d_out / x,)
+
+    return array_module(x).log(x), backward
+
+
+@differentiable
+def sqrt(x: Any):
+    """The square root."""
+    out = array_module(x).sqrt(x)
+
+    def backward(d_out):
+        return (d_out / (2 * out),)
+
+    return out, backward
+
+
+@differentiable
+def tanh(x: Any):
+    """The hyperbolic tangent."""
+    out = array_module(x).tanh(x)
+
+    def backward(d_out):
+        return (d_out * (1 - out * out),)
+
+    return out, backward
+
+
+@differentiable
+def sigmoid(x: Any):
+    """1 / (1 + e^-x), written with tanh so that no exponential overflows."""
+    out = 0.5 * array_module(x).tanh(0.5 * x) + 0.5
+
+    def backward(d_out):
+        return (d_out * out * (1 - out),)
+
+    return out, backward
+
+
+@differentiable
+def relu(x: Any):
+    """x where it is positive, else 0; the gradient at 0 is 0."""
+
+    def backward(d_out):
+        return (d_out * (x > 0),)
+
+    return array_module(x).maximum(x, 0), backward
+
+
+@differentiable
+def squared_relu(x: Any):
+    """relu(x) squared (So et al., Primer, arXiv:2109.08668)."""
+    positive = array_module(x).maximum(x, 0)
+
+    def backward(d_out):
+        return (d_out * 2 * positive,)
+
+    return positive * positive, backward
+
+
+@differentiable
+def gelu(x: Any):
+    """The Gaussian error linear unit in its tanh form, as GPT-2 uses it."""
+    inner = GELU_SCALE * (x + GELU_CUBIC * x * x * x)
+    t = array_module(x).tanh(inner)
+
+    def backward(d_out):
+        d_inner = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)
+        return (d_out * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * d_inner),)
+
+    return 0.5 * x * (1 + t), backward

@@ -1,0 +1,41 @@
+"""Rotary position embedding (Su et al., RoFormer, arXiv:2104.09864)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import differentiable
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ShapeError
+
+
+def rotary_angles(positions: int, head_width: int, *, base: float = 10000.0) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine, each (T, D / 2), of the angle that pair d is turned by at position t: t * base^(-2 d / D)."""
+    frequencies = base ** (-np.arange(0, head_width, 2) / head_width)
+    angles = np.outer(np.arange(positions), frequencies)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+@differentiable
+def rotary(x: Any, *, cosine: Any, sine: Any):
+    """Turn each pair (x[d], x[d + D/2]) of x (..., T, D) by its position's angle; cosine and sine (T, D / 2).
+
+    A turn keeps lengths, so queries and keys then meet at an angle that depends on their distance alone. The backward
+    rule turns the gradient back.
+    """
+    if 2 * cosine.shape[-1] != x.shape[-1] or cosine.shape[-2] != x.shape[-2]:
+        raise ShapeError(f"rotary: x has shape {x.shape}, which needs angles {(x.shape[-2], x.shape[-1] // 2)}")
+
+    def backward(d_out):
+        return (_turn(d_out, cosine, -sine),)
+
+    return _turn(x, cosine, sine), backward
+
+
+def _turn(x: Any, cosine: Any, sine: Any) -> Any:
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    turned = (first * cosine - second * sine, first * sine + second * cosine)
+    return array_module(x).concatenate(turned, axis=-1)

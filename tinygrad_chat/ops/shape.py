@@ -1,0 +1,75 @@
+"""Ops that move elements and compute nothing: reshape, transpose, index, split, concatenate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from tinygrad_chat.autograd import differentiable
+from tinygrad_chat.backend import array_module
+
+
+@differentiable
+def reshape(x: Any, *, shape: int | tuple[int, ...]):
+    """The same elements in the same order, as `shape`; one size may be -1."""
+
+    def backward(d_out):
+        return (d_out.reshape(x.shape),)
+
+    return x.reshape(shape), backward
+
+
+@differentiable
+def transpose(x: Any, *, axes: tuple[int, ...] | None = None):
+    """The axes of x in the order `axes`, reversed by default; a view, no copy."""
+
+    def backward(d_out):
+        if axes is None:
+            return (d_out.transpose(),)
+        original = sorted(range(x.ndim), key=lambda position: axes[position] % x.ndim)
+        return (d_out.transpose(original),)
+
+    return x.transpose(axes), backward
+
+
+@differentiable
+def index(x: Any, *, key: Any):
+    """x[key] for integers, slices, masks and integer arrays; an element taken twice gets both gradients."""
+
+    def backward(d_out):
+        xp = array_module(x)
+        d_x = xp.zeros_like(x)
+        if _takes_each_once(key):
+            d_x[key] = d_out
+        else:
+            xp.add.at(d_x, key, d_out)
+        return (d_x,)
+
+    return x[key], backward
+
+
+def _takes_each_once(key: Any) -> bool:
+    parts = key if isinstance(key, tuple) else (key,)
+    return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
+
+
+def split(x: Any, sizes: Sequence[int], axis: int = -1) -> list[Any]:
+    """Cut x along `axis` into pieces of these sizes, each a slice of it; `concatenate` undoes it."""
+    axis = axis % len(x.shape)
+    ends = list(accumulate(sizes))
+    before = (slice(None),) * axis
+    return [
+        index(x, key=(*before, slice(end - size, end))) for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+@differentiable
+def concatenate(*pieces: Any, axis: int = -1):
+    """The pieces one behind the other along `axis`; all other sizes must be equal."""
+
+    def backward(d_out):
+        ends = list(accumulate(piece.shape[axis] for piece in pieces))[:-1]
+        return tuple(array_module(d_out).split(d_out, ends, axis=axis))
+
+    return array_module(pieces[0]).concatenate(pieces, axis=axis), backward
