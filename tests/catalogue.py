@@ -129,9 +129,7 @@ def splits(draw: st.DrawFn) -> Case:
 def pieces(draw: st.DrawFn) -> Case:
     random, axis = draw(seeds), draw(st.integers(-2, 1))
     sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
-    return Case(
-        tuple(normal(random, (size, 2) if axis % 2 == 0 else (2, size)) for size in sizes), {"axis": axis}
-    )
+    return Case(tuple(normal(random, (size, 2) if axis % 2 == 0 else (2, size)) for size in sizes), {"axis": axis})
 
 
 @st.composite

@@ -20,7 +20,9 @@ KERNEL_TOLERANCE = 2e-5  # float32, relative to the largest element
 
 every_op = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 every_kernel = pytest.mark.parametrize(
-    "entry", [e for e in CATALOGUE.values() if e.function in get_backend("numpy").kernels], ids=lambda e: e.function.name
+    "entry",
+    [e for e in CATALOGUE.values() if e.function in get_backend("numpy").kernels],
+    ids=lambda e: e.function.name,
 )
 
 

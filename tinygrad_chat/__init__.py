@@ -14,7 +14,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tinygrad_chat.autograd import Value, differentiable, no_grad
     from tinygrad_chat.backend import get_backend
-    from tinygrad_chat.models import GPT, Bigram, GPTConfig
+    from tinygrad_chat.models.bigram import Bigram
+    from tinygrad_chat.models.gpt import GPT
+    from tinygrad_chat.models.options import ModelOptions
     from tinygrad_chat.tensor import Tensor
 
 _HOME = {
@@ -23,12 +25,12 @@ _HOME = {
     "no_grad": "autograd",
     "get_backend": "backend",
     "Tensor": "tensor",
-    "GPT": "models",
-    "GPTConfig": "models",
-    "Bigram": "models",
+    "GPT": "models.gpt",
+    "ModelOptions": "models.options",
+    "Bigram": "models.bigram",
 }
 
-__all__ = ["GPT", "Bigram", "GPTConfig", "Tensor", "Value", "differentiable", "get_backend", "no_grad"]
+__all__ = ["GPT", "Bigram", "ModelOptions", "Tensor", "Value", "differentiable", "get_backend", "no_grad"]
 
 
 def __getattr__(name: str) -> Any:

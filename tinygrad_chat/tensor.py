@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd.value import Node, Rule, Value, backpropagate
+from tinygrad_chat.autograd.value import Node, Rule, backpropagate
 from tinygrad_chat.backend import Backend, array_module, backend_of, to_host
 from tinygrad_chat.errors import ShapeError
 
@@ -44,6 +44,13 @@ class Tensor(Node):
         parents = tuple(array.ravel())
         data = np.array([value.data for value in parents], dtype=np.float64).reshape(array.shape)
         return cls(data, parents, lambda d_out: tuple(float(d) for d in to_host(d_out).ravel()))
+
+    def accumulate(self, gradient: Any) -> None:
+        """Add a leaf's gradient to `grad`, in place where there is one: it may be a view into a larger buffer."""
+        if self.grad is None:
+            self.grad = gradient.copy()  # borrowed: a rule may have handed the same array to someone else
+        else:
+            self.grad += gradient
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -66,17 +66,18 @@ class Operation:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
-        first = next((x for x in inputs if isinstance(x, Node)), None)
+        first: Any = next((x for x in inputs if isinstance(x, Node)), None)
         if first is None:
             return self.reference(*inputs, **options)[0]
         arrays = [x.data if isinstance(x, Node) else x for x in inputs]  # type: ignore[attr-defined]
         compute = self.reference
         if not _mode.reference_only:
-            compute = backend_of(first.data).kernels.get(self, compute)  # type: ignore[attr-defined]
+            compute = backend_of(first.data).kernels.get(self, compute)
         out, rule = compute(*arrays, **options)
+        wrap = type(first)
         if not _mode.recording:
-            return type(first)(out)
-        return type(first)(out, tuple(x if isinstance(x, Node) else None for x in inputs), rule)
+            return wrap(out)
+        return wrap(out, tuple(x if isinstance(x, Node) else None for x in inputs), rule)
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

@@ -92,9 +92,7 @@ def backpropagate(root: Node, seed: Any, *, release: bool = False) -> None:
 
 
 def _released(d_out: Any) -> Sequence[Any]:
-    raise RuntimeError(
-        "backward: an earlier backward() released this graph; pass keep_graph=True to the earlier one"
-    )
+    raise RuntimeError("backward: an earlier backward() released this graph; pass keep_graph=True to the earlier one")
 
 
 def _with_number(method: Callable[[Value, Value], Value]) -> Callable[[Value, Any], Value]:
@@ -111,7 +109,7 @@ def _with_number(method: Callable[[Value, Value], Value]) -> Callable[[Value, An
 
 
 class Value(Node):
-    """A float in a graph. `data` is the number; after `backward()`, `grad` is the result's gradient with respect to it."""
+    """A float in a graph. `data` is the number; after `backward()`, `grad` is the gradient of the result for it."""
 
     __slots__ = ("data", "label")
 

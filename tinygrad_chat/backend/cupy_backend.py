@@ -18,7 +18,7 @@ def open_cupy() -> Backend:
     Raises BackendError, in one line with the remedy, where the driver, CuPy or a GPU is missing.
     """
     try:
-        import cupy
+        import cupy  # pyright: ignore[reportMissingImports] - an extra
     except ImportError as error:
         installed = ", ".join(cupy_wheels())
         reason = f"{installed} is installed but fails to import ({error})" if installed else "CuPy is not installed"

@@ -21,13 +21,15 @@ def cross_entropy(logits: Any, targets: Any, *, ignore_index: int = IGNORED, sof
     """
     V = logits.shape[-1]
     if targets.shape != logits.shape[:-1]:
-        raise ShapeError(f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}")
+        raise ShapeError(
+            f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}"
+        )
     xp = array_module(logits)
     rows, labels = logits.reshape(-1, V), targets.reshape(-1)
     counted = labels != ignore_index
     labels = xp.where(counted, labels, 0)
-    if soft_cap is not None:
-        bent = xp.tanh(rows / soft_cap)
+    bent = None if soft_cap is None else xp.tanh(rows / soft_cap)
+    if bent is not None:
         rows = bent * soft_cap
     each = xp.arange(rows.shape[0])
     shifted = rows - rows.max(axis=-1, keepdims=True)
@@ -40,7 +42,7 @@ def cross_entropy(logits: Any, targets: Any, *, ignore_index: int = IGNORED, sof
         d_rows = e / total[:, None]
         d_rows[each, labels] -= 1
         d_rows *= (counted * (d_out / count))[:, None]
-        if soft_cap is not None:
+        if bent is not None:
             d_rows *= 1 - bent * bent
         return d_rows.reshape(logits.shape), None
 

@@ -27,8 +27,8 @@ def transpose(x: Any, *, axes: tuple[int, ...] | None = None):
     def backward(d_out):
         if axes is None:
             return (d_out.transpose(),)
-        original = sorted(range(x.ndim), key=lambda position: axes[position] % x.ndim)
-        return (d_out.transpose(original),)
+        to = [axis % x.ndim for axis in axes]
+        return (d_out.transpose([to.index(axis) for axis in range(x.ndim)]),)
 
     return x.transpose(axes), backward
 
@@ -59,9 +59,7 @@ def split(x: Any, sizes: Sequence[int], axis: int = -1) -> list[Any]:
     axis = axis % len(x.shape)
     ends = list(accumulate(sizes))
     before = (slice(None),) * axis
-    return [
-        index(x, key=(*before, slice(end - size, end))) for size, end in zip(sizes, ends, strict=True)
-    ]
+    return [index(x, key=(*before, slice(end - size, end))) for size, end in zip(sizes, ends, strict=True)]
 
 
 @differentiable

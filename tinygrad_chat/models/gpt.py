@@ -1,0 +1,189 @@
+"""GPT: one configurable decoder-only transformer (Radford et al., 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat import ops
+from tinygrad_chat.autograd import no_grad
+from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.nn import (
+    ACTIVATIONS,
+    Embedding,
+    KeyValueCache,
+    Linear,
+    Module,
+    Parameters,
+    dropper,
+    make_norm,
+)
+from tinygrad_chat.nn.layers import INITIAL_STD
+from tinygrad_chat.tensor import Tensor
+
+Drop = Callable[[Tensor], Tensor]
+Rotate = Callable[[Tensor], Tensor]
+
+
+class Attention(Module):
+    """Let each position gather from those before it. x (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator, residual_std: float) -> None:
+        self.layer = layer
+        self.heads = options.heads
+        self.shared_heads = options.key_value_heads or options.heads
+        self.head_width = options.width // options.heads
+        self.window = options.window
+        C, shared_width, bias = options.width, self.shared_heads * self.head_width, options.bias
+        self.query = Linear(C, C, bias=bias, random=random)
+        self.key = Linear(C, shared_width, bias=bias, random=random)
+        self.value = Linear(C, shared_width, bias=bias, random=random)
+        self.output = Linear(C, C, bias=bias, random=random, std=residual_std)
+
+    def __call__(self, x: Tensor, rotate: Rotate, cache: KeyValueCache | None) -> Tensor:
+        """Attend; with a cache, also to the tokens that it holds."""
+        B, T, C = x.shape
+        query = rotate(self._by_head(self.query(x), self.heads))
+        key = rotate(self._by_head(self.key(x), self.shared_heads))
+        value = self._by_head(self.value(x), self.shared_heads)
+        if cache is not None:
+            key, value = cache.extend(self.layer, key.data, value.data)
+        gathered = ops.attention(query, key, value, window=self.window)  # (B, H, T, D)
+        return self.output(gathered.transpose(0, 2, 1, 3).reshape(B, T, C))
+
+    def _by_head(self, x: Tensor, heads: int) -> Tensor:
+        B, T, _ = x.shape
+        return x.reshape(B, T, heads, self.head_width).transpose(0, 2, 1, 3)
+
+
+class FeedForward(Module):
+    """Let each position compute on its own: out to four times the width, a non-linearity, and back."""
+
+    def __init__(self, options: ModelOptions, random: np.random.Generator, residual_std: float) -> None:
+        C, bias = options.width, options.bias
+        self.expand = Linear(C, 4 * C, bias=bias, random=random)
+        self.contract = Linear(4 * C, C, bias=bias, random=random, std=residual_std)
+        self.activation = ACTIVATIONS[options.activation]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        return self.contract(self.activation(self.expand(x)))
+
+
+class Block(Module):
+    """Attention, then feed-forward; each reads a normalised x and adds its answer to it."""
+
+    def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator) -> None:
+        # 2 L answers are added to the stream; this keeps their sum's size independent of the depth (GPT-2).
+        residual_std = INITIAL_STD / math.sqrt(2 * options.layers)
+        self.attention_norm = make_norm(options.norm, options.width, bias=options.bias)
+        self.attention = Attention(layer, options, random, residual_std)
+        self.feed_forward_norm = make_norm(options.norm, options.width, bias=options.bias)
+        self.feed_forward = FeedForward(options, random, residual_std)
+
+    def __call__(self, x: Tensor, rotate: Rotate, drop: Drop, cache: KeyValueCache | None) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        x = x + drop(self.attention(self.attention_norm(x), rotate, cache))
+        return x + drop(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class GPT(Module):
+    """Token and position embedding, blocks, a final norm and a head over the vocabulary.
+
+    >>> model = GPT(vocabulary=65)
+    >>> model.parameters().size
+    804096
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        options: ModelOptions | None = None,
+        *,
+        random: np.random.Generator | None = None,
+        backend: Backend | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        options = options or ModelOptions()
+        random = random or np.random.default_rng(0)
+        self.options = options
+        self.vocabulary = vocabulary
+        self.context = options.context
+        C = options.width
+        self.token_embedding = Embedding(vocabulary, C, random=random)
+        self.position_embedding = (
+            Embedding(options.context, C, random=random) if options.positions == "learned" else None
+        )
+        self.blocks = [Block(layer, options, random) for layer in range(options.layers)]
+        self.final_norm = make_norm(options.norm, C, bias=options.bias)
+        self.head = Linear(C, vocabulary, bias=False, random=random)
+        if options.tied:
+            self.head.weight = self.token_embedding.weight
+        self._parameters = Parameters(self, backend=backend or get_backend("numpy"), dtype=dtype)
+        xp = self._parameters.backend.xp
+        self._angles = [xp.asarray(angle, dtype) for angle in ops.rotary_angles(options.context, C // options.heads)]
+
+    def hidden(
+        self, tokens: Any, *, random: np.random.Generator | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
+        T, start = tokens.shape[1], cache.length if cache else 0
+        if start + T > self.context:
+            raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {start + T}")
+        drop = dropper(self.options.dropout, random)
+        here = slice(start, start + T)
+        x = self.token_embedding(tokens)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[here]
+        x = drop(x)
+        rotate = self._rotation(here)
+        for block in self.blocks:
+            x = block(x, rotate, drop, cache)
+        if cache:
+            cache.advance(T)
+        return self.final_norm(x)
+
+    def _rotation(self, here: slice) -> Rotate:
+        if self.options.positions != "rotary":
+            return lambda x: x
+        cosine, sine = (angle[here] for angle in self._angles)
+        return lambda x: ops.rotary(x, cosine=cosine, sine=sine)
+
+    def logits(self, tokens: Any) -> Tensor:
+        """Tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft-cap."""
+        return self.head(self.hidden(tokens))
+
+    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> Tensor:
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
+        logits = self.head(self.hidden(tokens, random=random))
+        return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap)
+
+    def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
+        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
+        with no_grad():
+            last = self.hidden(tokens, cache=cache)[:, -1]
+            logits = self.head(last).data
+        cap = self.options.soft_cap
+        return logits if cap is None else cap * self._parameters.backend.xp.tanh(logits / cap)
+
+    def new_cache(self, batch: int) -> KeyValueCache:
+        """An empty key/value cache for `batch` sequences."""
+        options, parameters = self.options, self._parameters
+        return KeyValueCache(
+            options.layers,
+            batch,
+            options.key_value_heads or options.heads,
+            options.context,
+            options.width // options.heads,
+            backend=parameters.backend,
+            dtype=parameters.data.dtype,
+        )
+
+    def parameters(self) -> Parameters:
+        """The model's parameters, named as its parts are: blocks.0.attention.query.weight."""
+        return self._parameters

@@ -1,0 +1,33 @@
+"""What training and sampling ask of a model, and nothing more."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from tinygrad_chat.autograd import Node
+from tinygrad_chat.nn import KeyValueCache, Parameters
+
+
+class LanguageModel(Protocol):
+    """A model of the next token, given those before it. V is its vocabulary, `context` how far back it looks."""
+
+    vocabulary: int
+    context: int
+
+    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> Node:
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
+        ...
+
+    def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
+        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
+        ...
+
+    def new_cache(self, batch: int) -> KeyValueCache | None:
+        """An empty cache for `batch` sequences, or None for a model that needs none."""
+        ...
+
+    def parameters(self) -> Parameters:
+        """The model's parameters."""
+        ...

@@ -1,0 +1,19 @@
+"""Layers and the buffer that their parameters live in."""
+
+from tinygrad_chat.nn.cache import KeyValueCache
+from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, RMSNorm, dropper, make_norm
+from tinygrad_chat.nn.module import Module
+from tinygrad_chat.nn.parameters import Parameters
+
+__all__ = [
+    "ACTIVATIONS",
+    "Embedding",
+    "KeyValueCache",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "Parameters",
+    "RMSNorm",
+    "dropper",
+    "make_norm",
+]

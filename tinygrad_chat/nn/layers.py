@@ -1,0 +1,86 @@
+"""Layers: an op together with the parameters that it needs, and how those begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat import ops
+from tinygrad_chat.nn.module import Module
+from tinygrad_chat.tensor import Tensor
+
+ACTIVATIONS = {"gelu": ops.gelu, "squared_relu": ops.squared_relu}
+
+INITIAL_STD = 0.02  # GPT-2's, for widths of this order (Radford et al., 2019)
+
+
+def _normal(random: np.random.Generator, shape: tuple[int, ...], std: float) -> Tensor:
+    return Tensor((std * random.standard_normal(shape)).astype(np.float32))
+
+
+class Linear(Module):
+    """x (..., inputs) -> (..., outputs): x times `weight` (outputs, inputs) transposed, plus `bias` if there is one."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        random: np.random.Generator,
+        bias: bool = True,
+        std: float = INITIAL_STD,
+    ) -> None:
+        self.weight = _normal(random, (outputs, inputs), std)
+        self.bias = Tensor(np.zeros(outputs, np.float32)) if bias else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """Integer tokens (...) -> rows (..., width) of `weight` (count, width)."""
+
+    def __init__(self, count: int, width: int, *, random: np.random.Generator, std: float = INITIAL_STD) -> None:
+        self.weight = _normal(random, (count, width), std)
+
+    def __call__(self, tokens: Any) -> Tensor:
+        """Look the tokens up."""
+        return ops.embedding(self.weight, tokens)
+
+
+class LayerNorm(Module):
+    """Rows to mean 0 and variance 1, then times `gain` plus `bias`."""
+
+    def __init__(self, width: int, *, bias: bool = True) -> None:
+        self.gain = Tensor(np.ones(width, np.float32))
+        self.bias = Tensor(np.zeros(width, np.float32)) if bias else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise the rows of x."""
+        return ops.layernorm(x, self.gain, self.bias)
+
+
+class RMSNorm(Module):
+    """Rows to root mean square 1, then times `gain`."""
+
+    def __init__(self, width: int) -> None:
+        self.gain = Tensor(np.ones(width, np.float32))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise the rows of x."""
+        return ops.rmsnorm(x, self.gain)
+
+
+def make_norm(kind: str, width: int, *, bias: bool) -> LayerNorm | RMSNorm:
+    """Return the normalisation layer called `kind`: layernorm or rmsnorm."""
+    return LayerNorm(width, bias=bias) if kind == "layernorm" else RMSNorm(width)
+
+
+def dropper(rate: float, random: np.random.Generator | None) -> Callable[[Tensor], Tensor]:
+    """Return the dropout to apply throughout one forward pass: none without a random stream, as in evaluation."""
+    if random is None or rate == 0:
+        return lambda x: x
+    return lambda x: ops.dropout(x, rate=rate, seed=int(random.integers(2**63)))

@@ -1,0 +1,73 @@
+"""`Parameters`: every weight of a model in one flat array, every gradient in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.nn.module import Module
+from tinygrad_chat.tensor import Tensor
+
+
+class Parameters:
+    """The parameters of a module, moved into one buffer; each Tensor becomes a named view of it.
+
+    `data` and `gradient` are flat arrays of `size` elements on `backend`. Matrices come first and fill
+    `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
+    checkpoint are each one operation on an array, whatever the model.
+    """
+
+    def __init__(self, module: Module, *, backend: Backend | None = None, dtype: Any = np.float32) -> None:
+        self.backend = backend or get_backend("numpy")
+        named = sorted(module.named_parameters(), key=lambda item: item[1].ndim < 2)  # stable: matrices first
+        xp = self.backend.xp
+        self.size = sum(tensor.size for _, tensor in named)
+        self.data = xp.empty(self.size, dtype)
+        self.gradient = xp.zeros(self.size, dtype)
+        self.matrices = slice(0, sum(tensor.size for _, tensor in named if tensor.ndim >= 2))
+        self._named: dict[str, Tensor] = {}
+        start = 0
+        for name, tensor in named:
+            place = slice(start, start + tensor.size)
+            self.data[place] = xp.asarray(tensor.data.ravel(), dtype)
+            tensor.data = self.data[place].reshape(tensor.shape)
+            tensor.grad = self.gradient[place].reshape(tensor.shape)
+            self._named[name] = tensor
+            start = place.stop
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._named[name]
+
+    def zero_gradient(self) -> None:
+        """Set every gradient to 0, before a backward pass that should not add to the last one."""
+        self.gradient.fill(0)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter in host memory, by name."""
+        return {name: np.array(tensor.numpy()) for name, tensor in self._named.items()}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Overwrite the parameters. Raises CheckpointError where a name or a shape does not fit; then none changed."""
+        missing, unknown = self._named.keys() - state.keys(), state.keys() - self._named.keys()
+        if missing or unknown:
+            raise CheckpointError(
+                "weights do not fit the model: "
+                f"missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}"
+            )
+        for name, tensor in self._named.items():
+            if state[name].shape != tensor.shape:
+                raise CheckpointError(
+                    f"weights do not fit the model: {name} is {state[name].shape}, expected {tensor.shape}"
+                )
+        for name, tensor in self._named.items():
+            tensor.data[...] = self.backend.xp.asarray(state[name], tensor.dtype)
