@@ -8,6 +8,7 @@
     │   └── VocabularyError  2      a character that the tokenizer does not know
     ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
     ├── StorageError         3      the disk is full or a folder cannot be written
+    ├── DivergedError        4      a loss or gradient that is no longer a number
     └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
 
 Ctrl-C ends `tgc` with 130, after a checkpoint.
@@ -56,6 +57,12 @@ class StorageError(TinygradChatError):
     """Something that could not be written."""
 
     exit_code = 3
+
+
+class DivergedError(TinygradChatError):
+    """A loss or gradient that is no longer a number."""
+
+    exit_code = 4
 
 
 class ShapeError(TinygradChatError, ValueError):

@@ -25,11 +25,14 @@ def option(
     above: float | None = None,
     below: float | None = None,
     flags: tuple[str, ...] = (),
+    group: str = "Model",
+    fixed: bool = True,
 ) -> Any:
     """Return a dataclass field: its default, its help text and what values it takes.
 
     `minimum` is the least value allowed, `above` and `below` bounds that are not. `flags` are command-line spellings
-    beside the one made from the name.
+    beside the one made from the name, `group` the heading it stands under in the help. A `fixed` option cannot be
+    changed when a run is resumed.
     """
     metadata = {
         "help": help,
@@ -38,6 +41,8 @@ def option(
         "above": above,
         "below": below,
         "flags": flags,
+        "group": group,
+        "fixed": fixed,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -68,19 +73,19 @@ def validate(config: Any) -> None:
             raise ConfigError(f"{flag_of(field.name)}: expected {expected}, received {value!r}")
 
 
-def from_mapping(kind: type[Config], settings: Mapping[str, Any], *, source: str) -> Config:
-    """Build a configuration from a mapping such as a TOML file's, checking names and types.
+def checked_settings(kind: type[Any], settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """Return `settings`, such as a TOML file's, as keyword arguments for `kind`.
 
     Raises ConfigError, naming `source` and the key, for an unknown key or a value of the wrong type.
     """
-    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = {field.name: field for field in dataclasses.fields(kind)}
     checked = {}
     for key, value in settings.items():
         name = key.replace("-", "_")
         if name not in known:
             raise ConfigError(f"{source}: unknown key {key!r}; expected some of {', '.join(known)}")
         checked[name] = _converted(value, str(known[name].type), f"{source}: {key}")
-    return kind(**checked)
+    return checked
 
 
 def _converted(value: Any, annotation: str, where: str) -> Any:

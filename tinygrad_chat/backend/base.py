@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.backend.allocation import keep_freed_memory
 from tinygrad_chat.errors import BackendError
 
 
@@ -77,6 +78,7 @@ def get_backend(name: str = "auto") -> Backend:
     Raises BackendError, with the command that mends it, where CuPy or a GPU is missing.
     """
     if name == "numpy":
+        keep_freed_memory()
         return NUMPY
     if name not in ("auto", "cupy"):
         raise BackendError(f"--backend: expected auto, numpy or cupy, received {name!r}")
@@ -86,7 +88,7 @@ def get_backend(name: str = "auto") -> Backend:
         backend = open_cupy()
     except BackendError:
         if name == "auto":
-            return NUMPY
+            return get_backend("numpy")
         raise
     _backend_of_type[backend.array_type] = backend
     return backend

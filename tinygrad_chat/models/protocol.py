@@ -6,8 +6,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node
 from tinygrad_chat.nn import KeyValueCache, Parameters
+
+
+class Loss(Protocol):
+    """A number at the end of a graph: a Tensor or a Value."""
+
+    def backward(self) -> None:
+        """Add its gradient to that of every parameter."""
+        ...
+
+    def item(self) -> float:
+        """The number."""
+        ...
 
 
 class LanguageModel(Protocol):
@@ -16,7 +27,7 @@ class LanguageModel(Protocol):
     vocabulary: int
     context: int
 
-    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> Node:
+    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> Loss:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
         ...
 

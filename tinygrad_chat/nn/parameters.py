@@ -12,6 +12,8 @@ from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
 
+CACHE_SIZED = 1 << 15  # elements: some eight arrays of this length fit in a core's L2
+
 
 class Parameters:
     """The parameters of a module, moved into one buffer; each Tensor becomes a named view of it.
@@ -38,6 +40,14 @@ class Parameters:
             tensor.grad = self.gradient[place].reshape(tensor.shape)
             self._named[name] = tensor
             start = place.stop
+
+    def slices(self) -> Iterator[slice]:
+        """Yield consecutive slices of the buffer for an optimiser to work through, each small enough for the cache.
+
+        On a GPU there is one slice: each further one would cost a launch.
+        """
+        length = CACHE_SIZED if self.backend.name == "numpy" else self.size
+        return (slice(start, min(start + length, self.size)) for start in range(0, self.size, length))
 
     def __len__(self) -> int:
         return len(self._named)

@@ -1,0 +1,60 @@
+"""AdamW (Loshchilov & Hutter, arXiv:1711.05101)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tinygrad_chat.nn import Parameters
+from tinygrad_chat.optim.memory import copy_to_host, overwrite
+
+
+class AdamW:
+    """Step each parameter by its mean gradient over the root of its mean squared gradient; decay matrices towards 0.
+
+    The decay acts on the weights themselves, not through the gradient, and leaves gains and biases alone.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        betas: tuple[float, float] = (0.9, 0.99),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.1,
+    ) -> None:
+        self.parameters = parameters
+        self.betas = betas
+        self.epsilon = epsilon
+        self.weight_decay = weight_decay
+        self.steps = 0
+        self.mean = parameters.backend.xp.zeros_like(parameters.data)
+        self.square = parameters.backend.xp.zeros_like(parameters.data)
+
+    def step(self, learning_rate: float) -> None:
+        """Move every parameter once."""
+        self.steps += 1
+        beta_1, beta_2 = self.betas
+        # Both averages began at 0; these undo that pull.
+        rate = learning_rate / (1 - beta_1**self.steps)
+        correction = 1 / (1 - beta_2**self.steps)
+        self.parameters.data[self.parameters.matrices] *= 1 - learning_rate * self.weight_decay
+        for part in self.parameters.slices():
+            gradient, mean, square = self.parameters.gradient[part], self.mean[part], self.square[part]
+            mean += (1 - beta_1) * (gradient - mean)
+            square += (1 - beta_2) * (gradient * gradient - square)
+            self.parameters.data[part] -= rate * mean / ((square * correction) ** 0.5 + self.epsilon)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the two averages and the number of steps taken."""
+        return {**copy_to_host(self._averages()), "steps": np.array([self.steps])}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`. Raises CheckpointError where it does not fit."""
+        steps = np.zeros(1, np.int64)
+        overwrite({**self._averages(), "steps": steps}, state, self.parameters.backend)
+        self.steps = int(steps[0])
+
+    def _averages(self) -> dict[str, np.ndarray]:
+        return {"mean": self.mean, "square": self.square}

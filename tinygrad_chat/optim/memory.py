@@ -1,0 +1,26 @@
+"""What an optimiser remembers: arrays as long as the parameters, saved and loaded by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import Backend, to_host
+from tinygrad_chat.errors import CheckpointError
+
+
+def copy_to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return a copy of every array in host memory."""
+    return {name: np.array(to_host(array)) for name, array in arrays.items()}
+
+
+def overwrite(arrays: Mapping[str, Any], state: Mapping[str, np.ndarray], backend: Backend) -> None:
+    """Overwrite every array by the one of its name in `state`; where one is missing or does not fit, none changes."""
+    for name, array in arrays.items():
+        if name not in state or state[name].shape != array.shape:
+            found = state[name].shape if name in state else "none"
+            raise CheckpointError(f"optimiser state does not fit: {name} is {found}, expected {array.shape}")
+    for name, array in arrays.items():
+        array[...] = backend.xp.asarray(state[name], array.dtype)

@@ -1,0 +1,24 @@
+"""What training asks of an optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+
+class Optimizer(Protocol):
+    """Moves the parameters it was made with against their gradient."""
+
+    def step(self, learning_rate: float) -> None:
+        """Move every parameter once, using the gradients that lie in the buffer."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return a copy, in host memory, of all that the optimiser remembers between steps."""
+        ...
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Remember what `state` says. Raises CheckpointError where it does not fit."""
+        ...

@@ -1,0 +1,35 @@
+"""Stochastic gradient descent with momentum (Polyak's heavy ball)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tinygrad_chat.nn import Parameters
+from tinygrad_chat.optim.memory import copy_to_host, overwrite
+
+
+class SGD:
+    """Step each parameter by its velocity: the gradient plus `momentum` times the last velocity."""
+
+    def __init__(self, parameters: Parameters, *, momentum: float = 0.9) -> None:
+        self.parameters = parameters
+        self.momentum = momentum
+        self.velocity = parameters.backend.xp.zeros_like(parameters.data)
+
+    def step(self, learning_rate: float) -> None:
+        """Move every parameter once."""
+        for part in self.parameters.slices():
+            velocity = self.velocity[part]
+            velocity *= self.momentum
+            velocity += self.parameters.gradient[part]
+            self.parameters.data[part] -= learning_rate * velocity
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the velocity."""
+        return copy_to_host({"velocity": self.velocity})
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`. Raises CheckpointError where it does not fit."""
+        overwrite({"velocity": self.velocity}, state, self.parameters.backend)

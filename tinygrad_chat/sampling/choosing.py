@@ -1,0 +1,37 @@
+"""Choosing one token from its logits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def probabilities(
+    logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> np.ndarray:
+    """Return the probability of each token, (V,) float64, from logits (V,).
+
+    `temperature` divides the logits. `top_k` keeps that many likeliest tokens, then `top_p` the fewest likeliest whose
+    probabilities sum to at least that (Holtzman et al., arXiv:1904.09751); the others get 0.
+
+    >>> probabilities(np.log([0.5, 0.3, 0.2]), top_p=0.6).round(3)
+    array([0.625, 0.375, 0.   ])
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    order = np.argsort(-scaled, kind="stable")  # of equal tokens the first comes first
+    likeliest = np.exp(scaled[order] - scaled[order[0]])
+    if top_k is not None:
+        likeliest[top_k:] = 0
+    likeliest /= likeliest.sum()
+    if top_p is not None:
+        before = np.cumsum(likeliest) - likeliest
+        likeliest[before >= top_p] = 0
+        likeliest /= likeliest.sum()
+    result = np.empty_like(likeliest)
+    result[order] = likeliest
+    return result
+
+
+def choose_token(logits: np.ndarray, random: np.random.Generator, **options: float | int | None) -> int:
+    """Draw a token with the `probabilities` of its logits (V,) under the same options."""
+    cumulative = np.cumsum(probabilities(logits, **options))  # type: ignore[arg-type]
+    return int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))

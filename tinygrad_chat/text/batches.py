@@ -1,0 +1,32 @@
+"""How a model is fed: random windows of the training tokens, and the validation tokens in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""tokens (B, T) and, for each, the token that follows it: targets (B, T)"""
+
+
+def random_batch(tokens: np.ndarray, *, batch_size: int, context: int, random: np.random.Generator) -> Batch:
+    """Draw `batch_size` windows of `context` tokens, each beginning anywhere with equal chance."""
+    starts = random.integers(len(tokens) - context, size=batch_size)
+    return _windows(tokens, starts, context)
+
+
+def batches_in_order(tokens: np.ndarray, *, batch_size: int, context: int) -> Iterator[Batch]:
+    """Yield windows of `context` tokens in order, the last one shorter: each token but the first is a target once."""
+    predicted = len(tokens) - 1
+    starts = np.arange(0, predicted - context + 1, context)
+    for first in range(0, len(starts), batch_size):
+        yield _windows(tokens, starts[first : first + batch_size], context)
+    rest = predicted % context
+    if rest:
+        yield _windows(tokens, np.array([predicted - rest]), rest)
+
+
+def _windows(tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:
+    windows = tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64)
+    return windows[:, :-1], windows[:, 1:]

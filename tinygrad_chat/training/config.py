@@ -1,0 +1,129 @@
+"""What a user can choose about a run, and how the choices combine.
+
+Later layers win: the defaults below, what suits the model, a preset or TOML file, command-line flags.
+Standard library only, so that `tgc --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.options import checked_settings, flag_of, option, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(ModelOptions):
+    """A run's every setting: the model's shape and how it is trained. Defaults and help texts stand here only."""
+
+    model: str = option("mini-gpt", "which model", choices=("bigram", "mini-gpt"), flags=("--model-kind",))
+    mode: str = option("tensor", "which engine", choices=("tensor",))
+    backend: str = option("auto", "where arrays live", choices=("auto", "numpy", "cupy"), group="Run", fixed=False)
+    data: str = option("pydoc", "text file, folder, JSONL file, or pydoc, shakespeare, names", group="Data")
+    text_field: str = option("text", "key of a JSONL row that holds its text", group="Data")
+    tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), group="Data")
+    steps: int = option(2000, "updates of the weights", minimum=1, group="Training", fixed=False)
+    minutes: float | None = option(
+        None, "stop after this long, if --steps are not done", above=0, group="Training", fixed=False
+    )
+    batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
+    optimizer: str = option("adamw", "update rule", choices=("adamw", "sgd"), group="Training")
+    lr: float = option(2e-3, "highest learning rate", above=0, group="Training")
+    min_lr: float = option(0.0, "learning rate of the last step", minimum=0, group="Training")
+    lr_schedule: str = option(
+        "linear",
+        "how the learning rate falls",
+        choices=("linear", "1-sqrt", "cosine", "constant"),
+        group="Training",
+    )
+    warmup: int = option(100, "steps of rising learning rate", minimum=0, group="Training")
+    warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, group="Training")
+    weight_decay: float = option(0.1, "AdamW's pull of matrices towards 0", minimum=0, group="Training")
+    beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, below=1, group="Training")
+    beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, below=1, group="Training")
+    momentum: float = option(0.9, "SGD's memory of the gradient", minimum=0, below=1, group="Training")
+    clip: float = option(1.0, "longest gradient, others are scaled down; 0: any", minimum=0, group="Training")
+    seed: int = option(1, "decides initial weights, batches, dropout and samples", minimum=0, group="Run")
+    eval_every: int = option(250, "steps between evaluations", minimum=1, group="Run", fixed=False)
+    checkpoint_every: int | None = option(
+        None, "steps between checkpoints, beside those before evaluations", minimum=1, group="Run", fixed=False
+    )
+    log_every: int = option(10, "steps between lines of the log", minimum=1, group="Run", fixed=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate(self)
+        if self.warmdown > 1:
+            raise ConfigError(f"--warmdown: expected a share of at most 1, received {self.warmdown}")
+        if self.min_lr > self.lr:
+            raise ConfigError(f"--min-lr: expected at most --lr {self.lr}, received {self.min_lr}")
+
+
+SUITING: dict[str, dict[str, Any]] = {
+    "mini-gpt": {},
+    "bigram": {"lr": 0.05, "weight_decay": 0.0},  # a table is one layer: it bears, and needs, larger steps
+}
+"""What differs from the defaults for each model."""
+
+
+def resolve_config(flags: Mapping[str, Any], config_file: str | None = None) -> TrainingConfig:
+    """Combine the layers into one configuration. `config_file` is a TOML file or the name of a shipped preset.
+
+    Raises ConfigError for an unknown key, a value out of range or a file that cannot be read.
+    """
+    chosen = {**(read_settings(config_file) if config_file else {}), **flags}
+    return TrainingConfig(**{**SUITING.get(chosen.get("model", TrainingConfig.model), {}), **chosen})
+
+
+def change_config(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
+    """Return a run's configuration with what a resumed run may change. Raises ConfigError for the rest."""
+    for field in dataclasses.fields(config):
+        name = field.name
+        if name in flags and field.metadata["fixed"] and flags[name] != getattr(config, name):
+            raise ConfigError(
+                f"{flag_of(name)}: the run to resume has {getattr(config, name)}, received {flags[name]}; "
+                "leave it out, or start a new run"
+            )
+    return dataclasses.replace(config, **flags)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets."""
+    folder = resources.files("tinygrad_chat") / "presets"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def read_settings(name: str) -> dict[str, Any]:
+    """Return the checked settings of a TOML file or, where there is no such file, of the preset `name`."""
+    if Path(name).exists() or name not in preset_names():
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--config {name}: cannot be read ({error}); "
+                f"expected a TOML file or one of the presets {', '.join(preset_names())}"
+            ) from error
+    else:
+        text = (resources.files("tinygrad_chat") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    return parse_settings(text, source=f"--config {name}")
+
+
+def parse_settings(text: str, *, source: str) -> dict[str, Any]:
+    """Return the settings that TOML `text` holds. Raises ConfigError, naming `source`, where it is no such TOML."""
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML ({error})") from error
+    return checked_settings(TrainingConfig, settings, source=source)
+
+
+def to_settings(config: TrainingConfig) -> dict[str, Any]:
+    """Return every setting that is not None: what TOML can hold, and all that it takes to build `config` again."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}

@@ -1,0 +1,44 @@
+"""What a result was made with: machine, versions, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+import tinygrad_chat
+from tinygrad_chat.backend import Backend
+
+
+def describe_environment(backend: Backend) -> dict[str, Any]:
+    """Return the machine and the versions in use, ready for JSON."""
+    return {
+        "tinygrad_chat": tinygrad_chat.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": describe_blas(),
+        "backend": backend.name,
+        "device": backend.device,
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "arguments": sys.argv[1:],
+    }
+
+
+def describe_blas() -> list[dict[str, Any]]:
+    """Return the matrix-product libraries that are loaded: name, version, kernels, threads."""
+    return [
+        {
+            "library": info["internal_api"],
+            "version": info["version"],
+            "kernels": info.get("architecture"),
+            "threads": info["num_threads"],
+        }
+        for info in threadpoolctl.threadpool_info()
+        if info["user_api"] == "blas"
+    ]

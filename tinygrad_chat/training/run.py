@@ -1,0 +1,148 @@
+"""A run: everything that a configuration resolves to, new or resumed. All that can be wrong is found here, before
+the first file is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.backend import get_backend
+from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.models.table import build_model
+from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Optimizer, Schedule
+from tinygrad_chat.options import checked_settings
+from tinygrad_chat.seeds import stream
+from tinygrad_chat.text.corpora import open_corpus
+from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
+from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
+from tinygrad_chat.training.checkpoint import Checkpoint, load_checkpoint
+from tinygrad_chat.training.config import TrainingConfig, change_config, to_settings
+from tinygrad_chat.training.environment import describe_environment
+from tinygrad_chat.training.run_folder import RunFolder
+
+
+@dataclass
+class Run:
+    """A model in training: after `step` updates and `seconds` of them, with the `best` evaluation so far."""
+
+    config: TrainingConfig
+    folder: RunFolder
+    dataset: Dataset
+    tokenizer: Tokenizer
+    model: LanguageModel
+    optimizer: Optimizer
+    schedule: Schedule
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all it takes to go on from here."""
+        state = {
+            "config": to_settings(self.config),
+            "tokenizer": self.tokenizer.state(),
+            "data": self.dataset.summary(),
+            "seconds": self.seconds,
+            "best_step": self.best_step,
+            "best_loss": self.best_loss,
+        }
+        return Checkpoint(self.step, self.model.parameters().state(), self.optimizer.state(), state)
+
+
+def start_run(config: TrainingConfig, path: Path, *, progress: Progress | None = None) -> Run:
+    """Return a new run at step 0, with its folder made. `progress` is told of a download's bytes.
+
+    Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder.
+    """
+    get_backend(config.backend)  # before any long reading
+    corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
+    tokenizer = build_tokenizer(config.tokenizer, corpus)
+    dataset = load_dataset(corpus, tokenizer, context=config.context)
+    run = _assemble(config, RunFolder(path), dataset, tokenizer)
+    run.folder.create()
+    _describe(run)
+    return run
+
+
+def resume_run(path: Path, changes: Mapping[str, Any], *, progress: Progress | None = None) -> Run:
+    """Return the run at `path` at its newest checkpoint, with `changes` to its configuration.
+
+    Raises CheckpointError where there is none or its data has changed, ConfigError for a change that cannot be.
+    """
+    folder = RunFolder(path)
+    saved = load_checkpoint(folder.newest_checkpoint())
+    config = change_config(load_config(saved), changes)
+    if config.steps < saved.step:
+        raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {config.steps}")
+    tokenizer = load_tokenizer(saved.state["tokenizer"])
+    corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
+    dataset = load_dataset(corpus, tokenizer, context=config.context)
+    if dataset.sha256 != saved.state["data"]["sha256"]:
+        raise CheckpointError(
+            f"--data {config.data}: has changed since the run began (SHA-256 {dataset.sha256[:12]}..., expected "
+            f"{saved.state['data']['sha256'][:12]}...); restore it, or start a new run"
+        )
+    run = _assemble(config, folder, dataset, tokenizer)
+    run.model.parameters().load(saved.weights)
+    run.optimizer.load(saved.optimizer)
+    run.step, run.seconds = saved.step, saved.state["seconds"]
+    run.best_step, run.best_loss = saved.state["best_step"], saved.state["best_loss"]
+    folder.cut_log(run.step)
+    _describe(run)
+    return run
+
+
+def load_model(path: Path, *, backend: str = "auto") -> tuple[LanguageModel, Tokenizer]:
+    """Return the model and the tokenizer of the checkpoint at `path`, for sampling or further work."""
+    saved = load_checkpoint(path)
+    tokenizer = load_tokenizer(saved.state["tokenizer"])
+    config = load_config(saved)
+    model = build_model(
+        config.model,
+        tokenizer.size,
+        config,
+        random=stream(config.seed, "initialisation"),
+        backend=get_backend(backend),
+    )
+    model.parameters().load(saved.weights)
+    return model, tokenizer
+
+
+def load_config(saved: Checkpoint) -> TrainingConfig:
+    """Return the configuration that a checkpoint was made with."""
+    settings = checked_settings(TrainingConfig, saved.state["config"], source="the checkpoint's state.json")
+    return TrainingConfig(**settings)
+
+
+def _assemble(config: TrainingConfig, folder: RunFolder, dataset: Dataset, tokenizer: Tokenizer) -> Run:
+    model = build_model(
+        config.model,
+        tokenizer.size,
+        config,
+        random=stream(config.seed, "initialisation"),
+        backend=get_backend(config.backend),
+    )
+    schedule = SCHEDULES[config.lr_schedule](
+        peak=config.lr,
+        minimum=config.min_lr,
+        warmup=min(config.warmup, config.steps),
+        steps=config.steps,
+        warmdown=config.warmdown,
+    )
+    return Run(config, folder, dataset, tokenizer, model, _build_optimizer(config, model), schedule)
+
+
+def _build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:
+    if config.optimizer == "sgd":
+        return SGD(model.parameters(), momentum=config.momentum)
+    return AdamW(model.parameters(), betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+
+
+def _describe(run: Run) -> None:
+    run.folder.write_config(run.config)
+    run.folder.write_environment(describe_environment(run.model.parameters().backend))

@@ -1,0 +1,99 @@
+"""A run's folder: where each of its files stands, and which run is the newest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from tinygrad_chat.errors import CheckpointError, UsageError
+from tinygrad_chat.training.checkpoint import find_checkpoints
+from tinygrad_chat.training.config import TrainingConfig, to_settings
+from tinygrad_chat.training.storage import explained, write_whole
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """The files of one run.
+
+    config.toml       every setting, resolved; `tgc train --config` takes it
+    environment.json  the machine and versions that made it
+    log.jsonl         one JSON object a line: losses, rates, evaluations
+    checkpoints/      the newest and the best
+    samples/          a text for each evaluation
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.environment = path / "environment.json"
+        self.log = path / "log.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+
+    def create(self) -> None:
+        """Make the folder. Raises UsageError where it already holds a run."""
+        if self.log.exists() or find_checkpoints(self.checkpoints):
+            raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
+        with explained(self.path):
+            for folder in (self.checkpoints, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.log.touch()
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """Save the resolved configuration."""
+        write_whole(self.config, tomli_w.dumps(to_settings(config)).encode())
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Save what the run was made with."""
+        write_whole(self.environment, json.dumps(environment, indent=1).encode())
+
+    def write_sample(self, step: int, text: str) -> None:
+        """Save the text that the model wrote after `step` updates."""
+        write_whole(self.samples / f"step-{step:06d}.txt", text.encode())
+
+    def append_to_log(self, record: Mapping[str, Any]) -> None:
+        """Add one line to the log."""
+        with explained(self.log), self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def cut_log(self, step: int) -> None:
+        """Drop the log's lines from `step` on, and a line that a crash cut short: they are about to come again."""
+        kept = []
+        for line in self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []:
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                continue
+        write_whole(self.log, b"".join(kept))
+
+    def newest_checkpoint(self) -> Path:
+        """Return the newest checkpoint's path. Raises CheckpointError where there is none."""
+        found = find_checkpoints(self.checkpoints)
+        if not found:
+            raise CheckpointError(f"{self.path}: no checkpoint there; train one with: tgc train --out {self.path}")
+        return found[-1]
+
+
+def new_run_path(config: TrainingConfig) -> Path:
+    """Return a path below `runs/` that says what and when: runs/mini-gpt-pydoc-20260131-235959."""
+    name = f"{config.model}-{Path(config.data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, number = RUNS / name, 2
+    while path.exists():
+        path, number = RUNS / f"{name}-{number}", number + 1
+    return path
+
+
+def newest_run() -> RunFolder:
+    """Return the run below `runs/` with the newest checkpoint. Raises CheckpointError where there is none."""
+    found = [(find_checkpoints(run / "checkpoints"), run) for run in RUNS.glob("*")]
+    dated = [(checkpoints[-1].stat().st_mtime, run) for checkpoints, run in found if checkpoints]
+    if not dated:
+        raise CheckpointError(f"no checkpoint below {RUNS}/; train a model first with: tgc train")
+    return RunFolder(max(dated)[1])
