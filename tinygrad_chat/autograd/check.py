@@ -88,6 +88,13 @@ def projected_difference(
     return (8 * near - far) / (12 * step)
 
 
+def _draw_d_out(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw an upstream gradient. It is read-only: a rule must not write into what its siblings also receive."""
+    d_out = np.asarray(random.normal(size=shape))
+    d_out.setflags(write=False)
+    return d_out
+
+
 def check_exactly(
     function: Callable[..., Any], *inputs: Any, seed: int = 0, tolerance: float = EXACT_TOLERANCE
 ) -> float:
@@ -95,7 +102,7 @@ def check_exactly(
 
     Raises WrongGradientError, naming the input, where it exceeds `tolerance` or a shape is wrong.
     """
-    d_out = np.random.default_rng(seed).normal(size=np.shape(function(*inputs)))
+    d_out = _draw_d_out(np.random.default_rng(seed), np.shape(function(*inputs)))
     by_rule = rule_gradients(function, *inputs, d_out=d_out)
     exact = exact_gradients(function, *inputs, d_out=d_out)
     worst = 0.0
@@ -125,7 +132,7 @@ def check_numerically(
     Raises WrongGradientError, naming the input, where it exceeds `tolerance` relative to the gradient's size.
     """
     random = np.random.default_rng(seed)
-    d_out = random.normal(size=np.shape(function(*inputs)))
+    d_out = _draw_d_out(random, np.shape(function(*inputs)))
     by_rule = rule_gradients(function, *inputs, d_out=d_out)
     worst = 0.0
     for position, rule in enumerate(by_rule):

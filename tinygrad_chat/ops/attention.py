@@ -24,8 +24,9 @@ def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | No
     return visible
 
 
-def check_attention_shapes(query: Any, key: Any, value: Any) -> None:
-    """Raise ShapeError unless query (B, H, T, D), key (B, G, S, D) and value (B, G, S, D) fit, with G dividing H."""
+def check_attention(query: Any, key: Any, value: Any, window: int | None) -> None:
+    """Raise ShapeError unless query (B, H, T, D), key (B, G, S, D) and value (B, G, S, any width) fit, with G dividing
+    H, and every query sees at least its own position."""
     fits = (
         query.ndim == key.ndim == value.ndim == 4
         and key.shape[:3] == value.shape[:3]
@@ -39,6 +40,8 @@ def check_attention_shapes(query: Any, key: Any, value: Any) -> None:
             "attention: expected query (B, H, T, D), key and value (B, G, S, D) with G dividing H and T <= S, "
             f"received {query.shape}, {key.shape}, {value.shape}"
         )
+    if window is not None and window < 1:
+        raise ShapeError(f"attention: expected a window of at least 1 position, received {window}")
 
 
 @differentiable
@@ -48,7 +51,7 @@ def attention(query: Any, key: Any, value: Any, *, causal: bool = True, window: 
     query (B, H, T, D), key (B, G, S, D), value (B, G, S, D) -> (B, H, T, D). H / G neighbouring query heads share
     one key/value head. `causal` hides later positions, `window` those further back than that many.
     """
-    check_attention_shapes(query, key, value)
+    check_attention(query, key, value, window)
     (B, H, T, D), (G, S) = query.shape, key.shape[1:3]
     xp = array_module(query)
     scale = 1 / math.sqrt(D)
@@ -63,9 +66,10 @@ def attention(query: Any, key: Any, value: Any, *, causal: bool = True, window: 
     def backward(d_out):  # derivation: docs/derivations/attention.md
         d_o = d_out.reshape(out.shape)
         d_weights = d_o @ v.swapaxes(-1, -2)
-        d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True)) * scale
-        d_query = d_scores @ k
-        d_key = (d_scores.swapaxes(-1, -2) @ q).sum(axis=2)
+        d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))
+        d_products = d_scores * scale  # of q @ k.T, before the scale
+        d_query = d_products @ k
+        d_key = (d_products.swapaxes(-1, -2) @ q).sum(axis=2)
         d_value = (weights.swapaxes(-1, -2) @ d_o).sum(axis=2)
         return d_query.reshape(query.shape), d_key, d_value
 

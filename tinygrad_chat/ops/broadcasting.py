@@ -1,4 +1,4 @@
-"""Broadcasting copies; the gradient of a copy is a sum. This is the only place that undoes a broadcast."""
+"""Broadcasting copies; the gradient of a copy is a sum. The only place that works out which axes to sum over."""
 
 from __future__ import annotations
 

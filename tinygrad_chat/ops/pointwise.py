@@ -95,7 +95,7 @@ def gelu(x: Any):
     t = array_module(x).tanh(inner)
 
     def backward(d_out):
-        d_inner = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)
-        return (d_out * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * d_inner),)
+        slope = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)  # of inner, for x
+        return (d_out * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope),)
 
     return 0.5 * x * (1 + t), backward

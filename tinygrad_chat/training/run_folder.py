@@ -81,6 +81,18 @@ class RunFolder:
         return found[-1]
 
 
+def find_checkpoint(path: Path | None) -> Path:
+    """Return the checkpoint that `path` means: itself, a run's newest, or with None the newest run's.
+
+    Raises CheckpointError where there is none.
+    """
+    if path is None:
+        return newest_run().newest_checkpoint()
+    if (path / "state.json").exists():
+        return path
+    return RunFolder(path).newest_checkpoint()
+
+
 def new_run_path(config: TrainingConfig) -> Path:
     """Return a path below `runs/` that says what and when: runs/mini-gpt-pydoc-20260131-235959."""
     name = f"{config.model}-{Path(config.data).stem}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,0 +1,74 @@
+"""The commands, gathered, and how each of them ends: what a mistake prints and the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import tinygrad_chat
+from tinygrad_chat.cli.doctor import doctor
+from tinygrad_chat.cli.sample import sample
+from tinygrad_chat.cli.train import train
+from tinygrad_chat.errors import TinygradChatError
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+app = typer.Typer(
+    name="tgc",
+    help="Train small GPTs from scratch, and sample from them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, sample, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tgc {tinygrad_chat.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `tgc` and end the process with the command's exit code; a user's mistake prints one line, no traceback."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run `tgc` and return its exit code."""
+    try:
+        code = app(arguments, prog_name="tgc", standalone_mode=False)
+        sys.stdout.flush()
+    except TinygradChatError as error:
+        print(f"tgc: {error}", file=sys.stderr)
+        return error.exit_code
+    except typer.TyperException as error:
+        if error.message:
+            print(f"tgc: {_first_lower(error.format_message())}; see tgc --help", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("tgc: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has had enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _first_lower(message: str) -> str:
+    message = " ".join(message.split()).rstrip(".")
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,43 @@
+"""`tgc doctor`."""
+
+from __future__ import annotations
+
+import platform
+
+import tinygrad_chat
+
+
+def doctor() -> None:
+    """Say what this machine has for training, and what to install for more."""
+    import os
+
+    import numpy as np
+
+    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.backend.cupy_backend import advice, cupy_wheels, driver_cuda_version
+    from tinygrad_chat.errors import BackendError
+    from tinygrad_chat.training.environment import describe_blas
+
+    driver = driver_cuda_version()
+    try:
+        gpu, problem = get_backend("cupy").device, None
+    except BackendError as error:
+        gpu, problem = "none that works", str(error)
+    rows = [
+        ("tinygrad_chat", tinygrad_chat.__version__),
+        ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("NumPy", np.__version__),
+        *(
+            ("BLAS", f"{blas['library']} {blas['version']}, {blas['kernels']} kernels, {blas['threads']} threads")
+            for blas in describe_blas()
+        ),
+        ("processors", str(os.cpu_count())),
+        ("CuPy", ", ".join(cupy_wheels()) or "not installed"),
+        ("NVIDIA driver", f"for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"),
+        ("GPU", gpu),
+        ("--backend auto", get_backend("auto").name),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+    print(f"\nFor a GPU: {advice()}" if problem else "\nNothing is missing.")

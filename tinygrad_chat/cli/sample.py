@@ -1,0 +1,46 @@
+"""`tgc sample`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.sampling.options import SamplingOptions
+
+
+@flags_of(SamplingOptions)
+def sample(
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="a checkpoint's or a run's folder (default: the newest run)", rich_help_panel="Model"),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="where arrays live (default auto)",
+            metavar="auto|numpy|cupy",
+            show_default=False,
+            rich_help_panel="Model",
+        ),
+    ] = "auto",
+    **settings: Any,
+) -> None:
+    """Write text with a trained model, token by token as it comes."""
+    options = SamplingOptions(**settings)
+
+    from tinygrad_chat.sampling.generation import sample_texts
+    from tinygrad_chat.training.run import load_model
+    from tinygrad_chat.training.run_folder import find_checkpoint
+
+    model, tokenizer = load_model(find_checkpoint(Path(checkpoint) if checkpoint else None), backend=backend)
+    for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
+        if number:
+            print(f"\n--- sample {number + 1} ---")
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        print(flush=True)

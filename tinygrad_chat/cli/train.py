@@ -1,0 +1,113 @@
+"""`tgc train`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.training.config import TrainingConfig, resolve_config
+
+if TYPE_CHECKING:
+    from tinygrad_chat.training.run import Run
+
+
+@flags_of(TrainingConfig)
+def train(
+    config: Annotated[
+        str | None,
+        typer.Option(help="settings to start from: a TOML file or a preset's name", rich_help_panel="Run"),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="the run's folder (default: a new one below runs/)", rich_help_panel="Run")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run at --out, or the newest", rich_help_panel="Run")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="end with a JSON object, alone on stdout", rich_help_panel="Run")
+    ] = False,
+    **settings: Any,
+) -> None:
+    """Train a model, with checkpoints and evaluations on held-out text.
+
+    Without any option: a small GPT on the prose of Python's own manual, in about a minute and a half.
+    """
+    if resume and config:
+        raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
+    resolved = None if resume else resolve_config(settings, config)
+
+    from tinygrad_chat.cli.display import open_display
+    from tinygrad_chat.training.loop import Ended
+    from tinygrad_chat.training.loop import train as train_run
+    from tinygrad_chat.training.run import resume_run, start_run
+    from tinygrad_chat.training.run_folder import new_run_path, newest_run
+
+    with open_display(sys.stderr if as_json else sys.stdout) as display:
+        if resolved is None:
+            path = Path(out) if out else newest_run().path
+            run = resume_run(path, settings, progress=display.downloaded)
+        else:
+            path = Path(out) if out else new_run_path(resolved)
+            run = start_run(resolved, path, progress=display.downloaded)
+        display.begin(run)
+        with _stop_on_signals(display.notice) as stopped:
+            last_evaluation, ended = None, None
+            for event in train_run(run, should_stop=lambda: bool(stopped)):
+                display.show(event)
+                last_evaluation = getattr(event, "evaluation", None) or last_evaluation
+                if isinstance(event, Ended):
+                    ended = event
+        display.end(run, ended)
+    if as_json:
+        print(json.dumps(_summary(run, last_evaluation, bool(stopped))))
+    if stopped:
+        raise typer.Exit(128 + stopped[0])
+
+
+def _summary(run: Run, evaluation: Any, interrupted: bool) -> dict[str, Any]:
+    return {
+        "run": str(run.folder.path),
+        "checkpoint": str(run.folder.newest_checkpoint()),
+        "step": run.step,
+        "interrupted": interrupted,
+        "parameters": run.model.parameters().size,
+        "seconds": round(run.seconds, 3),
+        "val_loss": evaluation and evaluation.loss,
+        "val_bpb": evaluation and evaluation.bits_per_byte,
+        "best_val_loss": run.best_loss,
+        "best_step": run.best_step,
+    }
+
+
+@contextmanager
+def _stop_on_signals(notice: Any) -> Iterator[list[int]]:
+    """Within this context the first Ctrl-C or SIGTERM is noted in the list, to stop between two steps; a second
+    one acts at once, as it always does."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _frame: Any) -> None:
+        received.append(number)
+        restore()
+        notice("stopping after this step, with a checkpoint; once more to stop at once")
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        restore()
