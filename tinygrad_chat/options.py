@@ -7,6 +7,7 @@ Standard library only, so that `tgc --help` stays fast.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -83,7 +84,9 @@ def checked_settings(kind: type[Any], settings: Mapping[str, Any], *, source: st
     for key, value in settings.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"{source}: unknown key {key!r}; expected some of {', '.join(known)}")
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "the keys are the options of tgc train --help"
+            raise ConfigError(f"{source}: unknown key {key!r}; {hint}")
         checked[name] = _converted(value, str(known[name].type), f"{source}: {key}")
     return checked
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -52,7 +51,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run `tgc` and return its exit code."""
     try:
         code = app(arguments, prog_name="tgc", standalone_mode=False)
-        sys.stdout.flush()
     except TinygradChatError as error:
         print(f"tgc: {error}", file=sys.stderr)
         return error.exit_code
@@ -63,9 +61,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("tgc: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has had enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code if isinstance(code, int) else 0
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,6 +13,8 @@ from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Stepped
 from tinygrad_chat.training.run import Run
 
 _FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
+
+_BESIDE_A_BAR = ("step", "loss", "val_loss", "val_bpb", "tokens_per_second")
 
 
 def format_record(record: Mapping[str, Any]) -> str:
@@ -25,47 +26,6 @@ def format_record(record: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value:{_FORMATS.get(name, '.4f')}}" for name, value in record.items())
 
 
-class Display(Protocol):
-    """Shows a run's events."""
-
-    def downloaded(self, done: int, total: int) -> None:
-        """Show how much of a corpus has come, in bytes."""
-        ...
-
-    def begin(self, run: Run) -> None:
-        """Show what is about to be trained."""
-        ...
-
-    def show(self, event: Event) -> None:
-        """Show an event."""
-        ...
-
-    def notice(self, text: str) -> None:
-        """Show a line at once, from a signal handler too."""
-        ...
-
-    def end(self, run: Run, ended: Ended | None) -> None:
-        """Show what came of it."""
-        ...
-
-
-@contextmanager
-def open_display(stream: TextIO) -> Iterator[Display]:
-    """Provide the display that suits `stream`."""
-    if not stream.isatty():
-        yield Lines(stream)
-        return
-    console = Console(file=stream)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield Bar(progress)
-
-
 class Lines:
     """Plain lines, each complete when it is printed."""
 
@@ -73,79 +33,81 @@ class Lines:
         self._stream = stream
         self._sample = ""
 
-    def _print(self, text: str) -> None:
+    def line(self, text: str, style: str = "") -> None:
+        """Print a line. `style` is for displays that have colours."""
         print(text, file=self._stream, flush=True)
 
     def downloaded(self, done: int, total: int) -> None:
-        """Say once that a corpus has come."""
+        """Say that a corpus has come, `done` of `total` bytes."""
         if done == total:
-            self._print(f"fetched {total:,} bytes")
+            self.line(f"fetched {total:,} bytes")
 
     def begin(self, run: Run) -> None:
-        """Print the model, the data and the folder."""
-        for line in describe(run):
-            self._print(line)
+        """Say what is about to be trained."""
+        self._run = run
+        for text in describe(run):
+            self.line(text, style="dim")
 
     def show(self, event: Event) -> None:
-        """Print a line of the log, and keep the newest sample for the end."""
+        """Print a line of the log, or at the end the summary and the newest sample."""
         if isinstance(event, Logged):
-            self._print(format_record(event.record))
+            self.line(format_record(event.record))
         elif isinstance(event, Evaluated):
             self._sample = event.sample
-
-    def notice(self, text: str) -> None:
-        """Print the line on stderr."""
-        print(f"tgc: {text}", file=sys.stderr, flush=True)
-
-    def end(self, run: Run, ended: Ended | None) -> None:
-        """Print the summary and the newest sample."""
-        for line in summarize(run, ended):
-            self._print(line)
-        if self._sample:
-            self._print(f"\n{self._sample}")
+        elif isinstance(event, Ended):
+            for text in summarize(self._run, event):
+                self.line(text)
+            if not event.interrupted:
+                self.line(f"\n{self._sample}", style="cyan")
 
 
-class Bar:
-    """A progress bar with the newest numbers; evaluations stay above it as lines."""
+class Bar(Lines):
+    """A progress bar with the newest loss; only evaluations stay above it as lines."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, stream: TextIO, progress: Progress) -> None:
+        super().__init__(stream)
         self._progress = progress
         self._task = progress.add_task("reading", total=None)
-        self._sample = ""
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def downloaded(self, done: int, total: int) -> None:
         """Move the bar along the download."""
         self._progress.update(self._task, description=f"fetching {total / 1e6:.1f} MB", completed=done, total=total)
 
     def begin(self, run: Run) -> None:
-        """Print the model, the data and the folder, and start the bar."""
-        for line in describe(run):
-            self._progress.console.print(line, style="dim", highlight=False)
+        """Say what is about to be trained, and start the bar."""
+        super().begin(run)
         self._progress.reset(self._task, total=run.config.steps, completed=run.step, description=f"step {run.step}")
 
     def show(self, event: Event) -> None:
-        """Move the bar; print evaluations."""
+        """Move the bar, or print an evaluation or the end."""
         if isinstance(event, Stepped):
-            self._progress.update(
-                self._task, completed=event.step, description=f"step {event.step}  loss {event.loss:.3f}"
-            )
-        elif isinstance(event, Evaluated):
-            self._sample = event.sample
-        elif isinstance(event, Logged) and "val_loss" in event.record:
-            self._progress.console.print(format_record(event.record), highlight=False, soft_wrap=True)
+            description = f"step {event.step}  loss {event.loss:.3f}"
+            self._progress.update(self._task, completed=event.step, description=description)
+        elif isinstance(event, Logged):
+            if "val_loss" in event.record:
+                self.line(format_record({name: value for name, value in event.record.items() if name in _BESIDE_A_BAR}))
+        else:
+            super().show(event)
 
-    def notice(self, text: str) -> None:
-        """Print the line above the bar."""
-        self._progress.console.print(text, style="yellow", highlight=False)
 
-    def end(self, run: Run, ended: Ended | None) -> None:
-        """Print the summary and the newest sample."""
-        self._progress.stop()
-        console = self._progress.console
-        for line in summarize(run, ended):
-            console.print(line, highlight=False, soft_wrap=True)
-        if self._sample:
-            console.print(f"\n{self._sample}", markup=False, highlight=False, style="cyan")
+@contextmanager
+def open_display(stream: TextIO) -> Iterator[Lines]:
+    """Provide the display that suits `stream`."""
+    if not stream.isatty():
+        yield Lines(stream)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+        yield Bar(stream, progress)
 
 
 def describe(run: Run) -> list[str]:
@@ -162,17 +124,17 @@ def describe(run: Run) -> list[str]:
     ]
 
 
-def summarize(run: Run, ended: Ended | None) -> list[str]:
+def summarize(run: Run, ended: Ended) -> list[str]:
     """Return what came of a run, in a few lines."""
-    lines = []
-    if ended is not None:
-        how = "interrupted" if ended.interrupted else "done"
-        lines.append(f"{how}: {ended.step:,} steps, {ended.seconds:.1f} s of training")
+    tokens_per_second = ended.step * run.config.batch_size * run.config.context / max(run.seconds, 1e-9)
+    lines = [
+        f"{'interrupted' if ended.interrupted else 'done'}: {ended.step:,} steps in {run.seconds:.1f} s of training, "
+        f"{tokens_per_second:,.0f} tokens/s"
+    ]
     if run.best_loss is not None:
         lines.append(f"best val_loss {run.best_loss:.4f} at step {run.best_step}")
-    folder = run.folder.path
-    if ended is not None and ended.interrupted:
-        lines.append(f"checkpoint saved; go on with: tgc train --resume --out {folder}")
+    if ended.interrupted:
+        lines.append(f"checkpoint saved; go on with: tgc train --resume --out {run.folder.path}")
     else:
-        lines.append(f"sample from it with: tgc sample --checkpoint {folder}")
+        lines.append(f"sample from it with: tgc sample --checkpoint {run.folder.path}")
     return lines

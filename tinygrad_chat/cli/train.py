@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from tinygrad_chat.errors import UsageError
 from tinygrad_chat.training.config import TrainingConfig, resolve_config
 
 if TYPE_CHECKING:
+    from tinygrad_chat.training.evaluation import Evaluation
     from tinygrad_chat.training.run import Run
 
 
@@ -46,7 +47,7 @@ def train(
     resolved = None if resume else resolve_config(settings, config)
 
     from tinygrad_chat.cli.display import open_display
-    from tinygrad_chat.training.loop import Ended
+    from tinygrad_chat.training.loop import Evaluated
     from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
     from tinygrad_chat.training.run_folder import new_run_path, newest_run
@@ -59,21 +60,19 @@ def train(
             path = Path(out) if out else new_run_path(resolved)
             run = start_run(resolved, path, progress=display.downloaded)
         display.begin(run)
-        with _stop_on_signals(display.notice) as stopped:
-            last_evaluation, ended = None, None
+        with _stop_on_signals(display.line) as stopped:
+            evaluation = None
             for event in train_run(run, should_stop=lambda: bool(stopped)):
                 display.show(event)
-                last_evaluation = getattr(event, "evaluation", None) or last_evaluation
-                if isinstance(event, Ended):
-                    ended = event
-        display.end(run, ended)
+                if isinstance(event, Evaluated):
+                    evaluation = event.evaluation
     if as_json:
-        print(json.dumps(_summary(run, last_evaluation, bool(stopped))))
+        print(json.dumps(_summary(run, evaluation, bool(stopped))))
     if stopped:
         raise typer.Exit(128 + stopped[0])
 
 
-def _summary(run: Run, evaluation: Any, interrupted: bool) -> dict[str, Any]:
+def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict[str, Any]:
     return {
         "run": str(run.folder.path),
         "checkpoint": str(run.folder.newest_checkpoint()),
@@ -89,7 +88,7 @@ def _summary(run: Run, evaluation: Any, interrupted: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _stop_on_signals(notice: Any) -> Iterator[list[int]]:
+def _stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
     """Within this context the first Ctrl-C or SIGTERM is noted in the list, to stop between two steps; a second
     one acts at once, as it always does."""
     received: list[int] = []
@@ -103,7 +102,7 @@ def _stop_on_signals(notice: Any) -> Iterator[list[int]]:
     def note(number: int, _frame: Any) -> None:
         received.append(number)
         restore()
-        notice("stopping after this step, with a checkpoint; once more to stop at once")
+        say("stopping after this step, with a checkpoint; once more to stop at once")
 
     for number in signals:
         signal.signal(number, note)

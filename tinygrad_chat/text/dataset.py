@@ -12,7 +12,7 @@ from tinygrad_chat.errors import DataError, StorageError
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
 
-TRAINING_SHARE = 0.9
+HELD_OUT = 10  # one token of this many is kept for validation
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,11 @@ def load_dataset(corpus: Corpus, tokenizer: Tokenizer, *, context: int) -> Datas
             f"--data {corpus.name}: no room for its tokens in {tempfile.gettempdir()} ({error.strerror}); "
             "free some space, or name another folder in the variable TMPDIR"
         ) from error
-    split = int(TRAINING_SHARE * count)
-    needed = context + 1
-    if min(split, count - split) < needed:
-        at_least = int(np.ceil(needed / (1 - TRAINING_SHARE)))
+    split = count - count // HELD_OUT
+    least = (context + 1) * HELD_OUT
+    if count < least:
         raise DataError(
-            f"--data {corpus.name}: expected at least {at_least} tokens for --context {context} (one window in each of "
+            f"--data {corpus.name}: expected at least {least} tokens for --context {context} (one window in each of "
             f"training and validation), received {count}; use a longer text or a smaller --context"
         )
     return Dataset(corpus.name, digest.hexdigest(), size, documents, tokens[:split], tokens[split:])

@@ -106,9 +106,9 @@ def read_settings(name: str) -> dict[str, Any]:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ConfigError(
-                f"--config {name}: cannot be read ({error}); "
-                f"expected a TOML file or one of the presets {', '.join(preset_names())}"
+                f"--config {name}: expected a TOML file or one of the presets {', '.join(preset_names())} ({reason})"
             ) from error
     else:
         text = (resources.files("tinygrad_chat") / "presets" / f"{name}.toml").read_text(encoding="utf-8")

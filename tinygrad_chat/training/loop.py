@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.optim import clip_gradient
@@ -61,7 +63,6 @@ class Ended:
 
     step: int
     interrupted: bool
-    seconds: float
 
 
 Event = Saved | Evaluated | Stepped | Logged | Ended
@@ -75,42 +76,49 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Itera
     """
     config, clock = run.config, _Clock(run)
     while True:
-        interrupted = should_stop()
-        last = run.step >= config.steps or clock.share_used() >= 1
-        record: dict[str, Any] = {"step": run.step}
-        evaluation_due = last or run.step % config.eval_every == 0
-        checkpoint_due = config.checkpoint_every is not None and run.step % config.checkpoint_every == 0
+        step, interrupted = run.step, should_stop()
+        last = step >= config.steps or clock.share_used() >= 1
+        evaluation_due = last or step % config.eval_every == 0
+        checkpoint_due = config.checkpoint_every is not None and step % config.checkpoint_every == 0
         if evaluation_due or checkpoint_due or interrupted:
             yield _save(run)
         if interrupted:
-            yield Ended(run.step, True, run.seconds)
-            return
+            break
+        evaluated, measured = None, None
         if evaluation_due:
             evaluated = _evaluate(run)
-            record |= {
-                "val_loss": evaluated.evaluation.loss,
-                "val_perplexity": evaluated.evaluation.perplexity,
-                "val_bpb": evaluated.evaluation.bits_per_byte,
-            }
             yield evaluated
         if not last:
             with clock:
                 measured = _step(run, clock.share_used())
-        else:
-            measured = {}
-        if last or evaluation_due or record["step"] % config.log_every == 0:
-            record |= measured
-            if measured:
-                record["tokens_per_second"] = clock.tokens_per_second()
+        if evaluated or step % config.log_every == 0:
+            record = _record(step, evaluated, measured, clock)
             run.folder.append_to_log(record)
             yield Logged(record)
-        if last:
-            yield Ended(run.step, False, run.seconds)
-            return
+        if measured is None:
+            break
         yield Stepped(run.step, measured["loss"])
+    yield Ended(run.step, interrupted)
 
 
-def _step(run: Run, share_used: float) -> dict[str, Any]:
+def _record(
+    step: int, evaluated: Evaluated | None, measured: Mapping[str, float] | None, clock: _Clock
+) -> dict[str, Any]:
+    """Return a line of the log: the loss of the batch drawn at `step`, the evaluation before it, how it was taken."""
+    record: dict[str, Any] = {"step": step}
+    if measured:
+        record["loss"] = measured["loss"]
+    if evaluated:
+        record["val_loss"] = evaluated.evaluation.loss
+        record["val_perplexity"] = evaluated.evaluation.perplexity
+        record["val_bpb"] = evaluated.evaluation.bits_per_byte
+    if measured:
+        record |= measured
+        record["tokens_per_second"] = clock.tokens_per_second()
+    return record
+
+
+def _step(run: Run, share_used: float) -> dict[str, float]:
     """Update the weights once; return what the log says of it."""
     config, model, step = run.config, run.model, run.step
     tokens, targets = random_batch(
@@ -121,8 +129,9 @@ def _step(run: Run, share_used: float) -> dict[str, Any]:
     )
     parameters = model.parameters()
     parameters.zero_gradient()
-    loss = model.loss(tokens, targets, random=stream(config.seed, "dropout", step) if config.dropout else None)
-    loss.backward()
+    with np.errstate(all="ignore"):  # what overflows ends as a loss that is no number, below
+        loss = model.loss(tokens, targets, random=stream(config.seed, "dropout", step) if config.dropout else None)
+        loss.backward()
     norm = clip_gradient(parameters, config.clip or None)
     value = loss.item()
     if not (math.isfinite(value) and math.isfinite(norm)):
