@@ -76,7 +76,7 @@ def backpropagate(root: Node, seed: Any, *, release: bool = False) -> None:
             node.parents, node.rule = (), _released
         else:
             node.grad = d_out
-        for parent, gradient in zip(parents, rule(d_out), strict=True):
+        for parent, gradient in zip(parents, rule(d_out), strict=False):  # a rule also covers inputs left out
             if parent is None or gradient is None:
                 continue
             birth = parent.birth

@@ -9,7 +9,8 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 
 
-def _check_row_vector(op: str, name: str, vector: Any, x: Any) -> None:
+def check_row_vector(op: str, name: str, vector: Any, x: Any) -> None:
+    """Raise ShapeError unless `vector` has one element for each feature of x's rows."""
     if vector is not None and vector.shape != x.shape[-1:]:
         raise ShapeError(f"{op}: {name} has shape {vector.shape} but rows of x have {x.shape[-1]} features")
 
@@ -24,8 +25,8 @@ def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
 
     x (..., C), gain (C,), bias (C,) or None -> (..., C). `epsilon` keeps a constant row finite.
     """
-    _check_row_vector("layernorm", "gain", gain, x)
-    _check_row_vector("layernorm", "bias", bias, x)
+    check_row_vector("layernorm", "gain", gain, x)
+    check_row_vector("layernorm", "bias", bias, x)
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     inverse_std = 1 / array_module(x).sqrt(variance + epsilon)
@@ -50,7 +51,7 @@ def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
 
     x (..., C), gain (C,) or None -> (..., C).
     """
-    _check_row_vector("rmsnorm", "gain", gain, x)
+    check_row_vector("rmsnorm", "gain", gain, x)
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     inverse_rms = 1 / array_module(x).sqrt(mean_square + epsilon)
     unit = x * inverse_rms
