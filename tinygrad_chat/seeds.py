@@ -3,7 +3,7 @@
 The batch of step 500 depends on (seed, "batches", 500) and on nothing that was drawn before it. So a run can be
 resumed at any step without saving the state of a generator, and turning dropout on does not change the batches.
 
->>> stream(1, "batches", 500).integers(100) == stream(1, "batches", 500).integers(100)
+>>> stream(1, "batches", 500).random() == stream(1, "batches", 500).random()
 True
 """
 

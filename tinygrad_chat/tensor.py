@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Tensor(Node):
     def accumulate(self, gradient: Any) -> None:
         """Add a leaf's gradient to `grad`, in place where there is one: it may be a view into a larger buffer."""
         if self.grad is None:
-            self.grad = gradient.copy()  # borrowed: a rule may have handed the same array to someone else
+            self.grad = array_module(self.data).array(gradient)  # a copy: a rule may have handed it to others too
         else:
             self.grad += gradient
 
@@ -148,7 +148,7 @@ class Tensor(Node):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __iter__(self) -> Iterable[Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:
         return (self[row] for row in range(len(self)))
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:

@@ -226,7 +226,8 @@ class Value(Node):
 
     @property
     def _op(self) -> str:
-        method = self.rule.__qualname__.split(".")[1] if self.rule else ""
+        of_class, _, method = self.rule.__qualname__.partition(".") if self.rule else ("", "", "")
+        method = method.partition(".")[0] if of_class == "Value" else ""
         return _SIGNS.get(method, method)
 
 

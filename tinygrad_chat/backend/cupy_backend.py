@@ -21,7 +21,8 @@ def open_cupy() -> Backend:
         import cupy  # pyright: ignore[reportMissingImports] - an extra
     except ImportError as error:
         installed = ", ".join(cupy_wheels())
-        reason = f"{installed} is installed but fails to import ({error})" if installed else "CuPy is not installed"
+        cause = " ".join(str(error).split())  # CuPy explains a missing library over many lines
+        reason = f"{installed} is installed but fails to import ({cause})" if installed else "CuPy is not installed"
         raise BackendError(f"--backend cupy: {reason}; {advice()}") from error
     if not cupy.cuda.is_available():
         raise BackendError(f"--backend cupy: CuPy {cupy.__version__} finds no usable GPU; {advice()}")
@@ -70,6 +71,7 @@ def advice() -> str:
     wheel = f"cupy-cuda{min(driver // 1000, 13)}x" if driver >= 12000 else None
     if wheel is None:
         return f"the driver supports CUDA {driver // 1000} only: update it to one for CUDA 12 or newer"
-    wrong = [found.split()[0] for found in cupy_wheels() if found.split()[0] != wheel]
-    remove = f"pip uninstall -y {' '.join(wrong)} && " if wrong else ""
+    installed = [found.split()[0] for found in cupy_wheels()]
+    # All of them share one folder, so with two installed neither is whole, and removing one breaks the other.
+    remove = f"pip uninstall -y {' '.join(installed)} && " if installed not in ([], [wheel]) else ""
     return f"run: {remove}pip install '{wheel}[ctk]'"

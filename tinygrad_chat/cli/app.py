@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-import tinygrad_chat
+from tinygrad_chat import __version__
 from tinygrad_chat.cli.doctor import doctor
 from tinygrad_chat.cli.sample import sample
 from tinygrad_chat.cli.train import train
@@ -29,7 +29,7 @@ for command in (train, sample, doctor):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"tgc {tinygrad_chat.__version__}")
+        print(f"tgc {__version__}")
         raise typer.Exit
 
 

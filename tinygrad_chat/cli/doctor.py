@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-import tinygrad_chat
+from tinygrad_chat import __version__
 
 
 def doctor() -> None:
@@ -24,7 +24,7 @@ def doctor() -> None:
     except BackendError as error:
         gpu, problem = "none that works", str(error)
     rows = [
-        ("tinygrad_chat", tinygrad_chat.__version__),
+        ("tinygrad_chat", __version__),
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         ("NumPy", np.__version__),
         *(

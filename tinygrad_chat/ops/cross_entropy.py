@@ -28,6 +28,11 @@ def cross_entropy(logits: Any, targets: Any, *, ignore_index: int = IGNORED, sof
     rows, labels = logits.reshape(-1, V), targets.reshape(-1)
     counted = labels != ignore_index
     labels = xp.where(counted, labels, 0)
+    if labels.size and not 0 <= labels.min() <= labels.max() < V:
+        raise ShapeError(
+            f"cross_entropy: expected targets from 0 to {V - 1} or ignore_index {ignore_index}, "
+            f"received {int(labels.min())} to {int(labels.max())}"
+        )
     bent = None if soft_cap is None else xp.tanh(rows / soft_cap)
     if bent is not None:
         rows = bent * soft_cap

@@ -31,6 +31,8 @@ def linear(x: Any, weight: Any, bias: Any = None):
     """x (..., C) times weight (D, C) transposed, plus bias (D,) if there is one -> (..., D)."""
     if x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"linear: weight has shape {weight.shape} but rows of x have {x.shape[-1]} features")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"linear: bias has shape {bias.shape} but the output has {weight.shape[0]} features")
     rows = x.reshape(-1, x.shape[-1])  # one large product instead of one for each leading index
     out = rows @ weight.T
     if bias is not None:

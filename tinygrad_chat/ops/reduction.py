@@ -36,7 +36,7 @@ def mean(x: Any, *, axis: Axis = None, keepdims: bool = False):
     out = x.mean(axis=axis, keepdims=keepdims)
 
     def backward(d_out):
-        count = x.size // math.prod(out.shape)
+        count = x.size // (math.prod(out.shape) or 1)
         return (_spread(d_out / count, x.shape, axis),)
 
     return out, backward

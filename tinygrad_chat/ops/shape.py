@@ -8,6 +8,7 @@ from typing import Any
 
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ShapeError
 
 
 @differentiable
@@ -58,6 +59,8 @@ def split(x: Any, sizes: Sequence[int], axis: int = -1) -> list[Any]:
     """Cut x along `axis` into pieces of these sizes, each a slice of it; `concatenate` undoes it."""
     axis = axis % len(x.shape)
     ends = list(accumulate(sizes))
+    if ends[-1] != x.shape[axis]:
+        raise ShapeError(f"split: expected sizes that sum to {x.shape[axis]}, received {list(sizes)}")
     before = (slice(None),) * axis
     return [index(x, key=(*before, slice(end - size, end))) for size, end in zip(sizes, ends, strict=True)]
 

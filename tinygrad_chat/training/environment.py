@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-import tinygrad_chat
+from tinygrad_chat import __version__
 from tinygrad_chat.backend import Backend
 
 
 def describe_environment(backend: Backend) -> dict[str, Any]:
     """Return the machine and the versions in use, ready for JSON."""
     return {
-        "tinygrad_chat": tinygrad_chat.__version__,
+        "tinygrad_chat": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": describe_blas(),

@@ -9,9 +9,7 @@ import numpy as np
 from tinygrad_chat.ops.attention import check_attention, visible_positions
 
 
-def attention(
-    query: np.ndarray, key: np.ndarray, value: np.ndarray, *, causal: bool = True, window: int | None = None
-):
+def attention(query: np.ndarray, key: np.ndarray, value: np.ndarray, *, causal: bool = True, window: int | None = None):
     """`ops.attention`, with the same saved weights and half the passes over them."""
     check_attention(query, key, value, window)
     (B, H, T, D), (G, S) = query.shape, key.shape[1:3]

@@ -1,0 +1,24 @@
+"""`python -m bench MEASUREMENT`: the command line of the measurements."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench import quality, step
+
+
+def main() -> None:
+    """Run the measurement named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, print a table, write JSON.")
+    measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
+    for module in (step, quality):
+        description = str(module.__doc__)
+        subparser = measurements.add_parser(module.NAME, help=description.splitlines()[0], description=description)
+        module.add_arguments(subparser)
+        subparser.set_defaults(measure=module.measure)
+    arguments = parser.parse_args()
+    arguments.measure(arguments)
+
+
+if __name__ == "__main__":
+    main()

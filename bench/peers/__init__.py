@@ -1,0 +1,1 @@
+"""The measured model in other frameworks, each written as its users would."""

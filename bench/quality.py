@@ -1,0 +1,55 @@
+"""Validation losses of known configurations.
+
+nanoGPT's README gives 1.88 for its shakespeare_char example on a CPU: 4 layers, 4 heads, width 128, context 64,
+batch 12, 2,000 steps. Ours trains the shipped preset `shakespeare-cpu` through the same code as `tgc train`, and
+evaluates on the whole held-out tenth instead of random batches from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.record import write_result
+from tinygrad_chat.training.config import resolve_config
+from tinygrad_chat.training.loop import Logged, train
+from tinygrad_chat.training.run import start_run
+
+NAME = "quality"
+PRESET = "shakespeare-cpu"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="shakespeare", help="the tiny Shakespeare text, if it is at hand as a file")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=2000)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    rows = [_train(arguments.data, seed, arguments.steps) for seed in arguments.seeds]
+    for row in rows:
+        print(f"seed {row['seed']}: best val_loss {row['best_val_loss']:.4f}, {row['seconds_of_training']:.0f} s")
+    command = f"python -m bench quality --seeds {' '.join(map(str, arguments.seeds))} --steps {arguments.steps}"
+    summary = {"preset": PRESET, "steps": arguments.steps, "nanogpt_readme": 1.88, "rows": rows}
+    print(f"written: {write_result('quality', command, summary)}")
+
+
+def _train(data: str, seed: int, steps: int) -> dict[str, Any]:
+    config = resolve_config({"data": data, "seed": seed, "steps": steps}, PRESET)
+    curve = []
+    with tempfile.TemporaryDirectory() as folder:
+        run = start_run(config, Path(folder) / "run")
+        for event in train(run):
+            if isinstance(event, Logged) and "val_loss" in event.record:
+                curve.append(event.record)
+                print(f"seed {seed} step {event.record['step']:>5} val_loss {event.record['val_loss']:.4f}", flush=True)
+    return {
+        "seed": seed,
+        "best_val_loss": run.best_loss,
+        "best_step": run.best_step,
+        "seconds_of_training": run.seconds,
+        "data_sha256": run.dataset.sha256,
+        "curve": curve,
+    }

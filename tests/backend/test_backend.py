@@ -1,0 +1,214 @@
+"""Back ends by name, and the advice for machines that lack one. No GPU is needed: CuPy is played by a stand-in."""
+
+from __future__ import annotations
+
+import importlib.abc
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygrad_chat.backend import array_module, backend_of, base, cupy_backend, get_backend, to_host
+from tinygrad_chat.errors import BackendError
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no test find, or leave, a back end that another has opened."""
+    monkeypatch.setattr(base, "_backend_of_type", dict(base._backend_of_type))
+    get_backend.cache_clear()
+    yield
+    get_backend.cache_clear()
+
+
+class FarArray:
+    """Stands in for cupy.ndarray."""
+
+
+def pretend_cupy(monkeypatch: pytest.MonkeyPatch, *, gpu: bool) -> ModuleType:
+    cupy: Any = ModuleType("cupy")
+    cupy.__version__ = "14.0.0"
+    cupy.ndarray = FarArray
+    cupy.asnumpy = lambda array: np.zeros(3)
+    cupy.cuda = SimpleNamespace(
+        is_available=lambda: gpu,
+        Device=lambda: SimpleNamespace(id=0, synchronize=lambda: None),
+        runtime=SimpleNamespace(getDeviceProperties=lambda device: {"name": b"Pretend GPU"}),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return cupy
+
+
+def pretend_machine(monkeypatch: pytest.MonkeyPatch, *, driver: int | None, wheels: list[str]) -> None:
+    monkeypatch.setattr(cupy_backend, "driver_cuda_version", lambda: driver)
+    monkeypatch.setattr(cupy_backend, "cupy_wheels", lambda: wheels)
+
+
+def refusal() -> str:
+    with pytest.raises(BackendError) as caught:
+        get_backend("cupy")
+    return str(caught.value)
+
+
+# Names.
+
+
+def test_numpy_lives_in_host_memory():
+    numpy = get_backend("numpy")
+    array = np.zeros(3)
+    assert (numpy.name, numpy.device, numpy.xp) == ("numpy", "cpu", np)
+    assert numpy.to_host(array) is array
+
+
+def test_unknown_name_is_refused_with_the_names_that_exist():
+    with pytest.raises(BackendError, match=r"^--backend: expected auto, numpy or cupy, received 'jax'$"):
+        get_backend("jax")
+
+
+def test_auto_is_numpy_without_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert get_backend("auto") is get_backend("numpy")
+
+
+def test_auto_is_numpy_without_a_gpu(monkeypatch):
+    pretend_cupy(monkeypatch, gpu=False)
+    assert get_backend("auto") is get_backend("numpy")
+
+
+@pytest.mark.parametrize("name", ["auto", "cupy"])
+def test_working_gpu_is_found(monkeypatch, name):
+    cupy = pretend_cupy(monkeypatch, gpu=True)
+    backend = get_backend(name)
+    assert (backend.name, backend.device, backend.xp) == ("cupy", "Pretend GPU", cupy)
+    array = FarArray()
+    assert backend_of(array) is backend
+    assert array_module(array) is cupy
+    np.testing.assert_array_equal(to_host(array), np.zeros(3))
+
+
+def test_backend_is_opened_once(monkeypatch):
+    pretend_cupy(monkeypatch, gpu=True)
+    assert get_backend("cupy") is get_backend("cupy")
+
+
+# Arrays.
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.float32(1), np.ma.zeros(3)])
+def test_arrays_of_numpy_and_its_subclasses_belong_to_numpy(array):
+    assert backend_of(array) is get_backend("numpy")
+
+
+@pytest.mark.parametrize("thing", [1.0, [1.0], FarArray()])
+def test_what_is_no_array_is_refused_with_the_remedy(thing):
+    expected = f"expected an array, received {type(thing).__name__}; wrap numbers in numpy.asarray first"
+    with pytest.raises(TypeError, match=f"^{re.escape(expected)}$"):
+        backend_of(thing)
+
+
+# Advice.
+
+NOTHING, TWELVE, THIRTEEN = [], ["cupy-cuda12x 14.0.0"], ["cupy-cuda13x 14.0.0"]
+UNBUILT = ["cupy 14.0.0"]  # the source distribution
+
+
+@pytest.mark.parametrize(
+    ("driver", "wheels", "remedy"),
+    [
+        (12040, NOTHING, "run: pip install 'cupy-cuda12x[ctk]'"),
+        (13000, NOTHING, "run: pip install 'cupy-cuda13x[ctk]'"),
+        (14010, NOTHING, "run: pip install 'cupy-cuda13x[ctk]'"),
+        (12040, THIRTEEN, "run: pip uninstall -y cupy-cuda13x && pip install 'cupy-cuda12x[ctk]'"),
+        (13000, UNBUILT, "run: pip uninstall -y cupy && pip install 'cupy-cuda13x[ctk]'"),
+        (
+            13000,
+            UNBUILT + TWELVE,
+            "run: pip uninstall -y cupy cupy-cuda12x && pip install 'cupy-cuda13x[ctk]'",
+        ),
+        (11080, NOTHING, "the driver supports CUDA 11 only: update it to one for CUDA 12 or newer"),
+        (
+            None,
+            NOTHING,
+            "no NVIDIA driver was found: install one, then run: pip install 'cupy-cuda12x[ctk]' "
+            "(or train on the CPU with --backend numpy)",
+        ),
+    ],
+)
+def test_advice_names_the_exact_wheel_for_the_driver(monkeypatch, driver, wheels, remedy):
+    pretend_machine(monkeypatch, driver=driver, wheels=wheels)
+    assert cupy_backend.advice() == remedy
+
+
+def test_two_wheels_are_both_removed_because_each_owns_files_of_the_other(monkeypatch):
+    # Removing one deletes the folder that both installed into, and pip then takes the other for installed.
+    pretend_machine(monkeypatch, driver=12040, wheels=TWELVE + THIRTEEN)
+    assert cupy_backend.advice() == (
+        "run: pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install 'cupy-cuda12x[ctk]'"
+    )
+
+
+def test_missing_cupy_is_one_line_with_reason_and_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    pretend_machine(monkeypatch, driver=12040, wheels=NOTHING)
+    assert refusal() == "--backend cupy: CuPy is not installed; run: pip install 'cupy-cuda12x[ctk]'"
+
+
+def test_missing_gpu_is_one_line_with_reason_and_remedy(monkeypatch):
+    pretend_cupy(monkeypatch, gpu=False)
+    pretend_machine(monkeypatch, driver=13000, wheels=TWELVE)
+    assert refusal() == (
+        "--backend cupy: CuPy 14.0.0 finds no usable GPU; "
+        "run: pip uninstall -y cupy-cuda12x && pip install 'cupy-cuda13x[ctk]'"
+    )
+
+
+def test_broken_cupy_is_one_line_though_its_own_error_is_a_page(monkeypatch):
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+            if name == "cupy":
+                raise ImportError("\n====\nFailed to import CuPy.\n\nOriginal error:\n  libcublas.so.12: not found\n")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    pretend_machine(monkeypatch, driver=12040, wheels=TWELVE)
+    message = refusal()
+    assert message.startswith("--backend cupy: cupy-cuda12x 14.0.0 is installed but fails to import (")
+    assert message.endswith("run: pip install 'cupy-cuda12x[ctk]'")
+    assert "\n" not in message
+
+
+def test_no_driver_is_a_driver_of_no_version(monkeypatch):
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(cupy_backend.ctypes, "CDLL", missing)
+    assert cupy_backend.driver_cuda_version() is None
+
+
+@pytest.mark.parametrize(("status", "version"), [(0, 12040), (100, None)])
+def test_driver_is_asked_for_its_version(monkeypatch, status, version):
+    def get_version(pointer: Any) -> int:
+        pointer._obj.value = 12040
+        return status
+
+    monkeypatch.setattr(cupy_backend.ctypes, "CDLL", lambda name: SimpleNamespace(cuDriverGetVersion=get_version))
+    assert cupy_backend.driver_cuda_version() == version
+
+
+def test_no_public_name_imports_cupy(tmp_path):
+    (tmp_path / "cupy.py").write_text("raise SystemExit('cupy was imported')")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import tinygrad_chat
+for name in tinygrad_chat.__all__:
+    getattr(tinygrad_chat, name)
+assert "cupy" not in sys.modules
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr

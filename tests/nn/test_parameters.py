@@ -1,0 +1,142 @@
+"""Parameters: one buffer, seen through many names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.nn import LayerNorm, Linear, Module, Parameters
+
+
+class Pair(Module):
+    """Two layers around a norm; the last uses the first's weight again."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        self.norm = LayerNorm(3)
+        self.layers = [Linear(3, 3, random=random), Linear(3, 3, random=random)]
+        self.tied = Linear(3, 3, bias=False, random=random)
+        self.tied.weight = self.layers[0].weight
+
+    def __call__(self, x: Any) -> Any:
+        first, second = self.layers
+        return self.tied(second(self.norm(first(x))))
+
+
+@pytest.fixture
+def model() -> Pair:
+    return Pair()
+
+
+@pytest.fixture
+def parameters(model: Pair) -> Parameters:
+    return Parameters(model)
+
+
+def test_matrices_come_first_in_order_of_definition_and_a_tied_weight_once(parameters):
+    assert list(parameters) == [
+        "layers.0.weight",
+        "layers.1.weight",
+        "norm.gain",
+        "norm.bias",
+        "layers.0.bias",
+        "layers.1.bias",
+    ]
+    assert len(parameters) == 6
+    assert parameters.size == len(parameters.data) == len(parameters.gradient) == 2 * 9 + 4 * 3
+    assert parameters.matrices == slice(0, 18)
+
+
+def test_moving_into_the_buffer_changes_no_number(model):
+    before = {name: tensor.data.copy() for name, tensor in model.named_parameters()}
+    parameters = Parameters(model)
+    for name, array in before.items():
+        np.testing.assert_array_equal(parameters[name].data, array)
+
+
+def test_layers_see_what_is_written_into_the_buffer(model, parameters):
+    parameters.data[:] = np.arange(parameters.size)
+    np.testing.assert_array_equal(model.layers[1].weight.data, np.arange(9, 18).reshape(3, 3))
+    np.testing.assert_array_equal(model.layers[1].bias.data, [27, 28, 29])
+    assert model.tied.weight is parameters["layers.0.weight"]
+
+
+def test_gradients_land_in_the_buffer_and_add_up_until_set_to_zero(model, parameters):
+    x = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    model(x).sum().backward()
+    once = parameters.gradient.copy()
+    for tensor in map(parameters.__getitem__, parameters):
+        assert np.shares_memory(tensor.grad, parameters.gradient)
+        assert np.any(tensor.grad != 0)
+    model(x).sum().backward()
+    np.testing.assert_array_equal(parameters.gradient, 2 * once)
+    parameters.zero_gradient()
+    assert not parameters.gradient.any()
+    assert not parameters["layers.0.weight"].grad.any()
+
+
+def test_tied_weight_gets_the_gradient_of_both_its_uses(model, parameters):
+    x = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    untied = Pair()
+    untied.tied.weight = Linear(3, 3, random=np.random.default_rng(0)).weight
+    apart = Parameters(untied)
+    untied.tied.weight.data[...] = apart["layers.0.weight"].data
+    for network in (model, untied):
+        network(x).sum().backward()
+    both = apart["layers.0.weight"].grad + apart["tied.weight"].grad
+    np.testing.assert_allclose(parameters["layers.0.weight"].grad, both, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_buffer_and_views_have_the_dtype_asked_for(model, dtype):
+    parameters = Parameters(model, dtype=dtype)
+    assert {parameters.data.dtype, parameters.gradient.dtype, model.norm.gain.dtype} == {np.dtype(dtype)}
+
+
+def test_slices_cover_the_buffer_once_in_order(parameters):
+    positions = np.concatenate([np.arange(parameters.size)[part] for part in parameters.slices()])
+    np.testing.assert_array_equal(positions, np.arange(parameters.size))
+
+
+def test_state_is_a_copy_and_load_brings_it_back(parameters):
+    state, before = parameters.state(), parameters.data.copy()
+    parameters.data[:] = 7
+    assert all(np.all(array != 7) for array in state.values())
+    parameters.load(state)
+    np.testing.assert_array_equal(parameters.data, before)
+    state["norm.gain"][:] = 9
+    np.testing.assert_array_equal(parameters.data, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state.pop("norm.gain"),
+            "weights do not fit the model: missing ['norm.gain'], unknown none",
+        ),
+        (
+            lambda state: state.update(head=np.zeros(3)),
+            "weights do not fit the model: missing none, unknown ['head']",
+        ),
+        (
+            lambda state: state.update({"layers.1.bias": np.zeros(4)}),
+            "weights do not fit the model: layers.1.bias is (4,), expected (3,)",
+        ),
+        (
+            lambda state: state.update({"layers.1.bias": np.zeros((1, 3))}),
+            "weights do not fit the model: layers.1.bias is (1, 3), expected (3,)",
+        ),
+    ],
+)
+def test_state_that_does_not_fit_is_refused_and_nothing_changes(parameters, change, message):
+    before = parameters.data.copy()
+    state = {name: array + 1 for name, array in parameters.state().items()}
+    change(state)
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        parameters.load(state)
+    np.testing.assert_array_equal(parameters.data, before)

@@ -1,0 +1,142 @@
+"""AdamW, SGD and clipping against PyTorch's, and what they remember."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.nn import LayerNorm, Linear, Module, Parameters
+from tinygrad_chat.optim import SGD, AdamW, Optimizer, clip_gradient
+
+STEPS = 20
+
+
+class Parts(Module):
+    """Two matrices, a bias and a gain: something to decay and something not to."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        self.first = Linear(5, 7, random=random)
+        self.norm = LayerNorm(7, bias=False)
+        self.second = Linear(7, 3, random=random, bias=False)
+
+
+def gradients(size: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(STEPS, size))
+
+
+def learning_rate(step: int) -> float:
+    return 1e-2 * (1 + step % 3)
+
+
+def train(parameters: Parameters, optimizer: Optimizer, steps: range) -> None:
+    every = gradients(parameters.size)
+    for step in steps:
+        parameters.gradient[:] = every[step]
+        optimizer.step(learning_rate(step))
+
+
+def torch_result(build: Callable[..., Any]) -> np.ndarray:
+    """The flat parameters after the same steps in PyTorch, one tensor for each of ours."""
+    torch = pytest.importorskip("torch")
+    parameters = Parameters(Parts(), dtype=np.float64)
+    tensors = [torch.tensor(np.array(parameters[name].data), requires_grad=True) for name in parameters]
+    optimizer = build(torch, tensors)
+    sizes = [tensor.numel() for tensor in tensors]
+    for step, flat in enumerate(gradients(parameters.size)):
+        for tensor, piece in zip(tensors, np.split(flat, np.cumsum(sizes)[:-1]), strict=True):
+            tensor.grad = torch.tensor(piece.reshape(tensor.shape))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step)
+        optimizer.step()
+    return np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors])
+
+
+def test_adamw_agrees_with_pytorch_over_20_steps():
+    def build(torch: Any, tensors: list[Any]) -> Any:
+        groups = [
+            {"params": [tensor for tensor in tensors if tensor.ndim >= 2], "weight_decay": 0.3},
+            {"params": [tensor for tensor in tensors if tensor.ndim < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-6)
+
+    parameters = Parameters(Parts(), dtype=np.float64)
+    train(parameters, AdamW(parameters, betas=(0.8, 0.95), epsilon=1e-6, weight_decay=0.3), range(STEPS))
+    np.testing.assert_allclose(parameters.data, torch_result(build), rtol=1e-12, atol=1e-12)
+
+
+def test_sgd_agrees_with_pytorch_over_20_steps():
+    def build(torch: Any, tensors: list[Any]) -> Any:
+        return torch.optim.SGD(tensors, lr=0.1, momentum=0.9)
+
+    parameters = Parameters(Parts(), dtype=np.float64)
+    train(parameters, SGD(parameters, momentum=0.9), range(STEPS))
+    # PyTorch's velocity leaves the learning rate out, as ours does.
+    np.testing.assert_allclose(parameters.data, torch_result(build), rtol=1e-12, atol=1e-12)
+
+
+def test_decay_shrinks_matrices_and_leaves_gains_and_biases_alone():
+    parameters = Parameters(Parts())
+    before = parameters.state()
+    AdamW(parameters, weight_decay=0.5).step(0.1)  # no gradient: only the decay acts
+    for name, old in before.items():
+        expected = old * (1 - 0.1 * 0.5) if old.ndim >= 2 else old
+        np.testing.assert_allclose(parameters[name].data, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+def test_steps_after_loading_are_the_same_to_the_last_bit(kind):
+    whole, stopped = Parameters(Parts()), Parameters(Parts())
+    train(whole, kind(whole), range(STEPS))
+    first = kind(stopped)
+    train(stopped, first, range(7))
+    second = kind(stopped)
+    second.load(first.state())
+    train(stopped, second, range(7, STEPS))
+    np.testing.assert_array_equal(whole.data, stopped.data)
+
+
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+def test_state_is_a_copy_and_an_unfit_one_changes_nothing(kind):
+    parameters = Parameters(Parts())
+    optimizer = kind(parameters)
+    train(parameters, optimizer, range(2))
+    state = optimizer.state()
+    train(parameters, optimizer, range(2, 3))
+    later = optimizer.state()
+    assert any(not np.array_equal(state[name], later[name]) for name in state)
+    with pytest.raises(CheckpointError, match="optimiser state does not fit"):
+        optimizer.load({name: array[:1] for name, array in state.items()} | {"steps": np.zeros(2)})
+    with pytest.raises(CheckpointError, match="is none"):
+        optimizer.load({})
+    for name, array in optimizer.state().items():
+        np.testing.assert_array_equal(array, later[name])
+
+
+def test_clipping_scales_the_whole_gradient_to_the_limit_and_returns_its_norm():
+    parameters = Parameters(Parts(), dtype=np.float64)
+    gradient = gradients(parameters.size)[0]
+    parameters.gradient[:] = gradient
+    norm = clip_gradient(parameters, 0.25)
+    assert norm == pytest.approx(np.linalg.norm(gradient))
+    np.testing.assert_allclose(parameters.gradient, gradient * 0.25 / norm)
+
+
+@pytest.mark.parametrize("limit", [1e6, None])
+def test_clipping_leaves_a_shorter_gradient_alone(limit):
+    parameters = Parameters(Parts())
+    parameters.gradient[:] = gradients(parameters.size)[0]
+    before = parameters.gradient.copy()
+    clip_gradient(parameters, limit)
+    np.testing.assert_array_equal(parameters.gradient, before)
+
+
+def test_slices_cover_the_buffer_once():
+    parameters = Parameters(Linear(300, 300, random=np.random.default_rng(0)))
+    covered = np.concatenate([np.arange(parameters.size)[part] for part in parameters.slices()])
+    np.testing.assert_array_equal(covered, np.arange(parameters.size))
+    assert len(list(parameters.slices())) > 1

@@ -1,0 +1,160 @@
+"""The layout, enforced: who may import whom, who may name what, and how long a file may get."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tinygrad_chat
+
+PACKAGE = Path(tinygrad_chat.__file__).parent
+MOST_LINES = 350
+
+# Each part imports only parts of earlier lines and itself: never a neighbour in its own line.
+ORDER = [
+    {"errors"},
+    {"options", "seeds"},
+    {"backend"},
+    {"autograd"},
+    {"ops"},
+    {"tensor"},
+    {"kernels", "nn", "text"},
+    {"optim", "models"},
+    {"parallel", "sampling"},
+    {"training"},
+    {"cli"},
+]
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+
+# Where else a library may be named than nowhere.
+HOME_OF_LIBRARY = {
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+    "cupy": ("backend/", "kernels/cuda/"),
+    "cupyx": ("backend/", "kernels/cuda/"),
+}
+
+
+def objections(path: str, source: str) -> list[str]:
+    """Everything about a module, at `path` below the package, that the layout does not allow."""
+    tree = ast.parse(source)
+    found = [*_import_objections(path, tree), *_name_objections(path, tree)]
+    public = not Path(path).name.startswith("_") or Path(path).name == "__init__.py"
+    if public and not ast.get_docstring(tree):
+        found.append("has no docstring")
+    if source.count("\n") > MOST_LINES:
+        found.append(f"has more than {MOST_LINES} lines")
+    return found
+
+
+def _import_objections(path: str, tree: ast.Module) -> Iterator[str]:
+    importer = Path(path).parts[0].removesuffix(".py")
+    if importer not in RANK:
+        yield f"{importer} has no place in the order"
+        return
+    for module in _imports(tree):
+        library, *inner = module.split(".")
+        if library == "":
+            yield "imports relatively"
+        elif path == "autograd/value.py" and library not in sys.stdlib_module_names:
+            yield f"imports {library}, though it must run alone"
+        elif library == "tinygrad_chat":
+            part = inner[0] if inner else "everything"
+            if part != importer and RANK.get(part, len(ORDER)) >= RANK[importer] and part != "__version__":
+                yield f"imports {part}, which is not to the left of {importer}"
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Dotted names of what is imported, anywhere in the module; relative ones begin with a dot."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _name_objections(path: str, tree: ast.Module) -> Iterator[str]:
+    named = {module.split(".")[0] for module in _imports(tree)}
+    named |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for library, homes in HOME_OF_LIBRARY.items():
+        if library in named and not path.startswith(homes):
+            yield f"names {library}"
+    keywords = {keyword.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords}
+    if "out" in keywords and not path.startswith("kernels/"):
+        yield "passes out="
+
+
+MODULES = sorted(str(file.relative_to(PACKAGE).as_posix()) for file in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path != "__init__.py"])  # its names load on first use
+def test_module_keeps_to_the_layout(path):
+    assert objections(path, (PACKAGE / path).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "statement"),
+    [
+        ("tensor.py", "from tinygrad_chat import ops"),
+        ("ops/new.py", "from tinygrad_chat.ops.broadcasting import sum_to"),
+        ("models/new.py", "from tinygrad_chat.nn import Linear"),
+        ("cli/new.py", "import rich, typer\nfrom tinygrad_chat import __version__\nfrom tinygrad_chat.text import x"),
+        ("kernels/cuda/new.py", "import cupy\ncupy.add(1, 2, out=3)"),
+        ("backend/new.py", "import cupyx"),
+        ("autograd/value.py", "import heapq"),
+    ],
+)
+def test_what_the_layout_allows_passes(path, statement):
+    assert objections(path, f'"""A new module."""\n{statement}\n') == []
+
+
+@pytest.mark.parametrize(
+    ("path", "statement", "objection"),
+    [
+        ("ops/new.py", "from tinygrad_chat.tensor import Tensor", "imports tensor, which is not to the left of ops"),
+        ("ops/new.py", "from tinygrad_chat import tensor", "imports tensor, which is not to the left of ops"),
+        ("ops/new.py", "import tinygrad_chat.nn.layers as x", "imports nn, which is not to the left of ops"),
+        (
+            "ops/new.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tinygrad_chat.kernels import numpy",
+            "imports kernels, which is not to the left of ops",
+        ),
+        (
+            "ops/new.py",
+            "def late():\n    from tinygrad_chat.models.gpt import GPT",
+            "imports models, which is not to the left of ops",
+        ),
+        ("kernels/numpy/new.py", "from tinygrad_chat import nn", "imports nn, which is not to the left of kernels"),
+        ("nn/new.py", "from tinygrad_chat.optim import x", "imports optim, which is not to the left of nn"),
+        ("nn/new.py", "from tinygrad_chat import GPT", "imports GPT, which is not to the left of nn"),
+        ("cli/new.py", "import tinygrad_chat", "imports everything, which is not to the left of cli"),
+        ("options.py", "from tinygrad_chat.seeds import x", "imports seeds, which is not to the left of options"),
+        ("misc.py", "pass", "misc has no place in the order"),
+        ("nn/new.py", "from . import layers", "imports relatively"),
+        ("nn/new.py", "from .layers import Linear", "imports relatively"),
+        ("autograd/value.py", "import numpy as np", "imports numpy, though it must run alone"),
+        (
+            "autograd/value.py",
+            "from tinygrad_chat.errors import ShapeError",
+            "imports tinygrad_chat, though it must run alone",
+        ),
+        ("training/new.py", "from rich.progress import track", "names rich"),
+        ("training/new.py", "import typer", "names typer"),
+        ("ops/new.py", "import cupy.cuda", "names cupy"),
+        ("kernels/numpy/new.py", "def f(x): return cupy.exp(x)", "names cupy"),
+        ("ops/new.py", "xp.exp(x, out=x)", "passes out="),
+        ("ops/new.py", "\n" * 350, "has more than 350 lines"),
+    ],
+)
+def test_what_the_layout_forbids_is_objected_to(path, statement, objection):
+    assert objections(path, f'"""A new module."""\n{statement}\n') == [objection]
+
+
+def test_public_module_without_a_docstring_is_objected_to():
+    assert objections("ops/new.py", "x = 1\n") == objections("ops/__init__.py", "x = 1\n") == ["has no docstring"]
+    assert objections("ops/_private.py", "x = 1\n") == []

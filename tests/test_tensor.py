@@ -1,0 +1,278 @@
+"""Tensor: operators bound to ops, gradients that nobody shares, and memory that falls as the sweep passes."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygrad_chat import Tensor, Value
+from tinygrad_chat.autograd import differentiable
+from tinygrad_chat.errors import ShapeError
+
+random = np.random.default_rng(0)
+x, y, matrix = (random.uniform(0.5, 2, size=(3, 3)) for _ in range(3))
+d_out = random.normal(size=(3, 3))
+
+
+# sign: (operator, gradient of x, gradient of y)
+BINARY: dict[str, tuple[Callable[[Any, Any], Any], np.ndarray, np.ndarray]] = {
+    "+": (lambda x, y: x + y, d_out, d_out),
+    "-": (lambda x, y: x - y, d_out, -d_out),
+    "*": (lambda x, y: x * y, d_out * y, d_out * x),
+    "/": (lambda x, y: x / y, d_out / y, -d_out * x / y**2),
+    "**": (lambda x, y: x**y, d_out * y * x ** (y - 1), d_out * x**y * np.log(x)),
+    "@": (lambda x, y: x @ y, d_out @ y.T, x.T @ d_out),
+}
+# name: (method, its value, gradient of x)
+UNARY: dict[str, tuple[Callable[[Any], Any], np.ndarray, np.ndarray]] = {
+    "-": (lambda x: -x, -x, -d_out),
+    "exp": (lambda x: x.exp(), np.exp(x), d_out * np.exp(x)),
+    "log": (lambda x: x.log(), np.log(x), d_out / x),
+    "sqrt": (lambda x: x.sqrt(), np.sqrt(x), d_out / (2 * np.sqrt(x))),
+    "tanh": (lambda x: x.tanh(), np.tanh(x), d_out / np.cosh(x) ** 2),
+    "relu": (lambda x: (x - 1).relu(), np.maximum(x - 1, 0), d_out * (x > 1)),
+    "T": (lambda x: x.T, x.T, d_out.T),
+    "transpose": (lambda x: x.transpose(1, 0), x.T, d_out.T),
+    "reshape": (lambda x: x.reshape(9, 1).reshape(-1, 3), x, d_out),
+    "[]": (lambda x: x[::-1], x[::-1], d_out[::-1]),
+    "sum": (
+        lambda x: x.sum(axis=0) + 0 * x,
+        np.broadcast_to(x.sum(axis=0), (3, 3)),
+        np.tile(d_out.sum(axis=0), (3, 1)),
+    ),
+    "mean": (
+        lambda x: x.mean(axis=1, keepdims=True) + 0 * x,
+        np.broadcast_to(x.mean(axis=1, keepdims=True), (3, 3)),
+        np.broadcast_to(d_out.sum(axis=1, keepdims=True) / 3, (3, 3)),
+    ),
+    "max": (
+        lambda x: x.max(axis=1, keepdims=True) + 0 * x,
+        np.broadcast_to(x.max(axis=1, keepdims=True), (3, 3)),
+        d_out.sum(axis=1, keepdims=True) * (x == x.max(axis=1, keepdims=True)),
+    ),
+}
+every_sign = pytest.mark.parametrize("sign", BINARY)
+
+
+@every_sign
+def test_operator_of_two_tensors_has_the_value_and_gradients_of_its_formula(sign):
+    operate, d_x, d_y = BINARY[sign]
+    a, b = Tensor(x), Tensor(y)
+    out = operate(a, b)
+    out.backward(d_out)
+    np.testing.assert_allclose(out.data, operate(x, y))
+    np.testing.assert_allclose(a.grad, d_x)
+    np.testing.assert_allclose(b.grad, d_y)
+
+
+@every_sign
+def test_array_on_either_side_is_a_constant(sign):
+    operate, d_x, d_y = BINARY[sign]
+    a, b = Tensor(x), Tensor(y)
+    for out in (operate(a, y), operate(x, b)):
+        assert type(out) is Tensor
+        np.testing.assert_allclose(out.data, operate(x, y))
+        out.backward(d_out)
+    np.testing.assert_allclose(a.grad, d_x)
+    np.testing.assert_allclose(b.grad, d_y)
+
+
+@pytest.mark.parametrize("sign", [sign for sign in BINARY if sign != "@"])
+def test_number_on_either_side_is_a_constant_and_keeps_float32(sign):
+    operate = BINARY[sign][0]
+    a = Tensor([[1.0, 2.0]])
+    for out, expected in ((operate(a, 3), operate(a.data, 3)), (operate(3.0, a), operate(3.0, a.data))):
+        out.sum().backward()
+        np.testing.assert_allclose(out.data, expected)
+        assert (out.dtype, a.grad.dtype) == (np.float32, np.float32)
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_method_has_the_value_and_gradient_of_its_formula(name):
+    function, value, d_x = UNARY[name]
+    a = Tensor(x)
+    out = function(a)
+    out.backward(d_out)
+    np.testing.assert_allclose(out.data, value)
+    np.testing.assert_allclose(a.grad, d_x)
+
+
+# What a Tensor holds.
+
+
+@pytest.mark.parametrize("data", [1, 2.5, [1, 2], [[1.0], [2.0]]])
+def test_python_numbers_and_lists_become_float32(data):
+    assert Tensor(data).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_array_keeps_its_dtype_and_its_memory(dtype):
+    array = np.zeros(3, dtype)
+    assert Tensor(array).data is array
+
+
+def test_reduction_to_one_number_holds_an_array():
+    assert isinstance(Tensor(x).sum().data, np.ndarray)
+
+
+@pytest.mark.parametrize("integers", [np.arange(3), np.array([True]), np.array(1, np.uint8)])
+def test_integers_are_refused_with_the_remedy(integers):
+    with pytest.raises(TypeError, match=r"expected floats, received integers.*pass a bare array"):
+        Tensor(integers)
+
+
+def test_length_iteration_and_index_go_by_rows_and_carry_gradients():
+    a: Any = Tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    assert len(a) == 3
+    first, second, third = a
+    (first * 1 + second * 10 + third * 100 + a[-1, 0]).sum().backward()
+    np.testing.assert_array_equal(a.grad, [[1, 1], [10, 10], [102, 100]])
+
+
+def test_repr_tells_shape_dtype_and_where_it_lives():
+    assert repr(Tensor([1.0])).startswith("Tensor(shape=(1,), dtype=float32, backend=numpy)")
+
+
+def test_numpy_and_item_hand_out_the_numbers():
+    a = Tensor([[2.5]])
+    assert a.numpy() is a.data
+    assert (a.item(), type(a.item())) == (2.5, float)
+
+
+# backward.
+
+
+def test_backward_of_many_numbers_needs_a_seed():
+    with pytest.raises(ShapeError, match=r"expected a scalar, received shape \(3, 3\); reduce it or pass .* seed"):
+        (Tensor(x) * 2).backward()
+
+
+@pytest.mark.parametrize("seed", [np.ones(3), np.ones((3, 3, 1)), 1.0])
+def test_backward_refuses_a_seed_of_another_shape(seed):
+    expected = f"backward: expected a seed of shape (3, 3), received {np.shape(seed)}"
+    with pytest.raises(ShapeError, match=f"^{re.escape(expected)}$"):
+        (Tensor(x) * 2).backward(seed)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_gradient_of_one_number_is_an_array_of_its_shape(shape):
+    a = Tensor(np.full(shape, 3.0))
+    (a * a).backward()
+    assert isinstance(a.grad, np.ndarray)
+    assert (a.grad.shape, a.grad.item()) == (shape, 6)
+
+
+def test_released_graph_refuses_a_second_sweep_with_the_remedy():
+    a = Tensor(3.0)
+    inner = a * a
+    out = inner * 2
+    out.backward()
+    assert inner.parents == ()
+    for released in (out, inner + 1):
+        with pytest.raises(RuntimeError, match="released this graph; pass keep_graph=True"):
+            released.backward()
+    assert a.grad == 12
+
+
+def test_kept_graph_can_be_swept_again_and_shows_inner_gradients():
+    a = Tensor(3.0)
+    inner = a * a
+    out = inner * 2
+    out.backward(keep_graph=True)
+    out.backward(keep_graph=True)
+    assert (a.grad, inner.grad) == (24, 2)
+
+
+# Who owns a gradient.
+
+
+def test_leaves_that_receive_the_same_gradient_do_not_share_it():
+    a, b, seed = Tensor(x), Tensor(x), np.ones((3, 3))
+    (a + b).backward(seed)
+    a.grad[0, 0] = 99
+    assert (b.grad[0, 0], seed[0, 0]) == (1, 1)
+
+
+def test_leaf_owns_the_gradient_that_is_its_seed():
+    a, seed = Tensor(x), np.ones((3, 3))
+    a.backward(seed)
+    a.grad += 1
+    assert seed[0, 0] == 1
+
+
+def test_sum_of_gradients_is_not_made_in_one_that_a_sibling_shares():
+    a, b = Tensor(x), Tensor(x)
+    inner = a * 1
+    (inner + b + inner + inner).backward(np.ones((3, 3)))
+    np.testing.assert_array_equal(a.grad, np.full((3, 3), 3.0))
+    np.testing.assert_array_equal(b.grad, np.ones((3, 3)))
+
+
+def test_gradient_that_is_a_view_of_a_buffer_is_added_to_in_place():
+    buffer = np.zeros(18)
+    a, b = Tensor(x), Tensor(y)
+    a.grad, b.grad = buffer[:9].reshape(3, 3), buffer[9:].reshape(3, 3)
+    for _ in range(2):
+        (a * b).backward(np.ones((3, 3)))
+    np.testing.assert_allclose(buffer, 2 * np.concatenate([y.ravel(), x.ravel()]))
+    assert np.shares_memory(a.grad, buffer)
+
+
+# The seam to the scalar engine.
+
+
+def test_one_sweep_crosses_from_tensors_to_values():
+    a, b = Value(2.0), Value(3.0)
+    weight = Tensor(np.array([[1.0, 10.0], [100.0, 1000.0]]))
+    stacked = Tensor.from_values([[a * b, a], [b, a + b]])
+    (stacked * weight).sum().backward()
+    assert stacked.shape == (2, 2)
+    assert (a.grad, b.grad) == (1 * 3 + 10 + 1000, 1 * 2 + 100 + 1000)
+    np.testing.assert_array_equal(weight.grad, [[6, 2], [3, 5]])
+    assert type(a.grad) is float
+
+
+# Memory.
+
+
+def test_intermediate_memory_is_free_after_backward_and_before_the_result_goes():
+    inner = Tensor(x) * 2
+    memory = weakref.ref(inner.data)
+    out = (inner * inner).sum()
+    del inner
+    assert memory() is not None
+    out.backward()
+    assert memory() is None
+
+
+def test_kept_graph_keeps_intermediate_memory():
+    inner = Tensor(x) * 2
+    memory = weakref.ref(inner.data)
+    out = (inner * inner).sum()
+    del inner
+    out.backward(keep_graph=True)
+    assert memory() is not None
+
+
+def test_memory_falls_while_the_sweep_runs():
+    alive = []
+
+    @differentiable
+    def witness(x: Any):
+        def backward(d_out):
+            alive.append(memory() is not None)
+            return (d_out,)
+
+        return x + 0, backward
+
+    later = witness(Tensor(x)) * 2
+    memory = weakref.ref(later.data)
+    out = (later * later).sum()
+    del later
+    out.backward()
+    assert alive == [False]

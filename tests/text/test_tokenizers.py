@@ -1,0 +1,86 @@
+"""Tokenizers: no text is lost, bytes are counted truly, and what is unknown is named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_chat.errors import CheckpointError, VocabularyError
+from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer
+
+texts = st.text(min_size=1)
+
+
+def tokenizers_for(text: str) -> list[Tokenizer]:
+    return [CharacterTokenizer(text), ByteTokenizer()]
+
+
+@given(texts)
+def test_decoding_undoes_encoding(text):
+    for tokenizer in tokenizers_for(text):
+        assert tokenizer.decode(tokenizer.encode(text).tolist()) == text
+
+
+@given(texts)
+def test_bytes_of_all_tokens_sum_to_the_texts_bytes(text):
+    for tokenizer in tokenizers_for(text):
+        assert tokenizer.bytes_per_token()[tokenizer.encode(text)].sum() == len(text.encode())
+
+
+@given(texts)
+def test_every_token_is_below_the_size_and_bos_is_no_text(text):
+    for tokenizer in tokenizers_for(text):
+        tokens = tokenizer.encode(text)
+        assert tokens.max() < tokenizer.bos == tokenizer.size - 1
+        assert tokenizer.decode([tokenizer.bos]) == ""
+        assert tokenizer.bytes_per_token()[tokenizer.bos] == 0
+        assert len(tokenizer.bytes_per_token()) == tokenizer.size
+
+
+@given(texts)
+def test_a_tokenizer_survives_json(text):
+    for tokenizer in tokenizers_for(text):
+        loaded = load_tokenizer(json.loads(json.dumps(tokenizer.state())))
+        np.testing.assert_array_equal(loaded.encode(text), tokenizer.encode(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "character", "offset"), [("abcz", "z", 3), ("ab\U0001f600", "\U0001f600", 2), ("Ab", "A", 0)]
+)
+def test_an_unknown_character_is_named_with_its_offset(text, character, offset):
+    with pytest.raises(VocabularyError) as caught:
+        CharacterTokenizer("abc").encode(text)
+    message = str(caught.value)
+    assert repr(character) in message
+    assert f"U+{ord(character):04X}" in message
+    assert f"offset {offset} " in message
+
+
+def test_an_alphabet_without_characters_knows_only_the_empty_text():
+    assert CharacterTokenizer("").encode("").tolist() == []
+    with pytest.raises(VocabularyError):
+        CharacterTokenizer("").encode("a")
+
+
+def test_tokens_take_the_smallest_unsigned_type():
+    assert CharacterTokenizer("abc").encode("abc").dtype == np.uint8
+    assert CharacterTokenizer(map(chr, range(300))).encode("a").dtype == np.uint16
+
+
+def test_a_character_of_several_bytes_streams_once_it_is_complete():
+    tokenizer = ByteTokenizer()
+    assert list(tokenizer.decode_stream(tokenizer.encode("aé日").tolist())) == ["a", "é", "日"]
+    assert list(tokenizer.decode_stream([0x61, 0xC3])) == ["a", "\ufffd"]  # the end comes in the middle of one
+    assert list(tokenizer.decode_stream([0xFF, 0x61])) == ["\ufffd", "a"]
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"kind": "words"}, {"kind": "characters"}, {"kind": "characters", "alphabet": 3}]
+)
+def test_a_description_that_makes_no_tokenizer_is_refused(state):
+    with pytest.raises(CheckpointError, match="expected a description"):
+        load_tokenizer(state)
