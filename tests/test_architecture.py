@@ -27,6 +27,7 @@ ORDER = [
     {"parallel", "sampling"},
     {"training"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 

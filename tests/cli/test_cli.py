@@ -1,0 +1,249 @@
+"""`tgc` as a person meets it: each command end to end, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinygrad_chat.cli.app import run
+from tinygrad_chat.training import storage
+
+TINY = [
+    *("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2"),
+    *("--steps", "4", "--eval-every", "2", "--log-every", "1"),
+]
+
+Tgc = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tgc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tgc:
+    """Run a command in an empty folder; return its exit code and what it wrote to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
+    code, out, err = tgc("train", *TINY)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    number = r"[\d.]+"
+    first = next(line for line in lines if line.startswith("step=0 "))
+    assert re.fullmatch(
+        rf"step=0 loss={number} val_loss={number} val_perplexity={number} val_bpb={number} "
+        rf"lr=\S+ grad_norm={number} tokens_per_second=\d+",
+        first,
+    )
+    assert [line.split()[0] for line in lines if line.startswith("step=")] == [f"step={step}" for step in range(5)]
+    assert any(line.startswith("done: 4 steps") for line in lines)
+    (folder,) = Path("runs").iterdir()
+    newest_sample = sorted((folder / "samples").iterdir())[-1].read_text()
+    assert out.endswith(f"\n\n{newest_sample}\n")
+
+
+def test_json_stands_alone_on_stdout(tgc: Tgc):
+    code, out, err = tgc("train", *TINY, "--json", "--out", "r")
+    summary = json.loads(out)
+    assert code == 0
+    assert (summary["run"], summary["step"], summary["interrupted"]) == ("r", 4, False)
+    assert summary["checkpoint"] == str(Path("r/checkpoints/step-000004"))
+    assert summary["val_loss"] > 0
+    assert "step=0 " in err
+
+
+def test_the_saved_configuration_trains_the_same_again(tgc: Tgc):
+    tgc("train", *TINY, "--out", "a", "--seed", "5")
+    tgc("train", "--config", "a/config.toml", "--out", "b")
+    weights = [Path(name, "checkpoints/step-000004/weights.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+
+
+def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
+    tgc("train", *TINY)
+    code, out, _ = tgc("train", "--resume", "--steps", "6")
+    assert code == 0
+    assert "done: 6 steps" in out
+
+
+@pytest.mark.parametrize("model", [("--model", "bigram"), ("--model-kind", "mini-gpt")])
+def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, model: tuple[str, str]):
+    tgc("train", *TINY, *model, "--out", "runs/r")
+    code, first, _ = tgc("sample", "--prompt", "The", "--max-new-tokens", "20")
+    assert code == 0
+    assert first.startswith("The")
+    assert len(first) > 5
+    assert tgc("sample", "--checkpoint", "runs/r", "--prompt", "The", "--max-new-tokens", "20")[1] == first
+
+
+def test_several_samples_are_told_apart(tgc: Tgc):
+    tgc("train", *TINY, "--out", "r")
+    _, out, _ = tgc("sample", "--checkpoint", "r", "--num-samples", "3", "--max-new-tokens", "5")
+    assert re.findall(r"^--- sample \d ---$", out, re.MULTILINE) == ["--- sample 2 ---", "--- sample 3 ---"]
+
+
+def test_the_doctor_says_what_is_there_and_what_to_install(tgc: Tgc):
+    code, out, _ = tgc("doctor")
+    assert code == 0
+    for word in ("Python", "NumPy", "BLAS", "threads", "CuPy", "NVIDIA driver", "GPU", "--backend auto"):
+        assert word in out
+
+
+def test_version_and_help_and_no_command(tgc: Tgc):
+    assert tgc("--version")[1].startswith("tgc 0.")
+    assert "train" in tgc("--help")[1]
+    assert "--lr-schedule" in tgc("train", "--help")[1]
+
+
+MISTAKES = [
+    ("train --nonsense 3", "no such option: --nonsense"),
+    ("traain", "no such command 'traain'"),
+    ("train --steps many", "'--steps'"),
+    ("train --steps 0", "--steps: expected at least 1, received 0"),
+    ("train --width 10 --heads 3", "--heads: expected a divisor of --width 10, received 3"),
+    ("train --model llama", "--model: expected one of bigram, mini-gpt, received 'llama'"),
+    ("train --data nowhere.txt", "--data nowhere.txt: no such file or folder"),
+    ("train --data empty.txt", "expected at least 650 tokens for --context 64"),
+    ("train --data latin.txt", "latin.txt: byte 0xe9 at offset 3 is not UTF-8; convert the file (iconv"),
+    ("train --config nowhere.toml", "--config nowhere.toml: expected a TOML file or one of the presets"),
+    ("train --config bad.toml", "--config bad.toml: unknown key 'stesp'; did you mean steps?"),
+    ("train --resume --out nowhere", "nowhere: no checkpoint there"),
+    ("train --resume --config bad.toml", "--config: a resumed run keeps its configuration"),
+    ("train --resume", "no checkpoint below runs/; train a model first with: tgc train"),
+    ("train --backend tpu", "--backend: expected one of auto, numpy, cupy, received 'tpu'"),
+    ("sample", "no checkpoint below runs/; train a model first with: tgc train"),
+    ("sample --checkpoint hollow", "hollow: no checkpoint there; train one with: tgc train --out hollow"),
+    ("sample --checkpoint r --temperature 0", "--temperature: expected more than 0, received 0.0"),
+    ("sample --checkpoint r --temperature -1", "--temperature: expected more than 0, received -1.0"),
+    ("sample --checkpoint r --temperature nan", "--temperature: expected a finite number, received nan"),
+    ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),
+    ("sample --checkpoint r --top-p 1.5", "--top-p: expected a probability of at most 1, received 1.5"),
+    ("sample --checkpoint r --backend tpu", "--backend: expected auto, numpy or cupy, received 'tpu'"),
+    ("sample --checkpoint r --prompt aaaaaaaaaaaa", "--prompt: expected at most 8 tokens"),
+    ("sample --checkpoint r --prompt \u65e5", "character '\u65e5' (U+65E5) at offset 0 is not among"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command for command, _ in MISTAKES])
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str, message: str):
+    Path("empty.txt").touch()
+    Path("latin.txt").write_bytes(b"caf\xe9")
+    Path("bad.toml").write_text("stesp = 3")
+    Path("hollow").mkdir()
+    if "--checkpoint r" in command:
+        tgc("train", *TINY, "--model", "bigram", "--out", "r")
+    before = sorted(Path().rglob("*"))
+    code, out, err = tgc(*command.split())
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("tgc: ")
+    assert err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before  # nothing was left behind
+
+
+def test_a_gpu_that_is_not_there_is_one_line_that_names_the_wheel(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    from tinygrad_chat.backend import base, cupy_backend
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(cupy_backend, "driver_cuda_version", lambda: 12040)
+    monkeypatch.setattr(cupy_backend, "cupy_wheels", list)
+    base.get_backend.cache_clear()
+    code, _, err = tgc("train", "--backend", "cupy")
+    assert code == 2
+    assert err == "tgc: --backend cupy: CuPy is not installed; run: pip install 'cupy-cuda12x[ctk]'\n"
+
+
+def test_a_full_disk_is_one_line_and_exit_code_3(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    tgc("train", *TINY, "--out", "r")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "fsync", full)
+        code, _, err = tgc("train", "--resume", "--out", "r", "--steps", "8")
+    assert code == 3
+    assert "the disk is full" in err
+    assert err.count("\n") == 1
+    assert tgc("train", "--resume", "--out", "r", "--steps", "8")[0] == 0
+
+
+def test_a_run_that_diverges_is_one_line_and_exit_code_4(tgc: Tgc):
+    options = ["--optimizer", "sgd", "--lr", "1e30", "--clip", "0", "--warmup", "0", "--out", "r"]
+    code, _, err = tgc("train", *TINY, *options)
+    assert code == 4
+    assert re.fullmatch(r"tgc: step \d: the loss is .*lower --lr.*\n", err)
+
+
+def test_help_imports_neither_numpy_nor_cupy():
+    program = (
+        "import sys; from tinygrad_chat.cli.app import run; code = run(['train', '--help']); "
+        "assert not {'numpy', 'cupy', 'torch'} & set(sys.modules); sys.exit(code)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, number: int, code: int):
+    command = [sys.executable, "-m", "tinygrad_chat", "train", *TINY, "--steps", "1000000", "--eval-every", "1000000"]
+    with subprocess.Popen(
+        [*command, "--out", "r"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        for line in process.stdout:
+            if line.startswith("step=3"):
+                break
+        process.send_signal(number)
+        out, err = process.stdout.read(), process.stderr.read()
+    assert process.returncode == code
+    assert err == ""
+    steps = int(re.search(r"interrupted: ([\d,]+) steps", out)[1].replace(",", ""))  # type: ignore[index]
+    assert "go on with: tgc train --resume --out r" in out
+    assert (tmp_path / f"r/checkpoints/step-{steps:06d}/weights.safetensors").exists()
+    resume = [*command[:4], "--resume", "--out", "r", "--steps", str(steps + 1), "--json"]
+    resumed = subprocess.run(resume, cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(resumed.stdout)["step"] == steps + 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+def test_a_terminal_shows_a_bar_and_evaluations_but_no_log(tmp_path: Path):
+    import pty
+
+    main, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60", "LINES": "30"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinygrad_chat", "train", *TINY], cwd=tmp_path, stdout=terminal, env=environment
+    )
+    os.close(terminal)
+    shown = b""
+    deadline = time.monotonic() + 9
+    while time.monotonic() < deadline:
+        try:
+            piece = os.read(main, 4096)
+        except OSError:  # how Linux reports the end of a terminal
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(main)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "100%" in text
+    assert "step=2 loss=" in text
+    assert "step=1 loss=" not in text
+    assert "done: 4 steps" in text

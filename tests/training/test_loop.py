@@ -1,0 +1,212 @@
+"""The training loop: what it does in which order, and that stopping it anywhere changes nothing."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
+from tinygrad_chat.training import evaluation as evaluation_module
+from tinygrad_chat.training import loop, storage
+from tinygrad_chat.training.checkpoint import find_checkpoints, load_checkpoint
+from tinygrad_chat.training.config import TrainingConfig, parse_settings
+from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Saved, Stepped, train
+from tinygrad_chat.training.run import Run, resume_run
+
+Start = Callable[..., Run]
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"model": "bigram"},
+    {"optimizer": "sgd", "lr_schedule": "cosine"},
+    {"dropout": 0.3, "lr_schedule": "1-sqrt", "positions": "rotary", "tokenizer": "bytes"},
+]
+
+
+def finish(run: Run, stop_after: int | None = None) -> list[Event]:
+    return list(train(run, should_stop=lambda: stop_after is not None and run.step >= stop_after))
+
+
+def log(run: Run) -> list[dict[str, Any]]:
+    """The run's log, without the one entry that depends on the machine's mood."""
+    records = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
+    for record in records:
+        record.pop("tokens_per_second", None)
+    return records
+
+
+def test_it_evaluates_at_step_0_at_each_interval_and_at_the_end(start: Start):
+    events = finish(start(steps=7, eval_every=3))
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [0, 3, 6, 7]
+    assert [event.step for event in events if isinstance(event, Stepped)] == [1, 2, 3, 4, 5, 6, 7]
+    assert events[-1] == Ended(7, interrupted=False)
+
+
+def test_the_checkpoint_of_a_step_is_on_disk_before_its_evaluation_starts(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    run, steps_seen = start(), []
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        newest = load_checkpoint(find_checkpoints(run.folder.checkpoints)[-1])
+        np.testing.assert_array_equal(newest.weights["blocks.0.feed_forward.expand.weight"], weight().data)
+        steps_seen.append(newest.step)
+        return evaluation_module.evaluate(*arguments, **options)
+
+    def weight() -> Any:
+        return run.model.parameters()["blocks.0.feed_forward.expand.weight"]
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    finish(run)
+    assert steps_seen == [0, 3, 6]
+
+
+def test_checkpoints_come_at_their_own_interval_too(start: Start):
+    events = finish(start(eval_every=100, checkpoint_every=2))
+    assert [event.step for event in events if isinstance(event, Saved)] == [0, 2, 4, 6]
+
+
+def test_the_log_is_one_json_object_a_line_with_what_people_plot(start: Start):
+    run = start(log_every=2)
+    events = finish(run)
+    lines = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
+    assert lines == [event.record for event in events if isinstance(event, Logged)]
+    assert [line["step"] for line in lines] == [0, 2, 3, 4, 6]
+    every = {"step", "loss", "val_loss", "val_perplexity", "val_bpb", "lr", "grad_norm", "tokens_per_second"}
+    assert lines[0].keys() == every
+    assert lines[-1].keys() == {"step", "val_loss", "val_perplexity", "val_bpb"}
+
+
+def test_a_run_learns(start: Start):
+    run = start(steps=150, eval_every=150, lr=0.02)
+    finish(run)
+    first, *_, last = log(run)
+    assert last["val_loss"] < 0.6 * first["val_loss"]
+    assert run.best_step == 150
+
+
+def test_a_run_leaves_what_made_it(start: Start):
+    run = start()
+    events = finish(run)
+    config = TrainingConfig(**parse_settings(run.folder.config.read_text(), source="x"))
+    assert config == run.config
+    assert tomllib.loads(run.folder.config.read_text())["seed"] == 1
+    assert {"python", "numpy", "blas", "processors"} <= json.loads(run.folder.environment.read_text()).keys()
+    state = load_checkpoint(run.folder.newest_checkpoint()).state
+    assert state["data"]["sha256"] == run.dataset.sha256
+    for event in events:
+        if isinstance(event, Evaluated):
+            assert (run.folder.samples / f"step-{event.step:06d}.txt").read_text() == event.sample
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_the_same_seed_gives_the_same_log_and_another_seed_another(start: Start, variant: dict[str, Any]):
+    runs = {name: start(name, seed=seed, **variant) for name, seed in [("a", 1), ("b", 1), ("c", 2)]}
+    for run in runs.values():
+        finish(run)
+    assert log(runs["a"]) == log(runs["b"])
+    assert log(runs["a"]) != log(runs["c"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("stop", range(7))
+def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(start: Start, variant: dict[str, Any], stop: int):
+    whole, stopped = start("whole", **variant), start("stopped", **variant)
+    finish(whole)
+    assert finish(stopped, stop_after=stop)[-1] == Ended(stop, interrupted=True)
+    resumed = resume_run(stopped.folder.path, {})
+    assert resumed.step == stop
+    finish(resumed)
+    np.testing.assert_array_equal(resumed.model.parameters().data, whole.model.parameters().data)
+    assert log(resumed) == log(whole)
+    assert (resumed.best_step, resumed.best_loss) == (whole.best_step, whole.best_loss)
+
+
+def test_a_finished_run_trains_on_with_more_steps(start: Start):
+    run = start()
+    finish(run)
+    longer = resume_run(run.folder.path, {"steps": 9})
+    assert finish(longer)[-1] == Ended(9, interrupted=False)
+    assert [record["step"] for record in log(longer)] == list(range(10))
+
+
+def test_a_line_that_a_crash_cut_short_disappears_on_resuming(start: Start):
+    run = start()
+    finish(run, stop_after=4)
+    with run.folder.log.open("a") as file:
+        file.write('{"step": 4, "los')
+    resumed = resume_run(run.folder.path, {})
+    finish(resumed)
+    assert [record["step"] for record in log(resumed)] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_changed_data_a_changed_model_and_fewer_steps_are_refused_on_resuming(start: Start, tmp_path: Path):
+    data = tmp_path / "mine.txt"
+    data.write_text("some text of mine " * 20)
+    run = start(data=str(data))
+    finish(run, stop_after=4)
+    with pytest.raises(ConfigError, match="--width: the run to resume has 8, received 16"):
+        resume_run(run.folder.path, {"width": 16})
+    with pytest.raises(ConfigError, match="--steps: expected at least 4"):
+        resume_run(run.folder.path, {"steps": 3})
+    data.write_text("some mine of text " * 20)
+    with pytest.raises(CheckpointError, match="has changed since the run began"):
+        resume_run(run.folder.path, {})
+
+
+def test_a_folder_with_a_run_is_not_overwritten(start: Start):
+    finish(start())
+    with pytest.raises(UsageError, match="holds a run already; add --resume"):
+        start()
+
+
+def test_a_time_limit_ends_the_run_with_the_learning_rate_at_its_minimum(start: Start, monkeypatch: pytest.MonkeyPatch):
+    seconds = iter(range(10_000))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(seconds))  # each step seems to take a second
+    run = start(steps=1000, minutes=10 / 60, min_lr=1e-4, eval_every=1000)
+    assert finish(run)[-1] == Ended(10, interrupted=False)
+    rates = [record["lr"] for record in log(run) if "lr" in record]
+    assert rates[0] == pytest.approx(run.config.lr / 2)  # the first of two steps of warm-up
+    assert max(rates) > 4 * rates[-1]
+    assert [record["step"] for record in log(run) if "val_loss" in record] == [0, 10]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoints(start: Start):
+    run = start(optimizer="sgd", lr=1e30, clip=0.0, warmup=0)
+    with pytest.raises(DivergedError, match=r"step \d+: the loss is .* lower --lr"):
+        finish(run)
+    assert load_checkpoint(run.folder.newest_checkpoint()).step == 0
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoints_before_it_stay(start: Start, monkeypatch: pytest.MonkeyPatch):
+    run = start()
+    events = train(run)
+    while not isinstance(next(events), Stepped):
+        pass
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "fsync", full)
+        with pytest.raises(StorageError, match=r"step-000003: cannot be written: the disk is full"):
+            list(events)
+    assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000"]
+    assert list(run.folder.checkpoints.glob(".*")) == []
+    finish(resume_run(run.folder.path, {}))
+
+
+def test_dropout_does_not_change_the_batches(start: Start, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[Any] = []
+    original = loop.random_batch
+    monkeypatch.setattr(loop, "random_batch", lambda *a, **k: drawn.append(original(*a, **k)) or drawn[-1])
+    finish(start("without", steps=2))
+    finish(start("with", steps=2, dropout=0.5))
+    for before, after in zip(drawn[:2], drawn[2:], strict=True):
+        np.testing.assert_array_equal(before, after)
