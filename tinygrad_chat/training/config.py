@@ -35,7 +35,7 @@ class TrainingConfig(ModelOptions):
     )
     batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
     optimizer: str = option("adamw", "update rule", choices=("adamw", "sgd"), group="Training")
-    lr: float = option(2e-3, "highest learning rate", above=0, group="Training")
+    lr: float = option(4e-3, "highest learning rate", above=0, group="Training")
     min_lr: float = option(0.0, "learning rate of the last step", minimum=0, group="Training")
     lr_schedule: str = option(
         "linear",
