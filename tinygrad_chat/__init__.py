@@ -14,7 +14,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tinygrad_chat.autograd import Value, differentiable, no_grad
     from tinygrad_chat.backend import get_backend
-    from tinygrad_chat.models.bigram import Bigram
     from tinygrad_chat.models.gpt import GPT
     from tinygrad_chat.models.options import ModelOptions
     from tinygrad_chat.tensor import Tensor
@@ -27,10 +26,9 @@ _HOME = {
     "Tensor": "tensor",
     "GPT": "models.gpt",
     "ModelOptions": "models.options",
-    "Bigram": "models.bigram",
 }
 
-__all__ = ["GPT", "Bigram", "ModelOptions", "Tensor", "Value", "differentiable", "get_backend", "no_grad"]
+__all__ = ["GPT", "ModelOptions", "Tensor", "Value", "differentiable", "get_backend", "no_grad"]
 
 
 def __getattr__(name: str) -> Any:

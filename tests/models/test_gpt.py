@@ -34,6 +34,7 @@ VARIANTS = [
         (None, 1),
     )
 ]
+FURTHER = [{"window": 2}, {"soft_cap": 0.5}, {"norm": "none", "tied": False}, {"positions": "none"}, {"layers": 0}]
 CACHED = [
     {},
     {"positions": "rotary"},
@@ -70,7 +71,7 @@ def torch() -> Iterator[Any]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, {"window": 2}, {"soft_cap": 0.5}], ids=in_words)
+@pytest.mark.parametrize("variant", [*VARIANTS, *FURTHER], ids=in_words)
 def test_loss_and_every_gradient_agree_with_pytorch(torch, variant):
     from tests.models import torch_gpt
 
@@ -166,11 +167,11 @@ def test_weights_are_decided_by_the_random_stream():
             {"positions": "rotary", "width": 12},
             "--positions rotary: expected an even width per head, received 3",
         ),
-        ({"layers": 0}, "--layers: expected at least 1, received 0"),
+        ({"layers": -1}, "--layers: expected at least 0, received -1"),
         ({"dropout": 1.0}, "--dropout: expected less than 1, received 1.0"),
         ({"window": 0}, "--window: expected at least 1, received 0"),
         ({"soft_cap": 0.0}, "--soft-cap: expected more than 0, received 0.0"),
-        ({"norm": "batchnorm"}, "--norm: expected one of layernorm, rmsnorm, received 'batchnorm'"),
+        ({"norm": "batchnorm"}, "--norm: expected one of layernorm, rmsnorm, none, received 'batchnorm'"),
     ],
 )
 def test_options_that_cannot_work_are_refused_in_one_line_by_their_flag(chosen, message):

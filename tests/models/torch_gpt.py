@@ -34,6 +34,8 @@ def _linear(x: torch.Tensor, name: str, state: State) -> torch.Tensor:
 
 
 def _norm(x: torch.Tensor, name: str, state: State, options: ModelOptions) -> torch.Tensor:
+    if options.norm == "none":
+        return x
     gain = state[f"{name}.gain"]
     if options.norm == "rmsnorm":
         return F.rms_norm(x, gain.shape, gain, eps=1e-5)

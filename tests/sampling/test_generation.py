@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat import GPT, Bigram, ModelOptions
+from tests.models.table_model import certain, table_model
+from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.errors import UsageError, VocabularyError
 from tinygrad_chat.sampling.generation import generate, sample_texts
 from tinygrad_chat.sampling.options import SamplingOptions
@@ -56,7 +57,7 @@ def samples(model: Any, tokenizer: Any, **options: Any) -> list[str]:
 
 @pytest.fixture(params=["gpt", "bigram"])
 def model(request: pytest.FixtureRequest) -> Any:
-    return restless(GPT(5, ModelOptions(**SMALL))) if request.param == "gpt" else Bigram(5, ModelOptions(context=8))
+    return restless(GPT(5, ModelOptions(**SMALL))) if request.param == "gpt" else table_model(np.eye(5))
 
 
 ABCD = CharacterTokenizer("abcd")
@@ -77,20 +78,14 @@ def test_the_seed_decides_and_each_sample_is_its_own(model):
 
 
 def test_a_sample_ends_where_a_new_document_would_begin():
-    model = Bigram(5, ModelOptions(context=8))
-    model.parameters()["table.weight"].data[...] = -50
-    for token, following in [(ABCD.bos, 0), (0, 1), (1, ABCD.bos)]:  # BOS -> a -> b -> BOS
-        model.parameters()["table.weight"].data[token, following] = 50
+    model = table_model(certain(5, {ABCD.bos: 0, 0: 1, 1: ABCD.bos}))  # BOS -> a -> b -> BOS
     assert samples(model, ABCD) == ["ab"]
 
 
 def test_text_of_bytes_comes_in_whole_characters():
     tokenizer = ByteTokenizer()
-    model = Bigram(tokenizer.size, ModelOptions(context=8))
-    model.parameters()["table.weight"].data[...] = -50
     content = [tokenizer.bos, *"é日".encode(), tokenizer.bos]
-    for token, following in itertools.pairwise(content):
-        model.parameters()["table.weight"].data[token, following] = 50
+    model = table_model(certain(tokenizer.size, dict(itertools.pairwise(content))))
     pieces = next(sample_texts(model, tokenizer, SamplingOptions()))
     assert list(pieces) == ["é", "日"]
 

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from tinygrad_chat import GPT, Bigram, ModelOptions
+from tests.models.table_model import table_model
+from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.training.evaluation import evaluate
 
 
 def test_a_uniform_model_costs_log_v_and_its_bits_are_spread_over_the_true_bytes():
-    model = Bigram(8, ModelOptions(context=4))
-    model.parameters().data[:] = 0
+    model = table_model(np.zeros((8, 8)), context=4)
     tokens = np.array([7, 0, 1, 2, 3, 4, 5, 6, 0, 1])
     bytes_per_token = np.array([1, 2, 3, 1, 1, 1, 4, 0])
     evaluation = evaluate(model, tokens, bytes_per_token, batch_size=2)
@@ -39,6 +39,5 @@ def test_the_loss_is_the_mean_over_every_token_whatever_the_batch_size(count):
 
 
 def test_a_hopeless_model_has_infinite_perplexity_and_no_error():
-    model = Bigram(2, ModelOptions(context=4))
-    model.parameters()["table.weight"].data[...] = [[0, 0], [2000, 0]]
+    model = table_model([[0, 0], [2000, 0]], context=4)
     assert evaluate(model, np.array([1, 1, 1, 1, 1]), np.ones(2, int), batch_size=1).perplexity == math.inf

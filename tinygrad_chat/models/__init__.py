@@ -1,5 +1,7 @@
-"""The language models: `bigram`, `mini-gpt`, and the table and protocol that make them interchangeable.
+"""The language models, and the table and protocol that make them interchangeable.
 
-`table.MODELS` lists them; `protocol.LanguageModel` says what training and sampling ask of one; `options.ModelOptions`
-is what a user can choose.
+options.py   what a user can choose about a model's shape
+protocol.py  what training and sampling ask of a model
+gpt.py       the GPT of Tensors
+table.py     bigram and mini-gpt, by name
 """

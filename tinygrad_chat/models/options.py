@@ -10,16 +10,16 @@ from tinygrad_chat.options import option, validate
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The shape of a model. The defaults are mini-gpt's; bigram looks at none of them but `context`."""
+    """The shape of a model. The defaults are mini-gpt's."""
 
-    layers: int = option(4, "transformer blocks", minimum=1)
+    layers: int = option(4, "transformer blocks", minimum=0)
     heads: int = option(4, "attention heads; they divide the width", minimum=1)
     key_value_heads: int | None = option(None, "heads of keys and values, shared by query heads", minimum=1)
     width: int = option(128, "channels of the residual stream", minimum=1)
     context: int = option(64, "tokens the model looks at", minimum=1)
-    norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm"))
+    norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"))
     activation: str = option("gelu", "feed-forward non-linearity", choices=("gelu", "squared_relu"))
-    positions: str = option("learned", "how positions are told apart", choices=("learned", "rotary"))
+    positions: str = option("learned", "how positions are told apart", choices=("learned", "rotary", "none"))
     tied: bool = option(True, "share the token embedding with the output head")
     bias: bool = option(False, "biases in linear layers and layernorm")
     dropout: float = option(0.0, "share of activations dropped in training", minimum=0, below=1)

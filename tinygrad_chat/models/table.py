@@ -1,18 +1,37 @@
-"""The models by name. A new one is a file and a line here."""
+"""The models by name, and the engines that run them. A new model is a line here, or a file and a line."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.backend import Backend
-from tinygrad_chat.models.bigram import Bigram
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.protocol import LanguageModel
 
-MODELS: dict[str, type[Bigram] | type[GPT]] = {"bigram": Bigram, "mini-gpt": GPT}
+
+def bigram(options: ModelOptions) -> ModelOptions:
+    """Guess the next token from the last one alone: a GPT without blocks and positions, so embedding, norm, head.
+
+    It is the baseline that every other model must beat.
+    """
+    return dataclasses.replace(options, layers=0, positions="none")
+
+
+def mini_gpt(options: ModelOptions) -> ModelOptions:
+    """Look back over the whole context: a GPT as the options say."""
+    return options
+
+
+MODELS: dict[str, Callable[[ModelOptions], ModelOptions]] = {"bigram": bigram, "mini-gpt": mini_gpt}
+"""What each model makes of the options."""
+
+ENGINES: dict[str, Callable[..., LanguageModel]] = {"tensor": GPT}
+"""What runs a model of some options."""
 
 
 def build_model(
@@ -22,7 +41,8 @@ def build_model(
     *,
     random: np.random.Generator,
     backend: Backend,
+    mode: str = "tensor",
     dtype: Any = np.float32,
 ) -> LanguageModel:
-    """Return a new model of the kind `name` (a key of MODELS) with weights drawn from `random`."""
-    return MODELS[name](vocabulary, options, random=random, backend=backend, dtype=dtype)
+    """Return a new model called `name` (of MODELS) on the engine `mode` (of ENGINES), with weights from `random`."""
+    return ENGINES[mode](vocabulary, MODELS[name](options), random=random, backend=backend, dtype=dtype)

@@ -74,8 +74,18 @@ class RMSNorm(Module):
         return ops.rmsnorm(x, self.gain)
 
 
-def make_norm(kind: str, width: int, *, bias: bool) -> LayerNorm | RMSNorm:
-    """Return the normalisation layer called `kind`: layernorm or rmsnorm."""
+class Identity(Module):
+    """Leave x as it is."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x
+
+
+def make_norm(kind: str, width: int, *, bias: bool) -> LayerNorm | RMSNorm | Identity:
+    """Return the normalisation layer called `kind`: layernorm, rmsnorm or none."""
+    if kind == "none":
+        return Identity()
     return LayerNorm(width, bias=bias) if kind == "layernorm" else RMSNorm(width)
 
 

@@ -68,7 +68,7 @@ class TrainingConfig(ModelOptions):
 
 SUITING: dict[str, dict[str, Any]] = {
     "mini-gpt": {},
-    "bigram": {"lr": 0.05, "weight_decay": 0.0},  # a table is one layer: it bears, and needs, larger steps
+    "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits, of rank `width`
 }
 """What differs from the defaults for each model."""
 
