@@ -1,12 +1,17 @@
-"""Hypothesis profiles and fixtures that more than one test file uses."""
+"""Hypothesis profiles, threads, and fixtures that more than one test file uses."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Read when NumPy and PyTorch load. Test arrays are tiny: more threads would only wait for each other on a busy machine.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 # The reference that needs PyTorch (extra `peers`) cannot even be imported without it; its tests skip.
 collect_ignore = [] if find_spec("torch") else ["models/torch_gpt.py"]
