@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygrad_chat.nn import KeyValueCache, Parameters
+from tinygrad_chat.nn import Parameters
 
 
 class Loss(Protocol):
@@ -21,6 +21,14 @@ class Loss(Protocol):
         ...
 
 
+class Cache(Protocol):
+    """What a model remembers of the tokens it has read, so as not to read them again."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
 class LanguageModel(Protocol):
     """A model of the next token, given those before it. V is its vocabulary, `context` how far back it looks."""
 
@@ -31,12 +39,12 @@ class LanguageModel(Protocol):
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
         ...
 
-    def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
+    def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         ...
 
-    def new_cache(self, batch: int) -> KeyValueCache | None:
-        """An empty cache for `batch` sequences, or None for a model that needs none."""
+    def new_cache(self, batch: int) -> Cache:
+        """An empty cache for `batch` sequences, of the kind that `next_token_logits` takes."""
         ...
 
     def parameters(self) -> Parameters:

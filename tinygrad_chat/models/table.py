@@ -12,6 +12,7 @@ from tinygrad_chat.backend import Backend
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.models.scalar import ScalarModel
 
 
 def bigram(options: ModelOptions) -> ModelOptions:
@@ -30,7 +31,7 @@ def mini_gpt(options: ModelOptions) -> ModelOptions:
 MODELS: dict[str, Callable[[ModelOptions], ModelOptions]] = {"bigram": bigram, "mini-gpt": mini_gpt}
 """What each model makes of the options."""
 
-ENGINES: dict[str, Callable[..., LanguageModel]] = {"tensor": GPT}
+ENGINES: dict[str, Callable[..., LanguageModel]] = {"tensor": GPT, "scalar": ScalarModel}
 """What runs a model of some options."""
 
 

@@ -1,0 +1,129 @@
+"""The scalar engine behind the same protocol as the tensor engine: one loop, optimiser and sampler serve both."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import Value
+from tinygrad_chat.backend import Backend
+from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
+from tinygrad_chat.models.gpt import GPT
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.scalar_gpt import ScalarCache, ScalarGPT
+from tinygrad_chat.nn import Parameters
+
+
+class ScalarLoss:
+    """A loss at the end of a graph of Values."""
+
+    def __init__(self, value: Value, leaves: list[Value], parameters: Parameters) -> None:
+        self._value = value
+        self._leaves = leaves
+        self._parameters = parameters
+
+    def backward(self) -> None:
+        """Add its gradient to the buffer."""
+        with _in_range():
+            self._value.backward()
+        self._parameters.gradient += np.array([leaf.grad for leaf in self._leaves])
+        for leaf in self._leaves:
+            leaf.grad = 0.0
+
+    def item(self) -> float:
+        """The number."""
+        return self._value.data
+
+
+class BatchCache:
+    """A ScalarCache for each sequence of a batch."""
+
+    def __init__(self, layers: int, batch: int) -> None:
+        self._layers = layers
+        self.rows = [ScalarCache(layers) for _ in range(batch)]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.rows = [ScalarCache(self._layers) for _ in self.rows]
+
+
+class ScalarModel:
+    """A ScalarGPT whose weights live in a flat buffer of float64, as every model's do.
+
+    The Values take the buffer's numbers before each use and add their gradients to it after each sweep. Weights are
+    drawn as GPT draws them, so both engines start from the same numbers.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        options: ModelOptions | None = None,
+        *,
+        random: np.random.Generator | None = None,
+        backend: Backend | None = None,
+        dtype: Any = np.float64,
+    ) -> None:
+        options = options or ModelOptions()
+        if options.dropout:
+            raise ConfigError(f"--dropout: expected 0 in scalar mode, received {options.dropout}")
+        self.vocabulary = vocabulary
+        self.context = options.context
+        self._parameters = GPT(vocabulary, options, random=random, dtype=np.float64).parameters()
+        self._values = [Value(0.0) for _ in range(self._parameters.size)]
+        remaining = iter(self._values)
+        weights = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}
+        self._gpt = ScalarGPT(weights, options)
+
+    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> ScalarLoss:
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T)."""
+        self._refresh()
+        with _in_range():
+            losses = [self._gpt.loss(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
+            return ScalarLoss(sum(losses[1:], losses[0]) / len(losses), self._values, self._parameters)
+
+    def next_token_logits(self, tokens: Any, cache: BatchCache | None = None) -> np.ndarray:
+        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
+        self._refresh()
+        cache = cache or self.new_cache(len(tokens))
+        logits = []
+        for sequence, read in zip(tokens.tolist(), cache.rows, strict=True):
+            if read.length + len(sequence) > self.context:
+                raise ShapeError(
+                    f"ScalarGPT: expected at most {self.context} tokens (the context), "
+                    f"received {read.length + len(sequence)}"
+                )
+            last = [self._gpt.token_logits(token, read) for token in sequence][-1]
+            logits.append([logit.data for logit in last])
+        return np.array(logits)
+
+    def new_cache(self, batch: int) -> BatchCache:
+        """An empty cache for `batch` sequences."""
+        return BatchCache(self._gpt.options.layers, batch)
+
+    def parameters(self) -> Parameters:
+        """The model's parameters, under the names and in the order of GPT's."""
+        return self._parameters
+
+    def _refresh(self) -> None:
+        for value, number in zip(self._values, self._parameters.data.tolist(), strict=True):
+            value.data = number
+
+
+def _shaped(values: Iterator[Value], shape: tuple[int, ...]) -> Any:
+    """Take the next values as a list or, for a matrix, as rows."""
+    if len(shape) == 1:
+        return list(itertools.islice(values, shape[0]))
+    return [_shaped(values, shape[1:]) for _ in range(shape[0])]
+
+
+@contextmanager
+def _in_range() -> Iterator[None]:
+    """Floats of Python raise where NumPy's become infinite; both end a run the same way."""
+    try:
+        yield
+    except (ArithmeticError, ValueError) as error:
+        raise DivergedError(f"scalar arithmetic left the range of numbers ({error}); lower --lr") from error

@@ -1,0 +1,139 @@
+"""The whole GPT, one number at a time: the same model as gpt.py, in lists of Values. Standard library only.
+
+Read it from `token_logits`: a token becomes a vector; each block lets it look back at the tokens before it
+(attention) and think for itself (feed-forward); the head turns the vector into one logit for each token of the
+vocabulary. A weight matrix is a list of rows, and a layer is a list of dot products.
+
+The weights come from outside, under the names they have in gpt.py, so that either model can run on the other's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tinygrad_chat.autograd.fused import (
+    cross_entropy,
+    dot,
+    gelu,
+    inverse_root_mean_square,
+    matrix_vector,
+    mean,
+    softmax,
+)
+from tinygrad_chat.autograd.value import Value
+
+EPSILON = 1e-5
+ROTARY_BASE = 10000.0
+
+Vector = list[Value]
+
+
+class ScalarCache:
+    """Keys and values of the tokens read so far: one list a layer, in it one list of heads a token."""
+
+    def __init__(self, layers: int) -> None:
+        self.keys: list[list[list[Vector]]] = [[] for _ in range(layers)]
+        self.values: list[list[list[Vector]]] = [[] for _ in range(layers)]
+        self.length = 0
+
+
+class ScalarGPT:
+    """A GPT of `options` (models/options.py) over `weights`: a list of Values, or of rows of Values, for each name."""
+
+    def __init__(self, weights: Mapping[str, Any], options: Any) -> None:
+        self.weights = weights
+        self.options = options
+
+    def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> Value:
+        """The mean surprise, in nats, about each target given the tokens up to its place."""
+        cache = ScalarCache(self.options.layers)
+        surprises = [
+            cross_entropy(self.token_logits(token, cache), target)
+            for token, target in zip(tokens, targets, strict=True)
+        ]
+        return mean(surprises)
+
+    def token_logits(self, token: int, cache: ScalarCache) -> Vector:
+        """Read one more token; return a logit for each token that may follow."""
+        options, position = self.options, cache.length
+        x = list(self.weights["token_embedding.weight"][token])
+        if options.positions == "learned":
+            x = add(x, self.weights["position_embedding.weight"][position])
+        for layer in range(options.layers):
+            block = f"blocks.{layer}"
+            x = add(x, self.attention(layer, self.norm(f"{block}.attention_norm", x), position, cache))
+            x = add(x, self.feed_forward(f"{block}.feed_forward", self.norm(f"{block}.feed_forward_norm", x)))
+        cache.length += 1
+        head = "token_embedding" if options.tied else "head"
+        logits = self.linear(head, self.norm("final_norm", x))
+        cap = options.soft_cap
+        return logits if cap is None else [(logit / cap).tanh() * cap for logit in logits]
+
+    def attention(self, layer: int, x: Vector, position: int, cache: ScalarCache) -> Vector:
+        """Each head asks (query), every token so far answers to that (key) and gives (value)."""
+        options, part = self.options, f"blocks.{layer}.attention"
+        D = options.width // options.heads
+        queries, keys, values = (split(self.linear(f"{part}.{name}", x), D) for name in ("query", "key", "value"))
+        if options.positions == "rotary":
+            queries, keys = ([turn(head, position) for head in heads] for heads in (queries, keys))
+        cache.keys[layer].append(keys)
+        cache.values[layer].append(values)
+        start = 0 if options.window is None else max(0, position + 1 - options.window)
+        seen_keys, seen_values = cache.keys[layer][start:], cache.values[layer][start:]
+        shared = len(queries) // len(keys)  # query heads to each key/value head
+        gathered: Vector = []
+        for number, query in enumerate(queries):
+            group = number // shared
+            scores = matrix_vector([heads[group] for heads in seen_keys], query)
+            weights = softmax([score / math.sqrt(D) for score in scores])
+            gathered += [dot(weights, column) for column in zip(*(heads[group] for heads in seen_values), strict=True)]
+        return self.linear(f"{part}.output", gathered)
+
+    def feed_forward(self, part: str, x: Vector) -> Vector:
+        """Out to four times the width, a non-linearity, and back."""
+        hidden = self.linear(f"{part}.expand", x)
+        if self.options.activation == "gelu":
+            hidden = [gelu(h) for h in hidden]
+        else:
+            hidden = [h.relu() ** 2 for h in hidden]
+        return self.linear(f"{part}.contract", hidden)
+
+    def linear(self, part: str, x: Vector) -> Vector:
+        """One dot product of x with each row of the weight, plus the bias if there is one."""
+        out = matrix_vector(self.weights[f"{part}.weight"], x)
+        bias = self.weights.get(f"{part}.bias")
+        return out if bias is None else add(out, bias)
+
+    def norm(self, part: str, x: Vector) -> Vector:
+        """Bring x to a common size, then scale (and shift) each element."""
+        if self.options.norm == "none":
+            return x
+        if self.options.norm == "layernorm":
+            middle = mean(x)
+            x = [element - middle for element in x]
+        size = inverse_root_mean_square(x, EPSILON)
+        out = [element * size * gain for element, gain in zip(x, self.weights[f"{part}.gain"], strict=True)]
+        bias = self.weights.get(f"{part}.bias")
+        return out if bias is None else add(out, bias)
+
+
+def add(x: Sequence[Value], y: Sequence[Value]) -> Vector:
+    """Add two vectors."""
+    return [a + b for a, b in zip(x, y, strict=True)]
+
+
+def split(x: Vector, width: int) -> list[Vector]:
+    """Cut a vector into heads."""
+    return [x[start : start + width] for start in range(0, len(x), width)]
+
+
+def turn(x: Vector, position: int) -> Vector:
+    """Rotary positions: turn each pair (x[d], x[d + D / 2]) by an angle that grows with the position."""
+    half = len(x) // 2
+    angles = [position * ROTARY_BASE ** (-d / half) for d in range(half)]
+    pairs = list(zip(x[:half], x[half:], angles, strict=True))
+    first = [a * math.cos(angle) - b * math.sin(angle) for a, b, angle in pairs]
+    second = [a * math.sin(angle) + b * math.cos(angle) for a, b, angle in pairs]
+    return first + second
