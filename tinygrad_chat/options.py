@@ -10,11 +10,11 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from tinygrad_chat.errors import ConfigError
 
-Config = TypeVar("Config")
+LARGEST = 2**53  # integers that a float holds exactly
 
 
 def option(
@@ -64,6 +64,8 @@ def validate(config: Any) -> None:
             expected = f"one of {', '.join(rules['choices'])}"
         elif isinstance(value, float) and not math.isfinite(value):
             expected = "a finite number"
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            expected = f"at most {LARGEST}"
         elif rules["minimum"] is not None and value < rules["minimum"]:
             expected = f"at least {rules['minimum']}"
         elif rules["above"] is not None and value <= rules["above"]:
@@ -85,7 +87,7 @@ def checked_settings(kind: type[Any], settings: Mapping[str, Any], *, source: st
         name = key.replace("-", "_")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "the keys are the options of tgc train --help"
+            hint = f"did you mean {close[0]}?" if close else f"it has no option {flag_of(name)}"
             raise ConfigError(f"{source}: unknown key {key!r}; {hint}")
         checked[name] = _converted(value, str(known[name].type), f"{source}: {key}")
     return checked
@@ -96,7 +98,7 @@ def _converted(value: Any, annotation: str, where: str) -> Any:
     if value is None and wanted != annotation:
         return None
     if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(min(max(value, -LARGEST), LARGEST))
     if type(value).__name__ != wanted:
         raise ConfigError(f"{where}: expected {wanted}, received {value!r}")
     return value

@@ -162,7 +162,7 @@ def test_missing_gpu_is_one_line_with_reason_and_remedy(monkeypatch):
     pretend_cupy(monkeypatch, gpu=False)
     pretend_machine(monkeypatch, driver=13000, wheels=TWELVE)
     assert refusal() == (
-        "--backend cupy: CuPy 14.0.0 finds no usable GPU; "
+        "--backend cupy: CuPy 14.0.0 finds no usable GPU; check that nvidia-smi lists one, or "
         "run: pip uninstall -y cupy-cuda12x && pip install 'cupy-cuda13x[ctk]'"
     )
 

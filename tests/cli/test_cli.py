@@ -132,7 +132,7 @@ MISTAKES = [
     ("sample --checkpoint r --temperature nan", "--temperature: expected a finite number, received nan"),
     ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),
     ("sample --checkpoint r --top-p 1.5", "--top-p: expected a probability of at most 1, received 1.5"),
-    ("sample --checkpoint r --backend tpu", "--backend: expected auto, numpy or cupy, received 'tpu'"),
+    ("sample --checkpoint r --backend tpu", "--backend: expected one of auto, numpy, cupy, received 'tpu'"),
     ("sample --checkpoint r --prompt aaaaaaaaaaaa", "--prompt: expected at most 8 tokens"),
     ("sample --checkpoint r --prompt \u65e5", "character '\u65e5' (U+65E5) at offset 0 is not among"),
 ]
@@ -212,7 +212,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, n
         out, err = process.stdout.read(), process.stderr.read()
     assert process.returncode == code
     assert err == ""
-    steps = int(re.search(r"interrupted: ([\d,]+) steps", out)[1].replace(",", ""))  # type: ignore[index]
+    steps = int(re.search(r"interrupted: ([\d,]+) steps", out)[1].replace(",", ""))  # pyright: ignore[reportOptionalSubscript]
     assert "go on with: tgc train --resume --out r" in out
     assert (tmp_path / f"r/checkpoints/step-{steps:06d}/weights.safetensors").exists()
     resume = [*command[:4], "--resume", "--out", "r", "--steps", str(steps + 1), "--json"]

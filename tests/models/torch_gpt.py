@@ -66,9 +66,9 @@ def _attention(x: torch.Tensor, name: str, state: State, options: ModelOptions) 
 
 
 def _turned(x: torch.Tensor) -> torch.Tensor:
-    """Rotary positions by complex numbers, with angles rounded to float32 as the model stores them."""
+    """Rotary positions by complex numbers."""
     T, D = x.shape[-2:]
     angles: Any = torch.outer(torch.arange(T, dtype=x.dtype), 10000.0 ** (-torch.arange(0, D, 2, dtype=x.dtype) / D))
-    turn = torch.complex(angles.cos().float().double(), angles.sin().float().double())
+    turn = torch.complex(angles.cos(), angles.sin())
     turned = torch.complex(x[..., : D // 2], x[..., D // 2 :]) * turn
     return torch.cat([turned.real, turned.imag], dim=-1)

@@ -22,7 +22,14 @@ from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, load_model
 from tinygrad_chat.training.run_folder import find_checkpoint
 
-STATE = {"config": {"steps": 3}, "tokenizer": {"kind": "bytes"}, "data": {"sha256": "0"}}
+STATE = {
+    "config": {"steps": 3},
+    "tokenizer": {"kind": "bytes"},
+    "data": {"sha256": "0"},
+    "seconds": 1.5,
+    "best_step": None,
+    "best_loss": None,
+}
 
 
 def checkpoint(step: int = 5) -> Checkpoint:
@@ -57,7 +64,23 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_the_checkpoint(tmp_pat
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("state", [{"format": 99}, [], {"format": 1, "step": 3}])
+WHOLE = {"format": 1, "step": 3, **STATE}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"format": 99},
+        [],
+        {"format": 1, "step": 3},
+        {**WHOLE, "step": -3},
+        {**WHOLE, "step": "3"},
+        {**WHOLE, "seconds": None},
+        {**WHOLE, "best_loss": "low"},
+        {**WHOLE, "config": []},
+        {**WHOLE, "data": 3},
+    ],
+)
 def test_a_state_of_another_kind_is_refused(tmp_path: Path, state: object):
     path = save_checkpoint(tmp_path, checkpoint())
     (path / "state.json").write_text(json.dumps(state))

@@ -69,7 +69,7 @@ class Operation:
         first: Any = next((x for x in inputs if isinstance(x, Node)), None)
         if first is None:
             return self.reference(*inputs, **options)[0]
-        arrays = [x.data if isinstance(x, Node) else x for x in inputs]  # type: ignore[attr-defined]
+        arrays = [x.data if isinstance(x, Node) else x for x in inputs]  # pyright: ignore[reportAttributeAccessIssue]
         compute = self.reference
         if not _mode.reference_only:
             compute = backend_of(first.data).kernels.get(self, compute)

@@ -226,7 +226,7 @@ class Value(Node):
 
     @property
     def _op(self) -> str:
-        of_class, _, method = self.rule.__qualname__.partition(".") if self.rule else ("", "", "")
+        of_class, _, method = getattr(self.rule, "__qualname__", "").partition(".")
         method = method.partition(".")[0] if of_class == "Value" else ""
         return _SIGNS.get(method, method)
 

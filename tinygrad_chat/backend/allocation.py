@@ -23,5 +23,7 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)  # arrays below 1 GiB come from the heap,
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # whose end is not given back either
+        # Arrays below 1 GiB come from the heap, whose end is not given back either. Old ones refuse more than 32 MiB.
+        if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            mallopt(M_MMAP_THRESHOLD, 1 << 25)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -19,10 +19,12 @@ class Backend:
     """Where arrays live and who computes on them.
 
     `xp` is the array library's namespace, `array_type` the class of its arrays, `device` a name for people,
-    `to_host` copies an array of it to NumPy and `synchronize` waits until all work submitted so far is done.
+    `kernel_folder` where in `kernels/` its kernels are, `to_host` copies an array of it to NumPy and `synchronize`
+    waits until all work submitted so far is done.
     """
 
     name: str
+    kernel_folder: str
     xp: Any
     array_type: type
     device: str
@@ -35,11 +37,12 @@ class Backend:
 
         Found by name at first use, as a plug-in is: kernels import the ops that they replace, never the reverse.
         """
-        return importlib.import_module(f"tinygrad_chat.kernels.{self.name}").KERNELS
+        return importlib.import_module(f"tinygrad_chat.kernels.{self.kernel_folder}").KERNELS
 
 
 NUMPY = Backend(
     name="numpy",
+    kernel_folder="numpy",
     xp=np,
     array_type=np.ndarray,
     device="cpu",

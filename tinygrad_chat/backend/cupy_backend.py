@@ -19,16 +19,20 @@ def open_cupy() -> Backend:
     """
     try:
         import cupy  # pyright: ignore[reportMissingImports] - an extra
-    except ImportError as error:
+
+        usable = cupy.cuda.is_available()
+    except Exception as error:  # a broken CUDA installation fails in many ways, and `auto` must get past each of them
         installed = ", ".join(cupy_wheels())
         cause = " ".join(str(error).split())  # CuPy explains a missing library over many lines
         reason = f"{installed} is installed but fails to import ({cause})" if installed else "CuPy is not installed"
         raise BackendError(f"--backend cupy: {reason}; {advice()}") from error
-    if not cupy.cuda.is_available():
-        raise BackendError(f"--backend cupy: CuPy {cupy.__version__} finds no usable GPU; {advice()}")
+    if not usable:
+        look = "" if driver_cuda_version() is None else "check that nvidia-smi lists one, or "
+        raise BackendError(f"--backend cupy: CuPy {cupy.__version__} finds no usable GPU; {look}{advice()}")
     properties: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
     return Backend(
         name="cupy",
+        kernel_folder="cuda",
         xp=cupy,
         array_type=cupy.ndarray,
         device=properties["name"].decode(),

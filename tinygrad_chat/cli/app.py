@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +13,7 @@ from tinygrad_chat import __version__
 from tinygrad_chat.cli.doctor import doctor
 from tinygrad_chat.cli.sample import sample
 from tinygrad_chat.cli.train import train
-from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.errors import StorageError, TinygradChatError
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
@@ -44,6 +45,9 @@ def _all_commands(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `tgc` and end the process with the command's exit code; a user's mistake prints one line, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     sys.exit(run(arguments))
 
 
@@ -58,6 +62,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if error.message:
             print(f"tgc: {_first_lower(error.format_message())}; see tgc --help", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print("tgc: not enough memory; choose a smaller --width, --context or --batch-size", file=sys.stderr)
+        return StorageError.exit_code
+    except OSError as error:
+        print(f"tgc: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return StorageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("tgc: interrupted", file=sys.stderr)
         return INTERRUPTED

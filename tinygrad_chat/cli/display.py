@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -9,6 +10,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Stepped
 from tinygrad_chat.training.run import Run
 
@@ -32,10 +34,15 @@ class Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._sample = ""
+        self.abandoned = False
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line. `style` is for displays that have colours."""
-        print(text, file=self._stream, flush=True)
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:  # whoever read us has had enough, as `| head` does
+            self.abandoned = True
+            self._stream = io.StringIO()
 
     def downloaded(self, done: int, total: int) -> None:
         """Say that a corpus has come, `done` of `total` bytes."""
@@ -71,7 +78,7 @@ class Bar(Lines):
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def downloaded(self, done: int, total: int) -> None:
         """Move the bar along the download."""
@@ -80,13 +87,13 @@ class Bar(Lines):
     def begin(self, run: Run) -> None:
         """Say what is about to be trained, and start the bar."""
         super().begin(run)
-        self._progress.reset(self._task, total=run.config.steps, completed=run.step, description=f"step {run.step}")
+        self._progress.reset(self._task, total=1.0, description=f"step {run.step}")
 
     def show(self, event: Event) -> None:
         """Move the bar, or print an evaluation or the end."""
         if isinstance(event, Stepped):
             description = f"step {event.step}  loss {event.loss:.3f}"
-            self._progress.update(self._task, completed=event.step, description=description)
+            self._progress.update(self._task, completed=event.share, description=description)
         elif isinstance(event, Logged):
             if "val_loss" in event.record:
                 self.line(format_record({name: value for name, value in event.record.items() if name in _BESIDE_A_BAR}))
@@ -120,8 +127,13 @@ def describe(run: Run) -> list[str]:
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
         f"data {dataset.source}: {len(dataset.training):,} tokens to train on, {len(dataset.validation):,} held out, "
         f"vocabulary {run.tokenizer.size}",
-        f"run {run.folder.path}: steps {run.step} to {config.steps}, {config.optimizer}, seed {config.seed}",
+        f"run {run.folder.path}: from step {run.step} {_until(config)}, {config.optimizer}, seed {config.seed}",
     ]
+
+
+def _until(config: TrainingConfig) -> str:
+    limits = [f"to {config.steps:,}"] if config.steps != UNBOUNDED else []
+    return " or ".join([*limits, *([f"for {config.minutes:g} minutes"] if config.minutes else [])])
 
 
 def summarize(run: Run, ended: Ended) -> list[str]:

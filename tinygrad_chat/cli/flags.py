@@ -32,7 +32,7 @@ def flags_of(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., 
 
         with_flags.__name__ = command.__name__
         with_flags.__doc__ = command.__doc__
-        with_flags.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        with_flags.__signature__ = inspect.Signature([*own, *flags])
         with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *flags]}
         return with_flags
 

@@ -27,6 +27,10 @@ def sample(
             rich_help_panel="Model",
         ),
     ] = "auto",
+    mode: Annotated[
+        str | None,
+        typer.Option(help="which engine (default: its own)", metavar="tensor|scalar", rich_help_panel="Model"),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Write text with a trained model, token by token as it comes."""
@@ -36,7 +40,7 @@ def sample(
     from tinygrad_chat.training.run import load_model
     from tinygrad_chat.training.run_folder import find_checkpoint
 
-    model, tokenizer = load_model(find_checkpoint(Path(checkpoint) if checkpoint else None), backend=backend)
+    model, tokenizer = load_model(find_checkpoint(Path(checkpoint) if checkpoint else None), backend=backend, mode=mode)
     for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
         if number:
             print(f"\n--- sample {number + 1} ---")

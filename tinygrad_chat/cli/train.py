@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tinygrad_chat.training.evaluation import Evaluation
     from tinygrad_chat.training.run import Run
 
+BROKEN_PIPE = 13  # the number of SIGPIPE, which Windows has no name for
+
 
 @flags_of(TrainingConfig)
 def train(
@@ -40,36 +42,38 @@ def train(
 ) -> None:
     """Train a model, with checkpoints and evaluations on held-out text.
 
-    Without any option: a small GPT on the prose of Python's own manual, in about a minute and a half.
+    Without any option: a small GPT on the prose of Python's own manual, in little more than a minute.
     """
     if resume and config:
         raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
     resolved = None if resume else resolve_config(settings, config)
 
     from tinygrad_chat.cli.display import open_display
-    from tinygrad_chat.training.loop import Evaluated
+    from tinygrad_chat.training.loop import Ended, Evaluated
     from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
-    from tinygrad_chat.training.run_folder import new_run_path, newest_run
+    from tinygrad_chat.training.run_folder import newest_run
 
     with open_display(sys.stderr if as_json else sys.stdout) as display:
         if resolved is None:
             path = Path(out) if out else newest_run().path
             run = resume_run(path, settings, progress=display.downloaded)
         else:
-            path = Path(out) if out else new_run_path(resolved)
-            run = start_run(resolved, path, progress=display.downloaded)
+            run = start_run(resolved, Path(out) if out else None, progress=display.downloaded)
         display.begin(run)
         with _stop_on_signals(display.line) as stopped:
             evaluation = None
-            for event in train_run(run, should_stop=lambda: bool(stopped)):
+            interrupted = False
+            for event in train_run(run, should_stop=lambda: bool(stopped) or display.abandoned):
                 display.show(event)
                 if isinstance(event, Evaluated):
                     evaluation = event.evaluation
+                elif isinstance(event, Ended):
+                    interrupted = event.interrupted
     if as_json:
-        print(json.dumps(_summary(run, evaluation, bool(stopped))))
-    if stopped:
-        raise typer.Exit(128 + stopped[0])
+        print(json.dumps(_summary(run, evaluation, interrupted)))
+    if interrupted:
+        raise typer.Exit(128 + (stopped[0] if stopped else BROKEN_PIPE))
 
 
 def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict[str, Any]:

@@ -125,13 +125,14 @@ class GPT(Module):
         if options.tied:
             self.head.weight = self.token_embedding.weight
         self._parameters = Parameters(self, backend=backend or get_backend("numpy"), dtype=dtype)
-        xp = self._parameters.backend.xp
-        self._angles = [xp.asarray(angle, dtype) for angle in ops.rotary_angles(options.context, C // options.heads)]
+        angles = ops.rotary_angles(options.context, C // options.heads) if options.positions == "rotary" else ()
+        self._angles = [self._parameters.backend.xp.asarray(angle, dtype) for angle in angles]
 
     def hidden(
         self, tokens: Any, *, random: np.random.Generator | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
         """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
+        tokens = self._parameters.backend.xp.asarray(tokens)
         T, start = tokens.shape[1], cache.length if cache else 0
         if start + T > self.context:
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {start + T}")
@@ -149,7 +150,7 @@ class GPT(Module):
         return self.final_norm(x)
 
     def _rotation(self, here: slice) -> Rotate:
-        if self.options.positions != "rotary":
+        if not self._angles:
             return lambda x: x
         cosine, sine = (angle[here] for angle in self._angles)
         return lambda x: ops.rotary(x, cosine=cosine, sine=sine)
@@ -161,6 +162,7 @@ class GPT(Module):
     def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> Tensor:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
         logits = self.head(self.hidden(tokens, random=random))
+        targets = self._parameters.backend.xp.asarray(targets)
         return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap)
 
     def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:

@@ -94,11 +94,8 @@ class ScalarGPT:
     def feed_forward(self, part: str, x: Vector) -> Vector:
         """Out to four times the width, a non-linearity, and back."""
         hidden = self.linear(f"{part}.expand", x)
-        if self.options.activation == "gelu":
-            hidden = [gelu(h) for h in hidden]
-        else:
-            hidden = [h.relu() ** 2 for h in hidden]
-        return self.linear(f"{part}.contract", hidden)
+        activation = gelu if self.options.activation == "gelu" else squared_relu
+        return self.linear(f"{part}.contract", [activation(h) for h in hidden])
 
     def linear(self, part: str, x: Vector) -> Vector:
         """One dot product of x with each row of the weight, plus the bias if there is one."""
@@ -122,6 +119,11 @@ class ScalarGPT:
 def add(x: Sequence[Value], y: Sequence[Value]) -> Vector:
     """Add two vectors."""
     return [a + b for a, b in zip(x, y, strict=True)]
+
+
+def squared_relu(x: Value) -> Value:
+    """relu(x) squared."""
+    return x.relu() ** 2
 
 
 def split(x: Vector, width: int) -> list[Vector]:

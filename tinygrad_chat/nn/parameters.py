@@ -58,6 +58,10 @@ class Parameters:
     def __getitem__(self, name: str) -> Tensor:
         return self._named[name]
 
+    def finite(self) -> bool:
+        """Return whether every parameter is a number."""
+        return bool(self.backend.xp.isfinite(self.data).all())
+
     def zero_gradient(self) -> None:
         """Set every gradient to 0, before a backward pass that should not add to the last one."""
         self.gradient.fill(0)

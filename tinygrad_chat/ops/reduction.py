@@ -13,7 +13,7 @@ Axis = int | tuple[int, ...] | None
 
 def _spread(array: Any, shape: tuple[int, ...], axis: Axis) -> Any:
     """View a reduction's result (or its gradient) at the shape of the input that it was reduced from."""
-    axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     kept = {a % len(shape) for a in axes} if shape else set()
     xp = array_module(array)
     ones = tuple(1 if a in kept else size for a, size in enumerate(shape))

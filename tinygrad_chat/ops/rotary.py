@@ -15,7 +15,7 @@ def rotary_angles(positions: int, head_width: int, *, base: float = 10000.0) -> 
     """Cosine and sine, each (T, D / 2), of the angle that pair d is turned by at position t: t * base^(-2 d / D)."""
     frequencies = base ** (-np.arange(0, head_width, 2) / head_width)
     angles = np.outer(np.arange(positions), frequencies)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    return np.cos(angles), np.sin(angles)
 
 
 @differentiable

@@ -16,9 +16,10 @@ def probabilities(
     >>> probabilities(np.log([0.5, 0.3, 0.2]), top_p=0.6).round(3)
     array([0.625, 0.375, 0.   ])
     """
-    scaled = np.asarray(logits, np.float64) / temperature
-    order = np.argsort(-scaled, kind="stable")  # of equal tokens the first comes first
-    likeliest = np.exp(scaled[order] - scaled[order[0]])
+    below_largest = np.asarray(logits, np.float64) - np.max(logits)
+    order = np.argsort(-below_largest, kind="stable")  # of equal tokens the first comes first
+    with np.errstate(over="ignore"):  # next to no temperature: minus infinity, a probability of 0
+        likeliest = np.exp(below_largest[order] / temperature)
     if top_k is not None:
         likeliest[top_k:] = 0
     likeliest /= likeliest.sum()
@@ -33,5 +34,5 @@ def probabilities(
 
 def choose_token(logits: np.ndarray, random: np.random.Generator, **options: float | int | None) -> int:
     """Draw a token with the `probabilities` of its logits (V,) under the same options."""
-    cumulative = np.cumsum(probabilities(logits, **options))  # type: ignore[arg-type]
+    cumulative = np.cumsum(probabilities(logits, **options))  # pyright: ignore[reportArgumentType]
     return int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))

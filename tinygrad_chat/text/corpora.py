@@ -128,7 +128,7 @@ def _rows(path: Path, text_field: str) -> Iterator[Document]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: expected one JSON object a line ({error})") from None
             if not isinstance(row, dict) or not isinstance(row.get(text_field), str):
                 keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
 import urllib.request
@@ -67,8 +68,8 @@ def download(name: str, progress: Progress | None = None) -> Path:
                 f"{source.sha256[:12]}...; try again later, or pass your own file with --data FILE"
             )
         Path(partial).replace(path)
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise DataError(
             f"--data {name}: cannot fetch {source.url} ({reason}); "
             "connect to the network once, or use --data pydoc, which needs none"

@@ -8,6 +8,7 @@ step-000250/state.json              step, configuration, tokenizer, data, best e
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,16 @@ from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.training.storage import write_whole_folder
 
 FORMAT = 1
+STATE: dict[str, type | tuple[type, ...]] = {
+    "step": int,
+    "seconds": float,
+    "config": dict,
+    "tokenizer": dict,
+    "data": dict,
+    "best_step": (int, type(None)),
+    "best_loss": (float, type(None)),
+}
+"""What state.json holds, beside `format`."""
 KEPT = 2  # newest checkpoints that stay, beside the best
 
 
@@ -67,20 +78,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({error}); use an earlier one") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, which this version reads")
-    missing = {"step", "config", "tokenizer", "data"} - state.keys()
-    if missing:
-        raise CheckpointError(f"{path}: state.json lacks {', '.join(sorted(missing))}; use an earlier checkpoint")
+    unfit = [name for name, kinds in STATE.items() if not isinstance(state.get(name), kinds)]
+    if unfit or state["step"] < 0:
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged (state.json: {', '.join(unfit) or 'step'}); use an earlier one"
+        )
     return Checkpoint(state["step"], weights, optimizer, state)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints below `folder`, oldest first."""
-    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-[0-9]+", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def remove_old_checkpoints(folder: Path, *, best_step: int | None) -> None:
-    """Remove all checkpoints below `folder` but the newest and the best."""
+    """Remove all checkpoints below `folder` but the KEPT newest and the best."""
     for path in find_checkpoints(folder)[:-KEPT]:
         if best_step is None or path != checkpoint_path(folder, best_step):
             shutil.rmtree(path, ignore_errors=True)

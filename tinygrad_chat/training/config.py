@@ -24,14 +24,18 @@ class TrainingConfig(ModelOptions):
     """A run's every setting: the model's shape and how it is trained. Defaults and help texts stand here only."""
 
     model: str = option("mini-gpt", "which model", choices=("bigram", "mini-gpt"), flags=("--model-kind",))
-    mode: str = option("tensor", "which engine", choices=("tensor",))
+    mode: str = option(
+        "tensor", "which engine: arrays, or one number at a time", choices=("tensor", "scalar"), fixed=False
+    )
     backend: str = option("auto", "where arrays live", choices=("auto", "numpy", "cupy"), group="Run", fixed=False)
-    data: str = option("pydoc", "text file, folder, JSONL file, or pydoc, shakespeare, names", group="Data")
+    data: str = option(
+        "pydoc", "text file, folder, JSONL file, or pydoc, shakespeare, names", group="Data", fixed=False
+    )
     text_field: str = option("text", "key of a JSONL row that holds its text", group="Data")
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), group="Data")
     steps: int = option(2000, "updates of the weights", minimum=1, group="Training", fixed=False)
     minutes: float | None = option(
-        None, "stop after this long, if --steps are not done", above=0, group="Training", fixed=False
+        None, "train this long; with --steps, at most", above=0, group="Training", fixed=False
     )
     batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
     optimizer: str = option("adamw", "update rule", choices=("adamw", "sgd"), group="Training")
@@ -52,6 +56,9 @@ class TrainingConfig(ModelOptions):
     clip: float = option(1.0, "longest gradient, others are scaled down; 0: any", minimum=0, group="Training")
     seed: int = option(1, "decides initial weights, batches, dropout and samples", minimum=0, group="Run")
     eval_every: int = option(250, "steps between evaluations", minimum=1, group="Run", fixed=False)
+    eval_tokens: int | None = option(
+        None, "held-out tokens to evaluate on (default all)", minimum=2, group="Run", fixed=False
+    )
     checkpoint_every: int | None = option(
         None, "steps between checkpoints, beside those before evaluations", minimum=1, group="Run", fixed=False
     )
@@ -62,15 +69,33 @@ class TrainingConfig(ModelOptions):
         validate(self)
         if self.warmdown > 1:
             raise ConfigError(f"--warmdown: expected a share of at most 1, received {self.warmdown}")
+        if self.mode == "scalar" and self.backend == "cupy":
+            raise ConfigError("--mode scalar: expected --backend numpy or auto, received cupy: Values live in Python")
         if self.min_lr > self.lr:
             raise ConfigError(f"--min-lr: expected at most --lr {self.lr}, received {self.min_lr}")
 
 
+UNBOUNDED = 10**9
+"""The steps of a run that only its minutes end."""
+
 SUITING: dict[str, dict[str, Any]] = {
     "mini-gpt": {},
     "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits, of rank `width`
+    "tensor": {},
+    "scalar": {  # small enough to watch
+        "layers": 1,
+        "heads": 4,
+        "width": 16,
+        "context": 8,
+        "batch_size": 1,
+        "steps": 300,
+        "warmup": 20,
+        "lr": 0.01,
+        "eval_every": 100,
+        "eval_tokens": 512,
+    },
 }
-"""What differs from the defaults for each model."""
+"""What differs from the defaults for each model and each mode."""
 
 
 def resolve_config(flags: Mapping[str, Any], config_file: str | None = None) -> TrainingConfig:
@@ -79,7 +104,10 @@ def resolve_config(flags: Mapping[str, Any], config_file: str | None = None) -> 
     Raises ConfigError for an unknown key, a value out of range or a file that cannot be read.
     """
     chosen = {**(read_settings(config_file) if config_file else {}), **flags}
-    return TrainingConfig(**{**SUITING.get(chosen.get("model", TrainingConfig.model), {}), **chosen})
+    suiting: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
+    for name in (chosen.get("mode", TrainingConfig.mode), chosen.get("model", TrainingConfig.model)):
+        suiting = {**SUITING.get(name, {}), **suiting}
+    return TrainingConfig(**{**suiting, **chosen})
 
 
 def change_config(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
@@ -102,15 +130,14 @@ def preset_names() -> list[str]:
 
 def read_settings(name: str) -> dict[str, Any]:
     """Return the checked settings of a TOML file or, where there is no such file, of the preset `name`."""
-    if Path(name).exists() or name not in preset_names():
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")  # Notepad begins a file with a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        if name not in preset_names():
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(
                 f"--config {name}: expected a TOML file or one of the presets {', '.join(preset_names())} ({reason})"
             ) from error
-    else:
         text = (resources.files("tinygrad_chat") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     return parse_settings(text, source=f"--config {name}")
 

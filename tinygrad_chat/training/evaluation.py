@@ -35,5 +35,5 @@ def evaluate(model: LanguageModel, tokens: np.ndarray, bytes_per_token: np.ndarr
             predicted += targets.size
             size += int(bytes_per_token[targets].sum())
     loss = nats / predicted
-    perplexity = math.exp(loss) if loss < 700 else math.inf
+    perplexity = math.exp(min(loss, 700))  # beyond that a float could not hold it
     return Evaluation(loss, perplexity, nats / math.log(2) / max(size, 1), predicted, size)

@@ -44,10 +44,11 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Stepped:
-    """`step` updates are done."""
+    """`step` updates are done, `share` of the run's steps or minutes."""
 
     step: int
     loss: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Itera
             yield Logged(record)
         if measured is None:
             break
-        yield Stepped(run.step, measured["loss"])
+        yield Stepped(run.step, measured["loss"], max(run.step / config.steps, min(1.0, clock.share_used())))
     yield Ended(run.step, interrupted)
 
 
@@ -139,8 +140,8 @@ def _step(run: Run, share_used: float) -> dict[str, float]:
             f"step {step}: the loss is {value} and the gradient's norm {norm}; "
             f"lower --lr ({config.lr:g}) or raise --warmup ({config.warmup}), and start a new run"
         )
-    # With a time limit, the learning rate falls with the time used where that runs ahead of the steps.
-    lr = run.schedule(max(step, int(share_used * config.steps)))
+    # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
+    lr = run.schedule(step if step < config.warmup else max(step, int(share_used * config.steps)))
     run.optimizer.step(lr)
     run.step += 1
     return {"loss": value, "lr": lr, "grad_norm": norm}
@@ -148,6 +149,8 @@ def _step(run: Run, share_used: float) -> dict[str, float]:
 
 def _save(run: Run) -> Saved:
     path = checkpoint_path(run.folder.checkpoints, run.step)
+    if not run.model.parameters().finite():
+        raise DivergedError(f"step {run.step}: weights are no longer numbers; lower --lr, and start a new run")
     if not path.exists():  # a resumed run begins at one
         save_checkpoint(run.folder.checkpoints, run.checkpoint())
         remove_old_checkpoints(run.folder.checkpoints, best_step=run.best_step)
@@ -157,7 +160,7 @@ def _save(run: Run) -> Saved:
 def _evaluate(run: Run) -> Evaluated:
     evaluation = evaluate(
         run.model,
-        run.dataset.validation,
+        run.dataset.validation[: run.config.eval_tokens],
         run.tokenizer.bytes_per_token(),
         batch_size=max(1, EVALUATION_BATCH // run.config.context),
     )

@@ -3,6 +3,7 @@ the first file is written."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
 from tinygrad_chat.training.checkpoint import Checkpoint, load_checkpoint
 from tinygrad_chat.training.config import TrainingConfig, change_config, to_settings
 from tinygrad_chat.training.environment import describe_environment
-from tinygrad_chat.training.run_folder import RunFolder
+from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
 
 
 @dataclass
@@ -54,16 +55,16 @@ class Run:
         return Checkpoint(self.step, self.model.parameters().state(), self.optimizer.state(), state)
 
 
-def start_run(config: TrainingConfig, path: Path, *, progress: Progress | None = None) -> Run:
-    """Return a new run at step 0, with its folder made. `progress` is told of a download's bytes.
+def start_run(config: TrainingConfig, path: Path | None = None, *, progress: Progress | None = None) -> Run:
+    """Return a new run at step 0, its folder made at `path` or anew below runs/. `progress` is told of a download.
 
     Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder.
     """
-    get_backend(config.backend)  # before any long reading
+    get_backend(config.backend)  # fails before any long reading
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
     dataset = load_dataset(corpus, tokenizer, context=config.context)
-    run = _assemble(config, RunFolder(path), dataset, tokenizer)
+    run = _assemble(config, RunFolder(path) if path else None, dataset, tokenizer)
     run.folder.create()
     _describe(run)
     return run
@@ -82,10 +83,10 @@ def resume_run(path: Path, changes: Mapping[str, Any], *, progress: Progress | N
     tokenizer = load_tokenizer(saved.state["tokenizer"])
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     dataset = load_dataset(corpus, tokenizer, context=config.context)
-    if dataset.sha256 != saved.state["data"]["sha256"]:
+    if dataset.sha256 != saved.state["data"].get("sha256"):
         raise CheckpointError(
             f"--data {config.data}: has changed since the run began (SHA-256 {dataset.sha256[:12]}..., expected "
-            f"{saved.state['data']['sha256'][:12]}...); restore it, or start a new run"
+            f"{saved.state['data'].get('sha256', '')[:12]}...); restore it, or start a new run"
         )
     run = _assemble(config, folder, dataset, tokenizer)
     run.model.parameters().load(saved.weights)
@@ -97,18 +98,15 @@ def resume_run(path: Path, changes: Mapping[str, Any], *, progress: Progress | N
     return run
 
 
-def load_model(path: Path, *, backend: str = "auto") -> tuple[LanguageModel, Tokenizer]:
-    """Return the model and the tokenizer of the checkpoint at `path`, for sampling or further work."""
+def load_model(path: Path, *, backend: str = "auto", mode: str | None = None) -> tuple[LanguageModel, Tokenizer]:
+    """Return the model and the tokenizer of the checkpoint at `path`, for sampling or further work.
+
+    `mode` is the engine that is to run it, by default the one that trained it.
+    """
     saved = load_checkpoint(path)
     tokenizer = load_tokenizer(saved.state["tokenizer"])
     config = load_config(saved)
-    model = build_model(
-        config.model,
-        tokenizer.size,
-        config,
-        random=stream(config.seed, "initialisation"),
-        backend=get_backend(backend),
-    )
+    model = _build_model(dataclasses.replace(config, backend=backend, mode=mode or config.mode), tokenizer)
     model.parameters().load(saved.weights)
     return model, tokenizer
 
@@ -119,14 +117,8 @@ def load_config(saved: Checkpoint) -> TrainingConfig:
     return TrainingConfig(**settings)
 
 
-def _assemble(config: TrainingConfig, folder: RunFolder, dataset: Dataset, tokenizer: Tokenizer) -> Run:
-    model = build_model(
-        config.model,
-        tokenizer.size,
-        config,
-        random=stream(config.seed, "initialisation"),
-        backend=get_backend(config.backend),
-    )
+def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset, tokenizer: Tokenizer) -> Run:
+    model = _build_model(config, tokenizer)
     schedule = SCHEDULES[config.lr_schedule](
         peak=config.lr,
         minimum=config.min_lr,
@@ -134,7 +126,19 @@ def _assemble(config: TrainingConfig, folder: RunFolder, dataset: Dataset, token
         steps=config.steps,
         warmdown=config.warmdown,
     )
-    return Run(config, folder, dataset, tokenizer, model, _build_optimizer(config, model), schedule)
+    optimizer = _build_optimizer(config, model)
+    return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule)
+
+
+def _build_model(config: TrainingConfig, tokenizer: Tokenizer) -> LanguageModel:
+    return build_model(
+        config.model,
+        tokenizer.size,
+        config,
+        mode=config.mode,
+        random=stream(config.seed, "initialisation"),
+        backend=get_backend(config.backend),
+    )
 
 
 def _build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:

@@ -24,7 +24,7 @@ class RunFolder:
     config.toml       every setting, resolved; `tgc train --config` takes it
     environment.json  the machine and versions that made it
     log.jsonl         one JSON object a line: losses, rates, evaluations
-    checkpoints/      the newest and the best
+    checkpoints/      the two newest and the best
     samples/          a text for each evaluation
     """
 
@@ -60,16 +60,16 @@ class RunFolder:
     def append_to_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to the log."""
         with explained(self.log), self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def cut_log(self, step: int) -> None:
         """Drop the log's lines from `step` on, and a line that a crash cut short: they are about to come again."""
         kept = []
-        for line in self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []:
+        for line in self.log.read_bytes().splitlines() if self.log.exists() else []:
             try:
                 if json.loads(line)["step"] < step:
-                    kept.append(line)
-            except (ValueError, KeyError):
+                    kept.append(line + b"\n")
+            except (ValueError, KeyError, TypeError):
                 continue
         write_whole(self.log, b"".join(kept))
 
@@ -93,13 +93,22 @@ def find_checkpoint(path: Path | None) -> Path:
     return RunFolder(path).newest_checkpoint()
 
 
-def new_run_path(config: TrainingConfig) -> Path:
-    """Return a path below `runs/` that says what and when: runs/mini-gpt-pydoc-20260131-235959."""
-    name = f"{config.model}-{Path(config.data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, number = RUNS / name, 2
-    while path.exists():
-        path, number = RUNS / f"{name}-{number}", number + 1
-    return path
+def claim_new_run(config: TrainingConfig) -> RunFolder:
+    """Make a folder below `runs/` that says what and when: runs/mini-gpt-pydoc-20260131-235959.
+
+    Two runs that start in the same second get two folders.
+    """
+    data = Path(config.data).resolve().stem[:40]
+    name = f"{config.model}-{data}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, number = RUNS / name, 1
+    while True:
+        try:
+            with explained(path):
+                path.mkdir(parents=True)
+            return RunFolder(path)
+        except FileExistsError:
+            number += 1
+            path = RUNS / f"{name}-{number}"
 
 
 def newest_run() -> RunFolder:

@@ -17,6 +17,8 @@ def explained(path: Path) -> Iterator[None]:
     """Turn an OSError while writing `path` into a StorageError that says what to do."""
     try:
         yield
+    except FileExistsError:
+        raise  # no trouble with the disk: the caller's to judge
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = "the disk is full; free some space"

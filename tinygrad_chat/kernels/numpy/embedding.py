@@ -11,9 +11,10 @@ def embedding(table: np.ndarray, tokens: np.ndarray):
     def backward(d_out: np.ndarray):
         d_table = np.zeros_like(table)
         if tokens.size:
-            order = np.argsort(tokens, axis=None, kind="stable")
-            ordered = tokens.reshape(-1)[order]
-            starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
+            flat = tokens.reshape(-1).astype(np.int64) % len(table)  # -1 and the last row are one
+            order = np.argsort(flat, kind="stable")
+            ordered = flat[order]
+            starts = np.flatnonzero(np.diff(ordered, prepend=-1))
             d_table[ordered[starts]] = np.add.reduceat(d_out.reshape(-1, table.shape[1])[order], starts, axis=0)
         return d_table, None
 
