@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from bench import quality, step
+from bench import quality, scalar, step
 
 
 def main() -> None:
     """Run the measurement named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, print a table, write JSON.")
     measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
-    for module in (step, quality):
+    for module in (step, scalar, quality):
         description = str(module.__doc__)
         subparser = measurements.add_parser(module.NAME, help=description.splitlines()[0], description=description)
         module.add_arguments(subparser)

@@ -25,6 +25,7 @@ VARIANTS: list[dict[str, Any]] = [
     {},
     {"model": "bigram"},
     {"optimizer": "sgd", "lr_schedule": "cosine"},
+    {"mode": "scalar", "eval_tokens": 20},
     {"dropout": 0.3, "lr_schedule": "1-sqrt", "positions": "rotary", "tokenizer": "bytes"},
 ]
 

@@ -143,6 +143,8 @@ class Value(Node):
     @_with_number
     def __truediv__(self, other: Value) -> Value:
         x, y = self.data, other.data
+        if y == 0:
+            raise ZeroDivisionError(f"divide: expected a divisor other than 0, received {x} / {y}")
         return Value(x / y, (self, other), lambda d_out: (d_out / y, -d_out * x / (y * y)))
 
     @_with_number
@@ -161,16 +163,20 @@ class Value(Node):
 
     def exp(self) -> Value:
         """e to the power of this Value."""
-        out = math.exp(self.data)
+        out = math.exp(self.data) if self.data < 709 else math.inf  # e^710 is more than a float can hold
         return Value(out, (self,), lambda d_out: (d_out * out,))
 
     def log(self) -> Value:
         """The natural logarithm."""
         x = self.data
+        if x <= 0:
+            raise ValueError(f"log: expected a positive number, received {x}")
         return Value(math.log(x), (self,), lambda d_out: (d_out / x,))
 
     def sqrt(self) -> Value:
         """The square root."""
+        if self.data < 0:
+            raise ValueError(f"sqrt: expected a number of at least 0, received {self.data}")
         out = math.sqrt(self.data)
         return Value(out, (self,), lambda d_out: (d_out / (2 * out),))
 

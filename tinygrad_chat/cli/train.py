@@ -38,6 +38,9 @@ def train(
     as_json: Annotated[
         bool, typer.Option("--json", help="end with a JSON object, alone on stdout", rich_help_panel="Run")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="go on where steps will take minutes", rich_help_panel="Run")
+    ] = False,
     **settings: Any,
 ) -> None:
     """Train a model, with checkpoints and evaluations on held-out text.
@@ -59,7 +62,7 @@ def train(
             path = Path(out) if out else newest_run().path
             run = resume_run(path, settings, progress=display.downloaded)
         else:
-            run = start_run(resolved, Path(out) if out else None, progress=display.downloaded)
+            run = start_run(resolved, Path(out) if out else None, progress=display.downloaded, confirmed=yes)
         display.begin(run)
         with _stop_on_signals(display.line) as stopped:
             evaluation = None

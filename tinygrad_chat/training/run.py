@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.backend import get_backend
-from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.models.table import build_model
+from tinygrad_chat.models.scalar import estimate_step_seconds
+from tinygrad_chat.models.table import MODELS, build_model
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Optimizer, Schedule
 from tinygrad_chat.options import checked_settings
 from tinygrad_chat.seeds import stream
@@ -24,6 +25,8 @@ from tinygrad_chat.training.checkpoint import Checkpoint, load_checkpoint
 from tinygrad_chat.training.config import TrainingConfig, change_config, to_settings
 from tinygrad_chat.training.environment import describe_environment
 from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
+
+LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 
 @dataclass
@@ -55,15 +58,20 @@ class Run:
         return Checkpoint(self.step, self.model.parameters().state(), self.optimizer.state(), state)
 
 
-def start_run(config: TrainingConfig, path: Path | None = None, *, progress: Progress | None = None) -> Run:
+def start_run(
+    config: TrainingConfig, path: Path | None = None, *, progress: Progress | None = None, confirmed: bool = False
+) -> Run:
     """Return a new run at step 0, its folder made at `path` or anew below runs/. `progress` is told of a download.
 
-    Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder.
+    Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
+    `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
     get_backend(config.backend)  # fails before any long reading
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
     dataset = load_dataset(corpus, tokenizer, context=config.context)
+    if config.mode == "scalar" and not confirmed:
+        _expect_patience(config, tokenizer)
     run = _assemble(config, RunFolder(path) if path else None, dataset, tokenizer)
     run.folder.create()
     _describe(run)
@@ -128,6 +136,16 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     )
     optimizer = _build_optimizer(config, model)
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule)
+
+
+def _expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
+    tokens = config.batch_size * config.context
+    seconds = estimate_step_seconds(MODELS[config.model](config), vocabulary=tokenizer.size, tokens=tokens)
+    if seconds > LONGEST_STEP:
+        raise UsageError(
+            f"--mode scalar: a step of {tokens} tokens at --width {config.width} and --layers {config.layers} "
+            f"would take about {seconds / 60:.0f} minutes; choose smaller ones, or add --yes to go on"
+        )
 
 
 def _build_model(config: TrainingConfig, tokenizer: Tokenizer) -> LanguageModel:

@@ -1,0 +1,109 @@
+"""Parity: the scalar engine and the tensor engine are one model, to the rounding of float64."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
+from tinygrad_chat.models.scalar import ScalarModel
+from tinygrad_chat.models.table import bigram
+from tinygrad_chat.optim import SGD, AdamW
+
+V, STEPS = 7, 20
+TINY: dict[str, Any] = {"layers": 1, "heads": 2, "width": 4, "context": 4}
+GRID: list[dict[str, Any]] = [
+    {"norm": norm, "activation": activation, "tied": tied}
+    for norm, activation, tied in itertools.product(("layernorm", "rmsnorm"), ("gelu", "squared_relu"), (True, False))
+]
+FURTHER: list[dict[str, Any]] = [
+    {"norm": "none"},
+    {"positions": "rotary", "bias": True},
+    {"positions": "none", "key_value_heads": 1},
+    {"window": 2, "soft_cap": 1.5, "layers": 2},
+    {"layers": 0},
+]
+OPTIMIZERS = {"adamw": (AdamW, 0.01), "sgd": (SGD, 0.05)}
+
+random = np.random.default_rng(0)
+batches = [random.integers(0, V, (2, 5)) for _ in range(STEPS)]
+
+
+def losses(model: Any, optimizer: str, rate: float) -> list[float]:
+    parameters = model.parameters()
+    kind = OPTIMIZERS[optimizer][0](parameters)
+    found = []
+    for batch in batches:
+        parameters.zero_gradient()
+        loss = model.loss(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        kind.step(rate)
+        found.append(loss.item())
+    return found
+
+
+def build(kind: Any, variant: dict[str, Any], **more: Any) -> Any:
+    model = kind(V, ModelOptions(**{**TINY, **variant}), random=np.random.default_rng(1), **more)
+    # Every parameter off its first value, so that gains and biases matter.
+    model.parameters().data[:] += 0.3 * np.random.default_rng(2).normal(size=model.parameters().size)
+    return model
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("variant", [*GRID, *FURTHER], ids=str)
+def test_losses_over_20_steps_agree_to_1e_9_in_float64_and_1e_3_in_float32(variant: dict[str, Any], optimizer: str):
+    rate = OPTIMIZERS[optimizer][1]
+    scalar = losses(build(ScalarModel, variant), optimizer, rate)
+    np.testing.assert_allclose(losses(build(GPT, variant, dtype=np.float64), optimizer, rate), scalar, atol=1e-9)
+    np.testing.assert_allclose(losses(build(GPT, variant), optimizer, rate), scalar, atol=1e-3)
+    assert scalar[0] != scalar[-1]
+
+
+@pytest.mark.parametrize("variant", [*GRID[:2], *FURTHER], ids=str)
+def test_next_token_logits_agree_with_and_without_a_cache(variant: dict[str, Any]):
+    scalar, tensor = build(ScalarModel, variant), build(GPT, variant, dtype=np.float64)
+    tokens = batches[0][:, :4]
+    expected = tensor.next_token_logits(tokens)
+    np.testing.assert_allclose(scalar.next_token_logits(tokens), expected, atol=1e-9)
+    cache = scalar.new_cache(2)
+    for position in range(4):
+        logits = scalar.next_token_logits(tokens[:, position : position + 1], cache)
+    np.testing.assert_allclose(logits, expected, atol=1e-9)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def test_weights_of_either_engine_load_into_the_other():
+    scalar, tensor = build(ScalarModel, {}), GPT(V, ModelOptions(**TINY))
+    tensor.parameters().load(scalar.parameters().state())
+    np.testing.assert_allclose(tensor.parameters().data, scalar.parameters().data, rtol=1e-6)
+    scalar.parameters().load(tensor.parameters().state())
+    np.testing.assert_array_equal(tensor.parameters().data, scalar.parameters().data)
+
+
+def test_gradients_add_up_in_the_buffer_until_it_is_zeroed():
+    model = build(ScalarModel, {})
+    once = None
+    for _ in range(2):
+        model.loss(batches[0][:, :-1], batches[0][:, 1:]).backward()
+        once = model.parameters().gradient.copy() if once is None else once
+    np.testing.assert_allclose(model.parameters().gradient, 2 * once, rtol=1e-12)
+
+
+def test_bigram_runs_on_values_too():
+    model = ScalarModel(V, bigram(ModelOptions(**TINY)))
+    logits = model.next_token_logits(np.array([[1, 2, 3]]))
+    np.testing.assert_array_equal(logits, model.next_token_logits(np.array([[6, 3]])))  # the last token decides
+
+
+def test_what_the_scalar_engine_lacks_and_what_overflows_is_said():
+    with pytest.raises(ConfigError, match="--dropout: expected 0 in scalar mode"):
+        ScalarModel(V, ModelOptions(**TINY, dropout=0.5))
+    model = build(ScalarModel, {"norm": "none", "activation": "squared_relu"})
+    with pytest.raises(ShapeError, match="at most 4 tokens"):
+        model.next_token_logits(np.zeros((1, 5), int))
+    model.parameters().data[:] = 1e60
+    with pytest.raises(DivergedError, match="left the range of numbers"):
+        model.loss(batches[0][:, :-1], batches[0][:, 1:])
