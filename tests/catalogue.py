@@ -190,9 +190,11 @@ def rotations(draw: st.DrawFn) -> Case:
 def losses(draw: st.DrawFn) -> Case:
     random, lead, V = draw(seeds), draw(shapes), draw(st.integers(1, 5))
     targets = np.asarray(random.integers(-1 if draw(st.booleans()) else 0, V, size=lead))
-    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}]))
-    if not np.any(targets != -1):  # PyTorch's mean over no token is nan; test_ops.py states ours
-        targets = np.zeros_like(targets)
+    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}, {"ignore_index": 0}]))
+    ignored = options.get("ignore_index", -1)
+    targets = np.where(targets == -1, ignored, targets)
+    if np.all(targets == ignored):  # PyTorch's mean over no token is nan; test_ops.py states ours
+        targets, options = np.zeros_like(targets), {}
     return Case((3 * normal(random, (*lead, V)), targets), options)
 
 
@@ -269,12 +271,12 @@ def torch_rotary(x: Any, *, cosine: Any, sine: Any) -> Any:
     return torch.cat([turned.real, turned.imag], dim=-1)
 
 
-def torch_cross_entropy(logits: Any, targets: Any, *, soft_cap: float | None = None) -> Any:
+def torch_cross_entropy(logits: Any, targets: Any, *, soft_cap: float | None = None, ignore_index: int = -1) -> Any:
     import torch.nn.functional as F
 
     if soft_cap is not None:
         logits = soft_cap * (logits / soft_cap).tanh()
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index)
 
 
 def torch_dropout(x: Any, *, rate: float, seed: int) -> Any:

@@ -22,7 +22,7 @@ ORDER = [
     {"autograd"},
     {"ops"},
     {"tensor"},
-    {"kernels", "nn", "text"},
+    {"drawing", "kernels", "nn", "text"},
     {"optim", "models"},
     {"parallel", "sampling"},
     {"training"},

@@ -34,4 +34,6 @@ __all__ = ["GPT", "ModelOptions", "Tensor", "Value", "differentiable", "get_back
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tinygrad_chat' has no attribute {name!r}")
+    if name == "Value":
+        importlib.import_module("tinygrad_chat.drawing")  # so that a notebook shows a Value's graph
     return getattr(importlib.import_module(f"tinygrad_chat.{_HOME[name]}"), name)

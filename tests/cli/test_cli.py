@@ -52,7 +52,7 @@ def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
     assert [line.split()[0] for line in lines if line.startswith("step=")] == [f"step={step}" for step in range(5)]
     assert any(line.startswith("done: 4 steps") for line in lines)
     (folder,) = Path("runs").iterdir()
-    newest_sample = sorted((folder / "samples").iterdir())[-1].read_text()
+    newest_sample = sorted((folder / "samples").iterdir())[-1].read_text(encoding="utf-8")
     assert out.endswith(f"\n\n{newest_sample}\n")
 
 

@@ -99,3 +99,15 @@ def test_a_prompt_longer_than_the_context_is_refused_before_anything_is_drawn(mo
 def test_a_prompt_with_an_unknown_character_is_refused(model):
     with pytest.raises(VocabularyError, match="offset 1 "):
         sample_texts(model, ABCD, SamplingOptions(prompt="az"))
+
+
+def test_with_a_cache_each_token_is_read_once(monkeypatch: pytest.MonkeyPatch):
+    model, read = GPT(10, ModelOptions(**SMALL)), []
+    original = GPT.next_token_logits
+    monkeypatch.setattr(
+        GPT,
+        "next_token_logits",
+        lambda self, tokens, cache: read.append(tokens.shape[1]) or original(self, tokens, cache),
+    )
+    list(generate(model, [1, 2, 3], max_new_tokens=9, random=np.random.default_rng(0)))
+    assert read == [3, 1, 1, 1, 1, 1, 4, 1, 1]  # full at eight, so the later four are read again

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tinygrad_chat.training import loop
 from tinygrad_chat.training.config import TrainingConfig, resolve_config
 from tinygrad_chat.training.run import Run, start_run
 
@@ -24,10 +25,16 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tests look at the text of an evaluation."""
+    monkeypatch.setattr(loop, "SAMPLE_LENGTH", 12)
+
+
 @pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "text.txt"
-    path.write_text("The quick brown fox jumps over the lazy dog.\n" * 20)
+    path.write_bytes(b"The quick brown fox jumps over the lazy dog.\n" * 20)
     return path
 
 

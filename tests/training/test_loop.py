@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,8 @@ from tinygrad_chat.training import loop, storage
 from tinygrad_chat.training.checkpoint import find_checkpoints, load_checkpoint
 from tinygrad_chat.training.config import TrainingConfig, parse_settings
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Saved, Stepped, train
-from tinygrad_chat.training.run import Run, resume_run
+from tinygrad_chat.training.run import Run, resume_run, start_run
+from tinygrad_chat.training.run_folder import newest_run
 
 Start = Callable[..., Run]
 
@@ -36,7 +39,7 @@ def finish(run: Run, stop_after: int | None = None) -> list[Event]:
 
 def log(run: Run) -> list[dict[str, Any]]:
     """The run's log, without the one entry that depends on the machine's mood."""
-    records = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
+    records = [json.loads(line) for line in run.folder.log.read_text(encoding="utf-8").splitlines()]
     for record in records:
         record.pop("tokens_per_second", None)
     return records
@@ -76,7 +79,7 @@ def test_checkpoints_come_at_their_own_interval_too(start: Start):
 def test_the_log_is_one_json_object_a_line_with_what_people_plot(start: Start):
     run = start(log_every=2)
     events = finish(run)
-    lines = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
+    lines = [json.loads(line) for line in run.folder.log.read_text(encoding="utf-8").splitlines()]
     assert lines == [event.record for event in events if isinstance(event, Logged)]
     assert [line["step"] for line in lines] == [0, 2, 3, 4, 6]
     every = {"step", "loss", "val_loss", "val_perplexity", "val_bpb", "lr", "grad_norm", "tokens_per_second"}
@@ -95,15 +98,17 @@ def test_a_run_learns(start: Start):
 def test_a_run_leaves_what_made_it(start: Start):
     run = start()
     events = finish(run)
-    config = TrainingConfig(**parse_settings(run.folder.config.read_text(), source="x"))
+    config = TrainingConfig(**parse_settings(run.folder.config.read_text(encoding="utf-8"), source="x"))
     assert config == run.config
-    assert tomllib.loads(run.folder.config.read_text())["seed"] == 1
-    assert {"python", "numpy", "blas", "processors"} <= json.loads(run.folder.environment.read_text()).keys()
+    assert tomllib.loads(run.folder.config.read_text(encoding="utf-8"))["seed"] == 1
+    assert {"python", "numpy", "blas", "processors"} <= json.loads(
+        run.folder.environment.read_text(encoding="utf-8")
+    ).keys()
     state = load_checkpoint(run.folder.newest_checkpoint()).state
     assert state["data"]["sha256"] == run.dataset.sha256
     for event in events:
         if isinstance(event, Evaluated):
-            assert (run.folder.samples / f"step-{event.step:06d}.txt").read_text() == event.sample
+            assert (run.folder.samples / f"step-{event.step:06d}.txt").read_text(encoding="utf-8") == event.sample
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -211,3 +216,117 @@ def test_dropout_does_not_change_the_batches(start: Start, monkeypatch: pytest.M
     finish(start("with", steps=2, dropout=0.5))
     for before, after in zip(drawn[:2], drawn[2:], strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+# An option that changed nothing would be a lie. Each value here differs from the tiny run's.
+CHANGES: dict[str, Any] = {
+    "layers": 2,
+    "heads": 1,
+    "key_value_heads": 1,
+    "width": 16,
+    "context": 6,
+    "norm": "rmsnorm",
+    "activation": "squared_relu",
+    "positions": "rotary",
+    "tied": False,
+    "bias": True,
+    "dropout": 0.5,
+    "window": 2,
+    "soft_cap": 0.01,
+    "model": "bigram",
+    "mode": "scalar",
+    "tokenizer": "bytes",
+    "batch_size": 2,
+    "optimizer": "sgd",
+    "lr": 1e-3,
+    "min_lr": 3e-3,
+    "lr_schedule": "cosine",
+    "warmup": 4,
+    "warmdown": 0.5,
+    "weight_decay": 5.0,
+    "beta1": 0.5,
+    "beta2": 0.5,
+    "clip": 1e-9,
+    "seed": 2,
+    "eval_every": 4,
+    "eval_tokens": 9,
+    "log_every": 2,
+}
+ELSEWHERE = {
+    "backend",
+    "data",
+    "text_field",
+    "steps",
+    "minutes",
+    "momentum",
+    "checkpoint_every",
+}  # have tests of their own
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_option_changes_the_run(start: Start, name: str):
+    before, after = start("before", steps=6), start("after", **{"steps": 6, name: CHANGES[name]})
+    finish(before)
+    finish(after)
+    assert log(before) != log(after)
+
+
+def test_momentum_changes_a_run_of_sgd(start: Start):
+    runs = [start(str(momentum), optimizer="sgd", momentum=momentum) for momentum in (0.0, 0.9)]
+    for run in runs:
+        finish(run)
+    assert log(runs[0]) != log(runs[1])
+
+
+def test_no_option_is_left_out_of_these():
+    assert {field.name for field in dataclasses.fields(TrainingConfig)} == CHANGES.keys() | ELSEWHERE
+
+
+def test_the_two_newest_checkpoints_and_the_best_stay(start: Start):
+    run = start(eval_every=2, checkpoint_every=1, steps=8)
+    finish(run)
+    steps = {load_checkpoint(path).step for path in find_checkpoints(run.folder.checkpoints)}
+    assert steps == {7, 8, run.best_step}
+
+
+def test_evaluation_builds_no_graph(start: Start, monkeypatch: pytest.MonkeyPatch):
+    run = start(steps=1)
+    graphs = []
+    original = type(run.model).loss
+    monkeypatch.setattr(type(run.model), "loss", lambda *a, **k: graphs.append(original(*a, **k)) or graphs[-1])
+    loop._evaluate(run)
+    assert {graph.rule for graph in graphs} == {None}
+
+
+def test_weights_that_are_no_numbers_are_never_saved(start: Start):
+    run = start(optimizer="sgd", lr=1e300, clip=0.0, warmup=0, steps=1, model="bigram")
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match="weights are no longer numbers"):
+        finish(run)
+    assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000"]
+
+
+def test_a_log_whose_last_newline_was_lost_keeps_its_lines_apart(start: Start):
+    run = start()
+    finish(run, stop_after=4)
+    run.folder.log.write_bytes(run.folder.log.read_bytes().rstrip(b"\n"))
+    resumed = resume_run(run.folder.path, {})
+    finish(resumed)
+    assert [record["step"] for record in log(resumed)] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_runs_that_start_in_the_same_second_get_folders_of_their_own(
+    tiny: Callable[..., TrainingConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    paths = [start_run(tiny()).folder.path for _ in range(3)]
+    assert len(set(paths)) == 3
+
+
+def test_the_newest_run_is_the_one_whose_checkpoint_was_written_last(
+    tiny: Callable[..., TrainingConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "a"):
+        finish(start_run(tiny(), Path("runs") / name))
+    os.utime("runs/b/checkpoints/step-000006", (1, 1))
+    assert newest_run().path == Path("runs/a")

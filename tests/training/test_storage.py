@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,3 +89,18 @@ def test_no_permission_is_told_apart_from_a_full_disk(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(StorageError, match="no permission; choose another folder with --out"):
         file(tmp_path / "target")
+
+
+@pytest.mark.parametrize(("write", "files"), [(file, 1), (folder, 2)])
+def test_every_file_is_forced_to_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, files: int
+):
+    made: list[str] = []
+    fsync, rename, replace = os.fsync, Path.rename, Path.replace
+    is_file = lambda descriptor: stat.S_ISREG(os.fstat(descriptor).st_mode)  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda d: (made.append("file" if is_file(d) else "folder"), fsync(d)))
+    monkeypatch.setattr(Path, "rename", lambda path, target: (made.append("name"), rename(path, target)))
+    monkeypatch.setattr(Path, "replace", lambda path, target: (made.append("name"), replace(path, target)))
+    write(tmp_path / "target")
+    assert made[:files] == ["file"] * files
+    assert made.index("name") > made.index("file")

@@ -73,7 +73,7 @@ def backpropagate(root: Node, seed: Any, *, release: bool = False) -> None:
             node.accumulate(d_out)
             continue
         if release:
-            node.parents, node.rule = (), _released
+            node.grad, node.parents, node.rule = None, (), _released
         else:
             node.grad = d_out
         for parent, gradient in zip(parents, rule(d_out), strict=False):  # a rule also covers inputs left out

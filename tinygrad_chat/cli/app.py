@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from tinygrad_chat import __version__
+from tinygrad_chat.cli.ablate import ablate
 from tinygrad_chat.cli.doctor import doctor
+from tinygrad_chat.cli.graph import graph
 from tinygrad_chat.cli.sample import sample
 from tinygrad_chat.cli.train import train
 from tinygrad_chat.errors import StorageError, TinygradChatError
@@ -24,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, sample, doctor):
+for command in (train, sample, ablate, graph, doctor):
     app.command()(command)
 
 
@@ -59,8 +61,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print(f"tgc: {error}", file=sys.stderr)
         return error.exit_code
     except typer.TyperException as error:
-        if error.message:
-            print(f"tgc: {_first_lower(error.format_message())}; see tgc --help", file=sys.stderr)
+        message = error.format_message()
+        if message:  # empty where no command was given: then the help has been shown
+            print(f"tgc: {_first_lower(message)}; see tgc --help", file=sys.stderr)
         return error.exit_code
     except MemoryError:
         print("tgc: not enough memory; choose a smaller --width, --context or --batch-size", file=sys.stderr)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Stepped
@@ -101,19 +101,23 @@ class Bar(Lines):
             super().show(event)
 
 
+def bar_columns() -> tuple[ProgressColumn, ...]:
+    """Return what a progress bar consists of."""
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+
+
 @contextmanager
 def open_display(stream: TextIO) -> Iterator[Lines]:
     """Provide the display that suits `stream`."""
     if not stream.isatty():
         yield Lines(stream)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+    with Progress(*bar_columns(), console=Console(file=stream), transient=True) as progress:
         yield Bar(stream, progress)
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +16,6 @@ from tinygrad_chat.training.config import TrainingConfig, resolve_config
 if TYPE_CHECKING:
     from tinygrad_chat.training.evaluation import Evaluation
     from tinygrad_chat.training.run import Run
-
-BROKEN_PIPE = 13  # the number of SIGPIPE, which Windows has no name for
 
 
 @flags_of(TrainingConfig)
@@ -52,6 +47,7 @@ def train(
     resolved = None if resume else resolve_config(settings, config)
 
     from tinygrad_chat.cli.display import open_display
+    from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.training.loop import Ended, Evaluated
     from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
@@ -64,7 +60,7 @@ def train(
         else:
             run = start_run(resolved, Path(out) if out else None, progress=display.downloaded, confirmed=yes)
         display.begin(run)
-        with _stop_on_signals(display.line) as stopped:
+        with stop_on_signals(display.line) as stopped:
             evaluation = None
             interrupted = False
             for event in train_run(run, should_stop=lambda: bool(stopped) or display.abandoned):
@@ -76,7 +72,7 @@ def train(
     if as_json:
         print(json.dumps(_summary(run, evaluation, interrupted)))
     if interrupted:
-        raise typer.Exit(128 + (stopped[0] if stopped else BROKEN_PIPE))
+        raise typer.Exit(exit_code(stopped))
 
 
 def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict[str, Any]:
@@ -92,28 +88,3 @@ def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict
         "best_val_loss": run.best_loss,
         "best_step": run.best_step,
     }
-
-
-@contextmanager
-def _stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
-    """Within this context the first Ctrl-C or SIGTERM is noted in the list, to stop between two steps; a second
-    one acts at once, as it always does."""
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, _frame: Any) -> None:
-        received.append(number)
-        restore()
-        say("stopping after this step, with a checkpoint; once more to stop at once")
-
-    for number in signals:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        restore()

@@ -89,6 +89,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Itera
         if evaluation_due:
             evaluated = _evaluate(run)
             yield evaluated
+        remove_old_checkpoints(run.folder.checkpoints, best_step=run.best_step)
         if not last:
             with clock:
                 measured = _step(run, clock.share_used())
@@ -153,7 +154,6 @@ def _save(run: Run) -> Saved:
         raise DivergedError(f"step {run.step}: weights are no longer numbers; lower --lr, and start a new run")
     if not path.exists():  # a resumed run begins at one
         save_checkpoint(run.folder.checkpoints, run.checkpoint())
-        remove_old_checkpoints(run.folder.checkpoints, best_step=run.best_step)
     return Saved(run.step, path)
 
 

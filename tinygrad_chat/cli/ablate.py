@@ -1,0 +1,67 @@
+"""`tgc ablate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.training.config import TrainingConfig
+
+
+@flags_of(TrainingConfig)
+def ablate(
+    vary: Annotated[
+        str,
+        typer.Option(help="settings to vary, as in norm,tied or lr=0.001|0.01", rich_help_panel="Ablation"),
+    ],
+    seeds: Annotated[int, typer.Option(help="runs of each cell, with seeds 1, 2, ...", rich_help_panel="Ablation")] = 3,
+    out: Annotated[
+        str | None, typer.Option(help="where results go (default: below ablations/)", rich_help_panel="Ablation")
+    ] = None,
+    **settings: Any,
+) -> None:
+    """Train a grid of settings over several seeds; started again, it goes on where it stopped.
+
+    Leaves results as JSONL, CSV, a Markdown table with means and confidence intervals, and a plot (PNG and SVG).
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds: expected at least 1, received {seeds}")
+    if "seed" in settings:
+        raise UsageError("--seed: an ablation takes the seeds 1, 2, ...; say how many with --seeds")
+
+    from tinygrad_chat.cli.ablation_display import open_ablation_display
+    from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
+    from tinygrad_chat.errors import BackendError
+    from tinygrad_chat.training.ablation import Ablation, collect, folder_of, parse_variation, read_rows, run_ablation
+    from tinygrad_chat.training.ablation_report import markdown, write_plot, write_reports
+    from tinygrad_chat.training.loop import Ended
+
+    ablation = Ablation(settings, parse_variation(vary), seeds)
+    folder = Path(out) if out else folder_of(ablation)
+    interrupted = False
+    runs, done = len(ablation.runs()), len(read_rows(folder))
+    with (
+        open_ablation_display(sys.stdout, runs=runs, done=done) as display,
+        stop_on_signals(display.line) as stopped,
+    ):
+        for run, event in run_ablation(ablation, folder, should_stop=lambda: bool(stopped)):
+            display.show_run(run, event)
+            interrupted = isinstance(event, Ended) and event.interrupted
+    if interrupted:
+        print(f"interrupted; go on with the same command. Results so far: {folder}")
+        raise typer.Exit(exit_code(stopped))
+    first = ablation.config(*ablation.runs()[0])
+    title = f"{first.model} ({first.mode}) on {Path(first.data).stem}, {first.steps:,} steps"
+    cells = collect(ablation, folder)
+    write_reports(cells, folder, title=title)
+    print(markdown(cells), end="")
+    try:
+        write_plot(cells, folder, title=title)
+    except BackendError as error:
+        print(f"\n{error}")
+    print(f"\nresults: {folder}")

@@ -1,0 +1,55 @@
+"""What an ablation looks like: one bar for all its runs on a terminal, a line for each finished run in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.progress import Progress
+
+from tinygrad_chat.cli.display import Lines, bar_columns
+from tinygrad_chat.training.loop import Ended, Event, Stepped
+from tinygrad_chat.training.run import Run
+
+
+class AblationLines(Lines):
+    """A line for each finished run."""
+
+    def show_run(self, run: Run, event: Event) -> None:
+        """Print a run that has ended."""
+        if isinstance(event, Ended) and not event.interrupted:
+            self.line(f"{run.folder.path.name} best_val_loss={run.best_loss:.4f} seconds={run.seconds:.1f}")
+
+
+class AblationBar(AblationLines):
+    """A bar over all runs, `done` of them at its start, with finished runs as lines above it."""
+
+    def __init__(self, stream: TextIO, progress: Progress, *, runs: int, done: int) -> None:
+        super().__init__(stream)
+        self._progress = progress
+        self._done = done
+        self._task = progress.add_task("", total=runs, completed=done)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def show_run(self, run: Run, event: Event) -> None:
+        """Move the bar, or print a run that has ended."""
+        super().show_run(run, event)
+        if isinstance(event, Stepped):
+            name = run.folder.path.name
+            self._progress.update(self._task, completed=self._done + event.share, description=name)
+        elif isinstance(event, Ended):
+            self._done += 1
+
+
+@contextmanager
+def open_ablation_display(stream: TextIO, *, runs: int, done: int) -> Iterator[AblationLines]:
+    """Provide the display that suits `stream`."""
+    if not stream.isatty():
+        yield AblationLines(stream)
+        return
+    with Progress(*bar_columns(), transient=True) as progress:
+        yield AblationBar(stream, progress, runs=runs, done=done)

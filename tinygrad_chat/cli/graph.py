@@ -1,0 +1,135 @@
+"""`tgc graph`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinygrad_chat.errors import UsageError
+
+if TYPE_CHECKING:
+    from tinygrad_chat.autograd import Node
+
+TOKENS, TARGETS = [[0, 1, 2, 3], [3, 1, 0, 2]], [[1, 2, 3, 4], [1, 0, 2, 4]]
+"""The batch that a model is drawn with."""
+
+
+def graph(
+    expression: Annotated[
+        str | None, typer.Argument(help="a formula: names, numbers, + - * / ** and exp log sqrt tanh relu")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=NUMBER", help="a variable of the formula; repeatable")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="bigram|mini-gpt", help="draw one training step of a tiny model instead of a formula"),
+    ] = None,
+    out: Annotated[
+        str, typer.Option(help="where to: .html steps through the backward sweep, .svg is a picture")
+    ] = "graph.html",
+) -> None:
+    """Draw a computation's graph with its gradients, as a picture or as a page that steps through the sweep.
+
+    For example: tgc graph "tanh(a*b + c)" --set a=2 --set b=-3 --set c=10
+    """
+    if (expression is None) == (model is None):
+        raise UsageError("graph: expected either a formula such as 'tanh(a*b + c)' or --model")
+    if model is not None and settings:
+        raise UsageError("--set: only a formula has variables, --model has none")
+    path = Path(out)
+    if path.suffix not in (".html", ".svg"):
+        raise UsageError(f"--out: expected a name that ends in .html or .svg, received {out!r}")
+
+    from tinygrad_chat.drawing import draw_html, draw_svg
+    from tinygrad_chat.training.storage import write_whole
+
+    chosen_here: list[str] = []
+    if expression is not None:
+        title, numbers = " ".join(expression.split()), _numbers(settings or [])
+        root, leaves = _formula(expression, numbers)
+        chosen_here = [f"{name}={leaf.data:g}" for name, leaf in leaves.items() if name not in numbers]
+    else:
+        title = f"one training step of {model}"
+        root, leaves = _training_step(str(model))
+    names = {leaf.birth: name for name, leaf in leaves.items()}
+    picture = draw_svg(root, names) if path.suffix == ".svg" else draw_html(root, names, title=title)
+    write_whole(path, picture.encode())
+    if chosen_here:
+        print(f"not set, so chosen here: {' '.join(chosen_here)}; change with --set {chosen_here[0]}\n")
+    for line in _report(title, root, leaves):
+        print(line)
+    keys = "; open it in a browser, the arrow keys step through the sweep" if path.suffix == ".html" else ""
+    print(f"\nwrote {path}{keys}")
+
+
+def _numbers(settings: Sequence[str]) -> dict[str, float]:
+    """Return the numbers that --set options name. Raises UsageError for one that is no NAME=NUMBER."""
+    numbers: dict[str, float] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (name.isidentifier() and math.isfinite(number)):
+            raise UsageError(f"--set: expected NAME=NUMBER such as a=2, received {setting!r}")
+        if name in numbers:
+            raise UsageError(f"--set: {name} is set twice")
+        numbers[name] = number
+    return numbers
+
+
+def _formula(text: str, numbers: Mapping[str, float]) -> tuple[Node, dict[str, Any]]:
+    """Compute a formula and its gradients; return the result and the variables by name."""
+    from tinygrad_chat.autograd import Value
+    from tinygrad_chat.drawing.expression import Expression
+
+    formula = Expression(text)
+    unknown = [name for name in numbers if name not in formula.names]
+    if unknown:
+        raise UsageError(
+            f"--set: {unknown[0]} is not in the formula, which has {', '.join(formula.names) or 'no names'}"
+        )
+    free = (float(number) for number in itertools.count(1) if number not in numbers.values())
+    chosen = {name: numbers[name] if name in numbers else next(free) for name in formula.names}
+    variables = {name: Value(number, label=name) for name, number in chosen.items()}
+    return formula.evaluate(variables), variables
+
+
+def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
+    """Return the loss of a tiny model after its backward sweep, and the parameters by name."""
+    from tinygrad_chat.training.config import resolve_config
+
+    shape = {"layers": 1, "heads": 2, "width": 8, "context": len(TOKENS[0])}
+    options = resolve_config({"model": name, **shape})
+
+    import numpy as np
+
+    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.models.table import build_model
+
+    vocabulary = max(map(max, TARGETS)) + 1
+    random = np.random.default_rng(1)
+    model = build_model(name, vocabulary, options, random=random, backend=get_backend("numpy"))
+    loss: Any = model.loss(np.array(TOKENS), np.array(TARGETS))
+    loss.backward(keep_graph=True)
+    parameters = model.parameters()
+    return loss, {path.removeprefix("blocks.0."): parameters[path] for path in parameters}
+
+
+def _report(title: str, root: Any, leaves: Mapping[str, Any]) -> list[str]:
+    """A line for the result, and one for each leaf with its value and gradient."""
+    from tinygrad_chat.drawing.graph import summary
+
+    rows = [(name, summary(leaf.data), summary(leaf.grad)) for name, leaf in leaves.items()]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    return [
+        f"{title} = {summary(root.data)}",
+        *(f"  {name:<{widths[0]}} = {value:<{widths[1]}}  gradient {gradient}" for name, value, gradient in rows),
+    ]

@@ -1,0 +1,182 @@
+"""The picture: a self-contained SVG, readable on light and dark screens. Its styles touch nothing else on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from unicodedata import east_asian_width
+
+from tinygrad_chat.autograd import Node
+from tinygrad_chat.drawing.graph import CONSTANT, LEAF, Record, describe
+from tinygrad_chat.drawing.layout import Box, Curve, Layout, arrange
+
+LIGHT = {
+    "paper": "#fbfbf9",
+    "box": "#ffffff",
+    "line": "#cdd0d6",
+    "text": "#1f2328",
+    "muted": "#747a84",
+    "leaf": "#e6f4ec",
+    "leaf_line": "#63aa86",
+    "constant": "#f1f1ee",
+    "result": "#fdf2df",
+    "result_line": "#dda046",
+    "gradient": "#b4326b",
+    "edge": "#a5abb5",
+}
+DARK = {
+    "paper": "#15171b",
+    "box": "#1e2228",
+    "line": "#414751",
+    "text": "#e7e9ec",
+    "muted": "#949ba7",
+    "leaf": "#153029",
+    "leaf_line": "#3f8f6c",
+    "constant": "#24272d",
+    "result": "#362b17",
+    "result_line": "#b98532",
+    "gradient": "#f288b3",
+    "edge": "#656c78",
+}
+MONOSPACED = 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace'
+_SHAPES = """.tgc-graph text {{ font-family: {font}; font-size: 12px; fill: {text}; white-space: pre }}
+.tgc-graph .paper {{ fill: {paper} }}
+.tgc-graph .node rect {{ fill: {box}; stroke: {line}; stroke-width: 1.25 }}
+.tgc-graph .node.leaf rect {{ fill: {leaf}; stroke: {leaf_line} }}
+.tgc-graph .node.constant rect {{ fill: {constant} }}
+.tgc-graph .node.result rect {{ fill: {result}; stroke: {result_line} }}
+.tgc-graph .title {{ font-weight: 600 }}
+.tgc-graph .key, .tgc-graph .number {{ fill: {muted} }}
+.tgc-graph .number {{ font-size: 10px }}
+.tgc-graph .gradient {{ fill: {gradient} }}
+.tgc-graph .edge path {{ fill: none; stroke: {edge}; stroke-width: 1.4 }}
+.tgc-graph .edge .head {{ fill: {edge}; stroke: none }}
+.tgc-graph .edge text {{ font-size: 10.5px; fill: {gradient}; stroke: {paper}; stroke-width: 3px; paint-order: stroke }}
+"""
+_STYLE = (
+    _SHAPES.format(**LIGHT, font=MONOSPACED)
+    + f"@media (prefers-color-scheme: dark) {{\n{_SHAPES.format(**DARK, font=MONOSPACED)}}}\n"
+)
+
+CHARACTER = 7.3  # the width of a letter in a monospaced font of 12 pixels, and a little
+PADDING = 12.0
+TITLE_HEIGHT = 27.0
+ROW_HEIGHT = 17.0
+OPERAND_HEIGHT = 15.0  # so that arrows keep apart where an op has many parents
+FEWEST_CHARACTERS = 14  # boxes of one width look calm
+MOST_CHARACTERS = 40
+ARROW = 7.0
+
+_SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}", "/": "\N{DIVISION SIGN}"}
+
+
+def draw_svg(root: Node, names: Mapping[int, str] | None = None) -> str:
+    """Return the graph below `root` as SVG, leaves left, with the gradients that stand in it.
+
+    `names` labels nodes by their `birth`. Raises UsageError for more nodes than anybody can look at.
+    """
+    return svg_of(describe(root, names))
+
+
+def svg_of(records: Sequence[Record], room: Mapping[int, int] | None = None) -> str:
+    """Return records as SVG. `room` reserves so many characters for a node's gradient, by its number."""
+    rows = {record.number: _rows(record) for record in records}
+    layout = arrange(
+        {record.number: _size(record, rows[record.number], (room or {}).get(record.number, 0)) for record in records},
+        {record.number: record.parents for record in records},
+    )
+    parts = [_edge(curve) for curve in layout.curves]
+    parts += [_node(record, rows[record.number], layout.boxes[record.number], records[-1]) for record in records]
+    return _page(layout, parts)
+
+
+def draw_notice(text: str) -> str:
+    """Return one line of text as SVG, for where there is no picture."""
+    width = 2 * PADDING + CHARACTER * _columns(text)
+    line = f'<text x="{PADDING}" y="22">{escape(text)}</text>'
+    return _page(Layout(width, 34.0, {}, []), [line])
+
+
+def _page(layout: Layout, parts: Sequence[str]) -> str:
+    size = f'width="{layout.width:.1f}" height="{layout.height:.1f}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="tgc-graph" {size} '
+            f'viewBox="0 0 {layout.width:.1f} {layout.height:.1f}">',
+            f"<style>{_STYLE}</style>",
+            f'<rect class="paper" {size} rx="10"/>',
+            *parts,
+            "</svg>",
+        ]
+    )
+
+
+def _title(record: Record) -> str:
+    if record.kind == CONSTANT:
+        return record.value
+    sign = "" if record.kind == LEAF else _SIGNS.get(record.kind, record.kind)
+    title = "".join(letter if letter.isprintable() else "?" for letter in f"{sign}  {record.label}".strip()) or LEAF
+    return title if len(title) <= MOST_CHARACTERS else f"{title[: MOST_CHARACTERS - 1]}…"
+
+
+def _rows(record: Record) -> list[tuple[str, str]]:
+    """Each row's key, which is also its class, and its text."""
+    rows = [("shape", record.shape), ("value", record.value), ("gradient", record.gradient)]
+    return [(key, text) for key, text in rows if text and (key, record.kind) != ("value", CONSTANT)]
+
+
+def _size(record: Record, rows: Sequence[tuple[str, str]], room: int) -> tuple[float, float]:
+    """Width and height of a record's box."""
+    texts = [_columns(_title(record)) + 2 + len(str(record.number))]
+    texts += [len(_KEYS[key]) + 2 + max(_columns(text), room if key == "gradient" else 0) for key, text in rows]
+    height = TITLE_HEIGHT + ROW_HEIGHT * len(rows) + (8 if rows else 0)
+    return (
+        2 * PADDING + CHARACTER * max(FEWEST_CHARACTERS, *texts),
+        max(height, OPERAND_HEIGHT * (len(record.parents) + 1)),
+    )
+
+
+_KEYS = {"shape": "shape", "value": "value", "gradient": "grad"}
+
+
+def _columns(text: str) -> int:
+    """How many letters wide a text is."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _node(record: Record, rows: Sequence[tuple[str, str]], box: Box, result: Record) -> str:
+    kinds = [record.kind] if record.kind in (LEAF, CONSTANT) else []
+    kinds += ["result"] if record is result else []
+    left, right = PADDING, box.width - PADDING
+    lines = [
+        f'<g class="{" ".join(["node", *kinds])}" data-node="{record.number}" '
+        f'transform="translate({box.x:.1f} {box.y:.1f})">',
+        f'<rect width="{box.width:.1f}" height="{box.height:.1f}" rx="8"/>',
+        f'<text class="title" x="{left}" y="19">{escape(_title(record))}</text>',
+        f'<text class="number" x="{right:.1f}" y="18" text-anchor="end">{record.number}</text>',
+    ]
+    for position, (key, text) in enumerate(rows):
+        y = TITLE_HEIGHT + ROW_HEIGHT * position + 12
+        lines.append(f'<text class="key" x="{left}" y="{y}">{_KEYS[key]}</text>')
+        lines.append(f'<text class="{key}" x="{right:.1f}" y="{y}" text-anchor="end">{escape(text)}</text>')
+    return "\n".join([*lines, "</g>"])
+
+
+def _edge(curve: Curve) -> str:
+    (start, end, y), *others = curve.runs
+    path = [f"M{start:.1f} {y:.1f}H{end:.1f}"]
+    for start, following_end, following_y in others:
+        middle = (end + start) / 2
+        path.append(f"C{middle:.1f} {y:.1f} {middle:.1f} {following_y:.1f} {start:.1f} {following_y:.1f}")
+        end, y = following_end, following_y
+        path.append(f"H{end:.1f}")
+    path[-1] = f"H{end - ARROW:.1f}"  # the head covers the rest
+    return "\n".join(
+        [
+            f'<g class="edge" data-parent="{curve.parent}" data-child="{curve.child}" data-operand="{curve.operand}">',
+            f'<path d="{"".join(path)}"/>',
+            f'<path class="head" d="M{end:.1f} {y:.1f}l{-ARROW - 1} -3.8v7.6z"/>',
+            f'<text x="{end - ARROW - 5:.1f}" y="{y - 5:.1f}" text-anchor="end"></text>',
+            "</g>",
+        ]
+    )
