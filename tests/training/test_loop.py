@@ -28,7 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
     {},
     {"model": "bigram"},
     {"optimizer": "sgd", "lr_schedule": "cosine"},
-    {"mode": "scalar", "eval_tokens": 20},
+    {"mode": "scalar", "eval_tokens": 5, "width": 4, "context": 4, "batch_size": 1},
     {"dropout": 0.3, "lr_schedule": "1-sqrt", "positions": "rotary", "tokenizer": "bytes"},
 ]
 

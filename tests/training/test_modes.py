@@ -29,9 +29,9 @@ def losses(run: Run) -> list[float]:
 @modes
 @pytest.mark.parametrize("model", ["bigram", "mini-gpt"])
 def test_a_checkpoint_of_either_engine_samples_the_same_on_the_other(start: Start, mode: str, other: str, model: str):
-    run = start(mode=mode, model=model, eval_tokens=20)
+    run = start(mode=mode, model=model, eval_tokens=5, width=4, context=4)
     losses(run)
-    options = SamplingOptions(max_new_tokens=15, num_samples=2)
+    options = SamplingOptions(max_new_tokens=10, num_samples=2)
     texts = []
     for engine in (mode, other):
         loaded, tokenizer = load_model(run.folder.newest_checkpoint(), mode=engine)
@@ -41,7 +41,10 @@ def test_a_checkpoint_of_either_engine_samples_the_same_on_the_other(start: Star
 
 @modes
 def test_a_run_goes_on_with_the_other_engine(start: Start, mode: str, other: str):
-    whole, stopped = start("whole", mode=mode, eval_tokens=20), start("stopped", mode=mode, eval_tokens=20)
+    whole, stopped = (
+        start("whole", mode=mode, eval_tokens=5, width=4, context=4),
+        start("stopped", mode=mode, eval_tokens=5, width=4, context=4),
+    )
     expected = losses(whole)
     list(train(stopped, should_stop=lambda: stopped.step >= 3))
     resumed = losses(resume_run(stopped.folder.path, {"mode": other}))
