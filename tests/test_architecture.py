@@ -31,6 +31,10 @@ ORDER = [
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 
+# What a student reads with Python's own library and nothing else.
+PURE_PYTHON = {"autograd/fused.py", "models/scalar_gpt.py"}
+PURE_LIBRARIES = sys.stdlib_module_names | {"tinygrad_chat.autograd.value", "tinygrad_chat.autograd.fused"}
+
 # Where else a library may be named than nowhere.
 HOME_OF_LIBRARY = {
     "typer": ("cli/",),
@@ -63,6 +67,8 @@ def _import_objections(path: str, tree: ast.Module) -> Iterator[str]:
             yield "imports relatively"
         elif path == "autograd/value.py" and library not in sys.stdlib_module_names:
             yield f"imports {library}, though it must run alone"
+        elif path in PURE_PYTHON and not {library, ".".join(module.split(".")[:3])} & PURE_LIBRARIES:
+            yield f"imports {module}, though it is to be pure Python"
         elif library == "tinygrad_chat":
             part = inner[0] if inner else "everything"
             if part != importer and RANK.get(part, len(ORDER)) >= RANK[importer] and part != "__version__":

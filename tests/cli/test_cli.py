@@ -109,6 +109,28 @@ def test_version_and_help_and_no_command(tgc: Tgc):
     assert "--lr-schedule" in tgc("train", "--help")[1]
 
 
+def test_an_ablation_leaves_a_table_and_goes_on_where_it_stopped(tgc: Tgc):
+    command = ["ablate", *TINY, "--model", "bigram", "--vary", "norm,tied", "--seeds", "2"]
+    code, out, err = tgc(*command)
+    assert (code, err) == (0, "")
+    folder = Path("ablations/bigram-tensor-norm-tied")
+    assert {"results.jsonl", "results.csv", "results.md"} <= {path.name for path in folder.iterdir()}
+    assert out.count("best_val_loss=") == 12
+    assert re.search(
+        r"^\| (layernorm|rmsnorm|none) \| (on|off) \| [\d.]+ \| ± [\d.]+ \| 2 \| [\d,]+ \|$", out, re.MULTILINE
+    )
+    again = tgc(*command)[1]
+    assert again.count("best_val_loss=") == 0  # nothing is left to train
+    assert again.splitlines()[0].startswith("| norm | tied |")
+
+
+def test_scalar_and_tensor_mode_sample_the_same_text(tgc: Tgc):
+    tgc("train", *TINY, "--mode", "scalar", "--eval-tokens", "9", "--out", "r")
+    texts = [tgc("sample", "--checkpoint", "r", "--mode", mode, "--max-new-tokens", "20")[1] for mode in MODES]
+    assert texts[0] == texts[1] != ""
+
+
+MODES = ("scalar", "tensor")
 MISTAKES = [
     ("train --nonsense 3", "no such option: --nonsense"),
     ("traain", "no such command 'traain'"),
@@ -126,6 +148,14 @@ MISTAKES = [
     ("train --resume", "no checkpoint below runs/; train a model first with: tgc train"),
     ("train --backend tpu", "--backend: expected one of auto, numpy, cupy, received 'tpu'"),
     ("sample", "no checkpoint below runs/; train a model first with: tgc train"),
+    ("train --mode scalar --backend cupy", "--mode scalar: expected --backend numpy or auto, received cupy"),
+    ("train --mode scalar --dropout 0.5", "--dropout: expected 0 in scalar mode, received 0.5"),
+    ("train --mode scalar --width 512 --layers 9 --context 64", "minutes; choose smaller ones, or add --yes to go on"),
+    ("ablate", "missing option '--vary'"),
+    ("ablate --vary nope", "--vary: expected options of tgc train, such as norm,tied, received 'nope'"),
+    ("ablate --vary lr", "--vary lr: expected values, as in lr=A|B, received none"),
+    ("ablate --vary tied --seeds 0", "--seeds: expected at least 1, received 0"),
+    ("ablate --vary tied --seed 3", "--seed: an ablation takes the seeds 1, 2, ..."),
     ("sample --checkpoint hollow", "hollow: no checkpoint there; train one with: tgc train --out hollow"),
     ("sample --checkpoint r --temperature 0", "--temperature: expected more than 0, received 0.0"),
     ("sample --checkpoint r --temperature -1", "--temperature: expected more than 0, received -1.0"),

@@ -23,6 +23,9 @@ def ablate(
     out: Annotated[
         str | None, typer.Option(help="where results go (default: below ablations/)", rich_help_panel="Ablation")
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="go on where steps will take minutes", rich_help_panel="Ablation")
+    ] = False,
     **settings: Any,
 ) -> None:
     """Train a grid of settings over several seeds; started again, it goes on where it stopped.
@@ -49,7 +52,7 @@ def ablate(
         open_ablation_display(sys.stdout, runs=runs, done=done) as display,
         stop_on_signals(display.line) as stopped,
     ):
-        for run, event in run_ablation(ablation, folder, should_stop=lambda: bool(stopped)):
+        for run, event in run_ablation(ablation, folder, should_stop=lambda: bool(stopped), confirmed=yes):
             display.show_run(run, event)
             interrupted = isinstance(event, Ended) and event.interrupted
     if interrupted:

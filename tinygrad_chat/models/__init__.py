@@ -1,7 +1,9 @@
 """The language models, and the table and protocol that make them interchangeable.
 
-options.py   what a user can choose about a model's shape
-protocol.py  what training and sampling ask of a model
-gpt.py       the GPT of Tensors
-table.py     bigram and mini-gpt, by name
+options.py     what a user can choose about a model's shape
+protocol.py    what training and sampling ask of a model
+gpt.py         the GPT of Tensors
+scalar_gpt.py  the same GPT, one number at a time; the whole of it in one file
+scalar.py      the scalar GPT behind the protocol
+table.py       bigram and mini-gpt by name, and the engines
 """

@@ -122,11 +122,11 @@ def folder_of(ablation: Ablation) -> Path:
 
 
 def run_ablation(
-    ablation: Ablation, folder: Path, *, should_stop: Callable[[], bool] = lambda: False
+    ablation: Ablation, folder: Path, *, should_stop: Callable[[], bool] = lambda: False, confirmed: bool = False
 ) -> Iterator[tuple[Run, Event]]:
     """Train all that is not finished yet, and yield what happens in each run.
 
-    Raises UsageError where `folder` holds another ablation, and whatever training raises.
+    Raises UsageError where `folder` holds another ablation, and whatever `start_run` and training raise.
     """
     for choices, seed in ablation.runs():
         ablation.config(choices, seed)  # what cannot work is said before anything is trained
@@ -135,7 +135,8 @@ def run_ablation(
     for choices, seed in ablation.runs():
         if (label(choices), seed) in done:
             continue
-        run = _open_run(ablation.config(choices, seed), folder / "runs" / f"{label(choices)},seed={seed}")
+        path = folder / "runs" / f"{label(choices)},seed={seed}"
+        run = _open_run(ablation.config(choices, seed), path, confirmed)
         for event in train(run, should_stop=should_stop):
             yield run, event
             if isinstance(event, Ended):
@@ -171,13 +172,13 @@ def _claim(ablation: Ablation, folder: Path) -> None:
     write_whole(path, json.dumps(description, indent=1).encode())
 
 
-def _open_run(config: TrainingConfig, path: Path) -> Run:
+def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
     if find_checkpoints(RunFolder(path).checkpoints):
         try:
             return resume_run(path, {})
         except CheckpointError as error:
             raise CheckpointError(f"{error}; or remove {path} to train it anew") from error
-    return start_run(config, path)
+    return start_run(config, path, confirmed=confirmed)
 
 
 def _append_row(folder: Path, run: Run, choices: Choices, seed: int) -> None:
