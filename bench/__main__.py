@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench import quality, scalar, step
+from tinygrad_chat.errors import TinygradChatError
 
 
 def main() -> None:
@@ -17,7 +18,10 @@ def main() -> None:
         module.add_arguments(subparser)
         subparser.set_defaults(measure=module.measure)
     arguments = parser.parse_args()
-    arguments.measure(arguments)
+    try:
+        arguments.measure(arguments)
+    except TinygradChatError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from bench.configurations import CONFIGURATIONS
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    if find_spec("torch") is None:
+        raise SystemExit("PyTorch, the peer, is not installed: pip install -e '.[peers]'")
     rows = []
     for name in arguments.configurations:
         rows += _measure_one(name, arguments.rounds)

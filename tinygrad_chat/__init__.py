@@ -1,4 +1,4 @@
-"""tinygrad_chat: a from-scratch array engine that trains, samples and chats with small GPTs.
+"""tinygrad_chat: a from-scratch array engine that trains small GPTs and samples from them.
 
 The public names below load on first use, so that `import tinygrad_chat` and `tgc --help` stay fast. Nothing here
 imports CuPy; the GPU is asked for by name, with `get_backend("cupy")`.
@@ -37,3 +37,7 @@ def __getattr__(name: str) -> Any:
     if name == "Value":
         importlib.import_module("tinygrad_chat.drawing")  # so that a notebook shows a Value's graph
     return getattr(importlib.import_module(f"tinygrad_chat.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -47,6 +47,11 @@ class Tensor(Node):
 
     def accumulate(self, gradient: Any) -> None:
         """Add a leaf's gradient to `grad`, in place where there is one: it may be a view into a larger buffer."""
+        if gradient.shape != self.shape:
+            raise ShapeError(
+                f"backward: a leaf of shape {self.shape} received a gradient of shape {gradient.shape}; the rule of "
+                "what was computed from it is wrong, or returned an array instead of a tuple"
+            )
         if self.grad is None:
             self.grad = array_module(self.data).array(gradient)  # a copy: a rule may have handed it to others too
         else:
@@ -98,6 +103,8 @@ class Tensor(Node):
     def item(self) -> float:
         """The one element as a Python number; on a GPU this waits for it."""
         return self.data.item()
+
+    __float__ = item
 
     def numpy(self) -> np.ndarray:
         """The array in host memory."""

@@ -47,7 +47,10 @@ PAIRS: dict[str, tuple[Function, Function]] = {
         lambda xs: fused.inverse_root_mean_square(xs, 0.1),
         lambda xs: (plain_mean([x * x for x in xs]) + 0.1) ** -0.5,
     ),
-    "softmax": (fused.softmax, plain_softmax),
+    "softmax_average": (
+        lambda xs: fused.softmax_average(xs, [xs, xs[::-1]]),
+        lambda xs: [plain_dot(plain_softmax(xs), xs), plain_dot(plain_softmax(xs), xs[::-1])],
+    ),
     "cross_entropy": (
         lambda xs: fused.cross_entropy(xs, len(xs) // 2),
         lambda xs: -plain_softmax(xs)[len(xs) // 2].log(),
@@ -83,4 +86,4 @@ def test_extreme_logits_stay_numbers():
     loss.backward()
     assert loss.data == 2e5
     assert [x.grad for x in xs] == [1.0, -1.0]
-    assert [p.data for p in fused.softmax(xs)] == [1.0, 0.0]
+    assert [average.data for average in fused.softmax_average(xs, [[Value(2.0), Value(3.0)]])] == [2.0]

@@ -115,12 +115,14 @@ def test_an_ablation_leaves_a_table_and_goes_on_where_it_stopped(tgc: Tgc):
     assert (code, err) == (0, "")
     folder = Path("ablations/bigram-tensor-norm-tied")
     assert {"results.jsonl", "results.csv", "results.md"} <= {path.name for path in folder.iterdir()}
-    assert out.count("best_val_loss=") == 12
+    assert out.count("val_loss=") == 12
     assert re.search(
-        r"^\| (layernorm|rmsnorm|none) \| (on|off) \| [\d.]+ \| ± [\d.]+ \| 2 \| [\d,]+ \|$", out, re.MULTILINE
+        r"^\| (layernorm|rmsnorm|none) \| (on|off) \| [\d.]+ \| ± [\d.]+ \| [\d.]+ \| 2 \| [\d,]+ \|$",
+        out,
+        re.MULTILINE,
     )
     again = tgc(*command)[1]
-    assert again.count("best_val_loss=") == 0  # nothing is left to train
+    assert again.count("val_loss=") == 0  # nothing is left to train
     assert again.splitlines()[0].startswith("| norm | tied |")
 
 
@@ -139,7 +141,10 @@ MISTAKES = [
     ("train --width 10 --heads 3", "--heads: expected a divisor of --width 10, received 3"),
     ("train --model llama", "--model: expected one of bigram, mini-gpt, received 'llama'"),
     ("train --data nowhere.txt", "--data nowhere.txt: no such file or folder"),
-    ("train --data empty.txt", "expected at least 650 tokens for --context 64"),
+    ("train --data empty.txt", "--data empty.txt: is empty; expected at least 650 characters of text"),
+    ("train --data short.txt", "expected at least 650 tokens for --context 64"),
+    ("train --warmup 9 --steps 8", "--warmup: expected at most --steps 8, received 9"),
+    ("ablate --vary norm --norm none", "--norm: is varied; leave it out"),
     ("train --data latin.txt", "latin.txt: byte 0xe9 at offset 3 is not UTF-8; convert the file (iconv"),
     ("train --config nowhere.toml", "--config nowhere.toml: expected a TOML file or one of the presets"),
     ("train --config bad.toml", "--config bad.toml: unknown key 'stesp'; did you mean steps?"),
@@ -152,7 +157,7 @@ MISTAKES = [
     ("train --mode scalar --dropout 0.5", "--dropout: expected 0 in scalar mode, received 0.5"),
     ("train --mode scalar --width 512 --layers 9 --context 64", "minutes; choose smaller ones, or add --yes to go on"),
     ("ablate", "missing option '--vary'"),
-    ("ablate --vary nope", "--vary: expected options of tgc train, such as norm,tied, received 'nope'"),
+    ("ablate --vary nope", "--vary: expected options of tgc train, as in norm,tied or lr=0.001|0.01, received 'nope'"),
     ("ablate --vary lr", "--vary lr: expected values, as in lr=A|B, received none"),
     ("ablate --vary tied --seeds 0", "--seeds: expected at least 1, received 0"),
     ("ablate --vary tied --seed 3", "--seed: an ablation takes the seeds 1, 2, ..."),
@@ -171,6 +176,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command for command, _ in MISTAKES])
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str, message: str):
     Path("empty.txt").touch()
+    Path("short.txt").write_text("too short")
     Path("latin.txt").write_bytes(b"caf\xe9")
     Path("bad.toml").write_text("stesp = 3")
     Path("hollow").mkdir()

@@ -44,7 +44,7 @@ def losses(mode: str, model: str) -> list[float]:
 def command(mode: str, model: str) -> str:
     """The same run from the command line."""
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in SETTINGS.items())
-    return f"tgc train --mode {mode} --model {model} --data tests/golden/text.txt {flags}"
+    return f"tgc train --backend numpy --mode {mode} --model {model} --data tests/golden/text.txt {flags}"
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
-from tinygrad_chat.models.scalar import ScalarModel
+from tinygrad_chat.models import scalar
+from tinygrad_chat.models.scalar import ScalarModel, estimate_step_seconds
 from tinygrad_chat.models.table import bigram
 from tinygrad_chat.optim import SGD, AdamW
 
@@ -107,3 +109,41 @@ def test_what_the_scalar_engine_lacks_and_what_overflows_is_said():
     model.parameters().data[:] = 1e60
     with pytest.raises(DivergedError, match="left the range of numbers"):
         model.loss(batches[0][:, :-1], batches[0][:, 1:])
+
+
+@pytest.mark.parametrize("shape", [TINY, {**TINY, "context": 48}, {**TINY, "width": 16, "layers": 2}], ids=str)
+def test_the_estimate_counts_about_as_many_products_as_the_graph_holds(
+    shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    ticks = iter(range(10))
+    monkeypatch.setattr(scalar.time, "perf_counter", lambda: 64 * 64 * next(ticks))  # a product seems to take a second
+    options = ModelOptions(**shape)
+    estimated = estimate_step_seconds(options, vocabulary=V, tokens=options.context)
+    model = ScalarModel(V, options)
+    tokens = np.random.default_rng(0).integers(0, V, (1, options.context + 1))
+    loss: Any = model.loss(tokens[:, :-1], tokens[:, 1:])
+    edges = sum(len(node.parents) for node in below(loss._value))
+    assert 0.5 < estimated / (edges / 2) < 2  # a product has two parents
+
+
+def below(root: Any) -> list[Any]:
+    found, waiting = {id(root): root}, [root]
+    while waiting:
+        for parent in waiting.pop().parents:
+            if id(parent) not in found:
+                found[id(parent)] = parent
+                waiting.append(parent)
+    return list(found.values())
+
+
+def test_evaluation_and_sampling_keep_no_graph():
+    model = build(ScalarModel, {})
+    with no_grad():
+        model.loss(batches[0][:, :-1], batches[0][:, 1:]).backward()
+    assert not model.parameters().gradient.any()
+    cache = model.new_cache(1)
+    for token in (1, 2, 3):
+        model.next_token_logits(np.array([[token]]), cache)
+    kept = [number for tokens in cache.rows[0].keys[0] for head in tokens for number in head]
+    assert kept
+    assert all(number.rule is None for number in kept)

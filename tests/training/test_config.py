@@ -100,3 +100,9 @@ def test_a_resumed_run_may_train_longer_but_not_become_another_model():
     assert change_config(TrainingConfig(), {"steps": 5000, "layers": 4}).steps == 5000
     with pytest.raises(ConfigError, match="--layers: the run to resume has 4, received 5"):
         change_config(TrainingConfig(), {"layers": 5})
+
+
+def test_a_short_run_warms_up_for_a_tenth_so_that_it_still_comes_down():
+    assert resolve_config({"steps": 50}).warmup == 5
+    assert resolve_config({"steps": 50, "warmup": 20}).warmup == 20
+    assert resolve_config({"minutes": 1.0}).warmup == TrainingConfig.warmup

@@ -290,7 +290,7 @@ def test_the_two_newest_checkpoints_and_the_best_stay(start: Start):
 
 
 def test_evaluation_builds_no_graph(start: Start, monkeypatch: pytest.MonkeyPatch):
-    run = start(steps=1)
+    run = start(steps=2)
     graphs = []
     original = type(run.model).loss
     monkeypatch.setattr(type(run.model), "loss", lambda *a, **k: graphs.append(original(*a, **k)) or graphs[-1])
@@ -330,3 +330,16 @@ def test_the_newest_run_is_the_one_whose_checkpoint_was_written_last(
         finish(start_run(tiny(), Path("runs") / name))
     os.utime("runs/b/checkpoints/step-000006", (1, 1))
     assert newest_run().path == Path("runs/a")
+
+
+def test_a_finished_run_that_goes_on_keeps_its_last_evaluation_and_its_best(start: Start):
+    run = start(steps=5, eval_every=4)
+    finish(run)
+    best = run.best_loss
+    longer = resume_run(run.folder.path, {"steps": 6})
+    events = finish(longer)
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [5, 6]
+    assert [record["step"] for record in log(longer) if "val_loss" in record] == [0, 4, 5, 6]
+    assert best is not None
+    assert longer.best_loss is not None
+    assert longer.best_loss <= best

@@ -52,7 +52,7 @@ def test_a_run_goes_on_with_the_other_engine(start: Start, mode: str, other: str
 
 
 def test_adamw_reaches_a_lower_loss_than_sgd_in_the_same_steps_each_at_its_best_rate(tmp_path: Path):
-    """On a bigram, whose rare tokens SGD moves rarely. (On a GPT of this size the two end level: docs/log.md.)"""
+    """On a bigram, whose rare tokens SGD moves rarely. (On very small GPTs SGD does better: docs/log.md.)"""
     shape: dict[str, Any] = {"mode": "scalar", "model": "bigram", "width": 4, "context": 8, "batch_size": 1}
     length: dict[str, Any] = {"steps": 120, "warmup": 2, "eval_every": 1000, "eval_tokens": 4, "log_every": 1}
     grid = {"adamw": (0.03, 0.1, 0.3), "sgd": (0.3, 1.0, 2.0)}

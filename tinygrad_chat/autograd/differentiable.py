@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tinygrad_chat.autograd.value import Node, Rule
 from tinygrad_chat.backend import backend_of
+from tinygrad_chat.errors import ShapeError
 
 ArrayOp = Callable[..., tuple[Any, Rule]]
 """(arrays..., *, options) -> (out, backward)"""
@@ -46,8 +47,13 @@ def _switched(**settings: bool) -> Iterator[None]:
         vars(_mode).update(before)
 
 
+def recording() -> bool:
+    """Return whether results remember what they were computed from, in this thread: not within `no_grad`."""
+    return _mode.recording
+
+
 def no_grad() -> Any:
-    """Within this context, in this thread, results remember nothing: for evaluation and sampling."""
+    """Within this context, in this thread, results of ops remember nothing: for evaluation and sampling."""
     return _switched(recording=False)
 
 
@@ -68,16 +74,25 @@ class Operation:
         """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
         first: Any = next((x for x in inputs if isinstance(x, Node)), None)
         if first is None:
-            return self.reference(*inputs, **options)[0]
+            return self._run(self.reference, inputs, options)[0]
         arrays = [x.data if isinstance(x, Node) else x for x in inputs]  # pyright: ignore[reportAttributeAccessIssue]
         compute = self.reference
         if not _mode.reference_only:
             compute = backend_of(first.data).kernels.get(self, compute)
-        out, rule = compute(*arrays, **options)
+        out, rule = self._run(compute, arrays, options)
         wrap = type(first)
         if not _mode.recording:
             return wrap(out)
         return wrap(out, tuple(x if isinstance(x, Node) else None for x in inputs), rule)
+
+    def _run(self, compute: ArrayOp, arrays: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, Rule]:
+        try:
+            return compute(*arrays, **options)
+        except ShapeError:
+            raise
+        except (ValueError, IndexError) as error:  # the array library's own words, which do not name the op
+            shapes = ", ".join(str(x.shape) for x in arrays if hasattr(x, "shape"))
+            raise ShapeError(f"{self.name}: {error} (received {shapes or 'no arrays'})") from error
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

@@ -57,22 +57,21 @@ def inverse_root_mean_square(xs: Vector, epsilon: float) -> Value:
     return Value(out, tuple(xs), rule)
 
 
-def softmax(xs: Vector) -> list[Value]:
-    """[x.exp() / sum(x.exp() for x in xs) for x in xs], the largest x taken out of each exponent."""
-    probabilities = _softmax([x.data for x in xs])
-    parents = tuple(xs)
+def softmax_average(scores: Vector, columns: Matrix) -> list[Value]:
+    """[sum(p * v for p, v in zip(softmax(scores), column)) for column in columns]; one node a column."""
+    shares = _softmax([score.data for score in scores])
 
-    def one(position: int) -> Value:
-        p = probabilities[position]
+    def average(column: Vector) -> Value:
+        column_data = [value.data for value in column]
+        out = sum(map(mul, shares, column_data))
 
         def rule(d_out: float) -> list[float]:
-            d_xs = [-d_out * p * other for other in probabilities]
-            d_xs[position] += d_out * p
-            return d_xs
+            d_column = [d_out * share for share in shares]
+            return [d * (value - out) for d, value in zip(d_column, column_data, strict=True)] + d_column
 
-        return Value(p, parents, rule)
+        return Value(out, (*scores, *column), rule)
 
-    return [one(position) for position in range(len(xs))]
+    return [average(column) for column in columns]
 
 
 def cross_entropy(logits: Vector, target: int) -> Value:

@@ -145,11 +145,13 @@ class Value(Node):
         x, y = self.data, other.data
         if y == 0:
             raise ZeroDivisionError(f"divide: expected a divisor other than 0, received {x} / {y}")
-        return Value(x / y, (self, other), lambda d_out: (d_out / y, -d_out * x / (y * y)))
+        return Value(x / y, (self, other), lambda d_out: (d_out / y, -d_out * (x / y) / y))
 
     @_with_number
     def __pow__(self, other: Value) -> Value:
         x, y, out = self.data, other.data, self.data**other.data
+        if isinstance(out, complex):
+            raise ValueError(f"power: expected a base of at least 0 for the exponent {y}, received {x}")
 
         def rule(d_out: float) -> tuple[float, float]:
             d_x = d_out * y * x ** (y - 1) if y != 0 else 0.0
@@ -163,7 +165,10 @@ class Value(Node):
 
     def exp(self) -> Value:
         """e to the power of this Value."""
-        out = math.exp(self.data) if self.data < 709 else math.inf  # e^710 is more than a float can hold
+        try:
+            out = math.exp(self.data)
+        except OverflowError:
+            out = math.inf
         return Value(out, (self,), lambda d_out: (d_out * out,))
 
     def log(self) -> Value:
@@ -220,6 +225,9 @@ class Value(Node):
 
     def __ge__(self, other: Any) -> bool:
         return self.data >= _number(other)
+
+    def __float__(self) -> float:
+        return float(self.data)
 
     def __repr__(self) -> str:
         return f"Value(data={self.data}, grad={self.grad})"

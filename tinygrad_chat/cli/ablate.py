@@ -10,7 +10,8 @@ import typer
 
 from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.training.config import TrainingConfig
+from tinygrad_chat.options import flag_of
+from tinygrad_chat.training.config import TrainingConfig, read_settings
 
 
 @flags_of(TrainingConfig)
@@ -19,12 +20,16 @@ def ablate(
         str,
         typer.Option(help="settings to vary, as in norm,tied or lr=0.001|0.01", rich_help_panel="Ablation"),
     ],
+    config: Annotated[
+        str | None,
+        typer.Option(help="settings to start from: a TOML file or a preset's name", rich_help_panel="Ablation"),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="runs of each cell, with seeds 1, 2, ...", rich_help_panel="Ablation")] = 3,
     out: Annotated[
         str | None, typer.Option(help="where results go (default: below ablations/)", rich_help_panel="Ablation")
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="go on where steps will take minutes", rich_help_panel="Ablation")
+        bool, typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Ablation")
     ] = False,
     **settings: Any,
 ) -> None:
@@ -40,19 +45,22 @@ def ablate(
     from tinygrad_chat.cli.ablation_display import open_ablation_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.errors import BackendError
-    from tinygrad_chat.training.ablation import Ablation, collect, folder_of, parse_variation, read_rows, run_ablation
-    from tinygrad_chat.training.ablation_report import markdown, write_plot, write_reports
+    from tinygrad_chat.training.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
+    from tinygrad_chat.training.ablation_report import collect, markdown, write_plot, write_reports
     from tinygrad_chat.training.loop import Ended
 
-    ablation = Ablation(settings, parse_variation(vary), seeds)
-    folder = Path(out) if out else folder_of(ablation)
+    ablation = Ablation({**(read_settings(config) if config else {}), **settings}, parse_variation(vary), seeds)
+    for name in settings.keys() & ablation.varied.keys():
+        raise UsageError(f"{flag_of(name)}: is varied; leave it out, or give its values as in --vary {name}=A|B")
+    folder = Path(out).expanduser() if out else folder_of(ablation)
     interrupted = False
     runs, done = len(ablation.runs()), len(read_rows(folder))
     with (
         open_ablation_display(sys.stdout, runs=runs, done=done) as display,
         stop_on_signals(display.line) as stopped,
     ):
-        for run, event in run_ablation(ablation, folder, should_stop=lambda: bool(stopped), confirmed=yes):
+        wanted = run_ablation(ablation, folder, should_stop=lambda: bool(stopped) or display.abandoned, confirmed=yes)
+        for run, event in wanted:
             display.show_run(run, event)
             interrupted = isinstance(event, Ended) and event.interrupted
     if interrupted:

@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.progress import Progress
 
 from tinygrad_chat.cli.display import Lines, bar_columns
-from tinygrad_chat.training.loop import Ended, Event, Stepped
+from tinygrad_chat.training.loop import Ended, Evaluated, Event, Stepped
 from tinygrad_chat.training.run import Run
 
 
@@ -18,8 +18,12 @@ class AblationLines(Lines):
 
     def show_run(self, run: Run, event: Event) -> None:
         """Print a run that has ended."""
-        if isinstance(event, Ended) and not event.interrupted:
-            self.line(f"{run.folder.path.name} best_val_loss={run.best_loss:.4f} seconds={run.seconds:.1f}")
+        if isinstance(event, Evaluated):
+            self._evaluated = event
+        elif isinstance(event, Ended) and not event.interrupted:
+            whole = self._evaluated.step == event.step
+            result = f"val_loss={self._evaluated.evaluation.loss:.4f}" if whole else f"diverged at step {event.step}"
+            self.line(f"{run.folder.path.name} {result} seconds={run.seconds:.1f}")
 
 
 class AblationBar(AblationLines):

@@ -63,7 +63,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         message = error.format_message()
         if message:  # empty where no command was given: then the help has been shown
-            print(f"tgc: {_first_lower(message)}; see tgc --help", file=sys.stderr)
+            command = getattr(getattr(error, "ctx", None), "command_path", "tgc")
+            print(f"tgc: {_first_lower(message)}; see {command} --help", file=sys.stderr)
         return error.exit_code
     except MemoryError:
         print("tgc: not enough memory; choose a smaller --width, --context or --batch-size", file=sys.stderr)
@@ -78,5 +79,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _first_lower(message: str) -> str:
-    message = " ".join(message.split()).rstrip(".")
+    message = " ".join(message.split()).rstrip(".?")
     return message[:1].lower() + message[1:]

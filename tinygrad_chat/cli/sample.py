@@ -40,7 +40,9 @@ def sample(
     from tinygrad_chat.training.run import load_model
     from tinygrad_chat.training.run_folder import find_checkpoint
 
-    model, tokenizer = load_model(find_checkpoint(Path(checkpoint) if checkpoint else None), backend=backend, mode=mode)
+    model, tokenizer = load_model(
+        find_checkpoint(Path(checkpoint).expanduser() if checkpoint else None), backend=backend, mode=mode
+    )
     for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
         if number:
             print(f"\n--- sample {number + 1} ---")

@@ -34,7 +34,7 @@ def train(
         bool, typer.Option("--json", help="end with a JSON object, alone on stdout", rich_help_panel="Run")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="go on where steps will take minutes", rich_help_panel="Run")
+        bool, typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Run")
     ] = False,
     **settings: Any,
 ) -> None:
@@ -54,11 +54,11 @@ def train(
     from tinygrad_chat.training.run_folder import newest_run
 
     with open_display(sys.stderr if as_json else sys.stdout) as display:
+        path = Path(out).expanduser() if out else None
         if resolved is None:
-            path = Path(out) if out else newest_run().path
-            run = resume_run(path, settings, progress=display.downloaded)
+            run = resume_run(path or newest_run().path, settings, progress=display.downloaded, confirmed=yes)
         else:
-            run = start_run(resolved, Path(out) if out else None, progress=display.downloaded, confirmed=yes)
+            run = start_run(resolved, path, progress=display.downloaded, confirmed=yes)
         display.begin(run)
         with stop_on_signals(display.line) as stopped:
             evaluation = None

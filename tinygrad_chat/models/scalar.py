@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import Value
+from tinygrad_chat.autograd import Value, recording
 from tinygrad_chat.autograd.fused import matrix_vector
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
@@ -84,8 +84,12 @@ class ScalarModel:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T)."""
         self._refresh()
         with _in_range():
-            losses = [self._gpt.loss(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
+            losses = [self._sequence_loss(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
             return ScalarLoss(sum(losses[1:], losses[0]) / len(losses), self._values, self._parameters)
+
+    def _sequence_loss(self, tokens: list[int], targets: list[int]) -> Value:
+        loss = self._gpt.loss(tokens, targets)
+        return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
 
     def next_token_logits(self, tokens: Any, cache: BatchCache | None = None) -> np.ndarray:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
@@ -98,7 +102,11 @@ class ScalarModel:
                     f"ScalarGPT: expected at most {self.context} tokens (the context), "
                     f"received {read.length + len(sequence)}"
                 )
-            last = [self._gpt.token_logits(token, read) for token in sequence][-1]
+            last: list[Value] = []
+            with _in_range():
+                for token in sequence:
+                    last = self._gpt.token_logits(token, read)
+                    _forget_graph(read)
             logits.append([logit.data for logit in last])
         return np.array(logits)
 
@@ -115,15 +123,22 @@ class ScalarModel:
             value.data = number
 
 
+def _forget_graph(cache: ScalarCache) -> None:
+    """Keep the newest keys and values as bare numbers, so that a long text does not become one graph."""
+    for tokens in (*cache.keys, *cache.values):
+        tokens[-1] = [[Value(number.data) for number in head] for head in tokens[-1]]
+
+
 def estimate_step_seconds(options: ModelOptions, *, vocabulary: int, tokens: int) -> float:
     """Return about how long a training step on `tokens` takes on this machine, from a product measured now."""
     width = 64
     rows = [[Value(0.5) for _ in range(width)] for _ in range(width)]
     began = time.perf_counter()
     sum(matrix_vector(rows, rows[0]), Value(0.0)).backward()
-    seconds_a_weight = (time.perf_counter() - began) / width**2
-    weights = 12 * options.layers * options.width**2 + vocabulary * options.width
-    return seconds_a_weight * weights * tokens
+    seconds_a_product = (time.perf_counter() - began) / width**2
+    attended = options.context // 2 * options.width * 2  # half the context on average, once as keys, once as values
+    products = options.layers * (12 * options.width**2 + attended) + vocabulary * options.width
+    return seconds_a_product * products * tokens
 
 
 def _shaped(values: Iterator[Value], shape: tuple[int, ...]) -> Any:

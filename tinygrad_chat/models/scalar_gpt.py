@@ -15,12 +15,11 @@ from typing import Any
 
 from tinygrad_chat.autograd.fused import (
     cross_entropy,
-    dot,
     gelu,
     inverse_root_mean_square,
     matrix_vector,
     mean,
-    softmax,
+    softmax_average,
 )
 from tinygrad_chat.autograd.value import Value
 
@@ -87,8 +86,8 @@ class ScalarGPT:
         for number, query in enumerate(queries):
             group = number // shared
             scores = matrix_vector([heads[group] for heads in seen_keys], query)
-            weights = softmax([score / math.sqrt(D) for score in scores])
-            gathered += [dot(weights, column) for column in zip(*(heads[group] for heads in seen_values), strict=True)]
+            columns = zip(*(heads[group] for heads in seen_values), strict=True)  # a channel of every token seen
+            gathered += softmax_average([score / math.sqrt(D) for score in scores], list(columns))
         return self.linear(f"{part}.output", gathered)
 
     def feed_forward(self, part: str, x: Vector) -> Vector:

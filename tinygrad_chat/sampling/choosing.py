@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygrad_chat.errors import DivergedError
+
 
 def probabilities(
     logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
@@ -16,6 +18,8 @@ def probabilities(
     >>> probabilities(np.log([0.5, 0.3, 0.2]), top_p=0.6).round(3)
     array([0.625, 0.375, 0.   ])
     """
+    if not np.isfinite(np.max(logits)):
+        raise DivergedError("the model's logits are no longer numbers; use an earlier checkpoint")
     below_largest = np.asarray(logits, np.float64) - np.max(logits)
     order = np.argsort(-below_largest, kind="stable")  # of equal tokens the first comes first
     with np.errstate(over="ignore"):  # next to no temperature: minus infinity, a probability of 0

@@ -25,18 +25,21 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     cached: bool = True,
+    not_first: int | None = None,
 ) -> Iterator[int]:
     """Yield up to `max_new_tokens` tokens that go on from the tokens of `prompt`, at least one and at most the context.
 
     Once the context is full, the model goes on from its later half, so that a full context need not be read again for
-    every token. The key/value cache changes the speed and nothing else.
+    every token. The key/value cache changes the speed and nothing else. `not_first` is a token not to begin with.
     """
     cache = model.new_cache(1) if cached else None
     window = list(prompt)  # what the model looks at
     unread = window  # what of it the cache does not hold yet
-    for _ in range(max_new_tokens):
-        logits = model.next_token_logits(np.array([unread if cache else window]), cache)[0]
-        token = choose_token(to_host(logits), random, temperature=temperature, top_k=top_k, top_p=top_p)
+    for position in range(max_new_tokens):
+        logits = to_host(model.next_token_logits(np.array([unread if cache else window]), cache)[0])
+        if position == 0 and not_first is not None:
+            logits = np.where(np.arange(len(logits)) == not_first, -np.inf, logits)
+        token = choose_token(logits, random, temperature=temperature, top_k=top_k, top_p=top_p)
         yield token
         window.append(token)
         unread = [token]
@@ -79,6 +82,7 @@ def sample_texts(
             top_k=options.top_k,
             top_p=options.top_p,
             cached=cached,
+            not_first=None if options.prompt else tokenizer.bos,  # no text is empty
         )
         for token in tokens:
             if token == tokenizer.bos:

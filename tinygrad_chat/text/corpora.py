@@ -48,7 +48,7 @@ def open_corpus(data: str, *, text_field: str = "text", progress: Progress | Non
         path = download(data, progress)
         by_line = DOWNLOADS[data].document_per_line
         return Corpus(data, lambda any_bytes=False: _lines(path) if by_line else _whole_file(path, any_bytes))
-    path = Path(data)
+    path = Path(data).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
         if not files:
@@ -101,7 +101,7 @@ def _pieces(path: Path, any_bytes: bool) -> Iterator[str]:
                 offset = start - held + error.start
                 raise DataError(
                     f"{path}: byte 0x{error.object[error.start]:02x} at offset {offset} is not UTF-8; "
-                    "convert the file (iconv -f latin1 -t utf-8), or train with --tokenizer bytes"
+                    "convert the file (iconv -f ITS_ENCODING -t utf-8), take it away, or train with --tokenizer bytes"
                 ) from None
             start += len(piece)
             if not piece:

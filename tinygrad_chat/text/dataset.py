@@ -83,6 +83,8 @@ def load_dataset(corpus: Corpus, tokenizer: Tokenizer, *, context: int) -> Datas
         ) from error
     split = count - count // HELD_OUT
     least = (context + 1) * HELD_OUT
+    if size == 0:
+        raise DataError(f"--data {corpus.name}: is empty; expected at least {least} characters of text")
     if count < least:
         raise DataError(
             f"--data {corpus.name}: expected at least {least} tokens for --context {context} (one window in each of "

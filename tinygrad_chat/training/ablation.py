@@ -1,36 +1,33 @@
 """Ablations: the same training over a grid of settings and several seeds, and what comes of each.
 
 ablations/bigram-tensor-norm-tied/
-  ablation.json  what is varied, over which settings and seeds
+  ablation.json  the settings of each cell
   results.jsonl  one finished run a line; a second start goes on after the last of them
   runs/          the run of each cell and seed, complete
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
-import statistics
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
+from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
 from tinygrad_chat.training.checkpoint import find_checkpoints
 from tinygrad_chat.training.config import TrainingConfig, parse_settings, resolve_config, to_settings
 from tinygrad_chat.training.loop import Ended, Event, train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 from tinygrad_chat.training.run_folder import RunFolder
-from tinygrad_chat.training.storage import explained, write_whole
+from tinygrad_chat.training.storage import explained, only_process, write_whole
 
 Choices = dict[str, Any]
 """A value for each setting that is varied."""
-
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-NORMAL = 1.96
 
 
 @dataclass(frozen=True)
@@ -48,34 +45,12 @@ class Ablation:
     def config(self, choices: Choices, seed: int) -> TrainingConfig:
         """Return the configuration of one run: evaluated at its start and its end, unless settings say otherwise."""
         config = resolve_config({**self.settings, **choices, "seed": seed})
-        return config if "eval_every" in self.settings else dataclasses.replace(config, eval_every=config.steps)
+        given = "eval_every" in {**self.settings, **choices}
+        return config if given else dataclasses.replace(config, eval_every=config.steps)
 
     def runs(self) -> list[tuple[Choices, int]]:
         """Return every run: the choices of its cell and its seed."""
         return [(choices, seed) for choices in self.cells() for seed in range(1, self.seeds + 1)]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What came of a cell: final validation losses, their mean and the half-width of its 95 % confidence interval."""
-
-    choices: Choices
-    parameters: int
-    losses: list[float]
-
-    @property
-    def mean(self) -> float:
-        """The mean over the seeds, in nats a token."""
-        return statistics.fmean(self.losses)
-
-    @property
-    def interval(self) -> float | None:
-        """Half the width of the mean's 95 % confidence interval by Student's t; None for a single seed."""
-        count = len(self.losses)
-        if count < 2:
-            return None
-        t = STUDENT_T[count - 2] if count - 2 < len(STUDENT_T) else NORMAL
-        return t * statistics.stdev(self.losses) / count**0.5
 
 
 def parse_variation(text: str) -> dict[str, list[Any]]:
@@ -89,29 +64,33 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
         name, _, values = part.strip().partition("=")
         name = name.strip().replace("-", "_")
         if name not in known or name == "seed":
-            raise ConfigError(f"--vary: expected options of tgc train, such as norm,tied, received {name!r}")
-        choices, boolean = known[name].metadata["choices"], str(known[name].type) == "bool"
+            raise ConfigError(
+                f"--vary: expected options of tgc train, as in norm,tied or lr=0.001|0.01, received {name!r}"
+            )
+        choices, kind = known[name].metadata["choices"], str(known[name].type).removesuffix(" | None")
         if values:
-            lines = [f"{name} = {_as_toml(value, choices)}" for value in values.split("|")]
-            varied[name] = [parse_settings(line, source=f"--vary {name}")[name] for line in lines]
-        elif choices or boolean:
-            varied[name] = [True, False] if boolean else list(choices)
+            lines = [f"{name} = {_as_toml(value, kind)}" for value in values.split("|")]
+            found = [parse_settings(line, source=f"--vary {name}")[name] for line in lines]
+            varied[name] = list(dict.fromkeys(found))  # a value given twice is one cell
+        elif choices or kind == "bool":
+            varied[name] = list(choices) or [True, False]
         else:
             raise ConfigError(f"--vary {name}: expected values, as in {name}=A|B, received none")
     return varied
 
 
-def _as_toml(value: str, choices: Sequence[str]) -> str:
+def _as_toml(value: str, kind: str) -> str:
     words = {"on": "true", "off": "false"}
-    return json.dumps(value.strip()) if choices else words.get(value.strip(), value.strip())
+    return json.dumps(value.strip()) if kind == "str" else words.get(value.strip(), value.strip())
 
 
 def label(choices: Choices) -> str:
     """Return a cell's name: norm=rmsnorm,tied=off."""
-    return ",".join(f"{name}={_shown(value)}" for name, value in choices.items())
+    return ",".join(f"{name}={shown(value)}" for name, value in choices.items())
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return how a value is written for people: on and off for booleans."""
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
@@ -124,82 +103,92 @@ def folder_of(ablation: Ablation) -> Path:
 def run_ablation(
     ablation: Ablation, folder: Path, *, should_stop: Callable[[], bool] = lambda: False, confirmed: bool = False
 ) -> Iterator[tuple[Run, Event]]:
-    """Train all that is not finished yet, and yield what happens in each run.
+    """Train all that is not finished yet, and yield what happens in each run. One that diverges is a result too.
 
     Raises UsageError where `folder` holds another ablation, and whatever `start_run` and training raise.
     """
     for choices, seed in ablation.runs():
         ablation.config(choices, seed)  # what cannot work is said before anything is trained
     _claim(ablation, folder)
+    with only_process(folder):
+        yield from _run_all(ablation, folder, should_stop, confirmed)
+
+
+def _run_all(
+    ablation: Ablation, folder: Path, should_stop: Callable[[], bool], confirmed: bool
+) -> Iterator[tuple[Run, Event]]:
     done = {(row["cell"], row["seed"]) for row in read_rows(folder)}
     for choices, seed in ablation.runs():
         if (label(choices), seed) in done:
             continue
-        path = folder / "runs" / f"{label(choices)},seed={seed}"
+        path = folder / "runs" / f"{label(choices)},seed={seed}".replace("/", "_")
         run = _open_run(ablation.config(choices, seed), path, confirmed)
-        for event in train(run, should_stop=should_stop):
-            yield run, event
-            if isinstance(event, Ended):
-                if event.interrupted:
+        diverged = False
+        try:
+            for event in train(run, should_stop=should_stop):
+                yield run, event
+                if isinstance(event, Ended) and event.interrupted:
                     return
-                _append_row(folder, run, choices, seed)
-
-
-def collect(ablation: Ablation, folder: Path) -> list[Cell]:
-    """Return what came of each cell that has a finished run, best first."""
-    rows = read_rows(folder)
-    cells = []
-    for choices in ablation.cells():
-        mine = [row for row in rows if row["cell"] == label(choices)]
-        if mine:
-            cells.append(Cell(choices, mine[0]["parameters"], [row["val_loss"] for row in mine]))
-    return sorted(cells, key=lambda cell: cell.mean)
+        except DivergedError:
+            diverged = True
+            yield run, Ended(run.step, interrupted=False)
+        _append_row(folder, run, choices, seed, diverged)
 
 
 def _claim(ablation: Ablation, folder: Path) -> None:
-    description = {
-        "varied": {name: list(values) for name, values in ablation.varied.items()},
-        "seeds": ablation.seeds,
-        "settings": {**to_settings(ablation.config(*ablation.runs()[0])), **dict.fromkeys([*ablation.varied, "seed"])},
-    }
+    """Write down what the folder is for, or make sure that it is for this."""
+    settings = {label(choices): to_settings(ablation.config(choices, 1)) for choices in ablation.cells()}
     path = folder / "ablation.json"
-    if path.exists():
-        before = json.loads(path.read_bytes())
-        if {**before, "seeds": 0} != {**json.loads(json.dumps(description)), "seeds": 0}:
-            raise UsageError(f"--out {folder}: holds an ablation with other settings; choose another folder")
+    try:
+        before = json.loads(path.read_bytes())["settings"] if path.exists() else settings
+        differing = [cell for cell in {**before, **settings} if before.get(cell) != settings.get(cell)]
+        names = {name for c in differing for name, value in settings.get(c, {}).items() if before[c].get(name) != value}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        differing, names = ["all"], {"vary"}
+    if differing:
+        raise UsageError(
+            f"{folder}: holds an ablation with other settings ({', '.join(sorted(names or {'vary'}))}); "
+            "choose another folder with --out"
+        )
     with explained(folder):
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(description, indent=1).encode())
+    write_whole(path, json.dumps({"settings": settings}, indent=1).encode())
 
 
 def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
     if find_checkpoints(RunFolder(path).checkpoints):
-        try:
+        with contextlib.suppress(CheckpointError):  # damaged: it is trained anew
             return resume_run(path, {})
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; or remove {path} to train it anew") from error
+    shutil.rmtree(path, ignore_errors=True)  # what a run that was killed at its start has left
     return start_run(config, path, confirmed=confirmed)
 
 
-def _append_row(folder: Path, run: Run, choices: Choices, seed: int) -> None:
-    last = json.loads(run.folder.log.read_bytes().splitlines()[-1])
+def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: bool) -> None:
+    last = {} if diverged else json.loads(run.folder.log.read_bytes().splitlines()[-1])
     row = {
         "cell": label(choices),
         **choices,
         "seed": seed,
         "parameters": run.model.parameters().size,
         "steps": run.step,
-        "val_loss": last["val_loss"],
-        "val_bpb": last["val_bpb"],
+        "data_sha256": run.dataset.sha256,
+        "diverged": diverged,
+        "val_loss": last.get("val_loss"),
+        "val_bpb": last.get("val_bpb"),
         "best_val_loss": run.best_loss,
         "seconds": round(run.seconds, 3),
     }
-    with explained(folder), (folder / "results.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    rows = [*read_rows(folder), row]
+    if "data" not in choices and rows[0]["data_sha256"] != row["data_sha256"]:
+        raise UsageError(f"--data {run.config.data}: has changed since the ablation began; start one in another folder")
+    write_whole(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in rows).encode())
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the finished runs of the ablation at `folder`, in the order in which they ended."""
     path = folder / "results.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):  # a line that a crash cut short: its run is made again
+            rows.append(json.loads(line))
+    return rows

@@ -35,7 +35,7 @@ class TrainingConfig(ModelOptions):
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), group="Data")
     steps: int = option(2000, "updates of the weights", minimum=1, group="Training", fixed=False)
     minutes: float | None = option(
-        None, "train this long; with --steps, at most", above=0, group="Training", fixed=False
+        None, "train this long in all; with --steps, at most", above=0, group="Training", fixed=False
     )
     batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
     optimizer: str = option("adamw", "update rule", choices=("adamw", "sgd"), group="Training")
@@ -47,7 +47,7 @@ class TrainingConfig(ModelOptions):
         choices=("linear", "1-sqrt", "cosine", "constant"),
         group="Training",
     )
-    warmup: int = option(100, "steps of rising learning rate", minimum=0, group="Training")
+    warmup: int = option(100, "steps of rising learning rate; of short runs a tenth", minimum=0, group="Training")
     warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, group="Training")
     weight_decay: float = option(0.1, "AdamW's pull of matrices towards 0", minimum=0, group="Training")
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, below=1, group="Training")
@@ -71,6 +71,8 @@ class TrainingConfig(ModelOptions):
             raise ConfigError(f"--warmdown: expected a share of at most 1, received {self.warmdown}")
         if self.mode == "scalar" and self.backend == "cupy":
             raise ConfigError("--mode scalar: expected --backend numpy or auto, received cupy: Values live in Python")
+        if self.mode == "scalar" and self.dropout:
+            raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.dropout}")
         if self.min_lr > self.lr:
             raise ConfigError(f"--min-lr: expected at most --lr {self.lr}, received {self.min_lr}")
 
@@ -107,7 +109,12 @@ def resolve_config(flags: Mapping[str, Any], config_file: str | None = None) -> 
     suiting: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
     for name in (chosen.get("mode", TrainingConfig.mode), chosen.get("model", TrainingConfig.model)):
         suiting = {**SUITING.get(name, {}), **suiting}
-    return TrainingConfig(**{**suiting, **chosen})
+    steps = chosen.get("steps", suiting.get("steps", TrainingConfig.steps))
+    suiting["warmup"] = min(suiting.get("warmup", TrainingConfig.warmup), steps // 10)  # short runs fall too
+    config = TrainingConfig(**{**suiting, **chosen})
+    if config.warmup > config.steps:
+        raise ConfigError(f"--warmup: expected at most --steps {config.steps}, received {config.warmup}")
+    return config
 
 
 def change_config(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:

@@ -29,7 +29,7 @@ def evaluate(model: LanguageModel, tokens: np.ndarray, bytes_per_token: np.ndarr
     `bytes_per_token` (V,) says how much text each token stands for; the bytes predicted are the denominator.
     """
     nats, predicted, size = 0.0, 0, 0
-    with no_grad():
+    with no_grad(), np.errstate(all="ignore"):
         for inputs, targets in batches_in_order(tokens, batch_size=batch_size, context=model.context):
             nats += model.loss(inputs, targets).item() * targets.size
             predicted += targets.size

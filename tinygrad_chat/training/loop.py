@@ -79,7 +79,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Itera
     while True:
         step, interrupted = run.step, should_stop()
         last = step >= config.steps or clock.share_used() >= 1
-        evaluation_due = last or step % config.eval_every == 0
+        evaluation_due = last or step % config.eval_every == 0 or step == run.evaluate_at
         checkpoint_due = config.checkpoint_every is not None and step % config.checkpoint_every == 0
         if evaluation_due or checkpoint_due or interrupted:
             yield _save(run)
@@ -91,7 +91,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Itera
             yield evaluated
         remove_old_checkpoints(run.folder.checkpoints, best_step=run.best_step)
         if not last:
-            with clock:
+            with clock, np.errstate(all="ignore"):  # what overflows is found as a loss or a weight that is no number
                 measured = _step(run, clock.share_used())
         if evaluated or step % config.log_every == 0:
             record = _record(step, evaluated, measured, clock)
@@ -131,9 +131,8 @@ def _step(run: Run, share_used: float) -> dict[str, float]:
     )
     parameters = model.parameters()
     parameters.zero_gradient()
-    with np.errstate(all="ignore"):  # what overflows ends as a loss that is no number, below
-        loss = model.loss(tokens, targets, random=stream(config.seed, "dropout", step) if config.dropout else None)
-        loss.backward()
+    loss = model.loss(tokens, targets, random=stream(config.seed, "dropout", step) if config.dropout else None)
+    loss.backward()
     norm = clip_gradient(parameters, config.clip or None)
     value = loss.item()
     if not (math.isfinite(value) and math.isfinite(norm)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.backend import get_backend
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.models.table import MODELS, build_model
@@ -44,6 +44,8 @@ class Run:
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None
+    evaluate_at: int | None = None
+    """A step whose evaluation the log has lost, beside those that are due: where a finished run goes on."""
 
     def checkpoint(self) -> Checkpoint:
         """Return all it takes to go on from here."""
@@ -70,7 +72,7 @@ def start_run(
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
     dataset = load_dataset(corpus, tokenizer, context=config.context)
-    if config.mode == "scalar" and not confirmed:
+    if not confirmed:
         _expect_patience(config, tokenizer)
     run = _assemble(config, RunFolder(path) if path else None, dataset, tokenizer)
     run.folder.create()
@@ -78,29 +80,40 @@ def start_run(
     return run
 
 
-def resume_run(path: Path, changes: Mapping[str, Any], *, progress: Progress | None = None) -> Run:
+def resume_run(
+    path: Path, changes: Mapping[str, Any], *, progress: Progress | None = None, confirmed: bool = False
+) -> Run:
     """Return the run at `path` at its newest checkpoint, with `changes` to its configuration.
 
-    Raises CheckpointError where there is none or its data has changed, ConfigError for a change that cannot be.
+    Raises CheckpointError where there is none or its data has changed, ConfigError for a change that cannot be, and
+    UsageError as `start_run` does.
     """
     folder = RunFolder(path)
     saved = load_checkpoint(folder.newest_checkpoint())
     config = change_config(load_config(saved), changes)
     if config.steps < saved.step:
         raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {config.steps}")
-    tokenizer = load_tokenizer(saved.state["tokenizer"])
-    corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
-    dataset = load_dataset(corpus, tokenizer, context=config.context)
-    if dataset.sha256 != saved.state["data"].get("sha256"):
-        raise CheckpointError(
-            f"--data {config.data}: has changed since the run began (SHA-256 {dataset.sha256[:12]}..., expected "
-            f"{saved.state['data'].get('sha256', '')[:12]}...); restore it, or start a new run"
+    if config.minutes is not None and saved.state["seconds"] >= 60 * config.minutes:
+        raise ConfigError(
+            f"--minutes: expected more than the {saved.state['seconds'] / 60:.2f} that the run has used, "
+            f"received {config.minutes:g}"
         )
+    tokenizer = load_tokenizer(saved.state["tokenizer"])
+    if not confirmed:
+        _expect_patience(config, tokenizer)
+    corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
+    try:
+        dataset = load_dataset(corpus, tokenizer, context=config.context)
+    except VocabularyError as error:
+        raise _changed_data(config) from error
+    if dataset.sha256 != saved.state["data"].get("sha256"):
+        raise _changed_data(config)
     run = _assemble(config, folder, dataset, tokenizer)
     run.model.parameters().load(saved.weights)
     run.optimizer.load(saved.optimizer)
     run.step, run.seconds = saved.step, saved.state["seconds"]
     run.best_step, run.best_loss = saved.state["best_step"], saved.state["best_loss"]
+    run.evaluate_at = run.step if folder.was_evaluated(run.step) else None
     folder.cut_log(run.step)
     _describe(run)
     return run
@@ -114,7 +127,7 @@ def load_model(path: Path, *, backend: str = "auto", mode: str | None = None) ->
     saved = load_checkpoint(path)
     tokenizer = load_tokenizer(saved.state["tokenizer"])
     config = load_config(saved)
-    model = _build_model(dataclasses.replace(config, backend=backend, mode=mode or config.mode), tokenizer)
+    model = _build_model(dataclasses.replace(config, backend=backend, mode=mode or config.mode, dropout=0.0), tokenizer)
     model.parameters().load(saved.weights)
     return model, tokenizer
 
@@ -130,7 +143,7 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     schedule = SCHEDULES[config.lr_schedule](
         peak=config.lr,
         minimum=config.min_lr,
-        warmup=min(config.warmup, config.steps),
+        warmup=min(config.warmup, config.steps),  # a resumed run may have fewer steps
         steps=config.steps,
         warmdown=config.warmdown,
     )
@@ -138,7 +151,15 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule)
 
 
+def _changed_data(config: TrainingConfig) -> CheckpointError:
+    return CheckpointError(
+        f"--data {config.data}: has changed since the run began (its SHA-256 differs); restore it, or start a new run"
+    )
+
+
 def _expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
+    if config.mode != "scalar":
+        return
     tokens = config.batch_size * config.context
     seconds = estimate_step_seconds(MODELS[config.model](config), vocabulary=tokenizer.size, tokens=tokens)
     if seconds > LONGEST_STEP:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder. Raises UsageError where it already holds a run."""
-        if self.log.exists() or find_checkpoints(self.checkpoints):
+        if find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size):
             raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
         with explained(self.path):
             for folder in (self.checkpoints, self.samples):
@@ -62,16 +62,23 @@ class RunFolder:
         with explained(self.log), self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
+    def was_evaluated(self, step: int) -> bool:
+        """Return whether the log has an evaluation of `step`."""
+        return any(record["step"] == step and "val_loss" in record for _, record in self._records())
+
     def cut_log(self, step: int) -> None:
         """Drop the log's lines from `step` on, and a line that a crash cut short: they are about to come again."""
-        kept = []
+        write_whole(self.log, b"".join(line + b"\n" for line, record in self._records() if record["step"] < step))
+
+    def _records(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield the log's whole lines, each beside the record that it holds."""
         for line in self.log.read_bytes().splitlines() if self.log.exists() else []:
             try:
-                if json.loads(line)["step"] < step:
-                    kept.append(line + b"\n")
+                record = json.loads(line)
+                int(record["step"])
             except (ValueError, KeyError, TypeError):
                 continue
-        write_whole(self.log, b"".join(kept))
+            yield line, record
 
     def newest_checkpoint(self) -> Path:
         """Return the newest checkpoint's path. Raises CheckpointError where there is none."""
@@ -90,7 +97,7 @@ def find_checkpoint(path: Path | None) -> Path:
         return newest_run().newest_checkpoint()
     if (path / "state.json").exists():
         return path
-    return RunFolder(path).newest_checkpoint()
+    return find_checkpoints(path)[-1] if find_checkpoints(path) else RunFolder(path).newest_checkpoint()
 
 
 def claim_new_run(config: TrainingConfig) -> RunFolder:

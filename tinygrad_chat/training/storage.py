@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tinygrad_chat.errors import StorageError
+from tinygrad_chat.errors import StorageError, UsageError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 @contextmanager
@@ -27,6 +33,23 @@ def explained(path: Path) -> Iterator[None]:
         else:
             reason = error.strerror or str(error)
         raise StorageError(f"{path}: cannot be written: {reason}") from error
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process until the context ends, or the process does, however that comes about.
+
+    Raises UsageError where another process holds it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"{folder}: another process is at work there; wait for it, or stop it") from error
+        yield
 
 
 def write_whole(path: Path, content: bytes) -> None:
