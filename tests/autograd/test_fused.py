@@ -37,7 +37,6 @@ def plain_gelu(x: Value) -> Value:
 
 Function = Callable[[list[Value]], Any]
 PAIRS: dict[str, tuple[Function, Function]] = {
-    "dot": (lambda xs: fused.dot(xs, xs[::-1]), lambda xs: plain_dot(xs, xs[::-1])),
     "matrix_vector": (
         lambda xs: fused.matrix_vector([xs, xs[::-1]], xs),
         lambda xs: [plain_dot(xs, xs), plain_dot(xs[::-1], xs)],

@@ -212,3 +212,12 @@ assert "cupy" not in sys.modules
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_choosing_numpy_tunes_the_allocator_once(monkeypatch):
+    calls: list[int] = []
+    monkeypatch.setattr(base, "keep_freed_memory", lambda: calls.append(1))
+    base.get_backend.cache_clear()
+    for _ in range(3):
+        get_backend("numpy")
+    assert calls == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_chat.cli.app import run
+from tinygrad_chat.sampling import generation
 from tinygrad_chat.training import storage
 
 TINY = [
@@ -88,6 +90,23 @@ def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, mod
     assert first.startswith("The")
     assert len(first) > 5
     assert tgc("sample", "--checkpoint", "runs/r", "--prompt", "The", "--max-new-tokens", "20")[1] == first
+
+
+def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    tgc("train", *TINY, "--out", "r")
+    seen: list[str] = []
+    drawn: list[int] = []
+
+    class Screen(io.StringIO):
+        def flush(self) -> None:
+            seen.append(self.getvalue())
+
+    original = generation.choose_token
+    monkeypatch.setattr(generation, "choose_token", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Screen())
+        run(["sample", "--checkpoint", "r", "--prompt", "T", "--max-new-tokens", "6"])
+    assert drawn == sorted(set(drawn))  # something new was shown before each draw
 
 
 def test_several_samples_are_told_apart(tgc: Tgc):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.drawing.graphs import GRAPHS, box_of, diamond, overlapping, parsed, sweep, text_of, wide
 from tinygrad_chat import Tensor, Value, ops
-from tinygrad_chat.autograd.fused import dot
+from tinygrad_chat.autograd.fused import matrix_vector
 from tinygrad_chat.drawing import draw_svg
 from tinygrad_chat.drawing.graph import MOST_NODES, describe, nodes_below, norm_text, number_text, summary
 from tinygrad_chat.drawing.layout import Curve, arrange
@@ -129,7 +129,7 @@ class Loud(Value):
 
 
 def test_ops_of_fused_values_subclasses_and_seams_have_names():
-    root = Tensor.from_values([dot([Value(1.0)], [Value(2.0)]), Loud(1.0).shout()])
+    root = Tensor.from_values([*matrix_vector([[Value(1.0)]], [Value(2.0)]), Loud(1.0).shout()])
     names = [record.kind for record in describe(root) if record.kind != "constant"]
     assert names == ["matrix_vector", "shout", "from_values"]
 

@@ -19,13 +19,8 @@ Vector = Sequence[Value]
 Matrix = Sequence[Vector]
 
 
-def dot(xs: Vector, ys: Vector) -> Value:
-    """sum(x * y for x, y in zip(xs, ys))."""
-    return matrix_vector([xs], ys)[0]
-
-
 def matrix_vector(rows: Matrix, xs: Vector) -> list[Value]:
-    """[dot(row, xs) for row in rows]; one node a row."""
+    """[sum(weight * x for weight, x in zip(row, xs)) for row in rows]; one node a row."""
     x_data = [x.data for x in xs]
 
     def product(row: Vector) -> Value:
