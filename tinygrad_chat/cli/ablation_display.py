@@ -8,7 +8,7 @@ from typing import TextIO
 
 from rich.progress import Progress
 
-from tinygrad_chat.cli.display import Lines, bar_columns
+from tinygrad_chat.cli.display import Lines, open_progress, print_above
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Stepped
 from tinygrad_chat.training.run import Run
 
@@ -37,7 +37,7 @@ class AblationBar(AblationLines):
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        print_above(self._progress, text, style)
 
     def show_run(self, run: Run, event: Event) -> None:
         """Move the bar, or print a run that has ended."""
@@ -52,8 +52,5 @@ class AblationBar(AblationLines):
 @contextmanager
 def open_ablation_display(stream: TextIO, *, runs: int, done: int) -> Iterator[AblationLines]:
     """Provide the display that suits `stream`."""
-    if not stream.isatty():
-        yield AblationLines(stream)
-        return
-    with Progress(*bar_columns(), transient=True) as progress:
-        yield AblationBar(stream, progress, runs=runs, done=done)
+    with open_progress(stream) as progress:
+        yield AblationLines(stream) if progress is None else AblationBar(stream, progress, runs=runs, done=done)

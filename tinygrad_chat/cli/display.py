@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Stepped
@@ -78,7 +78,7 @@ class Bar(Lines):
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        print_above(self._progress, text, style)
 
     def downloaded(self, done: int, total: int) -> None:
         """Move the bar along the download."""
@@ -101,24 +101,32 @@ class Bar(Lines):
             super().show(event)
 
 
-def bar_columns() -> tuple[ProgressColumn, ...]:
-    """Return what a progress bar consists of."""
-    return (
+@contextmanager
+def open_progress(stream: TextIO) -> Iterator[Progress | None]:
+    """Provide a bar to be filled on `stream`, or None where that is no terminal."""
+    if not stream.isatty():
+        yield None
+        return
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+        yield progress
+
+
+def print_above(progress: Progress, text: str, style: str = "") -> None:
+    """Print a line above the bar, as it is."""
+    progress.console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def open_display(stream: TextIO) -> Iterator[Lines]:
     """Provide the display that suits `stream`."""
-    if not stream.isatty():
-        yield Lines(stream)
-        return
-    with Progress(*bar_columns(), console=Console(file=stream), transient=True) as progress:
-        yield Bar(stream, progress)
+    with open_progress(stream) as progress:
+        yield Lines(stream) if progress is None else Bar(stream, progress)
 
 
 def describe(run: Run) -> list[str]:
