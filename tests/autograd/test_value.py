@@ -330,3 +330,28 @@ def test_program_written_for_microgpt_learns_a_bigram():
             p.data -= 2.0 * p.grad
             p.grad = 0
     assert all(probabilities(now)[after].data > 0.9 for now, after in pairs)
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        (lambda: Value(0.0).log(), "log: expected a positive number, received 0.0"),
+        (lambda: Value(-1.0).log(), "log: expected a positive number, received -1.0"),
+        (lambda: Value(-1.0).sqrt(), "sqrt: expected a number of at least 0, received -1.0"),
+        (lambda: Value(2.0) / 0, "divide: expected a divisor other than 0, received 2.0 / 0"),
+        (lambda: 1 / Value(0.0), "divide: expected a divisor other than 0, received 1 / 0.0"),
+        (lambda: Value(0.0) ** -1, "power: expected a base other than 0 for the exponent -1, received 0.0"),
+        (lambda: Value(-8.0) ** 0.5, "power: expected a base of at least 0 for the exponent 0.5, received -8.0"),
+    ],
+)
+def test_what_has_no_value_says_what_was_expected_and_what_came(compute, message):
+    with pytest.raises((ValueError, ZeroDivisionError)) as caught:
+        compute()
+    assert str(caught.value) == message
+
+
+def test_exp_of_a_large_number_is_infinite_and_division_by_a_tiny_one_has_its_gradient():
+    assert Value(1000.0).exp().data == math.inf
+    tiny = Value(1e-200)  # its square is 0 to a float
+    (1e-100 / tiny).backward()
+    assert tiny.grad == pytest.approx(-1e300)

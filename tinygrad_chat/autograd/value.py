@@ -149,7 +149,10 @@ class Value(Node):
 
     @_with_number
     def __pow__(self, other: Value) -> Value:
-        x, y, out = self.data, other.data, self.data**other.data
+        x, y = self.data, other.data
+        if x == 0 and y < 0:
+            raise ZeroDivisionError(f"power: expected a base other than 0 for the exponent {y}, received {x}")
+        out = x**y
         if isinstance(out, complex):
             raise ValueError(f"power: expected a base of at least 0 for the exponent {y}, received {x}")
 
