@@ -170,7 +170,7 @@ ARRAY = {
         options=axes,
         takes=ARRAYS,
     ),
-    "reshape": linear(ops.reshape, np.reshape, options=shapes, takes=ARRAYS),
+    "reshape": linear(ops.reshape, lambda x, shape: np.reshape(x, shape), options=shapes, takes=ARRAYS),
     "transpose": linear(lambda x: x.T, np.transpose, takes=ARRAYS),
     "index": linear(lambda x, key: x[key], lambda x, key: x[key], options=keys, takes=ARRAYS),
     "concatenate": linear(
