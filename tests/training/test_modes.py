@@ -12,6 +12,7 @@ import pytest
 from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.sampling.generation import sample_texts
 from tinygrad_chat.sampling.options import SamplingOptions
+from tinygrad_chat.training import run as run_module
 from tinygrad_chat.training.config import resolve_config
 from tinygrad_chat.training.loop import Logged, train
 from tinygrad_chat.training.run import Run, load_model, resume_run, start_run
@@ -74,6 +75,17 @@ def test_a_scalar_model_whose_steps_take_minutes_wants_consent(tmp_path: Path):
     ):
         start_run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_consent_lets_a_slow_model_train_and_a_resumed_one_wants_it_too(start: Start, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_module, "LONGEST_STEP", -1.0)  # every scalar step is too long
+    with pytest.raises(UsageError, match="--yes"):
+        start(mode="scalar", eval_tokens=5)
+    run = start(eval_tokens=5)  # tensor steps are nobody's concern
+    losses(run)
+    with pytest.raises(UsageError, match="--yes"):
+        resume_run(run.folder.path, {"mode": "scalar", "steps": 7})
+    assert len(losses(resume_run(run.folder.path, {"mode": "scalar", "steps": 7}, confirmed=True))) == 1
 
 
 def test_values_live_in_python_not_on_a_gpu():
