@@ -9,6 +9,7 @@
     ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
     ├── StorageError         3      the disk is full or a folder cannot be written
     ├── DivergedError        4      a loss or gradient that is no longer a number
+    ├── MemoryGrowthError    5      memory that grows from evaluation to evaluation
     └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
 
 Ctrl-C ends `tgc` with 130, after a checkpoint.
@@ -63,6 +64,12 @@ class DivergedError(TinygradChatError):
     """A loss or gradient that is no longer a number."""
 
     exit_code = 4
+
+
+class MemoryGrowthError(TinygradChatError):
+    """Memory that grows from evaluation to evaluation."""
+
+    exit_code = 5
 
 
 class ShapeError(TinygradChatError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -145,7 +146,7 @@ def test_the_plot_is_a_png_and_an_svg_or_names_the_extra(
 def test_a_second_process_in_one_folder_is_refused(ablation: Ablation, tmp_path: Path):
     runs = run_ablation(ablation, tmp_path)
     next(runs)
-    with pytest.raises(UsageError, match="another process is at work there"):
+    with pytest.raises(UsageError, match=f"process {os.getpid()} is at work there"):
         finish(ablation, tmp_path)
     del runs  # as the end of the process does, this lets go
     assert finish(ablation, tmp_path) == 8 * TINY["steps"]

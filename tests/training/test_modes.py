@@ -35,7 +35,7 @@ def test_a_checkpoint_of_either_engine_samples_the_same_on_the_other(start: Star
     options = SamplingOptions(max_new_tokens=10, num_samples=2)
     texts = []
     for engine in (mode, other):
-        loaded, tokenizer = load_model(run.folder.newest_checkpoint(), mode=engine)
+        loaded, tokenizer = load_model(run.folder.open_newest(say=print), mode=engine)
         texts.append(["".join(pieces) for pieces in sample_texts(loaded, tokenizer, options)])
     assert texts[0] == texts[1]
 

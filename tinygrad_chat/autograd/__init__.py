@@ -3,7 +3,24 @@
 Read value.py first, then differentiable.py, then check.py.
 """
 
-from tinygrad_chat.autograd.differentiable import Operation, differentiable, no_grad, recording, reference_ops
+from tinygrad_chat.autograd.differentiable import (
+    Operation,
+    differentiable,
+    no_grad,
+    recording,
+    reference_ops,
+    watched_ops,
+)
 from tinygrad_chat.autograd.value import Node, Value, backpropagate
 
-__all__ = ["Node", "Operation", "Value", "backpropagate", "differentiable", "no_grad", "recording", "reference_ops"]
+__all__ = [
+    "Node",
+    "Operation",
+    "Value",
+    "backpropagate",
+    "differentiable",
+    "no_grad",
+    "recording",
+    "reference_ops",
+    "watched_ops",
+]

@@ -29,16 +29,21 @@ ArrayOp = Callable[..., tuple[Any, Rule]]
 """(arrays..., *, options) -> (out, backward)"""
 
 
+Watcher = Callable[["Operation", Sequence[Any], Any, Rule], Rule]
+"""(operation, inputs, out, rule) -> the rule to use instead"""
+
+
 class _Mode(threading.local):
     recording = True
     reference_only = False
+    watcher: Watcher | None = None
 
 
 _mode = _Mode()
 
 
 @contextmanager
-def _switched(**settings: bool) -> Iterator[None]:
+def _switched(**settings: Any) -> Iterator[None]:
     before = {name: getattr(_mode, name) for name in settings}
     vars(_mode).update(settings)
     try:
@@ -62,6 +67,11 @@ def reference_ops() -> Any:
     return _switched(reference_only=True)
 
 
+def watched_ops(watcher: Watcher) -> Any:
+    """Within this context, in this thread, `watcher` sees every op on nodes, and may wrap its rule to see that too."""
+    return _switched(watcher=watcher)
+
+
 class Operation:
     """An array op that also works on nodes. `reference` is the array function, `name` its name."""
 
@@ -80,6 +90,8 @@ class Operation:
         if not _mode.reference_only:
             compute = backend_of(first.data).kernels.get(self, compute)
         out, rule = self._run(compute, arrays, options)
+        if _mode.watcher is not None:
+            rule = _mode.watcher(self, inputs, out, rule)
         wrap = type(first)
         if not _mode.recording:
             return wrap(out)

@@ -19,8 +19,8 @@ class Backend:
     """Where arrays live and who computes on them.
 
     `xp` is the array library's namespace, `array_type` the class of its arrays, `device` a name for people,
-    `kernel_folder` where in `kernels/` its kernels are, `to_host` copies an array of it to NumPy and `synchronize`
-    waits until all work submitted so far is done.
+    `kernel_folder` where in `kernels/` its kernels are, `to_host` copies an array of it to NumPy, `synchronize` waits
+    until all work submitted so far is done and `memory_held` tells the bytes held on the device (None: it is the host).
     """
 
     name: str
@@ -30,6 +30,7 @@ class Backend:
     device: str
     to_host: Callable[[Any], np.ndarray]
     synchronize: Callable[[], None]
+    memory_held: Callable[[], int | None] = lambda: None
 
     @functools.cached_property
     def kernels(self) -> Mapping[Any, Callable[..., Any]]:

@@ -38,6 +38,7 @@ def open_cupy() -> Backend:
         device=properties["name"].decode(),
         to_host=cupy.asnumpy,
         synchronize=lambda: cupy.cuda.Device().synchronize(),
+        memory_held=lambda: cupy.get_default_memory_pool().total_bytes(),
     )
 
 

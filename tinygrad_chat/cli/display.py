@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
-from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Stepped
+from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, RolledBack, Stepped
 from tinygrad_chat.training.run import Run
 
 _FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
@@ -26,6 +26,10 @@ def format_record(record: Mapping[str, Any]) -> str:
     'step=100 loss=2.3456 lr=0.002'
     """
     return " ".join(f"{name}={value:{_FORMATS.get(name, '.4f')}}" for name, value in record.items())
+
+
+def _with_speed(event: Logged) -> dict[str, Any]:
+    return event.record | {name: value for name, value in event.timing.items() if name == "tokens_per_second"}
 
 
 class Lines:
@@ -58,7 +62,9 @@ class Lines:
     def show(self, event: Event) -> None:
         """Print a line of the log, or at the end the summary and the newest sample."""
         if isinstance(event, Logged):
-            self.line(format_record(event.record))
+            self.line(format_record(_with_speed(event)))
+        elif isinstance(event, RolledBack):
+            self.line(f"{event.reason}; rolled back to step {event.step}, on to other batches")
         elif isinstance(event, Evaluated):
             self._sample = event.sample
         elif isinstance(event, Ended):
@@ -96,7 +102,10 @@ class Bar(Lines):
             self._progress.update(self._task, completed=event.share, description=description)
         elif isinstance(event, Logged):
             if "val_loss" in event.record:
-                self.line(format_record({name: value for name, value in event.record.items() if name in _BESIDE_A_BAR}))
+                record = _with_speed(event)
+                self.line(format_record({name: value for name, value in record.items() if name in _BESIDE_A_BAR}))
+            elif "skipped_spike" in event.record:
+                self.line(format_record(event.record))
         else:
             super().show(event)
 

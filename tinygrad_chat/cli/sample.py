@@ -38,11 +38,12 @@ def sample(
 
     from tinygrad_chat.sampling.generation import sample_texts
     from tinygrad_chat.training.run import load_model
-    from tinygrad_chat.training.run_folder import find_checkpoint
+    from tinygrad_chat.training.run_folder import open_checkpoint
 
-    model, tokenizer = load_model(
-        find_checkpoint(Path(checkpoint).expanduser() if checkpoint else None), backend=backend, mode=mode
+    saved = open_checkpoint(
+        Path(checkpoint).expanduser() if checkpoint else None, say=lambda line: print(f"tgc: {line}", file=sys.stderr)
     )
+    model, tokenizer = load_model(saved, backend=backend, mode=mode)
     for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
         if number:
             print(f"\n--- sample {number + 1} ---")

@@ -56,7 +56,9 @@ def train(
     with open_display(sys.stderr if as_json else sys.stdout) as display:
         path = Path(out).expanduser() if out else None
         if resolved is None:
-            run = resume_run(path or newest_run().path, settings, progress=display.downloaded, confirmed=yes)
+            run = resume_run(
+                path or newest_run().path, settings, progress=display.downloaded, confirmed=yes, say=display.line
+            )
         else:
             run = start_run(resolved, path, progress=display.downloaded, confirmed=yes)
         display.begin(run)
@@ -76,9 +78,11 @@ def train(
 
 
 def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict[str, Any]:
+    from tinygrad_chat.training.checkpoint import checkpoint_path
+
     return {
         "run": str(run.folder.path),
-        "checkpoint": str(run.folder.newest_checkpoint()),
+        "checkpoint": str(checkpoint_path(run.folder.checkpoints, run.step)),
         "step": run.step,
         "interrupted": interrupted,
         "parameters": run.model.parameters().size,

@@ -154,4 +154,4 @@ def _in_range() -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, ValueError) as error:
-        raise DivergedError(f"scalar arithmetic left the range of numbers ({error}); lower --lr") from error
+        raise DivergedError(f"scalar arithmetic left the range of numbers ({error})") from error

@@ -3,26 +3,31 @@
 step-000250/weights.safetensors     every parameter by name
 step-000250/optimizer.safetensors   what the optimiser remembers
 step-000250/state.json              step, configuration, tokenizer, data, best evaluation so far
+step-000250/SHA256SUMS              the digest of each of them, as `sha256sum --check` reads it
+
+A checkpoint may come from anywhere. Reading one runs no code of it, follows no path in it and takes no more memory
+than the machine has; whatever does not fit is a CheckpointError.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load_file, save
 
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.training.storage import write_whole_folder
+from tinygrad_chat.training.storage import remove_whole_folder, write_whole_folder
 
-FORMAT = 1
+FORMAT = 2
 STATE: dict[str, type | tuple[type, ...]] = {
     "step": int,
     "seconds": float,
@@ -31,9 +36,12 @@ STATE: dict[str, type | tuple[type, ...]] = {
     "data": dict,
     "best_step": (int, type(None)),
     "best_loss": (float, type(None)),
+    "passed_batches": int,
+    "recent_losses": dict,
 }
 """What state.json holds, beside `format`."""
-KEPT = 2  # newest checkpoints that stay, beside the best
+WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
+LARGEST_STATE = 64 << 20  # bytes; an alphabet of all of Unicode takes a third of it
 
 
 @dataclass(frozen=True)
@@ -55,45 +63,104 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint below `folder` and return its path. Raises StorageError; then nothing half-written is left."""
     path = checkpoint_path(folder, checkpoint.step)
     state = {"format": FORMAT, "step": checkpoint.step, **checkpoint.state}
-    write_whole_folder(
-        path,
-        {
-            "weights.safetensors": save(dict(checkpoint.weights)),
-            "optimizer.safetensors": save(dict(checkpoint.optimizer)),
-            "state.json": json.dumps(state, indent=1).encode(),
-        },
-    )
+    files = {
+        WEIGHTS: save(dict(checkpoint.weights)),
+        OPTIMIZER: save(dict(checkpoint.optimizer)),
+        STATE_FILE: json.dumps(state, indent=1).encode(),
+    }
+    digests = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    write_whole_folder(path, {**files, DIGESTS: digests.encode()})
     return path
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read the checkpoint at `path`. Raises CheckpointError where it is missing, damaged or of another format."""
     try:
-        state = json.loads((path / "state.json").read_bytes())
-        weights = load((path / "weights.safetensors").read_bytes())
-        optimizer = load((path / "optimizer.safetensors").read_bytes())
+        _expect_plain_files(path)
+        state = json.loads((path / STATE_FILE).read_bytes())
+        if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
+            raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, which this version reads")
+        _expect_digests(path)
+        weights, optimizer = load_file(path / WEIGHTS), load_file(path / OPTIMIZER)
     except OSError as error:
-        raise CheckpointError(f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename).name})") from error
-    except (ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: the checkpoint is damaged ({error}); use an earlier one") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, which this version reads")
-    unfit = [name for name, kinds in STATE.items() if not isinstance(state.get(name), kinds)]
-    if unfit or state["step"] < 0:
         raise CheckpointError(
-            f"{path}: the checkpoint is damaged (state.json: {', '.join(unfit) or 'step'}); use an earlier one"
-        )
+            f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename or path).name})"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
+    unfit = [name for name, kinds in STATE.items() if not isinstance(state, dict) or _unfit(state.get(name), kinds)]
+    unfit += [name for arrays in (weights, optimizer) for name, array in arrays.items() if not np.isfinite(array).all()]
+    if unfit or state["step"] < 0 or state["passed_batches"] < 0:
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({', '.join(unfit[:3]) or 'step'} cannot be)")
     return Checkpoint(state["step"], weights, optimizer, state)
+
+
+def _unfit(value: Any, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, bool) or not isinstance(value, kinds)
+
+
+def _expect_plain_files(path: Path) -> None:
+    room = psutil.virtual_memory().available
+    for name in (STATE_FILE, DIGESTS, WEIGHTS, OPTIMIZER):
+        file = path / name
+        size = file.stat().st_size
+        if not file.is_file():
+            raise CheckpointError(f"{file}: expected a file")
+        if size > (room if name in (WEIGHTS, OPTIMIZER) else LARGEST_STATE):
+            raise CheckpointError(f"{file}: {size / 2**20:,.0f} MiB is more than this machine has room for")
+
+
+def _expect_digests(path: Path) -> None:
+    """Raise ValueError where a file's content is not what SHA256SUMS says."""
+    lines = (path / DIGESTS).read_text(encoding="ascii").splitlines()
+    wanted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in (WEIGHTS, OPTIMIZER, STATE_FILE):
+        with (path / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != wanted.get(name):
+                raise ValueError(f"{name} is not what {DIGESTS} says")
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints below `folder`, oldest first."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-[0-9]+", path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
 
 
-def remove_old_checkpoints(folder: Path, *, best_step: int | None) -> None:
-    """Remove all checkpoints below `folder` but the KEPT newest and the best."""
-    for path in find_checkpoints(folder)[:-KEPT]:
+def step_of(path: Path) -> int:
+    """Return the step of the checkpoint at `path`."""
+    return int(path.name.removeprefix("step-"))
+
+
+def load_newest(folder: Path, *, before: int | None = None, say: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest whole checkpoint below `folder` (of a step `before` that one), or None where there is none.
+
+    `say` is told, in a line each, of the damaged ones that were passed over.
+    """
+    for path in reversed(find_checkpoints(folder)):
+        if before is not None and step_of(path) >= before:
+            continue
+        try:
+            checkpoint = load_checkpoint(path)
+            if checkpoint.step == step_of(path):
+                return checkpoint
+            say(f"{path}: the checkpoint is damaged (it is of step {checkpoint.step}); passed over")
+        except CheckpointError as error:
+            say(f"{error}; passed over")
+    return None
+
+
+def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int | None) -> None:
+    """Of the checkpoints below `folder` up to `step`, remove all but the `keep` newest and the best.
+
+    One of a later step stays: it was passed over when the run was resumed, and its successor will take its place.
+    """
+    for path in [path for path in find_checkpoints(folder) if step_of(path) <= step][:-keep]:
         if best_step is None or path != checkpoint_path(folder, best_step):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_whole_folder(path)
+
+
+def remove_later_checkpoints(folder: Path, *, step: int) -> None:
+    """Remove the checkpoints below `folder` of steps after `step`."""
+    for path in find_checkpoints(folder):
+        if step_of(path) > step:
+            remove_whole_folder(path)

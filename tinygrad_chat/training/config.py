@@ -38,6 +38,13 @@ class TrainingConfig(ModelOptions):
         None, "train this long in all; with --steps, at most", above=0, group="Training", fixed=False
     )
     batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
+    accumulate: int = option(
+        1,
+        "parts that a step's batch is computed in: less memory, the same gradient",
+        minimum=1,
+        group="Training",
+        fixed=False,
+    )
     optimizer: str = option("adamw", "update rule", choices=("adamw", "sgd"), group="Training")
     lr: float = option(4e-3, "highest learning rate", above=0, group="Training")
     min_lr: float = option(0.0, "learning rate of the last step", minimum=0, group="Training")
@@ -62,11 +69,33 @@ class TrainingConfig(ModelOptions):
     checkpoint_every: int | None = option(
         None, "steps between checkpoints, beside those before evaluations", minimum=1, group="Run", fixed=False
     )
+    keep: int = option(2, "newest checkpoints that stay, beside the best", minimum=1, group="Run", fixed=False)
     log_every: int = option(10, "steps between lines of the log", minimum=1, group="Run", fixed=False)
+
+    track: str | None = option(
+        None, "send the log to a tracker, too", choices=("tensorboard", "trackio", "wandb"), group="Run", fixed=False
+    )
+    on_nan: str = option(
+        "stop", "what to do where the loss is no number", choices=("stop", "rollback"), group="Guards", fixed=False
+    )
+    skip_spikes: float | None = option(
+        None,
+        "skip an update whose loss lies this many standard deviations above recent ones",
+        above=0,
+        group="Guards",
+        fixed=False,
+    )
+    max_memory_growth: float = option(
+        0.5, "stop when memory has grown by this share between evaluations", above=0, group="Guards", fixed=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         validate(self)
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"--accumulate: expected a divisor of --batch-size {self.batch_size}, received {self.accumulate}"
+            )
         if self.warmdown > 1:
             raise ConfigError(f"--warmdown: expected a share of at most 1, received {self.warmdown}")
         if self.mode == "scalar" and self.backend == "cupy":

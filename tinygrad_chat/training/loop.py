@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tinygrad_chat.errors import DivergedError
-from tinygrad_chat.optim import clip_gradient
+from tinygrad_chat.errors import DivergedError, MemoryGrowthError
 from tinygrad_chat.sampling.generation import sample_texts
 from tinygrad_chat.sampling.options import SamplingOptions
-from tinygrad_chat.seeds import stream
-from tinygrad_chat.text.batches import random_batch
-from tinygrad_chat.training.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
+from tinygrad_chat.training.checkpoint import (
+    checkpoint_path,
+    find_checkpoints,
+    load_newest,
+    remove_later_checkpoints,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
+from tinygrad_chat.training.environment import describe_environment
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
+from tinygrad_chat.training.memory_guard import MemoryGuard, memory_held
 from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.storage import remove_whole_folder
+from tinygrad_chat.training.update import update
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
 EVALUATION_BATCH = 4096  # tokens at a time
+MOST_ROLLBACKS = 3  # without getting past where they went back to
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,22 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Logged:
-    """A line of the log: the state after record["step"] updates, and the loss of the batch drawn next."""
+    """A line of the log: the state after record["step"] updates, and the loss of the batch drawn next.
+
+    `timing` stands beside it: the seconds that training had taken until then, and what else no seed decides.
+    """
 
     record: dict[str, Any]
+    timing: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """The loss stopped being a number at `failed_step`; training goes on from `step` with other batches."""
+
+    step: int
+    failed_step: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -66,16 +86,52 @@ class Ended:
     interrupted: bool
 
 
-Event = Saved | Evaluated | Stepped | Logged | Ended
+Event = Saved | Evaluated | Stepped | Logged | RolledBack | Ended
 
 
 def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
     """Train until the configured steps or minutes are over, or `should_stop()` says so between two steps.
 
-    The checkpoint of a step is on disk before its evaluation starts. Raises DivergedError where the loss is no longer
-    a number, StorageError where something cannot be written; the checkpoints so far stay.
+    The checkpoint of a step is on disk before its evaluation starts. Raises UsageError where another process trains
+    in the run's folder, DivergedError where the loss is no longer a number, MemoryGrowthError, and StorageError where
+    something cannot be written; the checkpoints so far stay.
     """
-    config, clock = run.config, _Clock(run)
+    with run.folder.held():
+        run.folder.begin(
+            run.config, describe_environment(run.model.parameters().backend), step=run.step, resumed=run.resumed
+        )
+        try:
+            for event in _train_past_failures(run, should_stop):
+                if isinstance(event, Ended):
+                    run.folder.write_outcome("interrupted" if event.interrupted else "finished", step=event.step)
+                yield event
+        except (DivergedError, MemoryGrowthError) as error:
+            run.folder.write_outcome("failed", step=run.step, reason=str(error))
+            raise
+
+
+def _train_past_failures(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train; with --on-nan rollback, go on from an earlier checkpoint where the loss stops being a number."""
+    rollbacks: list[int] = []  # steps gone back to since training last came past them
+    while True:
+        try:
+            for event in _train(run, should_stop):
+                if isinstance(event, Saved) and rollbacks and event.step > rollbacks[-1]:
+                    rollbacks.clear()
+                yield event
+            return
+        except DivergedError as error:
+            rolled_back = None
+            if run.config.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
+                rolled_back = _roll_back(run, str(error))
+            if rolled_back is None:
+                raise
+        rollbacks.append(rolled_back.step)
+        yield rolled_back
+
+
+def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    config, clock, guard = run.config, _Clock(run), MemoryGuard(run.config.max_memory_growth)
     while True:
         step, interrupted = run.step, should_stop()
         last = step >= config.steps or clock.share_used() >= 1
@@ -85,27 +141,29 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Itera
             yield _save(run)
         if interrupted:
             break
+        timing: dict[str, Any] = {"step": step, "seconds": run.seconds}
         evaluated, measured = None, None
         if evaluation_due:
             evaluated = _evaluate(run)
+            timing |= memory_held(run.model.parameters().backend)
             yield evaluated
-        remove_old_checkpoints(run.folder.checkpoints, best_step=run.best_step)
+        remove_old_checkpoints(run.folder.checkpoints, step=step, keep=config.keep, best_step=run.best_step)
         if not last:
-            with clock, np.errstate(all="ignore"):  # what overflows is found as a loss or a weight that is no number
-                measured = _step(run, clock.share_used())
-        if evaluated or step % config.log_every == 0:
-            record = _record(step, evaluated, measured, clock)
-            run.folder.append_to_log(record)
-            yield Logged(record)
+            with clock:
+                measured = update(run, clock.share_used())
+        if evaluated or step % config.log_every == 0 or (measured and "skipped_spike" in measured):
+            if measured:
+                timing["tokens_per_second"] = clock.tokens_per_second()
+            yield _log(run, _record(step, evaluated, measured), timing)
+        if evaluated:
+            guard.check(timing)
         if measured is None:
             break
         yield Stepped(run.step, measured["loss"], max(run.step / config.steps, min(1.0, clock.share_used())))
     yield Ended(run.step, interrupted)
 
 
-def _record(
-    step: int, evaluated: Evaluated | None, measured: Mapping[str, float] | None, clock: _Clock
-) -> dict[str, Any]:
+def _record(step: int, evaluated: Evaluated | None, measured: dict[str, float] | None) -> dict[str, Any]:
     """Return a line of the log: the loss of the batch drawn at `step`, the evaluation before it, how it was taken."""
     record: dict[str, Any] = {"step": step}
     if measured:
@@ -114,61 +172,68 @@ def _record(
         record["val_loss"] = evaluated.evaluation.loss
         record["val_perplexity"] = evaluated.evaluation.perplexity
         record["val_bpb"] = evaluated.evaluation.bits_per_byte
-    if measured:
-        record |= measured
-        record["tokens_per_second"] = clock.tokens_per_second()
-    return record
+    return record | (measured or {})
 
 
-def _step(run: Run, share_used: float) -> dict[str, float]:
-    """Update the weights once; return what the log says of it."""
-    config, model, step = run.config, run.model, run.step
-    tokens, targets = random_batch(
-        run.dataset.training,
-        batch_size=config.batch_size,
-        context=config.context,
-        random=stream(config.seed, "batches", step),
-    )
-    parameters = model.parameters()
-    parameters.zero_gradient()
-    loss = model.loss(tokens, targets, random=stream(config.seed, "dropout", step) if config.dropout else None)
-    loss.backward()
-    norm = clip_gradient(parameters, config.clip or None)
-    value = loss.item()
-    if not (math.isfinite(value) and math.isfinite(norm)):
-        raise DivergedError(
-            f"step {step}: the loss is {value} and the gradient's norm {norm}; "
-            f"lower --lr ({config.lr:g}) or raise --warmup ({config.warmup}), and start a new run"
-        )
-    # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
-    lr = run.schedule(step if step < config.warmup else max(step, int(share_used * config.steps)))
-    run.optimizer.step(lr)
-    run.step += 1
-    return {"loss": value, "lr": lr, "grad_norm": norm}
+def _log(run: Run, record: dict[str, Any], timing: dict[str, Any]) -> Logged:
+    run.folder.append(record, timing)
+    return Logged(record, timing)
 
 
 def _save(run: Run) -> Saved:
     path = checkpoint_path(run.folder.checkpoints, run.step)
     if not run.model.parameters().finite():
-        raise DivergedError(f"step {run.step}: weights are no longer numbers; lower --lr, and start a new run")
-    if not path.exists():  # a resumed run begins at one
+        raise DivergedError(f"step {run.step}: weights are no longer numbers; lower --lr in a new run")
+    if run.step != run.saved_step:
+        run.folder.settle_log()
         save_checkpoint(run.folder.checkpoints, run.checkpoint())
+        run.saved_step = run.step
     return Saved(run.step, path)
 
 
+def _roll_back(run: Run, reason: str) -> RolledBack | None:
+    """Go back to the newest whole checkpoint before this step, and past the batch that led here; None without one."""
+    failed_step, failed_batch = run.step, run.step + run.passed_batches
+    saved = load_newest(run.folder.checkpoints, before=failed_step, say=lambda line: None)
+    if saved is None:
+        return None
+    run.restore(saved)
+    run.passed_batches = failed_batch + 1 - run.step
+    remove_later_checkpoints(run.folder.checkpoints, step=run.step)
+    run.folder.cut_log(run.step)
+    record = {"step": run.step, "rolled_back_from": failed_step, "reason": reason}
+    run.folder.append(record, {"step": run.step, "seconds": run.seconds})
+    return RolledBack(run.step, failed_step, reason)
+
+
 def _evaluate(run: Run) -> Evaluated:
-    evaluation = evaluate(
-        run.model,
-        run.dataset.validation[: run.config.eval_tokens],
-        run.tokenizer.bytes_per_token(),
-        batch_size=max(1, EVALUATION_BATCH // run.config.context),
-    )
-    if run.best_loss is None or evaluation.loss < run.best_loss:
-        run.best_step, run.best_loss = run.step, evaluation.loss
+    try:
+        evaluation = evaluate(
+            run.model,
+            run.dataset.validation[: run.config.eval_tokens],
+            run.tokenizer.bytes_per_token(),
+            batch_size=max(1, EVALUATION_BATCH // run.config.context),
+        )
+        loss = evaluation.loss
+    except DivergedError:
+        evaluation, loss = None, math.nan
+    if evaluation is None or not math.isfinite(loss):
+        _forget_checkpoint(run)
+        raise DivergedError(f"step {run.step}: the validation loss is {loss:g}; lower --lr in a new run")
+    if run.best_loss is None or loss < run.best_loss:
+        run.best_step, run.best_loss = run.step, loss
     options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.seed)
     sample = "".join(next(sample_texts(run.model, run.tokenizer, options)))
     run.folder.write_sample(run.step, sample)
     return Evaluated(run.step, evaluation, sample)
+
+
+def _forget_checkpoint(run: Run) -> None:
+    """Remove this step's checkpoint, whose model gives no numbers, where there is an earlier one."""
+    remove_later_checkpoints(run.folder.checkpoints, step=run.step)
+    found = find_checkpoints(run.folder.checkpoints)
+    if len(found) > 1:
+        remove_whole_folder(found[-1])
 
 
 class _Clock:

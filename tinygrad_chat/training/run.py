@@ -4,8 +4,8 @@ the first file is written."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
-from tinygrad_chat.training.checkpoint import Checkpoint, load_checkpoint
+from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints
 from tinygrad_chat.training.config import TrainingConfig, change_config, to_settings
-from tinygrad_chat.training.environment import describe_environment
+from tinygrad_chat.training.recent_losses import RecentLosses
 from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
@@ -46,6 +46,12 @@ class Run:
     best_loss: float | None = None
     evaluate_at: int | None = None
     """A step whose evaluation the log has lost, beside those that are due: where a finished run goes on."""
+    resumed: bool = False
+    saved_step: int | None = None
+    """The step whose checkpoint is on disk, whole."""
+    passed_batches: int = 0
+    """How many batches were passed over by rollbacks: step s trains on batch s + passed_batches."""
+    recent_losses: RecentLosses = field(default_factory=RecentLosses)
 
     def checkpoint(self) -> Checkpoint:
         """Return all it takes to go on from here."""
@@ -56,8 +62,19 @@ class Run:
             "seconds": self.seconds,
             "best_step": self.best_step,
             "best_loss": self.best_loss,
+            "passed_batches": self.passed_batches,
+            "recent_losses": dataclasses.asdict(self.recent_losses),
         }
         return Checkpoint(self.step, self.model.parameters().state(), self.optimizer.state(), state)
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go back, or on, to where `saved` was. Raises CheckpointError where it does not fit the model."""
+        self.model.parameters().load(saved.weights)
+        self.optimizer.load(saved.optimizer)
+        self.step = self.saved_step = saved.step
+        self.passed_batches = saved.state["passed_batches"]
+        self.best_step, self.best_loss = saved.state["best_step"], saved.state["best_loss"]
+        self.recent_losses = RecentLosses(**saved.state["recent_losses"])
 
 
 def start_run(
@@ -76,20 +93,31 @@ def start_run(
         _expect_patience(config, tokenizer)
     run = _assemble(config, RunFolder(path) if path else None, dataset, tokenizer)
     run.folder.create()
-    _describe(run)
     return run
 
 
 def resume_run(
-    path: Path, changes: Mapping[str, Any], *, progress: Progress | None = None, confirmed: bool = False
+    path: Path,
+    changes: Mapping[str, Any],
+    *,
+    progress: Progress | None = None,
+    confirmed: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Run:
-    """Return the run at `path` at its newest checkpoint, with `changes` to its configuration.
+    """Return the run at `path` at its newest whole checkpoint, with `changes` to its configuration.
 
-    Raises CheckpointError where there is none or its data has changed, ConfigError for a change that cannot be, and
+    A run that was killed before its first checkpoint starts anew. `say` is told of checkpoints that are damaged.
+    Raises CheckpointError where none is whole or the data has changed, ConfigError for a change that cannot be, and
     UsageError as `start_run` does.
     """
     folder = RunFolder(path)
-    saved = load_checkpoint(folder.newest_checkpoint())
+    if folder.config.exists() and not find_checkpoints(folder.checkpoints):
+        say(f"{path}: no checkpoint yet; starting from step 0")
+        config = change_config(TrainingConfig(**folder.settings()), changes)
+        run = start_run(config, path, progress=progress, confirmed=confirmed)
+        run.resumed = True
+        return run
+    saved = folder.open_newest(say=say)
     config = change_config(load_config(saved), changes)
     if config.steps < saved.step:
         raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {config.steps}")
@@ -109,22 +137,17 @@ def resume_run(
     if dataset.sha256 != saved.state["data"].get("sha256"):
         raise _changed_data(config)
     run = _assemble(config, folder, dataset, tokenizer)
-    run.model.parameters().load(saved.weights)
-    run.optimizer.load(saved.optimizer)
-    run.step, run.seconds = saved.step, saved.state["seconds"]
-    run.best_step, run.best_loss = saved.state["best_step"], saved.state["best_loss"]
+    run.restore(saved)
+    run.seconds, run.resumed = saved.state["seconds"], True
     run.evaluate_at = run.step if folder.was_evaluated(run.step) else None
-    folder.cut_log(run.step)
-    _describe(run)
     return run
 
 
-def load_model(path: Path, *, backend: str = "auto", mode: str | None = None) -> tuple[LanguageModel, Tokenizer]:
-    """Return the model and the tokenizer of the checkpoint at `path`, for sampling or further work.
+def load_model(saved: Checkpoint, *, backend: str = "auto", mode: str | None = None) -> tuple[LanguageModel, Tokenizer]:
+    """Return the model and the tokenizer of a checkpoint, for sampling or further work.
 
     `mode` is the engine that is to run it, by default the one that trained it.
     """
-    saved = load_checkpoint(path)
     tokenizer = load_tokenizer(saved.state["tokenizer"])
     config = load_config(saved)
     model = _build_model(dataclasses.replace(config, backend=backend, mode=mode or config.mode, dropout=0.0), tokenizer)
@@ -184,8 +207,3 @@ def _build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:
     if config.optimizer == "sgd":
         return SGD(model.parameters(), momentum=config.momentum)
     return AdamW(model.parameters(), betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
-
-
-def _describe(run: Run) -> None:
-    run.folder.write_config(run.config)
-    run.folder.write_environment(describe_environment(run.model.parameters().backend))

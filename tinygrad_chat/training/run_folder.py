@@ -1,9 +1,10 @@
-"""A run's folder: where each of its files stands, and which run is the newest."""
+"""A run's folder: where each of its files stands, who may write there, and which run is the newest."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import tomli_w
 
 from tinygrad_chat.errors import CheckpointError, UsageError
-from tinygrad_chat.training.checkpoint import find_checkpoints
-from tinygrad_chat.training.config import TrainingConfig, to_settings
-from tinygrad_chat.training.storage import explained, write_whole
+from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints, load_checkpoint, load_newest
+from tinygrad_chat.training.config import TrainingConfig, read_settings, to_settings
+from tinygrad_chat.training.storage import explained, only_process, remove_partials, settle_file, write_whole
 
 RUNS = Path("runs")
 
@@ -22,10 +23,13 @@ class RunFolder:
     """The files of one run.
 
     config.toml       every setting, resolved; `tgc train --config` takes it
-    environment.json  the machine and versions that made it
-    log.jsonl         one JSON object a line: losses, rates, evaluations
-    checkpoints/      the two newest and the best
+    environment.json  the machines and versions that made it: one entry for each start
+    log.jsonl         one JSON object a line: losses, rates, evaluations; the same again for the same seed
+    timing.jsonl      beside each of those lines: how long it took, how much memory
+    outcome.json      how training ended: absent while it goes on, and where it was killed
+    checkpoints/      the newest and the best
     samples/          a text for each evaluation
+    report.html       all of it for people, and report.md
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,71 +37,138 @@ class RunFolder:
         self.config = path / "config.toml"
         self.environment = path / "environment.json"
         self.log = path / "log.jsonl"
+        self.timing = path / "timing.jsonl"
+        self.outcome = path / "outcome.json"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
 
-    def create(self) -> None:
-        """Make the folder. Raises UsageError where it already holds a run."""
-        if find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size):
+    def create(self, *, resumed: bool = False) -> None:
+        """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
+        holds_run = find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size)
+        if holds_run and not resumed:
             raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
         with explained(self.path):
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
             self.log.touch()
 
+    def begin(self, config: TrainingConfig, environment: Mapping[str, Any], *, step: int, resumed: bool) -> None:
+        """Make the folder ready for a run that goes on from `step`: its log ends there.
+
+        Raises UsageError where it already holds another run.
+        """
+        self.create(resumed=resumed)
+        self.outcome.unlink(missing_ok=True)
+        self.cut_log(step)
+        self.write_config(config)
+        self.write_environment(environment, step=step)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training here. Raises UsageError where one does."""
+        with only_process(self.path):
+            for folder in (self.path, self.checkpoints, self.samples):
+                remove_partials(folder)
+            yield
+
     def write_config(self, config: TrainingConfig) -> None:
         """Save the resolved configuration."""
         write_whole(self.config, tomli_w.dumps(to_settings(config)).encode())
 
-    def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Save what the run was made with."""
-        write_whole(self.environment, json.dumps(environment, indent=1).encode())
+    def write_environment(self, environment: Mapping[str, Any], *, step: int) -> None:
+        """Save what the run is made with from `step` on."""
+        before = [entry for entry in self.environments() if entry["from_step"] < step]
+        write_whole(self.environment, json.dumps([*before, {"from_step": step, **environment}], indent=1).encode())
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Return what the run was made with, an entry for each start that some of its steps are from."""
+        try:
+            entries = json.loads(self.environment.read_bytes())
+            return [entry for entry in entries if isinstance(entry["from_step"], int)]
+        except (OSError, ValueError, KeyError, TypeError):  # a run goes on without it
+            return []
+
+    def write_outcome(self, outcome: str, *, step: int, reason: str = "") -> None:
+        """Save how training ended: finished, interrupted or failed, and why."""
+        write_whole(self.outcome, json.dumps({"outcome": outcome, "step": step, "reason": reason}, indent=1).encode())
 
     def write_sample(self, step: int, text: str) -> None:
         """Save the text that the model wrote after `step` updates."""
         write_whole(self.samples / f"step-{step:06d}.txt", text.encode())
 
-    def append_to_log(self, record: Mapping[str, Any]) -> None:
-        """Add one line to the log."""
-        with explained(self.log), self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+    def append(self, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Add a line to the log, and one beside it to the timing."""
+        for file, line in ((self.log, record), (self.timing, timing)):
+            with explained(file), file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def settle_log(self) -> None:
+        """Force the log to the disk, so that no checkpoint outlives the lines before it."""
+        for file in (self.log, self.timing):
+            if file.exists():
+                settle_file(file)
 
     def was_evaluated(self, step: int) -> bool:
         """Return whether the log has an evaluation of `step`."""
-        return any(record["step"] == step and "val_loss" in record for _, record in self._records())
+        return any(record["step"] == step and "val_loss" in record for record in self.records())
 
     def cut_log(self, step: int) -> None:
-        """Drop the log's lines from `step` on, and a line that a crash cut short: they are about to come again."""
-        write_whole(self.log, b"".join(line + b"\n" for line, record in self._records() if record["step"] < step))
+        """Drop the lines from `step` on, and any that a crash cut short: they are about to come again."""
+        for file in (self.log, self.timing):
+            write_whole(file, b"".join(line + b"\n" for line, record in _lines(file) if record["step"] < step))
 
-    def _records(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield the log's whole lines, each beside the record that it holds."""
-        for line in self.log.read_bytes().splitlines() if self.log.exists() else []:
-            try:
-                record = json.loads(line)
-                int(record["step"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            yield line, record
+    def records(self) -> list[dict[str, Any]]:
+        """Return the log's whole lines."""
+        return [record for _, record in _lines(self.log)]
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Return the whole lines of the timing."""
+        return [record for _, record in _lines(self.timing)]
 
     def newest_checkpoint(self) -> Path:
-        """Return the newest checkpoint's path. Raises CheckpointError where there is none."""
+        """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
         found = find_checkpoints(self.checkpoints)
         if not found:
             raise CheckpointError(f"{self.path}: no checkpoint there; train one with: tgc train --out {self.path}")
         return found[-1]
 
+    def open_newest(self, *, before: int | None = None, say: Callable[[str], None]) -> Checkpoint:
+        """Return the newest whole checkpoint (of a step `before` that one); `say` is told of those passed over.
 
-def find_checkpoint(path: Path | None) -> Path:
-    """Return the checkpoint that `path` means: itself, a run's newest, or with None the newest run's.
+        Raises CheckpointError where none is whole.
+        """
+        checkpoint = load_newest(self.checkpoints, before=before, say=say)
+        if checkpoint is None:
+            damaged = self.newest_checkpoint()
+            raise CheckpointError(f"{damaged.parent}: no whole checkpoint there; start a new run in another folder")
+        return checkpoint
 
-    Raises CheckpointError where there is none.
+    def settings(self) -> dict[str, Any]:
+        """Return the settings in config.toml. Raises ConfigError where it cannot be read."""
+        return read_settings(str(self.config))
+
+
+def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the whole lines of a JSONL file of steps, each beside the record that it holds."""
+    for line in file.read_bytes().splitlines() if file.exists() else []:
+        try:
+            record = json.loads(line)
+            int(record["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        yield line, record
+
+
+def open_checkpoint(path: Path | None, *, say: Callable[[str], None]) -> Checkpoint:
+    """Return the checkpoint that `path` means: itself, a run's newest whole one, or with None the newest run's.
+
+    `say` is told of damaged ones that were passed over. Raises CheckpointError where there is none.
     """
     if path is None:
-        return newest_run().newest_checkpoint()
+        return newest_run().open_newest(say=say)
     if (path / "state.json").exists():
-        return path
-    return find_checkpoints(path)[-1] if find_checkpoints(path) else RunFolder(path).newest_checkpoint()
+        return load_checkpoint(path)
+    return RunFolder(path.parent if path.name == "checkpoints" else path).open_newest(say=say)
 
 
 def claim_new_run(config: TrainingConfig) -> RunFolder:

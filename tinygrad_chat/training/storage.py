@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside their place, forced to the disk, then renamed."""
+"""Files that are whole or not there: written beside their place, forced to the disk, then renamed.
+
+What is being written, or removed, is called `.NAME.partial` until it is done.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from tinygrad_chat.errors import StorageError, UsageError
 
@@ -16,6 +20,8 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+LOCKED_BYTE = 1 << 20  # Windows keeps others from reading what is locked; the holder's number stands before it
 
 
 @contextmanager
@@ -39,17 +45,43 @@ def explained(path: Path) -> Iterator[None]:
 def only_process(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process until the context ends, or the process does, however that comes about.
 
-    Raises UsageError where another process holds it.
+    Raises UsageError, with the other's number, where another process holds it.
     """
-    with (folder / ".lock").open("a") as file:
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(f"{folder}: another process is at work there; wait for it, or stop it") from error
+    with explained(folder):
+        file = (folder / ".lock").open("a+")
+    with file:
+        if not _locked(file):
+            raise UsageError(f"{folder}: process {_holder(file)} is at work there; wait for it, or stop it")
+        with explained(folder):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    """Lock the file unless another process has."""
+    try:
+        if sys.platform == "win32":
+            file.seek(LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    return file.read() or "another"
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write or to remove in `folder`."""
+    for partial in folder.glob(".*.partial"):
+        with explained(partial):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -65,7 +97,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_whole_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder of files so that it appears with all of them or not at all."""
+    """Write a folder of files so that it appears with all of them or not at all; one that stood there goes before."""
     partial = path.with_name(f".{path.name}.partial")
     with explained(path):
         shutil.rmtree(partial, ignore_errors=True)
@@ -74,10 +106,27 @@ def write_whole_folder(path: Path, files: Mapping[str, bytes]) -> None:
             for name, content in files.items():
                 _write(partial / name, content)
             _settle(partial)
+            if path.exists():
+                remove_whole_folder(path)
             partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         _settle(path.parent)
+
+
+def remove_whole_folder(path: Path) -> None:
+    """Remove a folder so that it is whole or not there: it loses its name first."""
+    removed = path.with_name(f".{path.name}.removed.partial")
+    with explained(path):
+        shutil.rmtree(removed, ignore_errors=True)
+        path.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
+def settle_file(path: Path) -> None:
+    """Force to the disk what was appended to a file."""
+    with explained(path), path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,0 +1,84 @@
+"""Where a loss or a gradient stopped being a number: the step that went wrong, once more, with every op watched."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from tinygrad_chat.autograd import Node, Operation, watched_ops
+from tinygrad_chat.autograd.value import Rule
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.models.table import build_model
+from tinygrad_chat.nn import Parameters
+from tinygrad_chat.seeds import stream
+from tinygrad_chat.training.run import Run
+
+
+class _FoundError(Exception):
+    """The first result that is no number."""
+
+
+def explain_divergence(run: Run, gradient: Callable[[LanguageModel], float]) -> str:
+    """Compute `gradient` again; return which op of which layer was the first to give a result that is no number.
+
+    In scalar mode the same step is computed with arrays of float64, whose ops have names.
+    """
+    model = run.model if run.config.mode == "tensor" else _as_tensors(run)
+    parameters = model.parameters()
+    for name in parameters:
+        if not _finite(parameters[name].data):
+            return f"as the last update has left {name}"
+    try:
+        with watched_ops(_watcher(parameters)):
+            gradient(model)
+    except _FoundError as found:
+        return f"first in {found}"
+    largest = max(parameters, key=lambda name: float(abs(parameters[name].grad).max()))
+    return f"though every op's result is a number; the largest gradient is that of {largest}"
+
+
+def _as_tensors(run: Run) -> LanguageModel:
+    """Return the run's scalar model on arrays, with the same weights."""
+    config = dataclasses.replace(run.config, mode="tensor")
+    mine = run.model.parameters()
+    model = build_model(
+        config.model,
+        run.tokenizer.size,
+        config,
+        random=stream(config.seed, "initialisation"),
+        backend=mine.backend,
+        dtype=mine.data.dtype,
+    )
+    model.parameters().load(mine.state())
+    return model
+
+
+def _watcher(parameters: Parameters) -> Callable[..., Rule]:
+    """Return what looks at every op's result and, in the backward sweep, at every gradient that its rule gives."""
+    names = {id(parameters[name]): name.rpartition(".")[0] or name for name in parameters}
+    layer = "the first layer"
+
+    def watch(operation: Operation, inputs: tuple[Any, ...], out: Any, rule: Rule) -> Rule:
+        nonlocal layer
+        own = [names[id(x)] for x in inputs if id(x) in names]
+        layer = own[0] if own else layer
+        place = f"{operation.name} {'of' if own else 'after'} {layer}"
+        if not _finite(out):
+            raise _FoundError(f"the result of {place}")
+
+        def watched_rule(d_out: Any) -> Any:
+            gradients = rule(d_out)
+            for x, d_x in zip(inputs, gradients, strict=False):
+                if isinstance(x, Node) and d_x is not None and not _finite(d_x):
+                    raise _FoundError(f"the gradient from {place}")
+            return gradients
+
+        return watched_rule
+
+    return watch
+
+
+def _finite(array: Any) -> bool:
+    return bool(array_module(array).isfinite(array).all())

@@ -1,0 +1,51 @@
+"""How much memory the process holds, and whether that keeps growing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from tinygrad_chat.backend import Backend
+from tinygrad_chat.errors import MemoryGrowthError
+
+UNREMARKABLE = 64 << 20  # bytes of growth that are never an error: what Python and NumPy load late
+KINDS = ("memory", "device_memory")
+FIRST = 2  # evaluations before which memory still fills: the first comes before any step
+
+
+def memory_held(backend: Backend) -> dict[str, int]:
+    """Return the bytes that this process holds: `memory`, and of a GPU `device_memory`.
+
+    What it shares, such as the pages of its data file, does not count where the system tells it apart.
+    """
+    info = psutil.Process().memory_info()
+    held = {"memory": info.rss - getattr(info, "shared", 0)}
+    device = backend.memory_held()
+    return held if device is None else {**held, "device_memory": device}
+
+
+class MemoryGuard:
+    """Compares the memory at each evaluation with that of the second one, `limit` being the share it may grow by."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._seen = 0
+        self._start: dict[str, int] = {}
+
+    def check(self, held: Mapping[str, Any]) -> None:
+        """Raise MemoryGrowthError where a kind of memory in `held`, in bytes, has grown beyond the limit."""
+        self._seen += 1
+        if self._seen <= FIRST:
+            self._start = {kind: held[kind] for kind in KINDS if kind in held}
+            return
+        for kind in self._start:
+            size = held[kind]
+            growth = size - self._start[kind]
+            if growth > max(UNREMARKABLE, self._limit * self._start[kind]):
+                raise MemoryGrowthError(
+                    f"{kind.replace('_', ' ')} has grown from {self._start[kind] >> 20} to {size >> 20} MiB, more than "
+                    f"--max-memory-growth {self._limit:g} allows; the checkpoint is saved: go on with --resume, "
+                    "and please report it"
+                )

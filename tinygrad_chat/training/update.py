@@ -1,0 +1,79 @@
+"""One update of the weights: a batch's gradient, whole or in parts, what guards it, and the optimiser's step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.optim import clip_gradient
+from tinygrad_chat.seeds import stream
+from tinygrad_chat.text.batches import Batch, random_batch
+from tinygrad_chat.training.diagnosis import explain_divergence
+from tinygrad_chat.training.run import Run
+
+
+def update(run: Run, share_used: float) -> dict[str, float]:
+    """Update the weights once; return what the log says of it. `share_used` is that of the run's minutes.
+
+    Raises DivergedError where the loss or the gradient is no number; then the weights are as before.
+    """
+    config, model, step = run.config, run.model, run.step
+    position = step + run.passed_batches
+    batch = random_batch(
+        run.dataset.training,
+        batch_size=config.batch_size,
+        context=config.context,
+        random=stream(config.seed, "batches", position),
+    )
+
+    def gradient(model: LanguageModel) -> float:
+        return accumulate_gradient(
+            model,
+            batch,
+            parts=config.accumulate,
+            random=stream(config.seed, "dropout", position) if config.dropout else None,
+        )
+
+    with np.errstate(all="ignore"):  # what overflows is found as a loss or a gradient that is no number
+        try:
+            loss, cause = gradient(model), ""
+        except DivergedError as error:  # Python's floats raise where NumPy's become infinite
+            loss, cause = math.nan, str(error)
+        norm = clip_gradient(model.parameters(), config.clip or None) if math.isfinite(loss) else math.nan
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            where = explain_divergence(run, gradient)
+            raise DivergedError(
+                f"step {step}: {cause or f'the loss is {loss:g} and the norm of the gradient {norm:g}'}, {where}; "
+                f"lower --lr ({config.lr:g}) or raise --warmup ({config.warmup}) in a new run"
+            )
+        # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
+        lr = run.schedule(step if step < config.warmup else max(step, int(share_used * config.steps)))
+        record = {"loss": loss, "lr": lr, "grad_norm": norm}
+        spike = run.recent_losses.z_score(loss)
+        run.recent_losses.add(loss)
+        if config.skip_spikes is not None and spike > config.skip_spikes:
+            record["skipped_spike"] = spike
+        else:
+            run.optimizer.step(lr)
+    run.step += 1
+    return record
+
+
+def accumulate_gradient(
+    model: LanguageModel, batch: Batch, *, parts: int, random: np.random.Generator | None = None
+) -> float:
+    """Leave the gradient of a batch's mean loss in the model's buffer, computed in `parts` equal parts one after the
+    other; return that loss. With `random`, as in training: dropout."""
+    parameters = model.parameters()
+    parameters.zero_gradient()
+    total = 0.0
+    for tokens, targets in zip(*(np.split(array, parts) for array in batch), strict=True):
+        loss = model.loss(tokens, targets, random=random)
+        loss.backward()
+        total += loss.item()
+    if parts > 1:
+        parameters.gradient *= 1 / parts
+    return total / parts
