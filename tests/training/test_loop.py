@@ -120,20 +120,6 @@ def test_the_same_seed_gives_the_same_log_and_another_seed_another(start: Start,
     assert log(runs["a"]) != log(runs["c"])
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
-@pytest.mark.parametrize("stop", range(7))
-def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(start: Start, variant: dict[str, Any], stop: int):
-    whole, stopped = start("whole", **variant), start("stopped", **variant)
-    finish(whole)
-    assert finish(stopped, stop_after=stop)[-1] == Ended(stop, interrupted=True)
-    resumed = resume_run(stopped.folder.path, {})
-    assert resumed.step == stop
-    finish(resumed)
-    np.testing.assert_array_equal(resumed.model.parameters().data, whole.model.parameters().data)
-    assert log(resumed) == log(whole)
-    assert (resumed.best_step, resumed.best_loss) == (whole.best_step, whole.best_loss)
-
-
 def test_a_finished_run_trains_on_with_more_steps(start: Start):
     run = start()
     finish(run)

@@ -12,6 +12,7 @@ than the machine has; whatever does not fit is a CheckpointError.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -68,9 +69,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         OPTIMIZER: save(dict(checkpoint.optimizer)),
         STATE_FILE: json.dumps(state, indent=1).encode(),
     }
-    digests = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    digests = "".join(_digest_line(name, io.BytesIO(content)) for name, content in files.items())
     write_whole_folder(path, {**files, DIGESTS: digests.encode()})
     return path
+
+
+def _digest_line(name: str, file: Any) -> str:
+    return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -112,11 +117,10 @@ def _expect_plain_files(path: Path) -> None:
 
 def _expect_digests(path: Path) -> None:
     """Raise ValueError where a file's content is not what SHA256SUMS says."""
-    lines = (path / DIGESTS).read_text(encoding="ascii").splitlines()
-    wanted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    wanted = (path / DIGESTS).read_text(encoding="ascii").splitlines(keepends=True)
     for name in (WEIGHTS, OPTIMIZER, STATE_FILE):
         with (path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted.get(name):
+            if not wanted or _digest_line(name, file) != wanted.pop(0):
                 raise ValueError(f"{name} is not what {DIGESTS} says")
 
 

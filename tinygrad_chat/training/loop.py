@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class Ended:
 Event = Saved | Evaluated | Stepped | Logged | RolledBack | Ended
 
 
-def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
     """Train until the configured steps or minutes are over, or `should_stop()` says so between two steps.
 
     The checkpoint of a step is on disk before its evaluation starts. Raises UsageError where another process trains

@@ -59,14 +59,24 @@ def only_process(folder: Path) -> Iterator[None]:
         yield
 
 
-def _locked(file: TextIO) -> bool:
-    """Lock the file unless another process has."""
+def is_held(folder: Path) -> bool:
+    """Return whether a process holds `folder` by `only_process`; nothing is written there."""
+    try:
+        file = (folder / ".lock").open()
+    except OSError:
+        return False
+    with file:
+        return not _locked(file, shared=True)
+
+
+def _locked(file: TextIO, *, shared: bool = False) -> bool:
+    """Lock the file unless another process has; a `shared` lock also suits a file that we may only read."""
     try:
         if sys.platform == "win32":
             file.seek(LOCKED_BYTE)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

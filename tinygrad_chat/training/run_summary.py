@@ -1,0 +1,125 @@
+"""What a run's folder says of the run, in one record: how far it came, how good it is, how fast it was.
+
+Nothing here writes, so it may be asked of a run that goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.training.checkpoint import WEIGHTS, find_checkpoints
+from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
+from tinygrad_chat.training.run_folder import RunFolder
+from tinygrad_chat.training.storage import is_held
+
+OUTCOMES = ("finished", "interrupted", "failed")
+"""What outcome.json can say. Without it a run is `running`, or was `killed`; one that cannot be read is `damaged`."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run after `step` updates on `tokens` tokens, which took `seconds` of training. None is what is not known."""
+
+    path: Path
+    outcome: str
+    reason: str = ""
+    """Why it failed, or what is damaged."""
+    model: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    """How many it is to do; None where only its minutes end it."""
+    minutes: float | None = None
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    val_bpb: float | None = None
+    """Bits per byte at `best_step`."""
+    tokens: int | None = None
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    parameters: int | None = None
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a folder holds anything of a run."""
+    return any((path / name).exists() for name in ("config.toml", "log.jsonl", "checkpoints"))
+
+
+def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:
+    """Return a summary of each run in `folder`, the one that wrote last at the end, and the folders that hold none."""
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    runs = sorted((path for path in found if is_run(path)), key=_last_written)
+    return [summarize_run(path) for path in runs], [path for path in found if not is_run(path)]
+
+
+def summarize_run(path: Path) -> RunSummary:
+    """Return what the folder at `path` says; whatever cannot be read makes a `damaged` run, and no error."""
+    folder = RunFolder(path)
+    held = is_held(path)
+    if not folder.config.exists():
+        return RunSummary(path, "running") if held else RunSummary(path, "damaged", "has no config.toml")
+    try:
+        config = TrainingConfig(**folder.settings())
+        records, timings = folder.records(), folder.timings()
+        ended = {} if held or not folder.outcome.exists() else json.loads(folder.outcome.read_bytes())
+        outcome = "running" if held else ended["outcome"] if ended else "killed"
+        if ended and outcome not in OUTCOMES:
+            raise ValueError(f"outcome.json says {outcome!r}")
+        reason, ended_step = str(ended.get("reason", "")), int(ended.get("step", 0))
+    except (TinygradChatError, OSError) as error:
+        return RunSummary(path, "damaged", str(error).replace("--config ", ""))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return RunSummary(path, "damaged", f"outcome.json cannot be read ({error})")
+    checkpoints = find_checkpoints(folder.checkpoints)
+    if not records and not held and folder.log.exists() and folder.log.stat().st_size:
+        return RunSummary(path, "damaged", "log.jsonl has no whole line")
+    step = max([ended_step, *(int(record["step"]) for record in records)])
+    best = min(evaluations(records), key=lambda record: record["val_loss"], default={})
+    batch = config.batch_size * config.context
+    timed = timings[-1] if timings and _is_number(timings[-1].get("seconds")) else {}
+    return RunSummary(
+        path,
+        outcome,
+        reason,
+        model=config.model,
+        step=step,
+        steps=None if config.steps == UNBOUNDED else config.steps,
+        minutes=config.minutes,
+        best_val_loss=best.get("val_loss"),
+        best_step=best.get("step"),
+        val_bpb=best.get("val_bpb"),
+        tokens=step * batch,
+        seconds=timed.get("seconds"),
+        tokens_per_second=timed["step"] * batch / timed["seconds"] if timed.get("seconds") else None,
+        parameters=_count_parameters(checkpoints[-1]) if checkpoints else None,
+    )
+
+
+def evaluations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the lines of a log that hold an evaluation."""
+    return [record for record in records if _is_number(record.get("val_loss")) and _is_number(record.get("val_bpb"))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _last_written(path: Path) -> float:
+    log = path / "log.jsonl"
+    return (log if log.exists() else path).stat().st_mtime
+
+
+def _count_parameters(checkpoint: Path) -> int | None:
+    """Count a checkpoint's parameters by the head of its weights; None where that cannot be read."""
+    try:
+        with safe_open(checkpoint / WEIGHTS, framework="numpy") as weights:
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
