@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -32,7 +32,7 @@ def runs(
     folder: Annotated[str, typer.Argument(help="where the runs are, or one run", show_default=True)] = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line for each run")] = False,
 ) -> None:
-    """List the runs in a folder: how each ended, how good and how fast it was. The newest stands last."""
+    """List the runs in a folder: how each ended, how fast it was, its best evaluation. The newest stands last."""
     from tinygrad_chat.training.run_summary import find_runs, is_run, summarize_run
 
     path = Path(folder).expanduser()
@@ -49,12 +49,13 @@ def runs(
     if found:
         console = open_console(sys.stdout)
         table = {name: [row[name] for row in map(_cells, found)] for name in IMPORTANCE}
-        print_table(console, _that_fit(table, console.width), styles=[STYLES.get(run.outcome, "red") for run in found])
+        styles = [STYLES.get(run.outcome, "red") for run in found]
+        print_table(console, _that_fit(table, console.width), styles=styles, left=("run", "outcome"))
         for run in found:
             if run.outcome == "damaged":
                 print(f"\n{run.path.name}: {run.reason}")
     else:
-        print(f"no run in {path}/; train one with: tgc train", file=sys.stderr)
+        print(f"no run in {path}; train one there with: tgc train --out {path / 'NAME'}", file=sys.stderr)
     if others:
         names = ", ".join(other.name for other in others[:3]) + (", ..." if others[3:] else "")
         print(f"left out, as they hold no run: {names}", file=sys.stderr)
@@ -68,24 +69,24 @@ def open_console(stream: TextIO) -> Console:
 
 
 def print_table(
-    console: Console, columns: dict[str, list[str]], *, styles: Sequence[str], heads: dict[str, str] | None = None
+    console: Console,
+    columns: Mapping[str, Sequence[str]],
+    *,
+    styles: Sequence[str],
+    left: Sequence[str],
+    heads: Mapping[str, str] | None = None,
 ) -> None:
-    """Print columns of cells, the first aligned left, the others right; `styles` has one for each row.
+    """Print columns of cells, those named in `left` aligned left and the others right; `styles` has one for each row.
 
-    `heads` are styles of columns' names.
+    `heads` are styles of columns' names, where they are not merely bold.
     """
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
-    for number, name in enumerate(columns):
-        table.add_column(
-            escape(name),
-            justify="right" if number else "left",
-            header_style=(heads or {}).get(name, "bold"),
-            no_wrap=True,
-            overflow="ellipsis",
-        )
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="none")
+    for name in columns:
+        justify = "left" if name in left else "right"
+        table.add_column(escape(name), justify=justify, header_style=(heads or {}).get(name, "bold"), no_wrap=True)
     for style, *cells in zip(styles, *columns.values(), strict=True):
         table.add_row(*map(escape, cells), style=style)
     console.print(table)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from tinygrad_chat.errors import CheckpointError
 
 WINDOW = 50  # batches that the averages look back over, and that must have been seen before anything is judged
 
@@ -15,6 +19,16 @@ class RecentLosses:
     count: int = 0
     mean: float = 0.0
     variance: float = 0.0
+
+    @classmethod
+    def load(cls, state: Mapping[str, Any]) -> RecentLosses:
+        """Make the averages that `state`, their `dataclasses.asdict`, describes. Raises CheckpointError for another."""
+        fits = state.keys() == {"count", "mean", "variance"} and isinstance(state["count"], int)
+        if not (fits and all(isinstance(state[name], float) for name in ("mean", "variance"))):
+            raise CheckpointError(
+                f"recent losses: expected a count, a mean and a variance, received {dict(state)!r:.80}"
+            )
+        return cls(**state)
 
     def z_score(self, loss: float) -> float:
         """Return how many standard deviations `loss` lies above the mean; 0 while too few losses are known."""

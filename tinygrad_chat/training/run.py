@@ -74,7 +74,7 @@ class Run:
         self.step = self.saved_step = saved.step
         self.passed_batches = saved.state["passed_batches"]
         self.best_step, self.best_loss = saved.state["best_step"], saved.state["best_loss"]
-        self.recent_losses = RecentLosses(**saved.state["recent_losses"])
+        self.recent_losses = RecentLosses.load(saved.state["recent_losses"])
 
 
 def start_run(

@@ -1,0 +1,109 @@
+"""The closed formulas against models that are really built, and against what their graphs really multiply."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models import size
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.size import count_parameters, expect_room, flops_per_token, least_memory
+from tinygrad_chat.models.table import ENGINES, MODELS
+
+
+@st.composite
+def any_options(draw: st.DrawFn) -> ModelOptions:
+    shared, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    head_width = 2 * draw(st.integers(1, 3))
+    return ModelOptions(
+        layers=draw(st.integers(0, 3)),
+        heads=shared * group,
+        key_value_heads=draw(st.sampled_from([None, shared])),
+        width=shared * group * head_width,
+        context=draw(st.integers(1, 9)),
+        norm=draw(st.sampled_from(["layernorm", "rmsnorm", "none"])),
+        activation=draw(st.sampled_from(["gelu", "squared_relu"])),
+        positions=draw(st.sampled_from(["learned", "rotary", "none"])),
+        tied=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        window=draw(st.sampled_from([None, 2])),
+        soft_cap=draw(st.sampled_from([None, 5.0])),
+    )
+
+
+@pytest.mark.parametrize("mode", ENGINES)
+@pytest.mark.parametrize("name", MODELS)
+@given(options=any_options(), vocabulary=st.integers(1, 12))
+def test_the_count_is_that_of_the_model_that_is_built(name, mode, options, vocabulary):
+    options = MODELS[name](options)
+    assert count_parameters(options, vocabulary) == ENGINES[mode](vocabulary, options).parameters().size
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(options=any_options(), vocabulary=st.integers(1, 12))
+def test_flops_are_those_of_every_matrix_once_and_of_attention(name, options, vocabulary):
+    options = MODELS[name](options)
+    parameters = ENGINES["tensor"](vocabulary, dataclasses.replace(options, tied=False)).parameters()
+    matrices = [parameters[key] for key in parameters if parameters[key].ndim == 2 and "embedding" not in key]
+    attention = 12 * options.layers * options.width * options.context
+    assert flops_per_token(options, vocabulary) == 6 * sum(matrix.size for matrix in matrices) + attention
+
+
+def test_flops_of_nanogpt_124m_are_those_of_its_own_estimate():
+    # nanoGPT's estimate_mfu: 6 N + 12 L H Q T, N without the positions but with the tied head.
+    options = ModelOptions(layers=12, heads=12, width=768, context=1024, norm="none")
+    N = count_parameters(options, 50257) - 1024 * 768
+    assert flops_per_token(options, 50257) == 6 * N + 12 * 12 * 12 * 64 * 1024
+
+
+def test_an_absurd_model_has_a_number_at_once():
+    options = ModelOptions(layers=10**9, heads=1, width=10**6, context=10**9)
+    assert count_parameters(options, 100) == 12 * 10**21 + 2 * 10**15 + 10**15 + 10**8 + 10**6
+
+
+@given(options=any_options(), vocabulary=st.integers(1, 12))
+def test_least_memory_is_no_more_than_what_the_arrays_of_a_model_take(options, vocabulary):
+    small = least_memory(options, vocabulary, buffers=2) - options.layers * size.BYTES_A_LAYER
+    parameters = ENGINES["tensor"](vocabulary, options).parameters()
+    tables = 3 * np.zeros((options.context, options.width // options.heads // 2)).nbytes
+    assert small - parameters.data.nbytes - parameters.gradient.nbytes == (options.positions == "rotary") * tables
+
+
+def test_a_scalar_model_takes_float64_and_a_value_for_each_number():
+    options = ModelOptions()
+    scalar, tensor = (least_memory(options, 65, buffers=4, mode=mode) for mode in ("scalar", "tensor"))
+    assert scalar - tensor > 804096 * (4 * 4 + 80)
+
+
+def available(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
+    memory = SimpleNamespace(available=amount)
+    monkeypatch.setattr(size.psutil, "virtual_memory", lambda: memory)
+
+
+def test_a_model_that_just_fits_is_let_through_and_one_byte_less_refuses_it(monkeypatch: pytest.MonkeyPatch):
+    needed = least_memory(ModelOptions(), 65, buffers=4)
+    available(monkeypatch, needed)
+    expect_room(ModelOptions(), 65, buffers=4)
+    available(monkeypatch, needed - 1)
+    with pytest.raises(ConfigError, match=r"--width 128 --layers 4 --context 64: 804,096 parameters take at least"):
+        expect_room(ModelOptions(), 65, buffers=4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ModelOptions(width=10**9, heads=1),
+        ModelOptions(layers=10**9, width=1, heads=1),
+        ModelOptions(context=10**12),
+        ModelOptions(context=10**12, positions="rotary"),
+    ],
+)
+def test_whatever_is_absurd_is_refused(options):
+    with pytest.raises(ConfigError, match=r"choose a smaller --width, --layers or --context"):
+        expect_room(options, 65, buffers=2)

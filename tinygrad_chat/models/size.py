@@ -1,0 +1,78 @@
+"""How large a model is and how much it computes, as closed formulas: nothing is built, whatever the options say."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+
+from tinygrad_chat.autograd import Value
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models.options import ModelOptions
+
+BYTES_A_NUMBER = {"tensor": 4, "scalar": 8}
+"""Of the flat buffers of each engine: float32, float64."""
+
+BYTES_A_LAYER = 4096
+"""What a block's Python objects take at least, however few numbers they hold."""
+
+
+def count_parameters(options: ModelOptions, vocabulary: int) -> int:
+    """Return how many numbers the GPT of `options` learns over V = `vocabulary` tokens.
+
+    >>> count_parameters(ModelOptions(), 65)
+    804096
+    """
+    C, L = options.width, options.layers
+    norm = {"layernorm": C * (1 + options.bias), "rmsnorm": C, "none": 0}[options.norm]
+    biases = options.bias * (2 * C + 2 * _shared_width(options) + 5 * C)  # attention's four, feed-forward's two
+    embeddings = vocabulary * C * (1 if options.tied else 2)
+    positions = options.context * C if options.positions == "learned" else 0
+    return embeddings + positions + L * (_block_matrices(options) + biases + 2 * norm) + norm
+
+
+def flops_per_token(options: ModelOptions, vocabulary: int) -> int:
+    """Return the floating-point operations of one training token, forward and backward: the model's, not the engine's.
+
+    6 for each number of a matrix that takes part in a product (a multiplication and an addition forward, twice that
+    backward), and 12 L C T for attention's two products of every position with all T of the context. This is the count
+    of PaLM (Chowdhery et al., arXiv:2204.02311, appendix B): the causal half and a window are not taken off,
+    element-wise work is not counted. Looking an embedding up costs nothing; the head does, tied or not.
+    """
+    matrices = options.layers * _block_matrices(options) + vocabulary * options.width
+    return 6 * matrices + 12 * options.layers * options.width * options.context
+
+
+def _block_matrices(options: ModelOptions) -> int:
+    """Numbers in a block's matrices: query and output, key and value, feed-forward out and back."""
+    C = options.width
+    return 2 * C * C + 2 * C * _shared_width(options) + 8 * C * C
+
+
+def _shared_width(options: ModelOptions) -> int:
+    return (options.key_value_heads or options.heads) * (options.width // options.heads)
+
+
+def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor") -> int:
+    """Return the bytes without which a model cannot even be built.
+
+    They hold `buffers` arrays as long as the parameters (weights, gradient, what the optimiser remembers), the tables
+    of rotary angles while they are made, and each block's objects; in scalar mode also a Value for each number.
+    """
+    numbers = count_parameters(options, vocabulary)
+    tables = 3 * 8 * options.context * (options.width // options.heads // 2) if options.positions == "rotary" else 0
+    values = numbers * (sys.getsizeof(Value(0.5)) + sys.getsizeof(0.5)) if mode == "scalar" else 0
+    return numbers * buffers * BYTES_A_NUMBER[mode] + tables + values + options.layers * BYTES_A_LAYER
+
+
+def expect_room(options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor") -> None:
+    """Raise ConfigError where the machine has less memory available than the model takes at least."""
+    needed = least_memory(options, vocabulary, buffers=buffers, mode=mode)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ConfigError(
+            f"--width {options.width} --layers {options.layers} --context {options.context}: "
+            f"{count_parameters(options, vocabulary):,} parameters take at least {needed / 2**30:,.1f} GiB "
+            f"with what goes with them, and this machine has {available / 2**30:,.1f} GiB available; "
+            "choose a smaller --width, --layers or --context"
+        )
