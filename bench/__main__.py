@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench import quality, scalar, step
+from bench import plan, quality, scalar, step, survival
 from tinygrad_chat.errors import TinygradChatError
 
 
@@ -12,7 +12,7 @@ def main() -> None:
     """Run the measurement named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, print a table, write JSON.")
     measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
-    for module in (step, scalar, quality):
+    for module in (step, scalar, quality, survival, plan):
         description = str(module.__doc__)
         subparser = measurements.add_parser(module.NAME, help=description.splitlines()[0], description=description)
         module.add_arguments(subparser)

@@ -1,4 +1,4 @@
-"""Whole or not there: a failure at any system call leaves the old state and no half file."""
+"""Whole or not there: what is written, in which order, and what is said where it cannot be. Faults: test_faults.py."""
 
 from __future__ import annotations
 
@@ -22,55 +22,6 @@ def file(path: Path) -> None:
 
 def folder(path: Path) -> None:
     write_whole_folder(path, {"a": b"new", "b": b"new"})
-
-
-def fail_at(call: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let the call-th of the writer's system calls fail as on a full disk; return the list of those made."""
-    made: list[str] = []
-
-    def watched(name: str, original: Callable[..., object]) -> Callable[..., object]:
-        def system_call(*arguments: object, **options: object) -> object:
-            made.append(name)
-            if len(made) == call:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return original(*arguments, **options)
-
-        return system_call
-
-    for owner, name in [(os, "fsync"), (Path, "open"), (Path, "mkdir"), (Path, "rename"), (Path, "replace")]:
-        monkeypatch.setattr(owner, name, watched(name, getattr(owner, name)))
-    return made
-
-
-@pytest.mark.parametrize("write", [file, folder])
-@pytest.mark.parametrize("call", range(1, 12))
-def test_a_full_disk_at_any_call_leaves_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, call: int
-):
-    path = tmp_path / "target"
-    with monkeypatch.context() as patch:
-        made = fail_at(call, patch)
-        message = ""
-        try:
-            write(path)
-        except StorageError as error:
-            message = str(error)
-    assert ("the disk is full" in message) == (len(made) >= call)
-    contents = [target.read_bytes() for target in ([path] if path.is_file() else path.glob("*"))]
-    assert contents == [] or contents == [b"new"] * (1 if write is file else 2)
-    assert [entry.name for entry in tmp_path.iterdir()] in ([], ["target"])
-
-
-def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "target"
-    path.write_bytes(b"old")
-    with monkeypatch.context() as patch:
-        fail_at(2, patch)
-        with pytest.raises(StorageError):
-            file(path)
-    assert path.read_bytes() == b"old"
-    file(path)
-    assert path.read_bytes() == b"new"
 
 
 def test_what_a_killed_process_left_behind_does_not_disturb(tmp_path: Path):
