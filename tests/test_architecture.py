@@ -17,7 +17,7 @@ MOST_LINES = 350
 # Each part imports only parts of earlier lines and itself: never a neighbour in its own line.
 ORDER = [
     {"errors"},
-    {"options", "seeds"},
+    {"amounts", "options", "seeds"},
     {"backend"},
     {"autograd"},
     {"ops"},
@@ -38,6 +38,7 @@ PURE_LIBRARIES = sys.stdlib_module_names | {"tinygrad_chat.autograd.value", "tin
 # Where else a library may be named than nowhere.
 HOME_OF_LIBRARY = {
     "typer": ("cli/",),
+    "plotext": ("cli/",),
     "rich": ("cli/",),
     "cupy": ("backend/", "kernels/cuda/"),
     "cupyx": ("backend/", "kernels/cuda/"),

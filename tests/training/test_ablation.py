@@ -16,8 +16,8 @@ import pytest
 from tests.training.conftest import TINY
 from tinygrad_chat.errors import BackendError, ConfigError, UsageError
 from tinygrad_chat.training.ablation import Ablation, folder_of, label, parse_variation, run_ablation
-from tinygrad_chat.training.ablation_report import Cell, collect, markdown, write_plot, write_reports
 from tinygrad_chat.training.loop import Ended, Stepped
+from tinygrad_chat.training.reports.ablation import Cell, collect, markdown, write_plot, write_reports
 
 
 @pytest.fixture

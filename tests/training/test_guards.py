@@ -15,12 +15,13 @@ from tinygrad_chat.backend.base import NUMPY
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError
 from tinygrad_chat.seeds import stream
 from tinygrad_chat.text.batches import Batch
-from tinygrad_chat.training import loop, recent_losses, update
+from tinygrad_chat.training import loop, update
 from tinygrad_chat.training.checkpoint import find_checkpoints
 from tinygrad_chat.training.evaluation import evaluate
+from tinygrad_chat.training.guards import recent_losses
+from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held
+from tinygrad_chat.training.guards.recent_losses import RecentLosses
 from tinygrad_chat.training.loop import Ended, Event, Logged, RolledBack, train
-from tinygrad_chat.training.memory_guard import MemoryGuard, memory_held
-from tinygrad_chat.training.recent_losses import RecentLosses
 from tinygrad_chat.training.run import Run, resume_run
 
 Start = Callable[..., Run]

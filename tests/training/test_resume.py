@@ -62,7 +62,7 @@ STEPS = 9
 @pytest.fixture(autouse=True)
 def judged_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let so short a run skip updates, too."""
-    monkeypatch.setattr("tinygrad_chat.training.recent_losses.WINDOW", 2)
+    monkeypatch.setattr("tinygrad_chat.training.guards.recent_losses.WINDOW", 2)
 
 
 def finish(run: Run, stop_after: int | None = None) -> Ended:

@@ -46,8 +46,8 @@ def ablate(
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.errors import BackendError
     from tinygrad_chat.training.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
-    from tinygrad_chat.training.ablation_report import collect, markdown, write_plot, write_reports
     from tinygrad_chat.training.loop import Ended
+    from tinygrad_chat.training.reports.ablation import collect, markdown, write_plot, write_reports
 
     ablation = Ablation({**(read_settings(config) if config else {}), **settings}, parse_variation(vary), seeds)
     for name in settings.keys() & ablation.varied.keys():

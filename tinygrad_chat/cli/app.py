@@ -11,8 +11,12 @@ import typer
 
 from tinygrad_chat import __version__
 from tinygrad_chat.cli.ablate import ablate
+from tinygrad_chat.cli.compare import compare
 from tinygrad_chat.cli.doctor import doctor
 from tinygrad_chat.cli.graph import graph
+from tinygrad_chat.cli.plan import plan
+from tinygrad_chat.cli.report import report
+from tinygrad_chat.cli.runs import runs
 from tinygrad_chat.cli.sample import sample
 from tinygrad_chat.cli.train import train
 from tinygrad_chat.errors import StorageError, TinygradChatError
@@ -26,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, sample, ablate, graph, doctor):
+for command in (train, plan, sample, runs, report, compare, ablate, graph, doctor):
     app.command()(command)
 
 

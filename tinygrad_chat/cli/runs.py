@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from tinygrad_chat.amounts import duration
 from tinygrad_chat.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tinygrad_chat.training.run_summary import RunSummary
+    from tinygrad_chat.training.reports.summary import RunSummary
 
 GAP = 2  # columns between two cells
 UNKNOWN = "-"
@@ -33,7 +34,7 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line for each run")] = False,
 ) -> None:
     """List the runs in a folder: how each ended, how fast it was, its best evaluation. The newest stands last."""
-    from tinygrad_chat.training.run_summary import find_runs, is_run, summarize_run
+    from tinygrad_chat.training.reports.summary import find_runs, is_run, summarize_run
 
     path = Path(folder).expanduser()
     if not path.is_dir():
@@ -92,19 +93,6 @@ def print_table(
     console.print(table)
 
 
-def format_seconds(seconds: float) -> str:
-    """Return a length of time for people.
-
-    >>> format_seconds(8.25), format_seconds(75), format_seconds(3725)
-    ('8.2 s', '1:15', '1:02:05')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def _known(run: RunSummary) -> dict[str, object]:
     record = dataclasses.asdict(run)
     del record["path"]
@@ -125,7 +113,7 @@ def _cells(run: RunSummary) -> dict[str, str]:
         "steps": steps,
         "bits/byte": shown(run.val_bpb, ".4f"),
         "tokens/s": shown(run.tokens_per_second, ",.0f"),
-        "time": UNKNOWN if run.seconds is None else format_seconds(run.seconds),
+        "time": UNKNOWN if run.seconds is None else duration(run.seconds),
         "tokens": shown(run.tokens, ","),
         "parameters": shown(run.parameters, ","),
     }

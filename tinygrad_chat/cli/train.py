@@ -52,7 +52,9 @@ def train(
     from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
     from tinygrad_chat.training.run_folder import newest_run
+    from tinygrad_chat.training.tracking import expect_tracker, tracking
 
+    expect_tracker(resolved.track if resolved else settings.get("track"))
     with open_display(sys.stderr if as_json else sys.stdout) as display:
         path = Path(out).expanduser() if out else None
         if resolved is None:
@@ -62,11 +64,12 @@ def train(
         else:
             run = start_run(resolved, path, progress=display.downloaded, confirmed=yes)
         display.begin(run)
-        with stop_on_signals(display.line) as stopped:
+        with tracking(run, display.line) as send, stop_on_signals(display.line) as stopped:
             evaluation = None
             interrupted = False
             for event in train_run(run, should_stop=lambda: bool(stopped) or display.abandoned):
                 display.show(event)
+                send(event)
                 if isinstance(event, Evaluated):
                     evaluation = event.evaluation
                 elif isinstance(event, Ended):

@@ -1,4 +1,4 @@
-"""Pictures of graphs: what was computed from what, and how the gradient goes back through it.
+"""Pictures: of graphs, what was computed from what and how the gradient goes back through it; and of curves.
 
 graph.py       the nodes below a result, as plain records of text
 sweep.py       the backward sweep, replayed one node at a time
@@ -6,6 +6,8 @@ layout.py      where boxes and curves go
 columns.py     its harder half: in which order and how high things stand in a column
 svg.py         the picture
 html.py        the picture as a page that steps through the sweep
+chart.py       a line chart
+scale.py       its axes and their round numbers
 expression.py  a formula, as text, computed with Values
 
 >>> from tinygrad_chat import Value

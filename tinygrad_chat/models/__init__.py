@@ -1,6 +1,7 @@
 """The language models, and the table and protocol that make them interchangeable.
 
 options.py     what a user can choose about a model's shape
+size.py        parameters, operations and least memory, as closed formulas
 protocol.py    what training and sampling ask of a model
 gpt.py         the GPT of Tensors
 scalar_gpt.py  the same GPT, one number at a time; the whole of it in one file

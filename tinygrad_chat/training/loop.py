@@ -22,7 +22,8 @@ from tinygrad_chat.training.checkpoint import (
 )
 from tinygrad_chat.training.environment import describe_environment
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
-from tinygrad_chat.training.memory_guard import MemoryGuard, memory_held
+from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held
+from tinygrad_chat.training.reports.writing import write_report
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.storage import remove_whole_folder
 from tinygrad_chat.training.update import update
@@ -104,9 +105,11 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
             for event in _train_past_failures(run, should_stop):
                 if isinstance(event, Ended):
                     run.folder.write_outcome("interrupted" if event.interrupted else "finished", step=event.step)
+                    write_report(run.folder)
                 yield event
         except (DivergedError, MemoryGrowthError) as error:
             run.folder.write_outcome("failed", step=run.step, reason=str(error))
+            write_report(run.folder)
             raise
 
 
@@ -147,7 +150,8 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
             evaluated = _evaluate(run)
             timing |= memory_held(run.model.parameters().backend)
             yield evaluated
-        remove_old_checkpoints(run.folder.checkpoints, step=step, keep=config.keep, best_step=run.best_step)
+        if evaluation_due or checkpoint_due:
+            remove_old_checkpoints(run.folder.checkpoints, step=step, keep=config.keep, best_step=run.best_step)
         if not last:
             with clock:
                 measured = update(run, clock.share_used())

@@ -13,6 +13,7 @@ from tinygrad_chat.backend import get_backend
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.scalar import estimate_step_seconds
+from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.models.table import MODELS, build_model
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Optimizer, Schedule
 from tinygrad_chat.options import checked_settings
@@ -23,10 +24,13 @@ from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
 from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints
 from tinygrad_chat.training.config import TrainingConfig, change_config, to_settings
-from tinygrad_chat.training.recent_losses import RecentLosses
+from tinygrad_chat.training.guards.recent_losses import RecentLosses
 from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
+
+DRAWN = 2  # arrays as long as the parameters while a model is built: the weights as drawn, and where they go
+TRAINED = {"adamw": 4, "sgd": 3}  # in training: weights, gradient, two averages or a velocity
 
 
 @dataclass
@@ -150,7 +154,8 @@ def load_model(saved: Checkpoint, *, backend: str = "auto", mode: str | None = N
     """
     tokenizer = load_tokenizer(saved.state["tokenizer"])
     config = load_config(saved)
-    model = _build_model(dataclasses.replace(config, backend=backend, mode=mode or config.mode, dropout=0.0), tokenizer)
+    config = dataclasses.replace(config, backend=backend, mode=mode or config.mode, dropout=0.0)
+    model = _build_model(config, tokenizer, buffers=DRAWN)
     model.parameters().load(saved.weights)
     return model, tokenizer
 
@@ -162,7 +167,7 @@ def load_config(saved: Checkpoint) -> TrainingConfig:
 
 
 def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset, tokenizer: Tokenizer) -> Run:
-    model = _build_model(config, tokenizer)
+    model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer])
     schedule = SCHEDULES[config.lr_schedule](
         peak=config.lr,
         minimum=config.min_lr,
@@ -192,14 +197,18 @@ def _expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
         )
 
 
-def _build_model(config: TrainingConfig, tokenizer: Tokenizer) -> LanguageModel:
+def _build_model(config: TrainingConfig, tokenizer: Tokenizer, *, buffers: int) -> LanguageModel:
+    """Build the model, having made sure that the machine has room for `buffers` arrays as long as its parameters."""
+    backend = get_backend(config.backend)
+    on_host = buffers if backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
+    expect_room(MODELS[config.model](config), tokenizer.size, buffers=on_host, mode=config.mode)
     return build_model(
         config.model,
         tokenizer.size,
         config,
         mode=config.mode,
         random=stream(config.seed, "initialisation"),
-        backend=get_backend(config.backend),
+        backend=backend,
     )
 
 

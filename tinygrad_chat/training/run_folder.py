@@ -30,6 +30,7 @@ class RunFolder:
     checkpoints/      the newest and the best
     samples/          a text for each evaluation
     report.html       all of it for people, and report.md
+    tracker.json      with --track: by what name the tracker knows the run
     """
 
     def __init__(self, path: Path) -> None:

@@ -130,7 +130,7 @@ def remove_whole_folder(path: Path) -> None:
     with explained(path):
         shutil.rmtree(removed, ignore_errors=True)
         path.rename(removed)
-    shutil.rmtree(removed, ignore_errors=True)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def settle_file(path: Path) -> None:

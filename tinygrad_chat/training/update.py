@@ -11,7 +11,7 @@ from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.optim import clip_gradient
 from tinygrad_chat.seeds import stream
 from tinygrad_chat.text.batches import Batch, random_batch
-from tinygrad_chat.training.diagnosis import explain_divergence
+from tinygrad_chat.training.guards.diagnosis import explain_divergence
 from tinygrad_chat.training.run import Run
 
 

@@ -5,6 +5,7 @@ Nothing here writes, so it may be asked of a run that goes on.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.errors import TinygradChatError, UsageError
 from tinygrad_chat.training.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
-from tinygrad_chat.training.run_folder import RunFolder
+from tinygrad_chat.training.run_folder import RUNS, RunFolder
 from tinygrad_chat.training.storage import is_held
 
 OUTCOMES = ("finished", "interrupted", "failed")
@@ -52,6 +53,17 @@ def is_run(path: Path) -> bool:
     return any((path / name).exists() for name in ("config.toml", "log.jsonl", "checkpoints"))
 
 
+def find_run(name: str, *, command: str) -> Path:
+    """Return the folder of the run that `name` means: itself, or below runs/. Raises UsageError, for `command`."""
+    for path in (Path(name).expanduser(), RUNS / name):
+        if is_run(path):
+            return path
+    known = sorted(path.name for path in RUNS.iterdir() if is_run(path)) if RUNS.is_dir() else []
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "expected a run's folder or its name below runs/; see tgc runs"
+    raise UsageError(f"{command}: {name}: no run there; {hint}")
+
+
 def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:
     """Return a summary of each run in `folder`, the one that wrote last at the end, and the folders that hold none."""
     found = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
@@ -62,7 +74,7 @@ def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:
 def summarize_run(path: Path) -> RunSummary:
     """Return what the folder at `path` says; whatever cannot be read makes a `damaged` run, and no error."""
     folder = RunFolder(path)
-    held = is_held(path)
+    held = is_held(path) and not folder.outcome.exists()  # it is written while the folder is still held
     if not folder.config.exists():
         return RunSummary(path, "running") if held else RunSummary(path, "damaged", "has no config.toml")
     try:
@@ -83,7 +95,7 @@ def summarize_run(path: Path) -> RunSummary:
     step = max([ended_step, *(int(record["step"]) for record in records)])
     best = min(evaluations(records), key=lambda record: record["val_loss"], default={})
     batch = config.batch_size * config.context
-    timed = timings[-1] if timings and _is_number(timings[-1].get("seconds")) else {}
+    timed = timings[-1] if timings and is_number(timings[-1].get("seconds")) else {}
     return RunSummary(
         path,
         outcome,
@@ -104,11 +116,12 @@ def summarize_run(path: Path) -> RunSummary:
 
 def evaluations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the lines of a log that hold an evaluation."""
-    return [record for record in records if _is_number(record.get("val_loss")) and _is_number(record.get("val_bpb"))]
+    return [record for record in records if is_number(record.get("val_loss")) and is_number(record.get("val_bpb"))]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Return whether a log's value is a number that can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _last_written(path: Path) -> float:

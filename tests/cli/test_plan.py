@@ -1,0 +1,106 @@
+"""`tgc plan` as a person meets it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinygrad_chat.cli.app import run
+from tinygrad_chat.training.planning import fit, plan
+from tinygrad_chat.training.planning.measurement import measure
+
+TINY = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--steps", "6", "--batch-size", "4")
+
+Tgc = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tgc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tgc:
+    """Run `tgc` in an empty folder, measuring single steps; return its exit code and what it wrote."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan, "measure", functools.partial(measure, seconds=0.0))
+    monkeypatch.setattr(fit, "ENOUGH_SECONDS", 0.0)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_a_plan_is_a_table_and_a_bar_for_each_part_of_the_time(tgc: Tgc):
+    code, out, err = tgc("plan", *TINY)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[:7]] == [
+        *("parameters", "steps", "tokens", "compute", "memory", "speed", "time")
+    ]
+    assert "6 of 4 windows, context 8" in lines[1]
+    assert lines[2].split() == ["tokens", "192"]
+    bars = [line for line in lines if "%" in line]
+    assert [line[:14].strip() for line in bars] == [
+        *("training", "evaluations", "checkpoints", "start-up", "between steps")
+    ]
+    shares = [int(re.search(r"(\d+)%", line)[1]) for line in bars]  # pyright: ignore[reportOptionalSubscript]
+    assert 97 <= sum(shares) <= 103
+    assert lines[-1].startswith("measured: 1 step of ")
+    assert list(Path().iterdir()) == []
+
+
+def test_json_stands_alone_on_stdout_and_agrees_with_the_run(tgc: Tgc):
+    code, out, err = tgc("plan", *TINY, "--json")
+    assert (code, err) == (0, "")
+    planned = json.loads(out)
+    assert planned["command"] == shlex.join(["tgc", "train", *TINY])
+    trained = json.loads(tgc("train", *TINY, "--json")[1])
+    assert (planned["parameters"], planned["steps"]) == (trained["parameters"], trained["step"])
+    assert planned["seconds"]["total"] > planned["seconds"]["training"] > 0
+
+
+def test_fit_ends_with_a_command_that_trains(tgc: Tgc):
+    code, out, _ = tgc("plan", *TINY, "--no-tied", "--data", "pydoc", "--fit", "--memory", "1")
+    assert code == 0
+    assert "fits with --accumulate 1: parts of 4 windows" in out
+    command = shlex.split(out.splitlines()[-1])
+    assert command[:2] == ["tgc", "train"]
+    assert command[-2:] == ["--accumulate", "1"]
+    assert "--no-tied" in command
+    assert tgc(*command[1:])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--memory 3", "--memory: says what --fit may use; add --fit"),
+        ("--fit --memory 0", "--memory: expected more than 0 GiB, received 0"),
+        ("--fit --memory nan", "--memory: expected more than 0 GiB, received nan"),
+        ("--fit --accumulate 2", "--accumulate: is what --fit chooses; leave one of them out"),
+        (
+            "--fit --memory 0.001",
+            "--fit: expected at most 0.001 GiB for a step of one window of --context 64, but",
+        ),
+        ("--width 1000000", "choose a smaller --width, --layers or --context"),
+        ("--data nowhere.txt", "--data nowhere.txt: no such file or folder"),
+        ("--mode scalar --width 512 --layers 9 --context 64", "minutes; choose smaller ones, or add --yes to go on"),
+        ("--accumulate 5", "--accumulate: expected a divisor of --batch-size 12, received 5"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, options: str, message: str):
+    code, out, err = tgc("plan", *options.split())
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("tgc: ")
+    assert err.count("\n") == 1
+
+
+def test_train_refuses_a_model_larger_than_the_machine_in_one_line(tgc: Tgc):
+    code, out, err = tgc("train", "--width", "1000000")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"tgc: --width 1000000 --layers 4 .* choose a smaller --width, --layers or --context\n", err)

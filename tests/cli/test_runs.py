@@ -1,0 +1,213 @@
+"""`tgc runs`, `tgc compare` and `tgc train --track` as a person meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinygrad_chat.cli.app import run
+
+TINY = [
+    *("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2"),
+    *("--steps", "4", "--eval-every", "2", "--log-every", "1"),
+]
+
+Tgc = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tgc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tgc:
+    """Run a command in an empty folder; return its exit code and what it wrote to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def train_two(tgc: Tgc) -> None:
+    tgc("train", *TINY, "--eval-tokens", "99", "--out", "runs/a")
+    tgc("train", *TINY, "--eval-tokens", "99", "--out", "runs/b", "--lr", "0.01")
+
+
+def test_runs_are_listed_one_a_line_in_aligned_columns_without_colours(tgc: Tgc):
+    train_two(tgc)
+    code, out, err = tgc("runs")
+    assert (code, err) == (0, "")
+    head, *rows = out.splitlines()
+    assert head.split() == [
+        "run",
+        "outcome",
+        "val_loss",
+        "steps",
+        "bits/byte",
+        "tokens/s",
+        "time",
+        "tokens",
+        "parameters",
+    ]
+    assert [row.split()[:2] for row in rows] == [["a", "finished"], ["b", "finished"]]
+    assert {len(line) for line in (head, *rows)} == {len(head)}
+    assert "\x1b" not in out
+
+
+def test_json_is_one_object_a_line(tgc: Tgc):
+    train_two(tgc)
+    _, out, _ = tgc("runs", "--json")
+    first, second = map(json.loads, out.splitlines())
+    assert (first["run"], second["run"]) == (str(Path("runs/a")), str(Path("runs/b")))
+    assert (first["outcome"], first["step"], first["tokens"]) == ("finished", 4, 64)
+    assert json.loads(tgc("runs", "runs/b", "--json")[1]) == second
+
+
+def test_folders_that_hold_no_run_and_damaged_runs_are_named(tgc: Tgc):
+    train_two(tgc)
+    Path("runs/notes").mkdir()
+    Path("runs/b/config.toml").write_text("[[[")
+    code, out, err = tgc("runs")
+    assert code == 0
+    assert re.search(r"^b +damaged", out, re.MULTILINE)
+    assert re.search(r"^b: .*config\.toml: not valid TOML", out, re.MULTILINE)
+    assert err == "left out, as they hold no run: notes\n"
+
+
+def test_no_run_is_one_line_that_says_how_to_make_one(tgc: Tgc):
+    assert tgc("runs") == (0, "", "no runs/ here yet; train a model with: tgc train\n")
+    Path("runs").mkdir()
+    code, out, err = tgc("runs")
+    assert (code, out, err.count("\n")) == (0, "", 1)
+    assert "tgc train" in err
+    assert tgc("runs", "--json")[1] == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_a_table_fits_a_narrow_terminal_and_keeps_what_matters(tgc: Tgc, width: int):
+    tgc("train", *TINY, "--eval-tokens", "99", "--out", "runs/mini-gpt-pydoc-20260131-120000")
+    shown = on_terminal(["runs"], width)
+    head = shown.splitlines()[0]
+    assert head.split()[:3] == ["run", "outcome", "val_loss"]
+    assert ("parameters" in head) == (width == 120)
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def on_terminal(arguments: list[str], width: int) -> str:
+    """Return what a command shows on a terminal so wide, without its colours."""
+    import pty
+
+    main, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(width), "LINES": "30"}
+    process = subprocess.Popen([sys.executable, "-m", "tinygrad_chat", *arguments], stdout=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+    try:
+        while piece := os.read(main, 4096):
+            shown += piece
+    except OSError:  # how Linux reports the end of a terminal
+        pass
+    os.close(main)
+    assert process.wait() == 0
+    assert b"\x1b[" in shown
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
+
+
+def test_a_comparison_is_a_table_two_plots_and_two_files(tgc: Tgc):
+    pytest.importorskip("plotext")
+    train_two(tgc)
+    code, out, err = tgc("compare", "a", "runs/b", "--out", "plots")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == ["A  a", "B  runs/b"]
+    number = r"[\d.]+"
+    assert re.search(rf"^val_loss at 64 tokens +{number} +{number}$", out, re.MULTILINE)
+    assert re.search(rf"^val_loss after {number} m?s +{number} +{number}$", out, re.MULTILINE)
+    assert re.search(r"^lr +0\.004 +0\.01$", out, re.MULTILINE)
+    assert "val_loss over tokens" in out
+    assert "val_loss over seconds" in out
+    assert "\x1b" not in out
+    assert {path.name for path in Path("plots").iterdir()} == {"compare.png", "compare.svg"}
+    assert out.endswith(f"plots: {Path('plots/compare.png')} and {Path('plots/compare.svg')}\n")
+
+
+def test_runs_that_failed_at_once_are_compared_all_the_same(tgc: Tgc):
+    for name in ("a", "b"):
+        options = ["--optimizer", "sgd", "--lr", "1e30", "--clip", "0", "--warmup", "0", "--eval-tokens", "99"]
+        assert tgc("train", *TINY, *options, "--out", f"runs/{name}")[0] == 4
+    code, out, err = tgc("compare", "a", "b")
+    assert (code, err) == (0, "")
+    assert "val_loss at 0 tokens" in out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+def test_a_comparison_fits_a_narrow_terminal(tgc: Tgc):
+    pytest.importorskip("plotext")
+    train_two(tgc)
+    shutil.copytree("runs/a", "runs/c")
+    shown = on_terminal(["compare", "a", "b", "c"], 50)
+    assert max(map(len, shown.splitlines())) <= 50
+    assert "training" in shown
+
+
+@pytest.mark.parametrize("missing", ["matplotlib.figure", "plotext"])
+def test_without_the_extra_the_table_comes_with_one_line_that_names_it(
+    tgc: Tgc, monkeypatch: pytest.MonkeyPatch, missing: str
+):
+    train_two(tgc)
+    monkeypatch.setitem(sys.modules, missing, None)
+    code, out, _ = tgc("compare", "a", "b")
+    assert code == 0
+    assert "best val_loss" in out
+    assert out.count('pip install "tinygrad-chat[plots]"') == 1
+    assert not Path("compare.png").exists()
+
+
+MISTAKES = [
+    ("compare", "missing argument"),
+    ("compare a", "compare: expected at least two runs, received 1"),
+    ("compare a a", "compare: a: is given twice; name each run once"),
+    ("compare a runs/a", "compare: runs/a: is the same run as a; name each run once"),
+    ("compare a aa", "compare: aa: no run there; did you mean a?"),
+    ("compare a elsewhere", "compare: elsewhere: no run there; expected a run's folder or its name below runs/"),
+    ("compare a broken", "compare: broken: has no config.toml; leave it out"),
+    ("compare" + " a" * 27, "compare: expected at most 26 runs, received 27"),
+    ("runs nowhere", "nowhere: no such folder; expected one that holds runs"),
+    ("runs runs more", "unexpected extra argument"),
+    ("train --track paper", "--track: expected one of tensorboard, trackio, wandb, received 'paper'"),
+    ("train --track wandb", '--track wandb: needs wandb, the extra wandb: pip install "tinygrad-chat[wandb]"'),
+    ("train --resume --out runs/a --track wandb", "--track wandb: needs wandb, the extra wandb"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command[:40] for command, _ in MISTAKES])
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
+    tgc: Tgc, monkeypatch: pytest.MonkeyPatch, command: str, message: str
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    tgc("train", *TINY, "--model", "bigram", "--eval-tokens", "99", "--out", "runs/a")
+    Path("runs/broken/checkpoints").mkdir(parents=True)
+    before = sorted(Path().rglob("*"))
+    code, out, err = tgc(*command.split())
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("tgc: ")
+    assert err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before  # above all no folder for a run that cannot be
+
+
+def test_tracking_leaves_json_alone_on_stdout(tgc: Tgc):
+    pytest.importorskip("tensorboardX")
+    code, out, err = tgc("train", *TINY, "--eval-tokens", "99", "--track", "tensorboard", "--json", "--out", "r")
+    assert code == 0
+    assert json.loads(out)["run"] == "r"
+    assert f"tracker: tensorboard --logdir {Path('r/tensorboard')}" in err
+    assert [path.name.startswith("events.out") for path in Path("r/tensorboard").iterdir()] == [True]

@@ -1,0 +1,133 @@
+"""Summaries of runs: what a folder says, however the run ended and whatever became of its files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.training.loop import Logged, train
+from tinygrad_chat.training.reports.summary import find_runs, summarize_run
+from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.storage import is_held, only_process
+
+Start = Callable[..., Run]
+
+
+def finish(run: Run, stop_after: int | None = None) -> None:
+    for _ in train(run, should_stop=lambda: run.step == stop_after):
+        pass
+
+
+def test_a_finished_run_is_summed_up_by_its_own_numbers(start: Start):
+    run = start()
+    finish(run)
+    summary = summarize_run(run.folder.path)
+    best = min((line for line in run.folder.records() if "val_loss" in line), key=lambda line: line["val_loss"])
+    assert (summary.outcome, summary.step, summary.steps) == ("finished", 6, 6)
+    assert (summary.best_val_loss, summary.best_step) == (run.best_loss, run.best_step)
+    assert summary.val_bpb == best["val_bpb"]
+    assert summary.tokens == 6 * 3 * 8
+    assert summary.seconds == pytest.approx(run.seconds)
+    assert summary.tokens_per_second == pytest.approx(summary.tokens / run.seconds)
+    assert summary.parameters == run.model.parameters().size
+
+
+def test_how_a_run_ended_is_told_apart(start: Start):
+    finish(start("interrupted"), stop_after=4)
+    with pytest.raises(DivergedError):
+        finish(start("failed", optimizer="sgd", lr=1e30, clip=0.0, warmup=0))
+    killed = start("killed")
+    for event in train(killed):
+        if isinstance(event, Logged):
+            assert summarize_run(killed.folder.path).outcome == "running"
+            break
+    killed.folder.outcome.unlink(missing_ok=True)
+    folder = killed.folder.path.parent
+    found = {name: summarize_run(folder / name) for name in ("interrupted", "failed", "killed")}
+    assert {name: summary.outcome for name, summary in found.items()} == {name: name for name in found}
+    assert found["interrupted"].step == 4
+    assert "lower --lr" in found["failed"].reason
+
+
+def test_looking_whether_a_folder_is_held_neither_writes_nor_holds_it(tmp_path: Path):
+    assert not is_held(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with only_process(tmp_path):
+        assert is_held(tmp_path)
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with only_process(tmp_path):  # nothing of the probes is left in the way
+        pass
+
+
+DAMAGES = {
+    "config.toml": [b"x = [", b"\xff\xfe", b"no_such_option = 1"],
+    "log.jsonl": [b"\xff\x00 nothing", b"[1]\n"],
+    "outcome.json": [b"{", b"[]", b'{"outcome": "happy"}', b'{"outcome": "finished", "step": "many"}'],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name in DAMAGES for content in DAMAGES[name]])
+def test_a_damaged_file_makes_a_damaged_run_that_says_which_file(start: Start, name: str, content: bytes):
+    run = start()
+    finish(run)
+    (run.folder.path / name).write_bytes(content)
+    summary = summarize_run(run.folder.path)
+    assert summary.outcome == "damaged"
+    assert name in summary.reason
+    assert "\n" not in summary.reason
+
+
+def test_a_folder_where_a_file_should_be_does_no_harm(start: Start):
+    run = start()
+    finish(run)
+    run.folder.log.unlink()
+    run.folder.log.mkdir()
+    assert summarize_run(run.folder.path).outcome == "damaged"
+
+
+@pytest.mark.parametrize("value", ["null", '"low"', "NaN", "true", "[]"])
+def test_an_evaluation_that_is_no_number_is_passed_over(start: Start, value: str):
+    run = start()
+    finish(run)
+    with run.folder.log.open("a") as log:
+        log.write(f'{{"step": 6, "val_loss": {value}, "val_bpb": {value}}}\n')
+    assert summarize_run(run.folder.path).best_val_loss == run.best_loss
+
+
+def test_what_is_not_known_is_none(start: Start):
+    run = start()
+    run.folder.write_config(run.config)
+    summary = summarize_run(run.folder.path)
+    assert (summary.outcome, summary.step, summary.tokens) == ("killed", 0, 0)
+    unknown = (summary.best_val_loss, summary.val_bpb, summary.seconds, summary.tokens_per_second, summary.parameters)
+    assert unknown == (None,) * 5
+
+
+def test_damaged_weights_only_hide_how_many_parameters_there_are(start: Start):
+    run = start()
+    finish(run)
+    for weights in run.folder.path.rglob("weights.safetensors"):
+        weights.write_bytes(b"\x10")
+    summary = summarize_run(run.folder.path)
+    assert (summary.outcome, summary.parameters) == ("finished", None)
+    assert math.isfinite(summary.best_val_loss or math.nan)
+
+
+def test_runs_are_found_beside_other_folders_and_files_the_newest_last(start: Start):
+    import os
+
+    runs = [start(name) for name in ("b", "c", "a")]
+    for age, run in enumerate(reversed(runs)):
+        os.utime(run.folder.log, (1000 - age, 1000 - age))
+    folder = runs[0].folder.path.parent
+    (folder / "notes").mkdir()
+    (folder / "todo.txt").touch()
+    found, others = find_runs(folder)
+    assert [summary.path.name for summary in found] == ["b", "c", "a"]
+    assert {summary.outcome for summary in found} == {"damaged"}  # nothing was written into them yet
+    assert others == [folder / "notes"]

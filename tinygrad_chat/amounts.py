@@ -1,0 +1,71 @@
+"""How amounts are written for people: numbers, lengths of time, bytes, and how many of a thing."""
+
+from __future__ import annotations
+
+GROUPED = (1000, 1e9)  # numbers between these are written with commas
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+
+def short_number(value: float) -> str:
+    """Return a number with four significant digits, very large and small ones by their power of ten.
+
+    >>> short_number(1234567), short_number(0.00002), short_number(2.5)
+    ('1.235e6', '2e-5', '2.5')
+    """
+    mantissa, _, power = f"{value:.4g}".partition("e")
+    return f"{mantissa}e{int(power)}" if power else mantissa
+
+
+def grouped_number(value: float) -> str:
+    """Return a number with four digits or, where it has more, with all of them in groups.
+
+    >>> grouped_number(9.04567), grouped_number(0.00001234), grouped_number(123456)
+    ('9.046', '1.234e-5', '123,456')
+    """
+    return f"{value:,.0f}" if GROUPED[0] <= value < GROUPED[1] else short_number(value)
+
+
+def scaled_number(value: float) -> str:
+    """Return a number with the prefix of a unit that is to follow.
+
+    >>> scaled_number(1.5e12) + "FLOP", scaled_number(12) + "FLOP"
+    ('1.5 TFLOP', '12 FLOP')
+    """
+    size, prefix = next(((size, prefix) for size, prefix in PREFIXES if value >= size), PREFIXES[-1])
+    return f"{value / size:.3g} {prefix}" if value < 1000 * PREFIXES[0][0] else f"{value / size:,.0f} {prefix}"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words.
+
+    >>> duration(0.0123), duration(8.25), duration(75), duration(3725), duration(200_000)
+    ('12.3 ms', '8.2 s', '1 min 15 s', '1 h 2 min', '2 d 7 h')
+    """
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours_of_day} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def memory_size(size: float) -> str:
+    """Return bytes in GiB, or in MiB below one.
+
+    >>> memory_size(3 << 29), memory_size(100 << 20)
+    ('1.50 GiB', '100 MiB')
+    """
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def count(number: int, noun: str) -> str:
+    """Return how many of a thing there are.
+
+    >>> count(1, "window"), count(3000, "step")
+    ('1 window', '3,000 steps')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,299 @@
+"""A line chart as a self-contained SVG, readable on light and dark screens. Its styles touch nothing else on a page.
+
+HOVER is a script for a page of charts: under the pointer, it reads the values off them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tinygrad_chat.drawing.scale import HUGE, TINY, Scale, spanning, tick_texts
+from tinygrad_chat.drawing.svg import DARK, LIGHT, draw_notice
+
+Point = tuple[float, float]
+
+COLORS = ("#2f6fde", "#d9772b", "#23936a", "#a44bc4", "#c43d55")
+COLORS_IN_THE_DARK = ("#74a5fa", "#f0a35e", "#5cc69b", "#cf93ea", "#f28095")
+
+LETTER = 7.2  # the width of a letter in a font of 12 pixels, and a little
+LINE = 18.0  # from one line of text to the next
+SIDE = 16.0  # what stays empty at the left and at the right
+BELOW = 42.0  # the frame: ticks, and what they count
+MARGIN = 0.04  # of the values' range, above and below
+SWATCH = 24.0  # from where a name of the legend begins to its text
+MARKER_ROOM = 6.0  # pixels a point from which on each has a marker
+
+_SHAPES = """.tgc-chart text {{ font: 12px system-ui, sans-serif; fill: {muted}; font-variant-numeric: tabular-nums }}
+.tgc-chart .title {{ font-size: 13px; font-weight: 600; fill: {text} }}
+.tgc-chart .name {{ fill: {text} }}
+.tgc-chart .paper {{ fill: {box} }}
+.tgc-chart .grid {{ fill: none; stroke: {line}; stroke-opacity: 0.55 }}
+.tgc-chart .axis, .tgc-chart .cross {{ fill: none; stroke: {muted} }}
+.tgc-chart .line {{ fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round }}
+.tgc-chart .faint {{ stroke-width: 1; opacity: 0.4 }}
+.tgc-chart .marker {{ stroke: {box}; stroke-width: 1 }}
+.tgc-chart .ring {{ fill: {box}; stroke-width: 1.8 }}
+.tgc-chart .band {{ stroke: none; opacity: 0.13 }}
+.tgc-chart .event {{ fill: none; stroke-width: 1.4; stroke-dasharray: 4 3 }}
+"""
+_COLOR = """.tgc-chart .c{0}.line, .tgc-chart .c{0}.ring, .tgc-chart .c{0}.event {{ stroke: {1} }}
+.tgc-chart .c{0}.marker, .tgc-chart .c{0}.band {{ fill: {1} }}
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named curve through points (x, y), x a count that never falls; where y is None or not finite, it has a gap.
+
+    `style` is `line`; `faint`, for what a smoother curve goes through; `marked`, a line with a dot at each point; or
+    `rings`, which no line joins. `color` counts through COLORS.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float | None]]
+    color: int = 0
+    style: str = "line"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at an x: a dashed line, and a band where it has to do with all `until` another x.
+
+    Marks of one `name` share a line of the legend; `text` is shown where the pointer rests.
+    """
+
+    name: str
+    x: float
+    text: str
+    until: float | None = None
+    color: int = 4
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn: curves over a count, `x_name`. `unit` stands beside the title.
+
+    `log` spaces factors of y evenly, values that are not above 0 are gaps then; `from_zero` begins y at 0.
+    The axis of x covers `x_range`, so that several charts can stand under each other, and whatever lies beyond it.
+    """
+
+    title: str
+    series: Sequence[Series]
+    unit: str = ""
+    x_name: str = "step"
+    marks: Sequence[Mark] = ()
+    log: bool = False
+    from_zero: bool = False
+    x_range: tuple[float, float] | None = None
+
+
+def draw_chart(chart: Chart, *, width: float = 460, height: float = 280) -> str:
+    """Return a chart as SVG that keeps its shape at any width. Where there is no point, it says so in words."""
+    pieces = [list(_unbroken(series.points, log=chart.log)) for series in chart.series]
+    points = [point for curve in pieces for piece in curve for point in piece]
+    if not points:
+        return draw_notice(f"{chart.title}: no values")
+    legend, top = _legend(chart, width)
+    across = [x for x, _ in points] + [x for mark in chart.marks for x in (mark.x, mark.until) if x is not None]
+    across += chart.x_range or ()
+    up = [y for _, y in points] + ([0.0] if chart.from_zero and not chart.log else [])
+    y_axis = spanning(up, height - BELOW, top, log=chart.log, margin=MARGIN)
+    if chart.from_zero and min(up) == 0 and not chart.log:
+        y_axis = Scale(0.0, y_axis.high, y_axis.start, y_axis.end)
+    y_ticks = y_axis.ticks(6)
+    left = SIDE + LETTER * max(map(len, tick_texts(y_ticks))) + 8
+    x_axis = spanning(across, left, width - SIDE)
+    name = escape(f"{chart.title}, {chart.unit}" if chart.unit else chart.title)
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="tgc-chart" viewBox="0 0 {width:g} {height:g}" role="img" '
+            f'aria-label="{name}" data-x-name="{escape(chart.x_name)}" '
+            f'data-x="{_axis_data(x_axis)}" data-y="{_axis_data(y_axis)}">',
+            f"<style>{_STYLE}</style>",
+            f'<rect class="paper" width="{width:g}" height="{height:g}" rx="10"/>',
+            f'<text x="{SIDE:g}" y="22"><tspan class="title">{escape(chart.title)}</tspan> {escape(chart.unit)}</text>',
+            *legend,
+            *_frame(chart, x_axis, y_axis, y_ticks),
+            *(_mark(mark, x_axis, y_axis) for mark in chart.marks),
+            *(
+                _curve(series, curve, x_axis, y_axis)
+                for series, curve in sorted(
+                    zip(chart.series, pieces, strict=True), key=lambda pair: _LAYERS.index(pair[0].style)
+                )
+            ),
+            '<path class="cross" d=""/>',
+            "</svg>",
+        ]
+    )
+
+
+_LAYERS = ("faint", "line", "marked", "rings")  # from the back to the front
+
+_STYLE = "".join(
+    [
+        _SHAPES.format(**LIGHT),
+        *(_COLOR.format(*pair) for pair in enumerate(COLORS)),
+        "@media (prefers-color-scheme: dark) {\n",
+        _SHAPES.format(**DARK),
+        *(_COLOR.format(*pair) for pair in enumerate(COLORS_IN_THE_DARK)),
+        "}\n",
+    ]
+)
+
+
+def thinned(points: Sequence[Point], buckets: int) -> Sequence[Point]:
+    """Return at most four points for each of so many equal parts of the x axis: the first, lowest, highest and last.
+
+    A curve through them covers the same pixels, spikes and all, however long it is.
+    """
+    if len(points) <= 4 * buckets:
+        return points
+    low, width = points[0][0], (points[-1][0] - points[0][0]) / buckets
+    kept: list[Point] = []
+    for _, bucket in itertools.groupby(points, key=lambda point: (point[0] - low) // width if width else 0):
+        inside = list(enumerate(bucket))
+        lowest = min(inside, key=lambda place: place[1][1])
+        highest = max(inside, key=lambda place: place[1][1])
+        kept += [point for _, point in sorted({inside[0], lowest, highest, inside[-1]})]
+    return kept
+
+
+def _unbroken(points: Sequence[tuple[float, float | None]], *, log: bool) -> Iterator[list[Point]]:
+    """Yield the pieces of a curve between its gaps."""
+    piece: list[Point] = []
+    for x, y in points:
+        if y is not None and math.isfinite(x) and abs(y) < HUGE and (y > TINY or not log):
+            piece.append((x, y if abs(y) > TINY else 0.0))
+        elif piece:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+def _legend(chart: Chart, width: float) -> tuple[list[str], float]:
+    """Return the names beside their lines, in as many rows as they need, and where the frame may begin."""
+    named = [(f"c{series.color} {series.style}", series.name) for series in chart.series]
+    named += {mark.name: (f"c{mark.color} event", mark.name) for mark in chart.marks}.values()
+    if len(named) < 2:
+        return [], 2 * LINE
+    parts: list[str] = []
+    x, y = SIDE, 22 + LINE + 3
+    for style, name in named:
+        needed = SWATCH + LETTER * len(name)
+        if x > SIDE and x + needed > width - SIDE:
+            x, y = SIDE, y + LINE
+        if style.endswith("rings"):
+            parts.append(f'<circle class="{style[:2]} ring" cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="4"/>')
+        elif style.endswith("event"):
+            parts.append(f'<path class="{style}" d="M{x + 9:.1f} {y - 11:.1f}v14"/>')
+        else:
+            parts.append(f'<path class="{style} line" d="M{x:.1f} {y - 4:.1f}h18"/>')
+        if style.endswith("marked"):
+            parts.append(f'<circle class="{style[:2]} marker" cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="3.5"/>')
+        parts.append(f'<text class="name" x="{x + SWATCH:.1f}" y="{y:.1f}">{escape(name)}</text>')
+        x += needed + 16
+    return parts, y + LINE
+
+
+def _frame(chart: Chart, x_axis: Scale, y_axis: Scale, y_ticks: Sequence[float]) -> Iterator[str]:
+    left, right, bottom = x_axis.start, x_axis.end, y_axis.start
+    for tick, text in zip(y_ticks, tick_texts(y_ticks), strict=True):
+        y = y_axis.place(tick)
+        yield f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>'
+        yield _tick("y", tick, text, left - 8, y + 4, anchor="end")
+    x_ticks = x_axis.ticks(max(3, int((right - left) / 75)), whole=True)
+    for tick, text in zip(x_ticks, tick_texts(x_ticks), strict=True):
+        x = x_axis.place(tick)
+        yield f'<path class="axis" d="M{x:.1f} {bottom:.1f}v4"/>'
+        inside = min(x, right + SIDE - LETTER * len(text) / 2)  # the last one stays in the picture
+        yield _tick("x", tick, text, inside, bottom + 17, anchor="middle")
+    yield f'<path class="axis" d="M{left:.1f} {bottom:.1f}H{right:.1f}"/>'
+    yield f'<text x="{right:.1f}" y="{bottom + 34:.1f}" text-anchor="end">{escape(chart.x_name)}</text>'
+
+
+def _tick(axis: str, value: float, text: str, x: float, y: float, *, anchor: str) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="tick {axis}" data-value="{value!r}" {place}>{text}</text>'
+
+
+def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> str:
+    x, top, bottom = x_axis.place(mark.x), y_axis.end, y_axis.start
+    band = ""
+    if mark.until is not None:
+        width = abs(x_axis.place(mark.until) - x)
+        band = (
+            f'<rect class="c{mark.color} band" x="{min(x, x_axis.place(mark.until)):.2f}" y="{top:.2f}" '
+            f'width="{width:.2f}" height="{bottom - top:.2f}"/>'
+        )
+    line = f'<path class="c{mark.color} event" d="M{x:.2f} {top:.2f}V{bottom:.2f}"/>'
+    return f"<g><title>{escape(mark.text)}</title>{band}{line}</g>"
+
+
+def _curve(series: Series, pieces: Sequence[Sequence[Point]], x_axis: Scale, y_axis: Scale) -> str:
+    """Return a curve, thinned to what its width can show; where a piece is a single point, a marker."""
+    width = x_axis.end - x_axis.start
+    count = sum(map(len, pieces))
+    marked = series.style in ("marked", "rings") and count * MARKER_ROOM <= width
+    lines: list[str] = []
+    dots: list[str] = []
+    shape, radius = ("ring", 4) if series.style == "rings" else ("marker", 3)
+    for piece in pieces:
+        placed = [(x_axis.place(x), y_axis.place(y)) for x, y in thinned(piece, int(width))]
+        if series.style != "rings":
+            lines.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in placed))
+        if marked or series.style == "rings" or len(piece) == 1:
+            kind = f'class="c{series.color} {shape}" r="{radius}"'
+            dots += [f'<circle {kind} cx="{x:.2f}" cy="{y:.2f}"/>' for x, y in placed]
+    faint = " faint" if series.style == "faint" else ""
+    path = f'<path class="c{series.color} line{faint}" d="{"".join(lines)}"/>' if lines else ""
+    return f'<g class="series" data-name="{escape(series.name)}">{path}{"".join(dots)}</g>'
+
+
+def _axis_data(axis: Scale) -> str:
+    """Return what HOVER needs to turn pixels into values: two values, where they stand, 1 for a logarithmic axis."""
+    return f"{axis.low!r} {axis.high!r} {axis.start:.2f} {axis.end:.2f} {int(axis.log)}"
+
+
+HOVER = """
+"use strict";
+// A chart's curves are their own data: values are read off the pixels of the nearest points.
+const numbers = (text) => (text.match(/-?[\\d.]+(?:e[-+]?\\d+)?/g) || []).map(Number);
+const value = ([low, high, start, end, log], pixel) => {
+  const share = (pixel - start) / (end - start);
+  return log ? low * (high / low) ** share : low + share * (high - low);
+};
+for (const chart of document.querySelectorAll("figure svg.tgc-chart")) {
+  const [across, up] = [numbers(chart.dataset.x), numbers(chart.dataset.y)];
+  const caption = chart.closest("figure").querySelector("figcaption"), resting = caption.textContent;
+  const cross = chart.querySelector(".cross");
+  const curves = [...chart.querySelectorAll(".series")].map((curve) => {
+    const path = curve.querySelector("path"), dots = [...curve.querySelectorAll("circle")];
+    const flat = path ? numbers(path.getAttribute("d"))
+      : dots.flatMap((dot) => [Number(dot.getAttribute("cx")), Number(dot.getAttribute("cy"))]);
+    const points = flat.flatMap((x, place) => place % 2 ? [] : [[x, flat[place + 1]]]);
+    return { name: curve.dataset.name, points };
+  }).filter((curve) => curve.points.length);
+  const nearest = (points, x) => points.reduce((best, point) =>
+    Math.abs(best[0] - x) > Math.abs(point[0] - x) ? point : best);
+  chart.addEventListener("pointermove", (event) => {
+    const box = chart.getBoundingClientRect();
+    const pointer = (event.clientX - box.left) * chart.viewBox.baseVal.width / box.width;
+    const x = nearest(curves.map((curve) => nearest(curve.points, pointer)), pointer)[0];
+    const found = curves.map((curve) => [curve.name, nearest(curve.points, x)])
+      .filter(([, point]) => 3 > Math.abs(point[0] - x))
+      .map(([name, point]) => `${name} ${Number(value(up, point[1]).toPrecision(4))}`);
+    const place = Math.round(value(across, x)).toLocaleString("en-US");
+    caption.textContent = `${chart.dataset.xName} ${place}: ${found.join(", ")}`;
+    cross.setAttribute("d", `M${x} ${up[3]}V${up[2]}`);
+  });
+  chart.addEventListener("pointerleave", () => {
+    caption.textContent = resting;
+    cross.setAttribute("d", "");
+  });
+}
+"""
