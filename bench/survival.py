@@ -35,7 +35,7 @@ from bench.record import write_result
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.training.checkpoint import checkpoint_path, find_checkpoints, load_checkpoint, load_newest
 from tinygrad_chat.training.config import TrainingConfig, resolve_config
-from tinygrad_chat.training.loop import Evaluated, train
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
 NAME = "survival"
@@ -58,7 +58,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "full disk": _full_disk,
         "read-only": _read_only,
         "damage": lambda folder: _damage(folder, chance),
-        "memory": lambda folder: _memory(folder, arguments.steps),
+        "memory": lambda folder: watch_memory(folder, arguments.steps),
     }
     results: dict[str, Outcome] = {}
     for name, part in parts.items():
@@ -302,30 +302,39 @@ def _flipped(content: bytes, bit: int) -> bytes:
 # --- memory
 
 
-def _memory(folder: Path, steps: int) -> Outcome:
-    """In a process of its own: this one has done much else."""
-    command = [sys.executable, "-m", "bench.survival", str(folder), str(steps)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def watch_memory(folder: Path, steps: int) -> Outcome:
-    """Train a tiny model with an evaluation every ten steps; return how resident memory grew after the first tenth."""
-    for number in range(100_000):  # Python's table of names grows once by a megabyte, whenever enough files had names
-        sys.intern(f"name {number}")
-    run = start_run(_config(folder, steps=steps, eval_every=10, log_every=10), folder / "run")
-    process, curve, evaluations = psutil.Process(), [], 0
-    for event in train(run):
-        if isinstance(event, Evaluated):
-            evaluations += 1
-            if event.step % (steps // 20) == 0:
-                curve.append({"step": event.step, "resident_bytes": process.memory_info().rss})
+    """Train a tiny model with an evaluation every ten steps; return how its process's resident memory grew after the
+    first tenth of them."""
+    config = _config(folder, steps=steps, eval_every=10, checkpoint_every=steps, log_every=10)
+    path = folder / "run"
+    command = [sys.executable, "-m", "tinygrad_chat", "train", *_flags(config, path, resume=False)]
+    curve: list[dict[str, int]] = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            step = _last_step(path / "log.jsonl")
+            if step >= len(curve) * steps // 20:
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    curve.append({"step": step, "resident_bytes": watched.memory_info().rss})
+            time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    evaluations = len(list((path / "samples").iterdir()))
     start = next(point for point in curve if point["step"] >= steps // 10)["resident_bytes"]
     growth = max(point["resident_bytes"] for point in curve) / start - 1
-    return {"steps": run.step, "evaluations": evaluations, "growth": round(growth, 5), "curve": curve}
+    return {
+        "steps": _last_step(path / "log.jsonl"),
+        "evaluations": evaluations,
+        "growth": round(growth, 5),
+        "curve": curve,
+    }
 
 
-if __name__ == "__main__":
-    try:
-        print(json.dumps(watch_memory(Path(sys.argv[1]), int(sys.argv[2]))))
-    except TinygradChatError as error:
-        raise SystemExit(str(error)) from error
+def _last_step(log: Path) -> int:
+    """Return the step of a log's last whole line; 0 before there is one."""
+    if not log.exists():
+        return 0
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 1000))
+        lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    return json.loads(lines[-1])["step"] if lines else 0

@@ -209,11 +209,41 @@ def test_a_run_that_cannot_get_past_its_failure_stops(start: Start, monkeypatch:
     assert rolled_back == [2] * loop.MOST_ROLLBACKS
 
 
-def test_there_is_nothing_to_roll_back_to_before_the_first_step(start: Start, bad_batch: Any):
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_nor_does_one_whose_failure_has_a_checkpoint_of_its_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch, every: int
+):
+    run = start(on_nan="rollback", eval_every=100, checkpoint_every=every, steps=9)
+    original = update.accumulate_gradient
+    monkeypatch.setattr(update, "accumulate_gradient", lambda *a, **k: np.nan if run.step == 6 else original(*a, **k))
+    rolled_back: list[int] = []
+    with pytest.raises(DivergedError, match="step 6: the loss is nan"):
+        rolled_back.extend(event.step for event in train(run) if isinstance(event, RolledBack))
+    assert rolled_back == [6, 6 - every, 6 - every]
+
+
+def test_nor_does_one_whose_validation_loss_is_no_number(start: Start, monkeypatch: pytest.MonkeyPatch):
+    run = start(on_nan="rollback")
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: _spoiled(evaluate(*a, **k), run.step == 6))
+    rolled_back: list[int] = []
+    with pytest.raises(DivergedError, match="step 6: the validation loss is nan"):
+        rolled_back.extend(event.step for event in train(run) if isinstance(event, RolledBack))
+    assert rolled_back == [3, 3, 3]
+
+
+def test_a_failure_at_a_checkpoint_s_own_step_goes_on_from_that_checkpoint(start: Start, bad_batch: Any):
+    run = start(on_nan="rollback", steps=9, keep=1)
+    bad_batch(run, 6)
+    events = finish(run)
+    assert [(event.failed_step, event.step) for event in events if isinstance(event, RolledBack)] == [(6, 6)]
+    assert run.passed_batches == 1
+
+
+def test_a_first_batch_without_number_is_passed_over_too(start: Start, bad_batch: Any):
     run = start(on_nan="rollback")
     bad_batch(run, 0)
-    with pytest.raises(DivergedError, match="step 0: the loss is nan"):
-        finish(run)
+    assert [event.step for event in finish(run) if isinstance(event, RolledBack)] == [0]
+    assert run.passed_batches == 1
 
 
 # --- spikes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import struct
@@ -126,6 +127,23 @@ STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a tokenizer of no kind": lambda state: state.update(tokenizer={"kind": "../../x"}),
     "an alphabet of no text": lambda state: state.update(tokenizer={"kind": "characters", "alphabet": 5}),
     "a step that is a path": lambda state: state.update(step="../../x"),
+    "seconds that are no number": lambda state: state.update(seconds=math.nan),
+    "seconds without end": lambda state: state.update(seconds=math.inf),
+    "a best loss that is no number": lambda state: state.update(best_loss=math.nan),
+    "a best step before the first": lambda state: state.update(best_step=-5),
+    "a step before the first": lambda state: state.update(step=-1),
+    "recent losses fewer than none": lambda state: {
+        **state,
+        "recent_losses": {"count": -1, "mean": 1.0, "variance": 1.0},
+    },
+    "recent losses of a variance below 0": lambda state: {
+        **state,
+        "recent_losses": {"count": 100, "mean": 1.0, "variance": -1.0},
+    },
+    "recent losses without number": lambda state: {
+        **state,
+        "recent_losses": {"count": 100, "mean": math.nan, "variance": 1.0},
+    },
     "recent losses of no kind": lambda state: {**state, "recent_losses": {"path": "x"}},
     "recent losses that are no numbers": lambda state: {
         **state,
@@ -146,13 +164,23 @@ def test_a_state_that_cannot_be_is_refused(path: Path, change: Callable[[dict[st
     assert resume_refused(path) if isinstance(changed, dict) and "recent_losses" in changed else refused(path)
 
 
+def test_an_optimiser_that_took_fewer_than_no_steps_is_refused(path: Path):
+    arrays = load_file(path / module.OPTIMIZER)
+    arrays["steps"][0] = -1
+    (path / module.OPTIMIZER).write_bytes(save(arrays))
+    resign(path)
+    assert "expected steps of at least 0, received -1" in resume_refused(path)
+
+
 def test_a_file_larger_than_memory_is_not_read(path: Path):
     with (path / module.WEIGHTS).open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
         file.truncate(1 << 43)  # 8 TiB of nothing, which take no room on the disk
-    assert "more than this machine has room for" in refused(path)
+        assert "8,388,608 MiB is more than there is room for: weights" in refused(path)
+        file.truncate(size)
     with (path / module.STATE_FILE).open("r+b") as file:
         file.truncate(1 << 40)
-    assert "state.json: 1,048,576 MiB is more than this machine has room for" in refused(path)
+    assert "1,048,576 MiB is more than there is room for: state.json" in refused(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")

@@ -292,7 +292,10 @@ def test_evaluation_builds_no_graph(start: Start, monkeypatch: pytest.MonkeyPatc
 
 def test_weights_that_are_no_numbers_are_never_saved(start: Start):
     run = start(optimizer="sgd", lr=1e300, clip=0.0, warmup=0, steps=1, model="bigram")
-    with np.errstate(all="ignore"), pytest.raises(DivergedError, match="weights are no longer numbers"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(DivergedError, match=r"the last update has left token_embedding\.weight without numbers"),
+    ):
         finish(run)
     assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000"]
 

@@ -71,6 +71,15 @@ def finish(run: Run, stop_after: int | None = None) -> Ended:
     return last
 
 
+def kill_at(run: Run, step: int) -> None:
+    """Train until `step` updates are done, and stop as a process that is killed does: without another word."""
+    events = train(run)
+    for event in events:
+        if isinstance(event, Stepped) and event.step >= step:
+            break
+    events.close()
+
+
 def remains(run: Run) -> dict[str, Any]:
     """All that a run leaves and that its seed decides."""
     newest = load_checkpoint(checkpoint_path(run.folder.checkpoints, run.step))
@@ -84,9 +93,9 @@ def remains(run: Run) -> dict[str, Any]:
     }
 
 
-@given(settings=SETTINGS, engine=ENGINE, stops=st.lists(st.integers(0, STEPS), max_size=4).map(sorted))
+@given(settings=SETTINGS, engine=ENGINE, stops=st.lists(st.tuples(st.integers(0, STEPS), st.booleans()), max_size=4))
 def test_a_run_stopped_at_any_steps_goes_on_as_if_it_never_had(
-    text: Path, settings: dict[str, Any], engine: dict[str, Any], stops: list[int]
+    text: Path, settings: dict[str, Any], engine: dict[str, Any], stops: list[tuple[int, bool]]
 ):
     chosen = {name: value for name, value in {**settings, **engine}.items() if value is not None}
     config = resolve_config({**TINY, "data": str(text), "steps": STEPS, **chosen})
@@ -94,32 +103,31 @@ def test_a_run_stopped_at_any_steps_goes_on_as_if_it_never_had(
         whole = start_run(config, Path(folder) / "whole")
         finish(whole)
         stopped = start_run(config, Path(folder) / "stopped")
-        for stop in stops:
-            assert finish(stopped, stop_after=stop) == Ended(stop, interrupted=True)
+        for stop, kill in stops:
+            if kill:
+                kill_at(stopped, stop)
+            else:
+                assert finish(stopped, stop_after=stop) == Ended(max(stop, stopped.step), interrupted=True)
+            before = stopped.step
             stopped = resume_run(stopped.folder.path, {})
-            assert stopped.step == stop
+            assert kill or stopped.step == before
         assert finish(stopped) == Ended(STEPS, interrupted=False)
         mine, theirs = remains(stopped), remains(whole)
-        # A stop leaves checkpoints of its own among the newest.
-        assert set(theirs.pop("checkpoints")) - set(mine.pop("checkpoints")) == set() or stops
+        # A stop leaves a checkpoint of its own; however that may be, the newest and the best stay and no others.
+        kept = mine.pop("checkpoints")
+        assert theirs.pop("checkpoints")[-1] == kept[-1] == f"step-{STEPS:06d}"
+        assert f"step-{stopped.best_step:06d}" in kept
+        assert len(kept) <= config.keep + 1
         assert mine == theirs
 
 
 Start = Callable[..., Run]
 
 
-def killed(run: Run, step: int) -> None:
-    """Train until the update of `step`, and stop as a process that is killed does: without another word."""
-    events = train(run)
-    while not (isinstance(event := next(events), Stepped) and event.step == step):
-        pass
-    events.close()
-
-
 def test_a_killed_run_goes_on_from_its_newest_checkpoint_as_if_it_never_had_been(start: Start):
     whole, run = start("whole"), start("killed")
     finish(whole)
-    killed(run, 5)
+    kill_at(run, 5)
     resumed = resume_run(run.folder.path, {})
     assert resumed.step == 3
     finish(resumed)
@@ -199,6 +207,17 @@ def test_a_run_folder_takes_one_process_at_a_time_and_names_the_other(start: Sta
     assert before == {file: file.read_bytes() for file in run.folder.path.rglob("*") if file.is_file()}
     events.close()
     finish(resume_run(run.folder.path, {}))
+
+
+def test_a_run_on_which_another_process_has_trained_since_it_was_read_is_not_trained(start: Start):
+    run = start()
+    finish(run, stop_after=2)
+    read = resume_run(run.folder.path, {})
+    finish(resume_run(run.folder.path, {}))
+    log = run.folder.log.read_bytes()
+    with pytest.raises(UsageError, match="another process has just trained there; resume it once more"):
+        finish(read)
+    assert run.folder.log.read_bytes() == log
 
 
 def test_each_start_says_what_it_was_made_with_and_from_which_step(start: Start):

@@ -70,6 +70,8 @@ class Lines:
         elif isinstance(event, Ended):
             for text in summarize(self._run, event):
                 self.line(text)
+            if event.trouble:
+                self.line(f"no report: {event.trouble}")
             if not event.interrupted:
                 self.line(f"\n{self._sample}", style="cyan")
 

@@ -59,7 +59,11 @@ def train(
         path = Path(out).expanduser() if out else None
         if resolved is None:
             run = resume_run(
-                path or newest_run().path, settings, progress=display.downloaded, confirmed=yes, say=display.line
+                path or newest_run(begun=True).path,
+                settings,
+                progress=display.downloaded,
+                confirmed=yes,
+                say=display.line,
             )
         else:
             run = start_run(resolved, path, progress=display.downloaded, confirmed=yes)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.memory import copy_to_host, overwrite
 
@@ -54,6 +55,8 @@ class AdamW:
         """Go on from `state`. Raises CheckpointError where it does not fit."""
         steps = np.zeros(1, np.int64)
         overwrite({**self._averages(), "steps": steps}, state, self.parameters.backend)
+        if steps[0] < 0:
+            raise CheckpointError(f"optimiser state does not fit: expected steps of at least 0, received {steps[0]}")
         self.steps = int(steps[0])
 
     def _averages(self) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.training.storage import remove_whole_folder, write_whole_folder
+from tinygrad_chat.training.storage import expect_plain, remove_whole_folder, write_whole_folder
 
 FORMAT = 2
 STATE: dict[str, type | tuple[type, ...]] = {
@@ -81,7 +82,10 @@ def _digest_line(name: str, file: Any) -> str:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read the checkpoint at `path`. Raises CheckpointError where it is missing, damaged or of another format."""
     try:
-        _expect_plain_files(path)
+        for name in (WEIGHTS, OPTIMIZER):
+            expect_plain(path / name, most=psutil.virtual_memory().available)
+        for name in (STATE_FILE, DIGESTS):
+            expect_plain(path / name, most=LARGEST_STATE)
         state = json.loads((path / STATE_FILE).read_bytes())
         if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
             raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, which this version reads")
@@ -95,24 +99,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
     unfit = [name for name, kinds in STATE.items() if not isinstance(state, dict) or _unfit(state.get(name), kinds)]
     unfit += [name for arrays in (weights, optimizer) for name, array in arrays.items() if not np.isfinite(array).all()]
-    if unfit or state["step"] < 0 or state["passed_batches"] < 0:
-        raise CheckpointError(f"{path}: the checkpoint is damaged ({', '.join(unfit[:3]) or 'step'} cannot be)")
+    unfit = unfit or [name for name in STATE if not _possible(state[name])]
+    if unfit:
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({', '.join(unfit[:3])} cannot be)")
     return Checkpoint(state["step"], weights, optimizer, state)
+
+
+def _possible(value: Any) -> bool:
+    """Return whether a number of the state can be: none is negative, a loss included."""
+    return not isinstance(value, int | float) or (math.isfinite(value) and value >= 0)
 
 
 def _unfit(value: Any, kinds: type | tuple[type, ...]) -> bool:
     return isinstance(value, bool) or not isinstance(value, kinds)
-
-
-def _expect_plain_files(path: Path) -> None:
-    room = psutil.virtual_memory().available
-    for name in (STATE_FILE, DIGESTS, WEIGHTS, OPTIMIZER):
-        file = path / name
-        size = file.stat().st_size
-        if not file.is_file():
-            raise CheckpointError(f"{file}: expected a file")
-        if size > (room if name in (WEIGHTS, OPTIMIZER) else LARGEST_STATE):
-            raise CheckpointError(f"{file}: {size / 2**20:,.0f} MiB is more than this machine has room for")
 
 
 def _expect_digests(path: Path) -> None:

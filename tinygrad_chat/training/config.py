@@ -155,7 +155,8 @@ def change_config(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingC
                 f"{flag_of(name)}: the run to resume has {getattr(config, name)}, received {flags[name]}; "
                 "leave it out, or start a new run"
             )
-    return dataclasses.replace(config, **flags)
+    steps = flags.get("steps", config.steps)
+    return dataclasses.replace(config, **{"warmup": min(config.warmup, steps), **flags})
 
 
 def preset_names() -> list[str]:

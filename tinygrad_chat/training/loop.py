@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.errors import DivergedError, MemoryGrowthError
+from tinygrad_chat.errors import DivergedError, MemoryGrowthError, StorageError, UsageError
+from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.sampling.generation import sample_texts
 from tinygrad_chat.sampling.options import SamplingOptions
 from tinygrad_chat.training.checkpoint import (
@@ -22,6 +24,7 @@ from tinygrad_chat.training.checkpoint import (
 )
 from tinygrad_chat.training.environment import describe_environment
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
+from tinygrad_chat.training.guards.diagnosis import explain_divergence, unfit_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held
 from tinygrad_chat.training.reports.writing import write_report
 from tinygrad_chat.training.run import Run
@@ -81,10 +84,14 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Ended:
-    """The run is over, or was stopped before its end; either way a checkpoint of this step is on disk."""
+    """The run is over, or was stopped before its end; either way a checkpoint of this step is on disk.
+
+    `trouble` says why the report could not be written, where it could not.
+    """
 
     step: int
     interrupted: bool
+    trouble: str = ""
 
 
 Event = Saved | Evaluated | Stepped | Logged | RolledBack | Ended
@@ -98,38 +105,57 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
     something cannot be written; the checkpoints so far stay.
     """
     with run.folder.held():
+        _expect_unchanged(run)
         run.folder.begin(
             run.config, describe_environment(run.model.parameters().backend), step=run.step, resumed=run.resumed
         )
         try:
             for event in _train_past_failures(run, should_stop):
                 if isinstance(event, Ended):
-                    run.folder.write_outcome("interrupted" if event.interrupted else "finished", step=event.step)
-                    write_report(run.folder)
+                    trouble = _close(run, "interrupted" if event.interrupted else "finished")
+                    event = dataclasses.replace(event, trouble=trouble)
                 yield event
         except (DivergedError, MemoryGrowthError) as error:
-            run.folder.write_outcome("failed", step=run.step, reason=str(error))
-            write_report(run.folder)
+            _close(run, "failed", str(error))
             raise
+
+
+def _expect_unchanged(run: Run) -> None:
+    """Raise UsageError where another process has trained in the folder between this run's reading it and now."""
+    newest = load_newest(run.folder.checkpoints, say=lambda line: None) if run.resumed else None
+    if newest is not None and newest.step != run.saved_step:
+        raise UsageError(f"{run.folder.path}: another process has just trained there; resume it once more")
+
+
+def _close(run: Run, outcome: str, reason: str = "") -> str:
+    """Write down how training ended, and the report; return why that was not possible: no reason for it to fail."""
+    try:
+        run.folder.write_outcome(outcome, step=run.step, reason=reason)
+        write_report(run.folder)
+    except StorageError as error:
+        return str(error)
+    return ""
 
 
 def _train_past_failures(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
     """Train; with --on-nan rollback, go on from an earlier checkpoint where the loss stops being a number."""
-    rollbacks: list[int] = []  # steps gone back to since training last came past them
+    rollbacks: list[RolledBack] = []  # since training last came past a step that failed
     while True:
         try:
             for event in _train(run, should_stop):
-                if isinstance(event, Saved) and rollbacks and event.step > rollbacks[-1]:
+                if isinstance(event, Saved) and all(event.step > rollback.failed_step for rollback in rollbacks):
                     rollbacks.clear()
                 yield event
             return
         except DivergedError as error:
             rolled_back = None
             if run.config.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
-                rolled_back = _roll_back(run, str(error))
+                # Its own checkpoint is the last good one, unless it failed from there already.
+                tried = any(rollback.step == run.step for rollback in rollbacks)
+                rolled_back = _roll_back(run, str(error), before=run.step if tried else run.step + 1)
             if rolled_back is None:
                 raise
-        rollbacks.append(rolled_back.step)
+        rollbacks.append(rolled_back)
         yield rolled_back
 
 
@@ -186,8 +212,11 @@ def _log(run: Run, record: dict[str, Any], timing: dict[str, Any]) -> Logged:
 
 def _save(run: Run) -> Saved:
     path = checkpoint_path(run.folder.checkpoints, run.step)
-    if not run.model.parameters().finite():
-        raise DivergedError(f"step {run.step}: weights are no longer numbers; lower --lr in a new run")
+    unfit = unfit_parameter(run.model.parameters())
+    if unfit:
+        raise DivergedError(
+            f"step {run.step}: the last update has left {unfit} without numbers; lower --lr in a new run"
+        )
     if run.step != run.saved_step:
         run.folder.settle_log()
         save_checkpoint(run.folder.checkpoints, run.checkpoint())
@@ -195,10 +224,11 @@ def _save(run: Run) -> Saved:
     return Saved(run.step, path)
 
 
-def _roll_back(run: Run, reason: str) -> RolledBack | None:
-    """Go back to the newest whole checkpoint before this step, and past the batch that led here; None without one."""
+def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
+    """Go back to the newest whole checkpoint of a step `before` that, and past the batch that led here; None without
+    one."""
     failed_step, failed_batch = run.step, run.step + run.passed_batches
-    saved = load_newest(run.folder.checkpoints, before=failed_step, say=lambda line: None)
+    saved = load_newest(run.folder.checkpoints, before=before, say=lambda line: None)
     if saved is None:
         return None
     run.restore(saved)
@@ -211,19 +241,23 @@ def _roll_back(run: Run, reason: str) -> RolledBack | None:
 
 
 def _evaluate(run: Run) -> Evaluated:
-    try:
-        evaluation = evaluate(
-            run.model,
+    def evaluation_of(model: LanguageModel) -> Evaluation:
+        return evaluate(
+            model,
             run.dataset.validation[: run.config.eval_tokens],
             run.tokenizer.bytes_per_token(),
             batch_size=max(1, EVALUATION_BATCH // run.config.context),
         )
+
+    try:
+        evaluation = evaluation_of(run.model)
         loss = evaluation.loss
     except DivergedError:
         evaluation, loss = None, math.nan
     if evaluation is None or not math.isfinite(loss):
         _forget_checkpoint(run)
-        raise DivergedError(f"step {run.step}: the validation loss is {loss:g}; lower --lr in a new run")
+        where = explain_divergence(run, evaluation_of)
+        raise DivergedError(f"step {run.step}: the validation loss is {loss:g}, {where}; lower --lr in a new run")
     if run.best_loss is None or loss < run.best_loss:
         run.best_step, run.best_loss = run.step, loss
     options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.seed)

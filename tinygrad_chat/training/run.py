@@ -89,6 +89,12 @@ def start_run(
     Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
     `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
+    return _new_run(config, path, progress=progress, confirmed=confirmed, resumed=False)
+
+
+def _new_run(
+    config: TrainingConfig, path: Path | None, *, progress: Progress | None, confirmed: bool, resumed: bool
+) -> Run:
     get_backend(config.backend)  # fails before any long reading
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
@@ -96,7 +102,8 @@ def start_run(
     if not confirmed:
         _expect_patience(config, tokenizer)
     run = _assemble(config, RunFolder(path) if path else None, dataset, tokenizer)
-    run.folder.create()
+    run.resumed = resumed
+    run.folder.create(resumed=resumed)
     return run
 
 
@@ -118,9 +125,7 @@ def resume_run(
     if folder.config.exists() and not find_checkpoints(folder.checkpoints):
         say(f"{path}: no checkpoint yet; starting from step 0")
         config = change_config(TrainingConfig(**folder.settings()), changes)
-        run = start_run(config, path, progress=progress, confirmed=confirmed)
-        run.resumed = True
-        return run
+        return _new_run(config, path, progress=progress, confirmed=confirmed, resumed=True)
     saved = folder.open_newest(say=say)
     config = change_config(load_config(saved), changes)
     if config.steps < saved.step:

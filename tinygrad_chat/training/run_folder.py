@@ -9,14 +9,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tomli_w
 
-from tinygrad_chat.errors import CheckpointError, UsageError
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
+from tinygrad_chat.options import LARGEST
 from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints, load_checkpoint, load_newest
-from tinygrad_chat.training.config import TrainingConfig, read_settings, to_settings
-from tinygrad_chat.training.storage import explained, only_process, remove_partials, settle_file, write_whole
+from tinygrad_chat.training.config import TrainingConfig, parse_settings, to_settings
+from tinygrad_chat.training.storage import (
+    explained,
+    only_process,
+    read_plain,
+    remove_partials,
+    settle_file,
+    write_whole,
+)
 
 RUNS = Path("runs")
+OUTCOMES = ("finished", "interrupted", "failed")
+LARGEST_RECORD = 16 << 20  # bytes of a file that is no log
 
 
 class RunFolder:
@@ -84,14 +95,27 @@ class RunFolder:
     def environments(self) -> list[dict[str, Any]]:
         """Return what the run was made with, an entry for each start that some of its steps are from."""
         try:
-            entries = json.loads(self.environment.read_bytes())
-            return [entry for entry in entries if isinstance(entry["from_step"], int)]
-        except (OSError, ValueError, KeyError, TypeError):  # a run goes on without it
+            entries = json.loads(read_plain(self.environment, most=LARGEST_RECORD))
+            return [entry for entry in entries if is_step(entry["from_step"])]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a run goes on without it
             return []
 
     def write_outcome(self, outcome: str, *, step: int, reason: str = "") -> None:
         """Save how training ended: finished, interrupted or failed, and why."""
         write_whole(self.outcome, json.dumps({"outcome": outcome, "step": step, "reason": reason}, indent=1).encode())
+
+    def read_outcome(self) -> dict[str, Any]:
+        """Return what `write_outcome` wrote. Raises OSError or ValueError where that cannot be read."""
+        try:
+            found = json.loads(read_plain(self.outcome, most=LARGEST_RECORD))
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+        fits = isinstance(found, dict) and found.keys() == {"outcome", "step", "reason"}
+        if not fits or not is_step(found["step"]) or not isinstance(found["reason"], str):
+            raise ValueError(f"expected outcome, step and reason, received {str(found)[:80]}")
+        if found["outcome"] not in OUTCOMES:
+            raise ValueError(f"says {found['outcome']!r:.40}")
+        return found
 
     def write_sample(self, step: int, text: str) -> None:
         """Save the text that the model wrote after `step` updates."""
@@ -133,12 +157,12 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: no checkpoint there; train one with: tgc train --out {self.path}")
         return found[-1]
 
-    def open_newest(self, *, before: int | None = None, say: Callable[[str], None]) -> Checkpoint:
-        """Return the newest whole checkpoint (of a step `before` that one); `say` is told of those passed over.
+    def open_newest(self, *, say: Callable[[str], None]) -> Checkpoint:
+        """Return the newest whole checkpoint; `say` is told of those passed over.
 
         Raises CheckpointError where none is whole.
         """
-        checkpoint = load_newest(self.checkpoints, before=before, say=say)
+        checkpoint = load_newest(self.checkpoints, say=say)
         if checkpoint is None:
             damaged = self.newest_checkpoint()
             raise CheckpointError(f"{damaged.parent}: no whole checkpoint there; start a new run in another folder")
@@ -146,18 +170,28 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings in config.toml. Raises ConfigError where it cannot be read."""
-        return read_settings(str(self.config))
+        try:
+            text = read_plain(self.config, most=LARGEST_RECORD).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.config}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        return parse_settings(text, source=str(self.config))
 
 
 def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yield the whole lines of a JSONL file of steps, each beside the record that it holds."""
-    for line in file.read_bytes().splitlines() if file.exists() else []:
+    for line in read_plain(file, most=psutil.virtual_memory().available).splitlines() if file.exists() else []:
         try:
             record = json.loads(line)
-            int(record["step"])
-        except (ValueError, KeyError, TypeError):
+            whole = is_step(record["step"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        yield line, record
+        if whole:
+            yield line, record
+
+
+def is_step(value: Any) -> bool:
+    """Return whether what a file says can be a step."""
+    return type(value) is int and 0 <= value < LARGEST
 
 
 def open_checkpoint(path: Path | None, *, say: Callable[[str], None]) -> Checkpoint:
@@ -190,10 +224,16 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
             path = RUNS / f"{name}-{number}"
 
 
-def newest_run() -> RunFolder:
-    """Return the run below `runs/` with the newest checkpoint. Raises CheckpointError where there is none."""
+def newest_run(*, begun: bool = False) -> RunFolder:
+    """Return the run below `runs/` with the newest checkpoint or, if `begun` is enough, with none yet.
+
+    Raises CheckpointError where there is none.
+    """
     found = [(find_checkpoints(run / "checkpoints"), run) for run in RUNS.glob("*")]
     dated = [(checkpoints[-1].stat().st_mtime, run) for checkpoints, run in found if checkpoints]
+    if begun:
+        configs = [(run / "config.toml", run) for checkpoints, run in found if not checkpoints]
+        dated += [(config.stat().st_mtime, run) for config, run in configs if config.exists()]
     if not dated:
         raise CheckpointError(f"no checkpoint below {RUNS}/; train a model first with: tgc train")
     return RunFolder(max(dated)[1])

@@ -5,10 +5,13 @@ What is being written, or removed, is called `.NAME.partial` until it is done.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+PATIENCE = 0.4  # seconds; `is_held` holds a folder for a moment, and a holder's number comes a moment after its lock
 LOCKED_BYTE = 1 << 20  # Windows keeps others from reading what is locked; the holder's number stands before it
 
 
@@ -50,7 +54,13 @@ def only_process(folder: Path) -> Iterator[None]:
     with explained(folder):
         file = (folder / ".lock").open("a+")
     with file:
-        if not _locked(file):
+        with explained(folder):
+            held = _locked(file)
+            until = time.monotonic() + PATIENCE
+            while not held and time.monotonic() < until:
+                time.sleep(PATIENCE / 20)
+                held = _locked(file)
+        if not held:
             raise UsageError(f"{folder}: process {_holder(file)} is at work there; wait for it, or stop it")
         with explained(folder):
             file.truncate(0)
@@ -65,8 +75,9 @@ def is_held(folder: Path) -> bool:
         file = (folder / ".lock").open()
     except OSError:
         return False
-    with file:
+    with file, contextlib.suppress(OSError):
         return not _locked(file, shared=True)
+    return False
 
 
 def _locked(file: TextIO, *, shared: bool = False) -> bool:
@@ -77,8 +88,10 @@ def _locked(file: TextIO, *, shared: bool = False) -> bool:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
     return True
 
 
@@ -92,6 +105,21 @@ def remove_partials(folder: Path) -> None:
     for partial in folder.glob(".*.partial"):
         with explained(partial):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def expect_plain(path: Path, *, most: int) -> None:
+    """Raise OSError where there is no file, or something else such as a pipe, or one longer than `most` bytes."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "expected a file", str(path))
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"{status.st_size >> 20:,} MiB is more than there is room for", str(path))
+
+
+def read_plain(path: Path, *, most: int) -> bytes:
+    """Return what is in a file. Raises OSError as `expect_plain` does."""
+    expect_plain(path, most=most)
+    return path.read_bytes()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -20,19 +20,26 @@ class _FoundError(Exception):
     """The first result that is no number."""
 
 
-def explain_divergence(run: Run, gradient: Callable[[LanguageModel], float]) -> str:
-    """Compute `gradient` again; return which op of which layer was the first to give a result that is no number.
+def unfit_parameter(parameters: Parameters) -> str | None:
+    """Return the name of the first parameter that holds something that is no number."""
+    if parameters.finite():
+        return None
+    return next(name for name in parameters if not _finite(parameters[name].data))
+
+
+def explain_divergence(run: Run, work: Callable[[LanguageModel], object]) -> str:
+    """Do `work` again; return which op of which layer was the first to give a result that is no number.
 
     In scalar mode the same step is computed with arrays of float64, whose ops have names.
     """
     model = run.model if run.config.mode == "tensor" else _as_tensors(run)
     parameters = model.parameters()
-    for name in parameters:
-        if not _finite(parameters[name].data):
-            return f"as the last update has left {name}"
+    unfit = unfit_parameter(parameters)
+    if unfit:
+        return f"as the last update has left {unfit} without numbers"
     try:
         with watched_ops(_watcher(parameters)):
-            gradient(model)
+            work(model)
     except _FoundError as found:
         return f"first in {found}"
     largest = max(parameters, key=lambda name: float(abs(parameters[name].grad).max()))

@@ -23,8 +23,9 @@ class RecentLosses:
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> RecentLosses:
         """Make the averages that `state`, their `dataclasses.asdict`, describes. Raises CheckpointError for another."""
-        fits = state.keys() == {"count", "mean", "variance"} and isinstance(state["count"], int)
-        if not (fits and all(isinstance(state[name], float) for name in ("mean", "variance"))):
+        kinds = {"count": int, "mean": float, "variance": float}
+        fits = state.keys() == kinds.keys() and all(isinstance(state[name], kind) for name, kind in kinds.items())
+        if not (fits and all(math.isfinite(value) and value >= 0 for value in state.values())):
             raise CheckpointError(
                 f"recent losses: expected a count, a mean and a variance, received {dict(state)!r:.80}"
             )

@@ -6,7 +6,6 @@ Nothing here writes, so it may be asked of a run that goes on.
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
 from tinygrad_chat.training.run_folder import RUNS, RunFolder
 from tinygrad_chat.training.storage import is_held
 
-OUTCOMES = ("finished", "interrupted", "failed")
-"""What outcome.json can say. Without it a run is `running`, or was `killed`; one that cannot be read is `damaged`."""
+LARGEST_DRAWN = 1e300  # sums of a few larger numbers are no numbers
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class RunSummary:
 
     path: Path
     outcome: str
+    """One of OUTCOMES; without outcome.json `running` or `killed`, and `damaged` where something cannot be read."""
     reason: str = ""
     """Why it failed, or what is damaged."""
     model: str | None = None
@@ -80,15 +79,13 @@ def summarize_run(path: Path) -> RunSummary:
     try:
         config = TrainingConfig(**folder.settings())
         records, timings = folder.records(), folder.timings()
-        ended = {} if held or not folder.outcome.exists() else json.loads(folder.outcome.read_bytes())
-        outcome = "running" if held else ended["outcome"] if ended else "killed"
-        if ended and outcome not in OUTCOMES:
-            raise ValueError(f"outcome.json says {outcome!r}")
-        reason, ended_step = str(ended.get("reason", "")), int(ended.get("step", 0))
+        ended = {} if held or not folder.outcome.exists() else folder.read_outcome()
     except (TinygradChatError, OSError) as error:
-        return RunSummary(path, "damaged", str(error).replace("--config ", ""))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return RunSummary(path, "damaged", str(error))
+    except ValueError as error:
         return RunSummary(path, "damaged", f"outcome.json cannot be read ({error})")
+    outcome = "running" if held else ended.get("outcome", "killed")
+    reason, ended_step = ended.get("reason", ""), ended.get("step", 0)
     checkpoints = find_checkpoints(folder.checkpoints)
     if not records and not held and folder.log.exists() and folder.log.stat().st_size:
         return RunSummary(path, "damaged", "log.jsonl has no whole line")
@@ -121,7 +118,7 @@ def evaluations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 def is_number(value: Any) -> bool:
     """Return whether a log's value is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_DRAWN
 
 
 def _last_written(path: Path) -> float:
