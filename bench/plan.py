@@ -62,6 +62,8 @@ def measure(arguments: argparse.Namespace) -> None:
     print(f"furthest from 1: {furthest:.1%}, to be within {WITHIN:.0%}")
     command = f"python -m bench plan --rounds {arguments.rounds}"
     print(f"written: {write_result('plan', command, {'furthest': furthest, 'within': WITHIN, 'rows': rows})}")
+    if furthest > WITHIN:
+        raise SystemExit(f"a prediction is off by more than {WITHIN:.0%}")
 
 
 def _compare(name: str, flags: list[str]) -> dict[str, Any]:

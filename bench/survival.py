@@ -41,6 +41,7 @@ from tinygrad_chat.training.run import Run, resume_run, start_run
 NAME = "survival"
 TEXT = "The quick brown fox jumps over the lazy dog.\n" * 40
 TINY: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4, "warmup": 2}
+MOST_GROWTH = 0.02  # of resident memory
 Outcome = dict[str, Any]
 
 
@@ -72,6 +73,11 @@ def measure(arguments: argparse.Namespace) -> None:
         )
     command = f"python -m bench survival --kills {arguments.kills} --steps {arguments.steps} --seed {arguments.seed}"
     print(f"written: {write_result(NAME, command, {'text_bytes': len(TEXT), 'settings': TINY, **results})}")
+    lost = [name for name, result in results.items() if result.get("objections")]
+    if results["memory"]["growth"] >= MOST_GROWTH:
+        lost.append(f"memory grew by more than {MOST_GROWTH:.0%}")
+    if lost:
+        raise SystemExit(f"not survived: {', '.join(lost)}")
 
 
 class Tally:

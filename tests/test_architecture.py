@@ -17,7 +17,7 @@ MOST_LINES = 350
 # Each part imports only parts of earlier lines and itself: never a neighbour in its own line.
 ORDER = [
     {"errors"},
-    {"amounts", "options", "seeds"},
+    {"options", "seeds", "wording"},
     {"backend"},
     {"autograd"},
     {"ops"},

@@ -61,9 +61,14 @@ class StorageError(TinygradChatError):
 
 
 class DivergedError(TinygradChatError):
-    """A loss or gradient that is no longer a number."""
+    """A loss or gradient that is no longer a number: what was found, and what to do."""
 
     exit_code = 4
+
+    def __init__(self, finding: str, advice: str = "") -> None:
+        super().__init__(f"{finding}; {advice}" if advice else finding)
+        self.finding = finding
+        self.advice = advice
 
 
 class MemoryGrowthError(TinygradChatError):

@@ -302,3 +302,15 @@ def test_a_terminal_shows_a_bar_and_evaluations_but_no_log(tmp_path: Path):
     assert "step=2 loss=" in text
     assert "step=1 loss=" not in text
     assert "done: 4 steps" in text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shells of Windows close no streams")
+def test_a_service_without_output_streams_trains(tmp_path: Path):
+    command = [sys.executable, "-m", "tinygrad_chat", "train", *TINY, "--out", "r"]
+    subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / "r" / "outcome.json").read_bytes())["outcome"] == "finished"
+
+
+def test_a_folder_with_a_space_is_quoted_where_it_stands_in_a_command(tgc: Tgc):
+    _, out, _ = tgc("train", *TINY, "--out", "my run")
+    assert 'tgc sample --checkpoint "my run"' in out

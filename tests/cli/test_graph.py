@@ -176,7 +176,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(tgc: Tgc, arguments: list[str], m
 def test_a_folder_that_is_not_there_is_one_line_and_exit_code_3(tgc: Tgc):
     code, out, err = tgc("a", "--out", "nowhere/graph.svg")
     assert (code, out) == (3, "")
-    assert err == f"tgc: {Path('nowhere/graph.svg')}: cannot be written: No such file or directory\n"
+    assert (
+        err
+        == f"tgc: {Path('nowhere/graph.svg')}: cannot be written: No such file or directory; choose another folder\n"
+    )
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")

@@ -6,6 +6,8 @@ import functools
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +52,8 @@ def test_a_plan_is_a_table_and_a_bar_for_each_part_of_the_time(tgc: Tgc):
     ]
     shares = [int(re.search(r"(\d+)%", line)[1]) for line in bars]  # pyright: ignore[reportOptionalSubscript]
     assert 97 <= sum(shares) <= 103
-    assert lines[-1].startswith("measured: 1 step of ")
+    assert lines[-2].startswith("measured: 1 step of ")
+    assert lines[-1] == "so few steps say little of the time: take it as rough"
     assert list(Path().iterdir()) == []
 
 
@@ -67,7 +70,7 @@ def test_json_stands_alone_on_stdout_and_agrees_with_the_run(tgc: Tgc):
 def test_fit_ends_with_a_command_that_trains(tgc: Tgc):
     code, out, _ = tgc("plan", *TINY, "--no-tied", "--data", "pydoc", "--fit", "--memory", "1")
     assert code == 0
-    assert "fits with --accumulate 1: parts of 4 windows" in out
+    assert "fits as it is: parts of 4 windows" in out
     command = shlex.split(out.splitlines()[-1])
     assert command[:2] == ["tgc", "train"]
     assert command[-2:] == ["--accumulate", "1"]
@@ -104,3 +107,27 @@ def test_train_refuses_a_model_larger_than_the_machine_in_one_line(tgc: Tgc):
     code, out, err = tgc("train", "--width", "1000000")
     assert (code, out) == (2, "")
     assert re.fullmatch(r"tgc: --width 1000000 --layers 4 .* choose a smaller --width, --layers or --context\n", err)
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(tmp_path: Path):
+    (tmp_path / "random.py").write_text("raise SystemExit('imported from the current folder')")
+    (tmp_path / "text.txt").write_text("some text of one's own " * 40)
+    flags = [
+        "--data",
+        "text.txt",
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--width",
+        "8",
+        "--context",
+        "8",
+        "--steps",
+        "3",
+        "--json",
+    ]
+    command = [sys.executable, "-P", "-m", "tinygrad_chat", "plan", *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["steps"] == 3

@@ -167,7 +167,7 @@ def test_without_the_extra_the_table_comes_with_one_line_that_names_it(
     code, out, _ = tgc("compare", "a", "b")
     assert code == 0
     assert "best val_loss" in out
-    assert out.count('pip install "tinygrad-chat[plots]"') == 1
+    assert out.count("the extra plots: pip install matplotlib plotext") == 1
     assert not Path("compare.png").exists()
 
 
@@ -183,7 +183,7 @@ MISTAKES = [
     ("runs nowhere", "nowhere: no such folder; expected one that holds runs"),
     ("runs runs more", "unexpected extra argument"),
     ("train --track paper", "--track: expected one of tensorboard, trackio, wandb, received 'paper'"),
-    ("train --track wandb", '--track wandb: needs wandb, the extra wandb: pip install "tinygrad-chat[wandb]"'),
+    ("train --track wandb", "--track wandb: needs wandb, the extra wandb: pip install wandb"),
     ("train --resume --out runs/a --track wandb", "--track wandb: needs wandb, the extra wandb"),
 ]
 

@@ -194,6 +194,43 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_before_it_stay(start: Start
     finish(resume_run(run.folder.path, {}))
 
 
+def test_what_cannot_be_written_is_how_the_run_ended_and_says_how_to_go_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    run = start("a run")
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(loop, "save_checkpoint", full)
+    with pytest.raises(StorageError, match=r'full; then go on with: tgc train --resume --out ".*a run"'):
+        finish(run)
+    assert run.folder.read_outcome()["outcome"] == "failed"
+    assert (run.folder.path / "report.html").exists()
+
+
+def test_a_report_that_cannot_be_written_hides_neither_the_end_nor_a_failure(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(loop, "write_report", full)
+    assert finish(start("whole"))[-1] == Ended(6, interrupted=False, trouble="the disk is full")
+    with pytest.raises(DivergedError, match="the loss is"):
+        finish(start("failing", optimizer="sgd", lr=1e30, clip=0.0, warmup=0))
+
+
+def test_more_steps_are_said_to_stretch_the_schedule_and_no_more_to_change_nothing(start: Start):
+    run = start()
+    finish(run)
+    said: list[str] = []
+    resume_run(run.folder.path, {"steps": 9}, say=said.append)
+    resume_run(run.folder.path, {}, say=said.append)
+    assert "--steps 9: the learning rate now follows a schedule of that length" in said[0]
+    assert "its 6 steps are done; train on with more --steps" in said[1]
+
+
 def test_dropout_does_not_change_the_batches(start: Start, monkeypatch: pytest.MonkeyPatch):
     drawn: list[Any] = []
     original = update_module.random_batch

@@ -200,10 +200,15 @@ def test_a_run_folder_takes_one_process_at_a_time_and_names_the_other(start: Sta
     events = train(run)
     next(events)
     before = {file: file.read_bytes() for file in run.folder.path.rglob("*") if file.is_file()}
-    for other in (resume_run(run.folder.path, {}), start_run(run.config, run.folder.path.parent / "other")):
-        other.folder = run.folder
+    other = start_run(run.config, run.folder.path.parent / "other")
+    other.folder = run.folder  # as if both had started at the same moment
+    for start_other in (
+        lambda: next(train(other)),
+        lambda: start_run(run.config, run.folder.path),
+        lambda: resume_run(run.folder.path, {}),
+    ):
         with pytest.raises(UsageError, match=r"run: process \d+ is at work there"):
-            next(train(other))
+            start_other()
     assert before == {file: file.read_bytes() for file in run.folder.path.rglob("*") if file.is_file()}
     events.close()
     finish(resume_run(run.folder.path, {}))
@@ -231,7 +236,12 @@ def test_each_start_says_what_it_was_made_with_and_from_which_step(start: Start)
 def test_how_a_run_ended_is_in_its_folder_and_gone_while_it_goes_on(start: Start):
     run = start()
     finish(run, stop_after=2)
-    assert json.loads(run.folder.outcome.read_bytes()) == {"outcome": "interrupted", "step": 2, "reason": ""}
+    assert json.loads(run.folder.outcome.read_bytes()) == {
+        "outcome": "interrupted",
+        "step": 2,
+        "seconds": resume_run(run.folder.path, {}).seconds,
+        "reason": "",
+    }
     events = train(resume_run(run.folder.path, {}))
     next(events)
     assert not run.folder.outcome.exists()

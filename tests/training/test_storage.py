@@ -38,7 +38,7 @@ def test_no_permission_is_told_apart_from_a_full_disk(tmp_path: Path, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(StorageError, match="no permission; choose another folder with --out"):
+    with pytest.raises(StorageError, match="no permission; choose another folder, or change its permissions"):
         file(tmp_path / "target")
 
 

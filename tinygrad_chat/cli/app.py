@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,6 +53,8 @@ def _all_commands(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `tgc` and end the process with the command's exit code; a user's mistake prints one line, no traceback."""
+    # Without a terminal, as a service, a process may have been started with these closed.
+    sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinygrad_chat.amounts import duration
 from tinygrad_chat.cli.runs import GAP, UNKNOWN, open_console, print_table
 from tinygrad_chat.errors import BackendError, UsageError
+from tinygrad_chat.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

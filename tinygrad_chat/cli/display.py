@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, RolledBack, Stepped
 from tinygrad_chat.training.run import Run
+from tinygrad_chat.wording import quoted
 
 _FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
 
@@ -63,8 +64,9 @@ class Lines:
         """Print a line of the log, or at the end the summary and the newest sample."""
         if isinstance(event, Logged):
             self.line(format_record(_with_speed(event)))
+            self._tell_of_a_spike(event)
         elif isinstance(event, RolledBack):
-            self.line(f"{event.reason}; rolled back to step {event.step}, on to other batches")
+            self.line(f"{event.reason}; going back to step {event.step}, and on with other batches")
         elif isinstance(event, Evaluated):
             self._sample = event.sample
         elif isinstance(event, Ended):
@@ -74,6 +76,12 @@ class Lines:
                 self.line(f"no report: {event.trouble}")
             if not event.interrupted:
                 self.line(f"\n{self._sample}", style="cyan")
+
+    def _tell_of_a_spike(self, event: Logged) -> None:
+        spike = event.record.get("skipped_spike")
+        if spike is not None:
+            step, loss = event.record["step"], event.record["loss"]
+            self.line(f"step {step}: the loss {loss:.4f} lies {spike:.1f} standard deviations above; update skipped")
 
 
 class Bar(Lines):
@@ -106,8 +114,7 @@ class Bar(Lines):
             if "val_loss" in event.record:
                 record = _with_speed(event)
                 self.line(format_record({name: value for name, value in record.items() if name in _BESIDE_A_BAR}))
-            elif "skipped_spike" in event.record:
-                self.line(format_record(event.record))
+            self._tell_of_a_spike(event)
         else:
             super().show(event)
 
@@ -169,7 +176,7 @@ def summarize(run: Run, ended: Ended) -> list[str]:
     if run.best_loss is not None:
         lines.append(f"best val_loss {run.best_loss:.4f} at step {run.best_step}")
     if ended.interrupted:
-        lines.append(f"checkpoint saved; go on with: tgc train --resume --out {run.folder.path}")
+        lines.append(f"checkpoint saved; go on with: tgc train --resume --out {quoted(run.folder.path)}")
     else:
-        lines.append(f"sample from it with: tgc sample --checkpoint {run.folder.path}")
+        lines.append(f"sample from it with: tgc sample --checkpoint {quoted(run.folder.path)}")
     return lines

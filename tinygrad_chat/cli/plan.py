@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from tinygrad_chat.amounts import count, duration, memory_size, scaled_number
 from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.options import flag_of
 from tinygrad_chat.training.config import TrainingConfig, resolve_config
+from tinygrad_chat.wording import count, duration, memory_size, scaled_number
 
 if TYPE_CHECKING:
     from tinygrad_chat.text.download import Progress
     from tinygrad_chat.training.planning.fit import Fitted
     from tinygrad_chat.training.planning.plan import Plan
 
-MEASURE = (sys.executable, "-m", "tinygrad_chat", "plan", "--measure")
+MEASURE = (sys.executable, "-P", "-m", "tinygrad_chat", "plan", "--measure")
 """Starts the process that is measured: a `tgc`, so that it reads flags and loads what `tgc train` does."""
 
+FEW_STEPS = 3
 BAR = 30  # characters that stand for all of the time
 
 
@@ -153,6 +154,8 @@ def _table(config: TrainingConfig, plan: Plan, stream: TextIO) -> Iterator[str]:
         f"measured: {count(measured.steps, 'step')} of {duration(measured.step_seconds)} on {environment['backend']} "
         f"({environment['device']}), NumPy {environment['numpy']}{blas}"
     )
+    if measured.steps < FEW_STEPS:
+        yield "so few steps say little of the time: take it as rough"
 
 
 def _choice(fitted: Fitted, command: str) -> Iterator[str]:
@@ -160,8 +163,9 @@ def _choice(fitted: Fitted, command: str) -> Iterator[str]:
     yield ""
     measured = " and ".join(f"{count(windows, 'window')} {memory_size(memory)}" for windows, memory in fitted.measured)
     yield f"measured in one part: {measured}; {memory_size(fitted.budget)} may be used"
+    how = "as it is" if fitted.config.accumulate == 1 else f"with --accumulate {fitted.config.accumulate}"
     yield (
-        f"fits with --accumulate {fitted.config.accumulate}: parts of {count(fitted.plan.micro_batch, 'window')}, "
+        f"fits {how}: parts of {count(fitted.plan.micro_batch, 'window')}, "
         f"{memory_size(fitted.plan.device_memory or fitted.plan.memory)}"
     )
     yield command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from tinygrad_chat.amounts import duration
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +38,8 @@ def runs(
     from tinygrad_chat.training.reports.summary import find_runs, is_run, summarize_run
 
     path = Path(folder).expanduser()
+    if not path.is_dir() and (Path("runs") / path).is_dir():
+        path = Path("runs") / path
     if not path.is_dir():
         if folder == "runs":
             print("no runs/ here yet; train a model with: tgc train", file=sys.stderr)
@@ -51,7 +54,10 @@ def runs(
         console = open_console(sys.stdout)
         table = {name: [row[name] for row in map(_cells, found)] for name in IMPORTANCE}
         styles = [STYLES.get(run.outcome, "red") for run in found]
-        print_table(console, _that_fit(table, console.width), styles=styles, left=("run", "outcome"))
+        shown = _that_fit(table, console.width)
+        print_table(console, shown, styles=styles, left=("run", "outcome"))
+        if len(shown) < len(table):
+            console.print(f"\nno room for: {', '.join(name for name in table if name not in shown)}")
         for run in found:
             if run.outcome == "damaged":
                 print(f"\n{run.path.name}: {run.reason}")
@@ -66,7 +72,7 @@ def open_console(stream: TextIO) -> Console:
     """Return a console as wide as the terminal; in a pipe as wide as anything, and without colours."""
     from rich.console import Console
 
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 10_000)
+    return Console(file=stream, highlight=False, width=None if stream.isatty() or "COLUMNS" in os.environ else 10_000)
 
 
 def print_table(

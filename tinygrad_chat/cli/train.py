@@ -42,6 +42,8 @@ def train(
 
     Without any option: a small GPT on the prose of Python's own manual, in little more than a minute.
     """
+    if out == "":
+        raise UsageError("--out: expected a folder, received none; leave it out for a new one below runs/")
     if resume and config:
         raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
     resolved = None if resume else resolve_config(settings, config)

@@ -35,7 +35,7 @@ class TrainingConfig(ModelOptions):
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), group="Data")
     steps: int = option(2000, "updates of the weights", minimum=1, group="Training", fixed=False)
     minutes: float | None = option(
-        None, "train this long in all; with --steps, at most", above=0, group="Training", fixed=False
+        None, "train this long, evaluations not counted; with --steps, at most", above=0, group="Training", fixed=False
     )
     batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
     accumulate: int = option(
@@ -80,7 +80,7 @@ class TrainingConfig(ModelOptions):
     )
     skip_spikes: float | None = option(
         None,
-        "skip an update whose loss lies this many standard deviations above recent ones",
+        "skip an update whose loss lies this many standard deviations above the last 50",
         above=0,
         group="Guards",
         fixed=False,

@@ -30,6 +30,7 @@ from tinygrad_chat.training.reports.writing import write_report
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.storage import remove_whole_folder
 from tinygrad_chat.training.update import update
+from tinygrad_chat.wording import count, quoted
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
 EVALUATION_BATCH = 4096  # tokens at a time
@@ -118,6 +119,11 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         except (DivergedError, MemoryGrowthError) as error:
             _close(run, "failed", str(error))
             raise
+        except StorageError as error:
+            _close(run, "failed", str(error))
+            raise StorageError(
+                f"{error}; then go on with: tgc train --resume --out {quoted(run.folder.path)}"
+            ) from error
 
 
 def _expect_unchanged(run: Run) -> None:
@@ -130,7 +136,7 @@ def _expect_unchanged(run: Run) -> None:
 def _close(run: Run, outcome: str, reason: str = "") -> str:
     """Write down how training ended, and the report; return why that was not possible: no reason for it to fail."""
     try:
-        run.folder.write_outcome(outcome, step=run.step, reason=reason)
+        run.folder.write_outcome(outcome, step=run.step, seconds=run.seconds, reason=reason)
         write_report(run.folder)
     except StorageError as error:
         return str(error)
@@ -152,7 +158,10 @@ def _train_past_failures(run: Run, should_stop: Callable[[], bool]) -> Iterator[
             if run.config.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
                 # Its own checkpoint is the last good one, unless it failed from there already.
                 tried = any(rollback.step == run.step for rollback in rollbacks)
-                rolled_back = _roll_back(run, str(error), before=run.step if tried else run.step + 1)
+                rolled_back = _roll_back(run, error.finding, before=run.step if tried else run.step + 1)
+            if rolled_back is None and rollbacks:
+                tries = f"after {count(len(rollbacks), 'rollback')} that did not get past it"
+                raise DivergedError(f"{error.finding}, {tries}", error.advice) from error
             if rolled_back is None:
                 raise
         rollbacks.append(rolled_back)
@@ -214,9 +223,8 @@ def _save(run: Run) -> Saved:
     path = checkpoint_path(run.folder.checkpoints, run.step)
     unfit = unfit_parameter(run.model.parameters())
     if unfit:
-        raise DivergedError(
-            f"step {run.step}: the last update has left {unfit} without numbers; lower --lr in a new run"
-        )
+        finding = f"step {run.step}: the last update has left {unfit} without numbers"
+        raise DivergedError(finding, "lower --lr in a new run")
     if run.step != run.saved_step:
         run.folder.settle_log()
         save_checkpoint(run.folder.checkpoints, run.checkpoint())
@@ -234,9 +242,9 @@ def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
     run.restore(saved)
     run.passed_batches = failed_batch + 1 - run.step
     remove_later_checkpoints(run.folder.checkpoints, step=run.step)
-    run.folder.cut_log(run.step)
+    run.folder.cut_log(run.step, rollbacks=True)
     record = {"step": run.step, "rolled_back_from": failed_step, "reason": reason}
-    run.folder.append(record, {"step": run.step, "seconds": run.seconds})
+    run.folder.append(record, {"step": run.step, "rolled_back_from": failed_step, "seconds": run.seconds})
     return RolledBack(run.step, failed_step, reason)
 
 
@@ -257,7 +265,7 @@ def _evaluate(run: Run) -> Evaluated:
     if evaluation is None or not math.isfinite(loss):
         _forget_checkpoint(run)
         where = explain_divergence(run, evaluation_of)
-        raise DivergedError(f"step {run.step}: the validation loss is {loss:g}, {where}; lower --lr in a new run")
+        raise DivergedError(f"step {run.step}: the validation loss is {loss:g}, {where}", "lower --lr in a new run")
     if run.best_loss is None or loss < run.best_loss:
         run.best_step, run.best_loss = run.step, loss
     options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.seed)

@@ -26,6 +26,7 @@ from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints
 from tinygrad_chat.training.config import TrainingConfig, change_config, to_settings
 from tinygrad_chat.training.guards.recent_losses import RecentLosses
 from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
+from tinygrad_chat.training.storage import expect_free
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
@@ -95,6 +96,8 @@ def start_run(
 def _new_run(
     config: TrainingConfig, path: Path | None, *, progress: Progress | None, confirmed: bool, resumed: bool
 ) -> Run:
+    if path is not None:
+        expect_free(path)
     get_backend(config.backend)  # fails before any long reading
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
@@ -122,12 +125,18 @@ def resume_run(
     UsageError as `start_run` does.
     """
     folder = RunFolder(path)
+    expect_free(path)
     if folder.config.exists() and not find_checkpoints(folder.checkpoints):
         say(f"{path}: no checkpoint yet; starting from step 0")
         config = change_config(TrainingConfig(**folder.settings()), changes)
         return _new_run(config, path, progress=progress, confirmed=confirmed, resumed=True)
     saved = folder.open_newest(say=say)
-    config = change_config(load_config(saved), changes)
+    before = load_config(saved)
+    config = change_config(before, changes)
+    if saved.step == config.steps:
+        say(f"{path}: its {config.steps:,} steps are done; train on with more --steps")
+    elif config.steps != before.steps:
+        say(f"--steps {config.steps}: the learning rate now follows a schedule of that length, from here on")
     if config.steps < saved.step:
         raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {config.steps}")
     if config.minutes is not None and saved.state["seconds"] >= 60 * config.minutes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,6 +25,7 @@ from tinygrad_chat.training.storage import (
     settle_file,
     write_whole,
 )
+from tinygrad_chat.wording import quoted
 
 RUNS = Path("runs")
 OUTCOMES = ("finished", "interrupted", "failed")
@@ -100,9 +102,10 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a run goes on without it
             return []
 
-    def write_outcome(self, outcome: str, *, step: int, reason: str = "") -> None:
-        """Save how training ended: finished, interrupted or failed, and why."""
-        write_whole(self.outcome, json.dumps({"outcome": outcome, "step": step, "reason": reason}, indent=1).encode())
+    def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
+        """Save how training ended: finished, interrupted or failed, after how many seconds of it, and why."""
+        record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": reason}
+        write_whole(self.outcome, json.dumps(record, indent=1).encode())
 
     def read_outcome(self) -> dict[str, Any]:
         """Return what `write_outcome` wrote. Raises OSError or ValueError where that cannot be read."""
@@ -110,9 +113,10 @@ class RunFolder:
             found = json.loads(read_plain(self.outcome, most=LARGEST_RECORD))
         except RecursionError as error:
             raise ValueError("nested too deep") from error
-        fits = isinstance(found, dict) and found.keys() == {"outcome", "step", "reason"}
-        if not fits or not is_step(found["step"]) or not isinstance(found["reason"], str):
-            raise ValueError(f"expected outcome, step and reason, received {str(found)[:80]}")
+        kinds = {"outcome": str, "step": int, "seconds": float, "reason": str}
+        fits = isinstance(found, dict) and found.keys() == kinds.keys()
+        if not (fits and all(isinstance(found[name], kind) for name, kind in kinds.items()) and is_step(found["step"])):
+            raise ValueError(f"expected {', '.join(kinds)}, received {str(found)[:80]}")
         if found["outcome"] not in OUTCOMES:
             raise ValueError(f"says {found['outcome']!r:.40}")
         return found
@@ -137,10 +141,18 @@ class RunFolder:
         """Return whether the log has an evaluation of `step`."""
         return any(record["step"] == step and "val_loss" in record for record in self.records())
 
-    def cut_log(self, step: int) -> None:
-        """Drop the lines from `step` on, and any that a crash cut short: they are about to come again."""
+    def cut_log(self, step: int, *, rollbacks: bool = False) -> None:
+        """Drop the lines from `step` on, and any that a crash cut short: they are about to come again.
+
+        With `rollbacks` those stay that tell of rollbacks to that step.
+        """
         for file in (self.log, self.timing):
-            write_whole(file, b"".join(line + b"\n" for line, record in _lines(file) if record["step"] < step))
+            kept = [
+                line + b"\n"
+                for line, record in _lines(file)
+                if record["step"] < step or (rollbacks and record["step"] == step and "rolled_back_from" in record)
+            ]
+            write_whole(file, b"".join(kept))
 
     def records(self) -> list[dict[str, Any]]:
         """Return the log's whole lines."""
@@ -154,7 +166,9 @@ class RunFolder:
         """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
         found = find_checkpoints(self.checkpoints)
         if not found:
-            raise CheckpointError(f"{self.path}: no checkpoint there; train one with: tgc train --out {self.path}")
+            raise CheckpointError(
+                f"{self.path}: no checkpoint there; train one with: tgc train --out {quoted(self.path)}"
+            )
         return found[-1]
 
     def open_newest(self, *, say: Callable[[str], None]) -> Checkpoint:
@@ -195,12 +209,15 @@ def is_step(value: Any) -> bool:
 
 
 def open_checkpoint(path: Path | None, *, say: Callable[[str], None]) -> Checkpoint:
-    """Return the checkpoint that `path` means: itself, a run's newest whole one, or with None the newest run's.
+    """Return the checkpoint that `path` means: itself, the newest whole one of a run there or of that name below runs/,
+    or with None the newest run's.
 
     `say` is told of damaged ones that were passed over. Raises CheckpointError where there is none.
     """
     if path is None:
         return newest_run().open_newest(say=say)
+    if not path.exists() and (RUNS / path).exists():
+        path = RUNS / path
     if (path / "state.json").exists():
         return load_checkpoint(path)
     return RunFolder(path.parent if path.name == "checkpoints" else path).open_newest(say=say)
@@ -211,7 +228,7 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
     Two runs that start in the same second get two folders.
     """
-    data = Path(config.data).resolve().stem[:40]
+    data = re.sub(r"[^\w.]+", "-", Path(config.data).resolve().stem[:40])
     name = f"{config.model}-{data}-{datetime.now():%Y%m%d-%H%M%S}"
     path, number = RUNS / name, 1
     while True:

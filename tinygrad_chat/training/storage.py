@@ -39,7 +39,9 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = "the disk is full; free some space"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = "no permission; choose another folder with --out"
+            reason = "no permission; choose another folder, or change its permissions"
+        elif error.errno in (errno.ENOTDIR, errno.ENOENT):
+            reason = f"{error.strerror}; choose another folder"
         else:
             reason = error.strerror or str(error)
         raise StorageError(f"{path}: cannot be written: {reason}") from error
@@ -67,6 +69,13 @@ def only_process(folder: Path) -> Iterator[None]:
             file.write(str(os.getpid()))
             file.flush()
         yield
+
+
+def expect_free(folder: Path) -> None:
+    """Raise UsageError, with its number, where a process holds `folder`."""
+    if is_held(folder):
+        with (folder / ".lock").open() as file:
+            raise UsageError(f"{folder}: process {_holder(file)} is at work there; wait for it, or stop it")
 
 
 def is_held(folder: Path) -> bool:

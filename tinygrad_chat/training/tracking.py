@@ -18,6 +18,7 @@ import importlib
 import io
 import json
 import secrets
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from tinygrad_chat.training.loop import Evaluated, Event, Logged, RolledBack
 from tinygrad_chat.training.reports.summary import is_number
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.storage import write_whole
+from tinygrad_chat.wording import quoted
 
 PROJECT = "tinygrad_chat"
 IDENTITIES = "tracker.json"
@@ -82,7 +84,8 @@ class TensorBoard(Tracker):
         self._folder = run.folder.path / "tensorboard"
         self._open(run.step if identity else None)
         self.identity = self._folder.name
-        self.place = f"tensorboard --logdir {self._folder}"
+        viewer = "" if shutil.which("tensorboard") else " (after: pip install tensorboard)"
+        self.place = f"tensorboard --logdir {quoted(self._folder)}{viewer}"
         if not identity:
             lines = [f"    {name} = {value}" for name, value in to_settings(run.config).items()]
             self._writer.add_text("settings", "\n".join(lines), 0)
@@ -185,9 +188,7 @@ def expect_tracker(name: str | None) -> None:
     try:
         importlib.import_module(library)
     except ImportError as error:
-        raise BackendError(
-            f'--track {name}: needs {library}, the extra {name}: pip install "tinygrad-chat[{name}]"'
-        ) from error
+        raise BackendError(f"--track {name}: needs {library}, the extra {name}: pip install {library}") from error
 
 
 def open_tracker(name: str, run: Run) -> Tracker:

@@ -46,8 +46,8 @@ def update(run: Run, share_used: float) -> dict[str, float]:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             where = explain_divergence(run, gradient)
             raise DivergedError(
-                f"step {step}: {cause or f'the loss is {loss:g} and the norm of the gradient {norm:g}'}, {where}; "
-                f"lower --lr ({config.lr:g}) or raise --warmup ({config.warmup}) in a new run"
+                f"step {step}: {cause or f'the loss is {loss:g} and the norm of the gradient {norm:g}'}, {where}",
+                f"lower --lr ({config.lr:g}) or raise --warmup ({config.warmup}) in a new run",
             )
         # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
         lr = run.schedule(step if step < config.warmup else max(step, int(share_used * config.steps)))

@@ -69,7 +69,7 @@ def test_a_run_ends_with_a_report_of_all_there_is_to_say(start: Start):
         assert f"{best['val_bpb']:.4f}" in text
         assert f"{best['val_perplexity']:.4g}" in text
         assert f"{run.model.parameters().size:,}" in text
-        for name in ("parameters", "tokens", "training time", "tokens/s", "peak memory"):
+        for name in ("parameters", "tokens", "training time", "tokens/s", "memory"):
             assert name in text
         for field in dataclasses.fields(TrainingConfig):
             assert field.name in text

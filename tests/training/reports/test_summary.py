@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.training.loop import Logged, train
+from tinygrad_chat.training.reports.comparison import compare_runs
 from tinygrad_chat.training.reports.summary import find_runs, summarize_run
-from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.reports.writing import write_report
+from tinygrad_chat.training.run import Run, resume_run
+from tinygrad_chat.training.run_folder import RunFolder
 from tinygrad_chat.training.storage import is_held, only_process
 
 Start = Callable[..., Run]
@@ -131,3 +136,43 @@ def test_runs_are_found_beside_other_folders_and_files_the_newest_last(start: St
     assert [summary.path.name for summary in found] == ["b", "c", "a"]
     assert {summary.outcome for summary in found} == {"damaged"}  # nothing was written into them yet
     assert others == [folder / "notes"]
+
+
+DAMAGED_LINES = {
+    "a step without end": '{"step": Infinity, "loss": 1.0}',
+    "a step in words": '{"step": "3", "loss": 1.0}',
+    "a step of 400 digits": f'{{"step": {"9" * 400}, "loss": 1.0}}',
+    "nested without end": "[" * 200_000,
+    "no object": "3",
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES.values(), ids=DAMAGED_LINES)
+@pytest.mark.parametrize("file", ["log.jsonl", "timing.jsonl", "environment.json", "outcome.json"])
+def test_a_record_that_cannot_be_disturbs_no_command(start: Callable[..., Run], line: str, file: str):
+    for name in ("a", "b"):
+        for _ in train(start(name, lr=0.01 if name == "a" else 0.02)):
+            pass
+    a, b = (start("c").folder.path.parent / name for name in ("a", "b"))
+    with (a / file).open("a" if file.endswith("jsonl") else "w") as stream:
+        stream.write(line + "\n")
+    summary = summarize_run(a)
+    assert summary.outcome == ("damaged" if file == "outcome.json" else "finished")
+    assert write_report(RunFolder(a))
+    if file != "outcome.json":
+        assert compare_runs({"a": a, "b": b}).reached_by_all("tokens") > 0
+    run = resume_run(a, {"steps": 8})
+    for _ in train(run):
+        pass
+    assert summarize_run(a).step == 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.parametrize("file", ["config.toml", "log.jsonl", "outcome.json"])
+def test_what_is_no_file_is_a_damaged_run_and_not_waited_for(start: Callable[..., Run], file: str):
+    run = start()
+    for _ in train(run):
+        pass
+    (run.folder.path / file).unlink()
+    os.mkfifo(run.folder.path / file)
+    assert summarize_run(run.folder.path).outcome == "damaged"

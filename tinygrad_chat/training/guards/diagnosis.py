@@ -43,7 +43,7 @@ def explain_divergence(run: Run, work: Callable[[LanguageModel], object]) -> str
     except _FoundError as found:
         return f"first in {found}"
     largest = max(parameters, key=lambda name: float(abs(parameters[name].grad).max()))
-    return f"though every op's result is a number; the largest gradient is that of {largest}"
+    return f"too long for a number though each of its parts is one; the largest part is that of {largest}"
 
 
 def _as_tensors(run: Run) -> LanguageModel:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,7 +19,9 @@ from tinygrad_chat import errors
 from tinygrad_chat.errors import ConfigError, TinygradChatError
 from tinygrad_chat.training.config import TrainingConfig, to_settings
 
-COMMAND = (sys.executable, "-m", "tinygrad_chat.training.planning.first_steps")
+PYTHON = (sys.executable, "-P")  # what lies in the current folder must not be imported
+COMMAND = (*PYTHON, "-m", "tinygrad_chat.training.planning.first_steps")
+PLACE = str(Path(__file__).parents[3])  # so that the process runs this very package
 ENOUGH_SECONDS = 2.0  # of steps
 WATCHED_EVERY = 0.02  # seconds between looks at the memory of the process
 
@@ -79,7 +83,11 @@ def measure(
     startup, answer, last_words = 0.0, None, ""
     began = answered = time.perf_counter()
     with subprocess.Popen(
-        [*command, json.dumps(request)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+        [*command, json.dumps(request)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([PLACE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)},
     ) as process:
         watch = _Watch(process, limit)
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PLOTS_EXTRA = 'plots need matplotlib and plotext, the extra plots: pip install "tinygrad-chat[plots]"'
+PLOTS_EXTRA = "plots need matplotlib and plotext, the extra plots: pip install matplotlib plotext"
 NATS, BITS = "val_loss", "bits/byte"
 BEGINNING = 0.05  # the share of a run whose steep fall the plots cut off, so that the rest can be told apart
 SMOOTHING = 30  # a smoothed curve's point is the mean over this part of the curve
@@ -161,7 +161,7 @@ def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:
-    """Return each loss's mean with its neighbours (N,), as many before as after it, so that no curve lags.
+    """Return each loss's mean with its neighbours (N,), as many before it as after it where there are so many.
 
     >>> smooth(np.array([3.0, 1.0, 2.0])).tolist()
     [3.0, 1.0, 2.0]
@@ -169,8 +169,8 @@ def smooth(losses: np.ndarray) -> np.ndarray:
     radius = losses.size // SMOOTHING
     sums = np.concatenate([[0.0], np.cumsum(losses)])
     places = np.arange(losses.size)
-    reach = np.minimum(radius, np.minimum(places, losses.size - 1 - places))  # the ends have fewer neighbours
-    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    first, last = np.maximum(places - radius, 0), np.minimum(places + radius, losses.size - 1)
+    return (sums[last + 1] - sums[first]) / (last - first + 1)
 
 
 def write_comparison_plot(comparison: Comparison, folder: Path) -> list[Path]:
@@ -189,7 +189,7 @@ def write_comparison_plot(comparison: Comparison, folder: Path) -> list[Path]:
         _draw(axes, comparison, axis)
     panels[0].set_ylabel("nats a token" if comparison.unit == NATS else "bits per byte", color=INK)
     panels[0].set_ylim(*comparison.losses_shown())
-    title = "dots: validation    thin: training, smoothed    dotted: reached by all"
+    title = "dots: validation    thin: training, smoothed    dotted: reached by all    the steep beginning is cut off"
     figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=INK)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9, labelcolor=INK)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.amounts import count, duration, grouped_number
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.training.checkpoint import checkpoint_path, find_checkpoints, step_of
 from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
 from tinygrad_chat.training.guards.memory import KINDS
 from tinygrad_chat.training.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.training.run_folder import RunFolder
+from tinygrad_chat.wording import count, duration, grouped_number, quoted
 
 Record = Mapping[str, Any]
 
@@ -122,7 +122,7 @@ class Report:
         for kind in KINDS:
             held = [line[kind] for line in self.timings if is_number(line.get(kind))]
             if held:
-                found.append((f"peak {kind.replace('_', ' ')}", f"{max(held) / 2**20:,.0f} MiB", "at an evaluation"))
+                found.append((kind.replace("_", " "), f"{max(held) / 2**20:,.0f} MiB", "most, at evaluations"))
         return found
 
     @property
@@ -146,11 +146,11 @@ class Report:
     @property
     def commands(self) -> list[tuple[str, str]]:
         """What can be done with the run: in words, and the command."""
-        path, summary, config = _quoted(str(self.summary.path)), self.summary, self.config
+        path, summary, config = quoted(str(self.summary.path)), self.summary, self.config
         checkpoints = find_checkpoints(RunFolder(summary.path).checkpoints)
         found: list[tuple[str, str]] = []
         if self.best_checkpoint:
-            command = f"tgc sample --checkpoint {_quoted(self.best_checkpoint)}"
+            command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
             found.append((f"write text with the best checkpoint, of step {summary.best_step:,}", command))
         if checkpoints and config:
             further = " --on-nan rollback" if (summary.outcome, config.on_nan) == ("failed", "stop") else ""
@@ -160,8 +160,10 @@ class Report:
             words = f"go on from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
             found.append((words, f"tgc train --resume --out {path}{further}"))
         if config:
-            config_file = _quoted(str(RunFolder(summary.path).config))
-            found.append(("train the same anew, in another folder", f"tgc train --config {config_file}"))
+            config_file = quoted(str(RunFolder(summary.path).config))
+            lower = f" --lr {config.lr / 4:.2g}" if summary.outcome == "failed" else ""
+            words = f"train the same anew{' at a lower learning rate' if lower else ''}, in another folder"
+            found.append((words, f"tgc train --config {config_file}{lower}"))
         return found
 
 
@@ -225,8 +227,3 @@ def _setting_text(value: Any) -> str:
     if value is None or value == UNBOUNDED:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _quoted(path: str) -> str:
-    """Return a path as a shell takes it, a Unix one or Windows'."""
-    return f'"{path}"' if re.search(r"\s", path) else path

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.amounts import grouped_number
 from tinygrad_chat.drawing.chart import HOVER, Chart, Mark, Series, draw_chart
 from tinygrad_chat.drawing.svg import DARK, LIGHT, MONOSPACED
 from tinygrad_chat.training.reports.comparison import SMOOTHING, smooth
 from tinygrad_chat.training.reports.content import Record, Report, environment_text, printable
 from tinygrad_chat.training.reports.summary import is_number
+from tinygrad_chat.wording import grouped_number
 
 FEWEST_TO_SMOOTH = 60  # points of a curve
 WIDE = 10  # values that differ by more than this factor are drawn on a logarithmic axis

@@ -105,8 +105,8 @@ def summarize_run(path: Path) -> RunSummary:
         best_step=best.get("step"),
         val_bpb=best.get("val_bpb"),
         tokens=step * batch,
-        seconds=timed.get("seconds"),
-        tokens_per_second=timed["step"] * batch / timed["seconds"] if timed.get("seconds") else None,
+        seconds=ended.get("seconds", timed.get("seconds")),
+        tokens_per_second=timed["step"] * batch / timed["seconds"] if timed.get("step") and timed["seconds"] else None,
         parameters=_count_parameters(checkpoints[-1]) if checkpoints else None,
     )
 

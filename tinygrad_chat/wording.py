@@ -1,6 +1,9 @@
-"""How amounts are written for people: numbers, lengths of time, bytes, and how many of a thing."""
+"""How things are written for people: numbers, lengths of time, bytes, how many of a thing, and paths in commands."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 GROUPED = (1000, 1e9)  # numbers between these are written with commas
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -69,3 +72,12 @@ def count(number: int, noun: str) -> str:
     ('1 window', '3,000 steps')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as a shell takes it, a Unix one or Windows'.
+
+    >>> quoted("runs/a"), quoted("runs/my run")
+    ('runs/a', '"runs/my run"')
+    """
+    return f'"{path}"' if re.search(r"\s", str(path)) else str(path)
