@@ -274,7 +274,7 @@ def _damage(folder: Path, chance: random.Random) -> Outcome:
     whole = start_run(config, folder / "whole")
     _exhaust(whole)
     files = [file.relative_to(whole.folder.path) for file in whole.folder.path.rglob("*") if file.is_file()]
-    tally, named, expected = Tally(), 0, 0
+    tally, newest_damaged = Tally(), 0
     for file in sorted(files):
         content = (whole.folder.path / file).read_bytes()
         cuts = sorted({0, len(content) // 3, len(content) // 2, max(len(content) - 1, 0)})
@@ -289,14 +289,16 @@ def _damage(folder: Path, chance: random.Random) -> Outcome:
                 said: list[str] = []
                 run = resume_run(path, {"steps": 8}, say=said.append)
                 if file.parts[0] == "checkpoints" and file.parts[1] == find_checkpoints(path / "checkpoints")[-1].name:
-                    expected += 1
-                    named += len(said) == 1 and file.parts[1] in said[0]
+                    newest_damaged += 1
+                    passed_over = [line for line in said if line.endswith("passed over")]
+                    if len(passed_over) != 1 or file.parts[1] not in passed_over[0]:
+                        raise AssertionError(f"expected to hear of {file.parts[1]}, heard {said}")
                 _exhaust(run)
                 if run.step != 8:
                     raise AssertionError(f"ended at step {run.step}")
                 load_checkpoint(checkpoint_path(path / "checkpoints", 8))
             shutil.rmtree(folder / "damaged", ignore_errors=True)
-    return tally.outcome(files=len(files), newest_checkpoint_damaged=expected, named_and_passed_over=named)
+    return tally.outcome(files=len(files), newest_checkpoint_damaged_named_and_passed_over=newest_damaged)
 
 
 def _flipped(content: bytes, bit: int) -> bytes:

@@ -40,7 +40,7 @@ def _ours(configuration: Configuration) -> Step:
     return step
 
 
-def _torch(configuration: Configuration) -> Step:
+def _torch(configuration: Configuration, *, compiled: bool = False, bfloat16: bool = False) -> Step:
     import torch
 
     from bench.peers.torch_gpt import TorchGPT
@@ -48,10 +48,12 @@ def _torch(configuration: Configuration) -> Step:
     model = TorchGPT(configuration.vocabulary, configuration.options)
     model.load(GPT(configuration.vocabulary, configuration.options).parameters().state())
     optimizer = model.optimizer()
+    forward = torch.compile(model) if compiled else model
 
     def step(tokens: np.ndarray, targets: np.ndarray) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = model(torch.from_numpy(tokens), torch.from_numpy(targets))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = forward(torch.from_numpy(tokens), torch.from_numpy(targets))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
@@ -60,7 +62,13 @@ def _torch(configuration: Configuration) -> Step:
     return step
 
 
-ENGINES: dict[str, Callable[[Configuration], Step]] = {"tinygrad_chat": _ours, "torch eager": _torch}
+ENGINES: dict[str, Callable[[Configuration], Step]] = {
+    "tinygrad_chat": _ours,
+    "torch eager": _torch,
+    "torch compile": lambda configuration: _torch(configuration, compiled=True),
+    "torch bfloat16": lambda configuration: _torch(configuration, bfloat16=True),
+}
+"""NumPy has no product of bfloat16, so the last is a row of its own: less precise, and not to be compared with."""
 
 
 def main(engine: str, name: str) -> None:
