@@ -321,7 +321,7 @@ def watch_memory(folder: Path, steps: int) -> Outcome:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
             step = _last_step(path / "log.jsonl")
-            if step >= len(curve) * steps // 20:
+            if len(curve) * steps // 20 <= step < steps:  # after the last comes the report, which loads what it needs
                 with contextlib.suppress(psutil.Error):  # it has just ended
                     curve.append({"step": step, "resident_bytes": watched.memory_info().rss})
             time.sleep(0.02)
