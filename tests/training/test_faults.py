@@ -109,7 +109,7 @@ def test_a_call_that_fails_is_one_error_and_leaves_nothing_half_written(work: Wo
         failures += message is not None
         for name, contents in states(folder).items():
             assert contents in (before.get(name), after.get(name)), (number, name)
-    assert failures >= 2
+    assert failures >= 1
 
 
 def exhaust(run: Run) -> None:
