@@ -40,7 +40,7 @@ Send = Callable[[Event], None]
 
 class Tracker(ABC):
     """A library that shows runs. Opened for `run`, which goes on from its step; `identity` is what an earlier
-    session of the same run has left, if there was one."""
+    start of the same run has left, if there was one."""
 
     library: str
     """What to import, and to install."""
@@ -71,11 +71,11 @@ class Tracker(ABC):
     place: str = ""
     """How to look at it."""
     last_step: int | None = None
-    """The last step that it has from earlier sessions, where the library says so."""
+    """The last step that it has from earlier starts of the run, where the library says so."""
 
 
 class TensorBoard(Tracker):
-    """Event files in the run's folder, which TensorBoard reads. A session that goes on hides what it does again."""
+    """Event files in the run's folder, which TensorBoard reads. A run that goes on hides what it does again."""
 
     library = "tensorboardX"
     takes_back = True
@@ -192,7 +192,7 @@ def expect_tracker(name: str | None) -> None:
 
 
 def open_tracker(name: str, run: Run) -> Tracker:
-    """Return the tracker `name`, opened for `run`: anew, or where an earlier session of this run has left it.
+    """Return the tracker `name`, opened for `run`: anew, or where an earlier start of this run has left it.
 
     Raises BackendError where its library is not installed, and whatever the library does.
     """
@@ -236,7 +236,7 @@ class _Sender:
     def __init__(self, run: Run, name: str | None, say: Callable[[str], None]) -> None:
         self._run, self._name, self._say = run, name, say
         self._tracker: Tracker | None = None
-        # The last step that an earlier session has sent: training cuts these lines off its log and writes them anew.
+        # The last step that an earlier start has sent: training cuts these lines off its log and writes them anew.
         self._sent = -1
         if name is not None and name in _identities(run):
             self._sent = max((int(record["step"]) for record in run.folder.records()), default=-1)
