@@ -217,8 +217,16 @@ def test_nor_does_one_whose_failure_has_a_checkpoint_of_its_own(
     original = update.accumulate_gradient
     monkeypatch.setattr(update, "accumulate_gradient", lambda *a, **k: np.nan if run.step == 6 else original(*a, **k))
     rolled_back: list[int] = []
+
+    def train_until_it_fails() -> None:
+        for event in train(run):
+            if isinstance(event, RolledBack):
+                rolled_back.append(event.step)
+                newest = find_checkpoints(run.folder.checkpoints)[-1]  # where a kill right now would go on from
+                assert newest.name == f"step-{event.step:06d}"
+
     with pytest.raises(DivergedError, match="step 6: the loss is nan"):
-        rolled_back.extend(event.step for event in train(run) if isinstance(event, RolledBack))
+        train_until_it_fails()
     assert rolled_back == [6, 6 - every, 6 - every]
 
 
