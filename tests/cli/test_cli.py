@@ -10,34 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import TINY, Tgc
 from tinygrad_chat.cli.app import run
 from tinygrad_chat.sampling import generation
 from tinygrad_chat.training import storage
-
-TINY = [
-    *("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2"),
-    *("--steps", "4", "--eval-every", "2", "--log-every", "1"),
-]
-
-Tgc = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def tgc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tgc:
-    """Run a command in an empty folder; return its exit code and what it wrote to stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):

@@ -8,33 +8,22 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tinygrad_chat.cli.app import run
+from tests.cli.conftest import Tgc
 from tinygrad_chat.training.planning import fit, plan
 from tinygrad_chat.training.planning.measurement import measure
 
 TINY = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--steps", "6", "--batch-size", "4")
 
-Tgc = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def tgc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tgc:
-    """Run `tgc` in an empty folder, measuring single steps; return its exit code and what it wrote."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure no longer than it takes."""
     monkeypatch.setattr(plan, "measure", functools.partial(measure, seconds=0.0))
     monkeypatch.setattr(fit, "ENOUGH_SECONDS", 0.0)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_a_plan_is_a_table_and_a_bar_for_each_part_of_the_time(tgc: Tgc):

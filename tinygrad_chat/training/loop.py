@@ -21,6 +21,7 @@ from tinygrad_chat.training.checkpoint import (
     remove_later_checkpoints,
     remove_old_checkpoints,
     save_checkpoint,
+    step_of,
 )
 from tinygrad_chat.training.environment import describe_environment
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
@@ -128,7 +129,10 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
 
 def _expect_unchanged(run: Run) -> None:
     """Raise UsageError where another process has trained in the folder between this run's reading it and now."""
-    newest = load_newest(run.folder.checkpoints, say=lambda line: None) if run.resumed else None
+    steps = [step_of(path) for path in find_checkpoints(run.folder.checkpoints)]
+    if not run.resumed or not steps or steps[-1] == run.saved_step:
+        return
+    newest = load_newest(run.folder.checkpoints, say=lambda line: None)  # a later one may be damaged
     if newest is not None and newest.step != run.saved_step:
         raise UsageError(f"{run.folder.path}: another process has just trained there; resume it once more")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.training.ablation import Ablation, Choices, label, read_rows, shown
+from tinygrad_chat.training.reports.figure import save_figure
 from tinygrad_chat.training.storage import write_whole
 
 INK, ACCENT = "#1f2430", "#2f6fde"
@@ -124,10 +125,7 @@ def write_plot(cells: Sequence[Cell], folder: Path, *, title: str) -> None:
     axes.set_ylim(-0.6, len(cells) - 0.4)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    for kind in ("png", "svg"):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=150)
-        write_whole(folder / f"results.{kind}", content.getvalue())
+    save_figure(figure, folder, "results")
 
 
 def _csv(folder: Path) -> str:

@@ -6,7 +6,6 @@ Losses are in nats a token or, where runs differ in what a token is or in the te
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,12 @@ import numpy as np
 
 from tinygrad_chat.errors import BackendError, UsageError
 from tinygrad_chat.training.config import TrainingConfig
+from tinygrad_chat.training.reports.figure import save_figure
 from tinygrad_chat.training.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.training.run_folder import RunFolder
-from tinygrad_chat.training.storage import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PLOTS_EXTRA = "plots need matplotlib and plotext, the extra plots: pip install matplotlib plotext"
 NATS, BITS = "val_loss", "bits/byte"
@@ -213,13 +211,3 @@ def _draw(axes: Axes, comparison: Comparison, axis: str) -> None:
     axes.grid(color=FAINT)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PNG and as SVG into `folder`; return their paths."""
-    paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        content = io.BytesIO()
-        figure.savefig(content, format=path.suffix[1:], dpi=150)
-        write_whole(path, content.getvalue())
-    return paths

@@ -1,0 +1,30 @@
+"""`tgc` as a function, and flags of a run small enough to train in a blink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinygrad_chat.cli.app import run
+
+TINY = [
+    *("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2"),
+    *("--steps", "4", "--eval-every", "2", "--log-every", "1"),
+]
+
+Tgc = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tgc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tgc:
+    """Run a command in an empty folder; return its exit code and what it wrote to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
