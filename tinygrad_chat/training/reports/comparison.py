@@ -186,8 +186,11 @@ def write_comparison_plot(comparison: Comparison, folder: Path) -> list[Path]:
     for axes, axis in zip(panels, ("tokens", "seconds"), strict=True):
         _draw(axes, comparison, axis)
     panels[0].set_ylabel("nats a token" if comparison.unit == NATS else "bits per byte", color=INK)
-    panels[0].set_ylim(*comparison.losses_shown())
-    title = "dots: validation    thin: training, smoothed    dotted: reached by all    the steep beginning is cut off"
+    title = "dots: validation    thin: training, smoothed    dotted: reached by all"
+    bottom, top = comparison.losses_shown()
+    if any(curve.losses.max() > top for run in comparison.runs for curve in run.curves()):
+        title += "    the steep beginning is cut off"
+    panels[0].set_ylim(bottom, top)
     figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=INK)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
