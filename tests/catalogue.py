@@ -173,17 +173,16 @@ def attentions(draw: st.DrawFn) -> Case:
     B, G, shared, T, D = (draw(st.integers(1, most)) for most in (2, 2, 2, 5, 3))
     S = T + draw(st.integers(0, 2))
     window = draw(st.one_of(st.none(), st.integers(1, 4)))
-    query = normal(random, (B, G * shared, T, D))
-    key, value = normal(random, (B, G, S, D)), normal(random, (B, G, S, D))
-    return Case((query, key, value), {"causal": draw(st.booleans()), "window": window})
+    query, (key, value) = normal(random, (B, T, G * shared * D)), normal(random, (2, B, S, G * D))
+    return Case((query, key, value), {"heads": G * shared, "causal": draw(st.booleans()), "window": window})
 
 
 @st.composite
 def rotations(draw: st.DrawFn) -> Case:
     random, lead = draw(seeds), draw(array_shapes(min_dims=0, max_dims=2, max_side=3))
-    T, half = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    T, H, half = (draw(st.integers(1, most)) for most in (4, 2, 3))
     cosine, sine = (angles.astype(np.float64) for angles in ops.rotary_angles(T, 2 * half))
-    return Case((normal(random, (*lead, T, 2 * half)),), {"cosine": cosine, "sine": sine})
+    return Case((normal(random, (*lead, T, H * 2 * half)),), {"cosine": cosine, "sine": sine})
 
 
 @st.composite
@@ -249,26 +248,27 @@ def torch_norm(name: str) -> Callable[..., Any]:
     return function
 
 
-def torch_attention(query: Any, key: Any, value: Any, *, causal: bool, window: int | None) -> Any:
+def torch_attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None) -> Any:
     import torch
     import torch.nn.functional as F
 
-    T, S, shared = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
+    T, S, shared = query.shape[1], key.shape[1], query.shape[2] // key.shape[2]
+    query, key, value = (x.unflatten(-1, (-1, query.shape[2] // heads)).transpose(1, 2) for x in (query, key, value))
     age = torch.arange(S - T, S)[:, None] - torch.arange(S)[None, :]
     mask = (age >= 0) | (not causal)
     if window is not None:
         mask = mask & (age < window)
     key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(-2)
 
 
 def torch_rotary(x: Any, *, cosine: Any, sine: Any) -> Any:
     """A turn written as a product of complex numbers."""
     import torch
 
-    half = x.shape[-1] // 2
-    turned = torch.complex(x[..., :half], x[..., half:]) * torch.as_tensor(cosine + 1j * sine)
-    return torch.cat([turned.real, turned.imag], dim=-1)
+    first, second = x.unflatten(-1, (-1, 2, cosine.shape[-1])).unbind(-2)
+    turned = torch.complex(first, second) * torch.as_tensor(cosine + 1j * sine)[:, None]
+    return torch.stack([turned.real, turned.imag], dim=-2).reshape(x.shape)
 
 
 def torch_cross_entropy(logits: Any, targets: Any, *, soft_cap: float | None = None, ignore_index: int = -1) -> Any:

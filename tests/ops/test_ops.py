@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import tracemalloc
@@ -68,65 +69,72 @@ def test_softmax_of_huge_numbers_is_that_of_their_differences(op, huge):
 # attention
 
 
+attend = functools.partial(ops.attention, heads=4)
+
+
 @pytest.fixture
-def heads() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Query (B, H, T, D) of four heads, key and value (B, G, T, D) of two."""
-    return random.normal(size=(2, 4, 6, 8)), random.normal(size=(2, 2, 6, 8)), random.normal(size=(2, 2, 6, 8))
+def streams() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query (B, T, H D) of four heads, key and value (B, T, G D) of two, eight channels each."""
+    return random.normal(size=(2, 6, 32)), random.normal(size=(2, 6, 16)), random.normal(size=(2, 6, 16))
+
+
+def repeat_heads(x: np.ndarray) -> np.ndarray:
+    return x.reshape(2, 6, 2, 8).repeat(2, axis=2).reshape(2, 6, 32)
 
 
 def changed_from(t: int, array: np.ndarray) -> np.ndarray:
     changed = array.copy()
-    changed[:, :, t:] += 1 + random.normal(size=changed[:, :, t:].shape)
+    changed[:, t:] += 1 + random.normal(size=changed[:, t:].shape)
     return changed
 
 
-def test_causal_attention_ignores_what_comes_later(heads):
-    before = ops.attention(*heads)
-    after = ops.attention(*(changed_from(4, array) for array in heads))
-    np.testing.assert_array_equal(after[:, :, :4], before[:, :, :4])
-    assert np.all(np.abs(after[:, :, 4:] - before[:, :, 4:]).max(axis=-1) > 1e-3)
+def test_causal_attention_ignores_what_comes_later(streams):
+    before = attend(*streams)
+    after = attend(*(changed_from(4, array) for array in streams))
+    np.testing.assert_array_equal(after[:, :4], before[:, :4])
+    assert np.all(np.abs(after[:, 4:] - before[:, 4:]).max(axis=-1) > 1e-3)
 
 
-def test_attention_that_is_not_causal_sees_what_comes_later(heads):
-    query, key, value = heads
-    before = ops.attention(query, key, value, causal=False)
-    after = ops.attention(query, key, changed_from(5, value), causal=False)
+def test_attention_that_is_not_causal_sees_what_comes_later(streams):
+    query, key, value = streams
+    before = attend(query, key, value, causal=False)
+    after = attend(query, key, changed_from(5, value), causal=False)
     assert np.all(np.abs(after - before).max(axis=-1) > 1e-6)
 
 
 @pytest.mark.parametrize("window", [1, 2, 4])
-def test_window_counts_the_positions_seen_with_the_own(heads, window):
-    query, key, value = heads
-    before = ops.attention(query, key, value, window=window)
+def test_window_counts_the_positions_seen_with_the_own(streams, window):
+    query, key, value = streams
+    before = attend(query, key, value, window=window)
     changed = value.copy()
-    changed[:, :, 1] += 1
-    difference = np.abs(ops.attention(query, key, changed, window=window) - before).max(axis=(0, 1, 3))
+    changed[:, 1] += 1
+    difference = np.abs(attend(query, key, changed, window=window) - before).max(axis=(0, 2))
     sees_position_1 = [False, *(t - 1 < window for t in range(1, 6))]
     np.testing.assert_array_equal(difference > 1e-9, sees_position_1)
 
 
-def test_window_of_one_hands_each_position_its_own_value(heads):
-    query, key, value = heads
-    np.testing.assert_allclose(ops.attention(query, key, value, window=1), value.repeat(2, axis=1))
+def test_window_of_one_hands_each_position_its_own_value(streams):
+    query, key, value = streams
+    np.testing.assert_allclose(attend(query, key, value, window=1), repeat_heads(value))
 
 
-def test_shared_heads_equal_heads_repeated_side_by_side(heads):
-    query, key, value = heads
-    repeated = ops.attention(query, key.repeat(2, axis=1), value.repeat(2, axis=1))
-    np.testing.assert_allclose(ops.attention(query, key, value), repeated)
+def test_shared_heads_equal_heads_repeated_side_by_side(streams):
+    query, key, value = streams
+    repeated = attend(query, repeat_heads(key), repeat_heads(value))
+    np.testing.assert_allclose(attend(query, key, value), repeated)
 
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("T", [1, 2])
-def test_last_queries_alone_equal_the_last_rows_of_all(heads, T, window):
-    query, key, value = heads
-    last = ops.attention(query[:, :, -T:], key, value, window=window)
-    np.testing.assert_allclose(last, ops.attention(query, key, value, window=window)[:, :, -T:])
+def test_last_queries_alone_equal_the_last_rows_of_all(streams, T, window):
+    query, key, value = streams
+    last = attend(query[:, -T:], key, value, window=window)
+    np.testing.assert_allclose(last, attend(query, key, value, window=window)[:, -T:])
 
 
-def test_attention_to_scores_beyond_exp_stays_finite(heads):
-    query, key, value = heads
-    assert np.all(np.isfinite(ops.attention(1e4 * query, key, value)))
+def test_attention_to_scores_beyond_exp_stays_finite(streams):
+    query, key, value = streams
+    assert np.all(np.isfinite(attend(1e4 * query, key, value)))
 
 
 # rotary
@@ -287,21 +295,32 @@ angles = dict(zip(("cosine", "sine"), ops.rotary_angles(5, 6), strict=True))
         ),
         (lambda: ops.rmsnorm(zeros(2, 8), zeros(4)), "rmsnorm: gain has shape (4,) but rows of x have 8 features"),
         (
-            lambda: ops.attention(zeros(1, 3, 4, 2), zeros(1, 2, 4, 2), zeros(1, 2, 4, 2)),
-            "attention: expected query (B, H, T, D), key and value (B, G, S, D) with G dividing H and T <= S, "
-            "received (1, 3, 4, 2), (1, 2, 4, 2), (1, 2, 4, 2)",
+            lambda: ops.attention(zeros(1, 4, 6), zeros(1, 4, 4), zeros(1, 4, 4), heads=3),
+            "attention: expected query (B, T, 3 D), key and value (B, S, G D) with G dividing 3 and T <= S, "
+            "received (1, 4, 6), (1, 4, 4), (1, 4, 4)",
         ),
         (
-            lambda: ops.attention(zeros(1, 2, 4, 2), zeros(1, 2, 3, 2), zeros(1, 2, 3, 2)),
-            "attention: expected query (B, H, T, D), key and value (B, G, S, D) with G dividing H and T <= S, "
-            "received (1, 2, 4, 2), (1, 2, 3, 2), (1, 2, 3, 2)",
+            lambda: ops.attention(zeros(1, 4, 4), zeros(1, 3, 4), zeros(1, 3, 4), heads=2),
+            "attention: expected query (B, T, 2 D), key and value (B, S, G D) with G dividing 2 and T <= S, "
+            "received (1, 4, 4), (1, 3, 4), (1, 3, 4)",
         ),
         (
-            lambda: ops.attention(*[zeros(1, 2, 4, 2)] * 3, window=0),
+            lambda: ops.attention(*[zeros(1, 4, 5)] * 3, heads=2),
+            "attention: expected query (B, T, 2 D), key and value (B, S, G D) with G dividing 2 and T <= S, "
+            "received (1, 4, 5), (1, 4, 5), (1, 4, 5)",
+        ),
+        (
+            lambda: ops.attention(*[zeros(1, 4, 4)] * 3, heads=2, window=0),
             "attention: expected a window of at least 1 position, received 0",
         ),
-        (lambda: ops.rotary(zeros(2, 5, 8), **angles), "rotary: x has shape (2, 5, 8), which needs angles (5, 4)"),
-        (lambda: ops.rotary(zeros(2, 4, 6), **angles), "rotary: x has shape (2, 4, 6), which needs angles (4, 3)"),
+        (
+            lambda: ops.rotary(zeros(2, 5, 8), **angles),
+            "rotary: angles (5, 3) need x (..., 5, a multiple of 6), received (2, 5, 8)",
+        ),
+        (
+            lambda: ops.rotary(zeros(2, 4, 6), **angles),
+            "rotary: angles (5, 3) need x (..., 5, a multiple of 6), received (2, 4, 6)",
+        ),
         (
             lambda: ops.cross_entropy(zeros(2, 3, 5), zeros(2, 4).astype(int)),
             "cross_entropy: logits (2, 3, 5) need targets (2, 3), received (2, 4)",

@@ -36,10 +36,8 @@ class Attention(Module):
     def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator, residual_std: float) -> None:
         self.layer = layer
         self.heads = options.heads
-        self.shared_heads = options.key_value_heads or options.heads
-        self.head_width = options.width // options.heads
         self.window = options.window
-        C, shared_width, bias = options.width, self.shared_heads * self.head_width, options.bias
+        C, shared_width, bias = options.width, options.key_value_width, options.bias
         self.query = Linear(C, C, bias=bias, random=random)
         self.key = Linear(C, shared_width, bias=bias, random=random)
         self.value = Linear(C, shared_width, bias=bias, random=random)
@@ -47,18 +45,10 @@ class Attention(Module):
 
     def __call__(self, x: Tensor, rotate: Rotate, cache: KeyValueCache | None) -> Tensor:
         """Attend; with a cache, also to the tokens that it holds."""
-        B, T, C = x.shape
-        query = rotate(self._by_head(self.query(x), self.heads))
-        key = rotate(self._by_head(self.key(x), self.shared_heads))
-        value = self._by_head(self.value(x), self.shared_heads)
+        query, key, value = rotate(self.query(x)), rotate(self.key(x)), self.value(x)
         if cache is not None:
             key, value = cache.extend(self.layer, key.data, value.data)
-        gathered = ops.attention(query, key, value, window=self.window)  # (B, H, T, D)
-        return self.output(gathered.transpose(0, 2, 1, 3).reshape(B, T, C))
-
-    def _by_head(self, x: Tensor, heads: int) -> Tensor:
-        B, T, _ = x.shape
-        return x.reshape(B, T, heads, self.head_width).transpose(0, 2, 1, 3)
+        return self.output(ops.attention(query, key, value, heads=self.heads, window=self.window))
 
 
 class FeedForward(Module):
@@ -179,9 +169,8 @@ class GPT(Module):
         return KeyValueCache(
             options.layers,
             batch,
-            options.key_value_heads or options.heads,
             options.context,
-            options.width // options.heads,
+            options.key_value_width,
             backend=parameters.backend,
             dtype=parameters.data.dtype,
         )

@@ -26,6 +26,11 @@ class ModelOptions:
     window: int | None = option(None, "positions attention sees, the token's own included", minimum=1)
     soft_cap: float | None = option(None, "bend logits to stay within this size", above=0)
 
+    @property
+    def key_value_width(self) -> int:
+        """Channels of a layer's keys, and of its values."""
+        return (self.key_value_heads or self.heads) * (self.width // self.heads)
+
     def __post_init__(self) -> None:
         validate(self)
         if self.width % self.heads:

@@ -25,7 +25,7 @@ def count_parameters(options: ModelOptions, vocabulary: int) -> int:
     """
     C, L = options.width, options.layers
     norm = {"layernorm": C * (1 + options.bias), "rmsnorm": C, "none": 0}[options.norm]
-    biases = options.bias * (2 * C + 2 * _shared_width(options) + 5 * C)  # attention's four, feed-forward's two
+    biases = options.bias * (2 * C + 2 * options.key_value_width + 5 * C)  # attention's four, feed-forward's two
     embeddings = vocabulary * C * (1 if options.tied else 2)
     positions = options.context * C if options.positions == "learned" else 0
     return embeddings + positions + L * (_block_matrices(options) + biases + 2 * norm) + norm
@@ -46,11 +46,7 @@ def flops_per_token(options: ModelOptions, vocabulary: int) -> int:
 def _block_matrices(options: ModelOptions) -> int:
     """Numbers in a block's matrices: query and output, key and value, feed-forward out and back."""
     C = options.width
-    return 2 * C * C + 2 * C * _shared_width(options) + 8 * C * C
-
-
-def _shared_width(options: ModelOptions) -> int:
-    return (options.key_value_heads or options.heads) * (options.width // options.heads)
+    return 2 * C * C + 2 * C * options.key_value_width + 8 * C * C
 
 
 def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor") -> int:

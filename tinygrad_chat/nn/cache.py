@@ -10,26 +10,24 @@ from tinygrad_chat.backend import Backend
 class KeyValueCache:
     """Keys and values of `length` tokens so far, for every layer of a model, in buffers of `capacity` positions.
 
-    Each layer hands its new keys and values (B, G, T, D) to `extend` and gets back those of all tokens; after the
+    Each layer hands its new keys and values (B, T, width) to `extend` and gets back those of all tokens; after the
     last layer, `advance` counts the new tokens. It stands beside the layers because models must be able to make one;
     only `sampling` drives it.
     """
 
-    def __init__(
-        self, layers: int, batch: int, heads: int, capacity: int, head_width: int, *, backend: Backend, dtype: Any
-    ) -> None:
-        shape = (layers, 2, batch, heads, capacity, head_width)
+    def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
+        shape = (layers, 2, batch, capacity, width)
         self._buffer = backend.xp.empty(shape, dtype)
         self.capacity = capacity
         self.length = 0
 
     def extend(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
         """Store the new tokens' keys and values (arrays) for a layer; return those of all tokens, as views."""
-        end = self.length + key.shape[2]
+        end = self.length + key.shape[1]
         keys, values = self._buffer[layer]
-        keys[:, :, self.length : end] = key
-        values[:, :, self.length : end] = value
-        return keys[:, :, :end], values[:, :, :end]
+        keys[:, self.length : end] = key
+        values[:, self.length : end] = value
+        return keys[:, :end], values[:, :end]
 
     def advance(self, tokens: int) -> None:
         """Count `tokens` new positions as stored in every layer."""

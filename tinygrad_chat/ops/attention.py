@@ -24,39 +24,52 @@ def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | No
     return visible
 
 
-def check_attention(query: Any, key: Any, value: Any, window: int | None) -> None:
-    """Raise ShapeError unless query (B, H, T, D), key (B, G, S, D) and value (B, G, S, any width) fit, with G dividing
-    H, and every query sees at least its own position."""
+def count_shared_heads(query: Any, key: Any, value: Any, heads: int, window: int | None) -> int:
+    """Return G, the heads of keys and values. Raises ShapeError unless query (B, T, H D) with H = `heads` and key and
+    value (B, S, G D) fit, with G dividing H, and every query sees at least its own position."""
+    D, left_over = divmod(query.shape[-1], heads)
+    G = key.shape[-1] // max(D, 1)
     fits = (
-        query.ndim == key.ndim == value.ndim == 4
-        and key.shape[:3] == value.shape[:3]
-        and query.shape[0] == key.shape[0]
-        and query.shape[1] % key.shape[1] == 0
-        and query.shape[2] <= key.shape[2]
-        and query.shape[3] == key.shape[3]
+        query.ndim == key.ndim == value.ndim == 3
+        and left_over == 0 < G
+        and key.shape == value.shape == (query.shape[0], key.shape[1], G * D)
+        and heads % G == 0
+        and query.shape[1] <= key.shape[1]
     )
     if not fits:
         raise ShapeError(
-            "attention: expected query (B, H, T, D), key and value (B, G, S, D) with G dividing H and T <= S, "
-            f"received {query.shape}, {key.shape}, {value.shape}"
+            f"attention: expected query (B, T, {heads} D), key and value (B, S, G D) with G dividing {heads} and "
+            f"T <= S, received {query.shape}, {key.shape}, {value.shape}"
         )
     if window is not None and window < 1:
         raise ShapeError(f"attention: expected a window of at least 1 position, received {window}")
+    return G
+
+
+def split_heads(x: Any, G: int, D: int) -> Any:
+    """View x (B, T, H D) as (B, G, H / G, T, D): the heads that share a key/value head side by side, no copy."""
+    return x.reshape(*x.shape[:2], G, -1, D).transpose(0, 2, 3, 1, 4)
+
+
+def merge_heads(x: Any) -> Any:
+    """Undo `split_heads`."""
+    B, G, shared, T, D = x.shape
+    return x.transpose(0, 3, 1, 2, 4).reshape(B, T, G * shared * D)
 
 
 @differentiable
-def attention(query: Any, key: Any, value: Any, *, causal: bool = True, window: int | None = None):
+def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = True, window: int | None = None):
     """Each query's mean of the values, weighted by softmax(query . key / sqrt(D)) over the keys that it may see.
 
-    query (B, H, T, D), key (B, G, S, D), value (B, G, S, D) -> (B, H, T, D). H / G neighbouring query heads share
-    one key/value head. `causal` hides later positions, `window` those further back than that many.
+    query (B, T, H D), key (B, S, G D), value (B, S, G D) -> (B, T, H D): the channels of H = `heads` heads, each D
+    wide, lie side by side. H / G neighbouring query heads share one key/value head. `causal` hides later positions,
+    `window` those further back than that many.
     """
-    check_attention(query, key, value, window)
-    (B, H, T, D), (G, S) = query.shape, key.shape[1:3]
+    G = count_shared_heads(query, key, value, heads, window)
+    (T, S), D = (query.shape[1], key.shape[1]), query.shape[2] // heads
     xp = array_module(query)
     scale = 1 / math.sqrt(D)
-    q = query.reshape(B, G, H // G, T, D)  # heads that share a key/value head, side by side
-    k, v = key[:, :, None], value[:, :, None]
+    q, k, v = (split_heads(x, G, D) for x in (query, key, value))
     visible = visible_positions(xp, T, S, causal=causal, window=window)
     scores = xp.where(visible, (q @ k.swapaxes(-1, -2)) * scale, -math.inf)
     e = xp.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -64,13 +77,13 @@ def attention(query: Any, key: Any, value: Any, *, causal: bool = True, window: 
     out = weights @ v
 
     def backward(d_out):  # derivation: docs/derivations/attention.md
-        d_o = d_out.reshape(out.shape)
+        d_o = split_heads(d_out, G, D)
         d_weights = d_o @ v.swapaxes(-1, -2)
         d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))
         d_products = d_scores * scale  # of q @ k.T, before the scale
         d_query = d_products @ k
-        d_key = (d_products.swapaxes(-1, -2) @ q).sum(axis=2)
-        d_value = (weights.swapaxes(-1, -2) @ d_o).sum(axis=2)
-        return d_query.reshape(query.shape), d_key, d_value
+        d_key = (d_products.swapaxes(-1, -2) @ q).sum(axis=2, keepdims=True)
+        d_value = (weights.swapaxes(-1, -2) @ d_o).sum(axis=2, keepdims=True)
+        return merge_heads(d_query), merge_heads(d_key), merge_heads(d_value)
 
-    return out.reshape(*query.shape[:-1], value.shape[-1]), backward
+    return merge_heads(out), backward

@@ -20,13 +20,16 @@ def rotary_angles(positions: int, head_width: int, *, base: float = 10000.0) -> 
 
 @differentiable
 def rotary(x: Any, *, cosine: Any, sine: Any):
-    """Turn each pair (x[d], x[d + D/2]) of x (..., T, D) by its position's angle; cosine and sine (T, D / 2).
+    """Turn each pair (d, d + D/2) of every head's D channels by its position's angle.
 
-    A turn keeps lengths, so queries and keys then meet at an angle that depends on their distance alone. The backward
-    rule turns the gradient back.
+    x (..., T, H D), heads side by side; cosine and sine (T, D / 2). A turn keeps lengths, so queries and keys then meet
+    at an angle that depends on their distance alone. The backward rule turns the gradient back.
     """
-    if 2 * cosine.shape[-1] != x.shape[-1] or cosine.shape[-2] != x.shape[-2]:
-        raise ShapeError(f"rotary: x has shape {x.shape}, which needs angles {(x.shape[-2], x.shape[-1] // 2)}")
+    T, half = cosine.shape
+    if x.shape[-2] != T or x.shape[-1] % (2 * half):
+        raise ShapeError(
+            f"rotary: angles {cosine.shape} need x (..., {T}, a multiple of {2 * half}), received {x.shape}"
+        )
 
     def backward(d_out):
         return (_turn(d_out, cosine, -sine),)
@@ -35,7 +38,8 @@ def rotary(x: Any, *, cosine: Any, sine: Any):
 
 
 def _turn(x: Any, cosine: Any, sine: Any) -> Any:
-    half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
+    heads = x.reshape(*x.shape[:-1], -1, 2, cosine.shape[-1])
+    first, second = heads[..., 0, :], heads[..., 1, :]  # (..., T, H, D / 2)
+    cosine, sine = cosine[:, None], sine[:, None]
     turned = (first * cosine - second * sine, first * sine + second * cosine)
-    return array_module(x).concatenate(turned, axis=-1)
+    return array_module(x).stack(turned, axis=-2).reshape(x.shape)

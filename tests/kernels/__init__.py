@@ -1,0 +1,1 @@
+"""Kernels, beyond what tests/test_catalogue.py holds them to."""
