@@ -153,7 +153,7 @@ class GPT(Module):
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
         logits = self.head(self.hidden(tokens, random=random))
         targets = self._parameters.backend.xp.asarray(targets)
-        return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap)
+        return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, overwrite=True)
 
     def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""

@@ -42,12 +42,14 @@ class Parameters:
             start = place.stop
 
     def slices(self) -> Iterator[slice]:
-        """Yield consecutive slices of the buffer for an optimiser to work through, each small enough for the cache.
+        """Yield consecutive slices of the buffer for an optimiser to work through, each small enough for the cache and
+        either among the matrices or behind them.
 
-        On a GPU there is one slice: each further one would cost a launch.
+        On a GPU there are two: each further one would cost a launch.
         """
         length = CACHE_SIZED if self.backend.name == "numpy" else self.size
-        return (slice(start, min(start + length, self.size)) for start in range(0, self.size, length))
+        for first, last in ((0, self.matrices.stop), (self.matrices.stop, self.size)):
+            yield from (slice(start, min(start + length, last)) for start in range(first, last, length))
 
     def __len__(self) -> int:
         return len(self._named)

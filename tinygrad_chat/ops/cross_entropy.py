@@ -11,28 +11,43 @@ from tinygrad_chat.errors import ShapeError
 IGNORED = -1
 
 
-@differentiable
-def cross_entropy(logits: Any, targets: Any, *, ignore_index: int = IGNORED, soft_cap: float | None = None):
-    """The mean over tokens of -log softmax(logits)[target], in nats; a perfect guess costs 0, an even one log V.
-
-    logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
-    number of tokens; with none left the loss is 0. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap)
-    first (Gemma 2, arXiv:2408.00118).
-    """
+def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, Any]:
+    """Return each row's label, 0 where it does not count, and which count. Raises ShapeError where they do not fit."""
     V = logits.shape[-1]
     if targets.shape != logits.shape[:-1]:
         raise ShapeError(
             f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}"
         )
-    xp = array_module(logits)
-    rows, labels = logits.reshape(-1, V), targets.reshape(-1)
+    labels = targets.reshape(-1)
     counted = labels != ignore_index
-    labels = xp.where(counted, labels, 0)
+    labels = array_module(logits).where(counted, labels, 0)
     if labels.size and not 0 <= labels.min() <= labels.max() < V:
         raise ShapeError(
             f"cross_entropy: expected targets from 0 to {V - 1} or ignore_index {ignore_index}, "
             f"received {int(labels.min())} to {int(labels.max())}"
         )
+    return labels, counted
+
+
+@differentiable
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    *,
+    ignore_index: int = IGNORED,
+    soft_cap: float | None = None,
+    overwrite: bool = False,
+):
+    """The mean over tokens of -log softmax(logits)[target], in nats; a perfect guess costs 0, an even one log V.
+
+    logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
+    number of tokens; with none left the loss is 0. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap)
+    first (Gemma 2, arXiv:2408.00118). With `overwrite` nobody reads the logits again: a kernel may leave their
+    gradient in their place.
+    """
+    xp = array_module(logits)
+    labels, counted = counted_labels(logits, targets, ignore_index)
+    rows = logits.reshape(-1, logits.shape[-1])
     bent = None if soft_cap is None else xp.tanh(rows / soft_cap)
     if bent is not None:
         rows = bent * soft_cap

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.memory import copy_to_host, overwrite
+
+
+def adamw_update(
+    data: Any,
+    gradient: Any,
+    mean: Any,
+    square: Any,
+    *,
+    rate: float,
+    beta_1: float,
+    beta_2: float,
+    correction: float,
+    epsilon: float,
+    shrink: float,
+) -> None:
+    """Update flat arrays in place: the two running averages of the gradient, then the weights.
+
+    `rate` is the learning rate with the first average's correction in it, `correction` the second's: both averages
+    began at 0, and these undo that pull. `shrink` is 1 less the decay.
+    """
+    mean += (1 - beta_1) * (gradient - mean)
+    square += (1 - beta_2) * (gradient * gradient - square)
+    data *= shrink
+    data -= rate * mean / ((square * correction) ** 0.5 + epsilon)
 
 
 class AdamW:
@@ -37,15 +62,20 @@ class AdamW:
         """Move every parameter once."""
         self.steps += 1
         beta_1, beta_2 = self.betas
-        # Both averages began at 0; these undo that pull.
-        rate = learning_rate / (1 - beta_1**self.steps)
-        correction = 1 / (1 - beta_2**self.steps)
-        self.parameters.data[self.parameters.matrices] *= 1 - learning_rate * self.weight_decay
-        for part in self.parameters.slices():
-            gradient, mean, square = self.parameters.gradient[part], self.mean[part], self.square[part]
-            mean += (1 - beta_1) * (gradient - mean)
-            square += (1 - beta_2) * (gradient * gradient - square)
-            self.parameters.data[part] -= rate * mean / ((square * correction) ** 0.5 + self.epsilon)
+        parameters = self.parameters
+        update = parameters.backend.kernels.get(adamw_update, adamw_update)
+        arrays = parameters.data, parameters.gradient, self.mean, self.square
+        for part in parameters.slices():
+            decays = part.start < parameters.matrices.stop
+            update(
+                *(array[part] for array in arrays),
+                rate=learning_rate / (1 - beta_1**self.steps),
+                beta_1=beta_1,
+                beta_2=beta_2,
+                correction=1 / (1 - beta_2**self.steps),
+                epsilon=self.epsilon,
+                shrink=1 - learning_rate * self.weight_decay if decays else 1.0,
+            )
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the two averages and the number of steps taken."""

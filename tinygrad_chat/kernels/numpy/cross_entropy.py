@@ -1,0 +1,50 @@
+"""Cross-entropy in slices of rows that stay in the cache, with the gradient made on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygrad_chat.autograd import recording
+from tinygrad_chat.ops.cross_entropy import IGNORED, counted_labels
+
+SLICE = 1 << 16  # logits: with what is made of them they fit in a core's L2
+
+
+def cross_entropy(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    ignore_index: int = IGNORED,
+    soft_cap: float | None = None,
+    overwrite: bool = False,
+):
+    """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
+    labels, counted = counted_labels(logits, targets, ignore_index)
+    rows = logits.reshape(-1, logits.shape[-1])
+    share = counted / rows.dtype.type(max(counted.sum(), 1))  # of each row in the mean
+    losses = np.empty(len(rows), rows.dtype)
+    d_rows = np.empty((0, 0), rows.dtype)
+    if recording():
+        d_rows = rows if overwrite else np.empty_like(rows)
+    length = max(1, SLICE // rows.shape[1])
+    for start in range(0, len(rows), length):
+        part = slice(start, start + length)
+        bent = None if soft_cap is None else np.tanh(rows[part] / soft_cap)
+        capped = rows[part] if bent is None else bent * soft_cap
+        e = capped - capped.max(axis=1, keepdims=True)
+        each = np.arange(len(e)), labels[part]
+        at_label = e[each]
+        np.exp(e, out=e)
+        total = e.sum(axis=1)
+        losses[part] = share[part] * (np.log(total) - at_label)
+        if not recording():
+            continue
+        d_part = np.multiply(e, (share[part] / total)[:, None], out=d_rows[part])
+        d_part[each] -= share[part]
+        if bent is not None:
+            d_part *= 1 - bent * bent
+
+    def backward(d_out: np.ndarray):
+        return (d_rows if d_out == 1 else d_rows * d_out).reshape(logits.shape), None
+
+    return losses.sum(), backward
