@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,14 @@ class Tensor(Node):
         """The back end whose memory the array lives in."""
         return backend_of(self.data)
 
-    def backward(self, seed: Any = None, *, keep_graph: bool = False) -> None:
+    def backward(
+        self, seed: Any = None, *, keep_graph: bool = False, deliver: Callable[[Node, Any], None] | None = None
+    ) -> None:
         """Add to `grad` of every leaf the gradient of this Tensor with respect to it.
 
         `seed` is this Tensor's own gradient, 1 for a scalar. The graph is released on the way, to free memory;
         with `keep_graph` it stays, inner Tensors show their gradients too, and backward may be called again.
+        `deliver` is called with each leaf and its gradient instead of adding to `grad`.
         """
         xp = array_module(self.data)
         if seed is None:
@@ -98,7 +101,7 @@ class Tensor(Node):
         seed = xp.asarray(seed, dtype=self.dtype)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: expected a seed of shape {self.shape}, received {seed.shape}")
-        backpropagate(self, seed, release=not keep_graph)
+        backpropagate(self, seed, release=not keep_graph, deliver=deliver)
 
     def item(self) -> float:
         """The one element as a Python number; on a GPU this waits for it."""

@@ -15,10 +15,12 @@ know nothing of `Tensor`. Called on bare arrays only, an op returns a bare array
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat.autograd.value import Node, Rule
@@ -33,28 +35,29 @@ Watcher = Callable[["Operation", Sequence[Any], Any, Rule], Rule]
 """(operation, inputs, out, rule) -> the rule to use instead"""
 
 
-class _Mode(threading.local):
-    recording = True
-    reference_only = False
+@dataclass(frozen=True)
+class _Mode:
+    recording: bool = True
+    reference_only: bool = False
     watcher: Watcher | None = None
 
 
-_mode = _Mode()
+# Of a thread; one that is to go on in the same mode is started in a copy of the context.
+_mode: ContextVar[_Mode] = ContextVar("mode", default=_Mode())  # noqa: B039 - frozen
 
 
 @contextmanager
 def _switched(**settings: Any) -> Iterator[None]:
-    before = {name: getattr(_mode, name) for name in settings}
-    vars(_mode).update(settings)
+    before = _mode.set(dataclasses.replace(_mode.get(), **settings))
     try:
         yield
     finally:
-        vars(_mode).update(before)
+        _mode.reset(before)
 
 
 def recording() -> bool:
     """Return whether results remember what they were computed from, in this thread: not within `no_grad`."""
-    return _mode.recording
+    return _mode.get().recording
 
 
 def no_grad() -> Any:
@@ -82,20 +85,21 @@ class Operation:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
-        first: Any = next((x for x in inputs if isinstance(x, Node)), None)
+        parents = tuple([x if isinstance(x, Node) else None for x in inputs])
+        first: Any = next((node for node in parents if node is not None), None)
         if first is None:
             return self._run(self.reference, inputs, options)[0]
-        arrays = [x.data if isinstance(x, Node) else x for x in inputs]  # pyright: ignore[reportAttributeAccessIssue]
+        mode = _mode.get()
+        arrays = [x if node is None else node.data for x, node in zip(inputs, parents, strict=True)]  # pyright: ignore[reportAttributeAccessIssue]
         compute = self.reference
-        if not _mode.reference_only:
+        if not mode.reference_only:
             compute = backend_of(first.data).kernels.get(self, compute)
         out, rule = self._run(compute, arrays, options)
-        if _mode.watcher is not None:
-            rule = _mode.watcher(self, inputs, out, rule)
-        wrap = type(first)
-        if not _mode.recording:
-            return wrap(out)
-        return wrap(out, tuple(x if isinstance(x, Node) else None for x in inputs), rule)
+        if mode.watcher is not None:
+            rule = mode.watcher(self, inputs, out, rule)
+        if not mode.recording:
+            return type(first)(out)
+        return type(first)(out, parents, rule)
 
     def _run(self, compute: ArrayOp, arrays: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, Rule]:
         try:

@@ -53,11 +53,14 @@ class Node:
         self.grad = gradient if self.grad is None else self.grad + gradient
 
 
-def backpropagate(root: Node, seed: Any, *, release: bool = False) -> None:
+def backpropagate(
+    root: Node, seed: Any, *, release: bool = False, deliver: Callable[[Node, Any], None] | None = None
+) -> None:
     """Give every node that `root` was computed from the gradient of `root`, where `root`'s own gradient is `seed`.
 
-    Leaves add up across sweeps. Inner nodes hold the gradient of the latest sweep; with `release` they drop it,
-    their parents and their rule as the sweep passes, so that memory falls while it runs.
+    Leaves add up across sweeps, unless `deliver` takes their gradients elsewhere. Inner nodes hold the gradient of the
+    latest sweep; with `release` they drop it, their parents and their rule as the sweep passes, so that memory falls
+    while it runs.
 
     Nodes are visited youngest first: all that was computed from a node is younger than it, so when its turn
     comes its gradient is complete. That order needs no recursion and no search for a topological order.
@@ -70,7 +73,10 @@ def backpropagate(root: Node, seed: Any, *, release: bool = False) -> None:
         d_out = arrived.pop(node.birth)
         parents, rule = node.parents, node.rule
         if rule is None:
-            node.accumulate(d_out)
+            if deliver is None:
+                node.accumulate(d_out)
+            else:
+                deliver(node, d_out)
             continue
         if release:
             node.grad, node.parents, node.rule = None, (), _released

@@ -9,6 +9,7 @@ import sys
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 
 
 @functools.cache
@@ -27,3 +28,4 @@ def keep_freed_memory() -> None:
         if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
             mallopt(M_MMAP_THRESHOLD, 1 << 25)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_ARENA_MAX, 1)  # one heap for all threads; what further ones free goes back to the kernel

@@ -119,14 +119,19 @@ class GPT(Module):
         self._angles = [self._parameters.backend.xp.asarray(angle, dtype) for angle in angles]
 
     def hidden(
-        self, tokens: Any, *, random: np.random.Generator | None = None, cache: KeyValueCache | None = None
+        self,
+        tokens: Any,
+        *,
+        random: np.random.Generator | None = None,
+        first_row: int = 0,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
         tokens = self._parameters.backend.xp.asarray(tokens)
         T, start = tokens.shape[1], cache.length if cache else 0
         if start + T > self.context:
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {start + T}")
-        drop = dropper(self.options.dropout, random)
+        drop = dropper(self.options.dropout, random, first_row)
         here = slice(start, start + T)
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
@@ -149,9 +154,14 @@ class GPT(Module):
         """Tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft-cap."""
         return self.head(self.hidden(tokens))
 
-    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> Tensor:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
-        logits = self.head(self.hidden(tokens, random=random))
+    def loss(
+        self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None, first_row: int = 0
+    ) -> Tensor:
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
+
+        `first_row` is where the first of these rows stands in the whole batch.
+        """
+        logits = self.head(self.hidden(tokens, random=random, first_row=first_row))
         targets = self._parameters.backend.xp.asarray(targets)
         return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, overwrite=True)
 

@@ -35,8 +35,11 @@ class LanguageModel(Protocol):
     vocabulary: int
     context: int
 
-    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> Loss:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout."""
+    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None, first_row: int = 0) -> Loss:
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
+
+        What is dropped is the same whether a batch comes as a whole or in parts; `first_row` is where a part begins.
+        """
         ...
 
     def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:

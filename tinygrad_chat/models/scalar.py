@@ -80,8 +80,10 @@ class ScalarModel:
         weights = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}
         self._gpt = ScalarGPT(weights, options)
 
-    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None) -> ScalarLoss:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T)."""
+    def loss(
+        self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None, first_row: int = 0
+    ) -> ScalarLoss:
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout here."""
         self._refresh()
         with _in_range():
             losses = [self._sequence_loss(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]

@@ -3,11 +3,12 @@
 from tinygrad_chat.nn.cache import KeyValueCache
 from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, RMSNorm, dropper, make_norm
 from tinygrad_chat.nn.module import Module
-from tinygrad_chat.nn.parameters import Parameters
+from tinygrad_chat.nn.parameters import GradientBuffer, Parameters
 
 __all__ = [
     "ACTIVATIONS",
     "Embedding",
+    "GradientBuffer",
     "KeyValueCache",
     "LayerNorm",
     "Linear",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.autograd import Node
 from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn.module import Module
@@ -87,3 +88,20 @@ class Parameters:
                 )
         for name, tensor in self._named.items():
             tensor.data[...] = self.backend.xp.asarray(state[name], tensor.dtype)
+
+
+class GradientBuffer:
+    """A second gradient of the same parameters, for a thread that works beside the one that fills their own."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.flat = parameters.backend.xp.zeros_like(parameters.gradient)
+        self._views: dict[Node, Any] = {}
+        start = 0
+        for name in parameters:
+            tensor = parameters[name]
+            self._views[tensor] = self.flat[start : start + tensor.size].reshape(tensor.shape)
+            start += tensor.size
+
+    def add(self, parameter: Node, gradient: Any) -> None:
+        """Add to the gradient of a parameter, as a backward sweep's `deliver`."""
+        self._views[parameter] += gradient

@@ -61,6 +61,9 @@ class TrainingConfig(ModelOptions):
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, below=1, group="Training")
     momentum: float = option(0.9, "SGD's memory of the gradient", minimum=0, below=1, group="Training")
     clip: float = option(1.0, "longest gradient, others are scaled down; 0: any", minimum=0, group="Training")
+    threads: int | None = option(
+        None, "processor threads; by default one for each core", minimum=1, group="Run", fixed=False
+    )
     seed: int = option(1, "decides initial weights, batches, dropout and samples", minimum=0, group="Run")
     eval_every: int = option(250, "steps between evaluations", minimum=1, group="Run", fixed=False)
     eval_tokens: int | None = option(

@@ -17,6 +17,7 @@ from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.models.table import MODELS, build_model
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Optimizer, Schedule
 from tinygrad_chat.options import checked_settings
+from tinygrad_chat.parallel import Shards, make_shards, use_threads
 from tinygrad_chat.seeds import stream
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
@@ -31,7 +32,10 @@ from tinygrad_chat.training.storage import expect_free
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 DRAWN = 2  # arrays as long as the parameters while a model is built: the weights as drawn, and where they go
-TRAINED = {"adamw": 4, "sgd": 3}  # in training: weights, gradient, two averages or a velocity
+TRAINED = {
+    "adamw": 4,
+    "sgd": 3,
+}  # in training: weights, gradient (each further thread has its own), averages or velocity
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Run:
     model: LanguageModel
     optimizer: Optimizer
     schedule: Schedule
+    shards: Shards | None = None
+    """The threads that compute a batch's gradient together; None: one does, and matrix products use all."""
     step: int = 0
     seconds: float = 0.0
     best_step: int | None = None
@@ -181,7 +187,9 @@ def load_config(saved: Checkpoint) -> TrainingConfig:
 
 
 def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset, tokenizer: Tokenizer) -> Run:
-    model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer])
+    threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
+    gradients = min(threads, rows)  # each thread has its own
+    model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)
     schedule = SCHEDULES[config.lr_schedule](
         peak=config.lr,
         minimum=config.min_lr,
@@ -190,7 +198,8 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
         warmdown=config.warmdown,
     )
     optimizer = _build_optimizer(config, model)
-    return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule)
+    shards = make_shards(model, threads, rows=rows)
+    return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
 
 
 def _changed_data(config: TrainingConfig) -> CheckpointError:

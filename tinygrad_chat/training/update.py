@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.optim import clip_gradient
+from tinygrad_chat.parallel import Shards
 from tinygrad_chat.seeds import stream
 from tinygrad_chat.text.batches import Batch, random_batch
 from tinygrad_chat.training.guards.diagnosis import explain_divergence
@@ -29,17 +31,18 @@ def update(run: Run, share_used: float) -> dict[str, float]:
         random=stream(config.seed, "batches", position),
     )
 
-    def gradient(model: LanguageModel) -> float:
+    def gradient(model: LanguageModel, shards: Shards | None = None) -> float:
         return accumulate_gradient(
             model,
             batch,
             parts=config.accumulate,
             random=stream(config.seed, "dropout", position) if config.dropout else None,
+            shards=shards,
         )
 
     with np.errstate(all="ignore"):  # what overflows is found as a loss or a gradient that is no number
         try:
-            loss, cause = gradient(model), ""
+            loss, cause = gradient(model, run.shards), ""
         except DivergedError as error:  # Python's floats raise where NumPy's become infinite
             loss, cause = math.nan, str(error)
         norm = clip_gradient(model.parameters(), config.clip or None) if math.isfinite(loss) else math.nan
@@ -63,17 +66,27 @@ def update(run: Run, share_used: float) -> dict[str, float]:
 
 
 def accumulate_gradient(
-    model: LanguageModel, batch: Batch, *, parts: int, random: np.random.Generator | None = None
+    model: LanguageModel,
+    batch: Batch,
+    *,
+    parts: int,
+    random: np.random.Generator | None = None,
+    shards: Shards | None = None,
 ) -> float:
     """Leave the gradient of a batch's mean loss in the model's buffer, computed in `parts` equal parts one after the
-    other; return that loss. With `random`, as in training: dropout."""
+    other, each by the `shards` of the model if it has any; return that loss. With `random`, as in training: dropout."""
     parameters = model.parameters()
     parameters.zero_gradient()
-    total = 0.0
+    total, first_row = 0.0, 0
     for tokens, targets in zip(*(np.split(array, parts) for array in batch), strict=True):
-        loss = model.loss(tokens, targets, random=random)
-        loss.backward()
-        total += loss.item()
+        place = {"random": copy.deepcopy(random), "first_row": first_row}
+        if shards is None:
+            loss = model.loss(tokens, targets, **place)
+            loss.backward()
+            total += loss.item()
+        else:
+            total += shards.gradient(tokens, targets, **place)
+        first_row += len(tokens)
     if parts > 1:
         parameters.gradient *= 1 / parts
     return total / parts

@@ -16,32 +16,35 @@ def _slices(size: int) -> Iterator[slice]:
 
 
 def gelu(x: np.ndarray):
-    """`ops.gelu` in place: x * (1 + t) / 2 with t = tanh(scale * (x + cubic * x^3))."""
+    """`ops.gelu` as x * s with s = sigmoid(2 * scale * (x + cubic * x^3)): the same, as (1 + tanh(y)) / 2 is
+    sigmoid(2 y), in fewer passes."""
     flat = x.reshape(-1)
-    t, out = np.empty_like(flat), np.empty_like(flat)
-    for part in _slices(flat.size):
-        x_part, t_part, out_part = flat[part], t[part], out[part]
-        np.multiply(x_part, x_part, out=t_part)
-        t_part *= GELU_SCALE * GELU_CUBIC
-        t_part += GELU_SCALE
-        t_part *= x_part
-        np.tanh(t_part, out=t_part)
-        np.multiply(x_part, 0.5, out=out_part)
-        out_part += out_part * t_part
+    s, out = np.empty_like(flat), np.empty_like(flat)
+    with np.errstate(over="ignore"):  # e^-y may be infinite, and s is 0 then
+        for part in _slices(flat.size):
+            x_part, s_part = flat[part], s[part]
+            np.multiply(x_part, x_part, out=s_part)
+            s_part *= -2 * GELU_SCALE * GELU_CUBIC
+            s_part -= 2 * GELU_SCALE
+            s_part *= x_part
+            np.exp(s_part, out=s_part)
+            s_part += 1
+            np.divide(1, s_part, out=s_part)
+            np.multiply(x_part, s_part, out=out[part])
 
     def backward(d_out: np.ndarray):
-        # gelu'(x) = (1 + t) / 2 * (1 + (1 - t) * x * scale * (1 + 3 * cubic * x^2)), as 1 - t^2 = (1 + t) * (1 - t)
+        # gelu'(x) = s * (1 + (1 - s) * x * 2 * scale * (1 + 3 * cubic * x^2)), as sigmoid' = s * (1 - s)
         d_flat = d_out.reshape(-1)
         d_x = np.empty_like(flat)
         for part in _slices(flat.size):
-            x_part, t_part, slope = flat[part], t[part], d_x[part]
+            x_part, s_part, slope = flat[part], s[part], d_x[part]
             np.multiply(x_part, x_part, out=slope)
-            slope *= 3 * GELU_SCALE * GELU_CUBIC
-            slope += GELU_SCALE
+            slope *= 6 * GELU_SCALE * GELU_CUBIC
+            slope += 2 * GELU_SCALE
             slope *= x_part
-            slope *= 1 - t_part
+            slope *= 1 - s_part
             slope += 1
-            slope *= 0.5 * t_part + 0.5
+            slope *= s_part
             slope *= d_flat[part]
         return (d_x.reshape(x.shape),)
 

@@ -1,0 +1,102 @@
+"""Ranks that are threads of this process, and how many threads the products of matrices may take."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import threadpoolctl
+
+from tinygrad_chat.parallel.communicator import Communicator
+
+Result = TypeVar("Result")
+
+
+class ThreadTeam:
+    """`size` threads that do a work together: the caller's own, which is rank 0, and others that live as long as it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, work: Callable[[Communicator], Result]) -> list[Result]:
+        """Do `work` on every rank at once, in the caller's context; return the results in the order of ranks.
+
+        Products of matrices take one thread meanwhile. An error of a rank is raised when no rank works any longer.
+        """
+        meeting = _Meeting(self.size)
+        others = [
+            threading.Thread(target=contextvars.copy_context().run, args=(meeting.attend, work, rank))
+            for rank in range(1, self.size)
+        ]
+        with _blas().limit(limits=1):
+            for thread in others:
+                thread.start()
+            meeting.attend(work, 0)
+            for thread in others:
+                thread.join()
+        for error in sorted(meeting.errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+            raise error  # the cause, rather than what it did to those who waited for its rank
+        return meeting.results
+
+
+class _Meeting:
+    """What the ranks share while they do one work."""
+
+    def __init__(self, size: int) -> None:
+        self.arrays: list[Any] = [None] * size
+        self.results: list[Any] = [None] * size
+        self.errors: list[BaseException] = []
+        self.barrier = threading.Barrier(size)
+
+    def attend(self, work: Callable[[Communicator], Any], rank: int) -> None:
+        try:
+            self.results[rank] = work(_Member(self, rank))
+        except BaseException as error:  # raised in the caller's thread, a KeyboardInterrupt too
+            self.errors.append(error)
+            self.barrier.abort()  # nobody waits for a rank that does not come
+
+
+class _Member:
+    """A rank at a meeting."""
+
+    def __init__(self, meeting: _Meeting, rank: int) -> None:
+        self.rank, self.size = rank, len(meeting.arrays)
+        self._meeting = meeting
+
+    def all_reduce(self, array: np.ndarray) -> None:
+        """Each rank adds up its own share of the elements, of all arrays, and hands the sum to all."""
+        self._meeting.arrays[self.rank] = array.reshape(-1)
+        self._meeting.barrier.wait()
+        shares = [np.array_split(each, self.size)[self.rank] for each in self._meeting.arrays]
+        total = functools.reduce(np.add, shares)
+        for share in shares:
+            share[...] = total
+        self._meeting.barrier.wait()
+
+
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+def use_threads(threads: int | None = None) -> int:
+    """Let products of matrices take `threads` threads from now on, where that can be set; return how many to use.
+
+    None leaves it at what they take already, which follows the variables that users know (OMP_NUM_THREADS and its kin);
+    where that cannot be found out, it is one for each core that this process may run on.
+    """
+    libraries = _blas()
+    if threads is None:
+        found = [library.num_threads for library in libraries.lib_controllers]
+        return max(found, default=_count_cores())
+    libraries.limit(limits=threads)
+    return threads
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
