@@ -111,14 +111,16 @@ def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
 
     import numpy as np
 
+    from tinygrad_chat.autograd import reference_ops
     from tinygrad_chat.backend import get_backend
     from tinygrad_chat.models.table import build_model
 
     vocabulary = max(map(max, TARGETS)) + 1
     random = np.random.default_rng(1)
     model = build_model(name, vocabulary, options, random=random, backend=get_backend("numpy"))
-    loss: Any = model.loss(np.array(TOKENS), np.array(TARGETS))
-    loss.backward(keep_graph=True)
+    with reference_ops():  # every node keeps its numbers
+        loss: Any = model.loss(np.array(TOKENS), np.array(TARGETS))
+        loss.backward(keep_graph=True)
     parameters = model.parameters()
     return loss, {path.removeprefix("blocks.0."): parameters[path] for path in parameters}
 

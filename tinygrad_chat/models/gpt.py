@@ -159,7 +159,8 @@ class GPT(Module):
     ) -> Tensor:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        `first_row` is where the first of these rows stands in the whole batch.
+        `first_row` is where the first of these rows stands in the whole batch. The logits are not kept: kernels leave
+        their gradient in their place.
         """
         logits = self.head(self.hidden(tokens, random=random, first_row=first_row))
         targets = self._parameters.backend.xp.asarray(targets)

@@ -32,10 +32,7 @@ from tinygrad_chat.training.storage import expect_free
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 DRAWN = 2  # arrays as long as the parameters while a model is built: the weights as drawn, and where they go
-TRAINED = {
-    "adamw": 4,
-    "sgd": 3,
-}  # in training: weights, gradient (each further thread has its own), averages or velocity
+TRAINED = {"adamw": 4, "sgd": 3}  # in training: weights, gradient, two averages or a velocity
 
 
 @dataclass
