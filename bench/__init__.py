@@ -1,9 +1,25 @@
 """Measurements against peers, and of quality. `python -m bench` lists them; results/ holds the JSON that claims cite.
 
-step.py            tokens per second of a whole training step, ours and PyTorch's in turn
+step.py            tokens per second of a whole training step
+decode.py          tokens per second of generation
+scaling.py         how a step's time grows with context and with width
+memory.py          peak resident memory of training
+startup.py         seconds from a process's start to an import, to help, to the first step
+ops.py             milliseconds of each op, forward and backward
 quality.py         validation losses of known configurations
-configurations.py  the models that are measured
-worker.py          one engine in a process of its own, told what to run by step.py
+scalar.py          the scalar engine against one as a textbook writes it
+plan.py            what `tgc plan` predicts against what a run takes
+survival.py        runs that are killed, disks that are full, files that are damaged
+
+turns.py           workers, processes of one engine each that take turns
+worker.py          an engine that trains, in a process of its own
+decoder.py         an engine that generates, likewise
+operations.py      an engine that runs single ops, likewise
+sgemm.py           the machine's own rate of products, likewise
+faults.py          calls to the operating system that fail, for survival.py
 peers/             the same model in other frameworks
+configurations.py  the models that are measured
 record.py          how a result is written
+chart.py           how it is drawn
+test_regression.py whether training is slower than its last result; `pytest bench`
 """

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from bench import plan, quality, scalar, step, survival
+from bench import decode, memory, ops, plan, quality, scalar, scaling, startup, step, survival
 from tinygrad_chat.errors import TinygradChatError
+
+MEASUREMENTS = (step, decode, scaling, memory, startup, ops, scalar, quality, survival, plan)
 
 
 def main() -> None:
     """Run the measurement named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, print a table, write JSON.")
     measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
-    for module in (step, scalar, quality, survival, plan):
+    for module in MEASUREMENTS:
         description = str(module.__doc__)
         subparser = measurements.add_parser(module.NAME, help=description.splitlines()[0], description=description)
         module.add_arguments(subparser)

@@ -17,6 +17,23 @@ class Configuration:
     vocabulary: int
     options: ModelOptions
 
+    @classmethod
+    def of(cls, B: int, V: int, T: int, C: int, H: int, L: int) -> Configuration:
+        """Batch, vocabulary, context, width, heads, layers; all else as mini-gpt has it."""
+        return cls(B, V, ModelOptions(context=T, width=C, heads=H, layers=L))
+
+    @classmethod
+    def parse(cls, sizes: str) -> Configuration:
+        """Return the configuration whose `sizes` these are."""
+        return cls.of(*map(int, sizes.split(",")))
+
+    @property
+    def sizes(self) -> str:
+        """B,V,T,C,H,L, as a worker is told."""
+        options = self.options
+        sizes = (self.batch, self.vocabulary, options.context, options.width, options.heads, options.layers)
+        return ",".join(map(str, sizes))
+
     @property
     def tokens(self) -> int:
         """Tokens a step."""
@@ -28,15 +45,11 @@ class Configuration:
         return windows[:, :-1], windows[:, 1:]
 
 
-def _gpt(B: int, V: int, T: int, C: int, H: int, L: int) -> Configuration:
-    return Configuration(B, V, ModelOptions(context=T, width=C, heads=H, layers=L))
-
-
 CONFIGURATIONS = {
-    "micro": _gpt(1, 27, 8, 16, 4, 1),
-    "shakespeare-cpu": _gpt(12, 65, 64, 128, 4, 4),
-    "10M": _gpt(8, 65, 256, 384, 6, 6),
-    "small-bpe": _gpt(4, 8192, 256, 256, 4, 4),
+    "micro": Configuration.of(1, 27, 8, 16, 4, 1),
+    "shakespeare-cpu": Configuration.of(12, 65, 64, 128, 4, 4),
+    "10M": Configuration.of(8, 65, 256, 384, 6, 6),
+    "small-bpe": Configuration.of(4, 8192, 256, 256, 4, 4),
 }
 """(B, V, T, C, H, L); the second is nanoGPT's for CPUs."""
 

@@ -15,12 +15,15 @@ from tinygrad_chat.training.environment import describe_environment
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_result(name: str, command: str, measured: dict[str, Any], *, packages: tuple[str, ...] = ()) -> Path:
-    """Write results/<name>.json and return its path. `packages` are the peers whose versions count."""
+def write_result(
+    name: str, command: str, measured: dict[str, Any], *, packages: tuple[str, ...] = (), folder: Path = RESULTS
+) -> Path:
+    """Write <name>.json into `folder` and return its path. `packages` are the peers whose versions count."""
     environment = describe_environment(get_backend("numpy"))
     environment |= {"processor": _processor(), **{package: metadata.version(package) for package in packages}}
     environment.pop("arguments")
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     result = {"command": command, "date": date.today().isoformat(), "environment": environment, **measured}
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

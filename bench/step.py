@@ -1,97 +1,115 @@
-"""Tokens per second of a whole training step, ours and PyTorch's.
+"""Tokens per second of a whole training step, ours, PyTorch's and JAX's.
 
-Each engine lives in a process of its own; they take turns, so that the machine's moods meet all of them. Same initial
-weights, same batches, AdamW, clipping, float32, all cores. The losses of the first steps must agree before anything
-is timed. Quoted is the median over the rounds of the ratio within a round.
+Each engine lives in a process of its own; they take turns. Same initial weights, same batches, AdamW, clipping, float32
+but for one row, all cores. PyTorch and JAX get our setting for the memory of freed arrays, which makes PyTorch faster.
+The losses of the first steps must agree before anything is timed. Quoted is the median over the rounds of the ratio
+within a round, and the share that the model's operations have in the products that the machine could have done.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import Any
 
+from bench import turns
+from bench.chart import Bars, draw_bars, times
 from bench.configurations import CONFIGURATIONS
 from bench.record import write_result
-from bench.worker import ENGINES
+from bench.sgemm import share_of_sgemm
+from bench.worker import ENGINES, FULL_PRECISION_TORCH
 
 NAME = "step"
 AGREEING = 20  # steps whose losses are compared
-TOLERANCE = 2e-3  # relative, in float32 after 20 steps that each depend on the last
-TOLERANCES = {"torch bfloat16": 5e-2}  # eight bits of mantissa
 ROUND_SECONDS = 1.5  # how long each engine runs at its turn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=11, help="turns of each engine")
-    parser.add_argument("--configurations", nargs="+", default=["micro", "shakespeare-cpu"], choices=CONFIGURATIONS)
+    turns.add_arguments(parser, configurations=tuple(CONFIGURATIONS))
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    if find_spec("torch") is None:
-        raise SystemExit("PyTorch, the peer, is not installed: pip install -e '.[peers]'")
-    rows = []
+    engines = turns.present_engines(tuple(ENGINES))
+    rows: list[dict[str, Any]] = []
+    rates: dict[str, list[float]] = {}
     for name in arguments.configurations:
-        rows += _measure_one(name, arguments.rounds)
+        new, rates[name] = _measure_one(name, engines, arguments.rounds)
+        rows += new
+    print(f"{'':<16} {'':<14} {'tokens/s':>10} {'of sgemm':>9} {'peak MiB':>9} {'ours / this':>12}")
     for row in rows:
         print(
-            f"{row['configuration']:<16} {row['engine']:<14} {row['tokens_per_second']:>9,.0f} tokens/s   "
-            f"{row['peak_mib']:>6.0f} MiB   ours / this: {row['ours_over_this']:.2f}"
+            f"{row['configuration']:<16} {row['engine']:<14} {row['tokens_per_second']:>10,.0f} "
+            f"{row['share_of_sgemm']:>9.1%} {row['peak_mib']:>9.0f} {row['ours_over_this']:>12.2f}"
         )
-    command = f"python -m bench step --rounds {arguments.rounds} --configurations {' '.join(arguments.configurations)}"
-    print(f"written: {write_result('step', command, {'rows': rows}, packages=('torch',))}")
+    measured = {
+        "sgemm_gflops": statistics.median(rate for samples in rates.values() for rate in samples),
+        "sgemm_samples": rates,
+        "rows": rows,
+    }
+    command, packages = turns.command_of(NAME, arguments), turns.peer_packages(engines)
+    print(f"written: {write_result(NAME, command, measured, packages=packages, folder=arguments.results)}")
+    _draw(rows, engines, arguments)
 
 
-def _measure_one(name: str, rounds: int) -> list[dict[str, Any]]:
-    workers = {engine: _Worker(engine, name) for engine in ENGINES}
-    try:
-        losses = {engine: worker.run(AGREEING)["losses"] for engine, worker in workers.items()}
-        ours = losses["tinygrad_chat"]
-        for engine, theirs in losses.items():
-            difference = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
-            if difference > TOLERANCES.get(engine, TOLERANCE):
-                raise SystemExit(f"{name}: losses of {engine} differ from ours by {difference:.1e}; nothing was timed")
-        counts = {e: max(3, int(ROUND_SECONDS / statistics.median(w.run(5)["seconds"]))) for e, w in workers.items()}
-        samples: dict[str, list[float]] = {engine: [] for engine in workers}
-        peaks: dict[str, float] = {}
-        for _ in range(rounds):
-            for engine, worker in workers.items():
-                answer = worker.run(counts[engine])
-                samples[engine].append(statistics.median(answer["seconds"]))
-                peaks[engine] = answer["peak_mib"]
-    finally:
-        for worker in workers.values():
-            worker.close()
+def _measure_one(name: str, engines: Sequence[str], rounds: int) -> tuple[list[dict[str, Any]], list[float]]:
+    """Return a row for each engine, and the rates of sgemm in GFLOP/s, one a round."""
+    configuration = CONFIGURATIONS[name]
+    with turns.initial_weights(configuration) as weights:
+        commands = {e: ("bench.worker", e, configuration.sizes, weights, "keep-memory") for e in engines}
+        with turns.open_workers(commands | {"sgemm": ("bench.sgemm",)}) as workers:
+            turns.progress(f"{NAME} {name}: comparing the losses of {AGREEING} steps")
+            losses = {engine: workers[engine].ask(AGREEING)["losses"] for engine in engines}
+            turns.expect_agreement(f"{NAME} {name}", losses, {e: ENGINES[e].tolerance for e in engines})
+            seconds = {engine: statistics.median(workers[engine].ask(5)["seconds"]) for engine in engines}
+            counts = {engine: max(3, int(ROUND_SECONDS / seconds[engine])) for engine in engines}
+            samples: dict[str, list[float]] = {engine: [] for engine in engines}
+            rates: list[float] = []
+            answers: dict[str, dict[str, Any]] = {}
+            for turn in turns.take_turns([*engines, "sgemm"], rounds, f"{NAME} {name}"):
+                if turn == "sgemm":
+                    rates.append(workers[turn].ask(None))
+                    continue
+                answers[turn] = workers[turn].ask(counts[turn])
+                samples[turn].append(statistics.median(answers[turn]["seconds"]))
     return [
         {
             "configuration": name,
             "engine": engine,
-            "tokens_per_second": CONFIGURATIONS[name].tokens / statistics.median(samples[engine]),
-            "ours_over_this": statistics.median(
-                theirs / ours for ours, theirs in zip(samples["tinygrad_chat"], samples[engine], strict=True)
+            "tokens_per_second": configuration.tokens / statistics.median(samples[engine]),
+            "share_of_sgemm": share_of_sgemm(
+                configuration, statistics.median(samples[engine]), statistics.median(rates)
             ),
-            "peak_mib": peaks[engine],
+            "ours_over_this": turns.ratio(samples[engine], to=samples[turns.OURS]),
+            "peak_mib": answers[engine]["peak_mib"],
+            "threads": answers[engine]["threads"],
             "final_loss_of_comparison": losses[engine][-1],
             "seconds_a_step": samples[engine],
         }
-        for engine in workers
+        for engine in engines
+    ], rates
+
+
+def _draw(rows: Sequence[dict[str, Any]], engines: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Draw speeds relative to the better PyTorch in full precision."""
+    by_place = {(row["configuration"], row["engine"]): row for row in rows}
+    names = arguments.configurations
+    gains = {name: min(by_place[name, e]["ours_over_this"] for e in FULL_PRECISION_TORCH) for name in names}
+    bars = [
+        Bars(
+            engine,
+            [gains[name] / by_place[name, engine]["ours_over_this"] for name in names],
+            [f"{by_place[name, engine]['tokens_per_second']:,.0f}" for name in names],
+        )
+        for engine in engines
     ]
-
-
-class _Worker:
-    def __init__(self, engine: str, name: str) -> None:
-        command = [sys.executable, "-m", "bench.worker", engine, name]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def run(self, steps: int) -> dict[str, Any]:
-        assert self._process.stdin
-        assert self._process.stdout
-        print(steps, file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.communicate()
+    draw_bars(
+        arguments.results,
+        NAME,
+        title="Training speed",
+        remark="length: relative to the better of PyTorch eager and compiled; figures: tokens per second",
+        groups=names,
+        bars=bars,
+        ratios=[times(gains[name]) for name in names],
+        reference=1,
+    )

@@ -1,30 +1,51 @@
-"""One engine in a process of its own: reads a number of steps from each line of stdin, answers with a line of JSON.
+"""One engine in a process of its own: told a number of training steps, it answers with their losses and seconds.
 
-    python -m bench.worker ENGINE CONFIGURATION
+    python -m bench.worker ENGINE SIZES WEIGHTS [keep-memory]
 
-Between two lines it waits without using the processor, so that several workers can take turns.
+SIZES are B,V,T,C,H,L; WEIGHTS is a file of the weights that a peer begins with. Ours draws the same ones, and keeps the
+memory of freed arrays as it does for its users; with `keep-memory` a peer gets that setting too.
 """
 
 from __future__ import annotations
 
-import json
+import importlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
+import threadpoolctl
 
-from bench.configurations import BETAS, CLIP, CONFIGURATIONS, LEARNING_RATE, WEIGHT_DECAY, Configuration
-from tinygrad_chat import GPT
-from tinygrad_chat.backend import get_backend
-from tinygrad_chat.optim import AdamW, clip_gradient
+from bench.configurations import BETAS, CLIP, LEARNING_RATE, WEIGHT_DECAY, Configuration
+from bench.turns import serve
 
+Weights = Mapping[str, np.ndarray]
 Step = Callable[[np.ndarray, np.ndarray], float]
 """One training step on tokens and targets (B, T): forward, backward, clip, AdamW -> loss"""
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What runs a step: the `library` that it needs first, and how a step is made of a configuration and weights.
+
+    `tolerance` is how far its losses may lie from ours, relative, after 20 steps that each depend on the last.
+    """
+
+    library: str
+    make: Callable[[Configuration, Weights], Step]
+    tolerance: float = 2e-3
+
+
 def _ours(configuration: Configuration) -> Step:
+    from tinygrad_chat import GPT
+    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.optim import AdamW, clip_gradient
+
     model = GPT(configuration.vocabulary, configuration.options, backend=get_backend("numpy"))
     parameters = model.parameters()
     optimizer = AdamW(parameters, betas=BETAS, weight_decay=WEIGHT_DECAY)
@@ -40,51 +61,72 @@ def _ours(configuration: Configuration) -> Step:
     return step
 
 
-def _torch(configuration: Configuration, *, compiled: bool = False, bfloat16: bool = False) -> Step:
-    import torch
+def _torch(configuration: Configuration, weights: Weights, **options: bool) -> Step:
+    from bench.peers.torch_gpt import training_step
 
-    from bench.peers.torch_gpt import TorchGPT
-
-    model = TorchGPT(configuration.vocabulary, configuration.options)
-    model.load(GPT(configuration.vocabulary, configuration.options).parameters().state())
-    optimizer = model.optimizer()
-    forward = torch.compile(model) if compiled else model
-
-    def step(tokens: np.ndarray, targets: np.ndarray) -> float:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = forward(torch.from_numpy(tokens), torch.from_numpy(targets))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return training_step(configuration, weights, **options)
 
 
-ENGINES: dict[str, Callable[[Configuration], Step]] = {
-    "tinygrad_chat": _ours,
-    "torch eager": _torch,
-    "torch compile": lambda configuration: _torch(configuration, compiled=True),
-    "torch bfloat16": lambda configuration: _torch(configuration, bfloat16=True),
+def _jax(configuration: Configuration, weights: Weights) -> Step:
+    from bench.peers.jax_gpt import training_step
+
+    return training_step(configuration, weights)
+
+
+ENGINES: dict[str, Engine] = {
+    "tinygrad_chat": Engine("tinygrad_chat.models.gpt", lambda configuration, _: _ours(configuration)),
+    "torch eager": Engine("torch", _torch),
+    "torch compile": Engine("torch", lambda *given: _torch(*given, compiled=True)),
+    "jax jit": Engine("jax", _jax),
+    "torch bfloat16": Engine("torch", lambda *given: _torch(*given, bfloat16=True), tolerance=5e-2),
 }
-"""NumPy has no product of bfloat16, so the last is a row of its own: less precise, and not to be compared with."""
+"""NumPy has no product of bfloat16, whose mantissa has eight bits; so the last is not to be compared with."""
+
+FULL_PRECISION_TORCH = ("torch eager", "torch compile")
 
 
-def main(engine: str, name: str) -> None:
+def peak_mib() -> float:
+    """Return the most memory that this process has held so far, in MiB.
+
+    Linux counts it for the program that runs; elsewhere the process that started this one may stand behind the figure.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def describe_threads() -> dict[str, Any]:
+    """Return how many threads this process has now, and how many each pool of a library would use."""
+    pools = {pool["internal_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+    return {"process": psutil.Process().num_threads(), "pools": pools}
+
+
+def main(engine: str, sizes: str, weights: str, *more: str) -> None:
     """Run the steps that stdin asks for."""
-    configuration = CONFIGURATIONS[name]
-    step, number = ENGINES[engine](configuration), 0
-    for line in sys.stdin:
+    configuration = Configuration.parse(sizes)
+    importlib.import_module(ENGINES[engine].library)
+    imported_mib = peak_mib()
+    if "keep-memory" in more:
+        from tinygrad_chat.backend.allocation import keep_freed_memory
+
+        keep_freed_memory()
+    step, number = ENGINES[engine].make(configuration, np.load(weights)), 0
+
+    def run(steps: int) -> dict[str, Any]:
+        nonlocal number
         losses, seconds = [], []
-        for _ in range(int(line)):
+        for _ in range(steps):
             tokens, targets = configuration.draw(number)
             began = time.perf_counter()
             losses.append(step(tokens, targets))
             seconds.append(time.perf_counter() - began)
             number += 1
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"losses": losses, "seconds": seconds, "peak_mib": peak}), flush=True)
+        memory = {"imported_mib": imported_mib, "peak_mib": peak_mib()}
+        return {"losses": losses, "seconds": seconds, **memory, "threads": describe_threads()}
+
+    serve(run)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,18 @@ from hypothesis import strategies as st
 
 from tests.catalogue import CATALOGUE, Case, Entry
 from tinygrad_chat import Tensor, ops
-from tinygrad_chat.autograd import Operation, reference_ops
+from tinygrad_chat.autograd import Operation, kernels_of, reference_ops
 from tinygrad_chat.autograd.check import check_exactly, check_numerically
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import get_backend, load_kernels
 
+KERNEL_SETS = [name for name in get_backend("numpy").kernel_sets if name == "numpy" or find_spec(name)]
 KERNEL_TOLERANCE = 2e-5  # float32, relative to the largest element
 
 every_op = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 every_kernel = pytest.mark.parametrize(
-    "entry",
-    [e for e in CATALOGUE.values() if e.function in get_backend("numpy").kernels],
-    ids=lambda e: e.function.name,
+    ("kernel_set", "entry"),
+    [(name, e) for name in KERNEL_SETS for e in CATALOGUE.values() if e.function in load_kernels(name)],
+    ids=lambda x: x if isinstance(x, str) else x.function.name,
 )
 
 
@@ -111,10 +113,11 @@ def test_gradients_have_their_inputs_shapes_and_inputs_stay_untouched(entry, dat
 
 @every_kernel
 @given(st.data())
-def test_kernel_agrees_with_its_reference(entry, data):
+def test_kernel_agrees_with_its_reference(kernel_set, entry, data):
     case = as_float32(data.draw(entry.cases))
     d_out = draw_d_out(entry, case).astype(np.float32)
-    with_kernel = value_and_gradients(entry, case, d_out)
+    with kernels_of(kernel_set):
+        with_kernel = value_and_gradients(entry, case, d_out)
     with reference_ops():
         by_reference = value_and_gradients(entry, case, d_out)
     for kernel, reference in zip(with_kernel, by_reference, strict=True):

@@ -30,11 +30,13 @@ class Tensor(Node):
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy's loop over elements
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        super().__init__(parents, rule)
-        self.data = data if hasattr(data, "ndim") else np.asarray(data, dtype=np.float32)
-        if self.data.ndim == 0:
-            self.data = array_module(self.data).asarray(self.data)  # a reduction to one number leaves a NumPy scalar
-        if self.data.dtype.kind in "iub":
+        Node.__init__(self, parents, rule)
+        if not hasattr(data, "ndim"):
+            data = np.asarray(data, dtype=np.float32)
+        if data.ndim == 0:
+            data = array_module(data).asarray(data)  # a reduction to one number leaves a NumPy scalar
+        self.data = data
+        if data.dtype.kind in "iub":
             raise TypeError("Tensor: expected floats, received integers, which have no gradient; pass a bare array")
 
     @classmethod

@@ -72,7 +72,7 @@ class _Namespace:
 
 DEVICE = Backend(
     name="device",
-    kernel_folder="cuda",
+    kernel_sets=("cuda",),
     xp=_Namespace(),
     array_type=DeviceArray,
     device="a stand-in",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.abc
 import re
 import subprocess
@@ -221,3 +222,55 @@ def test_choosing_numpy_tunes_the_allocator_once(monkeypatch):
     for _ in range(3):
         get_backend("numpy")
     assert calls == [1]
+
+
+# Kernels.
+
+
+@pytest.fixture
+def numpy() -> base.Backend:
+    """A NumPy back end of its own, so that none of the others changes its kernels."""
+    return dataclasses.replace(base.NUMPY)
+
+
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for module in [name for name in sys.modules if name.startswith("tinygrad_chat.kernels.numba")]:
+        monkeypatch.delitem(sys.modules, module)
+    base.load_kernels.cache_clear()
+    yield
+    base.load_kernels.cache_clear()
+
+
+def test_reference_has_no_kernels_and_auto_has_those_of_the_fastest_set(numpy):
+    fastest, kernels = numpy.kernel_set, numpy.kernels
+    numpy.use_kernels("reference")
+    assert (numpy.kernel_set, numpy.kernels) == ("reference", {})
+    numpy.use_kernels("numpy")
+    assert (numpy.kernel_set, numpy.kernels) == ("numpy", base.load_kernels("numpy"))
+    numpy.use_kernels("auto")
+    assert (numpy.kernel_set, numpy.kernels) == (fastest, kernels)
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_auto_does_without_the_compiler(numpy):
+    assert (numpy.kernel_set, numpy.kernels) == ("numpy", base.load_kernels("numpy"))
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_kernels_that_need_more_than_is_installed_name_the_extra(numpy):
+    with pytest.raises(
+        BackendError,
+        match=r"^--kernels numba: needs numba, which fails to import \(.*\); "
+        r"run: pip install -U 'tinygrad-chat\[fast\]'$",
+    ):
+        numpy.use_kernels("numba")
+    assert numpy.kernel_set == "numpy"
+
+
+def test_kernels_of_another_back_end_are_refused(numpy):
+    with pytest.raises(
+        BackendError, match=r"^--kernels: expected auto, reference, numba, numpy with --backend numpy, received cuda$"
+    ):
+        numpy.use_kernels("cuda")

@@ -1,4 +1,4 @@
-"""Attention in blocks: longer than a block, longer than is kept, and no more than the visible half."""
+"""Attention in blocks: longer than a block, longer than is kept, no more than the visible half; and small attention."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import importlib
 import numpy as np
 import pytest
 
+from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat import Tensor, ops
-from tinygrad_chat.autograd import reference_ops
+from tinygrad_chat.autograd import kernels_of, no_grad, reference_ops
 
 kernel = importlib.import_module("tinygrad_chat.kernels.numpy.attention")  # the module, not the function in it
 
@@ -36,27 +37,41 @@ def draw(T, S, *, heads=4, shared=2, D=3):
 @pytest.mark.parametrize("longest_kept", [0, 512])
 @pytest.mark.parametrize("window", [None, 1, 5, 70, 1000])
 @pytest.mark.parametrize(("T", "S"), [(64, 64), (65, 65), (130, 130), (1, 90), (70, 150)])
-def test_blocks_join_seamlessly(T, S, window, longest_kept, monkeypatch):
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_blocks_join_seamlessly(kernel_set, T, S, window, longest_kept, monkeypatch):
     monkeypatch.setattr(kernel, "LONGEST_KEPT", longest_kept)
-    expect_reference(draw(T, S), heads=4, window=window)
+    with kernels_of(kernel_set):
+        expect_reference(draw(T, S), heads=4, window=window)
 
 
 @pytest.mark.parametrize("window", [None, 5])
-def test_attention_to_everything_is_one_block(window):
-    expect_reference(draw(70, 75), heads=4, causal=False, window=window)
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_attention_to_everything_is_one_block(kernel_set, window):
+    with kernels_of(kernel_set):
+        expect_reference(draw(70, 75), heads=4, causal=False, window=window)
+
+
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_evaluation_keeps_no_weights_and_computes_the_same(kernel_set):
+    query, key, value = draw(130, 130)
+    with kernels_of(kernel_set):
+        expected = ops.attention(Tensor(query), key, value, heads=4).data
+        with no_grad():
+            np.testing.assert_array_equal(ops.attention(Tensor(query), key, value, heads=4).data, expected)
 
 
 def test_the_masked_half_is_never_computed(monkeypatch):
     computed = []
-    exponentiate = kernel._exponentiate
+    weigh = kernel._weigh
 
-    def watched(scores, largest):
+    def watched(scores, mask, sums):
         computed.append(scores.size)
-        exponentiate(scores, largest)
+        weigh(scores, mask, sums)
 
-    monkeypatch.setattr(kernel, "_exponentiate", watched)
+    monkeypatch.setattr(kernel, "_weigh", watched)
     T = 8 * kernel.BLOCK
-    value_and_gradients(draw(T, T), heads=4)
+    with kernels_of("numpy"):
+        value_and_gradients(draw(T, T), heads=4)
     square = 2 * 4 * T * T
     assert sum(computed) < 0.57 * square
     assert max(computed) <= square / 8

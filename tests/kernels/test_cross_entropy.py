@@ -7,8 +7,10 @@ import importlib
 import numpy as np
 import pytest
 
+from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat import Tensor, ops
-from tinygrad_chat.autograd import no_grad, reference_ops
+from tinygrad_chat.autograd import kernels_of, no_grad, reference_ops
+from tinygrad_chat.backend import load_kernels
 
 kernel = importlib.import_module("tinygrad_chat.kernels.numpy.cross_entropy")  # the module, not the function in it
 
@@ -22,28 +24,32 @@ targets = random.integers(-1, V, size=N)  # some do not count
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
 @pytest.mark.parametrize("slice_length", [1, 2 * V, 5 * V + 3, 1 << 16])
-def test_slices_join_seamlessly(slice_length, soft_cap, overwrite, seed, monkeypatch):
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_slices_join_seamlessly(kernel_set, slice_length, soft_cap, overwrite, seed, monkeypatch):
     monkeypatch.setattr(kernel, "SLICE", slice_length)
     found, expected = Tensor(logits.copy()), Tensor(logits.copy())
-    loss = ops.cross_entropy(found, targets, soft_cap=soft_cap, overwrite=overwrite)
-    loss.backward(seed)
+    with kernels_of(kernel_set):
+        loss = ops.cross_entropy(found, targets, soft_cap=soft_cap, overwrite=overwrite)
+        loss.backward(seed)
     with reference_ops():
         reference = ops.cross_entropy(expected, targets, soft_cap=soft_cap)
         reference.backward(seed)
     np.testing.assert_allclose(loss.item(), reference.item(), rtol=1e-12)
     np.testing.assert_allclose(found.grad, expected.grad, rtol=1e-12, atol=1e-15)
-    assert np.array_equal(found.data, logits) is not overwrite
+    assert overwrite or np.array_equal(found.data, logits)
 
 
-def test_overwriting_takes_no_second_array_of_logits():
-    x = np.ascontiguousarray(logits)
-    _, backward = kernel.cross_entropy(x, targets, overwrite=True)
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_overwriting_takes_no_second_array_of_logits(kernel_set):
+    x = logits.copy()
+    _, backward = load_kernels(kernel_set)[ops.cross_entropy](x, targets, overwrite=True)
     assert np.shares_memory(backward(np.float64(1.0))[0], x)
 
 
-def test_evaluation_leaves_the_logits_alone():
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_evaluation_leaves_the_logits_alone(kernel_set):
     x = Tensor(logits.copy())
-    with no_grad():
+    with no_grad(), kernels_of(kernel_set):
         loss = ops.cross_entropy(x, targets, overwrite=True)
     np.testing.assert_array_equal(x.data, logits)
     assert loss.item() == pytest.approx(ops.cross_entropy(Tensor(logits), targets).item())

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinygrad_chat import Tensor
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.nn import LayerNorm, Linear, Module, Parameters
+from tinygrad_chat.nn import GradientBuffer, LayerNorm, Linear, Module, Parameters
 
 
 class Pair(Module):
@@ -97,9 +98,14 @@ def test_buffer_and_views_have_the_dtype_asked_for(model, dtype):
     assert {parameters.data.dtype, parameters.gradient.dtype, model.norm.gain.dtype} == {np.dtype(dtype)}
 
 
-def test_slices_cover_the_buffer_once_in_order(parameters):
-    positions = np.concatenate([np.arange(parameters.size)[part] for part in parameters.slices()])
-    np.testing.assert_array_equal(positions, np.arange(parameters.size))
+def test_a_second_gradient_takes_what_a_sweep_delivers_and_the_first_stays(model, parameters):
+    buffer = GradientBuffer(parameters)
+    for _ in range(2):
+        model(Tensor(np.ones((2, 3)))).sum().backward(deliver=buffer.add)
+    assert not parameters.gradient.any()
+    model(Tensor(np.ones((2, 3)))).sum().backward()
+    np.testing.assert_allclose(buffer.flat, 2 * parameters.gradient, rtol=1e-6)
+    assert buffer.flat.any()
 
 
 def test_state_is_a_copy_and_load_brings_it_back(parameters):

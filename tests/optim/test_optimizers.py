@@ -133,10 +133,3 @@ def test_clipping_leaves_a_shorter_gradient_alone(limit):
     before = parameters.gradient.copy()
     clip_gradient(parameters, limit)
     np.testing.assert_array_equal(parameters.gradient, before)
-
-
-def test_slices_cover_the_buffer_once():
-    parameters = Parameters(Linear(300, 300, random=np.random.default_rng(0)))
-    covered = np.concatenate([np.arange(parameters.size)[part] for part in parameters.slices()])
-    np.testing.assert_array_equal(covered, np.arange(parameters.size))
-    assert len(list(parameters.slices())) > 1

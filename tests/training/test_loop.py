@@ -289,6 +289,7 @@ ELSEWHERE = {
     "on_nan",
     "skip_spikes",
     "max_memory_growth",
+    "kernels",
     "threads",
 }  # have tests of their own
 

@@ -6,6 +6,8 @@ Read value.py first, then differentiable.py, then check.py.
 from tinygrad_chat.autograd.differentiable import (
     Operation,
     differentiable,
+    find_kernel,
+    kernels_of,
     no_grad,
     recording,
     reference_ops,
@@ -19,6 +21,8 @@ __all__ = [
     "Value",
     "backpropagate",
     "differentiable",
+    "find_kernel",
+    "kernels_of",
     "no_grad",
     "recording",
     "reference_ops",

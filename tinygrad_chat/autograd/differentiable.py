@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat.autograd.value import Node, Rule
-from tinygrad_chat.backend import backend_of
+from tinygrad_chat.backend import Kernels, backend_of, load_kernels
 from tinygrad_chat.errors import ShapeError
 
 ArrayOp = Callable[..., tuple[Any, Rule]]
@@ -38,7 +38,7 @@ Watcher = Callable[["Operation", Sequence[Any], Any, Rule], Rule]
 @dataclass(frozen=True)
 class _Mode:
     recording: bool = True
-    reference_only: bool = False
+    kernels: Kernels | None = None  # instead of the back end's
     watcher: Watcher | None = None
 
 
@@ -65,9 +65,20 @@ def no_grad() -> Any:
     return _switched(recording=False)
 
 
+def kernels_of(name: str) -> Any:
+    """Within this context, in this thread, ops run the kernels of that folder, whatever the back end has chosen."""
+    return _switched(kernels=load_kernels(name))
+
+
 def reference_ops() -> Any:
     """Within this context, in this thread, every op runs its readable reference and no kernel."""
-    return _switched(reference_only=True)
+    return kernels_of("reference")
+
+
+def find_kernel(replaced: Any, reference: Callable[..., Any], array: Any) -> Callable[..., Any]:
+    """Return the kernel to run on `array` instead of what it replaces, or `reference` where there is none."""
+    kernels = _mode.get().kernels
+    return (backend_of(array).kernels if kernels is None else kernels).get(replaced, reference)
 
 
 def watched_ops(watcher: Watcher) -> Any:
@@ -85,21 +96,27 @@ class Operation:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
-        parents = tuple([x if isinstance(x, Node) else None for x in inputs])
-        first: Any = next((node for node in parents if node is not None), None)
+        first: Any = None
+        parents: list[Node | None] = []
+        arrays: list[Any] = []
+        for x in inputs:
+            if isinstance(x, Node):
+                if first is None:
+                    first = x
+                parents.append(x)
+                arrays.append(x.data)  # pyright: ignore[reportAttributeAccessIssue]
+            else:
+                parents.append(None)
+                arrays.append(x)
         if first is None:
-            return self._run(self.reference, inputs, options)[0]
+            return self._run(self.reference, arrays, options)[0]
         mode = _mode.get()
-        arrays = [x if node is None else node.data for x, node in zip(inputs, parents, strict=True)]  # pyright: ignore[reportAttributeAccessIssue]
-        compute = self.reference
-        if not mode.reference_only:
-            compute = backend_of(first.data).kernels.get(self, compute)
-        out, rule = self._run(compute, arrays, options)
+        out, rule = self._run(find_kernel(self, self.reference, first.data), arrays, options)
         if mode.watcher is not None:
             rule = mode.watcher(self, inputs, out, rule)
         if not mode.recording:
             return type(first)(out)
-        return type(first)(out, parents, rule)
+        return type(first)(out, tuple(parents), rule)
 
     def _run(self, compute: ArrayOp, arrays: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, Rule]:
         try:

@@ -13,18 +13,22 @@ import numpy as np
 from tinygrad_chat.backend.allocation import keep_freed_memory
 from tinygrad_chat.errors import BackendError
 
+Kernels = Mapping[Any, Callable[..., Any]]
+"""Fast replacements, from op to array function of the same signature."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class Backend:
     """Where arrays live and who computes on them.
 
     `xp` is the array library's namespace, `array_type` the class of its arrays, `device` a name for people,
-    `kernel_folder` where in `kernels/` its kernels are, `to_host` copies an array of it to NumPy, `synchronize` waits
-    until all work submitted so far is done and `memory_held` tells the bytes held on the device (None: it is the host).
+    `kernel_sets` the folders of `kernels/` that suit it, the fastest first, `to_host` copies an array of it to NumPy,
+    `synchronize` waits until all work submitted so far is done and `memory_held` tells the bytes held on the device
+    (None: it is the host).
     """
 
     name: str
-    kernel_folder: str
+    kernel_sets: tuple[str, ...]
     xp: Any
     array_type: type
     device: str
@@ -33,17 +37,55 @@ class Backend:
     memory_held: Callable[[], int | None] = lambda: None
 
     @functools.cached_property
-    def kernels(self) -> Mapping[Any, Callable[..., Any]]:
-        """Fast replacements, from op to array function of the same signature.
+    def kernels(self) -> Kernels:
+        """The kernels in use: the fastest that are installed, unless `use_kernels` chose others."""
+        return load_kernels(self.kernel_set)
 
-        Found by name at first use, as a plug-in is: kernels import the ops that they replace, never the reverse.
+    @functools.cached_property
+    def kernel_set(self) -> str:
+        """The name of the kernels in use."""
+        return next(name for name in self.kernel_sets if self._why_not(name) is None)
+
+    def use_kernels(self, name: str) -> None:
+        """Let ops run the kernels called `name` from now on: one of `kernel_sets`, reference (none), or auto.
+
+        Raises BackendError where there are none of that name for these arrays, or what they need is missing.
         """
-        return importlib.import_module(f"tinygrad_chat.kernels.{self.kernel_folder}").KERNELS
+        if name not in ("auto", "reference", *self.kernel_sets):
+            known = ", ".join(("auto", "reference", *self.kernel_sets))
+            raise BackendError(f"--kernels: expected {known} with --backend {self.name}, received {name}")
+        reason = None if name in ("auto", "reference") else self._why_not(name)
+        if reason is not None:
+            raise BackendError(f"--kernels {name}: {reason}")
+        for chosen in ("kernel_set", "kernels"):
+            self.__dict__.pop(chosen, None)
+        if name != "auto":
+            self.kernel_set = name
+
+    @staticmethod
+    def _why_not(name: str) -> str | None:
+        """Return why kernels cannot be used here, in one line with the remedy, or None where they can."""
+        try:
+            load_kernels(name)
+        except ImportError as error:  # of a compiler that is an extra: missing, or of a version that does not fit NumPy
+            missing = f"needs {name}, which fails to import ({' '.join(str(error).split())})"
+            return f"{missing}; run: pip install -U 'tinygrad-chat[fast]'"
+        return None
+
+
+@functools.cache
+def load_kernels(name: str) -> Kernels:
+    """Return the kernels in a folder of `kernels/`, or none for "reference". Raises ImportError where one needs more
+    than is installed.
+
+    They are found by name at first use, as a plug-in is: kernels import the ops that they replace, never the reverse.
+    """
+    return {} if name == "reference" else importlib.import_module(f"tinygrad_chat.kernels.{name}").KERNELS
 
 
 NUMPY = Backend(
     name="numpy",
-    kernel_folder="numpy",
+    kernel_sets=("numba", "numpy"),
     xp=np,
     array_type=np.ndarray,
     device="cpu",

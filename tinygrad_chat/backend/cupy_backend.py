@@ -32,7 +32,7 @@ def open_cupy() -> Backend:
     properties: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
     return Backend(
         name="cupy",
-        kernel_folder="cuda",
+        kernel_sets=("cuda",),
         xp=cupy,
         array_type=cupy.ndarray,
         device=properties["name"].decode(),

@@ -16,6 +16,7 @@ def doctor() -> None:
     from tinygrad_chat.backend import get_backend
     from tinygrad_chat.backend.cupy_backend import advice, cupy_wheels, driver_cuda_version
     from tinygrad_chat.errors import BackendError
+    from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.training.environment import describe_blas
 
     driver = driver_cuda_version()
@@ -36,6 +37,8 @@ def doctor() -> None:
         ("NVIDIA driver", f"for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"),
         ("GPU", gpu),
         ("--backend auto", get_backend("auto").name),
+        ("--kernels auto", get_backend("auto").kernel_set),
+        ("--threads", str(use_threads())),
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

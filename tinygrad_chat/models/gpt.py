@@ -135,7 +135,8 @@ class GPT(Module):
         here = slice(start, start + T)
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[here]
+            positions = self.position_embedding.weight
+            x = x + (positions if self.context == T else positions[here])
         x = drop(x)
         rotate = self._rotation(here)
         for block in self.blocks:

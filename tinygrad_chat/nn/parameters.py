@@ -13,8 +13,6 @@ from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
 
-CACHE_SIZED = 1 << 15  # elements: some eight arrays of this length fit in a core's L2
-
 
 class Parameters:
     """The parameters of a module, moved into one buffer; each Tensor becomes a named view of it.
@@ -41,16 +39,6 @@ class Parameters:
             tensor.grad = self.gradient[place].reshape(tensor.shape)
             self._named[name] = tensor
             start = place.stop
-
-    def slices(self) -> Iterator[slice]:
-        """Yield consecutive slices of the buffer for an optimiser to work through, each small enough for the cache and
-        either among the matrices or behind them.
-
-        On a GPU there are two: each further one would cost a launch.
-        """
-        length = CACHE_SIZED if self.backend.name == "numpy" else self.size
-        for first, last in ((0, self.matrices.stop), (self.matrices.stop, self.size)):
-            yield from (slice(start, min(start + length, last)) for start in range(first, last, length))
 
     def __len__(self) -> int:
         return len(self._named)
@@ -102,6 +90,9 @@ class GradientBuffer:
             self._views[tensor] = self.flat[start : start + tensor.size].reshape(tensor.shape)
             start += tensor.size
 
-    def add(self, parameter: Node, gradient: Any) -> None:
-        """Add to the gradient of a parameter, as a backward sweep's `deliver`."""
-        self._views[parameter] += gradient
+    def add(self, leaf: Node, gradient: Any) -> None:
+        """Add to the gradient of a parameter, as a backward sweep's `deliver`; another leaf keeps its own."""
+        if leaf in self._views:
+            self._views[leaf] += gradient
+        else:
+            leaf.accumulate(gradient)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.memory import copy_to_host, overwrite
@@ -18,21 +19,22 @@ def adamw_update(
     mean: Any,
     square: Any,
     *,
+    decayed: int,
+    shrink: float,
     rate: float,
     beta_1: float,
     beta_2: float,
     correction: float,
     epsilon: float,
-    shrink: float,
 ) -> None:
     """Update flat arrays in place: the two running averages of the gradient, then the weights.
 
-    `rate` is the learning rate with the first average's correction in it, `correction` the second's: both averages
-    began at 0, and these undo that pull. `shrink` is 1 less the decay.
+    The first `decayed` weights are multiplied by `shrink`, 1 less the decay. `rate` is the learning rate with the first
+    average's correction in it, `correction` the second's: both averages began at 0, and these undo that pull.
     """
     mean += (1 - beta_1) * (gradient - mean)
     square += (1 - beta_2) * (gradient * gradient - square)
-    data *= shrink
+    data[:decayed] *= shrink
     data -= rate * mean / ((square * correction) ** 0.5 + epsilon)
 
 
@@ -63,19 +65,20 @@ class AdamW:
         self.steps += 1
         beta_1, beta_2 = self.betas
         parameters = self.parameters
-        update = parameters.backend.kernels.get(adamw_update, adamw_update)
-        arrays = parameters.data, parameters.gradient, self.mean, self.square
-        for part in parameters.slices():
-            decays = part.start < parameters.matrices.stop
-            update(
-                *(array[part] for array in arrays),
-                rate=learning_rate / (1 - beta_1**self.steps),
-                beta_1=beta_1,
-                beta_2=beta_2,
-                correction=1 / (1 - beta_2**self.steps),
-                epsilon=self.epsilon,
-                shrink=1 - learning_rate * self.weight_decay if decays else 1.0,
-            )
+        update = find_kernel(adamw_update, adamw_update, parameters.data)
+        update(
+            parameters.data,
+            parameters.gradient,
+            self.mean,
+            self.square,
+            decayed=parameters.matrices.stop,
+            shrink=1 - learning_rate * self.weight_decay,
+            rate=learning_rate / (1 - beta_1**self.steps),
+            beta_1=beta_1,
+            beta_2=beta_2,
+            correction=1 / (1 - beta_2**self.steps),
+            epsilon=self.epsilon,
+        )
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the two averages and the number of steps taken."""

@@ -20,11 +20,9 @@ class SGD:
 
     def step(self, learning_rate: float) -> None:
         """Move every parameter once."""
-        for part in self.parameters.slices():
-            velocity = self.velocity[part]
-            velocity *= self.momentum
-            velocity += self.parameters.gradient[part]
-            self.parameters.data[part] -= learning_rate * velocity
+        self.velocity *= self.momentum
+        self.velocity += self.parameters.gradient
+        self.parameters.data -= learning_rate * self.velocity
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the velocity."""

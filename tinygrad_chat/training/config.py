@@ -61,6 +61,13 @@ class TrainingConfig(ModelOptions):
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, below=1, group="Training")
     momentum: float = option(0.9, "SGD's memory of the gradient", minimum=0, below=1, group="Training")
     clip: float = option(1.0, "longest gradient, others are scaled down; 0: any", minimum=0, group="Training")
+    kernels: str = option(
+        "auto",
+        "fast forms of ops: the fastest installed, or one kind",
+        choices=("auto", "numba", "numpy", "reference"),
+        group="Run",
+        fixed=False,
+    )
     threads: int | None = option(
         None, "processor threads; by default one for each core", minimum=1, group="Run", fixed=False
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import threadpoolctl
 
 from tinygrad_chat import __version__
 from tinygrad_chat.backend import Backend
+from tinygrad_chat.parallel import use_threads
 
 
 def describe_environment(backend: Backend) -> dict[str, Any]:
@@ -20,14 +22,24 @@ def describe_environment(backend: Backend) -> dict[str, Any]:
         "tinygrad_chat": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "numba": _version("numba"),
         "blas": describe_blas(),
         "backend": backend.name,
+        "kernels": backend.kernel_set,
+        "threads": use_threads(),
         "device": backend.device,
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processors": os.cpu_count(),
         "arguments": sys.argv[1:],
     }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def describe_blas() -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def _new_run(
 ) -> Run:
     if path is not None:
         expect_free(path)
-    get_backend(config.backend)  # fails before any long reading
+    get_backend(config.backend).use_kernels(config.kernels)  # fails before any long reading
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
     dataset = load_dataset(corpus, tokenizer, context=config.context)
@@ -184,6 +184,7 @@ def load_config(saved: Checkpoint) -> TrainingConfig:
 
 
 def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset, tokenizer: Tokenizer) -> Run:
+    get_backend(config.backend).use_kernels(config.kernels)
     threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
     gradients = min(threads, rows)  # each thread has its own
     model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)

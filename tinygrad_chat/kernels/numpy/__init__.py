@@ -4,13 +4,16 @@ Each has the signature of the op it replaces and is held to it by tests/test_cat
 """
 
 from tinygrad_chat import ops
+from tinygrad_chat.kernels.numpy.adamw import adamw_update
 from tinygrad_chat.kernels.numpy.attention import attention
 from tinygrad_chat.kernels.numpy.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numpy.embedding import embedding
 from tinygrad_chat.kernels.numpy.normalization import layernorm, rmsnorm
 from tinygrad_chat.kernels.numpy.pointwise import gelu
+from tinygrad_chat.optim import adamw
 
 KERNELS = {
+    adamw.adamw_update: adamw_update,
     ops.attention: attention,
     ops.cross_entropy: cross_entropy,
     ops.embedding: embedding,

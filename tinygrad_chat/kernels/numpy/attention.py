@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.autograd import recording
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads, visible_positions
 
 BLOCK = 64  # queries: fewer make the products small, more compute a larger part of the diagonal in vain
@@ -24,7 +25,27 @@ def attention(
     causal: bool = True,
     window: int | None = None,
 ):
-    """`ops.attention`. Weights stay exponentials: it is cheaper to divide `out` and `d_out` by their sums."""
+    """`ops.attention`."""
+    return blocked_attention(query, key, value, heads, causal, window, weigh=_weigh, weigh_backward=_weigh_backward)
+
+
+def blocked_attention(
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    heads: int,
+    causal: bool,
+    window: int | None,
+    *,
+    weigh: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
+    weigh_backward: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
+):
+    """`ops.attention`, block by block, around the two functions that work on a block's scores (..., rows, keys).
+
+    `weigh(scores, mask, sums)` adds the mask to the last columns, turns each row in place into exponentials, its
+    maximum taken out, and writes their sums (..., rows, 1): it is cheaper to divide `out` and `d_out` by them than the
+    weights. `weigh_backward(d_weights, along, weights)` turns d_weights in place into (d_weights - along) * weights.
+    """
     G = count_shared_heads(query, key, value, heads, window)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     scale = 1 / math.sqrt(D)
@@ -33,73 +54,78 @@ def attention(
     o = split_heads(out, G, D)
     blocks = list(_blocks(T, S, causal, window, query.dtype))
 
-    def scores(rows: slice, keys: slice, mask: np.ndarray | None) -> np.ndarray:
-        products = q[..., rows, :] @ k[..., keys, :].swapaxes(-1, -2)
-        if mask is not None:
-            products[..., -mask.shape[1] :] += mask
-        return products
+    def weights_of(rows: slice, keys: slice, mask: np.ndarray) -> np.ndarray:
+        scores = q[..., rows, :] @ k[..., keys, :].swapaxes(-1, -2)
+        weigh(scores, mask, sums[..., rows, :])
+        return scores
 
-    kept = []
-    for block in blocks:
-        rows, keys, _ = block
-        weights = scores(*block)
-        largest = weights.max(axis=-1, keepdims=True)
-        _exponentiate(weights, largest)
-        total = np.matmul(weights, _ones(weights.shape[-1], weights.dtype), out=sums[..., rows, :])  # faster than sum()
-        mean = np.matmul(weights, v[..., keys, :], out=o[..., rows, :])
-        mean /= total
-        kept.append((largest, weights if T <= LONGEST_KEPT else None))
+    kept: list[np.ndarray | None] = []
+    for rows, keys, mask in blocks:
+        weights = weights_of(rows, keys, mask)
+        np.matmul(weights, v[..., keys, :], out=o[..., rows, :])
+        kept.append(weights if recording() and T <= LONGEST_KEPT else None)
+    o /= sums
 
     def backward(d_out: np.ndarray):
         d_o = split_heads(d_out, G, D) / sums
         along = np.einsum("...td,...td->...t", d_o, o)[..., None]  # sum over s of d_weights * weights
         d_query = np.empty(query.shape, query.dtype)
-        d_key, d_value = np.zeros((2, B, S, heads * D), query.dtype)  # one for each query head
+        d_key, d_value = np.empty((2, B, S, heads * D), query.dtype)  # one for each query head
         d_q, d_k, d_v = (split_heads(d_x, G, D) for d_x in (d_query, d_key, d_value))
-        for block, (largest, weights) in zip(blocks, kept, strict=True):
-            rows, keys, _ = block
-            if weights is None:
-                weights = scores(*block)
-                _exponentiate(weights, largest)
+        for (rows, keys, mask), saved in zip(reversed(blocks), reversed(kept), strict=True):
+            weights = weights_of(rows, keys, mask) if saved is None else saved
             d_rows = d_o[..., rows, :]
             d_scores = d_rows @ v[..., keys, :].swapaxes(-1, -2)
-            d_scores -= along[..., rows, :]
-            d_scores *= weights
+            weigh_backward(d_scores, along[..., rows, :], weights)
             np.matmul(d_scores, k[..., keys, :], out=d_q[..., rows, :])
-            d_k[..., keys, :] += d_scores.swapaxes(-1, -2) @ q[..., rows, :]
-            d_v[..., keys, :] += weights.swapaxes(-1, -2) @ d_rows
+            for d_x, by_query, x in ((d_k, d_scores, q[..., rows, :]), (d_v, weights, d_rows)):
+                by_key = by_query.swapaxes(-1, -2)
+                if rows.stop == T:  # the first to write: its keys are the last, or all
+                    d_x[..., : keys.start, :] = 0
+                    np.matmul(by_key, x, out=d_x[..., keys, :])
+                else:
+                    d_x[..., keys, :] += by_key @ x
         d_query *= scale
         return d_query, _sum_shared(d_key, G, heads), _sum_shared(d_value, G, heads)
 
     return out, backward
 
 
+def _weigh(scores: np.ndarray, mask: np.ndarray, sums: np.ndarray) -> None:
+    if mask.shape[1]:
+        scores[..., -mask.shape[1] :] += mask
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    np.matmul(scores, _ones(scores.shape[-1], scores.dtype), out=sums)  # many times as fast as sum()
+
+
+def _weigh_backward(d_weights: np.ndarray, along: np.ndarray, weights: np.ndarray) -> None:
+    d_weights -= along
+    d_weights *= weights
+
+
 def _blocks(T: int, S: int, causal: bool, window: int | None, dtype: Any) -> Iterator[tuple[slice, slice, Any]]:
     """Yield blocks of queries, the keys that some of them may see, and what to add to the last columns of their scores,
-    so that none sees a key that it may not (None: nothing)."""
+    so that none sees a key that it may not."""
     if not causal:
-        yield slice(0, T), slice(0, S), None if window is None else _mask(T, S, False, window, dtype)
+        yield slice(0, T), slice(0, S), _mask(T, 0 if window is None else S, False, window, dtype)
         return
     for start in range(0, T, BLOCK):
         stop = min(start + BLOCK, T)
         last = S - T + stop
         first = 0 if window is None else max(0, S - T + start + 1 - window)
-        mask = None
-        if stop - start > 1:
-            reach = stop - start if window is None else stop - start + window - 1
-            mask = _mask(stop - start, reach, True, window, dtype)[:, -(last - first) :]
-        yield slice(start, stop), slice(first, last), mask
+        hidden = 0 if stop - start == 1 else stop - start if window is None else stop - start + window - 1
+        yield (
+            slice(start, stop),
+            slice(first, last),
+            _mask(stop - start, hidden, True, window, dtype)[:, first - last :],
+        )
 
 
 @functools.lru_cache(maxsize=64)
 def _mask(T: int, S: int, causal: bool, window: int | None, dtype: Any) -> np.ndarray:
     """Return 0 where a query may look and minus infinity elsewhere, (T, S)."""
     return np.where(visible_positions(np, T, S, causal=causal, window=window), 0, -math.inf).astype(dtype)
-
-
-def _exponentiate(scores: np.ndarray, largest: np.ndarray) -> None:
-    scores -= largest
-    np.exp(scores, out=scores)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,0 +1,157 @@
+"""Engines in processes of their own that take turns, so that the machine's moods meet all of them.
+
+A worker is a module run as a process: it reads a line of JSON, answers with a line of JSON, and between two lines waits
+without using the processor. Both ends are here: `Worker` asks, `serve` answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bench.configurations import Configuration
+from bench.record import RESULTS
+
+Name = TypeVar("Name")
+ROUNDS = 7
+SETTLING = 0.05  # seconds before a turn, in which the last one's idle threads cease to spin
+OURS = "tinygrad_chat"
+PEERS_EXTRA = "is not installed, the extra peers: pip install -e '.[peers]'"
+
+
+class Worker:
+    """A process `python -m MODULE ARGUMENTS`, in this environment with the variables of `environment` changed."""
+
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        self._command = [sys.executable, "-m", module, *arguments]
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ask(self, request: Any) -> Any:
+        """Send a request and wait for its answer. Exits with one line where the process has ended instead."""
+        assert self._process.stdin
+        assert self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(
+                f"expected an answer of {' '.join(self._command[1:])}; its process ended, see above for why"
+            )
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """Let the process come to its end."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
+
+def serve(answer: Callable[[Any], Any]) -> None:
+    """Answer each line of stdin, in a worker's process, until there are no more."""
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+@contextlib.contextmanager
+def open_workers(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Worker]]:
+    """Provide a worker for each name, given its module and arguments."""
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name, command in commands.items():
+            workers[name] = Worker(*command)
+            stack.callback(workers[name].close)
+        yield workers
+
+
+@contextlib.contextmanager
+def initial_weights(configuration: Configuration) -> Iterator[str]:
+    """Provide a file of the weights that every engine begins with: those that our GPT draws."""
+    from tinygrad_chat import GPT
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.npz"
+        np.savez(path, **GPT(configuration.vocabulary, configuration.options).parameters().state())  # pyright: ignore[reportArgumentType]
+        yield str(path)
+
+
+def take_turns(names: Sequence[Name], rounds: int, title: str) -> Iterator[Name]:
+    """Yield each name once a round; each round another of them is the first. Tells stderr which round it is."""
+    for number in range(rounds):
+        progress(f"{title}: round {number + 1} of {rounds}")
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            time.sleep(SETTLING)
+            yield name
+
+
+def progress(text: str) -> None:
+    """Tell whoever waits, on stderr, what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def ratio(samples: Sequence[float], to: Sequence[float]) -> float:
+    """Return the median over the rounds of the ratio of `samples` to others within a round."""
+    return statistics.median(a / b for a, b in zip(samples, to, strict=True))
+
+
+def expect_agreement(what: str, losses: Mapping[str, Sequence[float]], tolerances: Mapping[str, float]) -> None:
+    """Exit with one line where an engine's losses differ from ours by more than its tolerance, a relative one."""
+    for engine, theirs in losses.items():
+        difference = max(abs(a - b) / abs(b) for a, b in zip(theirs, losses[OURS], strict=True))
+        if not difference <= tolerances[engine]:
+            raise SystemExit(
+                f"{what}: expected losses of {engine} within {tolerances[engine]:.0e} of ours, "
+                f"received a difference of {difference:.1e}; nothing was timed"
+            )
+
+
+def present_engines(engines: Sequence[str]) -> list[str]:
+    """Return the engines whose libraries are installed. PyTorch must be; what else is missing is named on stderr."""
+    if find_spec("torch") is None:
+        raise SystemExit(f"PyTorch, the peer, {PEERS_EXTRA}")
+    if find_spec("jax") is None and any(engine.startswith("jax") for engine in engines):
+        progress(f"left out: JAX {PEERS_EXTRA}")
+        return [engine for engine in engines if not engine.startswith("jax")]
+    return list(engines)
+
+
+def peer_packages(engines: Sequence[str]) -> tuple[str, ...]:
+    """Return the packages behind these engines, whose versions belong to the result."""
+    return tuple(dict.fromkeys(engine.split()[0] for engine in engines if engine != OURS))
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, *, configurations: Sequence[str] = (), chosen: Sequence[str] = ()
+) -> None:
+    """Give a measurement the flags that all have; `chosen` of the `configurations` are measured by default, or all."""
+    parser.add_argument("--rounds", type=_positive, default=ROUNDS, help=f"turns of each engine ({ROUNDS})")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and chart (bench/results)")
+    if configurations:
+        default = list(chosen or configurations)
+        parser.add_argument("--configurations", nargs="+", default=default, choices=configurations)
+
+
+def command_of(name: str, arguments: argparse.Namespace) -> str:
+    """Return the command that makes a result again."""
+    configurations = getattr(arguments, "configurations", None)
+    which = f" --configurations {' '.join(configurations)}" if configurations else ""
+    return f"python -m bench {name} --rounds {arguments.rounds}{which}"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, received {text!r}")
+    return int(text)

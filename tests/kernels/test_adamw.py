@@ -1,0 +1,35 @@
+"""AdamW's update by each kind of kernel, against its reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.test_catalogue import KERNEL_SETS
+from tinygrad_chat.backend import load_kernels
+from tinygrad_chat.optim.adamw import adamw_update
+
+SETTINGS = {"shrink": 0.9, "rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "correction": 3.0, "epsilon": 1e-6}
+LONG = 70_000  # more than two slices
+
+
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("size", "decayed"), [(1, 0), (5, 5), (LONG, 0), (LONG, 12), (LONG, 40_000), (LONG, LONG)])
+def test_kernel_agrees_with_the_reference_and_decays_the_first_weights_only(size, decayed, dtype, kernel_set):
+    random = np.random.default_rng(0)
+    found = [random.normal(size=size).astype(dtype) for _ in range(3)]
+    found.append(0.1 + found[1] ** 2)  # a mean of squares
+    expected = [array.copy() for array in found]
+    for _ in range(2):
+        load_kernels(kernel_set)[adamw_update](*found, decayed=decayed, **SETTINGS)
+        adamw_update(*expected, decayed=decayed, **SETTINGS)
+    for array, reference in zip(found, expected, strict=True):
+        assert array.dtype == dtype
+        np.testing.assert_allclose(array, reference, rtol=0, atol=5e-6 if dtype == np.float32 else 1e-12)
+
+
+def test_the_reference_decays_the_first_weights_only():
+    data, zeros = np.ones(4), np.zeros((3, 4))
+    adamw_update(data, *zeros, decayed=3, **SETTINGS)
+    np.testing.assert_array_equal(data, [0.9, 0.9, 0.9, 1.0])

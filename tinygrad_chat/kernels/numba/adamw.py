@@ -1,0 +1,52 @@
+"""AdamW's update in one pass over memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.kernels.numba.compilation import compiled
+
+
+def adamw_update(
+    data: np.ndarray,
+    gradient: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    *,
+    decayed: int,
+    shrink: float,
+    rate: float,
+    beta_1: float,
+    beta_2: float,
+    correction: float,
+    epsilon: float,
+) -> None:
+    """`optim.adamw.adamw_update`."""
+    _update(data, gradient, mean, square, decayed, shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon)
+
+
+@compiled
+def _update(
+    data: Any,
+    gradient: Any,
+    mean: Any,
+    square: Any,
+    decayed: int,
+    shrink: float,
+    rate: float,
+    new_share: float,
+    new_square_share: float,
+    correction: float,
+    epsilon: float,
+) -> None:
+    real = data.dtype.type
+    step, tiny = real(rate), real(epsilon)
+    share, square_share, scale = real(new_share), real(new_square_share), real(correction)
+    for first, last, kept in ((0, decayed, real(shrink)), (decayed, data.size, real(1))):
+        for i in range(first, last):
+            g = gradient[i]
+            mean[i] += share * (g - mean[i])
+            square[i] += square_share * (g * g - square[i])
+            data[i] = data[i] * kept - step * mean[i] / (np.sqrt(square[i] * scale) + tiny)

@@ -1,0 +1,75 @@
+"""Attention in blocks, with the work on a block's scores compiled: one pass over each row while it is in the cache.
+
+Where there are few queries, as in decoding and in very small models, BLAS would be called for too little work at a
+time, and the whole is compiled (`small_attention`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.kernels.numba.exponential import exponential, larger
+from tinygrad_chat.kernels.numba.small_attention import SMALL, small_attention
+from tinygrad_chat.kernels.numpy.attention import blocked_attention
+from tinygrad_chat.ops.attention import count_shared_heads
+
+
+def attention(
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    *,
+    heads: int,
+    causal: bool = True,
+    window: int | None = None,
+):
+    """`ops.attention`."""
+    G = count_shared_heads(query, key, value, heads, window)
+    (B, T), S = query.shape[:2], key.shape[1]
+    if B * heads * T * S <= SMALL:
+        return small_attention(query, key, value, heads, G, causal, S if window is None else min(window, S))
+    return blocked_attention(query, key, value, heads, causal, window, weigh=_weigh, weigh_backward=_weigh_backward)
+
+
+def _weigh(scores: np.ndarray, mask: np.ndarray, sums: np.ndarray) -> None:
+    rows, keys = scores.shape[-2:]
+    totals = np.empty((scores.size // (rows * keys), rows), scores.dtype)
+    _exponentiate(scores.reshape(-1, rows, keys), mask, totals)
+    sums[...] = totals.reshape(sums.shape)
+
+
+def _weigh_backward(d_weights: np.ndarray, along: np.ndarray, weights: np.ndarray) -> None:
+    keys = weights.shape[-1]
+    _subtract_and_multiply(d_weights.reshape(-1, keys), along.reshape(-1), weights.reshape(-1, keys))
+
+
+@compiled
+def _exponentiate(scores: Any, mask: Any, totals: Any) -> None:
+    real = scores.dtype.type
+    M, T, S = scores.shape
+    masked = mask.shape[1]
+    for m in range(M):
+        for t in range(T):
+            row = scores[m, t]
+            end = row[S - masked :]
+            for s in range(masked):
+                end[s] += mask[t, s]
+            largest = row[0]
+            for s in range(S):
+                largest = larger(largest, row[s])
+            total = real(0)
+            for s in range(S):
+                row[s] = exponential(row[s] - largest)
+                total += row[s]
+            totals[m, t] = total
+
+
+@compiled
+def _subtract_and_multiply(d_weights: Any, along: Any, weights: Any) -> None:
+    N, S = weights.shape
+    for n in range(N):
+        for s in range(S):
+            d_weights[n, s] = (d_weights[n, s] - along[n]) * weights[n, s]

@@ -1,0 +1,90 @@
+"""Cross-entropy, a row of logits at a time, with the gradient made on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import recording
+from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
+from tinygrad_chat.kernels.numba.exponential import exponential, larger
+from tinygrad_chat.ops.cross_entropy import IGNORED, counted_labels
+
+
+def cross_entropy(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    ignore_index: int = IGNORED,
+    soft_cap: float | None = None,
+    overwrite: bool = False,
+):
+    """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
+    V = logits.shape[-1]
+    labels = targets.ravel()
+    count = _count(labels, ignore_index, V) if targets.shape == logits.shape[:-1] else -1
+    if count < 0:
+        counted_labels(logits, targets, ignore_index)  # says what is wrong
+    rows = as_rows(logits)
+    bent = None if soft_cap is None else np.tanh(rows / soft_cap)
+    if bent is not None:
+        rows = bent * soft_cap
+    if not recording():
+        d_rows = np.empty((1, V), rows.dtype)
+    elif overwrite or bent is not None:
+        d_rows = rows
+    else:
+        d_rows = np.empty_like(rows)
+    loss = _mean_loss(rows, labels, ignore_index, max(count, 1), d_rows is rows, d_rows)
+    if bent is not None and recording():
+        d_rows *= 1 - bent * bent
+
+    def backward(d_out: np.ndarray):
+        return (d_rows if d_out == 1 else d_rows * d_out).reshape(logits.shape), None
+
+    return rows.dtype.type(loss), backward
+
+
+@compiled
+def _count(labels: Any, ignore_index: int, V: int) -> int:
+    """Return how many labels are not ignored; -1 if one of them is no index into a row of V."""
+    count = 0
+    for n in range(labels.size):
+        if labels[n] != ignore_index:
+            if not 0 <= labels[n] < V:
+                return -1
+            count += 1
+    return count
+
+
+@compiled
+def _mean_loss(rows: Any, labels: Any, ignore_index: int, count: int, overwrite: bool, d_rows: Any) -> float:
+    """Return the mean loss and leave the gradient of row n in row n of d_rows, modulo their number: for the loss alone
+    one row will do. With `overwrite`, d_rows is rows."""
+    real = rows.dtype.type
+    N, V = rows.shape
+    loss = 0.0
+    for n in range(N):
+        row = d_rows[n % len(d_rows)]
+        label = labels[n]
+        if label == ignore_index:
+            row[:] = real(0)
+            continue
+        if not overwrite:
+            for c in range(V):
+                row[c] = rows[n, c]
+        largest = row[0]
+        for c in range(V):
+            largest = larger(largest, row[c])
+        at_label = row[label] - largest
+        total = real(0)
+        for c in range(V):
+            row[c] = exponential(row[c] - largest)
+            total += row[c]
+        loss += np.log(total) - at_label
+        share = real(1) / real(count)
+        for c in range(V):
+            row[c] *= share / total
+        row[label] -= share
+    return loss / count

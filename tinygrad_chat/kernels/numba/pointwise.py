@@ -1,0 +1,91 @@
+"""Functions of one number, in one pass over memory.
+
+Each saves nothing but x: to compute the rest again costs less than to store it and read it back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.kernels.numba.exponential import exponential
+from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_SCALE
+
+
+def relu(x: np.ndarray):
+    """`ops.relu`."""
+    return _pointwise(x, _relu, _relu_backward)
+
+
+def squared_relu(x: np.ndarray):
+    """`ops.squared_relu`."""
+    return _pointwise(x, _squared_relu, _squared_relu_backward)
+
+
+def gelu(x: np.ndarray):
+    """`ops.gelu`, as x * sigmoid(y) with y = 2 * scale * (x + cubic * x^3): (1 + tanh(y / 2)) / 2 is the same."""
+    return _pointwise(x, _gelu, _gelu_backward)
+
+
+def _pointwise(x: np.ndarray, compute: Any, compute_backward: Any):
+    flat = x.ravel()
+    out = np.empty_like(flat)
+    compute(flat, out)
+
+    def backward(d_out: np.ndarray):
+        d_x = np.empty_like(flat)
+        compute_backward(flat, d_out.ravel(), d_x)
+        return (d_x.reshape(x.shape),)
+
+    return out.reshape(x.shape), backward
+
+
+@compiled
+def _relu(x: Any, out: Any) -> None:
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        out[i] = zero if x[i] < zero else x[i]
+
+
+@compiled
+def _relu_backward(x: Any, d_out: Any, d_x: Any) -> None:
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        d_x[i] = d_out[i] if x[i] > zero else zero
+
+
+@compiled
+def _squared_relu(x: Any, out: Any) -> None:
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        out[i] = zero if x[i] < zero else x[i] * x[i]
+
+
+@compiled
+def _squared_relu_backward(x: Any, d_out: Any, d_x: Any) -> None:
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        d_x[i] = zero if x[i] < zero else d_out[i] * (x[i] + x[i])
+
+
+@compiled
+def _gelu(x: Any, out: Any) -> None:
+    real = x.dtype.type
+    one, linear, cubic = real(1), real(2 * GELU_SCALE), real(2 * GELU_SCALE * GELU_CUBIC)
+    for i in range(x.size):
+        out[i] = x[i] / (one + exponential(-x[i] * (linear + cubic * x[i] * x[i])))
+
+
+@compiled
+def _gelu_backward(x: Any, d_out: Any, d_x: Any) -> None:
+    """d_x = d_out * s * (1 + (1 - s) * x * y'(x)) with s = sigmoid(y)."""
+    real = x.dtype.type
+    one, linear, cubic = real(1), real(2 * GELU_SCALE), real(2 * GELU_SCALE * GELU_CUBIC)
+    three, ten = real(3), real(10)  # beyond 10 the slope is 0 or 1 to the last digit, and far beyond, squares overflow
+    for i in range(x.size):
+        b = -ten if x[i] < -ten else ten if x[i] > ten else x[i]
+        square = b * b
+        s = one / (one + exponential(-b * (linear + cubic * square)))
+        d_x[i] = d_out[i] * s * (one + (one - s) * b * (linear + three * cubic * square))
