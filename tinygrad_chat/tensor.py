@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd.value import Node, Rule, backpropagate
+from tinygrad_chat.autograd.value import Node, Rule, backpropagate, deliver_to_leaf
 from tinygrad_chat.backend import Backend, array_module, backend_of, to_host
 from tinygrad_chat.errors import ShapeError
 
@@ -85,7 +85,7 @@ class Tensor(Node):
         return backend_of(self.data)
 
     def backward(
-        self, seed: Any = None, *, keep_graph: bool = False, deliver: Callable[[Node, Any], None] | None = None
+        self, seed: Any = None, *, keep_graph: bool = False, deliver: Callable[[Node, Any], None] = deliver_to_leaf
     ) -> None:
         """Add to `grad` of every leaf the gradient of this Tensor with respect to it.
 

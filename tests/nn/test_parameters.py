@@ -74,7 +74,7 @@ def test_gradients_land_in_the_buffer_and_add_up_until_set_to_zero(model, parame
         assert np.shares_memory(tensor.grad, parameters.gradient)
         assert np.any(tensor.grad != 0)
     model(x).sum().backward()
-    np.testing.assert_array_equal(parameters.gradient, 2 * once)
+    np.testing.assert_allclose(parameters.gradient, 2 * once, rtol=1e-6)  # a tied weight adds up in another order
     parameters.zero_gradient()
     assert not parameters.gradient.any()
     assert not parameters["layers.0.weight"].grad.any()

@@ -53,18 +53,26 @@ class Node:
         self.grad = gradient if self.grad is None else self.grad + gradient
 
 
+def deliver_to_leaf(leaf: Node, gradient: Any) -> None:
+    """Add a gradient to the leaf's own."""
+    leaf.accumulate(gradient)
+
+
 def backpropagate(
-    root: Node, seed: Any, *, release: bool = False, deliver: Callable[[Node, Any], None] | None = None
+    root: Node, seed: Any, *, release: bool = False, deliver: Callable[[Node, Any], None] = deliver_to_leaf
 ) -> None:
     """Give every node that `root` was computed from the gradient of `root`, where `root`'s own gradient is `seed`.
 
-    Leaves add up across sweeps, unless `deliver` takes their gradients elsewhere. Inner nodes hold the gradient of the
-    latest sweep; with `release` they drop it, their parents and their rule as the sweep passes, so that memory falls
-    while it runs.
+    Leaves add up what comes, across sweeps too, unless `deliver` takes it elsewhere. Inner nodes hold the gradient of
+    the latest sweep; with `release` they drop it, their parents and their rule as the sweep passes, so that memory
+    falls while it runs.
 
     Nodes are visited youngest first: all that was computed from a node is younger than it, so when its turn
     comes its gradient is complete. That order needs no recursion and no search for a topological order.
     """
+    if root.rule is None:
+        deliver(root, seed)
+        return
     arrived = {root.birth: seed}  # gradients so far of the nodes still to visit
     owned: set[int] = set()  # which of them are sums made here, safe to add to in place
     waiting = [(-root.birth, root)]  # a heap: the youngest node comes out first
@@ -72,18 +80,16 @@ def backpropagate(
         node = heapq.heappop(waiting)[1]
         d_out = arrived.pop(node.birth)
         parents, rule = node.parents, node.rule
-        if rule is None:
-            if deliver is None:
-                node.accumulate(d_out)
-            else:
-                deliver(node, d_out)
-            continue
         if release:
             node.grad, node.parents, node.rule = None, (), _released
         else:
             node.grad = d_out
+        assert rule is not None  # leaves never wait
         for parent, gradient in zip(parents, rule(d_out), strict=False):  # a rule also covers inputs left out
             if parent is None or gradient is None:
+                continue
+            if parent.rule is None:
+                deliver(parent, gradient)
                 continue
             birth = parent.birth
             if birth not in arrived:

@@ -25,7 +25,8 @@ class Flow:
 
 @dataclass(frozen=True)
 class Step:
-    """A node's turn: its gradient is complete, and its rule sends one to each parent. A leaf sends none."""
+    """A node's turn: its gradient is complete, and its rule sends one to each parent. A leaf sends none; its turn only
+    shows what has come."""
 
     number: int
     gradient: Any

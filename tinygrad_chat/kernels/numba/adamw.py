@@ -24,7 +24,15 @@ def adamw_update(
     epsilon: float,
 ) -> None:
     """`optim.adamw.adamw_update`."""
-    _update(data, gradient, mean, square, decayed, shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon)
+    _update_both(data, gradient, mean, square, decayed, shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon)
+
+
+@compiled
+def _update_both(
+    data: Any, gradient: Any, mean: Any, square: Any, decayed: int, shrink: float, *settings: float
+) -> None:
+    _update(data[:decayed], gradient[:decayed], mean[:decayed], square[:decayed], shrink, *settings)
+    _update(data[decayed:], gradient[decayed:], mean[decayed:], square[decayed:], 1.0, *settings)
 
 
 @compiled
@@ -33,7 +41,6 @@ def _update(
     gradient: Any,
     mean: Any,
     square: Any,
-    decayed: int,
     shrink: float,
     rate: float,
     new_share: float,
@@ -42,11 +49,10 @@ def _update(
     epsilon: float,
 ) -> None:
     real = data.dtype.type
-    step, tiny = real(rate), real(epsilon)
+    kept, step, tiny = real(shrink), real(rate), real(epsilon)
     share, square_share, scale = real(new_share), real(new_square_share), real(correction)
-    for first, last, kept in ((0, decayed, real(shrink)), (decayed, data.size, real(1))):
-        for i in range(first, last):
-            g = gradient[i]
-            mean[i] += share * (g - mean[i])
-            square[i] += square_share * (g * g - square[i])
-            data[i] = data[i] * kept - step * mean[i] / (np.sqrt(square[i] * scale) + tiny)
+    for i in range(data.size):
+        g = gradient[i]
+        mean[i] += share * (g - mean[i])
+        square[i] += square_share * (g * g - square[i])
+        data[i] = data[i] * kept - step * mean[i] / (np.sqrt(square[i] * scale) + tiny)
