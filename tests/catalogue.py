@@ -189,7 +189,7 @@ def rotations(draw: st.DrawFn) -> Case:
 def losses(draw: st.DrawFn) -> Case:
     random, lead, V = draw(seeds), draw(shapes), draw(st.integers(1, 5))
     targets = np.asarray(random.integers(-1 if draw(st.booleans()) else 0, V, size=lead))
-    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}, {"ignore_index": 0}]))
+    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}, {"ignore_index": 0}, {"share": 0.25}]))
     ignored = options.get("ignore_index", -1)
     targets = np.where(targets == -1, ignored, targets)
     if np.all(targets == ignored):  # PyTorch's mean over no token is nan; test_ops.py states ours
@@ -271,12 +271,15 @@ def torch_rotary(x: Any, *, cosine: Any, sine: Any) -> Any:
     return torch.stack([turned.real, turned.imag], dim=-2).reshape(x.shape)
 
 
-def torch_cross_entropy(logits: Any, targets: Any, *, soft_cap: float | None = None, ignore_index: int = -1) -> Any:
+def torch_cross_entropy(
+    logits: Any, targets: Any, *, soft_cap: float | None = None, ignore_index: int = -1, share: float = 1.0
+) -> Any:
     import torch.nn.functional as F
 
     if soft_cap is not None:
         logits = soft_cap * (logits / soft_cap).tanh()
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index)
+    mean = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index)
+    return share * mean
 
 
 def torch_dropout(x: Any, *, rate: float, seed: int) -> Any:

@@ -156,16 +156,22 @@ class GPT(Module):
         return self.head(self.hidden(tokens))
 
     def loss(
-        self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None, first_row: int = 0
+        self,
+        tokens: Any,
+        targets: Any,
+        *,
+        random: np.random.Generator | None = None,
+        first_row: int = 0,
+        share: float = 1.0,
     ) -> Tensor:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        `first_row` is where the first of these rows stands in the whole batch. The logits are not kept: kernels leave
-        their gradient in their place.
+        `first_row` and `share` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
+        kernels leave their gradient in their place.
         """
         logits = self.head(self.hidden(tokens, random=random, first_row=first_row))
         targets = self._parameters.backend.xp.asarray(targets)
-        return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, overwrite=True)
+        return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, share=share, overwrite=True)
 
     def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""

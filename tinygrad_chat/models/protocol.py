@@ -35,10 +35,19 @@ class LanguageModel(Protocol):
     vocabulary: int
     context: int
 
-    def loss(self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None, first_row: int = 0) -> Loss:
+    def loss(
+        self,
+        tokens: Any,
+        targets: Any,
+        *,
+        random: np.random.Generator | None = None,
+        first_row: int = 0,
+        share: float = 1.0,
+    ) -> Loss:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        What is dropped is the same whether a batch comes as a whole or in parts; `first_row` is where a part begins.
+        Of a part of a larger batch, `first_row` is where it begins in that, so that it drops what the whole would, and
+        `share` what the result is multiplied by, so that the parts' losses add up to the whole one's.
         """
         ...
 

@@ -81,13 +81,19 @@ class ScalarModel:
         self._gpt = ScalarGPT(weights, options)
 
     def loss(
-        self, tokens: Any, targets: Any, *, random: np.random.Generator | None = None, first_row: int = 0
+        self,
+        tokens: Any,
+        targets: Any,
+        *,
+        random: np.random.Generator | None = None,
+        first_row: int = 0,
+        share: float = 1.0,
     ) -> ScalarLoss:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout here."""
+        """`share` times the mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout."""
         self._refresh()
         with _in_range():
             losses = [self._sequence_loss(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
-            return ScalarLoss(sum(losses[1:], losses[0]) / len(losses), self._values, self._parameters)
+            return ScalarLoss(sum(losses[1:], losses[0]) * (share / len(losses)), self._values, self._parameters)
 
     def _sequence_loss(self, tokens: list[int], targets: list[int]) -> Value:
         loss = self._gpt.loss(tokens, targets)

@@ -36,13 +36,15 @@ def cross_entropy(
     *,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
+    share: float = 1.0,
     overwrite: bool = False,
 ):
     """The mean over tokens of -log softmax(logits)[target], in nats; a perfect guess costs 0, an even one log V.
 
     logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
     number of tokens; with none left the loss is 0. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap)
-    first (Gemma 2, arXiv:2408.00118). With `overwrite` nobody reads the logits again: a kernel may leave their
+    first (Gemma 2, arXiv:2408.00118). The result is `share` times the mean: so the losses of a batch's parts add up to
+    the whole one's. With `overwrite` nobody reads the logits again: a kernel may leave their
     gradient in their place.
     """
     xp = array_module(logits)
@@ -61,9 +63,9 @@ def cross_entropy(
     def backward(d_out):  # derivation: docs/derivations/cross_entropy.md
         d_rows = e / total[:, None]
         d_rows[each, labels] -= 1
-        d_rows *= (counted * (d_out / count))[:, None]
+        d_rows *= (counted * (d_out * share / count))[:, None]
         if bent is not None:
             d_rows *= 1 - bent * bent
         return d_rows.reshape(logits.shape), None
 
-    return losses.sum() / count, backward
+    return losses.sum() * share / count, backward

@@ -30,10 +30,11 @@ class Shards:
         *,
         random: np.random.Generator | None = None,
         first_row: int = 0,
+        share: float = 1.0,
     ) -> float:
-        """Add the gradient of the mean loss of targets (B, T) given tokens (B, T) to the model's; return that loss.
+        """Add the gradient of the loss of targets (B, T) given tokens (B, T) to the model's; return that loss.
 
-        `random` and `first_row` are those of the model's `loss`. The number of threads changes the result by rounding
+        The options are those of the model's `loss`. The number of threads changes the result by rounding
         only, and with the same number it is the same to the last bit. A batch of one row is left to a single thread.
         """
         B = len(tokens)
@@ -43,20 +44,23 @@ class Shards:
         def work(communicator: Communicator) -> float:
             rank = communicator.rank
             rows = slice(ends[rank], ends[rank + 1])
-            share = (rows.stop - rows.start) / B
             loss = self.model.loss(
-                tokens[rows], targets[rows], random=copy.deepcopy(random), first_row=first_row + rows.start
+                tokens[rows],
+                targets[rows],
+                random=copy.deepcopy(random),
+                first_row=first_row + rows.start,
+                share=share * (rows.stop - rows.start) / B,
             )
             if rank == 0:
                 gradient = self.model.parameters().gradient
-                loss.backward(share)
+                loss.backward()
             else:
                 buffer = self._others[rank - 1]
                 gradient = buffer.flat
                 gradient.fill(0)
-                loss.backward(share, deliver=buffer.add)
+                loss.backward(deliver=buffer.add)
             communicator.all_reduce(gradient)
-            return share * loss.item()
+            return loss.item()
 
         return sum(ThreadTeam(size).run(work))
 

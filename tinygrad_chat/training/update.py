@@ -79,7 +79,7 @@ def accumulate_gradient(
     parameters.zero_gradient()
     total, first_row = 0.0, 0
     for tokens, targets in zip(*(np.split(array, parts) for array in batch), strict=True):
-        place = {"random": copy.deepcopy(random), "first_row": first_row}
+        place = {"random": copy.deepcopy(random), "first_row": first_row, "share": 1 / parts}
         if shards is None:
             loss = model.loss(tokens, targets, **place)
             loss.backward()
@@ -87,6 +87,4 @@ def accumulate_gradient(
         else:
             total += shards.gradient(tokens, targets, **place)
         first_row += len(tokens)
-    if parts > 1:
-        parameters.gradient *= 1 / parts
-    return total / parts
+    return total

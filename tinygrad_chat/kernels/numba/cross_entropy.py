@@ -18,6 +18,7 @@ def cross_entropy(
     *,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
+    share: float = 1.0,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
@@ -36,7 +37,7 @@ def cross_entropy(
         d_rows = rows
     else:
         d_rows = np.empty_like(rows)
-    loss = _mean_loss(rows, labels, ignore_index, max(count, 1), d_rows is rows, d_rows)
+    loss = _loss(rows, labels, ignore_index, share / max(count, 1), d_rows is rows, d_rows)
     if bent is not None and recording():
         d_rows *= 1 - bent * bent
 
@@ -59,9 +60,9 @@ def _count(labels: Any, ignore_index: int, V: int) -> int:
 
 
 @compiled
-def _mean_loss(rows: Any, labels: Any, ignore_index: int, count: int, overwrite: bool, d_rows: Any) -> float:
-    """Return the mean loss and leave the gradient of row n in row n of d_rows, modulo their number: for the loss alone
-    one row will do. With `overwrite`, d_rows is rows."""
+def _loss(rows: Any, labels: Any, ignore_index: int, weight: float, overwrite: bool, d_rows: Any) -> float:
+    """Return the sum of the rows' losses, `weight` each, and leave the gradient of row n in row n of d_rows, modulo
+    their number: for the loss alone one row will do. With `overwrite`, d_rows is rows."""
     real = rows.dtype.type
     N, V = rows.shape
     loss = 0.0
@@ -83,8 +84,8 @@ def _mean_loss(rows: Any, labels: Any, ignore_index: int, count: int, overwrite:
             row[c] = exponential(row[c] - largest)
             total += row[c]
         loss += np.log(total) - at_label
-        share = real(1) / real(count)
+        factor = real(weight) / total
         for c in range(V):
-            row[c] *= share / total
-        row[label] -= share
-    return loss / count
+            row[c] *= factor
+        row[label] -= real(weight)
+    return loss * weight

@@ -16,12 +16,13 @@ def cross_entropy(
     *,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
+    share: float = 1.0,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
-    share = counted / rows.dtype.type(max(counted.sum(), 1))  # of each row in the mean
+    weights = counted * rows.dtype.type(share / max(counted.sum(), 1))  # of each row in the result
     losses = np.empty(len(rows), rows.dtype)
     d_rows = np.empty((0, 0), rows.dtype)
     if recording():
@@ -36,11 +37,11 @@ def cross_entropy(
         at_label = e[each]
         np.exp(e, out=e)
         total = e.sum(axis=1)
-        losses[part] = share[part] * (np.log(total) - at_label)
+        losses[part] = weights[part] * (np.log(total) - at_label)
         if not recording():
             continue
-        d_part = np.multiply(e, (share[part] / total)[:, None], out=d_rows[part])
-        d_part[each] -= share[part]
+        d_part = np.multiply(e, (weights[part] / total)[:, None], out=d_rows[part])
+        d_part[each] -= weights[part]
         if bent is not None:
             d_part *= 1 - bent * bent
 
