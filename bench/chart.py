@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.turns import OURS, progress
+from bench.turns import OURS, PLAIN, progress
 from tinygrad_chat.training.storage import write_whole
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ FRAME = 1.0  # inches for title and legend
 REMARK = 0.31  # inches from the top to the remark below the title
 COLORS = {
     OURS: "#d9480f",
+    PLAIN: "#f4a27a",
     "torch eager": "#5c636a",
     "torch compile": "#949ba2",
     "torch compile, again": "#b9bfc5",

@@ -127,7 +127,7 @@ def _draw(
 ) -> None:
     """Draw speeds relative to the better of the peers."""
     by_engine = {engine: [row for row in rows if row["engine"] == engine] for engine in engines}
-    peers = [by_engine[engine] for engine in engines if engine != turns.OURS]
+    peers = [by_engine[engine] for engine in engines if engine not in (turns.OURS, turns.PLAIN)]
     gains = [min(row["ours_over_this"] for row in case) for case in zip(*peers, strict=True)]
     bars = [
         Bars(

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bench.configurations import Configuration
-from bench.turns import serve
+from bench.turns import OURS, PLAIN, serve
 from bench.worker import Weights, describe_threads
 
 
@@ -37,10 +37,12 @@ class Decoder(Protocol):
 class OurDecoder:
     """Our GPT of `configuration` with a cache for `configuration.batch` sequences."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, kernels: str = "auto") -> None:
         from tinygrad_chat import GPT, get_backend
 
-        self._model = GPT(configuration.vocabulary, configuration.options, backend=get_backend("numpy"))
+        backend = get_backend("numpy")
+        backend.use_kernels(kernels)
+        self._model = GPT(configuration.vocabulary, configuration.options, backend=backend)
         self._cache = self._model.new_cache(configuration.batch)
 
     def begin(self) -> None:
@@ -63,7 +65,8 @@ def _torch(configuration: Configuration, weights: Weights, *, compiled: bool = F
 
 
 DECODERS: dict[str, Callable[[Configuration, Weights], Decoder]] = {
-    "tinygrad_chat": lambda configuration, _: OurDecoder(configuration),
+    OURS: lambda configuration, _: OurDecoder(configuration),
+    PLAIN: lambda configuration, _: OurDecoder(configuration, "numpy"),
     "torch eager": _torch,
     "torch compile": lambda *given: _torch(*given, compiled=True),
 }

@@ -28,6 +28,8 @@ Name = TypeVar("Name")
 ROUNDS = 7
 SETTLING = 0.05  # seconds before a turn, in which the last one's idle threads cease to spin
 OURS = "tinygrad_chat"
+PLAIN = "plain NumPy"
+"""Ours without the compiled kernels of the extra `fast`."""
 PEERS_EXTRA = "is not installed, the extra peers: pip install -e '.[peers]'"
 
 
@@ -130,7 +132,7 @@ def present_engines(engines: Sequence[str]) -> list[str]:
 
 def peer_packages(engines: Sequence[str]) -> tuple[str, ...]:
     """Return the packages behind these engines, whose versions belong to the result."""
-    return tuple(dict.fromkeys(engine.split()[0] for engine in engines if engine != OURS))
+    return tuple(dict.fromkeys(engine.split()[0] for engine in engines if engine not in (OURS, PLAIN)))
 
 
 def add_arguments(

@@ -22,7 +22,7 @@ import psutil
 import threadpoolctl
 
 from bench.configurations import BETAS, CLIP, LEARNING_RATE, WEIGHT_DECAY, Configuration
-from bench.turns import serve
+from bench.turns import OURS, PLAIN, serve
 
 Weights = Mapping[str, np.ndarray]
 Step = Callable[[np.ndarray, np.ndarray], float]
@@ -41,22 +41,25 @@ class Engine:
     tolerance: float = 2e-3
 
 
-def _ours(configuration: Configuration) -> Step:
+def _ours(configuration: Configuration, kernels: str = "auto") -> Step:
     from tinygrad_chat import GPT
     from tinygrad_chat.backend import get_backend
     from tinygrad_chat.optim import AdamW, clip_gradient
+    from tinygrad_chat.parallel import make_shards, use_threads
+    from tinygrad_chat.training.update import accumulate_gradient
 
-    model = GPT(configuration.vocabulary, configuration.options, backend=get_backend("numpy"))
+    backend = get_backend("numpy")
+    backend.use_kernels(kernels)
+    model = GPT(configuration.vocabulary, configuration.options, backend=backend)
     parameters = model.parameters()
     optimizer = AdamW(parameters, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    shards = make_shards(model, use_threads(), rows=configuration.batch)
 
     def step(tokens: np.ndarray, targets: np.ndarray) -> float:
-        parameters.zero_gradient()
-        loss = model.loss(tokens, targets)
-        loss.backward()
+        loss = accumulate_gradient(model, (tokens, targets), parts=1, shards=shards)
         clip_gradient(parameters, CLIP)
         optimizer.step(LEARNING_RATE)
-        return loss.item()
+        return loss
 
     return step
 
@@ -74,7 +77,8 @@ def _jax(configuration: Configuration, weights: Weights) -> Step:
 
 
 ENGINES: dict[str, Engine] = {
-    "tinygrad_chat": Engine("tinygrad_chat.models.gpt", lambda configuration, _: _ours(configuration)),
+    OURS: Engine("tinygrad_chat.models.gpt", lambda configuration, _: _ours(configuration)),
+    PLAIN: Engine("tinygrad_chat.models.gpt", lambda configuration, _: _ours(configuration, "numpy")),
     "torch eager": Engine("torch", _torch),
     "torch compile": Engine("torch", lambda *given: _torch(*given, compiled=True)),
     "jax jit": Engine("jax", _jax),

@@ -75,7 +75,7 @@ def test_reference_ops_and_watchers_reach_every_thread():
 
 
 def test_shards_are_made_only_where_they_pay():
-    large = GPT(V, ModelOptions(width=64, context=64))
+    large = GPT(V, ModelOptions(width=128, context=64))
     assert make_shards(large, 2, rows=12) is not None
     assert make_shards(large, 1, rows=12) is None
     assert make_shards(large, 2, rows=1) is None

@@ -26,13 +26,18 @@ def matmul(x: Any, y: Any):
     return x @ y, backward
 
 
-@differentiable
-def linear(x: Any, weight: Any, bias: Any = None):
-    """x (..., C) times weight (D, C) transposed, plus bias (D,) if there is one -> (..., D)."""
+def check_linear(x: Any, weight: Any, bias: Any) -> None:
+    """Raise ShapeError unless weight (D, C) and bias (D,), if there is one, fit rows of x (..., C)."""
     if x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"linear: weight has shape {weight.shape} but rows of x have {x.shape[-1]} features")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias has shape {bias.shape} but the output has {weight.shape[0]} features")
+
+
+@differentiable
+def linear(x: Any, weight: Any, bias: Any = None):
+    """x (..., C) times weight (D, C) transposed, plus bias (D,) if there is one -> (..., D)."""
+    check_linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])  # one large product instead of one for each leading index
     out = rows @ weight.T
     if bias is not None:

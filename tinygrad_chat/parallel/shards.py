@@ -11,7 +11,7 @@ from tinygrad_chat.nn import GradientBuffer
 from tinygrad_chat.parallel.communicator import Communicator
 from tinygrad_chat.parallel.thread_team import ThreadTeam
 
-WORTHWHILE = 10_000_000
+WORTHWHILE = 200_000_000
 """Parameters times tokens a thread; where there is less to do, starting threads takes longer than they save."""
 
 

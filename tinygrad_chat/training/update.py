@@ -77,14 +77,15 @@ def accumulate_gradient(
     other, each by the `shards` of the model if it has any; return that loss. With `random`, as in training: dropout."""
     parameters = model.parameters()
     parameters.zero_gradient()
-    total, first_row = 0.0, 0
-    for tokens, targets in zip(*(np.split(array, parts) for array in batch), strict=True):
+    tokens, targets = batch
+    rows, total = len(tokens) // parts, 0.0
+    for first_row in range(0, len(tokens), rows):
+        part = slice(first_row, first_row + rows)
         place = {"random": copy.deepcopy(random), "first_row": first_row, "share": 1 / parts}
         if shards is None:
-            loss = model.loss(tokens, targets, **place)
+            loss = model.loss(tokens[part], targets[part], **place)
             loss.backward()
             total += loss.item()
         else:
-            total += shards.gradient(tokens, targets, **place)
-        first_row += len(tokens)
+            total += shards.gradient(tokens[part], targets[part], **place)
     return total

@@ -29,7 +29,7 @@ def attention(
     """`ops.attention`."""
     G = count_shared_heads(query, key, value, heads, window)
     (B, T), S = query.shape[:2], key.shape[1]
-    if B * heads * T * S <= SMALL:
+    if T == 1 or B * heads * T * S <= SMALL:
         return small_attention(query, key, value, heads, G, causal, S if window is None else min(window, S))
     return blocked_attention(query, key, value, heads, causal, window, weigh=_weigh, weigh_backward=_weigh_backward)
 

@@ -8,6 +8,7 @@ from tinygrad_chat.kernels.numpy.adamw import adamw_update
 from tinygrad_chat.kernels.numpy.attention import attention
 from tinygrad_chat.kernels.numpy.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numpy.embedding import embedding
+from tinygrad_chat.kernels.numpy.linear import linear
 from tinygrad_chat.kernels.numpy.normalization import layernorm, rmsnorm
 from tinygrad_chat.kernels.numpy.pointwise import gelu
 from tinygrad_chat.optim import adamw
@@ -19,5 +20,6 @@ KERNELS = {
     ops.embedding: embedding,
     ops.gelu: gelu,
     ops.layernorm: layernorm,
+    ops.linear: linear,
     ops.rmsnorm: rmsnorm,
 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_SCALE
 
-SLICE = 1 << 14  # elements: a few arrays of this length fit in a core's L2
+SLICE = 1 << 16  # elements: a few arrays of this length fit in a core's L2
 
 
 def _slices(size: int) -> Iterator[slice]:

@@ -1,0 +1,28 @@
+"""The linear layer: bias added in place, and the product the other way round where there are few rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygrad_chat.ops.matmul import check_linear
+
+FEW = 32  # rows: for these, to put the weight in order for the product is most of the work
+LARGE = 1 << 16  # elements of a weight: of a smaller one it costs little
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
+    """`ops.linear`. OpenBLAS takes a large matrix on the left for half of what it takes it for on the right."""
+    check_linear(x, weight, bias)
+    D, C = weight.shape
+    rows = x.reshape(-1, C)
+    few = len(rows) <= FEW and weight.size >= LARGE
+    out = np.ascontiguousarray((weight @ rows.T).T) if few else rows @ weight.T
+    if bias is not None:
+        out += bias
+
+    def backward(d_out: np.ndarray):
+        d_rows = d_out.reshape(-1, D)
+        d_bias = None if bias is None else d_rows.sum(axis=0)
+        return (d_rows @ weight).reshape(x.shape), d_rows.T @ rows, d_bias
+
+    return out.reshape(*x.shape[:-1], D), backward
