@@ -94,7 +94,7 @@ def test_a_model_is_drawn_with_its_parameters_by_name(tgc: Tgc, model: str, last
 def test_a_model_can_be_stepped_through(tgc: Tgc):
     assert tgc("--model", "mini-gpt")[0] == 0
     page = Path("graph.html").read_text(encoding="utf-8")
-    assert '"sentence": "cross_entropy 29: d_out = 1 \\u2192 \\u2016' in page
+    assert '"sentence": "cross_entropy 28: d_out = 1 \\u2192 \\u2016' in page
 
 
 NOT_ALLOWED = [

@@ -12,7 +12,7 @@ import numpy as np
 
 # Sums may be taken in any order and a product joined with a sum, but nan and the infinities keep their meaning:
 # a diverged run must show as nan, and minus infinity hides a score.
-ARITHMETIC = {"reassoc", "contract", "arcp", "nsz"}
+ARITHMETIC = {"reassoc", "contract", "nsz"}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
