@@ -23,10 +23,9 @@ def test_rows_whose_squares_overflow_are_normalised_to_zero(kernel_set):
 
 @pytest.mark.parametrize("kernel_set", ["reference", *KERNEL_SETS])
 def test_gelu_of_a_huge_number_is_that_number_or_zero(kernel_set):
+    x = np.array([1e12, -1e12, 30, -30], np.float32)
     with kernels_of(kernel_set), np.errstate(all="ignore"):
-        np.testing.assert_array_equal(
-            ops.gelu(Tensor(np.array([1e12, -1e12, 30, -30], np.float32))).data, [1e12, 0, 30, 0]
-        )
+        np.testing.assert_array_equal(ops.gelu(Tensor(x)).data, np.maximum(x, 0))
 
 
 @pytest.mark.parametrize("kernel_set", ["reference", *KERNEL_SETS])
