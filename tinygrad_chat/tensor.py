@@ -49,7 +49,7 @@ class Tensor(Node):
 
     def accumulate(self, gradient: Any) -> None:
         """Add a leaf's gradient to `grad`, in place where there is one: it may be a view into a larger buffer."""
-        if gradient.shape != self.shape:
+        if gradient.shape != self.data.shape:
             raise ShapeError(
                 f"backward: a leaf of shape {self.shape} received a gradient of shape {gradient.shape}; the rule of "
                 "what was computed from it is wrong, or returned an array instead of a tuple"

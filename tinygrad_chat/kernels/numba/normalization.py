@@ -30,23 +30,22 @@ def rmsnorm(x: np.ndarray, gain: np.ndarray | None = None, *, epsilon: float = 1
 
 def _normalization(x: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | None, epsilon: float, *, centred: bool):
     rows = as_rows(x)
-    out, means, inverse_stds = np.empty_like(rows), *np.empty((2, len(rows)), rows.dtype)
-    _normalize(rows, gain, bias, epsilon, centred, out, means, inverse_stds)
+    out, statistics = np.empty_like(rows), np.empty((len(rows), 2), rows.dtype)
+    _normalize(rows, gain, bias, epsilon, centred, out, statistics)
 
     def backward(d_out: np.ndarray):
         d_x = np.empty_like(rows)
         d_gain = None if gain is None else np.zeros_like(gain)
         d_bias = None if bias is None else np.zeros_like(bias)
-        _normalize_backward(rows, gain, centred, means, inverse_stds, as_rows(d_out), d_x, d_gain, d_bias)
+        _normalize_backward(rows, gain, centred, statistics, as_rows(d_out), d_x, d_gain, d_bias)
         return d_x.reshape(x.shape), d_gain, d_bias
 
     return out.reshape(x.shape), backward
 
 
 @compiled
-def _normalize(
-    rows: Any, gain: Any, bias: Any, epsilon: float, centred: bool, out: Any, means: Any, inverse_stds: Any
-) -> None:
+def _normalize(rows: Any, gain: Any, bias: Any, epsilon: float, centred: bool, out: Any, statistics: Any) -> None:
+    """Normalise into `out`; leave each row's mean, or 0, and 1 / standard deviation in `statistics` (N, 2)."""
     real = rows.dtype.type
     N, C = rows.shape
     for n in range(N):
@@ -67,8 +66,7 @@ def _normalize(
             if bias is not None:
                 y += bias[c]
             out[n, c] = y
-        means[n] = mean
-        inverse_stds[n] = inverse_std
+        statistics[n, 0], statistics[n, 1] = mean, inverse_std
 
 
 @compiled
@@ -76,8 +74,7 @@ def _normalize_backward(
     rows: Any,
     gain: Any,
     centred: bool,
-    means: Any,
-    inverse_stds: Any,
+    statistics: Any,
     d_rows: Any,
     d_x: Any,
     d_gain: Any,
@@ -86,7 +83,7 @@ def _normalize_backward(
     real = rows.dtype.type
     N, C = rows.shape
     for n in range(N):
-        mean, inverse_std = means[n], inverse_stds[n]
+        mean, inverse_std = statistics[n, 0], statistics[n, 1]
         along_mean, along_unit = real(0), real(0)
         for c in range(C):
             unit = (rows[n, c] - mean) * inverse_std
