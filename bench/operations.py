@@ -22,9 +22,12 @@ from bench.peers.weights import renamed
 from bench.turns import OURS, serve
 from bench.worker import Weights, describe_threads
 from tinygrad_chat import ops
+from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend.allocation import keep_freed_memory
 
 UPDATE = "clip + AdamW"
+NODES = "1,000 nodes"
+"""A chain of ops that do nothing: what the graph alone costs."""
 OPS = (
     "linear",
     "attention",
@@ -37,6 +40,7 @@ OPS = (
     "softmax",
     "rotary",
     UPDATE,
+    NODES,
 )
 UPDATES = 3  # compared
 LEAST, MOST = 3, 1000  # runs that are timed
@@ -60,6 +64,8 @@ def inputs_of(name: str, configuration: Configuration) -> tuple[tuple[np.ndarray
         return random.standard_normal(shape, np.float32)
 
     x, tokens = normal(B, T, C), random.integers(V, size=(B, T))
+    if name == NODES:
+        return (normal(1, 1),), {}
     if name == "linear":
         return (x, normal(4 * C, C) / np.float32(C**0.5)), {}
     if name == "attention":
@@ -82,11 +88,35 @@ def _ours(name: str, inputs: tuple[np.ndarray, ...], options: dict[str, Any]) ->
     """Return a function that runs an op forward -> its result and its backward rule."""
     from tinygrad_chat import Tensor
 
+    if name == NODES:
+        return _our_chain(Tensor(inputs[0]))
     nodes = [Tensor(array) if array.dtype.kind == "f" else array for array in inputs]
 
     def forward() -> tuple[np.ndarray, Any]:
         out = getattr(ops, name)(*nodes, **options)
         return out.data, out.rule
+
+    return forward
+
+
+@differentiable
+def _same(x: Any) -> Any:
+    """x."""
+    return x, lambda d_out: (d_out,)
+
+
+def _our_chain(x: Any) -> Callable[[], tuple[Any, Any]]:
+    def forward() -> tuple[np.ndarray, Any]:
+        out = x
+        for _ in range(1000):
+            out = _same(out)
+
+        def backward(d_out: np.ndarray) -> tuple[Any]:
+            x.grad = None
+            out.backward(d_out)
+            return (x.grad,)
+
+        return out.data, backward
 
     return forward
 

@@ -2,7 +2,7 @@
 
 At the sizes of a training step. Each engine lives in a process of its own; they take turns. Values and all gradients
 must agree before anything is timed. Ours keeps the memory of freed arrays, and so does PyTorch here. The optimiser's
-step has no backward: its row is clipping and AdamW on all weights.
+step has no backward: its row is clipping and AdamW on all weights. The last row is a chain of ops that do nothing.
 """
 
 from __future__ import annotations
