@@ -34,12 +34,12 @@ def draw(T, S, *, heads=4, shared=2, D=3):
     return [random.normal(size=(2, length, number * D)) for length, number in ((T, heads), (S, shared), (S, shared))]
 
 
-@pytest.mark.parametrize("longest_kept", [0, 512])
+@pytest.mark.parametrize("most_kept", [0, 1 << 24])
 @pytest.mark.parametrize("window", [None, 1, 5, 70, 1000])
 @pytest.mark.parametrize(("T", "S"), [(64, 64), (65, 65), (130, 130), (1, 90), (70, 150)])
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)
-def test_blocks_join_seamlessly(kernel_set, T, S, window, longest_kept, monkeypatch):
-    monkeypatch.setattr(kernel, "LONGEST_KEPT", longest_kept)
+def test_blocks_join_seamlessly(kernel_set, T, S, window, most_kept, monkeypatch):
+    monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
     with kernels_of(kernel_set):
         expect_reference(draw(T, S), heads=4, window=window)
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.ops.attention import count_shared_heads, split_heads, visible_positions
+from tinygrad_chat.ops.attention import count_shared_heads, merge_heads, split_heads, visible_positions
 
 BLOCK = 64  # queries: fewer make the products small, more compute a larger part of the diagonal in vain
-LONGEST_KEPT = 512  # queries: beyond it the weights are computed again in the backward rule instead of kept
+LONG = 512  # queries, beyond which twice as many are a block
+MOST_KEPT = 1 << 24  # weights, of the whole square: more are not kept, but computed again in the backward rule
 
 
 def attention(
@@ -53,6 +54,7 @@ def blocked_attention(
     out, sums = np.empty(query.shape, query.dtype), np.empty((*q.shape[:-1], 1), query.dtype)
     o = split_heads(out, G, D)
     blocks = list(_blocks(T, S, causal, window, query.dtype))
+    keep = recording() and B * heads * T * S <= MOST_KEPT
 
     def weights_of(rows: slice, keys: slice, mask: np.ndarray) -> np.ndarray:
         scores = q[..., rows, :] @ k[..., keys, :].swapaxes(-1, -2)
@@ -63,15 +65,15 @@ def blocked_attention(
     for rows, keys, mask in blocks:
         weights = weights_of(rows, keys, mask)
         np.matmul(weights, v[..., keys, :], out=o[..., rows, :])
-        kept.append(weights if recording() and T <= LONGEST_KEPT else None)
+        kept.append(weights if keep else None)
     o /= sums
 
     def backward(d_out: np.ndarray):
         d_o = split_heads(d_out, G, D) / sums
         along = np.einsum("...td,...td->...t", d_o, o)[..., None]  # sum over s of d_weights * weights
         d_query = np.empty(query.shape, query.dtype)
-        d_key, d_value = np.empty((2, B, S, heads * D), query.dtype)  # one for each query head
-        d_q, d_k, d_v = (split_heads(d_x, G, D) for d_x in (d_query, d_key, d_value))
+        d_q = split_heads(d_query, G, D)
+        d_k, d_v = np.empty((2, B, G, heads // G, S, D), query.dtype)  # in one piece: added to often
         for (rows, keys, mask), saved in zip(reversed(blocks), reversed(kept), strict=True):
             weights = weights_of(rows, keys, mask) if saved is None else saved
             d_rows = d_o[..., rows, :]
@@ -86,7 +88,7 @@ def blocked_attention(
                 else:
                     d_x[..., keys, :] += by_key @ x
         d_query *= scale
-        return d_query, _sum_shared(d_key, G, heads), _sum_shared(d_value, G, heads)
+        return d_query, merge_heads(_sum_shared(d_k)), merge_heads(_sum_shared(d_v))
 
     return out, backward
 
@@ -110,8 +112,9 @@ def _blocks(T: int, S: int, causal: bool, window: int | None, dtype: Any) -> Ite
     if not causal:
         yield slice(0, T), slice(0, S), _mask(T, 0 if window is None else S, False, window, dtype)
         return
-    for start in range(0, T, BLOCK):
-        stop = min(start + BLOCK, T)
+    length = BLOCK if T <= LONG else 2 * BLOCK
+    for start in range(0, T, length):
+        stop = min(start + length, T)
         last = S - T + stop
         first = 0 if window is None else max(0, S - T + start + 1 - window)
         hidden = 0 if stop - start == 1 else stop - start if window is None else stop - start + window - 1
@@ -133,9 +136,6 @@ def _ones(size: int, dtype: Any) -> np.ndarray:
     return np.ones((size, 1), dtype)
 
 
-def _sum_shared(d_x: np.ndarray, G: int, heads: int) -> np.ndarray:
-    """Add up the gradients (B, S, H D) that the query heads give to the key/value head they share."""
-    if heads == G:
-        return d_x
-    B, S, width = d_x.shape
-    return d_x.reshape(B, S, G, heads // G, -1).sum(axis=3).reshape(B, S, width * G // heads)
+def _sum_shared(d_x: np.ndarray) -> np.ndarray:
+    """Add up the gradients (B, G, H / G, S, D) that the query heads give to the key/value head they share."""
+    return d_x if d_x.shape[2] == 1 else d_x.sum(axis=2, keepdims=True)
