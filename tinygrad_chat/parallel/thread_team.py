@@ -15,6 +15,7 @@ import threadpoolctl
 from tinygrad_chat.parallel.communicator import Communicator
 
 Result = TypeVar("Result")
+SLICE = 1 << 16  # elements that are added up while they are in the cache
 
 
 class ThreadTeam:
@@ -73,9 +74,11 @@ class _Member:
         self._meeting.arrays[self.rank] = array.reshape(-1)
         self._meeting.barrier.wait()
         shares = [np.array_split(each, self.size)[self.rank] for each in self._meeting.arrays]
-        total = functools.reduce(np.add, shares)
-        for share in shares:
-            share[...] = total
+        for start in range(0, len(shares[0]), SLICE):
+            parts = [share[start : start + SLICE] for share in shares]
+            total = functools.reduce(np.add, parts)
+            for part in parts:
+                part[...] = total
         self._meeting.barrier.wait()
 
 

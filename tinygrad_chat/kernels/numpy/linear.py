@@ -11,18 +11,21 @@ LARGE = 1 << 16  # elements of a weight: of a smaller one it costs little
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
-    """`ops.linear`. OpenBLAS takes a large matrix on the left for half of what it takes it for on the right."""
+    """`ops.linear`. OpenBLAS takes a large matrix on the left for half of what it takes it for on the right.
+
+    `dot` does what `@` does of two matrices, and is called in half the time.
+    """
     check_linear(x, weight, bias)
     D, C = weight.shape
     rows = x.reshape(-1, C)
     few = len(rows) <= FEW and weight.size >= LARGE
-    out = np.ascontiguousarray((weight @ rows.T).T) if few else rows @ weight.T
+    out = np.ascontiguousarray(weight.dot(rows.T).T) if few else rows.dot(weight.T)
     if bias is not None:
         out += bias
 
     def backward(d_out: np.ndarray):
         d_rows = d_out.reshape(-1, D)
         d_bias = None if bias is None else d_rows.sum(axis=0)
-        return (d_rows @ weight).reshape(x.shape), d_rows.T @ rows, d_bias
+        return d_rows.dot(weight).reshape(x.shape), d_rows.T.dot(rows), d_bias
 
     return out.reshape(*x.shape[:-1], D), backward
