@@ -99,7 +99,7 @@ class Tensor(Node):
                 raise ShapeError(
                     f"backward: expected a scalar, received shape {self.shape}; reduce it or pass the gradient as seed"
                 )
-            seed = xp.ones_like(self.data)
+            seed = xp.ones(self.shape, self.dtype)
         seed = xp.asarray(seed, dtype=self.dtype)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: expected a seed of shape {self.shape}, received {seed.shape}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,4 +29,4 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 def as_rows(x: np.ndarray) -> np.ndarray:
     """Return x (..., C) as a contiguous matrix (N, C), a view where it can be: one compiled form serves all layouts."""
-    return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ def layernorm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray | None = None, *
     """`ops.layernorm`, saving the normalised rows and 1 / standard deviation."""
     check_row_vector("layernorm", "gain", gain, x)
     check_row_vector("layernorm", "bias", bias, x)
-    rows = _as_rows(x)
+    rows = x.reshape(-1, x.shape[-1])
     N, C = rows.shape
     unit = rows - (rows @ _constant(1 / C, C, rows.dtype))[:, None]
     inverse_std = _inverse_root_mean_square(unit, epsilon)
@@ -41,7 +40,7 @@ def layernorm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray | None = None, *
 def rmsnorm(x: np.ndarray, gain: np.ndarray | None = None, *, epsilon: float = 1e-5):
     """`ops.rmsnorm`, saving the normalised rows and 1 / root mean square."""
     check_row_vector("rmsnorm", "gain", gain, x)
-    rows = _as_rows(x)
+    rows = x.reshape(-1, x.shape[-1])
     N, C = rows.shape
     inverse_rms = _inverse_root_mean_square(rows, epsilon)
     unit = rows * inverse_rms
@@ -58,10 +57,6 @@ def rmsnorm(x: np.ndarray, gain: np.ndarray | None = None, *, epsilon: float = 1
         return d_x.reshape(x.shape), d_gain
 
     return out.reshape(x.shape), backward
-
-
-def _as_rows(x: np.ndarray) -> np.ndarray:
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _inverse_root_mean_square(rows: np.ndarray, epsilon: float) -> np.ndarray:
