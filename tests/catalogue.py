@@ -182,7 +182,8 @@ def rotations(draw: st.DrawFn) -> Case:
     random, lead = draw(seeds), draw(array_shapes(min_dims=0, max_dims=2, max_side=3))
     T, H, half = (draw(st.integers(1, most)) for most in (4, 2, 3))
     cosine, sine = (angles.astype(np.float64) for angles in ops.rotary_angles(T, 2 * half))
-    return Case((normal(random, (*lead, T, H * 2 * half)),), {"cosine": cosine, "sine": sine})
+    options = {"cosine": cosine, "sine": sine, "normalized": draw(st.booleans())}
+    return Case((normal(random, (*lead, T, H * 2 * half)),), options)
 
 
 @st.composite
@@ -262,10 +263,13 @@ def torch_attention(query: Any, key: Any, value: Any, *, heads: int, causal: boo
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(-2)
 
 
-def torch_rotary(x: Any, *, cosine: Any, sine: Any) -> Any:
+def torch_rotary(x: Any, *, cosine: Any, sine: Any, normalized: bool) -> Any:
     """A turn written as a product of complex numbers."""
     import torch
 
+    if normalized:
+        heads = x.unflatten(-1, (-1, 2 * cosine.shape[-1]))
+        x = torch.nn.functional.rms_norm(heads, heads.shape[-1:], eps=1e-5).flatten(-2)
     first, second = x.unflatten(-1, (-1, 2, cosine.shape[-1])).unbind(-2)
     turned = torch.complex(first, second) * torch.as_tensor(cosine + 1j * sine)[:, None]
     return torch.stack([turned.real, turned.imag], dim=-2).reshape(x.shape)
@@ -286,8 +290,17 @@ def torch_dropout(x: Any, *, rate: float, seed: int) -> Any:
     """The same elements fall: which ones is our choice, the scaling and its gradient are PyTorch's."""
     import torch
 
-    kept = np.random.default_rng(seed).random(tuple(x.shape), dtype=np.float32) >= rate
-    return x * torch.as_tensor(kept) / (1 - rate)
+    kept = [split_mix(seed, place) >= rate for place in range(x.numel())]
+    return x * torch.tensor(kept).reshape(x.shape) / (1 - rate)
+
+
+def split_mix(seed: int, place: int) -> float:
+    """The place-th number of SplitMix64, step by step."""
+    modulus = 2**64
+    z = (seed + (place + 1) * 0x9E3779B97F4A7C15) % modulus
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % modulus
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % modulus
+    return ((z ^ z >> 31) >> 40) / 2**24
 
 
 CATALOGUE: dict[str, Entry] = {

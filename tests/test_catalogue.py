@@ -38,7 +38,7 @@ def as_float32(case: Case) -> Case:
 
 
 def value_and_gradients(entry: Entry, case: Case, d_out: Any) -> list[np.ndarray]:
-    nodes = [Tensor(x) if x.dtype.kind == "f" else x for x in case.inputs]
+    nodes = [x if x.dtype.kind in "iub" else Tensor(x) for x in case.inputs]
     out = entry.function(*nodes, **case.options)
     out.backward(d_out)
     return [out.data, *(node.grad for node in nodes if isinstance(node, Tensor))]

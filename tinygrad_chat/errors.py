@@ -8,6 +8,7 @@
     │   └── VocabularyError  2      a character that the tokenizer does not know
     ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
     ├── StorageError         3      the disk is full or a folder cannot be written
+    ├── MemoryShortageError  3      no room, in memory or on the device, for what a step needs
     ├── DivergedError        4      a loss or gradient that is no longer a number
     ├── MemoryGrowthError    5      memory that grows from evaluation to evaluation
     └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
@@ -56,6 +57,12 @@ class CheckpointError(TinygradChatError):
 
 class StorageError(TinygradChatError):
     """Something that could not be written."""
+
+    exit_code = 3
+
+
+class MemoryShortageError(TinygradChatError):
+    """Memory that a step asked for and did not get."""
 
     exit_code = 3
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd.value import Node, Rule, backpropagate, deliver_to_leaf
+from tinygrad_chat.autograd.value import Node, PendingGradient, Rule, backpropagate, deliver_to_leaf
 from tinygrad_chat.backend import Backend, array_module, backend_of, to_host
 from tinygrad_chat.errors import ShapeError
 
@@ -54,7 +54,12 @@ class Tensor(Node):
                 f"backward: a leaf of shape {self.shape} received a gradient of shape {gradient.shape}; the rule of "
                 "what was computed from it is wrong, or returned an array instead of a tuple"
             )
-        if self.grad is None:
+        if isinstance(gradient, PendingGradient):
+            if self.grad is None:
+                self.grad = gradient.array()
+            else:
+                gradient.add_to(self.grad)
+        elif self.grad is None:
             self.grad = array_module(self.data).array(gradient)  # a copy: a rule may have handed it to others too
         else:
             self.grad += gradient

@@ -39,7 +39,7 @@ def pretend_cupy(monkeypatch: pytest.MonkeyPatch, *, gpu: bool) -> ModuleType:
     cupy.cuda = SimpleNamespace(
         is_available=lambda: gpu,
         Device=lambda: SimpleNamespace(id=0, synchronize=lambda: None),
-        runtime=SimpleNamespace(getDeviceProperties=lambda device: {"name": b"Pretend GPU"}),
+        runtime=SimpleNamespace(getDeviceProperties=lambda device: {"name": b"Pretend GPU", "major": 9, "minor": 0}),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     return cupy
@@ -121,21 +121,21 @@ UNBUILT = ["cupy 14.0.0"]  # the source distribution
 @pytest.mark.parametrize(
     ("driver", "wheels", "remedy"),
     [
-        (12040, NOTHING, "run: pip install 'cupy-cuda12x[ctk]'"),
-        (13000, NOTHING, "run: pip install 'cupy-cuda13x[ctk]'"),
-        (14010, NOTHING, "run: pip install 'cupy-cuda13x[ctk]'"),
-        (12040, THIRTEEN, "run: pip uninstall -y cupy-cuda13x && pip install 'cupy-cuda12x[ctk]'"),
-        (13000, UNBUILT, "run: pip uninstall -y cupy && pip install 'cupy-cuda13x[ctk]'"),
+        (12040, NOTHING, "run: pip install 'tinygrad-chat[cuda12]'"),
+        (13000, NOTHING, "run: pip install 'tinygrad-chat[cuda13]'"),
+        (14010, NOTHING, "run: pip install 'tinygrad-chat[cuda13]'"),
+        (12040, THIRTEEN, "run: pip uninstall -y cupy-cuda13x && pip install 'tinygrad-chat[cuda12]'"),
+        (13000, UNBUILT, "run: pip uninstall -y cupy && pip install 'tinygrad-chat[cuda13]'"),
         (
             13000,
             UNBUILT + TWELVE,
-            "run: pip uninstall -y cupy cupy-cuda12x && pip install 'cupy-cuda13x[ctk]'",
+            "run: pip uninstall -y cupy cupy-cuda12x && pip install 'tinygrad-chat[cuda13]'",
         ),
         (11080, NOTHING, "the driver supports CUDA 11 only: update it to one for CUDA 12 or newer"),
         (
             None,
             NOTHING,
-            "no NVIDIA driver was found: install one, then run: pip install 'cupy-cuda12x[ctk]' "
+            "no NVIDIA driver was found: install one, then run: pip install 'tinygrad-chat[cuda12]' "
             "(or train on the CPU with --backend numpy)",
         ),
     ],
@@ -149,14 +149,14 @@ def test_two_wheels_are_both_removed_because_each_owns_files_of_the_other(monkey
     # Removing one deletes the folder that both installed into, and pip then takes the other for installed.
     pretend_machine(monkeypatch, driver=12040, wheels=TWELVE + THIRTEEN)
     assert cupy_backend.advice() == (
-        "run: pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install 'cupy-cuda12x[ctk]'"
+        "run: pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install 'tinygrad-chat[cuda12]'"
     )
 
 
 def test_missing_cupy_is_one_line_with_reason_and_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     pretend_machine(monkeypatch, driver=12040, wheels=NOTHING)
-    assert refusal() == "--backend cupy: CuPy is not installed; run: pip install 'cupy-cuda12x[ctk]'"
+    assert refusal() == "--backend cupy: CuPy is not installed; run: pip install 'tinygrad-chat[cuda12]'"
 
 
 def test_missing_gpu_is_one_line_with_reason_and_remedy(monkeypatch):
@@ -164,7 +164,7 @@ def test_missing_gpu_is_one_line_with_reason_and_remedy(monkeypatch):
     pretend_machine(monkeypatch, driver=13000, wheels=TWELVE)
     assert refusal() == (
         "--backend cupy: CuPy 14.0.0 finds no usable GPU; check that nvidia-smi lists one, or "
-        "run: pip uninstall -y cupy-cuda12x && pip install 'cupy-cuda13x[ctk]'"
+        "run: pip uninstall -y cupy-cuda12x && pip install 'tinygrad-chat[cuda13]'"
     )
 
 
@@ -179,7 +179,7 @@ def test_broken_cupy_is_one_line_though_its_own_error_is_a_page(monkeypatch):
     pretend_machine(monkeypatch, driver=12040, wheels=TWELVE)
     message = refusal()
     assert message.startswith("--backend cupy: cupy-cuda12x 14.0.0 is installed but fails to import (")
-    assert message.endswith("run: pip install 'cupy-cuda12x[ctk]'")
+    assert message.endswith("run: pip install 'tinygrad-chat[cuda12]'")
     assert "\n" not in message
 
 

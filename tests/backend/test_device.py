@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.backend.device import DEVICE, DeviceArray
+from tests.cuda_on_cpu.device import DEVICE, DeviceArray, standing_in
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.backend import base
 from tinygrad_chat.optim import SGD, AdamW, clip_gradient
 from tinygrad_chat.sampling.generation import generate
 from tinygrad_chat.training.evaluation import evaluate
@@ -24,8 +24,9 @@ tokens, targets = random.integers(0, 7, (2, 6)), random.integers(0, 7, (2, 6))
 
 
 @pytest.fixture(autouse=True)
-def device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base._backend_of_type, DeviceArray, DEVICE)
+def device() -> Iterator[None]:
+    with standing_in():
+        yield
 
 
 def build(variant: dict[str, Any], backend: Any = DEVICE) -> GPT:

@@ -199,7 +199,7 @@ def test_a_gpu_that_is_not_there_is_one_line_that_names_the_wheel(tgc: Tgc, monk
     base.get_backend.cache_clear()
     code, _, err = tgc("train", "--backend", "cupy")
     assert code == 2
-    assert err == "tgc: --backend cupy: CuPy is not installed; run: pip install 'cupy-cuda12x[ctk]'\n"
+    assert err == "tgc: --backend cupy: CuPy is not installed; run: pip install 'tinygrad-chat[cuda12]'\n"
 
 
 def test_a_full_disk_is_one_line_and_exit_code_3(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):

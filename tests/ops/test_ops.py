@@ -14,6 +14,7 @@ import pytest
 
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.ops.dropout import uniform
 
 random = np.random.default_rng(0)
 
@@ -169,10 +170,17 @@ def test_turned_query_and_key_meet_by_their_distance_alone():
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share():
-    out = ops.dropout(np.ones((100, 100)), rate=0.3, seed=1)
-    assert np.mean(out) == pytest.approx(1, abs=0.02)
-    assert np.mean(out == 0) == pytest.approx(0.3, abs=0.02)
+    out = np.stack([ops.dropout(np.ones((100, 100)), rate=0.3, seed=seed) for seed in range(25)])
+    assert np.mean(out) == pytest.approx(1, abs=0.006)  # 4.6 standard deviations
+    assert np.mean(out == 0) == pytest.approx(0.3, abs=0.004)
     np.testing.assert_allclose(out[out != 0], 1 / 0.7)
+
+
+def test_dropouts_random_numbers_are_splitmix64s():
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    drawn = uniform(np, 1234567, 0, 4)
+    np.testing.assert_array_equal(drawn, np.array([(number >> 40) / 2**24 for number in published], np.float32))
+    np.testing.assert_array_equal(uniform(np, 1234567, 2, 2), drawn[2:])
 
 
 def test_dropout_is_decided_by_its_seed():

@@ -291,6 +291,7 @@ ELSEWHERE = {
     "max_memory_growth",
     "kernels",
     "threads",
+    "dtype",
 }  # have tests of their own
 
 

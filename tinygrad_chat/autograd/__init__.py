@@ -13,11 +13,12 @@ from tinygrad_chat.autograd.differentiable import (
     reference_ops,
     watched_ops,
 )
-from tinygrad_chat.autograd.value import Node, Value, backpropagate
+from tinygrad_chat.autograd.value import Node, PendingGradient, Value, backpropagate
 
 __all__ = [
     "Node",
     "Operation",
+    "PendingGradient",
     "Value",
     "backpropagate",
     "differentiable",

@@ -53,6 +53,23 @@ class Node:
         self.grad = gradient if self.grad is None else self.grad + gradient
 
 
+class PendingGradient:
+    """A gradient that is not computed before it is known where it goes: straight into the buffer that adds it up.
+
+    A rule may return one for a large weight; `shape` is the weight's. Values have no use for it.
+    """
+
+    shape: tuple[int, ...]
+
+    def add_to(self, buffer: Any) -> None:
+        """Compute it and add it to an array."""
+        raise NotImplementedError
+
+    def array(self) -> Any:
+        """Compute it as an array of its own."""
+        raise NotImplementedError
+
+
 def deliver_to_leaf(leaf: Node, gradient: Any) -> None:
     """Add a gradient to the leaf's own."""
     leaf.accumulate(gradient)
@@ -91,6 +108,8 @@ def backpropagate(
             if parent.rule is None:
                 deliver(parent, gradient)
                 continue
+            if isinstance(gradient, PendingGradient):
+                gradient = gradient.array()
             birth = parent.birth
             if birth not in arrived:
                 # Borrowed: a rule may hand the same array to two parents, so it must not be written to.

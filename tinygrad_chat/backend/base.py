@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 
 from tinygrad_chat.backend.allocation import keep_freed_memory
 from tinygrad_chat.errors import BackendError
@@ -24,7 +25,8 @@ class Backend:
     `xp` is the array library's namespace, `array_type` the class of its arrays, `device` a name for people,
     `kernel_sets` the folders of `kernels/` that suit it, the fastest first, `to_host` copies an array of it to NumPy,
     `synchronize` waits until all work submitted so far is done and `memory_held` tells the bytes held on the device
-    (None: it is the host).
+    (None: it is the host), `memory_free` those that are left. `dtypes` are the precisions that it can compute in, the
+    fastest first: float32, tf32 (float32 but for products, whose factors are rounded to 10 bits) and bfloat16.
     """
 
     name: str
@@ -35,6 +37,9 @@ class Backend:
     to_host: Callable[[Any], np.ndarray]
     synchronize: Callable[[], None]
     memory_held: Callable[[], int | None] = lambda: None
+    memory_free: Callable[[], int] = lambda: psutil.virtual_memory().available
+    dtypes: tuple[str, ...] = ("float32",)
+    dtype: str = "float32"
 
     @functools.cached_property
     def kernels(self) -> Kernels:
@@ -61,6 +66,24 @@ class Backend:
             self.__dict__.pop(chosen, None)
         if name != "auto":
             self.kernel_set = name
+
+    def use_dtype(self, name: str) -> None:
+        """Let models built from now on compute in a precision: one of `dtypes`, or auto.
+
+        Raises BackendError for another, and for bfloat16 without the kernels that it needs.
+        """
+        known = self.dtypes
+        if self.kernel_set == "reference":  # ops as they are read leave the types to the array library
+            known = tuple(dtype for dtype in known if dtype != "bfloat16")
+        if name not in ("auto", *known):
+            where = f"--backend {self.name} --kernels {self.kernel_set} on {self.device}"
+            raise BackendError(f"--dtype: expected {', '.join(('auto', *known))} with {where}, received {name}")
+        self.dtype = known[0] if name == "auto" else name
+
+    @property
+    def compute_dtype(self) -> np.dtype[Any]:
+        """The type of activations, and of the weights that they are computed with."""
+        return np.dtype(self.dtype if self.dtype == "bfloat16" else np.float32)
 
     @staticmethod
     def _why_not(name: str) -> str | None:

@@ -11,6 +11,9 @@ from typing import Any
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.errors import BackendError
 
+OLDEST = (7, 0)
+"""The oldest compute capability: exchanges within a warp that name their lanes."""
+
 
 def open_cupy() -> Backend:
     """Return the back end for the current CUDA device.
@@ -30,6 +33,12 @@ def open_cupy() -> Backend:
         look = "" if driver_cuda_version() is None else "check that nvidia-smi lists one, or "
         raise BackendError(f"--backend cupy: CuPy {cupy.__version__} finds no usable GPU; {look}{advice()}")
     properties: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    capability = properties["major"], properties["minor"]
+    if capability < OLDEST:
+        raise BackendError(
+            f"--backend cupy: expected a GPU of compute capability {_dotted(OLDEST)} or newer, found "
+            f"{properties['name'].decode()} with {_dotted(capability)}; train on the CPU with --backend numpy"
+        )
     return Backend(
         name="cupy",
         kernel_sets=("cuda",),
@@ -39,7 +48,24 @@ def open_cupy() -> Backend:
         to_host=cupy.asnumpy,
         synchronize=lambda: cupy.cuda.Device().synchronize(),
         memory_held=lambda: cupy.get_default_memory_pool().total_bytes(),
+        memory_free=lambda: cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes(),
+        dtypes=_dtypes(capability),
     )
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def _dtypes(capability: tuple[int, int]) -> tuple[str, ...]:
+    """Return the precisions of a device, the fastest first: tensor cores for the shorter ones came with 8.0."""
+    if capability < (8, 0):
+        return ("float32",)
+    try:
+        import ml_dtypes  # noqa: F401 - makes NumPy and CuPy know bfloat16
+    except ImportError:
+        return ("tf32", "float32")
+    return ("bfloat16", "tf32", "float32")
 
 
 def driver_cuda_version() -> int | None:
@@ -70,13 +96,14 @@ def advice() -> str:
     driver = driver_cuda_version()
     if driver is None:
         return (
-            "no NVIDIA driver was found: install one, then run: pip install 'cupy-cuda12x[ctk]' "
+            "no NVIDIA driver was found: install one, then run: pip install 'tinygrad-chat[cuda12]' "
             "(or train on the CPU with --backend numpy)"
         )
-    wheel = f"cupy-cuda{min(driver // 1000, 13)}x" if driver >= 12000 else None
-    if wheel is None:
+    if driver < 12000:
         return f"the driver supports CUDA {driver // 1000} only: update it to one for CUDA 12 or newer"
+    newest = min(driver // 1000, 13)
+    wheel = f"cupy-cuda{newest}x"
     installed = [found.split()[0] for found in cupy_wheels()]
     # All of them share one folder, so with two installed neither is whole, and removing one breaks the other.
     remove = f"pip uninstall -y {' '.join(installed)} && " if installed not in ([], [wheel]) else ""
-    return f"run: {remove}pip install '{wheel}[ctk]'"
+    return f"run: {remove}pip install 'tinygrad-chat[cuda{newest}]'"

@@ -38,6 +38,7 @@ def doctor() -> None:
         ("GPU", gpu),
         ("--backend auto", get_backend("auto").name),
         ("--kernels auto", get_backend("auto").kernel_set),
+        ("--dtype auto", get_backend("auto").dtypes[0]),
         ("--threads", str(use_threads())),
     ]
     width = max(len(name) for name, _ in rows)

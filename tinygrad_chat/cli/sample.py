@@ -27,6 +27,15 @@ def sample(
             rich_help_panel="Model",
         ),
     ] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="precision of the computation (default auto)",
+            metavar="auto|float32|tf32|bfloat16",
+            show_default=False,
+            rich_help_panel="Model",
+        ),
+    ] = "auto",
     mode: Annotated[
         str | None,
         typer.Option(help="which engine (default: its own)", metavar="tensor|scalar", rich_help_panel="Model"),
@@ -43,7 +52,7 @@ def sample(
     saved = open_checkpoint(
         Path(checkpoint).expanduser() if checkpoint else None, say=lambda line: print(f"tgc: {line}", file=sys.stderr)
     )
-    model, tokenizer = load_model(saved, backend=backend, mode=mode)
+    model, tokenizer = load_model(saved, backend=backend, dtype=dtype, mode=mode)
     for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
         if number:
             print(f"\n--- sample {number + 1} ---")

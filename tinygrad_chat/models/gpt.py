@@ -177,7 +177,7 @@ class GPT(Module):
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         with no_grad():
             last = self.hidden(tokens, cache=cache)[:, -1]
-            logits = self.head(last).data
+            logits = self.head(last).data.astype(self._parameters.data.dtype, copy=False)
         cap = self.options.soft_cap
         return logits if cap is None else cap * self._parameters.backend.xp.tanh(logits / cap)
 
@@ -190,7 +190,7 @@ class GPT(Module):
             options.context,
             options.key_value_width,
             backend=parameters.backend,
-            dtype=parameters.data.dtype,
+            dtype=parameters.compute_dtype,
         )
 
     def parameters(self) -> Parameters:

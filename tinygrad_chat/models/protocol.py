@@ -10,7 +10,12 @@ from tinygrad_chat.nn import Parameters
 
 
 class Loss(Protocol):
-    """A number at the end of a graph: a Tensor or a Value."""
+    """A number at the end of a graph: a Tensor or a Value. `data` is the number, on a device one to wait for."""
+
+    @property
+    def data(self) -> Any:
+        """The number, or an array of it."""
+        ...
 
     def backward(self) -> None:
         """Add its gradient to that of every parameter."""

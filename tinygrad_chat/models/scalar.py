@@ -36,9 +36,14 @@ class ScalarLoss:
         for leaf in self._leaves:
             leaf.grad = 0.0
 
-    def item(self) -> float:
+    @property
+    def data(self) -> float:
         """The number."""
         return self._value.data
+
+    def item(self) -> float:
+        """The number."""
+        return self.data
 
 
 class BatchCache:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node
-from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.autograd import Node, PendingGradient
+from tinygrad_chat.backend import Backend, get_backend, to_host
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
@@ -20,6 +20,9 @@ class Parameters:
     `data` and `gradient` are flat arrays of `size` elements on `backend`. Matrices come first and fill
     `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
     checkpoint are each one operation on an array, whatever the model.
+
+    Where the back end computes in another type than float32, there is also a `copy` of the data in that type, which the
+    Tensors are views of; the data, its gradient and checkpoints stay float32.
     """
 
     def __init__(self, module: Module, *, backend: Backend | None = None, dtype: Any = np.float32) -> None:
@@ -29,16 +32,19 @@ class Parameters:
         self.size = sum(tensor.size for _, tensor in named)
         self.data = xp.empty(self.size, dtype)
         self.gradient = xp.zeros(self.size, dtype)
+        self.compute_dtype = self.backend.compute_dtype if self.data.dtype == np.float32 else self.data.dtype
+        self.copy = None if self.compute_dtype == self.data.dtype else xp.empty(self.size, self.compute_dtype)
         self.matrices = slice(0, sum(tensor.size for _, tensor in named if tensor.ndim >= 2))
         self._named: dict[str, Tensor] = {}
         start = 0
         for name, tensor in named:
             place = slice(start, start + tensor.size)
             self.data[place] = xp.asarray(tensor.data.ravel(), dtype)
-            tensor.data = self.data[place].reshape(tensor.shape)
+            tensor.data = (self.data if self.copy is None else self.copy)[place].reshape(tensor.shape)
             tensor.grad = self.gradient[place].reshape(tensor.shape)
             self._named[name] = tensor
             start = place.stop
+        self.refresh_copy()
 
     def __len__(self) -> int:
         return len(self._named)
@@ -48,6 +54,18 @@ class Parameters:
 
     def __getitem__(self, name: str) -> Tensor:
         return self._named[name]
+
+    def masters(self) -> Iterator[tuple[str, Any]]:
+        """Yield every parameter's name and its place in `data`, in its shape."""
+        start = 0
+        for name, tensor in self._named.items():
+            yield name, self.data[start : start + tensor.size].reshape(tensor.shape)
+            start += tensor.size
+
+    def refresh_copy(self) -> None:
+        """Let the copy, if there is one, follow the data."""
+        if self.copy is not None:
+            self.copy[...] = self.data
 
     def finite(self) -> bool:
         """Return whether every parameter is a number."""
@@ -59,7 +77,7 @@ class Parameters:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter in host memory, by name."""
-        return {name: np.array(tensor.numpy()) for name, tensor in self._named.items()}
+        return {name: np.array(to_host(master)) for name, master in self.masters()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Overwrite the parameters. Raises CheckpointError where a name or a shape does not fit; then none changed."""
@@ -74,8 +92,9 @@ class Parameters:
                 raise CheckpointError(
                     f"weights do not fit the model: {name} is {state[name].shape}, expected {tensor.shape}"
                 )
-        for name, tensor in self._named.items():
-            tensor.data[...] = self.backend.xp.asarray(state[name], tensor.dtype)
+        for name, master in self.masters():
+            master[...] = self.backend.xp.asarray(state[name], master.dtype)
+        self.refresh_copy()
 
 
 class GradientBuffer:
@@ -92,7 +111,9 @@ class GradientBuffer:
 
     def add(self, leaf: Node, gradient: Any) -> None:
         """Add to the gradient of a parameter, as a backward sweep's `deliver`; another leaf keeps its own."""
-        if leaf in self._views:
-            self._views[leaf] += gradient
-        else:
+        if leaf not in self._views:
             leaf.accumulate(gradient)
+        elif isinstance(gradient, PendingGradient):
+            gradient.add_to(self._views[leaf])
+        else:
+            self._views[leaf] += gradient

@@ -8,16 +8,25 @@ from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
 
 
+def uniform(xp: Any, seed: int, start: int, count: int) -> Any:
+    """Return `count` random numbers from 0 to 1, the `start`-th of the sequence of `seed` and those behind it.
+
+    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), where each can be had by itself; its upper 24 bits are used.
+    """
+    z = xp.arange(start + 1, start + count + 1, dtype=xp.uint64) * 0x9E3779B97F4A7C15 + seed
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+    return ((z ^ (z >> 31)) >> 40).astype(xp.float32) * 2.0**-24
+
+
 @differentiable
 def dropout(x: Any, *, rate: float, seed: int, passed: int = 0):
     """Set each element to 0 with probability `rate` and scale the others by 1 / (1 - rate), so the mean stays.
 
     Which elements fall is a pure function of `seed` and of how many elements of the whole were `passed` before x, so a
-    step can be repeated exactly, in one piece or in several.
+    step can be repeated exactly, in one piece or in several, on any back end.
     """
-    xp = array_module(x)
-    drawn = xp.random.default_rng(seed).random(passed + x.size, dtype=xp.float32)[passed:]
-    kept = drawn.reshape(x.shape) >= rate
+    kept = uniform(array_module(x), seed, passed, x.size).reshape(x.shape) >= rate
     scale = 1 / (1 - rate)
 
     def backward(d_out):

@@ -18,28 +18,42 @@ def rotary_angles(positions: int, head_width: int, *, base: float = 10000.0) -> 
     return np.cos(angles), np.sin(angles)
 
 
-@differentiable
-def rotary(x: Any, *, cosine: Any, sine: Any):
-    """Turn each pair (d, d + D/2) of every head's D channels by its position's angle.
-
-    x (..., T, H D), heads side by side; cosine and sine (T, D / 2). A turn keeps lengths, so queries and keys then meet
-    at an angle that depends on their distance alone. The backward rule turns the gradient back.
-    """
+def check_angles(x: Any, cosine: Any, sine: Any) -> None:
+    """Raise ShapeError unless cosine and sine (T, D / 2) fit x (..., T, H D)."""
     T, half = cosine.shape
-    if x.shape[-2] != T or x.shape[-1] % (2 * half):
+    if x.shape[-2] != T or x.shape[-1] % (2 * half) or sine.shape != cosine.shape:
         raise ShapeError(
             f"rotary: angles {cosine.shape} need x (..., {T}, a multiple of {2 * half}), received {x.shape}"
         )
 
+
+@differentiable
+def rotary(x: Any, *, cosine: Any, sine: Any, normalized: bool = False, epsilon: float = 1e-5):
+    """Turn each pair (d, d + D/2) of every head's D channels by its position's angle.
+
+    x (..., T, H D), heads side by side; cosine and sine (T, D / 2). A turn keeps lengths, so queries and keys then meet
+    at an angle that depends on their distance alone. The backward rule turns the gradient back. With `normalized` each
+    head has root mean square 1 (Henry et al., arXiv:2010.04245), before or after the turn: that is the same.
+    """
+    check_angles(x, cosine, sine)
+    heads = x.reshape(*x.shape[:-1], -1, 2 * cosine.shape[1])  # (..., T, H, D)
+    inverse_rms = None
+    if normalized:
+        inverse_rms = 1 / array_module(x).sqrt((heads * heads).mean(axis=-1, keepdims=True) + epsilon)
+        heads = heads * inverse_rms
+
     def backward(d_out):
-        return (_turn(d_out, cosine, -sine),)
+        d_heads = _turn(d_out.reshape(heads.shape), cosine, -sine)
+        if inverse_rms is not None:  # as in rmsnorm
+            d_heads = inverse_rms * (d_heads - heads * (d_heads * heads).mean(axis=-1, keepdims=True))
+        return (d_heads.reshape(x.shape),)
 
-    return _turn(x, cosine, sine), backward
+    return _turn(heads, cosine, sine).reshape(x.shape), backward
 
 
-def _turn(x: Any, cosine: Any, sine: Any) -> Any:
-    heads = x.reshape(*x.shape[:-1], -1, 2, cosine.shape[-1])
-    first, second = heads[..., 0, :], heads[..., 1, :]  # (..., T, H, D / 2)
+def _turn(heads: Any, cosine: Any, sine: Any) -> Any:
+    half = cosine.shape[1]
+    first, second = heads[..., :half], heads[..., half:]
     cosine, sine = cosine[:, None], sine[:, None]
     turned = (first * cosine - second * sine, first * sine + second * cosine)
-    return array_module(x).stack(turned, axis=-2).reshape(x.shape)
+    return array_module(heads).concatenate(turned, axis=-1)

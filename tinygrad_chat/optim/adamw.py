@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ def adamw_update(
     mean: Any,
     square: Any,
     *,
+    copy: Any = None,
+    norm: Any = None,
     decayed: int,
     shrink: float,
     rate: float,
@@ -30,12 +33,18 @@ def adamw_update(
     """Update flat arrays in place: the two running averages of the gradient, then the weights.
 
     The first `decayed` weights are multiplied by `shrink`, 1 less the decay. `rate` is the learning rate with the first
-    average's correction in it, `correction` the second's: both averages began at 0, and these undo that pull.
+    average's correction in it, `correction` the second's: both averages began at 0, and these undo that pull. Where
+    there is a `copy` of the weights in another type, it follows them. Nothing changes where the gradient's `norm`, if
+    it is given, is no number.
     """
+    if norm is not None and not math.isfinite(norm):
+        return
     mean += (1 - beta_1) * (gradient - mean)
     square += (1 - beta_2) * (gradient * gradient - square)
     data[:decayed] *= shrink
     data -= rate * mean / ((square * correction) ** 0.5 + epsilon)
+    if copy is not None:
+        copy[...] = data
 
 
 class AdamW:
@@ -60,8 +69,12 @@ class AdamW:
         self.mean = parameters.backend.xp.zeros_like(parameters.data)
         self.square = parameters.backend.xp.zeros_like(parameters.data)
 
-    def step(self, learning_rate: float) -> None:
-        """Move every parameter once."""
+    def step(self, learning_rate: float, norm: Any = None) -> None:
+        """Move every parameter once, unless the gradient's `norm` is no number."""
+        if isinstance(norm, float | np.floating):
+            if not math.isfinite(norm):
+                return
+            norm = None  # on a device it is an array, and its kernel looks
         self.steps += 1
         beta_1, beta_2 = self.betas
         parameters = self.parameters
@@ -71,6 +84,8 @@ class AdamW:
             parameters.gradient,
             self.mean,
             self.square,
+            copy=parameters.copy,
+            norm=norm,
             decayed=parameters.matrices.stop,
             shrink=1 - learning_rate * self.weight_decay,
             rate=learning_rate / (1 - beta_1**self.steps),

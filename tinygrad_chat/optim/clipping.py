@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.nn import Parameters
 
 
-def clip_gradient(parameters: Parameters, limit: float | None) -> float:
-    """Scale the whole gradient down to the norm `limit` if it is longer (None: leave it); return its norm before."""
-    gradient = parameters.gradient
+def clip(gradient: Any, limit: float | None) -> Any:
+    """Scale a flat gradient down to the norm `limit` if it is longer (None: leave it); return its norm before."""
     norm = math.sqrt(float(gradient.dot(gradient)))
     if limit is not None and norm > limit:
         gradient *= limit / norm
     return norm
+
+
+def clip_gradient(parameters: Parameters, limit: float | None) -> Any:
+    """Scale the whole gradient down to the norm `limit` if it is longer (None: leave it); return its norm before.
+
+    On a device the norm is an array there, and nobody has waited for it.
+    """
+    return find_kernel(clip, clip, parameters.gradient)(parameters.gradient, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,8 +11,11 @@ import numpy as np
 class Optimizer(Protocol):
     """Moves the parameters it was made with against their gradient."""
 
-    def step(self, learning_rate: float) -> None:
-        """Move every parameter once, using the gradients that lie in the buffer."""
+    def step(self, learning_rate: float, norm: Any = None) -> None:
+        """Move every parameter once, using the gradients that lie in the buffer.
+
+        Nothing moves where `norm`, the gradient's, is no number: on a device the host cannot tell before.
+        """
         ...
 
     def state(self) -> dict[str, np.ndarray]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +20,14 @@ class SGD:
         self.momentum = momentum
         self.velocity = parameters.backend.xp.zeros_like(parameters.data)
 
-    def step(self, learning_rate: float) -> None:
-        """Move every parameter once."""
+    def step(self, learning_rate: float, norm: Any = None) -> None:
+        """Move every parameter once, unless the gradient's `norm` is no number. On a device this waits for it."""
+        if norm is not None and not math.isfinite(norm):
+            return
         self.velocity *= self.momentum
         self.velocity += self.parameters.gradient
         self.parameters.data -= learning_rate * self.velocity
+        self.parameters.refresh_copy()
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the velocity."""

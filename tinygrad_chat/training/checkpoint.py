@@ -98,11 +98,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
     unfit = [name for name, kinds in STATE.items() if not isinstance(state, dict) or _unfit(state.get(name), kinds)]
-    unfit += [name for arrays in (weights, optimizer) for name, array in arrays.items() if not np.isfinite(array).all()]
+    unfit += [name for arrays in (weights, optimizer) for name, array in arrays.items() if not _of_numbers(array)]
     unfit = unfit or [name for name in STATE if not _possible(state[name])]
     if unfit:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({', '.join(unfit[:3])} cannot be)")
     return Checkpoint(state["step"], weights, optimizer, state)
+
+
+def _of_numbers(array: np.ndarray) -> bool:
+    """Return whether an array holds numbers of a kind that we save: no bfloat16, which NumPy may or may not know."""
+    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
 
 
 def _possible(value: Any) -> bool:

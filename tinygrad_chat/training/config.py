@@ -64,7 +64,14 @@ class TrainingConfig(ModelOptions):
     kernels: str = option(
         "auto",
         "fast forms of ops: the fastest installed, or one kind",
-        choices=("auto", "numba", "numpy", "reference"),
+        choices=("auto", "cuda", "numba", "numpy", "reference"),
+        group="Run",
+        fixed=False,
+    )
+    dtype: str = option(
+        "auto",
+        "precision of activations and products; weights are kept, and their gradients added, in float32",
+        choices=("auto", "float32", "tf32", "bfloat16"),
         group="Run",
         fixed=False,
     )
@@ -110,6 +117,10 @@ class TrainingConfig(ModelOptions):
             raise ConfigError(f"--warmdown: expected a share of at most 1, received {self.warmdown}")
         if self.mode == "scalar" and self.backend == "cupy":
             raise ConfigError("--mode scalar: expected --backend numpy or auto, received cupy: Values live in Python")
+        if self.mode == "scalar" and self.dtype not in ("auto", "float32"):
+            raise ConfigError(
+                f"--dtype: expected auto in scalar mode, received {self.dtype}: Values are Python's floats"
+            )
         if self.mode == "scalar" and self.dropout:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.dropout}")
         if self.min_lr > self.lr:

@@ -26,6 +26,7 @@ def describe_environment(backend: Backend) -> dict[str, Any]:
         "blas": describe_blas(),
         "backend": backend.name,
         "kernels": backend.kernel_set,
+        "dtype": backend.dtype,
         "threads": use_threads(),
         "device": backend.device,
         "system": f"{platform.system()} {platform.release()}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.errors import DivergedError, MemoryGrowthError, StorageError, UsageError
+from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.sampling.generation import sample_texts
 from tinygrad_chat.sampling.options import SamplingOptions
@@ -103,8 +103,8 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
     """Train until the configured steps or minutes are over, or `should_stop()` says so between two steps.
 
     The checkpoint of a step is on disk before its evaluation starts. Raises UsageError where another process trains
-    in the run's folder, DivergedError where the loss is no longer a number, MemoryGrowthError, and StorageError where
-    something cannot be written; the checkpoints so far stay.
+    in the run's folder, DivergedError where the loss is no longer a number, MemoryGrowthError, MemoryShortageError, and
+    StorageError where something cannot be written; the checkpoints so far stay.
     """
     with run.folder.held():
         _expect_unchanged(run)
@@ -120,11 +120,28 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         except (DivergedError, MemoryGrowthError) as error:
             _close(run, "failed", str(error))
             raise
+        except MemoryError as error:
+            shortage = _explain_shortage(run, error)
+            _close(run, "failed", str(shortage))
+            raise shortage from error
         except StorageError as error:
             _close(run, "failed", str(error))
             raise StorageError(
                 f"{error}; then go on with: tgc train --resume --out {quoted(run.folder.path)}"
             ) from error
+
+
+def _explain_shortage(run: Run, error: MemoryError) -> MemoryShortageError:
+    """Say what was asked for, what is free, and what helps."""
+    backend = run.model.parameters().backend
+    asked = " ".join(str(error).split()).rstrip(".") or "not enough memory"
+    steps = [step_of(path) for path in find_checkpoints(run.folder.checkpoints)]
+    kept = f"; the checkpoint of step {steps[-1]} is on disk" if steps else ""
+    return MemoryShortageError(
+        f"step {run.step}: {asked[:1].lower()}{asked[1:]}, with {backend.memory_free() >> 20:,} MiB free on "
+        f"{backend.device}; compute the batch in more parts with --accumulate, or choose a smaller --batch-size, "
+        f"--context or --width{kept}"
+    )
 
 
 def _expect_unchanged(run: Run) -> None:

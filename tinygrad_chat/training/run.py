@@ -101,7 +101,7 @@ def _new_run(
 ) -> Run:
     if path is not None:
         expect_free(path)
-    get_backend(config.backend).use_kernels(config.kernels)  # fails before any long reading
+    _use_backend(config)  # fails before any long reading
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
     dataset = load_dataset(corpus, tokenizer, context=config.context)
@@ -164,14 +164,17 @@ def resume_run(
     return run
 
 
-def load_model(saved: Checkpoint, *, backend: str = "auto", mode: str | None = None) -> tuple[LanguageModel, Tokenizer]:
-    """Return the model and the tokenizer of a checkpoint, for sampling or further work.
+def load_model(
+    saved: Checkpoint, *, backend: str = "auto", dtype: str = "auto", mode: str | None = None
+) -> tuple[LanguageModel, Tokenizer]:
+    """Return the model and the tokenizer of a checkpoint, for sampling or further work, on any back end.
 
     `mode` is the engine that is to run it, by default the one that trained it.
     """
     tokenizer = load_tokenizer(saved.state["tokenizer"])
     config = load_config(saved)
-    config = dataclasses.replace(config, backend=backend, mode=mode or config.mode, dropout=0.0)
+    config = dataclasses.replace(config, backend=backend, dtype=dtype, mode=mode or config.mode, dropout=0.0)
+    get_backend(backend).use_dtype(dtype)
     model = _build_model(config, tokenizer, buffers=DRAWN)
     model.parameters().load(saved.weights)
     return model, tokenizer
@@ -184,7 +187,7 @@ def load_config(saved: Checkpoint) -> TrainingConfig:
 
 
 def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset, tokenizer: Tokenizer) -> Run:
-    get_backend(config.backend).use_kernels(config.kernels)
+    _use_backend(config)
     threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
     gradients = min(threads, rows)  # each thread has its own
     model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)
@@ -198,6 +201,12 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     optimizer = _build_optimizer(config, model)
     shards = make_shards(model, threads, rows=rows)
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
+
+
+def _use_backend(config: TrainingConfig) -> None:
+    backend = get_backend(config.backend)
+    backend.use_kernels(config.kernels)
+    backend.use_dtype(config.dtype)
 
 
 def _changed_data(config: TrainingConfig) -> CheckpointError:

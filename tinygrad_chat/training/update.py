@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def update(run: Run, share_used: float) -> dict[str, float]:
         random=stream(config.seed, "batches", position),
     )
 
-    def gradient(model: LanguageModel, shards: Shards | None = None) -> float:
+    def gradient(model: LanguageModel, shards: Shards | None = None) -> Any:
         return accumulate_gradient(
             model,
             batch,
@@ -45,22 +46,23 @@ def update(run: Run, share_used: float) -> dict[str, float]:
             loss, cause = gradient(model, run.shards), ""
         except DivergedError as error:  # Python's floats raise where NumPy's become infinite
             loss, cause = math.nan, str(error)
-        norm = clip_gradient(model.parameters(), config.clip or None) if math.isfinite(loss) else math.nan
+        norm = math.nan if cause else clip_gradient(model.parameters(), config.clip or None)
+        # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
+        lr = run.schedule(step if step < config.warmup else max(step, int(share_used * config.steps)))
+        spike = config.skip_spikes is not None and run.recent_losses.z_score(float(loss)) > config.skip_spikes
+        if not spike:
+            run.optimizer.step(lr, norm + 0 * loss)  # 0 times a loss that is no number is none either: then none moves
+        loss, norm = float(loss), float(norm)  # only here does the host wait for a device
         if not (math.isfinite(loss) and math.isfinite(norm)):
             where = explain_divergence(run, gradient)
             raise DivergedError(
                 f"step {step}: {cause or f'the loss is {loss:g} and the norm of the gradient {norm:g}'}, {where}",
                 f"lower --lr ({config.lr:g}) or raise --warmup ({config.warmup}) in a new run",
             )
-        # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
-        lr = run.schedule(step if step < config.warmup else max(step, int(share_used * config.steps)))
-        record = {"loss": loss, "lr": lr, "grad_norm": norm}
-        spike = run.recent_losses.z_score(loss)
-        run.recent_losses.add(loss)
-        if config.skip_spikes is not None and spike > config.skip_spikes:
-            record["skipped_spike"] = spike
-        else:
-            run.optimizer.step(lr)
+    record = {"loss": loss, "lr": lr, "grad_norm": norm}
+    if spike:
+        record["skipped_spike"] = run.recent_losses.z_score(loss)
+    run.recent_losses.add(loss)
     run.step += 1
     return record
 
@@ -72,9 +74,10 @@ def accumulate_gradient(
     parts: int,
     random: np.random.Generator | None = None,
     shards: Shards | None = None,
-) -> float:
+) -> Any:
     """Leave the gradient of a batch's mean loss in the model's buffer, computed in `parts` equal parts one after the
-    other, each by the `shards` of the model if it has any; return that loss. With `random`, as in training: dropout."""
+    other, each by the `shards` of the model if it has any; return that loss: on a device an array, which nobody has
+    waited for. With `random`, as in training: dropout."""
     parameters = model.parameters()
     parameters.zero_gradient()
     tokens, targets = batch
@@ -85,7 +88,7 @@ def accumulate_gradient(
         if shards is None:
             loss = model.loss(tokens[part], targets[part], **place)
             loss.backward()
-            total += loss.item()
+            total = total + loss.data
         else:
             total += shards.gradient(tokens[part], targets[part], **place)
     return total

@@ -1,3 +1,60 @@
-"""Kernels for NVIDIA GPUs. None yet: with CuPy every op runs its reference."""
+"""Kernels for NVIDIA GPUs: the `.cu` files here, the launchers beside them, and products by cuBLAS.
 
-KERNELS = {}
+Each has the signature of the op it replaces and is held to it by tests/kernels/test_cuda.py, on a GPU and, where there
+is none, on the host. They take float32 and bfloat16; arrays of another type run the op itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from tinygrad_chat import ops
+from tinygrad_chat.kernels.cuda import (
+    adamw,
+    attention,
+    cross_entropy,
+    dropout,
+    embedding,
+    linear,
+    normalization,
+    pointwise,
+    rotary,
+)
+from tinygrad_chat.optim.adamw import adamw_update
+from tinygrad_chat.optim.clipping import clip
+
+REALS = ("float32", "bfloat16")
+
+
+def _for_reals(replaced: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the kernel, which leaves arrays of other types to what it replaces."""
+    reference = getattr(replaced, "reference", replaced)
+
+    @functools.wraps(kernel)
+    def chosen(x: Any, *inputs: Any, **options: Any) -> Any:
+        return (kernel if x.dtype.name in REALS else reference)(x, *inputs, **options)
+
+    return chosen
+
+
+KERNELS = {
+    replaced: _for_reals(replaced, kernel)
+    for replaced, kernel in {
+        adamw_update: adamw.adamw_update,
+        clip: adamw.clip,
+        ops.add: pointwise.add,
+        ops.attention: attention.attention,
+        ops.cross_entropy: cross_entropy.cross_entropy,
+        ops.dropout: dropout.dropout,
+        ops.embedding: embedding.embedding,
+        ops.gelu: pointwise.gelu,
+        ops.layernorm: normalization.layernorm,
+        ops.linear: linear.linear,
+        ops.relu: pointwise.relu,
+        ops.rmsnorm: normalization.rmsnorm,
+        ops.rotary: rotary.rotary,
+        ops.squared_relu: pointwise.squared_relu,
+    }.items()
+}

@@ -15,6 +15,8 @@ def adamw_update(
     mean: np.ndarray,
     square: np.ndarray,
     *,
+    copy: None = None,
+    norm: None = None,
     decayed: int,
     shrink: float,
     rate: float,
@@ -23,7 +25,7 @@ def adamw_update(
     correction: float,
     epsilon: float,
 ) -> None:
-    """`optim.adamw.adamw_update`."""
+    """`optim.adamw.adamw_update`, on the host: there is no copy, and the norm was looked at."""
     _update_both(data, gradient, mean, square, decayed, shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon)
 
 

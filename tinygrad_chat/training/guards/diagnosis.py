@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from tinygrad_chat.autograd import Node, Operation, watched_ops
+import numpy as np
+
+from tinygrad_chat.autograd import Node, Operation, PendingGradient, watched_ops
 from tinygrad_chat.autograd.value import Rule
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.models.protocol import LanguageModel
@@ -24,7 +26,7 @@ def unfit_parameter(parameters: Parameters) -> str | None:
     """Return the name of the first parameter that holds something that is no number."""
     if parameters.finite():
         return None
-    return next(name for name in parameters if not _finite(parameters[name].data))
+    return next(name for name, master in parameters.masters() if not _finite(master))
 
 
 def explain_divergence(run: Run, work: Callable[[LanguageModel], object]) -> str:
@@ -78,7 +80,8 @@ def _watcher(parameters: Parameters) -> Callable[..., Rule]:
         def watched_rule(d_out: Any) -> Any:
             gradients = rule(d_out)
             for x, d_x in zip(inputs, gradients, strict=False):
-                if isinstance(x, Node) and d_x is not None and not _finite(d_x):
+                found = d_x.array() if isinstance(d_x, PendingGradient) else d_x
+                if isinstance(x, Node) and found is not None and not _finite(found):
                     raise _FoundError(f"the gradient from {place}")
             return gradients
 
@@ -88,4 +91,5 @@ def _watcher(parameters: Parameters) -> Callable[..., Rule]:
 
 
 def _finite(array: Any) -> bool:
-    return bool(array_module(array).isfinite(array).all())
+    numbers = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    return bool(array_module(array).isfinite(numbers).all())

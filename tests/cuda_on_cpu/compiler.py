@@ -1,0 +1,130 @@
+"""The host's C++ compiler, in place of NVRTC: `.cu` sources become functions that run a whole grid."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
+
+
+class EmulationError(AssertionError):
+    """A kernel did what CUDA leaves undefined, or was handed something that it does not take."""
+
+
+@functools.cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="cuda_on_cpu-"))
+
+
+@functools.cache
+def shared_library(code: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
+    """Compile C++ and load it."""
+    assert COMPILER is not None
+    name = hashlib.sha256(repr((code, flags)).encode()).hexdigest()[:16]
+    source, library = _folder() / f"{name}.cpp", _folder() / f"{name}.so"
+    source.write_text(code)
+    command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{FOLDER}", *flags]
+    done = subprocess.run([*command, "-o", library, source], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EmulationError(done.stderr)
+    return ctypes.CDLL(str(library))
+
+
+class RawModule:
+    """As `cupy.RawModule`: CUDA C++ source, compiled."""
+
+    def __init__(self, *, code: str, options: Sequence[str]) -> None:
+        expanded = _expanded(code, options)
+        entries = "".join(
+            f'extern "C" const char* run_{name}(void** values, const char* letters, dim3 grid, dim3 block)'
+            f"{{ return emulated::call({name}, values, letters, grid, block); }}\n"
+            for name in KERNEL.findall(expanded)
+        )
+        self._library = shared_library(f'#include "emulation.h"\n{code}\n{entries}', tuple(options))
+
+    def get_function(self, name: str) -> Kernel:
+        """Return a kernel by its name."""
+        return Kernel(name, getattr(self._library, f"run_{name}"))
+
+
+def _expanded(code: str, options: Sequence[str]) -> str:
+    """Run the preprocessor: kernels may be named by a macro."""
+    assert COMPILER is not None
+    command = [COMPILER, "-E", "-P", "-x", "c++", *options, "-"]
+    expanded = subprocess.run(command, input=code, capture_output=True, text=True, check=True).stdout
+    return re.sub(r"\s+", " ", expanded)
+
+
+class _Dim3(ctypes.Structure):
+    _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]
+
+
+class Kernel:
+    """As what `cupy.RawModule.get_function` returns; it refuses what a GPU would misread."""
+
+    def __init__(self, name: str, run: Any) -> None:
+        self.name = name
+        self._run = run
+        run.restype = ctypes.c_char_p
+        run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _Dim3, _Dim3]
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        """Run every thread of the grid."""
+        letters, values = zip(*map(self._passed, arguments), strict=True)
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        sizes = (_Dim3(*size, *[1] * (3 - len(size))) for size in (grid, block))
+        failure = self._run(addresses, "".join(letters).encode(), *sizes)
+        if failure:
+            raise EmulationError(f"{self.name}: {failure.decode()}")
+        for x in arguments:
+            if isinstance(x, np.ndarray):
+                expect_untouched_margins(x, self.name)
+
+    def _passed(self, x: Any) -> tuple[str, Any]:
+        if isinstance(x, np.ndarray):
+            if not x.flags.c_contiguous:
+                raise EmulationError(f"{self.name}: an array of strides {x.strides} that the kernel would not see")
+            return "p", ctypes.c_void_p(x.ctypes.data)
+        kind = getattr(x, "dtype", None)
+        if kind == np.uint64 and x == 0:
+            return "p", ctypes.c_void_p(None)
+        if kind == np.int64:
+            return "q", ctypes.c_longlong(int(x))
+        if kind == np.float32:
+            return "f", ctypes.c_float(float(x))
+        raise EmulationError(f"{self.name}: {type(x).__name__} is passed in a size that depends on chance")
+
+
+MARGIN = 64  # bytes before and behind an array, of all ones: as numbers they are NaNs
+
+
+def with_margins(x: np.ndarray) -> np.ndarray:
+    """Return an array of x's shape and type, all NaNs, that tells when something was written beside it."""
+    memory = np.full(x.nbytes + 3 * MARGIN, 0xFF, np.uint8)
+    start = MARGIN + -(memory.ctypes.data + MARGIN) % MARGIN
+    return memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+
+
+def expect_untouched_margins(x: np.ndarray, name: str) -> None:
+    """Raise EmulationError where a kernel has written before or behind the memory that x is a part of."""
+    memory = x
+    while isinstance(memory.base, np.ndarray):
+        memory = memory.base
+    if memory.dtype != np.uint8 or memory.size < 3 * MARGIN:
+        return
+    start = MARGIN + -(memory.ctypes.data + MARGIN) % MARGIN
+    if not (memory[:start] == 0xFF).all() or not (memory[start + memory.size - 3 * MARGIN :] == 0xFF).all():
+        raise EmulationError(f"{name}: wrote beside an array of shape {x.shape}")

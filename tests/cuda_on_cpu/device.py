@@ -1,0 +1,162 @@
+"""A back end that stands in for a GPU: its arrays refuse to meet NumPy's, as CuPy's do, and its kernels are run by the
+host. `DEVICE` computes in float32 unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import ml_dtypes  # noqa: F401 - makes NumPy know bfloat16
+import numpy as np
+
+from tests.cuda_on_cpu.compiler import FOLDER, RawModule, shared_library, with_margins
+from tinygrad_chat.backend import Backend, base
+from tinygrad_chat.kernels.cuda import matmul
+
+_may_wait = True
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Within this context nobody may ask for a number that the device has yet to compute."""
+    global _may_wait
+    _may_wait = False
+    try:
+        yield
+    finally:
+        _may_wait = True
+
+
+def _wait(what: str) -> None:
+    if not _may_wait:
+        raise AssertionError(f"{what}: the host waits for the device")
+
+
+@contextmanager
+def standing_in() -> Iterator[None]:
+    """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp."""
+    library = matmul.load_library
+    base._backend_of_type[DeviceArray] = DEVICE
+    matmul.load_library = lambda: shared_library((FOLDER / "cublas.cpp").read_text())
+    try:
+        yield
+    finally:
+        del base._backend_of_type[DeviceArray]
+        matmul.load_library = library
+
+
+class DeviceArray(np.ndarray):
+    """An array in memory that NumPy cannot see."""
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    def __float__(self) -> float:
+        _wait("float")
+        return super().__float__()
+
+    def __bool__(self) -> bool:
+        _wait("bool")
+        return super().__bool__()
+
+    def item(self, *place: Any) -> Any:
+        _wait("item")
+        return super().item(*place)
+
+    def tolist(self) -> Any:
+        _wait("tolist")
+        return super().tolist()
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        _refuse_host(ufunc.__name__, inputs)
+        out = options.pop("out", None)
+        plain = {"out": tuple(x.view(np.ndarray) for x in out)} if out else {}
+        result = getattr(ufunc, method)(*map(_plain, inputs), **options, **plain)
+        return None if method == "at" else out[0] if out else _wrapped(result)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        _refuse_host(function.__name__, [*inputs, *options.values()])
+        return _wrapped(function(*map(_plain, inputs), **{name: _plain(x) for name, x in options.items()}))
+
+    def __getitem__(self, key: Any) -> Any:
+        _refuse_host("indexing", key if isinstance(key, tuple) else (key,))
+        if isinstance(key, DeviceArray) and key.dtype == bool:
+            _wait("a mask as an index")
+        return _wrapped(super().__getitem__(_plain(key)))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _refuse_host("indexing", [value, *(key if isinstance(key, tuple) else (key,))])
+        super().__setitem__(_plain(key), value)
+
+
+def _refuse_host(name: str, inputs: Any) -> None:
+    for x in inputs:
+        for part in x if isinstance(x, (tuple, list)) else (x,):
+            if type(part) is np.ndarray:
+                raise TypeError(f"{name}: an array in host memory met one on the device")
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, (tuple, list)):
+        return type(x)(map(_plain, x))
+    return x.view(np.ndarray) if isinstance(x, DeviceArray) else x
+
+
+def _wrapped(x: Any) -> Any:
+    if isinstance(x, (tuple, list)):
+        return type(x)(map(_wrapped, x))
+    return x.view(DeviceArray) if isinstance(x, np.ndarray) else np.asarray(x).view(DeviceArray)
+
+
+class _Memory:
+    def __init__(self, size: int) -> None:
+        self._array = np.empty(size, np.uint8)
+        self.ptr = self._array.ctypes.data
+
+
+def _to_host(array: np.ndarray) -> np.ndarray:
+    _wait("a copy to the host")
+    return array.view(np.ndarray)
+
+
+class _Namespace:
+    """NumPy's functions; what they make lies on the device, and only `asarray` and `array` take what does not."""
+
+    newaxis = None
+    RawModule = RawModule
+    cuda = SimpleNamespace(
+        runtime=SimpleNamespace(getDevice=lambda: 0),
+        get_current_stream=lambda: SimpleNamespace(ptr=0),
+        alloc=lambda size: _Memory(size),
+    )
+
+    def __getattr__(self, name: str) -> Any:
+        original = getattr(np, name)
+        if not callable(original) or isinstance(original, (type, np.ufunc)):
+            return original  # a ufunc comes to __array_ufunc__ by itself
+
+        def function(*inputs: Any, **options: Any) -> Any:
+            if name not in ("asarray", "array"):
+                _refuse_host(name, inputs)
+            if name in ("nonzero", "flatnonzero", "unique"):
+                _wait(name)
+            made: Any = original(*map(_plain, inputs), **options)
+            return _wrapped(with_margins(made) if name in ("empty", "empty_like") else made)
+
+        return function
+
+
+DEVICE = Backend(
+    name="device",
+    kernel_sets=("cuda",),
+    xp=_Namespace(),
+    array_type=DeviceArray,
+    device="a stand-in",
+    to_host=_to_host,
+    synchronize=lambda: _wait("synchronize"),
+    dtypes=("float32", "bfloat16", "tf32"),
+)

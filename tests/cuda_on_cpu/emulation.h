@@ -1,0 +1,236 @@
+// CUDA's model of a program on the host: a grid of blocks of threads, shared memory, barriers, warp shuffles, atomics.
+//
+// Blocks run one after the other. Each thread of a block is a fibre with a stack of its own; it runs until it waits, at
+// a barrier or in a shuffle, and goes on when all it waits for have come. What CUDA leaves undefined is an error here:
+// a barrier that some threads never reach, a shuffle with a lane that is not there, a load off its alignment.
+
+#pragma once
+
+#include <ucontext.h>
+
+#include <cmath>
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+// One block runs at a time, so one copy of each variable is enough; the section is filled with NaNs before each block.
+#define __shared__ static __attribute__((section("cuda_shared")))
+#undef assert
+#define assert(condition) \
+    do { if (!(condition)) throw std::runtime_error("assertion failed: " #condition); } while (0)
+
+extern "C" char __start_cuda_shared __attribute__((weak)), __stop_cuda_shared __attribute__((weak));
+
+struct dim3 { unsigned int x = 1, y = 1, z = 1; };
+
+namespace emulated {
+
+constexpr int WARP = 32;
+constexpr unsigned int WHOLE = ~0u;
+constexpr size_t STACK = 64 << 10;
+enum class Waits { nothing, barrier, warp, over };
+
+struct Warp {
+    uint64_t slots[2][WARP];  // two sets in turn, so that a fast lane does not overwrite what a slow one has yet to read
+    unsigned int arrived[2] = {0, 0};
+    unsigned int taken[2] = {0, 0};
+};
+
+struct Fibre {
+    ucontext_t start;
+    std::jmp_buf place;
+    bool begun = false;
+    Waits waits = Waits::nothing;
+    int shuffles = 0;
+    dim3 thread;
+    int rank = 0;
+};
+
+inline dim3 grid, block, here;
+inline std::vector<Fibre> fibres;
+inline std::vector<char> stacks;
+inline std::vector<Warp> warps;
+inline Fibre* current = nullptr;
+inline std::jmp_buf scheduler;
+inline std::string failure;
+inline void (*body)(void*) = nullptr;
+inline void* body_data = nullptr;
+
+// Plain jumps between stacks: swapcontext would ask the kernel for the signal mask each time.
+inline void leave() {
+    if (_setjmp(current->place) == 0) _longjmp(scheduler, 1);
+}
+
+inline void begin() {
+    try {
+        body(body_data);
+    } catch (const std::exception& error) {
+        if (failure.empty()) failure = error.what();
+    }
+    current->waits = Waits::over;
+    _longjmp(scheduler, 1);
+}
+
+inline void resume(Fibre& fibre) {
+    current = &fibre;
+    fibre.waits = Waits::nothing;
+    if (_setjmp(scheduler) == 0) {
+        if (fibre.begun) _longjmp(fibre.place, 1);
+        fibre.begun = true;
+        setcontext(&fibre.start);
+    }
+}
+
+inline bool ready(const Fibre& fibre) {
+    if (fibre.waits == Waits::nothing) return true;
+    if (fibre.waits != Waits::warp) return false;
+    const Warp& warp = warps[fibre.rank / WARP];
+    return warp.arrived[fibre.shuffles % 2] == WHOLE;
+}
+
+inline void run_block() {
+    if (&__start_cuda_shared != &__stop_cuda_shared) std::memset(&__start_cuda_shared, 0xff, &__stop_cuda_shared - &__start_cuda_shared);
+    const int threads = block.x * block.y * block.z;
+    fibres.assign(threads, Fibre());
+    warps.assign((threads + WARP - 1) / WARP, Warp());
+    stacks.resize(threads * STACK);
+    for (int rank = 0; rank < threads; ++rank) {
+        Fibre& fibre = fibres[rank];
+        fibre.rank = rank;
+        fibre.thread = {rank % block.x, rank / block.x % block.y, rank / (block.x * block.y)};
+        getcontext(&fibre.start);
+        fibre.start.uc_stack.ss_sp = stacks.data() + rank * STACK;
+        fibre.start.uc_stack.ss_size = STACK;
+        fibre.start.uc_link = nullptr;
+        makecontext(&fibre.start, begin, 0);
+    }
+    while (true) {
+        bool moved = false;
+        int over = 0, at_barrier = 0;
+        for (Fibre& fibre : fibres) {
+            if (ready(fibre)) {
+                resume(fibre);
+                moved = true;
+                if (!failure.empty()) return;
+            }
+            over += fibre.waits == Waits::over;
+            at_barrier += fibre.waits == Waits::barrier;
+        }
+        if (over == threads) return;
+        if (moved) continue;
+        if (at_barrier == threads) {
+            for (Fibre& fibre : fibres) fibre.waits = Waits::nothing;
+            continue;
+        }
+        failure = at_barrier ? "a barrier that not all threads of the block reach"
+                             : "a warp's exchange that not all of its lanes reach";
+        return;
+    }
+}
+
+inline void run_grid(dim3 grid_size, dim3 block_size, void (*function)(void*), void* data) {
+    grid = grid_size, block = block_size, body = function, body_data = data;
+    failure.clear();
+    for (here.z = 0; here.z < grid.z; ++here.z)
+        for (here.y = 0; here.y < grid.y; ++here.y)
+            for (here.x = 0; here.x < grid.x; ++here.x) {
+                run_block();
+                if (!failure.empty()) return;
+            }
+}
+
+// What lane `from` gives, once all lanes of the warp have given something.
+template <typename T> T exchange(unsigned int mask, T value, int from) {
+    static_assert(sizeof(T) <= 8);
+    if (mask != WHOLE) throw std::runtime_error("an exchange of a part of a warp is not emulated");
+    Warp& warp = warps[current->rank / WARP];
+    const int lane = current->rank % WARP, turn = current->shuffles % 2;
+    std::memcpy(&warp.slots[turn][lane], &value, sizeof value);
+    warp.arrived[turn] |= 1u << lane;
+    current->waits = Waits::warp;
+    leave();
+    T result;
+    std::memcpy(&result, &warp.slots[turn][from % WARP], sizeof result);
+    warp.taken[turn] |= 1u << lane;
+    if (warp.taken[turn] == WHOLE) warp.arrived[turn] = warp.taken[turn] = 0;
+    ++current->shuffles;
+    return result;
+}
+
+}  // namespace emulated
+
+#define threadIdx (emulated::current->thread)
+#define blockIdx (emulated::here)
+#define blockDim (emulated::block)
+#define gridDim (emulated::grid)
+#define warpSize (emulated::WARP)
+
+inline void __syncthreads() {
+    emulated::current->waits = emulated::Waits::barrier;
+    emulated::leave();
+}
+inline void __syncwarp(unsigned int mask = emulated::WHOLE) { emulated::exchange(mask, 0, emulated::current->rank % 32); }
+template <typename T> T __shfl_sync(unsigned int mask, T value, int lane) { return emulated::exchange(mask, value, lane); }
+template <typename T> T __shfl_xor_sync(unsigned int mask, T value, int distance) {
+    return emulated::exchange(mask, value, emulated::current->rank % 32 ^ distance);
+}
+template <typename T> T __shfl_down_sync(unsigned int mask, T value, int distance) {
+    const int lane = emulated::current->rank % 32;
+    return emulated::exchange(mask, value, lane + distance < 32 ? lane + distance : lane);
+}
+inline unsigned int __ballot_sync(unsigned int mask, bool said) {
+    const unsigned int mine = said ? 1u << emulated::current->rank % 32 : 0u;
+    unsigned int all = 0;
+    for (int lane = 0; lane < 32; ++lane) all |= emulated::exchange(mask, mine, lane);
+    return all;
+}
+
+// Threads change places only where they wait, so these are atomic as they stand.
+template <typename T> T atomicAdd(T* place, T value) { T old = *place; *place += value; return old; }
+template <typename T> T atomicMax(T* place, T value) { T old = *place; if (value > old) *place = value; return old; }
+inline unsigned int atomicCAS(unsigned int* place, unsigned int expected, unsigned int value) {
+    unsigned int old = *place;
+    if (old == expected) *place = value;
+    return old;
+}
+
+inline float __uint_as_float(unsigned int bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+inline unsigned int __float_as_uint(float x) { unsigned int bits; std::memcpy(&bits, &x, 4); return bits; }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline float min(float a, float b) { return std::fmin(a, b); }  // of a number and a NaN, the number
+inline float max(float a, float b) { return std::fmax(a, b); }
+template <typename T> T min(T a, T b) { return b < a ? b : a; }
+template <typename T> T max(T a, T b) { return a < b ? b : a; }
+template <typename T> T __ldg(const T* place) { return *place; }
+
+// A kernel's arguments as they come from Python: their addresses, and for each a letter, so that one of a wrong type is
+// refused: p a pointer, f a float, q a 64-bit integer.
+namespace emulated {
+template <typename T> constexpr char letter() {
+    return std::is_pointer_v<T> ? 'p' : std::is_same_v<T, float> ? 'f' : std::is_same_v<T, long long> ? 'q' : '?';
+}
+template <typename... A, size_t... I>
+const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, std::index_sequence<I...>) {
+    if (std::string{letter<A>()...} != letters) {
+        failure = "arguments " + std::string(letters) + " for a kernel that takes " + std::string{letter<A>()...};
+        return failure.c_str();
+    }
+    auto bound = [&] { kernel(*static_cast<A*>(values[I])...); };
+    run_grid(grid, block, [](void* data) { (*static_cast<decltype(bound)*>(data))(); }, &bound);
+    return failure.empty() ? nullptr : failure.c_str();
+}
+template <typename... A>
+const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block) {
+    return call(kernel, values, letters, grid, block, std::index_sequence_for<A...>());
+}
+}  // namespace emulated

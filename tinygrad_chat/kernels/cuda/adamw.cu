@@ -1,0 +1,43 @@
+// optim.adamw.adamw_update and optim.clipping.clip_gradient, over the flat buffers of all parameters. What they need
+// to know of the gradient stays on the device.
+
+// One pass; the first `decayed` weights shrink. `copy`, or null, is what is computed with: the weights rounded to REAL.
+// Nothing changes where `norm`, unless it is null, is no number.
+extern "C" __global__ void adamw_update(float* data, const float* gradient, float* mean, float* square, REAL* copy,
+                                        const float* norm, long long size, long long decayed, float shrink, float rate,
+                                        float new_share, float new_square_share, float correction, float epsilon) {
+    const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (i >= size || (norm && !(*norm <= -LOWEST))) return;
+    const float g = gradient[i];
+    const float m = mean[i] += new_share * (g - mean[i]);
+    const float s = square[i] += new_square_share * (g * g - square[i]);
+    const float x = data[i] * (i < decayed ? shrink : 1.0f) - rate * m / (sqrtf(s * correction) + epsilon);
+    data[i] = x;
+    if (copy) round_to(copy[i], x);
+}
+
+// gradient (size) -> partial (blocks): each block's sum of squares.
+extern "C" __global__ void square_sums(const float* gradient, float* partial, long long size) {
+    __shared__ float sums[WARP];
+    float sum = 0;
+    const long long stride = gridDim.x * static_cast<long long>(blockDim.x);
+    for (long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x; i < size; i += stride)
+        sum += gradient[i] * gradient[i];
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// partial (count) -> norm, the root of their sum. One block.
+extern "C" __global__ void root_of_sum(const float* partial, float* norm, long long count) {
+    __shared__ float sums[WARP];
+    float sum = 0;
+    for (long long i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) *norm = sqrtf(sum);
+}
+
+// Scale the gradient down to the norm `limit` if it is longer.
+extern "C" __global__ void clip(float* gradient, const float* norm, long long size, float limit) {
+    const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (i < size && *norm > limit) gradient[i] *= limit / *norm;
+}

@@ -1,0 +1,44 @@
+"""AdamW's update and the clipping of the gradient, without a number that the host has to wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread
+
+
+def adamw_update(
+    data: Any,
+    gradient: Any,
+    mean: Any,
+    square: Any,
+    *,
+    copy: Any = None,
+    norm: Any = None,
+    decayed: int,
+    shrink: float,
+    rate: float,
+    beta_1: float,
+    beta_2: float,
+    correction: float,
+    epsilon: float,
+) -> None:
+    """`optim.adamw.adamw_update`, one pass over memory."""
+    real = data.dtype if copy is None else copy.dtype
+    arrays = data, gradient, mean, square, copy, norm
+    settings = shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon
+    launch("adamw.cu", "adamw_update", real, per_thread(data.size), *arrays, data.size, decayed, *map(float, settings))
+
+
+def clip(gradient: Any, limit: float | None) -> Any:
+    """`optim.clipping.clip`: the norm stays on the device."""
+    xp, real, size = array_module(gradient), gradient.dtype, gradient.size
+    partial, norm = xp.empty(min(max(per_thread(size), 1), 4 * MOST_CHUNKS), np.float32), xp.empty((), np.float32)
+    launch("adamw.cu", "square_sums", real, len(partial), gradient, partial, size)
+    launch("adamw.cu", "root_of_sum", real, 1, partial, norm, len(partial))
+    if limit is not None:
+        launch("adamw.cu", "clip", real, per_thread(size), gradient, norm, size, float(limit))
+    return norm

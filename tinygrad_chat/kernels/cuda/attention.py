@@ -1,0 +1,62 @@
+"""Attention: products by cuBLAS around a masked softmax, some sequences at a time: scores stay in the cache."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp
+from tinygrad_chat.kernels.cuda.matmul import multiply
+from tinygrad_chat.ops.attention import count_shared_heads, split_heads
+
+CACHED = 1 << 24  # scores in float32 at a time, 64 MiB: about what an H100's L2 holds
+
+
+def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = True, window: int | None = None):
+    """`ops.attention`. Scores and softmax are float32; the weights are kept in the type of the query."""
+    G = count_shared_heads(query, key, value, heads, window)
+    (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
+    xp, real, shared = array_module(query), query.dtype, heads // G
+    scale, limits = 1 / math.sqrt(D), (T, S, causal, S if window is None else window)
+    q, k, v = (split_heads(x, G, D) for x in (query, key, value))
+    out = xp.empty(query.shape, real)
+    o = split_heads(out, G, D)
+    # By shared first: then the heads of one share lie side by side, as their keys do.
+    weights = xp.empty((B, shared, G, T, S), real)
+    parts = _parts(B, max(1, CACHED // max(1, heads * T * S)))
+    for part in parts:
+        scores = xp.empty(weights[part].shape, np.float32)
+        rows = scores.size // max(S, 1)
+        for r in range(shared):
+            multiply(q[part, :, r], k[part, :, 0].swapaxes(-1, -2), scores[:, r], scale=scale)
+        launch("attention.cu", "masked_softmax", real, per_warp(rows), scores, weights[part], rows, *limits)
+        for r in range(shared):
+            multiply(weights[part, r], v[part, :, 0], o[part, :, r])
+
+    def backward(d_out: Any):
+        d_o = split_heads(contiguous(d_out, real), G, D)
+        d_query, d_key, d_value = (xp.empty(x.shape, real) for x in (query, key, value))
+        d_q, d_k, d_v = (split_heads(x, G, D) for x in (d_query, d_key, d_value))
+        for part in parts:
+            d_weights = xp.empty(weights[part].shape, np.float32)
+            d_scores = xp.empty(d_weights.shape, real)
+            rows = d_weights.size // max(S, 1)
+            for r in range(shared):
+                multiply(d_o[part, :, r], v[part, :, 0].swapaxes(-1, -2), d_weights[:, r])
+            arrays = weights[part], d_weights, d_scores
+            launch("attention.cu", "masked_softmax_backward", real, per_warp(rows), *arrays, rows, *limits, scale)
+            for r in range(shared):
+                transposed = d_scores[:, r].swapaxes(-1, -2)
+                multiply(d_scores[:, r], k[part, :, 0], d_q[part, :, r])
+                multiply(transposed, q[part, :, r], d_k[part, :, 0], add=r > 0)
+                multiply(weights[part, r].swapaxes(-1, -2), d_o[part, :, r], d_v[part, :, 0], add=r > 0)
+        return d_query, d_key, d_value
+
+    return out, backward
+
+
+def _parts(B: int, length: int) -> list[slice]:
+    return [slice(start, min(start + length, B)) for start in range(0, B, length)]

@@ -1,0 +1,77 @@
+// What the kernels share. REAL, the type of activations and of the weights that are computed with, is set when they are
+// compiled: float or bfloat16. Sums are floats, and made in an order that does not depend on chance.
+
+#ifndef assert  // only the tests, which run kernels on the host, define it
+#define assert(condition)
+#endif
+
+struct bfloat16 {
+    unsigned short bits;  // the upper half of a float
+};
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(bfloat16 x) { return __uint_as_float(static_cast<unsigned int>(x.bits) << 16); }
+
+// To the nearest, halves to even. Adding to the bits carries into the exponent, as it should, but would make another
+// number of a NaN.
+__device__ inline void round_to(float& out, float x) { out = x; }
+__device__ inline void round_to(bfloat16& out, float x) {
+    unsigned int bits = __float_as_uint(x);
+    out.bits = x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
+}
+
+// W elements that are loaded or stored at once: 16 bytes, or one element where rows do not lie on such places.
+[[maybe_unused]] constexpr int WIDE = 16 / sizeof(REAL);
+
+template <int W, typename T> struct alignas(W * sizeof(T)) Vector {
+    T at[W];
+};
+
+template <int W, typename T> __device__ inline void load(const T* place, float (&out)[W]) {
+    assert(reinterpret_cast<unsigned long long>(place) % sizeof(Vector<W, T>) == 0);
+    const Vector<W, T> vector = *reinterpret_cast<const Vector<W, T>*>(place);
+    for (int w = 0; w < W; ++w) out[w] = to_float(vector.at[w]);
+}
+
+template <int W, typename T> __device__ inline void store(T* place, const float (&x)[W]) {
+    assert(reinterpret_cast<unsigned long long>(place) % sizeof(Vector<W, T>) == 0);
+    Vector<W, T> vector;
+    for (int w = 0; w < W; ++w) round_to(vector.at[w], x[w]);
+    *reinterpret_cast<Vector<W, T>*>(place) = vector;
+}
+
+// Where a maximum begins: less minus infinity, it is still a number.
+[[maybe_unused]] constexpr float LOWEST = -3.402823466e38f;
+constexpr int WARP = 32;
+constexpr unsigned int ALL = 0xffffffff;
+
+__device__ inline float warp_sum(float x) {
+    for (int distance = WARP / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL, x, distance);
+    return x;
+}
+
+__device__ inline float warp_max(float x) {
+    for (int distance = WARP / 2; distance > 0; distance /= 2) x = max(x, __shfl_xor_sync(ALL, x, distance));
+    return x;
+}
+
+// The sum over a block of whole warps, for every thread of it. `partial` has room for one number a warp.
+__device__ inline float block_sum(float x, float* partial) {
+    x = warp_sum(x);
+    __syncthreads();  // an earlier sum may still be read
+    if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float sum = 0;
+    for (int warp = 0; warp < blockDim.x / WARP; ++warp) sum += partial[warp];
+    return sum;
+}
+
+__device__ inline float block_max(float x, float* partial) {
+    x = warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float largest = partial[0];
+    for (int warp = 1; warp < blockDim.x / WARP; ++warp) largest = max(largest, partial[warp]);
+    return largest;
+}

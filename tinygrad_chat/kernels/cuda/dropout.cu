@@ -1,0 +1,16 @@
+// ops.dropout: which elements fall is computed from the seed and their place, here as in the op, and never stored.
+
+// The place-th number of the sequence that starts at `seed` (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), as 24 bits.
+__device__ inline float draw(unsigned long long seed, unsigned long long place) {
+    unsigned long long z = seed + (place + 1) * 0x9e3779b97f4a7c15ULL;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+    return ((z ^ z >> 31) >> 40) * (1.0f / (1 << 24));
+}
+
+// x -> out, and the same backwards: d_out -> d_x. `passed` elements of the whole lie before the first.
+extern "C" __global__ void dropout(const REAL* x, REAL* out, long long size, float rate, float scale, long long seed,
+                                   long long passed) {
+    const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (i < size) round_to(out[i], draw(seed, passed + i) >= rate ? to_float(x[i]) * scale : 0);
+}

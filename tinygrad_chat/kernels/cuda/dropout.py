@@ -1,0 +1,21 @@
+"""Dropout: the random numbers are computed where they are used, in both directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread
+
+
+def dropout(x: Any, *, rate: float, seed: int, passed: int = 0):
+    """`ops.dropout`, saving nothing."""
+
+    def drop(whole: Any) -> Any:
+        whole = contiguous(whole, x.dtype)
+        out = array_module(x).empty_like(whole)
+        settings = x.size, float(rate), 1 / (1 - rate), seed, passed
+        launch("dropout.cu", "dropout", x.dtype, per_thread(x.size), whole, out, *settings)
+        return out
+
+    return drop(x), lambda d_out: (drop(d_out),)

@@ -1,0 +1,55 @@
+"""The embedding: rows gathered, and their gradients summed token by token, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import PendingGradient
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
+
+
+def embedding(table: Any, tokens: Any):
+    """`ops.embedding`. A token that is not in the table has a row of NaNs: to look would mean to wait."""
+    xp, real, (V, C) = array_module(table), table.dtype, table.shape
+    tokens = contiguous(tokens, np.int64)
+    out = xp.empty((*tokens.shape, C), real)
+    wide = width(C, table, out) > 1
+    launch("embedding.cu", "embedding", real, tokens.size, table, tokens, out, V, C, wide)
+
+    def backward(d_out: Any):
+        return PendingRows(tokens.ravel() % V, contiguous(d_out, real), (V, C)), None
+
+    return out, backward
+
+
+class PendingRows(PendingGradient):
+    """The sums of rows that belong to the same token, not yet computed: of the table, only these rows are touched."""
+
+    def __init__(self, tokens: Any, d_out: Any, shape: tuple[int, int]) -> None:
+        self._tokens, self._d_out, self.shape = tokens, d_out, shape
+
+    def add_to(self, buffer: Any) -> None:
+        """Add each sum to its row of a float32 buffer."""
+        tokens, (V, C) = self._tokens, self.shape
+        order = array_module(tokens).argsort(tokens, kind="stable")
+        sizes = tokens.size, V, C
+        launch(
+            "embedding.cu",
+            "embedding_backward",
+            self._d_out.dtype,
+            tokens.size,
+            tokens,
+            order,
+            self._d_out,
+            buffer,
+            *sizes,
+        )
+
+    def array(self) -> Any:
+        """Return all rows in float32."""
+        out = array_module(self._tokens).zeros(self.shape, np.float32)
+        self.add_to(out)
+        return out

@@ -1,0 +1,82 @@
+"""How the `.cu` files beside this one are compiled and their kernels started, on the current stream.
+
+Nothing here imports CuPy: it is the module that the arrays belong to.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import array_module
+
+FOLDER = Path(__file__).parent
+THREADS = 256  # of a block: whole warps, and several blocks to a multiprocessor
+WARPS = THREADS // 32  # rows of a block, where a warp has a row of its own
+MOST_CHUNKS = 256  # into which rows are divided to be summed: enough to fill a GPU
+
+
+def source(file: str) -> str:
+    """Return a file's text behind what all share: CuPy's cache of kernels does not look into what is included."""
+    return (FOLDER / "common.cuh").read_text() + (FOLDER / file).read_text()
+
+
+def flags(real: Any) -> tuple[str, ...]:
+    """Return the compiler's flags for activations of type `real`: float32 or bfloat16."""
+    return ("-std=c++17", f"-DREAL={'float' if real == np.float32 else 'bfloat16'}")
+
+
+@functools.cache
+def _function(xp: Any, file: str, name: str, real: Any) -> Any:
+    return _module(xp, file, real).get_function(name)
+
+
+@functools.cache
+def _module(xp: Any, file: str, real: Any) -> Any:
+    return xp.RawModule(code=source(file), options=flags(real))
+
+
+def launch(file: str, name: str, real: Any, blocks: int | tuple[int, int], *arguments: Any) -> None:
+    """Start `name`, compiled for `real`, with `THREADS` threads a block.
+
+    Arrays are handed over by their address and must be contiguous; None is a null pointer, Python's integers are 64
+    bits wide and its numbers floats.
+    """
+    xp = next(array_module(x) for x in arguments if hasattr(x, "ndim"))
+    grid = blocks if isinstance(blocks, tuple) else (blocks,)
+    if 0 in grid:
+        return
+    _function(xp, file, name, real)(grid, (THREADS,), tuple(map(_passed, arguments)))
+
+
+def _passed(x: Any) -> Any:
+    if x is None:
+        return np.uint64(0)
+    if isinstance(x, (bool, int)):
+        return np.int64(x)
+    return np.float32(x) if isinstance(x, float) else x
+
+
+def per_thread(size: int, each: int = 1) -> int:
+    """Return the blocks it takes for a thread to have `each` of `size` elements."""
+    return -(-size // (THREADS * each))
+
+
+def per_warp(rows: int) -> int:
+    """Return the blocks it takes for a warp to have one of `rows`."""
+    return -(-rows // WARPS)
+
+
+def width(length: int, *arrays: Any) -> int:
+    """Return how many elements of the arrays, in rows of that length, a thread may load at once: 16 bytes, or 1."""
+    count = 16 // min(x.itemsize for x in arrays if x is not None)
+    aligned = all(x is None or x.data.ptr % 16 == 0 for x in arrays)
+    return count if aligned and length % count == 0 else 1
+
+
+def contiguous(x: Any, real: Any) -> Any:
+    """Return x, copied where it does not lie in one piece or is of another type: what kernels take."""
+    return array_module(x).asarray(x, dtype=real, order="C")

@@ -1,0 +1,145 @@
+"""Products of matrices by cuBLAS, called as it is: operands of float32 or bfloat16, sums in float32, transposed and
+sliced views as they lie, batches, results of either type, written or added to what is there.
+
+CuPy's own product allows none of these for bfloat16, and none while a CUDA graph is recorded. So there is a handle of
+our own, with a workspace of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import PendingGradient
+from tinygrad_chat.backend import array_module, backend_of
+from tinygrad_chat.errors import BackendError
+from tinygrad_chat.kernels.cuda.launch import contiguous
+
+# From cuBLAS's and CUDA's headers.
+CUDA_R_32F, CUDA_R_16BF = 0, 14
+CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 77
+CUBLAS_GEMM_DEFAULT = -1
+LIBRARIES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
+
+WORKSPACE = 32 << 20  # bytes: what cuBLAS asks for on compute capability 9.0
+
+_PRODUCT = (
+    *(ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p),
+    *(ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_longlong) * 2,
+    ctypes.c_void_p,
+    *(ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_longlong),
+    *(ctypes.c_int, ctypes.c_int, ctypes.c_int),
+)
+
+
+class Cublas:
+    """A handle on the current device, with a workspace that stays where it is."""
+
+    def __init__(self, xp: Any) -> None:
+        self._library = load_library()
+        self._library.cublasGemmStridedBatchedEx.argtypes = _PRODUCT
+        self._handle = ctypes.c_void_p()
+        _check(self._library.cublasCreate_v2(ctypes.byref(self._handle)))
+        self._workspace = xp.cuda.alloc(WORKSPACE)
+        self._stream = None
+
+    def use_stream(self, stream: int) -> None:
+        """Work on `stream` from now on."""
+        if stream == self._stream:
+            return
+        _check(self._library.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream)))  # takes the workspace away
+        place = ctypes.c_void_p(self._workspace.ptr)
+        _check(self._library.cublasSetWorkspace_v2(self._handle, place, ctypes.c_size_t(WORKSPACE)))
+        self._stream = stream
+
+    def multiply(self, *arguments: Any) -> None:
+        """Call cublasGemmStridedBatchedEx with what follows the handle."""
+        _check(self._library.cublasGemmStridedBatchedEx(self._handle, *arguments))
+
+
+def load_library() -> ctypes.CDLL:
+    """Return cuBLAS: CuPy has loaded it, and a library that is loaded is found by its name alone."""
+    for name in LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise BackendError(f"--backend cupy: expected one of {', '.join(LIBRARIES)}, found none; run: tgc doctor")
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise BackendError(f"--backend cupy: a matrix product failed with cuBLAS status {status}")
+
+
+@functools.cache
+def _cublas(xp: Any, device: int) -> Cublas:
+    return Cublas(xp)
+
+
+def multiply(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool = False) -> Any:
+    """Leave scale * left (..., M, K) @ right (..., K, N) in `out` (..., M, N), or add it to what is there; return it.
+
+    At most two leading axes, the same for all; an operand may be repeated along one by a stride of 0.
+    """
+    if out.ndim == 4:
+        along = 0 if out.shape[0] <= out.shape[1] else 1  # a call for each part of the shorter axis
+        for i in range(out.shape[along]):
+            part = (i,) if along == 0 else (slice(None), i)
+            multiply(left[part], right[part], out[part], scale=scale, add=add)
+        return out
+    if out.size == 0:
+        return out
+    xp = array_module(out)
+    cublas = _cublas(xp, xp.cuda.runtime.getDevice())
+    cublas.use_stream(xp.cuda.get_current_stream().ptr)
+    M, N = out.shape[-2:]
+    # cuBLAS reads matrices by columns: what we store by rows is the transposed one to it, and out.T = right.T @ left.T.
+    right_transposed, *right_place = _operand(right)
+    left_transposed, *left_place = _operand(left)
+    transposed, *out_place = _operand(out)
+    assert not transposed
+    alpha, beta = ctypes.c_float(scale), ctypes.c_float(add)
+    tf32 = backend_of(out).dtype == "tf32" and left.dtype == np.float32
+    cublas.multiply(
+        *(right_transposed, left_transposed, N, M, left.shape[-1], ctypes.addressof(alpha)),
+        *(*right_place, *left_place, ctypes.addressof(beta), *out_place),
+        *(out.shape[0] if out.ndim == 3 else 1, CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else CUBLAS_COMPUTE_32F),
+        CUBLAS_GEMM_DEFAULT,
+    )
+    return out
+
+
+def _operand(x: Any) -> tuple[int, int, int, int, int]:
+    """Return how cuBLAS is to read a matrix or a batch: transposed?, address, type, leading dimension, stride."""
+    *_, rows, columns = x.shape
+    strides = [stride // x.itemsize for stride in x.strides]
+    if strides[-1] == 1 or columns == 1:
+        transposed, leading, least = 0, strides[-2], columns
+    elif strides[-2] == 1 or rows == 1:
+        transposed, leading, least = 1, strides[-1], rows
+    else:
+        return _operand(contiguous(x, x.dtype))
+    kind = CUDA_R_32F if x.dtype == np.float32 else CUDA_R_16BF
+    # Of a single row the stride says nothing, but cuBLAS wants it to be at least a row's length.
+    return transposed, x.data.ptr, kind, max(leading, least), strides[0] if x.ndim == 3 else 0
+
+
+class PendingProduct(PendingGradient):
+    """left (M, K) @ right (K, N), not yet computed: a weight's gradient, which goes straight where it is added up."""
+
+    def __init__(self, left: Any, right: Any) -> None:
+        self._left, self._right = left, right
+        self.shape = left.shape[0], right.shape[1]
+
+    def add_to(self, buffer: Any) -> None:
+        """Add the product to a float32 buffer."""
+        multiply(self._left, self._right, buffer, add=True)
+
+    def array(self) -> Any:
+        """Return the product in float32."""
+        xp = array_module(self._left)
+        return multiply(self._left, self._right, xp.empty(self.shape, np.float32))

@@ -1,0 +1,107 @@
+// ops.layernorm and ops.rmsnorm: rows (N, C), a warp for each, reading each row twice, the second time from the cache.
+
+constexpr int WARPS = 8;
+
+template <int W>
+__device__ void normalize_row(const REAL* x, const REAL* gain, const REAL* bias, REAL* out, float* statistics, int C,
+                              float epsilon, bool centred) {
+    const int lane = threadIdx.x % WARP;
+    float values[W], mean = 0, square = 0;
+    if (centred) {
+        for (int c = lane * W; c < C; c += WARP * W) {
+            load<W>(x + c, values);
+            for (int w = 0; w < W; ++w) mean += values[w];
+        }
+        mean = warp_sum(mean) / C;
+    }
+    for (int c = lane * W; c < C; c += WARP * W) {
+        load<W>(x + c, values);
+        for (int w = 0; w < W; ++w) square += (values[w] - mean) * (values[w] - mean);
+    }
+    const float inverse_std = rsqrtf(warp_sum(square) / C + epsilon);
+    for (int c = lane * W; c < C; c += WARP * W) {
+        float scale[W], shift[W];
+        load<W>(x + c, values);
+        if (gain) load<W>(gain + c, scale);
+        if (bias) load<W>(bias + c, shift);
+        for (int w = 0; w < W; ++w) {
+            values[w] = (values[w] - mean) * inverse_std;
+            if (gain) values[w] *= scale[w];
+            if (bias) values[w] += shift[w];
+        }
+        store<W>(out + c, values);
+    }
+    if (lane == 0) statistics[0] = mean, statistics[1] = inverse_std;
+}
+
+// x (N, C), gain (C) and bias (C) or null -> out (N, C), and each row's mean, or 0, and 1 / standard deviation (N, 2).
+extern "C" __global__ void normalize(const REAL* x, const REAL* gain, const REAL* bias, REAL* out, float* statistics,
+                                     long long N, long long C, float epsilon, long long centred, long long wide) {
+    const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
+    if (n >= N) return;
+    x += n * C, out += n * C, statistics += 2 * n;
+    if (wide)
+        normalize_row<WIDE>(x, gain, bias, out, statistics, C, epsilon, centred);
+    else
+        normalize_row<1>(x, gain, bias, out, statistics, C, epsilon, centred);
+}
+
+template <int W>
+__device__ void normalize_row_backward(const REAL* x, const REAL* gain, const float* statistics, const REAL* d_out,
+                                       REAL* d_x, int C, bool centred) {
+    const int lane = threadIdx.x % WARP;
+    const float mean = statistics[0], inverse_std = statistics[1];
+    float values[W], d_unit[W], scale[W], along_mean = 0, along_unit = 0;
+    for (int c = lane * W; c < C; c += WARP * W) {
+        load<W>(x + c, values);
+        load<W>(d_out + c, d_unit);
+        if (gain) load<W>(gain + c, scale);
+        for (int w = 0; w < W; ++w) {
+            if (gain) d_unit[w] *= scale[w];
+            along_mean += d_unit[w];
+            along_unit += d_unit[w] * (values[w] - mean) * inverse_std;
+        }
+    }
+    along_mean = centred ? warp_sum(along_mean) / C : 0;
+    along_unit = warp_sum(along_unit) / C;
+    for (int c = lane * W; c < C; c += WARP * W) {
+        load<W>(x + c, values);
+        load<W>(d_out + c, d_unit);
+        if (gain) load<W>(gain + c, scale);
+        for (int w = 0; w < W; ++w) {
+            const float unit = (values[w] - mean) * inverse_std;
+            if (gain) d_unit[w] *= scale[w];
+            values[w] = inverse_std * (d_unit[w] - along_mean - unit * along_unit);
+        }
+        store<W>(d_x + c, values);
+    }
+}
+
+// d_out (N, C) -> d_x (N, C)
+extern "C" __global__ void normalize_backward(const REAL* x, const REAL* gain, const float* statistics,
+                                              const REAL* d_out, REAL* d_x, long long N, long long C,
+                                              long long centred, long long wide) {
+    const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
+    if (n >= N) return;
+    x += n * C, statistics += 2 * n, d_out += n * C, d_x += n * C;
+    if (wide)
+        normalize_row_backward<WIDE>(x, gain, statistics, d_out, d_x, C, centred);
+    else
+        normalize_row_backward<1>(x, gain, statistics, d_out, d_x, C, centred);
+}
+
+// The sums over rows that are the gradients of gain and bias, for the rows of one chunk each: partial (chunks, 2, C).
+// A column to each thread; the next kernel adds the chunks up.
+extern "C" __global__ void normalize_backward_columns(const REAL* x, const float* statistics, const REAL* d_out,
+                                                      float* partial, long long N, long long C) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= C) return;
+    float d_gain = 0, d_bias = 0;
+    for (long long n = blockIdx.y; n < N; n += gridDim.y) {
+        const float d = to_float(d_out[n * C + c]);
+        d_gain += d * (to_float(x[n * C + c]) - statistics[2 * n]) * statistics[2 * n + 1];
+        d_bias += d;
+    }
+    partial[2 * blockIdx.y * C + c] = d_gain;
+    partial[(2 * blockIdx.y + 1) * C + c] = d_bias;
+}

@@ -1,0 +1,83 @@
+// Functions of one number: ops.gelu, ops.relu, ops.squared_relu; and ops.add. Each thread takes W elements.
+
+constexpr float GELU_SCALE = 0.7978845608028654f;  // sqrt(2 / pi)
+constexpr float GELU_CUBIC = 0.044715f;
+
+struct Gelu {
+    static __device__ float value(float x) {
+        return 0.5f * x * (1 + tanhf(GELU_SCALE * (x + GELU_CUBIC * x * x * x)));
+    }
+    static __device__ float slope(float x) {
+        const float bounded = max(-10.0f, min(x, 10.0f));  // beyond, the slope is 0 or 1, and squares would overflow
+        const float square = bounded * bounded, t = tanhf(GELU_SCALE * bounded * (1 + GELU_CUBIC * square));
+        return 0.5f * (1 + t) + 0.5f * bounded * (1 - t * t) * GELU_SCALE * (1 + 3 * GELU_CUBIC * square);
+    }
+};
+
+struct Relu {
+    static __device__ float value(float x) { return x < 0 ? 0 : x; }
+    static __device__ float slope(float x) { return x > 0 ? 1 : 0; }
+};
+
+struct SquaredRelu {
+    static __device__ float value(float x) { return x < 0 ? 0 : x * x; }
+    static __device__ float slope(float x) { return x < 0 ? 0 : 2 * x; }
+};
+
+template <typename F, int W> __device__ void apply(const REAL* x, REAL* out, long long size) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float values[W];
+    load<W>(x + i, values);
+    for (int w = 0; w < W; ++w) values[w] = F::value(values[w]);
+    store<W>(out + i, values);
+}
+
+template <typename F, int W>
+__device__ void apply_backward(const REAL* x, const REAL* d_out, REAL* d_x, long long size) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float values[W], d[W];
+    load<W>(x + i, values);
+    load<W>(d_out + i, d);
+    for (int w = 0; w < W; ++w) d[w] *= F::slope(values[w]);
+    store<W>(d_x + i, d);
+}
+
+#define POINTWISE(name, F)                                                                                             \
+    extern "C" __global__ void name(const REAL* x, REAL* out, long long size, long long wide) {                        \
+        if (wide)                                                                                                      \
+            apply<F, WIDE>(x, out, size);                                                                              \
+        else                                                                                                           \
+            apply<F, 1>(x, out, size);                                                                                 \
+    }                                                                                                                  \
+    extern "C" __global__ void name##_backward(const REAL* x, const REAL* d_out, REAL* d_x, long long size,            \
+                                               long long wide) {                                                       \
+        if (wide)                                                                                                      \
+            apply_backward<F, WIDE>(x, d_out, d_x, size);                                                              \
+        else                                                                                                           \
+            apply_backward<F, 1>(x, d_out, d_x, size);                                                                 \
+    }
+
+POINTWISE(gelu, Gelu)
+POINTWISE(relu, Relu)
+POINTWISE(squared_relu, SquaredRelu)
+
+template <int W> __device__ void add_elements(const REAL* x, const REAL* y, REAL* out, long long size, long long period) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float values[W], others[W];
+    load<W>(x + i, values);
+    load<W>(y + i % period, others);
+    for (int w = 0; w < W; ++w) values[w] += others[w];
+    store<W>(out + i, values);
+}
+
+// out = x + y, where y (period) is added to each stretch of x (size) of its own length.
+extern "C" __global__ void add(const REAL* x, const REAL* y, REAL* out, long long size, long long period,
+                               long long wide) {
+    if (wide)
+        add_elements<WIDE>(x, y, out, size, period);
+    else
+        add_elements<1>(x, y, out, size, period);
+}

@@ -1,0 +1,20 @@
+// Sums over rows: the gradients of biases and of what was added to many rows. Always in the same order: each chunk of
+// rows adds its own up, then the chunks are added.
+
+// x (N, C) -> partial (chunks, C), where chunk y adds the rows y, y + chunks, y + 2 chunks, ... A column a thread.
+extern "C" __global__ void column_sums(const REAL* x, float* partial, long long N, long long C) {
+    const long long c = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (c >= C) return;
+    float sum = 0;
+    for (long long n = blockIdx.y; n < N; n += gridDim.y) sum += to_float(x[n * C + c]);
+    partial[blockIdx.y * C + c] = sum;
+}
+
+// partial (chunks, C) -> out (C)
+extern "C" __global__ void add_chunks(const float* partial, float* out, long long chunks, long long C) {
+    const long long c = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (c >= C) return;
+    float sum = 0;
+    for (long long chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * C + c];
+    out[c] = sum;
+}
