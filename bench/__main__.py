@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from bench import decode, memory, ops, plan, quality, scalar, scaling, startup, step, survival
 from tinygrad_chat.errors import TinygradChatError
@@ -23,7 +24,8 @@ def main() -> None:
     try:
         arguments.measure(arguments)
     except TinygradChatError as error:
-        raise SystemExit(str(error)) from error
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

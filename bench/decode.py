@@ -20,6 +20,7 @@ from bench.chart import Bars, draw_bars, times
 from bench.configurations import CONFIGURATIONS, Configuration
 from bench.decoder import DECODERS
 from bench.record import write_result
+from tinygrad_chat.errors import UsageError
 
 NAME = "decode"
 BATCHES = (1, 8)
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    turns.expect_whole_results(arguments)
     engines = turns.present_engines(tuple(DECODERS))
     cases = [
         (name, dataclasses.replace(CONFIGURATIONS[name], batch=batch))
@@ -40,7 +42,7 @@ def measure(arguments: argparse.Namespace) -> None:
     ]
     for name, configuration in cases:
         if configuration.options.context <= PROMPT:
-            raise SystemExit(f"--configurations {name}: expected a context above {PROMPT}, the prompt's length")
+            raise UsageError(f"--configurations {name}: expected a context above {PROMPT}, the prompt's length")
     rows = [
         row for name, configuration in cases for row in _measure_one(name, configuration, engines, arguments.rounds)
     ]
@@ -106,7 +108,7 @@ def _expect_agreement(
     for engine, theirs in logits.items():
         difference = float(np.abs(theirs - ours).max())
         if not difference <= TOLERANCE:
-            raise SystemExit(
+            raise turns.BenchmarkError(
                 f"{title}: expected logits of {engine} within {TOLERANCE:.0e} of ours, "
                 f"received a difference of {difference:.1e}; nothing was timed"
             )
@@ -114,7 +116,9 @@ def _expect_agreement(
         # From a near tie on a sequence may go its own way: its tokens are compared up to there.
         comparable = np.cumsum(near_tie, axis=1) - near_tie == 0
         if (otherwise & ~near_tie).any() or ((chosen[engine] != chosen[turns.OURS]) & comparable & ~near_tie).any():
-            raise SystemExit(f"{title}: expected {engine} to choose the same tokens as ours; nothing was timed")
+            raise turns.BenchmarkError(
+                f"{title}: expected {engine} to choose the same tokens as ours; nothing was timed"
+            )
         agreement[engine] = {"logit_difference": difference, "near_ties_chosen_otherwise": int(otherwise.sum())}
     return agreement
 

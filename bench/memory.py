@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    turns.expect_whole_results(arguments)
     engines = turns.present_engines([turns.OURS, turns.PLAIN, *FULL_PRECISION_TORCH, "jax jit"])
     rows = [row for name in arguments.configurations for row in _measure_one(name, engines, arguments.rounds)]
     print(f"{'':<16} {'':<14} {'imports MiB':>12} {'peak MiB':>9} {'ours / this':>12}")

@@ -90,11 +90,13 @@ def _expect_agreement(name: str, workers: Mapping[str, turns.Worker]) -> dict[st
 
 def _expect_equal(what: str, theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> None:
     if theirs.keys() != ours.keys():
-        raise SystemExit(f"{what}: expected {', '.join(ours)}, received {', '.join(theirs)}; nothing was timed")
+        raise turns.BenchmarkError(
+            f"{what}: expected {', '.join(ours)}, received {', '.join(theirs)}; nothing was timed"
+        )
     for name, array in ours.items():
         difference = float(np.abs(theirs[name] - array).max() / np.abs(array).max())
         if not difference <= TOLERANCE:
-            raise SystemExit(
+            raise turns.BenchmarkError(
                 f"{what}: expected a {name} within {TOLERANCE:.0e} of ours, relative to its largest element, "
                 f"received a difference of {difference:.1e}; nothing was timed"
             )

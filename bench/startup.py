@@ -4,7 +4,7 @@
 Every sample is a fresh process, and the processes take turns. They start once before anything is timed: that warms
 the disk's cache, and the losses of their first step must agree. The step is that of the micro configuration; ours draws
 its weights, peers read them from a file. PyTorch compiles the step anew, or again: then it finds on the disk what it
-compiled before.
+compiled before. So do our compiled kernels, with a row for the very first use.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ CONFIGURATION = CONFIGURATIONS["micro"]
 IMPORT, IMPORT_GPT, HELP, STEP = "import", "import GPT", "tgc --help", "first step"
 LIBRARIES = {turns.OURS: "tinygrad_chat", "torch eager": "torch", "jax jit": "jax"}
 AGAIN = "torch compile, again"
-STEPPING = (turns.OURS, "torch eager", "torch compile", AGAIN, "jax jit")
+FIRST_USE = "tinygrad_chat, first use"
+OURS = (turns.OURS, FIRST_USE)
+STEPPING = (*OURS, "torch eager", "torch compile", AGAIN, "jax jit")
 COMPILED_BEFORE = "TORCHINDUCTOR_CACHE_DIR"  # where PyTorch keeps what it has compiled
+OURS_COMPILED_BEFORE = "NUMBA_CACHE_DIR"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +88,8 @@ def _starts(
         cache = folder / "kept" if name == AGAIN else Path(tempfile.mkdtemp(dir=folder))
         arguments = (_engine(name), CONFIGURATION.sizes, weights)
         began = time.perf_counter()
-        worker = turns.Worker("bench.worker", *arguments, environment={**os.environ, COMPILED_BEFORE: str(cache)})
+        kept = {COMPILED_BEFORE: str(cache)} | ({OURS_COMPILED_BEFORE: str(cache)} if name == FIRST_USE else {})
+        worker = turns.Worker("bench.worker", *arguments, environment={**os.environ, **kept})
         losses[name] = worker.ask(1)["losses"]
         seconds = time.perf_counter() - began
         worker.close()
@@ -104,7 +108,7 @@ def _seconds_of(*arguments: str) -> float:
 
 def _engine(name: str) -> str:
     """Return the engine whose first step is measured under this name."""
-    return "torch compile" if name == AGAIN else name
+    return {AGAIN: "torch compile", FIRST_USE: turns.OURS}.get(name, name)
 
 
 def _draw(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> None:
@@ -116,7 +120,7 @@ def _draw(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> None
         seconds = [by_place.get((what, name)) for what in whats]
         bars.append(Bars(name, seconds, ["" if each is None else f"{each:.2f}" for each in seconds]))
     gains = {
-        what: [row["ours_over_this"] for row in rows if row["what"] == what and row["engine"] != turns.OURS]
+        what: [row["ours_over_this"] for row in rows if row["what"] == what and row["engine"] not in OURS]
         for what in whats
     }
     draw_bars(

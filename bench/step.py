@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    turns.expect_whole_results(arguments)
     engines = turns.present_engines(tuple(ENGINES))
     rows: list[dict[str, Any]] = []
     rates: dict[str, list[float]] = {}

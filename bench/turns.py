@@ -23,8 +23,15 @@ import numpy as np
 
 from bench.configurations import Configuration
 from bench.record import RESULTS
+from tinygrad_chat.errors import BackendError, TinygradChatError, UsageError
 
 Name = TypeVar("Name")
+
+
+class BenchmarkError(TinygradChatError):
+    """Something that must hold before, or while, anything is timed, and does not."""
+
+
 ROUNDS = 7
 SETTLING = 0.05  # seconds before a turn, in which the last one's idle threads cease to spin
 OURS = "tinygrad_chat"
@@ -43,14 +50,14 @@ class Worker:
         )
 
     def ask(self, request: Any) -> Any:
-        """Send a request and wait for its answer. Exits with one line where the process has ended instead."""
+        """Send a request and wait for its answer. Raises BenchmarkError where the process has ended instead."""
         assert self._process.stdin
         assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
-            raise SystemExit(
+            raise BenchmarkError(
                 f"expected an answer of {' '.join(self._command[1:])}; its process ended, see above for why"
             )
         return json.loads(answer)
@@ -110,11 +117,12 @@ def ratio(samples: Sequence[float], to: Sequence[float]) -> float:
 
 
 def expect_agreement(what: str, losses: Mapping[str, Sequence[float]], tolerances: Mapping[str, float]) -> None:
-    """Exit with one line where an engine's losses differ from ours by more than its tolerance, a relative one."""
+    """Raise BenchmarkError where an engine's losses differ from ours by more than its tolerance, a relative one."""
     for engine, theirs in losses.items():
-        difference = max(abs(a - b) / abs(b) for a, b in zip(theirs, losses[OURS], strict=True))
+        ours = np.array(losses[OURS])
+        difference = float(np.max(np.abs(np.array(theirs) - ours) / np.abs(ours)))  # NaN where one of them is
         if not difference <= tolerances[engine]:
-            raise SystemExit(
+            raise BenchmarkError(
                 f"{what}: expected losses of {engine} within {tolerances[engine]:.0e} of ours, "
                 f"received a difference of {difference:.1e}; nothing was timed"
             )
@@ -123,7 +131,7 @@ def expect_agreement(what: str, losses: Mapping[str, Sequence[float]], tolerance
 def present_engines(engines: Sequence[str]) -> list[str]:
     """Return the engines whose libraries are installed. PyTorch must be; what else is missing is named on stderr."""
     if find_spec("torch") is None:
-        raise SystemExit(f"PyTorch, the peer, {PEERS_EXTRA}")
+        raise BackendError(f"PyTorch, the peer, {PEERS_EXTRA}")
     if find_spec("jax") is None and any(engine.startswith("jax") for engine in engines):
         progress(f"left out: JAX {PEERS_EXTRA}")
         return [engine for engine in engines if not engine.startswith("jax")]
@@ -132,7 +140,7 @@ def present_engines(engines: Sequence[str]) -> list[str]:
 
 def peer_packages(engines: Sequence[str]) -> tuple[str, ...]:
     """Return the packages behind these engines, whose versions belong to the result."""
-    return tuple(dict.fromkeys(engine.split()[0] for engine in engines if engine not in (OURS, PLAIN)))
+    return tuple(dict.fromkeys(engine.split()[0] for engine in engines if not engine.startswith((OURS, PLAIN))))
 
 
 def add_arguments(
@@ -140,10 +148,17 @@ def add_arguments(
 ) -> None:
     """Give a measurement the flags that all have; `chosen` of the `configurations` are measured by default, or all."""
     parser.add_argument("--rounds", type=_positive, default=ROUNDS, help=f"turns of each engine ({ROUNDS})")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and chart (bench/results)")
+    parser.add_argument("--results", type=_folder, default=RESULTS, help="folder for JSON and chart (bench/results)")
     if configurations:
         default = list(chosen or configurations)
         parser.add_argument("--configurations", nargs="+", default=default, choices=configurations)
+        parser.set_defaults(all_configurations=default)
+
+
+def expect_whole_results(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where a part of the configurations would take the place of the results of all."""
+    if arguments.results == RESULTS and set(arguments.configurations) < set(arguments.all_configurations):
+        raise UsageError("--configurations: a part of them would replace bench/results; add --results FOLDER")
 
 
 def command_of(name: str, arguments: argparse.Namespace) -> str:
@@ -151,6 +166,18 @@ def command_of(name: str, arguments: argparse.Namespace) -> str:
     configurations = getattr(arguments, "configurations", None)
     which = f" --configurations {' '.join(configurations)}" if configurations else ""
     return f"python -m bench {name} --rounds {arguments.rounds}{which}"
+
+
+def _folder(text: str) -> Path:
+    """Make the folder now: what was measured for an hour is to find it."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a folder that can be made, received {text} ({error.strerror})"
+        ) from error
+    return path
 
 
 def _positive(text: str) -> int:

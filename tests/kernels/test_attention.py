@@ -21,12 +21,13 @@ def value_and_gradients(arrays, **options):
     return [out.data, *(node.grad for node in nodes)]
 
 
-def expect_reference(arrays, **options):
-    found = value_and_gradients(arrays, **options)
+def expect_reference(arrays, *, dtype: type = np.float64, tolerance=1e-9, **options):
+    found = value_and_gradients([array.astype(dtype) for array in arrays], **options)
     with reference_ops():
         expected = value_and_gradients(arrays, **options)
     for array, reference in zip(found, expected, strict=True):
-        np.testing.assert_allclose(array, reference, rtol=1e-9, atol=1e-9)
+        assert array.dtype == dtype
+        np.testing.assert_allclose(array, reference, rtol=tolerance, atol=tolerance)
 
 
 def draw(T, S, *, heads=4, shared=2, D=3):
@@ -42,6 +43,20 @@ def test_blocks_join_seamlessly(kernel_set, T, S, window, most_kept, monkeypatch
     monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
     with kernels_of(kernel_set):
         expect_reference(draw(T, S), heads=4, window=window)
+
+
+@pytest.mark.parametrize("window", [None, 70])
+@pytest.mark.parametrize("T", [130, kernel.LONG + 88])
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_blocks_are_right_in_float32_and_at_every_length_of_block(kernel_set, T, window):
+    with kernels_of(kernel_set):
+        expect_reference(draw(T, T), dtype=np.float32, tolerance=2e-5, heads=4, window=window)
+
+
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_a_window_beyond_all_positions_takes_no_memory(kernel_set):
+    with kernels_of(kernel_set):
+        expect_reference(draw(70, 70), heads=4, window=10**12)
 
 
 @pytest.mark.parametrize("window", [None, 5])

@@ -11,6 +11,7 @@ from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import kernels_of, no_grad, reference_ops
 from tinygrad_chat.backend import load_kernels
+from tinygrad_chat.errors import ShapeError
 
 kernel = importlib.import_module("tinygrad_chat.kernels.numpy.cross_entropy")  # the module, not the function in it
 
@@ -53,3 +54,19 @@ def test_evaluation_leaves_the_logits_alone(kernel_set):
         loss = ops.cross_entropy(x, targets, overwrite=True)
     np.testing.assert_array_equal(x.data, logits)
     assert loss.item() == pytest.approx(ops.cross_entropy(Tensor(logits), targets).item())
+
+
+@pytest.mark.parametrize("kernel_set", ["reference", *KERNEL_SETS])
+def test_a_row_that_does_not_count_may_hold_anything(kernel_set):
+    rows = np.array([[-np.inf, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    with kernels_of(kernel_set), np.errstate(all="ignore"):
+        assert ops.cross_entropy(Tensor(rows), np.array([-1, 1])).item() == pytest.approx(1.4076, abs=1e-4)
+
+
+@pytest.mark.parametrize("kernel_set", ["reference", *KERNEL_SETS])
+def test_targets_are_whole_numbers_of_any_kind(kernel_set):
+    with kernels_of(kernel_set):
+        for kind in (np.uint8, np.uint64, np.int32):
+            assert np.isfinite(ops.cross_entropy(Tensor(logits.copy()), np.abs(targets).astype(kind)).item())
+        with pytest.raises(ShapeError, match="expected whole numbers as targets, received float64"):
+            ops.cross_entropy(Tensor(logits.copy()), targets.astype(float))

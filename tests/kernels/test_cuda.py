@@ -14,9 +14,12 @@ from tests.catalogue import CATALOGUE, Case, Entry
 from tests.cuda_on_cpu.compiler import COMPILER
 from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tests.test_catalogue import as_float32, draw_d_out, value_and_gradients
+from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import Backend, get_backend, load_kernels
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.optim.adamw import adamw_update
+from tinygrad_chat.optim.clipping import clip
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to run kernels on the host with")
 
@@ -81,3 +84,144 @@ KERNELS = [entry for entry in CATALOGUE.values() if entry.function in load_kerne
 @given(st.data())
 def test_a_kernel_agrees_with_its_op(device: Backend, entry: Entry, real: str, data: st.DataObject):
     compare(device, entry, data.draw(entry.cases), real)
+
+
+random = np.random.default_rng(0)
+
+
+def drawn(*shape: int, offset: float = 0.0) -> np.ndarray:
+    return (offset + random.normal(size=shape)).astype(np.float32)
+
+
+def attention_case(B: int, T: int, S: int, G: int, shared: int, D: int, **options: Any) -> tuple[str, Case]:
+    inputs = drawn(B, T, G * shared * D), drawn(B, S, G * D), drawn(B, S, G * D)
+    return "attention", Case(inputs, {"heads": G * shared, **options})
+
+
+def loss_case(N: int, V: int, targets: Any = None, **options: Any) -> tuple[str, Case]:
+    targets = random.integers(0, V, N) if targets is None else np.broadcast_to(targets, N)
+    return "cross_entropy", Case((3 * drawn(N, V), np.asarray(targets)), options)
+
+
+angles = ops.rotary_angles(9, 24)
+# Where kernels go wrong: more than a warp, a block or a chunk of something, rows that are not whole vectors, nothing
+# at all, a mask that hides everything, numbers far from 0.
+CORNERS: dict[str, tuple[str, Case]] = {
+    "rows of more than a warp": ("layernorm", Case((drawn(9, 300), drawn(300), drawn(300)))),
+    "odd rows": ("layernorm", Case((drawn(3, 37), drawn(37)))),
+    "rows far from 0": ("layernorm", Case((drawn(5, 64, offset=30), drawn(64), drawn(64)))),
+    "more rows than chunks": ("layernorm", Case((drawn(700, 8), drawn(8), drawn(8)))),
+    "no rows": ("layernorm", Case((drawn(0, 8), drawn(8), drawn(8)))),
+    "rmsnorm without gain": ("rmsnorm", Case((drawn(17, 264),))),
+    "gelu beyond a block": ("gelu", Case((3 * drawn(5, 1031),))),
+    "gelu far out": ("gelu", Case((np.array([-1e12, -60, -10, 0, 10, 60, 1e12], np.float32),))),
+    "squared relu in vectors": ("squared_relu", Case((drawn(64, 64),))),
+    "add over two leading axes": ("add", Case((drawn(3, 5, 16), drawn(16)))),
+    "add over odd rows": ("add", Case((drawn(300, 7), drawn(7)))),
+    "a wide linear layer": ("linear", Case((drawn(2, 33, 40), drawn(24, 40), drawn(24)))),
+    "a linear layer of no rows": ("linear", Case((drawn(0, 8), drawn(3, 8), drawn(3)))),
+    "rotary of many heads": ("rotary", Case((drawn(3, 9, 120),), {"cosine": angles[0], "sine": angles[1]})),
+    "rotary with a norm": (
+        "rotary",
+        Case((drawn(2, 9, 48),), {"cosine": angles[0], "sine": angles[1], "normalized": True}),
+    ),
+    "an embedding seen often": ("embedding", Case((drawn(5, 24), random.integers(0, 5, (4, 100))))),
+    "an embedding of odd rows": ("embedding", Case((drawn(300, 9), random.integers(-300, 300, 50)))),
+    "no tokens": ("embedding", Case((drawn(3, 8), np.zeros((2, 0), np.int64)))),
+    "attention over more than a warp": attention_case(2, 70, 70, 2, 1, 8),
+    "attention after a cache": attention_case(1, 3, 50, 3, 2, 4),
+    "attention of one token": attention_case(3, 1, 40, 2, 2, 8),
+    "attention in a window": attention_case(2, 45, 45, 2, 1, 16, window=7),
+    "attention that sees all": attention_case(2, 20, 33, 1, 4, 8, causal=False),
+    "attention of many sequences": attention_case(9, 12, 12, 2, 1, 4),
+    "attention of no sequence": attention_case(0, 4, 4, 2, 1, 4),
+    "a large vocabulary": loss_case(7, 1000),
+    "a vocabulary of odd size, capped": loss_case(5, 333, soft_cap=15.0),
+    "many rows": loss_case(600, 3, share=0.25),
+    "no target that counts": loss_case(6, 12, targets=-1),
+    "some targets that count": loss_case(6, 12, targets=[-1, 3, -1, 0, 11, -1]),
+    "logits far from 0": ("cross_entropy", Case((drawn(4, 50, offset=100), random.integers(0, 50, 4)))),
+    "hidden logits": (
+        "cross_entropy",
+        Case(
+            (np.where(drawn(4, 50) > 0, -np.inf, drawn(4, 50)).astype(np.float32), np.full(4, -1)),
+        ),
+    ),
+    "dropout beyond a block": ("dropout", Case((drawn(7, 200),), {"rate": 0.3, "seed": 5, "passed": 1000})),
+}
+
+
+@pytest.mark.parametrize("real", TYPES)
+@pytest.mark.parametrize("corner", CORNERS)
+def test_a_kernel_agrees_with_its_op_in_the_corners(device: Backend, corner: str, real: str):
+    name, case = CORNERS[corner]
+    compare(device, CATALOGUE[name], case, real)
+
+
+@pytest.mark.parametrize("real", TYPES)
+def test_overwritten_logits_hold_their_gradient(device: Backend, real: str):
+    logits, targets = moved(device, drawn(5, 40), real), moved(device, random.integers(0, 40, 5), real)
+    kept, given = Tensor(moved(device, logits, real)), Tensor(logits)
+    ops.cross_entropy(kept, targets).backward()
+    ops.cross_entropy(given, targets, overwrite=True).backward()
+    np.testing.assert_array_equal(device.to_host(given.grad), device.to_host(kept.grad))
+    np.testing.assert_array_equal(device.to_host(logits), device.to_host(kept.grad))
+
+
+def test_a_token_or_target_that_cannot_be_gives_no_number(device: Backend):
+    table, tokens = Tensor(moved(device, drawn(5, 8), np.float32)), device.xp.asarray(np.array([1, 7, -6, 4]))
+    rows = device.to_host(ops.embedding(table, tokens).data)
+    np.testing.assert_array_equal(np.isnan(rows).all(axis=1), [False, True, True, False])
+    logits = Tensor(moved(device, drawn(2, 5), np.float32))
+    assert np.isnan(ops.cross_entropy(logits, device.xp.asarray(np.array([1, 5]))).item())
+
+
+@pytest.mark.parametrize("real", [None, "bfloat16"])
+def test_adamw_agrees_with_its_reference_and_the_copy_follows(device: Backend, real: str | None):
+    size, settings = (
+        1000,
+        {"shrink": 0.9, "rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "correction": 2.0, "epsilon": 1e-8},
+    )
+    arrays = [drawn(size), drawn(size), drawn(size), np.abs(drawn(size))]
+    there = [moved(device, x, np.float32) for x in arrays]
+    copy = None if real is None else device.xp.empty(size, real)
+    load_kernels("cuda")[adamw_update](*there, copy=copy, decayed=700, **settings)
+    adamw_update(*arrays, decayed=700, **settings)
+    for mine, reference in zip(there, arrays, strict=True):
+        np.testing.assert_allclose(device.to_host(mine), reference, rtol=1e-5, atol=1e-6)
+    if copy is not None:
+        np.testing.assert_array_equal(device.to_host(copy), device.to_host(there[0]).astype(real))
+
+
+@pytest.mark.parametrize("norm", [np.nan, np.inf])
+def test_adamw_changes_nothing_where_the_norm_is_no_number(device: Backend, norm: float):
+    arrays = [moved(device, np.abs(drawn(40)), np.float32) for _ in range(4)]
+    before = [device.to_host(x).copy() for x in arrays]
+    settings = {"shrink": 0.9, "rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "correction": 2.0, "epsilon": 1e-8}
+    norm_there = device.xp.asarray(np.float32(norm))
+    load_kernels("cuda")[adamw_update](*arrays, norm=norm_there, decayed=9, **settings)
+    for x, old in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(device.to_host(x), old)
+
+
+@pytest.mark.parametrize("size", [1, 300, 5000])
+@pytest.mark.parametrize("limit", [None, 1e9, 0.5])
+def test_clipping_agrees_with_its_reference(device: Backend, size: int, limit: float | None):
+    gradient = drawn(size)
+    there = moved(device, gradient, np.float32)
+    norm = load_kernels("cuda")[clip](there, limit)
+    assert float(device.to_host(norm)) == pytest.approx(clip(gradient, limit), rel=1e-6)
+    np.testing.assert_allclose(device.to_host(there), gradient, rtol=1e-6)
+
+
+def test_a_gradient_that_is_pending_is_computed_where_the_weight_is_no_leaf(device: Backend):
+    """Of a weight that was computed, and of one that is used twice."""
+    x, weight = drawn(6, 8), drawn(8, 8)
+    results = []
+    for place in (device, get_backend("numpy")):
+        leaf = Tensor(moved(place, weight, np.float32))
+        doubled = leaf + leaf
+        hidden = ops.linear(moved(place, x, np.float32), doubled)
+        ops.linear(ops.linear(hidden, doubled), leaf).sum().backward()
+        results.append(place.to_host(leaf.grad))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-4, atol=1e-3)

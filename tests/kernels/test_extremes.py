@@ -1,4 +1,4 @@
-"""Numbers near the end of float32: what the reference makes of them, each kind of kernel makes too."""
+"""Numbers near the end of float32: what the reference's forward makes of them, each kind of kernel's makes too."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 import threadpoolctl
 
 from tinygrad_chat.autograd import no_grad, recording
+from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel import Communicator, ThreadTeam, use_threads
 
 
@@ -80,8 +81,31 @@ def test_threads_are_those_of_the_products_unless_said_otherwise():
     before = use_threads()
     assert before == max(blas_threads())
     try:
-        assert use_threads(3) == 3
-        assert set(blas_threads()) == {3}
-        assert use_threads() == 3
+        assert use_threads(1) == 1
+        assert set(blas_threads()) == {1}
+        assert use_threads() == 1
     finally:
         use_threads(before)
+
+
+def test_all_reduce_refuses_what_it_could_not_write_to():
+    square = np.ones((3, 3))
+    with pytest.raises(ShapeError, match="in one piece"):
+        ThreadTeam(2).run(lambda c: c.all_reduce(square.T if c.rank else square))
+    with pytest.raises(ShapeError, match=r"of one size, received \[2, 3\]"):
+        ThreadTeam(2).run(lambda c: c.all_reduce(np.ones(2 + c.rank)))
+
+
+def test_a_thread_that_cannot_start_ends_the_work_of_those_that_did(monkeypatch: pytest.MonkeyPatch):
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        ThreadTeam(3).run(lambda c: c.all_reduce(np.ones(3)))
+    assert not started[0].is_alive()

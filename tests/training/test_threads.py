@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from tests.test_catalogue import KERNEL_SETS
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.parallel import shards, use_threads
@@ -36,6 +39,22 @@ def test_threads_change_the_losses_by_rounding_only(start: Start):
         np.testing.assert_allclose(other, one, rtol=1e-4)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_threads_within_accumulated_parts_change_nothing_but_rounding(start: Start, parts: int):
+    runs = [
+        start(f"{threads} threads", threads=threads, accumulate=parts, batch_size=6, dropout=0.2, steps=3)
+        for threads in (1, 2)
+    ]
+    for run in runs:
+        finish(run)
+    np.testing.assert_allclose(losses(runs[1]), losses(runs[0]), rtol=1e-5)
+
+
+def test_more_threads_than_cores_leave_products_to_the_cores():
+    use_threads(1000)
+    assert use_threads() <= (os.cpu_count() or 1)
+
+
 def test_a_run_of_two_threads_leaves_the_same_bytes_again_and_when_it_was_stopped(start: Start):
     once, again, stopped = (start(name, threads=2, steps=12) for name in ("once", "again", "stopped"))
     finish(once)
@@ -45,9 +64,23 @@ def test_a_run_of_two_threads_leaves_the_same_bytes_again_and_when_it_was_stoppe
     assert once.folder.log.read_bytes() == again.folder.log.read_bytes() == stopped.folder.log.read_bytes()
 
 
-def test_losses_of_200_steps_are_those_of_the_reference_ops_to_rounding(start: Start):
-    settings = {"steps": 200, "threads": 1, "lr": 1e-3, "eval_every": 200, "log_every": 1}
-    by_kernels, by_reference = start("kernels", **settings), start("reference", **settings)
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kernels", KERNEL_SETS)
+def test_losses_of_200_steps_are_those_of_the_reference_ops_to_rounding(
+    start: Start, kernels: str, monkeypatch: pytest.MonkeyPatch
+):
+    if kernels == "numba":  # so that blocks are used, not only what is compiled for small sizes
+        monkeypatch.setattr(importlib.import_module("tinygrad_chat.kernels.numba.attention"), "SMALL", 0)
+    settings = {
+        "steps": 200,
+        "threads": 1,
+        "lr": 1e-3,
+        "eval_every": 200,
+        "log_every": 1,
+        "context": 70,
+        "batch_size": 2,
+    }
+    by_kernels, by_reference = start("kernels", kernels=kernels, **settings), start("reference", **settings)
     finish(by_kernels)
     with reference_ops():
         finish(by_reference)

@@ -10,6 +10,8 @@ from tinygrad_chat import __version__
 def doctor() -> None:
     """Say what this machine has for training, and what to install for more."""
     import os
+    from importlib import metadata
+    from importlib.util import find_spec
 
     import numpy as np
 
@@ -33,6 +35,7 @@ def doctor() -> None:
             for blas in describe_blas()
         ),
         ("processors", str(os.cpu_count())),
+        ("Numba", metadata.version("numba") if find_spec("numba") else "not installed"),
         ("CuPy", ", ".join(cupy_wheels()) or "not installed"),
         ("NVIDIA driver", f"for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"),
         ("GPU", gpu),
@@ -44,4 +47,7 @@ def doctor() -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
-    print(f"\nFor a GPU: {advice()}" if problem else "\nNothing is missing.")
+    missing = [f"For a GPU: {advice()}"] if problem else []
+    if get_backend("numpy").kernel_set != "numba":
+        missing.append("For faster training on the CPU: pip install 'tinygrad-chat[fast]'")
+    print("\n" + ("\n".join(missing) or "Nothing is missing."))

@@ -36,6 +36,21 @@ def sample(
             rich_help_panel="Model",
         ),
     ] = "auto",
+    kernels: Annotated[
+        str,
+        typer.Option(
+            help="fast forms of ops (default auto)",
+            metavar="auto|cuda|numba|numpy|reference",
+            show_default=False,
+            rich_help_panel="Model",
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="processor threads (default: one for each core)", min=1, metavar="N", rich_help_panel="Model"
+        ),
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(help="which engine (default: its own)", metavar="tensor|scalar", rich_help_panel="Model"),
@@ -45,6 +60,7 @@ def sample(
     """Write text with a trained model, token by token as it comes."""
     options = SamplingOptions(**settings)
 
+    from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.sampling.generation import sample_texts
     from tinygrad_chat.training.run import load_model
     from tinygrad_chat.training.run_folder import open_checkpoint
@@ -52,7 +68,8 @@ def sample(
     saved = open_checkpoint(
         Path(checkpoint).expanduser() if checkpoint else None, say=lambda line: print(f"tgc: {line}", file=sys.stderr)
     )
-    model, tokenizer = load_model(saved, backend=backend, dtype=dtype, mode=mode)
+    use_threads(threads)
+    model, tokenizer = load_model(saved, backend=backend, kernels=kernels, dtype=dtype, mode=mode)
     for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
         if number:
             print(f"\n--- sample {number + 1} ---")

@@ -48,7 +48,7 @@ def count_shared_heads(query: Any, key: Any, value: Any, heads: int, window: int
 
 def split_heads(x: Any, G: int, D: int) -> Any:
     """View x (B, T, H D) as (B, G, H / G, T, D): the heads that share a key/value head side by side, no copy."""
-    return x.reshape(*x.shape[:2], G, -1, D).transpose(0, 2, 3, 1, 4)
+    return x.reshape(*x.shape[:2], G, x.shape[2] // (G * D), D).transpose(0, 2, 3, 1, 4)
 
 
 def merge_heads(x: Any) -> Any:

@@ -18,6 +18,8 @@ def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, A
         raise ShapeError(
             f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}"
         )
+    if targets.dtype.kind not in "iu":
+        raise ShapeError(f"cross_entropy: expected whole numbers as targets, received {targets.dtype}")
     labels = targets.reshape(-1)
     counted = labels != ignore_index
     labels = array_module(logits).where(counted, labels, 0)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import threadpoolctl
 
+from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel.communicator import Communicator
 
 Result = TypeVar("Result")
@@ -34,12 +35,20 @@ class ThreadTeam:
             threading.Thread(target=contextvars.copy_context().run, args=(meeting.attend, work, rank))
             for rank in range(1, self.size)
         ]
+        started: list[threading.Thread] = []
         with _blas().limit(limits=1):
-            for thread in others:
-                thread.start()
-            meeting.attend(work, 0)
-            for thread in others:
-                thread.join()
+            try:
+                for thread in others:
+                    thread.start()
+                    started.append(thread)
+            except BaseException:  # the system has no thread to give, or Ctrl-C: nobody waits for who never comes
+                meeting.barrier.abort()
+                raise
+            else:
+                meeting.attend(work, 0)
+            finally:
+                for thread in started:
+                    thread.join()
         for error in sorted(meeting.errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
             raise error  # the cause, rather than what it did to those who waited for its rank
         return meeting.results
@@ -71,8 +80,13 @@ class _Member:
 
     def all_reduce(self, array: np.ndarray) -> None:
         """Each rank adds up its own share of the elements, of all arrays, and hands the sum to all."""
+        if not array.flags.c_contiguous:
+            raise ShapeError(f"all_reduce: expected an array in one piece, received strides {array.strides}")
         self._meeting.arrays[self.rank] = array.reshape(-1)
         self._meeting.barrier.wait()
+        sizes = {each.size for each in self._meeting.arrays}
+        if len(sizes) > 1:
+            raise ShapeError(f"all_reduce: expected arrays of one size, received {sorted(sizes)}")
         shares = [np.array_split(each, self.size)[self.rank] for each in self._meeting.arrays]
         for start in range(0, len(shares[0]), SLICE):
             parts = [share[start : start + SLICE] for share in shares]
@@ -90,6 +104,7 @@ def _blas() -> threadpoolctl.ThreadpoolController:
 def use_threads(threads: int | None = None) -> int:
     """Let products of matrices take `threads` threads from now on, where that can be set; return how many to use.
 
+    They get no more than there are cores: threads of theirs that wait for a core make a product many times as slow.
     None leaves it at what they take already, which follows the variables that users know (OMP_NUM_THREADS and its kin);
     where that cannot be found out, it is one for each core that this process may run on.
     """
@@ -97,7 +112,7 @@ def use_threads(threads: int | None = None) -> int:
     if threads is None:
         found = [library.num_threads for library in libraries.lib_controllers]
         return max(found, default=_count_cores())
-    libraries.limit(limits=threads)
+    libraries.limit(limits=min(threads, _count_cores()))
     return threads
 
 

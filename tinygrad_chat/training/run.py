@@ -165,7 +165,12 @@ def resume_run(
 
 
 def load_model(
-    saved: Checkpoint, *, backend: str = "auto", dtype: str = "auto", mode: str | None = None
+    saved: Checkpoint,
+    *,
+    backend: str = "auto",
+    kernels: str = "auto",
+    dtype: str = "auto",
+    mode: str | None = None,
 ) -> tuple[LanguageModel, Tokenizer]:
     """Return the model and the tokenizer of a checkpoint, for sampling or further work, on any back end.
 
@@ -173,8 +178,9 @@ def load_model(
     """
     tokenizer = load_tokenizer(saved.state["tokenizer"])
     config = load_config(saved)
-    config = dataclasses.replace(config, backend=backend, dtype=dtype, mode=mode or config.mode, dropout=0.0)
-    get_backend(backend).use_dtype(dtype)
+    chosen = {"backend": backend, "kernels": kernels, "dtype": dtype, "mode": mode or config.mode}
+    config = dataclasses.replace(config, **chosen, dropout=0.0)
+    _use_backend(config)
     model = _build_model(config, tokenizer, buffers=DRAWN)
     model.parameters().load(saved.weights)
     return model, tokenizer

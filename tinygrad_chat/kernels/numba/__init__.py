@@ -1,6 +1,7 @@
 """Kernels for the CPU, compiled by Numba: each passes over memory once, and costs little to call on small arrays.
 
-Each has the signature of the op it replaces and is held to it by tests/test_catalogue.py. The others are NumPy's.
+Each has the signature of the op it replaces and is held to it by tests/test_catalogue.py. The others are NumPy's. They
+take float32 and float64 in the processor's own byte order; for other types there is `--kernels numpy`.
 """
 
 from tinygrad_chat import ops
@@ -9,7 +10,7 @@ from tinygrad_chat.kernels.numba.attention import attention
 from tinygrad_chat.kernels.numba.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numba.embedding import embedding
 from tinygrad_chat.kernels.numba.normalization import layernorm, rmsnorm
-from tinygrad_chat.kernels.numba.pointwise import gelu, relu, squared_relu
+from tinygrad_chat.kernels.numba.pointwise import gelu, squared_relu
 from tinygrad_chat.kernels.numpy import KERNELS as NUMPY_KERNELS
 from tinygrad_chat.optim import adamw
 
@@ -21,7 +22,6 @@ KERNELS = {
     ops.embedding: embedding,
     ops.gelu: gelu,
     ops.layernorm: layernorm,
-    ops.relu: relu,
     ops.rmsnorm: rmsnorm,
     ops.squared_relu: squared_relu,
 }

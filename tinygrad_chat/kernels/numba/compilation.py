@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +19,19 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call with each set of types; other Python threads run while it does.
 
     The machine code is kept on disk beside the source, or else in the user's cache folder. Where neither can be
-    written, every process compiles for itself.
+    written, or the disk is full, every process compiles for itself.
     """
     compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=ARITHMETIC)
     try:
-        return compile_with(cache=True)(function)
+        kept: Any = compile_with(cache=True)(function)
+        save = kept._cache.save_overload
+
+        def save_if_there_is_room(*overload: Any) -> None:
+            with contextlib.suppress(OSError):
+                save(*overload)
+
+        kept._cache.save_overload = save_if_there_is_room
+        return kept
     except RuntimeError:  # Numba found no folder to write to
         return compile_with()(function)
 

@@ -23,8 +23,9 @@ def cross_entropy(
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
     V = logits.shape[-1]
-    labels = targets.ravel()
-    count = _count(labels, ignore_index, V) if targets.shape == logits.shape[:-1] else -1
+    fitting = targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu"
+    labels = targets.ravel().astype(np.int64, copy=False) if fitting else targets
+    count = _count(labels, ignore_index, V) if fitting else -1
     if count < 0:
         counted_labels(logits, targets, ignore_index)  # says what is wrong
     rows = as_rows(logits)

@@ -14,7 +14,7 @@ def embedding(table: np.ndarray, tokens: np.ndarray):
 
     def backward(d_out: np.ndarray):
         d_table = np.zeros(table.shape, table.dtype)
-        _add_rows(as_rows(d_out), tokens.ravel(), d_table)
+        _add_rows(as_rows(d_out), np.asarray(tokens).ravel().astype(np.int64, copy=False), d_table)
         return d_table, None
 
     return table[tokens], backward

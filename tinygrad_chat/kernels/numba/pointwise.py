@@ -14,11 +14,6 @@ from tinygrad_chat.kernels.numba.exponential import exponential
 from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_SCALE
 
 
-def relu(x: np.ndarray):
-    """`ops.relu`."""
-    return _pointwise(x, _relu, _relu_backward)
-
-
 def squared_relu(x: np.ndarray):
     """`ops.squared_relu`."""
     return _pointwise(x, _squared_relu, _squared_relu_backward)
@@ -40,20 +35,6 @@ def _pointwise(x: np.ndarray, compute: Any, compute_backward: Any):
         return (d_x.reshape(x.shape),)
 
     return out.reshape(x.shape), backward
-
-
-@compiled
-def _relu(x: Any, out: Any) -> None:
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        out[i] = zero if x[i] < zero else x[i]
-
-
-@compiled
-def _relu_backward(x: Any, d_out: Any, d_x: Any) -> None:
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        d_x[i] = d_out[i] if x[i] > zero else zero
 
 
 @compiled

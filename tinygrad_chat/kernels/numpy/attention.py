@@ -49,6 +49,7 @@ def blocked_attention(
     """
     G = count_shared_heads(query, key, value, heads, window)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
+    window = None if window is None else min(window, S)  # masks are as long as it
     scale = 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query * scale, key, value))
     out, sums = np.empty(query.shape, query.dtype), np.empty((*q.shape[:-1], 1), query.dtype)

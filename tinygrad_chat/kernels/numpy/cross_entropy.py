@@ -37,7 +37,7 @@ def cross_entropy(
         at_label = e[each]
         np.exp(e, out=e)
         total = e.sum(axis=1)
-        losses[part] = weights[part] * (np.log(total) - at_label)
+        losses[part] = np.where(counted[part], weights[part] * (np.log(total) - at_label), 0)
         if not recording():
             continue
         d_part = np.multiply(e, (weights[part] / total)[:, None], out=d_rows[part])

@@ -12,7 +12,7 @@ def embedding(table: np.ndarray, tokens: np.ndarray):
 
     def backward(d_out: np.ndarray):
         d_rows = d_out.reshape(-1, table.shape[1])
-        flat = tokens.reshape(-1).astype(np.int64) % len(table)  # -1 and the last row are one
+        flat = np.asarray(tokens).reshape(-1).astype(np.int64) % len(table)  # -1 and the last row are one
         return (_sum_by_product if len(table) <= SMALL_VOCABULARY else _sum_by_sorting)(table, flat, d_rows), None
 
     return table[tokens], backward

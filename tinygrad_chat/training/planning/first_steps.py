@@ -70,6 +70,7 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
     built = _held(run)
     first = _take_steps(run, 0.0)
     validation = dataset.validation[:tokens]
+    _compile_kernels(run, validation)
     evaluation, sample = _seconds_of_evaluation(run, validation), _seconds_of_sampling(run)
     steps = _take_steps(run, seconds)
     environment = describe_environment(backend)
@@ -129,6 +130,12 @@ def _take_steps(run: Run, seconds: float) -> _Steps:
             checkpoint = time.perf_counter() - ends[-1]
     between = (ends[-1] - ends[0] - (used[-1] - used[0])) / max(len(ends) - 1, 1)
     return _Steps(len(ends), run.seconds - trained, between, checkpoint, memory)
+
+
+def _compile_kernels(run: Run, tokens: np.ndarray) -> None:
+    """Evaluate and sample a little: kernels that are compiled at their first use are compiled then."""
+    evaluate(run.model, tokens[:2], run.tokenizer.bytes_per_token(), batch_size=1)
+    next(generate(run.model, [run.tokenizer.bos], max_new_tokens=1, random=stream(run.config.seed, "sampling", 0)))
 
 
 def _seconds_of_evaluation(run: Run, tokens: np.ndarray) -> float:
