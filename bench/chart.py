@@ -31,6 +31,7 @@ COLORS = {
     PLAIN: "#f4a27a",
     "torch eager": "#5c636a",
     "torch compile": "#949ba2",
+    "tinygrad_chat, first use": "#f4a27a",
     "torch compile, again": "#b9bfc5",
     "jax jit": "#a9b8c9",
     "torch bfloat16": "#dee2e6",

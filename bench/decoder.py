@@ -37,11 +37,12 @@ class Decoder(Protocol):
 class OurDecoder:
     """Our GPT of `configuration` with a cache for `configuration.batch` sequences."""
 
-    def __init__(self, configuration: Configuration, kernels: str = "auto") -> None:
+    def __init__(self, configuration: Configuration, kernels: str = "auto", backend_name: str = "numpy") -> None:
         from tinygrad_chat import GPT, get_backend
 
-        backend = get_backend("numpy")
+        backend = get_backend(backend_name)
         backend.use_kernels(kernels)
+        backend.use_dtype("auto")
         self._model = GPT(configuration.vocabulary, configuration.options, backend=backend)
         self._cache = self._model.new_cache(configuration.batch)
 
@@ -79,7 +80,12 @@ def generate(decoder: Decoder, prompt: np.ndarray, count: int) -> np.ndarray:
     for _ in range(count):
         tokens = decoder.read(tokens).argmax(-1)[:, None]  # the same words in NumPy and PyTorch
         new.append(tokens)
-    return np.concatenate([np.asarray(token) for token in new], axis=1)
+    return np.concatenate([_to_host(token) for token in new], axis=1)
+
+
+def _to_host(x: Any) -> np.ndarray:
+    """Return an array of NumPy, CuPy or PyTorch as NumPy's."""
+    return x.get() if hasattr(x, "get") else np.asarray(x.cpu() if hasattr(x, "cpu") else x)
 
 
 def logits_before(decoder: Decoder, prompt: np.ndarray, forced: np.ndarray) -> np.ndarray:

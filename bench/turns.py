@@ -148,7 +148,7 @@ def add_arguments(
 ) -> None:
     """Give a measurement the flags that all have; `chosen` of the `configurations` are measured by default, or all."""
     parser.add_argument("--rounds", type=_positive, default=ROUNDS, help=f"turns of each engine ({ROUNDS})")
-    parser.add_argument("--results", type=_folder, default=RESULTS, help="folder for JSON and chart (bench/results)")
+    parser.add_argument("--results", type=folder, default=RESULTS, help="folder for JSON and chart (bench/results)")
     if configurations:
         default = list(chosen or configurations)
         parser.add_argument("--configurations", nargs="+", default=default, choices=configurations)
@@ -168,7 +168,7 @@ def command_of(name: str, arguments: argparse.Namespace) -> str:
     return f"python -m bench {name} --rounds {arguments.rounds}{which}"
 
 
-def _folder(text: str) -> Path:
+def folder(text: str) -> Path:
     """Make the folder now: what was measured for an hour is to find it."""
     path = Path(text)
     try:

@@ -56,7 +56,7 @@ def _ours(configuration: Configuration, kernels: str = "auto") -> Step:
     shards = make_shards(model, use_threads(), rows=configuration.batch)
 
     def step(tokens: np.ndarray, targets: np.ndarray) -> float:
-        loss = accumulate_gradient(model, (tokens, targets), parts=1, shards=shards)
+        loss = float(accumulate_gradient(model, (tokens, targets), parts=1, shards=shards))
         clip_gradient(parameters, CLIP)
         optimizer.step(LEARNING_RATE)
         return loss
@@ -64,10 +64,11 @@ def _ours(configuration: Configuration, kernels: str = "auto") -> Step:
     return step
 
 
-def _torch(configuration: Configuration, weights: Weights, **options: bool) -> Step:
+def _torch(configuration: Configuration, weights: Weights, *, compiled: bool = False, bfloat16: bool = False) -> Step:
     from bench.peers.torch_gpt import training_step
 
-    return training_step(configuration, weights, **options)
+    step = training_step(configuration, weights, compiled=compiled, bfloat16=bfloat16)
+    return lambda tokens, targets: step(tokens, targets).item()
 
 
 def _jax(configuration: Configuration, weights: Weights) -> Step:

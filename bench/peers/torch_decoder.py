@@ -18,12 +18,20 @@ class TorchDecoder:
     """The GPT of `configuration` as it reads tokens of `configuration.batch` sequences, a few at a time."""
 
     def __init__(
-        self, configuration: Configuration, weights: Mapping[str, np.ndarray], *, compiled: bool = False
+        self,
+        configuration: Configuration,
+        weights: Mapping[str, np.ndarray],
+        *,
+        compiled: bool = False,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         options, B = configuration.options, configuration.batch
-        self.model = TorchGPT(configuration, weights).eval()
+        self.model = TorchGPT(configuration, weights).eval().to(device, dtype)
+        self.device = device
         shape = (B, options.heads, options.context, options.width // options.heads)
-        self.caches = [(torch.zeros(shape), torch.zeros(shape)) for _ in range(options.layers)]
+        place = {"device": device, "dtype": dtype}
+        self.caches = [(torch.zeros(shape, **place), torch.zeros(shape, **place)) for _ in range(options.layers)]
         self.length = 0
         self._logits = torch.compile(_logits) if compiled else _logits
 
@@ -33,7 +41,7 @@ class TorchDecoder:
 
     def tokens(self, array: np.ndarray) -> Tensor:
         """Return tokens as `read` takes them."""
-        return torch.from_numpy(array)
+        return torch.from_numpy(array).to(self.device)
 
     @torch.inference_mode()
     def read(self, tokens: Tensor) -> Tensor:

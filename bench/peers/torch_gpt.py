@@ -73,20 +73,25 @@ class TorchGPT(nn.Module):
 
 
 def training_step(
-    configuration: Configuration, weights: Mapping[str, np.ndarray], *, compiled: bool = False, bfloat16: bool = False
-) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Return one training step on tokens and targets (B, T) -> loss."""
-    model = TorchGPT(configuration, weights)
+    configuration: Configuration,
+    weights: Mapping[str, np.ndarray],
+    *,
+    compiled: bool = False,
+    bfloat16: bool = False,
+    device: str = "cpu",
+) -> Callable[[np.ndarray, np.ndarray], Tensor]:
+    """Return one training step on tokens and targets (B, T) -> loss, a Tensor on the device."""
+    model = TorchGPT(configuration, weights).to(device)
     optimizer = model.optimizer()
     forward = torch.compile(model) if compiled else model
 
-    def step(tokens: np.ndarray, targets: np.ndarray) -> float:
+    def step(tokens: np.ndarray, targets: np.ndarray) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = forward(torch.from_numpy(tokens), torch.from_numpy(targets))
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            loss = forward(torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
-        return loss.item()
+        return loss.detach()
 
     return step

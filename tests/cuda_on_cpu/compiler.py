@@ -83,7 +83,7 @@ class Kernel:
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         """Run every thread of the grid."""
-        letters, values = zip(*map(self._passed, arguments), strict=True)
+        letters, values = zip(*map(self._passed, arguments), strict=True) if arguments else ((), ())
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         sizes = (_Dim3(*size, *[1] * (3 - len(size))) for size in (grid, block))
         failure = self._run(addresses, "".join(letters).encode(), *sizes)

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -47,7 +48,7 @@ struct Warp {
 };
 
 struct Fibre {
-    ucontext_t start;
+    std::unique_ptr<char[]> stack{new char[STACK]};
     std::jmp_buf place;
     bool begun = false;
     Waits waits = Waits::nothing;
@@ -57,8 +58,8 @@ struct Fibre {
 };
 
 inline dim3 grid, block, here;
-inline std::vector<Fibre> fibres;
-inline std::vector<char> stacks;
+inline std::vector<Fibre> fibres;  // kept from block to block: to make a context is slow
+inline ucontext_t first_context;
 inline std::vector<Warp> warps;
 inline Fibre* current = nullptr;
 inline std::jmp_buf scheduler;
@@ -72,13 +73,15 @@ inline void leave() {
 }
 
 inline void begin() {
-    try {
-        body(body_data);
-    } catch (const std::exception& error) {
-        if (failure.empty()) failure = error.what();
+    while (true) {
+        try {
+            body(body_data);
+        } catch (const std::exception& error) {
+            if (failure.empty()) failure = error.what();
+        }
+        current->waits = Waits::over;
+        leave();  // until the next block
     }
-    current->waits = Waits::over;
-    _longjmp(scheduler, 1);
 }
 
 inline void resume(Fibre& fibre) {
@@ -87,7 +90,12 @@ inline void resume(Fibre& fibre) {
     if (_setjmp(scheduler) == 0) {
         if (fibre.begun) _longjmp(fibre.place, 1);
         fibre.begun = true;
-        setcontext(&fibre.start);
+        getcontext(&first_context);
+        first_context.uc_stack.ss_sp = fibre.stack.get();
+        first_context.uc_stack.ss_size = STACK;
+        first_context.uc_link = nullptr;
+        makecontext(&first_context, begin, 0);
+        setcontext(&first_context);
     }
 }
 
@@ -101,18 +109,14 @@ inline bool ready(const Fibre& fibre) {
 inline void run_block() {
     if (&__start_cuda_shared != &__stop_cuda_shared) std::memset(&__start_cuda_shared, 0xff, &__stop_cuda_shared - &__start_cuda_shared);
     const int threads = block.x * block.y * block.z;
-    fibres.assign(threads, Fibre());
+    if (fibres.size() != static_cast<size_t>(threads)) fibres = std::vector<Fibre>(threads);
     warps.assign((threads + WARP - 1) / WARP, Warp());
-    stacks.resize(threads * STACK);
     for (int rank = 0; rank < threads; ++rank) {
         Fibre& fibre = fibres[rank];
         fibre.rank = rank;
+        fibre.waits = Waits::nothing;
+        fibre.shuffles = 0;
         fibre.thread = {rank % block.x, rank / block.x % block.y, rank / (block.x * block.y)};
-        getcontext(&fibre.start);
-        fibre.start.uc_stack.ss_sp = stacks.data() + rank * STACK;
-        fibre.start.uc_stack.ss_size = STACK;
-        fibre.start.uc_link = nullptr;
-        makecontext(&fibre.start, begin, 0);
     }
     while (true) {
         bool moved = false;
@@ -145,7 +149,9 @@ inline void run_grid(dim3 grid_size, dim3 block_size, void (*function)(void*), v
         for (here.y = 0; here.y < grid.y; ++here.y)
             for (here.x = 0; here.x < grid.x; ++here.x) {
                 run_block();
-                if (!failure.empty()) return;
+                if (failure.empty()) continue;
+                fibres.clear();  // some stopped half way
+                return;
             }
 }
 

@@ -61,10 +61,10 @@ def test_the_same_number_of_threads_gives_the_same_bits():
 def test_reference_ops_and_watchers_reach_every_thread():
     model, seen = make_gpt(), []
 
-    def watch(operation: Operation, inputs: Any, out: Any, rule: Any) -> Any:
+    def watch(operation: Operation, inputs: Any) -> Any:
         if operation.name == "cross_entropy":
-            seen.append(len(out.shape))
-        return rule
+            seen.append(operation)
+        return lambda out, rule: rule
 
     with reference_ops(), watched_ops(watch):
         _, by_reference = gradient_in_shards(model, 3)

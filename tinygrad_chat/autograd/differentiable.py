@@ -31,8 +31,8 @@ ArrayOp = Callable[..., tuple[Any, Rule]]
 """(arrays..., *, options) -> (out, backward)"""
 
 
-Watcher = Callable[["Operation", Sequence[Any], Any, Rule], Rule]
-"""(operation, inputs, out, rule) -> the rule to use instead"""
+Watcher = Callable[["Operation", Sequence[Any]], Callable[[Any, Rule], Rule]]
+"""(operation, inputs), before the op runs -> what is called with (out, rule) after it and returns the rule to use"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def find_kernel(replaced: Any, reference: Callable[..., Any], array: Any) -> Cal
 
 
 def watched_ops(watcher: Watcher) -> Any:
-    """Within this context, in this thread, `watcher` sees every op on nodes, and may wrap its rule to see that too."""
+    """Within this context, in this thread, `watcher` sees every op on nodes come and go, and may wrap its rule."""
     return _switched(watcher=watcher)
 
 
@@ -111,9 +111,10 @@ class Operation:
         if first is None:
             return self._run(self.reference, arrays, options)[0]
         mode = _mode.get()
+        seen = None if mode.watcher is None else mode.watcher(self, inputs)
         out, rule = self._run(find_kernel(self, self.reference, first.data), arrays, options)
-        if mode.watcher is not None:
-            rule = mode.watcher(self, inputs, out, rule)
+        if seen is not None:
+            rule = seen(out, rule)
         if not mode.recording:
             return type(first)(out)
         return type(first)(out, tuple(parents), rule)

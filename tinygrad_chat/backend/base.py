@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +27,10 @@ class Backend:
     `xp` is the array library's namespace, `array_type` the class of its arrays, `device` a name for people,
     `kernel_sets` the folders of `kernels/` that suit it, the fastest first, `to_host` copies an array of it to NumPy,
     `synchronize` waits until all work submitted so far is done and `memory_held` tells the bytes held on the device
-    (None: it is the host), `memory_free` those that are left. `dtypes` are the precisions that it can compute in, the
-    fastest first: float32, tf32 (float32 but for products, whose factors are rounded to 10 bits) and bfloat16.
+    (None: it is the host), `memory_free` those that are left. `mark` marks a moment in the work of the device, of which
+    `seconds_between` two tells, and `annotate` names a stretch of it for the maker's profilers. `dtypes` are the
+    precisions that it can compute in, the fastest first: float32, tf32 (float32 but for products, whose factors are
+    rounded to 10 bits) and bfloat16.
     """
 
     name: str
@@ -38,6 +42,9 @@ class Backend:
     synchronize: Callable[[], None]
     memory_held: Callable[[], int | None] = lambda: None
     memory_free: Callable[[], int] = lambda: psutil.virtual_memory().available
+    mark: Callable[[], Any] = time.perf_counter
+    seconds_between: Callable[[Any, Any], float] = lambda begin, end: end - begin
+    annotate: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     dtypes: tuple[str, ...] = ("float32",)
     dtype: str = "float32"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import sys
+from contextlib import nullcontext
 from importlib import metadata
 from typing import Any
 
@@ -39,6 +40,14 @@ def open_cupy() -> Backend:
             f"--backend cupy: expected a GPU of compute capability {_dotted(OLDEST)} or newer, found "
             f"{properties['name'].decode()} with {_dotted(capability)}; train on the CPU with --backend numpy"
         )
+
+    def mark() -> Any:
+        event = cupy.cuda.Event()
+        event.record()
+        return event
+
+    import cupyx.profiler  # pyright: ignore[reportMissingImports]
+
     return Backend(
         name="cupy",
         kernel_sets=("cuda",),
@@ -49,6 +58,9 @@ def open_cupy() -> Backend:
         synchronize=lambda: cupy.cuda.Device().synchronize(),
         memory_held=lambda: cupy.get_default_memory_pool().total_bytes(),
         memory_free=lambda: cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes(),
+        mark=mark,
+        seconds_between=lambda begin, end: cupy.cuda.get_elapsed_time(begin, end) / 1000,
+        annotate=cupyx.profiler.time_range if cupy.cuda.nvtx.available else lambda name: nullcontext(),
         dtypes=_dtypes(capability),
     )
 

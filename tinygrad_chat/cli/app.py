@@ -17,6 +17,7 @@ from tinygrad_chat.cli.compare import compare
 from tinygrad_chat.cli.doctor import doctor
 from tinygrad_chat.cli.graph import graph
 from tinygrad_chat.cli.plan import plan
+from tinygrad_chat.cli.profile import profile
 from tinygrad_chat.cli.report import report
 from tinygrad_chat.cli.runs import runs
 from tinygrad_chat.cli.sample import sample
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, plan, sample, runs, report, compare, ablate, graph, doctor):
+for command in (train, plan, profile, sample, runs, report, compare, ablate, graph, doctor):
     app.command()(command)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread
 
+LEAST_ROWS = 16  # of a chunk: fewer would leave as many sums to add up as there were rows
+
 
 def column_sums(rows: Any) -> Any:
     """Return the sums of rows (N, C) over N: (C,) in float32."""
@@ -20,7 +22,7 @@ def column_sums(rows: Any) -> Any:
 
 def chunks_of(rows: int) -> int:
     """Return into how many chunks `rows` are divided; one of none has a sum too, 0."""
-    return min(max(rows, 1), MOST_CHUNKS)
+    return min(max(-(-rows // LEAST_ROWS), 1), MOST_CHUNKS)
 
 
 def add_chunks(partial: Any, real: Any) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.autograd import Node, Operation, PendingGradient, watched_ops
+from tinygrad_chat.autograd.differentiable import Watcher
 from tinygrad_chat.autograd.value import Rule
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.models.protocol import LanguageModel
@@ -64,28 +65,32 @@ def _as_tensors(run: Run) -> LanguageModel:
     return model
 
 
-def _watcher(parameters: Parameters) -> Callable[..., Rule]:
+def _watcher(parameters: Parameters) -> Watcher:
     """Return what looks at every op's result and, in the backward sweep, at every gradient that its rule gives."""
     names = {id(parameters[name]): name.rpartition(".")[0] or name for name in parameters}
     layer = "the first layer"
 
-    def watch(operation: Operation, inputs: tuple[Any, ...], out: Any, rule: Rule) -> Rule:
+    def watch(operation: Operation, inputs: Sequence[Any]) -> Callable[[Any, Rule], Rule]:
         nonlocal layer
         own = [names[id(x)] for x in inputs if id(x) in names]
         layer = own[0] if own else layer
         place = f"{operation.name} {'of' if own else 'after'} {layer}"
-        if not _finite(out):
-            raise _FoundError(f"the result of {place}")
 
-        def watched_rule(d_out: Any) -> Any:
-            gradients = rule(d_out)
-            for x, d_x in zip(inputs, gradients, strict=False):
-                found = d_x.array() if isinstance(d_x, PendingGradient) else d_x
-                if isinstance(x, Node) and found is not None and not _finite(found):
-                    raise _FoundError(f"the gradient from {place}")
-            return gradients
+        def seen(out: Any, rule: Rule) -> Rule:
+            if not _finite(out):
+                raise _FoundError(f"the result of {place}")
 
-        return watched_rule
+            def watched_rule(d_out: Any) -> Any:
+                gradients = rule(d_out)
+                for x, d_x in zip(inputs, gradients, strict=False):
+                    found = d_x.array() if isinstance(d_x, PendingGradient) else d_x
+                    if isinstance(x, Node) and found is not None and not _finite(found):
+                        raise _FoundError(f"the gradient from {place}")
+                return gradients
+
+            return watched_rule
+
+        return seen
 
     return watch
 

@@ -1,0 +1,210 @@
+"""One engine on a GPU, in a process of its own.
+
+    python -m bench.gpu_worker ENGINE DEVICE
+
+Answers requests for losses, for seconds a step and the memory they take, for generation, and, ours only, for what the
+device can do and where a step's time goes. DEVICE is cuda, or cpu to try the measurement without a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.configurations import BETAS, CLIP, LEARNING_RATE, WEIGHT_DECAY, Configuration
+from bench.decoder import Decoder, OurDecoder, generate
+from bench.turns import OURS, serve
+
+PROFILED_STEPS = 3
+
+
+class OurEngine:
+    """tinygrad_chat with CuPy, in its fastest precision."""
+
+    def __init__(self, device: str) -> None:
+        from tinygrad_chat.backend import get_backend
+
+        self._backend = get_backend("cupy" if device == "cuda" else "numpy")
+        self._backend.use_dtype("auto")
+        self._name = self._backend.name
+
+    def describe(self) -> dict[str, Any]:
+        """What it runs on."""
+        from tinygrad_chat.training.environment import describe_environment
+
+        return describe_environment(self._backend)
+
+    def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
+        """Return a training step on tokens and targets -> loss, not waited for."""
+        from tinygrad_chat.optim import clip_gradient
+        from tinygrad_chat.training.update import accumulate_gradient
+
+        model, optimizer = self._build(configuration)
+
+        def step(tokens: np.ndarray, targets: np.ndarray) -> Any:
+            loss = accumulate_gradient(model, (tokens, targets), parts=1)
+            optimizer.step(LEARNING_RATE, clip_gradient(model.parameters(), CLIP))
+            return loss
+
+        return step
+
+    def _build(self, configuration: Configuration) -> Any:
+        from tinygrad_chat import GPT
+        from tinygrad_chat.optim import AdamW
+
+        model = GPT(configuration.vocabulary, configuration.options, backend=self._backend)
+        return model, AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
+
+    def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
+        """Return the model with a cache."""
+        return OurDecoder(configuration, backend_name=self._name)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        self._backend.synchronize()
+
+    def memory(self) -> int:
+        """Bytes that the device's pool has claimed so far."""
+        return self._backend.memory_held() or 0
+
+    def free(self) -> None:
+        """Give back what is unused."""
+        if self._name == "cupy":
+            self._backend.xp.get_default_memory_pool().free_all_blocks()
+
+    def limits(self) -> dict[str, float]:
+        """The rates of products and copies."""
+        import dataclasses
+
+        from tinygrad_chat.training.profiling.limits import measure_limits
+
+        return dataclasses.asdict(measure_limits(self._backend))
+
+    def profile(self, configuration: Configuration) -> dict[str, Any]:
+        """Where a step's time goes."""
+        from tinygrad_chat.training.profiling.profile import profile, training_step
+
+        model, optimizer = self._build(configuration)
+        step = training_step(model, optimizer, lambda: configuration.draw(0), rate=LEARNING_RATE, clip=CLIP)
+        return profile(step, PROFILED_STEPS, backend=self._backend, tokens=configuration.tokens).to_json()
+
+
+class TorchEngine:
+    """PyTorch in bfloat16 by autocast, with fused attention and AdamW."""
+
+    def __init__(self, device: str, *, compiled: bool = False) -> None:
+        import torch
+
+        self._device, self._compiled, self._torch = device, compiled, torch
+        torch.set_float32_matmul_precision("high")
+
+    def describe(self) -> dict[str, Any]:
+        """What it runs on."""
+        return {"torch": self._torch.__version__, "cuda": self._torch.version.cuda}
+
+    def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
+        """Return a training step on tokens and targets -> loss, not waited for."""
+        from bench.peers.torch_gpt import training_step
+
+        bfloat16 = self._device == "cuda"  # a trial on the CPU compares float32 with float32
+        return training_step(configuration, weights, compiled=self._compiled, bfloat16=bfloat16, device=self._device)
+
+    def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
+        """Return the model with a cache."""
+        from bench.peers.torch_decoder import TorchDecoder
+
+        dtype = self._torch.bfloat16 if self._device == "cuda" else self._torch.float32
+        return TorchDecoder(configuration, weights, compiled=self._compiled, device=self._device, dtype=dtype)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self._device == "cuda":
+            self._torch.cuda.synchronize()
+
+    def memory(self) -> int:
+        """Bytes that the device's pool has claimed at most."""
+        return self._torch.cuda.max_memory_reserved() if self._device == "cuda" else 0
+
+    def free(self) -> None:
+        """Give back what is unused."""
+        if self._device == "cuda":
+            self._torch.cuda.empty_cache()
+            self._torch.cuda.reset_peak_memory_stats()
+
+
+ENGINES: dict[str, Callable[[str], Any]] = {
+    OURS: OurEngine,
+    "torch eager": TorchEngine,
+    "torch compile": lambda device: TorchEngine(device, compiled=True),
+}
+
+
+def main(name: str, device: str) -> None:
+    """Answer what stdin asks for."""
+    engine = ENGINES[name](device)
+    steps: dict[str, Callable[[Any, Any], Any]] = {}  # the configuration in hand, so that no two fill the memory
+
+    def step_of(request: dict[str, Any]) -> tuple[Configuration, Callable[[Any, Any], Any]]:
+        configuration = Configuration.parse(request["sizes"])
+        if request["sizes"] not in steps:
+            steps.clear()
+            engine.free()
+            steps[request["sizes"]] = engine.make_step(configuration, np.load(request["weights"]))
+        return configuration, steps[request["sizes"]]
+
+    def losses(request: dict[str, Any]) -> dict[str, Any]:
+        configuration, step = step_of(request)
+        return {"losses": [float(step(*configuration.draw(number))) for number in range(request["steps"])]}
+
+    def seconds(request: dict[str, Any]) -> dict[str, Any]:
+        configuration, step = step_of(request)
+        batch = configuration.draw(0)
+        engine.synchronize()
+        began = time.perf_counter()
+        for _ in range(request["steps"]):
+            step(*batch)
+        engine.synchronize()
+        return {"seconds": (time.perf_counter() - began) / request["steps"], "memory": engine.memory()}
+
+    def decode(request: dict[str, Any]) -> dict[str, Any]:
+        steps.clear()
+        engine.free()
+        configuration = Configuration.parse(request["sizes"])
+        decoder = engine.decoder(configuration, np.load(request["weights"]))
+        prompt = configuration.draw(0)[0][:, : request["prompt"]]
+        times = []
+        for _ in range(request["rounds"]):
+            began = time.perf_counter()
+            generate(decoder, prompt, request["new"])
+            engine.synchronize()
+            times.append(time.perf_counter() - began)
+        return {"seconds": times}
+
+    answers: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "losses": losses,
+        "seconds": seconds,
+        "decode": decode,
+        "describe": lambda request: engine.describe(),
+        "limits": lambda request: engine.limits(),
+        "profile": lambda request: engine.profile(Configuration.parse(request["sizes"])),
+    }
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return answers[request["what"]](request)
+        except Exception as error:
+            if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+                raise
+            steps.clear()
+            engine.free()
+            return {"out_of_memory": True}
+
+    serve(answer)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,146 @@
+"""The emulation itself: what CUDA promises holds, and what CUDA leaves undefined is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda_on_cpu.compiler import COMPILER, EmulationError, RawModule, with_margins
+from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
+from tinygrad_chat import Tensor
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to run kernels on the host with")
+
+CODE = """
+extern "C" __global__ void places(long long* out) {
+    const int block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+    const int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+    out[block * blockDim.x * blockDim.y * blockDim.z + thread] = 1000 * block + thread;
+}
+extern "C" __global__ void reversed(const float* x, float* out) {
+    __shared__ float all[64];
+    all[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
+    __syncthreads();
+    out[blockIdx.x * 64 + threadIdx.x] = all[63 - threadIdx.x];
+}
+extern "C" __global__ void stale(float* out) {
+    __shared__ float all[64];
+    if (blockIdx.x == 0) all[threadIdx.x] = 1;
+    __syncthreads();
+    out[blockIdx.x * 64 + threadIdx.x] = all[threadIdx.x];
+}
+extern "C" __global__ void exchanged(float* sums, float* firsts, long long* votes) {
+    float x = threadIdx.x;
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffff, x, distance);
+    sums[threadIdx.x] = x;
+    firsts[threadIdx.x] = __shfl_sync(0xffffffff, float(threadIdx.x), 0);
+    votes[threadIdx.x] = __ballot_sync(0xffffffff, threadIdx.x % 2 == 0);
+}
+extern "C" __global__ void counted(long long* total) { atomicAdd(total, 1LL); }
+extern "C" __global__ void divided() { if (threadIdx.x < 7) __syncthreads(); }
+extern "C" __global__ void lonely() { if (threadIdx.x < 7) __shfl_xor_sync(0xffffffff, 1.0f, 1); }
+extern "C" __global__ void partial() { __shfl_xor_sync(0x0000ffff, 1.0f, 1); }
+extern "C" __global__ void beside(float* out, long long size) { if (threadIdx.x <= size) out[threadIdx.x] = 0; }
+extern "C" __global__ void checked() { assert(threadIdx.x != 3); }
+"""
+
+
+@pytest.fixture(scope="module")
+def module() -> RawModule:
+    return RawModule(code=CODE, options=())
+
+
+def run(module: RawModule, name: str, grid: Any, block: Any, *arguments: Any) -> None:
+    module.get_function(name)(grid, block, arguments)
+
+
+def test_every_thread_of_a_grid_runs_once_in_its_place(module: RawModule):
+    out = np.zeros(24 * 30, np.int64)
+    run(module, "places", (2, 3, 4), (5, 3, 2), out)
+    np.testing.assert_array_equal(out, (1000 * np.arange(24)[:, None] + np.arange(30)).ravel())
+
+
+def test_shared_memory_is_complete_after_a_barrier(module: RawModule):
+    x, out = np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32)
+    run(module, "reversed", (3,), (64,), x, out)
+    np.testing.assert_array_equal(out, x[:, ::-1])
+
+
+def test_shared_memory_of_the_last_block_is_no_longer_there(module: RawModule):
+    out = np.zeros((2, 64), np.float32)
+    run(module, "stale", (2,), (64,), out)
+    assert np.all(out[0] == 1)
+    assert np.isnan(out[1]).all()
+
+
+def test_lanes_of_a_warp_exchange_and_vote(module: RawModule):
+    sums, firsts, votes = np.zeros(64, np.float32), np.ones(64, np.float32), np.zeros(64, np.int64)
+    run(module, "exchanged", (1,), (64,), sums, firsts, votes)
+    np.testing.assert_array_equal(sums, np.repeat([np.arange(32).sum(), np.arange(32, 64).sum()], 32))
+    np.testing.assert_array_equal(firsts, np.repeat([0, 32], 32))
+    np.testing.assert_array_equal(votes, 0x55555555)
+
+
+def test_atomics_lose_nothing(module: RawModule):
+    total = np.zeros(1, np.int64)
+    run(module, "counted", (7,), (33,), total)
+    assert total == 231
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("divided", "a barrier that not all threads of the block reach"),
+        ("lonely", "exchange that not all of its lanes reach"),
+        ("partial", "exchange of a part of a warp is not emulated"),
+        ("checked", "assertion failed: threadIdx.x != 3"),
+    ],
+)
+def test_what_is_undefined_is_told(module: RawModule, name: str, message: str):
+    with pytest.raises(EmulationError, match=f"^{name}: .*{message}"):
+        run(module, name, (1,), (32,))
+
+
+def test_a_write_beside_an_array_is_told(module: RawModule):
+    out = with_margins(np.empty(20, np.float32))
+    run(module, "beside", (1,), (32,), out, np.int64(19))
+    with pytest.raises(EmulationError, match=r"wrote beside an array of shape \(20,\)"):
+        run(module, "beside", (1,), (32,), out, np.int64(20))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones((4, 4), np.float32).T, np.int64(1)), "that the kernel would not see"),
+        ((np.ones(4, np.float32), 1), "int is passed in a size that depends on chance"),
+        ((np.ones(4, np.float32), np.float32(1)), "arguments pf for a kernel that takes pq"),
+        ((np.ones(4, np.float32),), "arguments p for a kernel that takes pq"),
+    ],
+)
+def test_arguments_that_a_gpu_would_misread_are_refused(module: RawModule, arguments: Any, message: str):
+    with pytest.raises(EmulationError, match=message):
+        run(module, "beside", (1,), (1,), *arguments)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        float,
+        bool,
+        lambda x: x.item(),
+        lambda x: x.tolist(),
+        DEVICE.to_host,
+        lambda x: DEVICE.synchronize(),
+        lambda x: x[x > 0],
+        lambda x: DEVICE.xp.flatnonzero(x),
+        lambda x: Tensor(x).item(),
+    ],
+)
+def test_waiting_is_told_only_where_it_is_forbidden(ask: Any):
+    with standing_in():
+        x = DEVICE.xp.asarray(np.ones((), np.float32))
+        ask(x)
+        with no_waiting(), pytest.raises(AssertionError, match="the host waits for the device"):
+            ask(x)

@@ -1,0 +1,177 @@
+"""Training on a device: in every precision, without waiting, the same bits again, and on the host from its checkpoint.
+
+The device is tests/cuda_on_cpu's: the kernels' own source, run by the host.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda_on_cpu.compiler import COMPILER
+from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
+from tests.training.test_loop import Start, finish, log
+from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat.backend import get_backend
+from tinygrad_chat.errors import BackendError, MemoryShortageError
+from tinygrad_chat.kernels.cuda import attention
+from tinygrad_chat.optim import AdamW, clip_gradient
+from tinygrad_chat.training import run as run_module
+from tinygrad_chat.training import update
+from tinygrad_chat.training.run import load_model, resume_run
+from tinygrad_chat.training.run_folder import open_checkpoint
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to run kernels on the host with")
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"positions": "rotary", "norm": "rmsnorm", "activation": "squared_relu", "soft_cap": 15.0, "key_value_heads": 2},
+    {"bias": True, "tied": False, "window": 5, "dropout": 0.2},
+]
+V, B, T = 65, 4, 16
+
+
+@pytest.fixture(autouse=True)
+def device() -> Iterator[None]:
+    with standing_in():
+        yield
+    DEVICE.use_kernels("auto")
+    DEVICE.use_dtype("float32")
+
+
+def train(variant: dict[str, Any], steps: int, dtype: str | None) -> tuple[list[float], np.ndarray]:
+    """Train on the device in a precision, or (None) on the host; return the losses and the weights."""
+    if dtype is not None:
+        DEVICE.use_dtype(dtype)
+    options = ModelOptions(**{"layers": 2, "heads": 4, "width": 32, "context": T, **variant})
+    model = GPT(V, options, backend=None if dtype is None else DEVICE)
+    parameters, losses = model.parameters(), []
+    optimizer = AdamW(parameters)
+    for step in range(steps):
+        tokens = np.random.default_rng(step % 4).integers(0, V, (B, T + 1))
+        random = np.random.default_rng(step) if options.dropout else None
+        with no_waiting():
+            parameters.zero_gradient()
+            loss = model.loss(tokens[:, :-1], tokens[:, 1:], random=random)
+            loss.backward()
+            norm = clip_gradient(parameters, 1.0)
+            optimizer.step(3e-3, norm + 0 * loss.data)
+        losses.append(loss.item())
+    return losses, parameters.backend.to_host(parameters.data).copy()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("tf32", 1e-5), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize(("variant", "steps"), [(VARIANTS[0], 50), (VARIANTS[1], 10), (VARIANTS[2], 10)], ids=str)
+def test_losses_are_those_of_the_host_and_nobody_waits(variant, steps, dtype, tolerance):
+    np.testing.assert_allclose(train(variant, steps, dtype)[0], train(variant, steps, None)[0], rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_steps_leave_the_same_bits(dtype):
+    once, again = (train(VARIANTS[2], 4, dtype) for _ in range(2))
+    assert once[0] == again[0]
+    np.testing.assert_array_equal(once[1], again[1])
+
+
+def test_attention_a_few_sequences_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch):
+    whole = train({}, 3, "float32")[1]
+    monkeypatch.setattr(attention, "CACHED", 3 * 4 * T * T)
+    np.testing.assert_allclose(train({}, 3, "float32")[1], whole, rtol=0, atol=1e-6)
+
+
+# Whole runs.
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `--backend cupy` be the stand-in."""
+    monkeypatch.setattr(run_module, "get_backend", lambda name: DEVICE if name == "cupy" else get_backend(name))
+
+
+@pytest.mark.usefixtures("on_device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_begun_on_a_device_goes_on_on_the_host_and_back(start: Start, dtype: str):
+    host = start("host", steps=9)
+    finish(host)
+    moved = start("moved", steps=9, backend="cupy", dtype=dtype)
+    finish(moved, stop_after=3)
+    assert json.loads((moved.folder.path / "environment.json").read_text())[-1]["dtype"] == dtype
+    finish(resume_run(moved.folder.path, {"backend": "numpy", "dtype": "auto"}), stop_after=6)
+    finish(resume_run(moved.folder.path, {"backend": "cupy", "dtype": dtype}))
+    ours, theirs = (
+        [record[key] for record in log(run) for key in ("loss", "val_loss") if key in record] for run in (moved, host)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4 if dtype == "float32" else 1e-2)
+    saved = open_checkpoint(moved.folder.path, say=lambda line: None)
+    assert {array.dtype for array in saved.weights.values()} == {np.dtype(np.float32)}
+    texts = []
+    for backend in ("numpy", "cupy"):
+        model, tokenizer = load_model(saved, backend=backend, dtype="float32")
+        logits = model.next_token_logits(np.array([[tokenizer.bos]]), model.new_cache(1))
+        texts.append(model.parameters().backend.to_host(logits))
+    np.testing.assert_allclose(texts[0], texts[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(start: Start, monkeypatch: pytest.MonkeyPatch):
+    run = start("run", steps=5, backend="cupy", dtype="bfloat16", on_nan="rollback")
+    original = update.accumulate_gradient
+
+    def sometimes(*given: Any, **options: Any) -> Any:
+        return original(*given, **options) * (math.nan if run.step == 2 else 1)
+
+    monkeypatch.setattr(update, "accumulate_gradient", sometimes)
+    before = []
+    step = run.optimizer.step
+
+    def watched(*given: Any) -> None:
+        before.append(DEVICE.to_host(run.model.parameters().data).copy())
+        step(*given)
+        if run.step == 2:
+            np.testing.assert_array_equal(DEVICE.to_host(run.model.parameters().data), before[-1])
+
+    monkeypatch.setattr(run.optimizer, "step", watched)
+    with pytest.raises(Exception, match="step 2: the loss is nan"):
+        finish(run)
+    assert len(before) >= 3
+
+
+@pytest.mark.usefixtures("on_device")
+def test_no_room_on_the_device_is_one_line_with_what_helps(start: Start, monkeypatch: pytest.MonkeyPatch):
+    run = start("run", steps=5, backend="cupy", dtype="float32")
+
+    def full(*_: Any, **__: Any) -> Any:
+        if run.step == 3:
+            raise MemoryError("Out of memory allocating 1,234,567 bytes (allocated so far: 89 bytes).")
+        return original(*_, **__)
+
+    original = update.accumulate_gradient
+    monkeypatch.setattr(update, "accumulate_gradient", full)
+    with pytest.raises(
+        MemoryShortageError,
+        match=r"^step 3: out of memory allocating 1,234,567 bytes \(allocated so far: 89 bytes\), with [\d,]+ MiB free "
+        r"on a stand-in; compute the batch in more parts with --accumulate, or choose .*; the checkpoint of step \d",
+    ):
+        finish(run)
+    assert "out of memory" in (run.folder.path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kernels", "dtype", "expected"),
+    [("auto", "float16", "auto, float32, bfloat16, tf32"), ("reference", "bfloat16", "auto, float32, tf32")],
+)
+def test_a_precision_that_cannot_be_had_is_refused(kernels: str, dtype: str, expected: str):
+    DEVICE.use_kernels(kernels)
+    with pytest.raises(BackendError, match=f"^--dtype: expected {expected} with .*, received {dtype}$"):
+        DEVICE.use_dtype(dtype)
+
+
+def test_the_host_computes_in_float32_only():
+    with pytest.raises(BackendError, match=r"^--dtype: expected auto, float32 with --backend numpy"):
+        get_backend("numpy").use_dtype("bfloat16")

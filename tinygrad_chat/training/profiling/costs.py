@@ -1,0 +1,28 @@
+"""What an op cannot do without: its products' floating-point operations, and the bytes of what it reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+PRODUCTS: dict[str, Callable[..., int]] = {
+    "attention": lambda query, key, value: 4 * query.size * key.shape[1],
+    "linear": lambda x, weight, bias=None: 2 * x.size * weight.shape[0],
+    "matmul": lambda x, y: 2 * x.size * y.shape[-1],
+}
+"""Operations forward; the rule has twice as many. As in `flops_per_token`, the masked half of attention counts."""
+
+
+def forward_cost(name: str, inputs: Sequence[Any], out: Any) -> tuple[int, int]:
+    """Return operations and bytes of an op's forward. A view of an input moves nothing."""
+    arrays = [x for x in (getattr(x, "data", x) for x in inputs) if hasattr(x, "nbytes")]
+    if getattr(out, "base", None) is not None and any(out.base is x or out.base is x.base for x in arrays):
+        return 0, 0
+    flops = PRODUCTS[name](*arrays) if name in PRODUCTS else 0
+    return flops, sum(x.nbytes for x in arrays) + out.nbytes
+
+
+def backward_cost(forward: tuple[int, int], out: Any) -> tuple[int, int]:
+    """Return operations and bytes of its rule: it reads d_out and the inputs, and writes a gradient for each."""
+    flops, moved = forward
+    return 2 * flops, 0 if moved == 0 else 2 * moved - out.nbytes

@@ -1,0 +1,52 @@
+"""What the machine can do at best, measured: large products in the precision of the run, and copies."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tinygrad_chat import ops
+from tinygrad_chat.autograd import find_kernel
+from tinygrad_chat.backend import Backend
+
+TIMES = 5
+SIDES = {"numpy": 2048}  # of square matrices
+SIDE_ON_DEVICE = 8192
+COPIED = 256 << 20  # bytes: far more than any cache holds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`product_rate` in operations a second, `bandwidth` in bytes a second, read and written."""
+
+    product_rate: float
+    bandwidth: float
+
+
+def measure_limits(backend: Backend) -> Limits:
+    """Return the best of a few products and a few copies."""
+    xp, side = backend.xp, SIDES.get(backend.name, SIDE_ON_DEVICE)
+    x, weight = (xp.ones((side, side), backend.compute_dtype) for _ in range(2))
+    linear = find_kernel(ops.linear, ops.linear.reference, x)
+    source = xp.ones(COPIED // 4, "float32")
+    target = xp.empty_like(source)
+
+    def copy() -> None:
+        target[...] = source
+
+    return Limits(
+        2 * side**3 / _least_seconds(backend, lambda: linear(x, weight)),
+        2 * source.nbytes / _least_seconds(backend, copy),
+    )
+
+
+def _least_seconds(backend: Backend, work: Callable[[], Any]) -> float:
+    work()
+    marks = [backend.mark()]
+    for _ in range(TIMES):
+        work()
+        marks.append(backend.mark())
+    backend.synchronize()
+    return min(backend.seconds_between(begin, end) for begin, end in itertools.pairwise(marks))
