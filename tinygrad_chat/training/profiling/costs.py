@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tinygrad_chat.tensor import Tensor
+
 PRODUCTS: dict[str, Callable[..., int]] = {
     "attention": lambda query, key, value: 4 * query.size * key.shape[1],
     "linear": lambda x, weight, bias=None: 2 * x.size * weight.shape[0],
@@ -15,7 +17,7 @@ PRODUCTS: dict[str, Callable[..., int]] = {
 
 def forward_cost(name: str, inputs: Sequence[Any], out: Any) -> tuple[int, int]:
     """Return operations and bytes of an op's forward. A view of an input moves nothing."""
-    arrays = [x for x in (getattr(x, "data", x) for x in inputs) if hasattr(x, "nbytes")]
+    arrays = [x for x in (x.data if isinstance(x, Tensor) else x for x in inputs) if hasattr(x, "nbytes")]
     if getattr(out, "base", None) is not None and any(out.base is x or out.base is x.base for x in arrays):
         return 0, 0
     flops = PRODUCTS[name](*arrays) if name in PRODUCTS else 0

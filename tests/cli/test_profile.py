@@ -1,0 +1,60 @@
+"""`tgc profile` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Tgc
+from tinygrad_chat.training.profiling import profile as module
+from tinygrad_chat.training.profiling.limits import Limits
+
+
+@pytest.fixture(autouse=True)
+def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure_limits", lambda backend: Limits(product_rate=1e9, bandwidth=1e9))
+
+
+TINY = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2", "--profile-steps", "2")
+
+
+def test_the_command_prints_a_row_an_op_and_names_the_bottleneck(tgc: Tgc):
+    code, out, err = tgc("profile", *TINY)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    rows = [line.split()[0] for line in lines[2:] if re.match(r"\S+ +\d+ +\d+\.\d{3} +\d+\.\d{3} +\d+%", line)]
+    assert {"linear", "attention", "AdamW"} <= set(rows)
+    assert re.match(r"a step: [\d.]+ ms watched, [\d.]+ ms otherwise \([\d,]+ tokens/s\)", lines[-3])
+    assert lines[-2].startswith("limits, measured: 1 GFLOP/s in products, 1 GB/s")
+    assert lines[-1].startswith("bottleneck: ")
+    assert max(map(len, lines[:-3])) <= 100
+    assert list(Path().iterdir()) == []
+
+
+def test_json_and_a_trace_can_be_read_again(tgc: Tgc):
+    code, out, _ = tgc("profile", *TINY, "--json", "--trace", "step.json")
+    assert code == 0
+    taken = json.loads(out)
+    assert taken["rows"][0].keys() >= {"name", "forward", "backward", "flops", "bytes"}
+    events = json.loads(Path("step.json").read_text())["traceEvents"]
+    assert {event["name"] for event in events} >= {"linear", "AdamW"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--mode", "scalar"), "tgc: --mode: expected tensor, received scalar"),
+        (("--profile-steps", "0"), "tgc: invalid value for '--profile-steps'"),
+        (("--trace", "no/such/folder.json"), "tgc: no/such/folder.json"),
+        (("--backend", "nowhere"), "tgc: --backend: expected one of auto, numpy, cupy"),
+    ],
+)
+def test_a_mistake_is_one_line(tgc: Tgc, arguments: tuple[str, ...], message: str):
+    code, out, err = tgc("profile", *TINY, *arguments)
+    assert code in (2, 3)
+    assert out == ""
+    assert err.startswith(message)
+    assert err.count("\n") == 1
