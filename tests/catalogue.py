@@ -33,6 +33,11 @@ class Entry:
     cases: st.SearchStrategy[Case]
     torch: Callable[..., Any]
 
+    @property
+    def op(self) -> Any:
+        """The op that the entry proves, if it is one."""
+        return self.function.op if isinstance(self.function, Joined) else self.function
+
 
 # How numbers are drawn: normal, unless the op has a kink or a domain.
 
@@ -158,11 +163,11 @@ def embeddings(draw: st.DrawFn) -> Case:
 
 
 @st.composite
-def norms(draw: st.DrawFn, most_vectors: int) -> Case:
+def norms(draw: st.DrawFn, most_vectors: int, *, added: bool = False) -> Case:
     random, shape = draw(seeds), draw(array_shapes(min_dims=1, max_dims=3, min_side=2, max_side=5))
     vectors = draw(st.integers(most_vectors - 1, most_vectors))
     return Case(
-        (normal(random, shape), *(normal(random, shape[-1:]) for _ in range(vectors))),
+        (*normal(random, (1 + added, *shape)), *(normal(random, shape[-1:]) for _ in range(vectors))),
         {"epsilon": draw(st.sampled_from([1e-5, 1e-2]))},
     )
 
@@ -207,6 +212,20 @@ def dropouts(draw: st.DrawFn) -> Case:
 # Functions that need a word more than the op's own name.
 
 
+@dataclass(frozen=True)
+class Joined:
+    """An op of several results, all of one shape, as a function of one: they lie side by side. It has the op's name."""
+
+    op: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        return self.op.name  # pyright: ignore[reportFunctionMemberAccess]
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return ops.concatenate(*self.op(*inputs, **options), axis=-1)
+
+
 def split_and_reverse(x: Any, *, sizes: list[int], axis: int) -> Any:
     return ops.concatenate(*reversed(ops.split(x, sizes, axis)), axis=axis)
 
@@ -245,6 +264,16 @@ def torch_norm(name: str) -> Callable[..., Any]:
         import torch.nn.functional as F
 
         return getattr(F, name)(x, x.shape[-1:], *vectors, eps=epsilon)
+
+    return function
+
+
+def torch_added(name: str) -> Callable[..., Any]:
+    def function(x: Any, branch: Any, *vectors: Any, epsilon: float) -> Any:
+        import torch
+
+        total = x + branch
+        return torch.cat([total, torch_norm(name)(total, *vectors, epsilon=epsilon)], dim=-1)
 
     return function
 
@@ -339,6 +368,8 @@ CATALOGUE: dict[str, Entry] = {
     "log_softmax": Entry(ops.log_softmax, along_an_axis(), lambda x, *, axis: x.log_softmax(dim=axis)),
     "layernorm": Entry(ops.layernorm, norms(most_vectors=2), torch_norm("layer_norm")),
     "rmsnorm": Entry(ops.rmsnorm, norms(most_vectors=1), torch_norm("rms_norm")),
+    "add_layernorm": Entry(Joined(ops.add_layernorm), norms(most_vectors=2, added=True), torch_added("layer_norm")),
+    "add_rmsnorm": Entry(Joined(ops.add_rmsnorm), norms(most_vectors=1, added=True), torch_added("rms_norm")),
     "attention": Entry(ops.attention, attentions(), torch_attention),
     "rotary": Entry(ops.rotary, rotations(), torch_rotary),
     "cross_entropy": Entry(ops.cross_entropy, losses(), torch_cross_entropy),

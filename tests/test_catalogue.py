@@ -25,8 +25,8 @@ KERNEL_TOLERANCE = 2e-5  # float32, relative to the largest element
 every_op = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
 every_kernel = pytest.mark.parametrize(
     ("kernel_set", "entry"),
-    [(name, e) for name in KERNEL_SETS for e in CATALOGUE.values() if e.function in load_kernels(name)],
-    ids=lambda x: x if isinstance(x, str) else x.function.name,
+    [(name, e) for name in KERNEL_SETS for e in CATALOGUE.values() if e.op in load_kernels(name)],
+    ids=lambda x: x if isinstance(x, str) else x.op.name,
 )
 
 
@@ -54,7 +54,7 @@ def test_every_public_op_has_an_entry():
     ]
     written = {op for family in families for op in vars(family).values() if isinstance(op, Operation)}
     assert {op.name for op in written} - set(ops.__all__) == set()
-    assert written - {entry.function for entry in CATALOGUE.values()} == set()
+    assert written - {entry.op for entry in CATALOGUE.values()} == set()
     assert set(ops.__all__) - CATALOGUE.keys() == {"rotary_angles"}  # makes constants, has no gradient
 
 

@@ -76,11 +76,11 @@ def compare(device: Backend, entry: Entry, case: Case, real: str) -> None:
         np.testing.assert_allclose(mine, reference, rtol=0, atol=TOLERANCE[real] * scale)
 
 
-KERNELS = [entry for entry in CATALOGUE.values() if entry.function in load_kernels("cuda")]
+KERNELS = [entry for entry in CATALOGUE.values() if entry.op in load_kernels("cuda")]
 
 
 @pytest.mark.parametrize("real", TYPES)
-@pytest.mark.parametrize("entry", KERNELS, ids=lambda entry: entry.function.name)
+@pytest.mark.parametrize("entry", KERNELS, ids=lambda entry: entry.op.name)
 @given(st.data())
 def test_a_kernel_agrees_with_its_op(device: Backend, entry: Entry, real: str, data: st.DataObject):
     compare(device, entry, data.draw(entry.cases), real)
@@ -111,6 +111,8 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "odd rows": ("layernorm", Case((drawn(3, 37), drawn(37)))),
     "rows far from 0": ("layernorm", Case((drawn(5, 64, offset=30), drawn(64), drawn(64)))),
     "more rows than chunks": ("layernorm", Case((drawn(5000, 8), drawn(8), drawn(8)))),
+    "a sum and its norm, in vectors": ("add_layernorm", Case((drawn(20, 264), drawn(20, 264), drawn(264), drawn(264)))),
+    "a sum and its norm, odd rows": ("add_rmsnorm", Case((drawn(20, 37), drawn(20, 37), drawn(37)))),
     "no rows": ("layernorm", Case((drawn(0, 8), drawn(8), drawn(8)))),
     "rmsnorm without gain": ("rmsnorm", Case((drawn(17, 264),))),
     "gelu beyond a block": ("gelu", Case((3 * drawn(5, 1031),))),

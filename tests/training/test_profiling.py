@@ -111,7 +111,7 @@ def test_costs_are_what_cannot_be_avoided():
 def make_profile(**changes: float) -> Profile:
     rows = [Row("linear", 1, 0.1, 0.2, flops=2e8, bytes=1e6), Row("gelu", 1, 0.3, 0.4, bytes=3e8)]
     settings = {"step_seconds": 1.0, "plain_seconds": 0.9, "host_seconds": 1.0, "on_device": False, **changes}
-    return Profile(rows, tokens=8, limits=LIMITS, spans=[], **settings)  # pyright: ignore[reportArgumentType]
+    return Profile(rows, tokens=8, limits=LIMITS, spans=[], **settings)
 
 
 def test_the_bottleneck_is_where_the_machines_limits_take_most_of_the_step():

@@ -9,8 +9,10 @@ An array op computes its result and returns it with its own backward rule:
         return x * x, backward
 
 Inputs that may have gradients are positional, static options are keyword-only, and `backward` returns one gradient
-(or None) for each positional input. The result is a node of the class of the first node among the inputs, so ops
-know nothing of `Tensor`. Called on bare arrays only, an op returns a bare array: ops are also plain functions.
+(or None) for each positional input. An op may return a tuple of results instead of one: then `backward` takes the
+gradient of each, None for a result that nothing was computed from. The result is a node of the class of the first node
+among the inputs, so ops know nothing of `Tensor`. Called on bare arrays only, an op returns bare arrays: ops are also
+plain functions.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from tinygrad_chat.backend import Kernels, backend_of, load_kernels
 from tinygrad_chat.errors import ShapeError
 
 ArrayOp = Callable[..., tuple[Any, Rule]]
-"""(arrays..., *, options) -> (out, backward)"""
+"""(arrays..., *, options) -> (out, backward), or (outs, backward) with a tuple of results"""
 
 
 Watcher = Callable[["Operation", Sequence[Any]], Callable[[Any, Rule], Rule]]
@@ -75,10 +77,15 @@ def reference_ops() -> Any:
     return kernels_of("reference")
 
 
-def find_kernel(replaced: Any, reference: Callable[..., Any], array: Any) -> Callable[..., Any]:
+def find_kernel(replaced: Any, reference: Any, array: Any) -> Any:
     """Return the kernel to run on `array` instead of what it replaces, or `reference` where there is none."""
     kernels = _mode.get().kernels
     return (backend_of(array).kernels if kernels is None else kernels).get(replaced, reference)
+
+
+def has_kernel(replaced: Any, array: Any) -> bool:
+    """Return whether a kernel would run on `array` instead of what it replaces."""
+    return find_kernel(replaced, None, array) is not None
 
 
 def watched_ops(watcher: Watcher) -> Any:
@@ -115,6 +122,8 @@ class Operation:
         out, rule = self._run(find_kernel(self, self.reference, first.data), arrays, options)
         if seen is not None:
             rule = seen(out, rule)
+        if type(out) is tuple:
+            return _several(type(first), out, parents, rule if mode.recording else None)
         if not mode.recording:
             return type(first)(out)
         return type(first)(out, tuple(parents), rule)
@@ -130,6 +139,34 @@ class Operation:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+class _Gathered(dict[int, Any]):
+    """Gradients of an op's results, by number. Those of others are added, and arrays, which are the first one's."""
+
+    __array_ufunc__ = None  # so that `array + gathered` comes here
+
+    def __add__(self, other: Any) -> _Gathered:
+        others = other if isinstance(other, _Gathered) else {0: other}
+        return _Gathered({**self, **{i: self[i] + d if i in self else d for i, d in others.items()}})
+
+    __radd__ = __add__
+
+
+def _several(kind: Any, results: tuple[Any, ...], parents: Sequence[Node | None], rule: Rule | None) -> tuple[Any, ...]:
+    """Return a node for each result: the first is the parent of the others, so that all gradients meet there."""
+    if rule is None:
+        return tuple(map(kind, results))
+    numbers = range(len(results))
+
+    def rule_of_all(d: Any) -> Sequence[Any]:
+        return rule(*map(d.get, numbers)) if type(d) is _Gathered else rule(d, *(None for _ in numbers[1:]))
+
+    def hand_over(number: int) -> Rule:
+        return lambda d_out: (_Gathered({number: d_out}),)
+
+    first = kind(results[0], tuple(parents), rule_of_all)
+    return first, *(kind(results[number], (first,), hand_over(number)) for number in numbers[1:])
 
 
 def differentiable(reference: ArrayOp) -> Operation:

@@ -46,7 +46,12 @@ def open_cupy() -> Backend:
         event.record()
         return event
 
-    import cupyx.profiler  # pyright: ignore[reportMissingImports]
+    def annotate(name: str) -> Any:
+        if not cupy.cuda.nvtx.available:
+            return nullcontext()
+        from cupyx.profiler import time_range  # pyright: ignore[reportMissingImports]
+
+        return time_range(name)
 
     return Backend(
         name="cupy",
@@ -60,7 +65,7 @@ def open_cupy() -> Backend:
         memory_free=lambda: cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes(),
         mark=mark,
         seconds_between=lambda begin, end: cupy.cuda.get_elapsed_time(begin, end) / 1000,
-        annotate=cupyx.profiler.time_range if cupy.cuda.nvtx.available else lambda name: nullcontext(),
+        annotate=annotate,
         dtypes=_dtypes(capability),
     )
 

@@ -19,6 +19,7 @@ from tinygrad_chat.nn import (
     KeyValueCache,
     Linear,
     Module,
+    Norm,
     Parameters,
     dropper,
     make_norm,
@@ -66,7 +67,10 @@ class FeedForward(Module):
 
 
 class Block(Module):
-    """Attention, then feed-forward; each reads a normalised x and adds its answer to it."""
+    """Attention, then feed-forward; each reads the stream x, normalised, and its answer is added to the stream.
+
+    An answer is added where the next norm reads the stream: there both are one op.
+    """
 
     def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator) -> None:
         # 2 L answers are added to the stream; this keeps their sum's size independent of the depth (GPT-2).
@@ -76,10 +80,17 @@ class Block(Module):
         self.feed_forward_norm = make_norm(options.norm, options.width, bias=options.bias)
         self.feed_forward = FeedForward(options, random, residual_std)
 
-    def __call__(self, x: Tensor, rotate: Rotate, drop: Drop, cache: KeyValueCache | None) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
-        x = x + drop(self.attention(self.attention_norm(x), rotate, cache))
-        return x + drop(self.feed_forward(self.feed_forward_norm(x)))
+    def __call__(
+        self, x: Tensor, answer: Tensor | None, rotate: Rotate, drop: Drop, cache: KeyValueCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Stream x (B, T, C) and the answer to add to it, None at first -> the same, behind this block."""
+        x, read = _add_and_normalize(self.attention_norm, x, answer)
+        x, read = self.feed_forward_norm.after_adding(x, drop(self.attention(read, rotate, cache)))
+        return x, drop(self.feed_forward(read))
+
+
+def _add_and_normalize(norm: Norm, x: Tensor, answer: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (x, norm(x)) if answer is None else norm.after_adding(x, answer)
 
 
 class GPT(Module):
@@ -139,11 +150,12 @@ class GPT(Module):
             x = x + (positions if self.context == T else positions[here])
         x = drop(x)
         rotate = self._rotation(here)
+        answer = None
         for block in self.blocks:
-            x = block(x, rotate, drop, cache)
+            x, answer = block(x, answer, rotate, drop, cache)
         if cache:
             cache.advance(T)
-        return self.final_norm(x)
+        return _add_and_normalize(self.final_norm, x, answer)[1]
 
     def _rotation(self, here: slice) -> Rotate:
         if not self._angles:

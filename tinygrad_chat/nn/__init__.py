@@ -1,7 +1,7 @@
 """Layers and the buffer that their parameters live in."""
 
 from tinygrad_chat.nn.cache import KeyValueCache
-from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, RMSNorm, dropper, make_norm
+from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Norm, RMSNorm, dropper, make_norm
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.nn.parameters import GradientBuffer, Parameters
 
@@ -13,6 +13,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Module",
+    "Norm",
     "Parameters",
     "RMSNorm",
     "dropper",

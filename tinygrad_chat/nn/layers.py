@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
+from tinygrad_chat.autograd import has_kernel
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
 
@@ -62,6 +63,13 @@ class LayerNorm(Module):
         """Normalise the rows of x."""
         return ops.layernorm(x, self.gain, self.bias)
 
+    def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x + branch, and that normalised: in one op where there is a kernel for both."""
+        if has_kernel(ops.add_layernorm, x.data):
+            return ops.add_layernorm(x, branch, self.gain, self.bias)
+        total = x + branch
+        return total, self(total)
+
 
 class RMSNorm(Module):
     """Rows to root mean square 1, then times `gain`."""
@@ -73,6 +81,13 @@ class RMSNorm(Module):
         """Normalise the rows of x."""
         return ops.rmsnorm(x, self.gain)
 
+    def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x + branch, and that normalised: in one op where there is a kernel for both."""
+        if has_kernel(ops.add_rmsnorm, x.data):
+            return ops.add_rmsnorm(x, branch, self.gain)
+        total = x + branch
+        return total, self(total)
+
 
 class Identity(Module):
     """Leave x as it is."""
@@ -81,8 +96,16 @@ class Identity(Module):
         """Return x."""
         return x
 
+    def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x + branch, twice."""
+        total = x + branch
+        return total, total
 
-def make_norm(kind: str, width: int, *, bias: bool) -> LayerNorm | RMSNorm | Identity:
+
+Norm = LayerNorm | RMSNorm | Identity
+
+
+def make_norm(kind: str, width: int, *, bias: bool) -> Norm:
     """Return the normalisation layer called `kind`: layernorm, rmsnorm or none."""
     if kind == "none":
         return Identity()

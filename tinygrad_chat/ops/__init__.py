@@ -10,7 +10,7 @@ from tinygrad_chat.ops.cross_entropy import cross_entropy
 from tinygrad_chat.ops.dropout import dropout
 from tinygrad_chat.ops.embedding import embedding
 from tinygrad_chat.ops.matmul import linear, matmul
-from tinygrad_chat.ops.normalization import layernorm, rmsnorm
+from tinygrad_chat.ops.normalization import add_layernorm, add_rmsnorm, layernorm, rmsnorm
 from tinygrad_chat.ops.pointwise import exp, gelu, log, relu, sigmoid, sqrt, squared_relu, tanh
 from tinygrad_chat.ops.reduction import max, mean, sum
 from tinygrad_chat.ops.rotary import rotary, rotary_angles
@@ -19,6 +19,8 @@ from tinygrad_chat.ops.softmax import log_softmax, softmax
 
 __all__ = [
     "add",
+    "add_layernorm",
+    "add_rmsnorm",
     "attention",
     "concatenate",
     "cross_entropy",

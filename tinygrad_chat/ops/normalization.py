@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinygrad_chat.autograd import differentiable
@@ -13,6 +14,12 @@ def check_row_vector(op: str, name: str, vector: Any, x: Any) -> None:
     """Raise ShapeError unless `vector` has one element for each feature of x's rows."""
     if vector is not None and vector.shape != x.shape[-1:]:
         raise ShapeError(f"{op}: {name} has shape {vector.shape} but rows of x have {x.shape[-1]} features")
+
+
+def check_same_shape(op: str, x: Any, branch: Any) -> None:
+    """Raise ShapeError unless what is to be added to x has x's shape."""
+    if branch.shape != x.shape:
+        raise ShapeError(f"{op}: expected x and branch of one shape, received {x.shape} and {branch.shape}")
 
 
 def _sum_rows(rows: Any) -> Any:
@@ -64,3 +71,37 @@ def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
         return d_x, None if gain is None else _sum_rows(d_out * unit)
 
     return out, backward
+
+
+def after_addition(norm: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the array function that adds first: from `norm(x, gain, ...) -> (out, backward)` one of
+    (x, branch, gain, ...) -> ((total, out), backward), where total is x + branch and out its norm."""
+
+    def added(x: Any, branch: Any, *vectors: Any, **options: Any):
+        check_same_shape("add_norm", x, branch)
+        total = x + branch
+        out, norm_backward = norm(total, *vectors, **options)
+
+        def backward(d_total, d_out):
+            if d_out is None:
+                return d_total, d_total, *(None for _ in vectors)
+            d_x, *d_vectors = norm_backward(d_out)
+            if d_total is not None:
+                d_x = d_x + d_total
+            return d_x, d_x, *d_vectors
+
+        return (total, out), backward
+
+    return added
+
+
+@differentiable
+def add_layernorm(x: Any, branch: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
+    """x + branch, as the residual stream goes on, and its layernorm, as the next layer reads it: both (..., C)."""
+    return after_addition(layernorm.reference)(x, branch, gain, bias, epsilon=epsilon)
+
+
+@differentiable
+def add_rmsnorm(x: Any, branch: Any, gain: Any = None, *, epsilon: float = 1e-5):
+    """x + branch, as the residual stream goes on, and its rmsnorm, as the next layer reads it: both (..., C)."""
+    return after_addition(rmsnorm.reference)(x, branch, gain, epsilon=epsilon)

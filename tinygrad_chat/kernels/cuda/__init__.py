@@ -45,6 +45,8 @@ KERNELS = {
         adamw_update: adamw.adamw_update,
         clip: adamw.clip,
         ops.add: pointwise.add,
+        ops.add_layernorm: normalization.add_layernorm,
+        ops.add_rmsnorm: normalization.add_rmsnorm,
         ops.attention: attention.attention,
         ops.cross_entropy: cross_entropy.cross_entropy,
         ops.dropout: dropout.dropout,

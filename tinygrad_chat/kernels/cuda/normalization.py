@@ -9,47 +9,71 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp, width
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
-from tinygrad_chat.ops.normalization import check_row_vector
+from tinygrad_chat.ops.normalization import check_row_vector, check_same_shape
 
 
 def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
     """`ops.layernorm`, saving two numbers a row."""
-    check_row_vector("layernorm", "gain", gain, x)
-    check_row_vector("layernorm", "bias", bias, x)
-    return _normalization(x, gain, bias, epsilon, centred=True)
+    (_, out), backward = _normalization("layernorm", x, None, gain, bias, epsilon, centred=True)
+
+    def norm_backward(d_out: Any):
+        d_x, _, d_gain, d_bias = backward(None, d_out)
+        return d_x, d_gain, d_bias
+
+    return out, norm_backward
 
 
 def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
     """`ops.rmsnorm`: layernorm's maths with 0 for the mean."""
-    check_row_vector("rmsnorm", "gain", gain, x)
-    out, layernorm_backward = _normalization(x, gain, None, epsilon, centred=False)
+    (_, out), backward = _normalization("rmsnorm", x, None, gain, None, epsilon, centred=False)
 
-    def backward(d_out: Any):
-        return layernorm_backward(d_out)[:2]
+    def norm_backward(d_out: Any):
+        d_x, _, d_gain, _ = backward(None, d_out)
+        return d_x, d_gain
 
-    return out, backward
+    return out, norm_backward
 
 
-def _normalization(x: Any, gain: Any, bias: Any, epsilon: float, *, centred: bool):
+def add_layernorm(x: Any, branch: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
+    """`ops.add_layernorm`, the sum in the same pass."""
+    return _normalization("add_layernorm", x, branch, gain, bias, epsilon, centred=True)
+
+
+def add_rmsnorm(x: Any, branch: Any, gain: Any = None, *, epsilon: float = 1e-5):
+    """`ops.add_rmsnorm`, the sum in the same pass."""
+    outs, backward = _normalization("add_rmsnorm", x, branch, gain, None, epsilon, centred=False)
+    return outs, lambda d_total, d_out: backward(d_total, d_out)[:3]
+
+
+def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon: float, *, centred: bool):
+    """Return (total, out) and their rule, for all four ops: without a branch the total is x."""
+    check_row_vector(name, "gain", gain, x)
+    check_row_vector(name, "bias", bias, x)
     xp, real, C = array_module(x), x.dtype, x.shape[-1]
-    x = contiguous(x, real)
+    x = total = contiguous(x, real)
+    if branch is not None:
+        check_same_shape(name, x, branch)
+        branch, total = contiguous(branch, real), xp.empty_like(x)
     out, N = xp.empty_like(x), x.size // max(C, 1)
     statistics = xp.empty((N, 2), np.float32)
-    wide = width(C, x, gain, bias, out) > 1
-    settings = N, C, epsilon, centred, wide
-    launch("normalization.cu", "normalize", real, per_warp(N), x, gain, bias, out, statistics, *settings)
+    wide = width(C, x, branch, gain, bias, total, out) > 1
+    arrays = x, branch, gain, bias, total, out, statistics
+    launch("normalization.cu", "normalize", real, per_warp(N), *arrays, N, C, epsilon, centred, wide)
 
-    def backward(d_out: Any):
+    def backward(d_total: Any, d_out: Any):
+        if d_out is None:
+            return d_total, d_total, None, None
         d_out, d_x = contiguous(d_out, real), xp.empty_like(x)
-        wide = width(C, x, gain, d_out, d_x) > 1
-        arrays = x, gain, statistics, d_out, d_x
+        d_total = None if d_total is None else contiguous(d_total, real)
+        wide = width(C, total, gain, d_total, d_out, d_x) > 1
+        arrays = total, gain, statistics, d_total, d_out, d_x
         launch("normalization.cu", "normalize_backward", real, per_warp(N), *arrays, N, C, centred, wide)
         if gain is None:
-            return d_x, None, None
+            return d_x, d_x, None, None
         partial = xp.empty((chunks_of(N), 2, C), np.float32)
         grid = per_thread(C), len(partial)
-        launch("normalization.cu", "normalize_backward_columns", real, grid, x, statistics, d_out, partial, N, C)
+        launch("normalization.cu", "normalize_backward_columns", real, grid, total, statistics, d_out, partial, N, C)
         d_gain, d_bias = add_chunks(partial, real)
-        return d_x, d_gain, None if bias is None else d_bias
+        return d_x, d_x, d_gain, None if bias is None else d_bias
 
-    return out, backward
+    return (total, out), backward

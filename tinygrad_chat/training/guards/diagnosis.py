@@ -77,11 +77,11 @@ def _watcher(parameters: Parameters) -> Watcher:
         place = f"{operation.name} {'of' if own else 'after'} {layer}"
 
         def seen(out: Any, rule: Rule) -> Rule:
-            if not _finite(out):
+            if not all(map(_finite, out if isinstance(out, tuple) else (out,))):
                 raise _FoundError(f"the result of {place}")
 
-            def watched_rule(d_out: Any) -> Any:
-                gradients = rule(d_out)
+            def watched_rule(*d_outs: Any) -> Any:
+                gradients = rule(*d_outs)
                 for x, d_x in zip(inputs, gradients, strict=False):
                     found = d_x.array() if isinstance(d_x, PendingGradient) else d_x
                     if isinstance(x, Node) and found is not None and not _finite(found):

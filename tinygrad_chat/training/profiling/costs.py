@@ -16,15 +16,19 @@ PRODUCTS: dict[str, Callable[..., int]] = {
 
 
 def forward_cost(name: str, inputs: Sequence[Any], out: Any) -> tuple[int, int]:
-    """Return operations and bytes of an op's forward. A view of an input moves nothing."""
+    """Return operations and bytes of an op's forward, `out` being its result or several. A view moves nothing."""
     arrays = [x for x in (x.data if isinstance(x, Tensor) else x for x in inputs) if hasattr(x, "nbytes")]
     if getattr(out, "base", None) is not None and any(out.base is x or out.base is x.base for x in arrays):
         return 0, 0
     flops = PRODUCTS[name](*arrays) if name in PRODUCTS else 0
-    return flops, sum(x.nbytes for x in arrays) + out.nbytes
+    return flops, sum(x.nbytes for x in arrays) + _bytes_of(out)
+
+
+def _bytes_of(out: Any) -> int:
+    return sum(map(_bytes_of, out)) if isinstance(out, tuple) else out.nbytes
 
 
 def backward_cost(forward: tuple[int, int], out: Any) -> tuple[int, int]:
     """Return operations and bytes of its rule: it reads d_out and the inputs, and writes a gradient for each."""
     flops, moved = forward
-    return 2 * flops, 0 if moved == 0 else 2 * moved - out.nbytes
+    return 2 * flops, 0 if moved == 0 else 2 * moved - _bytes_of(out)

@@ -55,10 +55,10 @@ class Recorder:
             cost = forward.flops, forward.bytes = forward_cost(operation.name, inputs, out)
             back = backward_cost(cost, out)
 
-            def watched_rule(d_out: Any) -> Any:
+            def watched_rule(*d_outs: Any) -> Any:
                 span = self._begin(operation.name, "backward")
                 span.flops, span.bytes = back
-                return rule(d_out)
+                return rule(*d_outs)
 
             return watched_rule
 
