@@ -1,7 +1,13 @@
-"""On a GPU: every op and a training step equal those on the host. Run with: pytest -m gpu."""
+"""On a GPU: every op and a training step equal those on the host, in float64. Run with: pytest -m gpu.
+
+Kernels and whole runs are compared by tests/kernels/test_cuda.py and tests/training/test_device.py, there and here.
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,8 +26,7 @@ from tinygrad_chat.sampling.generation import generate
 from tinygrad_chat.training.evaluation import evaluate
 
 pytestmark = pytest.mark.gpu
-# Which elements fall is drawn by the back end's own generator.
-OPS = {name: entry for name, entry in CATALOGUE.items() if name != "dropout"}
+SANITIZER = shutil.which("compute-sanitizer")
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +43,10 @@ def on(backend: Backend, x: Any) -> Any:
     return backend.xp.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", CATALOGUE)
 @given(data=st.data())
 def test_an_op_on_the_gpu_equals_it_on_the_host(gpu: Backend, name: str, data: st.DataObject):
-    entry: Entry = OPS[name]
+    entry: Entry = CATALOGUE[name]
     case = data.draw(entry.cases)
     d_out = draw_d_out(entry, case)
     moved = type(case)(
@@ -76,3 +81,14 @@ def test_training_sampling_and_evaluation_on_the_gpu_equal_those_on_the_host(gpu
     np.testing.assert_allclose(device, host, rtol=1e-9)
     assert device_text == host_text
     assert device_loss == pytest.approx(host_loss, rel=1e-9)
+
+
+@pytest.mark.skipif(SANITIZER is None, reason="no compute-sanitizer, NVIDIA's checker of memory")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_kernels_touch_no_memory_that_is_not_theirs_and_do_not_race(gpu: Backend, tool: str):
+    assert SANITIZER is not None
+    corners = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/kernels/test_cuda.py", "-k", "corners"]
+    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *corners]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]

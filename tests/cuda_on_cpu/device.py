@@ -40,7 +40,7 @@ def standing_in() -> Iterator[None]:
     """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp."""
     library = matmul.load_library
     base._backend_of_type[DeviceArray] = DEVICE
-    matmul.load_library = lambda: shared_library((FOLDER / "cublas.cpp").read_text())
+    matmul.load_library = lambda xp: shared_library((FOLDER / "cublas.cpp").read_text())
     try:
         yield
     finally:

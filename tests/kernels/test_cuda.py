@@ -11,32 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.catalogue import CATALOGUE, Case, Entry
-from tests.cuda_on_cpu.compiler import COMPILER
-from tests.cuda_on_cpu.device import DEVICE, standing_in
+from tests.cuda_on_cpu.places import PLACES, open_place
 from tests.test_catalogue import as_float32, draw_d_out, value_and_gradients
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import Backend, get_backend, load_kernels
-from tinygrad_chat.errors import BackendError
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import clip
 
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to run kernels on the host with")
 
-
-@pytest.fixture(
-    scope="module", params=[pytest.param("host", marks=needs_compiler), pytest.param("gpu", marks=pytest.mark.gpu)]
-)
+@pytest.fixture(scope="module", params=PLACES)
 def device(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Where kernels run: this machine's processor, whose arrays still refuse to meet NumPy's, or its GPU."""
-    if request.param == "host":
-        with standing_in():
-            yield DEVICE
-        return
-    try:
-        yield get_backend("cupy")
-    except BackendError as error:
-        pytest.skip(str(error))
+    with open_place(request.param) as backend:
+        yield backend
 
 
 def moved(device: Backend, x: Any, real: Any) -> Any:

@@ -1,6 +1,6 @@
 """Training on a device: in every precision, without waiting, the same bits again, and on the host from its checkpoint.
 
-The device is tests/cuda_on_cpu's: the kernels' own source, run by the host.
+The device is tests/cuda_on_cpu's, which runs the kernels' own source on the host, or a GPU.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda_on_cpu.compiler import COMPILER
-from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
+from tests.cuda_on_cpu.device import DEVICE, no_waiting
+from tests.cuda_on_cpu.places import PLACES, open_place
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import BackendError, MemoryShortageError
 from tinygrad_chat.kernels.cuda import attention
 from tinygrad_chat.optim import AdamW, clip_gradient
@@ -25,8 +25,6 @@ from tinygrad_chat.training import run as run_module
 from tinygrad_chat.training import update
 from tinygrad_chat.training.run import load_model, resume_run
 from tinygrad_chat.training.run_folder import open_checkpoint
-
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to run kernels on the host with")
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -36,20 +34,17 @@ VARIANTS: list[dict[str, Any]] = [
 V, B, T = 65, 4, 16
 
 
-@pytest.fixture(autouse=True)
-def device() -> Iterator[None]:
-    with standing_in():
-        yield
-    DEVICE.use_kernels("auto")
-    DEVICE.use_dtype("float32")
+@pytest.fixture(params=PLACES)
+def device(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with open_place(request.param) as backend:
+        yield backend
 
 
-def train(variant: dict[str, Any], steps: int, dtype: str | None) -> tuple[list[float], np.ndarray]:
-    """Train on the device in a precision, or (None) on the host; return the losses and the weights."""
-    if dtype is not None:
-        DEVICE.use_dtype(dtype)
+def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> tuple[list[float], np.ndarray]:
+    """Train in a precision; return the losses and the weights."""
+    backend.use_dtype(dtype)
     options = ModelOptions(**{"layers": 2, "heads": 4, "width": 32, "context": T, **variant})
-    model = GPT(V, options, backend=None if dtype is None else DEVICE)
+    model = GPT(V, options, backend=backend)
     parameters, losses = model.parameters(), []
     optimizer = AdamW(parameters)
     for step in range(steps):
@@ -68,30 +63,31 @@ def train(variant: dict[str, Any], steps: int, dtype: str | None) -> tuple[list[
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("tf32", 1e-5), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize(("variant", "steps"), [(VARIANTS[0], 50), (VARIANTS[1], 10), (VARIANTS[2], 10)], ids=str)
-def test_losses_are_those_of_the_host_and_nobody_waits(variant, steps, dtype, tolerance):
-    np.testing.assert_allclose(train(variant, steps, dtype)[0], train(variant, steps, None)[0], rtol=tolerance)
+def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant, steps, dtype, tolerance):
+    on_host = train(get_backend("numpy"), variant, steps, "float32")[0]
+    np.testing.assert_allclose(train(device, variant, steps, dtype)[0], on_host, rtol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_same_steps_leave_the_same_bits(dtype):
-    once, again = (train(VARIANTS[2], 4, dtype) for _ in range(2))
+def test_the_same_steps_leave_the_same_bits(device: Backend, dtype: str):
+    once, again = (train(device, VARIANTS[2], 4, dtype) for _ in range(2))
     assert once[0] == again[0]
     np.testing.assert_array_equal(once[1], again[1])
 
 
-def test_attention_a_few_sequences_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch):
-    whole = train({}, 3, "float32")[1]
+def test_attention_a_few_sequences_at_a_time_is_the_same(device: Backend, monkeypatch: pytest.MonkeyPatch):
+    whole = train(device, {}, 3, "float32")[1]
     monkeypatch.setattr(attention, "CACHED", 3 * 4 * T * T)
-    np.testing.assert_allclose(train({}, 3, "float32")[1], whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(train(device, {}, 3, "float32")[1], whole, rtol=0, atol=1e-6)
 
 
 # Whole runs.
 
 
 @pytest.fixture
-def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `--backend cupy` be the stand-in."""
-    monkeypatch.setattr(run_module, "get_backend", lambda name: DEVICE if name == "cupy" else get_backend(name))
+def on_device(device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `--backend cupy` be the device of the test."""
+    monkeypatch.setattr(run_module, "get_backend", lambda name: device if name == "cupy" else get_backend(name))
 
 
 @pytest.mark.usefixtures("on_device")
@@ -119,7 +115,9 @@ def test_a_run_begun_on_a_device_goes_on_on_the_host_and_back(start: Start, dtyp
 
 
 @pytest.mark.usefixtures("on_device")
-def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(start: Start, monkeypatch: pytest.MonkeyPatch):
+def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(
+    start: Start, device: Backend, monkeypatch: pytest.MonkeyPatch
+):
     run = start("run", steps=5, backend="cupy", dtype="bfloat16", on_nan="rollback")
     original = update.accumulate_gradient
 
@@ -131,10 +129,10 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(start: Sta
     step = run.optimizer.step
 
     def watched(*given: Any) -> None:
-        before.append(DEVICE.to_host(run.model.parameters().data).copy())
+        before.append(device.to_host(run.model.parameters().data).copy())
         step(*given)
         if run.step == 2:
-            np.testing.assert_array_equal(DEVICE.to_host(run.model.parameters().data), before[-1])
+            np.testing.assert_array_equal(device.to_host(run.model.parameters().data), before[-1])
 
     monkeypatch.setattr(run.optimizer, "step", watched)
     with pytest.raises(Exception, match="step 2: the loss is nan"):
@@ -156,7 +154,7 @@ def test_no_room_on_the_device_is_one_line_with_what_helps(start: Start, monkeyp
     with pytest.raises(
         MemoryShortageError,
         match=r"^step 3: out of memory allocating 1,234,567 bytes \(allocated so far: 89 bytes\), with [\d,]+ MiB free "
-        r"on a stand-in; compute the batch in more parts with --accumulate, or choose .*; the checkpoint of step \d",
+        r"on .*; compute the batch in more parts with --accumulate, or choose .*; the checkpoint of step \d",
     ):
         finish(run)
     assert "out of memory" in (run.folder.path / "report.md").read_text()
@@ -168,8 +166,11 @@ def test_no_room_on_the_device_is_one_line_with_what_helps(start: Start, monkeyp
 )
 def test_a_precision_that_cannot_be_had_is_refused(kernels: str, dtype: str, expected: str):
     DEVICE.use_kernels(kernels)
-    with pytest.raises(BackendError, match=f"^--dtype: expected {expected} with .*, received {dtype}$"):
-        DEVICE.use_dtype(dtype)
+    try:
+        with pytest.raises(BackendError, match=f"^--dtype: expected {expected} with .*, received {dtype}$"):
+            DEVICE.use_dtype(dtype)
+    finally:
+        DEVICE.use_kernels("auto")
 
 
 def test_the_host_computes_in_float32_only():

@@ -65,7 +65,7 @@ class Parameters:
     def refresh_copy(self) -> None:
         """Let the copy, if there is one, follow the data."""
         if self.copy is not None:
-            self.copy[...] = self.data
+            self.copy[...] = self.data.astype(self.copy.dtype)
 
     def finite(self) -> bool:
         """Return whether every parameter is a number."""

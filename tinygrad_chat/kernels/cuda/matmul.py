@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from tinygrad_chat.kernels.cuda.launch import contiguous
 CUDA_R_32F, CUDA_R_16BF = 0, 14
 CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 77
 CUBLAS_GEMM_DEFAULT = -1
-LIBRARIES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
 
 WORKSPACE = 32 << 20  # bytes: what cuBLAS asks for on compute capability 9.0
 
@@ -39,7 +39,7 @@ class Cublas:
     """A handle on the current device, with a workspace that stays where it is."""
 
     def __init__(self, xp: Any) -> None:
-        self._library = load_library()
+        self._library = load_library(xp)
         self._library.cublasGemmStridedBatchedEx.argtypes = _PRODUCT
         self._handle = ctypes.c_void_p()
         _check(self._library.cublasCreate_v2(ctypes.byref(self._handle)))
@@ -60,14 +60,15 @@ class Cublas:
         _check(self._library.cublasGemmStridedBatchedEx(self._handle, *arguments))
 
 
-def load_library() -> ctypes.CDLL:
-    """Return cuBLAS: CuPy has loaded it, and a library that is loaded is found by its name alone."""
-    for name in LIBRARIES:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    raise BackendError(f"--backend cupy: expected one of {', '.join(LIBRARIES)}, found none; run: tgc doctor")
+def load_library(xp: Any) -> ctypes.CDLL:
+    """Return the cuBLAS that CuPy uses: once it is loaded, it is found by its name, wherever it lies."""
+    xp.cuda.device.get_cublas_handle()  # loads it
+    version = xp.cuda.runtime.runtimeGetVersion() // 1000
+    name = f"cublas64_{version}.dll" if sys.platform == "win32" else f"libcublas.so.{version}"
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        raise BackendError(f"--backend cupy: expected CuPy to have loaded {name} ({error}); run: tgc doctor") from error
 
 
 def _check(status: int) -> None:
