@@ -87,7 +87,8 @@ def table(taken: Profile) -> Iterator[str]:
     limits = taken.limits
     yield (
         f"a step: {1000 * taken.step_seconds:.2f} ms watched, {1000 * taken.plain_seconds:.2f} ms otherwise "
-        f"({taken.tokens / taken.plain_seconds:,.0f} tokens/s); the host works for {1000 * taken.host_seconds:.2f} ms"
+        f"({taken.tokens / taken.plain_seconds:,.0f} tokens/s)"
+        + (f"; the host works for {1000 * taken.host_seconds:.2f} ms of it" if taken.on_device else "")
     )
     yield (
         f"limits, measured: {scaled_number(limits.product_rate)}FLOP/s in products, "

@@ -2,29 +2,42 @@
 
 __device__ inline float bend(float logit, float cap) { return cap > 0 ? cap * tanhf(logit / cap) : logit; }
 
+// The largest of a thread's share of a row, and the sum of the exponentials above it.
+template <int W> __device__ void scan_row(const REAL* logits, long long V, float cap, float& largest, float& sum) {
+    float values[W];
+    for (long long v = threadIdx.x * W; v < V; v += blockDim.x * W) {
+        load<W>(logits + v, values);
+        for (int w = 0; w < W; ++w) {
+            const float logit = bend(values[w], cap);
+            if (!(logit <= largest)) {  // also where it is a NaN, which stays in the sum
+                sum = sum * expf(largest - logit) + 1;
+                largest = logit;
+            } else {
+                sum += expf(logit - largest);
+            }
+        }
+    }
+}
+
 // logits, labels (N) -> the logarithm of each row's sum of exponentials, and its loss: 0 where the label is `ignored`,
 // NaN where it is none of V. A `cap` of 0 is none.
 extern "C" __global__ void cross_entropy(const REAL* logits, const long long* labels, float* log_sums, float* losses,
-                                         long long V, long long ignored, float cap) {
+                                         long long V, long long ignored, float cap, long long wide) {
     __shared__ float partial[WARP];
     const long long n = blockIdx.x, label = labels[n];
     logits += n * V;
     float largest = LOWEST, sum = 0;
-    for (long long v = threadIdx.x; v < V; v += blockDim.x) {
-        const float logit = bend(to_float(logits[v]), cap);
-        if (!(logit <= largest)) {  // also where it is a NaN, which stays in the sum
-            sum = sum * expf(largest - logit) + 1;
-            largest = logit;
-        } else {
-            sum += expf(logit - largest);
-        }
-    }
+    if (wide)
+        scan_row<WIDE>(logits, V, cap, largest, sum);
+    else
+        scan_row<1>(logits, V, cap, largest, sum);
     const float row_largest = block_max(largest, partial);
     sum = block_sum(sum * expf(largest - row_largest), partial);
     if (threadIdx.x > 0) return;
     log_sums[n] = row_largest + logf(sum);
     const bool known = 0 <= label && label < V;
-    losses[n] = label == ignored ? 0 : known ? log_sums[n] - bend(to_float(logits[label]), cap) : __uint_as_float(0x7fc00000);
+    const float nothing = __uint_as_float(0x7fc00000);
+    losses[n] = label == ignored ? 0 : known ? log_sums[n] - bend(to_float(logits[label]), cap) : nothing;
 }
 
 // losses (N) -> loss, `share` times their mean over the labels that count, and what each row's gradient is multiplied by.
@@ -44,17 +57,34 @@ extern "C" __global__ void mean_loss(const float* losses, const long long* label
     *loss = sum * *factor;
 }
 
-// d_logits (N, V), which may be the logits themselves.
+template <int W>
+__device__ void row_gradient(const REAL* logits, REAL* d_logits, long long V, long long label, float log_sum, float scale,
+                             float cap) {
+    float values[W];
+    for (long long v = threadIdx.x * W; v < V; v += blockDim.x * W) {
+        load<W>(logits + v, values);
+        for (int w = 0; w < W; ++w) {
+            const float logit = bend(values[w], cap), bent = logit / cap;
+            values[w] = scale * (expf(logit - log_sum) - (v + w == label));
+            if (cap > 0) values[w] *= 1 - bent * bent;
+        }
+        store<W>(d_logits + v, values);
+    }
+}
+
+// d_logits (N, V), which may be the logits themselves; 0 in a row whose label is `ignored`, whatever it holds.
 extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long long* labels, const float* log_sums,
                                                   const float* factor, const float* d_out, REAL* d_logits, long long V,
-                                                  long long ignored, float cap) {
+                                                  long long ignored, float cap, long long wide) {
     const long long n = blockIdx.x, label = labels[n];
-    const float scale = label == ignored ? 0 : *factor * *d_out, log_sum = log_sums[n];
     logits += n * V, d_logits += n * V;
-    for (long long v = threadIdx.x; v < V; v += blockDim.x) {
-        const float logit = bend(to_float(logits[v]), cap), bent = logit / cap;
-        float d = scale * (expf(logit - log_sum) - (v == label));
-        if (cap > 0) d *= 1 - bent * bent;
-        round_to(d_logits[v], d);
+    if (label == ignored) {
+        for (long long v = threadIdx.x; v < V; v += blockDim.x) round_to(d_logits[v], 0);
+        return;
     }
+    const float scale = *factor * *d_out;
+    if (wide)
+        row_gradient<WIDE>(logits, d_logits, V, label, log_sums[n], scale, cap);
+    else
+        row_gradient<1>(logits, d_logits, V, label, log_sums[n], scale, cap);
 }

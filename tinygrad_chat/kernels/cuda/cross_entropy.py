@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
-from tinygrad_chat.kernels.cuda.launch import contiguous, launch
+from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
 from tinygrad_chat.ops.cross_entropy import IGNORED
 
 
@@ -29,14 +29,16 @@ def cross_entropy(
     xp, real, V = array_module(logits), logits.dtype, logits.shape[-1]
     rows, labels = contiguous(logits, real).reshape(-1, V), contiguous(targets, np.int64).ravel()
     N, cap = len(rows), soft_cap or 0.0
+    wide = width(V, rows) > 1
     log_sums, losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, N, (), ()))
-    launch("cross_entropy.cu", "cross_entropy", real, N, rows, labels, log_sums, losses, V, ignore_index, cap)
+    launch("cross_entropy.cu", "cross_entropy", real, N, rows, labels, log_sums, losses, V, ignore_index, cap, wide)
     launch("cross_entropy.cu", "mean_loss", real, 1, losses, labels, loss, factor, N, ignore_index, float(share))
 
     def backward(d_out: Any):
         d_rows = rows if overwrite else xp.empty_like(rows)
         arrays = rows, labels, log_sums, factor, contiguous(d_out, np.float32), d_rows
-        launch("cross_entropy.cu", "cross_entropy_backward", real, N, *arrays, V, ignore_index, cap)
+        wide = width(V, rows, d_rows) > 1
+        launch("cross_entropy.cu", "cross_entropy_backward", real, N, *arrays, V, ignore_index, cap, wide)
         return d_rows.reshape(logits.shape), None
 
     return loss, backward
