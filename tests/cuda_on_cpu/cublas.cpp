@@ -21,6 +21,15 @@ float read(const void* x, int type, long long i) {
     return value;
 }
 
+// To ten bits behind the point, as a tensor core reads a float32.
+float to_tf32(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    if (value == value) bits = (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 void write(void* x, int type, long long i, float value) {
     if (type == R_32F) {
         static_cast<float*>(x)[i] = value;
@@ -59,14 +68,16 @@ extern "C" int cublasGemmStridedBatchedEx(void* handle, int transa, int transb, 
     if (m < 0 || n < 0 || k < 0 || batch < 0 || ldc < m || lda < (transa ? k : m) || ldb < (transb ? n : k))
         return INVALID_VALUE;
     if (batch > 1 && strideC == 0) return INVALID_VALUE;
+    const bool tf32 = compute == 77;
+    const auto factor = [tf32](float x) { return tf32 ? to_tf32(x) : x; };
     const float scale = *static_cast<const float*>(alpha), kept = *static_cast<const float*>(beta);
     for (long long p = 0; p < batch; ++p)
         for (long long j = 0; j < n; ++j)
             for (long long i = 0; i < m; ++i) {
                 float sum = 0;
                 for (long long l = 0; l < k; ++l)
-                    sum += read(A, Atype, p * strideA + (transa ? i * lda + l : l * lda + i)) *
-                           read(B, Btype, p * strideB + (transb ? l * ldb + j : j * ldb + l));
+                    sum += factor(read(A, Atype, p * strideA + (transa ? i * lda + l : l * lda + i))) *
+                           factor(read(B, Btype, p * strideB + (transb ? l * ldb + j : j * ldb + l)));
                 const long long place = p * strideC + j * ldc + i;
                 write(C, Ctype, place, scale * sum + (kept != 0 ? kept * read(C, Ctype, place) : 0));
             }

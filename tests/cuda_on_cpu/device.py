@@ -63,6 +63,34 @@ class DeviceArray(np.ndarray):
         _wait("bool")
         return super().__bool__()
 
+    def __int__(self) -> int:
+        _wait("int")
+        return super().__int__()
+
+    def __index__(self) -> int:
+        _wait("index")
+        return super().__index__()
+
+    def __complex__(self) -> complex:
+        _wait("complex")
+        return super().__complex__()
+
+    def __format__(self, form: str) -> str:
+        _wait("format")
+        return super().__format__(form)
+
+    def tobytes(self, order: Any = "C") -> bytes:
+        _wait("tobytes")
+        return super().tobytes(order)
+
+    def nonzero(self) -> Any:
+        _wait("nonzero")
+        return _wrapped(super().nonzero())
+
+    def dot(self, other: Any, out: Any = None) -> Any:
+        _refuse_host("dot", [other])
+        return _wrapped(super().dot(other))
+
     def item(self, *place: Any) -> Any:
         _wait("item")
         return super().item(*place)
@@ -142,8 +170,10 @@ class _Namespace:
         def function(*inputs: Any, **options: Any) -> Any:
             if name not in ("asarray", "array"):
                 _refuse_host(name, inputs)
-            if name in ("nonzero", "flatnonzero", "unique"):
+            if name in ("nonzero", "flatnonzero", "unique") or (name == "where" and len(inputs) == 1):
                 _wait(name)
+            if name == "argsort" and options.get("kind") not in (None, "stable"):
+                raise ValueError(f"argsort: CuPy has no kind {options['kind']}")
             made: Any = original(*map(_plain, inputs), **options)
             return _wrapped(with_margins(made) if name in ("empty", "empty_like") else made)
 

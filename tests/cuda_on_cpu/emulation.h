@@ -118,15 +118,25 @@ inline void run_block() {
         fibre.shuffles = 0;
         fibre.thread = {rank % block.x, rank / block.x % block.y, rank / (block.x * block.y)};
     }
-    while (true) {
+    const int count = warps.size();
+    for (int round = here.x;; ++round) {
         bool moved = false;
-        int over = 0, at_barrier = 0;
-        for (Fibre& fibre : fibres) {
-            if (ready(fibre)) {
-                resume(fibre);
-                moved = true;
-                if (!failure.empty()) return;
+        // A warp goes on to its next barrier before another begins, in one order and in the other: so that one runs far
+        // ahead of the rest, and a barrier that is missing shows.
+        for (int place = 0; place < count; ++place) {
+            const int first = WARP * (round % 2 ? count - 1 - place : place);
+            for (bool goes_on = true; goes_on;) {
+                goes_on = false;
+                for (int rank = first; rank < first + WARP && rank < threads; ++rank)
+                    if (ready(fibres[rank])) {
+                        resume(fibres[rank]);
+                        moved = goes_on = true;
+                        if (!failure.empty()) return;
+                    }
             }
+        }
+        int over = 0, at_barrier = 0;
+        for (const Fibre& fibre : fibres) {
             over += fibre.waits == Waits::over;
             at_barrier += fibre.waits == Waits::barrier;
         }

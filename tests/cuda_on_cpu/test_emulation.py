@@ -43,6 +43,14 @@ extern "C" __global__ void divided() { if (threadIdx.x < 7) __syncthreads(); }
 extern "C" __global__ void lonely() { if (threadIdx.x < 7) __shfl_xor_sync(0xffffffff, 1.0f, 1); }
 extern "C" __global__ void partial() { __shfl_xor_sync(0x0000ffff, 1.0f, 1); }
 extern "C" __global__ void beside(float* out, long long size) { if (threadIdx.x <= size) out[threadIdx.x] = 0; }
+extern "C" __global__ void hurried(float* out) {
+    __shared__ float one;
+    for (int round = 0; round < 2; ++round) {
+        if (threadIdx.x == 63 * round) one = round;
+        __syncthreads();  // and none before the next round overwrites what some have yet to read
+        out[64 * round + threadIdx.x] = one;
+    }
+}
 extern "C" __global__ void checked() { assert(threadIdx.x != 3); }
 """
 
@@ -73,6 +81,13 @@ def test_shared_memory_of_the_last_block_is_no_longer_there(module: RawModule):
     run(module, "stale", (2,), (64,), out)
     assert np.all(out[0] == 1)
     assert np.isnan(out[1]).all()
+
+
+def test_a_barrier_that_is_missing_shows(module: RawModule):
+    out = np.zeros((2, 2, 64), np.float32)
+    for block in out:
+        run(module, "hurried", (2,), (64,), block)
+    assert np.any(out[:, 0] != 0)
 
 
 def test_lanes_of_a_warp_exchange_and_vote(module: RawModule):
@@ -129,6 +144,11 @@ def test_arguments_that_a_gpu_would_misread_are_refused(module: RawModule, argum
     [
         float,
         bool,
+        int,
+        range,
+        lambda x: f"{x:.3f}",
+        lambda x: x.tobytes(),
+        lambda x: x.reshape(1).nonzero(),
         lambda x: x.item(),
         lambda x: x.tolist(),
         DEVICE.to_host,
@@ -140,7 +160,7 @@ def test_arguments_that_a_gpu_would_misread_are_refused(module: RawModule, argum
 )
 def test_waiting_is_told_only_where_it_is_forbidden(ask: Any):
     with standing_in():
-        x = DEVICE.xp.asarray(np.ones((), np.float32))
+        x = DEVICE.xp.asarray(np.ones((), np.int64 if ask is range else np.float32))
         ask(x)
         with no_waiting(), pytest.raises(AssertionError, match="the host waits for the device"):
             ask(x)

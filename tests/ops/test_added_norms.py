@@ -51,6 +51,17 @@ def test_a_branch_of_another_shape_is_refused(added: Any, kernel_set: str):
         added(Tensor(x), Tensor(branch[0]), Tensor(gain))
 
 
+def test_the_sum_may_be_used_again_and_again():
+    nodes = [Tensor(array) for array in (x, branch, gain)]
+    total, out = ops.add_layernorm(*nodes)
+    (total * 2.0 + total * 3.0 + total.sum() + out).sum().backward()
+    plain = [Tensor(array) for array in (x, branch, gain)]
+    total = plain[0] + plain[1]
+    (total * 2.0 + total * 3.0 + total.sum() + ops.layernorm(total, plain[2])).sum().backward()
+    for one, other in zip(nodes, plain, strict=True):
+        np.testing.assert_allclose(one.grad, other.grad, rtol=1e-12)
+
+
 def test_without_recording_both_results_remember_nothing():
     with no_grad():
         assert [out.parents for out in ops.add_layernorm(Tensor(x), branch, gain)] == [(), ()]

@@ -61,11 +61,20 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("tf32", 1e-5), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("tf32", 1e-2), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize(("variant", "steps"), [(VARIANTS[0], 50), (VARIANTS[1], 10), (VARIANTS[2], 10)], ids=str)
 def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant, steps, dtype, tolerance):
     on_host = train(get_backend("numpy"), variant, steps, "float32")[0]
     np.testing.assert_allclose(train(device, variant, steps, dtype)[0], on_host, rtol=tolerance)
+
+
+def test_each_precision_rounds_as_it_says(device: Backend):
+    losses = {dtype: train(device, {}, 2, dtype)[0][1] for dtype in ("float32", "tf32", "bfloat16")}
+    errors = {
+        dtype: abs(loss / train(get_backend("numpy"), {}, 2, "float32")[0][1] - 1) for dtype, loss in losses.items()
+    }
+    assert errors["float32"] < 1e-6 < errors["tf32"] < 1e-3
+    assert errors["bfloat16"] > 1e-6
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -78,7 +87,7 @@ def test_the_same_steps_leave_the_same_bits(device: Backend, dtype: str):
 def test_attention_a_few_sequences_at_a_time_is_the_same(device: Backend, monkeypatch: pytest.MonkeyPatch):
     whole = train(device, {}, 3, "float32")[1]
     monkeypatch.setattr(attention, "CACHED", 3 * 4 * T * T)
-    np.testing.assert_allclose(train(device, {}, 3, "float32")[1], whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(train(device, {}, 3, "float32")[1], whole, rtol=0, atol=1e-5)
 
 
 # Whole runs.

@@ -115,7 +115,7 @@ def backpropagate(
                 # Borrowed: a rule may hand the same array to two parents, so it must not be written to.
                 arrived[birth] = gradient
                 heapq.heappush(waiting, (-birth, parent))
-            elif birth in owned:
+            elif birth in owned and type(gradient) is type(arrived[birth]):
                 arrived[birth] += gradient
             else:
                 arrived[birth] = arrived[birth] + gradient

@@ -9,9 +9,12 @@ from contextlib import nullcontext
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.errors import BackendError
 
+NUMPY_FOR_BFLOAT16 = "2.1.2"
 OLDEST = (7, 0)
 """The oldest compute capability: exchanges within a warp that name their lanes."""
 
@@ -78,11 +81,18 @@ def _dtypes(capability: tuple[int, int]) -> tuple[str, ...]:
     """Return the precisions of a device, the fastest first: tensor cores for the shorter ones came with 8.0."""
     if capability < (8, 0):
         return ("float32",)
+    return ("bfloat16", "tf32", "float32") if why_no_bfloat16() is None else ("tf32", "float32")
+
+
+def why_no_bfloat16() -> str | None:
+    """Return what CuPy lacks for bfloat16, in one line with the remedy, or None."""
+    if np.lib.NumpyVersion(np.__version__) < NUMPY_FOR_BFLOAT16:
+        return f"NumPy {NUMPY_FOR_BFLOAT16} or newer; run: pip install -U 'numpy>={NUMPY_FOR_BFLOAT16}'"
     try:
         import ml_dtypes  # noqa: F401 - makes NumPy and CuPy know bfloat16
     except ImportError:
-        return ("tf32", "float32")
-    return ("bfloat16", "tf32", "float32")
+        return "ml-dtypes; run: pip install ml-dtypes"
+    return None
 
 
 def driver_cuda_version() -> int | None:

@@ -16,7 +16,7 @@ def doctor() -> None:
     import numpy as np
 
     from tinygrad_chat.backend import get_backend
-    from tinygrad_chat.backend.cupy_backend import advice, cupy_wheels, driver_cuda_version
+    from tinygrad_chat.backend.cupy_backend import advice, cupy_wheels, driver_cuda_version, why_no_bfloat16
     from tinygrad_chat.errors import BackendError
     from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.training.environment import describe_blas
@@ -48,6 +48,8 @@ def doctor() -> None:
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
     missing = [f"For a GPU: {advice()}"] if problem else []
+    if problem is None and why_no_bfloat16() is not None:
+        missing.append(f"For bfloat16: {why_no_bfloat16()}")
     if get_backend("numpy").kernel_set != "numba":
         missing.append("For faster training on the CPU: pip install 'tinygrad-chat[fast]'")
     print("\n" + ("\n".join(missing) or "Nothing is missing."))

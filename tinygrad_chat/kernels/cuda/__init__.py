@@ -29,12 +29,16 @@ REALS = ("float32", "bfloat16")
 
 
 def _for_reals(replaced: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the kernel, which leaves arrays of other types to what it replaces."""
+    """Return the kernel, which leaves arrays of other types, or of several, to what it replaces."""
     reference = getattr(replaced, "reference", replaced)
+
+    def fits(x: Any, y: Any) -> bool:
+        return not hasattr(y, "dtype") or y.dtype == x.dtype or y.dtype.kind in "iu"
 
     @functools.wraps(kernel)
     def chosen(x: Any, *inputs: Any, **options: Any) -> Any:
-        return (kernel if x.dtype.name in REALS else reference)(x, *inputs, **options)
+        fitting = x.dtype.name in REALS and all(fits(x, y) for y in inputs)
+        return (kernel if fitting else reference)(x, *inputs, **options)
 
     return chosen
 

@@ -22,13 +22,15 @@ def cross_entropy(
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: to look would mean to wait."""
+    if targets.dtype.kind not in "iu":
+        raise ShapeError(f"cross_entropy: expected whole numbers as targets, received {targets.dtype}")
     if targets.shape != logits.shape[:-1]:
         raise ShapeError(
             f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}"
         )
     xp, real, V = array_module(logits), logits.dtype, logits.shape[-1]
     rows, labels = contiguous(logits, real).reshape(-1, V), contiguous(targets, np.int64).ravel()
-    N, cap = len(rows), soft_cap or 0.0
+    N, cap = len(rows), float(soft_cap or 0)
     wide = width(V, rows) > 1
     log_sums, losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, N, (), ()))
     launch("cross_entropy.cu", "cross_entropy", real, N, rows, labels, log_sums, losses, V, ignore_index, cap, wide)

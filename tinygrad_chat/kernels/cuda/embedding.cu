@@ -22,14 +22,44 @@ extern "C" __global__ void embedding(const REAL* table, const long long* tokens,
 }
 
 // Add the rows of d_out (N, C) to those of d_table (V, C) that they came from. `order` (N) is that of the tokens when
-// they are sorted, equal ones as they come. The block at the first of equal tokens adds them all: the others leave.
+// they are sorted, equal ones as they come; it is cut into chunks, a block for each. A run of equal tokens within a chunk is
+// added up and written. What a run that crosses a border has in a chunk goes to `heads` (chunks, C), where it began
+// before, or to `tails` (chunks, C), where it begins here; the next kernel joins them. So a frequent token is the work of
+// many blocks, and the order of additions is always the same.
+constexpr int CHUNK = 32;
+
 extern "C" __global__ void embedding_backward(const long long* tokens, const long long* order, const REAL* d_out,
-                                              float* d_table, long long N, long long V, long long C) {
-    const long long first = blockIdx.x, token = tokens[order[first]];
-    if (token < 0 || token >= V || (first > 0 && tokens[order[first - 1]] == token)) return;
+                                              float* d_table, float* heads, float* tails, long long N, long long C) {
+    const long long begin = blockIdx.x * static_cast<long long>(CHUNK), end = min(begin + CHUNK, N);
+    const long long before = begin > 0 ? tokens[order[begin - 1]] : -1, behind = end < N ? tokens[order[end]] : -1;
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float sum = 0;
-        for (long long n = first; n < N && tokens[order[n]] == token; ++n) sum += to_float(d_out[order[n] * C + c]);
+        for (long long n = begin; n < end; ++n) {
+            const long long token = tokens[order[n]];
+            sum += to_float(d_out[order[n] * C + c]);
+            if (n + 1 < end && tokens[order[n + 1]] == token) continue;
+            const bool last = n + 1 == end;
+            if (token == before)
+                heads[blockIdx.x * C + c] = sum;  // all of the chunk, where it goes on behind it too
+            else if (last && token == behind)
+                tails[blockIdx.x * C + c] = sum;
+            else
+                d_table[token * C + c] += sum;
+            sum = 0;
+        }
+    }
+}
+
+extern "C" __global__ void embedding_backward_join(const long long* tokens, const long long* order, const float* heads,
+                                                   const float* tails, float* d_table, long long N, long long C) {
+    const long long begin = blockIdx.x * static_cast<long long>(CHUNK), end = min(begin + CHUNK, N);
+    const long long token = tokens[order[end - 1]];
+    const bool came_before = begin > 0 && tokens[order[begin - 1]] == token, goes_on = end < N && tokens[order[end]] == token;
+    if (came_before || !goes_on) return;  // no run that begins here crosses the border behind
+    for (int c = threadIdx.x; c < C; c += blockDim.x) {
+        float sum = tails[blockIdx.x * C + c];
+        for (long long next = end, chunk = blockIdx.x + 1; next < N && tokens[order[next]] == token; next += CHUNK, ++chunk)
+            sum += heads[chunk * C + c];
         d_table[token * C + c] += sum;
     }
 }

@@ -8,13 +8,19 @@ import numpy as np
 
 from tinygrad_chat.autograd import PendingGradient
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
+
+CHUNK = 32  # sorted rows that a block adds up, as embedding.cu says
 
 
 def embedding(table: Any, tokens: Any):
     """`ops.embedding`. A token that is not in the table has a row of NaNs: to look would mean to wait."""
     xp, real, (V, C) = array_module(table), table.dtype, table.shape
-    tokens = contiguous(tokens, np.int64)
+    tokens = xp.asarray(tokens)
+    if tokens.dtype.kind not in "iu":
+        raise ShapeError(f"embedding: expected whole numbers as tokens, received {tokens.dtype}")
+    table, tokens = contiguous(table, real), contiguous(tokens, np.int64)
     out = xp.empty((*tokens.shape, C), real)
     wide = width(C, table, out) > 1
     launch("embedding.cu", "embedding", real, tokens.size, table, tokens, out, V, C, wide)
@@ -33,20 +39,13 @@ class PendingRows(PendingGradient):
 
     def add_to(self, buffer: Any) -> None:
         """Add each sum to its row of a float32 buffer."""
-        tokens, (V, C) = self._tokens, self.shape
-        order = array_module(tokens).argsort(tokens, kind="stable")
-        sizes = tokens.size, V, C
-        launch(
-            "embedding.cu",
-            "embedding_backward",
-            self._d_out.dtype,
-            tokens.size,
-            tokens,
-            order,
-            self._d_out,
-            buffer,
-            *sizes,
-        )
+        tokens, d_out, sizes = self._tokens, self._d_out, (self._tokens.size, self.shape[1])
+        xp, real, chunks = array_module(tokens), d_out.dtype, -(-tokens.size // CHUNK)
+        order = xp.argsort(tokens, kind="stable")
+        heads, tails = (xp.empty((chunks, self.shape[1]), np.float32) for _ in range(2))
+        arrays = tokens, order, d_out, buffer, heads, tails
+        launch("embedding.cu", "embedding_backward", real, chunks, *arrays, *sizes)
+        launch("embedding.cu", "embedding_backward_join", real, chunks, tokens, order, heads, tails, buffer, *sizes)
 
     def array(self) -> Any:
         """Return all rows in float32."""

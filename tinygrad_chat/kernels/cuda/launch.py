@@ -57,7 +57,11 @@ def _passed(x: Any) -> Any:
         return np.uint64(0)
     if isinstance(x, (bool, int)):
         return np.int64(x)
-    return np.float32(x) if isinstance(x, float) else x
+    if isinstance(x, float):
+        return np.float32(x)
+    if not hasattr(x, "strides") or isinstance(x, np.generic):
+        raise TypeError(f"launch: expected an array or a number of Python's, received {type(x).__name__}")
+    return x
 
 
 def per_thread(size: int, each: int = 1) -> int:

@@ -23,6 +23,7 @@ from tinygrad_chat.kernels.cuda.launch import contiguous
 CUDA_R_32F, CUDA_R_16BF = 0, 14
 CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 77
 CUBLAS_GEMM_DEFAULT = -1
+CUBLAS_STATUS_ALLOC_FAILED = 3
 
 WORKSPACE = 32 << 20  # bytes: what cuBLAS asks for on compute capability 9.0
 
@@ -72,6 +73,8 @@ def load_library(xp: Any) -> ctypes.CDLL:
 
 
 def _check(status: int) -> None:
+    if status == CUBLAS_STATUS_ALLOC_FAILED:
+        raise MemoryError("Out of memory for cuBLAS")
     if status != 0:
         raise BackendError(f"--backend cupy: a matrix product failed with cuBLAS status {status}")
 
@@ -98,6 +101,7 @@ def multiply(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool =
     cublas = _cublas(xp, xp.cuda.runtime.getDevice())
     cublas.use_stream(xp.cuda.get_current_stream().ptr)
     M, N = out.shape[-2:]
+    left, right = _readable(left), _readable(right)  # copies, where there are any, live until the call below
     # cuBLAS reads matrices by columns: what we store by rows is the transposed one to it, and out.T = right.T @ left.T.
     right_transposed, *right_place = _operand(right)
     left_transposed, *left_place = _operand(left)
@@ -114,19 +118,23 @@ def multiply(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool =
     return out
 
 
+def _readable(x: Any) -> Any:
+    """Return x, copied where its rows and its columns both have gaps between their elements."""
+    return x if _is_dense(x, -1) or _is_dense(x, -2) else contiguous(x, x.dtype)
+
+
+def _is_dense(x: Any, axis: int) -> bool:
+    return x.shape[axis] == 1 or x.strides[axis] == x.itemsize
+
+
 def _operand(x: Any) -> tuple[int, int, int, int, int]:
     """Return how cuBLAS is to read a matrix or a batch: transposed?, address, type, leading dimension, stride."""
-    *_, rows, columns = x.shape
-    strides = [stride // x.itemsize for stride in x.strides]
-    if strides[-1] == 1 or columns == 1:
-        transposed, leading, least = 0, strides[-2], columns
-    elif strides[-2] == 1 or rows == 1:
-        transposed, leading, least = 1, strides[-1], rows
-    else:
-        return _operand(contiguous(x, x.dtype))
+    transposed = not _is_dense(x, -1)
+    inner, outer = (-2, -1) if transposed else (-1, -2)
     kind = CUDA_R_32F if x.dtype == np.float32 else CUDA_R_16BF
     # Of a single row the stride says nothing, but cuBLAS wants it to be at least a row's length.
-    return transposed, x.data.ptr, kind, max(leading, least), strides[0] if x.ndim == 3 else 0
+    leading = max(x.strides[outer] // x.itemsize, x.shape[inner])
+    return int(transposed), x.data.ptr, kind, leading, x.strides[0] // x.itemsize if x.ndim == 3 else 0
 
 
 class PendingProduct(PendingGradient):

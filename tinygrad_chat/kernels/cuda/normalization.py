@@ -49,8 +49,9 @@ def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon
     """Return (total, out) and their rule, for all four ops: without a branch the total is x."""
     check_row_vector(name, "gain", gain, x)
     check_row_vector(name, "bias", bias, x)
-    xp, real, C = array_module(x), x.dtype, x.shape[-1]
+    xp, real, C, epsilon = array_module(x), x.dtype, x.shape[-1], float(epsilon)
     x = total = contiguous(x, real)
+    gain, bias = (None if vector is None else contiguous(vector, real) for vector in (gain, bias))
     if branch is not None:
         check_same_shape(name, x, branch)
         branch, total = contiguous(branch, real), xp.empty_like(x)

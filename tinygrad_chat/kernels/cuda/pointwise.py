@@ -43,7 +43,7 @@ def _pointwise(name: str, x: Any):
 
 def add(x: Any, y: Any):
     """`ops.add` of arrays of one type, where y has the shape of x or of its last axes; of others, the op itself."""
-    if not hasattr(y, "ndim") or x.dtype != y.dtype or x.shape[x.ndim - y.ndim :] != y.shape:
+    if not hasattr(y, "ndim") or y.size == 0 or x.dtype != y.dtype or x.shape[x.ndim - y.ndim :] != y.shape:
         return arithmetic.add.reference(x, y)
     x, y = contiguous(x, x.dtype), contiguous(y, y.dtype)
     out = array_module(x).empty_like(x)

@@ -21,7 +21,7 @@ def rotary(x: Any, *, cosine: Any, sine: Any, normalized: bool = False, epsilon:
     inverse_rms = xp.empty(N, np.float32) if normalized else None
     sizes = N, T, x.shape[-1] // D, D
     arrays = x, cosine, sine, out, inverse_rms
-    launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, epsilon, normalized)
+    launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, float(epsilon), normalized)
 
     def backward(d_out: Any):
         d_out, d_x = contiguous(d_out, real), xp.empty_like(x)
