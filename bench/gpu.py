@@ -66,7 +66,9 @@ def measure(arguments: argparse.Namespace) -> None:
         ]
         largest = rows[-1]["configuration"]
         ours = next(row for row in rows if (row["configuration"], row["engine"]) == (largest, turns.OURS))
-        profile = workers[turns.OURS].ask({"what": "profile", "sizes": ours["sizes"]})
+        for worker in workers.values():
+            worker.ask({"what": "rest"})
+        profile = _answer(workers[turns.OURS].ask({"what": "profile", "sizes": ours["sizes"]}), f"{largest}, profile")
     for line in _table(rows, decoded, limits, profile):
         print(line)
     measured = {"engines": described, "limits": limits, "training": rows, "decoding": decoded, "profile": profile}
@@ -76,6 +78,17 @@ def measure(arguments: argparse.Namespace) -> None:
     command, packages = turns.command_of(NAME, arguments), turns.peer_packages(engines)
     print(f"written: {write_result(NAME, command, measured, packages=packages, folder=arguments.results)}")
     _draw(rows, engines, arguments)
+
+
+class OutOfRoomError(turns.BenchmarkError):
+    """The device's memory does not hold a measurement."""
+
+
+def _answer(answer: dict[str, Any], what: str) -> dict[str, Any]:
+    """Return a worker's answer. Raises OutOfRoomError where it had no memory left."""
+    if "out_of_memory" in answer:
+        raise OutOfRoomError(f"{what}: expected room on the device, found none; nothing was written")
+    return answer
 
 
 def _expect_gpu() -> None:
@@ -100,7 +113,8 @@ def _measure_training(
 
         def ask(engine: str, what: str, batch: int, steps: int) -> dict[str, Any]:
             sizes = dataclasses.replace(configuration, batch=batch).sizes
-            return workers[engine].ask({"what": what, "sizes": sizes, "weights": weights, "steps": steps})
+            request = {"what": what, "sizes": sizes, "weights": weights, "steps": steps}
+            return _answer(workers[engine].ask(request), f"{name}, {engine}, a batch of {batch}")
 
         turns.progress(f"{NAME} {name}: comparing the losses of {AGREEING} steps")
         batches = BATCHES.get(name, (configuration.batch,))
@@ -108,7 +122,12 @@ def _measure_training(
         if configuration.tokens * configuration.options.layers < 1 << 16:  # the host would take minutes for more
             losses["float32 on the host"] = _losses_on_the_host(configuration)
         turns.expect_agreement(f"{NAME} {name}", losses, dict.fromkeys(losses, TOLERANCE))
-        chosen = {engine: _fastest_batch(engine, batches, ask) for engine in workers}
+        chosen = {}
+        for engine in workers:
+            for other in workers:
+                if other != engine and len(batches) > 1:
+                    workers[other].ask({"what": "rest"})  # so that each has the whole device to itself
+            chosen[engine] = _fastest_batch(engine, batches, ask)
         samples: dict[str, list[float]] = {engine: [] for engine in workers}
         answers: dict[str, dict[str, Any]] = {}
         counts = {
@@ -154,11 +173,14 @@ def _fastest_batch(engine: str, batches: Sequence[int], ask: Any) -> int:
     """Return the batch with the most tokens a second that fits into the device's memory."""
     best, most = batches[0], 0.0
     for batch in batches if len(batches) > 1 else ():
-        ask(engine, "seconds", batch, 2)
-        answer = ask(engine, "seconds", batch, 3)
-        if "out_of_memory" in answer or batch / answer["seconds"] < most:
+        try:
+            ask(engine, "seconds", batch, 2)
+            rate = batch / ask(engine, "seconds", batch, 3)["seconds"]
+        except OutOfRoomError:
             break
-        best, most = batch, batch / answer["seconds"]
+        if rate < most:
+            break
+        best, most = batch, rate
     return best
 
 
@@ -171,7 +193,8 @@ def _measure_decoding(name: str, batch: int, workers: Mapping[str, turns.Worker]
     with turns.initial_weights(configuration) as weights:
         for engine in workers:
             if engine != "torch compile":  # it compiles anew as the cache grows: bench decode has it
-                seconds = workers[engine].ask({**request, "weights": weights})["seconds"]
+                answer = workers[engine].ask({**request, "weights": weights})
+                seconds = _answer(answer, f"{name}, {engine}, generation")["seconds"]
                 rate = batch * new / statistics.median(seconds[1:] or seconds)
                 rows.append({"configuration": name, "batch": batch, "engine": engine, "tokens_per_second": rate})
     return rows

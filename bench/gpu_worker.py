@@ -8,6 +8,7 @@ device can do and where a step's time goes. DEVICE is cuda, or cpu to try the me
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -110,6 +111,8 @@ class TorchEngine:
         """Return a training step on tokens and targets -> loss, not waited for."""
         from bench.peers.torch_gpt import training_step
 
+        if self._compiled:
+            self._torch.compiler.reset()  # or the next shape would make shapes dynamic, which is slower
         bfloat16 = self._device == "cuda"  # a trial on the CPU compares float32 with float32
         return training_step(configuration, weights, compiled=self._compiled, bfloat16=bfloat16, device=self._device)
 
@@ -193,15 +196,22 @@ def main(name: str, device: str) -> None:
         "profile": lambda request: engine.profile(Configuration.parse(request["sizes"])),
     }
 
+    def rest(request: dict[str, Any]) -> dict[str, Any]:
+        steps.clear()
+        gc.collect()
+        engine.free()
+        return {}
+
+    answers["rest"] = rest
+
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         try:
             return answers[request["what"]](request)
         except Exception as error:
             if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
                 raise
-            steps.clear()
-            engine.free()
-            return {"out_of_memory": True}
+        rest({})  # only here has the traceback let go of the arrays
+        return {"out_of_memory": True}
 
     serve(answer)
 

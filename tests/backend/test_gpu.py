@@ -5,6 +5,7 @@ Kernels and whole runs are compared by tests/kernels/test_cuda.py and tests/trai
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,11 @@ def test_training_sampling_and_evaluation_on_the_gpu_equal_those_on_the_host(gpu
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_kernels_touch_no_memory_that_is_not_theirs_and_do_not_race(gpu: Backend, tool: str):
     assert SANITIZER is not None
-    corners = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/kernels/test_cuda.py", "-k", "corners"]
-    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *corners]
+    corners = ["-q", "-m", "gpu", "-k", "corners", "-o", "timeout=500", "tests/kernels/test_cuda.py"]
+    # Without CuPy's pool, in which arrays lie beside each other and one that is overrun does not show.
+    program = f"import cupy, pytest, sys; cupy.cuda.set_allocator(None); sys.exit(pytest.main({corners}))"
+    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert re.search(r"\d+ passed", done.stdout)
+    assert "skipped" not in done.stdout

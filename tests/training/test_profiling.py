@@ -104,6 +104,8 @@ def test_costs_are_what_cannot_be_avoided():
     assert forward_cost("linear", (x, weight), np.ones((5, 3), np.float32)) == (2 * 5 * 8 * 3, 4 * (40 + 24 + 15))
     query, key = np.ones((2, 4, 6)), np.ones((2, 7, 6))
     assert forward_cost("attention", (query, key, key), query)[0] == 4 * 2 * 4 * 7 * 6
+    table, tokens = np.ones((1000, 8), np.float32), np.zeros(5, np.int64)
+    assert forward_cost("embedding", (table, tokens), table[tokens]) == (0, 2 * 4 * 40 + 40)
     assert forward_cost("exp", (x,), np.exp(x)) == (0, 4 * 80)
     assert forward_cost("reshape", (x,), x.reshape(8, 5)) == (0, 0)
 

@@ -75,8 +75,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             command = getattr(getattr(error, "ctx", None), "command_path", "tgc")
             print(f"tgc: {_first_lower(message)}; see {command} --help", file=sys.stderr)
         return error.exit_code
-    except MemoryError:
-        print("tgc: not enough memory; choose a smaller --width, --context or --batch-size", file=sys.stderr)
+    except MemoryError as error:
+        asked = " ".join(str(error).split()).rstrip(".")
+        detail = f" ({asked[:1].lower()}{asked[1:]})" if asked else ""
+        print(f"tgc: not enough memory{detail}; choose a smaller --width, --context or --batch-size", file=sys.stderr)
         return StorageError.exit_code
     except OSError as error:
         print(f"tgc: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)

@@ -20,6 +20,8 @@ def forward_cost(name: str, inputs: Sequence[Any], out: Any) -> tuple[int, int]:
     arrays = [x for x in (x.data if isinstance(x, Tensor) else x for x in inputs) if hasattr(x, "nbytes")]
     if getattr(out, "base", None) is not None and any(out.base is x or out.base is x.base for x in arrays):
         return 0, 0
+    if name == "embedding":  # of the table, only the rows that are looked up
+        return 0, 2 * out.nbytes + sum(x.nbytes for x in arrays[1:])
     flops = PRODUCTS[name](*arrays) if name in PRODUCTS else 0
     return flops, sum(x.nbytes for x in arrays) + _bytes_of(out)
 

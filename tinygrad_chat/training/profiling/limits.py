@@ -10,6 +10,7 @@ from typing import Any
 from tinygrad_chat import ops
 from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.backend import Backend
+from tinygrad_chat.ops.dropout import uniform
 
 TIMES = 5
 SIDES = {"numpy": 2048}  # of square matrices
@@ -28,7 +29,7 @@ class Limits:
 def measure_limits(backend: Backend) -> Limits:
     """Return the best of a few products and a few copies."""
     xp, side = backend.xp, SIDES.get(backend.name, SIDE_ON_DEVICE)
-    x, weight = (xp.ones((side, side), backend.compute_dtype) for _ in range(2))
+    x, weight = (_drawn(xp, seed, side).astype(backend.compute_dtype) for seed in range(2))
     linear = find_kernel(ops.linear, ops.linear.reference, x)
     source = xp.ones(COPIED // 4, "float32")
     target = xp.empty_like(source)
@@ -40,6 +41,11 @@ def measure_limits(backend: Backend) -> Limits:
         2 * side**3 / _least_seconds(backend, lambda: linear(x, weight)),
         2 * source.nbytes / _least_seconds(backend, copy),
     )
+
+
+def _drawn(xp: Any, seed: int, side: int) -> Any:
+    """Return a matrix of random numbers: on those of a single one, a device would draw less power and run faster."""
+    return uniform(xp, seed, 0, side * side).reshape(side, side) - 0.5
 
 
 def _least_seconds(backend: Backend, work: Callable[[], Any]) -> float:

@@ -52,7 +52,7 @@ class Row:
 class Profile:
     """`rows`, the slowest first, add up to `step_seconds` of a step; unwatched it takes `plain_seconds`.
 
-    `host_seconds` of it the host was at work; on a device that is the time to start its kernels. `spans` are the last
+    `host_seconds` of that the host was at work; on a device that is the time to start its kernels. `spans` are the last
     step's.
     """
 
@@ -74,7 +74,7 @@ class Profile:
         lost = worst.seconds - worst.least_seconds(limits)
         if max(products, memory) >= HALF * step:
             held = "matrix products" if products >= memory else "memory"
-        elif self.on_device and self.host_seconds >= BUSY * step:
+        elif self.on_device and self.host_seconds >= BUSY * self.plain_seconds:
             held = "the host, which starts kernels more slowly than the device ends them"
         else:
             held = "no single limit"
@@ -101,16 +101,17 @@ def profile(step: Step, steps: int, *, backend: Backend, tokens: int) -> Profile
     began = time.perf_counter()
     for _ in range(steps):
         step(None)
+    host = (time.perf_counter() - began) / steps
     backend.synchronize()
     plain = (time.perf_counter() - began) / steps
     rows: dict[str, Row] = {}
-    seconds = host = 0.0
+    seconds = 0.0
     recorder = Recorder(backend)
     for _ in range(steps):
         recorder = Recorder(backend)
-        begin, host_begin = backend.mark(), time.perf_counter()
+        begin = backend.mark()
         step(recorder)
-        end, host_end = backend.mark(), time.perf_counter()
+        end = backend.mark()
         backend.synchronize()
         rest = backend.seconds_between(begin, end)
         for span in recorder.spans:
@@ -126,7 +127,6 @@ def profile(step: Step, steps: int, *, backend: Backend, tokens: int) -> Profile
             rest -= length
         rows.setdefault(OTHER, Row(OTHER)).forward += max(0.0, rest) / steps
         seconds += backend.seconds_between(begin, end) / steps
-        host += (host_end - host_begin) / steps
     ordered = sorted(rows.values(), key=lambda row: -row.seconds)
     on_device = backend.memory_held() is not None
     return Profile(ordered, seconds, plain, host, on_device, tokens, measure_limits(backend), recorder.spans)
