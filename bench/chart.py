@@ -25,6 +25,7 @@ DOTS_PER_INCH = 200
 BAR = 0.18  # inches from one bar to the next
 GAP = 0.8  # bars' worth of room between two groups; less where a group is a single bar
 FRAME = 1.0  # inches for title and legend
+LEGEND = 80  # characters of it in a line
 REMARK = 0.31  # inches from the top to the remark below the title
 COLORS = {
     OURS: "#d9480f",
@@ -115,7 +116,9 @@ def draw_bars(
         axes.set_xticks([])
         if len(bars) > 1:
             handles, labels = axes.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=len(bars), frameon=False, handlelength=1.2)
+            lines = -(-sum(map(len, labels)) // LEGEND)
+            columns = -(-len(bars) // lines)
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=1.2)
 
 
 def _places(bars: Sequence[Bars], groups: int, gap: float) -> tuple[list[dict[int, float]], float]:
