@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -172,3 +175,13 @@ def test_what_the_layout_forbids_is_objected_to(path, statement, objection):
 def test_public_module_without_a_docstring_is_objected_to():
     assert objections("ops/new.py", "x = 1\n") == objections("ops/__init__.py", "x = 1\n") == ["has no docstring"]
     assert objections("ops/_private.py", "x = 1\n") == []
+
+
+MODULES = [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "tinygrad_chat.", onerror=lambda name: None)]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_every_module_can_be_imported_but_for_those_that_are_compiled_by_what_is_missing(name: str):
+    if name.startswith("tinygrad_chat.kernels.numba") and find_spec("numba") is None:
+        pytest.skip("Numba, the extra fast, is not installed")
+    importlib.import_module(name)
