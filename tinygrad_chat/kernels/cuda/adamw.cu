@@ -1,19 +1,44 @@
 // optim.adamw.adamw_update and optim.clipping.clip_gradient, over the flat buffers of all parameters. What they need
 // to know of the gradient stays on the device.
 
+struct Update {
+    float shrink, rate, new_share, new_square_share, correction, epsilon;
+};
+
+template <int W>
+__device__ void update_elements(float* data, const float* gradient, float* mean, float* square, REAL* copy, long long size,
+                                long long decayed, const Update& by) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float x[W], g[W], m[W], s[W];
+    load<W>(data + i, x);
+    load<W>(gradient + i, g);
+    load<W>(mean + i, m);
+    load<W>(square + i, s);
+    for (int w = 0; w < W; ++w) {
+        m[w] += by.new_share * (g[w] - m[w]);
+        s[w] += by.new_square_share * (g[w] * g[w] - s[w]);
+        const float kept = x[w] * (i + w < decayed ? by.shrink : 1.0f);
+        x[w] = kept - by.rate * m[w] / (sqrtf(s[w] * by.correction) + by.epsilon);
+    }
+    store<W>(data + i, x);
+    store<W>(mean + i, m);
+    store<W>(square + i, s);
+    if (copy) store<W>(copy + i, x);
+}
+
 // One pass; the first `decayed` weights shrink. `copy`, or null, is what is computed with: the weights rounded to REAL.
 // Nothing changes where `norm`, unless it is null, is no number.
 extern "C" __global__ void adamw_update(float* data, const float* gradient, float* mean, float* square, REAL* copy,
                                         const float* norm, long long size, long long decayed, float shrink, float rate,
-                                        float new_share, float new_square_share, float correction, float epsilon) {
-    const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
-    if (i >= size || (norm && !(*norm <= -LOWEST))) return;
-    const float g = gradient[i];
-    const float m = mean[i] += new_share * (g - mean[i]);
-    const float s = square[i] += new_square_share * (g * g - square[i]);
-    const float x = data[i] * (i < decayed ? shrink : 1.0f) - rate * m / (sqrtf(s * correction) + epsilon);
-    data[i] = x;
-    if (copy) round_to(copy[i], x);
+                                        float new_share, float new_square_share, float correction, float epsilon,
+                                        long long wide) {
+    if (norm && !(*norm <= -LOWEST)) return;
+    const Update by = {shrink, rate, new_share, new_square_share, correction, epsilon};
+    if (wide)
+        update_elements<WIDE>(data, gradient, mean, square, copy, size, decayed, by);
+    else
+        update_elements<1>(data, gradient, mean, square, copy, size, decayed, by);
 }
 
 // gradient (size) -> partial (blocks): each block's sum of squares.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread
+from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread, width
 
 
 def adamw_update(
@@ -29,8 +29,10 @@ def adamw_update(
     """`optim.adamw.adamw_update`, one pass over memory."""
     real = data.dtype if copy is None else copy.dtype
     arrays = data, gradient, mean, square, copy, norm
-    settings = shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon
-    launch("adamw.cu", "adamw_update", real, per_thread(data.size), *arrays, data.size, decayed, *map(float, settings))
+    settings = map(float, (shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon))
+    each = width(data.size, data, gradient, mean, square, copy)
+    blocks, sizes = per_thread(data.size, each), (data.size, decayed)
+    launch("adamw.cu", "adamw_update", real, blocks, *arrays, *sizes, *settings, each > 1)
 
 
 def clip(gradient: Any, limit: float | None) -> Any:

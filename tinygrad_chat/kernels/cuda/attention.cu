@@ -10,38 +10,74 @@ __device__ inline void find_seen(long long t, long long T, long long S, long lon
     last = causal ? position + 1 : S;
 }
 
+template <int W> __device__ void softmax_row(const float* scores, REAL* weights, int S, int first, int last) {
+    const int lane = threadIdx.x % WARP, begin = first / W * W;  // vectors that hold something that is seen
+    float values[W], largest = LOWEST, sum = 0;
+    for (int s = begin + lane * W; s < last; s += WARP * W) {
+        load<W>(scores + s, values);
+        for (int w = 0; w < W; ++w)
+            if (first <= s + w && s + w < last) largest = max(largest, values[w]);
+    }
+    largest = warp_max(largest);
+    for (int s = begin + lane * W; s < last; s += WARP * W) {
+        load<W>(scores + s, values);
+        for (int w = 0; w < W; ++w)
+            if (first <= s + w && s + w < last) sum += expf(values[w] - largest);
+    }
+    const float share = 1 / warp_sum(sum);
+    for (int s = lane * W; s < S; s += WARP * W) {
+        load<W>(scores + s, values);
+        for (int w = 0; w < W; ++w) values[w] = first <= s + w && s + w < last ? expf(values[w] - largest) * share : 0;
+        store<W>(weights + s, values);
+    }
+}
+
 // scores (rows, S) -> weights (rows, S), 0 where nothing is seen. Rows are counted over sequences, heads and T queries.
 extern "C" __global__ void masked_softmax(const float* scores, REAL* weights, long long rows, long long T, long long S,
-                                          long long causal, long long reach) {
+                                          long long causal, long long reach, long long wide) {
     const long long row = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (row >= rows) return;
-    const int lane = threadIdx.x % WARP;
     int first, last;
     find_seen(row % T, T, S, causal, reach, first, last);
     scores += row * S, weights += row * S;
-    float largest = LOWEST, sum = 0;
-    for (int s = first + lane; s < last; s += WARP) largest = max(largest, scores[s]);
-    largest = warp_max(largest);
-    for (int s = first + lane; s < last; s += WARP) sum += expf(scores[s] - largest);
-    const float share = 1 / warp_sum(sum);
-    for (int s = lane; s < S; s += WARP)
-        round_to(weights[s], first <= s && s < last ? expf(scores[s] - largest) * share : 0);
+    if (wide)
+        softmax_row<WIDE>(scores, weights, S, first, last);
+    else
+        softmax_row<1>(scores, weights, S, first, last);
+}
+
+template <int W>
+__device__ void softmax_row_backward(const REAL* weights, const float* d_weights, REAL* d_scores, int S, int first,
+                                     int last, float scale) {
+    const int lane = threadIdx.x % WARP;
+    float shares[W], d[W], along = 0;
+    for (int s = first / W * W + lane * W; s < last; s += WARP * W) {
+        load<W>(weights + s, shares);
+        load<W>(d_weights + s, d);
+        for (int w = 0; w < W; ++w)
+            if (first <= s + w && s + w < last) along += d[w] * shares[w];
+    }
+    along = warp_sum(along);
+    for (int s = lane * W; s < S; s += WARP * W) {
+        load<W>(weights + s, shares);
+        load<W>(d_weights + s, d);
+        for (int w = 0; w < W; ++w)
+            d[w] = first <= s + w && s + w < last ? scale * shares[w] * (d[w] - along) : 0;
+        store<W>(d_scores + s, d);
+    }
 }
 
 // d_weights (rows, S) -> d_scores (rows, S), times `scale`.
 extern "C" __global__ void masked_softmax_backward(const REAL* weights, const float* d_weights, REAL* d_scores,
                                                    long long rows, long long T, long long S, long long causal,
-                                                   long long reach, float scale) {
+                                                   long long reach, long long wide, float scale) {
     const long long row = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (row >= rows) return;
-    const int lane = threadIdx.x % WARP;
     int first, last;
     find_seen(row % T, T, S, causal, reach, first, last);
     weights += row * S, d_weights += row * S, d_scores += row * S;
-    float along = 0;
-    for (int s = first + lane; s < last; s += WARP) along += d_weights[s] * to_float(weights[s]);
-    along = warp_sum(along);
-    for (int s = lane; s < S; s += WARP)
-        round_to(d_scores[s],
-                 first <= s && s < last ? scale * to_float(weights[s]) * (d_weights[s] - along) : 0);
+    if (wide)
+        softmax_row_backward<WIDE>(weights, d_weights, d_scores, S, first, last, scale);
+    else
+        softmax_row_backward<1>(weights, d_weights, d_scores, S, first, last, scale);
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp
+from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import multiply
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
@@ -32,7 +32,8 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
         rows = scores.size // max(S, 1)
         for r in range(shared):
             multiply(q[part, :, r], k[part, :, 0].swapaxes(-1, -2), scores[:, r], scale=scale)
-        launch("attention.cu", "masked_softmax", real, per_warp(rows), scores, weights[part], rows, *limits)
+        wide = width(S, scores, weights[part]) > 1
+        launch("attention.cu", "masked_softmax", real, per_warp(rows), scores, weights[part], rows, *limits, wide)
         for r in range(shared):
             multiply(weights[part, r], v[part, :, 0], o[part, :, r])
 
@@ -47,7 +48,8 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
             for r in range(shared):
                 multiply(d_o[part, :, r], v[part, :, 0].swapaxes(-1, -2), d_weights[:, r])
             arrays = weights[part], d_weights, d_scores
-            launch("attention.cu", "masked_softmax_backward", real, per_warp(rows), *arrays, rows, *limits, scale)
+            settings = rows, *limits, width(S, *arrays) > 1, scale
+            launch("attention.cu", "masked_softmax_backward", real, per_warp(rows), *arrays, *settings)
             for r in range(shared):
                 transposed = d_scores[:, r].swapaxes(-1, -2)
                 multiply(d_scores[:, r], k[part, :, 0], d_q[part, :, r])

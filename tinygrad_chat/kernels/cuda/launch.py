@@ -75,9 +75,10 @@ def per_warp(rows: int) -> int:
 
 
 def width(length: int, *arrays: Any) -> int:
-    """Return how many elements of the arrays, in rows of that length, a thread may load at once: 16 bytes, or 1."""
+    """Return how many elements of the arrays, in rows of that length, a thread may load at once: 16 bytes of the
+    shortest type, `WIDE` in the kernels, or 1."""
     count = 16 // min(x.itemsize for x in arrays if x is not None)
-    aligned = all(x is None or x.data.ptr % 16 == 0 for x in arrays)
+    aligned = all(x is None or x.data.ptr % (count * x.itemsize) == 0 for x in arrays)
     return count if aligned and length % count == 0 else 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread
+from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread, width
 
 LEAST_ROWS = 16  # of a chunk: fewer would leave as many sums to add up as there were rows
 
@@ -16,7 +16,8 @@ def column_sums(rows: Any) -> Any:
     """Return the sums of rows (N, C) over N: (C,) in float32."""
     N, C = rows.shape
     partial = array_module(rows).empty((chunks_of(N), C), np.float32)
-    launch("sums.cu", "column_sums", rows.dtype, (per_thread(C), len(partial)), rows, partial, N, C)
+    each = width(C, rows, partial)
+    launch("sums.cu", "column_sums", rows.dtype, (per_thread(C, each), len(partial)), rows, partial, N, C, each > 1)
     return add_chunks(partial, rows.dtype)
 
 
