@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -26,7 +27,9 @@ class EmulationError(AssertionError):
 
 @functools.cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="cuda_on_cpu-"))
+    path = Path(tempfile.mkdtemp(prefix="cuda_on_cpu-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 @functools.cache
