@@ -55,49 +55,9 @@ class DeviceArray(np.ndarray):
     def data(self) -> Any:
         return SimpleNamespace(ptr=self.ctypes.data)
 
-    def __float__(self) -> float:
-        _wait("float")
-        return super().__float__()
-
-    def __bool__(self) -> bool:
-        _wait("bool")
-        return super().__bool__()
-
-    def __int__(self) -> int:
-        _wait("int")
-        return super().__int__()
-
-    def __index__(self) -> int:
-        _wait("index")
-        return super().__index__()
-
-    def __complex__(self) -> complex:
-        _wait("complex")
-        return super().__complex__()
-
-    def __format__(self, form: str) -> str:
-        _wait("format")
-        return super().__format__(form)
-
-    def tobytes(self, order: Any = "C") -> bytes:
-        _wait("tobytes")
-        return super().tobytes(order)
-
-    def nonzero(self) -> Any:
-        _wait("nonzero")
-        return _wrapped(super().nonzero())
-
     def dot(self, other: Any, out: Any = None) -> Any:
         _refuse_host("dot", [other])
         return _wrapped(super().dot(other))
-
-    def item(self, *place: Any) -> Any:
-        _wait("item")
-        return super().item(*place)
-
-    def tolist(self) -> Any:
-        _wait("tolist")
-        return super().tolist()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         _refuse_host(ufunc.__name__, inputs)
@@ -119,6 +79,22 @@ class DeviceArray(np.ndarray):
     def __setitem__(self, key: Any, value: Any) -> None:
         _refuse_host("indexing", [value, *(key if isinstance(key, tuple) else (key,))])
         super().__setitem__(_plain(key), value)
+
+
+def _waiting(name: str) -> Any:
+    """Return the array's method of that name, which waits for the device first."""
+
+    def method(self: DeviceArray, *given: Any) -> Any:
+        _wait(name)
+        made = getattr(np.ndarray, name)(self, *given)
+        return _wrapped(made) if isinstance(made, tuple) else made
+
+    return method
+
+
+NUMBERS = ("__bool__", "__complex__", "__float__", "__format__", "__index__", "__int__")
+for _name in (*NUMBERS, "item", "nonzero", "tobytes", "tolist"):
+    setattr(DeviceArray, _name, _waiting(_name))
 
 
 def _refuse_host(name: str, inputs: Any) -> None:

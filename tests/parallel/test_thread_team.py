@@ -13,6 +13,7 @@ import threadpoolctl
 from tinygrad_chat.autograd import no_grad, recording
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel import Communicator, ThreadTeam, use_threads
+from tinygrad_chat.parallel.thread_team import _count_cores
 
 
 def blas_threads() -> list[int]:
@@ -81,9 +82,11 @@ def test_threads_are_those_of_the_products_unless_said_otherwise():
     before = use_threads()
     assert before == max(blas_threads())
     try:
-        assert use_threads(1) == 1
-        assert set(blas_threads()) == {1}
-        assert use_threads() == 1
+        for threads in (1, 3):
+            assert use_threads(threads) == threads
+            at_work = min(threads, _count_cores())
+            assert set(blas_threads()) == {at_work}
+            assert use_threads() == at_work
     finally:
         use_threads(before)
 

@@ -18,7 +18,7 @@ from tests.cuda_on_cpu.places import PLACES, open_place
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.backend import Backend, get_backend
-from tinygrad_chat.errors import BackendError, MemoryShortageError
+from tinygrad_chat.errors import BackendError, DivergedError, MemoryShortageError
 from tinygrad_chat.kernels.cuda import attention
 from tinygrad_chat.optim import AdamW, clip_gradient
 from tinygrad_chat.training import run as run_module
@@ -65,6 +65,8 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
 @pytest.mark.parametrize(("variant", "steps"), [(VARIANTS[0], 50), (VARIANTS[1], 10), (VARIANTS[2], 10)], ids=str)
 def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant, steps, dtype, tolerance):
     on_host = train(get_backend("numpy"), variant, steps, "float32")[0]
+    if device is DEVICE and dtype == "float32":
+        tolerance /= 10  # whose products are added in another order than a GPU's
     np.testing.assert_allclose(train(device, variant, steps, dtype)[0], on_host, rtol=tolerance)
 
 
@@ -144,7 +146,7 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(
             np.testing.assert_array_equal(device.to_host(run.model.parameters().data), before[-1])
 
     monkeypatch.setattr(run.optimizer, "step", watched)
-    with pytest.raises(Exception, match="step 2: the loss is nan"):
+    with pytest.raises(DivergedError, match="step 2: the loss is nan"):
         finish(run)
     assert len(before) >= 3
 
