@@ -187,7 +187,7 @@ def rotations(draw: st.DrawFn) -> Case:
     random, lead = draw(seeds), draw(array_shapes(min_dims=0, max_dims=2, max_side=3))
     T, H, half = (draw(st.integers(1, most)) for most in (4, 2, 3))
     cosine, sine = (angles.astype(np.float64) for angles in ops.rotary_angles(T, 2 * half))
-    options = {"cosine": cosine, "sine": sine, "normalized": draw(st.booleans())}
+    options = {"cosine": cosine, "sine": sine, "rms": draw(st.sampled_from([None, 1.0, 1.2]))}
     return Case((normal(random, (*lead, T, H * 2 * half)),), options)
 
 
@@ -207,6 +207,31 @@ def losses(draw: st.DrawFn) -> Case:
 def dropouts(draw: st.DrawFn) -> Case:
     rate = draw(st.sampled_from([0.0, 0.2, 0.5]))
     return Case((normal(draw(seeds), draw(shapes)),), {"rate": rate, "seed": draw(st.integers(0, 99))})
+
+
+@st.composite
+def scaled_sums(draw: st.DrawFn) -> Case:
+    random, shape, L = draw(seeds), draw(matrices), draw(st.integers(1, 3))
+    x, y = normal(random, (2, *shape))
+    scales = normal(random, (draw(st.integers(1, 2)), L))
+    return Case((x, y, *scales), {"place": draw(st.integers(0, L - 1)), "subtract": draw(st.booleans())})
+
+
+@st.composite
+def gated_sums(draw: st.DrawFn) -> Case:
+    random, lead = draw(seeds), draw(array_shapes(min_dims=0, max_dims=2, max_side=3))
+    G, D = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    x, y = normal(random, (2, *lead, G * D))
+    return Case((x, y, normal(random, (*lead, G))), {"reach": draw(st.sampled_from([1.0, 3.0]))})
+
+
+@st.composite
+def smears(draw: st.DrawFn) -> Case:
+    random = draw(seeds)
+    B, T, C = (draw(st.integers(1, 4)) for _ in range(3))
+    before = normal(random, (B, 1, C)) if draw(st.booleans()) else None
+    inputs = normal(random, (B, T, C)), normal(random, (1, draw(st.integers(1, C)))), normal(random, (1,))
+    return Case(inputs, {"before": before})
 
 
 # Functions that need a word more than the op's own name.
@@ -292,16 +317,34 @@ def torch_attention(query: Any, key: Any, value: Any, *, heads: int, causal: boo
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(-2)
 
 
-def torch_rotary(x: Any, *, cosine: Any, sine: Any, normalized: bool) -> Any:
+def torch_rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None) -> Any:
     """A turn written as a product of complex numbers."""
     import torch
 
-    if normalized:
+    if rms is not None:
         heads = x.unflatten(-1, (-1, 2 * cosine.shape[-1]))
-        x = torch.nn.functional.rms_norm(heads, heads.shape[-1:], eps=1e-5).flatten(-2)
+        x = rms * torch.nn.functional.rms_norm(heads, heads.shape[-1:], eps=1e-5).flatten(-2)
     first, second = x.unflatten(-1, (-1, 2, cosine.shape[-1])).unbind(-2)
     turned = torch.complex(first, second) * torch.as_tensor(cosine + 1j * sine)[:, None]
     return torch.stack([turned.real, turned.imag], dim=-2).reshape(x.shape)
+
+
+def torch_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, place: int, subtract: bool) -> Any:
+    x, y = (x if x_scales is None else x * x_scales[place]), y * y_scales[place]
+    return x - y if subtract else x + y
+
+
+def torch_gated_sum(x: Any, y: Any, logits: Any, *, reach: float) -> Any:
+    gates = reach * logits.sigmoid().repeat_interleave(x.shape[-1] // logits.shape[-1], dim=-1)
+    return x + gates * y
+
+
+def torch_smear(x: Any, weight: Any, scale: Any, *, before: Any) -> Any:
+    import torch
+
+    first = torch.zeros_like(x[:, :1]) if before is None else torch.as_tensor(before)
+    gates = scale * torch.nn.functional.linear(x[..., : weight.shape[1]], weight).sigmoid()
+    return x + gates * torch.cat([first, x[:, :-1]], dim=1)
 
 
 def torch_cross_entropy(
@@ -372,6 +415,9 @@ CATALOGUE: dict[str, Entry] = {
     "add_rmsnorm": Entry(Joined(ops.add_rmsnorm), norms(most_vectors=1, added=True), torch_added("rms_norm")),
     "attention": Entry(ops.attention, attentions(), torch_attention),
     "rotary": Entry(ops.rotary, rotations(), torch_rotary),
+    "scaled_sum": Entry(ops.scaled_sum, scaled_sums(), torch_scaled_sum),
+    "gated_sum": Entry(ops.gated_sum, gated_sums(), torch_gated_sum),
+    "smear": Entry(ops.smear, smears(), torch_smear),
     "cross_entropy": Entry(ops.cross_entropy, losses(), torch_cross_entropy),
     "dropout": Entry(ops.dropout, dropouts(), torch_dropout),
 }

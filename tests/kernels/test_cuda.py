@@ -119,7 +119,7 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "rotary of many heads": ("rotary", Case((drawn(3, 9, 120),), {"cosine": angles[0], "sine": angles[1]})),
     "rotary with a norm": (
         "rotary",
-        Case((drawn(2, 9, 48),), {"cosine": angles[0], "sine": angles[1], "normalized": True}),
+        Case((drawn(2, 9, 48),), {"cosine": angles[0], "sine": angles[1], "rms": 1.2}),
     ),
     "an embedding seen everywhere": ("embedding", Case((drawn(3, 8), np.repeat([2, 0, 2], [40, 70, 200])))),
     "an embedding in whole chunks": ("embedding", Case((drawn(4, 8), np.repeat([0, 1, 3], [32, 64, 32])))),

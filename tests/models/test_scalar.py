@@ -12,6 +12,7 @@ from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
 from tinygrad_chat.models import scalar
+from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.scalar import ScalarModel, estimate_step_seconds
 from tinygrad_chat.models.table import bigram
 from tinygrad_chat.optim import SGD, AdamW
@@ -28,6 +29,13 @@ FURTHER: list[dict[str, Any]] = [
     {"positions": "none", "key_value_heads": 1},
     {"window": 2, "soft_cap": 1.5, "layers": 2},
     {"layers": 0},
+    {"norm": "rmsnorm", "norm_gain": False, "norm_epsilon": 0.1, "embedding_norm": True},
+    {"positions": "rotary", "rotary_base": 10.0, "qk_norm": 1.2},
+    {"smear": True, "vocabulary_multiple": 4, "tied": False},
+    {"residual_scales": True, "backout": True, "layers": 2},
+    {"value_embeddings": True, "key_value_heads": 1},
+    {"window": 2, "window_pattern": "Sl", "layers": 3},
+    {**NANOCHAT, "layers": 4, "window": 2},
 ]
 OPTIMIZERS = {"adamw": (AdamW, 0.01), "sgd": (SGD, 0.05)}
 

@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models import size
+from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.size import count_parameters, expect_room, flops_per_token, least_memory
+from tinygrad_chat.models.size import (
+    count_parameters,
+    count_scaled_parameters,
+    expect_room,
+    flops_per_token,
+    least_memory,
+)
 from tinygrad_chat.models.table import ENGINES, MODELS
 
 
@@ -21,18 +28,27 @@ from tinygrad_chat.models.table import ENGINES, MODELS
 def any_options(draw: st.DrawFn) -> ModelOptions:
     shared, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_width = 2 * draw(st.integers(1, 3))
+    norm, bias = draw(st.sampled_from(["layernorm", "rmsnorm", "none"])), draw(st.booleans())
     return ModelOptions(
         layers=draw(st.integers(0, 3)),
         heads=shared * group,
         key_value_heads=draw(st.sampled_from([None, shared])),
         width=shared * group * head_width,
         context=draw(st.integers(1, 9)),
-        norm=draw(st.sampled_from(["layernorm", "rmsnorm", "none"])),
+        norm=norm,
+        norm_gain=norm == "layernorm" or bias or draw(st.booleans()),
         activation=draw(st.sampled_from(["gelu", "squared_relu"])),
         positions=draw(st.sampled_from(["learned", "rotary", "none"])),
         tied=draw(st.booleans()),
-        bias=draw(st.booleans()),
+        bias=bias,
         window=draw(st.sampled_from([None, 2])),
+        window_pattern=draw(st.sampled_from([None, "SSL", "s"])),
+        embedding_norm=draw(st.booleans()),
+        smear=draw(st.booleans()),
+        residual_scales=draw(st.booleans()),
+        value_embeddings=draw(st.booleans()),
+        backout=draw(st.booleans()),
+        vocabulary_multiple=draw(st.integers(1, 5)),
         soft_cap=draw(st.sampled_from([None, 5.0])),
     )
 
@@ -51,7 +67,8 @@ def test_flops_are_those_of_every_matrix_once_and_of_attention(name, options, vo
     options = MODELS[name](options)
     parameters = ENGINES["tensor"](vocabulary, dataclasses.replace(options, tied=False)).parameters()
     matrices = [parameters[key] for key in parameters if parameters[key].ndim == 2 and "embedding" not in key]
-    attention = 12 * options.layers * options.width * options.context
+    windows = [options.window_of(layer) for layer in range(options.layers)]
+    attention = 12 * options.width * sum(window - 1 if window else options.context for window in windows)
     assert flops_per_token(options, vocabulary) == 6 * sum(matrix.size for matrix in matrices) + attention
 
 
@@ -60,6 +77,21 @@ def test_flops_of_nanogpt_124m_are_those_of_its_own_estimate():
     options = ModelOptions(layers=12, heads=12, width=768, context=1024, norm="none")
     N = count_parameters(options, 50257) - 1024 * 768
     assert flops_per_token(options, 50257) == 6 * N + 12 * 12 * 12 * 64 * 1024
+
+
+@pytest.mark.parametrize(
+    ("depth", "context", "vocabulary", "counts"),
+    [
+        (4, 2048, 32768, (36_700_242, 11_534_384, 80_216_496)),
+        (12, 2048, 32768, (286_261_730, 110_100_912, 759_696_048)),
+        (4, 256, 104, (3_276_882, 3_178_544, 21_037_488)),
+    ],
+)
+def test_nanochats_counts_are_those_that_upstream_prints(depth, context, vocabulary, counts):
+    """docs/upstream_analysis.md, chapter 6: all parameters, those that scaling counts, operations a token."""
+    options = ModelOptions(**NANOCHAT, **nanochat_shape(depth), context=context)
+    found = (count_parameters, count_scaled_parameters, flops_per_token)
+    assert tuple(count(options, vocabulary) for count in found) == counts
 
 
 def test_an_absurd_model_has_a_number_at_once():

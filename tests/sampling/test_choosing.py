@@ -55,3 +55,7 @@ def test_draws_follow_the_probabilities():
     random, x = np.random.default_rng(0), np.log([0.5, 0.3, 0.2])
     drawn = np.bincount([choose_token(x, random) for _ in range(4000)], minlength=3) / 4000
     np.testing.assert_allclose(drawn, [0.5, 0.3, 0.2], atol=0.03)
+
+
+def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
+    assert probabilities(np.array([1.0, 3.0, 3.0, 2.0]), temperature=0).tolist() == [0, 1, 0, 0]

@@ -24,6 +24,17 @@ def test_a_uniform_model_costs_log_v_and_its_bits_are_spread_over_the_true_bytes
     assert evaluation.bits_per_byte == pytest.approx(9 * 3 / size, rel=1e-6)  # log2(8) = 3 bits a token
 
 
+def test_what_stands_for_no_bytes_costs_loss_and_no_bits_per_byte():
+    """A text of many documents, by hand: BOS, token 2, is far less likely than the others."""
+    model = table_model(np.log([[0.5, 0.49, 0.01]] * 3), context=4)
+    tokens = np.array([2, 0, 1, 2, 1, 0, 2, 0])
+    evaluation = evaluate(model, tokens, np.array([1, 3, 0]), batch_size=2)
+    nats = -np.log([0.5, 0.49, 0.49, 0.5, 0.5])
+    assert evaluation.bytes == 9
+    assert evaluation.bits_per_byte == pytest.approx(nats.sum() / np.log(2) / 9, rel=1e-5)
+    assert evaluation.loss == pytest.approx((nats.sum() - 2 * np.log(0.01)) / 7, rel=1e-5)
+
+
 @pytest.mark.parametrize("count", [9, 10, 16, 17, 31])
 def test_the_loss_is_the_mean_over_every_token_whatever_the_batch_size(count):
     model = GPT(11, ModelOptions(layers=1, heads=2, width=8, context=5), dtype=np.float64)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinygrad_chat import GPT
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
 from tinygrad_chat.training import evaluation as evaluation_module
 from tinygrad_chat.training import loop, storage
@@ -249,18 +250,26 @@ CHANGES: dict[str, Any] = {
     "width": 16,
     "context": 6,
     "norm": "rmsnorm",
+    "norm_epsilon": 0.1,
     "activation": "squared_relu",
     "positions": "rotary",
     "tied": False,
     "bias": True,
     "dropout": 0.5,
     "window": 2,
+    "embedding_norm": True,
+    "smear": True,
+    "residual_scales": True,
+    "value_embeddings": True,
+    "backout": True,
+    "vocabulary_multiple": 5,
+    "initialisation": "nanochat",
     "soft_cap": 0.01,
     "model": "bigram",
     "mode": "scalar",
     "tokenizer": "bytes",
     "batch_size": 2,
-    "optimizer": "sgd",
+    "optimizer": "muon",
     "lr": 1e-3,
     "min_lr": 3e-3,
     "lr_schedule": "cosine",
@@ -282,7 +291,6 @@ ELSEWHERE = {
     "text_field",
     "steps",
     "minutes",
-    "momentum",
     "checkpoint_every",
     "keep",
     "track",
@@ -292,7 +300,20 @@ ELSEWHERE = {
     "kernels",
     "threads",
     "dtype",
+    "depth",
+    "tokens_per_parameter",
 }  # have tests of their own
+BESIDE: dict[str, tuple[dict[str, Any], Any]] = {
+    "momentum": ({"optimizer": "sgd"}, 0.5),
+    "norm_gain": ({"norm": "rmsnorm"}, False),
+    "rotary_base": ({"positions": "rotary"}, 10.0),
+    "qk_norm": ({"positions": "rotary"}, 1.2),
+    "window_pattern": ({"window": 2, "layers": 2}, "SL"),
+    "embedding_lr": ({"optimizer": "muon"}, 0.1),
+    "head_lr": ({"optimizer": "muon", "tied": False}, 0.1),
+    "scalar_lr": ({"optimizer": "muon", "smear": True}, 0.1),
+}
+"""Options that act beside others: name -> (those, another value)."""
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -303,15 +324,17 @@ def test_every_option_changes_the_run(start: Start, name: str):
     assert log(before) != log(after)
 
 
-def test_momentum_changes_a_run_of_sgd(start: Start):
-    runs = [start(str(momentum), optimizer="sgd", momentum=momentum) for momentum in (0.0, 0.9)]
-    for run in runs:
-        finish(run)
-    assert log(runs[0]) != log(runs[1])
+@pytest.mark.parametrize("name", BESIDE)
+def test_every_option_changes_the_run_of_those_that_it_stands_beside(start: Start, name: str):
+    beside, value = BESIDE[name]
+    before, after = start("before", **beside), start("after", **beside, **{name: value})
+    finish(before)
+    finish(after)
+    assert log(before) != log(after)
 
 
 def test_no_option_is_left_out_of_these():
-    assert {field.name for field in dataclasses.fields(TrainingConfig)} == CHANGES.keys() | ELSEWHERE
+    assert {field.name for field in dataclasses.fields(TrainingConfig)} == CHANGES.keys() | BESIDE.keys() | ELSEWHERE
 
 
 def test_the_two_newest_checkpoints_and_the_best_stay(start: Start):
@@ -324,8 +347,8 @@ def test_the_two_newest_checkpoints_and_the_best_stay(start: Start):
 def test_evaluation_builds_no_graph(start: Start, monkeypatch: pytest.MonkeyPatch):
     run = start(steps=2)
     graphs = []
-    original = type(run.model).loss
-    monkeypatch.setattr(type(run.model), "loss", lambda *a, **k: graphs.append(original(*a, **k)) or graphs[-1])
+    original = GPT.hidden
+    monkeypatch.setattr(GPT, "hidden", lambda *a, **k: graphs.append(original(*a, **k)) or graphs[-1])
     loop._evaluate(run)
     assert {graph.rule for graph in graphs} == {None}
 

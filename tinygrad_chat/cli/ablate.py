@@ -22,7 +22,12 @@ def ablate(
     ],
     config: Annotated[
         str | None,
-        typer.Option(help="settings to start from: a TOML file or a preset's name", rich_help_panel="Ablation"),
+        typer.Option(
+            "--config",
+            "--preset",
+            help="settings to start from: a TOML file or a preset's name",
+            rich_help_panel="Ablation",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="runs of each cell, with seeds 1, 2, ...", rich_help_panel="Ablation")] = 3,
     out: Annotated[

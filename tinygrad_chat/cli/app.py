@@ -16,6 +16,7 @@ from tinygrad_chat.cli.ablate import ablate
 from tinygrad_chat.cli.compare import compare
 from tinygrad_chat.cli.doctor import doctor
 from tinygrad_chat.cli.graph import graph
+from tinygrad_chat.cli.interchange import export, import_
 from tinygrad_chat.cli.plan import plan
 from tinygrad_chat.cli.profile import profile
 from tinygrad_chat.cli.report import report
@@ -33,8 +34,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, plan, profile, sample, runs, report, compare, ablate, graph, doctor):
-    app.command()(command)
+for command in (train, plan, profile, sample, runs, report, compare, ablate, graph, import_, export, doctor):
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _print_version(wanted: bool) -> None:

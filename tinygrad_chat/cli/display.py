@@ -154,10 +154,24 @@ def describe(run: Run) -> list[str]:
     if model != "bigram":
         model += f", {config.layers} layers, {config.heads} heads, width {config.width}, context {config.context}"
     return [
+        *(_what_follows(config) if config.depth else []),
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
         f"data {dataset.source}: {len(dataset.training):,} tokens to train on, {len(dataset.validation):,} held out, "
         f"vocabulary {run.tokenizer.size}",
         f"run {run.folder.path}: from step {run.step} {_until(config)}, {config.optimizer}, seed {config.seed}",
+    ]
+
+
+def _what_follows(config: TrainingConfig) -> list[str]:
+    """Return what a depth has decided, and what was chosen instead."""
+    tokens = config.batch_size * config.context
+    return [
+        f"depth {config.depth}: {config.steps:,} steps of {config.batch_size} windows"
+        + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
+        + f", {tokens:,} tokens each, {config.steps * tokens:,} in all",
+        f"learning rates: matrices {config.lr:.4g}, embedding {config.embedding_lr:.4g}, head {config.head_lr:.4g}, "
+        f"scales {config.scalar_lr:.4g}; {config.warmup} steps up, the last {config.warmdown:.0%} down to "
+        f"{config.min_lr / config.lr:.0%}; weight decay {config.weight_decay:.4g}",
     ]
 
 

@@ -34,7 +34,12 @@ BAR = 30  # characters that stand for all of the time
 def plan(
     config: Annotated[
         str | None,
-        typer.Option(help="settings to start from: a TOML file or a preset's name", rich_help_panel="Plan"),
+        typer.Option(
+            "--config",
+            "--preset",
+            help="settings to start from: a TOML file or a preset's name",
+            rich_help_panel="Plan",
+        ),
     ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="choose --accumulate so that a step fits into memory", rich_help_panel="Plan")

@@ -23,7 +23,12 @@ STEPS = 10
 def profile(
     config: Annotated[
         str | None,
-        typer.Option(help="settings to start from: a TOML file or a preset's name", rich_help_panel="Profile"),
+        typer.Option(
+            "--config",
+            "--preset",
+            help="settings to start from: a TOML file or a preset's name",
+            rich_help_panel="Profile",
+        ),
     ] = None,
     profile_steps: Annotated[
         int,

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def train(
     config: Annotated[
         str | None,
-        typer.Option(help="settings to start from: a TOML file or a preset's name", rich_help_panel="Run"),
+        typer.Option(
+            "--config", "--preset", help="settings to start from: a TOML file or a preset's name", rich_help_panel="Run"
+        ),
     ] = None,
     out: Annotated[
         str | None, typer.Option(help="the run's folder (default: a new one below runs/)", rich_help_panel="Run")
@@ -46,8 +48,6 @@ def train(
         raise UsageError("--out: expected a folder, received none; leave it out for a new one below runs/")
     if resume and config:
         raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
-    resolved = None if resume else resolve_config(settings, config)
-
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.training.loop import Ended, Evaluated
@@ -56,8 +56,9 @@ def train(
     from tinygrad_chat.training.run_folder import newest_run
     from tinygrad_chat.training.tracking import expect_tracker, tracking
 
-    expect_tracker(resolved.track if resolved else settings.get("track"))
     with open_display(sys.stderr if as_json else sys.stdout) as display:
+        resolved = None if resume else resolve_config(settings, config, progress=display.downloaded)
+        expect_tracker(resolved.track if resolved else settings.get("track"))
         path = Path(out).expanduser() if out else None
         if resolved is None:
             run = resume_run(

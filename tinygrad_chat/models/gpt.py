@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,89 +10,19 @@ from tinygrad_chat import ops
 from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.models.blocks import Block, Rotate, add_and_normalize, new_norm
+from tinygrad_chat.models.initialisation import INITIALISATIONS
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.nn import (
-    ACTIVATIONS,
-    Embedding,
-    KeyValueCache,
-    Linear,
-    Module,
-    Norm,
-    Parameters,
-    dropper,
-    make_norm,
-)
-from tinygrad_chat.nn.layers import INITIAL_STD
+from tinygrad_chat.nn import Embedding, KeyValueCache, Linear, Module, Parameters, dropper
+from tinygrad_chat.ops.cross_entropy import token_losses
 from tinygrad_chat.tensor import Tensor
-
-Drop = Callable[[Tensor], Tensor]
-Rotate = Callable[[Tensor], Tensor]
-
-
-class Attention(Module):
-    """Let each position gather from those before it. x (B, T, C) -> (B, T, C)."""
-
-    def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator, residual_std: float) -> None:
-        self.layer = layer
-        self.heads = options.heads
-        self.window = options.window
-        C, shared_width, bias = options.width, options.key_value_width, options.bias
-        self.query = Linear(C, C, bias=bias, random=random)
-        self.key = Linear(C, shared_width, bias=bias, random=random)
-        self.value = Linear(C, shared_width, bias=bias, random=random)
-        self.output = Linear(C, C, bias=bias, random=random, std=residual_std)
-
-    def __call__(self, x: Tensor, rotate: Rotate, cache: KeyValueCache | None) -> Tensor:
-        """Attend; with a cache, also to the tokens that it holds."""
-        query, key, value = rotate(self.query(x)), rotate(self.key(x)), self.value(x)
-        if cache is not None:
-            key, value = cache.extend(self.layer, key.data, value.data)
-        return self.output(ops.attention(query, key, value, heads=self.heads, window=self.window))
-
-
-class FeedForward(Module):
-    """Let each position compute on its own: out to four times the width, a non-linearity, and back."""
-
-    def __init__(self, options: ModelOptions, random: np.random.Generator, residual_std: float) -> None:
-        C, bias = options.width, options.bias
-        self.expand = Linear(C, 4 * C, bias=bias, random=random)
-        self.contract = Linear(4 * C, C, bias=bias, random=random, std=residual_std)
-        self.activation = ACTIVATIONS[options.activation]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
-        return self.contract(self.activation(self.expand(x)))
-
-
-class Block(Module):
-    """Attention, then feed-forward; each reads the stream x, normalised, and its answer is added to the stream.
-
-    An answer is added where the next norm reads the stream: there both are one op.
-    """
-
-    def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator) -> None:
-        # 2 L answers are added to the stream; this keeps their sum's size independent of the depth (GPT-2).
-        residual_std = INITIAL_STD / math.sqrt(2 * options.layers)
-        self.attention_norm = make_norm(options.norm, options.width, bias=options.bias)
-        self.attention = Attention(layer, options, random, residual_std)
-        self.feed_forward_norm = make_norm(options.norm, options.width, bias=options.bias)
-        self.feed_forward = FeedForward(options, random, residual_std)
-
-    def __call__(
-        self, x: Tensor, answer: Tensor | None, rotate: Rotate, drop: Drop, cache: KeyValueCache | None
-    ) -> tuple[Tensor, Tensor]:
-        """Stream x (B, T, C) and the answer to add to it, None at first -> the same, behind this block."""
-        x, read = _add_and_normalize(self.attention_norm, x, answer)
-        x, read = self.feed_forward_norm.after_adding(x, drop(self.attention(read, rotate, cache)))
-        return x, drop(self.feed_forward(read))
-
-
-def _add_and_normalize(norm: Norm, x: Tensor, answer: Tensor | None) -> tuple[Tensor, Tensor]:
-    return (x, norm(x)) if answer is None else norm.after_adding(x, answer)
 
 
 class GPT(Module):
     """Token and position embedding, blocks, a final norm and a head over the vocabulary.
+
+    Options add what nanochat has beside: a norm and a smear of the embedding, learned scales of the stream, value
+    embeddings, backout (docs/upstream_analysis.md, chapter 1).
 
     >>> model = GPT(vocabulary=65)
     >>> model.parameters().size
@@ -115,19 +43,41 @@ class GPT(Module):
         self.options = options
         self.vocabulary = vocabulary
         self.context = options.context
-        C = options.width
-        self.token_embedding = Embedding(vocabulary, C, random=random)
+        C, rows, layers = options.width, options.padded(vocabulary), range(options.layers)
+        initial = INITIALISATIONS[options.initialisation](options)
+        self.token_embedding = Embedding(rows, C, random=random, draw=initial.embedding)
         self.position_embedding = (
-            Embedding(options.context, C, random=random) if options.positions == "learned" else None
+            Embedding(options.context, C, random=random, draw=initial.embedding)
+            if options.positions == "learned"
+            else None
         )
-        self.blocks = [Block(layer, options, random) for layer in range(options.layers)]
-        self.final_norm = make_norm(options.norm, C, bias=options.bias)
-        self.head = Linear(C, vocabulary, bias=False, random=random)
+        self.embedding_norm = new_norm(options) if options.embedding_norm else None
+        self.blocks = [Block(layer, options, random, initial) for layer in layers]
+        self.final_norm = new_norm(options)
+        self.head = Linear(C, rows, bias=False, random=random, draw=initial.head)
         if options.tied:
             self.head.weight = self.token_embedding.weight
+        self.value_embeddings = [
+            Embedding(rows, options.key_value_width, random=random, draw=initial.value_embedding)
+            if options.has_value_embedding(layer)
+            else None
+            for layer in layers
+        ]
+        self.smear_gate = self.smear_scale = None
+        if options.smear:
+            self.smear_gate = Linear(options.smear_channels, 1, bias=False, random=random, draw=initial.gate)
+            self.smear_scale = Tensor(np.zeros(1, np.float32))
+        self.residual_scales = self.embedding_scales = None
+        if options.residual_scales:
+            down = np.arange(options.layers) / max(options.layers - 1, 1)  # 0 in the first layer, 1 in the last
+            self.residual_scales = Tensor((1.15 - 0.10 * down).astype(np.float32))
+            self.embedding_scales = Tensor((0.20 - 0.15 * down).astype(np.float32))
+        self.backout_scale = Tensor(np.full(1, 0.2, np.float32)) if options.backout else None
         self._parameters = Parameters(self, backend=backend or get_backend("numpy"), dtype=dtype)
-        angles = ops.rotary_angles(options.context, C // options.heads) if options.positions == "rotary" else ()
-        self._angles = [self._parameters.backend.xp.asarray(angle, dtype) for angle in angles]
+        self._angles = []
+        if options.positions == "rotary":
+            angles = ops.rotary_angles(options.context, C // options.heads, base=options.rotary_base)
+            self._angles = [self._parameters.backend.xp.asarray(angle, dtype) for angle in angles]
 
     def hidden(
         self,
@@ -144,28 +94,54 @@ class GPT(Module):
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {start + T}")
         drop = dropper(self.options.dropout, random, first_row)
         here = slice(start, start + T)
+        x = beginning = drop(self._embed(tokens, here, cache))
+        rotate, answer, middle = self._rotation(here), None, None
+        for layer, block in enumerate(self.blocks):
+            if self.residual_scales is not None:
+                x, answer = x if answer is None else x + answer, None
+                x = ops.scaled_sum(x, beginning, self.embedding_scales, self.residual_scales, place=layer)
+            values = self.value_embeddings[layer]
+            x, answer = block(x, answer, rotate, drop, values and values(tokens), cache)
+            if self.backout_scale is not None and layer == self.options.middle:
+                x, answer = x + answer, None
+                middle = x
+        if cache:
+            cache.advance(T)
+        if middle is not None:
+            x, answer = x if answer is None else x + answer, None
+            x = ops.scaled_sum(x, middle, self.backout_scale, subtract=True)
+        return add_and_normalize(self.final_norm, x, answer)[1]
+
+    def _embed(self, tokens: Any, here: slice, cache: KeyValueCache | None) -> Tensor:
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
             positions = self.position_embedding.weight
-            x = x + (positions if self.context == T else positions[here])
-        x = drop(x)
-        rotate = self._rotation(here)
-        answer = None
-        for block in self.blocks:
-            x, answer = block(x, answer, rotate, drop, cache)
-        if cache:
-            cache.advance(T)
-        return _add_and_normalize(self.final_norm, x, answer)[1]
+            x = x + (positions if self.context == tokens.shape[1] else positions[here])
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        if self.smear_gate is not None:
+            before = cache.last_embedding if cache else None
+            if cache:
+                cache.last_embedding = x.data[:, -1:]
+            x = ops.smear(x, self.smear_gate.weight, self.smear_scale, before=before)
+        return x
 
     def _rotation(self, here: slice) -> Rotate:
         if not self._angles:
             return lambda x: x
         cosine, sine = (angle[here] for angle in self._angles)
-        return lambda x: ops.rotary(x, cosine=cosine, sine=sine)
+        rms, epsilon = self.options.qk_norm, self.options.norm_epsilon
+        return lambda x: ops.rotary(x, cosine=cosine, sine=sine, rms=rms, epsilon=epsilon)
+
+    def _project(self, x: Tensor) -> Tensor:
+        """x (..., C) -> logits (..., V): the head without the rows that only pad it."""
+        if len(self.head.weight) == self.vocabulary:
+            return self.head(x)
+        return ops.linear(x, self.head.weight[: self.vocabulary])
 
     def logits(self, tokens: Any) -> Tensor:
         """Tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft-cap."""
-        return self.head(self.hidden(tokens))
+        return self._project(self.hidden(tokens))
 
     def loss(
         self,
@@ -181,15 +157,22 @@ class GPT(Module):
         `first_row` and `share` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
         kernels leave their gradient in their place.
         """
-        logits = self.head(self.hidden(tokens, random=random, first_row=first_row))
+        logits = self._project(self.hidden(tokens, random=random, first_row=first_row))
         targets = self._parameters.backend.xp.asarray(targets)
         return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, share=share, overwrite=True)
+
+    def losses(self, tokens: Any, targets: Any) -> Any:
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
+        xp, dtype = self._parameters.backend.xp, self._parameters.data.dtype
+        with no_grad():
+            logits = self._project(self.hidden(tokens)).data.astype(dtype, copy=False)
+        return token_losses(logits, xp.asarray(targets), soft_cap=self.options.soft_cap)
 
     def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         with no_grad():
             last = self.hidden(tokens, cache=cache)[:, -1]
-            logits = self.head(last).data.astype(self._parameters.data.dtype, copy=False)
+            logits = self._project(last).data.astype(self._parameters.data.dtype, copy=False)
         cap = self.options.soft_cap
         return logits if cap is None else cap * self._parameters.backend.xp.tanh(logits / cap)
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.options import option, validate
 
+# Constants of karpathy/nanochat, which has no names for them.
+SHORT_WINDOW = 128  # a short window is a quarter of the context in whole multiples of this
+GATE_CHANNELS = 12  # of the stream, which the gates of value embeddings read
+SMEAR_CHANNELS = 24  # of the embedding, which the gate of the smear reads
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The shape of a model. The defaults are mini-gpt's."""
+    """The shape of a model. The defaults are mini-gpt's; what nanochat chooses stands in models/nanochat.py."""
 
     layers: int = option(4, "transformer blocks", minimum=0)
     heads: int = option(4, "attention heads; they divide the width", minimum=1)
@@ -18,18 +23,66 @@ class ModelOptions:
     width: int = option(128, "channels of the residual stream", minimum=1)
     context: int = option(64, "tokens the model looks at", minimum=1)
     norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"))
+    norm_gain: bool = option(True, "a learned gain in each norm")
+    norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0)
     activation: str = option("gelu", "feed-forward non-linearity", choices=("gelu", "squared_relu"))
     positions: str = option("learned", "how positions are told apart", choices=("learned", "rotary", "none"))
+    rotary_base: float = option(10000.0, "how slowly the slowest rotary pair turns", minimum=1)
+    qk_norm: float | None = option(None, "give queries and keys this root mean square in each head", above=0)
     tied: bool = option(True, "share the token embedding with the output head")
     bias: bool = option(False, "biases in linear layers and layernorm")
     dropout: float = option(0.0, "share of activations dropped in training", minimum=0, below=1)
     window: int | None = option(None, "positions attention sees, the token's own included", minimum=1)
+    window_pattern: str | None = option(
+        None, "layers that see the window (S: by default a quarter of the context) and all (L, and the last), repeated"
+    )
     soft_cap: float | None = option(None, "bend logits to stay within this size", above=0)
+    embedding_norm: bool = option(False, "normalise the token embedding")
+    smear: bool = option(False, "let each token's embedding take in some of the one before it")
+    residual_scales: bool = option(False, "scale the stream before each block, and add its beginning, as is learned")
+    value_embeddings: bool = option(False, "in every other layer, add an embedding of the token to its values")
+    backout: bool = option(False, "before the head, take a learned share of the middle of the stream out again")
+    vocabulary_multiple: int = option(1, "pad the rows of embeddings and head to a multiple of this", minimum=1)
+    initialisation: str = option("gpt2", "how weights begin", choices=("gpt2", "nanochat"))
 
     @property
     def key_value_width(self) -> int:
         """Channels of a layer's keys, and of its values."""
         return (self.key_value_heads or self.heads) * (self.width // self.heads)
+
+    @property
+    def gate_channels(self) -> int:
+        """Channels that the gates of a value embedding read."""
+        return min(GATE_CHANNELS, self.width)
+
+    @property
+    def smear_channels(self) -> int:
+        """Channels that the gate of the smear reads."""
+        return min(SMEAR_CHANNELS, self.width)
+
+    @property
+    def middle(self) -> int:
+        """The block behind which backout looks at the stream."""
+        return self.layers // 2
+
+    def window_of(self, layer: int) -> int | None:
+        """Return how many positions a layer's attention sees, None for all."""
+        window = self.window
+        if self.window_pattern is not None:
+            letter = self.window_pattern[layer % len(self.window_pattern)].upper()
+            if letter == "L" or layer == self.layers - 1:
+                return None
+            quarter = -(-self.context // (4 * SHORT_WINDOW)) * SHORT_WINDOW
+            window = window or quarter + 1  # upstream counts those before the token's own
+        return None if window is None or window >= self.context else window
+
+    def has_value_embedding(self, layer: int) -> bool:
+        """Return whether a layer has a value embedding: every other one has, the last included."""
+        return self.value_embeddings and layer % 2 == (self.layers - 1) % 2
+
+    def padded(self, vocabulary: int) -> int:
+        """Return the rows of the embedding and the head for V = `vocabulary` tokens."""
+        return -(-vocabulary // self.vocabulary_multiple) * self.vocabulary_multiple
 
     def __post_init__(self) -> None:
         validate(self)
@@ -43,3 +96,9 @@ class ModelOptions:
             raise ConfigError(
                 f"--positions rotary: expected an even width per head, received {self.width // self.heads}"
             )
+        if self.qk_norm is not None and self.positions != "rotary":
+            raise ConfigError(f"--qk-norm: expected --positions rotary, received {self.positions}")
+        if not self.norm_gain and (self.norm == "layernorm" or self.bias):
+            raise ConfigError("--no-norm-gain: expected --norm rmsnorm without --bias")
+        if self.window_pattern is not None and (not self.window_pattern or set(self.window_pattern.upper()) - {*"SL"}):
+            raise ConfigError(f"--window-pattern: expected letters S and L, received {self.window_pattern!r}")

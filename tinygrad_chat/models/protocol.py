@@ -56,6 +56,10 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def losses(self, tokens: Any, targets: Any) -> Any:
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
+        ...
+
     def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         ...

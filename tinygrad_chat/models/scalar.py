@@ -83,7 +83,7 @@ class ScalarModel:
         self._values = [Value(0.0) for _ in range(self._parameters.size)]
         remaining = iter(self._values)
         weights = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}
-        self._gpt = ScalarGPT(weights, options)
+        self._gpt = ScalarGPT(weights, options, vocabulary)
 
     def loss(
         self,
@@ -103,6 +103,13 @@ class ScalarModel:
     def _sequence_loss(self, tokens: list[int], targets: list[int]) -> Value:
         loss = self._gpt.loss(tokens, targets)
         return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
+
+    def losses(self, tokens: Any, targets: Any) -> np.ndarray:
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
+        self._refresh()
+        with _in_range():
+            rows = [self._gpt.surprises(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
+        return np.array([[surprise.data for surprise in row] for row in rows])
 
     def next_token_logits(self, tokens: Any, cache: BatchCache | None = None) -> np.ndarray:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
@@ -139,7 +146,12 @@ class ScalarModel:
 def _forget_graph(cache: ScalarCache) -> None:
     """Keep the newest keys and values as bare numbers, so that a long text does not become one graph."""
     for tokens in (*cache.keys, *cache.values):
-        tokens[-1] = [[Value(number.data) for number in head] for head in tokens[-1]]
+        tokens[-1] = [_bare(head) for head in tokens[-1]]
+    cache.last_embedding = cache.last_embedding and _bare(cache.last_embedding)
+
+
+def _bare(vector: list[Value]) -> list[Value]:
+    return [Value(number.data) for number in vector]
 
 
 def estimate_step_seconds(options: ModelOptions, *, vocabulary: int, tokens: int) -> float:

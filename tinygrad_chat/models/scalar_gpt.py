@@ -23,8 +23,7 @@ from tinygrad_chat.autograd.fused import (
 )
 from tinygrad_chat.autograd.value import Value
 
-EPSILON = 1e-5
-ROTARY_BASE = 10000.0
+GATE_REACH = 3.0
 
 Vector = list[Value]
 
@@ -35,24 +34,32 @@ class ScalarCache:
     def __init__(self, layers: int) -> None:
         self.keys: list[list[list[Vector]]] = [[] for _ in range(layers)]
         self.values: list[list[list[Vector]]] = [[] for _ in range(layers)]
+        self.last_embedding: Vector | None = None
         self.length = 0
 
 
 class ScalarGPT:
-    """A GPT of `options` (models/options.py) over `weights`: a list of Values, or of rows of Values, for each name."""
+    """A GPT of `options` (models/options.py) over `weights`: a list of Values, or of rows of Values, for each name.
 
-    def __init__(self, weights: Mapping[str, Any], options: Any) -> None:
+    `vocabulary` says how many rows of the head stand for a token, where others pad it.
+    """
+
+    def __init__(self, weights: Mapping[str, Any], options: Any, vocabulary: int | None = None) -> None:
         self.weights = weights
         self.options = options
+        self.vocabulary = vocabulary
 
     def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> Value:
-        """The mean surprise, in nats, about each target given the tokens up to its place."""
+        """The mean surprise about the targets."""
+        return mean(self.surprises(tokens, targets))
+
+    def surprises(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
+        """The surprise, in nats, about each target given the tokens up to its place."""
         cache = ScalarCache(self.options.layers)
-        surprises = [
+        return [
             cross_entropy(self.token_logits(token, cache), target)
             for token, target in zip(tokens, targets, strict=True)
         ]
-        return mean(surprises)
 
     def token_logits(self, token: int, cache: ScalarCache) -> Vector:
         """Read one more token; return a logit for each token that may follow."""
@@ -60,26 +67,54 @@ class ScalarGPT:
         x = list(self.weights["token_embedding.weight"][token])
         if options.positions == "learned":
             x = add(x, self.weights["position_embedding.weight"][position])
+        if options.embedding_norm:
+            x = self.norm("embedding_norm", x)
+        if options.smear:
+            x = self.smear(x, cache)
+        beginning, middle = x, None
         for layer in range(options.layers):
             block = f"blocks.{layer}"
-            x = add(x, self.attention(layer, self.norm(f"{block}.attention_norm", x), position, cache))
+            if options.residual_scales:
+                scales = self.weights["residual_scales"][layer], self.weights["embedding_scales"][layer]
+                x = add(scaled(x, scales[0]), scaled(beginning, scales[1]))
+            x = add(x, self.attention(layer, self.norm(f"{block}.attention_norm", x), token, position, cache))
             x = add(x, self.feed_forward(f"{block}.feed_forward", self.norm(f"{block}.feed_forward_norm", x)))
+            if options.backout and layer == options.middle:
+                middle = x
+        if middle is not None:
+            x = add(x, scaled(middle, -self.weights["backout_scale"][0]))
         cache.length += 1
         head = "token_embedding" if options.tied else "head"
-        logits = self.linear(head, self.norm("final_norm", x))
+        logits = matrix_vector(self.weights[f"{head}.weight"][: self.vocabulary], self.norm("final_norm", x))
         cap = options.soft_cap
         return logits if cap is None else [(logit / cap).tanh() * cap for logit in logits]
 
-    def attention(self, layer: int, x: Vector, position: int, cache: ScalarCache) -> Vector:
+    def smear(self, x: Vector, cache: ScalarCache) -> Vector:
+        """Take in some of the embedding before, through a gate."""
+        before, cache.last_embedding = cache.last_embedding, x
+        if before is None:
+            return x
+        gate = matrix_vector(self.weights["smear_gate.weight"], x[: self.options.smear_channels])[0]
+        return add(x, scaled(before, self.weights["smear_scale"][0] * sigmoid(gate)))
+
+    def attention(self, layer: int, x: Vector, token: int, position: int, cache: ScalarCache) -> Vector:
         """Each head asks (query), every token so far answers to that (key) and gives (value)."""
         options, part = self.options, f"blocks.{layer}.attention"
         D = options.width // options.heads
         queries, keys, values = (split(self.linear(f"{part}.{name}", x), D) for name in ("query", "key", "value"))
         if options.positions == "rotary":
-            queries, keys = ([turn(head, position) for head in heads] for heads in (queries, keys))
+            queries, keys = ([self.turn(head, position) for head in heads] for heads in (queries, keys))
+        if options.has_value_embedding(layer):
+            embeddings = split(self.weights[f"value_embeddings.{layer}.weight"][token], D)
+            gates = matrix_vector(self.weights[f"{part}.value_gate.weight"], x[: options.gate_channels])
+            values = [
+                add(value, scaled(embedding, sigmoid(gate) * GATE_REACH))
+                for value, embedding, gate in zip(values, embeddings, gates, strict=True)
+            ]
         cache.keys[layer].append(keys)
         cache.values[layer].append(values)
-        start = 0 if options.window is None else max(0, position + 1 - options.window)
+        window = options.window_of(layer)
+        start = 0 if window is None else max(0, position + 1 - window)
         seen_keys, seen_values = cache.keys[layer][start:], cache.values[layer][start:]
         shared = len(queries) // len(keys)  # query heads to each key/value head
         gathered: Vector = []
@@ -89,6 +124,18 @@ class ScalarGPT:
             columns = zip(*(heads[group] for heads in seen_values), strict=True)  # a channel of every token seen
             gathered += softmax_average([score / math.sqrt(D) for score in scores], list(columns))
         return self.linear(f"{part}.output", gathered)
+
+    def turn(self, x: Vector, position: int) -> Vector:
+        """Rotary positions: turn each pair (x[d], x[d + D / 2]) by an angle that grows with the position."""
+        half = len(x) // 2
+        angles = [position * self.options.rotary_base ** (-d / half) for d in range(half)]
+        pairs = list(zip(x[:half], x[half:], angles, strict=True))
+        first = [a * math.cos(angle) - b * math.sin(angle) for a, b, angle in pairs]
+        second = [a * math.sin(angle) + b * math.cos(angle) for a, b, angle in pairs]
+        turned, size = first + second, self.options.qk_norm
+        if size is None:
+            return turned
+        return scaled(turned, inverse_root_mean_square(turned, self.options.norm_epsilon) * size)
 
     def feed_forward(self, part: str, x: Vector) -> Vector:
         """Out to four times the width, a non-linearity, and back."""
@@ -109,8 +156,9 @@ class ScalarGPT:
         if self.options.norm == "layernorm":
             middle = mean(x)
             x = [element - middle for element in x]
-        size = inverse_root_mean_square(x, EPSILON)
-        out = [element * size * gain for element, gain in zip(x, self.weights[f"{part}.gain"], strict=True)]
+        out = scaled(x, inverse_root_mean_square(x, self.options.norm_epsilon))
+        if self.options.norm_gain:
+            out = [element * gain for element, gain in zip(out, self.weights[f"{part}.gain"], strict=True)]
         bias = self.weights.get(f"{part}.bias")
         return out if bias is None else add(out, bias)
 
@@ -118,6 +166,16 @@ class ScalarGPT:
 def add(x: Sequence[Value], y: Sequence[Value]) -> Vector:
     """Add two vectors."""
     return [a + b for a, b in zip(x, y, strict=True)]
+
+
+def scaled(x: Sequence[Value], scale: Value) -> Vector:
+    """Multiply a vector by a number."""
+    return [element * scale for element in x]
+
+
+def sigmoid(x: Value) -> Value:
+    """1 / (1 + e^-x)."""
+    return (x / 2).tanh() / 2 + 0.5
 
 
 def squared_relu(x: Value) -> Value:
@@ -128,13 +186,3 @@ def squared_relu(x: Value) -> Value:
 def split(x: Vector, width: int) -> list[Vector]:
     """Cut a vector into heads."""
     return [x[start : start + width] for start in range(0, len(x), width)]
-
-
-def turn(x: Vector, position: int) -> Vector:
-    """Rotary positions: turn each pair (x[d], x[d + D / 2]) by an angle that grows with the position."""
-    half = len(x) // 2
-    angles = [position * ROTARY_BASE ** (-d / half) for d in range(half)]
-    pairs = list(zip(x[:half], x[half:], angles, strict=True))
-    first = [a * math.cos(angle) - b * math.sin(angle) for a, b, angle in pairs]
-    second = [a * math.sin(angle) + b * math.cos(angle) for a, b, angle in pairs]
-    return first + second

@@ -28,7 +28,16 @@ def mini_gpt(options: ModelOptions) -> ModelOptions:
     return options
 
 
-MODELS: dict[str, Callable[[ModelOptions], ModelOptions]] = {"bigram": bigram, "mini-gpt": mini_gpt}
+def nanochat(options: ModelOptions) -> ModelOptions:
+    """karpathy/nanochat's GPT: a GPT as the options say, which begin as models/nanochat.py has them."""
+    return options
+
+
+MODELS: dict[str, Callable[[ModelOptions], ModelOptions]] = {
+    "bigram": bigram,
+    "mini-gpt": mini_gpt,
+    "nanochat": nanochat,
+}
 """What each model makes of the options."""
 
 ENGINES: dict[str, Callable[..., LanguageModel]] = {"tensor": GPT, "scalar": ScalarModel}

@@ -20,6 +20,8 @@ class KeyValueCache:
         self._buffer = backend.xp.empty(shape, dtype)
         self.capacity = capacity
         self.length = 0
+        self.last_embedding: Any = None
+        """Of the newest token (B, 1, width), for models that smear it into the next."""
 
     def extend(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
         """Store the new tokens' keys and values (arrays) for a layer; return those of all tokens, as views."""
@@ -36,3 +38,4 @@ class KeyValueCache:
     def clear(self) -> None:
         """Forget everything, keeping the memory."""
         self.length = 0
+        self.last_embedding = None

@@ -17,8 +17,30 @@ ACTIVATIONS = {"gelu": ops.gelu, "squared_relu": ops.squared_relu}
 INITIAL_STD = 0.02  # GPT-2's, for widths of this order (Radford et al., 2019)
 
 
-def _normal(random: np.random.Generator, shape: tuple[int, ...], std: float) -> Tensor:
-    return Tensor((std * random.standard_normal(shape)).astype(np.float32))
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+"""(random stream, shape) -> the numbers that a weight begins with"""
+
+
+def normal(std: float) -> Draw:
+    """Return a draw around 0 with that standard deviation."""
+    return lambda random, shape: std * random.standard_normal(shape)
+
+
+def uniform(low: float, high: float) -> Draw:
+    """Return a draw between two bounds."""
+    return lambda random, shape: random.uniform(low, high, shape)
+
+
+def zeros(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw nothing: all 0."""
+    return np.zeros(shape)
+
+
+def _drawn(draw: Draw, random: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+    return Tensor(draw(random, shape).astype(np.float32))
+
+
+INITIAL = normal(INITIAL_STD)
 
 
 class Linear(Module):
@@ -31,9 +53,9 @@ class Linear(Module):
         *,
         random: np.random.Generator,
         bias: bool = True,
-        std: float = INITIAL_STD,
+        draw: Draw = INITIAL,
     ) -> None:
-        self.weight = _normal(random, (outputs, inputs), std)
+        self.weight = _drawn(draw, random, (outputs, inputs))
         self.bias = Tensor(np.zeros(outputs, np.float32)) if bias else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -44,8 +66,8 @@ class Linear(Module):
 class Embedding(Module):
     """Integer tokens (...) -> rows (..., width) of `weight` (count, width)."""
 
-    def __init__(self, count: int, width: int, *, random: np.random.Generator, std: float = INITIAL_STD) -> None:
-        self.weight = _normal(random, (count, width), std)
+    def __init__(self, count: int, width: int, *, random: np.random.Generator, draw: Draw = INITIAL) -> None:
+        self.weight = _drawn(draw, random, (count, width))
 
     def __call__(self, tokens: Any) -> Tensor:
         """Look the tokens up."""
@@ -55,36 +77,38 @@ class Embedding(Module):
 class LayerNorm(Module):
     """Rows to mean 0 and variance 1, then times `gain` plus `bias`."""
 
-    def __init__(self, width: int, *, bias: bool = True) -> None:
+    def __init__(self, width: int, *, bias: bool = True, epsilon: float = 1e-5) -> None:
         self.gain = Tensor(np.ones(width, np.float32))
         self.bias = Tensor(np.zeros(width, np.float32)) if bias else None
+        self.epsilon = epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
-        return ops.layernorm(x, self.gain, self.bias)
+        return ops.layernorm(x, self.gain, self.bias, epsilon=self.epsilon)
 
     def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
         """Return x + branch, and that normalised: in one op where there is a kernel for both."""
         if has_kernel(ops.add_layernorm, x.data):
-            return ops.add_layernorm(x, branch, self.gain, self.bias)
+            return ops.add_layernorm(x, branch, self.gain, self.bias, epsilon=self.epsilon)
         total = x + branch
         return total, self(total)
 
 
 class RMSNorm(Module):
-    """Rows to root mean square 1, then times `gain`."""
+    """Rows to root mean square 1, then times `gain` if there is one."""
 
-    def __init__(self, width: int) -> None:
-        self.gain = Tensor(np.ones(width, np.float32))
+    def __init__(self, width: int, *, gain: bool = True, epsilon: float = 1e-5) -> None:
+        self.gain = Tensor(np.ones(width, np.float32)) if gain else None
+        self.epsilon = epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
-        return ops.rmsnorm(x, self.gain)
+        return ops.rmsnorm(x, self.gain, epsilon=self.epsilon)
 
     def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
         """Return x + branch, and that normalised: in one op where there is a kernel for both."""
         if has_kernel(ops.add_rmsnorm, x.data):
-            return ops.add_rmsnorm(x, branch, self.gain)
+            return ops.add_rmsnorm(x, branch, self.gain, epsilon=self.epsilon)
         total = x + branch
         return total, self(total)
 
@@ -105,11 +129,13 @@ class Identity(Module):
 Norm = LayerNorm | RMSNorm | Identity
 
 
-def make_norm(kind: str, width: int, *, bias: bool) -> Norm:
+def make_norm(kind: str, width: int, *, gain: bool = True, bias: bool = False, epsilon: float = 1e-5) -> Norm:
     """Return the normalisation layer called `kind`: layernorm, rmsnorm or none."""
     if kind == "none":
         return Identity()
-    return LayerNorm(width, bias=bias) if kind == "layernorm" else RMSNorm(width)
+    if kind == "layernorm":
+        return LayerNorm(width, bias=bias, epsilon=epsilon)
+    return RMSNorm(width, gain=gain, epsilon=epsilon)
 
 
 def dropper(rate: float, random: np.random.Generator | None, first_row: int = 0) -> Callable[[Tensor], Tensor]:

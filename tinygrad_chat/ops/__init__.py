@@ -10,6 +10,7 @@ from tinygrad_chat.ops.cross_entropy import cross_entropy
 from tinygrad_chat.ops.dropout import dropout
 from tinygrad_chat.ops.embedding import embedding
 from tinygrad_chat.ops.matmul import linear, matmul
+from tinygrad_chat.ops.mixing import gated_sum, scaled_sum, smear
 from tinygrad_chat.ops.normalization import add_layernorm, add_rmsnorm, layernorm, rmsnorm
 from tinygrad_chat.ops.pointwise import exp, gelu, log, relu, sigmoid, sqrt, squared_relu, tanh
 from tinygrad_chat.ops.reduction import max, mean, sum
@@ -28,6 +29,7 @@ __all__ = [
     "dropout",
     "embedding",
     "exp",
+    "gated_sum",
     "gelu",
     "index",
     "layernorm",
@@ -45,7 +47,9 @@ __all__ = [
     "rmsnorm",
     "rotary",
     "rotary_angles",
+    "scaled_sum",
     "sigmoid",
+    "smear",
     "softmax",
     "split",
     "sqrt",

@@ -28,24 +28,26 @@ def check_angles(x: Any, cosine: Any, sine: Any) -> None:
 
 
 @differentiable
-def rotary(x: Any, *, cosine: Any, sine: Any, normalized: bool = False, epsilon: float = 1e-5):
+def rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
     """Turn each pair (d, d + D/2) of every head's D channels by its position's angle.
 
     x (..., T, H D), heads side by side; cosine and sine (T, D / 2). A turn keeps lengths, so queries and keys then meet
-    at an angle that depends on their distance alone. The backward rule turns the gradient back. With `normalized` each
-    head has root mean square 1 (Henry et al., arXiv:2010.04245), before or after the turn: that is the same.
+    at an angle that depends on their distance alone. The backward rule turns the gradient back. With `rms` each head
+    is given that root mean square (Henry et al., arXiv:2010.04245), before or after the turn: that is the same.
     """
     check_angles(x, cosine, sine)
     heads = x.reshape(*x.shape[:-1], -1, 2 * cosine.shape[1])  # (..., T, H, D)
-    inverse_rms = None
-    if normalized:
+    unit = inverse_rms = None
+    if rms is not None:
         inverse_rms = 1 / array_module(x).sqrt((heads * heads).mean(axis=-1, keepdims=True) + epsilon)
-        heads = heads * inverse_rms
+        unit = heads * inverse_rms
+        heads = unit * rms
 
     def backward(d_out):
         d_heads = _turn(d_out.reshape(heads.shape), cosine, -sine)
-        if inverse_rms is not None:  # as in rmsnorm
-            d_heads = inverse_rms * (d_heads - heads * (d_heads * heads).mean(axis=-1, keepdims=True))
+        if rms is not None:  # as in rmsnorm
+            d_unit = d_heads * rms
+            d_heads = inverse_rms * (d_unit - unit * (d_unit * unit).mean(axis=-1, keepdims=True))
         return (d_heads.reshape(x.shape),)
 
     return _turn(heads, cosine, sine).reshape(x.shape), backward

@@ -69,8 +69,11 @@ class AdamW:
         self.mean = parameters.backend.xp.zeros_like(parameters.data)
         self.square = parameters.backend.xp.zeros_like(parameters.data)
 
-    def step(self, learning_rate: float, norm: Any = None) -> None:
-        """Move every parameter once, unless the gradient's `norm` is no number."""
+    def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
+        """Move every parameter once, unless the gradient's `norm` is no number.
+
+        `position` plays no part: there are no schedules of its own.
+        """
         if isinstance(norm, float | np.floating):
             if not math.isfinite(norm):
                 return

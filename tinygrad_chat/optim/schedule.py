@@ -1,8 +1,9 @@
-"""Learning-rate schedules: closures from a step to its learning rate.
+"""Schedules: closures from a step to its learning rate, momentum or decay.
 
-Every schedule climbs evenly to `peak` over the first `warmup` steps (step 0 has peak / warmup already, step
+Every one of `SCHEDULES` climbs evenly to `peak` over the first `warmup` steps (step 0 has peak / warmup already, step
 warmup - 1 has the peak) and is at `minimum` at the last of its `steps`. They differ in the way down. Those that take
-`warmdown` stay at the peak and come down over that last share of what follows the warm-up.
+`warmdown` stay at the peak and come down over that last share of what follows the warm-up. "nanochat" is upstream's:
+its share and its last step are others.
 
 >>> rate = linear(peak=1.0, minimum=0.1, warmup=2, steps=5)
 >>> [round(rate(step), 2) for step in range(5)]
@@ -15,7 +16,7 @@ import math
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
-"""step, counted from 0 -> learning rate"""
+"""step, counted from 0 -> learning rate, or what else follows a schedule"""
 
 
 def linear(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: float = 1.0) -> Schedule:
@@ -38,11 +39,50 @@ def constant(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: 
     return _schedule(peak, peak, warmup, steps, lambda done: 1.0)
 
 
+def nanochat(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: float = 1.0) -> Schedule:
+    """Down in a straight line, as nanochat (Karpathy, MIT) draws it.
+
+    `warmdown` is a share of all steps and the minimum that of the step behind the last. Where the ways up and down
+    overlap, the way up wins.
+    """
+    length = round(warmdown * steps)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        left = min(1.0, max(steps - step, 0) / max(length, 1))
+        return minimum + (peak - minimum) * left
+
+    return rate
+
+
+def muon_momentum(*, steps: int, warmdown: float) -> Schedule:
+    """nanochat's momentum of Muon: 400 steps up from 0.85 to 0.97, and down to 0.90 over the last `warmdown` of all.
+
+    Up wins where both overlap, so that a run of less than 400 steps never comes down.
+    """
+    length = round(warmdown * steps)
+
+    def momentum(step: int) -> float:
+        if step < 400:
+            return 0.85 + (0.97 - 0.85) * step / 400
+        done = min(1.0, max(step - (steps - length), 0) / max(length, 1))
+        return 0.97 + (0.90 - 0.97) * done
+
+    return momentum
+
+
+def cosine_decay(*, peak: float, steps: int) -> Schedule:
+    """nanochat's weight decay of Muon: from `peak` along half a cosine to 0 at the step behind the last."""
+    return lambda step: peak * (0.5 + 0.5 * math.cos(math.pi * min(step, steps) / steps))
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear,
     "1-sqrt": one_minus_sqrt,
     "cosine": cosine,
     "constant": constant,
+    "nanochat": nanochat,
 }
 
 _Shape = Callable[[float], float]

@@ -20,8 +20,11 @@ class SGD:
         self.momentum = momentum
         self.velocity = parameters.backend.xp.zeros_like(parameters.data)
 
-    def step(self, learning_rate: float, norm: Any = None) -> None:
-        """Move every parameter once, unless the gradient's `norm` is no number. On a device this waits for it."""
+    def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
+        """Move every parameter once, unless the gradient's `norm` is no number. On a device this waits for it.
+
+        `position` plays no part: there are no schedules of its own.
+        """
         if norm is not None and not math.isfinite(norm):
             return
         self.velocity *= self.momentum

@@ -14,7 +14,9 @@ class SamplingOptions:
 
     prompt: str = option("", "text to go on from", group="Sampling")
     max_new_tokens: int = option(500, "most tokens to add; a text may end before", minimum=1, group="Sampling")
-    temperature: float = option(0.8, "below 1 plays safe, above 1 dares", above=0, group="Sampling")
+    temperature: float = option(
+        0.8, "below 1 plays safe, above 1 dares, 0 takes the likeliest", minimum=0, group="Sampling"
+    )
     top_k: int | None = option(None, "choose among this many likeliest tokens", minimum=1, group="Sampling")
     top_p: float | None = option(
         None, "choose among the likeliest tokens that share this probability", above=0, group="Sampling"

@@ -17,6 +17,8 @@ import numpy as np
 
 from tinygrad_chat.errors import CheckpointError, VocabularyError
 
+LARGEST_SIZE = 1 << 24  # more tokens than any vocabulary has
+
 
 class Tokenizer(Protocol):
     """Text to tokens 0 ... size - 1 and back. `bos` marks the beginning of a document and stands for no text."""
@@ -124,10 +126,51 @@ class ByteTokenizer:
         return {"kind": self.kind}
 
 
+class NumberTokenizer:
+    """Tokens as the numbers they are, for a model whose own tokenizer is not there: text is "17 4 99"."""
+
+    kind = "numbers"
+
+    def __init__(self, size: int, bos: int) -> None:
+        self.size = size
+        self.bos = bos
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the numbers in `text`. Raises VocabularyError for anything else in it."""
+        for word in text.split():
+            if not (word.isascii() and word.isdecimal() and int(word) < self.size):
+                raise VocabularyError(
+                    f"{word!r}: expected numbers from 0 to {self.size - 1}, which the model's tokens are, and spaces"
+                )
+        return np.array(text.split(), np.min_scalar_type(self.size - 1))
+
+    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yield each token's number and a space; BOS yields nothing."""
+        return (f"{token} " for token in tokens if token != self.bos)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the numbers of all the tokens."""
+        return "".join(self.decode_stream(tokens))
+
+    def bytes_per_token(self) -> np.ndarray:
+        """Return 1 for each token and 0 for BOS, (V,) integers: what they stand for is not known."""
+        return (np.arange(self.size) != self.bos).astype(np.int64)
+
+    def state(self) -> dict[str, Any]:
+        """Return the kind and the numbers."""
+        return {"kind": self.kind, "size": self.size, "bos": self.bos}
+
+
 def load_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
     """Make the tokenizer that `state` describes. Raises CheckpointError for a description that makes none."""
     if state.get("kind") == CharacterTokenizer.kind and isinstance(state.get("alphabet"), str):
         return CharacterTokenizer(state["alphabet"])
     if state.get("kind") == ByteTokenizer.kind:
         return ByteTokenizer()
-    raise CheckpointError(f"tokenizer: expected a description of characters or bytes, received {dict(state)!r:.80}")
+    if state.get("kind") == NumberTokenizer.kind:
+        size, bos = state.get("size"), state.get("bos")
+        if isinstance(size, int) and isinstance(bos, int) and 0 <= bos < size <= LARGEST_SIZE:
+            return NumberTokenizer(size, bos)
+    raise CheckpointError(
+        f"tokenizer: expected a description of characters, bytes or numbers, received {dict(state)!r:.80}"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,12 @@ from tinygrad_chat.options import checked_settings, flag_of, option, validate
 class TrainingConfig(ModelOptions):
     """A run's every setting: the model's shape and how it is trained. Defaults and help texts stand here only."""
 
-    model: str = option("mini-gpt", "which model", choices=("bigram", "mini-gpt"), flags=("--model-kind",))
+    model: str = option("mini-gpt", "which model", choices=("bigram", "mini-gpt", "nanochat"), flags=("--model-kind",))
+    depth: int | None = option(
+        None,
+        "nanochat's one dial: layers, from which all else follows; by default 4, or what --minutes allow",
+        minimum=1,
+    )
     mode: str = option(
         "tensor", "which engine: arrays, or one number at a time", choices=("tensor", "scalar"), fixed=False
     )
@@ -37,6 +42,9 @@ class TrainingConfig(ModelOptions):
     minutes: float | None = option(
         None, "train this long, evaluations not counted; with --steps, at most", above=0, group="Training", fixed=False
     )
+    tokens_per_parameter: float | None = option(
+        None, "nanochat's length of training, where --steps says nothing (its default 12)", above=0, group="Training"
+    )
     batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
     accumulate: int = option(
         1,
@@ -45,18 +53,26 @@ class TrainingConfig(ModelOptions):
         group="Training",
         fixed=False,
     )
-    optimizer: str = option("adamw", "update rule", choices=("adamw", "sgd"), group="Training")
-    lr: float = option(4e-3, "highest learning rate", above=0, group="Training")
+    optimizer: str = option(
+        "adamw",
+        "update rule; muon is for matrices, with AdamW for the rest",
+        choices=("adamw", "muon", "sgd"),
+        group="Training",
+    )
+    lr: float = option(4e-3, "highest learning rate, of Muon's matrices with muon", above=0, group="Training")
+    embedding_lr: float | None = option(None, "beside Muon, of embeddings (default 15 --lr)", above=0, group="Training")
+    head_lr: float | None = option(None, "beside Muon, of the head (default 0.4 --lr)", above=0, group="Training")
+    scalar_lr: float | None = option(None, "beside Muon, of scales (default 25 --lr)", above=0, group="Training")
     min_lr: float = option(0.0, "learning rate of the last step", minimum=0, group="Training")
     lr_schedule: str = option(
         "linear",
         "how the learning rate falls",
-        choices=("linear", "1-sqrt", "cosine", "constant"),
+        choices=("linear", "1-sqrt", "cosine", "constant", "nanochat"),
         group="Training",
     )
     warmup: int = option(100, "steps of rising learning rate; of short runs a tenth", minimum=0, group="Training")
     warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, group="Training")
-    weight_decay: float = option(0.1, "AdamW's pull of matrices towards 0", minimum=0, group="Training")
+    weight_decay: float = option(0.1, "AdamW's, or Muon's, pull of matrices towards 0", minimum=0, group="Training")
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, below=1, group="Training")
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, below=1, group="Training")
     momentum: float = option(0.9, "SGD's memory of the gradient", minimum=0, below=1, group="Training")
@@ -123,6 +139,9 @@ class TrainingConfig(ModelOptions):
             )
         if self.mode == "scalar" and self.dropout:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.dropout}")
+        if self.model != "nanochat" and (self.depth or self.tokens_per_parameter):
+            name = "depth" if self.depth else "tokens_per_parameter"
+            raise ConfigError(f"{flag_of(name)}: expected --model nanochat, received {self.model}")
         if self.min_lr > self.lr:
             raise ConfigError(f"--min-lr: expected at most --lr {self.lr}, received {self.min_lr}")
 
@@ -133,7 +152,11 @@ UNBOUNDED = 10**9
 SUITING: dict[str, dict[str, Any]] = {
     "mini-gpt": {},
     "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits, of rank `width`
+    "nanochat": {},  # all of it follows from the depth: training/dial.py
     "tensor": {},
+    "adamw": {},
+    "sgd": {},
+    "muon": {"lr": 0.02},
     "scalar": {  # small enough to watch
         "layers": 1,
         "heads": 4,
@@ -147,18 +170,31 @@ SUITING: dict[str, dict[str, Any]] = {
         "eval_tokens": 512,
     },
 }
-"""What differs from the defaults for each model and each mode."""
+"""What differs from the defaults for each model, each mode and each optimiser."""
+
+BESIDE_MUON = {"embedding_lr": 15.0, "head_lr": 0.4, "scalar_lr": 25.0}
+"""The other learning rates as multiples of Muon's: nanochat's at the width that it was tuned for."""
 
 
-def resolve_config(flags: Mapping[str, Any], config_file: str | None = None) -> TrainingConfig:
+def resolve_config(
+    flags: Mapping[str, Any], config_file: str | None = None, *, progress: Callable[[int, int], None] | None = None
+) -> TrainingConfig:
     """Combine the layers into one configuration. `config_file` is a TOML file or the name of a shipped preset.
 
+    nanochat's settings depend on the vocabulary: for them the corpus is read, and `progress` told of a download.
     Raises ConfigError for an unknown key, a value out of range or a file that cannot be read.
     """
     chosen = {**(read_settings(config_file) if config_file else {}), **flags}
     suiting: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
-    for name in (chosen.get("mode", TrainingConfig.mode), chosen.get("model", TrainingConfig.model)):
-        suiting = {**SUITING.get(name, {}), **suiting}
+    for name in ("mode", "model", "optimizer"):
+        suiting = {**SUITING.get(chosen.get(name, getattr(TrainingConfig, name)), {}), **suiting}
+    if chosen.get("model") == "nanochat":
+        from tinygrad_chat.training.dial import follow_the_dial
+
+        suiting |= follow_the_dial(chosen, progress=progress)
+    if {**suiting, **chosen}.get("optimizer") == "muon":
+        rate = chosen.get("lr", suiting["lr"])
+        suiting = {**{name: ratio * rate for name, ratio in BESIDE_MUON.items()}, **suiting}
     steps = chosen.get("steps", suiting.get("steps", TrainingConfig.steps))
     suiting["warmup"] = min(suiting.get("warmup", TrainingConfig.warmup), steps // 10)  # short runs fall too
     config = TrainingConfig(**{**suiting, **chosen})

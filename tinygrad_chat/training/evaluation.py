@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygrad_chat.autograd import no_grad
+from tinygrad_chat.backend import to_host
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.text.batches import batches_in_order
 
@@ -26,14 +26,17 @@ class Evaluation:
 def evaluate(model: LanguageModel, tokens: np.ndarray, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
     """Predict each of `tokens` but the first once, in windows of the model's context, in order.
 
-    `bytes_per_token` (V,) says how much text each token stands for; the bytes predicted are the denominator.
+    `bytes_per_token` (V,) says how much text each token stands for; the bytes predicted are the denominator of bits
+    per byte. What stands for none, BOS, counts in neither part of it, but in the loss.
     """
-    nats, predicted, size = 0.0, 0, 0
-    with no_grad(), np.errstate(all="ignore"):
+    nats, nats_of_text, predicted, size = 0.0, 0.0, 0, 0
+    with np.errstate(all="ignore"):
         for inputs, targets in batches_in_order(tokens, batch_size=batch_size, context=model.context):
-            nats += model.loss(inputs, targets).item() * targets.size
+            losses, sizes = to_host(model.losses(inputs, targets)), bytes_per_token[targets]
+            nats += float(losses.sum(dtype=np.float64))
+            nats_of_text += float(losses.sum(dtype=np.float64, where=sizes > 0))
             predicted += targets.size
-            size += int(bytes_per_token[targets].sum())
+            size += int(sizes.sum())
     loss = nats / predicted
     perplexity = math.exp(min(loss, 700))  # beyond that a float could not hold it
-    return Evaluation(loss, perplexity, nats / math.log(2) / max(size, 1), predicted, size)
+    return Evaluation(loss, perplexity, nats_of_text / math.log(2) / max(size, 1), predicted, size)

@@ -15,7 +15,8 @@ from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.models.table import MODELS, build_model
-from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Optimizer, Schedule
+from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
+from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
 from tinygrad_chat.options import checked_settings
 from tinygrad_chat.parallel import Shards, make_shards, use_threads
 from tinygrad_chat.seeds import stream
@@ -24,7 +25,7 @@ from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
 from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints
-from tinygrad_chat.training.config import TrainingConfig, change_config, to_settings
+from tinygrad_chat.training.config import BESIDE_MUON, TrainingConfig, change_config, to_settings
 from tinygrad_chat.training.guards.recent_losses import RecentLosses
 from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
 from tinygrad_chat.training.storage import expect_free
@@ -32,7 +33,7 @@ from tinygrad_chat.training.storage import expect_free
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 DRAWN = 2  # arrays as long as the parameters while a model is built: the weights as drawn, and where they go
-TRAINED = {"adamw": 4, "sgd": 3}  # in training: weights, gradient, two averages or a velocity
+TRAINED = {"adamw": 4, "muon": 3, "sgd": 3}  # in training: weights, gradient, two averages, or one or a velocity
 
 
 @dataclass
@@ -155,7 +156,9 @@ def resume_run(
         dataset = load_dataset(corpus, tokenizer, context=config.context)
     except VocabularyError as error:
         raise _changed_data(config) from error
-    if dataset.sha256 != saved.state["data"].get("sha256"):
+    if saved.state["data"] and dataset.sha256 != saved.state["data"].get(
+        "sha256"
+    ):  # of an imported model nothing is known
         raise _changed_data(config)
     run = _assemble(config, folder, dataset, tokenizer)
     run.restore(saved)
@@ -204,7 +207,7 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
         steps=config.steps,
         warmdown=config.warmdown,
     )
-    optimizer = _build_optimizer(config, model)
+    optimizer = build_optimizer(config, model)
     shards = make_shards(model, threads, rows=rows)
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
 
@@ -248,7 +251,17 @@ def _build_model(config: TrainingConfig, tokenizer: Tokenizer, *, buffers: int) 
     )
 
 
-def _build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:
+def build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:
+    """Return the optimiser of a run, which has not taken a step yet."""
+    parameters = model.parameters()
     if config.optimizer == "sgd":
-        return SGD(model.parameters(), momentum=config.momentum)
-    return AdamW(model.parameters(), betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+        return SGD(parameters, momentum=config.momentum)
+    if config.optimizer == "muon":
+        rates = {name: getattr(config, name) or ratio * config.lr for name, ratio in BESIDE_MUON.items()}
+        return Muon(
+            parameters,
+            adamw_groups({name: parameters[name].shape for name in parameters}, lr=config.lr, **rates),
+            momentum=muon_momentum(steps=config.steps, warmdown=config.warmdown),
+            weight_decay=cosine_decay(peak=config.weight_decay, steps=config.steps),
+        )
+    return AdamW(parameters, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)

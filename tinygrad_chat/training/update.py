@@ -48,10 +48,13 @@ def update(run: Run, share_used: float) -> dict[str, float]:
             loss, cause = math.nan, str(error)
         norm = math.nan if cause else clip_gradient(model.parameters(), config.clip or None)
         # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
-        lr = run.schedule(step if step < config.warmup else max(step, int(share_used * config.steps)))
+        place = step if step < config.warmup else max(step, int(share_used * config.steps))
+        lr = run.schedule(place)
         spike = config.skip_spikes is not None and run.recent_losses.z_score(float(loss)) > config.skip_spikes
         if not spike:
-            run.optimizer.step(lr, norm + 0 * loss)  # 0 times a loss that is no number is none either: then none moves
+            run.optimizer.step(
+                lr, norm + 0 * loss, place
+            )  # 0 times a loss that is no number is none either: then none moves
         loss, norm = float(loss), float(norm)  # only here does the host wait for a device
         if not (math.isfinite(loss) and math.isfinite(norm)):
             where = explain_divergence(run, gradient)

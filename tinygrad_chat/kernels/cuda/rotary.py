@@ -11,22 +11,23 @@ from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp
 from tinygrad_chat.ops.rotary import check_angles
 
 
-def rotary(x: Any, *, cosine: Any, sine: Any, normalized: bool = False, epsilon: float = 1e-5):
+def rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
     """`ops.rotary`."""
     check_angles(x, cosine, sine)
     xp, real = array_module(x), x.dtype
     T, D = len(cosine), 2 * cosine.shape[1]
     x, cosine, sine = contiguous(x, real), contiguous(cosine, np.float32), contiguous(sine, np.float32)
     N, out = x.size // D, xp.empty_like(x)
-    inverse_rms = xp.empty(N, np.float32) if normalized else None
+    size = 0.0 if rms is None else float(rms)
+    inverse_rms = xp.empty(N, np.float32) if size else None
     sizes = N, T, x.shape[-1] // D, D
     arrays = x, cosine, sine, out, inverse_rms
-    launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, float(epsilon), normalized)
+    launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, float(epsilon), size)
 
     def backward(d_out: Any):
         d_out, d_x = contiguous(d_out, real), xp.empty_like(x)
         arrays = x, cosine, sine, inverse_rms, d_out, d_x
-        launch("rotary.cu", "rotary_backward", real, per_warp(N), *arrays, *sizes, normalized)
+        launch("rotary.cu", "rotary_backward", real, per_warp(N), *arrays, *sizes, size)
         return (d_x,)
 
     return out, backward

@@ -1,0 +1,72 @@
+"""`tgc import` and `tgc export`: models from and for other programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinygrad_chat.errors import UsageError
+
+FORMATS = ("nanochat",)
+Format = Annotated[str, typer.Argument(help="the other program", metavar="|".join(FORMATS), show_default=False)]
+
+
+def import_(
+    program: Format,
+    file: Annotated[Path, typer.Argument(help="its weights, a safetensors file", show_default=False)],
+    meta: Annotated[
+        Path | None, typer.Option(help="its JSON file with the model_config, where the weights come without")
+    ] = None,
+    tokenizer_of: Annotated[
+        str | None, typer.Option(help="a run whose tokenizer the model knows (default: tokens are written as numbers)")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="the run's folder (default: a new one below runs/)")] = None,
+) -> None:
+    """Make a run from the weights of another program's model: sample from it, or train it on.
+
+    From karpathy/nanochat: see docs/nanochat.md.
+    """
+    _expect_known(program)
+
+    from tinygrad_chat.text.tokenizers import load_tokenizer
+    from tinygrad_chat.training.interchange import import_nanochat
+    from tinygrad_chat.training.run_folder import RUNS, RunFolder, open_checkpoint
+    from tinygrad_chat.wording import quoted
+
+    tokenizer = None
+    if tokenizer_of is not None:
+        tokenizer = load_tokenizer(open_checkpoint(Path(tokenizer_of).expanduser(), say=_say).state["tokenizer"])
+    folder = RunFolder(Path(out).expanduser() if out else RUNS / f"{program}-{file.stem}")
+    print(import_nanochat(file.expanduser(), folder, meta=meta, tokenizer=tokenizer))
+    print(f"sample from it with: tgc sample --checkpoint {quoted(folder.path)}")
+
+
+def export(
+    program: Format,
+    out: Annotated[Path, typer.Argument(help="the safetensors file to write", show_default=False)],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="a checkpoint's or a run's folder (default: the newest run)")
+    ] = None,
+) -> None:
+    """Write a trained model's weights as another program's. To karpathy/nanochat: see docs/nanochat.md."""
+    _expect_known(program)
+    if out.exists():
+        raise UsageError(f"{out}: is there already; choose another name")
+
+    from tinygrad_chat.training.interchange import export_nanochat
+    from tinygrad_chat.training.run_folder import open_checkpoint
+
+    saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, say=_say)
+    print(f"{out}: {export_nanochat(saved, out.expanduser())} tensors of step {saved.step}")
+
+
+def _expect_known(program: str) -> None:
+    if program not in FORMATS:
+        raise UsageError(f"expected {' or '.join(FORMATS)}, received {program!r}")
+
+
+def _say(line: str) -> None:
+    print(f"tgc: {line}", file=sys.stderr)

@@ -1,0 +1,103 @@
+"""karpathy/nanochat's weights by its names and ours: a model of one can go on in the other.
+
+Shapes agree and nothing is transposed. One thing differs: upstream turns rotary pairs by minus the angle, ours by plus.
+To swap the halves of a head changes one into the other, so the rows of queries and keys are swapped on the way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.errors import CheckpointError, UsageError
+from tinygrad_chat.models.nanochat import NANOCHAT
+from tinygrad_chat.models.options import ModelOptions
+
+NAMES = {
+    "token_embedding.weight": "transformer.wte.weight",
+    "head.weight": "lm_head.weight",
+    "value_embeddings.{}.weight": "value_embeds.{}.weight",
+    "blocks.{}.attention.query.weight": "transformer.h.{}.attn.c_q.weight",
+    "blocks.{}.attention.key.weight": "transformer.h.{}.attn.c_k.weight",
+    "blocks.{}.attention.value.weight": "transformer.h.{}.attn.c_v.weight",
+    "blocks.{}.attention.value_gate.weight": "transformer.h.{}.attn.ve_gate.weight",
+    "blocks.{}.attention.output.weight": "transformer.h.{}.attn.c_proj.weight",
+    "blocks.{}.feed_forward.expand.weight": "transformer.h.{}.mlp.c_fc.weight",
+    "blocks.{}.feed_forward.contract.weight": "transformer.h.{}.mlp.c_proj.weight",
+    "residual_scales": "resid_lambdas",
+    "embedding_scales": "x0_lambdas",
+    "smear_gate.weight": "smear_gate.weight",
+    "smear_scale": "smear_lambda",
+    "backout_scale": "backout_lambda",
+}
+"""Ours -> upstream's; {} is the layer."""
+
+LAYER = r"(?<=\.)\d+(?=\.)"
+COMPILED = "_orig_mod."  # before the names of weights that were saved from a compiled model
+
+CONFIG = {
+    "sequence_len": "context",
+    "n_layer": "layers",
+    "n_head": "heads",
+    "n_kv_head": "key_value_heads",
+    "n_embd": "width",
+    "window_pattern": "window_pattern",
+}
+"""Upstream's model_config -> ours; its vocab_size stands beside."""
+
+
+def to_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
+    """Return arrays of the model's parameters, such as weights or gradients, by upstream's names."""
+    return {_renamed(name, NAMES): _swapped(name, array, options) for name, array in arrays.items()}
+
+
+def from_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
+    """Return upstream's arrays by our names, for `Parameters.load`, which refuses what does not fit."""
+    ours = {theirs: name for name, theirs in NAMES.items()}
+    renamed = {_renamed(name.removeprefix(COMPILED), ours): array for name, array in arrays.items()}
+    return {name: _swapped(name, array, options) for name, array in renamed.items()}
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """Return the other name, with the same layer; of an unknown one, itself."""
+    layers = re.findall(LAYER, name)
+    return names.get(re.sub(LAYER, "{}", name), name).format(*layers)
+
+
+def _swapped(name: str, array: np.ndarray, options: ModelOptions) -> np.ndarray:
+    """Swap the two halves of every head's rows in queries and keys; other arrays stay."""
+    D = options.width // options.heads
+    if not name.endswith((".query.weight", ".key.weight")) or len(array) % D:
+        return array
+    heads = array.reshape(-1, 2, D // 2, *array.shape[1:])
+    return np.ascontiguousarray(heads[:, ::-1].reshape(array.shape))
+
+
+def options_from_nanochat(config: Mapping[str, Any]) -> tuple[ModelOptions, int]:
+    """Return the options and the vocabulary that upstream's model_config stands for. Raises CheckpointError."""
+    wanted = [*CONFIG, "vocab_size"]
+    kinds = {name: str if name == "window_pattern" else int for name in wanted}
+    unfit = [name for name in wanted if type(config.get(name)) is not kinds[name]]
+    if unfit:
+        raise CheckpointError(f"model_config: expected {', '.join(wanted)}, received no fitting {', '.join(unfit)}")
+    vocabulary = config["vocab_size"]
+    if vocabulary < 2:
+        raise CheckpointError(f"model_config: expected a vocab_size of at least 2, received {vocabulary}")
+    return ModelOptions(**NANOCHAT | {ours: config[theirs] for theirs, ours in CONFIG.items()}), vocabulary
+
+
+def nanochat_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
+    """Return upstream's model_config for a model. Raises UsageError where an option is not upstream's."""
+    chosen = {**dataclasses.asdict(options), "dropout": 0.0}
+    same = {**dataclasses.asdict(ModelOptions(**NANOCHAT)), **{name: chosen[name] for name in CONFIG.values()}}
+    for name, value in same.items():
+        if chosen[name] != value:
+            raise UsageError(
+                f"nanochat's GPT has {name} {value}, this model {chosen[name]}; train one with --model nanochat"
+            )
+    config = {theirs: chosen[ours] for theirs, ours in CONFIG.items()}
+    return {**config, "n_kv_head": options.key_value_heads or options.heads, "vocab_size": vocabulary}

@@ -1,0 +1,230 @@
+"""Muon for the matrices of the blocks, AdamW for all else: nanochat's optimiser (Karpathy, MIT).
+
+Muon (Jordan et al., kellerjordan.github.io/posts/muon) moves a matrix by the orthogonal matrix next to its mean
+gradient: all directions by the same length, however unequal the gradient is in them. nanochat makes rows equal first
+(MuonEq, arXiv:2603.28254), takes the Polar Express to the orthogonal matrix (Amsel et al., arXiv:2505.16932), restores
+its norm (Muon+, arXiv:2602.21545), evens out what rows move by over the steps (NorMuon, arXiv:2510.05491) and lets
+only those weights decay that the step does not enlarge. docs/upstream_analysis.md, chapter 4, has the formulas.
+
+Shapes: every matrix is (R, K), outputs by inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import find_kernel
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import CheckpointError, ShapeError
+from tinygrad_chat.nn import Parameters
+from tinygrad_chat.optim.adamw import adamw_update
+from tinygrad_chat.optim.groups import Group
+from tinygrad_chat.optim.memory import copy_to_host, overwrite
+from tinygrad_chat.optim.schedule import Schedule
+
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+"""a, b, c of each round x -> a x + b x^3 + c x^5 on singular values: the best five for values of 0.001 to 1."""
+
+
+def orthogonalize(x: Any) -> Any:
+    """Return about the orthogonal matrix next to x, whose rows are made equally long first.   x (R, K) -> a new (R, K)
+
+    Singular values of a thousandth of the norm and more come close to 1, smaller ones grow a thousandfold.
+    """
+    x = _with_equal_rows(x)
+    R, K = x.shape
+    for a, b, c in POLAR_EXPRESS:
+        gram = x @ x.T if R <= K else x.T @ x  # on the lesser side; of one and the same array BLAS computes half
+        mixture = gram @ gram
+        mixture *= c
+        gram *= b
+        mixture += gram
+        mixed = mixture @ x if R <= K else x @ mixture
+        x *= a
+        x += mixed
+    return x
+
+
+def _with_equal_rows(x: Any) -> Any:
+    """Scale rows to the same length and the whole to a norm just below 1; a row of zeros stays one.  -> a new (R, K)"""
+    xp = array_module(x)
+    squares = xp.square(x).sum(axis=1, keepdims=True)
+    scale = xp.sqrt(squares.sum() / len(x)) / xp.maximum(xp.sqrt(squares), 1e-6)
+    norm = xp.sqrt((squares * scale * scale).sum())  # the norm behind the scaling, without another pass over x
+    return x * (scale / (1.01 * norm + 1e-6))
+
+
+def even_out(x: Any, square: Any, *, beta_2: float) -> tuple[Any, Any]:
+    """Divide each row by the root of its running mean square, each column if x is wide; keep an orthogonal norm.
+
+    x (R, K), square (R, 1) where R >= K, else (1, K) -> both anew; x's norm is the root of the lesser of R and K.
+    """
+    xp = array_module(x)
+    R, K = x.shape
+    axis, count = (1, K) if R >= K else (0, R)
+    means = xp.square(x).mean(axis=axis, keepdims=True)
+    to_norm = math.sqrt(min(R, K)) / xp.maximum(xp.sqrt(count * means.sum()), 1e-6)
+    means *= to_norm * to_norm  # of an x that has that norm; the last line gives it to x itself
+    square = square + (1 - beta_2) * (means - square)
+    scale = 1 / xp.sqrt(xp.maximum(square, 1e-10))
+    before, after = xp.sqrt(count * means.sum()), xp.sqrt(count * (means * scale * scale).sum())
+    return x * (scale * (to_norm * before / xp.maximum(after, 1e-10))), square
+
+
+def muon_update(
+    weight: Any,
+    gradient: Any,
+    mean: Any,
+    square: Any,
+    *,
+    momentum: float,
+    rate: float,
+    weight_decay: float,
+    beta_2: float = 0.9,
+    norm: Any = None,
+) -> None:
+    """Update one matrix in place: the running averages of its gradient and of its step's squares, then the weight.
+
+    weight, gradient and mean (R, K), square (R, 1) where R >= K, else (1, K). Only those weights decay, by
+    `rate * weight_decay` of themselves, that the step does not enlarge. Nothing changes where the gradient's `norm`,
+    if it is given, is no number: the device chooses, and the host does not wait.
+    """
+    xp = array_module(weight)
+    R, K = weight.shape
+    rate *= math.sqrt(max(1.0, R / K))
+
+    def allowed(new: Any, old: Any) -> Any:
+        return new if norm is None else xp.where(xp.isfinite(norm), new, old)
+
+    gradient = allowed(gradient, mean)  # the mean moves towards itself, then, and no nan goes further
+    change = gradient - mean
+    change *= 1 - momentum
+    mean += change
+    ahead = mean - gradient  # Nesterov: momentum once more
+    ahead *= momentum
+    ahead += gradient
+    step, new_square = even_out(orthogonalize(ahead), square, beta_2=beta_2)
+    square[...] = allowed(new_square, square)
+    decay = weight * (rate * weight_decay)
+    decay *= step * weight >= 0
+    step *= rate
+    step += decay
+    weight[...] = allowed(weight - step, weight)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One parameter: its place in the flat buffers, its group (None: it is Muon's) and what is remembered of it."""
+
+    group: Group | None
+    place: slice
+    shape: tuple[int, ...]
+    mean: Any
+    square: Any
+
+
+class Muon:
+    """Move the parameters of `groups` by AdamW, at their groups' rates, and all others, which are matrices, by Muon.
+
+    `momentum` and `weight_decay` are Muon's, by the position in training; `epsilon` is AdamW's. Remembered are a mean
+    gradient of every weight and its squares: AdamW's one a weight, Muon's one a row or column.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        groups: Sequence[Group],
+        *,
+        momentum: Schedule,
+        weight_decay: Schedule,
+        epsilon: float = 1e-10,
+    ) -> None:
+        self.parameters = parameters
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.epsilon = epsilon
+        self.steps = 0
+        self._parts: dict[str, _Part] = {}
+        group_of = {name: group for group in groups for name in group.parameters}
+        xp, start = parameters.backend.xp, 0
+        for name, master in parameters.masters():
+            group, shape = group_of.pop(name, None), master.shape
+            if group is None and len(shape) != 2:
+                raise ShapeError(f"Muon: expected matrices outside the groups, received {name} of shape {shape}")
+            square_shape = shape if group else (shape[0], 1) if shape[0] >= shape[1] else (1, shape[1])
+            mean, square = xp.zeros(shape, master.dtype), xp.zeros(square_shape, master.dtype)
+            self._parts[name] = _Part(group, slice(start, start + master.size), shape, mean, square)
+            start += master.size
+        if group_of:
+            raise ShapeError(f"Muon: expected groups of the model's parameters, received {', '.join(group_of)}")
+
+    def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
+        """Move every parameter once, unless the gradient's `norm` is no number."""
+        if isinstance(norm, float | np.floating):
+            if not math.isfinite(norm):
+                return
+            norm = None  # on a device it is an array, and only there can one look
+        self.steps += 1
+        momentum, weight_decay = self.momentum(position), self.weight_decay(position)
+        for part in self._parts.values():
+            if part.group is not None:
+                self._step_adamw(part, part.group, learning_rate * part.group.scale, norm)
+                continue
+            weight, gradient = self.parameters.data[part.place], self.parameters.gradient[part.place]
+            muon_update(
+                weight.reshape(part.shape),
+                gradient.reshape(part.shape),
+                part.mean,
+                part.square,
+                momentum=momentum,
+                rate=learning_rate,
+                weight_decay=weight_decay,
+                norm=norm,
+            )
+            if self.parameters.copy is not None:
+                self.parameters.copy[part.place] = weight.astype(self.parameters.copy.dtype)
+
+    def _step_adamw(self, part: _Part, group: Group, learning_rate: float, norm: Any) -> None:
+        parameters, (beta_1, beta_2) = self.parameters, group.betas
+        find_kernel(adamw_update, adamw_update, parameters.data)(
+            parameters.data[part.place],
+            parameters.gradient[part.place],
+            part.mean.ravel(),
+            part.square.ravel(),
+            copy=None if parameters.copy is None else parameters.copy[part.place],
+            norm=norm,
+            decayed=part.mean.size,
+            shrink=1 - learning_rate * group.weight_decay,
+            rate=learning_rate / (1 - beta_1**self.steps),
+            beta_1=beta_1,
+            beta_2=beta_2,
+            correction=1 / (1 - beta_2**self.steps),
+            epsilon=self.epsilon,
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the averages, `mean.` and `square.` before the parameter's name, and the number of steps taken."""
+        return {**copy_to_host(self._averages()), "steps": np.array([self.steps])}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`. Raises CheckpointError where it does not fit."""
+        steps = np.zeros(1, np.int64)
+        overwrite({**self._averages(), "steps": steps}, state, self.parameters.backend)
+        if steps[0] < 0:
+            raise CheckpointError(f"optimiser state does not fit: expected steps of at least 0, received {steps[0]}")
+        self.steps = int(steps[0])
+
+    def _averages(self) -> dict[str, Any]:
+        means = {f"mean.{name}": part.mean for name, part in self._parts.items()}
+        return means | {f"square.{name}": part.square for name, part in self._parts.items()}
