@@ -7,6 +7,7 @@ memory.py          peak resident memory of training
 startup.py         seconds from a process's start to an import, to help, to the first step
 ops.py             milliseconds of each op, forward and backward
 quality.py         validation losses of known configurations
+upstream.py        ours and karpathy/nanochat itself: losses, speed, memory at equal settings
 scalar.py          the scalar engine against one as a textbook writes it
 plan.py            what `tgc plan` predicts against what a run takes
 survival.py        runs that are killed, disks that are full, files that are damaged
@@ -15,6 +16,7 @@ turns.py           workers, processes of one engine each that take turns
 worker.py          an engine that trains, in a process of its own
 decoder.py         an engine that generates, likewise
 operations.py      an engine that runs single ops, likewise
+upstream_worker.py ours, or upstream, that trains, likewise
 sgemm.py           the machine's own rate of products, likewise
 faults.py          calls to the operating system that fail, for survival.py
 peers/             the same model in other frameworks

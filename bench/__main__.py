@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import decode, gpu, kernels, memory, ops, plan, quality, scalar, scaling, startup, step, survival
+from bench import decode, gpu, kernels, memory, ops, plan, quality, scalar, scaling, startup, step, survival, upstream
 from tinygrad_chat.errors import TinygradChatError
 
-MEASUREMENTS = (step, decode, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, plan)
+MEASUREMENTS = (step, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, plan)
 
 
 def main() -> None:

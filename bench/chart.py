@@ -32,6 +32,8 @@ COLORS = {
     PLAIN: "#f4a27a",
     "torch eager": "#5c636a",
     "torch compile": "#949ba2",
+    "nanochat eager": "#5c636a",
+    "nanochat compile": "#949ba2",
     "tinygrad_chat, first use": "#f4a27a",
     "torch compile, again": "#b9bfc5",
     "jax jit": "#a9b8c9",
@@ -169,8 +171,11 @@ def _draw_engine(axes: Axes, engine: Bars, places: Mapping[int, float], ratios: 
             )
 
 
-def draw_curves(folder: Path, name: str, *, title: str, remark: str, panels: Sequence[Panel]) -> None:
-    """Write <name>.png and <name>.svg: panels side by side, both axes logarithmic, a legend in each."""
+def draw_curves(
+    folder: Path, name: str, *, title: str, remark: str, panels: Sequence[Panel], logarithmic: bool = True
+) -> None:
+    """Write <name>.png and <name>.svg: panels side by side, both axes logarithmic unless told otherwise, a legend in
+    each."""
     with _figure(folder, name, 4.0, title, remark) as figure:
         if figure is None:
             return
@@ -182,24 +187,25 @@ def draw_curves(folder: Path, name: str, *, title: str, remark: str, panels: Seq
                     curve.sizes,
                     curve.values,
                     marker="o",
-                    markersize=4.5,
+                    markersize=4.5 if logarithmic else 3,
                     linewidth=2,
                     color=COLORS[curve.name],
                     label=f"{curve.name}, {curve.remark}",
                     zorder=3 - number,
                 )
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            sizes = sorted({size for curve in panel.curves for size in curve.sizes})
-            axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.minorticks_off()
+            if logarithmic:
+                axes.set_xscale("log", base=2)
+                axes.set_yscale("log")
+                sizes = sorted({size for curve in panel.curves for size in curve.sizes})
+                axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.minorticks_off()
             axes.set_xlabel(panel.title)
             axes.grid(color=FAINT)
             axes.set_axisbelow(True)
             axes.spines[["right", "top"]].set_visible(False)
-            axes.legend(frameon=False, loc="upper left")
+            axes.legend(frameon=False, loc="upper left" if logarithmic else "upper right")
 
 
 @contextlib.contextmanager

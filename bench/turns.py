@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -49,13 +50,25 @@ class Worker:
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def ask(self, request: Any) -> Any:
-        """Send a request and wait for its answer. Raises BenchmarkError where the process has ended instead."""
+    def ask(self, request: Any, *, within: float | None = None) -> Any:
+        """Send a request and wait for its answer; after `within` seconds the process is ended.
+
+        Raises BenchmarkError where the process has ended instead of answering.
+        """
         assert self._process.stdin
         assert self._process.stdout
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(request), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
+        late = threading.Event()
+        timer = threading.Timer(within or 0.0, lambda: (late.set(), self._process.kill()))
+        if within is not None:
+            timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                print(json.dumps(request), file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise BenchmarkError(f"no answer within {within:g} s")
         if not answer:
             raise BenchmarkError(
                 f"expected an answer of {' '.join(self._command[1:])}; its process ended, see above for why"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_chat.errors import CheckpointError, VocabularyError
-from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer
+from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, NumberTokenizer, Tokenizer, load_tokenizer
 
 texts = st.text(min_size=1)
 
@@ -84,3 +84,20 @@ def test_a_character_of_several_bytes_streams_once_it_is_complete():
 def test_a_description_that_makes_no_tokenizer_is_refused(state):
     with pytest.raises(CheckpointError, match="expected a description"):
         load_tokenizer(state)
+
+
+def test_numbers_are_tokens_and_nothing_else_is():
+    tokenizer = load_tokenizer(json.loads(json.dumps(NumberTokenizer(300, bos=291).state())))
+    assert tokenizer.encode(" 7 0\n299 ").tolist() == [7, 0, 299]
+    assert tokenizer.encode("").tolist() == []
+    assert tokenizer.decode([7, 291, 299]) == "7 299 "
+    assert tokenizer.bytes_per_token()[[7, 291]].tolist() == [1, 0]
+    for text in ("300", "-1", "1.5", "x", "²"):
+        with pytest.raises(VocabularyError, match="expected numbers from 0 to 299"):
+            tokenizer.encode(text)
+
+
+@pytest.mark.parametrize(("size", "bos"), [(0, 0), (5, 5), (5, -1), (2**40, 0), ("5", 0), (None, None)])
+def test_a_description_of_numbers_that_cannot_be_is_refused(size, bos):
+    with pytest.raises(CheckpointError, match="expected a description"):
+        load_tokenizer({"kind": "numbers", "size": size, "bos": bos})

@@ -122,7 +122,7 @@ def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) ->
             config = found["model_config"]
     except KeyError as error:
         raise CheckpointError(
-            f"{source}: says nothing of its model_config; name upstream's JSON with --meta"
+            f"{source}: holds no model_config; name upstream's JSON file with --meta"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{source}: cannot be read ({error.strerror or error})") from error

@@ -200,14 +200,7 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
     gradients = min(threads, rows)  # each thread has its own
     model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)
-    schedule = SCHEDULES[config.lr_schedule](
-        peak=config.lr,
-        minimum=config.min_lr,
-        warmup=min(config.warmup, config.steps),  # a resumed run may have fewer steps
-        steps=config.steps,
-        warmdown=config.warmdown,
-    )
-    optimizer = build_optimizer(config, model)
+    optimizer, schedule = build_optimizer(config, model), build_schedule(config)
     shards = make_shards(model, threads, rows=rows)
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
 
@@ -265,3 +258,14 @@ def build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:
             weight_decay=cosine_decay(peak=config.weight_decay, steps=config.steps),
         )
     return AdamW(parameters, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+
+
+def build_schedule(config: TrainingConfig) -> Schedule:
+    """Return a run's learning rate by its step."""
+    return SCHEDULES[config.lr_schedule](
+        peak=config.lr,
+        minimum=config.min_lr,
+        warmup=min(config.warmup, config.steps),  # a resumed run may have fewer steps
+        steps=config.steps,
+        warmdown=config.warmdown,
+    )

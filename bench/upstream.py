@@ -1,0 +1,336 @@
+"""Ours and karpathy/nanochat itself: the same model, weights, batches, optimiser and schedules, side by side.
+
+Each engine lives in a process of its own; they take turns. Every step's loss and every evaluation are kept, so quality
+is compared at equal tokens and at equal seconds. What cannot be measured here is recorded with its reason; an engine
+that fails, or is not done in time, is recorded as failed and the others go on. A second part trains on 10,000
+characters with five seeds, each side from first weights of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import turns
+from bench.chart import Curve, Panel, draw_curves
+from bench.peers import nanochat
+from bench.record import write_result
+from bench.upstream_worker import EAGER, ENGINES, answers_of
+from tinygrad_chat.errors import BackendError
+from tinygrad_chat.models.gpt import GPT
+from tinygrad_chat.models.interchange import to_nanochat
+from tinygrad_chat.models.size import flops_per_token
+from tinygrad_chat.seeds import stream
+from tinygrad_chat.text.corpora import open_corpus
+from tinygrad_chat.text.dataset import build_tokenizer, load_dataset
+from tinygrad_chat.training.config import TrainingConfig, to_settings
+from tinygrad_chat.training.dial import settings_of_depth
+
+NAME = "upstream"
+DATA = "pydoc"  # every Python carries it
+STEPS, ROUNDS = 300, 15
+HELD_OUT = 16_384  # tokens of an evaluation
+PATIENCE = {"ready": 300.0, "train": 900.0, "evaluate": 300.0}  # seconds for an answer; the first steps compile
+ON_THE_CPU = {"d4": {"depth": 4, "context": 256, "batch_size": 8}}
+ON_A_GPU = {
+    f"d{depth}, GPU": {"depth": depth, "context": 1024, "batch_size": 16, "accumulate": 1} for depth in (4, 8, 12)
+}
+GPU_VOCABULARY = 32_768  # upstream's; the text needs fewer, and the head costs the same
+SEEDS = range(1, 6)
+SMALL = {"depth": 2, "context": 64, "batch_size": 8, "steps": 200, "warmup": 20, "width": 64, "heads": 2}
+SMALL_CHARACTERS = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    turns.add_arguments(parser)
+    parser.set_defaults(rounds=ROUNDS)
+    parser.add_argument("--baseline", choices=("nanochat",), default="nanochat", help="whose training to compare with")
+    parser.add_argument(
+        "--nanochat",
+        default=os.environ.get(nanochat.VARIABLE),
+        metavar="DIR",
+        help=f"its checkout (default: the variable {nanochat.VARIABLE})",
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps of each engine ({STEPS})")
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    absent = nanochat.why_absent(arguments.nanochat)
+    if absent:
+        raise BackendError(absent)
+    checkout = str(Path(arguments.nanochat).resolve())
+    skipped, failures, runs = [], [], []
+    for name, chosen, device in _configurations(skipped):
+        runs.append(_compare(name, chosen, device, checkout, arguments, failures))
+    small = _compare_small(checkout)
+    measured = {
+        "baseline": {"commit": nanochat.commit_of(checkout), "expected_commit": nanochat.COMMIT},
+        "skipped": skipped,
+        "failures": failures,
+        "runs": runs,
+        "small": small,
+    }
+    page = "\n".join(_page(measured)) + "\n"
+    print(page)
+    command = f"python -m bench {NAME} --baseline nanochat --nanochat DIR --steps {arguments.steps}"
+    command += f" --rounds {arguments.rounds}"
+    print(f"written: {write_result(NAME, command, measured, packages=('torch',), folder=arguments.results)}")
+    (arguments.results / f"{NAME}.md").write_text(f"# Ours and karpathy/nanochat\n\n`{command}`\n\n{page}")
+    _draw(runs[0], arguments.results)
+    _draw_small(small, arguments.results)
+
+
+def _configurations(skipped: list[dict[str, str]]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    for name, chosen in ON_THE_CPU.items():
+        yield name, chosen, "cpu"
+    import torch
+
+    from tinygrad_chat.backend import get_backend
+
+    try:
+        if not torch.cuda.is_available():
+            raise BackendError(f"PyTorch {torch.__version__} finds no GPU")
+        get_backend("cupy")
+    except BackendError as error:
+        skipped.append({"what": ", ".join(ON_A_GPU), "reason": str(error)})
+        return
+    for name, chosen in ON_A_GPU.items():
+        yield name, chosen, "cuda"
+
+
+@contextmanager
+def _prepared(
+    chosen: Mapping[str, Any], device: str, checkout: str, *, seed: int = 1, own_weights: bool = False, text: str = DATA
+) -> Iterator[dict[str, Any]]:
+    """Provide what a worker is told: settings, and files of tokens and, unless they are its own, of first weights."""
+    corpus = open_corpus(text)
+    tokenizer = build_tokenizer("characters", corpus)
+    vocabulary = GPU_VOCABULARY if device == "cuda" else tokenizer.size
+    settings = settings_of_depth(chosen, vocabulary)
+    config = TrainingConfig(**{**settings, "accumulate": 1, **chosen, "model": "nanochat", "seed": seed})
+    dataset = load_dataset(corpus, tokenizer, context=config.context)
+    sizes = np.zeros(vocabulary, np.int64)
+    sizes[: tokenizer.size] = tokenizer.bytes_per_token()
+    with tempfile.TemporaryDirectory() as folder:
+        tokens, weights = Path(folder) / "tokens.npz", None
+        np.savez(tokens, training=dataset.training, validation=dataset.validation, bytes_per_token=sizes)
+        if not own_weights:
+            model = GPT(vocabulary, config, random=stream(seed, "initialisation"))
+            weights = str(Path(folder) / "weights.npz")
+            np.savez(weights, **to_nanochat(model.parameters().state(), config))  # pyright: ignore[reportArgumentType]
+        yield {
+            "checkout": checkout,
+            "device": device,
+            "config": to_settings(config),
+            "vocabulary": vocabulary,
+            "weights": weights,
+            "tokens": str(tokens),
+        }
+
+
+def _compare(
+    name: str,
+    chosen: Mapping[str, Any],
+    device: str,
+    checkout: str,
+    arguments: argparse.Namespace,
+    failures: list[dict[str, str]],
+) -> dict[str, Any]:
+    """Train all engines in turns; return their curves and what follows from them."""
+    rounds = min(arguments.rounds, arguments.steps)
+    amounts = [arguments.steps * (n + 1) // rounds - arguments.steps * n // rounds for n in range(rounds)]
+    curves: dict[str, dict[str, Any]] = {}
+    warmup = min(40, arguments.steps // 2)
+    with _prepared({**chosen, "steps": arguments.steps, "warmup": warmup}, device, checkout) as request:
+        commands = {engine: ("bench.upstream_worker", engine, json.dumps(request)) for engine in ENGINES}
+        with turns.open_workers(commands) as workers:
+            working = dict(workers)
+
+            def ask(engine: str, what: str, amount: int = 0) -> dict[str, Any] | None:
+                try:
+                    return working[engine].ask({"what": what, "amount": amount}, within=PATIENCE[what])
+                except turns.BenchmarkError as error:
+                    failures.append({"configuration": name, "engine": engine, "while": what, "reason": str(error)})
+                    turns.progress(f"{NAME} {name}: {engine} failed: {error}")
+                    del working[engine]
+                    return None
+
+            for engine in list(working):
+                ready, evaluated = (
+                    ask(engine, "ready"),
+                    ask(engine, "evaluate", HELD_OUT) if engine in working else None,
+                )
+                if ready and evaluated:
+                    curves[engine] = {**ready, "losses": [], "seconds": [], "evaluations": [{"step": 0, **evaluated}]}
+            places = iter(amount for amount in amounts for _ in ENGINES)
+            for engine in turns.take_turns(list(ENGINES), rounds, f"{NAME} {name}"):
+                amount = next(places)
+                trained = ask(engine, "train", amount) if engine in working else None
+                evaluated = ask(engine, "evaluate", HELD_OUT) if engine in working else None
+                if trained and evaluated:
+                    curve = curves[engine]
+                    curve["losses"] += trained["losses"]
+                    curve["seconds"] += trained["seconds"]
+                    curve["evaluations"].append({"step": len(curve["losses"]), **evaluated})
+                    curve |= {"peak_mib": trained["peak_mib"], "threads": trained["threads"]}
+    config = TrainingConfig(**request["config"])
+    whole = {engine: curve for engine, curve in curves.items() if len(curve["losses"]) == arguments.steps}
+    return {
+        "configuration": name,
+        "device": device,
+        "vocabulary": request["vocabulary"],
+        "flops_a_token": flops_per_token(config, request["vocabulary"]),
+        "settings": request["config"],
+        "engines": _summarize(whole, config, amounts),
+        "curves": curves,
+    }
+
+
+def _summarize(curves: Mapping[str, Any], config: TrainingConfig, amounts: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a row for each engine that came to the end."""
+    if not curves:
+        return []
+    tokens = config.batch_size * config.context
+    ends = np.cumsum(amounts)
+    a_step = {
+        engine: [statistics.median(curve["seconds"][end - n : end]) for end, n in zip(ends, amounts, strict=True)]
+        for engine, curve in curves.items()
+    }
+    target = max(curve["evaluations"][-1]["loss"] for curve in curves.values())  # which all of them reach
+    rows = []
+    for engine, curve in curves.items():
+        reached = next(e["step"] for e in curve["evaluations"] if e["loss"] <= target)
+        last = curve["evaluations"][-1]
+        row = {
+            "engine": engine,
+            "val_loss": last["loss"],
+            "bits_per_byte": last["bits_per_byte"],
+            "tokens_per_second": tokens / statistics.median(a_step[engine]),
+            "target_loss": target,
+            "seconds_to_target": sum(curve["seconds"][:reached]),
+            "first_step_seconds": curve["seconds"][0],
+            "peak_mib": curve["peak_mib"],
+        }
+        if turns.OURS in curves:
+            ours = np.array(curves[turns.OURS]["losses"])
+            row["ours_over_this"] = turns.ratio(a_step[engine], to=a_step[turns.OURS])
+            row["largest_difference_of_losses"] = float(np.max(np.abs(np.array(curve["losses"]) / ours - 1)))
+            row["difference_of_val_loss"] = curves[turns.OURS]["evaluations"][-1]["loss"] / last["loss"] - 1
+        rows.append(row)
+    return rows
+
+
+def small_losses(seed: int, checkout: str) -> dict[str, float]:
+    """Train both sides on 10,000 characters, on the same batches, from first weights that each draws by itself; return
+    their losses on the held-out tenth."""
+    text = "".join(piece for document in open_corpus(DATA).documents() for piece in document)[:SMALL_CHARACTERS]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "small.txt"
+        path.write_text(text, encoding="utf-8")
+        with _prepared(SMALL, "cpu", checkout, seed=seed, own_weights=True, text=str(path)) as request:
+            config = TrainingConfig(**request["config"])
+            found = {}
+            for engine in (turns.OURS, EAGER):
+                train, evaluate = answers_of(ENGINES[engine](request, config), request, config)
+                train(config.steps)
+                found[engine] = evaluate(SMALL_CHARACTERS)["loss"]
+    return found
+
+
+def _compare_small(checkout: str) -> dict[str, Any]:
+    rows = []
+    for seed in SEEDS:
+        turns.progress(f"{NAME}: {SMALL_CHARACTERS:,} characters, seed {seed}")
+        losses = small_losses(seed, checkout)
+        rows.append({"seed": seed, **losses, "difference": losses[turns.OURS] / losses[EAGER] - 1})
+    return {"characters": SMALL_CHARACTERS, "settings": SMALL, "rows": rows}
+
+
+def _page(measured: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a Markdown page."""
+    for run in measured["runs"]:
+        config = run["settings"]
+        yield (
+            f"**{run['configuration']}**: {config['layers']} layers, width {config['width']}, context "
+            f"{config['context']}, {config['batch_size']} windows a step, {run['vocabulary']} tokens of vocabulary, "
+            f"{config['steps']} steps on `{DATA}`, the same first weights and batches"
+        )
+        yield ""
+        yield (
+            "| | val loss | bits/byte | tokens/s | ours / this | s to the target | s of the first step | peak MiB "
+            "| largest difference of a step's loss |"
+        )
+        yield "|" + "---|" * 9
+        for row in run["engines"]:
+            ratio, difference = row.get("ours_over_this"), row.get("largest_difference_of_losses")
+            yield (
+                f"| {row['engine']} | {row['val_loss']:.4f} | {row['bits_per_byte']:.4f} "
+                f"| {row['tokens_per_second']:,.0f} | {'' if ratio is None else f'{ratio:.2f}'} "
+                f"| {row['seconds_to_target']:.1f} | {row['first_step_seconds']:.2f} | {row['peak_mib']:,.0f} "
+                f"| {'' if difference is None else f'{difference:.1e}'} |"
+            )
+        yield ""
+        if run["engines"]:
+            yield f"The target is the loss that all reach: {run['engines'][0]['target_loss']:.4f} nats."
+            yield ""
+    small = measured["small"]
+    yield f"**{small['characters']:,} characters**, each side from first weights of its own: validation loss in nats"
+    yield ""
+    yield f"| seed | {turns.OURS} | {EAGER} | difference |"
+    yield "|---|---|---|---|"
+    for row in small["rows"]:
+        yield f"| {row['seed']} | {row[turns.OURS]:.4f} | {row[EAGER]:.4f} | {row['difference']:+.2%} |"
+    yield ""
+    for each in measured["skipped"]:
+        yield f"Not measured: {each['what']}: {each['reason']}."
+    for each in measured["failures"]:
+        yield f"Failed: {each['engine']} on {each['configuration']}, while asked to {each['while']}: {each['reason']}."
+
+
+def _draw(run: Mapping[str, Any], folder: Path) -> None:
+    """Draw validation loss against tokens and against seconds of training."""
+    config = run["settings"]
+    tokens = config["batch_size"] * config["context"]
+    by_tokens, by_seconds = [], []
+    for engine, curve in run["curves"].items():
+        seconds = np.cumsum([0.0, *curve["seconds"]])
+        losses = [each["loss"] for each in curve["evaluations"]]
+        steps = [each["step"] for each in curve["evaluations"]]
+        by_tokens.append(Curve(engine, f"{losses[-1]:.3f}", [step * tokens / 1000 for step in steps], losses))
+        by_seconds.append(Curve(engine, f"{seconds[-1]:.0f} s", [float(seconds[step]) for step in steps], losses))
+    draw_curves(
+        folder,
+        NAME,
+        title=f"Ours and karpathy/nanochat, {run['configuration']}",
+        remark="validation loss in nats; the same first weights, batches and settings",
+        panels=[Panel("thousand tokens", by_tokens), Panel("seconds of training", by_seconds)],
+        logarithmic=False,
+    )
+
+
+def _draw_small(small: Mapping[str, Any], folder: Path) -> None:
+    """Draw both sides' losses for each seed."""
+    rows = small["rows"]
+    seeds = [row["seed"] for row in rows]
+    largest = max(abs(row["difference"]) for row in rows)
+    curves = [
+        Curve(turns.OURS, "ours", seeds, [row[turns.OURS] for row in rows]),
+        Curve(EAGER, "upstream", seeds, [row[EAGER] for row in rows]),
+    ]
+    draw_curves(
+        folder,
+        f"{NAME}_small",
+        title=f"{small['characters']:,} characters: ours and karpathy/nanochat",
+        remark=f"validation loss in nats after {small['settings']['steps']} steps; largest difference {largest:.1%}",
+        panels=[Panel("seed", curves)],
+        logarithmic=False,
+    )

@@ -1,0 +1,77 @@
+"""The comparison with karpathy/nanochat: what it does where upstream is missing, slow or fails, and what it finds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import turns, upstream
+from bench.__main__ import main
+from bench.peers import nanochat
+from bench.upstream_worker import EAGER
+from tests.upstream import NANOCHAT_DIR, needs_upstream
+
+
+@pytest.mark.parametrize("folder", [[], ["--nanochat", "nowhere"]])
+def test_without_a_checkout_one_line_says_what_to_do(
+    folder: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv(nanochat.VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "argv", ["bench", "upstream", *folder])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "checkout of karpathy/nanochat" in capsys.readouterr().err
+
+
+SLEEPER = "import json, sys, time\nfor line in sys.stdin: time.sleep(json.loads(line)); print(1, flush=True)"
+
+
+def test_a_worker_that_does_not_answer_in_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    worker = turns.Worker("sleeper")
+    assert worker.ask(0, within=5) == 1
+    with pytest.raises(turns.BenchmarkError, match=r"no answer within 0\.1 s"):
+        worker.ask(60, within=0.1)
+    worker.close()
+
+
+@needs_upstream
+@pytest.mark.upstream
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", upstream.SEEDS)
+def test_on_ten_thousand_characters_both_sides_end_within_five_percent(seed: int):
+    """Each from first weights of its own; the same batches, rates and schedules."""
+    losses = upstream.small_losses(seed, NANOCHAT_DIR)
+    assert losses[turns.OURS] == pytest.approx(losses[EAGER], rel=0.05)
+    assert losses[EAGER] < 3.2  # both have learnt something
+
+
+@needs_upstream
+@pytest.mark.upstream
+@pytest.mark.timeout(240)
+def test_an_engine_that_fails_is_recorded_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    engines = {name: upstream.ENGINES[name] for name in (turns.OURS, EAGER)}
+    monkeypatch.setattr(upstream, "ENGINES", engines | {"an unknown engine": None})
+    monkeypatch.setattr(
+        upstream, "ON_THE_CPU", {"tiny": {"depth": 1, "context": 32, "batch_size": 2, "width": 32, "heads": 1}}
+    )
+    monkeypatch.setattr(upstream, "SEEDS", (1,))
+    monkeypatch.setattr(upstream, "SMALL", {**upstream.SMALL, "steps": 3, "warmup": 1})
+    command = ["bench", "upstream", "--nanochat", NANOCHAT_DIR, "--steps", "4", "--rounds", "2"]
+    monkeypatch.setattr(sys, "argv", [*command, "--results", str(tmp_path)])
+    main()
+    result: dict[str, Any] = json.loads((tmp_path / "upstream.json").read_text())
+    assert [failure["engine"] for failure in result["failures"]] == ["an unknown engine"]
+    ours, theirs = result["runs"][0]["engines"]
+    assert (ours["engine"], theirs["engine"]) == (turns.OURS, EAGER)
+    assert theirs["largest_difference_of_losses"] < 1e-4
+    assert "Failed: an unknown engine on tiny, while asked to ready" in (tmp_path / "upstream.md").read_text()
+    assert (tmp_path / "upstream.png").stat().st_size > 10_000
