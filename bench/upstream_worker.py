@@ -47,10 +47,11 @@ class OurSide:
         self._model = GPT(request["vocabulary"], config, backend=backend, random=random)
         if request["weights"]:
             self._model.parameters().load(from_nanochat(np.load(request["weights"]), config))
-        self._optimizer, self._schedule = build_optimizer(config, self._model), build_schedule(config)
+        threads, rows = use_threads(), config.batch_size // config.accumulate
+        self._optimizer = build_optimizer(config, self._model, threads=threads)
+        self._schedule = build_schedule(config)
         self._parts = config.accumulate
-        rows = config.batch_size // config.accumulate
-        self._shards = make_shards(self._model, use_threads(), rows=rows)
+        self._shards = make_shards(self._model, threads, rows=rows)
 
     def step(self, tokens: np.ndarray, targets: np.ndarray, number: int) -> float:
         """Train once; return the loss before."""

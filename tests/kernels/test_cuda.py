@@ -50,7 +50,8 @@ def compare(device: Backend, entry: Entry, case: Case, real: str, shift: int = 0
         return x.astype(real).astype(np.float32) if getattr(x, "dtype", None) == np.float32 else x
 
     case = as_float32(case)
-    case = Case(tuple(map(rounded, case.inputs)), case.options)
+    activations = {name: rounded(x) for name, x in case.options.items() if name == "before"}  # other arrays are float32
+    case = Case(tuple(map(rounded, case.inputs)), case.options | activations)
     if isinstance(entry.function, Joined):  # a sum that has to be rounded may be magnified by the norm without limit
         x, branch, *vectors = case.inputs
         coarse = (np.clip(np.round(16 * part) / 16, -3, 3) for part in (x, branch))
@@ -60,7 +61,7 @@ def compare(device: Backend, entry: Entry, case: Case, real: str, shift: int = 0
         expected = value_and_gradients(entry, case, d_out)
     there = Case(
         tuple(moved(device, x, real, shift) for x in case.inputs),
-        {name: moved(device, x, np.float32) for name, x in case.options.items()},
+        {name: moved(device, x, real if name in activations else np.float32) for name, x in case.options.items()},
     )
     found = value_and_gradients(entry, there, moved(device, d_out, real))
     for mine, reference in zip(found, expected, strict=True):
@@ -94,6 +95,19 @@ def attention_case(B: int, T: int, S: int, G: int, shared: int, D: int, **option
 def loss_case(N: int, V: int, targets: Any = None, **options: Any) -> tuple[str, Case]:
     targets = random.integers(0, V, N) if targets is None else np.broadcast_to(targets, N)
     return "cross_entropy", Case((3 * drawn(N, V), np.asarray(targets)), options)
+
+
+def sum_case(shape: tuple[int, ...], scales: int, both: bool = True, **options: Any) -> tuple[str, Case]:
+    return "scaled_sum", Case((drawn(*shape), drawn(*shape), *drawn(1 + both, scales)), options)
+
+
+def gate_case(rows: int, G: int, D: int, **options: Any) -> tuple[str, Case]:
+    return "gated_sum", Case((drawn(rows, G * D), drawn(rows, G * D), 2 * drawn(rows, G)), {"reach": 3.0, **options})
+
+
+def smear_case(B: int, T: int, C: int, K: int, before: bool = False) -> tuple[str, Case]:
+    inputs = drawn(B, T, C), drawn(1, K) / max(K, 1) ** 0.5, drawn(1, offset=1)
+    return "smear", Case(inputs, {"before": drawn(B, 1, C) if before else None})
 
 
 angles = ops.rotary_angles(9, 24)
@@ -147,6 +161,32 @@ CORNERS: dict[str, tuple[str, Case]] = {
             (np.where(np.arange(48) % 3 == 1, -np.inf, drawn(4, 48)).astype(np.float32), 3 * random.integers(0, 16, 4))
         ),
     ),
+    "a scaled sum, in vectors": sum_case((5, 9, 48), 1),
+    "a scaled sum of odd size, one of many layers": sum_case((3, 211), 5, place=2, subtract=True),
+    "a scaled sum beyond what all blocks take at once": sum_case((300_007,), 3, place=2),
+    "a scaled sum beyond that, in vectors": sum_case((700, 3008), 3, both=False, place=1),
+    "a scaled sum in more layers than threads": sum_case((2, 6), 300, place=299),
+    "a scaled sum less, of x as it is": sum_case((4, 7, 24), 3, both=False, place=1, subtract=True),
+    "a scaled sum of nothing": sum_case((0, 8), 2, place=1),
+    "gates of odd heads": gate_case(7, 3, 11),
+    "gates of heads of more than a warp": gate_case(5, 2, 37, reach=1),
+    "gates of heads of more than a warp, in vectors": gate_case(5, 3, 272),
+    "more gates than a block": gate_case(67, 4, 8),
+    "no gates": gate_case(0, 2, 8),
+    "gates wide open and shut": (
+        "gated_sum",
+        Case((*drawn(2, 3, 16), np.array([[-100, 100], [-1e30, 1e30], [0, -30]], np.float32)), {"reach": 3.0}),
+    ),
+    "a smear of odd rows": smear_case(3, 5, 37, 12),
+    "a smear of odd rows that goes on": smear_case(3, 5, 37, 12, before=True),
+    "a smear in vectors": smear_case(2, 20, 264, 24),
+    "a smear in vectors that goes on": smear_case(2, 20, 264, 40, before=True),
+    "a smear of one position": smear_case(5, 1, 16, 6),
+    "a smear of one position that goes on": smear_case(5, 1, 16, 6, before=True),
+    "a smear that reads every channel": smear_case(2, 3, 300, 300, before=True),
+    "a smear of more rows than chunks": smear_case(3, 1700, 8, 5),
+    "a smear of no sequence": smear_case(0, 4, 8, 3),
+    "a smear of no position": smear_case(2, 0, 8, 3),
     "dropout beyond a block": ("dropout", Case((drawn(7, 200),), {"rate": 0.3, "seed": 5, "passed": 1000})),
 }
 

@@ -277,7 +277,7 @@ def test_steps_after_loading_are_the_same_to_the_last_bit():
 
 
 def groups_of(optimizer: Muon) -> list[Group]:
-    return list(dict.fromkeys(part.group for part in optimizer._parts.values() if part.group is not None))
+    return list(dict.fromkeys(part.group for part in optimizer._parts if part.group is not None))
 
 
 def test_state_is_a_copy_that_names_parameters_and_an_unfit_one_changes_nothing():

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda_on_cpu.device import DEVICE, no_waiting
-from tests.cuda_on_cpu.places import PLACES, open_place
+from tests.cuda_on_cpu.device import DEVICE, DeviceArray, no_waiting, standing_in
+from tests.cuda_on_cpu.places import PLACES, needs_compiler, open_place
 from tests.training.test_loop import Start, finish, log
-from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat import GPT, ModelOptions, Tensor, ops
 from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import BackendError, DivergedError, MemoryShortageError
 from tinygrad_chat.kernels.cuda import attention
-from tinygrad_chat.optim import AdamW, clip_gradient
+from tinygrad_chat.models.nanochat import NANOCHAT
+from tinygrad_chat.nn import Parameters
+from tinygrad_chat.optim import AdamW, Muon, adamw_groups, clip_gradient
 from tinygrad_chat.training import run as run_module
 from tinygrad_chat.training import update
 from tinygrad_chat.training.run import load_model, resume_run
@@ -30,7 +32,9 @@ VARIANTS: list[dict[str, Any]] = [
     {},
     {"positions": "rotary", "norm": "rmsnorm", "activation": "squared_relu", "soft_cap": 15.0, "key_value_heads": 2},
     {"bias": True, "tied": False, "window": 5, "dropout": 0.2},
+    {**NANOCHAT, "heads": 2, "vocabulary_multiple": 8, "window": 5},
 ]
+NAMES = ["GPT-2's", "a modern one", "with biases and dropout", "nanochat's"]
 V, B, T = 65, 4, 16
 
 
@@ -46,7 +50,7 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
     options = ModelOptions(**{"layers": 2, "heads": 4, "width": 32, "context": T, **variant})
     model = GPT(V, options, backend=backend)
     parameters, losses = model.parameters(), []
-    optimizer = AdamW(parameters)
+    optimizer = new_muon(parameters) if options.initialisation == "nanochat" else AdamW(parameters)
     for step in range(steps):
         tokens = np.random.default_rng(step % 4).integers(0, V, (B, T + 1))
         random = np.random.default_rng(step) if options.dropout else None
@@ -60,9 +64,21 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
     return losses, parameters.backend.to_host(parameters.data).copy()
 
 
+def new_muon(parameters: Parameters) -> Muon:
+    """Muon with nanochat's groups, for weights off the zeros where nanochat begins: by the gradients there, which are
+    rounding errors, AdamW would move as far as by any others."""
+    random = np.random.default_rng(0)
+    moved = {name: x + 0.1 * random.standard_normal(x.shape) for name, x in parameters.state().items()}
+    parameters.load(moved)
+    groups = adamw_groups(
+        {name: parameters[name].shape for name in parameters}, lr=0.02, embedding_lr=0.3, head_lr=0.008, scalar_lr=0.5
+    )
+    return Muon(parameters, groups, momentum=lambda position: 0.95, weight_decay=lambda position: 0.1)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("tf32", 1e-2), ("bfloat16", 1e-2)])
-@pytest.mark.parametrize(("variant", "steps"), [(VARIANTS[0], 50), (VARIANTS[1], 10), (VARIANTS[2], 10)], ids=str)
+@pytest.mark.parametrize(("variant", "steps"), [*zip(VARIANTS, (50, 10, 10, 10), strict=True)], ids=NAMES)
 def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant, steps, dtype, tolerance):
     on_host = train(get_backend("numpy"), variant, steps, "float32")[0]
     if device is DEVICE and dtype == "float32":
@@ -80,10 +96,52 @@ def test_each_precision_rounds_as_it_says(device: Backend):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_same_steps_leave_the_same_bits(device: Backend, dtype: str):
-    once, again = (train(device, VARIANTS[2], 4, dtype) for _ in range(2))
+@pytest.mark.parametrize("variant", VARIANTS[2:], ids=NAMES[2:])
+def test_the_same_steps_leave_the_same_bits(device: Backend, variant: dict[str, Any], dtype: str):
+    once, again = (train(device, variant, 4, dtype) for _ in range(2))
     assert once[0] == again[0]
     np.testing.assert_array_equal(once[1], again[1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("variant", VARIANTS, ids=NAMES)
+def test_of_bfloat16_the_library_is_asked_for_room_copies_and_sums_of_two(
+    variant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """CuPy's own functions know no more of it, or answer in float32."""
+    asked: set[str] = set()
+    of_arrays, of_library = DeviceArray.__array_ufunc__, type(DEVICE.xp).__getattr__
+
+    def ask(name: str, inputs: tuple[Any, ...]) -> None:
+        if any(isinstance(x, DeviceArray) and x.dtype.name == "bfloat16" for x in inputs):
+            asked.add(name)
+
+    def of_arrays_watched(self: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        ask(ufunc.__name__ if method == "__call__" else method, inputs)
+        return of_arrays(self, ufunc, method, *inputs, **options)
+
+    def of_library_watched(self: Any, name: str) -> Any:
+        function = of_library(self, name)
+        if not callable(function) or isinstance(function, (type, np.ufunc)):
+            return function
+        return lambda *inputs, **options: (ask(name, inputs), function(*inputs, **options))[1]
+
+    monkeypatch.setattr(DeviceArray, "__array_ufunc__", of_arrays_watched)
+    monkeypatch.setattr(type(DEVICE.xp), "__getattr__", of_library_watched)
+    with open_place("host") as device:
+        train(device, variant, 2, "bfloat16")
+    assert "add" in asked
+    assert asked <= {"add", "asarray", "empty_like", "zeros_like"}
+
+
+@needs_compiler
+def test_the_gradient_of_a_part_of_a_weight_is_not_rounded():
+    """Of a head without the rows that pad it."""
+    with standing_in():
+        weight = Tensor(DEVICE.xp.ones((6, 4), "bfloat16"))
+        part = ops.linear(Tensor(DEVICE.xp.full((3, 4), 1 + 2**-7, "bfloat16")), weight[:5])
+        part.backward(DEVICE.xp.full((3, 5), 1 + 2**-7, "bfloat16"))
+        np.testing.assert_array_equal(DEVICE.to_host(weight.grad)[4:], [[3 * (1 + 2**-7) ** 2] * 4, [0] * 4])
 
 
 def test_attention_a_few_sequences_at_a_time_is_the_same(device: Backend, monkeypatch: pytest.MonkeyPatch):
@@ -103,10 +161,15 @@ def on_device(device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_run_begun_on_a_device_goes_on_on_the_host_and_back(start: Start, dtype: str):
-    host = start("host", steps=9)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {**VARIANTS[3], "width": 32, "optimizer": "muon", "initialisation": "gpt2"}],  # without zeros: see new_muon
+    ids=["GPT-2's", "nanochat's"],
+)
+def test_a_run_begun_on_a_device_goes_on_on_the_host_and_back(start: Start, settings: dict[str, Any], dtype: str):
+    host = start("host", steps=9, **settings)
     finish(host)
-    moved = start("moved", steps=9, backend="cupy", dtype=dtype)
+    moved = start("moved", steps=9, backend="cupy", dtype=dtype, **settings)
     finish(moved, stop_after=3)
     assert json.loads((moved.folder.path / "environment.json").read_text())[-1]["dtype"] == dtype
     finish(resume_run(moved.folder.path, {"backend": "numpy", "dtype": "auto"}), stop_after=6)

@@ -47,7 +47,7 @@ def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
     x and y (..., G D), G heads side by side, logits (..., G) -> (..., G D).
     """
     check_gated_sum(x, y, logits)
-    heads = (*logits.shape, -1)
+    heads = (*logits.shape, x.shape[-1] // logits.shape[-1])
     openness = 0.5 * array_module(x).tanh(0.5 * logits) + 0.5  # sigmoid, as in ops.sigmoid
     gate = (openness * reach)[..., None]
     y_heads = y.reshape(heads)
@@ -62,7 +62,8 @@ def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
 
 def check_gated_sum(x: Any, y: Any, logits: Any) -> None:
     """Raise ShapeError unless x and y have one shape, whose channels are shared out among the gates."""
-    if y.shape != x.shape or logits.shape[:-1] != x.shape[:-1] or x.shape[-1] % max(logits.shape[-1], 1):
+    G = logits.shape[-1]
+    if y.shape != x.shape or logits.shape[:-1] != x.shape[:-1] or G == 0 or x.shape[-1] % G:
         raise ShapeError(
             f"gated_sum: expected x and y (..., G D) and logits (..., G), received {x.shape}, {y.shape}, {logits.shape}"
         )

@@ -40,7 +40,7 @@ def index(x: Any, *, key: Any):
 
     def backward(d_out):
         xp = array_module(x)
-        d_x = xp.zeros_like(x)
+        d_x = xp.zeros_like(x, dtype=d_out.dtype)  # of a weight in bfloat16, a float32 gradient
         if _takes_each_once(key):
             d_x[key] = d_out
         else:

@@ -6,13 +6,14 @@ gradient: all directions by the same length, however unequal the gradient is in 
 its norm (Muon+, arXiv:2602.21545), evens out what rows move by over the steps (NorMuon, arXiv:2510.05491) and lets
 only those weights decay that the step does not enlarge. docs/upstream_analysis.md, chapter 4, has the formulas.
 
-Shapes: every matrix is (R, K), outputs by inputs.
+Shapes: every matrix is (R, K), outputs by inputs; each function takes a stack of them, (..., R, K), too.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +44,10 @@ def orthogonalize(x: Any) -> Any:
     Singular values of a thousandth of the norm and more come close to 1, smaller ones grow a thousandfold.
     """
     x = _with_equal_rows(x)
-    R, K = x.shape
+    R, K = x.shape[-2:]
     for a, b, c in POLAR_EXPRESS:
-        gram = x @ x.T if R <= K else x.T @ x  # on the lesser side; of one and the same array BLAS computes half
+        transposed = x.swapaxes(-1, -2)
+        gram = x @ transposed if R <= K else transposed @ x
         mixture = gram @ gram
         mixture *= c
         gram *= b
@@ -59,9 +61,10 @@ def orthogonalize(x: Any) -> Any:
 def _with_equal_rows(x: Any) -> Any:
     """Scale rows to the same length and the whole to a norm just below 1; a row of zeros stays one.  -> a new (R, K)"""
     xp = array_module(x)
-    squares = xp.square(x).sum(axis=1, keepdims=True)
-    scale = xp.sqrt(squares.sum() / len(x)) / xp.maximum(xp.sqrt(squares), 1e-6)
-    norm = xp.sqrt((squares * scale * scale).sum())  # the norm behind the scaling, without another pass over x
+    squares = xp.square(x).sum(axis=-1, keepdims=True)
+    scale = xp.sqrt(squares.mean(axis=-2, keepdims=True)) / xp.maximum(xp.sqrt(squares), 1e-6)
+    # The norm behind the scaling, without another pass over x.
+    norm = xp.sqrt((squares * scale * scale).sum(axis=-2, keepdims=True))
     return x * (scale / (1.01 * norm + 1e-6))
 
 
@@ -71,15 +74,19 @@ def even_out(x: Any, square: Any, *, beta_2: float) -> tuple[Any, Any]:
     x (R, K), square (R, 1) where R >= K, else (1, K) -> both anew; x's norm is the root of the lesser of R and K.
     """
     xp = array_module(x)
-    R, K = x.shape
-    axis, count = (1, K) if R >= K else (0, R)
+    R, K = x.shape[-2:]
+    axis, count = (-1, K) if R >= K else (-2, R)
     means = xp.square(x).mean(axis=axis, keepdims=True)
-    to_norm = math.sqrt(min(R, K)) / xp.maximum(xp.sqrt(count * means.sum()), 1e-6)
+    to_norm = math.sqrt(min(R, K)) / xp.maximum(xp.sqrt(count * _sum(means)), 1e-6)
     means *= to_norm * to_norm  # of an x that has that norm; the last line gives it to x itself
     square = square + (1 - beta_2) * (means - square)
     scale = 1 / xp.sqrt(xp.maximum(square, 1e-10))
-    before, after = xp.sqrt(count * means.sum()), xp.sqrt(count * (means * scale * scale).sum())
+    before, after = xp.sqrt(count * _sum(means)), xp.sqrt(count * _sum(means * scale * scale))
     return x * (scale * (to_norm * before / xp.maximum(after, 1e-10))), square
+
+
+def _sum(x: Any) -> Any:
+    return x.sum(axis=(-2, -1), keepdims=True)
 
 
 def muon_update(
@@ -94,14 +101,14 @@ def muon_update(
     beta_2: float = 0.9,
     norm: Any = None,
 ) -> None:
-    """Update one matrix in place: the running averages of its gradient and of its step's squares, then the weight.
+    """Update matrices in place: the running averages of their gradient and of their step's squares, then the weight.
 
-    weight, gradient and mean (R, K), square (R, 1) where R >= K, else (1, K). Only those weights decay, by
-    `rate * weight_decay` of themselves, that the step does not enlarge. Nothing changes where the gradient's `norm`,
+    weight, gradient and mean (..., R, K), square (..., R, 1) where R >= K, else (..., 1, K). Only those weights decay,
+    by `rate * weight_decay` of themselves, that the step does not enlarge. Nothing changes where the gradient's `norm`,
     if it is given, is no number: the device chooses, and the host does not wait.
     """
     xp = array_module(weight)
-    R, K = weight.shape
+    R, K = weight.shape[-2:]
     rate *= math.sqrt(max(1.0, R / K))
 
     def allowed(new: Any, old: Any) -> Any:
@@ -123,13 +130,25 @@ def muon_update(
     weight[...] = allowed(weight - step, weight)
 
 
+Work = Callable[[], None]
+
+
+def one_after_the_other(pieces: Sequence[Work]) -> None:
+    """Do pieces of work that do not depend on each other."""
+    for work in pieces:
+        work()
+
+
 @dataclass(frozen=True)
 class _Part:
-    """One parameter: its place in the flat buffers, its group (None: it is Muon's) and what is remembered of it."""
+    """Parameters that are stepped at once: their places in the flat buffers, and what is remembered of them.
+
+    One parameter of a group, or a stack of matrices of one shape without a group: these are Muon's.
+    """
 
     group: Group | None
-    place: slice
-    shape: tuple[int, ...]
+    names: tuple[str, ...]
+    places: tuple[slice, ...]
     mean: Any
     square: Any
 
@@ -138,7 +157,9 @@ class Muon:
     """Move the parameters of `groups` by AdamW, at their groups' rates, and all others, which are matrices, by Muon.
 
     `momentum` and `weight_decay` are Muon's, by the position in training; `epsilon` is AdamW's. Remembered are a mean
-    gradient of every weight and its squares: AdamW's one a weight, Muon's one a row or column.
+    gradient of every weight and its squares: AdamW's one a weight, Muon's one a row or column. `together` does what is
+    to be done for each parameter, such as with several threads. On a device matrices of one shape are one stack, as
+    every start of a kernel costs; a processor keeps one matrix in its cache.
     """
 
     def __init__(
@@ -149,25 +170,45 @@ class Muon:
         momentum: Schedule,
         weight_decay: Schedule,
         epsilon: float = 1e-10,
+        together: Callable[[Sequence[Work]], None] = one_after_the_other,
     ) -> None:
         self.parameters = parameters
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.epsilon = epsilon
+        self.together = together
         self.steps = 0
-        self._parts: dict[str, _Part] = {}
+        self._parts: list[_Part] = []
         group_of = {name: group for group in groups for name in group.parameters}
-        xp, start = parameters.backend.xp, 0
+        stacks: dict[Any, list[tuple[str, slice]]] = {}
+        start = 0
         for name, master in parameters.masters():
-            group, shape = group_of.pop(name, None), master.shape
-            if group is None and len(shape) != 2:
-                raise ShapeError(f"Muon: expected matrices outside the groups, received {name} of shape {shape}")
-            square_shape = shape if group else (shape[0], 1) if shape[0] >= shape[1] else (1, shape[1])
-            mean, square = xp.zeros(shape, master.dtype), xp.zeros(square_shape, master.dtype)
-            self._parts[name] = _Part(group, slice(start, start + master.size), shape, mean, square)
-            start += master.size
+            place = slice(start, start := start + master.size)
+            group = group_of.pop(name, None)
+            if group is not None:
+                self._parts.append(self._part(group, [(name, place)], master.shape, master.shape))
+            elif master.ndim == 2:
+                alone = parameters.backend.name == "numpy"
+                stacks.setdefault(name if alone else master.shape, []).append((name, place))
+            else:
+                raise ShapeError(f"Muon: expected matrices outside the groups, received {name} of shape {master.shape}")
         if group_of:
             raise ShapeError(f"Muon: expected groups of the model's parameters, received {', '.join(group_of)}")
+        for members in stacks.values():
+            R, K = parameters[members[0][0]].shape
+            self._parts.append(self._part(None, members, (R, K), (R, 1) if R >= K else (1, K)))
+
+    def _part(
+        self,
+        group: Group | None,
+        members: Sequence[tuple[str, slice]],
+        shape: tuple[int, ...],
+        square_shape: tuple[int, ...],
+    ) -> _Part:
+        xp, dtype = self.parameters.backend.xp, self.parameters.data.dtype
+        names, places = zip(*members, strict=True)
+        mean, square = (xp.zeros((len(members), *each), dtype) for each in (shape, square_shape))
+        return _Part(group, names, places, mean, square)
 
     def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
         """Move every parameter once, unless the gradient's `norm` is no number."""
@@ -176,33 +217,39 @@ class Muon:
                 return
             norm = None  # on a device it is an array, and only there can one look
         self.steps += 1
-        momentum, weight_decay = self.momentum(position), self.weight_decay(position)
-        for part in self._parts.values():
+        momentum, decay = self.momentum(position), self.weight_decay(position)
+
+        def move(part: _Part) -> None:
             if part.group is not None:
                 self._step_adamw(part, part.group, learning_rate * part.group.scale, norm)
-                continue
-            weight, gradient = self.parameters.data[part.place], self.parameters.gradient[part.place]
-            muon_update(
-                weight.reshape(part.shape),
-                gradient.reshape(part.shape),
-                part.mean,
-                part.square,
-                momentum=momentum,
-                rate=learning_rate,
-                weight_decay=weight_decay,
-                norm=norm,
-            )
-            if self.parameters.copy is not None:
-                self.parameters.copy[part.place] = weight.astype(self.parameters.copy.dtype)
+            else:
+                self._step_muon(part, rate=learning_rate, momentum=momentum, weight_decay=decay, norm=norm)
+
+        self.together([functools.partial(move, part) for part in self._parts])
+
+    def _step_muon(self, part: _Part, **settings: Any) -> None:
+        xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]
+        weights = [parameters.data[place].reshape(shape) for place in part.places]
+        gradients = [parameters.gradient[place].reshape(shape) for place in part.places]
+        if len(weights) == 1:
+            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], **settings)
+        else:
+            stack = xp.stack(weights)
+            muon_update(stack, xp.stack(gradients), part.mean, part.square, **settings)
+            for weight, updated in zip(weights, stack, strict=True):
+                weight[...] = updated
+        if parameters.copy is not None:
+            for place in part.places:
+                parameters.copy[place] = parameters.data[place].astype(parameters.copy.dtype)
 
     def _step_adamw(self, part: _Part, group: Group, learning_rate: float, norm: Any) -> None:
-        parameters, (beta_1, beta_2) = self.parameters, group.betas
+        parameters, (beta_1, beta_2), place = self.parameters, group.betas, part.places[0]
         find_kernel(adamw_update, adamw_update, parameters.data)(
-            parameters.data[part.place],
-            parameters.gradient[part.place],
+            parameters.data[place],
+            parameters.gradient[place],
             part.mean.ravel(),
             part.square.ravel(),
-            copy=None if parameters.copy is None else parameters.copy[part.place],
+            copy=None if parameters.copy is None else parameters.copy[place],
             norm=norm,
             decayed=part.mean.size,
             shrink=1 - learning_rate * group.weight_decay,
@@ -226,5 +273,6 @@ class Muon:
         self.steps = int(steps[0])
 
     def _averages(self) -> dict[str, Any]:
-        means = {f"mean.{name}": part.mean for name, part in self._parts.items()}
-        return means | {f"square.{name}": part.square for name, part in self._parts.items()}
+        by_name = [(name, part, number) for part in self._parts for number, name in enumerate(part.names)]
+        means = {f"mean.{name}": part.mean[number] for name, part, number in by_name}
+        return means | {f"square.{name}": part.square[number] for name, part, number in by_name}

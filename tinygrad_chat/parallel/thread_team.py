@@ -6,7 +6,7 @@ import contextvars
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,6 +52,15 @@ class ThreadTeam:
         for error in sorted(meeting.errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
             raise error  # the cause, rather than what it did to those who waited for its rank
         return meeting.results
+
+    def do(self, pieces: Sequence[Callable[[], object]]) -> None:
+        """Do pieces of work that do not depend on each other, shared out in turn."""
+
+        def work(communicator: Communicator) -> None:
+            for piece in pieces[communicator.rank :: self.size]:
+                piece()
+
+        self.run(work)
 
 
 class _Meeting:

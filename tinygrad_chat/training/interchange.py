@@ -121,9 +121,7 @@ def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) ->
             found = json.loads(read_plain(meta, most=LARGEST_META))
             config = found["model_config"]
     except KeyError as error:
-        raise CheckpointError(
-            f"{source}: holds no model_config; name upstream's JSON file with --meta"
-        ) from error
+        raise CheckpointError(f"{source}: holds no model_config; name upstream's JSON file with --meta") from error
     except OSError as error:
         raise CheckpointError(f"{source}: cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, RecursionError) as error:

@@ -16,9 +16,10 @@ from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.models.table import MODELS, build_model
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
+from tinygrad_chat.optim.muon import one_after_the_other
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
 from tinygrad_chat.options import checked_settings
-from tinygrad_chat.parallel import Shards, make_shards, use_threads
+from tinygrad_chat.parallel import Shards, ThreadTeam, make_shards, use_threads
 from tinygrad_chat.seeds import stream
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
@@ -200,7 +201,7 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
     gradients = min(threads, rows)  # each thread has its own
     model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)
-    optimizer, schedule = build_optimizer(config, model), build_schedule(config)
+    optimizer, schedule = build_optimizer(config, model, threads=threads), build_schedule(config)
     shards = make_shards(model, threads, rows=rows)
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
 
@@ -244,9 +245,10 @@ def _build_model(config: TrainingConfig, tokenizer: Tokenizer, *, buffers: int) 
     )
 
 
-def build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:
-    """Return the optimiser of a run, which has not taken a step yet."""
+def build_optimizer(config: TrainingConfig, model: LanguageModel, *, threads: int = 1) -> Optimizer:
+    """Return the optimiser of a run, which has not taken a step yet, and which uses so many threads if it can."""
     parameters = model.parameters()
+    on_host = parameters.backend.name == "numpy"
     if config.optimizer == "sgd":
         return SGD(parameters, momentum=config.momentum)
     if config.optimizer == "muon":
@@ -256,6 +258,7 @@ def build_optimizer(config: TrainingConfig, model: LanguageModel) -> Optimizer:
             adamw_groups({name: parameters[name].shape for name in parameters}, lr=config.lr, **rates),
             momentum=muon_momentum(steps=config.steps, warmdown=config.warmdown),
             weight_decay=cosine_decay(peak=config.weight_decay, steps=config.steps),
+            together=ThreadTeam(threads).do if on_host and threads > 1 else one_after_the_other,
         )
     return AdamW(parameters, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
 

@@ -18,6 +18,7 @@ from tinygrad_chat.kernels.cuda import (
     dropout,
     embedding,
     linear,
+    mixing,
     normalization,
     pointwise,
     rotary,
@@ -55,12 +56,15 @@ KERNELS = {
         ops.cross_entropy: cross_entropy.cross_entropy,
         ops.dropout: dropout.dropout,
         ops.embedding: embedding.embedding,
+        ops.gated_sum: mixing.gated_sum,
         ops.gelu: pointwise.gelu,
         ops.layernorm: normalization.layernorm,
         ops.linear: linear.linear,
         ops.relu: pointwise.relu,
         ops.rmsnorm: normalization.rmsnorm,
         ops.rotary: rotary.rotary,
+        ops.scaled_sum: mixing.scaled_sum,
+        ops.smear: mixing.smear,
         ops.squared_relu: pointwise.squared_relu,
     }.items()
 }

@@ -1,0 +1,86 @@
+"""nanochat's learned sums, a pass each: scales and their gradients, which are sums over everything, stay there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, contiguous, launch, per_thread, per_warp, width
+from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
+from tinygrad_chat.ops.mixing import check_gated_sum, check_scaled_sum, check_smear
+
+
+def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, place: int = 0, subtract: bool = False):
+    """`ops.scaled_sum`. The gradients of scales are float32."""
+    check_scaled_sum(x, y, y_scales, x_scales, place)
+    xp, real, size = array_module(x), x.dtype, x.size
+    x, y, y_scales = (contiguous(array, real) for array in (x, y, y_scales))
+    x_scales = None if x_scales is None else contiguous(x_scales, real)
+    out, sign = xp.empty_like(x), -1.0 if subtract else 1.0
+    each = width(size, x, y, out)
+    arrays = x, y, y_scales, x_scales, out
+    launch("mixing.cu", "scaled_sum", real, per_thread(size, each), *arrays, size, place, sign, each > 1)
+
+    def backward(d_out: Any):
+        d_out, d_y = contiguous(d_out, real), xp.empty_like(y)
+        d_x = None if x_scales is None else xp.empty_like(x)
+        each = width(size, x, y, d_out, d_x, d_y)
+        partial = xp.empty((min(max(per_thread(size, each), 1), 4 * MOST_CHUNKS), 2), np.float32)
+        arrays = x, y, y_scales, x_scales, d_out, d_x, d_y, partial
+        launch("mixing.cu", "scaled_sum_backward", real, len(partial), *arrays, size, place, sign, each > 1)
+        d_y_scales = xp.empty(y_scales.shape, np.float32)
+        d_x_scales = None if x_scales is None else xp.empty(x_scales.shape, np.float32)
+        sizes = len(partial), len(y_scales)
+        arrays = partial, d_y_scales, d_x_scales
+        launch("mixing.cu", "scaled_sum_backward_scales", real, 1, *arrays, *sizes, place, sign)
+        return d_out if d_x is None else d_x, d_y, d_y_scales, d_x_scales
+
+    return out, backward
+
+
+def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
+    """`ops.gated_sum`, saving nothing but its inputs."""
+    check_gated_sum(x, y, logits)
+    xp, real = array_module(x), x.dtype
+    N, D = logits.size, x.shape[-1] // logits.shape[-1]
+    x, y, logits = (contiguous(array, real) for array in (x, y, logits))
+    out, reach = xp.empty_like(x), float(reach)
+    wide = width(D, x, y, out) > 1
+    launch("mixing.cu", "gated_sum", real, per_warp(N), x, y, logits, out, N, D, reach, wide)
+
+    def backward(d_out: Any):
+        d_out, d_y, d_logits = contiguous(d_out, real), xp.empty_like(y), xp.empty_like(logits)
+        wide = width(D, y, d_out, d_y) > 1
+        arrays = y, logits, d_out, d_y, d_logits
+        launch("mixing.cu", "gated_sum_backward", real, per_warp(N), *arrays, N, D, reach, wide)
+        return d_out, d_y, d_logits
+
+    return out, backward
+
+
+def smear(x: Any, weight: Any, scale: Any, *, before: Any = None):
+    """`ops.smear`, saving a number a row. The gradients of weight and scale are float32."""
+    check_smear(x, weight, scale, before)
+    xp, real, (B, T, C), K = array_module(x), x.dtype, x.shape, weight.shape[1]
+    x, weight, scale = (contiguous(array, real) for array in (x, weight, scale))
+    before = None if before is None else contiguous(before, real)
+    N, out = B * T, xp.empty_like(x)
+    openness = xp.empty(N, np.float32)
+    wide = width(C, x, before, out) > 1
+    arrays = x, weight, scale, before, out, openness
+    launch("mixing.cu", "smear", real, per_warp(N), *arrays, N, T, C, K, wide)
+
+    def backward(d_out: Any):
+        d_out, d_x, d_rows = contiguous(d_out, real), xp.empty_like(x), xp.empty((N, 2), np.float32)
+        wide = width(C, x, before, d_out, d_x) > 1
+        arrays = x, weight, scale, before, openness, d_out, d_x, d_rows
+        launch("mixing.cu", "smear_backward", real, per_warp(N), *arrays, N, T, C, K, wide)
+        partial = xp.empty((chunks_of(N), K + 1), np.float32)
+        grid = per_thread(K + 1), len(partial)
+        launch("mixing.cu", "smear_backward_columns", real, grid, x, d_rows, partial, N, C, K)
+        sums = add_chunks(partial, real)
+        return d_x, sums[None, :K], sums[K:]
+
+    return out, backward
