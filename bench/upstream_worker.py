@@ -48,10 +48,10 @@ class OurSide:
         if request["weights"]:
             self._model.parameters().load(from_nanochat(np.load(request["weights"]), config))
         threads, rows = use_threads(), config.batch_size // config.accumulate
-        self._optimizer = build_optimizer(config, self._model, threads=threads)
+        self._shards = make_shards(self._model, threads, rows=rows)
+        self._optimizer = build_optimizer(config, self._model, self._shards)
         self._schedule = build_schedule(config)
         self._parts = config.accumulate
-        self._shards = make_shards(self._model, threads, rows=rows)
 
     def step(self, tokens: np.ndarray, targets: np.ndarray, number: int) -> float:
         """Train once; return the loss before."""

@@ -201,8 +201,8 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
     gradients = min(threads, rows)  # each thread has its own
     model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)
-    optimizer, schedule = build_optimizer(config, model, threads=threads), build_schedule(config)
     shards = make_shards(model, threads, rows=rows)
+    optimizer, schedule = build_optimizer(config, model, shards), build_schedule(config)
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
 
 
@@ -245,10 +245,10 @@ def _build_model(config: TrainingConfig, tokenizer: Tokenizer, *, buffers: int) 
     )
 
 
-def build_optimizer(config: TrainingConfig, model: LanguageModel, *, threads: int = 1) -> Optimizer:
-    """Return the optimiser of a run, which has not taken a step yet, and which uses so many threads if it can."""
+def build_optimizer(config: TrainingConfig, model: LanguageModel, shards: Shards | None = None) -> Optimizer:
+    """Return the optimiser of a run, which has not taken a step yet. Muon works in as many threads as the shards do:
+    beside products that take several, threads of its own would wait for theirs, which spin for a while."""
     parameters = model.parameters()
-    on_host = parameters.backend.name == "numpy"
     if config.optimizer == "sgd":
         return SGD(parameters, momentum=config.momentum)
     if config.optimizer == "muon":
@@ -258,7 +258,7 @@ def build_optimizer(config: TrainingConfig, model: LanguageModel, *, threads: in
             adamw_groups({name: parameters[name].shape for name in parameters}, lr=config.lr, **rates),
             momentum=muon_momentum(steps=config.steps, warmdown=config.warmdown),
             weight_decay=cosine_decay(peak=config.weight_decay, steps=config.steps),
-            together=ThreadTeam(threads).do if on_host and threads > 1 else one_after_the_other,
+            together=one_after_the_other if shards is None else ThreadTeam(shards.threads).do,
         )
     return AdamW(parameters, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
 

@@ -11,6 +11,7 @@ from tinygrad_chat.kernels.numba.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numba.embedding import embedding
 from tinygrad_chat.kernels.numba.normalization import layernorm, rmsnorm
 from tinygrad_chat.kernels.numba.pointwise import gelu, squared_relu
+from tinygrad_chat.kernels.numba.rotary import rotary
 from tinygrad_chat.kernels.numpy import KERNELS as NUMPY_KERNELS
 from tinygrad_chat.optim import adamw
 
@@ -23,5 +24,6 @@ KERNELS = {
     ops.gelu: gelu,
     ops.layernorm: layernorm,
     ops.rmsnorm: rmsnorm,
+    ops.rotary: rotary,
     ops.squared_relu: squared_relu,
 }

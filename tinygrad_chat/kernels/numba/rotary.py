@@ -1,0 +1,75 @@
+"""Rotary position embedding, a head at a time, with the norm of queries and keys in the same pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.ops.rotary import check_angles
+
+
+def rotary(x: np.ndarray, *, cosine: np.ndarray, sine: np.ndarray, rms: float | None = None, epsilon: float = 1e-5):
+    """`ops.rotary`, saving x and a number a head."""
+    check_angles(x, cosine, sine)
+    T, half = cosine.shape
+    heads = np.ascontiguousarray(x).reshape(-1, T, x.shape[-1] // (2 * half), 2 * half)
+    angles = np.ascontiguousarray(cosine, x.dtype), np.ascontiguousarray(sine, x.dtype)
+    size = 0.0 if rms is None else rms
+    out, inverse_rms = np.empty_like(heads), np.ones(heads.shape[:3], x.dtype)
+    _turn(heads, *angles, size, epsilon, out, inverse_rms)
+
+    def backward(d_out: np.ndarray):
+        d_heads, d_x = np.ascontiguousarray(d_out).reshape(heads.shape), np.empty_like(heads)
+        _turn_back(heads, *angles, size, inverse_rms, d_heads, d_x)
+        return (d_x.reshape(x.shape),)
+
+    return out.reshape(x.shape), backward
+
+
+@compiled
+def _turn(heads: Any, cosine: Any, sine: Any, rms: float, epsilon: float, out: Any, inverse_rms: Any) -> None:
+    """Turn each head by its position's angles and, unless `rms` is 0, give it that size; leave 1 / its own one."""
+    real = heads.dtype.type
+    B, T, H, D = heads.shape
+    half = D // 2
+    for b in range(B):
+        for t in range(T):
+            for h in range(H):
+                x, y = heads[b, t, h], out[b, t, h]
+                scale = real(1)
+                if rms != 0:
+                    square = real(0)
+                    for d in range(D):
+                        square += x[d] * x[d]
+                    inverse_rms[b, t, h] = real(1) / np.sqrt(square / real(D) + real(epsilon))
+                    scale = real(rms) * inverse_rms[b, t, h]
+                for d in range(half):
+                    first, second = x[d] * scale, x[d + half] * scale
+                    y[d] = first * cosine[t, d] - second * sine[t, d]
+                    y[d + half] = first * sine[t, d] + second * cosine[t, d]
+
+
+@compiled
+def _turn_back(heads: Any, cosine: Any, sine: Any, rms: float, inverse_rms: Any, d_heads: Any, d_x: Any) -> None:
+    """Turn the gradient back and, unless `rms` is 0, take away its part along the head, as in rmsnorm."""
+    real = heads.dtype.type
+    B, T, H, D = heads.shape
+    half = D // 2
+    for b in range(B):
+        for t in range(T):
+            for h in range(H):
+                x, d_y, d = heads[b, t, h], d_heads[b, t, h], d_x[b, t, h]
+                for i in range(half):
+                    d[i] = d_y[i] * cosine[t, i] + d_y[i + half] * sine[t, i]
+                    d[i + half] = d_y[i + half] * cosine[t, i] - d_y[i] * sine[t, i]
+                if rms != 0:
+                    inverse = inverse_rms[b, t, h]
+                    along = real(0)
+                    for i in range(D):
+                        along += d[i] * x[i]
+                    along *= inverse * inverse / real(D)
+                    scale = real(rms) * inverse
+                    for i in range(D):
+                        d[i] = scale * (d[i] - along * x[i])
