@@ -15,13 +15,14 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import turns
-from bench.chart import Curve, Panel, draw_curves
+from bench.chart import Bars, Curve, Panel, draw_bars, draw_curves
 from bench.peers import nanochat
 from bench.record import write_result
 from bench.upstream_worker import EAGER, ENGINES, answers_of
@@ -40,10 +41,26 @@ DATA = "pydoc"  # every Python carries it
 STEPS, ROUNDS = 300, 15
 HELD_OUT = 16_384  # tokens of an evaluation
 PATIENCE = {"ready": 300.0, "train": 900.0, "evaluate": 300.0}  # seconds for an answer; the first steps compile
-ON_THE_CPU = {"d4": {"depth": 4, "context": 256, "batch_size": 8}}
-ON_A_GPU = {
-    f"d{depth}, GPU": {"depth": depth, "context": 1024, "batch_size": 16, "accumulate": 1} for depth in (4, 8, 12)
-}
+NOISE = 0.01  # standard deviation
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is trained on both sides. With `noise` on the first weights no gradient there is a rounding error; from
+    nanochat's own, those of some scales are, and runs drift apart: upstream's from itself, too."""
+
+    name: str
+    device: str
+    settings: dict[str, Any]
+    noise: float = 0.0
+
+
+D4 = {"depth": 4, "context": 256, "batch_size": 8}
+ON_THE_CPU = (Comparison("d4", "cpu", D4), Comparison("d4, noise on the first weights", "cpu", D4, NOISE))
+ON_A_GPU = tuple(
+    Comparison(f"d{depth} on a GPU", "cuda", {"depth": depth, "context": 1024, "batch_size": 16, "accumulate": 1})
+    for depth in (4, 8, 12)
+)
 GPU_VOCABULARY = 32_768  # upstream's; the text needs fewer, and the head costs the same
 SEEDS = range(1, 6)
 SMALL = {"depth": 2, "context": 64, "batch_size": 8, "steps": 200, "warmup": 20, "width": 64, "heads": 2}
@@ -68,9 +85,9 @@ def measure(arguments: argparse.Namespace) -> None:
     if absent:
         raise BackendError(absent)
     checkout = str(Path(arguments.nanochat).resolve())
-    skipped, failures, runs = [], [], []
-    for name, chosen, device in _configurations(skipped):
-        runs.append(_compare(name, chosen, device, checkout, arguments, failures))
+    skipped: list[dict[str, str]] = []
+    failures: list[dict[str, str]] = []
+    runs = [_compare(each, checkout, arguments, failures) for each in _comparisons(skipped)]
     small = _compare_small(checkout)
     measured = {
         "baseline": {"commit": nanochat.commit_of(checkout), "expected_commit": nanochat.COMMIT},
@@ -89,9 +106,8 @@ def measure(arguments: argparse.Namespace) -> None:
     _draw_small(small, arguments.results)
 
 
-def _configurations(skipped: list[dict[str, str]]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    for name, chosen in ON_THE_CPU.items():
-        yield name, chosen, "cpu"
+def _comparisons(skipped: list[dict[str, str]]) -> Iterator[Comparison]:
+    yield from ON_THE_CPU
     import torch
 
     from tinygrad_chat.backend import get_backend
@@ -101,15 +117,21 @@ def _configurations(skipped: list[dict[str, str]]) -> Iterator[tuple[str, dict[s
             raise BackendError(f"PyTorch {torch.__version__} finds no GPU")
         get_backend("cupy")
     except BackendError as error:
-        skipped.append({"what": ", ".join(ON_A_GPU), "reason": str(error)})
+        skipped.append({"what": ", ".join(each.name for each in ON_A_GPU), "reason": str(error)})
         return
-    for name, chosen in ON_A_GPU.items():
-        yield name, chosen, "cuda"
+    yield from ON_A_GPU
 
 
 @contextmanager
 def _prepared(
-    chosen: Mapping[str, Any], device: str, checkout: str, *, seed: int = 1, own_weights: bool = False, text: str = DATA
+    chosen: Mapping[str, Any],
+    device: str,
+    checkout: str,
+    *,
+    seed: int = 1,
+    noise: float = 0.0,
+    own_weights: bool = False,
+    text: str = DATA,
 ) -> Iterator[dict[str, Any]]:
     """Provide what a worker is told: settings, and files of tokens and, unless they are its own, of first weights."""
     corpus = open_corpus(text)
@@ -125,8 +147,10 @@ def _prepared(
         np.savez(tokens, training=dataset.training, validation=dataset.validation, bytes_per_token=sizes)
         if not own_weights:
             model = GPT(vocabulary, config, random=stream(seed, "initialisation"))
+            parameters = model.parameters()
+            parameters.data += noise * np.random.default_rng(seed).standard_normal(parameters.size)
             weights = str(Path(folder) / "weights.npz")
-            np.savez(weights, **to_nanochat(model.parameters().state(), config))  # pyright: ignore[reportArgumentType]
+            np.savez(weights, **to_nanochat(parameters.state(), config))  # pyright: ignore[reportArgumentType]
         yield {
             "checkout": checkout,
             "device": device,
@@ -138,19 +162,16 @@ def _prepared(
 
 
 def _compare(
-    name: str,
-    chosen: Mapping[str, Any],
-    device: str,
-    checkout: str,
-    arguments: argparse.Namespace,
-    failures: list[dict[str, str]],
+    comparison: Comparison, checkout: str, arguments: argparse.Namespace, failures: list[dict[str, str]]
 ) -> dict[str, Any]:
     """Train all engines in turns; return their curves and what follows from them."""
+    name, device = comparison.name, comparison.device
     rounds = min(arguments.rounds, arguments.steps)
     amounts = [arguments.steps * (n + 1) // rounds - arguments.steps * n // rounds for n in range(rounds)]
     curves: dict[str, dict[str, Any]] = {}
     warmup = min(40, arguments.steps // 2)
-    with _prepared({**chosen, "steps": arguments.steps, "warmup": warmup}, device, checkout) as request:
+    settings = {**comparison.settings, "steps": arguments.steps, "warmup": warmup}
+    with _prepared(settings, device, checkout, noise=comparison.noise) as request:
         commands = {engine: ("bench.upstream_worker", engine, json.dumps(request)) for engine in ENGINES}
         with turns.open_workers(commands) as workers:
             working = dict(workers)
@@ -187,6 +208,7 @@ def _compare(
     return {
         "configuration": name,
         "device": device,
+        "noise": comparison.noise,
         "vocabulary": request["vocabulary"],
         "flops_a_token": flops_per_token(config, request["vocabulary"]),
         "settings": request["config"],
@@ -320,17 +342,16 @@ def _draw(run: Mapping[str, Any], folder: Path) -> None:
 def _draw_small(small: Mapping[str, Any], folder: Path) -> None:
     """Draw both sides' losses for each seed."""
     rows = small["rows"]
-    seeds = [row["seed"] for row in rows]
-    largest = max(abs(row["difference"]) for row in rows)
-    curves = [
-        Curve(turns.OURS, "ours", seeds, [row[turns.OURS] for row in rows]),
-        Curve(EAGER, "upstream", seeds, [row[EAGER] for row in rows]),
-    ]
-    draw_curves(
+    draw_bars(
         folder,
         f"{NAME}_small",
         title=f"{small['characters']:,} characters: ours and karpathy/nanochat",
-        remark=f"validation loss in nats after {small['settings']['steps']} steps; largest difference {largest:.1%}",
-        panels=[Panel("seed", curves)],
-        logarithmic=False,
+        remark=f"validation loss in nats after {small['settings']['steps']} steps, first weights of each side's own; "
+        "ours less theirs in percent",
+        groups=[f"seed {row['seed']}" for row in rows],
+        bars=[
+            Bars(engine, [row[engine] for row in rows], [f"{row[engine]:.3f}" for row in rows])
+            for engine in (turns.OURS, EAGER)
+        ],
+        ratios=[f"{row['difference']:+.1%}" for row in rows],
     )

@@ -60,9 +60,8 @@ def test_an_engine_that_fails_is_recorded_and_the_others_go_on(
 ):
     engines = {name: upstream.ENGINES[name] for name in (turns.OURS, EAGER)}
     monkeypatch.setattr(upstream, "ENGINES", engines | {"an unknown engine": None})
-    monkeypatch.setattr(
-        upstream, "ON_THE_CPU", {"tiny": {"depth": 1, "context": 32, "batch_size": 2, "width": 32, "heads": 1}}
-    )
+    tiny = {"depth": 1, "context": 32, "batch_size": 2, "width": 32, "heads": 1}
+    monkeypatch.setattr(upstream, "ON_THE_CPU", (upstream.Comparison("tiny", "cpu", tiny, noise=0.01),))
     monkeypatch.setattr(upstream, "SEEDS", (1,))
     monkeypatch.setattr(upstream, "SMALL", {**upstream.SMALL, "steps": 3, "warmup": 1})
     command = ["bench", "upstream", "--nanochat", NANOCHAT_DIR, "--steps", "4", "--rounds", "2"]
