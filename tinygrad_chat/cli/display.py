@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, RolledBack, Stepped
 from tinygrad_chat.training.run import Run
-from tinygrad_chat.wording import quoted
+from tinygrad_chat.wording import count, quoted
 
 _FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
 
@@ -152,7 +152,8 @@ def describe(run: Run) -> list[str]:
     config, parameters, dataset = run.config, run.model.parameters(), run.dataset
     model = config.model
     if model != "bigram":
-        model += f", {config.layers} layers, {config.heads} heads, width {config.width}, context {config.context}"
+        shape = f"{count(config.layers, 'layer')}, {count(config.heads, 'head')}, width {config.width}"
+        model += f", {shape}, context {config.context}"
     return [
         *(_what_follows(config) if config.depth else []),
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
