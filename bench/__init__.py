@@ -17,6 +17,7 @@ worker.py          an engine that trains, in a process of its own
 decoder.py         an engine that generates, likewise
 operations.py      an engine that runs single ops, likewise
 upstream_worker.py ours, or upstream, that trains, likewise
+upstream_report.py what its comparison says
 sgemm.py           the machine's own rate of products, likewise
 faults.py          calls to the operating system that fail, for survival.py
 peers/             the same model in other frameworks

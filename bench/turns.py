@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -47,7 +49,12 @@ class Worker:
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # so that processes of its own, which compile, end with it
         )
 
     def ask(self, request: Any, *, within: float | None = None) -> Any:
@@ -58,7 +65,7 @@ class Worker:
         assert self._process.stdin
         assert self._process.stdout
         late = threading.Event()
-        timer = threading.Timer(within or 0.0, lambda: (late.set(), self._process.kill()))
+        timer = threading.Timer(within or 0.0, lambda: (late.set(), self._end()))
         if within is not None:
             timer.start()
         try:
@@ -79,6 +86,12 @@ class Worker:
         """Let the process come to its end."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
+        self._end()
+
+    def _end(self) -> None:
+        """End the process and those that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def serve(answer: Callable[[Any], Any]) -> None:

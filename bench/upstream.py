@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -22,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from bench import turns
-from bench.chart import Bars, Curve, Panel, draw_bars, draw_curves
 from bench.peers import nanochat
 from bench.record import write_result
-from bench.upstream_worker import EAGER, ENGINES, answers_of
+from bench.upstream_report import draw_small, draw_training, page_of
+from bench.upstream_worker import EAGER, ENGINES
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.interchange import to_nanochat
@@ -88,7 +89,7 @@ def measure(arguments: argparse.Namespace) -> None:
     skipped: list[dict[str, str]] = []
     failures: list[dict[str, str]] = []
     runs = [_compare(each, checkout, arguments, failures) for each in _comparisons(skipped)]
-    small = _compare_small(checkout)
+    small = _compare_small(checkout, failures)
     measured = {
         "baseline": {"commit": nanochat.commit_of(checkout), "expected_commit": nanochat.COMMIT},
         "skipped": skipped,
@@ -96,14 +97,14 @@ def measure(arguments: argparse.Namespace) -> None:
         "runs": runs,
         "small": small,
     }
-    page = "\n".join(_page(measured)) + "\n"
-    print(page)
     command = f"python -m bench {NAME} --baseline nanochat --nanochat DIR --steps {arguments.steps}"
     command += f" --rounds {arguments.rounds}"
-    print(f"written: {write_result(NAME, command, measured, packages=('torch',), folder=arguments.results)}")
-    (arguments.results / f"{NAME}.md").write_text(f"# Ours and karpathy/nanochat\n\n`{command}`\n\n{page}")
-    _draw(runs[0], arguments.results)
-    _draw_small(small, arguments.results)
+    path = write_result(NAME, command, measured, packages=("torch",), folder=arguments.results)
+    page = "\n".join(page_of(json.loads(path.read_text()))) + "\n"
+    (arguments.results / f"{NAME}.md").write_text(page)
+    print(f"{page}\nwritten: {path}")
+    draw_training(runs[0], arguments.results, NAME)
+    draw_small(small, arguments.results, f"{NAME}_small")
 
 
 def _comparisons(skipped: list[dict[str, str]]) -> Iterator[Comparison]:
@@ -161,53 +162,55 @@ def _prepared(
         }
 
 
+class _Engines:
+    """Workers that still work. What stops one is recorded, and the others go on."""
+
+    def __init__(self, what: str, workers: Mapping[str, turns.Worker], failures: list[dict[str, str]]) -> None:
+        self._what, self._workers, self._failures = what, dict(workers), failures
+
+    def ask(self, engine: str, what: str, amount: int = 0) -> dict[str, Any] | None:
+        """Return an engine's answer, None where it does not work, or no longer in time or with numbers."""
+        if engine not in self._workers:
+            return None
+        try:
+            answer = self._workers[engine].ask({"what": what, "amount": amount}, within=PATIENCE[what])
+            if not math.isfinite(answer.get("loss", 0.0)):
+                raise turns.BenchmarkError(f"the loss is {answer['loss']}")
+        except turns.BenchmarkError as error:
+            failure = {"configuration": self._what, "engine": engine, "while": what, "reason": str(error)}
+            self._failures.append(failure)
+            turns.progress(f"{NAME} {self._what}: {engine} failed: {error}")
+            del self._workers[engine]
+            return None
+        return answer
+
+
+@contextmanager
+def _engines(
+    names: Sequence[str], what: str, request: Mapping[str, Any], failures: list[dict[str, str]]
+) -> Iterator[_Engines]:
+    commands = {engine: ("bench.upstream_worker", engine, json.dumps(request)) for engine in names}
+    with turns.open_workers(commands) as workers:
+        yield _Engines(what, workers, failures)
+
+
 def _compare(
     comparison: Comparison, checkout: str, arguments: argparse.Namespace, failures: list[dict[str, str]]
 ) -> dict[str, Any]:
     """Train all engines in turns; return their curves and what follows from them."""
-    name, device = comparison.name, comparison.device
-    rounds = min(arguments.rounds, arguments.steps)
-    amounts = [arguments.steps * (n + 1) // rounds - arguments.steps * n // rounds for n in range(rounds)]
-    curves: dict[str, dict[str, Any]] = {}
-    warmup = min(40, arguments.steps // 2)
-    settings = {**comparison.settings, "steps": arguments.steps, "warmup": warmup}
-    with _prepared(settings, device, checkout, noise=comparison.noise) as request:
-        commands = {engine: ("bench.upstream_worker", engine, json.dumps(request)) for engine in ENGINES}
-        with turns.open_workers(commands) as workers:
-            working = dict(workers)
-
-            def ask(engine: str, what: str, amount: int = 0) -> dict[str, Any] | None:
-                try:
-                    return working[engine].ask({"what": what, "amount": amount}, within=PATIENCE[what])
-                except turns.BenchmarkError as error:
-                    failures.append({"configuration": name, "engine": engine, "while": what, "reason": str(error)})
-                    turns.progress(f"{NAME} {name}: {engine} failed: {error}")
-                    del working[engine]
-                    return None
-
-            for engine in list(working):
-                ready, evaluated = (
-                    ask(engine, "ready"),
-                    ask(engine, "evaluate", HELD_OUT) if engine in working else None,
-                )
-                if ready and evaluated:
-                    curves[engine] = {**ready, "losses": [], "seconds": [], "evaluations": [{"step": 0, **evaluated}]}
-            places = iter(amount for amount in amounts for _ in ENGINES)
-            for engine in turns.take_turns(list(ENGINES), rounds, f"{NAME} {name}"):
-                amount = next(places)
-                trained = ask(engine, "train", amount) if engine in working else None
-                evaluated = ask(engine, "evaluate", HELD_OUT) if engine in working else None
-                if trained and evaluated:
-                    curve = curves[engine]
-                    curve["losses"] += trained["losses"]
-                    curve["seconds"] += trained["seconds"]
-                    curve["evaluations"].append({"step": len(curve["losses"]), **evaluated})
-                    curve |= {"peak_mib": trained["peak_mib"], "threads": trained["threads"]}
+    steps, rounds = arguments.steps, min(arguments.rounds, arguments.steps)
+    amounts = [steps * (n + 1) // rounds - steps * n // rounds for n in range(rounds)]
+    settings = {**comparison.settings, "steps": steps, "warmup": min(40, steps // 2)}
+    with (
+        _prepared(settings, comparison.device, checkout, noise=comparison.noise) as request,
+        _engines(list(ENGINES), comparison.name, request, failures) as engines,
+    ):
+        curves = _train_in_turns(engines, amounts, f"{NAME} {comparison.name}")
     config = TrainingConfig(**request["config"])
-    whole = {engine: curve for engine, curve in curves.items() if len(curve["losses"]) == arguments.steps}
+    whole = {engine: curve for engine, curve in curves.items() if len(curve["losses"]) == steps}
     return {
-        "configuration": name,
-        "device": device,
+        "configuration": comparison.name,
+        "device": comparison.device,
         "noise": comparison.noise,
         "vocabulary": request["vocabulary"],
         "flops_a_token": flops_per_token(config, request["vocabulary"]),
@@ -215,6 +218,26 @@ def _compare(
         "engines": _summarize(whole, config, amounts),
         "curves": curves,
     }
+
+
+def _train_in_turns(engines: _Engines, amounts: Sequence[int], title: str) -> dict[str, dict[str, Any]]:
+    """Return each engine's losses, seconds and evaluations, as far as it came."""
+    curves: dict[str, dict[str, Any]] = {}
+    for engine in ENGINES:
+        ready, evaluated = engines.ask(engine, "ready"), engines.ask(engine, "evaluate", HELD_OUT)
+        if ready and evaluated:
+            curves[engine] = {**ready, "losses": [], "seconds": [], "evaluations": [{"step": 0, **evaluated}]}
+    places = iter(amount for amount in amounts for _ in ENGINES)
+    for engine in turns.take_turns(list(ENGINES), len(amounts), title):
+        trained = engines.ask(engine, "train", next(places))
+        evaluated = engines.ask(engine, "evaluate", HELD_OUT)
+        if trained and evaluated:
+            curve = curves[engine]
+            curve["losses"] += trained["losses"]
+            curve["seconds"] += trained["seconds"]
+            curve["evaluations"].append({"step": len(curve["losses"]), **evaluated})
+            curve |= {"peak_mib": trained["peak_mib"], "threads": trained["threads"]}
+    return curves
 
 
 def _summarize(curves: Mapping[str, Any], config: TrainingConfig, amounts: Sequence[int]) -> list[dict[str, Any]]:
@@ -251,107 +274,31 @@ def _summarize(curves: Mapping[str, Any], config: TrainingConfig, amounts: Seque
     return rows
 
 
-def small_losses(seed: int, checkout: str) -> dict[str, float]:
+def small_losses(seed: int, checkout: str, failures: list[dict[str, str]]) -> dict[str, float]:
     """Train both sides on 10,000 characters, on the same batches, from first weights that each draws by itself; return
     their losses on the held-out tenth."""
     text = "".join(piece for document in open_corpus(DATA).documents() for piece in document)[:SMALL_CHARACTERS]
+    found, names = {}, (turns.OURS, EAGER)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.txt"
         path.write_text(text, encoding="utf-8")
-        with _prepared(SMALL, "cpu", checkout, seed=seed, own_weights=True, text=str(path)) as request:
-            config = TrainingConfig(**request["config"])
-            found = {}
-            for engine in (turns.OURS, EAGER):
-                train, evaluate = answers_of(ENGINES[engine](request, config), request, config)
-                train(config.steps)
-                found[engine] = evaluate(SMALL_CHARACTERS)["loss"]
+        with (
+            _prepared(SMALL, "cpu", checkout, seed=seed, own_weights=True, text=str(path)) as request,
+            _engines(names, f"{SMALL_CHARACTERS:,} characters, seed {seed}", request, failures) as engines,
+        ):
+            for engine in names:
+                trained = engines.ask(engine, "train", SMALL["steps"])
+                evaluated = engines.ask(engine, "evaluate", SMALL_CHARACTERS)
+                if trained and evaluated:
+                    found[engine] = evaluated["loss"]
     return found
 
 
-def _compare_small(checkout: str) -> dict[str, Any]:
+def _compare_small(checkout: str, failures: list[dict[str, str]]) -> dict[str, Any]:
     rows = []
     for seed in SEEDS:
         turns.progress(f"{NAME}: {SMALL_CHARACTERS:,} characters, seed {seed}")
-        losses = small_losses(seed, checkout)
-        rows.append({"seed": seed, **losses, "difference": losses[turns.OURS] / losses[EAGER] - 1})
+        losses = small_losses(seed, checkout, failures)
+        if len(losses) == 2:
+            rows.append({"seed": seed, **losses, "difference": losses[turns.OURS] / losses[EAGER] - 1})
     return {"characters": SMALL_CHARACTERS, "settings": SMALL, "rows": rows}
-
-
-def _page(measured: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a Markdown page."""
-    for run in measured["runs"]:
-        config = run["settings"]
-        yield (
-            f"**{run['configuration']}**: {config['layers']} layers, width {config['width']}, context "
-            f"{config['context']}, {config['batch_size']} windows a step, {run['vocabulary']} tokens of vocabulary, "
-            f"{config['steps']} steps on `{DATA}`, the same first weights and batches"
-        )
-        yield ""
-        yield (
-            "| | val loss | bits/byte | tokens/s | ours / this | s to the target | s of the first step | peak MiB "
-            "| largest difference of a step's loss |"
-        )
-        yield "|" + "---|" * 9
-        for row in run["engines"]:
-            ratio, difference = row.get("ours_over_this"), row.get("largest_difference_of_losses")
-            yield (
-                f"| {row['engine']} | {row['val_loss']:.4f} | {row['bits_per_byte']:.4f} "
-                f"| {row['tokens_per_second']:,.0f} | {'' if ratio is None else f'{ratio:.2f}'} "
-                f"| {row['seconds_to_target']:.1f} | {row['first_step_seconds']:.2f} | {row['peak_mib']:,.0f} "
-                f"| {'' if difference is None else f'{difference:.1e}'} |"
-            )
-        yield ""
-        if run["engines"]:
-            yield f"The target is the loss that all reach: {run['engines'][0]['target_loss']:.4f} nats."
-            yield ""
-    small = measured["small"]
-    yield f"**{small['characters']:,} characters**, each side from first weights of its own: validation loss in nats"
-    yield ""
-    yield f"| seed | {turns.OURS} | {EAGER} | difference |"
-    yield "|---|---|---|---|"
-    for row in small["rows"]:
-        yield f"| {row['seed']} | {row[turns.OURS]:.4f} | {row[EAGER]:.4f} | {row['difference']:+.2%} |"
-    yield ""
-    for each in measured["skipped"]:
-        yield f"Not measured: {each['what']}: {each['reason']}."
-    for each in measured["failures"]:
-        yield f"Failed: {each['engine']} on {each['configuration']}, while asked to {each['while']}: {each['reason']}."
-
-
-def _draw(run: Mapping[str, Any], folder: Path) -> None:
-    """Draw validation loss against tokens and against seconds of training."""
-    config = run["settings"]
-    tokens = config["batch_size"] * config["context"]
-    by_tokens, by_seconds = [], []
-    for engine, curve in run["curves"].items():
-        seconds = np.cumsum([0.0, *curve["seconds"]])
-        losses = [each["loss"] for each in curve["evaluations"]]
-        steps = [each["step"] for each in curve["evaluations"]]
-        by_tokens.append(Curve(engine, f"{losses[-1]:.3f}", [step * tokens / 1000 for step in steps], losses))
-        by_seconds.append(Curve(engine, f"{seconds[-1]:.0f} s", [float(seconds[step]) for step in steps], losses))
-    draw_curves(
-        folder,
-        NAME,
-        title=f"Ours and karpathy/nanochat, {run['configuration']}",
-        remark="validation loss in nats; the same first weights, batches and settings",
-        panels=[Panel("thousand tokens", by_tokens), Panel("seconds of training", by_seconds)],
-        logarithmic=False,
-    )
-
-
-def _draw_small(small: Mapping[str, Any], folder: Path) -> None:
-    """Draw both sides' losses for each seed."""
-    rows = small["rows"]
-    draw_bars(
-        folder,
-        f"{NAME}_small",
-        title=f"{small['characters']:,} characters: ours and karpathy/nanochat",
-        remark=f"validation loss in nats after {small['settings']['steps']} steps, first weights of each side's own; "
-        "ours less theirs in percent",
-        groups=[f"seed {row['seed']}" for row in rows],
-        bars=[
-            Bars(engine, [row[engine] for row in rows], [f"{row[engine]:.3f}" for row in rows])
-            for engine in (turns.OURS, EAGER)
-        ],
-        ratios=[f"{row['difference']:+.1%}" for row in rows],
-    )

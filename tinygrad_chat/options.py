@@ -56,24 +56,33 @@ def flag_of(name: str) -> str:
 def validate(config: Any) -> None:
     """Raise ConfigError, naming the flag, for the first value of a dataclass that its option does not allow."""
     for field in dataclasses.fields(config):
-        value, rules = getattr(config, field.name), field.metadata
-        if value is None or not rules:
-            continue
-        expected = None
-        if rules["choices"] and value not in rules["choices"]:
-            expected = f"one of {', '.join(rules['choices'])}"
-        elif isinstance(value, float) and not math.isfinite(value):
-            expected = "a finite number"
-        elif isinstance(value, int) and abs(value) > LARGEST:
-            expected = f"at most {LARGEST}"
-        elif rules["minimum"] is not None and value < rules["minimum"]:
-            expected = f"at least {rules['minimum']}"
-        elif rules["above"] is not None and value <= rules["above"]:
-            expected = f"more than {rules['above']}"
-        elif rules["below"] is not None and value >= rules["below"]:
-            expected = f"less than {rules['below']}"
-        if expected:
-            raise ConfigError(f"{flag_of(field.name)}: expected {expected}, received {value!r}")
+        _expect_allowed(field, getattr(config, field.name))
+
+
+def validate_settings(kind: type[Any], settings: Mapping[str, Any]) -> None:
+    """Do as `validate` for `settings`, some of the options of the dataclass `kind`."""
+    for field in dataclasses.fields(kind):
+        _expect_allowed(field, settings.get(field.name))
+
+
+def _expect_allowed(field: dataclasses.Field[Any], value: Any) -> None:
+    rules, expected = field.metadata, None
+    if value is None or not rules:
+        return
+    if rules["choices"] and value not in rules["choices"]:
+        expected = f"one of {', '.join(rules['choices'])}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        expected = "a finite number"
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        expected = f"at most {LARGEST}"
+    elif rules["minimum"] is not None and value < rules["minimum"]:
+        expected = f"at least {rules['minimum']}"
+    elif rules["above"] is not None and value <= rules["above"]:
+        expected = f"more than {rules['above']}"
+    elif rules["below"] is not None and value >= rules["below"]:
+        expected = f"less than {rules['below']}"
+    if expected:
+        raise ConfigError(f"{flag_of(field.name)}: expected {expected}, received {value!r}")
 
 
 def checked_settings(kind: type[Any], settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from bench.peers.nanochat import arrays_of, build, training_step
 from tests.upstream import NANOCHAT_DIR, needs_upstream, upstream_module
-from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat import GPT, ModelOptions, Tensor
 from tinygrad_chat.backend import get_backend
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.models.interchange import from_nanochat, nanochat_config, options_from_nanochat, to_nanochat
@@ -37,7 +37,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "window_pattern": "SL",
     },
 }
-random = np.random.default_rng(0)
+
+
+def drawn(*shape: int, seed: int = 0) -> np.ndarray:
+    """Tokens of a test's own."""
+    return np.random.default_rng(seed).integers(0, V, shape)
 
 
 def options_of(**chosen: Any) -> ModelOptions:
@@ -61,14 +65,13 @@ def test_a_short_window_is_a_quarter_of_the_context_in_whole_tiles_and_the_token
 
 
 def test_a_key_at_the_windows_edge_is_seen_and_the_one_before_it_is_not():
-    model = moved(options_of(layers=1, window_pattern="S", smear=False, value_embeddings=False))
-    model.blocks[0].attention.window = model.options.__class__(**{**NANOCHAT, "layers": 2, "context": 256}).window_of(0)
-    tokens = random.integers(0, V, (1, 200))
-    before = model.logits(tokens).data[0, 199]
+    attention = moved(options_of(layers=2, value_embeddings=False)).blocks[0].attention
+    x = np.random.default_rng(0).normal(size=(1, 200, 32))
+    before = attention(Tensor(x), lambda heads: heads, None, None).data[0, 199]
     for position, seen in ((199 - 128, True), (199 - 129, False)):
-        changed = tokens.copy()
-        changed[0, position] = (changed[0, position] + 1) % V
-        assert np.any(model.logits(changed).data[0, 199] != before) == seen
+        changed = x.copy()
+        changed[0, position] += 1
+        assert np.any(attention(Tensor(changed), lambda heads: heads, None, None).data[0, 199] != before) == seen
 
 
 def test_value_embeddings_are_in_every_other_layer_and_the_last():
@@ -93,7 +96,7 @@ def test_the_first_position_is_not_smeared_and_its_neighbour_enters_as_it_was():
 @pytest.mark.parametrize("chunks", [[200], [150, 50], [1] * 200, [130, *[1] * 70]], ids=lambda chunks: str(len(chunks)))
 def test_with_a_cache_the_logits_are_those_without_beyond_the_window(chunks):
     model = moved(options_of(layers=4))
-    tokens = random.integers(0, V, (2, 200))
+    tokens = drawn(2, 200)
     cache, end = model.new_cache(2), 0
     for length in chunks:
         start, end = end, end + length
@@ -105,7 +108,7 @@ def test_with_a_cache_the_logits_are_those_without_beyond_the_window(chunks):
 
 def test_the_rows_that_pad_the_vocabulary_have_no_gradient_and_no_logit():
     model = moved(options_of())
-    tokens = random.integers(0, V, (2, 10))
+    tokens = drawn(2, 10)
     assert model.logits(tokens).shape == (2, 10, V)
     model.loss(tokens, tokens).backward()
     for name in ("head.weight", "token_embedding.weight", "value_embeddings.2.weight"):
@@ -117,7 +120,7 @@ def test_the_rows_that_pad_the_vocabulary_have_no_gradient_and_no_logit():
 
 def test_the_losses_of_tokens_average_to_the_loss_within_the_cap():
     model = moved(options_of())
-    tokens, targets = random.integers(0, V, (2, 3, 10))
+    tokens, targets = drawn(2, 3, 10)
     assert model.losses(tokens, targets).mean() == pytest.approx(model.loss(tokens, targets).item(), rel=1e-12)
 
 
@@ -140,7 +143,7 @@ def test_weights_begin_as_upstreams_do():
     np.testing.assert_allclose(weights["residual_scales"], [1.15, 1.15 - 0.1 / 3, 1.15 - 0.2 / 3, 1.05], rtol=1e-6)
     np.testing.assert_allclose(weights["embedding_scales"], [0.2, 0.15, 0.1, 0.05], rtol=1e-6)
     assert weights["backout_scale"] == pytest.approx(0.2)
-    tokens, targets = random.integers(0, V, (2, 2, 64))
+    tokens, targets = drawn(2, 2, 64)
     assert model.loss(tokens, targets).item() == pytest.approx(math.log(V), abs=1e-3)
 
 
@@ -174,6 +177,8 @@ def test_names_lead_to_upstream_and_back_bit_by_bit():
 def test_what_is_not_nanochats_is_refused():
     with pytest.raises(UsageError, match=r"nanochat's GPT has soft_cap 15\.0, this model 20\.0; train one with"):
         nanochat_config(options_of(soft_cap=20.0), V)
+    with pytest.raises(UsageError, match=r"at least one layer and a width of 24, this model 3 and 16"):
+        nanochat_config(options_of(width=16), V)
     with pytest.raises(CheckpointError, match=r"model_config: expected .*, received no fitting n_head"):
         options_from_nanochat({**SHAPES["d4"], "n_head": "two", "vocab_size": V})
 
@@ -181,15 +186,21 @@ def test_what_is_not_nanochats_is_refused():
 # From here on upstream itself: its weights, moved away from their first values, in float32 on the CPU.
 
 
-@pytest.fixture(params=SHAPES)
-def both(request: pytest.FixtureRequest) -> Iterator[tuple[Any, GPT]]:
-    """Upstream's model and ours, with its weights."""
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch's others would only wait for each other on arrays this small."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield both_of(SHAPES[request.param])
+    yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=SHAPES)
+def both(request: pytest.FixtureRequest, one_thread: None) -> tuple[Any, GPT]:
+    """Upstream's model and ours, with its weights."""
+    return both_of(SHAPES[request.param])
 
 
 def both_of(shape: dict[str, Any]) -> tuple[Any, GPT]:
@@ -295,13 +306,11 @@ def test_bits_per_byte_are_upstreams(both):
 @needs_upstream
 @pytest.mark.upstream
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("where", "warmup", "tolerance"), [("moved weights", 5, 1e-5), ("first weights", 40, 5e-3)])
 def test_fifty_steps_of_training_stay_within_half_a_percent_of_upstreams_losses(where, warmup, tolerance):
     """From its first weights the first steps of three scales follow rounding errors, upstream's too: the analysis'
     ninth trap. A fast warm-up makes much of them."""
-    import torch
-
-    torch.set_num_threads(1)
     theirs, ours = both_of(SHAPES["shared heads"])
     if where == "first weights":
         theirs = build(NANOCHAT_DIR, {**SHAPES["shared heads"], "vocab_size": V})

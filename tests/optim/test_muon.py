@@ -229,7 +229,8 @@ def test_a_step_is_muons_or_adamws_with_the_groups_numbers_and_the_positions():
     pieces = np.split(gradient, np.cumsum([parameters[name].size for name in parameters])[:-1])
     rates = {"token_embedding.weight": (0.3, 0.001), "head.weight": (0.008, 0.01), "smear_gate.weight": (0.2, 0)}
     rates |= {"residual_scales": (0.005, 0.05), "smear_scale": (0.2, 0), "final_norm.gain": (0.005, 0)}
-    momentum, decay = muon_momentum(steps=1000, warmdown=0.65)(500), cosine_decay(peak=0.2, steps=1000)(500)
+    # The first step, wherever it stands, has the first momentum.
+    momentum, decay = muon_momentum(steps=1000, warmdown=0.65)(0), cosine_decay(peak=0.2, steps=1000)(500)
     for name, flat in zip(parameters, pieces, strict=True):
         weight, piece = before[name], flat.reshape(before[name].shape)
         if name in rates:  # the first step of AdamW is the gradient's sign, but for epsilon
@@ -385,3 +386,19 @@ def test_decay_falls_along_half_a_cosine(step):
 def test_without_a_way_down_momentum_and_rate_stay():
     assert muon_momentum(steps=500, warmdown=0.0)(499) == pytest.approx(0.97)
     assert nanochat(peak=1.0, minimum=0.0, warmup=0, steps=5, warmdown=0.0)(4) == 1.0
+
+
+def test_on_its_way_up_the_momentum_follows_the_steps_that_were_taken_and_the_decay_the_clock():
+    seen: list[tuple[str, int]] = []
+
+    def schedule(name: str) -> Callable[[int], float]:
+        return lambda step: (seen.append((name, step)), 0.9)[1]
+
+    _, optimizer = build()
+    optimizer.momentum, optimizer.weight_decay = schedule("momentum"), schedule("decay")
+    for _ in range(2):
+        optimizer.step(0.01, position=700)
+    optimizer.steps = 400
+    optimizer.step(0.01, position=700)
+    assert [step for name, step in seen if name == "momentum"] == [0, 1, 700]
+    assert {step for name, step in seen if name == "decay"} == {700}

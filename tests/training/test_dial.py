@@ -13,7 +13,6 @@ from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.training import dial
 from tinygrad_chat.training.config import resolve_config
 from tinygrad_chat.training.dial import depth_for, settings_of_depth
-from tinygrad_chat.training.profiling.limits import Limits
 
 D4: dict[str, Any] = {
     "width": 256,
@@ -83,8 +82,9 @@ def test_what_a_user_chooses_stays_and_the_rest_follows_from_it(text: Path):
 
 
 def test_a_batch_is_computed_in_equal_parts_of_at_most_32_windows():
+    """Or whole, where there are none of at least 16."""
     parts = {rows: settings_of_depth({"batch_size": rows}, 104)["accumulate"] for rows in (1, 32, 33, 64, 100, 37)}
-    assert parts == {1: 1, 32: 1, 33: 3, 64: 2, 100: 4, 37: 37}
+    assert parts == {1: 1, 32: 1, 33: 1, 64: 2, 100: 4, 37: 1}
 
 
 def test_the_settings_are_a_run_s_own_from_the_vocabulary_of_its_text(tmp_path: Path):
@@ -99,7 +99,7 @@ def test_the_settings_are_a_run_s_own_from_the_vocabulary_of_its_text(tmp_path: 
 
 
 def test_minutes_alone_choose_the_depth(text: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dial, "measure_limits", lambda backend: Limits(product_rate=300e9, bandwidth=1e10))
+    monkeypatch.setattr(dial, "measure_product_rate", lambda backend: 300e9)
     asked = {"model": "nanochat", "minutes": 60.0, "data": str(text)}
     config = resolve_config(asked)
     assert config.depth == config.layers == depth_for(asked, 30, 300e9) == 3
@@ -111,6 +111,49 @@ def test_more_minutes_and_a_faster_machine_never_mean_a_shallower_model():
     depths = [depth_for({"minutes": minutes}, 104, 200e9) for minutes in (0.01, 1, 10, 100, 1000)]
     assert depths == sorted(depths)
     assert depth_for({"minutes": 1.0}, 104, 1e21) == dial.DEEPEST
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"depth": 0}, "--depth: expected at least 1, received 0"),
+        ({"batch_size": -3}, "--batch-size: expected at least 1, received -3"),
+        ({"tokens_per_parameter": 0.0}, "--tokens-per-parameter: expected more than 0, received 0.0"),
+        ({"tokens_per_parameter": float("nan")}, "--tokens-per-parameter: expected a finite number, received nan"),
+        ({"lr": 0.0}, "--lr: expected more than 0, received 0.0"),
+        ({"width": 100, "heads": 3}, "--heads: expected a divisor of --width 100, received 3"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_own_flag_before_the_dial_turns(chosen, message, text: Path):
+    with pytest.raises(ConfigError) as caught:
+        resolve_config({"model": "nanochat", "data": str(text), **chosen})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"depth": 10**8},
+        {"tokens_per_parameter": 1e-9},
+        {"batch_size": 15_485_863},
+        {"norm": "layernorm"},
+        {"norm": "none"},
+        {"bias": True},
+        {"positions": "learned"},
+        {"initialisation": "gpt2"},
+        {"optimizer": "adamw"},
+        {"mode": "scalar"},
+    ],
+    ids=str,
+)
+def test_whatever_can_be_chosen_has_its_settings_at_once(chosen, text: Path):
+    config = resolve_config({"model": "nanochat", "data": str(text), **chosen})
+    assert {name: getattr(config, name) for name in chosen} == chosen
+
+
+def test_a_narrow_model_does_not_lose_more_than_half_a_weight_in_a_step(text: Path):
+    narrow = settings_of_depth({"depth": 2, "width": 32, "heads": 2, "batch_size": 512}, 104)
+    assert narrow["weight_decay"] * narrow["lr"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("name", ["depth", "tokens_per_parameter"])

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tinygrad_chat.errors import CheckpointError, UsageError
+from bench.peers import nanochat
+from tests.upstream import NANOCHAT_DIR, needs_upstream
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.text.tokenizers import CharacterTokenizer, load_tokenizer
 from tinygrad_chat.training.checkpoint import Checkpoint, load_checkpoint
 from tinygrad_chat.training.interchange import export_nanochat, import_nanochat
@@ -20,7 +22,7 @@ from tinygrad_chat.training.run import Run, load_model, resume_run
 from tinygrad_chat.training.run_folder import RunFolder
 
 Start = Callable[..., Run]
-TINY: dict[str, Any] = {"model": "nanochat", "depth": 2, "width": 16, "heads": 2, "batch_size": 2, "steps": 3}
+TINY: dict[str, Any] = {"model": "nanochat", "depth": 2, "width": 32, "heads": 2, "batch_size": 2, "steps": 3}
 
 
 @pytest.fixture
@@ -49,10 +51,51 @@ def test_an_exported_model_comes_back_bit_by_bit_and_goes_on(trained: Checkpoint
     assert run.step == 2
 
 
+def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(trained: Checkpoint, tmp_path: Path, text: Path):
+    path, folder = tmp_path / "model.safetensors", RunFolder(tmp_path / "imported")
+    export_nanochat(trained, path)
+    import_nanochat(path, folder, tokenizer=load_tokenizer(trained.state["tokenizer"]))
+    settings = {"data": str(text), "steps": 2, "batch_size": 5, "lr": 1e-3}
+    with pytest.raises(ConfigError, match="--width: the run to resume has 32, received 64"):
+        resume_run(folder.path, {**settings, "width": 64})
+    run = resume_run(folder.path, settings)
+    assert (run.config.batch_size, run.config.lr, run.config.min_lr) == (5, 1e-3, 5e-5)
+    for _ in train(run):
+        pass
+    assert run.step == 2
+
+
+def test_text_for_a_model_of_numbers_is_told_what_to_do(trained: Checkpoint, tmp_path: Path, text: Path):
+    path, folder = tmp_path / "model.safetensors", RunFolder(tmp_path / "imported")
+    export_nanochat(trained, path)
+    import_nanochat(path, folder)
+    with pytest.raises(VocabularyError, match=r"expected numbers from 0 to 30.*import it with --tokenizer-of"):
+        resume_run(folder.path, {"data": str(text)})
+
+
+@needs_upstream
+@pytest.mark.upstream
+def test_upstream_loads_the_file_that_is_exported(trained: Checkpoint, tmp_path: Path):
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import load_file as load_tensors
+
+    path, tokens = tmp_path / "model.safetensors", np.array([[1, 2, 3, 4]])
+    export_nanochat(trained, path)
+    with safe_open(path, framework="pt") as file:
+        config = json.loads(file.metadata()["model_config"])
+    theirs = nanochat.build(NANOCHAT_DIR, config)
+    theirs.load_state_dict(load_tensors(path))
+    with torch.no_grad():
+        logits = theirs(torch.tensor(tokens)).numpy()[:, -1]
+    np.testing.assert_allclose(load_model(trained)[0].next_token_logits(tokens), logits, rtol=0, atol=1e-5)
+
+
 def test_without_a_tokenizer_tokens_are_numbers(trained: Checkpoint, tmp_path: Path):
     path = tmp_path / "model.safetensors"
     export_nanochat(trained, path)
     _, tokenizer = load_model(load_checkpoint(import_nanochat(path, RunFolder(tmp_path / "imported"))))
+    assert tokenizer.bos == load_tokenizer(trained.state["tokenizer"]).bos
     assert tokenizer.decode([3, tokenizer.bos, 14]) == "3 14 "
     assert tokenizer.encode("3 14").tolist() == [3, 14]
 

@@ -166,13 +166,18 @@ def describe(run: Run) -> list[str]:
 def _what_follows(config: TrainingConfig) -> list[str]:
     """Return what a depth has decided, and what was chosen instead."""
     tokens = config.batch_size * config.context
+    rates = f"learning rate {config.lr:.4g}"
+    if config.optimizer == "muon":
+        rates = (
+            f"learning rates: matrices {config.lr:.4g}, embedding {config.embedding_lr:.4g}, "
+            f"head {config.head_lr:.4g}, scales {config.scalar_lr:.4g}"
+        )
     return [
         f"depth {config.depth}: {config.steps:,} steps of {config.batch_size} windows"
         + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
         + f", {tokens:,} tokens each, {config.steps * tokens:,} in all",
-        f"learning rates: matrices {config.lr:.4g}, embedding {config.embedding_lr:.4g}, head {config.head_lr:.4g}, "
-        f"scales {config.scalar_lr:.4g}; {config.warmup} steps up, the last {config.warmdown:.0%} down to "
-        f"{config.min_lr / config.lr:.0%}; weight decay {config.weight_decay:.4g}",
+        f"{rates}; {config.warmup} steps up, the last {config.warmdown:.0%} down to {config.min_lr / config.lr:.0%}; "
+        f"weight decay {config.weight_decay:.4g}",
     ]
 
 

@@ -28,7 +28,9 @@ def graph(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="bigram|mini-gpt", help="draw one training step of a tiny model instead of a formula"),
+        typer.Option(
+            metavar="bigram|mini-gpt|nanochat", help="draw one training step of a tiny model instead of a formula"
+        ),
     ] = None,
     out: Annotated[
         str, typer.Option(help="where to: .html steps through the backward sweep, .svg is a picture")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,9 @@ def import_(
     tokenizer = None
     if tokenizer_of is not None:
         tokenizer = load_tokenizer(open_checkpoint(Path(tokenizer_of).expanduser(), say=_say).state["tokenizer"])
-    folder = RunFolder(Path(out).expanduser() if out else RUNS / f"{program}-{file.stem}")
+    name = f"{program}-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = RunFolder(Path(out).expanduser() if out else RUNS / name)
+    meta = meta and meta.expanduser()
     print(import_nanochat(file.expanduser(), folder, meta=meta, tokenizer=tokenizer))
     print(f"sample from it with: tgc sample --checkpoint {quoted(folder.path)}")
 
@@ -53,6 +56,7 @@ def export(
 ) -> None:
     """Write a trained model's weights as another program's. To karpathy/nanochat: see docs/nanochat.md."""
     _expect_known(program)
+    out = out.expanduser()
     if out.exists():
         raise UsageError(f"{out}: is there already; choose another name")
 
@@ -60,7 +64,7 @@ def export(
     from tinygrad_chat.training.run_folder import open_checkpoint
 
     saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, say=_say)
-    print(f"{out}: {export_nanochat(saved, out.expanduser())} tensors of step {saved.step}")
+    print(f"{out}: {export_nanochat(saved, out)} tensors of step {saved.step}")
 
 
 def _expect_known(program: str) -> None:

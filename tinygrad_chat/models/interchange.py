@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.models.nanochat import NANOCHAT
-from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.options import SMEAR_CHANNELS, ModelOptions
 
 NAMES = {
     "token_embedding.weight": "transformer.wte.weight",
@@ -99,5 +99,10 @@ def nanochat_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
             raise UsageError(
                 f"nanochat's GPT has {name} {value}, this model {chosen[name]}; train one with --model nanochat"
             )
+    if options.width < SMEAR_CHANNELS or not options.layers:
+        raise UsageError(
+            f"nanochat's GPT has at least one layer and a width of {SMEAR_CHANNELS}, this model {options.layers} and "
+            f"{options.width}"
+        )
     config = {theirs: chosen[ours] for theirs, ours in CONFIG.items()}
     return {**config, "n_kv_head": options.key_value_heads or options.heads, "vocab_size": vocabulary}

@@ -107,9 +107,13 @@ class ScalarModel:
     def losses(self, tokens: Any, targets: Any) -> np.ndarray:
         """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
         self._refresh()
-        with _in_range():
-            rows = [self._gpt.surprises(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
-        return np.array([[surprise.data for surprise in row] for row in rows])
+        with _in_range():  # a sequence's graph is let go of before the next
+            return np.array(
+                [
+                    [surprise.data for surprise in self._gpt.surprises(*pair)]
+                    for pair in zip(tokens.tolist(), targets.tolist(), strict=True)
+                ]
+            )
 
     def next_token_logits(self, tokens: Any, cache: BatchCache | None = None) -> np.ndarray:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""

@@ -9,6 +9,7 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 
 IGNORED = -1
+SLICE = 1 << 20  # logits that are looked at together where only the losses are wanted
 
 
 def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, Any]:
@@ -76,13 +77,18 @@ def cross_entropy(
 def token_losses(logits: Any, targets: Any, *, soft_cap: float | None = None) -> Any:
     """What `cross_entropy` is the mean of: each token's, in nats. For evaluation, so there is no backward rule.
 
-    Arrays logits (..., V), targets (...) integers -> (...). A target of -1 counts 0.
+    Arrays logits (..., V), targets (...) integers -> (...). A target of -1 counts 0. Some rows at a time, so that
+    little memory is taken beside the logits.
     """
-    xp = array_module(logits)
+    xp, V = array_module(logits), logits.shape[-1]
     labels, counted = counted_labels(logits, targets, IGNORED)
-    rows = logits.reshape(-1, logits.shape[-1])
-    if soft_cap is not None:
-        rows = xp.tanh(rows / soft_cap) * soft_cap
-    rows = rows - rows.max(axis=-1, keepdims=True)
-    at_label = rows[xp.arange(len(rows)), labels]
-    return xp.where(counted, xp.log(xp.exp(rows).sum(axis=-1)) - at_label, 0).reshape(targets.shape)
+    rows, step = logits.reshape(-1, V), max(1, SLICE // V)
+
+    def losses(part: slice) -> Any:
+        bent = rows[part] if soft_cap is None else xp.tanh(rows[part] / soft_cap) * soft_cap
+        shifted = bent - bent.max(axis=-1, keepdims=True)
+        at_label = shifted[xp.arange(len(shifted)), labels[part]]
+        return xp.log(xp.exp(shifted).sum(axis=-1)) - at_label
+
+    parts = [losses(slice(start, start + step)) for start in range(0, max(len(rows), 1), step)]
+    return xp.where(counted, xp.concatenate(parts), 0).reshape(targets.shape)

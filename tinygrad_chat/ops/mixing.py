@@ -48,7 +48,7 @@ def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
     """
     check_gated_sum(x, y, logits)
     heads = (*logits.shape, x.shape[-1] // logits.shape[-1])
-    openness = 0.5 * array_module(x).tanh(0.5 * logits) + 0.5  # sigmoid, as in ops.sigmoid
+    openness = _sigmoid(logits)
     gate = (openness * reach)[..., None]
     y_heads = y.reshape(heads)
 
@@ -81,7 +81,7 @@ def smear(x: Any, weight: Any, scale: Any, *, before: Any = None):
     K = weight.shape[1]
     first = xp.zeros_like(x[:, :1]) if before is None else before
     earlier = xp.concatenate([first, x[:, :-1]], axis=1)
-    openness = 0.5 * xp.tanh(0.5 * (x[..., :K] @ weight.T)) + 0.5  # (B, T, 1): sigmoid, as in ops.sigmoid
+    openness = _sigmoid(x[..., :K] @ weight.T)  # (B, T, 1)
 
     def backward(d_out):
         along = (d_out * earlier).sum(axis=-1, keepdims=True)
@@ -103,3 +103,7 @@ def check_smear(x: Any, weight: Any, scale: Any, before: Any) -> None:
             f"smear: expected x (B, T, C), weight (1, K) with K at most C, scale (1,) and before (B, 1, C) or None, "
             f"received {x.shape}, {weight.shape}, {scale.shape}, {None if before is None else before.shape}"
         )
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 * array_module(x).tanh(0.5 * x) + 0.5  # as ops.sigmoid has it

@@ -26,7 +26,7 @@ from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.groups import Group
 from tinygrad_chat.optim.memory import copy_to_host, overwrite
-from tinygrad_chat.optim.schedule import Schedule
+from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -216,8 +216,10 @@ class Muon:
             if not math.isfinite(norm):
                 return
             norm = None  # on a device it is an array, and only there can one look
+        # On its way up the momentum follows the steps that were taken, whatever the clock says of the position.
+        momentum = self.momentum(self.steps if self.steps < MOMENTUM_WARMUP else position)
+        decay = self.weight_decay(position)
         self.steps += 1
-        momentum, decay = self.momentum(position), self.weight_decay(position)
 
         def move(part: _Part) -> None:
             if part.group is not None:

@@ -56,6 +56,9 @@ def nanochat(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: 
     return rate
 
 
+MOMENTUM_WARMUP = 400  # steps
+
+
 def muon_momentum(*, steps: int, warmdown: float) -> Schedule:
     """nanochat's momentum of Muon: 400 steps up from 0.85 to 0.97, and down to 0.90 over the last `warmdown` of all.
 
@@ -64,8 +67,8 @@ def muon_momentum(*, steps: int, warmdown: float) -> Schedule:
     length = round(warmdown * steps)
 
     def momentum(step: int) -> float:
-        if step < 400:
-            return 0.85 + (0.97 - 0.85) * step / 400
+        if step < MOMENTUM_WARMUP:
+            return 0.85 + (0.97 - 0.85) * step / MOMENTUM_WARMUP
         done = min(1.0, max(step - (steps - length), 0) / max(length, 1))
         return 0.97 + (0.90 - 0.97) * done
 

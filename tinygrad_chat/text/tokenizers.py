@@ -138,11 +138,14 @@ class NumberTokenizer:
     def encode(self, text: str) -> np.ndarray:
         """Return the numbers in `text`. Raises VocabularyError for anything else in it."""
         for word in text.split():
-            if not (word.isascii() and word.isdecimal() and int(word) < self.size):
+            digits = word.lstrip("0") or "0"
+            known = word.isascii() and word.isdecimal() and len(digits) <= len(str(self.size))
+            if not (known and int(digits) < self.size):
                 raise VocabularyError(
-                    f"{word!r}: expected numbers from 0 to {self.size - 1}, which the model's tokens are, and spaces"
+                    f"{word[:40]!r}: expected numbers from 0 to {self.size - 1}, as which the model was imported; "
+                    "for text, import it with --tokenizer-of a run that has its vocabulary"
                 )
-        return np.array(text.split(), np.min_scalar_type(self.size - 1))
+        return np.array([int(word.lstrip("0") or 0) for word in text.split()], np.min_scalar_type(self.size - 1))
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield each token's number and a space; BOS yields nothing."""

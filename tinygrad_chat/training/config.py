@@ -16,7 +16,7 @@ from typing import Any
 
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.options import checked_settings, flag_of, option, validate
+from tinygrad_chat.options import checked_settings, flag_of, option, validate, validate_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,14 @@ class TrainingConfig(ModelOptions):
         group="Training",
     )
     lr: float = option(4e-3, "highest learning rate, of Muon's matrices with muon", above=0, group="Training")
-    embedding_lr: float | None = option(None, "beside Muon, of embeddings (default 15 --lr)", above=0, group="Training")
-    head_lr: float | None = option(None, "beside Muon, of the head (default 0.4 --lr)", above=0, group="Training")
-    scalar_lr: float | None = option(None, "beside Muon, of scales (default 25 --lr)", above=0, group="Training")
+    embedding_lr: float | None = option(
+        None,
+        "beside Muon, of embeddings; by default 15 --lr, or less where they begin smaller",
+        above=0,
+        group="Training",
+    )
+    head_lr: float | None = option(None, "beside Muon, of the head; by default 0.4 --lr", above=0, group="Training")
+    scalar_lr: float | None = option(None, "beside Muon, of scales; by default 25 --lr", above=0, group="Training")
     min_lr: float = option(0.0, "learning rate of the last step", minimum=0, group="Training")
     lr_schedule: str = option(
         "linear",
@@ -150,12 +155,7 @@ UNBOUNDED = 10**9
 """The steps of a run that only its minutes end."""
 
 SUITING: dict[str, dict[str, Any]] = {
-    "mini-gpt": {},
     "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits, of rank `width`
-    "nanochat": {},  # all of it follows from the depth: training/dial.py
-    "tensor": {},
-    "adamw": {},
-    "sgd": {},
     "muon": {"lr": 0.02},
     "scalar": {  # small enough to watch
         "layers": 1,
@@ -170,10 +170,16 @@ SUITING: dict[str, dict[str, Any]] = {
         "eval_tokens": 512,
     },
 }
-"""What differs from the defaults for each model, each mode and each optimiser."""
+"""What differs from the defaults for a model, a mode, an optimiser; for nanochat there is the dial, in dial.py."""
 
-BESIDE_MUON = {"embedding_lr": 15.0, "head_lr": 0.4, "scalar_lr": 25.0}
-"""The other learning rates as multiples of Muon's: nanochat's at the width that it was tuned for."""
+
+def rates_beside_muon(rate: float, initialisation: str) -> dict[str, float]:
+    """Return the other groups' learning rates where they were not chosen: in nanochat's proportions to Muon's.
+
+    That of embeddings is in proportion to how large they begin, too: nanochat's at 0.8, others at 0.02.
+    """
+    size = 1.0 if initialisation == "nanochat" else 0.02 / 0.8
+    return {"embedding_lr": 15.0 * size * rate, "head_lr": 0.4 * rate, "scalar_lr": 25.0 * rate}
 
 
 def resolve_config(
@@ -185,16 +191,19 @@ def resolve_config(
     Raises ConfigError for an unknown key, a value out of range or a file that cannot be read.
     """
     chosen = {**(read_settings(config_file) if config_file else {}), **flags}
+    validate_settings(TrainingConfig, chosen)
     suiting: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
     for name in ("mode", "model", "optimizer"):
         suiting = {**SUITING.get(chosen.get(name, getattr(TrainingConfig, name)), {}), **suiting}
     if chosen.get("model") == "nanochat":
         from tinygrad_chat.training.dial import follow_the_dial
 
-        suiting |= follow_the_dial(chosen, progress=progress)
-    if {**suiting, **chosen}.get("optimizer") == "muon":
-        rate = chosen.get("lr", suiting["lr"])
-        suiting = {**{name: ratio * rate for name, ratio in BESIDE_MUON.items()}, **suiting}
+        small = SUITING["scalar"] if chosen.get("mode") == "scalar" else {}
+        suiting = {**suiting, **follow_the_dial({**small, **chosen}, progress=progress), **small}
+    settings = {**suiting, **chosen}
+    if settings.get("optimizer") == "muon":
+        initialisation = settings.get("initialisation", TrainingConfig.initialisation)
+        suiting = {**rates_beside_muon(settings["lr"], initialisation), **suiting}
     steps = chosen.get("steps", suiting.get("steps", TrainingConfig.steps))
     suiting["warmup"] = min(suiting.get("warmup", TrainingConfig.warmup), steps // 10)  # short runs fall too
     config = TrainingConfig(**{**suiting, **chosen})

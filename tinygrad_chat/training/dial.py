@@ -16,18 +16,21 @@ from tinygrad_chat.backend import get_backend
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.size import count_scaled_parameters, flops_per_token
+from tinygrad_chat.parallel import use_threads
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.dataset import build_tokenizer
 from tinygrad_chat.text.download import Progress
-from tinygrad_chat.training.profiling.limits import measure_limits
+from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig, change_config, to_settings
+from tinygrad_chat.training.profiling.limits import measure_product_rate
 
 DEPTH = 4
 CONTEXT = 256  # upstream's 2048 asks for documents, and patience, that a laptop's user may not have
 TOKENS_PER_PARAMETER = 12.0
 
 REFERENCE_DEPTH, REFERENCE_BATCH, REFERENCE_WIDTH = 12, 2**19, 768  # what upstream tuned its rates for; batch in tokens
-ROWS_AT_ONCE = 32  # of a batch that is computed in parts
+MOST_ROWS, FEWEST_ROWS = 32, 16  # of a part, where a batch is computed in parts
 WARMUP, WARMDOWN, LAST_RATE = 40, 0.65, 0.05
+MOST_DECAY = 0.5  # of a weight in a step: the law is for wide models, and asks more than 1 of very narrow ones
 
 SHARE_OF_PRODUCTS = 0.5
 """How much of the machine's product rate a training step reaches, at least: for choosing a depth."""
@@ -43,10 +46,14 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
     """
     depth = chosen.get("depth", DEPTH)
     model = {**NANOCHAT, "context": CONTEXT, **nanochat_shape(depth), **_model_options(chosen)}
+    if chosen.get("bias") or chosen.get("norm") == "layernorm":
+        model["norm_gain"] = True  # where it must be
+    if chosen.get("positions", "rotary") != "rotary" and "qk_norm" not in chosen:
+        model["qk_norm"] = None
     ratio = chosen.get("tokens_per_parameter", TOKENS_PER_PARAMETER)
-    tokens = int(ratio * count_scaled_parameters(ModelOptions(**model), vocabulary))
+    tokens = max(1, int(ratio * count_scaled_parameters(ModelOptions(**model), vocabulary)))
     reference = ModelOptions(**{**model, "key_value_heads": None, **nanochat_shape(REFERENCE_DEPTH)})
-    reference_tokens = int(ratio * count_scaled_parameters(reference, vocabulary))
+    reference_tokens = max(1, int(ratio * count_scaled_parameters(reference, vocabulary)))
 
     best_batch = REFERENCE_BATCH * (tokens / reference_tokens) ** 0.383
     rows = chosen.get("batch_size") or max(1, 2 ** round(math.log2(best_batch)) // model["context"])
@@ -59,16 +66,14 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
         "depth": depth,
         "tokens_per_parameter": ratio,
         "batch_size": rows,
-        "accumulate": next(
-            parts for parts in range(1, rows + 1) if rows % parts == 0 and rows // parts <= ROWS_AT_ONCE
-        ),
-        "steps": max(1, tokens // batch),
+        "accumulate": next((rows // n for n in range(MOST_ROWS, FEWEST_ROWS - 1, -1) if rows % n == 0), 1),
+        "steps": min(max(1, tokens // batch), UNBOUNDED),
         "optimizer": "muon",
         "lr": rate,
         "embedding_lr": 0.3 * by_width * by_batch,
         "head_lr": 0.008 * by_width * by_batch,
         "scalar_lr": 0.5 * by_batch,
-        "weight_decay": 0.28 * by_batch * reference_tokens / tokens,
+        "weight_decay": min(0.28 * by_batch * reference_tokens / tokens, MOST_DECAY / rate),
         "lr_schedule": "nanochat",
         "min_lr": LAST_RATE * rate,
         "warmup": WARMUP,
@@ -77,18 +82,34 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
     }
 
 
+def settings_of_imported(config: TrainingConfig, chosen: Mapping[str, Any], vocabulary: int) -> TrainingConfig:
+    """Return how an imported model is to be trained: its shape stays, all else is `chosen` or follows from the dial.
+
+    Raises ConfigError where another shape is chosen.
+    """
+    shape = _model_options(to_settings(config))
+    change_config(config, _model_options(chosen))
+    settings = settings_of_depth({**chosen, **shape, "depth": config.depth}, vocabulary)
+    settings |= {"model": config.model, "warmup": min(settings["warmup"], settings["steps"] // 10)}
+    return TrainingConfig(**{**settings, **chosen})
+
+
 def follow_the_dial(chosen: Mapping[str, Any], *, progress: Progress | None = None) -> dict[str, Any]:
     """Return every setting that follows from a depth or, where there are only minutes, from the depth that suits them.
 
     Reads the corpus for its vocabulary; `progress` is told of a download. Minutes make it measure the machine.
     """
-    data = {name: chosen[name] for name in ("data", "text_field") if name in chosen}
-    corpus = open_corpus(data.get("data", "pydoc"), text_field=data.get("text_field", "text"), progress=progress)
-    vocabulary = build_tokenizer(chosen.get("tokenizer", "characters"), corpus).size
+
+    def setting(name: str) -> Any:
+        return chosen.get(name, getattr(TrainingConfig, name))
+
+    corpus = open_corpus(setting("data"), text_field=setting("text_field"), progress=progress)
+    vocabulary = build_tokenizer(setting("tokenizer"), corpus).size
     if "minutes" in chosen and "depth" not in chosen:
-        backend = get_backend(chosen.get("backend", "auto"))
-        backend.use_dtype(chosen.get("dtype", "auto"))
-        chosen = {**chosen, "depth": depth_for(chosen, vocabulary, measure_limits(backend).product_rate)}
+        backend = get_backend(setting("backend"))
+        backend.use_dtype(setting("dtype"))
+        use_threads(setting("threads"))
+        chosen = {**chosen, "depth": depth_for(chosen, vocabulary, measure_product_rate(backend))}
     return settings_of_depth(chosen, vocabulary)
 
 

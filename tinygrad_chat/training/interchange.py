@@ -6,7 +6,6 @@ meta_<step>.json. The names are those of models/interchange.py.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,16 +23,15 @@ from tinygrad_chat.models.interchange import CONFIG, from_nanochat, nanochat_con
 from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer, load_tokenizer
 from tinygrad_chat.training.checkpoint import Checkpoint, save_checkpoint
-from tinygrad_chat.training.config import TrainingConfig, to_settings
+from tinygrad_chat.training.config import TrainingConfig
 from tinygrad_chat.training.dial import settings_of_depth
 from tinygrad_chat.training.environment import describe_environment
-from tinygrad_chat.training.guards.recent_losses import RecentLosses
-from tinygrad_chat.training.run import DRAWN, build_optimizer, load_config
+from tinygrad_chat.training.run import DRAWN, build_optimizer, first_state, load_config
 from tinygrad_chat.training.run_folder import RunFolder
 from tinygrad_chat.training.storage import read_plain, write_whole
 
 LARGEST_META = 16 << 20  # bytes
-SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS
+SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}  # and BF16, which NumPy does not know
 
 
@@ -43,9 +41,10 @@ def export_nanochat(saved: Checkpoint, path: Path) -> int:
     Raises UsageError where the model is not nanochat's GPT.
     """
     options = load_config(saved)
-    config = nanochat_config(options, load_tokenizer(saved.state["tokenizer"]).size)
+    tokenizer = load_tokenizer(saved.state["tokenizer"])
+    config = nanochat_config(options, tokenizer.size)
     weights = to_nanochat(saved.weights, options)
-    write_whole(path, save(weights, metadata={"model_config": json.dumps(config)}))
+    write_whole(path, save(weights, metadata={"model_config": json.dumps(config), "bos": str(tokenizer.bos)}))
     return len(weights)
 
 
@@ -61,7 +60,9 @@ def import_nanochat(
     weights, metadata = _read_safetensors(path)
     options, vocabulary = options_from_nanochat(_model_config(path, metadata, meta))
     if tokenizer is None:
-        bos = max(0, vocabulary - SPECIAL_TOKENS)
+        found = metadata.get("bos", "")
+        known = found.isascii() and found.isdecimal() and len(found) < 9 and int(found) < vocabulary
+        bos = int(found) if known else max(0, vocabulary - SPECIAL_TOKENS)
         tokenizer = ByteTokenizer() if vocabulary == ByteTokenizer.size else NumberTokenizer(vocabulary, bos)
     if tokenizer.size != vocabulary:
         raise CheckpointError(f"{path}: expected a tokenizer of {vocabulary} tokens, received one of {tokenizer.size}")
@@ -71,17 +72,8 @@ def import_nanochat(
     shape = {name: getattr(options, name) for name in CONFIG.values()}
     settings = settings_of_depth({"depth": options.layers, **shape}, vocabulary)
     config = TrainingConfig(**{**settings, "model": "nanochat", "warmup": min(settings["warmup"], settings["steps"])})
-    state = {
-        "config": to_settings(config),
-        "tokenizer": tokenizer.state(),
-        "data": {},
-        "seconds": 0.0,
-        "best_step": None,
-        "best_loss": None,
-        "passed_batches": 0,
-        "recent_losses": dataclasses.asdict(RecentLosses()),
-    }
-    checkpoint = Checkpoint(0, model.parameters().state(), build_optimizer(config, model).state(), state)
+    optimizer = build_optimizer(config, model)
+    checkpoint = Checkpoint(0, model.parameters().state(), optimizer.state(), first_state(config, tokenizer))
     folder.create()
     folder.write_config(config)
     folder.write_environment({**describe_environment(get_backend("numpy")), "imported": path.name}, step=0)

@@ -26,7 +26,8 @@ from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
 from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints
-from tinygrad_chat.training.config import BESIDE_MUON, TrainingConfig, change_config, to_settings
+from tinygrad_chat.training.config import TrainingConfig, change_config, rates_beside_muon, to_settings
+from tinygrad_chat.training.dial import settings_of_imported
 from tinygrad_chat.training.guards.recent_losses import RecentLosses
 from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
 from tinygrad_chat.training.storage import expect_free
@@ -34,7 +35,7 @@ from tinygrad_chat.training.storage import expect_free
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 DRAWN = 2  # arrays as long as the parameters while a model is built: the weights as drawn, and where they go
-TRAINED = {"adamw": 4, "muon": 3, "sgd": 3}  # in training: weights, gradient, two averages, or one or a velocity
+TRAINED = {"adamw": 4, "muon": 3, "sgd": 3}  # at least, in training: weights, gradient, two averages, one, a velocity
 
 
 @dataclass
@@ -66,8 +67,7 @@ class Run:
     def checkpoint(self) -> Checkpoint:
         """Return all it takes to go on from here."""
         state = {
-            "config": to_settings(self.config),
-            "tokenizer": self.tokenizer.state(),
+            **first_state(self.config, self.tokenizer),
             "data": self.dataset.summary(),
             "seconds": self.seconds,
             "best_step": self.best_step,
@@ -85,6 +85,20 @@ class Run:
         self.passed_batches = saved.state["passed_batches"]
         self.best_step, self.best_loss = saved.state["best_step"], saved.state["best_loss"]
         self.recent_losses = RecentLosses.load(saved.state["recent_losses"])
+
+
+def first_state(config: TrainingConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return a checkpoint's state before anything was trained, on data that nobody knows."""
+    return {
+        "config": to_settings(config),
+        "tokenizer": tokenizer.state(),
+        "data": {},
+        "seconds": 0.0,
+        "best_step": None,
+        "best_loss": None,
+        "passed_batches": 0,
+        "recent_losses": dataclasses.asdict(RecentLosses()),
+    }
 
 
 def start_run(
@@ -136,11 +150,12 @@ def resume_run(
         config = change_config(TrainingConfig(**folder.settings()), changes)
         return _new_run(config, path, progress=progress, confirmed=confirmed, resumed=True)
     saved = folder.open_newest(say=say)
-    before = load_config(saved)
-    config = change_config(before, changes)
+    before, tokenizer = load_config(saved), load_tokenizer(saved.state["tokenizer"])
+    imported = not saved.state["data"]  # what it was trained on nobody knows
+    config = settings_of_imported(before, changes, tokenizer.size) if imported else change_config(before, changes)
     if saved.step == config.steps:
         say(f"{path}: its {config.steps:,} steps are done; train on with more --steps")
-    elif config.steps != before.steps:
+    elif config.steps != before.steps and not imported:
         say(f"--steps {config.steps}: the learning rate now follows a schedule of that length, from here on")
     if config.steps < saved.step:
         raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {config.steps}")
@@ -149,17 +164,16 @@ def resume_run(
             f"--minutes: expected more than the {saved.state['seconds'] / 60:.2f} that the run has used, "
             f"received {config.minutes:g}"
         )
-    tokenizer = load_tokenizer(saved.state["tokenizer"])
     if not confirmed:
         _expect_patience(config, tokenizer)
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     try:
         dataset = load_dataset(corpus, tokenizer, context=config.context)
     except VocabularyError as error:
+        if imported:
+            raise
         raise _changed_data(config) from error
-    if saved.state["data"] and dataset.sha256 != saved.state["data"].get(
-        "sha256"
-    ):  # of an imported model nothing is known
+    if not imported and dataset.sha256 != saved.state["data"].get("sha256"):
         raise _changed_data(config)
     run = _assemble(config, folder, dataset, tokenizer)
     run.restore(saved)
@@ -252,7 +266,10 @@ def build_optimizer(config: TrainingConfig, model: LanguageModel, shards: Shards
     if config.optimizer == "sgd":
         return SGD(parameters, momentum=config.momentum)
     if config.optimizer == "muon":
-        rates = {name: getattr(config, name) or ratio * config.lr for name, ratio in BESIDE_MUON.items()}
+        rates = {
+            name: getattr(config, name) or rate
+            for name, rate in rates_beside_muon(config.lr, config.initialisation).items()
+        }
         return Muon(
             parameters,
             adamw_groups({name: parameters[name].shape for name in parameters}, lr=config.lr, **rates),

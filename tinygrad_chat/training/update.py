@@ -52,9 +52,8 @@ def update(run: Run, share_used: float) -> dict[str, float]:
         lr = run.schedule(place)
         spike = config.skip_spikes is not None and run.recent_losses.z_score(float(loss)) > config.skip_spikes
         if not spike:
-            run.optimizer.step(
-                lr, norm + 0 * loss, place
-            )  # 0 times a loss that is no number is none either: then none moves
+            # 0 times a loss that is no number is none either: then none moves.
+            run.optimizer.step(lr, norm + 0 * loss, place)
         loss, norm = float(loss), float(norm)  # only here does the host wait for a device
         if not (math.isfinite(loss) and math.isfinite(norm)):
             where = explain_divergence(run, gradient)

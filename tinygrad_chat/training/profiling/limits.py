@@ -28,19 +28,21 @@ class Limits:
 
 def measure_limits(backend: Backend) -> Limits:
     """Return the best of a few products and a few copies."""
-    xp, side = backend.xp, SIDES.get(backend.name, SIDE_ON_DEVICE)
-    x, weight = (_drawn(xp, seed, side).astype(backend.compute_dtype) for seed in range(2))
-    linear = find_kernel(ops.linear, ops.linear.reference, x)
-    source = xp.ones(COPIED // 4, "float32")
-    target = xp.empty_like(source)
+    source = backend.xp.ones(COPIED // 4, "float32")
+    target = backend.xp.empty_like(source)
 
     def copy() -> None:
         target[...] = source
 
-    return Limits(
-        2 * side**3 / _least_seconds(backend, lambda: linear(x, weight)),
-        2 * source.nbytes / _least_seconds(backend, copy),
-    )
+    return Limits(measure_product_rate(backend), 2 * source.nbytes / _least_seconds(backend, copy))
+
+
+def measure_product_rate(backend: Backend) -> float:
+    """Return the operations a second of the best of a few products."""
+    side = SIDES.get(backend.name, SIDE_ON_DEVICE)
+    x, weight = (_drawn(backend.xp, seed, side).astype(backend.compute_dtype) for seed in range(2))
+    linear = find_kernel(ops.linear, ops.linear.reference, x)
+    return 2 * side**3 / _least_seconds(backend, lambda: linear(x, weight))
 
 
 def _drawn(xp: Any, seed: int, side: int) -> Any:

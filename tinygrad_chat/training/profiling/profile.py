@@ -14,13 +14,12 @@ import numpy as np
 from tinygrad_chat.autograd import watched_ops
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.optim import Muon, Optimizer, clip_gradient
-from tinygrad_chat.optim.muon import one_after_the_other
+from tinygrad_chat.optim import Optimizer, clip_gradient
 from tinygrad_chat.seeds import stream
 from tinygrad_chat.text.batches import Batch, random_batch
 from tinygrad_chat.training.profiling.limits import Limits, measure_limits
 from tinygrad_chat.training.profiling.recorder import Recorder, Span
-from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.run import Run, build_optimizer
 from tinygrad_chat.training.update import accumulate_gradient
 
 HALF, BUSY = 0.5, 0.95  # of a step's time
@@ -171,11 +170,9 @@ def profile_run(run: Run, steps: int) -> Profile:
         random = stream(config.seed, "batches", next(drawn))
         return random_batch(run.dataset.training, batch_size=config.batch_size, context=config.context, random=random)
 
-    if isinstance(run.optimizer, Muon):
-        run.optimizer.together = one_after_the_other  # on one graph, whose products take all threads
     step = training_step(
         run.model,
-        run.optimizer,
+        build_optimizer(config, run.model),  # without shards, as there is one graph, whose products take all threads
         draw,
         rate=config.lr,
         clip=config.clip or None,
