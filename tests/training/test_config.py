@@ -68,7 +68,9 @@ def test_a_bad_file_is_refused_by_its_name_and_key(
 
 
 def test_a_file_that_is_not_there_is_refused_with_the_presets():
-    with pytest.raises(ConfigError, match=r"--config nowhere.toml: expected a TOML file or one of the presets names, "):
+    with pytest.raises(
+        ConfigError, match=r"--config nowhere.toml: expected a TOML file or one of the presets best-small, names, "
+    ):
         resolve_config({}, "nowhere.toml")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.errors import ConfigError, DataError
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.training import dial
 from tinygrad_chat.training.config import resolve_config
@@ -166,3 +166,12 @@ def test_every_setting_of_the_model_follows_or_is_the_default():
     settings = settings_of_depth({}, 104)
     names = {field.name for field in dataclasses.fields(ModelOptions)}
     assert names - settings.keys() == {"key_value_heads", "bias", "dropout", "window"}
+
+
+def test_a_text_is_not_read_where_nothing_depends_on_it():
+    chosen = {"model": "nanochat", "data": "nowhere.txt", "batch_size": 8, "steps": 9}
+    assert (
+        resolve_config({**chosen, "weight_decay": 0.1}).embedding_lr == settings_of_depth(chosen, 500)["embedding_lr"]
+    )
+    with pytest.raises(DataError, match=r"nowhere\.txt: no such file"):
+        resolve_config(chosen)

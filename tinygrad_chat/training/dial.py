@@ -32,6 +32,8 @@ MOST_ROWS, FEWEST_ROWS = 32, 16  # of a part, where a batch is computed in parts
 WARMUP, WARMDOWN, LAST_RATE = 40, 0.65, 0.05
 MOST_DECAY = 0.5  # of a weight in a step: the law is for wide models, and asks more than 1 of very narrow ones
 
+OF_THE_VOCABULARY = {"batch_size", "steps", "weight_decay"}  # what follows from it, and all else from the batch
+
 SHARE_OF_PRODUCTS = 0.5
 """How much of the machine's product rate a training step reaches, at least: for choosing a depth."""
 DEEPEST = 32
@@ -97,15 +99,19 @@ def settings_of_imported(config: TrainingConfig, chosen: Mapping[str, Any], voca
 def follow_the_dial(chosen: Mapping[str, Any], *, progress: Progress | None = None) -> dict[str, Any]:
     """Return every setting that follows from a depth or, where there are only minutes, from the depth that suits them.
 
-    Reads the corpus for its vocabulary; `progress` is told of a download. Minutes make it measure the machine.
+    Reads the corpus for its vocabulary, unless all that depends on it is chosen; `progress` is told of a download.
+    Minutes make it measure the machine.
     """
 
     def setting(name: str) -> Any:
         return chosen.get(name, getattr(TrainingConfig, name))
 
+    by_minutes = "minutes" in chosen and "depth" not in chosen
+    if chosen.keys() >= OF_THE_VOCABULARY and not by_minutes:
+        return settings_of_depth(chosen, vocabulary=1)
     corpus = open_corpus(setting("data"), text_field=setting("text_field"), progress=progress)
     vocabulary = build_tokenizer(setting("tokenizer"), corpus).size
-    if "minutes" in chosen and "depth" not in chosen:
+    if by_minutes:
         backend = get_backend(setting("backend"))
         backend.use_dtype(setting("dtype"))
         use_threads(setting("threads"))
