@@ -18,19 +18,20 @@ def page_of(result: Mapping[str, Any]) -> Iterator[str]:
     baseline, environment = result["baseline"], result["environment"]
     yield "# Ours and karpathy/nanochat"
     yield ""
-    yield f"`{result['command']}`, {result['date']}: {environment['processor']}, {environment['processors']} cores, "
+    yield f"`{result['command']}`, {result['date']}: {environment['processor']}, {environment['processors']} cores,"
     yield f"NumPy {environment['numpy']}, PyTorch {environment['torch']}, upstream at `{baseline['commit'][:10]}`."
     if baseline["commit"] != baseline["expected_commit"]:
         yield f"**Not the commit that ours follows, `{baseline['expected_commit'][:10]}`.**"
     yield ""
     for run in result["runs"]:
         config = run["settings"]
+        noise = f", with normal noise of {run['noise']:g} on them" if run["noise"] else ""
         yield (
             f"**{run['configuration']}**: {config['layers']} layers, width {config['width']}, context "
             f"{config['context']}, {config['batch_size']} windows a step, {run['vocabulary']} tokens of vocabulary, "
-            f"{config['steps']} steps on `{config['data']}`, the same first weights and batches; learning rates: "
-            f"matrices {config['lr']:.4g}, embedding {config['embedding_lr']:.4g}, head {config['head_lr']:.4g}, "
-            f"scales {config['scalar_lr']:.4g}; weight decay {config['weight_decay']:.4g}"
+            f"{config['steps']} steps on `{config['data']}`, the same batches and first weights{noise}; "
+            f"learning rates: matrices {config['lr']:.4g}, embedding {config['embedding_lr']:.4g}, "
+            f"head {config['head_lr']:.4g}, scales {config['scalar_lr']:.4g}; weight decay {config['weight_decay']:.4g}"
         )
         yield ""
         yield (
@@ -57,6 +58,12 @@ def page_of(result: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for row in small["rows"]:
         yield f"| {row['seed']} | {row[turns.OURS]:.4f} | {row[EAGER]:.4f} | {row['difference']:+.2%} |"
+    yield ""
+    yield (
+        "From nanochat's own first weights the first gradients of some scales are rounding errors, and AdamW moves by them "
+        "as far as by any others: runs drift apart from there, upstream's compiled from its own eager too. With noise on the "
+        "first weights there are no such gradients, and the losses can be compared step by step."
+    )
     yield ""
     for each in result["skipped"]:
         yield f"Not measured: {each['what']}: {each['reason']}."
