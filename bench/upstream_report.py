@@ -61,8 +61,8 @@ def page_of(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "From nanochat's own first weights the first gradients of some scales are rounding errors, and AdamW moves by "
-        "them as far as by any others: runs drift apart from there, upstream's compiled from its own eager too. With noise "
-        "on the first weights there are no such gradients, and the losses can be compared step by step."
+        "them as far as by any others: runs drift apart from there, upstream's compiled from its own eager too. With "
+        "noise on the first weights there are no such gradients, and the losses can be compared step by step."
     )
     yield ""
     for each in result["skipped"]:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import find_kernel
-from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim.memory import copy_to_host, overwrite
+from tinygrad_chat.optim.memory import load_state, state_of
 
 
 def adamw_update(
@@ -100,15 +99,11 @@ class AdamW:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the two averages and the number of steps taken."""
-        return {**copy_to_host(self._averages()), "steps": np.array([self.steps])}
+        return state_of(self._averages(), self.steps)
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from `state`. Raises CheckpointError where it does not fit."""
-        steps = np.zeros(1, np.int64)
-        overwrite({**self._averages(), "steps": steps}, state, self.parameters.backend)
-        if steps[0] < 0:
-            raise CheckpointError(f"optimiser state does not fit: expected steps of at least 0, received {steps[0]}")
-        self.steps = int(steps[0])
+        self.steps = load_state(self._averages(), state, self.parameters.backend)
 
     def _averages(self) -> dict[str, np.ndarray]:
         return {"mean": self.mean, "square": self.square}

@@ -24,3 +24,17 @@ def overwrite(arrays: Mapping[str, Any], state: Mapping[str, np.ndarray], backen
             raise CheckpointError(f"optimiser state does not fit: {name} is {found}, expected {array.shape}")
     for name, array in arrays.items():
         array[...] = backend.xp.asarray(state[name], array.dtype)
+
+
+def state_of(averages: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """Return averages and the number of steps that they are made of, in host memory."""
+    return {**copy_to_host(averages), "steps": np.array([steps])}
+
+
+def load_state(averages: Mapping[str, Any], state: Mapping[str, np.ndarray], backend: Backend) -> int:
+    """Overwrite averages by what `state_of` returned; return the steps. Raises CheckpointError where it does not fit."""
+    steps = np.zeros(1, np.int64)
+    overwrite({**averages, "steps": steps}, state, backend)
+    if steps[0] < 0:
+        raise CheckpointError(f"optimiser state does not fit: expected steps of at least 0, received {steps[0]}")
+    return int(steps[0])

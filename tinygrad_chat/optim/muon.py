@@ -21,11 +21,11 @@ import numpy as np
 
 from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.errors import CheckpointError, ShapeError
+from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.groups import Group
-from tinygrad_chat.optim.memory import copy_to_host, overwrite
+from tinygrad_chat.optim.memory import load_state, state_of
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
 
 POLAR_EXPRESS = (
@@ -264,15 +264,11 @@ class Muon:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the averages, `mean.` and `square.` before the parameter's name, and the number of steps taken."""
-        return {**copy_to_host(self._averages()), "steps": np.array([self.steps])}
+        return state_of(self._averages(), self.steps)
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from `state`. Raises CheckpointError where it does not fit."""
-        steps = np.zeros(1, np.int64)
-        overwrite({**self._averages(), "steps": steps}, state, self.parameters.backend)
-        if steps[0] < 0:
-            raise CheckpointError(f"optimiser state does not fit: expected steps of at least 0, received {steps[0]}")
-        self.steps = int(steps[0])
+        self.steps = load_state(self._averages(), state, self.parameters.backend)
 
     def _averages(self) -> dict[str, Any]:
         by_name = [(name, part, number) for part in self._parts for number, name in enumerate(part.names)]
