@@ -32,7 +32,7 @@ def state_of(averages: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
 
 
 def load_state(averages: Mapping[str, Any], state: Mapping[str, np.ndarray], backend: Backend) -> int:
-    """Overwrite averages by what `state_of` returned; return the steps. Raises CheckpointError where it does not fit."""
+    """Overwrite averages by what `state_of` returned; return the steps. Raises CheckpointError where they misfit."""
     steps = np.zeros(1, np.int64)
     overwrite({**averages, "steps": steps}, state, backend)
     if steps[0] < 0:
