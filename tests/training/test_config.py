@@ -108,3 +108,19 @@ def test_a_short_run_warms_up_for_a_tenth_so_that_it_still_comes_down():
     assert resolve_config({"steps": 50}).warmup == 5
     assert resolve_config({"steps": 50, "warmup": 20}).warmup == 20
     assert resolve_config({"minutes": 1.0}).warmup == TrainingConfig.warmup
+
+
+def test_a_files_warm_up_is_shortened_for_shorter_runs_and_a_users_is_not():
+    assert resolve_config({"steps": 100}, "shakespeare-cpu").warmup == 10
+    assert resolve_config({"steps": 100, "warmup": 60}, "shakespeare-cpu").warmup == 60
+    assert resolve_config({"steps": 5000}, "best-small").warmup == 100
+
+
+def test_rates_beside_muon_need_muon_and_follow_how_large_embeddings_begin():
+    with pytest.raises(ConfigError, match="--embedding-lr: expected --optimizer muon, received adamw"):
+        resolve_config({"embedding_lr": 0.1})
+    config = resolve_config({"optimizer": "muon"})
+    assert (config.lr, config.embedding_lr, config.head_lr, config.scalar_lr) == pytest.approx(
+        (0.02, 0.0075, 0.008, 0.5)
+    )
+    assert resolve_config({"optimizer": "muon", "initialisation": "nanochat"}).embedding_lr == pytest.approx(0.3)

@@ -26,6 +26,7 @@ from tinygrad_chat.cli.train import train
 from tinygrad_chat.errors import StorageError, TinygradChatError
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
+CLOSED_PIPE = 141  # and for a program whose reader has gone
 
 app = typer.Typer(
     name="tgc",
@@ -67,6 +68,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run `tgc` and return its exit code."""
     try:
         code = app(arguments, prog_name="tgc", standalone_mode=False)
+    except SystemExit as ended:  # whoever read us has had enough, as `| head` does: that is how typer ends then
+        if isinstance(ended.__context__, BrokenPipeError):
+            return CLOSED_PIPE
+        raise
     except TinygradChatError as error:
         print(f"tgc: {error}", file=sys.stderr)
         return error.exit_code

@@ -150,21 +150,29 @@ def open_display(stream: TextIO) -> Iterator[Lines]:
 def describe(run: Run) -> list[str]:
     """Return what is about to be trained, in a few lines."""
     config, parameters, dataset = run.config, run.model.parameters(), run.dataset
+    tokens = config.batch_size * config.context
     model = config.model
     if model != "bigram":
         shape = f"{count(config.layers, 'layer')}, {count(config.heads, 'head')}, width {config.width}"
         model += f", {shape}, context {config.context}"
     return [
-        *(_what_follows(config) if config.depth else []),
+        *what_follows(config),
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
         f"data {dataset.source}: {len(dataset.training):,} tokens to train on, {len(dataset.validation):,} held out, "
         f"vocabulary {run.tokenizer.size}",
+        *(
+            [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]
+            if config.depth and tokens > len(dataset.training)
+            else []
+        ),
         f"run {run.folder.path}: from step {run.step} {_until(config)}, {config.optimizer}, seed {config.seed}",
     ]
 
 
-def _what_follows(config: TrainingConfig) -> list[str]:
-    """Return what a depth has decided, and what was chosen instead."""
+def what_follows(config: TrainingConfig) -> list[str]:
+    """Return what a depth has decided, and what was chosen instead; nothing where there is no depth."""
+    if config.depth is None:
+        return []
     tokens = config.batch_size * config.context
     rates = f"learning rate {config.lr:.4g}"
     if config.optimizer == "muon":
@@ -173,11 +181,11 @@ def _what_follows(config: TrainingConfig) -> list[str]:
             f"head {config.head_lr:.4g}, scales {config.scalar_lr:.4g}"
         )
     return [
-        f"depth {config.depth}: {config.steps:,} steps of {config.batch_size} windows"
+        f"depth {config.depth}: {count(config.steps, 'step')} of {count(config.batch_size, 'window')}"
         + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
         + f", {tokens:,} tokens each, {config.steps * tokens:,} in all",
-        f"{rates}; {config.warmup} steps up, the last {config.warmdown:.0%} down to {config.min_lr / config.lr:.0%}; "
-        f"weight decay {config.weight_decay:.4g}",
+        f"{rates}; {count(config.warmup, 'step')} up, the last {config.warmdown:.0%} down to "
+        f"{config.min_lr / config.lr:.0%}; weight decay {config.weight_decay:.4g}",
     ]
 
 

@@ -89,7 +89,13 @@ def plan(
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
         print(json.dumps({**planned.to_json(), **chosen, "command": wanted}))
         return
-    for line in [*_table(resolved, planned, sys.stdout), *(_choice(fitted, wanted) if fitted else [])]:
+    from tinygrad_chat.cli.display import what_follows
+
+    for line in [
+        *what_follows(resolved),
+        *_table(resolved, planned, sys.stdout),
+        *(_choice(fitted, wanted) if fitted else []),
+    ]:
         print(line)
 
 

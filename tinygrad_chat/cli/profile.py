@@ -69,7 +69,9 @@ def profile(
     if as_json:
         print(json.dumps(taken.to_json()))
         return
-    for line in table(taken):
+    from tinygrad_chat.cli.display import what_follows
+
+    for line in [*what_follows(resolved), *table(taken)]:
         print(line)
     if trace is not None:
         print(f"trace: {trace}; open it at https://ui.perfetto.dev")

@@ -148,8 +148,8 @@ class NumberTokenizer:
         return np.array([int(word.lstrip("0") or 0) for word in text.split()], np.min_scalar_type(self.size - 1))
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Yield each token's number and a space; BOS yields nothing."""
-        return (f"{token} " for token in tokens if token != self.bos)
+        """Yield each token's number behind a space; BOS yields nothing."""
+        return (f" {token}" for token in tokens if token != self.bos)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the numbers of all the tokens."""

@@ -90,8 +90,10 @@ def label(choices: Choices) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return how a value is written for people: on and off for booleans."""
-    return ("off", "on")[value] if isinstance(value, bool) else str(value)
+    """Return how a value is written for people: on and off for booleans, numbers to six digits."""
+    if isinstance(value, bool):
+        return ("off", "on")[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def folder_of(ablation: Ablation) -> Path:

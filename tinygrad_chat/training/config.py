@@ -26,8 +26,9 @@ class TrainingConfig(ModelOptions):
     model: str = option("mini-gpt", "which model", choices=("bigram", "mini-gpt", "nanochat"), flags=("--model-kind",))
     depth: int | None = option(
         None,
-        "nanochat's one dial: layers, from which all else follows; by default 4, or what --minutes allow",
+        "layers, and all other settings follow from them; by default what --minutes allow, or 4",
         minimum=1,
+        group="nanochat's dial",
     )
     mode: str = option(
         "tensor", "which engine: arrays, or one number at a time", choices=("tensor", "scalar"), fixed=False
@@ -43,7 +44,10 @@ class TrainingConfig(ModelOptions):
         None, "train this long, evaluations not counted; with --steps, at most", above=0, group="Training", fixed=False
     )
     tokens_per_parameter: float | None = option(
-        None, "nanochat's length of training, where --steps says nothing (its default 12)", above=0, group="Training"
+        None,
+        "length of training, where --steps says nothing (default 12)",
+        above=0,
+        group="nanochat's dial",
     )
     batch_size: int = option(12, "windows of text a step", minimum=1, group="Training")
     accumulate: int = option(
@@ -144,6 +148,9 @@ class TrainingConfig(ModelOptions):
             )
         if self.mode == "scalar" and self.dropout:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.dropout}")
+        for name in ("embedding_lr", "head_lr", "scalar_lr"):
+            if getattr(self, name) is not None and self.optimizer != "muon":
+                raise ConfigError(f"{flag_of(name)}: expected --optimizer muon, received {self.optimizer}")
         if self.model != "nanochat" and (self.depth or self.tokens_per_parameter):
             name = "depth" if self.depth else "tokens_per_parameter"
             raise ConfigError(f"{flag_of(name)}: expected --model nanochat, received {self.model}")
@@ -173,6 +180,10 @@ SUITING: dict[str, dict[str, Any]] = {
 """What differs from the defaults for a model, a mode, an optimiser; for nanochat there is the dial, in dial.py."""
 
 
+RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "weight_decay": 0.1}
+"""For nanochat in scalar mode: its laws are not made for eight tokens a step."""
+
+
 def rates_beside_muon(rate: float, initialisation: str) -> dict[str, float]:
     """Return the other groups' learning rates where they were not chosen: in nanochat's proportions to Muon's.
 
@@ -191,6 +202,8 @@ def resolve_config(
     Raises ConfigError for an unknown key, a value out of range or a file that cannot be read.
     """
     chosen = {**(read_settings(config_file) if config_file else {}), **flags}
+    if "steps" in flags and "warmup" in chosen.keys() - flags.keys():
+        chosen["warmup"] = min(chosen["warmup"], flags["steps"] // 10)  # a file's, for runs of another length
     validate_settings(TrainingConfig, chosen)
     suiting: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
     for name in ("mode", "model", "optimizer"):
@@ -198,7 +211,7 @@ def resolve_config(
     if chosen.get("model") == "nanochat":
         from tinygrad_chat.training.dial import follow_the_dial
 
-        small = SUITING["scalar"] if chosen.get("mode") == "scalar" else {}
+        small = {**SUITING["scalar"], **RATES_OF_VALUES} if chosen.get("mode") == "scalar" else {}
         suiting = {**suiting, **follow_the_dial({**small, **chosen}, progress=progress), **small}
     settings = {**suiting, **chosen}
     if settings.get("optimizer") == "muon":

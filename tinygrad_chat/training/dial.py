@@ -46,7 +46,7 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
     >>> settings["steps"], settings["batch_size"] * 2048, settings["lr"], settings["weight_decay"]
     (2520, 524288, 0.02, 0.28)
     """
-    depth = chosen.get("depth", DEPTH)
+    depth = chosen.get("depth", chosen.get("layers", DEPTH))
     model = {**NANOCHAT, "context": CONTEXT, **nanochat_shape(depth), **_model_options(chosen)}
     if chosen.get("bias") or chosen.get("norm") == "layernorm":
         model["norm_gain"] = True  # where it must be
@@ -63,6 +63,11 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
     by_batch = math.sqrt(batch / REFERENCE_BATCH)
     by_width = math.sqrt(REFERENCE_WIDTH / model["width"])
     rate = chosen.get("lr", 0.02 * by_batch)
+    rates = {
+        "embedding_lr": 0.3 * by_width * by_batch,
+        "head_lr": 0.008 * by_width * by_batch,
+        "scalar_lr": 0.5 * by_batch,
+    }
     return {
         **model,
         "depth": depth,
@@ -72,9 +77,7 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
         "steps": min(max(1, tokens // batch), UNBOUNDED),
         "optimizer": "muon",
         "lr": rate,
-        "embedding_lr": 0.3 * by_width * by_batch,
-        "head_lr": 0.008 * by_width * by_batch,
-        "scalar_lr": 0.5 * by_batch,
+        **(rates if chosen.get("optimizer", "muon") == "muon" else {}),
         "weight_decay": min(0.28 * by_batch * reference_tokens / tokens, MOST_DECAY / rate),
         "lr_schedule": "nanochat",
         "min_lr": LAST_RATE * rate,

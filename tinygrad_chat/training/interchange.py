@@ -58,6 +58,8 @@ def import_nanochat(
     is no such file, UsageError where the folder holds a run already.
     """
     weights, metadata = _read_safetensors(path)
+    if "token_embedding.weight" in weights:
+        raise CheckpointError(f"{path}: holds weights of ours already; sample from them with: tgc sample --checkpoint")
     options, vocabulary = options_from_nanochat(_model_config(path, metadata, meta))
     if tokenizer is None:
         found = metadata.get("bos", "")
@@ -77,6 +79,7 @@ def import_nanochat(
     folder.create()
     folder.write_config(config)
     folder.write_environment({**describe_environment(get_backend("numpy")), "imported": path.name}, step=0)
+    folder.write_outcome("finished", step=0, seconds=0.0, reason=f"imported from {path.name}")
     return save_checkpoint(folder.checkpoints, checkpoint)
 
 

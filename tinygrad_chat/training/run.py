@@ -171,7 +171,7 @@ def resume_run(
         dataset = load_dataset(corpus, tokenizer, context=config.context)
     except VocabularyError as error:
         if imported:
-            raise
+            raise VocabularyError(f"--data {config.data}: {error}") from error
         raise _changed_data(config) from error
     if not imported and dataset.sha256 != saved.state["data"].get("sha256"):
         raise _changed_data(config)

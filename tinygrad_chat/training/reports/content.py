@@ -226,4 +226,6 @@ def environment_text(value: Any) -> str:
 def _setting_text(value: Any) -> str:
     if value is None or value == UNBOUNDED:
         return "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
