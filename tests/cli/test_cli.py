@@ -295,3 +295,12 @@ def test_a_service_without_output_streams_trains(tmp_path: Path):
 def test_a_folder_with_a_space_is_quoted_where_it_stands_in_a_command(tgc: Tgc):
     _, out, _ = tgc("train", *TINY, "--out", "my run")
     assert 'tgc sample --checkpoint "my run"' in out
+
+
+def test_a_reader_that_has_gone_ends_with_141():
+    """As in `tgc sample | head -c 5`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        ended = subprocess.run([sys.executable, "-m", "tinygrad_chat", "--help"], stdout=gone, stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (141, b"")
