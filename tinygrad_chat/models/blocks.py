@@ -97,6 +97,11 @@ class Block(Module):
         return x, drop(self.feed_forward(read))
 
 
+def joined(x: Tensor, answer: Tensor | None) -> Tensor:
+    """Return the stream with the answer added, if there is one."""
+    return x if answer is None else x + answer
+
+
 def add_and_normalize(norm: Norm, x: Tensor, answer: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the stream with the answer added, if there is one, and that normalised."""
     return (x, norm(x)) if answer is None else norm.after_adding(x, answer)

@@ -10,7 +10,7 @@ from tinygrad_chat import ops
 from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import ShapeError
-from tinygrad_chat.models.blocks import Block, Rotate, add_and_normalize, new_norm
+from tinygrad_chat.models.blocks import Block, Rotate, add_and_normalize, joined, new_norm
 from tinygrad_chat.models.initialisation import INITIALISATIONS
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.nn import Embedding, KeyValueCache, Linear, Module, Parameters, dropper
@@ -98,17 +98,17 @@ class GPT(Module):
         rotate, answer, middle = self._rotation(here), None, None
         for layer, block in enumerate(self.blocks):
             if self.residual_scales is not None:
-                x, answer = x if answer is None else x + answer, None
+                x, answer = joined(x, answer), None
                 x = ops.scaled_sum(x, beginning, self.embedding_scales, self.residual_scales, place=layer)
             values = self.value_embeddings[layer]
             x, answer = block(x, answer, rotate, drop, values and values(tokens), cache)
             if self.backout_scale is not None and layer == self.options.middle:
-                x, answer = x + answer, None
+                x, answer = joined(x, answer), None
                 middle = x
         if cache:
             cache.advance(T)
         if middle is not None:
-            x, answer = x if answer is None else x + answer, None
+            x, answer = joined(x, answer), None
             x = ops.scaled_sum(x, middle, self.backout_scale, subtract=True)
         return add_and_normalize(self.final_norm, x, answer)[1]
 
