@@ -33,42 +33,39 @@ def trained(start: Start) -> Checkpoint:
     return run.folder.open_newest(say=print)
 
 
-def test_an_exported_model_comes_back_bit_by_bit_and_goes_on(trained: Checkpoint, tmp_path: Path, text: Path):
-    path = tmp_path / "model.safetensors"
-    assert export_nanochat(trained, path) == len(trained.weights)
+def imported_from(trained: Checkpoint, folder: Path, **options: Any) -> RunFolder:
+    """The run that is made of a trained model's exported file."""
+    export_nanochat(trained, folder / "model.safetensors")
+    run = RunFolder(folder / "imported")
+    import_nanochat(folder / "model.safetensors", run, **options)
+    return run
+
+
+def test_an_exported_model_comes_back_bit_by_bit(trained: Checkpoint, tmp_path: Path):
     tokenizer = load_tokenizer(trained.state["tokenizer"])
-    folder = RunFolder(tmp_path / "imported")
-    imported = load_checkpoint(import_nanochat(path, folder, tokenizer=tokenizer))
+    imported = imported_from(trained, tmp_path, tokenizer=tokenizer).open_newest(say=print)
+    assert imported.weights.keys() == trained.weights.keys()
     for name, array in trained.weights.items():
         np.testing.assert_array_equal(imported.weights[name], array, err_msg=name)
     tokens = np.array([[1, 2, 3]])
     models = [load_model(checkpoint)[0] for checkpoint in (trained, imported)]
     np.testing.assert_array_equal(*(model.next_token_logits(tokens) for model in models))
-    run = resume_run(folder.path, {"data": str(text), "steps": 2})
-    assert (run.step, run.config.layers) == (0, trained.state["config"]["layers"])
-    for _ in train(run):
-        pass
-    assert run.step == 2
 
 
 def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(trained: Checkpoint, tmp_path: Path, text: Path):
-    path, folder = tmp_path / "model.safetensors", RunFolder(tmp_path / "imported")
-    export_nanochat(trained, path)
-    import_nanochat(path, folder, tokenizer=load_tokenizer(trained.state["tokenizer"]))
+    folder = imported_from(trained, tmp_path, tokenizer=load_tokenizer(trained.state["tokenizer"]))
     settings = {"data": str(text), "steps": 2, "batch_size": 5, "lr": 1e-3}
     with pytest.raises(ConfigError, match="--width: the run to resume has 32, received 64"):
         resume_run(folder.path, {**settings, "width": 64})
     run = resume_run(folder.path, settings)
-    assert (run.config.batch_size, run.config.lr, run.config.min_lr) == (5, 1e-3, 5e-5)
+    assert (run.step, run.config.batch_size, run.config.lr, run.config.min_lr) == (0, 5, 1e-3, 5e-5)
     for _ in train(run):
         pass
     assert run.step == 2
 
 
 def test_text_for_a_model_of_numbers_is_told_what_to_do(trained: Checkpoint, tmp_path: Path, text: Path):
-    path, folder = tmp_path / "model.safetensors", RunFolder(tmp_path / "imported")
-    export_nanochat(trained, path)
-    import_nanochat(path, folder)
+    folder = imported_from(trained, tmp_path)
     with pytest.raises(
         VocabularyError, match=r"--data .*text\.txt: .*expected numbers from 0 to 30.*import it with --tokenizer-of"
     ):

@@ -48,6 +48,7 @@ def train(
         raise UsageError("--out: expected a folder, received none; leave it out for a new one below runs/")
     if resume and config:
         raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
+
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.training.loop import Ended, Evaluated

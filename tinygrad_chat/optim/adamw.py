@@ -46,6 +46,21 @@ def adamw_update(
         copy[...] = data
 
 
+def step_settings(
+    steps: int, learning_rate: float, *, betas: tuple[float, float], weight_decay: float, epsilon: float
+) -> dict[str, float]:
+    """Return what `adamw_update` takes for step number `steps`, counted from 1: decay and corrections worked out."""
+    beta_1, beta_2 = betas
+    return {
+        "shrink": 1 - learning_rate * weight_decay,
+        "rate": learning_rate / (1 - beta_1**steps),
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "correction": 1 / (1 - beta_2**steps),
+        "epsilon": epsilon,
+    }
+
+
 class AdamW:
     """Step each parameter by its mean gradient over the root of its mean squared gradient; decay matrices towards 0.
 
@@ -78,7 +93,6 @@ class AdamW:
                 return
             norm = None  # on a device it is an array, and its kernel looks
         self.steps += 1
-        beta_1, beta_2 = self.betas
         parameters = self.parameters
         update = find_kernel(adamw_update, adamw_update, parameters.data)
         update(
@@ -89,12 +103,9 @@ class AdamW:
             copy=parameters.copy,
             norm=norm,
             decayed=parameters.matrices.stop,
-            shrink=1 - learning_rate * self.weight_decay,
-            rate=learning_rate / (1 - beta_1**self.steps),
-            beta_1=beta_1,
-            beta_2=beta_2,
-            correction=1 / (1 - beta_2**self.steps),
-            epsilon=self.epsilon,
+            **step_settings(
+                self.steps, learning_rate, betas=self.betas, weight_decay=self.weight_decay, epsilon=self.epsilon
+            ),
         )
 
     def state(self) -> dict[str, np.ndarray]:

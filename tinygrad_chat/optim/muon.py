@@ -23,7 +23,7 @@ from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim.adamw import adamw_update
+from tinygrad_chat.optim.adamw import adamw_update, step_settings
 from tinygrad_chat.optim.groups import Group
 from tinygrad_chat.optim.memory import load_state, state_of
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
@@ -245,7 +245,7 @@ class Muon:
                 parameters.copy[place] = parameters.data[place].astype(parameters.copy.dtype)
 
     def _step_adamw(self, part: _Part, group: Group, learning_rate: float, norm: Any) -> None:
-        parameters, (beta_1, beta_2), place = self.parameters, group.betas, part.places[0]
+        parameters, place = self.parameters, part.places[0]
         find_kernel(adamw_update, adamw_update, parameters.data)(
             parameters.data[place],
             parameters.gradient[place],
@@ -254,12 +254,9 @@ class Muon:
             copy=None if parameters.copy is None else parameters.copy[place],
             norm=norm,
             decayed=part.mean.size,
-            shrink=1 - learning_rate * group.weight_decay,
-            rate=learning_rate / (1 - beta_1**self.steps),
-            beta_1=beta_1,
-            beta_2=beta_2,
-            correction=1 / (1 - beta_2**self.steps),
-            epsilon=self.epsilon,
+            **step_settings(
+                self.steps, learning_rate, betas=group.betas, weight_decay=group.weight_decay, epsilon=self.epsilon
+            ),
         )
 
     def state(self) -> dict[str, np.ndarray]:

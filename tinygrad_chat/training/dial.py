@@ -35,7 +35,7 @@ MOST_DECAY = 0.5  # of a weight in a step: the law is for wide models, and asks 
 OF_THE_VOCABULARY = {"batch_size", "steps", "weight_decay"}  # what follows from it, and all else from the batch
 
 SHARE_OF_PRODUCTS = 0.5
-"""How much of the machine's product rate a training step reaches, at least: for choosing a depth."""
+"""Of the machine's product rate, what a step of d4 reaches (bench/results/upstream.md): to choose a depth by."""
 DEEPEST = 32
 
 

@@ -79,8 +79,9 @@ def import_nanochat(
     folder.create()
     folder.write_config(config)
     folder.write_environment({**describe_environment(get_backend("numpy")), "imported": path.name}, step=0)
+    saved = save_checkpoint(folder.checkpoints, checkpoint)
     folder.write_outcome("finished", step=0, seconds=0.0, reason=f"imported from {path.name}")
-    return save_checkpoint(folder.checkpoints, checkpoint)
+    return saved
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
