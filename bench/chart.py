@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.turns import OURS, PLAIN, progress
-from tinygrad_chat.training.storage import write_whole
+from tinygrad_chat.runs.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -226,5 +226,5 @@ def _figure(folder: Path, name: str, height: float, title: str, remark: str) -> 
         for kind, dated in (("png", "Software"), ("svg", "Date")):
             content = io.BytesIO()
             figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata={dated: None})
-            write_whole(folder / f"{name}.{kind}", content.getvalue())
+            write_atomic(folder / f"{name}.{kind}", content.getvalue())
             print(f"written: {folder / f'{name}.{kind}'}")

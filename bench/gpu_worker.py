@@ -35,14 +35,14 @@ class OurEngine:
 
     def describe(self) -> dict[str, Any]:
         """What it runs on."""
-        from tinygrad_chat.training.environment import describe_environment
+        from tinygrad_chat.machine.environment import describe_environment
 
         return describe_environment(self._backend)
 
     def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
         """Return a training step on tokens and targets -> loss, not waited for."""
         from tinygrad_chat.optim import clip_gradient
-        from tinygrad_chat.training.update import accumulate_gradient
+        from tinygrad_chat.training.step import accumulate_gradient
 
         model, optimizer = self._build(configuration)
 
@@ -81,13 +81,13 @@ class OurEngine:
         """The rates of products and copies."""
         import dataclasses
 
-        from tinygrad_chat.training.profiling.limits import measure_limits
+        from tinygrad_chat.machine.limits import measure_limits
 
         return dataclasses.asdict(measure_limits(self._backend))
 
     def profile(self, configuration: Configuration) -> dict[str, Any]:
         """Where a step's time goes."""
-        from tinygrad_chat.training.profiling.profile import profile, training_step
+        from tinygrad_chat.profiling.profile import profile, training_step
 
         model, optimizer = self._build(configuration)
         step = training_step(model, optimizer, lambda: configuration.draw(0), rate=LEARNING_RATE, clip=CLIP)

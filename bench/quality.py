@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import write_result
-from tinygrad_chat.training.config import resolve_config
+from tinygrad_chat.config.training import resolve_config
 from tinygrad_chat.training.loop import Logged, train
 from tinygrad_chat.training.run import start_run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.backend import get_backend
-from tinygrad_chat.training.environment import describe_environment
+from tinygrad_chat.machine.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 

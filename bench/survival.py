@@ -32,9 +32,9 @@ import psutil
 
 from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
 from bench.record import write_result
+from tinygrad_chat.config.training import TrainingConfig, resolve_config
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.training.checkpoint import checkpoint_path, find_checkpoints, load_checkpoint, load_newest
-from tinygrad_chat.training.config import TrainingConfig, resolve_config
+from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, load_checkpoint, load_newest
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 

@@ -27,15 +27,15 @@ from bench.peers import nanochat
 from bench.record import write_result
 from bench.upstream_report import draw_small, draw_training, page_of
 from bench.upstream_worker import EAGER, ENGINES
+from tinygrad_chat.config.scaling_laws import settings_of_depth
+from tinygrad_chat.config.training import TrainingConfig, to_settings
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.interchange.nanochat import to_nanochat
 from tinygrad_chat.models.gpt import GPT
-from tinygrad_chat.models.interchange import to_nanochat
 from tinygrad_chat.models.size import flops_per_token
-from tinygrad_chat.seeds import stream
+from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.dataset import build_tokenizer, load_dataset
-from tinygrad_chat.training.config import TrainingConfig, to_settings
-from tinygrad_chat.training.dial import settings_of_depth
 
 NAME = "upstream"
 DATA = "pydoc"  # every Python carries it
@@ -147,7 +147,7 @@ def _prepared(
         tokens, weights = Path(folder) / "tokens.npz", None
         np.savez(tokens, training=dataset.training, validation=dataset.validation, bytes_per_token=sizes)
         if not own_weights:
-            model = GPT(vocabulary, config, random=stream(seed, "initialisation"))
+            model = GPT(vocabulary, config, random=rng(seed, "initialisation"))
             parameters = model.parameters()
             parameters.data += noise * np.random.default_rng(seed).standard_normal(parameters.size)
             weights = str(Path(folder) / "weights.npz")

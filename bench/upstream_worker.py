@@ -19,9 +19,9 @@ import numpy as np
 
 from bench.turns import OURS, serve
 from bench.worker import describe_threads, peak_mib
-from tinygrad_chat.seeds import stream
+from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import batches_in_order, random_batch
-from tinygrad_chat.training.config import TrainingConfig
 
 EAGER, COMPILED = "nanochat eager", "nanochat compile"
 EVALUATED = 4096  # tokens at a time
@@ -35,20 +35,20 @@ class OurSide:
 
     def __init__(self, request: Mapping[str, Any], config: TrainingConfig) -> None:
         from tinygrad_chat.backend import get_backend
+        from tinygrad_chat.interchange.nanochat import from_nanochat
         from tinygrad_chat.models.gpt import GPT
-        from tinygrad_chat.models.interchange import from_nanochat
-        from tinygrad_chat.parallel import make_shards, use_threads
+        from tinygrad_chat.parallel import make_data_parallel, use_threads
         from tinygrad_chat.training.run import build_optimizer, build_schedule
 
         backend = get_backend("cupy" if request["device"] == "cuda" else "numpy")
         backend.use_dtype("auto")
         self._backend = backend
-        random = stream(config.seed, "initialisation")
+        random = rng(config.seed, "initialisation")
         self._model = GPT(request["vocabulary"], config, backend=backend, random=random)
         if request["weights"]:
             self._model.parameters().load(from_nanochat(np.load(request["weights"]), config))
         threads, rows = use_threads(), config.batch_size // config.accumulate
-        self._shards = make_shards(self._model, threads, rows=rows)
+        self._shards = make_data_parallel(self._model, threads, rows=rows)
         self._optimizer = build_optimizer(config, self._model, self._shards)
         self._schedule = build_schedule(config)
         self._parts = config.accumulate
@@ -56,18 +56,18 @@ class OurSide:
     def step(self, tokens: np.ndarray, targets: np.ndarray, number: int) -> float:
         """Train once; return the loss before."""
         from tinygrad_chat.optim import clip_gradient
-        from tinygrad_chat.training.update import accumulate_gradient
+        from tinygrad_chat.training.step import accumulate_gradient
 
         loss = accumulate_gradient(self._model, (tokens, targets), parts=self._parts, shards=self._shards)
         norm = clip_gradient(self._model.parameters(), None)  # as training does, for its log
         self._optimizer.step(self._schedule(number), norm, position=number)
         return float(loss)
 
-    def losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return each target's loss in nats."""
         from tinygrad_chat.backend import to_host
 
-        return to_host(self._model.losses(tokens, targets))
+        return to_host(self._model.token_losses(tokens, targets))
 
     def memory_mib(self) -> float:
         """Return the most memory held, of the process or of the device."""
@@ -80,7 +80,7 @@ class TheirSide:
 
     def __init__(self, request: Mapping[str, Any], config: TrainingConfig, *, compiled: bool) -> None:
         from bench.peers import nanochat
-        from tinygrad_chat.models.interchange import nanochat_config
+        from tinygrad_chat.interchange.nanochat import nanochat_config
 
         self._device = request["device"]
         self._peer = nanochat
@@ -100,7 +100,7 @@ class TheirSide:
         """Train once; return the loss before."""
         return self._step(tokens, targets, number).item()
 
-    def losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return each target's loss in nats."""
         return self._peer.token_losses(self._model, tokens, targets)
 
@@ -130,7 +130,7 @@ def answers_of(side: OurSide | TheirSide, request: Mapping[str, Any], config: Tr
         nonlocal number
         losses, seconds = [], []
         for _ in range(steps):
-            random = stream(config.seed, "batches", number)
+            random = rng(config.seed, "batches", number)
             batch = random_batch(training, batch_size=config.batch_size, context=config.context, random=random)
             began = time.perf_counter()
             losses.append(side.step(*batch, number))
@@ -145,7 +145,7 @@ def answers_of(side: OurSide | TheirSide, request: Mapping[str, Any], config: Tr
         )  # upstream knows whole windows only
         batch_size = max(1, EVALUATED // config.context)
         for batch in batches_in_order(validation[: whole + 1], batch_size=batch_size, context=config.context):
-            losses, lengths = side.losses(*batch).astype(np.float64), sizes[batch[1]]
+            losses, lengths = side.token_losses(*batch).astype(np.float64), sizes[batch[1]]
             nats, of_text = nats + losses.sum(), of_text + losses[lengths > 0].sum()
             count, size = count + losses.size, size + int(lengths.sum())
         return {"loss": nats / count, "bits_per_byte": of_text / np.log(2) / size, "tokens": count}

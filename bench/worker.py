@@ -45,15 +45,15 @@ def _ours(configuration: Configuration, kernels: str = "auto") -> Step:
     from tinygrad_chat import GPT
     from tinygrad_chat.backend import get_backend
     from tinygrad_chat.optim import AdamW, clip_gradient
-    from tinygrad_chat.parallel import make_shards, use_threads
-    from tinygrad_chat.training.update import accumulate_gradient
+    from tinygrad_chat.parallel import make_data_parallel, use_threads
+    from tinygrad_chat.training.step import accumulate_gradient
 
     backend = get_backend("numpy")
     backend.use_kernels(kernels)
     model = GPT(configuration.vocabulary, configuration.options, backend=backend)
     parameters = model.parameters()
     optimizer = AdamW(parameters, betas=BETAS, weight_decay=WEIGHT_DECAY)
-    shards = make_shards(model, use_threads(), rows=configuration.batch)
+    shards = make_data_parallel(model, use_threads(), rows=configuration.batch)
 
     def step(tokens: np.ndarray, targets: np.ndarray) -> float:
         loss = float(accumulate_gradient(model, (tokens, targets), parts=1, shards=shards))

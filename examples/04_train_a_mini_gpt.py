@@ -3,8 +3,8 @@
 import numpy as np
 
 from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.optim import AdamW, clip_gradient
-from tinygrad_chat.sampling.generation import generate
 from tinygrad_chat.text.batches import random_batch
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.tiny import TINY
+
+if TYPE_CHECKING:
+    from tinygrad_chat.config.training import TrainingConfig
+    from tinygrad_chat.training.run import Run
 
 # Read when NumPy and PyTorch load. Test arrays are tiny: more threads would only wait for each other on a busy machine.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -30,3 +38,34 @@ def shakespeare() -> Path:
     if not path.exists():
         pytest.skip("tinyshakespeare.txt is not on this machine")
     return path
+
+
+@pytest.fixture(autouse=True)
+def short_samples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tests of training look at the text of an evaluation."""
+    if "/cli/" not in request.node.nodeid:
+        monkeypatch.setattr("tinygrad_chat.training.loop.SAMPLE_LENGTH", 12)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short text to train on."""
+    path = tmp_path_factory.mktemp("data") / "text.txt"
+    path.write_bytes(b"The quick brown fox jumps over the lazy dog.\n" * 20)
+    return path
+
+
+@pytest.fixture
+def tiny(text: Path) -> Callable[..., TrainingConfig]:
+    """Make a configuration of a tiny model on a short text, with settings of one's own."""
+    from tinygrad_chat.config.training import resolve_config
+
+    return lambda **settings: resolve_config({**TINY, "data": str(text), **settings})
+
+
+@pytest.fixture
+def start(tiny: Callable[..., TrainingConfig], tmp_path: Path) -> Callable[..., Run]:
+    """Start such a run below a temporary folder."""
+    from tinygrad_chat.training.run import start_run
+
+    return lambda name="run", **settings: start_run(tiny(**settings), tmp_path / name)

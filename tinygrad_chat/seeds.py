@@ -3,7 +3,7 @@
 The batch of step 500 depends on (seed, "batches", 500) and on nothing that was drawn before it. So a run can be
 resumed at any step without saving the state of a generator, and turning dropout on does not change the batches.
 
->>> stream(1, "batches", 500).random() == stream(1, "batches", 500).random()
+>>> rng(1, "batches", 500).random() == rng(1, "batches", 500).random()
 True
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 PURPOSES = ("initialisation", "batches", "dropout", "sampling")
 
 
-def stream(seed: int, purpose: str, position: int = 0) -> np.random.Generator:
+def rng(seed: int, purpose: str, position: int = 0) -> np.random.Generator:
     """Return the generator for `purpose` (one of PURPOSES) at `position`, such as a step or the number of a sample."""
     key = (PURPOSES.index(purpose), position)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

@@ -20,8 +20,8 @@ from unittest import mock
 
 import numpy as np
 
+from tinygrad_chat.config.training import TrainingConfig
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum, nanochat
-from tinygrad_chat.training.config import TrainingConfig
 
 VARIABLE = "NANOCHAT_DIR"
 COMMIT = "92d63d4e8bb4df75c3b71618f31ddde2378b2bcd"

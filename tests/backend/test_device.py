@@ -10,8 +10,8 @@ import pytest
 
 from tests.cuda_on_cpu.device import DEVICE, DeviceArray, standing_in
 from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.optim import SGD, AdamW, clip_gradient
-from tinygrad_chat.sampling.generation import generate
 from tinygrad_chat.training.evaluation import evaluate
 
 VARIANTS: list[dict[str, Any]] = [

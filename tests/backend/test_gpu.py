@@ -22,8 +22,8 @@ from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import Backend, get_backend, to_host
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.optim import AdamW, clip_gradient
-from tinygrad_chat.sampling.generation import generate
 from tinygrad_chat.training.evaluation import evaluate
 
 pytestmark = pytest.mark.gpu

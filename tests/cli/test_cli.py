@@ -16,8 +16,8 @@ import pytest
 
 from tests.cli.conftest import TINY, Tgc
 from tinygrad_chat.cli.app import run
-from tinygrad_chat.sampling import generation
-from tinygrad_chat.training import storage
+from tinygrad_chat.inference import generation
+from tinygrad_chat.runs import files
 
 
 def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
@@ -81,8 +81,8 @@ def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypa
         def flush(self) -> None:
             seen.append(self.getvalue())
 
-    original = generation.choose_token
-    monkeypatch.setattr(generation, "choose_token", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
+    original = generation.sample_token
+    monkeypatch.setattr(generation, "sample_token", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Screen())
         run(["sample", "--checkpoint", "r", "--prompt", "T", "--max-new-tokens", "6"])
@@ -209,7 +209,7 @@ def test_a_full_disk_is_one_line_and_exit_code_3(tgc: Tgc, monkeypatch: pytest.M
 
     tgc("train", *TINY, "--out", "r")
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         code, _, err = tgc("train", "--resume", "--out", "r", "--steps", "8")
     assert code == 3
     assert "the disk is full" in err

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Tgc
-from tinygrad_chat.training.planning import fit, plan
-from tinygrad_chat.training.planning.measurement import measure
+from tinygrad_chat.planning import fit, plan
+from tinygrad_chat.planning.measurement import measure
 
 TINY = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--steps", "6", "--batch-size", "4")
 

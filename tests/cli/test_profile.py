@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Tgc
-from tinygrad_chat.training.profiling import profile as module
-from tinygrad_chat.training.profiling.limits import Limits
+from tinygrad_chat.machine.limits import Limits
+from tinygrad_chat.profiling import profile as module
 
 
 @pytest.fixture(autouse=True)

@@ -187,7 +187,7 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "a smear of more rows than chunks": smear_case(3, 1700, 8, 5),
     "a smear of no sequence": smear_case(0, 4, 8, 3),
     "a smear of no position": smear_case(2, 0, 8, 3),
-    "dropout beyond a block": ("dropout", Case((drawn(7, 200),), {"rate": 0.3, "seed": 5, "passed": 1000})),
+    "dropout beyond a block": ("dropout", Case((drawn(7, 200),), {"rate": 0.3, "seed": 5, "offset": 1000})),
 }
 
 
@@ -296,13 +296,13 @@ def test_adamw_agrees_with_its_reference_and_the_copy_follows(device: Backend, r
     arrays = [drawn(size), drawn(size), drawn(size), np.abs(drawn(size))]
     there = [moved(device, x, np.float32) for x in arrays]
     copy = None if real is None else device.xp.empty(size, real)
-    load_kernels("cuda")[adamw_update](*there, copy=copy, decayed=700, **settings)
+    load_kernels("cuda")[adamw_update](*there, compute_weights=copy, decayed=700, **settings)
     adamw_update(*arrays, decayed=700, **settings)
     for mine, reference in zip(there, arrays, strict=True):
         np.testing.assert_allclose(device.to_host(mine), reference, rtol=1e-5, atol=1e-6)
     there[0][:4] = device.xp.asarray(np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 1 + 2**-7], np.float32))  # halves
     still = {"shrink": 1.0, "rate": 0.0, "beta_1": 0.8, "beta_2": 0.95, "correction": 2.0, "epsilon": 1e-8}
-    load_kernels("cuda")[adamw_update](*there, copy=copy, decayed=0, **still)
+    load_kernels("cuda")[adamw_update](*there, compute_weights=copy, decayed=0, **still)
     if copy is not None:
         np.testing.assert_array_equal(device.to_host(copy), device.to_host(there[0]).astype(real))
 

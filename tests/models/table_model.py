@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.models.table import bigram
+from tinygrad_chat.models.registry import bigram
 
 
 def table_model(logits: Any, context: int = 8) -> GPT:

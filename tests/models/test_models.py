@@ -10,7 +10,7 @@ import pytest
 
 from tinygrad_chat.backend import get_backend
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.table import MODELS, build_model
+from tinygrad_chat.models.registry import MODELS, build_model
 
 V, B, T = 5, 2, 8
 OPTIONS = ModelOptions(layers=1, heads=2, width=16, context=T)

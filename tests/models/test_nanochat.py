@@ -14,15 +14,15 @@ from bench.peers.nanochat import arrays_of, build, training_step
 from tests.upstream import NANOCHAT_DIR, needs_upstream, upstream_module
 from tinygrad_chat import GPT, ModelOptions, Tensor
 from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.scaling_laws import settings_of_depth
+from tinygrad_chat.config.training import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
-from tinygrad_chat.models.interchange import from_nanochat, nanochat_config, options_from_nanochat, to_nanochat
+from tinygrad_chat.inference.generation import generate
+from tinygrad_chat.interchange.nanochat import from_nanochat, nanochat_config, options_from_nanochat, to_nanochat
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
-from tinygrad_chat.sampling.generation import generate
-from tinygrad_chat.training.config import TrainingConfig
-from tinygrad_chat.training.dial import settings_of_depth
 from tinygrad_chat.training.evaluation import evaluate
 from tinygrad_chat.training.run import build_optimizer, build_schedule
-from tinygrad_chat.training.update import accumulate_gradient
+from tinygrad_chat.training.step import accumulate_gradient
 
 V = 104
 SHAPES: dict[str, dict[str, Any]] = {
@@ -121,7 +121,7 @@ def test_the_rows_that_pad_the_vocabulary_have_no_gradient_and_no_logit():
 def test_the_losses_of_tokens_average_to_the_loss_within_the_cap():
     model = moved(options_of())
     tokens, targets = drawn(2, 3, 10)
-    assert model.losses(tokens, targets).mean() == pytest.approx(model.loss(tokens, targets).item(), rel=1e-12)
+    assert model.token_losses(tokens, targets).mean() == pytest.approx(model.loss(tokens, targets).item(), rel=1e-12)
 
 
 def test_weights_begin_as_upstreams_do():

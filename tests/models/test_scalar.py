@@ -13,8 +13,8 @@ from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
 from tinygrad_chat.models import scalar
 from tinygrad_chat.models.nanochat import NANOCHAT
+from tinygrad_chat.models.registry import bigram
 from tinygrad_chat.models.scalar import ScalarModel, estimate_step_seconds
-from tinygrad_chat.models.table import bigram
 from tinygrad_chat.optim import SGD, AdamW
 
 V, STEPS = 7, 20

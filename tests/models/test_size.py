@@ -14,6 +14,7 @@ from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models import size
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.registry import ENGINES, MODELS
 from tinygrad_chat.models.size import (
     count_parameters,
     count_scaled_parameters,
@@ -21,7 +22,6 @@ from tinygrad_chat.models.size import (
     flops_per_token,
     least_memory,
 )
-from tinygrad_chat.models.table import ENGINES, MODELS
 
 
 @st.composite

@@ -327,8 +327,8 @@ def test_steps_on_a_device_are_the_hosts_the_copy_follows_and_nobody_waits(devic
             optimizer.step(0.02, device.xp.asarray(np.float32(1)), position=step)
     np.testing.assert_allclose(device.to_host(there.data), here.data, rtol=1e-4, atol=1e-5)
     assert there.data.dtype == np.float32
-    if there.copy is not None:
-        np.testing.assert_array_equal(device.to_host(there.copy), device.to_host(there.data).astype(dtype))
+    if there.compute_weights is not None:
+        np.testing.assert_array_equal(device.to_host(there.compute_weights), device.to_host(there.data).astype(dtype))
     weights, state = there.state(), optimizer.state()
     there.gradient.fill(math.nan)
     with no_waiting():

@@ -23,10 +23,10 @@ from tinygrad_chat.kernels.cuda import attention
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim import AdamW, Muon, adamw_groups, clip_gradient
+from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.training import run as run_module
-from tinygrad_chat.training import update
+from tinygrad_chat.training import step as update
 from tinygrad_chat.training.run import load_model, resume_run
-from tinygrad_chat.training.run_folder import open_checkpoint
 
 VARIANTS: list[dict[str, Any]] = [
     {},

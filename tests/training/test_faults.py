@@ -15,10 +15,10 @@ import pytest
 
 from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
 from tinygrad_chat.errors import StorageError
-from tinygrad_chat.training.checkpoint import find_checkpoints, load_checkpoint
+from tinygrad_chat.runs.checkpoint import find_checkpoints, load_checkpoint
+from tinygrad_chat.runs.files import remove_folder_atomic, remove_partials, write_atomic, write_folder_atomic
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
-from tinygrad_chat.training.storage import remove_partials, remove_whole_folder, write_whole, write_whole_folder
 
 Work = Callable[[Path], None]
 
@@ -26,19 +26,19 @@ needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot 
 
 
 def over_a_file(folder: Path) -> None:
-    write_whole(folder / "target", b"new")
+    write_atomic(folder / "target", b"new")
 
 
 def a_new_folder(folder: Path) -> None:
-    write_whole_folder(folder / "target", {"a": b"new", "b": b"new"})
+    write_folder_atomic(folder / "target", {"a": b"new", "b": b"new"})
 
 
 def over_a_folder(folder: Path) -> None:
-    write_whole_folder(folder / "old", {"a": b"new", "b": b"new"})
+    write_folder_atomic(folder / "old", {"a": b"new", "b": b"new"})
 
 
 def away_with_a_folder(folder: Path) -> None:
-    remove_whole_folder(folder / "old")
+    remove_folder_atomic(folder / "old")
 
 
 WORKS = [over_a_file, a_new_folder, over_a_folder, away_with_a_folder]

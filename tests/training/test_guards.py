@@ -13,10 +13,11 @@ import pytest
 from tinygrad_chat import ops
 from tinygrad_chat.backend.base import NUMPY
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError
-from tinygrad_chat.seeds import stream
+from tinygrad_chat.runs.checkpoint import find_checkpoints
+from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import Batch
-from tinygrad_chat.training import loop, update
-from tinygrad_chat.training.checkpoint import find_checkpoints
+from tinygrad_chat.training import loop
+from tinygrad_chat.training import step as update
 from tinygrad_chat.training.evaluation import evaluate
 from tinygrad_chat.training.guards import recent_losses
 from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held
@@ -169,7 +170,7 @@ def _batch(run: Run, number: int) -> Batch:
         run.dataset.training,
         batch_size=config.batch_size,
         context=config.context,
-        random=stream(config.seed, "batches", number),
+        random=rng(config.seed, "batches", number),
     )
 
 
@@ -179,7 +180,7 @@ def test_a_rollback_goes_on_from_the_last_checkpoint_with_other_batches(start: S
     events = finish(run)
     assert [(event.failed_step, event.step) for event in events if isinstance(event, RolledBack)] == [(5, 3)]
     assert events[-1] == Ended(9, interrupted=False)
-    assert run.passed_batches == 3  # step 3 takes batch 6, the first after the bad one
+    assert run.skipped_batches == 3  # step 3 takes batch 6, the first after the bad one
     records = run.folder.records()
     assert [record["step"] for record in records] == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9]
     assert records[3].keys() == {"step", "rolled_back_from", "reason"}
@@ -191,7 +192,7 @@ def test_a_run_that_rolled_back_resumes_as_if_it_never_had_stopped(start: Start,
     whole, stopped = start("whole", on_nan="rollback", steps=9), start("stopped", on_nan="rollback", steps=9)
     bad_batch(whole, 5)
     finish(whole)
-    for event in train(stopped, should_stop=lambda: stopped.passed_batches > 0 and stopped.step >= stop):
+    for event in train(stopped, should_stop=lambda: stopped.skipped_batches > 0 and stopped.step >= stop):
         assert event
     resumed = resume_run(stopped.folder.path, {})
     finish(resumed)
@@ -244,14 +245,14 @@ def test_a_failure_at_a_checkpoint_s_own_step_goes_on_from_that_checkpoint(start
     bad_batch(run, 6)
     events = finish(run)
     assert [(event.failed_step, event.step) for event in events if isinstance(event, RolledBack)] == [(6, 6)]
-    assert run.passed_batches == 1
+    assert run.skipped_batches == 1
 
 
 def test_a_first_batch_without_number_is_passed_over_too(start: Start, bad_batch: Any):
     run = start(on_nan="rollback")
     bad_batch(run, 0)
     assert [event.step for event in finish(run) if isinstance(event, RolledBack)] == [0]
-    assert run.passed_batches == 1
+    assert run.skipped_batches == 1
 
 
 # --- spikes

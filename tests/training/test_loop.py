@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import GPT
+from tinygrad_chat.config.training import TrainingConfig, parse_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
+from tinygrad_chat.runs import files
+from tinygrad_chat.runs.checkpoint import find_checkpoints, load_checkpoint
+from tinygrad_chat.runs.folder import newest_run
 from tinygrad_chat.training import evaluation as evaluation_module
-from tinygrad_chat.training import loop, storage
-from tinygrad_chat.training import update as update_module
-from tinygrad_chat.training.checkpoint import find_checkpoints, load_checkpoint
-from tinygrad_chat.training.config import TrainingConfig, parse_settings
+from tinygrad_chat.training import loop
+from tinygrad_chat.training import step as update_module
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Saved, Stepped, train
 from tinygrad_chat.training.run import Run, resume_run, start_run
-from tinygrad_chat.training.run_folder import newest_run
 
 Start = Callable[..., Run]
 
@@ -187,7 +188,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_before_it_stay(start: Start
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(StorageError, match=r"cannot be written: the disk is full"):
             list(events)
     assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000"]

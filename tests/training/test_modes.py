@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinygrad_chat.config.training import resolve_config
 from tinygrad_chat.errors import ConfigError, UsageError
-from tinygrad_chat.sampling.generation import sample_texts
-from tinygrad_chat.sampling.options import SamplingOptions
+from tinygrad_chat.inference.generation import sample_texts
+from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.training import run as run_module
-from tinygrad_chat.training.config import resolve_config
 from tinygrad_chat.training.loop import Logged, train
 from tinygrad_chat.training.run import Run, load_model, resume_run, start_run
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.conftest import TINY
+from tests.tiny import TINY
+from tinygrad_chat.config.training import resolve_config
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.optim import SCHEDULES
-from tinygrad_chat.training.checkpoint import checkpoint_path, find_checkpoints, load_checkpoint
-from tinygrad_chat.training.config import resolve_config
+from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, load_checkpoint
 from tinygrad_chat.training.loop import Ended, Evaluated, Stepped, train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
@@ -252,7 +252,7 @@ def test_how_a_run_ended_is_in_its_folder_and_gone_while_it_goes_on(start: Start
 @pytest.mark.parametrize("mode", ["tensor", "scalar"])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole_to_rounding(start: Start, mode: str):
     from tinygrad_chat.text.batches import random_batch
-    from tinygrad_chat.training.update import accumulate_gradient
+    from tinygrad_chat.training.step import accumulate_gradient
 
     run = start(mode=mode, batch_size=12, context=5, width=4)
     batch = random_batch(run.dataset.training, batch_size=12, context=5, random=np.random.default_rng(3))

@@ -12,13 +12,13 @@ import pytest
 from tests.test_catalogue import KERNEL_SETS
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat.autograd import reference_ops
-from tinygrad_chat.parallel import shards, use_threads
+from tinygrad_chat.parallel import data_parallel, use_threads
 from tinygrad_chat.training.run import Run, resume_run
 
 
 @pytest.fixture(autouse=True)
 def every_batch_is_worth_sharing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(shards, "WORTHWHILE", 0)
+    monkeypatch.setattr(data_parallel, "WORTHWHILE", 0)
     before = use_threads()
     yield
     use_threads(before)

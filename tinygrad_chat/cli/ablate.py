@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.config.training import TrainingConfig, read_settings
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.options import flag_of
-from tinygrad_chat.training.config import TrainingConfig, read_settings
+from tinygrad_chat.option import flag_of
 
 
 @flags_of(TrainingConfig)
@@ -50,9 +50,9 @@ def ablate(
     from tinygrad_chat.cli.ablation_display import open_ablation_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.errors import BackendError
-    from tinygrad_chat.training.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
+    from tinygrad_chat.experiments.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
+    from tinygrad_chat.reports.ablation import collect, markdown, write_plot, write_reports
     from tinygrad_chat.training.loop import Ended
-    from tinygrad_chat.training.reports.ablation import collect, markdown, write_plot, write_reports
 
     ablation = Ablation({**(read_settings(config) if config else {}), **settings}, parse_variation(vary), seeds)
     for name in settings.keys() & ablation.varied.keys():

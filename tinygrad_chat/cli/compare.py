@@ -12,12 +12,12 @@ import typer
 
 from tinygrad_chat.cli.runs import GAP, UNKNOWN, open_console, print_table
 from tinygrad_chat.errors import BackendError, UsageError
-from tinygrad_chat.wording import duration
+from tinygrad_chat.formatting import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tinygrad_chat.training.reports.comparison import Comparison
+    from tinygrad_chat.reports.comparison import Comparison
 
 LETTERS = string.ascii_uppercase
 COLORS = (33, 208, 35, 170, 178, 197, 44, 245)  # of the 256 that terminals share; readable on black and on white
@@ -33,9 +33,9 @@ def compare(
 
     Prints a table and a plot, and leaves the plot as compare.png and compare.svg.
     """
-    from tinygrad_chat.training.reports.comparison import compare_runs, write_comparison_plot
-    from tinygrad_chat.training.reports.summary import find_run
-    from tinygrad_chat.training.storage import explained
+    from tinygrad_chat.reports.comparison import compare_runs, write_comparison_plot
+    from tinygrad_chat.reports.summary import find_run
+    from tinygrad_chat.runs.files import explained
 
     if len(runs) > len(LETTERS):
         raise UsageError(f"compare: expected at most {len(LETTERS)} runs, received {len(runs)}")
@@ -108,8 +108,8 @@ def _known(value: float | None) -> str:
 
 
 def _shorten(value: Any) -> str:
-    from tinygrad_chat.training.ablation import shown
-    from tinygrad_chat.training.config import UNBOUNDED
+    from tinygrad_chat.config.training import UNBOUNDED
+    from tinygrad_chat.experiments.ablation import shown
 
     text = UNKNOWN if value is None or value == UNBOUNDED else shown(value)
     return text if len(text) <= LONGEST_VALUE else f"…{text[1 - LONGEST_VALUE :]}"
@@ -123,7 +123,7 @@ def _print_plot(console: Console, comparison: Comparison, axis: str) -> None:
     """Draw validation losses as dots and training losses as lines, in the runs' colours; without colours, validation
     losses as lines of the runs' letters. Raises BackendError where plotext is not installed."""
     from tinygrad_chat.drawing.scale import Scale, tick_texts
-    from tinygrad_chat.training.reports.comparison import PLOTS_EXTRA
+    from tinygrad_chat.reports.comparison import PLOTS_EXTRA
 
     try:
         import plotext

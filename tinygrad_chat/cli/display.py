@@ -10,10 +10,10 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tinygrad_chat.training.config import UNBOUNDED, TrainingConfig
+from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig
+from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, RolledBack, Stepped
 from tinygrad_chat.training.run import Run
-from tinygrad_chat.wording import count, quoted
 
 _FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
 

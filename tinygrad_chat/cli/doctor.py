@@ -18,8 +18,8 @@ def doctor() -> None:
     from tinygrad_chat.backend import get_backend
     from tinygrad_chat.backend.cupy_backend import advice, cupy_wheels, driver_cuda_version, why_no_bfloat16
     from tinygrad_chat.errors import BackendError
+    from tinygrad_chat.machine.environment import describe_blas
     from tinygrad_chat.parallel import use_threads
-    from tinygrad_chat.training.environment import describe_blas
 
     driver = driver_cuda_version()
     try:

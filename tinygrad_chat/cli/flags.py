@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinygrad_chat.options import flag_of
+from tinygrad_chat.option import flag_of
 
 _TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 

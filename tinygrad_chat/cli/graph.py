@@ -49,7 +49,7 @@ def graph(
         raise UsageError(f"--out: expected a name that ends in .html or .svg, received {out!r}")
 
     from tinygrad_chat.drawing import draw_html, draw_svg
-    from tinygrad_chat.training.storage import write_whole
+    from tinygrad_chat.runs.files import write_atomic
 
     chosen_here: list[str] = []
     if expression is not None:
@@ -61,7 +61,7 @@ def graph(
         root, leaves = _training_step(str(model))
     names = {leaf.birth: name for name, leaf in leaves.items()}
     picture = draw_svg(root, names) if path.suffix == ".svg" else draw_html(root, names, title=title)
-    write_whole(path, picture.encode())
+    write_atomic(path, picture.encode())
     if chosen_here:
         print(f"not set, so chosen here: {' '.join(chosen_here)}; change with --set {chosen_here[0]}\n")
     for line in _report(title, root, leaves):
@@ -106,7 +106,7 @@ def _formula(text: str, numbers: Mapping[str, float]) -> tuple[Node, dict[str, A
 
 def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
     """Return the loss of a tiny model after its backward sweep, and the parameters by name."""
-    from tinygrad_chat.training.config import resolve_config
+    from tinygrad_chat.config.training import resolve_config
 
     shape = {"layers": 1, "heads": 2, "width": 8, "context": len(TOKENS[0])}
     options = resolve_config({"model": name, **shape})
@@ -115,7 +115,7 @@ def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
 
     from tinygrad_chat.autograd import reference_ops
     from tinygrad_chat.backend import get_backend
-    from tinygrad_chat.models.table import build_model
+    from tinygrad_chat.models.registry import build_model
 
     vocabulary = max(map(max, TARGETS)) + 1
     random = np.random.default_rng(1)

@@ -32,10 +32,10 @@ def import_(
     """
     _expect_known(program)
 
+    from tinygrad_chat.formatting import quoted
+    from tinygrad_chat.interchange.nanochat_files import import_nanochat
+    from tinygrad_chat.runs.folder import RUNS, RunFolder, open_checkpoint
     from tinygrad_chat.text.tokenizers import load_tokenizer
-    from tinygrad_chat.training.interchange import import_nanochat
-    from tinygrad_chat.training.run_folder import RUNS, RunFolder, open_checkpoint
-    from tinygrad_chat.wording import quoted
 
     tokenizer = None
     if tokenizer_of is not None:
@@ -60,8 +60,8 @@ def export(
     if out.exists():
         raise UsageError(f"{out}: is there already; choose another name")
 
-    from tinygrad_chat.training.interchange import export_nanochat
-    from tinygrad_chat.training.run_folder import open_checkpoint
+    from tinygrad_chat.interchange.nanochat_files import export_nanochat
+    from tinygrad_chat.runs.folder import open_checkpoint
 
     saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, say=_say)
     print(f"{out}: {export_nanochat(saved, out)} tensors of step {saved.step}")

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.config.training import TrainingConfig, resolve_config
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.options import flag_of
-from tinygrad_chat.training.config import TrainingConfig, resolve_config
-from tinygrad_chat.wording import count, duration, memory_size, scaled_number
+from tinygrad_chat.formatting import count, duration, memory_size, scaled_number
+from tinygrad_chat.option import flag_of
 
 if TYPE_CHECKING:
+    from tinygrad_chat.planning.fit import Fitted
+    from tinygrad_chat.planning.plan import Plan
     from tinygrad_chat.text.download import Progress
-    from tinygrad_chat.training.planning.fit import Fitted
-    from tinygrad_chat.training.planning.plan import Plan
 
 MEASURE = (sys.executable, "-P", "-m", "tinygrad_chat", "plan", "--measure")
 """Starts the process that is measured: a `tgc`, so that it reads flags and loads what `tgc train` does."""
@@ -72,8 +72,8 @@ def plan(
         raise UsageError("--accumulate: is what --fit chooses; leave one of them out")
     resolved = resolve_config(settings, config)
 
-    from tinygrad_chat.training.planning.fit import fit as fit_run
-    from tinygrad_chat.training.planning.plan import make_plan
+    from tinygrad_chat.planning.fit import fit as fit_run
+    from tinygrad_chat.planning.plan import make_plan
 
     fitted = None
     with _progress() as (say, downloaded):
@@ -103,8 +103,8 @@ def _answer_measurement(request: str) -> None:
     """Be the process that is measured, with all that `tgc train` would have loaded."""
     import tinygrad_chat.cli.display
     import tinygrad_chat.cli.interruption
-    import tinygrad_chat.training.tracking  # noqa: F401
-    from tinygrad_chat.training.planning.first_steps import main
+    import tinygrad_chat.tracking.trackers  # noqa: F401
+    from tinygrad_chat.planning.first_steps import main
 
     main(request)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
-from tinygrad_chat.training.config import TrainingConfig, resolve_config
-from tinygrad_chat.wording import memory_size, scaled_number
+from tinygrad_chat.config.training import TrainingConfig, resolve_config
+from tinygrad_chat.formatting import memory_size, scaled_number
 
 if TYPE_CHECKING:
-    from tinygrad_chat.training.profiling.profile import Profile
+    from tinygrad_chat.profiling.profile import Profile
 
 STEPS = 10
 
@@ -52,8 +52,8 @@ def profile(
     import tempfile
 
     from tinygrad_chat.errors import UsageError
-    from tinygrad_chat.training.profiling.profile import profile_run
-    from tinygrad_chat.training.profiling.trace import write_trace
+    from tinygrad_chat.profiling.profile import profile_run
+    from tinygrad_chat.profiling.trace import write_trace
     from tinygrad_chat.training.run import start_run
 
     if resolved.mode == "scalar":

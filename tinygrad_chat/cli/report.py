@@ -17,9 +17,9 @@ def report(
 
     Each run ends with them; this is for one that was killed, or that still goes on.
     """
-    from tinygrad_chat.training.reports.summary import find_run
-    from tinygrad_chat.training.reports.writing import write_report
-    from tinygrad_chat.training.run_folder import RunFolder, newest_run
+    from tinygrad_chat.reports.summary import find_run
+    from tinygrad_chat.reports.writing import write_report
+    from tinygrad_chat.runs.folder import RunFolder, newest_run
 
     for path in write_report(newest_run() if run is None else RunFolder(find_run(run, command="report"))):
         print(path)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.wording import duration
+from tinygrad_chat.formatting import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tinygrad_chat.training.reports.summary import RunSummary
+    from tinygrad_chat.reports.summary import RunSummary
 
 GAP = 2  # columns between two cells
 UNKNOWN = "-"
@@ -35,7 +35,7 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line for each run")] = False,
 ) -> None:
     """List the runs in a folder: how each ended, how fast it was, its best evaluation. The newest stands last."""
-    from tinygrad_chat.training.reports.summary import find_runs, is_run, summarize_run
+    from tinygrad_chat.reports.summary import find_runs, is_run, summarize_run
 
     path = Path(folder).expanduser()
     if not path.is_dir() and (Path("runs") / path).is_dir():

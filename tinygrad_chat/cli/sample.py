@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
-from tinygrad_chat.sampling.options import SamplingOptions
+from tinygrad_chat.inference.options import SamplingOptions
 
 
 @flags_of(SamplingOptions)
@@ -60,10 +60,10 @@ def sample(
     """Write text with a trained model, token by token as it comes."""
     options = SamplingOptions(**settings)
 
+    from tinygrad_chat.inference.generation import sample_texts
     from tinygrad_chat.parallel import use_threads
-    from tinygrad_chat.sampling.generation import sample_texts
+    from tinygrad_chat.runs.folder import open_checkpoint
     from tinygrad_chat.training.run import load_model
-    from tinygrad_chat.training.run_folder import open_checkpoint
 
     saved = open_checkpoint(
         Path(checkpoint).expanduser() if checkpoint else None, say=lambda line: print(f"tgc: {line}", file=sys.stderr)

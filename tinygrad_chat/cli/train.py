@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.config.training import TrainingConfig, resolve_config
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.training.config import TrainingConfig, resolve_config
 
 if TYPE_CHECKING:
     from tinygrad_chat.training.evaluation import Evaluation
@@ -51,11 +51,11 @@ def train(
 
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
+    from tinygrad_chat.runs.folder import newest_run
+    from tinygrad_chat.tracking.trackers import expect_tracker, tracking
     from tinygrad_chat.training.loop import Ended, Evaluated
     from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
-    from tinygrad_chat.training.run_folder import newest_run
-    from tinygrad_chat.training.tracking import expect_tracker, tracking
 
     with open_display(sys.stderr if as_json else sys.stdout) as display:
         resolved = None if resume else resolve_config(settings, config, progress=display.downloaded)
@@ -89,7 +89,7 @@ def train(
 
 
 def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict[str, Any]:
-    from tinygrad_chat.training.checkpoint import checkpoint_path
+    from tinygrad_chat.runs.checkpoint import checkpoint_path
 
     return {
         "run": str(run.folder.path),

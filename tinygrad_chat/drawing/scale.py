@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinygrad_chat.wording import short_number
+from tinygrad_chat.formatting import short_number
 
 TINY, HUGE = 1e-290, 1e300
 SIZES = (1, 2, 5, 10, 20)  # a step between ticks is one of these times a power of ten

@@ -84,7 +84,7 @@ class GPT(Module):
         tokens: Any,
         *,
         random: np.random.Generator | None = None,
-        first_row: int = 0,
+        offset: int = 0,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
@@ -92,7 +92,7 @@ class GPT(Module):
         T, start = tokens.shape[1], cache.length if cache else 0
         if start + T > self.context:
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {start + T}")
-        drop = dropper(self.options.dropout, random, first_row)
+        drop = dropper(self.options.dropout, random, offset)
         here = slice(start, start + T)
         x = beginning = drop(self._embed(tokens, here, cache))
         rotate, answer, middle = self._rotation(here), None, None
@@ -149,19 +149,19 @@ class GPT(Module):
         targets: Any,
         *,
         random: np.random.Generator | None = None,
-        first_row: int = 0,
+        offset: int = 0,
         share: float = 1.0,
     ) -> Tensor:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        `first_row` and `share` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
+        `offset` and `share` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
         kernels leave their gradient in their place.
         """
-        logits = self._project(self.hidden(tokens, random=random, first_row=first_row))
+        logits = self._project(self.hidden(tokens, random=random, offset=offset))
         targets = self._parameters.backend.xp.asarray(targets)
         return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, share=share, overwrite=True)
 
-    def losses(self, tokens: Any, targets: Any) -> Any:
+    def token_losses(self, tokens: Any, targets: Any) -> Any:
         """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
         xp, dtype = self._parameters.backend.xp, self._parameters.data.dtype
         with no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.options import option, validate
+from tinygrad_chat.option import option, validate
 
 # Constants of karpathy/nanochat, which has no names for them.
 SHORT_WINDOW = 128  # a short window is a quarter of the context in whole multiples of this

@@ -46,17 +46,17 @@ class LanguageModel(Protocol):
         targets: Any,
         *,
         random: np.random.Generator | None = None,
-        first_row: int = 0,
+        offset: int = 0,
         share: float = 1.0,
     ) -> Loss:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        Of a part of a larger batch, `first_row` is where it begins in that, so that it drops what the whole would, and
+        Of a part of a larger batch, `offset` is where it begins in that, so that it drops what the whole would, and
         `share` what the result is multiplied by, so that the parts' losses add up to the whole one's.
         """
         ...
 
-    def losses(self, tokens: Any, targets: Any) -> Any:
+    def token_losses(self, tokens: Any, targets: Any) -> Any:
         """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
         ...
 

@@ -91,7 +91,7 @@ class ScalarModel:
         targets: Any,
         *,
         random: np.random.Generator | None = None,
-        first_row: int = 0,
+        offset: int = 0,
         share: float = 1.0,
     ) -> ScalarLoss:
         """`share` times the mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout."""
@@ -104,7 +104,7 @@ class ScalarModel:
         loss = self._gpt.loss(tokens, targets)
         return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
 
-    def losses(self, tokens: Any, targets: Any) -> np.ndarray:
+    def token_losses(self, tokens: Any, targets: Any) -> np.ndarray:
         """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
         self._refresh()
         with _in_range():  # a sequence's graph is let go of before the next

@@ -138,13 +138,11 @@ def make_norm(kind: str, width: int, *, gain: bool = True, bias: bool = False, e
     return RMSNorm(width, gain=gain, epsilon=epsilon)
 
 
-def dropper(rate: float, random: np.random.Generator | None, first_row: int = 0) -> Callable[[Tensor], Tensor]:
+def dropper(rate: float, random: np.random.Generator | None, offset: int = 0) -> Callable[[Tensor], Tensor]:
     """Return the dropout to apply throughout one forward pass: none without a random stream, as in evaluation.
 
-    `first_row` is the place of the pass's first row in the whole batch.
+    `offset` is the place of the pass's first row in the whole batch.
     """
     if random is None or rate == 0:
         return lambda x: x
-    return lambda x: ops.dropout(
-        x, rate=rate, seed=int(random.integers(2**63)), passed=first_row * (x.size // x.shape[0])
-    )
+    return lambda x: ops.dropout(x, rate=rate, seed=int(random.integers(2**63)), offset=offset * (x.size // x.shape[0]))

@@ -33,18 +33,22 @@ class Parameters:
         self.data = xp.empty(self.size, dtype)
         self.gradient = xp.zeros(self.size, dtype)
         self.compute_dtype = self.backend.compute_dtype if self.data.dtype == np.float32 else self.data.dtype
-        self.copy = None if self.compute_dtype == self.data.dtype else xp.empty(self.size, self.compute_dtype)
+        self.compute_weights = (
+            None if self.compute_dtype == self.data.dtype else xp.empty(self.size, self.compute_dtype)
+        )
         self.matrices = slice(0, sum(tensor.size for _, tensor in named if tensor.ndim >= 2))
         self._named: dict[str, Tensor] = {}
         start = 0
         for name, tensor in named:
             place = slice(start, start + tensor.size)
             self.data[place] = xp.asarray(tensor.data.ravel(), dtype)
-            tensor.data = (self.data if self.copy is None else self.copy)[place].reshape(tensor.shape)
+            tensor.data = (self.data if self.compute_weights is None else self.compute_weights)[place].reshape(
+                tensor.shape
+            )
             tensor.grad = self.gradient[place].reshape(tensor.shape)
             self._named[name] = tensor
             start = place.stop
-        self.refresh_copy()
+        self.refresh_compute_weights()
 
     def __len__(self) -> int:
         return len(self._named)
@@ -62,10 +66,10 @@ class Parameters:
             yield name, self.data[start : start + tensor.size].reshape(tensor.shape)
             start += tensor.size
 
-    def refresh_copy(self) -> None:
+    def refresh_compute_weights(self) -> None:
         """Let the copy, if there is one, follow the data."""
-        if self.copy is not None:
-            self.copy[...] = self.data.astype(self.copy.dtype)
+        if self.compute_weights is not None:
+            self.compute_weights[...] = self.data.astype(self.compute_weights.dtype)
 
     def finite(self) -> bool:
         """Return whether every parameter is a number."""
@@ -94,7 +98,7 @@ class Parameters:
                 )
         for name, master in self.masters():
             master[...] = self.backend.xp.asarray(state[name], master.dtype)
-        self.refresh_copy()
+        self.refresh_compute_weights()
 
 
 class GradientBuffer:

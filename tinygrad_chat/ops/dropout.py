@@ -20,13 +20,13 @@ def uniform(xp: Any, seed: int, start: int, count: int) -> Any:
 
 
 @differentiable
-def dropout(x: Any, *, rate: float, seed: int, passed: int = 0):
+def dropout(x: Any, *, rate: float, seed: int, offset: int = 0):
     """Set each element to 0 with probability `rate` and scale the others by 1 / (1 - rate), so the mean stays.
 
-    Which elements fall is a pure function of `seed` and of how many elements of the whole were `passed` before x, so a
+    Which elements fall is a pure function of `seed` and of how many elements of the whole were `offset` before x, so a
     step can be repeated exactly, in one piece or in several, on any back end.
     """
-    kept = uniform(array_module(x), seed, passed, x.size).reshape(x.shape) >= rate
+    kept = uniform(array_module(x), seed, offset, x.size).reshape(x.shape) >= rate
     scale = 1 / (1 - rate)
 
     def backward(d_out):

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim.memory import load_state, state_of
+from tinygrad_chat.optim.state import load_state, state_of
 
 
 def adamw_update(
@@ -19,7 +19,7 @@ def adamw_update(
     mean: Any,
     square: Any,
     *,
-    copy: Any = None,
+    compute_weights: Any = None,
     norm: Any = None,
     decayed: int,
     shrink: float,
@@ -42,8 +42,8 @@ def adamw_update(
     square += (1 - beta_2) * (gradient * gradient - square)
     data[:decayed] *= shrink
     data -= rate * mean / ((square * correction) ** 0.5 + epsilon)
-    if copy is not None:
-        copy[...] = data
+    if compute_weights is not None:
+        compute_weights[...] = data
 
 
 def step_settings(
@@ -100,7 +100,7 @@ class AdamW:
             parameters.gradient,
             self.mean,
             self.square,
-            copy=parameters.copy,
+            compute_weights=parameters.compute_weights,
             norm=norm,
             decayed=parameters.matrices.stop,
             **step_settings(

@@ -25,8 +25,8 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.adamw import adamw_update, step_settings
 from tinygrad_chat.optim.groups import Group
-from tinygrad_chat.optim.memory import load_state, state_of
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
+from tinygrad_chat.optim.state import load_state, state_of
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -240,9 +240,9 @@ class Muon:
             muon_update(stack, xp.stack(gradients), part.mean, part.square, **settings)
             for weight, updated in zip(weights, stack, strict=True):
                 weight[...] = updated
-        if parameters.copy is not None:
+        if parameters.compute_weights is not None:
             for place in part.places:
-                parameters.copy[place] = parameters.data[place].astype(parameters.copy.dtype)
+                parameters.compute_weights[place] = parameters.data[place].astype(parameters.compute_weights.dtype)
 
     def _step_adamw(self, part: _Part, group: Group, learning_rate: float, norm: Any) -> None:
         parameters, place = self.parameters, part.places[0]
@@ -251,7 +251,7 @@ class Muon:
             parameters.gradient[place],
             part.mean.ravel(),
             part.square.ravel(),
-            copy=None if parameters.copy is None else parameters.copy[place],
+            compute_weights=None if parameters.compute_weights is None else parameters.compute_weights[place],
             norm=norm,
             decayed=part.mean.size,
             **step_settings(

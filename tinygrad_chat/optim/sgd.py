@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim.memory import copy_to_host, overwrite
+from tinygrad_chat.optim.state import copy_to_host, overwrite
 
 
 class SGD:
@@ -30,7 +30,7 @@ class SGD:
         self.velocity *= self.momentum
         self.velocity += self.parameters.gradient
         self.parameters.data -= learning_rate * self.velocity
-        self.parameters.refresh_copy()
+        self.parameters.refresh_compute_weights()
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the velocity."""

@@ -4,7 +4,7 @@ A rank is a thread here; the interface is that of MPI, so that processes and GPU
 """
 
 from tinygrad_chat.parallel.communicator import Communicator
-from tinygrad_chat.parallel.shards import Shards, make_shards
-from tinygrad_chat.parallel.thread_team import ThreadTeam, use_threads
+from tinygrad_chat.parallel.data_parallel import DataParallel, make_data_parallel
+from tinygrad_chat.parallel.threads import ThreadTeam, use_threads
 
-__all__ = ["Communicator", "Shards", "ThreadTeam", "make_shards", "use_threads"]
+__all__ = ["Communicator", "DataParallel", "ThreadTeam", "make_data_parallel", "use_threads"]

@@ -32,7 +32,7 @@ def evaluate(model: LanguageModel, tokens: np.ndarray, bytes_per_token: np.ndarr
     nats, nats_of_text, predicted, size = 0.0, 0.0, 0, 0
     with np.errstate(all="ignore"):
         for inputs, targets in batches_in_order(tokens, batch_size=batch_size, context=model.context):
-            losses, sizes = to_host(model.losses(inputs, targets)), bytes_per_token[targets]
+            losses, sizes = to_host(model.token_losses(inputs, targets)), bytes_per_token[targets]
             nats += float(losses.sum(dtype=np.float64))
             nats_of_text += float(losses.sum(dtype=np.float64, where=sizes > 0))
             predicted += targets.size

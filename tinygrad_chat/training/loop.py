@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
+from tinygrad_chat.formatting import count, quoted
+from tinygrad_chat.inference.generation import sample_texts
+from tinygrad_chat.inference.options import SamplingOptions
+from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.sampling.generation import sample_texts
-from tinygrad_chat.sampling.options import SamplingOptions
-from tinygrad_chat.training.checkpoint import (
+from tinygrad_chat.reports.writing import write_report
+from tinygrad_chat.runs.checkpoint import (
     checkpoint_path,
     find_checkpoints,
     load_newest,
@@ -23,15 +26,12 @@ from tinygrad_chat.training.checkpoint import (
     save_checkpoint,
     step_of,
 )
-from tinygrad_chat.training.environment import describe_environment
+from tinygrad_chat.runs.files import remove_folder_atomic
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
 from tinygrad_chat.training.guards.diagnosis import explain_divergence, unfit_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held
-from tinygrad_chat.training.reports.writing import write_report
 from tinygrad_chat.training.run import Run
-from tinygrad_chat.training.storage import remove_whole_folder
-from tinygrad_chat.training.update import update
-from tinygrad_chat.wording import count, quoted
+from tinygrad_chat.training.step import update
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
 EVALUATION_BATCH = 4096  # tokens at a time
@@ -106,7 +106,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
     in the run's folder, DivergedError where the loss is no longer a number, MemoryGrowthError, MemoryShortageError, and
     StorageError where something cannot be written; the checkpoints so far stay.
     """
-    with run.folder.held():
+    with run.folder.locked():
         _expect_unchanged(run)
         run.folder.begin(
             run.config, describe_environment(run.model.parameters().backend), step=run.step, resumed=run.resumed
@@ -247,7 +247,7 @@ def _save(run: Run) -> Saved:
         finding = f"step {run.step}: the last update has left {unfit} without numbers"
         raise DivergedError(finding, "lower --lr in a new run")
     if run.step != run.saved_step:
-        run.folder.settle_log()
+        run.folder.fsync_log()
         save_checkpoint(run.folder.checkpoints, run.checkpoint())
         run.saved_step = run.step
     return Saved(run.step, path)
@@ -256,12 +256,12 @@ def _save(run: Run) -> Saved:
 def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
     """Go back to the newest whole checkpoint of a step `before` that, and past the batch that led here; None without
     one."""
-    failed_step, failed_batch = run.step, run.step + run.passed_batches
+    failed_step, failed_batch = run.step, run.step + run.skipped_batches
     saved = load_newest(run.folder.checkpoints, before=before, say=lambda line: None)
     if saved is None:
         return None
     run.restore(saved)
-    run.passed_batches = failed_batch + 1 - run.step
+    run.skipped_batches = failed_batch + 1 - run.step
     remove_later_checkpoints(run.folder.checkpoints, step=run.step)
     run.folder.cut_log(run.step, rollbacks=True)
     record = {"step": run.step, "rolled_back_from": failed_step, "reason": reason}
@@ -300,7 +300,7 @@ def _forget_checkpoint(run: Run) -> None:
     remove_later_checkpoints(run.folder.checkpoints, step=run.step)
     found = find_checkpoints(run.folder.checkpoints)
     if len(found) > 1:
-        remove_whole_folder(found[-1])
+        remove_folder_atomic(found[-1])
 
 
 class _Clock:

@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.scaling_laws import settings_of_imported
+from tinygrad_chat.config.training import TrainingConfig, change_config, rates_beside_muon, to_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.models.registry import MODELS, build_model
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.models.size import expect_room
-from tinygrad_chat.models.table import MODELS, build_model
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
 from tinygrad_chat.optim.muon import one_after_the_other
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
-from tinygrad_chat.options import checked_settings
-from tinygrad_chat.parallel import Shards, ThreadTeam, make_shards, use_threads
-from tinygrad_chat.seeds import stream
+from tinygrad_chat.option import checked_settings
+from tinygrad_chat.parallel import DataParallel, ThreadTeam, make_data_parallel, use_threads
+from tinygrad_chat.runs.checkpoint import Checkpoint, find_checkpoints
+from tinygrad_chat.runs.files import expect_free
+from tinygrad_chat.runs.folder import RunFolder, claim_new_run
+from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
-from tinygrad_chat.training.checkpoint import Checkpoint, find_checkpoints
-from tinygrad_chat.training.config import TrainingConfig, change_config, rates_beside_muon, to_settings
-from tinygrad_chat.training.dial import settings_of_imported
 from tinygrad_chat.training.guards.recent_losses import RecentLosses
-from tinygrad_chat.training.run_folder import RunFolder, claim_new_run
-from tinygrad_chat.training.storage import expect_free
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
@@ -49,7 +49,7 @@ class Run:
     model: LanguageModel
     optimizer: Optimizer
     schedule: Schedule
-    shards: Shards | None = None
+    shards: DataParallel | None = None
     """The threads that compute a batch's gradient together; None: one does, and matrix products use all."""
     step: int = 0
     seconds: float = 0.0
@@ -60,8 +60,8 @@ class Run:
     resumed: bool = False
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
-    passed_batches: int = 0
-    """How many batches were passed over by rollbacks: step s trains on batch s + passed_batches."""
+    skipped_batches: int = 0
+    """How many batches were passed over by rollbacks: step s trains on batch s + skipped_batches."""
     recent_losses: RecentLosses = field(default_factory=RecentLosses)
 
     def checkpoint(self) -> Checkpoint:
@@ -72,7 +72,7 @@ class Run:
             "seconds": self.seconds,
             "best_step": self.best_step,
             "best_loss": self.best_loss,
-            "passed_batches": self.passed_batches,
+            "skipped_batches": self.skipped_batches,
             "recent_losses": dataclasses.asdict(self.recent_losses),
         }
         return Checkpoint(self.step, self.model.parameters().state(), self.optimizer.state(), state)
@@ -82,7 +82,7 @@ class Run:
         self.model.parameters().load(saved.weights)
         self.optimizer.load(saved.optimizer)
         self.step = self.saved_step = saved.step
-        self.passed_batches = saved.state["passed_batches"]
+        self.skipped_batches = saved.state["skipped_batches"]
         self.best_step, self.best_loss = saved.state["best_step"], saved.state["best_loss"]
         self.recent_losses = RecentLosses.load(saved.state["recent_losses"])
 
@@ -96,7 +96,7 @@ def first_state(config: TrainingConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "seconds": 0.0,
         "best_step": None,
         "best_loss": None,
-        "passed_batches": 0,
+        "skipped_batches": 0,
         "recent_losses": dataclasses.asdict(RecentLosses()),
     }
 
@@ -215,7 +215,7 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
     gradients = min(threads, rows)  # each thread has its own
     model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)
-    shards = make_shards(model, threads, rows=rows)
+    shards = make_data_parallel(model, threads, rows=rows)
     optimizer, schedule = build_optimizer(config, model, shards), build_schedule(config)
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
 
@@ -254,12 +254,12 @@ def _build_model(config: TrainingConfig, tokenizer: Tokenizer, *, buffers: int) 
         tokenizer.size,
         config,
         mode=config.mode,
-        random=stream(config.seed, "initialisation"),
+        random=rng(config.seed, "initialisation"),
         backend=backend,
     )
 
 
-def build_optimizer(config: TrainingConfig, model: LanguageModel, shards: Shards | None = None) -> Optimizer:
+def build_optimizer(config: TrainingConfig, model: LanguageModel, shards: DataParallel | None = None) -> Optimizer:
     """Return the optimiser of a run, which has not taken a step yet. Muon works in as many threads as the shards do:
     beside products that take several, threads of its own would wait for theirs, which spin for a while."""
     parameters = model.parameters()

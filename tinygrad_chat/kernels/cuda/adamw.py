@@ -16,7 +16,7 @@ def adamw_update(
     mean: Any,
     square: Any,
     *,
-    copy: Any = None,
+    compute_weights: Any = None,
     norm: Any = None,
     decayed: int,
     shrink: float,
@@ -27,10 +27,10 @@ def adamw_update(
     epsilon: float,
 ) -> None:
     """`optim.adamw.adamw_update`, one pass over memory."""
-    real = data.dtype if copy is None else copy.dtype
-    arrays = data, gradient, mean, square, copy, norm
+    real = data.dtype if compute_weights is None else compute_weights.dtype
+    arrays = data, gradient, mean, square, compute_weights, norm
     settings = map(float, (shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon))
-    each = width(data.size, data, gradient, mean, square, copy)
+    each = width(data.size, data, gradient, mean, square, compute_weights)
     blocks, sizes = per_thread(data.size, each), (data.size, decayed)
     launch("adamw.cu", "adamw_update", real, blocks, *arrays, *sizes, *settings, each > 1)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
-from tinygrad_chat.kernels.cuda.matmul import multiply
+from tinygrad_chat.kernels.cuda.matmul import gemm
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
 CACHED = 1 << 24  # scores in float32 at a time, 64 MiB: about what an H100's L2 holds
@@ -31,11 +31,11 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
         scores = xp.empty(weights[part].shape, np.float32)
         rows = scores.size // max(S, 1)
         for r in range(shared):
-            multiply(q[part, :, r], k[part, :, 0].swapaxes(-1, -2), scores[:, r], scale=scale)
+            gemm(q[part, :, r], k[part, :, 0].swapaxes(-1, -2), scores[:, r], scale=scale)
         wide = width(S, scores, weights[part]) > 1
         launch("attention.cu", "masked_softmax", real, per_warp(rows), scores, weights[part], rows, *limits, wide)
         for r in range(shared):
-            multiply(weights[part, r], v[part, :, 0], o[part, :, r])
+            gemm(weights[part, r], v[part, :, 0], o[part, :, r])
 
     def backward(d_out: Any):
         d_o = split_heads(contiguous(d_out, real), G, D)
@@ -46,15 +46,15 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
             d_scores = xp.empty(d_weights.shape, real)
             rows = d_weights.size // max(S, 1)
             for r in range(shared):
-                multiply(d_o[part, :, r], v[part, :, 0].swapaxes(-1, -2), d_weights[:, r])
+                gemm(d_o[part, :, r], v[part, :, 0].swapaxes(-1, -2), d_weights[:, r])
             arrays = weights[part], d_weights, d_scores
             settings = rows, *limits, width(S, *arrays) > 1, scale
             launch("attention.cu", "masked_softmax_backward", real, per_warp(rows), *arrays, *settings)
             for r in range(shared):
                 transposed = d_scores[:, r].swapaxes(-1, -2)
-                multiply(d_scores[:, r], k[part, :, 0], d_q[part, :, r])
-                multiply(transposed, q[part, :, r], d_k[part, :, 0], add=r > 0)
-                multiply(weights[part, r].swapaxes(-1, -2), d_o[part, :, r], d_v[part, :, 0], add=r > 0)
+                gemm(d_scores[:, r], k[part, :, 0], d_q[part, :, r])
+                gemm(transposed, q[part, :, r], d_k[part, :, 0], add=r > 0)
+                gemm(weights[part, r].swapaxes(-1, -2), d_o[part, :, r], d_v[part, :, 0], add=r > 0)
         return d_query, d_key, d_value
 
     return out, backward

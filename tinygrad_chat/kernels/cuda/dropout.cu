@@ -8,9 +8,9 @@ __device__ inline float draw(unsigned long long seed, unsigned long long place) 
     return ((z ^ z >> 31) >> 40) * (1.0f / (1 << 24));
 }
 
-// x -> out, and the same backwards: d_out -> d_x. `passed` elements of the whole lie before the first.
+// x -> out, and the same backwards: d_out -> d_x. `offset` elements of the whole lie before the first.
 extern "C" __global__ void dropout(const REAL* x, REAL* out, long long size, float rate, float scale, long long seed,
-                                   long long passed) {
+                                   long long offset) {
     const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
-    if (i < size) round_to(out[i], draw(seed, passed + i) >= rate ? to_float(x[i]) * scale : 0);
+    if (i < size) round_to(out[i], draw(seed, offset + i) >= rate ? to_float(x[i]) * scale : 0);
 }

@@ -8,13 +8,13 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread
 
 
-def dropout(x: Any, *, rate: float, seed: int, passed: int = 0):
+def dropout(x: Any, *, rate: float, seed: int, offset: int = 0):
     """`ops.dropout`, saving nothing."""
 
     def drop(whole: Any) -> Any:
         whole = contiguous(whole, x.dtype)
         out = array_module(x).empty_like(whole)
-        settings = x.size, float(rate), 1 / (1 - rate), seed, passed
+        settings = x.size, float(rate), 1 / (1 - rate), seed, offset
         launch("dropout.cu", "dropout", x.dtype, per_thread(x.size), whole, out, *settings)
         return out
 

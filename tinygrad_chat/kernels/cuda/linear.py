@@ -6,7 +6,7 @@ from typing import Any
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous
-from tinygrad_chat.kernels.cuda.matmul import PendingProduct, multiply
+from tinygrad_chat.kernels.cuda.matmul import PendingProduct, gemm
 from tinygrad_chat.kernels.cuda.pointwise import add
 from tinygrad_chat.kernels.cuda.sums import column_sums
 from tinygrad_chat.ops.matmul import check_linear
@@ -17,13 +17,13 @@ def linear(x: Any, weight: Any, bias: Any = None):
     check_linear(x, weight, bias)
     xp, real, (D, C) = array_module(x), x.dtype, weight.shape
     rows = contiguous(x, real).reshape(-1, C)
-    out = multiply(rows, weight.T, xp.empty((len(rows), D), real))
+    out = gemm(rows, weight.T, xp.empty((len(rows), D), real))
     if bias is not None:
         out = add(out, bias)[0]
 
     def backward(d_out: Any):
         d_rows = contiguous(d_out, real).reshape(-1, D)
-        d_x = multiply(d_rows, weight, xp.empty((len(rows), C), real))
+        d_x = gemm(d_rows, weight, xp.empty((len(rows), C), real))
         d_bias = None if bias is None else column_sums(d_rows)
         return d_x.reshape(x.shape), PendingProduct(d_rows.T, rows), d_bias
 

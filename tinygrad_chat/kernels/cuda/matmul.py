@@ -56,7 +56,7 @@ class Cublas:
         _check(self._library.cublasSetWorkspace_v2(self._handle, place, ctypes.c_size_t(WORKSPACE)))
         self._stream = stream
 
-    def multiply(self, *arguments: Any) -> None:
+    def gemm(self, *arguments: Any) -> None:
         """Call cublasGemmStridedBatchedEx with what follows the handle."""
         _check(self._library.cublasGemmStridedBatchedEx(self._handle, *arguments))
 
@@ -84,7 +84,7 @@ def _cublas(xp: Any, device: int) -> Cublas:
     return Cublas(xp)
 
 
-def multiply(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool = False) -> Any:
+def gemm(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool = False) -> Any:
     """Leave scale * left (..., M, K) @ right (..., K, N) in `out` (..., M, N), or add it to what is there; return it.
 
     At most two leading axes, the same for all; an operand may be repeated along one by a stride of 0.
@@ -93,7 +93,7 @@ def multiply(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool =
         along = 0 if out.shape[0] <= out.shape[1] else 1  # a call for each part of the shorter axis
         for i in range(out.shape[along]):
             part = (i,) if along == 0 else (slice(None), i)
-            multiply(left[part], right[part], out[part], scale=scale, add=add)
+            gemm(left[part], right[part], out[part], scale=scale, add=add)
         return out
     if out.size == 0:
         return out
@@ -109,7 +109,7 @@ def multiply(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool =
     assert not transposed
     alpha, beta = ctypes.c_float(scale), ctypes.c_float(add)
     tf32 = backend_of(out).dtype == "tf32" and left.dtype == np.float32
-    cublas.multiply(
+    cublas.gemm(
         *(right_transposed, left_transposed, N, M, left.shape[-1], ctypes.addressof(alpha)),
         *(*right_place, *left_place, ctypes.addressof(beta), *out_place),
         *(out.shape[0] if out.ndim == 3 else 1, CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else CUBLAS_COMPUTE_32F),
@@ -146,9 +146,9 @@ class PendingProduct(PendingGradient):
 
     def add_to(self, buffer: Any) -> None:
         """Add the product to a float32 buffer."""
-        multiply(self._left, self._right, buffer, add=True)
+        gemm(self._left, self._right, buffer, add=True)
 
     def array(self) -> Any:
         """Return the product in float32."""
         xp = array_module(self._left)
-        return multiply(self._left, self._right, xp.empty(self.shape, np.float32))
+        return gemm(self._left, self._right, xp.empty(self.shape, np.float32))

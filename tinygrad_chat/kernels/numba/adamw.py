@@ -15,7 +15,7 @@ def adamw_update(
     mean: np.ndarray,
     square: np.ndarray,
     *,
-    copy: None = None,
+    compute_weights: None = None,
     norm: None = None,
     decayed: int,
     shrink: float,
@@ -25,7 +25,7 @@ def adamw_update(
     correction: float,
     epsilon: float,
 ) -> None:
-    """`optim.adamw.adamw_update`, on the host: there is no copy, and the norm was looked at."""
+    """`optim.adamw.adamw_update`, on the host: there are no other compute weights, and the norm was looked at."""
     _update_both(data, gradient, mean, square, decayed, shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon)
 
 

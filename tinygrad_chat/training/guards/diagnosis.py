@@ -13,9 +13,9 @@ from tinygrad_chat.autograd.differentiable import Watcher
 from tinygrad_chat.autograd.value import Rule
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.models.table import build_model
+from tinygrad_chat.models.registry import build_model
 from tinygrad_chat.nn import Parameters
-from tinygrad_chat.seeds import stream
+from tinygrad_chat.seeds import rng
 from tinygrad_chat.training.run import Run
 
 
@@ -57,7 +57,7 @@ def _as_tensors(run: Run) -> LanguageModel:
         config.model,
         run.tokenizer.size,
         config,
-        random=stream(config.seed, "initialisation"),
+        random=rng(config.seed, "initialisation"),
         backend=mine.backend,
         dtype=mine.data.dtype,
     )

@@ -1,0 +1,61 @@
+"""Choosing a token: what each option keeps, and that draws follow the probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tinygrad_chat.inference.sampler import probabilities, sample_token
+
+logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
+
+
+@given(logits, st.floats(0.1, 10))
+def test_without_limits_it_is_the_softmax_of_logits_over_temperature(x, temperature):
+    scaled = x.astype(np.float64) / temperature
+    softmax = np.exp(scaled - scaled.max())
+    np.testing.assert_allclose(probabilities(x, temperature=temperature), softmax / softmax.sum(), atol=1e-12)
+
+
+@given(logits, st.integers(1, 20))
+def test_top_k_keeps_the_k_likeliest_in_proportion(x, k):
+    full, kept = probabilities(x), probabilities(x, top_k=k)
+    assert np.count_nonzero(kept) <= k
+    assert kept.sum() == pytest.approx(1)
+    inside = kept > 0
+    assert full[inside].min() >= full[~inside].max(initial=0)
+    np.testing.assert_allclose(kept[inside], full[inside] / full[inside].sum(), rtol=1e-9)
+
+
+@given(logits, st.floats(0.01, 1))
+def test_top_p_keeps_the_fewest_likeliest_that_reach_p(x, p):
+    full, kept = probabilities(x), probabilities(x, top_p=p)
+    inside = np.sort(full[kept > 0])[::-1]
+    assert inside.sum() >= p - 1e-9
+    assert inside[:-1].sum() < p + 1e-9
+    assert kept.sum() == pytest.approx(1)
+
+
+def test_top_k_of_one_takes_the_likeliest_and_of_equals_the_first():
+    random = np.random.default_rng(0)
+    assert sample_token(np.array([0.0, 3.0, 1.0]), random, top_k=1) == 1
+    assert sample_token(np.zeros(5), random, top_k=1) == 0
+
+
+def test_extreme_logits_and_temperatures_stay_numbers():
+    x = np.array([1e4, -1e4, 0.0], np.float32)
+    assert probabilities(x, temperature=1e-3).tolist() == [1.0, 0.0, 0.0]
+    np.testing.assert_allclose(probabilities(x, temperature=1e9), 1 / 3, atol=1e-4)
+
+
+def test_draws_follow_the_probabilities():
+    random, x = np.random.default_rng(0), np.log([0.5, 0.3, 0.2])
+    drawn = np.bincount([sample_token(x, random) for _ in range(4000)], minlength=3) / 4000
+    np.testing.assert_allclose(drawn, [0.5, 0.3, 0.2], atol=0.03)
+
+
+def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
+    assert probabilities(np.array([1.0, 3.0, 3.0, 2.0]), temperature=0).tolist() == [0, 1, 0, 0]

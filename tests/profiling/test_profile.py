@@ -1,0 +1,139 @@
+"""Profiles: nothing of a step is missing from its rows, operations are the model's, traces open elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.cuda_on_cpu.compiler import COMPILER
+from tests.cuda_on_cpu.device import DEVICE, standing_in
+from tests.training.test_loop import Start
+from tinygrad_chat import GPT, ModelOptions, Tensor, ops
+from tinygrad_chat.autograd import watched_ops
+from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.machine.limits import Limits
+from tinygrad_chat.models.size import flops_per_token
+from tinygrad_chat.optim import AdamW
+from tinygrad_chat.profiling import profile as module
+from tinygrad_chat.profiling.costs import forward_cost
+from tinygrad_chat.profiling.profile import OTHER, Profile, Row, profile, profile_run, training_step
+from tinygrad_chat.profiling.recorder import Recorder
+from tinygrad_chat.profiling.trace import trace_events
+
+V, B, T = 11, 3, 8
+OPTIONS = ModelOptions(layers=2, heads=2, width=16, context=T)
+LIMITS = Limits(product_rate=1e9, bandwidth=1e9)
+
+
+@pytest.fixture(autouse=True)
+def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure_limits", lambda backend: LIMITS)
+
+
+def take_profile(backend: Backend, steps: int = 2) -> Profile:
+    model = GPT(V, OPTIONS, backend=backend)
+    tokens = np.random.default_rng(0).integers(0, V, (B, T + 1))
+    draw = lambda: (tokens[:, :-1], tokens[:, 1:])  # noqa: E731
+    step = training_step(model, AdamW(model.parameters()), draw, rate=1e-3, clip=1.0)
+    return profile(step, steps, backend=backend, tokens=B * T)
+
+
+@pytest.fixture(params=["numpy", "device"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    if request.param == "numpy":
+        yield get_backend("numpy")
+    elif COMPILER is None:
+        pytest.skip("no C++ compiler to run kernels on the host with")
+    else:
+        with standing_in():
+            yield DEVICE
+
+
+def test_rows_add_up_to_the_step_and_their_operations_are_the_models(backend: Backend):
+    taken = take_profile(backend)
+    assert sum(row.seconds for row in taken.rows) == pytest.approx(taken.step_seconds, rel=1e-6)
+    assert sum(row.flops for row in taken.rows) == B * T * flops_per_token(OPTIONS, V)
+    rows = {row.name: row for row in taken.rows}
+    assert rows.keys() >= {
+        "linear",
+        "attention",
+        "layernorm",
+        "gelu",
+        "cross_entropy",
+        "embedding",
+        "clip",
+        "AdamW",
+        OTHER,
+    }
+    assert rows["linear"].calls == 6 * OPTIONS.layers + 1
+    assert min(rows["linear"].forward, rows["linear"].backward) > 0
+    assert [row.seconds for row in taken.rows] == sorted((row.seconds for row in taken.rows), reverse=True)
+
+
+def test_a_runs_profile_takes_steps_and_leaves_its_count_alone(start: Start):
+    run = start("run", steps=5, dropout=0.1, accumulate=2, batch_size=4)
+    taken = profile_run(run, 1)
+    assert "dropout" in {row.name for row in taken.rows}
+    assert run.step == 0
+
+
+def test_what_follows_a_rule_until_the_next_belongs_to_it():
+    recorder = Recorder(get_backend("numpy"))
+
+    class Slow(Tensor):
+        def accumulate(self, gradient):
+            time.sleep(0.01)
+
+    x = Slow(np.ones(3))
+    with watched_ops(recorder.watch):
+        out = ops.exp(x)
+        out.backward(np.ones(3))
+    recorder.close()
+    forward, backward = recorder.spans
+    assert (forward.name, forward.phase, backward.phase) == ("exp", "forward", "backward")
+    assert backward.end - backward.begin >= 0.01
+    assert backward.host_end - backward.host_begin >= 0.01
+
+
+def test_costs_are_what_cannot_be_avoided():
+    x, weight = np.ones((5, 8), np.float32), np.ones((3, 8), np.float32)
+    assert forward_cost("linear", (x, weight), np.ones((5, 3), np.float32)) == (2 * 5 * 8 * 3, 4 * (40 + 24 + 15))
+    query, key = np.ones((2, 4, 6)), np.ones((2, 7, 6))
+    assert forward_cost("attention", (query, key, key), query)[0] == 4 * 2 * 4 * 7 * 6
+    table, tokens = np.ones((1000, 8), np.float32), np.zeros(5, np.int64)
+    assert forward_cost("embedding", (table, tokens), table[tokens]) == (0, 2 * 4 * 40 + 40)
+    assert forward_cost("exp", (x,), np.exp(x)) == (0, 4 * 80)
+    assert forward_cost("reshape", (x,), x.reshape(8, 5)) == (0, 0)
+
+
+def make_profile(**changes: float) -> Profile:
+    rows = [Row("linear", 1, 0.1, 0.2, flops=2e8, bytes=1e6), Row("gelu", 1, 0.3, 0.4, bytes=3e8)]
+    settings = {"step_seconds": 1.0, "plain_seconds": 0.9, "host_seconds": 1.0, "on_device": False, **changes}
+    return Profile(rows, tokens=8, limits=LIMITS, spans=[], **settings)
+
+
+def test_the_bottleneck_is_where_the_machines_limits_take_most_of_the_step():
+    assert make_profile().bottleneck().startswith("no single limit; at the machine's limits, products would take 20% ")
+    assert "most is lost in gelu, 400.00 ms above its limit" in make_profile().bottleneck()
+    assert make_profile(step_seconds=0.5).bottleneck().startswith("memory;")
+    fast = make_profile(step_seconds=0.35)
+    fast.rows[0].flops = 3e8
+    fast.rows[1].bytes = 1e7
+    assert fast.bottleneck().startswith("matrix products;")
+    assert make_profile(on_device=True).bottleneck().startswith("the host, which starts kernels more slowly")
+
+
+def test_a_trace_has_every_span_in_its_place(backend: Backend):
+    spans = take_profile(backend, steps=1).spans
+    events = [event for event in trace_events(spans, backend) if event["ph"] == "X"]
+    assert len(events) == 2 * len(spans)
+    for line in (0, 1):
+        mine = [event for event in events if event["tid"] == line]
+        assert mine[0]["ts"] == 0
+        assert all(event["dur"] >= 0 for event in mine)
+        assert all(one["ts"] + one["dur"] <= after["ts"] + 1 for one, after in itertools.pairwise(mine))
+    assert {event["cat"] for event in events} == {"forward", "backward", "update"}

@@ -1,0 +1,134 @@
+"""Comparisons: losses at equal tokens and equal time, in a unit that all runs share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tiny import TINY
+from tinygrad_chat.config.training import resolve_config
+from tinygrad_chat.errors import BackendError, UsageError
+from tinygrad_chat.reports.comparison import SMOOTHING, Curve, compare_runs, smooth, write_comparison_plot
+from tinygrad_chat.runs.folder import RunFolder
+
+BATCH = TINY["batch_size"] * TINY["context"]
+
+
+def made_up(path: Path, losses: dict[int, float], *, seconds_a_step: float = 1.0, **settings: Any) -> Path:
+    """Write the folder of a run that was evaluated at some steps, its training loss 0.5 below."""
+    folder = RunFolder(path)
+    folder.create()
+    folder.write_config(resolve_config({**TINY, **settings}))
+    for step, loss in losses.items():
+        record = {"step": step, "loss": loss - 0.5, "val_loss": loss, "val_bpb": 2 * loss}
+        folder.append(record, {"step": step, "seconds": step * seconds_a_step})
+    folder.write_outcome("finished", step=max(losses), seconds=max(losses) * seconds_a_step)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> dict[str, Path]:
+    """Runs of 10 and of 8 steps; the second takes twice as long for each."""
+    return {
+        "long": made_up(tmp_path / "long", {0: 4.0, 5: 3.0, 10: 2.0}),
+        "short": made_up(tmp_path / "short", {0: 4.0, 8: 1.0}, seconds_a_step=2.0, lr=0.01),
+    }
+
+
+def test_losses_at_equal_tokens_lie_between_the_evaluations_beside_them(pair: dict[str, Path]):
+    comparison = compare_runs(pair)
+    tokens = comparison.reached_by_all("tokens")
+    assert tokens == 8 * BATCH
+    assert [run.at("tokens", tokens) for run in comparison.runs] == pytest.approx([2.4, 1.0])
+    assert [run.best for run in comparison.runs] == [2.0, 1.0]
+
+
+def test_losses_at_equal_time_count_seconds_of_training(pair: dict[str, Path]):
+    comparison = compare_runs(pair)
+    seconds = comparison.reached_by_all("seconds")
+    assert seconds == 10.0
+    assert [run.at("seconds", seconds) for run in comparison.runs] == pytest.approx([2.0, 4.0 - 3.0 * 5 / 8])
+
+
+def test_settings_that_differ_are_named_and_no_others(pair: dict[str, Path]):
+    assert compare_runs(pair).differing_settings() == {"lr": [0.004, 0.01]}
+
+
+@pytest.mark.parametrize("settings", [{"tokenizer": "bytes"}, {"data": "names"}, {"text_field": "body"}])
+def test_runs_on_other_tokens_or_texts_are_compared_in_bits_per_byte(
+    pair: dict[str, Path], tmp_path: Path, settings: dict[str, Any]
+):
+    assert compare_runs(pair).unit == "val_loss"
+    comparison = compare_runs({**pair, "other": made_up(tmp_path / "other", {0: 4.0, 6: 3.0}, **settings)})
+    assert comparison.unit == "bits/byte"
+    assert comparison.runs[0].best == 4.0
+    assert comparison.runs[0].training.losses.tolist() == pytest.approx([7.0, 5.0, 3.0])
+
+
+def test_a_line_of_the_log_that_lost_its_time_stands_between_its_neighbours(pair: dict[str, Path]):
+    folder = RunFolder(pair["long"])
+    lines = folder.timing.read_text().splitlines()
+    folder.timing.write_text("\n".join([lines[0], lines[2]]) + "\n")
+    assert compare_runs(pair).runs[0].validation.seconds.tolist() == [0.0, 5.0, 10.0]
+
+
+def test_smoothing_keeps_a_straight_line_straight_and_calms_noise():
+    line = np.linspace(4.0, 1.0, 200)
+    inner = slice(len(line) // SMOOTHING, -(len(line) // SMOOTHING))
+    assert smooth(line)[inner] == pytest.approx(line[inner])
+    noise = np.random.default_rng(1).normal(size=200)
+    assert smooth(noise).std() < 0.5 * noise.std()
+    assert smooth(np.array([])).size == 0
+
+
+def test_a_plot_begins_where_the_curve_comes_below_its_top():
+    curve = Curve(np.array([0.0, 10.0, 20.0]), np.array([0.0, 1.0, 2.0]), np.array([5.0, 3.0, 1.0]))
+    assert curve.below(4.0, "tokens") == ([5.0, 10.0, 20.0], [4.0, 3.0, 1.0])
+    assert curve.below(9.0, "seconds") == ([0.0, 1.0, 2.0], [5.0, 3.0, 1.0])
+    assert curve.below(0.5, "tokens") == ([], [])
+
+
+def test_the_steep_beginning_is_left_out_of_plots_and_nothing_else(tmp_path: Path):
+    losses = {step: 2.0 + 8.0 * 0.5**step for step in range(101)}
+    comparison = compare_runs({name: made_up(tmp_path / name, losses, steps=100) for name in "ab"})
+    bottom, top = comparison.losses_shown()
+    assert bottom < 1.5
+    assert 2.0 < top < 10.0
+
+
+def test_the_plot_is_written_as_png_and_as_svg(pair: dict[str, Path], tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    png, svg = write_comparison_plot(compare_runs(pair), tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert svg.read_text(encoding="utf-8").count("<svg") == 1
+
+
+def test_without_matplotlib_the_extra_is_named(pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(BackendError, match="the extra plots: pip install matplotlib plotext"):
+        write_comparison_plot(compare_runs(pair), tmp_path)
+
+
+def test_what_cannot_be_compared_is_one_line_that_names_the_run(pair: dict[str, Path], tmp_path: Path):
+    untrained = RunFolder(tmp_path / "untrained")
+    untrained.create()
+    untrained.write_config(resolve_config(TINY))
+    timeless = made_up(tmp_path / "timeless", {0: 4.0})
+    (timeless / "timing.jsonl").write_text(json.dumps({"step": 0}))
+    mistakes = {
+        "expected at least two runs, received 1": {"long": pair["long"]},
+        "untrained: has no evaluation": {**pair, "untrained": untrained.path},
+        "twin: is the same run as long": {**pair, "twin": tmp_path / "short" / ".." / "long"},
+        "nothing: has no config.toml": {**pair, "nothing": tmp_path / "nothing"},
+        "timeless: timing.jsonl has no whole line": {**pair, "timeless": timeless},
+    }
+    for message, paths in mistakes.items():
+        with pytest.raises(UsageError, match=message) as caught:
+            compare_runs(paths)
+        assert "\n" not in str(caught.value)

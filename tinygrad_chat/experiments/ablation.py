@@ -1,0 +1,196 @@
+"""Ablations: the same training over a grid of settings and several seeds, and what comes of each.
+
+ablations/bigram-tensor-norm-tied/
+  ablation.json  the settings of each cell
+  results.jsonl  one finished run a line; a second start goes on after the last of them
+  runs/          the run of each cell and seed, complete
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.config.training import TrainingConfig, parse_settings, resolve_config, to_settings
+from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
+from tinygrad_chat.runs.checkpoint import find_checkpoints
+from tinygrad_chat.runs.files import exclusive_lock, explained, write_atomic
+from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.training.loop import Ended, Event, train
+from tinygrad_chat.training.run import Run, resume_run, start_run
+
+Choices = dict[str, Any]
+"""A value for each setting that is varied."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Train every combination of the `varied` values with each seed from 1 on, other settings as in `settings`."""
+
+    settings: Mapping[str, Any]
+    varied: Mapping[str, Sequence[Any]]
+    seeds: int
+
+    def cells(self) -> list[Choices]:
+        """Return every combination of the varied values."""
+        return [dict(zip(self.varied, values, strict=True)) for values in itertools.product(*self.varied.values())]
+
+    def config(self, choices: Choices, seed: int) -> TrainingConfig:
+        """Return the configuration of one run: evaluated at its start and its end, unless settings say otherwise."""
+        config = resolve_config({**self.settings, **choices, "seed": seed})
+        given = "eval_every" in {**self.settings, **choices}
+        return config if given else dataclasses.replace(config, eval_every=config.steps)
+
+    def runs(self) -> list[tuple[Choices, int]]:
+        """Return every run: the choices of its cell and its seed."""
+        return [(choices, seed) for choices in self.cells() for seed in range(1, self.seeds + 1)]
+
+
+def parse_variation(text: str) -> dict[str, list[Any]]:
+    """Return what `--vary` asks for: names, each with its values, as in "norm,tied,lr=0.001|0.01".
+
+    Without values a setting takes all its choices. Raises ConfigError for a name without choices and for bad values.
+    """
+    known = {field.name: field for field in dataclasses.fields(TrainingConfig)}
+    varied: dict[str, list[Any]] = {}
+    for part in text.split(","):
+        name, _, values = part.strip().partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in known or name == "seed":
+            raise ConfigError(
+                f"--vary: expected options of tgc train, as in norm,tied or lr=0.001|0.01, received {name!r}"
+            )
+        choices, kind = known[name].metadata["choices"], str(known[name].type).removesuffix(" | None")
+        if values:
+            lines = [f"{name} = {_as_toml(value, kind)}" for value in values.split("|")]
+            found = [parse_settings(line, source=f"--vary {name}")[name] for line in lines]
+            varied[name] = list(dict.fromkeys(found))  # a value given twice is one cell
+        elif choices or kind == "bool":
+            varied[name] = list(choices) or [True, False]
+        else:
+            raise ConfigError(f"--vary {name}: expected values, as in {name}=A|B, received none")
+    return varied
+
+
+def _as_toml(value: str, kind: str) -> str:
+    words = {"on": "true", "off": "false"}
+    return json.dumps(value.strip()) if kind == "str" else words.get(value.strip(), value.strip())
+
+
+def label(choices: Choices) -> str:
+    """Return a cell's name: norm=rmsnorm,tied=off."""
+    return ",".join(f"{name}={shown(value)}" for name, value in choices.items())
+
+
+def shown(value: Any) -> str:
+    """Return how a value is written for people: on and off for booleans, numbers to six digits."""
+    if isinstance(value, bool):
+        return ("off", "on")[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def folder_of(ablation: Ablation) -> Path:
+    """Return where an ablation's results stand unless told otherwise."""
+    first = ablation.config(*ablation.runs()[0])
+    return Path("ablations") / "-".join([first.model, first.mode, *ablation.varied])
+
+
+def run_ablation(
+    ablation: Ablation, folder: Path, *, should_stop: Callable[[], bool] = lambda: False, confirmed: bool = False
+) -> Iterator[tuple[Run, Event]]:
+    """Train all that is not finished yet, and yield what happens in each run. One that diverges is a result too.
+
+    Raises UsageError where `folder` holds another ablation, and whatever `start_run` and training raise.
+    """
+    for choices, seed in ablation.runs():
+        ablation.config(choices, seed)  # what cannot work is said before anything is trained
+    _claim(ablation, folder)
+    with exclusive_lock(folder):
+        yield from _run_all(ablation, folder, should_stop, confirmed)
+
+
+def _run_all(
+    ablation: Ablation, folder: Path, should_stop: Callable[[], bool], confirmed: bool
+) -> Iterator[tuple[Run, Event]]:
+    done = {(row["cell"], row["seed"]) for row in read_rows(folder)}
+    for choices, seed in ablation.runs():
+        if (label(choices), seed) in done:
+            continue
+        path = folder / "runs" / f"{label(choices)},seed={seed}".replace("/", "_")
+        run = _open_run(ablation.config(choices, seed), path, confirmed)
+        diverged = False
+        try:
+            for event in train(run, should_stop=should_stop):
+                yield run, event
+                if isinstance(event, Ended) and event.interrupted:
+                    return
+        except DivergedError:
+            diverged = True
+            yield run, Ended(run.step, interrupted=False)
+        _append_row(folder, run, choices, seed, diverged)
+
+
+def _claim(ablation: Ablation, folder: Path) -> None:
+    """Write down what the folder is for, or make sure that it is for this."""
+    settings = {label(choices): to_settings(ablation.config(choices, 1)) for choices in ablation.cells()}
+    path = folder / "ablation.json"
+    try:
+        before = json.loads(path.read_bytes())["settings"] if path.exists() else settings
+        differing = [cell for cell in {**before, **settings} if before.get(cell) != settings.get(cell)]
+        names = {name for c in differing for name, value in settings.get(c, {}).items() if before[c].get(name) != value}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        differing, names = ["all"], {"vary"}
+    if differing:
+        raise UsageError(
+            f"{folder}: holds an ablation with other settings ({', '.join(sorted(names or {'vary'}))}); "
+            "choose another folder with --out"
+        )
+    with explained(folder):
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps({"settings": settings}, indent=1).encode())
+
+
+def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
+    if find_checkpoints(RunFolder(path).checkpoints):
+        with contextlib.suppress(CheckpointError):  # damaged: it is trained anew
+            return resume_run(path, {})
+    shutil.rmtree(path, ignore_errors=True)  # what a run that was killed at its start has left
+    return start_run(config, path, confirmed=confirmed)
+
+
+def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: bool) -> None:
+    last = {} if diverged else json.loads(run.folder.log.read_bytes().splitlines()[-1])
+    row = {
+        "cell": label(choices),
+        **choices,
+        "seed": seed,
+        "parameters": run.model.parameters().size,
+        "steps": run.step,
+        "data_sha256": run.dataset.sha256,
+        "diverged": diverged,
+        "val_loss": last.get("val_loss"),
+        "val_bpb": last.get("val_bpb"),
+        "best_val_loss": run.best_loss,
+        "seconds": round(run.seconds, 3),
+    }
+    rows = [*read_rows(folder), row]
+    if "data" not in choices and rows[0]["data_sha256"] != row["data_sha256"]:
+        raise UsageError(f"--data {run.config.data}: has changed since the ablation began; start one in another folder")
+    write_atomic(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in rows).encode())
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the finished runs of the ablation at `folder`, in the order in which they ended."""
+    path = folder / "results.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):  # a line that a crash cut short: its run is made again
+            rows.append(json.loads(line))
+    return rows

@@ -1,0 +1,30 @@
+"""What a user can choose about sampling. Standard library only, so that `tgc --help` stays fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.option import option, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How text is drawn from a model. Without `prompt` it begins as a new document does."""
+
+    prompt: str = option("", "text to go on from", group="Sampling")
+    max_new_tokens: int = option(500, "most tokens to add; a text may end before", minimum=1, group="Sampling")
+    temperature: float = option(
+        0.8, "below 1 plays safe, above 1 dares, 0 takes the likeliest", minimum=0, group="Sampling"
+    )
+    top_k: int | None = option(None, "choose among this many likeliest tokens", minimum=1, group="Sampling")
+    top_p: float | None = option(
+        None, "choose among the likeliest tokens that share this probability", above=0, group="Sampling"
+    )
+    num_samples: int = option(1, "texts to draw", minimum=1, group="Sampling")
+    seed: int = option(1, "decides what is drawn", minimum=0, group="Sampling")
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.top_p is not None and self.top_p > 1:
+            raise ConfigError(f"--top-p: expected a probability of at most 1, received {self.top_p}")

@@ -1,0 +1,133 @@
+"""Checkpoints from and to karpathy/nanochat's weights, as safetensors files, and no others.
+
+A file carries upstream's model_config in its metadata, under that name; for a file without it there is upstream's own
+meta_<step>.json. The names are those of models/interchange.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors.numpy import save
+
+from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.scaling_laws import settings_of_depth
+from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.interchange.nanochat import (
+    CONFIG,
+    from_nanochat,
+    nanochat_config,
+    options_from_nanochat,
+    to_nanochat,
+)
+from tinygrad_chat.machine.environment import describe_environment
+from tinygrad_chat.models.gpt import GPT
+from tinygrad_chat.models.size import expect_room
+from tinygrad_chat.runs.checkpoint import Checkpoint, save_checkpoint
+from tinygrad_chat.runs.files import read_plain, write_atomic
+from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer, load_tokenizer
+from tinygrad_chat.training.run import DRAWN, build_optimizer, first_state, load_config
+
+LARGEST_META = 16 << 20  # bytes
+SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
+TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}  # and BF16, which NumPy does not know
+
+
+def export_nanochat(saved: Checkpoint, path: Path) -> int:
+    """Write a checkpoint's weights to a safetensors file as upstream's; return how many tensors they are.
+
+    Raises UsageError where the model is not nanochat's GPT.
+    """
+    options = load_config(saved)
+    tokenizer = load_tokenizer(saved.state["tokenizer"])
+    config = nanochat_config(options, tokenizer.size)
+    weights = to_nanochat(saved.weights, options)
+    write_atomic(path, save(weights, metadata={"model_config": json.dumps(config), "bos": str(tokenizer.bos)}))
+    return len(weights)
+
+
+def import_nanochat(
+    path: Path, folder: RunFolder, *, meta: Path | None = None, tokenizer: Tokenizer | None = None
+) -> Path:
+    """Make a run of step 0 from upstream's weights in a safetensors file; return its checkpoint's path.
+
+    `meta` is upstream's JSON file with the model_config, for a file without it. Without a `tokenizer` one is made:
+    bytes where the vocabulary is theirs, else one that writes tokens as numbers. Raises CheckpointError where the file
+    is no such file, UsageError where the folder holds a run already.
+    """
+    weights, metadata = _read_safetensors(path)
+    if "token_embedding.weight" in weights:
+        raise CheckpointError(f"{path}: holds weights of ours already; sample from them with: tgc sample --checkpoint")
+    options, vocabulary = options_from_nanochat(_model_config(path, metadata, meta))
+    if tokenizer is None:
+        found = metadata.get("bos", "")
+        known = found.isascii() and found.isdecimal() and len(found) < 9 and int(found) < vocabulary
+        bos = int(found) if known else max(0, vocabulary - SPECIAL_TOKENS)
+        tokenizer = ByteTokenizer() if vocabulary == ByteTokenizer.size else NumberTokenizer(vocabulary, bos)
+    if tokenizer.size != vocabulary:
+        raise CheckpointError(f"{path}: expected a tokenizer of {vocabulary} tokens, received one of {tokenizer.size}")
+    expect_room(options, vocabulary, buffers=DRAWN)
+    model = GPT(vocabulary, options, backend=get_backend("numpy"))
+    model.parameters().load(from_nanochat(weights, options))
+    shape = {name: getattr(options, name) for name in CONFIG.values()}
+    settings = settings_of_depth({"depth": options.layers, **shape}, vocabulary)
+    config = TrainingConfig(**{**settings, "model": "nanochat", "warmup": min(settings["warmup"], settings["steps"])})
+    optimizer = build_optimizer(config, model)
+    checkpoint = Checkpoint(0, model.parameters().state(), optimizer.state(), first_state(config, tokenizer))
+    folder.create()
+    folder.write_config(config)
+    folder.write_environment({**describe_environment(get_backend("numpy")), "imported": path.name}, step=0)
+    saved = save_checkpoint(folder.checkpoints, checkpoint)
+    folder.write_outcome("finished", step=0, seconds=0.0, reason=f"imported from {path.name}")
+    return saved
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    """Return a file's arrays, bfloat16 widened to float32, and its metadata."""
+    try:
+        content = read_plain(path, most=psutil.virtual_memory().available // 2)
+        arrays = {name: _array(**entry) for name, entry in deserialize(content)}
+        with safe_open(path, framework="numpy") as file:
+            return arrays, file.metadata() or {}
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: expected a safetensors file of floats ({error}); docs/nanochat.md says how to make one from "
+            "PyTorch's"
+        ) from error
+
+
+def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    if dtype == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if dtype not in TYPES:
+        raise ValueError(f"holds {dtype}")
+    return np.frombuffer(data, TYPES[dtype]).reshape(shape)
+
+
+def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) -> Mapping[str, Any]:
+    source = path if meta is None else meta
+    try:
+        if meta is None:
+            config = json.loads(metadata["model_config"])
+        else:
+            found = json.loads(read_plain(meta, most=LARGEST_META))
+            config = found["model_config"]
+    except KeyError as error:
+        raise CheckpointError(f"{source}: holds no model_config; name upstream's JSON file with --meta") from error
+    except OSError as error:
+        raise CheckpointError(f"{source}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{source}: model_config is not valid JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{source}: expected model_config to be an object, received {str(config)[:40]}")
+    return config

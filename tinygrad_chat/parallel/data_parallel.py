@@ -1,0 +1,76 @@
+"""The gradient of a batch, computed by several threads at once."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from tinygrad_chat.models.gpt import GPT
+from tinygrad_chat.nn import GradientBuffer
+from tinygrad_chat.parallel.communicator import Communicator
+from tinygrad_chat.parallel.threads import ThreadTeam
+
+WORTHWHILE = 200_000_000
+"""Parameters times tokens a thread; where there is less to do, starting threads takes longer than they save."""
+
+
+class DataParallel:
+    """Threads that share a model's weights, each with a graph and a gradient of its own for its share of the rows."""
+
+    def __init__(self, model: GPT, threads: int) -> None:
+        self.model = model
+        self.threads = threads
+        self._others = [GradientBuffer(model.parameters()) for _ in range(1, threads)]
+
+    def gradient(
+        self,
+        tokens: np.ndarray,
+        targets: np.ndarray,
+        *,
+        random: np.random.Generator | None = None,
+        offset: int = 0,
+        share: float = 1.0,
+    ) -> float:
+        """Add the gradient of the loss of targets (B, T) given tokens (B, T) to the model's; return that loss.
+
+        The options are those of the model's `loss`. The number of threads changes the result by rounding
+        only, and with the same number it is the same to the last bit. A batch of one row is left to a single thread.
+        """
+        B = len(tokens)
+        size = min(self.threads, B)
+        ends = [B * rank // size for rank in range(size + 1)]
+
+        def work(communicator: Communicator) -> float:
+            rank = communicator.rank
+            rows = slice(ends[rank], ends[rank + 1])
+            loss = self.model.loss(
+                tokens[rows],
+                targets[rows],
+                random=copy.deepcopy(random),
+                offset=offset + rows.start,
+                share=share * (rows.stop - rows.start) / B,
+            )
+            if rank == 0:
+                gradient = self.model.parameters().gradient
+                loss.backward()
+            else:
+                buffer = self._others[rank - 1]
+                gradient = buffer.flat
+                gradient.fill(0)
+                loss.backward(deliver=buffer.add)
+            communicator.all_reduce(gradient)
+            return loss.item()
+
+        return sum(ThreadTeam(size).run(work))
+
+
+def make_data_parallel(model: object, threads: int, *, rows: int) -> DataParallel | None:
+    """Return the threads to train `model` with on `rows` rows at a time; None where one is as fast.
+
+    Then products of matrices take all threads, instead of one for each shard.
+    """
+    if not isinstance(model, GPT) or model.parameters().backend.name != "numpy" or min(threads, rows) < 2:
+        return None
+    tokens = rows * model.context // min(threads, rows)
+    return DataParallel(model, threads) if model.parameters().size * tokens >= WORTHWHILE else None

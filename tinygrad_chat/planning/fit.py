@@ -1,0 +1,121 @@
+"""The largest part of a batch that fits into memory, found on the line through two small ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.planning.measurement import COMMAND, ENOUGH_SECONDS, Measurement, NoRoomError, measure
+from tinygrad_chat.planning.plan import Plan, predict
+from tinygrad_chat.text.corpora import open_corpus
+from tinygrad_chat.text.download import Progress
+
+AVAILABLE_SHARE = 0.8  # of the memory that is available: what may be used by default
+SMALL_TOKENS = 2048  # of the larger of the two micro-batches that the line goes through: enough to stand out
+SMALL_WINDOWS = 16
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A configuration whose parts fit into `budget` bytes, its plan, and the (windows, bytes) that it was chosen by."""
+
+    config: TrainingConfig
+    plan: Plan
+    budget: float
+    measured: list[tuple[int, int]]
+
+
+def fit(
+    config: TrainingConfig,
+    memory: float | None = None,
+    *,
+    command: Sequence[str] = COMMAND,
+    confirmed: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Fitted:
+    """Choose the fewest parts of a batch whose memory stays within `memory` bytes, and plan the run with them.
+
+    By default that is four fifths of what is available. Memory is a straight line over the windows of a part: two
+    small ones are measured, then the one that the line leads to. `say` is told of each. Raises NoRoomError where not
+    even a part of one window fits, and UsageError for a GPU, whose memory has no default.
+    """
+    open_corpus(config.data, text_field=config.text_field, progress=progress)
+
+    def tried(part: TrainingConfig, seconds: float, room: float | None = None) -> Measurement:
+        windows = part.batch_size // part.accumulate
+        say(f"measuring parts of {windows} window{'s' * (windows > 1)}")
+        return measure(part, seconds=seconds, command=command, confirmed=confirmed, room=room)
+
+    budget = AVAILABLE_SHARE * psutil.virtual_memory().available if memory is None else memory
+    least = dataclasses.replace(config, batch_size=1, accumulate=1)
+    try:
+        one = tried(least, 0.0)
+    except NoRoomError as error:
+        raise _no_room(config, "it takes more than the machine has available", budget) from error
+    if one.device_memory is not None and memory is None:
+        raise UsageError("--fit: on a GPU expected --memory, how many GiB of the device's the run may take")
+    if one.fullest_memory > budget:
+        raise _no_room(config, f"it takes {one.fullest_memory / 2**30:.3g} GiB", budget)
+    measured = [(1, one.step_memory)]
+    safe = (budget - one.built_memory) / max(one.step_memory - one.built_memory, 1)  # windows, even if they share none
+    small = min(config.batch_size, SMALL_WINDOWS, max(2, SMALL_TOKENS // config.context), int(safe))
+    if small > 1:
+        measured.append((small, tried(dataclasses.replace(least, batch_size=small), 0.0).step_memory))
+    room = budget if one.device_memory is None else None
+    for parts in choose_parts(config.batch_size, budget, measured):
+        chosen = dataclasses.replace(config, accumulate=parts)
+        try:
+            found = tried(chosen, ENOUGH_SECONDS, room)
+        except NoRoomError:
+            continue
+        if found.fullest_memory <= budget:
+            return Fitted(chosen, predict(chosen, found), budget, measured)
+    raise _no_room(config, "the whole run takes more", budget)
+
+
+def extrapolate(measured: Sequence[tuple[int, int]], windows: int) -> float:
+    """Return the bytes that a part of so many windows takes, on the line through the first and last (windows, bytes).
+
+    >>> extrapolate([(1, 150), (3, 250)], 10)
+    600.0
+    """
+    (first, low), (last, high) = measured[0], measured[-1]
+    slope = max(0.0, (high - low) / (last - first)) if last > first else 0.0
+    return low + slope * (windows - first)
+
+
+def choose_parts(batch_size: int, budget: float, measured: Sequence[tuple[int, int]]) -> list[int]:
+    """Return into how many equal parts a batch can be cut so that each takes at most `budget` bytes, fewest first.
+
+    Where only one window was measured, nothing is known of more: then only parts of one window will do.
+
+    >>> choose_parts(12, 400, [(1, 150), (3, 250)])
+    [2, 3, 4, 6, 12]
+    """
+    most = batch_size if len(measured) > 1 else 1
+    return [
+        parts
+        for parts in divisors(batch_size)
+        if batch_size // parts <= most and extrapolate(measured, batch_size // parts) <= budget
+    ]
+
+
+def divisors(number: int) -> Iterator[int]:
+    """Yield the divisors of a number, smallest first."""
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    yield from small
+    yield from (number // divisor for divisor in reversed(small) if divisor**2 != number)
+
+
+def _no_room(config: TrainingConfig, reason: str, budget: float) -> NoRoomError:
+    return NoRoomError(
+        f"--fit: expected at most {budget / 2**30:.3g} GiB for a step of one window of --context {config.context}, but "
+        f"{reason}; choose a smaller --width, --layers or --context, or more --memory"
+    )

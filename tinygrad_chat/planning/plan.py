@@ -1,0 +1,139 @@
+"""What a run will take, predicted from its first steps, and the largest part of a batch that fits into memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.models.registry import MODELS
+from tinygrad_chat.models.size import flops_per_token
+from tinygrad_chat.planning.measurement import COMMAND, Measurement, measure
+from tinygrad_chat.text.corpora import open_corpus
+from tinygrad_chat.text.download import Progress
+from tinygrad_chat.training.loop import SAMPLE_LENGTH
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where the wall-clock time of `tgc train` goes. `evaluations` come with their samples; `other` is the log and
+    what else the loop does between steps."""
+
+    startup: float
+    training: float
+    evaluations: float
+    checkpoints: float
+    other: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return sum(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take. `memory` is the most bytes its process holds, beside the pages of its corpus, which the
+    system takes back when it needs them; of a GPU `device_memory`. `flops` are the model's (models/size.py)."""
+
+    parameters: int
+    vocabulary: int
+    steps: int
+    tokens: int
+    evaluations: int
+    checkpoints: int
+    accumulate: int
+    micro_batch: int
+    flops_per_step: int
+    flops: int
+    memory: int
+    device_memory: int | None
+    seconds: Seconds
+    tokens_per_second: float
+    flops_per_second: float
+    measurement: Measurement
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan, ready for JSON."""
+        plan = dataclasses.asdict(self)
+        plan["seconds"]["total"] = self.seconds.total
+        return plan
+
+
+def make_plan(
+    config: TrainingConfig,
+    *,
+    command: Sequence[str] = COMMAND,
+    confirmed: bool = False,
+    room: float | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Predict the run of `config` from about two seconds of it; the arguments are those of `measure`.
+
+    `progress` is told of a download, which no prediction contains.
+    """
+    open_corpus(config.data, text_field=config.text_field, progress=progress)
+    return predict(config, measure(config, command=command, confirmed=confirmed, room=room))
+
+
+def predict(config: TrainingConfig, measured: Measurement) -> Plan:
+    """Return what follows from a measurement for the run as a whole.
+
+    The first step, which warms everything up, counts as it was; all others as the mean. A run with --minutes takes as
+    many steps as its time allows.
+    """
+    steps, first, step = config.steps, measured.first_step_seconds, measured.step_seconds
+    if config.minutes is not None:
+        steps = min(steps, max(1, 1 + math.ceil((60 * config.minutes - first) / step)))
+    training = first + (steps - 1) * step
+    evaluations, checkpoints = count_evaluations(config, steps), count_checkpoints(config, steps)
+    sample = min(SAMPLE_LENGTH, measured.document_tokens) * measured.sample_seconds_a_token
+    evaluation = (measured.validation_tokens - 1) * measured.evaluation_seconds_a_token + sample
+    tokens = steps * config.batch_size * config.context
+    flops = flops_per_token(MODELS[config.model](config), measured.vocabulary)
+    return Plan(
+        parameters=measured.parameters,
+        vocabulary=measured.vocabulary,
+        steps=steps,
+        tokens=tokens,
+        evaluations=evaluations,
+        checkpoints=checkpoints,
+        accumulate=config.accumulate,
+        micro_batch=config.batch_size // config.accumulate,
+        flops_per_step=flops * config.batch_size * config.context,
+        flops=flops * tokens,
+        memory=measured.peak_memory,
+        device_memory=measured.device_memory,
+        seconds=Seconds(
+            startup=measured.startup_seconds,
+            training=training,
+            evaluations=evaluations * evaluation,
+            checkpoints=checkpoints * measured.checkpoint_seconds,
+            other=steps * measured.between_steps_seconds,
+        ),
+        tokens_per_second=tokens / training,
+        flops_per_second=flops * tokens / training,
+        measurement=measured,
+    )
+
+
+def count_evaluations(config: TrainingConfig, steps: int) -> int:
+    """Return how often a run of `steps` is evaluated: at step 0, at multiples of --eval-every, after the last."""
+    return 1 + steps // config.eval_every + (steps % config.eval_every > 0)
+
+
+def count_checkpoints(config: TrainingConfig, steps: int) -> int:
+    """Return how many checkpoints a run of `steps` writes: one before each evaluation, and those it asks for."""
+    every, beside = config.eval_every, config.checkpoint_every
+    if beside is None:
+        return count_evaluations(config, steps)
+    return (
+        1
+        + steps // every
+        + steps // beside
+        - steps // math.lcm(every, beside)
+        + (steps % every > 0 and steps % beside > 0)
+    )

@@ -1,0 +1,183 @@
+"""A profile: steps of a run, watched; for each op its time, what it did in it, and what the machine could have done."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import watched_ops
+from tinygrad_chat.backend import Backend
+from tinygrad_chat.machine.limits import Limits, measure_limits
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.optim import Optimizer, clip_gradient
+from tinygrad_chat.profiling.recorder import Recorder, Span
+from tinygrad_chat.seeds import rng
+from tinygrad_chat.text.batches import Batch, random_batch
+from tinygrad_chat.training.run import Run, build_optimizer
+from tinygrad_chat.training.step import accumulate_gradient
+
+HALF, BUSY = 0.5, 0.95  # of a step's time
+WARMING = 3  # steps before anything is measured: kernels are compiled, memory is claimed
+OTHER = "between ops"
+
+
+@dataclass
+class Row:
+    """An op, or another part of a step: seconds, operations and bytes of one step, and how often it ran in it."""
+
+    name: str
+    calls: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a step."""
+        return self.forward + self.backward
+
+    def least_seconds(self, limits: Limits) -> float:
+        """The time that its products, or its memory, would take at the machine's limits, whichever is longer."""
+        return max(self.flops / limits.product_rate, self.bytes / limits.bandwidth)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`rows`, the slowest first, add up to `step_seconds` of a step; unwatched it takes `plain_seconds`.
+
+    `host_seconds` of that the host was at work; on a device that is the time to start its kernels. `spans` are the last
+    step's.
+    """
+
+    rows: list[Row]
+    step_seconds: float
+    plain_seconds: float
+    host_seconds: float
+    on_device: bool
+    tokens: int
+    limits: Limits
+    spans: list[Span]
+
+    def bottleneck(self) -> str:
+        """Say at which of the machine's limits most of a step is spent, and which op is furthest from its own."""
+        limits, step = self.limits, self.step_seconds
+        products = sum(row.flops for row in self.rows) / limits.product_rate
+        memory = sum(row.bytes for row in self.rows if not row.flops) / limits.bandwidth
+        worst = max(self.rows, key=lambda row: row.seconds - row.least_seconds(limits))
+        lost = worst.seconds - worst.least_seconds(limits)
+        if max(products, memory) >= HALF * step:
+            held = "matrix products" if products >= memory else "memory"
+        elif self.on_device and self.host_seconds >= BUSY * self.plain_seconds:
+            held = "the host, which starts kernels more slowly than the device ends them"
+        else:
+            held = "no single limit"
+        return (
+            f"{held}; at the machine's limits, products would take {products / step:.0%} of the step and other "
+            f"traffic of memory {memory / step:.0%}; most is lost in {worst.name}, {1000 * lost:.2f} ms above its limit"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it without the spans, ready for JSON."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "spans"}
+        return {**fields, "bottleneck": self.bottleneck()}
+
+
+Step = Callable[[Recorder | None], None]
+"""Takes a training step; with a recorder, so that it sees every op, and spans for what is no op."""
+
+
+def profile(step: Step, steps: int, *, backend: Backend, tokens: int) -> Profile:
+    """Take some `steps` of so many tokens, first unwatched, then watched."""
+    for _ in range(WARMING):
+        step(None)
+    backend.synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        step(None)
+    host = (time.perf_counter() - began) / steps
+    backend.synchronize()
+    plain = (time.perf_counter() - began) / steps
+    rows: dict[str, Row] = {}
+    seconds = 0.0
+    recorder = Recorder(backend)
+    for _ in range(steps):
+        recorder = Recorder(backend)
+        begin = backend.mark()
+        step(recorder)
+        end = backend.mark()
+        backend.synchronize()
+        rest = backend.seconds_between(begin, end)
+        for span in recorder.spans:
+            row = rows.setdefault(span.name, Row(span.name))
+            length = backend.seconds_between(span.begin, span.end)
+            if span.phase == "backward":
+                row.backward += length / steps
+            else:
+                row.forward += length / steps
+                row.calls += 1 / steps
+            row.flops += span.flops / steps
+            row.bytes += span.bytes / steps
+            rest -= length
+        rows.setdefault(OTHER, Row(OTHER)).forward += max(0.0, rest) / steps
+        seconds += backend.seconds_between(begin, end) / steps
+    ordered = sorted(rows.values(), key=lambda row: -row.seconds)
+    on_device = backend.memory_held() is not None
+    return Profile(ordered, seconds, plain, host, on_device, tokens, measure_limits(backend), recorder.spans)
+
+
+def training_step(
+    model: LanguageModel,
+    optimizer: Optimizer,
+    draw: Callable[[], Batch],
+    *,
+    rate: float,
+    clip: float | None,
+    parts: int = 1,
+    random: np.random.Generator | None = None,
+) -> Step:
+    """Return what takes a step as training does, on one graph, without looking at the loss."""
+    parameters = model.parameters()
+    size = parameters.gradient.nbytes
+
+    def step(recorder: Recorder | None) -> None:
+        batch = draw()
+        if recorder is None:
+            accumulate_gradient(model, batch, parts=parts, random=random)
+            optimizer.step(rate, clip_gradient(parameters, clip))
+            return
+        with watched_ops(recorder.watch):
+            accumulate_gradient(model, batch, parts=parts, random=random)
+        with recorder.span("clip", nbytes=size):
+            norm = clip_gradient(parameters, clip)
+        with recorder.span(type(optimizer).__name__, nbytes=7 * size):  # reads four such arrays, writes three
+            optimizer.step(rate, norm)
+
+    return step
+
+
+def profile_run(run: Run, steps: int) -> Profile:
+    """Profile steps of a run, each on a batch of its own; the weights change, the run's step does not."""
+    config, drawn = run.config, itertools.count()
+
+    def draw() -> Batch:
+        random = rng(config.seed, "batches", next(drawn))
+        return random_batch(run.dataset.training, batch_size=config.batch_size, context=config.context, random=random)
+
+    step = training_step(
+        run.model,
+        build_optimizer(config, run.model),  # without shards, as there is one graph, whose products take all threads
+        draw,
+        rate=config.lr,
+        clip=config.clip or None,
+        parts=config.accumulate,
+        random=rng(config.seed, "dropout", 0) if config.dropout else None,
+    )
+    tokens = config.batch_size * config.context
+    return profile(step, steps, backend=run.model.parameters().backend, tokens=tokens)

@@ -1,0 +1,216 @@
+"""Several runs beside each other: their curves over tokens and over seconds, and how good each was at equal amounts.
+
+Losses are in nats a token or, where runs differ in what a token is or in the text, in bits per byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.errors import BackendError, UsageError
+from tinygrad_chat.reports.figure import save_figure
+from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
+from tinygrad_chat.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PLOTS_EXTRA = "plots need matplotlib and plotext, the extra plots: pip install matplotlib plotext"
+NATS, BITS = "val_loss", "bits/byte"
+BEGINNING = 0.05  # the share of a run whose steep fall the plots cut off, so that the rest can be told apart
+SMOOTHING = 30  # a smoothed curve's point is the mean over this part of the curve
+COLORS = ("#2f6fde", "#e07b28", "#2a9d6f", "#a44bc4", "#c2a113", "#d0406a", "#35a7bd", "#6b7280")
+INK, FAINT = "#1f2430", "#dde1e8"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Losses (N,), each after so many training tokens (N,) and seconds of training (N,)."""
+
+    tokens: np.ndarray
+    seconds: np.ndarray
+    losses: np.ndarray
+
+    def along(self, axis: str) -> np.ndarray:
+        """Return what the losses stand over: `tokens` or `seconds`."""
+        return self.seconds if axis == "seconds" else self.tokens
+
+    def below(self, top: float, axis: str) -> tuple[list[float], list[float]]:
+        """Return amounts and losses of the points up to `top`, and of where the curve first comes below it."""
+        amounts, losses = self.along(axis), self.losses
+        shown = losses <= top
+        first = int(shown.argmax()) if shown.any() else 0
+        entry: list[tuple[float, float]] = []
+        if first:
+            entry = [(float(np.interp(-top, -losses[first - 1 : first + 1], amounts[first - 1 : first + 1])), top)]
+        points = [*entry, *zip(amounts[shown].tolist(), losses[shown].tolist(), strict=True)]
+        return [amount for amount, _ in points], [loss for _, loss in points]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run in a comparison: `best` is its lowest validation loss, `training` is smoothed."""
+
+    name: str
+    summary: RunSummary
+    config: TrainingConfig
+    training: Curve
+    validation: Curve
+
+    def curves(self) -> list[Curve]:
+        """Return those of both curves that have a point: a run that failed at once has no training loss."""
+        return [curve for curve in (self.training, self.validation) if curve.losses.size]
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss."""
+        return float(self.validation.losses.min())
+
+    def at(self, axis: str, amount: float) -> float:
+        """Return the validation loss after that many `tokens` or `seconds`, linear between two evaluations."""
+        return float(np.interp(amount, self.validation.along(axis), self.validation.losses))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs and the unit of their losses, `val_loss` (nats a token) or `bits/byte`."""
+
+    runs: Sequence[ComparedRun]
+    unit: str
+
+    def reached_by_all(self, axis: str) -> float:
+        """Return the largest count of `tokens` or `seconds` at which every run has been evaluated, or later too."""
+        return min(float(run.validation.along(axis)[-1]) for run in self.runs)
+
+    def losses_shown(self) -> tuple[float, float]:
+        """Return the range of losses that plots show: all but the steep beginning."""
+        lowest = min(float(curve.losses.min()) for run in self.runs for curve in run.curves())
+        first = [run.curves()[0] for run in self.runs]
+        starts = [float(np.interp(BEGINNING * curve.tokens[-1], curve.tokens, curve.losses)) for curve in first]
+        starts += [float(run.validation.losses[1:].max(initial=lowest)) for run in self.runs]
+        highest = max(starts)
+        margin = 0.04 * (highest - lowest) or 0.1
+        return lowest - margin, highest + margin
+
+    def differing_settings(self) -> dict[str, list[Any]]:
+        """Return the settings that are not the same in all runs: by name, the value of each run."""
+        fields = [field.name for field in dataclasses.fields(TrainingConfig)]
+        values = {name: [getattr(run.config, name) for run in self.runs] for name in fields}
+        return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+
+
+def compare_runs(paths: Mapping[str, Path]) -> Comparison:
+    """Read the runs at `paths`, each under the name that it is to have.
+
+    Raises UsageError for fewer than two, for one that stands there twice, is damaged or has no evaluation.
+    """
+    if len(paths) < 2:
+        raise UsageError(f"compare: expected at least two runs, received {len(paths)}")
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        if path.resolve() in seen:
+            raise UsageError(f"compare: {name}: is the same run as {seen[path.resolve()]}; name each run once")
+        seen[path.resolve()] = name
+    summaries = {name: summarize_run(path) for name, path in paths.items()}
+    for name, summary in summaries.items():
+        if summary.outcome == "damaged":
+            raise UsageError(f"compare: {name}: {summary.reason}; leave it out")
+        if summary.best_val_loss is None:
+            raise UsageError(f"compare: {name}: has no evaluation; let it train further with tgc train --resume")
+    configs = [TrainingConfig(**RunFolder(path).settings()) for path in paths.values()]
+    texts = {(config.tokenizer, config.data, config.text_field) for config in configs}
+    unit = NATS if len(texts) == 1 else BITS
+    return Comparison([_read(name, summaries[name], unit) for name in paths], unit)
+
+
+def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
+    folder = RunFolder(summary.path)
+    config = TrainingConfig(**folder.settings())
+    timings = [line for line in folder.timings() if is_number(line.get("seconds"))]
+    if not timings:
+        raise UsageError(f"compare: {name}: timing.jsonl has no whole line; leave it out")
+    clock = np.array([(line["step"], line["seconds"]) for line in timings], dtype=float).T
+
+    def curve(lines: Sequence[Mapping[str, Any]], key: str) -> Curve:
+        steps = np.array([line["step"] for line in lines], dtype=float)
+        losses = np.array([line[key] for line in lines], dtype=float)
+        return Curve(steps * config.batch_size * config.context, np.interp(steps, *clock), losses)
+
+    records = folder.records()
+    evaluated = evaluations(records)
+    training = curve([record for record in records if is_number(record.get("loss"))], "loss")
+    losses = smooth(training.losses)
+    if unit == BITS:  # the held-out text tells how many bits a byte one nat a token is
+        losses = losses * float(np.mean([line["val_bpb"] / line["val_loss"] for line in evaluated]))
+    return ComparedRun(
+        name,
+        summary,
+        config,
+        dataclasses.replace(training, losses=losses),
+        curve(evaluated, "val_loss" if unit == NATS else "val_bpb"),
+    )
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """Return each loss's mean with its neighbours (N,), as many before it as after it where there are so many.
+
+    >>> smooth(np.array([3.0, 1.0, 2.0])).tolist()
+    [3.0, 1.0, 2.0]
+    """
+    radius = losses.size // SMOOTHING
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    places = np.arange(losses.size)
+    first, last = np.maximum(places - radius, 0), np.minimum(places + radius, losses.size - 1)
+    return (sums[last + 1] - sums[first]) / (last - first + 1)
+
+
+def write_comparison_plot(comparison: Comparison, folder: Path) -> list[Path]:
+    """Draw the curves over tokens and over seconds: compare.png and compare.svg in `folder`; return their paths.
+
+    Raises BackendError where matplotlib, the extra `plots`, is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendError(PLOTS_EXTRA) from error
+    rows_of_names = -(-len(comparison.runs) // 2)
+    figure = Figure(figsize=(10, 4.6 + 0.22 * rows_of_names), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, axis in zip(panels, ("tokens", "seconds"), strict=True):
+        _draw(axes, comparison, axis)
+    panels[0].set_ylabel("nats a token" if comparison.unit == NATS else "bits per byte", color=INK)
+    title = "dots: validation    thin: training, smoothed    dotted: reached by all"
+    bottom, top = comparison.losses_shown()
+    if any(curve.losses.max() > top for run in comparison.runs for curve in run.curves()):
+        title += "    the steep beginning is cut off"
+    panels[0].set_ylim(bottom, top)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=INK)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return save_figure(figure, folder, "compare")
+
+
+def _draw(axes: Axes, comparison: Comparison, axis: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    for number, run in enumerate(comparison.runs):
+        color = COLORS[number % len(COLORS)]
+        line = "-" if number < len(COLORS) else "--"
+        axes.plot(run.training.along(axis), run.training.losses, line, color=color, linewidth=0.9, alpha=0.5)
+        points = (run.validation.along(axis), run.validation.losses)
+        axes.plot(*points, line, marker="o", color=color, linewidth=1.8, markersize=3.5, label=run.name)
+    axes.axvline(comparison.reached_by_all(axis), color=INK, linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xlabel("training tokens" if axis == "tokens" else "seconds of training", color=INK)
+    if axis == "tokens":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+    axes.grid(color=FAINT)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,231 @@
+"""What a run's report says, read from its folder alone: so it can be written anew at any time, of any run.
+
+Nothing here asks how a run ended before it reads: of one that was killed or damaged, all that is there is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig
+from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.formatting import count, duration, grouped_number, quoted
+from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
+from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, step_of
+from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.training.guards.memory import KINDS
+
+Record = Mapping[str, Any]
+
+MOST_SAMPLES = 6  # texts that are shown: the first, the last, and some between them
+LONGEST_SAMPLE = 4000  # characters of each
+NOT_IN_XML = re.compile("[^\t\n\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no page may hold these characters
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as it is written for people, and whether it is the default."""
+
+    name: str
+    value: str
+    default: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report says; `records` and `timings` are the log's lines that have a step."""
+
+    summary: RunSummary
+    config: TrainingConfig | None
+    """None where config.toml cannot be read."""
+    records: Sequence[Record]
+    timings: Sequence[Record]
+    environments: Sequence[Record]
+    samples: Sequence[tuple[int, str]]
+    """Steps and what the model wrote after them."""
+
+    @property
+    def title(self) -> str:
+        """What was trained on what."""
+        if self.config is None:
+            return self.summary.path.resolve().name
+        return f"{self.config.model} on {Path(self.config.data).name or self.config.data}"
+
+    @property
+    def model(self) -> str:
+        """The model's shape, in a line; empty where nothing is known of it."""
+        if self.config is None:
+            return ""
+        config = self.config
+        layers = [] if config.model == "bigram" else [count(config.layers, "layer"), count(config.heads, "head")]
+        shape = [*layers, f"width {config.width}", f"context {config.context}", config.optimizer, f"seed {config.seed}"]
+        return ", ".join(shape)
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended and why, in a line."""
+        summary = self.summary
+        whole = summary.steps is None or summary.steps == summary.step
+        done = count(summary.step or 0, "step")
+        if summary.steps is not None and not whole:
+            done = f"{summary.step or 0:,} of {count(summary.steps, 'step')}"
+        sentences = {
+            "finished": f"finished: {'all' if summary.steps and whole else 'its time was over after'} {done}",
+            "interrupted": f"interrupted after {done}, with a checkpoint",
+            "killed": f"killed after {done} or a little later: the folder does not say how it ended",
+            "running": f"running: {done} so far",
+        }
+        return sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
+
+    @property
+    def evaluations(self) -> Sequence[Record]:
+        """The lines of the log that hold an evaluation."""
+        return evaluations(self.records)
+
+    @property
+    def events(self) -> list[tuple[int, str]]:
+        """Steps at which something out of the ordinary happened, and what."""
+        found = [(entry["from_step"], "resumed from here") for entry in self.environments if entry["from_step"]]
+        for record in self.records:
+            if "rolled_back_from" in record:
+                what = f"rolled back here from step {record['rolled_back_from']}, on to other batches"
+                found.append((record["step"], f"{what}: {record.get('reason', 'no reason is given')}"))
+            if is_number(record.get("skipped_spike")):
+                spike = f"{record['skipped_spike']:.1f} standard deviations above recent ones"
+                found.append((record["step"], f"update skipped: the loss lay {spike}"))
+        return sorted(found)
+
+    @property
+    def key_numbers(self) -> list[tuple[str, str, str]]:
+        """What it came to: a name, a value and a note on it, of what is known."""
+        summary, found = self.summary, list[tuple[str, str, str]]()
+        best = next((line for line in self.evaluations if line["step"] == summary.best_step), {})
+        if summary.best_val_loss is not None:
+            found.append(("best val loss", f"{summary.best_val_loss:.4f}", f"at step {summary.best_step:,}"))
+            found.append(("bits per byte", f"{summary.val_bpb:.4f}", "at that step"))
+        if is_number(best.get("val_perplexity")):
+            found.append(("perplexity", grouped_number(best["val_perplexity"]), "at that step"))
+        if summary.parameters is not None:
+            found.append(("parameters", f"{summary.parameters:,}", ""))
+        if summary.tokens:
+            found.append(("tokens", f"{summary.tokens:,}", f"in {count(summary.step or 0, 'step')}"))
+        if summary.seconds is not None:
+            found.append(("training time", duration(summary.seconds), "without evaluations"))
+        if summary.tokens_per_second is not None:
+            found.append(("tokens/s", f"{summary.tokens_per_second:,.0f}", "on average"))
+        for kind in KINDS:
+            held = [line[kind] for line in self.timings if is_number(line.get(kind))]
+            if held:
+                found.append((kind.replace("_", " "), f"{max(held) / 2**20:,.0f} MiB", "most, at evaluations"))
+        return found
+
+    @property
+    def settings(self) -> dict[str, list[Setting]]:
+        """Every setting, under the headings that `tgc train --help` has."""
+        groups: dict[str, list[Setting]] = {}
+        for field in dataclasses.fields(TrainingConfig) if self.config else ():
+            value = getattr(self.config, field.name)
+            setting = Setting(field.name, _setting_text(value), value == field.default)
+            groups.setdefault(field.metadata["group"], []).append(setting)
+        return groups
+
+    @property
+    def best_checkpoint(self) -> str:
+        """The path of the best checkpoint that is on disk; empty where none is."""
+        folder = RunFolder(self.summary.path).checkpoints
+        if self.summary.best_step is not None and checkpoint_path(folder, self.summary.best_step).is_dir():
+            return str(checkpoint_path(folder, self.summary.best_step))
+        return ""
+
+    @property
+    def commands(self) -> list[tuple[str, str]]:
+        """What can be done with the run: in words, and the command."""
+        path, summary, config = quoted(str(self.summary.path)), self.summary, self.config
+        checkpoints = find_checkpoints(RunFolder(summary.path).checkpoints)
+        found: list[tuple[str, str]] = []
+        if self.best_checkpoint:
+            command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
+            found.append((f"write text with the best checkpoint, of step {summary.best_step:,}", command))
+        if checkpoints and config:
+            further = " --on-nan rollback" if (summary.outcome, config.on_nan) == ("failed", "stop") else ""
+            if summary.outcome == "finished":
+                by_time = config.minutes is not None and summary.step != summary.steps
+                further = f" --minutes {2 * (config.minutes or 0):g}" if by_time else f" --steps {2 * config.steps}"
+            words = f"go on from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
+            found.append((words, f"tgc train --resume --out {path}{further}"))
+        if config:
+            config_file = quoted(str(RunFolder(summary.path).config))
+            lower = f" --lr {config.lr / 4:.2g}" if summary.outcome == "failed" else ""
+            words = f"train the same anew{' at a lower learning rate' if lower else ''}, in another folder"
+            found.append((words, f"tgc train --config {config_file}{lower}"))
+        return found
+
+
+def read_report(folder: RunFolder) -> Report:
+    """Read all that a report says. What is missing or damaged is left out, and the outcome says so."""
+    summary = summarize_run(folder.path)
+    try:
+        config = TrainingConfig(**folder.settings())
+    except TinygradChatError:
+        config = None
+    records, timings = [], []
+    if folder.log.is_file():
+        records = [record for record in folder.records() if is_number(record["step"])]
+    if folder.timing.is_file():
+        timings = [record for record in folder.timings() if is_number(record["step"])]
+    return Report(summary, config, records, timings, folder.environments(), _read_samples(folder))
+
+
+def _read_samples(folder: RunFolder) -> list[tuple[int, str]]:
+    """Return the first text, the last and evenly chosen ones between them."""
+    found = {
+        int(file.stem.removeprefix("step-")): file
+        for file in folder.samples.glob("step-*.txt")
+        if re.fullmatch(r"step-[0-9]+", file.stem) and file.is_file()
+    }
+    texts = [(step, found[step].read_text("utf-8", "replace")) for step in spread(sorted(found), MOST_SAMPLES)]
+    return [(step, text[:LONGEST_SAMPLE] + "…" * (len(text) > LONGEST_SAMPLE)) for step, text in texts]
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """Return at most so many items, evenly spread, the first and the last among them.
+
+    >>> spread(range(10), 4)
+    [0, 3, 6, 9]
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+
+
+def printable(text: str) -> str:
+    """Return a text with a replacement for what neither a page nor a terminal can show."""
+    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def environment_text(value: Any) -> str:
+    """Return an entry of the environment in one line.
+
+    >>> environment_text(["train", "--data", "my text"]), environment_text([{"library": "openblas", "threads": 2}])
+    ("train --data 'my text'", 'library openblas, threads 2')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {environment_text(part)}" for name, part in value.items() if part is not None)
+    if isinstance(value, list):
+        words = all(isinstance(part, str) for part in value)
+        return shlex.join(value) if words else "; ".join(map(environment_text, value))
+    return str(value)
+
+
+def _setting_text(value: Any) -> str:
+    if value is None or value == UNBOUNDED:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)

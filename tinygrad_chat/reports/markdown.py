@@ -1,0 +1,93 @@
+"""A run's report as Markdown: one file, whose only picture is a line of blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from tinygrad_chat.reports.content import Report, environment_text, printable, spread
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+MOST_EVALUATIONS = 12  # lines of the table
+MOST_BLOCKS = 40
+
+
+def markdown(report: Report) -> str:
+    """Return the whole report, ending in a newline."""
+    return "\n\n".join(filter(None, map("\n".join, _sections(report)))) + "\n"
+
+
+def _sections(report: Report) -> Iterator[list[str]]:
+    yield [f"# {_text(report.title)}"]
+    yield [f"**{_text(report.outcome)}**"]
+    yield [_text(report.model)]
+    yield list(_table(("", "", ""), [(name, f"**{value}**", note) for name, value, note in report.key_numbers]))
+    if report.evaluations:
+        losses = [line["val_loss"] for line in report.evaluations]
+        yield ["## Validation loss"]
+        yield [f"`{sparkline(losses)}` from {losses[0]:.4f} to {losses[-1]:.4f}, in nats a token"]
+        rows = [
+            (f"{line['step']:,}", f"{line['val_loss']:.4f}", f"{line['val_bpb']:.4f}")
+            for line in spread(report.evaluations, MOST_EVALUATIONS)
+        ]
+        yield list(_table(("step", "val loss", "bits per byte"), rows, right=3))
+    if report.events:
+        yield ["## What happened"]
+        yield [f"- step {step:,}: {_text(what)}" for step, what in report.events]
+    if report.samples:
+        yield ["## Samples"]
+        for step, text in report.samples:
+            yield [f"After {step:,} steps:"]
+            yield list(_fenced(text))
+    if report.commands:
+        yield ["## Going on"]
+    for words, command in report.commands:
+        yield [f"To {words}:"]
+        yield list(_fenced(command, "sh"))
+    if report.config:
+        yield ["## Configuration"]
+        settings = [setting for group in report.settings.values() for setting in group]
+        yield list(_table(("setting", "value"), [(f"`{setting.name}`", _text(setting.value)) for setting in settings]))
+    if report.environments:
+        yield ["## Environment"]
+    for entry in report.environments:
+        rows = [(_text(name), _text(environment_text(value))) for name, value in entry.items()]
+        yield list(_table(("", ""), rows))
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Return values as blocks from the lowest to the highest of them.
+
+    >>> sparkline([4, 2, 1])
+    '█▃▁'
+    """
+    chosen = spread(values, MOST_BLOCKS)
+    low, high = min(chosen), max(chosen)
+    return "".join(BLOCKS[round((value - low) / ((high - low) or 1) * (len(BLOCKS) - 1))] for value in chosen)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0) -> Iterator[str]:
+    """Yield a table's lines; its last `right` columns are aligned right."""
+    if not rows:
+        return
+    yield _row(head)
+    yield _row(["---"] * (len(head) - right) + ["---:"] * right)
+    for row in rows:
+        yield _row(row)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _text(text: str) -> str:
+    """Return a text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*_\[\]<>&|#])", r"\\\1", " ".join(printable(text).split()))
+
+
+def _fenced(text: str, language: str = "text") -> Iterator[str]:
+    """Yield a text as a block, whose fence is longer than any in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    yield f"{fence}{language}"
+    yield printable(text)
+    yield fence

@@ -1,0 +1,256 @@
+"""A run's folder: where each of its files stands, who may write there, and which run is the newest."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import tomli_w
+
+from tinygrad_chat.config.training import TrainingConfig, parse_settings, to_settings
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
+from tinygrad_chat.formatting import quoted
+from tinygrad_chat.option import LARGEST
+from tinygrad_chat.runs.checkpoint import Checkpoint, find_checkpoints, load_checkpoint, load_newest
+from tinygrad_chat.runs.files import (
+    exclusive_lock,
+    explained,
+    fsync_file,
+    read_plain,
+    remove_partials,
+    write_atomic,
+)
+
+RUNS = Path("runs")
+OUTCOMES = ("finished", "interrupted", "failed")
+LARGEST_RECORD = 16 << 20  # bytes of a file that is no log
+
+
+class RunFolder:
+    """The files of one run.
+
+    config.toml       every setting, resolved; `tgc train --config` takes it
+    environment.json  the machines and versions that made it: one entry for each start
+    log.jsonl         one JSON object a line: losses, rates, evaluations; the same again for the same seed
+    timing.jsonl      beside each of those lines: how long it took, how much memory
+    outcome.json      how training ended: absent while it goes on, and where it was killed
+    checkpoints/      the newest and the best
+    samples/          a text for each evaluation
+    report.html       all of it for people, and report.md
+    tracker.json      with --track: by what name the tracker knows the run
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.environment = path / "environment.json"
+        self.log = path / "log.jsonl"
+        self.timing = path / "timing.jsonl"
+        self.outcome = path / "outcome.json"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+
+    def create(self, *, resumed: bool = False) -> None:
+        """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
+        holds_run = find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size)
+        if holds_run and not resumed:
+            raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
+        with explained(self.path):
+            for folder in (self.checkpoints, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.log.touch()
+
+    def begin(self, config: TrainingConfig, environment: Mapping[str, Any], *, step: int, resumed: bool) -> None:
+        """Make the folder ready for a run that goes on from `step`: its log ends there.
+
+        Raises UsageError where it already holds another run.
+        """
+        self.create(resumed=resumed)
+        self.outcome.unlink(missing_ok=True)
+        self.cut_log(step)
+        self.write_config(config)
+        self.write_environment(environment, step=step)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training here. Raises UsageError where one does."""
+        with exclusive_lock(self.path):
+            for folder in (self.path, self.checkpoints, self.samples):
+                remove_partials(folder)
+            yield
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """Save the resolved configuration."""
+        write_atomic(self.config, tomli_w.dumps(to_settings(config)).encode())
+
+    def write_environment(self, environment: Mapping[str, Any], *, step: int) -> None:
+        """Save what the run is made with from `step` on."""
+        before = [entry for entry in self.environments() if entry["from_step"] < step]
+        write_atomic(self.environment, json.dumps([*before, {"from_step": step, **environment}], indent=1).encode())
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Return what the run was made with, an entry for each start that some of its steps are from."""
+        try:
+            entries = json.loads(read_plain(self.environment, most=LARGEST_RECORD))
+            return [entry for entry in entries if is_step(entry["from_step"])]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a run goes on without it
+            return []
+
+    def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
+        """Save how training ended: finished, interrupted or failed, after how many seconds of it, and why."""
+        record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": reason}
+        write_atomic(self.outcome, json.dumps(record, indent=1).encode())
+
+    def read_outcome(self) -> dict[str, Any]:
+        """Return what `write_outcome` wrote. Raises OSError or ValueError where that cannot be read."""
+        try:
+            found = json.loads(read_plain(self.outcome, most=LARGEST_RECORD))
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+        kinds = {"outcome": str, "step": int, "seconds": float, "reason": str}
+        fits = isinstance(found, dict) and found.keys() == kinds.keys()
+        if not (fits and all(isinstance(found[name], kind) for name, kind in kinds.items()) and is_step(found["step"])):
+            raise ValueError(f"expected {', '.join(kinds)}, received {str(found)[:80]}")
+        if found["outcome"] not in OUTCOMES:
+            raise ValueError(f"says {found['outcome']!r:.40}")
+        return found
+
+    def write_sample(self, step: int, text: str) -> None:
+        """Save the text that the model wrote after `step` updates."""
+        write_atomic(self.samples / f"step-{step:06d}.txt", text.encode())
+
+    def append(self, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Add a line to the log, and one beside it to the timing."""
+        for file, line in ((self.log, record), (self.timing, timing)):
+            with explained(file), file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def fsync_log(self) -> None:
+        """Force the log to the disk, so that no checkpoint outlives the lines before it."""
+        for file in (self.log, self.timing):
+            if file.exists():
+                fsync_file(file)
+
+    def was_evaluated(self, step: int) -> bool:
+        """Return whether the log has an evaluation of `step`."""
+        return any(record["step"] == step and "val_loss" in record for record in self.records())
+
+    def cut_log(self, step: int, *, rollbacks: bool = False) -> None:
+        """Drop the lines from `step` on, and any that a crash cut short: they are about to come again.
+
+        With `rollbacks` those stay that tell of rollbacks to that step.
+        """
+        for file in (self.log, self.timing):
+            kept = [
+                line + b"\n"
+                for line, record in _lines(file)
+                if record["step"] < step or (rollbacks and record["step"] == step and "rolled_back_from" in record)
+            ]
+            write_atomic(file, b"".join(kept))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the log's whole lines."""
+        return [record for _, record in _lines(self.log)]
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Return the whole lines of the timing."""
+        return [record for _, record in _lines(self.timing)]
+
+    def newest_checkpoint(self) -> Path:
+        """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
+        found = find_checkpoints(self.checkpoints)
+        if not found:
+            raise CheckpointError(
+                f"{self.path}: no checkpoint there; train one with: tgc train --out {quoted(self.path)}"
+            )
+        return found[-1]
+
+    def open_newest(self, *, say: Callable[[str], None]) -> Checkpoint:
+        """Return the newest whole checkpoint; `say` is told of those passed over.
+
+        Raises CheckpointError where none is whole.
+        """
+        checkpoint = load_newest(self.checkpoints, say=say)
+        if checkpoint is None:
+            damaged = self.newest_checkpoint()
+            raise CheckpointError(f"{damaged.parent}: no whole checkpoint there; start a new run in another folder")
+        return checkpoint
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings in config.toml. Raises ConfigError where it cannot be read."""
+        try:
+            text = read_plain(self.config, most=LARGEST_RECORD).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.config}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        return parse_settings(text, source=str(self.config))
+
+
+def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the whole lines of a JSONL file of steps, each beside the record that it holds."""
+    for line in read_plain(file, most=psutil.virtual_memory().available).splitlines() if file.exists() else []:
+        try:
+            record = json.loads(line)
+            whole = is_step(record["step"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if whole:
+            yield line, record
+
+
+def is_step(value: Any) -> bool:
+    """Return whether what a file says can be a step."""
+    return type(value) is int and 0 <= value < LARGEST
+
+
+def open_checkpoint(path: Path | None, *, say: Callable[[str], None]) -> Checkpoint:
+    """Return the checkpoint that `path` means: itself, the newest whole one of a run there or of that name below runs/,
+    or with None the newest run's.
+
+    `say` is told of damaged ones that were passed over. Raises CheckpointError where there is none.
+    """
+    if path is None:
+        return newest_run().open_newest(say=say)
+    if not path.exists() and (RUNS / path).exists():
+        path = RUNS / path
+    if (path / "state.json").exists():
+        return load_checkpoint(path)
+    return RunFolder(path.parent if path.name == "checkpoints" else path).open_newest(say=say)
+
+
+def claim_new_run(config: TrainingConfig) -> RunFolder:
+    """Make a folder below `runs/` that says what and when: runs/mini-gpt-pydoc-20260131-235959.
+
+    Two runs that start in the same second get two folders.
+    """
+    data = re.sub(r"[^\w.]+", "-", Path(config.data).resolve().stem[:40])
+    name = f"{config.model}-{data}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, number = RUNS / name, 1
+    while True:
+        try:
+            with explained(path):
+                path.mkdir(parents=True)
+            return RunFolder(path)
+        except FileExistsError:
+            number += 1
+            path = RUNS / f"{name}-{number}"
+
+
+def newest_run(*, begun: bool = False) -> RunFolder:
+    """Return the run below `runs/` with the newest checkpoint or, if `begun` is enough, with none yet.
+
+    Raises CheckpointError where there is none.
+    """
+    found = [(find_checkpoints(run / "checkpoints"), run) for run in RUNS.glob("*")]
+    dated = [(checkpoints[-1].stat().st_mtime, run) for checkpoints, run in found if checkpoints]
+    if begun:
+        configs = [(run / "config.toml", run) for checkpoints, run in found if not checkpoints]
+        dated += [(config.stat().st_mtime, run) for config, run in configs if config.exists()]
+    if not dated:
+        raise CheckpointError(f"no checkpoint below {RUNS}/; train a model first with: tgc train")
+    return RunFolder(max(dated)[1])
