@@ -41,24 +41,17 @@ class OurEngine:
 
     def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
         """Return a training step on tokens and targets -> loss, not waited for."""
-        from tinygrad_chat.optim import clip_gradient
-        from tinygrad_chat.training.step import accumulate_gradient
+        train_step = self._train_step(configuration)
+        return lambda tokens, targets: train_step((tokens, targets), 0).loss
 
-        model, optimizer = self._build(configuration)
-
-        def step(tokens: np.ndarray, targets: np.ndarray) -> Any:
-            loss = accumulate_gradient(model, (tokens, targets), parts=1)
-            optimizer.step(LEARNING_RATE, clip_gradient(model.parameters(), CLIP))
-            return loss
-
-        return step
-
-    def _build(self, configuration: Configuration) -> Any:
+    def _train_step(self, configuration: Configuration) -> Any:
         from tinygrad_chat import GPT
         from tinygrad_chat.optim import AdamW
+        from tinygrad_chat.training.step import TrainStep
 
         model = GPT(configuration.vocabulary, configuration.options, backend=self._backend)
-        return model, AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
+        optimizer = AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
+        return TrainStep(model, optimizer, lambda step: LEARNING_RATE, clip=CLIP)
 
     def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
         """Return the model with a cache."""
@@ -87,10 +80,9 @@ class OurEngine:
 
     def profile(self, configuration: Configuration) -> dict[str, Any]:
         """Where a step's time goes."""
-        from tinygrad_chat.profiling.profile import profile, training_step
+        from tinygrad_chat.profiling.profile import profile, watched_step
 
-        model, optimizer = self._build(configuration)
-        step = training_step(model, optimizer, lambda: configuration.draw(0), rate=LEARNING_RATE, clip=CLIP)
+        step = watched_step(self._train_step(configuration), lambda: configuration.draw(0))
         return profile(step, PROFILED_STEPS, backend=self._backend, tokens=configuration.tokens).to_json()
 
 

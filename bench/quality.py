@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import write_result
-from tinygrad_chat.config.training import resolve_config
-from tinygrad_chat.training.loop import Logged, train
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.config.resolve import resolve
+from tinygrad_chat.training.events import Logged
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import start_run
 
 NAME = "quality"
@@ -48,7 +50,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def _train(settings: dict[str, Any], preset: str) -> dict[str, Any]:
-    config = resolve_config(settings, preset)
+    config = resolve(settings, base=read_settings(preset))
     curve = []
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(config, Path(folder) / "run")
@@ -56,17 +58,17 @@ def _train(settings: dict[str, Any], preset: str) -> dict[str, Any]:
             if isinstance(event, Logged) and "val_loss" in event.record:
                 curve.append(event.record)
                 print(
-                    f"seed {config.seed} step {event.record['step']:>5} val_loss {event.record['val_loss']:.4f}",
+                    f"seed {config.run.seed} step {event.record['step']:>5} val_loss {event.record['val_loss']:.4f}",
                     flush=True,
                 )
     return {
-        "seed": config.seed,
+        "seed": config.run.seed,
         "parameters": run.model.parameters().size,
-        "lr": config.lr,
-        "lr_schedule": config.lr_schedule,
-        "best_val_loss": run.best_loss,
-        "best_step": run.best_step,
-        "seconds_of_training": run.seconds,
+        "lr": config.optimizer.lr,
+        "lr_schedule": config.schedule.lr_schedule,
+        "best_val_loss": run.progress.best_loss,
+        "best_step": run.progress.best_step,
+        "seconds_of_training": run.progress.seconds,
         "data_sha256": run.dataset.sha256,
         "curve": curve,
     }

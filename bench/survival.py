@@ -32,9 +32,11 @@ import psutil
 
 from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
 from bench.record import write_result
-from tinygrad_chat.config.training import TrainingConfig, resolve_config
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.config.resolve import resolve
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, load_checkpoint, load_newest
+from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, load_newest
+from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
@@ -107,7 +109,7 @@ class Tally:
 
 
 def _config(folder: Path, **settings: Any) -> TrainingConfig:
-    return resolve_config({**TINY, "data": str(folder / "text.txt"), **settings})
+    return resolve({**TINY, "data": str(folder / "text.txt"), **settings})
 
 
 def _exhaust(run: Run) -> None:
@@ -117,7 +119,7 @@ def _exhaust(run: Run) -> None:
 
 def _expect_equal(run_folder: Path, whole: Run) -> None:
     """Raise where a run's log or last weights are not those of the run that was left alone, or a half file is left."""
-    mine = load_checkpoint(checkpoint_path(run_folder / "checkpoints", whole.step)).weights
+    mine = TrainingState.load(checkpoint_path(run_folder / "checkpoints", whole.progress.step)).weights
     for name, array in whole.model.parameters().state().items():
         if not np.array_equal(array, mine[name]):
             raise AssertionError(f"{name} differs")
@@ -152,7 +154,7 @@ def _kills(folder: Path, wanted: int, chance: random.Random) -> Outcome:
                 kills += 1
                 while_writing += any(path.rglob(".*.partial"))
                 damaged: list[str] = []
-                load_newest(path / "checkpoints", say=damaged.append)
+                load_newest(path / "checkpoints", TrainingState.load, say=damaged.append)
                 if damaged:
                     raise AssertionError(f"after a kill: {damaged}")
             _expect_equal(path, whole)
@@ -201,7 +203,7 @@ def _calls(folder: Path) -> Outcome:
                 run = start_run(config, path)
                 fault(run, number)
                 damaged: list[str] = []
-                load_newest(path / "checkpoints", say=damaged.append)
+                load_newest(path / "checkpoints", TrainingState.load, say=damaged.append)
                 if damaged:
                     raise AssertionError(f"damaged: {damaged}")
                 _exhaust(resume_run(path, {}) if run.folder.config.exists() else start_run(config, path))
@@ -294,9 +296,9 @@ def _damage(folder: Path, chance: random.Random) -> Outcome:
                     if len(passed_over) != 1 or file.parts[1] not in passed_over[0]:
                         raise AssertionError(f"expected to hear of {file.parts[1]}, heard {said}")
                 _exhaust(run)
-                if run.step != 8:
-                    raise AssertionError(f"ended at step {run.step}")
-                load_checkpoint(checkpoint_path(path / "checkpoints", 8))
+                if run.progress.step != 8:
+                    raise AssertionError(f"ended at step {run.progress.step}")
+                TrainingState.load(checkpoint_path(path / "checkpoints", 8))
             shutil.rmtree(folder / "damaged", ignore_errors=True)
     return tally.outcome(files=len(files), newest_checkpoint_damaged_named_and_passed_over=newest_damaged)
 

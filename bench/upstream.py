@@ -27,8 +27,8 @@ from bench.peers import nanochat
 from bench.record import write_result
 from bench.upstream_report import draw_small, draw_training, page_of
 from bench.upstream_worker import EAGER, ENGINES
+from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.config.scaling_laws import settings_of_depth
-from tinygrad_chat.config.training import TrainingConfig, to_settings
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.interchange.nanochat import to_nanochat
 from tinygrad_chat.models.gpt import GPT
@@ -59,7 +59,9 @@ class Comparison:
 D4 = {"depth": 4, "context": 256, "batch_size": 8}
 ON_THE_CPU = (Comparison("d4", "cpu", D4), Comparison("d4, noise on the first weights", "cpu", D4, NOISE))
 ON_A_GPU = tuple(
-    Comparison(f"d{depth} on a GPU", "cuda", {"depth": depth, "context": 1024, "batch_size": 16, "accumulate": 1})
+    Comparison(
+        f"d{depth} on a GPU", "cuda", {"depth": depth, "context": 1024, "batch_size": 16, "grad_accumulation": 1}
+    )
     for depth in (4, 8, 12)
 )
 GPU_VOCABULARY = 32_768  # upstream's; the text needs fewer, and the head costs the same
@@ -139,23 +141,23 @@ def _prepared(
     tokenizer = build_tokenizer("characters", corpus)
     vocabulary = GPU_VOCABULARY if device == "cuda" else tokenizer.size
     settings = settings_of_depth(chosen, vocabulary)
-    config = TrainingConfig(**{**settings, "accumulate": 1, **chosen, "model": "nanochat", "seed": seed})
-    dataset = load_dataset(corpus, tokenizer, context=config.context)
+    config = TrainingConfig.of(**{**settings, "grad_accumulation": 1, **chosen, "model": "nanochat", "seed": seed})
+    dataset = load_dataset(corpus, tokenizer, context=config.model.context)
     sizes = np.zeros(vocabulary, np.int64)
     sizes[: tokenizer.size] = tokenizer.bytes_per_token()
     with tempfile.TemporaryDirectory() as folder:
         tokens, weights = Path(folder) / "tokens.npz", None
         np.savez(tokens, training=dataset.training, validation=dataset.validation, bytes_per_token=sizes)
         if not own_weights:
-            model = GPT(vocabulary, config, random=rng(seed, "initialisation"))
+            model = GPT(vocabulary, config.model, random=rng(seed, "initialisation"))
             parameters = model.parameters()
             parameters.data += noise * np.random.default_rng(seed).standard_normal(parameters.size)
             weights = str(Path(folder) / "weights.npz")
-            np.savez(weights, **to_nanochat(parameters.state(), config))  # pyright: ignore[reportArgumentType]
+            np.savez(weights, **to_nanochat(parameters.state(), config.model))  # pyright: ignore[reportArgumentType]
         yield {
             "checkout": checkout,
             "device": device,
-            "config": to_settings(config),
+            "config": config.used_settings(),
             "vocabulary": vocabulary,
             "weights": weights,
             "tokens": str(tokens),
@@ -206,14 +208,14 @@ def _compare(
         _engines(list(ENGINES), comparison.name, request, failures) as engines,
     ):
         curves = _train_in_turns(engines, amounts, f"{NAME} {comparison.name}")
-    config = TrainingConfig(**request["config"])
+    config = from_saved(request["config"], source="the request")
     whole = {engine: curve for engine, curve in curves.items() if len(curve["losses"]) == steps}
     return {
         "configuration": comparison.name,
         "device": comparison.device,
         "noise": comparison.noise,
         "vocabulary": request["vocabulary"],
-        "flops_a_token": flops_per_token(config, request["vocabulary"]),
+        "flops_a_token": flops_per_token(config.model, request["vocabulary"]),
         "settings": request["config"],
         "engines": _summarize(whole, config, amounts),
         "curves": curves,
@@ -244,7 +246,7 @@ def _summarize(curves: Mapping[str, Any], config: TrainingConfig, amounts: Seque
     """Return a row for each engine that came to the end."""
     if not curves:
         return []
-    tokens = config.batch_size * config.context
+    tokens = config.data.batch_size * config.model.context
     ends = np.cumsum(amounts)
     a_step = {
         engine: [statistics.median(curve["seconds"][end - n : end]) for end, n in zip(ends, amounts, strict=True)]

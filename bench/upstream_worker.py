@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.turns import OURS, serve
 from bench.worker import describe_threads, peak_mib
-from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import batches_in_order, random_batch
 
@@ -38,30 +38,21 @@ class OurSide:
         from tinygrad_chat.interchange.nanochat import from_nanochat
         from tinygrad_chat.models.gpt import GPT
         from tinygrad_chat.parallel import make_data_parallel, use_threads
-        from tinygrad_chat.training.run import build_optimizer, build_schedule
+        from tinygrad_chat.training.build import build_train_step
 
         backend = get_backend("cupy" if request["device"] == "cuda" else "numpy")
         backend.use_dtype("auto")
         self._backend = backend
-        random = rng(config.seed, "initialisation")
-        self._model = GPT(request["vocabulary"], config, backend=backend, random=random)
+        random = rng(config.run.seed, "initialisation")
+        self._model = GPT(request["vocabulary"], config.model, backend=backend, random=random)
         if request["weights"]:
-            self._model.parameters().load(from_nanochat(np.load(request["weights"]), config))
-        threads, rows = use_threads(), config.batch_size // config.accumulate
-        self._shards = make_data_parallel(self._model, threads, rows=rows)
-        self._optimizer = build_optimizer(config, self._model, self._shards)
-        self._schedule = build_schedule(config)
-        self._parts = config.accumulate
+            self._model.parameters().load(from_nanochat(np.load(request["weights"]), config.model))
+        threads, rows = use_threads(), config.data.batch_size // config.data.grad_accumulation
+        self._step = build_train_step(config, self._model, make_data_parallel(self._model, threads, rows=rows))
 
     def step(self, tokens: np.ndarray, targets: np.ndarray, number: int) -> float:
         """Train once; return the loss before."""
-        from tinygrad_chat.optim import clip_gradient
-        from tinygrad_chat.training.step import accumulate_gradient
-
-        loss = accumulate_gradient(self._model, (tokens, targets), parts=self._parts, shards=self._shards)
-        norm = clip_gradient(self._model.parameters(), None)  # as training does, for its log
-        self._optimizer.step(self._schedule(number), norm, position=number)
-        return float(loss)
+        return float(self._step((tokens, targets), number).loss)
 
     def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return each target's loss in nats."""
@@ -87,8 +78,8 @@ class TheirSide:
         dtype = "bfloat16" if self._device == "cuda" else "float32"
         self._model = nanochat.build(
             request["checkout"],
-            nanochat_config(config, request["vocabulary"]),
-            seed=config.seed,
+            nanochat_config(config.model, request["vocabulary"]),
+            seed=config.run.seed,
             weights=np.load(request["weights"]) if request["weights"] else None,
             device=self._device,
             compiled=compiled,
@@ -130,8 +121,10 @@ def answers_of(side: OurSide | TheirSide, request: Mapping[str, Any], config: Tr
         nonlocal number
         losses, seconds = [], []
         for _ in range(steps):
-            random = rng(config.seed, "batches", number)
-            batch = random_batch(training, batch_size=config.batch_size, context=config.context, random=random)
+            random = rng(config.run.seed, "batches", number)
+            batch = random_batch(
+                training, batch_size=config.data.batch_size, context=config.model.context, random=random
+            )
             began = time.perf_counter()
             losses.append(side.step(*batch, number))
             seconds.append(time.perf_counter() - began)
@@ -141,10 +134,10 @@ def answers_of(side: OurSide | TheirSide, request: Mapping[str, Any], config: Tr
     def evaluate(tokens: int) -> dict[str, Any]:
         nats, of_text, count, size = 0.0, 0.0, 0, 0
         whole = (
-            (min(tokens, len(validation)) - 1) // config.context * config.context
+            (min(tokens, len(validation)) - 1) // config.model.context * config.model.context
         )  # upstream knows whole windows only
-        batch_size = max(1, EVALUATED // config.context)
-        for batch in batches_in_order(validation[: whole + 1], batch_size=batch_size, context=config.context):
+        batch_size = max(1, EVALUATED // config.model.context)
+        for batch in batches_in_order(validation[: whole + 1], batch_size=batch_size, context=config.model.context):
             losses, lengths = side.token_losses(*batch).astype(np.float64), sizes[batch[1]]
             nats, of_text = nats + losses.sum(), of_text + losses[lengths > 0].sum()
             count, size = count + losses.size, size + int(lengths.sum())
@@ -156,7 +149,7 @@ def answers_of(side: OurSide | TheirSide, request: Mapping[str, Any], config: Tr
 def main(engine: str, text: str) -> None:
     """Train and evaluate as stdin asks."""
     request = json.loads(text)
-    config = TrainingConfig(**request["config"])
+    config = from_saved(request["config"], source="the request")
     began = time.perf_counter()
     side = ENGINES[engine](request, config)
     built = {"built_seconds": time.perf_counter() - began}

@@ -44,24 +44,21 @@ class Engine:
 def _ours(configuration: Configuration, kernels: str = "auto") -> Step:
     from tinygrad_chat import GPT
     from tinygrad_chat.backend import get_backend
-    from tinygrad_chat.optim import AdamW, clip_gradient
+    from tinygrad_chat.optim import AdamW
     from tinygrad_chat.parallel import make_data_parallel, use_threads
-    from tinygrad_chat.training.step import accumulate_gradient
+    from tinygrad_chat.training.step import TrainStep
 
     backend = get_backend("numpy")
     backend.use_kernels(kernels)
     model = GPT(configuration.vocabulary, configuration.options, backend=backend)
-    parameters = model.parameters()
-    optimizer = AdamW(parameters, betas=BETAS, weight_decay=WEIGHT_DECAY)
-    shards = make_data_parallel(model, use_threads(), rows=configuration.batch)
-
-    def step(tokens: np.ndarray, targets: np.ndarray) -> float:
-        loss = float(accumulate_gradient(model, (tokens, targets), parts=1, shards=shards))
-        clip_gradient(parameters, CLIP)
-        optimizer.step(LEARNING_RATE)
-        return loss
-
-    return step
+    train_step = TrainStep(
+        model,
+        AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY),
+        lambda step: LEARNING_RATE,
+        clip=CLIP,
+        data_parallel=make_data_parallel(model, use_threads(), rows=configuration.batch),
+    )
+    return lambda tokens, targets: float(train_step((tokens, targets), 0).loss)
 
 
 def _torch(configuration: Configuration, weights: Weights, *, compiled: bool = False, bfloat16: bool = False) -> Step:

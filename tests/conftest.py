@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.tiny import TINY
+from tests.tiny import tiny_settings
 
 if TYPE_CHECKING:
-    from tinygrad_chat.config.training import TrainingConfig
+    from tinygrad_chat.config.record import TrainingConfig
     from tinygrad_chat.training.run import Run
 
 # Read when NumPy and PyTorch load. Test arrays are tiny: more threads would only wait for each other on a busy machine.
@@ -58,9 +58,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(text: Path) -> Callable[..., TrainingConfig]:
     """Make a configuration of a tiny model on a short text, with settings of one's own."""
-    from tinygrad_chat.config.training import resolve_config
+    from tinygrad_chat.training.facts import resolve_with_facts
 
-    return lambda **settings: resolve_config({**TINY, "data": str(text), **settings})
+    return lambda **settings: resolve_with_facts(tiny_settings(**{"data": str(text), **settings}))[0]
 
 
 @pytest.fixture

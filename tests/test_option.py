@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.option import checked_settings, flag_of, option, validate
+from tinygrad_chat.option import checked_settings, flag_of, option, specs_of, validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def test_value_out_of_range_is_refused_by_its_flag(settings, message):
     ],
 )
 def test_settings_of_a_file_become_arguments_of_the_right_type(given, settings):
-    checked = checked_settings(Oven, given, source="oven.toml")
+    checked = checked_settings(specs_of(Oven), given, source="oven.toml")
     assert checked == settings
     assert [type(value) for value in checked.values()] == [type(value) for value in settings.values()]
 
@@ -87,4 +87,4 @@ def test_settings_of_a_file_become_arguments_of_the_right_type(given, settings):
 )
 def test_unknown_key_or_wrong_type_is_refused_by_file_and_key(given: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        checked_settings(Oven, given, source="oven.toml")
+        checked_settings(specs_of(Oven), given, source="oven.toml")

@@ -44,8 +44,10 @@ def test_the_op_that_is_shown_is_the_op_that_runs():
 @pytest.mark.parametrize("command", re.findall(r"^tgc (\w+ .*?) +#", README, re.MULTILINE))
 def test_every_option_that_is_shown_exists(command: str, capsys: pytest.CaptureFixture[str]):
     name, *options = command.split()
-    assert run([name, "--help"]) == 0
+    run([name, "--help-all"])
     text = capsys.readouterr().out
+    assert run([name, "--help"]) == 0
+    text += capsys.readouterr().out
     for option in options:
         if option.startswith("--"):
             assert option in text

@@ -15,3 +15,12 @@ TINY: dict[str, Any] = {
     "log_every": 1,
     "warmup": 2,
 }
+
+
+OF_BLOCKS = {"layers", "heads"}
+
+
+def tiny_settings(**settings: Any) -> dict[str, Any]:
+    """Return the settings of a tiny run with others of one's own; a bigram has no blocks to choose."""
+    chosen = {**TINY, **settings}
+    return {name: value for name, value in chosen.items() if chosen.get("model") != "bigram" or name not in OF_BLOCKS}

@@ -1,15 +1,19 @@
-"""How a configuration states its options: default, help text and what is allowed, once, beside the name.
+"""How an option is stated: default, help text, bounds and what it needs, once, beside its name in a dataclass.
 
-Command-line flags, TOML files and the configuration saved with a run are all read off such a dataclass.
-Standard library only, so that `tgc --help` stays fast.
+Command-line flags, TOML files and the configuration saved with a run are all read off such dataclasses, called groups:
+`specs_of` makes an `OptionSpec` of each field, once. Standard library only, so that `tgc --help` stays fast.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat.errors import ConfigError
@@ -17,34 +21,105 @@ from tinygrad_chat.errors import ConfigError
 LARGEST = 2**53  # integers that a float holds exactly
 
 
+@dataclass(frozen=True)
+class Needs:
+    """That an option plays a part only where the option called `name` has one of `values`."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+def needs(name: str, *values: Any) -> Needs:
+    """Return what an option needs of another: `needs("optimizer", "adamw")`."""
+    return Needs(name, values)
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """All that is known of one option.
+
+    `name` is unique among all options of a command and the key in a flat file; `field` its attribute in the group and
+    the key in a TOML table. `kind` is int, float, str or bool; an `optional` one may be None as well.
+    """
+
+    name: str
+    field: str
+    group: type[Any]
+    kind: type
+    optional: bool
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    flags: tuple[str, ...] = ()
+    formerly: tuple[str, ...] = ()
+    common: bool = False
+    fixed: bool = True
+    needs: tuple[Needs, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The command-line spelling: batch_size is --batch-size."""
+        return flag_of(self.name)
+
+    def check(self, value: Any) -> None:
+        """Raise ConfigError, naming the flag, for a value that the option does not allow."""
+        expected = None if value is None else self._expected(value)
+        if expected:
+            raise ConfigError(f"{self.flag}: expected {expected}, received {value!r}")
+
+    def _expected(self, value: Any) -> str | None:
+        if self.choices and value not in self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return "a finite number"
+        if isinstance(value, int) and abs(value) > LARGEST:
+            return f"at most {LARGEST}"
+        if self.minimum is not None and value < self.minimum:
+            return f"at least {self.minimum}"
+        if self.above is not None and value <= self.above:
+            return f"more than {self.above}"
+        if self.below is not None and value >= self.below:
+            return f"less than {self.below}"
+        return None
+
+    def convert(self, value: Any, where: str) -> Any:
+        """Return a file's value as the option's type. Raises ConfigError, naming `where` it stands, for another."""
+        if value is None and self.optional:
+            return None
+        if self.kind is float and type(value) is int:
+            return float(min(max(value, -LARGEST), LARGEST))
+        if type(value) is not self.kind:
+            raise ConfigError(f"{where}: expected {self.kind.__name__}, received {value!r}")
+        return value
+
+
 def option(
     default: Any,
     help: str,
     *,
+    name: str | None = None,
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
     above: float | None = None,
     below: float | None = None,
     flags: tuple[str, ...] = (),
-    group: str = "Model",
+    formerly: tuple[str, ...] = (),
+    common: bool = False,
     fixed: bool = True,
+    needs: Needs | tuple[Needs, ...] = (),
 ) -> Any:
     """Return a dataclass field: its default, its help text and what values it takes.
 
-    `minimum` is the least value allowed, `above` and `below` bounds that are not. `flags` are command-line spellings
-    beside the one made from the name, `group` the heading it stands under in the help. A `fixed` option cannot be
-    changed when a run is resumed.
+    `name` is that of the flag, where it is not the field's. `minimum` is the least value allowed, `above` and `below`
+    bounds that are not. `flags` are further command-line spellings, `formerly` names from older versions, which files
+    and flags still take. A `common` option stands in the short help. A `fixed` one cannot be changed when a run is
+    resumed. `needs` says with which values of other options it plays a part.
     """
-    metadata = {
-        "help": help,
-        "choices": choices,
-        "minimum": minimum,
-        "above": above,
-        "below": below,
-        "flags": flags,
-        "group": group,
-        "fixed": fixed,
-    }
+    metadata = {key: value for key, value in locals().items() if key != "default"}
+    metadata["needs"] = (needs,) if isinstance(needs, Needs) else needs
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -53,61 +128,74 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def validate(config: Any) -> None:
-    """Raise ConfigError, naming the flag, for the first value of a dataclass that its option does not allow."""
-    for field in dataclasses.fields(config):
-        _expect_allowed(field, getattr(config, field.name))
+@functools.cache
+def specs_of(*groups: type[Any]) -> dict[str, OptionSpec]:
+    """Return every option of the groups by its name, in order of definition."""
+    specs = {}
+    for group in groups:
+        hints = typing.get_type_hints(group)
+        for field in dataclasses.fields(group):
+            kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
+            stated = {**field.metadata, "name": field.metadata.get("name") or field.name}
+            spec = OptionSpec(
+                field=field.name,
+                group=group,
+                kind=next(kind for kind in kinds if kind is not types.NoneType),
+                optional=types.NoneType in kinds,
+                default=field.default,
+                **{"help": "", **stated},
+            )
+            specs[spec.name] = spec
+    return specs
 
 
-def validate_settings(kind: type[Any], settings: Mapping[str, Any]) -> None:
-    """Do as `validate` for `settings`, some of the options of the dataclass `kind`."""
-    for field in dataclasses.fields(kind):
-        _expect_allowed(field, settings.get(field.name))
+def validate(group: Any) -> None:
+    """Raise ConfigError, naming the flag, for the first value of a group that its option does not allow."""
+    for spec in specs_of(type(group)).values():
+        spec.check(getattr(group, spec.field))
 
 
-def _expect_allowed(field: dataclasses.Field[Any], value: Any) -> None:
-    rules, expected = field.metadata, None
-    if value is None or not rules:
-        return
-    if rules["choices"] and value not in rules["choices"]:
-        expected = f"one of {', '.join(rules['choices'])}"
-    elif isinstance(value, float) and not math.isfinite(value):
-        expected = "a finite number"
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        expected = f"at most {LARGEST}"
-    elif rules["minimum"] is not None and value < rules["minimum"]:
-        expected = f"at least {rules['minimum']}"
-    elif rules["above"] is not None and value <= rules["above"]:
-        expected = f"more than {rules['above']}"
-    elif rules["below"] is not None and value >= rules["below"]:
-        expected = f"less than {rules['below']}"
-    if expected:
-        raise ConfigError(f"{flag_of(field.name)}: expected {expected}, received {value!r}")
+def validate_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any]) -> None:
+    """Do as `validate` for `settings`, some of the options by name."""
+    for name, value in settings.items():
+        specs[name].check(value)
 
 
-def checked_settings(kind: type[Any], settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """Return `settings`, such as a TOML file's, as keyword arguments for `kind`.
+def checked_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """Return `settings`, such as a flat TOML file's, under the options' names and of their types.
 
     Raises ConfigError, naming `source` and the key, for an unknown key or a value of the wrong type.
     """
-    known = {field.name: field for field in dataclasses.fields(kind)}
+    known = {name: spec for spec in specs.values() for name in (spec.name, *spec.formerly)}
     checked = {}
     for key, value in settings.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has no option {flag_of(name)}"
-            raise ConfigError(f"{source}: unknown key {key!r}; {hint}")
-        checked[name] = _converted(value, str(known[name].type), f"{source}: {key}")
+        spec = known.get(key.replace("-", "_"))
+        if spec is None:
+            raise unknown_key(source, key, known)
+        checked[spec.name] = spec.convert(value, f"{source}: {key}")
     return checked
 
 
-def _converted(value: Any, annotation: str, where: str) -> Any:
-    wanted = annotation.removesuffix(" | None")
-    if value is None and wanted != annotation:
-        return None
-    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(min(max(value, -LARGEST), LARGEST))
-    if type(value).__name__ != wanted:
-        raise ConfigError(f"{where}: expected {wanted}, received {value!r}")
-    return value
+def unknown_key(source: str, key: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a key that no option has, with the one that may have been meant."""
+    name = key.replace("-", "_")
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it has no option {flag_of(name)}"
+    return ConfigError(f"{source}: unknown key {key!r}; {hint}")
+
+
+def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError for the first of the options `chosen` by name that plays no part beside all the `settings`."""
+    for name in chosen:
+        need = idle(specs[name], settings)
+        if need is not None:
+            values = ", ".join(value if isinstance(value, str) else f"{value}".lower() for value in need.values)
+            raise ConfigError(
+                f"{specs[name].flag}: plays no part with {flag_of(need.name)} {settings[need.name]}; "
+                f"it needs {flag_of(need.name)} {values}"
+            )
+
+
+def idle(spec: OptionSpec, settings: Mapping[str, Any]) -> Needs | None:
+    """Return what an option would need to play a part beside the `settings`, None where it plays one."""
+    return next((need for need in spec.needs if settings[need.name] not in need.values), None)

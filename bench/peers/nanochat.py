@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 
-from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum, nanochat
 
 VARIABLE = "NANOCHAT_DIR"
@@ -110,27 +110,27 @@ def training_step(
     """
     import torch
 
-    by_width = (config.width / 768) ** -0.5
-    assert config.embedding_lr
-    assert config.head_lr
-    assert config.scalar_lr
+    by_width = (config.model.width / 768) ** -0.5
+    assert config.optimizer.embedding_lr
+    assert config.optimizer.head_lr
+    assert config.optimizer.scalar_lr
     with mock.patch("builtins.print"):
         optimizer = model.setup_optimizer(
-            unembedding_lr=config.head_lr / by_width,
-            embedding_lr=config.embedding_lr / by_width,
-            scalar_lr=config.scalar_lr,
-            matrix_lr=config.lr,
-            weight_decay=config.weight_decay,
+            unembedding_lr=config.optimizer.head_lr / by_width,
+            embedding_lr=config.optimizer.embedding_lr / by_width,
+            scalar_lr=config.optimizer.scalar_lr,
+            matrix_lr=config.optimizer.lr,
+            weight_decay=config.optimizer.weight_decay,
         )
     share_of_peak = nanochat(
         peak=1.0,
-        minimum=config.min_lr / config.lr,
-        warmup=config.warmup,
-        steps=config.steps,
-        warmdown=config.warmdown,
+        minimum=config.schedule.min_lr / config.optimizer.lr,
+        warmup=config.schedule.warmup,
+        steps=config.schedule.steps,
+        warmdown=config.schedule.warmdown,
     )
-    momentum = muon_momentum(steps=config.steps, warmdown=config.warmdown)
-    decay = cosine_decay(peak=config.weight_decay, steps=config.steps)
+    momentum = muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown)
+    decay = cosine_decay(peak=config.optimizer.weight_decay, steps=config.schedule.steps)
     forward = torch.compile(model, dynamic=False) if compiled else model
     device = model.get_device()
 

@@ -9,10 +9,12 @@ import pytest
 
 from tinygrad_chat.cli.app import run
 
-TINY = [
-    *("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2"),
+_TINY = [
+    *("--width", "8", "--context", "8", "--batch-size", "2"),
     *("--steps", "4", "--eval-every", "2", "--log-every", "1"),
 ]
+TINY_BIGRAM = [*_TINY, "--model", "bigram"]
+TINY = [*_TINY, "--layers", "1", "--heads", "2"]
 
 Tgc = Callable[..., tuple[int, str, str]]
 

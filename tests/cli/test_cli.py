@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TINY, Tgc
+from tests.cli.conftest import TINY, TINY_BIGRAM, Tgc
 from tinygrad_chat.cli.app import run
 from tinygrad_chat.inference import generation
 from tinygrad_chat.runs import files
@@ -62,7 +62,7 @@ def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
     assert "done: 6 steps" in out
 
 
-@pytest.mark.parametrize("model", [("--model", "bigram"), ("--model-kind", "mini-gpt")])
+@pytest.mark.parametrize("model", [TINY_BIGRAM, [*TINY, "--model-kind", "mini-gpt"]])
 def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, model: tuple[str, str]):
     tgc("train", *TINY, *model, "--out", "runs/r")
     code, first, _ = tgc("sample", "--prompt", "The", "--max-new-tokens", "20")
@@ -105,11 +105,25 @@ def test_the_doctor_says_what_is_there_and_what_to_install(tgc: Tgc):
 def test_version_and_help_and_no_command(tgc: Tgc):
     assert tgc("--version")[1].startswith("tgc 0.")
     assert "train" in tgc("--help")[1]
-    assert "--lr-schedule" in tgc("train", "--help")[1]
+    assert tgc("train", "-h") == tgc("train", "--help")
+    assert "--lr-schedule" not in tgc("train", "--help")[1]
+    assert "--lr-schedule" in tgc("train", "--help-all")[1]
+
+
+def test_the_help_of_train_fits_on_one_screen(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    """Of 100 by 40 characters, with nothing cut and the options in their groups."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("rich.console.Console.is_terminal", True, raising=False)
+    out = tgc("train", "--help")[1]
+    lines = out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert "…" not in out
+    assert sum(line.lstrip("│ *").startswith("--") for line in lines) == pytest.approx(24, abs=4)
 
 
 def test_an_ablation_leaves_a_table_and_goes_on_where_it_stopped(tgc: Tgc):
-    command = ["ablate", *TINY, "--model", "bigram", "--vary", "norm,tied", "--seeds", "2"]
+    command = ["ablate", *TINY_BIGRAM, "--vary", "norm,tied", "--seeds", "2"]
     code, out, err = tgc(*command)
     assert (code, err) == (0, "")
     folder = Path("ablations/bigram-tensor-norm-tied")
@@ -162,7 +176,7 @@ MISTAKES = [
     ("ablate --vary tied --seed 3", "--seed: an ablation takes the seeds 1, 2, ..."),
     ("sample --checkpoint hollow", "hollow: no checkpoint there; train one with: tgc train --out hollow"),
     ("sample --checkpoint r --temperature -1", "--temperature: expected at least 0, received -1.0"),
-    ("train --depth 2", "--depth: expected --model nanochat, received mini-gpt"),
+    ("train --depth 2", "--depth: plays no part with --model mini-gpt; it needs --model nanochat"),
     ("import llama x.safetensors", "expected nanochat, received 'llama'"),
     ("sample --checkpoint r --temperature nan", "--temperature: expected a finite number, received nan"),
     ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),
@@ -181,7 +195,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str,
     Path("bad.toml").write_text("stesp = 3")
     Path("hollow").mkdir()
     if "--checkpoint r" in command:
-        tgc("train", *TINY, "--model", "bigram", "--out", "r")
+        tgc("train", *TINY_BIGRAM, "--out", "r")
     before = sorted(Path().rglob("*"))
     code, out, err = tgc(*command.split())
     assert (code, out) == (2, "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TINY, Tgc
+from tests.cli.conftest import TINY, TINY_BIGRAM, Tgc
 
 
 def train_two(tgc: Tgc) -> None:
@@ -172,7 +172,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     tgc: Tgc, monkeypatch: pytest.MonkeyPatch, command: str, message: str
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    tgc("train", *TINY, "--model", "bigram", "--eval-tokens", "99", "--out", "runs/a")
+    tgc("train", *TINY_BIGRAM, "--eval-tokens", "99", "--out", "runs/a")
     Path("runs/broken/checkpoints").mkdir(parents=True)
     before = sorted(Path().rglob("*"))
     code, out, err = tgc(*command.split())

@@ -1,4 +1,4 @@
-"""The dial: what upstream's laws make of a depth, what a user's choice leaves alone, and a depth from minutes."""
+"""nanochat's scaling laws: what follows from a depth, what a user's choice leaves alone, and a depth from minutes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import Any
 import pytest
 
 from tinygrad_chat.config import scaling_laws
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import depth_for, settings_of_depth
-from tinygrad_chat.config.training import resolve_config
 from tinygrad_chat.errors import ConfigError, DataError
 from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.training import facts
+
+
+def resolved(settings: dict[str, Any]) -> TrainingConfig:
+    return facts.resolve_with_facts(settings)[0]
+
 
 D4: dict[str, Any] = {
     "width": 256,
     "heads": 2,
     "steps": 528,
-    "accumulate": 4,
+    "grad_accumulation": 4,
     "lr": 0.0141421,
     "embedding_lr": 0.36742,
     "head_lr": 0.0097980,
@@ -29,7 +35,7 @@ D12: dict[str, Any] = {
     "width": 768,
     "heads": 6,
     "steps": 2520,
-    "accumulate": 8,
+    "grad_accumulation": 8,
     "lr": 0.02,
     "embedding_lr": 0.3,
     "head_lr": 0.008,
@@ -40,7 +46,7 @@ SMALL_D4: dict[str, Any] = {
     "width": 256,
     "heads": 2,
     "steps": 291,
-    "accumulate": 16,
+    "grad_accumulation": 16,
     "lr": 0.01,
     "embedding_lr": 0.25981,
     "head_lr": 0.0069282,
@@ -73,9 +79,9 @@ def test_what_a_user_chooses_stays_and_the_rest_follows_from_it(text: Path):
     chosen = {"depth": 4, "batch_size": 8, "lr": 0.5, "width": 128, "soft_cap": 30.0, "steps": 7}
     settings = settings_of_depth(chosen, 104)
     assert settings["embedding_lr"] == pytest.approx(0.3 * (768 / 128) ** 0.5 * (8 * 256 / 2**19) ** 0.5)
-    assert (settings["min_lr"], settings["accumulate"]) == (0.025, 1)
-    config = resolve_config({"model": "nanochat", "data": str(text), **chosen})
-    assert {name: getattr(config, name) for name in chosen} == chosen
+    assert (settings["min_lr"], settings["grad_accumulation"]) == (0.025, 1)
+    config = resolved({"model": "nanochat", "data": str(text), **chosen})
+    assert {name: config.settings()[name] for name in chosen} == chosen
     # The batches of the comparison on a CPU: the analysis' own figures.
     small = settings_of_depth({"depth": 4, "batch_size": 8}, 104)
     assert (small["lr"], small["weight_decay"]) == (0.00125, pytest.approx(0.46817, rel=1e-5))
@@ -83,28 +89,31 @@ def test_what_a_user_chooses_stays_and_the_rest_follows_from_it(text: Path):
 
 def test_a_batch_is_computed_in_equal_parts_of_at_most_32_windows():
     """Or whole, where there are none of at least 16."""
-    parts = {rows: settings_of_depth({"batch_size": rows}, 104)["accumulate"] for rows in (1, 32, 33, 64, 100, 37)}
+    parts = {
+        rows: settings_of_depth({"batch_size": rows}, 104)["grad_accumulation"] for rows in (1, 32, 33, 64, 100, 37)
+    }
     assert parts == {1: 1, 32: 1, 33: 1, 64: 2, 100: 4, 37: 1}
 
 
 def test_the_settings_are_a_run_s_own_from_the_vocabulary_of_its_text(tmp_path: Path):
     path = tmp_path / "text.txt"
     path.write_text("abc" * 1000)
-    config = resolve_config({"model": "nanochat", "depth": 1, "data": str(path), "context": 64})
+    config = resolved({"model": "nanochat", "depth": 1, "data": str(path), "context": 64})
     expected = settings_of_depth({"depth": 1, "context": 64}, vocabulary=4)
-    assert {name: getattr(config, name) for name in expected} == {**expected, "warmup": expected["steps"] // 10}
+    assert {name: config.settings()[name] for name in expected} == {**expected, "warmup": expected["steps"] // 10}
     assert (
-        resolve_config({"model": "nanochat", "depth": 1, "data": str(path), "tokenizer": "bytes"}).steps != config.steps
+        resolved({"model": "nanochat", "depth": 1, "data": str(path), "tokenizer": "bytes"}).settings()["steps"]
+        != config.schedule.steps
     )
 
 
 def test_minutes_alone_choose_the_depth(text: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scaling_laws, "measure_product_rate", lambda backend: 300e9)
+    monkeypatch.setattr(facts, "measure_product_rate", lambda backend: 300e9)
     asked = {"model": "nanochat", "minutes": 60.0, "data": str(text)}
-    config = resolve_config(asked)
-    assert config.depth == config.layers == depth_for(asked, 30, 300e9) == 3
-    assert config.steps < 10**6  # as many as the tokens make, within the minutes
-    assert resolve_config({**asked, "depth": 5}).depth == 5
+    config = resolved(asked)
+    assert config.recipe.depth == config.model.layers == depth_for(asked, 30, 300e9) == 3
+    assert config.schedule.steps < 10**6  # as many as the tokens make, within the minutes
+    assert resolved({**asked, "depth": 5}).settings()["depth"] == 5
 
 
 def test_more_minutes_and_a_faster_machine_never_mean_a_shallower_model():
@@ -124,9 +133,9 @@ def test_more_minutes_and_a_faster_machine_never_mean_a_shallower_model():
         ({"width": 100, "heads": 3}, "--heads: expected a divisor of --width 100, received 3"),
     ],
 )
-def test_what_cannot_be_is_refused_by_its_own_flag_before_the_dial_turns(chosen, message, text: Path):
+def test_what_cannot_be_is_refused_by_its_own_flag_before_anything_is_read(chosen, message, text: Path):
     with pytest.raises(ConfigError) as caught:
-        resolve_config({"model": "nanochat", "data": str(text), **chosen})
+        resolved({"model": "nanochat", "data": str(text), **chosen})
     assert str(caught.value) == message
 
 
@@ -147,8 +156,8 @@ def test_what_cannot_be_is_refused_by_its_own_flag_before_the_dial_turns(chosen,
     ids=str,
 )
 def test_whatever_can_be_chosen_has_its_settings_at_once(chosen, text: Path):
-    config = resolve_config({"model": "nanochat", "data": str(text), **chosen})
-    assert {name: getattr(config, name) for name in chosen} == chosen
+    config = resolved({"model": "nanochat", "data": str(text), **chosen})
+    assert {name: config.settings()[name] for name in chosen} == chosen
 
 
 def test_a_narrow_model_does_not_lose_more_than_half_a_weight_in_a_step(text: Path):
@@ -157,9 +166,9 @@ def test_a_narrow_model_does_not_lose_more_than_half_a_weight_in_a_step(text: Pa
 
 
 @pytest.mark.parametrize("name", ["depth", "tokens_per_parameter"])
-def test_the_dial_is_nanochats_alone(name):
-    with pytest.raises(ConfigError, match=r"expected --model nanochat, received mini-gpt"):
-        resolve_config({name: 2})
+def test_the_scaling_laws_are_nanochats_alone(name):
+    with pytest.raises(ConfigError, match=r"plays no part with --model mini-gpt; it needs --model nanochat"):
+        resolved({name: 2})
 
 
 def test_every_setting_of_the_model_follows_or_is_the_default():
@@ -171,7 +180,8 @@ def test_every_setting_of_the_model_follows_or_is_the_default():
 def test_a_text_is_not_read_where_nothing_depends_on_it():
     chosen = {"model": "nanochat", "data": "nowhere.txt", "batch_size": 8, "steps": 9}
     assert (
-        resolve_config({**chosen, "weight_decay": 0.1}).embedding_lr == settings_of_depth(chosen, 500)["embedding_lr"]
+        resolved({**chosen, "weight_decay": 0.1}).settings()["embedding_lr"]
+        == settings_of_depth(chosen, 500)["embedding_lr"]
     )
     with pytest.raises(DataError, match=r"nowhere\.txt: no such file"):
-        resolve_config(chosen)
+        resolved(chosen)

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import TINY
+from tests.tiny import TINY, tiny_settings
 from tinygrad_chat.errors import BackendError, ConfigError, UsageError
 from tinygrad_chat.experiments.ablation import Ablation, folder_of, label, parse_variation, run_ablation
 from tinygrad_chat.reports.ablation import Cell, collect, markdown, write_plot, write_reports
-from tinygrad_chat.training.loop import Ended, Stepped
+from tinygrad_chat.training.events import Ended, Stepped
 
 
 @pytest.fixture
 def ablation(text: Path) -> Ablation:
-    settings = {**TINY, "data": str(text), "model": "bigram"}
+    settings = tiny_settings(data=str(text), model="bigram")
     return Ablation(settings, parse_variation("norm=layernorm|none,tied"), seeds=2)
 
 
@@ -165,7 +165,7 @@ def test_an_interrupted_run_is_not_a_result(ablation: Ablation, tmp_path: Path):
 
 
 def test_a_cell_that_diverges_is_a_result_and_the_others_go_on(text: Path, tmp_path: Path):
-    settings = {**TINY, "data": str(text), "model": "bigram", "optimizer": "sgd", "clip": 0.0, "warmup": 0}
+    settings = tiny_settings(data=str(text), model="bigram", optimizer="sgd", clip=0.0, warmup=0)
     ablation = Ablation(settings, {"lr": [1e300, 0.1]}, seeds=2)
     finish(ablation, tmp_path)
     assert [row["diverged"] for row in rows(tmp_path)] == [True, True, False, False]

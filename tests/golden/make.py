@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.config.training import resolve_config
-from tinygrad_chat.training.loop import Logged, train
+from tinygrad_chat.config.resolve import resolve
+from tinygrad_chat.training.events import Logged
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import start_run
 
 FOLDER = Path(__file__).parent
@@ -36,7 +37,7 @@ def losses(mode: str, model: str) -> list[float]:
     """The training losses of the first ten steps."""
     settings = {**SETTINGS, "mode": mode, "model": model, "data": str(FOLDER / "text.txt"), "backend": "numpy"}
     with tempfile.TemporaryDirectory() as folder:
-        run = start_run(resolve_config(settings), Path(folder) / "run")
+        run = start_run(resolve(settings), Path(folder) / "run")
         records = [event.record for event in train(run) if isinstance(event, Logged)]
     return [record["loss"] for record in records if "loss" in record]
 

@@ -14,57 +14,65 @@ from safetensors.numpy import load_file, save_file
 from bench.peers import nanochat
 from tests.upstream import NANOCHAT_DIR, needs_upstream
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.interchange.nanochat_files import export_nanochat, import_nanochat
-from tinygrad_chat.runs.checkpoint import Checkpoint, load_checkpoint
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.text.tokenizers import CharacterTokenizer, load_tokenizer
+from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.text.tokenizers import CharacterTokenizer
 from tinygrad_chat.training.loop import train
-from tinygrad_chat.training.run import Run, load_model, resume_run
+from tinygrad_chat.training.run import Run, resume_run
 
 Start = Callable[..., Run]
 TINY: dict[str, Any] = {"model": "nanochat", "depth": 2, "width": 32, "heads": 2, "batch_size": 2, "steps": 3}
 
 
 @pytest.fixture
-def trained(start: Start) -> Checkpoint:
+def trained(start: Start) -> TrainingState:
     run = start(**TINY)
     for _ in train(run):
         pass
-    return run.folder.open_newest(say=print)
+    return run.folder.open_newest(TrainingState.load, say=print)
 
 
-def imported_from(trained: Checkpoint, folder: Path, **options: Any) -> RunFolder:
+def imported_from(trained: TrainingState, folder: Path, **options: Any) -> RunFolder:
     """The run that is made of a trained model's exported file."""
-    export_nanochat(trained, folder / "model.safetensors")
+    export_nanochat(trained.model, folder / "model.safetensors")
     run = RunFolder(folder / "imported")
     import_nanochat(folder / "model.safetensors", run, **options)
     return run
 
 
-def test_an_exported_model_comes_back_bit_by_bit(trained: Checkpoint, tmp_path: Path):
-    tokenizer = load_tokenizer(trained.state["tokenizer"])
-    imported = imported_from(trained, tmp_path, tokenizer=tokenizer).open_newest(say=print)
+def test_an_exported_model_comes_back_bit_by_bit(trained: TrainingState, tmp_path: Path):
+    tokenizer = trained.tokenizer
+    imported = imported_from(trained, tmp_path, tokenizer=tokenizer).open_newest(TrainingState.load, say=print)
     assert imported.weights.keys() == trained.weights.keys()
     for name, array in trained.weights.items():
         np.testing.assert_array_equal(imported.weights[name], array, err_msg=name)
     tokens = np.array([[1, 2, 3]])
-    models = [load_model(checkpoint)[0] for checkpoint in (trained, imported)]
+    models = [load_model(state.model) for state in (trained, imported)]
     np.testing.assert_array_equal(*(model.next_token_logits(tokens) for model in models))
 
 
-def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(trained: Checkpoint, tmp_path: Path, text: Path):
-    folder = imported_from(trained, tmp_path, tokenizer=load_tokenizer(trained.state["tokenizer"]))
+def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(
+    trained: TrainingState, tmp_path: Path, text: Path
+):
+    folder = imported_from(trained, tmp_path, tokenizer=trained.tokenizer)
     settings = {"data": str(text), "steps": 2, "batch_size": 5, "lr": 1e-3}
     with pytest.raises(ConfigError, match="--width: the run to resume has 32, received 64"):
         resume_run(folder.path, {**settings, "width": 64})
     run = resume_run(folder.path, settings)
-    assert (run.step, run.config.batch_size, run.config.lr, run.config.min_lr) == (0, 5, 1e-3, 5e-5)
+    assert (run.progress.step, run.config.data.batch_size, run.config.optimizer.lr, run.config.schedule.min_lr) == (
+        0,
+        5,
+        1e-3,
+        5e-5,
+    )
     for _ in train(run):
         pass
-    assert run.step == 2
+    assert run.progress.step == 2
 
 
-def test_text_for_a_model_of_numbers_is_told_what_to_do(trained: Checkpoint, tmp_path: Path, text: Path):
+def test_text_for_a_model_of_numbers_is_told_what_to_do(trained: TrainingState, tmp_path: Path, text: Path):
     folder = imported_from(trained, tmp_path)
     with pytest.raises(
         VocabularyError, match=r"--data .*text\.txt: .*expected numbers from 0 to 30.*import it with --tokenizer-of"
@@ -74,35 +82,35 @@ def test_text_for_a_model_of_numbers_is_told_what_to_do(trained: Checkpoint, tmp
 
 @needs_upstream
 @pytest.mark.upstream
-def test_upstream_loads_the_file_that_is_exported(trained: Checkpoint, tmp_path: Path):
+def test_upstream_loads_the_file_that_is_exported(trained: TrainingState, tmp_path: Path):
     import torch
     from safetensors import safe_open
     from safetensors.torch import load_file as load_tensors
 
     path, tokens = tmp_path / "model.safetensors", np.array([[1, 2, 3, 4]])
-    export_nanochat(trained, path)
+    export_nanochat(trained.model, path)
     with safe_open(path, framework="pt") as file:
         config = json.loads(file.metadata()["model_config"])
     theirs = nanochat.build(NANOCHAT_DIR, config)
     theirs.load_state_dict(load_tensors(path))
     with torch.no_grad():
         logits = theirs(torch.tensor(tokens)).numpy()[:, -1]
-    np.testing.assert_allclose(load_model(trained)[0].next_token_logits(tokens), logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(load_model(trained.model).next_token_logits(tokens), logits, rtol=0, atol=1e-5)
 
 
-def test_without_a_tokenizer_tokens_are_numbers(trained: Checkpoint, tmp_path: Path):
+def test_without_a_tokenizer_tokens_are_numbers(trained: TrainingState, tmp_path: Path):
     path = tmp_path / "model.safetensors"
-    export_nanochat(trained, path)
-    _, tokenizer = load_model(load_checkpoint(import_nanochat(path, RunFolder(tmp_path / "imported"))))
-    assert tokenizer.bos == load_tokenizer(trained.state["tokenizer"]).bos
+    export_nanochat(trained.model, path)
+    tokenizer = TrainingState.load(import_nanochat(path, RunFolder(tmp_path / "imported"))).tokenizer
+    assert tokenizer.bos == trained.tokenizer.bos
     assert tokenizer.decode([3, tokenizer.bos, 14]) == " 3 14"
     assert tokenizer.encode("3 14").tolist() == [3, 14]
 
 
-def test_bfloat16_and_a_config_of_its_own_are_read(trained: Checkpoint, tmp_path: Path):
+def test_bfloat16_and_a_config_of_its_own_are_read(trained: TrainingState, tmp_path: Path):
     """As upstream's checkpoints from a GPU have them, but for the pickle."""
     path, meta = tmp_path / "model.safetensors", tmp_path / "meta.json"
-    export_nanochat(trained, path)
+    export_nanochat(trained.model, path)
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -110,7 +118,7 @@ def test_bfloat16_and_a_config_of_its_own_are_read(trained: Checkpoint, tmp_path
     write_bfloat16(path, load_file(path))
     with pytest.raises(CheckpointError, match="holds no model_config; name upstream's JSON file with --meta"):
         import_nanochat(path, RunFolder(tmp_path / "a"))
-    imported = load_checkpoint(import_nanochat(path, RunFolder(tmp_path / "b"), meta=meta))
+    imported = TrainingState.load(import_nanochat(path, RunFolder(tmp_path / "b"), meta=meta))
     for name, array in trained.weights.items():
         np.testing.assert_allclose(imported.weights[name], array, rtol=2**-7, err_msg=name)
 
@@ -154,9 +162,9 @@ HOSTILE: dict[str, tuple[Callable[[Any, Any], object], str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_file_that_does_not_fit_is_one_line_and_nothing_is_made(trained: Checkpoint, tmp_path: Path, case: str):
+def test_a_file_that_does_not_fit_is_one_line_and_nothing_is_made(trained: TrainingState, tmp_path: Path, case: str):
     path, folder = tmp_path / "model.safetensors", tmp_path / "imported"
-    export_nanochat(trained, path)
+    export_nanochat(trained.model, path)
     change, message = HOSTILE[case]
     changed(path, change)
     with pytest.raises((CheckpointError, UsageError), match=message):
@@ -172,9 +180,9 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes):
         import_nanochat(path, RunFolder(tmp_path / "imported"))
 
 
-def test_a_tokenizer_of_another_size_is_refused(trained: Checkpoint, tmp_path: Path):
+def test_a_tokenizer_of_another_size_is_refused(trained: TrainingState, tmp_path: Path):
     path = tmp_path / "model.safetensors"
-    export_nanochat(trained, path)
+    export_nanochat(trained.model, path)
     with pytest.raises(CheckpointError, match=r"expected a tokenizer of \d+ tokens, received one of 4"):
         import_nanochat(path, RunFolder(tmp_path / "imported"), tokenizer=CharacterTokenizer("abc"))
 
@@ -184,5 +192,5 @@ def test_a_model_that_is_not_nanochats_is_not_exported(start: Start, tmp_path: P
     for _ in train(run):
         pass
     with pytest.raises(UsageError, match=r"nanochat's GPT has .*; train one with --model nanochat"):
-        export_nanochat(run.folder.open_newest(say=print), tmp_path / "model.safetensors")
+        export_nanochat(run.state().model, tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()

@@ -9,7 +9,7 @@ from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.optim.adamw import adamw_update
 
-SETTINGS = {"shrink": 0.9, "rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "correction": 3.0, "epsilon": 1e-6}
+SCALARS = (0.9, 0.01, 1 - 0.8, 1 - 0.95, 3.0, 1e-6)
 LONG = 70_000  # more than two slices
 
 
@@ -22,8 +22,8 @@ def test_kernel_agrees_with_the_reference_and_decays_the_first_weights_only(size
     found.append(0.1 + found[1] ** 2)  # a mean of squares
     expected = [array.copy() for array in found]
     for _ in range(2):
-        load_kernels(kernel_set)[adamw_update](*found, decayed=decayed, **SETTINGS)
-        adamw_update(*expected, decayed=decayed, **SETTINGS)
+        load_kernels(kernel_set)[adamw_update](*found, scalars=SCALARS, decayed=decayed)
+        adamw_update(*expected, scalars=SCALARS, decayed=decayed)
     for array, reference in zip(found, expected, strict=True):
         assert array.dtype == dtype
         np.testing.assert_allclose(array, reference, rtol=0, atol=5e-6 if dtype == np.float32 else 1e-12)
@@ -31,5 +31,5 @@ def test_kernel_agrees_with_the_reference_and_decays_the_first_weights_only(size
 
 def test_the_reference_decays_the_first_weights_only():
     data, zeros = np.ones(4), np.zeros((3, 4))
-    adamw_update(data, *zeros, decayed=3, **SETTINGS)
+    adamw_update(data, *zeros, scalars=SCALARS, decayed=3)
     np.testing.assert_array_equal(data, [0.9, 0.9, 0.9, 1.0])

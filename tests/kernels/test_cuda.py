@@ -292,17 +292,19 @@ def test_a_token_or_target_that_cannot_be_gives_no_number(device: Backend):
 @pytest.mark.parametrize("real", [None, "bfloat16"])
 def test_adamw_agrees_with_its_reference_and_the_copy_follows(device: Backend, real: str | None):
     size = 1003 if real is None else 1008  # vectors that are not whole, and that are
-    settings = {"shrink": 0.9, "rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "correction": 2.0, "epsilon": 1e-8}
+    scalars = (0.9, 0.01, 1 - 0.8, 1 - 0.95, 2.0, 1e-8)
     arrays = [drawn(size), drawn(size), drawn(size), np.abs(drawn(size))]
     there = [moved(device, x, np.float32) for x in arrays]
     copy = None if real is None else device.xp.empty(size, real)
-    load_kernels("cuda")[adamw_update](*there, compute_weights=copy, decayed=700, **settings)
-    adamw_update(*arrays, decayed=700, **settings)
+    load_kernels("cuda")[adamw_update](
+        *there, moved(device, np.array(scalars), np.float32), compute_weights=copy, decayed=700
+    )
+    adamw_update(*arrays, scalars=scalars, decayed=700)
     for mine, reference in zip(there, arrays, strict=True):
         np.testing.assert_allclose(device.to_host(mine), reference, rtol=1e-5, atol=1e-6)
     there[0][:4] = device.xp.asarray(np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 1 + 2**-7], np.float32))  # halves
-    still = {"shrink": 1.0, "rate": 0.0, "beta_1": 0.8, "beta_2": 0.95, "correction": 2.0, "epsilon": 1e-8}
-    load_kernels("cuda")[adamw_update](*there, compute_weights=copy, decayed=0, **still)
+    still = moved(device, np.array((1.0, 0.0, 1 - 0.8, 1 - 0.95, 2.0, 1e-8)), np.float32)
+    load_kernels("cuda")[adamw_update](*there, scalars=still, compute_weights=copy, decayed=0)
     if copy is not None:
         np.testing.assert_array_equal(device.to_host(copy), device.to_host(there[0]).astype(real))
 
@@ -311,9 +313,9 @@ def test_adamw_agrees_with_its_reference_and_the_copy_follows(device: Backend, r
 def test_adamw_changes_nothing_where_the_norm_is_no_number(device: Backend, norm: float):
     arrays = [moved(device, np.abs(drawn(40)), np.float32) for _ in range(4)]
     before = [device.to_host(x).copy() for x in arrays]
-    settings = {"shrink": 0.9, "rate": 0.01, "beta_1": 0.8, "beta_2": 0.95, "correction": 2.0, "epsilon": 1e-8}
+    scalars = moved(device, np.array((0.9, 0.01, 1 - 0.8, 1 - 0.95, 2.0, 1e-8)), np.float32)
     norm_there = device.xp.asarray(np.float32(norm))
-    load_kernels("cuda")[adamw_update](*arrays, norm=norm_there, decayed=9, **settings)
+    load_kernels("cuda")[adamw_update](*arrays, scalars=scalars, grad_norm=norm_there, decayed=9)
     for x, old in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(device.to_host(x), old)
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.models.registry import bigram
 
 
 def table_model(logits: Any, context: int = 8) -> GPT:
     """The model whose logits after token t are row t of `logits` (V, V)."""
     V = len(logits)
-    options = ModelOptions(width=V, heads=1, norm="none", tied=False, context=context)
-    model = GPT(V, bigram(options))
+    options = ModelOptions(width=V, layers=0, heads=1, positions="none", norm="none", tied=False, context=context)
+    model = GPT(V, options)
     model.parameters()["token_embedding.weight"].data[...] = np.eye(V)
     model.parameters()["head.weight"].data[...] = np.transpose(logits)
     return model

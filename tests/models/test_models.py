@@ -1,16 +1,17 @@
-"""What every model of the table must do. A new line in MODELS is tested by this file as it stands."""
+"""What every model must do. A new choice of --model is tested by this file as it stands."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.record import RECIPES, SPECS
+from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.registry import MODELS, build_model
 
 V, B, T = 5, 2, 8
 OPTIONS = ModelOptions(layers=1, heads=2, width=16, context=T)
@@ -19,11 +20,12 @@ OPTIONS = ModelOptions(layers=1, heads=2, width=16, context=T)
 cycle = np.arange(B * T + 1) % V
 tokens, targets = cycle[:-1].reshape(B, T), cycle[1:].reshape(B, T)
 
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize("name", SPECS["model"].choices)
 
 
 def build(name: str, seed: int = 1) -> Any:
-    return build_model(name, V, OPTIONS, random=np.random.default_rng(seed), backend=get_backend("numpy"))
+    options = dataclasses.replace(OPTIONS, **RECIPES.get(name, {}))
+    return GPT(V, options, random=np.random.default_rng(seed))
 
 
 @every_model

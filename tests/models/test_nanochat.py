@@ -14,15 +14,14 @@ from bench.peers.nanochat import arrays_of, build, training_step
 from tests.upstream import NANOCHAT_DIR, needs_upstream, upstream_module
 from tinygrad_chat import GPT, ModelOptions, Tensor
 from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
-from tinygrad_chat.config.training import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.interchange.nanochat import from_nanochat, nanochat_config, options_from_nanochat, to_nanochat
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
+from tinygrad_chat.training.build import build_train_step
 from tinygrad_chat.training.evaluation import evaluate
-from tinygrad_chat.training.run import build_optimizer, build_schedule
-from tinygrad_chat.training.step import accumulate_gradient
 
 V = 104
 SHAPES: dict[str, dict[str, Any]] = {
@@ -316,16 +315,15 @@ def test_fifty_steps_of_training_stay_within_half_a_percent_of_upstreams_losses(
         theirs = build(NANOCHAT_DIR, {**SHAPES["shared heads"], "vocab_size": V})
         ours.parameters().load(from_nanochat(arrays_of(theirs), ours.options))
     settings = settings_of_depth({**dataclasses.asdict(ours.options), "depth": 5, "batch_size": 4}, V)
-    config = TrainingConfig(**{**settings, "model": "nanochat", "steps": 50, "warmup": warmup})
-    optimizer, schedule = build_optimizer(config, ours), build_schedule(config)
+    config = TrainingConfig.of(**{**settings, "model": "nanochat", "steps": 50, "warmup": warmup})
+    ours_step = build_train_step(config, ours)
     step = training_step(theirs, config)
     text = np.cumsum(np.random.default_rng(6).integers(0, 3, 5000)) % V  # something to learn
     found, wanted = [], []
-    for number in range(config.steps):
+    for number in range(config.schedule.steps):
         starts = np.random.default_rng(number).integers(len(text) - 193, size=4)
         windows = text[starts[:, None] + np.arange(193)]
         wanted.append(step(windows[:, :-1], windows[:, 1:], number).item())
-        found.append(float(accumulate_gradient(ours, (windows[:, :-1], windows[:, 1:]), parts=1)))
-        optimizer.step(schedule(number), position=number)
+        found.append(float(ours_step((windows[:, :-1], windows[:, 1:]), number).loss))
     np.testing.assert_allclose(found, wanted, rtol=tolerance)
     assert wanted[-1] < wanted[0] - 0.2

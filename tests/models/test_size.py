@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models import size
+from tinygrad_chat.models.engines import ENGINES
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.registry import ENGINES, MODELS
 from tinygrad_chat.models.size import (
     count_parameters,
     count_scaled_parameters,
@@ -54,17 +54,13 @@ def any_options(draw: st.DrawFn) -> ModelOptions:
 
 
 @pytest.mark.parametrize("mode", ENGINES)
-@pytest.mark.parametrize("name", MODELS)
 @given(options=any_options(), vocabulary=st.integers(1, 12))
-def test_the_count_is_that_of_the_model_that_is_built(name, mode, options, vocabulary):
-    options = MODELS[name](options)
+def test_the_count_is_that_of_the_model_that_is_built(mode, options, vocabulary):
     assert count_parameters(options, vocabulary) == ENGINES[mode](vocabulary, options).parameters().size
 
 
-@pytest.mark.parametrize("name", MODELS)
 @given(options=any_options(), vocabulary=st.integers(1, 12))
-def test_flops_are_those_of_every_matrix_once_and_of_attention(name, options, vocabulary):
-    options = MODELS[name](options)
+def test_flops_are_those_of_every_matrix_once_and_of_attention(options, vocabulary):
     parameters = ENGINES["tensor"](vocabulary, dataclasses.replace(options, tied=False)).parameters()
     matrices = [parameters[key] for key in parameters if parameters[key].ndim == 2 and "embedding" not in key]
     windows = [options.window_of(layer) for layer in range(options.layers)]

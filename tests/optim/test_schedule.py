@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tinygrad_chat.optim import SCHEDULES
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
-ours = pytest.mark.parametrize("name", SCHEDULES.keys() - {"nanochat"})  # whose last step is test_muon.py's
-falling = pytest.mark.parametrize("name", SCHEDULES.keys() - {"constant", "nanochat"})
+ours = pytest.mark.parametrize("name", sorted(SCHEDULES.keys() - {"nanochat"}))  # whose last step is test_muon.py's
+falling = pytest.mark.parametrize("name", sorted(SCHEDULES.keys() - {"constant", "nanochat"}))
 warmups = st.integers(0, 20)
 lengths = st.integers(22, 200)  # at least one step after the warm-up has its peak
 

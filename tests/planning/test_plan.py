@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny import TINY
-from tinygrad_chat.config.training import TrainingConfig, resolve_config
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.config.resolve import resolve
 from tinygrad_chat.errors import ConfigError, DataError, DivergedError, TinygradChatError, UsageError
-from tinygrad_chat.models.registry import MODELS
+from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.planning import fit as fitting
 from tinygrad_chat.planning.fit import choose_parts, divisors, extrapolate, fit
 from tinygrad_chat.planning.measurement import Measurement, NoRoomError, measure
 from tinygrad_chat.planning.plan import count_checkpoints, count_evaluations, predict
-from tinygrad_chat.training.loop import Evaluated, Logged, Saved, train
-from tinygrad_chat.training.run import load_model
+from tinygrad_chat.training.events import Evaluated, Logged, Saved
+from tinygrad_chat.training.loop import train
 
 Tiny = Callable[..., TrainingConfig]
 
@@ -54,7 +55,7 @@ MEASURED = Measurement(
         {},
         {"model": "bigram", "steps": 7, "checkpoint_every": 2},
         {"mode": "scalar", "layers": 1, "steps": 4, "eval_every": 9, "eval_tokens": 20},
-        {"batch_size": 6, "accumulate": 3, "optimizer": "sgd", "eval_tokens": 30, "checkpoint_every": 3},
+        {"batch_size": 6, "grad_accumulation": 3, "optimizer": "sgd", "eval_tokens": 30, "checkpoint_every": 3},
     ],
     ids=["mini-gpt", "bigram", "scalar", "accumulate"],
 )
@@ -65,9 +66,9 @@ def test_a_plan_counts_what_its_run_then_shows(tiny: Tiny, start: Callable[..., 
     events = list(train(run))
     assert plan.parameters == run.model.parameters().size
     assert plan.vocabulary == run.tokenizer.size
-    assert plan.steps == run.step
-    assert plan.tokens == run.step * config.batch_size * config.context
-    assert plan.flops == plan.tokens * flops_per_token(MODELS[config.model](config), run.tokenizer.size)
+    assert plan.steps == run.progress.step
+    assert plan.tokens == run.progress.step * config.data.batch_size * config.model.context
+    assert plan.flops == plan.tokens * flops_per_token(config.model, run.tokenizer.size)
     assert plan.evaluations == sum(isinstance(event, Evaluated) for event in events)
     assert plan.checkpoints == sum(isinstance(event, Saved) for event in events)
     predicted = next(event.evaluation.tokens for event in events if isinstance(event, Evaluated))
@@ -82,7 +83,7 @@ def test_a_plan_counts_what_its_run_then_shows(tiny: Tiny, start: Callable[..., 
     beside=st.one_of(st.none(), st.integers(1, 20)),
 )
 def test_evaluations_and_checkpoints_are_counted_as_the_loop_takes_them(steps: int, every: int, beside: int | None):
-    config = TrainingConfig(eval_every=every, checkpoint_every=beside)
+    config = TrainingConfig.of(eval_every=every, checkpoint_every=beside)
     evaluated = {*range(0, steps + 1, every), steps}
     saved = evaluated | {*range(0, steps + 1, beside or every)}
     assert count_evaluations(config, steps) == len(evaluated)
@@ -90,7 +91,7 @@ def test_evaluations_and_checkpoints_are_counted_as_the_loop_takes_them(steps: i
 
 
 def test_seconds_are_those_of_each_part_times_how_often_it_comes():
-    config = TrainingConfig(steps=10, eval_every=5, checkpoint_every=2, batch_size=2, context=8)
+    config = TrainingConfig.of(steps=10, eval_every=5, checkpoint_every=2, batch_size=2, context=8)
     plan = predict(config, MEASURED)
     assert plan.seconds.training == pytest.approx(1.0 + 9 * 0.25)
     assert plan.seconds.evaluations == pytest.approx(3 * (100 * 0.002 + 50 * 0.004))
@@ -104,17 +105,17 @@ def test_seconds_are_those_of_each_part_times_how_often_it_comes():
 
 def test_long_documents_end_a_sample_at_its_limit():
     long = dataclasses.replace(MEASURED, document_tokens=1e6)
-    plan = predict(TrainingConfig(steps=1), long)
+    plan = predict(TrainingConfig.of(steps=1), long)
     assert plan.seconds.evaluations == pytest.approx(2 * (100 * 0.002 + 200 * 0.004))
 
 
 def test_minutes_decide_steps_and_tokens():
-    plan = predict(resolve_config({"minutes": 0.1, "batch_size": 2, "context": 8}), MEASURED)
+    plan = predict(resolve({"minutes": 0.1, "batch_size": 2, "context": 8}), MEASURED)
     assert plan.steps == 21  # a second for the first, then four a second until six are over
     assert plan.tokens == 21 * 16
     assert plan.seconds.training == pytest.approx(6.0)
-    assert predict(resolve_config({"minutes": 0.1, "steps": 5}), MEASURED).steps == 5
-    assert predict(resolve_config({"minutes": 0.001}), MEASURED).steps == 1
+    assert predict(resolve({"minutes": 0.1, "steps": 5}), MEASURED).steps == 5
+    assert predict(resolve({"minutes": 0.001}), MEASURED).steps == 1
 
 
 def test_measuring_leaves_nothing_behind(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -141,7 +142,9 @@ def test_a_model_larger_than_the_machine_is_never_built(tiny: Tiny):
 
 
 def test_a_process_that_takes_more_than_it_may_is_stopped(tiny: Tiny):
-    with pytest.raises(NoRoomError, match=r"--batch-size 3 --accumulate 1: the run takes more than the 0.000977 GiB"):
+    with pytest.raises(
+        NoRoomError, match=r"--batch-size 3 --grad-accumulation 1: the run takes more than the 0.000977 GiB"
+    ):
         measure(tiny(), seconds=60.0, room=1 << 20)
 
 
@@ -153,10 +156,9 @@ def test_a_process_that_dies_leaves_its_last_words(tiny: Tiny):
 def test_a_checkpoint_that_claims_an_absurd_model_is_refused_at_once(start: Callable[..., Any]):
     run = start()
     assert [event for event in train(run) if isinstance(event, Logged)]
-    saved = run.checkpoint()
-    hostile = {**saved.state, "config": {**saved.state["config"], "width": 10**9}}
+    saved = run.state().model
     with pytest.raises(ConfigError, match="this machine has"):
-        load_model(dataclasses.replace(saved, state=hostile))
+        load_model(dataclasses.replace(saved, config=saved.config.replace(width=10**9)))
 
 
 @given(
@@ -196,7 +198,7 @@ class Machine:
         monkeypatch.setattr(fitting, "measure", self.measure)
 
     def measure(self, config: TrainingConfig, *, room: float | None = None, **_: Any) -> Measurement:
-        windows = config.batch_size // config.accumulate
+        windows = config.data.batch_size // config.data.grad_accumulation
         self.tried.append(windows)
         memory = self.base + self.window * windows
         if room is not None and memory + self.more > room:
@@ -205,26 +207,26 @@ class Machine:
 
 
 def batch_of(windows: int) -> TrainingConfig:
-    return resolve_config({**TINY, "batch_size": windows})
+    return resolve({**TINY, "batch_size": windows})
 
 
 def test_fit_measures_two_small_parts_and_the_one_it_chooses(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=10)
     fitted = fit(batch_of(96), 1500)
     assert machine.tried == [1, 16, 48]
-    assert (fitted.config.accumulate, fitted.plan.micro_batch, fitted.plan.memory) == (2, 48, 1480)
+    assert (fitted.config.data.grad_accumulation, fitted.plan.micro_batch, fitted.plan.memory) == (2, 48, 1480)
     assert fitted.measured == [(1, 1010), (16, 1160)]
 
 
 def test_fit_goes_on_to_smaller_parts_where_the_line_promised_too_much(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=10, more=100)
-    assert fit(batch_of(96), 1500).config.accumulate == 3
+    assert fit(batch_of(96), 1500).config.data.grad_accumulation == 3
     assert machine.tried == [1, 16, 48, 32]
 
 
 def test_fit_never_measures_a_part_that_could_take_more_than_it_may(monkeypatch: pytest.MonkeyPatch):
     machine = Machine(monkeypatch, base=1000, window=100)
-    assert fit(batch_of(96), 1450).config.accumulate == 24
+    assert fit(batch_of(96), 1450).config.data.grad_accumulation == 24
     assert machine.tried == [1, 4, 4]
 
 

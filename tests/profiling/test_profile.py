@@ -20,9 +20,10 @@ from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.optim import AdamW
 from tinygrad_chat.profiling import profile as module
 from tinygrad_chat.profiling.costs import forward_cost
-from tinygrad_chat.profiling.profile import OTHER, Profile, Row, profile, profile_run, training_step
+from tinygrad_chat.profiling.profile import OTHER, Profile, Row, profile, profile_run, watched_step
 from tinygrad_chat.profiling.recorder import Recorder
 from tinygrad_chat.profiling.trace import trace_events
+from tinygrad_chat.training.step import TrainStep
 
 V, B, T = 11, 3, 8
 OPTIONS = ModelOptions(layers=2, heads=2, width=16, context=T)
@@ -38,7 +39,7 @@ def take_profile(backend: Backend, steps: int = 2) -> Profile:
     model = GPT(V, OPTIONS, backend=backend)
     tokens = np.random.default_rng(0).integers(0, V, (B, T + 1))
     draw = lambda: (tokens[:, :-1], tokens[:, 1:])  # noqa: E731
-    step = training_step(model, AdamW(model.parameters()), draw, rate=1e-3, clip=1.0)
+    step = watched_step(TrainStep(model, AdamW(model.parameters()), lambda step: 1e-3, clip=1.0), draw)
     return profile(step, steps, backend=backend, tokens=B * T)
 
 
@@ -75,10 +76,10 @@ def test_rows_add_up_to_the_step_and_their_operations_are_the_models(backend: Ba
 
 
 def test_a_runs_profile_takes_steps_and_leaves_its_count_alone(start: Start):
-    run = start("run", steps=5, dropout=0.1, accumulate=2, batch_size=4)
+    run = start("run", steps=5, dropout=0.1, grad_accumulation=2, batch_size=4)
     taken = profile_run(run, 1)
     assert "dropout" in {row.name for row in taken.rows}
-    assert run.step == 0
+    assert run.progress.step == 0
 
 
 def test_what_follows_a_rule_until_the_next_belongs_to_it():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import TINY
-from tinygrad_chat.config.training import resolve_config
+from tinygrad_chat.config.resolve import resolve
 from tinygrad_chat.errors import BackendError, UsageError
 from tinygrad_chat.reports.comparison import SMOOTHING, Curve, compare_runs, smooth, write_comparison_plot
 from tinygrad_chat.runs.folder import RunFolder
@@ -23,7 +23,7 @@ def made_up(path: Path, losses: dict[int, float], *, seconds_a_step: float = 1.0
     """Write the folder of a run that was evaluated at some steps, its training loss 0.5 below."""
     folder = RunFolder(path)
     folder.create()
-    folder.write_config(resolve_config({**TINY, **settings}))
+    folder.write_config(resolve({**TINY, **settings}))
     for step, loss in losses.items():
         record = {"step": step, "loss": loss - 0.5, "val_loss": loss, "val_bpb": 2 * loss}
         folder.append(record, {"step": step, "seconds": step * seconds_a_step})
@@ -118,7 +118,7 @@ def test_without_matplotlib_the_extra_is_named(pair: dict[str, Path], tmp_path: 
 def test_what_cannot_be_compared_is_one_line_that_names_the_run(pair: dict[str, Path], tmp_path: Path):
     untrained = RunFolder(tmp_path / "untrained")
     untrained.create()
-    untrained.write_config(resolve_config(TINY))
+    untrained.write_config(resolve(TINY))
     timeless = made_up(tmp_path / "timeless", {0: 4.0})
     (timeless / "timing.jsonl").write_text(json.dumps({"step": 0}))
     mistakes = {

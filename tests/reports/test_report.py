@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -16,13 +15,13 @@ from xml.etree import ElementTree
 import pytest
 
 from tinygrad_chat.cli.app import run as tgc
-from tinygrad_chat.config.training import TrainingConfig
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.reports.content import environment_text, printable, read_report
 from tinygrad_chat.reports.html import loss_chart, other_charts
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.training.loop import Ended, Logged, train
+from tinygrad_chat.training.events import Ended, Logged
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run
 
 Start = Callable[..., Run]
@@ -31,7 +30,7 @@ HOSTILE = '</pre></td><script>alert("&")</script>\x00\x1b[31m\ufffe ```` | **x**
 
 
 def finish(run: Run, stop_after: int | None = None) -> None:
-    for _ in train(run, should_stop=lambda: run.step == stop_after):
+    for _ in train(run, should_stop=lambda: run.progress.step == stop_after):
         pass
 
 
@@ -65,18 +64,18 @@ def test_a_run_ends_with_a_report_of_all_there_is_to_say(start: Start):
     for text in (words, markdown.replace("\\", "")):
         assert "mini-gpt on text.txt" in text
         assert "finished: all 6 steps" in text
-        assert f"{run.best_loss:.4f}" in text
+        assert f"{run.progress.best_loss:.4f}" in text
         assert f"{best['val_bpb']:.4f}" in text
         assert f"{best['val_perplexity']:.4g}" in text
         assert f"{run.model.parameters().size:,}" in text
         for name in ("parameters", "tokens", "training time", "tokens/s", "memory"):
             assert name in text
-        for field in dataclasses.fields(TrainingConfig):
-            assert field.name in text
+        for name in run.config.used_settings():
+            assert name in text
         for name, value in environment.items():
             assert name in text
             assert " ".join(environment_text(value).split()) in text
-        assert f"tgc sample --checkpoint {folder.checkpoints / f'step-{run.best_step:06d}'}" in text
+        assert f"tgc sample --checkpoint {folder.checkpoints / f'step-{run.progress.best_step:06d}'}" in text
         assert f"tgc train --resume --out {folder.path} --steps 12" in text
     for step, sample in read_report(folder).samples:
         visible = " ".join(printable(sample).split())

@@ -16,14 +16,15 @@ from tinygrad_chat.reports.summary import find_runs, summarize_run
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.files import exclusive_lock, is_locked
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.training.loop import Logged, train
+from tinygrad_chat.training.events import Logged
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run
 
 Start = Callable[..., Run]
 
 
 def finish(run: Run, stop_after: int | None = None) -> None:
-    for _ in train(run, should_stop=lambda: run.step == stop_after):
+    for _ in train(run, should_stop=lambda: run.progress.step == stop_after):
         pass
 
 
@@ -33,11 +34,11 @@ def test_a_finished_run_is_summed_up_by_its_own_numbers(start: Start):
     summary = summarize_run(run.folder.path)
     best = min((line for line in run.folder.records() if "val_loss" in line), key=lambda line: line["val_loss"])
     assert (summary.outcome, summary.step, summary.steps) == ("finished", 6, 6)
-    assert (summary.best_val_loss, summary.best_step) == (run.best_loss, run.best_step)
+    assert (summary.best_val_loss, summary.best_step) == (run.progress.best_loss, run.progress.best_step)
     assert summary.val_bpb == best["val_bpb"]
     assert summary.tokens == 6 * 3 * 8
-    assert summary.seconds == pytest.approx(run.seconds)
-    assert summary.tokens_per_second == pytest.approx(summary.tokens / run.seconds)
+    assert summary.seconds == pytest.approx(run.progress.seconds)
+    assert summary.tokens_per_second == pytest.approx(summary.tokens / run.progress.seconds)
     assert summary.parameters == run.model.parameters().size
 
 
@@ -101,7 +102,7 @@ def test_an_evaluation_that_is_no_number_is_passed_over(start: Start, value: str
     finish(run)
     with run.folder.log.open("a") as log:
         log.write(f'{{"step": 6, "val_loss": {value}, "val_bpb": {value}}}\n')
-    assert summarize_run(run.folder.path).best_val_loss == run.best_loss
+    assert summarize_run(run.folder.path).best_val_loss == run.progress.best_loss
 
 
 def test_what_is_not_known_is_none(start: Start):

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import BackendError, DivergedError
 from tinygrad_chat.tracking.trackers import TRACKERS, expect_tracker, open_tracker, tracking
-from tinygrad_chat.training.loop import Logged, RolledBack, train
+from tinygrad_chat.training.events import Logged, RolledBack
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run
 
 Start = Callable[..., Run]
@@ -69,7 +71,7 @@ def finish(run: Run, *, stop_after: int | None = None, abandon_at: int | None = 
     """Train to the end, stop after a step, or drop everything there as a killed process does; return what was said."""
     said: list[str] = []
     with tracking(run, said.append) as send:
-        for event in train(run, should_stop=lambda: run.step == stop_after):
+        for event in train(run, should_stop=lambda: run.progress.step == stop_after):
             send(event)
             if isinstance(event, Logged) and event.record["step"] == abandon_at:
                 break
@@ -95,7 +97,7 @@ def test_a_tracker_gets_each_line_of_the_log_with_its_timing_and_each_sample(
     assert library.finished == [0]
     (options,) = library.started
     assert options["project"] == "tinygrad_chat"
-    assert options["config"]["width"] == run.config.width
+    assert options["config"]["width"] == run.config.model.width
     assert name == "wandb" or capsys.readouterr().out == ""
 
 
@@ -122,7 +124,7 @@ def test_after_a_rollback_no_point_comes_twice(
     original, failures = loop.update, [5]
 
     def failing(run: Run, share: float) -> dict[str, float]:
-        if failures and run.step == failures[0]:
+        if failures and run.progress.step == failures[0]:
             failures.pop()
             raise DivergedError("the loss is nan")
         return original(run, share)
@@ -141,7 +143,7 @@ def test_a_tracker_that_fails_is_named_once_and_training_goes_on(
     run = start(track=name)
     said = finish(run)
     assert said[1:] == [f"--track {name}: the network is gone; training goes on without it"]
-    assert run.step == 6
+    assert run.progress.step == 6
     assert library.finished == []
 
 
@@ -158,7 +160,7 @@ def test_a_tracker_that_cannot_be_opened_or_closed_does_not_end_a_run(
     monkeypatch.setitem(library.module.__dict__, "init", refuse)
     run = start("b", track=name)
     assert finish(run) == [f"--track {name}: RuntimeError; training goes on without it"]
-    assert run.step == 6
+    assert run.progress.step == 6
 
 
 def test_a_run_that_fails_is_closed_as_failed(start: Start, library: Library):
@@ -187,9 +189,8 @@ def test_no_tracker_is_opened_where_none_is_wanted(start: Start):
     assert not (run.folder.path / "tracker.json").exists()
 
 
-def test_every_tracker_that_can_be_chosen_is_there(tiny: Callable[..., Any]):
-    (choices,) = [field.metadata["choices"] for field in tiny().__dataclass_fields__.values() if field.name == "track"]
-    assert sorted(TRACKERS) == sorted(choices)
+def test_every_tracker_that_can_be_chosen_is_there():
+    assert sorted(TRACKERS) == sorted(SPECS["track"].choices)
 
 
 def read_events(folder: Path) -> tuple[dict[str, dict[int, float]], dict[int, str]]:

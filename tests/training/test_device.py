@@ -19,14 +19,17 @@ from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions, Tensor, ops
 from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import BackendError, DivergedError, MemoryShortageError
+from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.kernels.cuda import attention
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim import AdamW, Muon, adamw_groups, clip_gradient
+from tinygrad_chat.optim import AdamW, Muon, adamw_groups
 from tinygrad_chat.runs.folder import open_checkpoint
+from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.training import run as run_module
-from tinygrad_chat.training import step as update
-from tinygrad_chat.training.run import load_model, resume_run
+from tinygrad_chat.training import step as step_module
+from tinygrad_chat.training.run import resume_run
+from tinygrad_chat.training.step import TrainStep
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -51,16 +54,13 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
     model = GPT(V, options, backend=backend)
     parameters, losses = model.parameters(), []
     optimizer = new_muon(parameters) if options.initialisation == "nanochat" else AdamW(parameters)
+    train_step = TrainStep(model, optimizer, lambda step: 3e-3, clip=1.0)
     for step in range(steps):
         tokens = np.random.default_rng(step % 4).integers(0, V, (B, T + 1))
         random = np.random.default_rng(step) if options.dropout else None
         with no_waiting():
-            parameters.zero_gradient()
-            loss = model.loss(tokens[:, :-1], tokens[:, 1:], random=random)
-            loss.backward()
-            norm = clip_gradient(parameters, 1.0)
-            optimizer.step(3e-3, norm + 0 * loss.data)
-        losses.append(loss.item())
+            result = train_step((tokens[:, :-1], tokens[:, 1:]), step, random=random)
+        losses.append(float(result.loss))
     return losses, parameters.backend.to_host(parameters.data).copy()
 
 
@@ -178,12 +178,12 @@ def test_a_run_begun_on_a_device_goes_on_on_the_host_and_back(start: Start, sett
         [record[key] for record in log(run) for key in ("loss", "val_loss") if key in record] for run in (moved, host)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-4 if dtype == "float32" else 1e-2)
-    saved = open_checkpoint(moved.folder.path, say=lambda line: None)
+    saved = open_checkpoint(moved.folder.path, SavedModel.load, say=lambda line: None)
     assert {array.dtype for array in saved.weights.values()} == {np.dtype(np.float32)}
     texts = []
     for backend in ("numpy", "cupy"):
-        model, tokenizer = load_model(saved, backend=backend, dtype="float32")
-        logits = model.next_token_logits(np.array([[tokenizer.bos]]), model.new_cache(1))
+        model = load_model(saved, backend=backend, dtype="float32")
+        logits = model.next_token_logits(np.array([[saved.tokenizer.bos]]), model.new_cache(1))
         texts.append(model.parameters().backend.to_host(logits))
     np.testing.assert_allclose(texts[0], texts[1], rtol=1e-3, atol=1e-4)
 
@@ -193,22 +193,22 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(
     start: Start, device: Backend, monkeypatch: pytest.MonkeyPatch
 ):
     run = start("run", steps=5, backend="cupy", dtype="bfloat16", on_nan="rollback")
-    original = update.accumulate_gradient
+    original = step_module.accumulate_gradient
 
     def sometimes(*given: Any, **options: Any) -> Any:
-        return original(*given, **options) * (math.nan if run.step == 2 else 1)
+        return original(*given, **options) * (math.nan if run.progress.step == 2 else 1)
 
-    monkeypatch.setattr(update, "accumulate_gradient", sometimes)
+    monkeypatch.setattr(step_module, "accumulate_gradient", sometimes)
     before = []
-    step = run.optimizer.step
+    step = run.train_step.optimizer.update
 
     def watched(*given: Any) -> None:
         before.append(device.to_host(run.model.parameters().data).copy())
         step(*given)
-        if run.step == 2:
+        if run.progress.step == 2:
             np.testing.assert_array_equal(device.to_host(run.model.parameters().data), before[-1])
 
-    monkeypatch.setattr(run.optimizer, "step", watched)
+    monkeypatch.setattr(run.train_step.optimizer, "update", watched)
     with pytest.raises(DivergedError, match="step 2: the loss is nan"):
         finish(run)
     assert len(before) >= 3
@@ -219,12 +219,12 @@ def test_no_room_on_the_device_is_one_line_with_what_helps(start: Start, monkeyp
     run = start("run", steps=5, backend="cupy", dtype="float32")
 
     def full(*_: Any, **__: Any) -> Any:
-        if run.step == 3:
+        if run.progress.step == 3:
             raise MemoryError("Out of memory allocating 1,234,567 bytes (allocated so far: 89 bytes).")
         return original(*_, **__)
 
-    original = update.accumulate_gradient
-    monkeypatch.setattr(update, "accumulate_gradient", full)
+    original = step_module.accumulate_gradient
+    monkeypatch.setattr(step_module, "accumulate_gradient", full)
     with pytest.raises(
         MemoryShortageError,
         match=r"^step 3: out of memory allocating 1,234,567 bytes \(allocated so far: 89 bytes\), with [\d,]+ MiB free "

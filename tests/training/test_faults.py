@@ -15,8 +15,9 @@ import pytest
 
 from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
 from tinygrad_chat.errors import StorageError
-from tinygrad_chat.runs.checkpoint import find_checkpoints, load_checkpoint
+from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.files import remove_folder_atomic, remove_partials, write_atomic, write_folder_atomic
+from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
@@ -144,7 +145,7 @@ def test_training_killed_at_a_call_goes_on_as_if_it_never_had_been(
         killed = start_run(run.config, path)
         assert kill_at_system_call(number, partial(exhaust, killed))
         for checkpoint in find_checkpoints(path / "checkpoints"):
-            load_checkpoint(checkpoint)
+            TrainingState.load(checkpoint)
         resumed = resume_run(path, {}) if killed.folder.config.exists() else start_run(run.config, path)
         exhaust(resumed)
         np.testing.assert_array_equal(resumed.model.parameters().data, whole.model.parameters().data)

@@ -13,16 +13,18 @@ import pytest
 from tinygrad_chat import ops
 from tinygrad_chat.backend.base import NUMPY
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError
+from tinygrad_chat.machine.memory import memory_held
+from tinygrad_chat.runs import recent_losses
 from tinygrad_chat.runs.checkpoint import find_checkpoints
+from tinygrad_chat.runs.recent_losses import RecentLosses
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import Batch
-from tinygrad_chat.training import loop
-from tinygrad_chat.training import step as update
+from tinygrad_chat.training import loop, step, update
 from tinygrad_chat.training.evaluation import evaluate
-from tinygrad_chat.training.guards import recent_losses
-from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held
-from tinygrad_chat.training.guards.recent_losses import RecentLosses
-from tinygrad_chat.training.loop import Ended, Event, Logged, RolledBack, train
+from tinygrad_chat.training.events import Ended, Event, Logged, RolledBack, Stepped
+from tinygrad_chat.training.guards import rollback
+from tinygrad_chat.training.guards.memory import MemoryGuard
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run
 
 Start = Callable[..., Run]
@@ -35,7 +37,7 @@ def finish(run: Run) -> list[Event]:
 def poisoned(run: Run, name: str, value: float, *, at_step: int) -> None:
     """Train, with a weight overwritten after `at_step` updates."""
     for event in train(run):
-        if getattr(event, "step", None) == at_step and isinstance(event, loop.Stepped):
+        if getattr(event, "step", None) == at_step and isinstance(event, Stepped):
             run.model.parameters()[name].data[0] = value
 
 
@@ -103,7 +105,7 @@ def test_an_op_that_gives_no_number_is_named_with_its_layer(
 
     def train_until_it_fails() -> None:
         for event in train(run):
-            if isinstance(event, loop.Stepped) and event.step == 3:
+            if isinstance(event, Stepped) and event.step == 3:
                 monkeypatch.setitem(NUMPY.kernels, operation, faulty(operation, forward=forward))
 
     forward = direction == "forward"
@@ -118,14 +120,14 @@ def test_an_op_that_gives_no_number_is_named_with_its_layer(
 
 def test_a_gradient_too_long_for_a_number_names_the_largest(start: Start, monkeypatch: pytest.MonkeyPatch):
     run = start(eval_every=100)
-    original = update.accumulate_gradient
+    original = step.accumulate_gradient
 
     def long(model: Any, batch: Batch, **options: Any) -> float:
         loss = original(model, batch, **options)
         model.parameters()["blocks.0.attention.key.weight"].grad[...] = 1e30
         return loss
 
-    monkeypatch.setattr(update, "accumulate_gradient", long)
+    monkeypatch.setattr(step, "accumulate_gradient", long)
     with pytest.raises(DivergedError, match=r"gradient inf, too long for a number though .* blocks.0.attention.key"):
         finish(run)
 
@@ -134,7 +136,7 @@ def test_a_validation_loss_that_is_no_number_stops_the_run_and_takes_its_checkpo
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
     run = start()
-    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: _spoiled(evaluate(*a, **k), run.step == 6))
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: _spoiled(evaluate(*a, **k), run.progress.step == 6))
     with pytest.raises(DivergedError, match="step 6: the validation loss is nan"):
         finish(run)
     assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000", "step-000003"]
@@ -152,9 +154,9 @@ def bad_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
     """Let one batch of a run, by its number, give no number."""
 
     def spoil(run: Run, number: int) -> None:
-        original, bad = update.accumulate_gradient, _batch(run, number)[0]
+        original, bad = step.accumulate_gradient, _batch(run, number)[0]
         monkeypatch.setattr(
-            update,
+            step,
             "accumulate_gradient",
             lambda model, batch, **options: (
                 np.nan if np.array_equal(batch[0], bad) else original(model, batch, **options)
@@ -168,9 +170,9 @@ def _batch(run: Run, number: int) -> Batch:
     config = run.config
     return update.random_batch(
         run.dataset.training,
-        batch_size=config.batch_size,
-        context=config.context,
-        random=rng(config.seed, "batches", number),
+        batch_size=config.data.batch_size,
+        context=config.model.context,
+        random=rng(config.run.seed, "batches", number),
     )
 
 
@@ -180,7 +182,7 @@ def test_a_rollback_goes_on_from_the_last_checkpoint_with_other_batches(start: S
     events = finish(run)
     assert [(event.failed_step, event.step) for event in events if isinstance(event, RolledBack)] == [(5, 3)]
     assert events[-1] == Ended(9, interrupted=False)
-    assert run.skipped_batches == 3  # step 3 takes batch 6, the first after the bad one
+    assert run.progress.skipped_batches == 3  # step 3 takes batch 6, the first after the bad one
     records = run.folder.records()
     assert [record["step"] for record in records] == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9]
     assert records[3].keys() == {"step", "rolled_back_from", "reason"}
@@ -192,7 +194,9 @@ def test_a_run_that_rolled_back_resumes_as_if_it_never_had_stopped(start: Start,
     whole, stopped = start("whole", on_nan="rollback", steps=9), start("stopped", on_nan="rollback", steps=9)
     bad_batch(whole, 5)
     finish(whole)
-    for event in train(stopped, should_stop=lambda: stopped.skipped_batches > 0 and stopped.step >= stop):
+    for event in train(
+        stopped, should_stop=lambda: stopped.progress.skipped_batches > 0 and stopped.progress.step >= stop
+    ):
         assert event
     resumed = resume_run(stopped.folder.path, {})
     finish(resumed)
@@ -202,12 +206,14 @@ def test_a_run_that_rolled_back_resumes_as_if_it_never_had_stopped(start: Start,
 
 def test_a_run_that_cannot_get_past_its_failure_stops(start: Start, monkeypatch: pytest.MonkeyPatch):
     run = start(on_nan="rollback", eval_every=2)
-    original = update.accumulate_gradient
-    monkeypatch.setattr(update, "accumulate_gradient", lambda *a, **k: np.nan if run.step == 3 else original(*a, **k))
+    original = step.accumulate_gradient
+    monkeypatch.setattr(
+        step, "accumulate_gradient", lambda *a, **k: np.nan if run.progress.step == 3 else original(*a, **k)
+    )
     rolled_back: list[int] = []
     with pytest.raises(DivergedError, match="step 3: the loss is nan"):
         rolled_back.extend(event.step for event in train(run) if isinstance(event, RolledBack))
-    assert rolled_back == [2] * loop.MOST_ROLLBACKS
+    assert rolled_back == [2] * rollback.MOST_ROLLBACKS
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
@@ -215,8 +221,10 @@ def test_nor_does_one_whose_failure_has_a_checkpoint_of_its_own(
     start: Start, monkeypatch: pytest.MonkeyPatch, every: int
 ):
     run = start(on_nan="rollback", eval_every=100, checkpoint_every=every, steps=9)
-    original = update.accumulate_gradient
-    monkeypatch.setattr(update, "accumulate_gradient", lambda *a, **k: np.nan if run.step == 6 else original(*a, **k))
+    original = step.accumulate_gradient
+    monkeypatch.setattr(
+        step, "accumulate_gradient", lambda *a, **k: np.nan if run.progress.step == 6 else original(*a, **k)
+    )
     rolled_back: list[int] = []
 
     def train_until_it_fails() -> None:
@@ -233,7 +241,7 @@ def test_nor_does_one_whose_failure_has_a_checkpoint_of_its_own(
 
 def test_nor_does_one_whose_validation_loss_is_no_number(start: Start, monkeypatch: pytest.MonkeyPatch):
     run = start(on_nan="rollback")
-    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: _spoiled(evaluate(*a, **k), run.step == 6))
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: _spoiled(evaluate(*a, **k), run.progress.step == 6))
     rolled_back: list[int] = []
     with pytest.raises(DivergedError, match="step 6: the validation loss is nan"):
         rolled_back.extend(event.step for event in train(run) if isinstance(event, RolledBack))
@@ -245,14 +253,14 @@ def test_a_failure_at_a_checkpoint_s_own_step_goes_on_from_that_checkpoint(start
     bad_batch(run, 6)
     events = finish(run)
     assert [(event.failed_step, event.step) for event in events if isinstance(event, RolledBack)] == [(6, 6)]
-    assert run.skipped_batches == 1
+    assert run.progress.skipped_batches == 1
 
 
 def test_a_first_batch_without_number_is_passed_over_too(start: Start, bad_batch: Any):
     run = start(on_nan="rollback")
     bad_batch(run, 0)
     assert [event.step for event in finish(run) if isinstance(event, RolledBack)] == [0]
-    assert run.skipped_batches == 1
+    assert run.progress.skipped_batches == 1
 
 
 # --- spikes
@@ -265,7 +273,7 @@ def test_an_update_from_a_batch_unlike_the_others_is_skipped_and_logged(start: S
 
     def noise_at_50(tokens: Any, **options: Any) -> Batch:
         inputs, targets = original(tokens, **options)
-        return (inputs, inputs[:, ::-1] * 0 + run.tokenizer.size - 1) if run.step == 50 else (inputs, targets)
+        return (inputs, inputs[:, ::-1] * 0 + run.tokenizer.size - 1) if run.progress.step == 50 else (inputs, targets)
 
     monkeypatch.setattr(update, "random_batch", noise_at_50)
     weights: dict[int, np.ndarray] = {}
@@ -273,14 +281,14 @@ def test_an_update_from_a_batch_unlike_the_others_is_skipped_and_logged(start: S
     for event in train(run):
         if isinstance(event, Logged) and "skipped_spike" in event.record:
             skipped.append(event.record)
-        if isinstance(event, loop.Stepped):
+        if isinstance(event, Stepped):
             weights[event.step] = run.model.parameters().data.copy()
     assert [record["step"] for record in skipped] == [50]
     assert skipped[0]["skipped_spike"] > 6
     assert skipped[0] in run.folder.records()
     np.testing.assert_array_equal(weights[50], weights[51])
     assert not np.array_equal(weights[51], weights[52])
-    assert run.optimizer.state()["steps"].item() == 59
+    assert run.train_step.optimizer.state()["steps"].item() == 59
 
 
 def test_the_running_mean_and_variance_are_those_of_the_losses_seen():
@@ -314,11 +322,11 @@ def test_a_leak_ends_the_run_after_its_checkpoint(start: Start, monkeypatch: pyt
     run = start(steps=60, eval_every=3, max_memory_growth=0.1)
     with pytest.raises(MemoryGrowthError, match=r"memory has grown from \d+ to \d+ MiB"):
         finish(run)
-    assert 6 < run.step < 60
+    assert 6 < run.progress.step < 60
     assert len(kept) < 21
     kept.clear()
     assert json.loads(run.folder.outcome.read_bytes())["outcome"] == "failed"
-    assert resume_run(run.folder.path, {}).step > 0
+    assert resume_run(run.folder.path, {}).progress.step > 0
 
 
 def test_memory_of_a_gpu_is_watched_too():

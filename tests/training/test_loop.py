@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import GPT
-from tinygrad_chat.config.training import TrainingConfig, parse_settings
+from tinygrad_chat.config.files import parse_settings
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
 from tinygrad_chat.runs import files
-from tinygrad_chat.runs.checkpoint import find_checkpoints, load_checkpoint
+from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import newest_run
+from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.training import clock, loop
 from tinygrad_chat.training import evaluation as evaluation_module
-from tinygrad_chat.training import loop
-from tinygrad_chat.training import step as update_module
-from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, Saved, Stepped, train
+from tinygrad_chat.training import update as update_module
+from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Saved, Stepped
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
 Start = Callable[..., Run]
@@ -37,7 +40,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def finish(run: Run, stop_after: int | None = None) -> list[Event]:
-    return list(train(run, should_stop=lambda: stop_after is not None and run.step >= stop_after))
+    return list(train(run, should_stop=lambda: stop_after is not None and run.progress.step >= stop_after))
 
 
 def log(run: Run) -> list[dict[str, Any]]:
@@ -57,7 +60,7 @@ def test_the_checkpoint_of_a_step_is_on_disk_before_its_evaluation_starts(
     run, steps_seen = start(), []
 
     def evaluate(*arguments: Any, **options: Any) -> Any:
-        newest = load_checkpoint(find_checkpoints(run.folder.checkpoints)[-1])
+        newest = TrainingState.load(find_checkpoints(run.folder.checkpoints)[-1])
         np.testing.assert_array_equal(newest.weights["blocks.0.feed_forward.expand.weight"], weight().data)
         steps_seen.append(newest.step)
         return evaluation_module.evaluate(*arguments, **options)
@@ -95,19 +98,19 @@ def test_a_run_learns(start: Start):
     finish(run)
     first, *_, last = log(run)
     assert last["val_loss"] < 0.6 * first["val_loss"]
-    assert run.best_step == 150
+    assert run.progress.best_step == 150
 
 
 def test_a_run_leaves_what_made_it(start: Start):
     run = start()
     events = finish(run)
-    config = TrainingConfig(**parse_settings(run.folder.config.read_text(encoding="utf-8"), source="x"))
+    config = TrainingConfig.of(**parse_settings(run.folder.config.read_text(encoding="utf-8"), source="x"))
     assert config == run.config
     assert tomllib.loads(run.folder.config.read_text(encoding="utf-8"))["seed"] == 1
     [environment] = json.loads(run.folder.environment.read_text(encoding="utf-8"))
     assert {"from_step", "python", "numpy", "blas", "processors"} <= environment.keys()
-    state = load_checkpoint(run.folder.newest_checkpoint()).state
-    assert state["data"]["sha256"] == run.dataset.sha256
+    state = TrainingState.load(run.folder.newest_checkpoint())
+    assert state.data["sha256"] == run.dataset.sha256
     for event in events:
         if isinstance(event, Evaluated):
             assert (run.folder.samples / f"step-{event.step:06d}.txt").read_text(encoding="utf-8") == event.sample
@@ -162,11 +165,11 @@ def test_a_folder_with_a_run_is_not_overwritten(start: Start):
 
 def test_a_time_limit_ends_the_run_with_the_learning_rate_at_its_minimum(start: Start, monkeypatch: pytest.MonkeyPatch):
     seconds = iter(range(10_000))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(seconds))  # each step seems to take a second
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(seconds))  # each step seems to take a second
     run = start(steps=1000, minutes=10 / 60, min_lr=1e-4, eval_every=1000)
     assert finish(run)[-1] == Ended(10, interrupted=False)
     rates = [record["lr"] for record in log(run) if "lr" in record]
-    assert rates[0] == pytest.approx(run.config.lr / 2)  # the first of two steps of warm-up
+    assert rates[0] == pytest.approx(run.config.optimizer.lr / 2)  # the first of two steps of warm-up
     assert max(rates) > 4 * rates[-1]
     assert [record["step"] for record in log(run) if "val_loss" in record] == [0, 10]
 
@@ -175,7 +178,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoints(start:
     run = start(optimizer="sgd", lr=1e30, clip=0.0, warmup=0)
     with pytest.raises(DivergedError, match=r"step \d+: the loss is .* lower --lr"):
         finish(run)
-    assert load_checkpoint(run.folder.newest_checkpoint()).step == 0
+    assert TrainingState.load(run.folder.newest_checkpoint()).step == 0
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoints_before_it_stay(start: Start, monkeypatch: pytest.MonkeyPatch):
@@ -284,7 +287,7 @@ CHANGES: dict[str, Any] = {
     "eval_every": 4,
     "eval_tokens": 9,
     "log_every": 2,
-    "accumulate": 3,
+    "grad_accumulation": 3,
 }
 ELSEWHERE = {
     "backend",
@@ -341,8 +344,8 @@ def test_no_option_is_left_out_of_these():
 def test_the_two_newest_checkpoints_and_the_best_stay(start: Start):
     run = start(eval_every=2, checkpoint_every=1, steps=8)
     finish(run)
-    steps = {load_checkpoint(path).step for path in find_checkpoints(run.folder.checkpoints)}
-    assert steps == {7, 8, run.best_step}
+    steps = {TrainingState.load(path).step for path in find_checkpoints(run.folder.checkpoints)}
+    assert steps == {7, 8, run.progress.best_step}
 
 
 def test_evaluation_builds_no_graph(start: Start, monkeypatch: pytest.MonkeyPatch):
@@ -394,11 +397,11 @@ def test_the_newest_run_is_the_one_whose_checkpoint_was_written_last(
 def test_a_finished_run_that_goes_on_keeps_its_last_evaluation_and_its_best(start: Start):
     run = start(steps=5, eval_every=4)
     finish(run)
-    best = run.best_loss
+    best = run.progress.best_loss
     longer = resume_run(run.folder.path, {"steps": 6})
     events = finish(longer)
     assert [event.step for event in events if isinstance(event, Evaluated)] == [5, 6]
     assert [record["step"] for record in log(longer) if "val_loss" in record] == [0, 4, 5, 6]
     assert best is not None
-    assert longer.best_loss is not None
-    assert longer.best_loss <= best
+    assert longer.progress.best_loss is not None
+    assert longer.progress.best_loss <= best

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat.config.training import resolve_config
+from tinygrad_chat.config.resolve import resolve
 from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.inference.generation import sample_texts
+from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.options import SamplingOptions
+from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.training import run as run_module
-from tinygrad_chat.training.loop import Logged, train
-from tinygrad_chat.training.run import Run, load_model, resume_run, start_run
+from tinygrad_chat.training.events import Logged
+from tinygrad_chat.training.loop import train
+from tinygrad_chat.training.run import Run, resume_run, start_run
 
 Start = Callable[..., Run]
 GOLDEN_TEXT = Path(__file__).parents[1] / "golden" / "text.txt"
@@ -35,8 +38,8 @@ def test_a_checkpoint_of_either_engine_samples_the_same_on_the_other(start: Star
     options = SamplingOptions(max_new_tokens=10, num_samples=2)
     texts = []
     for engine in (mode, other):
-        loaded, tokenizer = load_model(run.folder.open_newest(say=print), mode=engine)
-        texts.append(["".join(pieces) for pieces in sample_texts(loaded, tokenizer, options)])
+        loaded = load_model(run.folder.open_newest(SavedModel.load, say=print), mode=engine)
+        texts.append(["".join(pieces) for pieces in sample_texts(loaded, run.tokenizer, options)])
     assert texts[0] == texts[1]
 
 
@@ -47,7 +50,7 @@ def test_a_run_goes_on_with_the_other_engine(start: Start, mode: str, other: str
         start("stopped", mode=mode, eval_tokens=5, width=4, context=4),
     )
     expected = losses(whole)
-    list(train(stopped, should_stop=lambda: stopped.step >= 3))
+    list(train(stopped, should_stop=lambda: stopped.progress.step >= 3))
     resumed = losses(resume_run(stopped.folder.path, {"mode": other}))
     np.testing.assert_allclose(resumed, expected[3:], rtol=1e-4)
 
@@ -60,7 +63,7 @@ def test_adamw_reaches_a_lower_loss_than_sgd_in_the_same_steps_each_at_its_best_
 
     def last_loss(optimizer: str, lr: float, seed: int) -> float:
         choice = {"optimizer": optimizer, "lr": lr, "seed": seed, "data": str(GOLDEN_TEXT)}
-        run = start_run(resolve_config({**shape, **length, **choice}), tmp_path / f"{optimizer}-{lr}-{seed}")
+        run = start_run(resolve({**shape, **length, **choice}), tmp_path / f"{optimizer}-{lr}-{seed}")
         return float(np.mean(losses(run)[-30:]))
 
     for seed in range(1, 6):
@@ -69,7 +72,7 @@ def test_adamw_reaches_a_lower_loss_than_sgd_in_the_same_steps_each_at_its_best_
 
 
 def test_a_scalar_model_whose_steps_take_minutes_wants_consent(tmp_path: Path):
-    config = resolve_config({"mode": "scalar", "layers": 8, "width": 512, "batch_size": 32, "data": str(GOLDEN_TEXT)})
+    config = resolve({"mode": "scalar", "layers": 8, "width": 512, "batch_size": 32, "data": str(GOLDEN_TEXT)})
     with pytest.raises(
         UsageError, match=r"--mode scalar: a step of 256 tokens .* about \d+ minutes; .* --yes to go on"
     ):
@@ -90,4 +93,4 @@ def test_consent_lets_a_slow_model_train_and_a_resumed_one_wants_it_too(start: S
 
 def test_values_live_in_python_not_on_a_gpu():
     with pytest.raises(ConfigError, match="--mode scalar: expected --backend numpy or auto, received cupy"):
-        resolve_config({"mode": "scalar", "backend": "cupy"})
+        resolve({"mode": "scalar", "backend": "cupy"})

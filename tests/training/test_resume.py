@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny import TINY
-from tinygrad_chat.config.training import resolve_config
+from tinygrad_chat.config.resolve import resolve
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.optim import SCHEDULES
-from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, load_checkpoint
-from tinygrad_chat.training.loop import Ended, Evaluated, Stepped, train
+from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints
+from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.training.events import Ended, Evaluated, Stepped
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
 SETTINGS = st.fixed_dictionaries(
@@ -39,7 +42,7 @@ ENGINE = st.one_of(
     st.fixed_dictionaries(
         {
             "batch_size": st.just(6),
-            "accumulate": st.sampled_from([1, 2, 3, 6]),
+            "grad_accumulation": st.sampled_from([1, 2, 3, 6]),
             "dropout": st.sampled_from([0.0, 0.3]),
             "positions": st.sampled_from(["learned", "rotary"]),
             "tokenizer": st.sampled_from(["characters", "bytes"]),
@@ -52,7 +55,7 @@ ENGINE = st.one_of(
             "context": st.just(4),
             "eval_tokens": st.just(5),
             "batch_size": st.just(2),
-            "accumulate": st.sampled_from([1, 2]),
+            "grad_accumulation": st.sampled_from([1, 2]),
         }
     ),
 )
@@ -66,7 +69,7 @@ def judged_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finish(run: Run, stop_after: int | None = None) -> Ended:
-    *_, last = train(run, should_stop=lambda: stop_after is not None and run.step >= stop_after)
+    *_, last = train(run, should_stop=lambda: stop_after is not None and run.progress.step >= stop_after)
     assert isinstance(last, Ended)
     return last
 
@@ -82,14 +85,15 @@ def kill_at(run: Run, step: int) -> None:
 
 def remains(run: Run) -> dict[str, Any]:
     """All that a run leaves and that its seed decides."""
-    newest = load_checkpoint(checkpoint_path(run.folder.checkpoints, run.step))
+    newest = TrainingState.load(checkpoint_path(run.folder.checkpoints, run.progress.step))
     return {
         "log": run.folder.log.read_bytes(),
         "samples": {file.name: file.read_bytes() for file in run.folder.samples.iterdir()},
         "checkpoints": [path.name for path in find_checkpoints(run.folder.checkpoints)],
         "weights": {name: array.tobytes() for name, array in newest.weights.items()},
         "optimizer": {name: array.tobytes() for name, array in newest.optimizer.items()},
-        "state": {name: value for name, value in newest.state.items() if name != "seconds"},
+        "data": newest.data,
+        "progress": dataclasses.replace(newest.progress, seconds=0.0),
     }
 
 
@@ -98,7 +102,7 @@ def test_a_run_stopped_at_any_steps_goes_on_as_if_it_never_had(
     text: Path, settings: dict[str, Any], engine: dict[str, Any], stops: list[tuple[int, bool]]
 ):
     chosen = {name: value for name, value in {**settings, **engine}.items() if value is not None}
-    config = resolve_config({**TINY, "data": str(text), "steps": STEPS, **chosen})
+    config = resolve({**TINY, "data": str(text), "steps": STEPS, **chosen})
     with tempfile.TemporaryDirectory() as folder:
         whole = start_run(config, Path(folder) / "whole")
         finish(whole)
@@ -107,17 +111,17 @@ def test_a_run_stopped_at_any_steps_goes_on_as_if_it_never_had(
             if kill:
                 kill_at(stopped, stop)
             else:
-                assert finish(stopped, stop_after=stop) == Ended(max(stop, stopped.step), interrupted=True)
-            before = stopped.step
+                assert finish(stopped, stop_after=stop) == Ended(max(stop, stopped.progress.step), interrupted=True)
+            before = stopped.progress.step
             stopped = resume_run(stopped.folder.path, {})
-            assert kill or stopped.step == before
+            assert kill or stopped.progress.step == before
         assert finish(stopped) == Ended(STEPS, interrupted=False)
         mine, theirs = remains(stopped), remains(whole)
         # A stop leaves a checkpoint of its own; however that may be, the newest and the best stay and no others.
         kept = mine.pop("checkpoints")
         assert theirs.pop("checkpoints")[-1] == kept[-1] == f"step-{STEPS:06d}"
-        assert f"step-{stopped.best_step:06d}" in kept
-        assert len(kept) <= config.keep + 1
+        assert f"step-{stopped.progress.best_step:06d}" in kept
+        assert len(kept) <= config.run.keep_checkpoints + 1
         assert mine == theirs
 
 
@@ -129,7 +133,7 @@ def test_a_killed_run_goes_on_from_its_newest_checkpoint_as_if_it_never_had_been
     finish(whole)
     kill_at(run, 5)
     resumed = resume_run(run.folder.path, {})
-    assert resumed.step == 3
+    assert resumed.progress.step == 3
     finish(resumed)
     assert remains(resumed) == remains(whole)
 
@@ -167,7 +171,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over_and_its_place_taken(start
         target.write_bytes(content)
     said: list[str] = []
     resumed = resume_run(run.folder.path, {}, say=said.append)
-    assert resumed.step == 3
+    assert resumed.progress.step == 3
     assert len(said) == 1
     assert "step-000006" in said[0]
     assert said[0].endswith("; passed over")
@@ -191,7 +195,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(start: Start
     finish(run)
     checkpoint_path(run.folder.checkpoints, 6).rename(checkpoint_path(run.folder.checkpoints, 9))
     said: list[str] = []
-    assert resume_run(run.folder.path, {}, say=said.append).step == 3
+    assert resume_run(run.folder.path, {}, say=said.append).progress.step == 3
     assert "it is of step 6" in said[0]
 
 
@@ -239,7 +243,7 @@ def test_how_a_run_ended_is_in_its_folder_and_gone_while_it_goes_on(start: Start
     assert json.loads(run.folder.outcome.read_bytes()) == {
         "outcome": "interrupted",
         "step": 2,
-        "seconds": resume_run(run.folder.path, {}).seconds,
+        "seconds": resume_run(run.folder.path, {}).progress.seconds,
         "reason": "",
     }
     events = train(resume_run(run.folder.path, {}))

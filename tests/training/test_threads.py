@@ -33,7 +33,7 @@ def test_threads_change_the_losses_by_rounding_only(start: Start):
     for run in runs:
         finish(run)
     one, *others = map(losses, runs)
-    assert [run.shards and run.shards.threads for run in runs] == [None, 2, 5]
+    assert [run.train_step.data_parallel and run.train_step.data_parallel.threads for run in runs] == [None, 2, 5]
     for other in others:
         assert other != one
         np.testing.assert_allclose(other, one, rtol=1e-4)
@@ -42,7 +42,7 @@ def test_threads_change_the_losses_by_rounding_only(start: Start):
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_threads_within_accumulated_parts_change_nothing_but_rounding(start: Start, parts: int):
     runs = [
-        start(f"{threads} threads", threads=threads, accumulate=parts, batch_size=6, dropout=0.2, steps=3)
+        start(f"{threads} threads", threads=threads, grad_accumulation=parts, batch_size=6, dropout=0.2, steps=3)
         for threads in (1, 2)
     ]
     for run in runs:

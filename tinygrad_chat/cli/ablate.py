@@ -8,34 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from tinygrad_chat.cli.flags import flags_of
-from tinygrad_chat.config.training import TrainingConfig, read_settings
+from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.config.record import GROUPS
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.option import flag_of
 
 
-@flags_of(TrainingConfig)
+@flags_of(*GROUPS.values())
 def ablate(
     vary: Annotated[
         str,
         typer.Option(help="settings to vary, as in norm,tied or lr=0.001|0.01", rich_help_panel="Ablation"),
     ],
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "--preset",
-            help="settings to start from: a TOML file or a preset's name",
-            rich_help_panel="Ablation",
-        ),
-    ] = None,
+    config: ConfigFile = None,
     seeds: Annotated[int, typer.Option(help="runs of each cell, with seeds 1, 2, ...", rich_help_panel="Ablation")] = 3,
     out: Annotated[
         str | None, typer.Option(help="where results go (default: below ablations/)", rich_help_panel="Ablation")
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Ablation")
-    ] = False,
+    yes: Confirmed = False,
     **settings: Any,
 ) -> None:
     """Train a grid of settings over several seeds; started again, it goes on where it stopped.
@@ -52,7 +43,7 @@ def ablate(
     from tinygrad_chat.errors import BackendError
     from tinygrad_chat.experiments.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
     from tinygrad_chat.reports.ablation import collect, markdown, write_plot, write_reports
-    from tinygrad_chat.training.loop import Ended
+    from tinygrad_chat.training.events import Ended
 
     ablation = Ablation({**(read_settings(config) if config else {}), **settings}, parse_variation(vary), seeds)
     for name in settings.keys() & ablation.varied.keys():
@@ -72,7 +63,8 @@ def ablate(
         print(f"interrupted; go on with the same command. Results so far: {folder}")
         raise typer.Exit(exit_code(stopped))
     first = ablation.config(*ablation.runs()[0])
-    title = f"{first.model} ({first.mode}) on {Path(first.data).stem}, {first.steps:,} steps"
+    source, steps = Path(first.data.source).stem, first.schedule.steps
+    title = f"{first.recipe.model} ({first.compute.mode}) on {source}, {steps:,} steps"
     cells = collect(ablation, folder)
     write_reports(cells, folder, title=title)
     print(markdown(cells), end="")

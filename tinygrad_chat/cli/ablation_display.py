@@ -23,7 +23,7 @@ class AblationLines(Lines):
         elif isinstance(event, Ended) and not event.interrupted:
             whole = self._evaluated.step == event.step
             result = f"val_loss={self._evaluated.evaluation.loss:.4f}" if whole else f"diverged at step {event.step}"
-            self.line(f"{run.folder.path.name} {result} seconds={run.seconds:.1f}")
+            self.line(f"{run.folder.path.name} {result} seconds={run.progress.seconds:.1f}")
 
 
 class AblationBar(AblationLines):
@@ -44,7 +44,7 @@ class AblationBar(AblationLines):
         super().show_run(run, event)
         if isinstance(event, Stepped):
             name = run.folder.path.name
-            self._progress.update(self._task, completed=self._done + event.share, description=name)
+            self._progress.update(self._task, completed=self._done + event.fraction, description=name)
         elif isinstance(event, Ended):
             self._done += 1
 

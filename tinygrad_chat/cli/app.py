@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Train small GPTs from scratch, and sample from them.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 for command in (train, plan, profile, sample, runs, report, compare, ablate, graph, import_, export, doctor):

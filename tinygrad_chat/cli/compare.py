@@ -108,7 +108,7 @@ def _known(value: float | None) -> str:
 
 
 def _shorten(value: Any) -> str:
-    from tinygrad_chat.config.training import UNBOUNDED
+    from tinygrad_chat.config.groups import UNBOUNDED
     from tinygrad_chat.experiments.ablation import shown
 
     text = UNKNOWN if value is None or value == UNBOUNDED else shown(value)

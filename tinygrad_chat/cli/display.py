@@ -10,9 +10,10 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig
+from tinygrad_chat.config.groups import UNBOUNDED
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.formatting import count, quoted
-from tinygrad_chat.training.loop import Ended, Evaluated, Event, Logged, RolledBack, Stepped
+from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, RolledBack, Stepped
 from tinygrad_chat.training.run import Run
 
 _FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
@@ -103,13 +104,13 @@ class Bar(Lines):
     def begin(self, run: Run) -> None:
         """Say what is about to be trained, and start the bar."""
         super().begin(run)
-        self._progress.reset(self._task, total=1.0, description=f"step {run.step}")
+        self._progress.reset(self._task, total=1.0, description=f"step {run.progress.step}")
 
     def show(self, event: Event) -> None:
         """Move the bar, or print an evaluation or the end."""
         if isinstance(event, Stepped):
             description = f"step {event.step}  loss {event.loss:.3f}"
-            self._progress.update(self._task, completed=event.share, description=description)
+            self._progress.update(self._task, completed=event.fraction, description=description)
         elif isinstance(event, Logged):
             if "val_loss" in event.record:
                 record = _with_speed(event)
@@ -150,11 +151,12 @@ def open_display(stream: TextIO) -> Iterator[Lines]:
 def describe(run: Run) -> list[str]:
     """Return what is about to be trained, in a few lines."""
     config, parameters, dataset = run.config, run.model.parameters(), run.dataset
-    tokens = config.batch_size * config.context
-    model = config.model
-    if model != "bigram":
-        shape = f"{count(config.layers, 'layer')}, {count(config.heads, 'head')}, width {config.width}"
-        model += f", {shape}, context {config.context}"
+    options = config.model
+    tokens = config.tokens_per_step
+    model = config.recipe.model
+    if options.layers:
+        shape = f"{count(options.layers, 'layer')}, {count(options.heads, 'head')}, width {options.width}"
+        model += f", {shape}, context {options.context}"
     return [
         *what_follows(config),
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
@@ -162,47 +164,48 @@ def describe(run: Run) -> list[str]:
         f"vocabulary {run.tokenizer.size}",
         *(
             [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]
-            if config.depth and tokens > len(dataset.training)
+            if config.recipe.depth and tokens > len(dataset.training)
             else []
         ),
-        f"run {run.folder.path}: from step {run.step} {_until(config)}, {config.optimizer}, seed {config.seed}",
+        f"run {run.folder.path}: from step {run.progress.step} {_until(config)}, {config.optimizer.kind}, "
+        f"seed {config.run.seed}",
     ]
 
 
 def what_follows(config: TrainingConfig) -> list[str]:
     """Return what a depth has decided, and what was chosen instead; nothing where there is no depth."""
-    if config.depth is None:
+    if config.recipe.depth is None:
         return []
-    tokens = config.batch_size * config.context
-    rates = f"learning rate {config.lr:.4g}"
-    if config.optimizer == "muon":
+    tokens, data, schedule, optimizer = config.tokens_per_step, config.data, config.schedule, config.optimizer
+    rates = f"learning rate {optimizer.lr:.4g}"
+    if optimizer.kind == "muon":
         rates = (
-            f"learning rates: matrices {config.lr:.4g}, embedding {config.embedding_lr:.4g}, "
-            f"head {config.head_lr:.4g}, scales {config.scalar_lr:.4g}"
+            f"learning rates: matrices {optimizer.lr:.4g}, embedding {optimizer.embedding_lr:.4g}, "
+            f"head {optimizer.head_lr:.4g}, scales {optimizer.scalar_lr:.4g}"
         )
     return [
-        f"depth {config.depth}: {count(config.steps, 'step')} of {count(config.batch_size, 'window')}"
-        + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
-        + f", {tokens:,} tokens each, {config.steps * tokens:,} in all",
-        f"{rates}; {count(config.warmup, 'step')} up, the last {config.warmdown:.0%} down to "
-        f"{config.min_lr / config.lr:.0%}; weight decay {config.weight_decay:.4g}",
+        f"depth {config.recipe.depth}: {count(schedule.steps, 'step')} of {count(data.batch_size, 'window')}"
+        + (f" in {data.grad_accumulation} parts" if data.grad_accumulation > 1 else "")
+        + f", {tokens:,} tokens each, {schedule.steps * tokens:,} in all",
+        f"{rates}; {count(schedule.warmup, 'step')} up, the last {schedule.warmdown:.0%} down to "
+        f"{schedule.min_lr / optimizer.lr:.0%}; weight decay {optimizer.weight_decay:.4g}",
     ]
 
 
 def _until(config: TrainingConfig) -> str:
-    limits = [f"to {config.steps:,}"] if config.steps != UNBOUNDED else []
-    return " or ".join([*limits, *([f"for {config.minutes:g} minutes"] if config.minutes else [])])
+    limits = [f"to {config.schedule.steps:,}"] if config.schedule.steps != UNBOUNDED else []
+    return " or ".join([*limits, *([f"for {config.schedule.minutes:g} minutes"] if config.schedule.minutes else [])])
 
 
 def summarize(run: Run, ended: Ended) -> list[str]:
     """Return what came of a run, in a few lines."""
-    tokens_per_second = ended.step * run.config.batch_size * run.config.context / max(run.seconds, 1e-9)
+    tokens_per_second = ended.step * run.config.tokens_per_step / max(run.progress.seconds, 1e-9)
     lines = [
-        f"{'interrupted' if ended.interrupted else 'done'}: {ended.step:,} steps in {run.seconds:.1f} s of training, "
-        f"{tokens_per_second:,.0f} tokens/s"
+        f"{'interrupted' if ended.interrupted else 'done'}: {ended.step:,} steps in {run.progress.seconds:.1f} s of "
+        f"training, {tokens_per_second:,.0f} tokens/s"
     ]
-    if run.best_loss is not None:
-        lines.append(f"best val_loss {run.best_loss:.4f} at step {run.best_step}")
+    if run.progress.best_loss is not None:
+        lines.append(f"best val_loss {run.progress.best_loss:.4f} at step {run.progress.best_step}")
     if ended.interrupted:
         lines.append(f"checkpoint saved; go on with: tgc train --resume --out {quoted(run.folder.path)}")
     else:

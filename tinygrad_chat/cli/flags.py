@@ -1,22 +1,44 @@
-"""Command-line flags, read off a configuration dataclass, so that they are stated once."""
+"""Command-line flags, read off groups of options, so that they are stated once."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from tinygrad_chat.option import flag_of
+from tinygrad_chat.option import OptionSpec, specs_of
 
-_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config", "--preset", help="settings to start from: a TOML file or a preset's name", rich_help_panel="Run"
+    ),
+]
+"""What every command takes that resolves a run's configuration."""
+
+Confirmed = Annotated[
+    bool,
+    typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Run", hidden=True),
+]
 
 
-def flags_of(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command a flag for each option of `config`: in `**settings` it finds those that the user gave."""
-    flags = [_flag(field) for field in dataclasses.fields(config)]
+def flags_of(
+    *groups: type[Any], short: bool = True, defaults: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command a flag for each option of the groups: in `**settings` it finds those that the user gave.
+
+    The `short` help shows the common ones, and --help-all the others, too. `defaults` says what the help calls the
+    default of an option where that is the command's own.
+    """
+    specs = specs_of(*groups)
+    flags = [
+        _flag(spec, hidden=short and not spec.common, default=(defaults or {}).get(spec.name))
+        for spec in specs.values()
+    ]
+    flags += [_HELP_ALL] if short else []
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = [
@@ -24,10 +46,10 @@ def flags_of(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., 
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        names = {field.name for field in dataclasses.fields(config)}
 
         def with_flags(**given: Any) -> Any:
-            settings = {name: given.pop(name) for name in names if name in given}
+            given.pop(_HELP_ALL.name, None)
+            settings = {name: given.pop(name) for name in specs if name in given}
             return command(**given, **{name: value for name, value in settings.items() if value is not None})
 
         with_flags.__name__ = command.__name__
@@ -39,18 +61,59 @@ def flags_of(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., 
     return decorate
 
 
-def _flag(field: dataclasses.Field[Any]) -> inspect.Parameter:
-    kind = _TYPES[str(field.type).removesuffix(" | None")]
-    rules = field.metadata
-    spelling = flag_of(field.name)
-    names = (f"{spelling}/--no-{spelling[2:]}",) if kind is bool else (spelling, *rules["flags"])
-    shown = field.default if kind is not bool else ("on" if field.default else "off")
-    default = "" if shown in (None, "") else f" (default {shown})"
+def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Parameter:
+    spellings = (spec.flag, *spec.flags, *(f"--{name.replace('_', '-')}" for name in spec.formerly))
+    names = (f"{spec.flag}/--no-{spec.flag[2:]}",) if spec.kind is bool else spellings
+    shown = spec.default if spec.kind is not bool else ("on" if spec.default else "off")
+    shown = shown if default is None else default
     option = typer.Option(
         *names,
-        help=rules["help"] + default,
-        metavar="|".join(rules["choices"]) or None,
-        rich_help_panel=rules["group"],
+        help=spec.help + ("" if shown in (None, "") else f" (default {shown})"),
+        metavar="|".join(spec.choices) or None,
+        rich_help_panel=_panel(spec),
+        hidden=hidden,
     )
-    annotation = Annotated[kind | None, option]  # None: not given, so a file or the default decides
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    annotation = Annotated[spec.kind | None, option]  # None: not given, so a file or the default decides
+    return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+_PANELS = {"Recipe": "Model", "Optimizer": "Training", "Schedule": "Training", "Compute": "Run", "Guards": "Run"}
+
+
+def _panel(spec: OptionSpec) -> str:
+    """Return the heading of an option in the help: fewer than there are groups, so that it fits on a screen."""
+    group = spec.group.__name__.removesuffix("Options")
+    return _PANELS.get(group, group)
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if not wanted:
+        return
+    panels: dict[str, list[str]] = {}
+    for parameter in context.command.params:
+        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).extend(_lines(parameter))
+    print(f"Usage: {context.command_path} [OPTIONS]")
+    for panel, lines in panels.items():
+        print("\n".join(["", panel, *lines]))
+    raise typer.Exit
+
+
+def _lines(parameter: Any) -> list[str]:
+    """Return an option's spellings and values, and below them its help, so that nothing has to be cut."""
+    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.type.name}"
+    spellings = ", ".join([*parameter.opts, *parameter.secondary_opts])
+    return [
+        f"  {spellings}{value}",
+        *textwrap.wrap(parameter.help or "", 72, initial_indent=" " * 6, subsequent_indent=" " * 6),
+    ]
+
+
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option("--help-all", callback=_show_all, is_eager=True, help="Show all options and exit."),
+    ],
+)

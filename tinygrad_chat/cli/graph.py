@@ -106,20 +106,19 @@ def _formula(text: str, numbers: Mapping[str, float]) -> tuple[Node, dict[str, A
 
 def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
     """Return the loss of a tiny model after its backward sweep, and the parameters by name."""
-    from tinygrad_chat.config.training import resolve_config
+    from tinygrad_chat.config.resolve import Facts, resolve
 
-    shape = {"layers": 1, "heads": 2, "width": 8, "context": len(TOKENS[0])}
-    options = resolve_config({"model": name, **shape})
+    vocabulary = max(map(max, TARGETS)) + 1
+    blocks = {} if name == "bigram" else {"layers": 1, "heads": 2}
+    config = resolve({"model": name, "width": 8, "context": len(TOKENS[0]), **blocks}, Facts(vocabulary))
 
     import numpy as np
 
     from tinygrad_chat.autograd import reference_ops
     from tinygrad_chat.backend import get_backend
-    from tinygrad_chat.models.registry import build_model
+    from tinygrad_chat.models.gpt import GPT
 
-    vocabulary = max(map(max, TARGETS)) + 1
-    random = np.random.default_rng(1)
-    model = build_model(name, vocabulary, options, random=random, backend=get_backend("numpy"))
+    model = GPT(vocabulary, config.model, random=np.random.default_rng(1), backend=get_backend("numpy"))
     with reference_ops():  # every node keeps its numbers
         loss: Any = model.loss(np.array(TOKENS), np.array(TARGETS))
         loss.backward(keep_graph=True)

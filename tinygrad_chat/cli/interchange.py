@@ -35,11 +35,11 @@ def import_(
     from tinygrad_chat.formatting import quoted
     from tinygrad_chat.interchange.nanochat_files import import_nanochat
     from tinygrad_chat.runs.folder import RUNS, RunFolder, open_checkpoint
-    from tinygrad_chat.text.tokenizers import load_tokenizer
+    from tinygrad_chat.runs.state import SavedModel
 
     tokenizer = None
     if tokenizer_of is not None:
-        tokenizer = load_tokenizer(open_checkpoint(Path(tokenizer_of).expanduser(), say=_say).state["tokenizer"])
+        tokenizer = open_checkpoint(Path(tokenizer_of).expanduser(), SavedModel.load, say=_say).tokenizer
     name = f"{program}-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = RunFolder(Path(out).expanduser() if out else RUNS / name)
     meta = meta and meta.expanduser()
@@ -62,8 +62,9 @@ def export(
 
     from tinygrad_chat.interchange.nanochat_files import export_nanochat
     from tinygrad_chat.runs.folder import open_checkpoint
+    from tinygrad_chat.runs.state import SavedModel
 
-    saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, say=_say)
+    saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, SavedModel.load, say=_say)
     print(f"{out}: {export_nanochat(saved, out)} tensors of step {saved.step}")
 
 

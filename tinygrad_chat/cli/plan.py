@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 import sys
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from tinygrad_chat.cli.flags import flags_of
-from tinygrad_chat.config.training import TrainingConfig, resolve_config
+from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.config.record import GROUPS, SPECS, TrainingConfig
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.formatting import count, duration, memory_size, scaled_number
 from tinygrad_chat.option import flag_of
@@ -30,19 +30,14 @@ FEW_STEPS = 3
 BAR = 30  # characters that stand for all of the time
 
 
-@flags_of(TrainingConfig)
+@flags_of(*GROUPS.values())
 def plan(
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "--preset",
-            help="settings to start from: a TOML file or a preset's name",
-            rich_help_panel="Plan",
-        ),
-    ] = None,
+    config: ConfigFile = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="choose --accumulate so that a step fits into memory", rich_help_panel="Plan")
+        bool,
+        typer.Option(
+            "--fit", help="choose --grad-accumulation so that a step fits into memory", rich_help_panel="Plan"
+        ),
     ] = False,
     memory: Annotated[
         float | None,
@@ -51,9 +46,7 @@ def plan(
     as_json: Annotated[
         bool, typer.Option("--json", help="a JSON object, alone on stdout", rich_help_panel="Plan")
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Plan")
-    ] = False,
+    yes: Confirmed = False,
     measure: Annotated[str | None, typer.Option(hidden=True)] = None,
     **settings: Any,
 ) -> None:
@@ -68,15 +61,16 @@ def plan(
         raise UsageError("--memory: says what --fit may use; add --fit")
     if memory is not None and not 0 < memory < float("inf"):
         raise UsageError(f"--memory: expected more than 0 GiB, received {memory:g}")
-    if fit and "accumulate" in settings:
-        raise UsageError("--accumulate: is what --fit chooses; leave one of them out")
-    resolved = resolve_config(settings, config)
+    if fit and "grad_accumulation" in settings:
+        raise UsageError("--grad-accumulation: is what --fit chooses; leave one of them out")
 
     from tinygrad_chat.planning.fit import fit as fit_run
     from tinygrad_chat.planning.plan import make_plan
+    from tinygrad_chat.training.facts import resolve_with_facts
 
     fitted = None
     with _progress() as (say, downloaded):
+        resolved, _ = resolve_with_facts(settings, read_settings(config) if config else None, progress=downloaded)
         if fit:
             most = memory and memory * 2**30
             fitted = fit_run(resolved, most, command=MEASURE, confirmed=yes, progress=downloaded, say=say)
@@ -84,7 +78,9 @@ def plan(
         else:
             say("measuring the first steps")
             planned = make_plan(resolved, command=MEASURE, confirmed=yes, progress=downloaded)
-    wanted = _command(config, {**settings, **({"accumulate": resolved.accumulate} if fitted else {})})
+    wanted = _command(
+        config, {**settings, **({"grad_accumulation": resolved.data.grad_accumulation} if fitted else {})}
+    )
     if as_json:
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
         print(json.dumps({**planned.to_json(), **chosen, "command": wanted}))
@@ -130,10 +126,12 @@ def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
 
 def _table(config: TrainingConfig, plan: Plan, stream: TextIO) -> Iterator[str]:
     """Yield the plan, a line for each quantity, then where the time goes."""
-    parts = f" in {config.accumulate} parts of {plan.micro_batch}" if config.accumulate > 1 else ""
+    parts = (
+        f" in {config.data.grad_accumulation} parts of {plan.micro_batch}" if config.data.grad_accumulation > 1 else ""
+    )
     rows = {
         "parameters": f"{plan.parameters:,}",
-        "steps": f"{plan.steps:,} of {count(config.batch_size, 'window')}{parts}, context {config.context}",
+        "steps": f"{plan.steps:,} of {count(config.data.batch_size, 'window')}{parts}, context {config.model.context}",
         "tokens": f"{plan.tokens:,}",
         "compute": f"{scaled_number(plan.flops)}FLOP, {scaled_number(plan.flops_per_step)}FLOP a step",
         "memory": f"{memory_size(plan.memory)} at its peak"
@@ -174,7 +172,8 @@ def _choice(fitted: Fitted, command: str) -> Iterator[str]:
     yield ""
     measured = " and ".join(f"{count(windows, 'window')} {memory_size(memory)}" for windows, memory in fitted.measured)
     yield f"measured in one part: {measured}; {memory_size(fitted.budget)} may be used"
-    how = "as it is" if fitted.config.accumulate == 1 else f"with --accumulate {fitted.config.accumulate}"
+    parts = fitted.config.data.grad_accumulation
+    how = "as it is" if parts == 1 else f"with --grad-accumulation {parts}"
     yield (
         f"fits {how}: parts of {count(fitted.plan.micro_batch, 'window')}, "
         f"{memory_size(fitted.plan.device_memory or fitted.plan.memory)}"
@@ -185,7 +184,7 @@ def _choice(fitted: Fitted, command: str) -> Iterator[str]:
 def _command(config: str | None, settings: Mapping[str, Any]) -> str:
     """Return the `tgc train` that these options mean."""
     words = ["tgc", "train", *(["--config", config] if config else [])]
-    for name in (field.name for field in dataclasses.fields(TrainingConfig) if field.name in settings):
+    for name in (name for name in SPECS if name in settings):
         flag, value = flag_of(name), settings[name]
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinygrad_chat.cli.flags import flags_of
-from tinygrad_chat.config.training import TrainingConfig, resolve_config
+from tinygrad_chat.cli.flags import ConfigFile, flags_of
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.config.record import GROUPS
 from tinygrad_chat.formatting import memory_size, scaled_number
 
 if TYPE_CHECKING:
@@ -19,17 +20,9 @@ if TYPE_CHECKING:
 STEPS = 10
 
 
-@flags_of(TrainingConfig)
+@flags_of(*GROUPS.values())
 def profile(
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "--preset",
-            help="settings to start from: a TOML file or a preset's name",
-            rich_help_panel="Profile",
-        ),
-    ] = None,
+    config: ConfigFile = None,
     profile_steps: Annotated[
         int,
         typer.Option(help=f"steps to watch (default {STEPS})", min=1, show_default=False, rich_help_panel="Profile"),
@@ -47,21 +40,21 @@ def profile(
 
     Some steps are taken in a folder that is removed again.
     """
-    resolved = resolve_config(settings, config)
-
     import tempfile
 
     from tinygrad_chat.errors import UsageError
     from tinygrad_chat.profiling.profile import profile_run
     from tinygrad_chat.profiling.trace import write_trace
+    from tinygrad_chat.training.facts import resolve_with_facts
     from tinygrad_chat.training.run import start_run
 
-    if resolved.mode == "scalar":
+    resolved, data = resolve_with_facts(settings, read_settings(config) if config else None)
+    if resolved.compute.mode == "scalar":
         raise UsageError(
             "--mode: expected tensor, received scalar: every step of it is Python; see python -m bench scalar"
         )
     with tempfile.TemporaryDirectory() as folder:
-        run = start_run(resolved, Path(folder) / "run")
+        run = start_run(resolved, Path(folder) / "run", data=data)
         taken = profile_run(run, profile_steps)
     backend = run.model.parameters().backend
     if trace is not None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinygrad_chat.cli.flags import flags_of
-from tinygrad_chat.config.training import TrainingConfig, resolve_config
+from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.config.record import GROUPS
 from tinygrad_chat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,14 +19,9 @@ if TYPE_CHECKING:
     from tinygrad_chat.training.run import Run
 
 
-@flags_of(TrainingConfig)
+@flags_of(*GROUPS.values())
 def train(
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config", "--preset", help="settings to start from: a TOML file or a preset's name", rich_help_panel="Run"
-        ),
-    ] = None,
+    config: ConfigFile = None,
     out: Annotated[
         str | None, typer.Option(help="the run's folder (default: a new one below runs/)", rich_help_panel="Run")
     ] = None,
@@ -33,17 +29,12 @@ def train(
         bool, typer.Option("--resume", help="go on with the run at --out, or the newest", rich_help_panel="Run")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="end with a JSON object, alone on stdout", rich_help_panel="Run")
+        bool, typer.Option("--json", help="end with a JSON object, alone on stdout", rich_help_panel="Run", hidden=True)
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Run")
-    ] = False,
+    yes: Confirmed = False,
     **settings: Any,
 ) -> None:
-    """Train a model, with checkpoints and evaluations on held-out text.
-
-    Without any option: a small GPT on the prose of Python's own manual, in little more than a minute.
-    """
+    """Train a model. Without any option: a small GPT on Python's own manual, in about a minute."""
     if out == "":
         raise UsageError("--out: expected a folder, received none; leave it out for a new one below runs/")
     if resume and config:
@@ -53,15 +44,15 @@ def train(
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.runs.folder import newest_run
     from tinygrad_chat.tracking.trackers import expect_tracker, tracking
-    from tinygrad_chat.training.loop import Ended, Evaluated
+    from tinygrad_chat.training.events import Ended, Evaluated
+    from tinygrad_chat.training.facts import resolve_with_facts
     from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
 
     with open_display(sys.stderr if as_json else sys.stdout) as display:
-        resolved = None if resume else resolve_config(settings, config, progress=display.downloaded)
-        expect_tracker(resolved.track if resolved else settings.get("track"))
         path = Path(out).expanduser() if out else None
-        if resolved is None:
+        if resume:
+            expect_tracker(settings.get("track"))
             run = resume_run(
                 path or newest_run(begun=True).path,
                 settings,
@@ -70,7 +61,10 @@ def train(
                 say=display.line,
             )
         else:
-            run = start_run(resolved, path, progress=display.downloaded, confirmed=yes)
+            base = read_settings(config) if config else None
+            resolved, data = resolve_with_facts(settings, base, progress=display.downloaded)
+            expect_tracker(resolved.run.track)
+            run = start_run(resolved, path, data=data, progress=display.downloaded, confirmed=yes)
         display.begin(run)
         with tracking(run, display.line) as send, stop_on_signals(display.line) as stopped:
             evaluation = None
@@ -93,13 +87,13 @@ def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict
 
     return {
         "run": str(run.folder.path),
-        "checkpoint": str(checkpoint_path(run.folder.checkpoints, run.step)),
-        "step": run.step,
+        "checkpoint": str(checkpoint_path(run.folder.checkpoints, run.progress.step)),
+        "step": run.progress.step,
         "interrupted": interrupted,
         "parameters": run.model.parameters().size,
-        "seconds": round(run.seconds, 3),
+        "seconds": round(run.progress.seconds, 3),
         "val_loss": evaluation and evaluation.loss,
         "val_bpb": evaluation and evaluation.bits_per_byte,
-        "best_val_loss": run.best_loss,
-        "best_step": run.best_step,
+        "best_val_loss": run.progress.best_loss,
+        "best_step": run.progress.best_step,
     }

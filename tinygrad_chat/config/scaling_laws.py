@@ -1,4 +1,4 @@
-"""The dial of nanochat: from a depth, or the minutes there are, every other setting follows.
+"""nanochat's scaling laws: from a depth, or the minutes there are, every other setting follows.
 
 The laws are karpathy/nanochat's (docs/upstream_analysis.md, chapter 6): a model of depth d trains on 12 tokens for each
 parameter that counts, in batches that grow with the tokens; learning rates follow the batch and the width, the
@@ -7,21 +7,15 @@ decay follows the batch and the tokens. What a user chooses stays as chosen, and
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from tinygrad_chat.backend import get_backend
-from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig, change_config, to_settings
-from tinygrad_chat.machine.limits import measure_product_rate
+from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.size import count_scaled_parameters, flops_per_token
-from tinygrad_chat.parallel import use_threads
-from tinygrad_chat.text.corpora import open_corpus
-from tinygrad_chat.text.dataset import build_tokenizer
-from tinygrad_chat.text.download import Progress
+from tinygrad_chat.option import specs_of
 
 DEPTH = 4
 CONTEXT = 256  # upstream's 2048 asks for documents, and patience, that a laptop's user may not have
@@ -31,8 +25,6 @@ REFERENCE_DEPTH, REFERENCE_BATCH, REFERENCE_WIDTH = 12, 2**19, 768  # what upstr
 MOST_ROWS, FEWEST_ROWS = 32, 16  # of a part, where a batch is computed in parts
 WARMUP, WARMDOWN, LAST_RATE = 40, 0.65, 0.05
 MOST_DECAY = 0.5  # of a weight in a step: the law is for wide models, and asks more than 1 of very narrow ones
-
-OF_THE_VOCABULARY = {"batch_size", "steps", "weight_decay"}  # what follows from it, and all else from the batch
 
 SHARE_OF_PRODUCTS = 0.5
 """Of the machine's product rate, what a step of d4 reaches (bench/results/upstream.md): to choose a depth by."""
@@ -73,7 +65,7 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
         "depth": depth,
         "tokens_per_parameter": ratio,
         "batch_size": rows,
-        "accumulate": next((rows // n for n in range(MOST_ROWS, FEWEST_ROWS - 1, -1) if rows % n == 0), 1),
+        "grad_accumulation": next((rows // n for n in range(MOST_ROWS, FEWEST_ROWS - 1, -1) if rows % n == 0), 1),
         "steps": min(max(1, tokens // batch), UNBOUNDED),
         "optimizer": "muon",
         "lr": rate,
@@ -85,41 +77,6 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
         "warmdown": WARMDOWN,
         "clip": 0.0,
     }
-
-
-def settings_of_imported(config: TrainingConfig, chosen: Mapping[str, Any], vocabulary: int) -> TrainingConfig:
-    """Return how an imported model is to be trained: its shape stays, all else is `chosen` or follows from the dial.
-
-    Raises ConfigError where another shape is chosen.
-    """
-    shape = _model_options(to_settings(config))
-    change_config(config, _model_options(chosen))
-    settings = settings_of_depth({**chosen, **shape, "depth": config.depth}, vocabulary)
-    settings |= {"model": config.model, "warmup": min(settings["warmup"], settings["steps"] // 10)}
-    return TrainingConfig(**{**settings, **chosen})
-
-
-def follow_the_dial(chosen: Mapping[str, Any], *, progress: Progress | None = None) -> dict[str, Any]:
-    """Return every setting that follows from a depth or, where there are only minutes, from the depth that suits them.
-
-    Reads the corpus for its vocabulary, unless all that depends on it is chosen; `progress` is told of a download.
-    Minutes make it measure the machine.
-    """
-
-    def setting(name: str) -> Any:
-        return chosen.get(name, getattr(TrainingConfig, name))
-
-    by_minutes = "minutes" in chosen and "depth" not in chosen
-    if chosen.keys() >= OF_THE_VOCABULARY and not by_minutes:
-        return settings_of_depth(chosen, vocabulary=1)
-    corpus = open_corpus(setting("data"), text_field=setting("text_field"), progress=progress)
-    vocabulary = build_tokenizer(setting("tokenizer"), corpus).size
-    if by_minutes:
-        backend = get_backend(setting("backend"))
-        backend.use_dtype(setting("dtype"))
-        use_threads(setting("threads"))
-        chosen = {**chosen, "depth": depth_for(chosen, vocabulary, measure_product_rate(backend))}
-    return settings_of_depth(chosen, vocabulary)
 
 
 def depth_for(chosen: Mapping[str, Any], vocabulary: int, product_rate: float) -> int:
@@ -140,5 +97,5 @@ def depth_for(chosen: Mapping[str, Any], vocabulary: int, product_rate: float) -
 
 
 def _model_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(ModelOptions)}
+    names = specs_of(ModelOptions).keys()
     return {name: value for name, value in settings.items() if name in names}

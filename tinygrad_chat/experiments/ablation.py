@@ -9,7 +9,6 @@ ablations/bigram-tensor-norm-tied/
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import shutil
@@ -18,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.config.training import TrainingConfig, parse_settings, resolve_config, to_settings
+from tinygrad_chat.config.files import parse_settings
+from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.files import exclusive_lock, explained, write_atomic
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.training.loop import Ended, Event, train
+from tinygrad_chat.training.events import Ended, Event
+from tinygrad_chat.training.facts import resolve_with_facts
+from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
 Choices = dict[str, Any]
@@ -44,9 +46,9 @@ class Ablation:
 
     def config(self, choices: Choices, seed: int) -> TrainingConfig:
         """Return the configuration of one run: evaluated at its start and its end, unless settings say otherwise."""
-        config = resolve_config({**self.settings, **choices, "seed": seed})
+        config, _ = resolve_with_facts({**self.settings, **choices, "seed": seed})
         given = "eval_every" in {**self.settings, **choices}
-        return config if given else dataclasses.replace(config, eval_every=config.steps)
+        return config if given else config.replace(eval_every=config.schedule.steps)
 
     def runs(self) -> list[tuple[Choices, int]]:
         """Return every run: the choices of its cell and its seed."""
@@ -58,30 +60,29 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
 
     Without values a setting takes all its choices. Raises ConfigError for a name without choices and for bad values.
     """
-    known = {field.name: field for field in dataclasses.fields(TrainingConfig)}
     varied: dict[str, list[Any]] = {}
     for part in text.split(","):
         name, _, values = part.strip().partition("=")
         name = name.strip().replace("-", "_")
-        if name not in known or name == "seed":
+        if name not in SPECS or name == "seed":
             raise ConfigError(
                 f"--vary: expected options of tgc train, as in norm,tied or lr=0.001|0.01, received {name!r}"
             )
-        choices, kind = known[name].metadata["choices"], str(known[name].type).removesuffix(" | None")
+        choices, kind = SPECS[name].choices, SPECS[name].kind
         if values:
             lines = [f"{name} = {_as_toml(value, kind)}" for value in values.split("|")]
             found = [parse_settings(line, source=f"--vary {name}")[name] for line in lines]
             varied[name] = list(dict.fromkeys(found))  # a value given twice is one cell
-        elif choices or kind == "bool":
+        elif choices or kind is bool:
             varied[name] = list(choices) or [True, False]
         else:
             raise ConfigError(f"--vary {name}: expected values, as in {name}=A|B, received none")
     return varied
 
 
-def _as_toml(value: str, kind: str) -> str:
+def _as_toml(value: str, kind: type) -> str:
     words = {"on": "true", "off": "false"}
-    return json.dumps(value.strip()) if kind == "str" else words.get(value.strip(), value.strip())
+    return json.dumps(value.strip()) if kind is str else words.get(value.strip(), value.strip())
 
 
 def label(choices: Choices) -> str:
@@ -99,7 +100,7 @@ def shown(value: Any) -> str:
 def folder_of(ablation: Ablation) -> Path:
     """Return where an ablation's results stand unless told otherwise."""
     first = ablation.config(*ablation.runs()[0])
-    return Path("ablations") / "-".join([first.model, first.mode, *ablation.varied])
+    return Path("ablations") / "-".join([first.recipe.model, first.compute.mode, *ablation.varied])
 
 
 def run_ablation(
@@ -133,13 +134,13 @@ def _run_all(
                     return
         except DivergedError:
             diverged = True
-            yield run, Ended(run.step, interrupted=False)
+            yield run, Ended(run.progress.step, interrupted=False)
         _append_row(folder, run, choices, seed, diverged)
 
 
 def _claim(ablation: Ablation, folder: Path) -> None:
     """Write down what the folder is for, or make sure that it is for this."""
-    settings = {label(choices): to_settings(ablation.config(choices, 1)) for choices in ablation.cells()}
+    settings = {label(choices): ablation.config(choices, 1).used_settings() for choices in ablation.cells()}
     path = folder / "ablation.json"
     try:
         before = json.loads(path.read_bytes())["settings"] if path.exists() else settings
@@ -172,17 +173,19 @@ def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: b
         **choices,
         "seed": seed,
         "parameters": run.model.parameters().size,
-        "steps": run.step,
+        "steps": run.progress.step,
         "data_sha256": run.dataset.sha256,
         "diverged": diverged,
         "val_loss": last.get("val_loss"),
         "val_bpb": last.get("val_bpb"),
-        "best_val_loss": run.best_loss,
-        "seconds": round(run.seconds, 3),
+        "best_val_loss": run.progress.best_loss,
+        "seconds": round(run.progress.seconds, 3),
     }
     rows = [*read_rows(folder), row]
     if "data" not in choices and rows[0]["data_sha256"] != row["data_sha256"]:
-        raise UsageError(f"--data {run.config.data}: has changed since the ablation began; start one in another folder")
+        raise UsageError(
+            f"--data {run.config.data.source}: has changed since the ablation began; start one in another folder"
+        )
     write_atomic(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in rows).encode())
 
 

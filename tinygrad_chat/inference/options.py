@@ -12,17 +12,13 @@ from tinygrad_chat.option import option, validate
 class SamplingOptions:
     """How text is drawn from a model. Without `prompt` it begins as a new document does."""
 
-    prompt: str = option("", "text to go on from", group="Sampling")
-    max_new_tokens: int = option(500, "most tokens to add; a text may end before", minimum=1, group="Sampling")
-    temperature: float = option(
-        0.8, "below 1 plays safe, above 1 dares, 0 takes the likeliest", minimum=0, group="Sampling"
-    )
-    top_k: int | None = option(None, "choose among this many likeliest tokens", minimum=1, group="Sampling")
-    top_p: float | None = option(
-        None, "choose among the likeliest tokens that share this probability", above=0, group="Sampling"
-    )
-    num_samples: int = option(1, "texts to draw", minimum=1, group="Sampling")
-    seed: int = option(1, "decides what is drawn", minimum=0, group="Sampling")
+    prompt: str = option("", "text to go on from")
+    max_new_tokens: int = option(500, "most tokens to add; a text may end before", minimum=1)
+    temperature: float = option(0.8, "below 1 plays safe, above 1 dares, 0 takes the likeliest", minimum=0)
+    top_k: int | None = option(None, "choose among this many likeliest tokens", minimum=1)
+    top_p: float | None = option(None, "choose among the likeliest tokens that share this probability", above=0)
+    num_samples: int = option(1, "texts to draw", minimum=1)
+    seed: int = option(1, "decides what is drawn", minimum=0)
 
     def __post_init__(self) -> None:
         validate(self)

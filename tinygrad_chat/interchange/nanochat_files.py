@@ -17,8 +17,8 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
-from tinygrad_chat.config.training import TrainingConfig
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.interchange.nanochat import (
     CONFIG,
@@ -30,27 +30,25 @@ from tinygrad_chat.interchange.nanochat import (
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.size import expect_room
-from tinygrad_chat.runs.checkpoint import Checkpoint, save_checkpoint
 from tinygrad_chat.runs.files import read_plain, write_atomic
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer, load_tokenizer
-from tinygrad_chat.training.run import DRAWN, build_optimizer, first_state, load_config
+from tinygrad_chat.runs.state import SavedModel, TrainingState
+from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer
+from tinygrad_chat.training.build import DRAWN, build_optimizer
 
 LARGEST_META = 16 << 20  # bytes
 SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}  # and BF16, which NumPy does not know
 
 
-def export_nanochat(saved: Checkpoint, path: Path) -> int:
+def export_nanochat(saved: SavedModel, path: Path) -> int:
     """Write a checkpoint's weights to a safetensors file as upstream's; return how many tensors they are.
 
     Raises UsageError where the model is not nanochat's GPT.
     """
-    options = load_config(saved)
-    tokenizer = load_tokenizer(saved.state["tokenizer"])
-    config = nanochat_config(options, tokenizer.size)
-    weights = to_nanochat(saved.weights, options)
-    write_atomic(path, save(weights, metadata={"model_config": json.dumps(config), "bos": str(tokenizer.bos)}))
+    config = nanochat_config(saved.config.model, saved.tokenizer.size)
+    weights = to_nanochat(saved.weights, saved.config.model)
+    write_atomic(path, save(weights, metadata={"model_config": json.dumps(config), "bos": str(saved.tokenizer.bos)}))
     return len(weights)
 
 
@@ -79,13 +77,17 @@ def import_nanochat(
     model.parameters().load(from_nanochat(weights, options))
     shape = {name: getattr(options, name) for name in CONFIG.values()}
     settings = settings_of_depth({"depth": options.layers, **shape}, vocabulary)
-    config = TrainingConfig(**{**settings, "model": "nanochat", "warmup": min(settings["warmup"], settings["steps"])})
+    config = TrainingConfig.of(
+        **{**settings, "model": "nanochat", "warmup": min(settings["warmup"], settings["steps"])}
+    )
     optimizer = build_optimizer(config, model)
-    checkpoint = Checkpoint(0, model.parameters().state(), optimizer.state(), first_state(config, tokenizer))
+    state = TrainingState(
+        config=config, tokenizer=tokenizer, weights=model.parameters().state(), optimizer=optimizer.state()
+    )
     folder.create()
     folder.write_config(config)
     folder.write_environment({**describe_environment(get_backend("numpy")), "imported": path.name}, step=0)
-    saved = save_checkpoint(folder.checkpoints, checkpoint)
+    saved = state.save(folder.checkpoints)
     folder.write_outcome("finished", step=0, seconds=0.0, reason=f"imported from {path.name}")
     return saved
 

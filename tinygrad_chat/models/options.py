@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.option import option, validate
+from tinygrad_chat.option import needs, option, validate
 
 # Constants of karpathy/nanochat, which has no names for them.
 SHORT_WINDOW = 128  # a short window is a quarter of the context in whole multiples of this
@@ -13,35 +13,58 @@ GATE_CHANNELS = 12  # of the stream, which the gates of value embeddings read
 SMEAR_CHANNELS = 24  # of the embedding, which the gate of the smear reads
 
 
+WITH_BLOCKS = needs("model", "mini-gpt", "nanochat")
+WITH_NORM = needs("norm", "layernorm", "rmsnorm")
+WITH_ROTARY = needs("positions", "rotary")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """The shape of a model. The defaults are mini-gpt's; what nanochat chooses stands in models/nanochat.py."""
 
-    layers: int = option(4, "transformer blocks", minimum=0)
-    heads: int = option(4, "attention heads; they divide the width", minimum=1)
-    key_value_heads: int | None = option(None, "heads of keys and values, shared by query heads", minimum=1)
-    width: int = option(128, "channels of the residual stream", minimum=1)
-    context: int = option(64, "tokens the model looks at", minimum=1)
+    layers: int = option(4, "transformer blocks", minimum=0, common=True, needs=WITH_BLOCKS)
+    heads: int = option(4, "attention heads", minimum=1, common=True, needs=WITH_BLOCKS)
+    key_value_heads: int | None = option(
+        None, "heads of keys and values, shared by query heads", minimum=1, needs=WITH_BLOCKS
+    )
+    width: int = option(128, "channels of the stream", minimum=1, common=True)
+    context: int = option(64, "tokens the model looks at", minimum=1, common=True)
     norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"))
-    norm_gain: bool = option(True, "a learned gain in each norm")
-    norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0)
-    activation: str = option("gelu", "feed-forward non-linearity", choices=("gelu", "squared_relu"))
-    positions: str = option("learned", "how positions are told apart", choices=("learned", "rotary", "none"))
-    rotary_base: float = option(10000.0, "how slowly the slowest rotary pair turns", minimum=1)
-    qk_norm: float | None = option(None, "give queries and keys this root mean square in each head", above=0)
+    norm_gain: bool = option(True, "a learned gain in each norm", needs=WITH_NORM)
+    norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=WITH_NORM)
+    activation: str = option("gelu", "feed-forward non-linearity", choices=("gelu", "squared_relu"), needs=WITH_BLOCKS)
+    positions: str = option(
+        "learned", "how positions are told apart", choices=("learned", "rotary", "none"), needs=WITH_BLOCKS
+    )
+    rotary_base: float = option(10000.0, "how slowly the slowest rotary pair turns", minimum=1, needs=WITH_ROTARY)
+    qk_norm: float | None = option(
+        None, "give queries and keys this root mean square in each head", above=0, needs=WITH_ROTARY
+    )
     tied: bool = option(True, "share the token embedding with the output head")
     bias: bool = option(False, "biases in linear layers and layernorm")
-    dropout: float = option(0.0, "share of activations dropped in training", minimum=0, below=1)
-    window: int | None = option(None, "positions attention sees, the token's own included", minimum=1)
+    dropout: float = option(
+        0.0, "share of activations dropped in training", minimum=0, below=1, needs=needs("mode", "tensor")
+    )
+    window: int | None = option(
+        None, "positions attention sees, the token's own included", minimum=1, needs=WITH_BLOCKS
+    )
     window_pattern: str | None = option(
-        None, "layers that see the window (S: by default a quarter of the context) and all (L, and the last), repeated"
+        None,
+        "layers that see the window (S: by default a quarter of the context) and all (L, and the last), repeated",
+        needs=WITH_BLOCKS,
     )
     soft_cap: float | None = option(None, "bend logits to stay within this size", above=0)
     embedding_norm: bool = option(False, "normalise the token embedding")
-    smear: bool = option(False, "let each token's embedding take in some of the one before it")
-    residual_scales: bool = option(False, "scale the stream before each block, and add its beginning, as is learned")
-    value_embeddings: bool = option(False, "in every other layer, add an embedding of the token to its values")
-    backout: bool = option(False, "before the head, take a learned share of the middle of the stream out again")
+    smear: bool = option(False, "let each token's embedding take in some of the one before it", needs=WITH_BLOCKS)
+    residual_scales: bool = option(
+        False, "scale the stream before each block, and add its beginning, as is learned", needs=WITH_BLOCKS
+    )
+    value_embeddings: bool = option(
+        False, "in every other layer, add an embedding of the token to its values", needs=WITH_BLOCKS
+    )
+    backout: bool = option(
+        False, "before the head, take a learned share of the middle of the stream out again", needs=WITH_BLOCKS
+    )
     vocabulary_multiple: int = option(1, "pad the rows of embeddings and head to a multiple of this", minimum=1)
     initialisation: str = option("gpt2", "how weights begin", choices=("gpt2", "nanochat"))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.nn import Parameters
+from tinygrad_chat.optim.optimizer import Optimizer, StepScalars
 from tinygrad_chat.optim.state import load_state, state_of
 
 
@@ -18,50 +19,47 @@ def adamw_update(
     gradient: Any,
     mean: Any,
     square: Any,
+    scalars: Sequence[Any],
     *,
-    compute_weights: Any = None,
-    norm: Any = None,
     decayed: int,
-    shrink: float,
-    rate: float,
-    beta_1: float,
-    beta_2: float,
-    correction: float,
-    epsilon: float,
+    compute_weights: Any = None,
+    grad_norm: Any = None,
 ) -> None:
     """Update flat arrays in place: the two running averages of the gradient, then the weights.
 
-    The first `decayed` weights are multiplied by `shrink`, 1 less the decay. `rate` is the learning rate with the first
-    average's correction in it, `correction` the second's: both averages began at 0, and these undo that pull. Where
-    there is a `copy` of the weights in another type, it follows them. Nothing changes where the gradient's `norm`, if
-    it is given, is no number.
+    `scalars` are the six of `adamw_scalars`. The first `decayed` weights decay. Where there are `compute_weights`, the
+    weights in another type, they follow. Nothing changes where the gradient's `grad_norm`, if it is given, is not
+    finite.
     """
-    if norm is not None and not math.isfinite(norm):
+    if grad_norm is not None and not math.isfinite(grad_norm):
         return
-    mean += (1 - beta_1) * (gradient - mean)
-    square += (1 - beta_2) * (gradient * gradient - square)
+    shrink, rate, new_share, new_square_share, correction, epsilon = scalars
+    mean += new_share * (gradient - mean)
+    square += new_square_share * (gradient * gradient - square)
     data[:decayed] *= shrink
     data -= rate * mean / ((square * correction) ** 0.5 + epsilon)
     if compute_weights is not None:
         compute_weights[...] = data
 
 
-def step_settings(
+ADAMW_SCALARS = 6
+
+
+def adamw_scalars(
     steps: int, learning_rate: float, *, betas: tuple[float, float], weight_decay: float, epsilon: float
-) -> dict[str, float]:
-    """Return what `adamw_update` takes for step number `steps`, counted from 1: decay and corrections worked out."""
+) -> tuple[float, ...]:
+    """Return what changes from step to step for step number `steps`, counted from 1.
+
+    A decaying weight is multiplied by the first, 1 less its decay. The second is the learning rate with the first
+    average's correction in it, the fifth the second's: both averages began at 0, and these undo that pull. The third
+    and fourth are the shares of a new gradient in them.
+    """
     beta_1, beta_2 = betas
-    return {
-        "shrink": 1 - learning_rate * weight_decay,
-        "rate": learning_rate / (1 - beta_1**steps),
-        "beta_1": beta_1,
-        "beta_2": beta_2,
-        "correction": 1 / (1 - beta_2**steps),
-        "epsilon": epsilon,
-    }
+    rate, correction = learning_rate / (1 - beta_1**steps), 1 / (1 - beta_2**steps)
+    return 1 - learning_rate * weight_decay, rate, 1 - beta_1, 1 - beta_2, correction, epsilon
 
 
-class AdamW:
+class AdamW(Optimizer):
     """Step each parameter by its mean gradient over the root of its mean squared gradient; decay matrices towards 0.
 
     The decay acts on the weights themselves, not through the gradient, and leaves gains and biases alone.
@@ -75,37 +73,33 @@ class AdamW:
         epsilon: float = 1e-8,
         weight_decay: float = 0.1,
     ) -> None:
-        self.parameters = parameters
+        super().__init__(parameters)
         self.betas = betas
         self.epsilon = epsilon
         self.weight_decay = weight_decay
         self.steps = 0
         self.mean = parameters.backend.xp.zeros_like(parameters.data)
         self.square = parameters.backend.xp.zeros_like(parameters.data)
+        self._scalars = StepScalars(parameters.backend, 1, ADAMW_SCALARS)
 
-    def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
-        """Move every parameter once, unless the gradient's `norm` is no number.
-
-        `position` plays no part: there are no schedules of its own.
-        """
-        if isinstance(norm, float | np.floating):
-            if not math.isfinite(norm):
-                return
-            norm = None  # on a device it is an array, and its kernel looks
+    def prepare(self, learning_rate: float, position: int = 0) -> None:
+        """Work out the next step's decay and corrections; there are no schedules that `position` would be in."""
         self.steps += 1
+        betas, decay, epsilon = self.betas, self.weight_decay, self.epsilon
+        self._scalars.set([adamw_scalars(self.steps, learning_rate, betas=betas, weight_decay=decay, epsilon=epsilon)])
+
+    def update(self, grad_norm: Any = None) -> None:
+        """Move every parameter once."""
         parameters = self.parameters
-        update = find_kernel(adamw_update, adamw_update, parameters.data)
-        update(
+        find_kernel(adamw_update, adamw_update, parameters.data)(
             parameters.data,
             parameters.gradient,
             self.mean,
             self.square,
-            compute_weights=parameters.compute_weights,
-            norm=norm,
+            self._scalars[0],
             decayed=parameters.matrices.stop,
-            **step_settings(
-                self.steps, learning_rate, betas=self.betas, weight_decay=self.weight_decay, epsilon=self.epsilon
-            ),
+            compute_weights=parameters.compute_weights,
+            grad_norm=grad_norm,
         )
 
     def state(self) -> dict[str, np.ndarray]:

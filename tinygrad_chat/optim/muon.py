@@ -23,8 +23,9 @@ from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim.adamw import adamw_update, step_settings
+from tinygrad_chat.optim.adamw import ADAMW_SCALARS, adamw_scalars, adamw_update
 from tinygrad_chat.optim.groups import Group
+from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
 from tinygrad_chat.optim.state import load_state, state_of
 
@@ -94,27 +95,20 @@ def muon_update(
     gradient: Any,
     mean: Any,
     square: Any,
+    scalars: Sequence[Any],
     *,
-    momentum: float,
-    rate: float,
-    weight_decay: float,
     beta_2: float = 0.9,
-    norm: Any = None,
+    grad_norm: Any = None,
 ) -> None:
     """Update matrices in place: the running averages of their gradient and of their step's squares, then the weight.
 
-    weight, gradient and mean (..., R, K), square (..., R, 1) where R >= K, else (..., 1, K). Only those weights decay,
-    by `rate * weight_decay` of themselves, that the step does not enlarge. Nothing changes where the gradient's `norm`,
-    if it is given, is no number: the device chooses, and the host does not wait.
+    weight, gradient and mean (..., R, K), square (..., R, 1) where R >= K, else (..., 1, K). `scalars` begin with the
+    momentum, the rate and the decay: only those weights decay, by rate times decay of themselves, that the step does
+    not enlarge. Nothing changes where the gradient's `grad_norm`, if it is given, is not finite.
     """
-    xp = array_module(weight)
     R, K = weight.shape[-2:]
-    rate *= math.sqrt(max(1.0, R / K))
-
-    def allowed(new: Any, old: Any) -> Any:
-        return new if norm is None else xp.where(xp.isfinite(norm), new, old)
-
-    gradient = allowed(gradient, mean)  # the mean moves towards itself, then, and no nan goes further
+    momentum, rate, weight_decay = scalars[0], scalars[1] * math.sqrt(max(1.0, R / K)), scalars[2]
+    gradient = if_finite(grad_norm, gradient, mean)  # the mean moves towards itself, then, and no NaN goes further
     change = gradient - mean
     change *= 1 - momentum
     mean += change
@@ -122,12 +116,12 @@ def muon_update(
     ahead *= momentum
     ahead += gradient
     step, new_square = even_out(orthogonalize(ahead), square, beta_2=beta_2)
-    square[...] = allowed(new_square, square)
+    square[...] = if_finite(grad_norm, new_square, square)
     decay = weight * (rate * weight_decay)
     decay *= step * weight >= 0
     step *= rate
     step += decay
-    weight[...] = allowed(weight - step, weight)
+    weight[...] = if_finite(grad_norm, weight - step, weight)
 
 
 Work = Callable[[], None]
@@ -141,19 +135,19 @@ def one_after_the_other(pieces: Sequence[Work]) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """Parameters that are stepped at once: their places in the flat buffers, and what is remembered of them.
+    """Parameters that are stepped at once: their spans of the flat buffers, and what is remembered of them.
 
     One parameter of a group, or a stack of matrices of one shape without a group: these are Muon's.
     """
 
     group: Group | None
     names: tuple[str, ...]
-    places: tuple[slice, ...]
+    spans: tuple[slice, ...]
     mean: Any
     square: Any
 
 
-class Muon:
+class Muon(Optimizer):
     """Move the parameters of `groups` by AdamW, at their groups' rates, and all others, which are matrices, by Muon.
 
     `momentum` and `weight_decay` are Muon's, by the position in training; `epsilon` is AdamW's. Remembered are a mean
@@ -172,7 +166,7 @@ class Muon:
         epsilon: float = 1e-10,
         together: Callable[[Sequence[Work]], None] = one_after_the_other,
     ) -> None:
-        self.parameters = parameters
+        super().__init__(parameters)
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.epsilon = epsilon
@@ -183,13 +177,13 @@ class Muon:
         stacks: dict[Any, list[tuple[str, slice]]] = {}
         start = 0
         for name, master in parameters.masters():
-            place = slice(start, start := start + master.size)
+            span = slice(start, start := start + master.size)
             group = group_of.pop(name, None)
             if group is not None:
-                self._parts.append(self._part(group, [(name, place)], master.shape, master.shape))
+                self._parts.append(self._part(group, [(name, span)], master.shape, master.shape))
             elif master.ndim == 2:
                 alone = parameters.backend.name == "numpy"
-                stacks.setdefault(name if alone else master.shape, []).append((name, place))
+                stacks.setdefault(name if alone else master.shape, []).append((name, span))
             else:
                 raise ShapeError(f"Muon: expected matrices outside the groups, received {name} of shape {master.shape}")
         if group_of:
@@ -197,6 +191,7 @@ class Muon:
         for members in stacks.values():
             R, K = parameters[members[0][0]].shape
             self._parts.append(self._part(None, members, (R, K), (R, 1) if R >= K else (1, K)))
+        self._scalars = StepScalars(parameters.backend, len(self._parts), ADAMW_SCALARS)
 
     def _part(
         self,
@@ -206,57 +201,60 @@ class Muon:
         square_shape: tuple[int, ...],
     ) -> _Part:
         xp, dtype = self.parameters.backend.xp, self.parameters.data.dtype
-        names, places = zip(*members, strict=True)
+        names, spans = zip(*members, strict=True)
         mean, square = (xp.zeros((len(members), *each), dtype) for each in (shape, square_shape))
-        return _Part(group, names, places, mean, square)
+        return _Part(group, names, spans, mean, square)
 
-    def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
-        """Move every parameter once, unless the gradient's `norm` is no number."""
-        if isinstance(norm, float | np.floating):
-            if not math.isfinite(norm):
-                return
-            norm = None  # on a device it is an array, and only there can one look
+    def prepare(self, learning_rate: float, position: int = 0) -> None:
+        """Work out each part's rates, and where momentum and decay are at this position of their schedules."""
         # On its way up the momentum follows the steps that were taken, whatever the clock says of the position.
         momentum = self.momentum(self.steps if self.steps < MOMENTUM_WARMUP else position)
-        decay = self.weight_decay(position)
+        of_matrices = momentum, learning_rate, self.weight_decay(position)
         self.steps += 1
 
-        def move(part: _Part) -> None:
-            if part.group is not None:
-                self._step_adamw(part, part.group, learning_rate * part.group.scale, norm)
-            else:
-                self._step_muon(part, rate=learning_rate, momentum=momentum, weight_decay=decay, norm=norm)
+        def scalars(group: Group | None) -> tuple[float, ...]:
+            if group is None:
+                return (*of_matrices, *[0.0] * (ADAMW_SCALARS - len(of_matrices)))
+            rate, decay = learning_rate * group.scale, group.weight_decay
+            return adamw_scalars(self.steps, rate, betas=group.betas, weight_decay=decay, epsilon=self.epsilon)
 
-        self.together([functools.partial(move, part) for part in self._parts])
+        self._scalars.set([scalars(part.group) for part in self._parts])
 
-    def _step_muon(self, part: _Part, **settings: Any) -> None:
+    def update(self, grad_norm: Any = None) -> None:
+        """Move every parameter once."""
+
+        def move(number: int, part: _Part) -> None:
+            how = self._update_matrices if part.group is None else self._update_by_adamw
+            how(part, self._scalars[number], grad_norm)
+
+        self.together([functools.partial(move, *numbered) for numbered in enumerate(self._parts)])
+
+    def _update_matrices(self, part: _Part, scalars: Sequence[Any], grad_norm: Any) -> None:
         xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]
-        weights = [parameters.data[place].reshape(shape) for place in part.places]
-        gradients = [parameters.gradient[place].reshape(shape) for place in part.places]
+        weights = [parameters.data[span].reshape(shape) for span in part.spans]
+        gradients = [parameters.gradient[span].reshape(shape) for span in part.spans]
         if len(weights) == 1:
-            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], **settings)
+            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], scalars, grad_norm=grad_norm)
         else:
             stack = xp.stack(weights)
-            muon_update(stack, xp.stack(gradients), part.mean, part.square, **settings)
+            muon_update(stack, xp.stack(gradients), part.mean, part.square, scalars, grad_norm=grad_norm)
             for weight, updated in zip(weights, stack, strict=True):
                 weight[...] = updated
         if parameters.compute_weights is not None:
-            for place in part.places:
-                parameters.compute_weights[place] = parameters.data[place].astype(parameters.compute_weights.dtype)
+            for span in part.spans:
+                parameters.compute_weights[span] = parameters.data[span].astype(parameters.compute_weights.dtype)
 
-    def _step_adamw(self, part: _Part, group: Group, learning_rate: float, norm: Any) -> None:
-        parameters, place = self.parameters, part.places[0]
+    def _update_by_adamw(self, part: _Part, scalars: Sequence[Any], grad_norm: Any) -> None:
+        parameters, span = self.parameters, part.spans[0]
         find_kernel(adamw_update, adamw_update, parameters.data)(
-            parameters.data[place],
-            parameters.gradient[place],
+            parameters.data[span],
+            parameters.gradient[span],
             part.mean.ravel(),
             part.square.ravel(),
-            compute_weights=None if parameters.compute_weights is None else parameters.compute_weights[place],
-            norm=norm,
+            scalars,
             decayed=part.mean.size,
-            **step_settings(
-                self.steps, learning_rate, betas=group.betas, weight_decay=group.weight_decay, epsilon=self.epsilon
-            ),
+            compute_weights=None if parameters.compute_weights is None else parameters.compute_weights[span],
+            grad_norm=grad_norm,
         )
 
     def state(self) -> dict[str, np.ndarray]:

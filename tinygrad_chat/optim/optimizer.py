@@ -1,28 +1,76 @@
-"""What training asks of an optimiser."""
+"""What training asks of an optimiser, and what all of them share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.backend import Backend, array_module
+from tinygrad_chat.nn import Parameters
 
-class Optimizer(Protocol):
-    """Moves the parameters it was made with against their gradient."""
 
-    def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
+class Optimizer(ABC):
+    """Moves the parameters it was made with against their gradient.
+
+    A step has two halves. `prepare` works out what changes from step to step, on the host; `update` does the work and
+    reads those numbers from memory, so that on a device it can be recorded once and repeated.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def step(self, learning_rate: float, position: int = 0) -> None:
         """Move every parameter once, using the gradients that lie in the buffer.
 
-        Nothing moves where `norm`, the gradient's, is no number: on a device the host cannot tell before. `position` is
-        the step of training, counted from 0, whose place in the optimiser's own schedules this is, if it has any.
+        `position` is the step of training, counted from 0: where the optimiser's own schedules, if it has any, are.
         """
-        ...
+        self.prepare(learning_rate, position)
+        self.update()
 
+    @abstractmethod
+    def prepare(self, learning_rate: float, position: int = 0) -> None:
+        """Lay what the next update takes where it reads it; the arguments are those of `step`."""
+
+    @abstractmethod
+    def update(self, grad_norm: Any = None) -> None:
+        """Move every parameter once, by what was prepared.
+
+        On a device nothing moves where `grad_norm`, the norm of the gradient there, is not finite: the host cannot tell
+        before. On the host the caller can, and leaves it out.
+        """
+
+    @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
         """Return a copy, in host memory, of all that the optimiser remembers between steps."""
-        ...
 
+    @abstractmethod
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Remember what `state` says. Raises CheckpointError where it does not fit."""
-        ...
+
+
+class StepScalars:
+    """Rows of numbers that change from step to step: Python's floats on the host, float32 in one array on a device."""
+
+    def __init__(self, backend: Backend, rows: int, columns: int) -> None:
+        self._on_device = None if backend.name == "numpy" else backend.xp.zeros((rows, columns), np.float32)
+        self._rows: Sequence[Sequence[float]] = ()
+
+    def set(self, rows: Sequence[Sequence[float]]) -> None:
+        """Replace all numbers; those on a device stay at their address."""
+        self._rows = rows
+        if self._on_device is not None:
+            self._on_device[...] = array_module(self._on_device).asarray(np.array(rows, np.float32))
+
+    def __getitem__(self, row: int) -> Any:
+        return self._rows[row] if self._on_device is None else self._on_device[row]
+
+
+def if_finite(grad_norm: Any, new: Any, old: Any) -> Any:
+    """Return `new` where the gradient's norm is finite, else `old`: the device chooses, and the host does not wait."""
+    if grad_norm is None:
+        return new
+    xp = array_module(old)
+    return xp.where(xp.isfinite(grad_norm), new, old)

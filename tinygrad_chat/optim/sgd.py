@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.nn import Parameters
+from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.state import copy_to_host, overwrite
 
 
-class SGD:
+class SGD(Optimizer):
     """Step each parameter by its velocity: the gradient plus `momentum` times the last velocity."""
 
     def __init__(self, parameters: Parameters, *, momentum: float = 0.9) -> None:
-        self.parameters = parameters
+        super().__init__(parameters)
         self.momentum = momentum
         self.velocity = parameters.backend.xp.zeros_like(parameters.data)
+        self._scalars = StepScalars(parameters.backend, 1, 1)
 
-    def step(self, learning_rate: float, norm: Any = None, position: int = 0) -> None:
-        """Move every parameter once, unless the gradient's `norm` is no number. On a device this waits for it.
+    def prepare(self, learning_rate: float, position: int = 0) -> None:
+        """Take the learning rate; there are no schedules that `position` would be in."""
+        self._scalars.set([(learning_rate,)])
 
-        `position` plays no part: there are no schedules of its own.
-        """
-        if norm is not None and not math.isfinite(norm):
-            return
-        self.velocity *= self.momentum
-        self.velocity += self.parameters.gradient
-        self.parameters.data -= learning_rate * self.velocity
-        self.parameters.refresh_compute_weights()
+    def update(self, grad_norm: Any = None) -> None:
+        """Move every parameter once."""
+        parameters, rate = self.parameters, self._scalars[0][0]
+        velocity = self.velocity * self.momentum
+        velocity += parameters.gradient
+        self.velocity[...] = if_finite(grad_norm, velocity, self.velocity)
+        parameters.data -= if_finite(grad_norm, rate * velocity, parameters.backend.xp.zeros_like(velocity))
+        parameters.refresh_compute_weights()
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the velocity."""

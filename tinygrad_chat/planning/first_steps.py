@@ -6,7 +6,6 @@ what a run does, and the process holds what a run's process holds.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import sys
@@ -17,38 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
-from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig
+from tinygrad_chat.config.groups import UNBOUNDED
+from tinygrad_chat.config.record import from_saved
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.machine.environment import describe_environment
+from tinygrad_chat.machine.memory import peak_memory
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.training.evaluation import evaluate
-from tinygrad_chat.training.loop import EVALUATION_BATCH, SAMPLE_LENGTH, Saved, Stepped, train
+from tinygrad_chat.training.events import Saved, Stepped
+from tinygrad_chat.training.loop import EVALUATION_BATCH, SAMPLE_LENGTH, train
 from tinygrad_chat.training.run import Run, start_run
 
 SAMPLING_SECONDS = 0.3  # after which no further token is drawn
 REPEATED = 1.0  # seconds below which an evaluation is run again, warm
 
 
-def peak_memory() -> int:
-    """Return the most bytes that this process has held."""
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    try:  # Linux; what getrusage says there counts from before the program was loaded, in its parent
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def main(request_text: str) -> None:
     """Answer a request."""
     request = json.loads(request_text)
-    config = TrainingConfig(**request["settings"])
+    config = from_saved(request["settings"], source="the request")
     try:
         with tempfile.TemporaryDirectory() as folder:
             run = start_run(config, Path(folder) / "run", confirmed=request["confirmed"])
@@ -62,11 +50,11 @@ def main(request_text: str) -> None:
 
 def _measure(run: Run, seconds: float) -> dict[str, Any]:
     """Return the fields of a Measurement, all but the start-up."""
-    backend, dataset, tokens = run.model.parameters().backend, run.dataset, run.config.eval_tokens
-    run.config = dataclasses.replace(
-        run.config, steps=UNBOUNDED, minutes=None, eval_every=UNBOUNDED, checkpoint_every=None, on_nan="stop"
+    backend, dataset, tokens = run.model.parameters().backend, run.dataset, run.config.run.eval_tokens
+    run.config = run.config.replace(
+        steps=UNBOUNDED, minutes=None, eval_every=UNBOUNDED, checkpoint_every=None, on_nan="stop"
     )
-    run.step, run.resumed = 1, True  # at step 0 the loop would evaluate on all that is held out
+    run.progress.step, run.resumed = 1, True  # at step 0 the loop would evaluate on all that is held out
     built = _held(run)
     first = _take_steps(run, 0.0)
     validation = dataset.validation[:tokens]
@@ -115,27 +103,27 @@ def _held(run: Run) -> int:
 
 def _take_steps(run: Run, seconds: float) -> _Steps:
     """Train for so many seconds, at least one step, then save a checkpoint."""
-    first, trained = run.step, run.seconds
+    first, trained = run.progress.step, run.progress.seconds
     until = time.perf_counter() + seconds
     ends, used, checkpoint, memory = [], [], 0.0, 0
-    for event in train(run, should_stop=lambda: run.step > first and time.perf_counter() >= until):
+    for event in train(run, should_stop=lambda: run.progress.step > first and time.perf_counter() >= until):
         if isinstance(event, Stepped):
             ends.append(time.perf_counter())
-            used.append(run.seconds)
+            used.append(run.progress.seconds)
             if len(ends) == 1:
                 memory = _held(run)
                 if first == 1:
-                    print(json.dumps({"first_step_seconds": run.seconds}), flush=True)
+                    print(json.dumps({"first_step_seconds": run.progress.seconds}), flush=True)
         elif isinstance(event, Saved):
             checkpoint = time.perf_counter() - ends[-1]
     between = (ends[-1] - ends[0] - (used[-1] - used[0])) / max(len(ends) - 1, 1)
-    return _Steps(len(ends), run.seconds - trained, between, checkpoint, memory)
+    return _Steps(len(ends), run.progress.seconds - trained, between, checkpoint, memory)
 
 
 def _compile_kernels(run: Run, tokens: np.ndarray) -> None:
     """Evaluate and sample a little: kernels that are compiled at their first use are compiled then."""
     evaluate(run.model, tokens[:2], run.tokenizer.bytes_per_token(), batch_size=1)
-    next(generate(run.model, [run.tokenizer.bos], max_new_tokens=1, random=rng(run.config.seed, "sampling", 0)))
+    next(generate(run.model, [run.tokenizer.bos], max_new_tokens=1, random=rng(run.config.run.seed, "sampling", 0)))
 
 
 def _seconds_of_evaluation(run: Run, tokens: np.ndarray) -> float:
@@ -143,8 +131,8 @@ def _seconds_of_evaluation(run: Run, tokens: np.ndarray) -> float:
 
     In scalar mode one window is enough: its graph is let go of before the next.
     """
-    batch_size = 1 if run.config.mode == "scalar" else max(1, EVALUATION_BATCH // run.config.context)
-    part = tokens[: batch_size * run.config.context + 1]
+    batch_size = 1 if run.config.compute.mode == "scalar" else max(1, EVALUATION_BATCH // run.config.model.context)
+    part = tokens[: batch_size * run.config.model.context + 1]
 
     def once() -> float:
         began = time.perf_counter()
@@ -161,7 +149,7 @@ def _seconds_of_sampling(run: Run) -> float:
         run.model,
         [run.tokenizer.bos],
         max_new_tokens=SAMPLE_LENGTH,
-        random=rng(run.config.seed, "sampling", 0),
+        random=rng(run.config.run.seed, "sampling", 0),
     )
     began = time.perf_counter()
     drawn = sum(1 for _ in itertools.takewhile(lambda _: time.perf_counter() - began < SAMPLING_SECONDS, tokens))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
 
-from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.planning.measurement import COMMAND, ENOUGH_SECONDS, Measurement, NoRoomError, measure
 from tinygrad_chat.planning.plan import Plan, predict
@@ -46,15 +45,15 @@ def fit(
     small ones are measured, then the one that the line leads to. `say` is told of each. Raises NoRoomError where not
     even a part of one window fits, and UsageError for a GPU, whose memory has no default.
     """
-    open_corpus(config.data, text_field=config.text_field, progress=progress)
+    open_corpus(config.data.source, text_field=config.data.text_field, progress=progress)
 
     def tried(part: TrainingConfig, seconds: float, room: float | None = None) -> Measurement:
-        windows = part.batch_size // part.accumulate
+        windows = part.data.batch_size // part.data.grad_accumulation
         say(f"measuring parts of {windows} window{'s' * (windows > 1)}")
         return measure(part, seconds=seconds, command=command, confirmed=confirmed, room=room)
 
     budget = AVAILABLE_SHARE * psutil.virtual_memory().available if memory is None else memory
-    least = dataclasses.replace(config, batch_size=1, accumulate=1)
+    least = config.replace(batch_size=1, grad_accumulation=1)
     try:
         one = tried(least, 0.0)
     except NoRoomError as error:
@@ -65,12 +64,12 @@ def fit(
         raise _no_room(config, f"it takes {one.fullest_memory / 2**30:.3g} GiB", budget)
     measured = [(1, one.step_memory)]
     safe = (budget - one.built_memory) / max(one.step_memory - one.built_memory, 1)  # windows, even if they share none
-    small = min(config.batch_size, SMALL_WINDOWS, max(2, SMALL_TOKENS // config.context), int(safe))
+    small = min(config.data.batch_size, SMALL_WINDOWS, max(2, SMALL_TOKENS // config.model.context), int(safe))
     if small > 1:
-        measured.append((small, tried(dataclasses.replace(least, batch_size=small), 0.0).step_memory))
+        measured.append((small, tried(least.replace(batch_size=small), 0.0).step_memory))
     room = budget if one.device_memory is None else None
-    for parts in choose_parts(config.batch_size, budget, measured):
-        chosen = dataclasses.replace(config, accumulate=parts)
+    for parts in choose_parts(config.data.batch_size, budget, measured):
+        chosen = config.replace(grad_accumulation=parts)
         try:
             found = tried(chosen, ENOUGH_SECONDS, room)
         except NoRoomError:
@@ -116,6 +115,6 @@ def divisors(number: int) -> Iterator[int]:
 
 def _no_room(config: TrainingConfig, reason: str, budget: float) -> NoRoomError:
     return NoRoomError(
-        f"--fit: expected at most {budget / 2**30:.3g} GiB for a step of one window of --context {config.context}, but "
-        f"{reason}; choose a smaller --width, --layers or --context, or more --memory"
+        f"--fit: expected at most {budget / 2**30:.3g} GiB for a step of one window of --context "
+        f"{config.model.context}, but {reason}; choose a smaller --width, --layers or --context, or more --memory"
     )

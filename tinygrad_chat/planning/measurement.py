@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from tinygrad_chat import errors
-from tinygrad_chat.config.training import TrainingConfig, to_settings
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import ConfigError, TinygradChatError
 
 PYTHON = (sys.executable, "-P")  # what lies in the current folder must not be imported
@@ -79,7 +79,7 @@ def measure(
     and whatever start_run and train raise.
     """
     limit = 0.9 * psutil.virtual_memory().available if room is None else room
-    request = {"settings": to_settings(config), "seconds": seconds, "confirmed": confirmed}
+    request = {"settings": config.used_settings(), "seconds": seconds, "confirmed": confirmed}
     startup, answer, last_words = 0.0, None, ""
     began = answered = time.perf_counter()
     with subprocess.Popen(
@@ -105,9 +105,9 @@ def measure(
             watch.end()
     if watch.exceeded or (answer is not None and answer.get("error") == "MemoryError"):
         raise NoRoomError(
-            f"--batch-size {config.batch_size} --accumulate {config.accumulate}: the run takes more than the "
-            f"{limit / 2**30:.3g} GiB of memory that it may; let --fit choose, or choose a smaller --batch-size, "
-            "--width, --layers or --context"
+            f"--batch-size {config.data.batch_size} --grad-accumulation {config.data.grad_accumulation}: the run takes "
+            f"more than the {limit / 2**30:.3g} GiB of memory that it may; let --fit choose, or choose a smaller "
+            "--batch-size, --width, --layers or --context"
         )
     if answer is None:
         raise TinygradChatError(f"the measuring process ended with {process.returncode}: {last_words}")

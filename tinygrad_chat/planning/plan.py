@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_chat.config.training import TrainingConfig
-from tinygrad_chat.models.registry import MODELS
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.planning.measurement import COMMAND, Measurement, measure
 from tinygrad_chat.text.corpora import open_corpus
@@ -45,7 +44,7 @@ class Plan:
     tokens: int
     evaluations: int
     checkpoints: int
-    accumulate: int
+    grad_accumulation: int
     micro_batch: int
     flops_per_step: int
     flops: int
@@ -75,7 +74,7 @@ def make_plan(
 
     `progress` is told of a download, which no prediction contains.
     """
-    open_corpus(config.data, text_field=config.text_field, progress=progress)
+    open_corpus(config.data.source, text_field=config.data.text_field, progress=progress)
     return predict(config, measure(config, command=command, confirmed=confirmed, room=room))
 
 
@@ -85,15 +84,15 @@ def predict(config: TrainingConfig, measured: Measurement) -> Plan:
     The first step, which warms everything up, counts as it was; all others as the mean. A run with --minutes takes as
     many steps as its time allows.
     """
-    steps, first, step = config.steps, measured.first_step_seconds, measured.step_seconds
-    if config.minutes is not None:
-        steps = min(steps, max(1, 1 + math.ceil((60 * config.minutes - first) / step)))
+    steps, first, step = config.schedule.steps, measured.first_step_seconds, measured.step_seconds
+    if config.schedule.minutes is not None:
+        steps = min(steps, max(1, 1 + math.ceil((60 * config.schedule.minutes - first) / step)))
     training = first + (steps - 1) * step
     evaluations, checkpoints = count_evaluations(config, steps), count_checkpoints(config, steps)
     sample = min(SAMPLE_LENGTH, measured.document_tokens) * measured.sample_seconds_a_token
     evaluation = (measured.validation_tokens - 1) * measured.evaluation_seconds_a_token + sample
-    tokens = steps * config.batch_size * config.context
-    flops = flops_per_token(MODELS[config.model](config), measured.vocabulary)
+    tokens = steps * config.tokens_per_step
+    flops = flops_per_token(config.model, measured.vocabulary)
     return Plan(
         parameters=measured.parameters,
         vocabulary=measured.vocabulary,
@@ -101,9 +100,9 @@ def predict(config: TrainingConfig, measured: Measurement) -> Plan:
         tokens=tokens,
         evaluations=evaluations,
         checkpoints=checkpoints,
-        accumulate=config.accumulate,
-        micro_batch=config.batch_size // config.accumulate,
-        flops_per_step=flops * config.batch_size * config.context,
+        grad_accumulation=config.data.grad_accumulation,
+        micro_batch=config.data.batch_size // config.data.grad_accumulation,
+        flops_per_step=flops * config.tokens_per_step,
         flops=flops * tokens,
         memory=measured.peak_memory,
         device_memory=measured.device_memory,
@@ -122,12 +121,12 @@ def predict(config: TrainingConfig, measured: Measurement) -> Plan:
 
 def count_evaluations(config: TrainingConfig, steps: int) -> int:
     """Return how often a run of `steps` is evaluated: at step 0, at multiples of --eval-every, after the last."""
-    return 1 + steps // config.eval_every + (steps % config.eval_every > 0)
+    return 1 + steps // config.run.eval_every + (steps % config.run.eval_every > 0)
 
 
 def count_checkpoints(config: TrainingConfig, steps: int) -> int:
     """Return how many checkpoints a run of `steps` writes: one before each evaluation, and those it asks for."""
-    every, beside = config.eval_every, config.checkpoint_every
+    every, beside = config.run.eval_every, config.run.checkpoint_every
     if beside is None:
         return count_evaluations(config, steps)
     return (

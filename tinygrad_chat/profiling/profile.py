@@ -14,13 +14,12 @@ import numpy as np
 from tinygrad_chat.autograd import watched_ops
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.machine.limits import Limits, measure_limits
-from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.optim import Optimizer, clip_gradient
 from tinygrad_chat.profiling.recorder import Recorder, Span
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import Batch, random_batch
-from tinygrad_chat.training.run import Run, build_optimizer
-from tinygrad_chat.training.step import accumulate_gradient
+from tinygrad_chat.training.build import build_train_step
+from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.step import TrainStep
 
 HALF, BUSY = 0.5, 0.95  # of a step's time
 WARMING = 3  # steps before anything is measured: kernels are compiled, memory is claimed
@@ -132,32 +131,25 @@ def profile(step: Step, steps: int, *, backend: Backend, tokens: int) -> Profile
     return Profile(ordered, seconds, plain, host, on_device, tokens, measure_limits(backend), recorder.spans)
 
 
-def training_step(
-    model: LanguageModel,
-    optimizer: Optimizer,
-    draw: Callable[[], Batch],
-    *,
-    rate: float,
-    clip: float | None,
-    parts: int = 1,
-    random: np.random.Generator | None = None,
+def watched_step(
+    train_step: TrainStep, draw: Callable[[], Batch], *, random: np.random.Generator | None = None
 ) -> Step:
-    """Return what takes a step as training does, on one graph, without looking at the loss."""
-    parameters = model.parameters()
-    size = parameters.gradient.nbytes
+    """Return what takes a training step on the batch that is drawn, without looking at the loss."""
+    optimizer = train_step.optimizer
+    size = optimizer.parameters.gradient.nbytes
 
     def step(recorder: Recorder | None) -> None:
         batch = draw()
         if recorder is None:
-            accumulate_gradient(model, batch, parts=parts, random=random)
-            optimizer.step(rate, clip_gradient(parameters, clip))
+            train_step(batch, 0, random=random)
             return
         with watched_ops(recorder.watch):
-            accumulate_gradient(model, batch, parts=parts, random=random)
+            loss = train_step.gradient(batch, random=random)
         with recorder.span("clip", nbytes=size):
-            norm = clip_gradient(parameters, clip)
+            grad_norm = train_step.clip_gradient()
         with recorder.span(type(optimizer).__name__, nbytes=7 * size):  # reads four such arrays, writes three
-            optimizer.step(rate, norm)
+            optimizer.prepare(train_step.schedule(0))
+            train_step.update(loss, grad_norm)
 
     return step
 
@@ -167,17 +159,14 @@ def profile_run(run: Run, steps: int) -> Profile:
     config, drawn = run.config, itertools.count()
 
     def draw() -> Batch:
-        random = rng(config.seed, "batches", next(drawn))
-        return random_batch(run.dataset.training, batch_size=config.batch_size, context=config.context, random=random)
+        random = rng(config.run.seed, "batches", next(drawn))
+        return random_batch(
+            run.dataset.training, batch_size=config.data.batch_size, context=config.model.context, random=random
+        )
 
-    step = training_step(
-        run.model,
-        build_optimizer(config, run.model),  # without shards, as there is one graph, whose products take all threads
+    step = watched_step(
+        build_train_step(config, run.model),  # on one graph, whose products take all threads
         draw,
-        rate=config.lr,
-        clip=config.clip or None,
-        parts=config.accumulate,
-        random=rng(config.seed, "dropout", 0) if config.dropout else None,
+        random=rng(config.run.seed, "dropout", 0) if config.model.dropout else None,
     )
-    tokens = config.batch_size * config.context
-    return profile(step, steps, backend=run.model.parameters().backend, tokens=tokens)
+    return profile(step, steps, backend=run.model.parameters().backend, tokens=config.tokens_per_step)

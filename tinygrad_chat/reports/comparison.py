@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_chat.config.training import TrainingConfig
+from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import BackendError, UsageError
 from tinygrad_chat.reports.figure import save_figure
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
@@ -101,8 +101,8 @@ class Comparison:
 
     def differing_settings(self) -> dict[str, list[Any]]:
         """Return the settings that are not the same in all runs: by name, the value of each run."""
-        fields = [field.name for field in dataclasses.fields(TrainingConfig)]
-        values = {name: [getattr(run.config, name) for run in self.runs] for name in fields}
+        settings = [run.config.settings() for run in self.runs]
+        values = {name: [each[name] for each in settings] for name in SPECS}
         return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 
@@ -124,15 +124,15 @@ def compare_runs(paths: Mapping[str, Path]) -> Comparison:
             raise UsageError(f"compare: {name}: {summary.reason}; leave it out")
         if summary.best_val_loss is None:
             raise UsageError(f"compare: {name}: has no evaluation; let it train further with tgc train --resume")
-    configs = [TrainingConfig(**RunFolder(path).settings()) for path in paths.values()]
-    texts = {(config.tokenizer, config.data, config.text_field) for config in configs}
+    configs = [RunFolder(path).read_config() for path in paths.values()]
+    texts = {(config.data.tokenizer, config.data.source, config.data.text_field) for config in configs}
     unit = NATS if len(texts) == 1 else BITS
     return Comparison([_read(name, summaries[name], unit) for name in paths], unit)
 
 
 def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
     folder = RunFolder(summary.path)
-    config = TrainingConfig(**folder.settings())
+    config = folder.read_config()
     timings = [line for line in folder.timings() if is_number(line.get("seconds"))]
     if not timings:
         raise UsageError(f"compare: {name}: timing.jsonl has no whole line; leave it out")
@@ -141,7 +141,7 @@ def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
     def curve(lines: Sequence[Mapping[str, Any]], key: str) -> Curve:
         steps = np.array([line["step"] for line in lines], dtype=float)
         losses = np.array([line[key] for line in lines], dtype=float)
-        return Curve(steps * config.batch_size * config.context, np.interp(steps, *clock), losses)
+        return Curve(steps * config.tokens_per_step, np.interp(steps, *clock), losses)
 
     records = folder.records()
     evaluated = evaluations(records)

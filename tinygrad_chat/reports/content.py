@@ -5,7 +5,6 @@ Nothing here asks how a run ended before it reads: of one that was killed or dam
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig
+from tinygrad_chat.config.groups import UNBOUNDED
+from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.formatting import count, duration, grouped_number, quoted
+from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, step_of
 from tinygrad_chat.runs.folder import RunFolder
@@ -55,17 +56,17 @@ class Report:
         """What was trained on what."""
         if self.config is None:
             return self.summary.path.resolve().name
-        return f"{self.config.model} on {Path(self.config.data).name or self.config.data}"
+        return f"{self.config.recipe.model} on {Path(self.config.data.source).name or self.config.data.source}"
 
     @property
     def model(self) -> str:
         """The model's shape, in a line; empty where nothing is known of it."""
         if self.config is None:
             return ""
-        config = self.config
-        layers = [] if config.model == "bigram" else [count(config.layers, "layer"), count(config.heads, "head")]
-        shape = [*layers, f"width {config.width}", f"context {config.context}", config.optimizer, f"seed {config.seed}"]
-        return ", ".join(shape)
+        options = self.config.model
+        blocks = [count(options.layers, "layer"), count(options.heads, "head")] if options.layers else []
+        shape = [*blocks, f"width {options.width}", f"context {options.context}"]
+        return ", ".join([*shape, self.config.optimizer.kind, f"seed {self.config.run.seed}"])
 
     @property
     def outcome(self) -> str:
@@ -127,12 +128,13 @@ class Report:
 
     @property
     def settings(self) -> dict[str, list[Setting]]:
-        """Every setting, under the headings that `tgc train --help` has."""
+        """Every setting that plays a part, under the headings that `tgc train --help` has."""
         groups: dict[str, list[Setting]] = {}
-        for field in dataclasses.fields(TrainingConfig) if self.config else ():
-            value = getattr(self.config, field.name)
-            setting = Setting(field.name, _setting_text(value), value == field.default)
-            groups.setdefault(field.metadata["group"], []).append(setting)
+        settings = self.config.settings() if self.config else {}
+        for name, value in settings.items():
+            if idle(SPECS[name], settings) is None:
+                setting = Setting(name, _setting_text(value), value == SPECS[name].default)
+                groups.setdefault(heading_of(SPECS[name]), []).append(setting)
         return groups
 
     @property
@@ -153,15 +155,19 @@ class Report:
             command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
             found.append((f"write text with the best checkpoint, of step {summary.best_step:,}", command))
         if checkpoints and config:
-            further = " --on-nan rollback" if (summary.outcome, config.on_nan) == ("failed", "stop") else ""
+            further = " --on-nan rollback" if (summary.outcome, config.guards.on_nan) == ("failed", "stop") else ""
             if summary.outcome == "finished":
-                by_time = config.minutes is not None and summary.step != summary.steps
-                further = f" --minutes {2 * (config.minutes or 0):g}" if by_time else f" --steps {2 * config.steps}"
+                by_time = config.schedule.minutes is not None and summary.step != summary.steps
+                further = (
+                    f" --minutes {2 * (config.schedule.minutes or 0):g}"
+                    if by_time
+                    else f" --steps {2 * config.schedule.steps}"
+                )
             words = f"go on from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
             found.append((words, f"tgc train --resume --out {path}{further}"))
         if config:
             config_file = quoted(str(RunFolder(summary.path).config))
-            lower = f" --lr {config.lr / 4:.2g}" if summary.outcome == "failed" else ""
+            lower = f" --lr {config.optimizer.lr / 4:.2g}" if summary.outcome == "failed" else ""
             words = f"train the same anew{' at a lower learning rate' if lower else ''}, in another folder"
             found.append((words, f"tgc train --config {config_file}{lower}"))
         return found
@@ -171,7 +177,7 @@ def read_report(folder: RunFolder) -> Report:
     """Read all that a report says. What is missing or damaged is left out, and the outcome says so."""
     summary = summarize_run(folder.path)
     try:
-        config = TrainingConfig(**folder.settings())
+        config = folder.read_config()
     except TinygradChatError:
         config = None
     records, timings = [], []

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig
+from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.errors import TinygradChatError, UsageError
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.runs.files import is_locked
@@ -77,7 +77,7 @@ def summarize_run(path: Path) -> RunSummary:
     if not folder.config.exists():
         return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
     try:
-        config = TrainingConfig(**folder.settings())
+        config = folder.read_config()
         records, timings = folder.records(), folder.timings()
         ended = {} if locked or not folder.outcome.exists() else folder.read_outcome()
     except (TinygradChatError, OSError) as error:
@@ -91,16 +91,16 @@ def summarize_run(path: Path) -> RunSummary:
         return RunSummary(path, "damaged", "log.jsonl has no whole line")
     step = max([ended_step, *(int(record["step"]) for record in records)])
     best = min(evaluations(records), key=lambda record: record["val_loss"], default={})
-    batch = config.batch_size * config.context
+    batch = config.tokens_per_step
     timed = timings[-1] if timings and is_number(timings[-1].get("seconds")) else {}
     return RunSummary(
         path,
         outcome,
         reason,
-        model=config.model,
+        model=config.recipe.model,
         step=step,
-        steps=None if config.steps == UNBOUNDED else config.steps,
-        minutes=config.minutes,
+        steps=None if config.schedule.steps == UNBOUNDED else config.schedule.steps,
+        minutes=config.schedule.minutes,
         best_val_loss=best.get("val_loss"),
         best_step=best.get("step"),
         val_bpb=best.get("val_bpb"),

@@ -1,8 +1,8 @@
-"""Checkpoints: folders that hold all it takes to go on, or to sample: whole, or not there.
+"""Checkpoints as folders on disk: whole, or not there; found, read in bounds and removed.
 
 step-000250/weights.safetensors     every parameter by name
 step-000250/optimizer.safetensors   what the optimiser remembers
-step-000250/state.json              step, configuration, tokenizer, data, best evaluation so far
+step-000250/state.json              all else that state.py says of a run
 step-000250/SHA256SUMS              the digest of each of them, as `sha256sum --check` reads it
 
 A checkpoint may come from anywhere. Reading one runs no code of it, follows no path in it and takes no more memory
@@ -14,46 +14,36 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import psutil
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.runs.files import expect_plain, remove_folder_atomic, write_folder_atomic
 
-FORMAT = 2
-STATE: dict[str, type | tuple[type, ...]] = {
-    "step": int,
-    "seconds": float,
-    "config": dict,
-    "tokenizer": dict,
-    "data": dict,
-    "best_step": (int, type(None)),
-    "best_loss": (float, type(None)),
-    "skipped_batches": int,
-    "recent_losses": dict,
-}
-"""What state.json holds, beside `format`."""
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 LARGEST_STATE = 64 << 20  # bytes; an alphabet of all of Unicode takes a third of it
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The arrays and the state, ready for JSON, that a run is at a step."""
+class Saved(Protocol):
+    """What a checkpoint holds, or a part of it."""
 
-    step: int
-    weights: Mapping[str, np.ndarray]
-    optimizer: Mapping[str, np.ndarray]
-    state: Mapping[str, Any]
+    @property
+    def step(self) -> int:
+        """The updates that the weights are behind."""
+        ...
+
+
+Loaded = TypeVar("Loaded", bound=Saved)
+Load = Callable[[Path], Loaded]
+"""Reads a checkpoint, or raises CheckpointError"""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -61,71 +51,87 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}"
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint below `folder` and return its path. Raises StorageError; then nothing half-written is left."""
-    path = checkpoint_path(folder, checkpoint.step)
-    state = {"format": FORMAT, "step": checkpoint.step, **checkpoint.state}
+def write_checkpoint(
+    path: Path, state: Mapping[str, Any], *, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]
+) -> None:
+    """Write a checkpoint's files. Raises StorageError; then nothing half-written is left."""
     files = {
-        WEIGHTS: save(dict(checkpoint.weights)),
-        OPTIMIZER: save(dict(checkpoint.optimizer)),
+        WEIGHTS: save(dict(weights)),
+        OPTIMIZER: save(dict(optimizer)),
         STATE_FILE: json.dumps(state, indent=1).encode(),
     }
     digests = "".join(_digest_line(name, io.BytesIO(content)) for name, content in files.items())
     write_folder_atomic(path, {**files, DIGESTS: digests.encode()})
-    return path
 
 
 def _digest_line(name: str, file: Any) -> str:
     return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read the checkpoint at `path`. Raises CheckpointError where it is missing, damaged or of another format."""
+@contextmanager
+def explained_damage(path: Path) -> Iterator[None]:
+    """Turn whatever reading the checkpoint at `path` may raise into a CheckpointError in one line."""
     try:
-        for name in (WEIGHTS, OPTIMIZER):
-            expect_plain(path / name, most=psutil.virtual_memory().available)
-        for name in (STATE_FILE, DIGESTS):
-            expect_plain(path / name, most=LARGEST_STATE)
-        state = json.loads((path / STATE_FILE).read_bytes())
-        if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
-            raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, which this version reads")
-        _expect_digests(path)
-        weights, optimizer = load_file(path / WEIGHTS), load_file(path / OPTIMIZER)
+        yield
     except OSError as error:
         raise CheckpointError(
             f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename or path).name})"
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
-    unfit = [name for name, kinds in STATE.items() if not isinstance(state, dict) or _unfit(state.get(name), kinds)]
-    unfit += [name for arrays in (weights, optimizer) for name, array in arrays.items() if not _of_numbers(array)]
-    unfit = unfit or [name for name in STATE if not _possible(state[name])]
+
+
+def read_state(path: Path) -> Any:
+    """Return what is in state.json. Raises what `explained_damage` explains."""
+    return json.loads(_checked(path, STATE_FILE, most=LARGEST_STATE).read_bytes())
+
+
+def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file of the checkpoint. Raises what `explained_damage` explains."""
+    arrays = load_file(_checked(path, name, most=psutil.virtual_memory().available))
+    _expect_numbers(arrays)
+    return arrays
+
+
+def map_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """Do as `read_arrays`, but leave the numbers in the file until they are used: read-only views of its pages."""
+    file = _checked(path, name, most=psutil.virtual_memory().available)
+    with safe_open(file, framework="numpy") as checked:  # refuses a header that does not fit the file
+        names = list(checked.keys())
+    content = np.memmap(file, np.uint8, mode="r")
+    begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:begin].tobytes())
+    arrays = {}
+    for each in names:
+        entry = header[each]
+        first, last = entry["data_offsets"]
+        kind = np.dtype(_KINDS[entry["dtype"]])
+        arrays[each] = content[begin + first : begin + last].view(np.ndarray).view(kind).reshape(entry["shape"])
+    _expect_numbers(arrays)
+    return arrays
+
+
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+"""What we save, by safetensors' names."""
+
+
+def _expect_numbers(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError for arrays that are not of a kind that we save, bfloat16 among them, or hold NaN or infinity."""
+    unfit = [name for name, array in arrays.items() if array.dtype.kind not in "fiu" or not np.isfinite(array).all()]
     if unfit:
-        raise CheckpointError(f"{path}: the checkpoint is damaged ({', '.join(unfit[:3])} cannot be)")
-    return Checkpoint(state["step"], weights, optimizer, state)
+        raise ValueError(f"{', '.join(unfit[:3])} cannot be")
 
 
-def _of_numbers(array: np.ndarray) -> bool:
-    """Return whether an array holds numbers of a kind that we save: no bfloat16, which NumPy may or may not know."""
-    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
-
-
-def _possible(value: Any) -> bool:
-    """Return whether a number of the state can be: none is negative, a loss included."""
-    return not isinstance(value, int | float) or (math.isfinite(value) and value >= 0)
-
-
-def _unfit(value: Any, kinds: type | tuple[type, ...]) -> bool:
-    return isinstance(value, bool) or not isinstance(value, kinds)
-
-
-def _expect_digests(path: Path) -> None:
-    """Raise ValueError where a file's content is not what SHA256SUMS says."""
+def _checked(path: Path, name: str, *, most: int) -> Path:
+    """Return where a file of the checkpoint is. Raises OSError for one that cannot be read in bounds, ValueError where
+    its content is not what SHA256SUMS says."""
+    for each, bound in ((name, most), (DIGESTS, LARGEST_STATE)):
+        expect_plain(path / each, most=bound)
     wanted = (path / DIGESTS).read_text(encoding="ascii").splitlines(keepends=True)
-    for name in (WEIGHTS, OPTIMIZER, STATE_FILE):
-        with (path / name).open("rb") as file:
-            if not wanted or _digest_line(name, file) != wanted.pop(0):
-                raise ValueError(f"{name} is not what {DIGESTS} says")
+    with (path / name).open("rb") as file:
+        if _digest_line(name, file) not in wanted:
+            raise ValueError(f"{name} is not what {DIGESTS} says")
+    return path / name
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -139,7 +145,9 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def load_newest(folder: Path, *, before: int | None = None, say: Callable[[str], None]) -> Checkpoint | None:
+def load_newest(
+    folder: Path, load: Load[Loaded], *, before: int | None = None, say: Callable[[str], None]
+) -> Loaded | None:
     """Return the newest whole checkpoint below `folder` (of a step `before` that one), or None where there is none.
 
     `say` is told, in a line each, of the damaged ones that were passed over.
@@ -148,10 +156,10 @@ def load_newest(folder: Path, *, before: int | None = None, say: Callable[[str],
         if before is not None and step_of(path) >= before:
             continue
         try:
-            checkpoint = load_checkpoint(path)
-            if checkpoint.step == step_of(path):
-                return checkpoint
-            say(f"{path}: the checkpoint is damaged (it is of step {checkpoint.step}); passed over")
+            saved = load(path)
+            if saved.step == step_of(path):
+                return saved
+            say(f"{path}: the checkpoint is damaged (it is of step {saved.step}); passed over")
         except CheckpointError as error:
             say(f"{error}; passed over")
     return None

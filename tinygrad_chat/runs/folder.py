@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 import tomli_w
 
-from tinygrad_chat.config.training import TrainingConfig, parse_settings, to_settings
+from tinygrad_chat.config.files import parse_toml
+from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.option import LARGEST
-from tinygrad_chat.runs.checkpoint import Checkpoint, find_checkpoints, load_checkpoint, load_newest
+from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
 from tinygrad_chat.runs.files import (
     exclusive_lock,
     explained,
@@ -35,7 +36,7 @@ LARGEST_RECORD = 16 << 20  # bytes of a file that is no log
 class RunFolder:
     """The files of one run.
 
-    config.toml       every setting, resolved; `tgc train --config` takes it
+    config.toml       every setting that plays a part, resolved; `tgc train --config` takes it
     environment.json  the machines and versions that made it: one entry for each start
     log.jsonl         one JSON object a line: losses, rates, evaluations; the same again for the same seed
     timing.jsonl      beside each of those lines: how long it took, how much memory
@@ -87,7 +88,7 @@ class RunFolder:
 
     def write_config(self, config: TrainingConfig) -> None:
         """Save the resolved configuration."""
-        write_atomic(self.config, tomli_w.dumps(to_settings(config)).encode())
+        write_atomic(self.config, tomli_w.dumps(config.tables()).encode())
 
     def write_environment(self, environment: Mapping[str, Any], *, step: int) -> None:
         """Save what the run is made with from `step` on."""
@@ -171,24 +172,24 @@ class RunFolder:
             )
         return found[-1]
 
-    def open_newest(self, *, say: Callable[[str], None]) -> Checkpoint:
-        """Return the newest whole checkpoint; `say` is told of those passed over.
+    def open_newest(self, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:
+        """Return what `load` reads of the newest whole checkpoint; `say` is told of those passed over.
 
         Raises CheckpointError where none is whole.
         """
-        checkpoint = load_newest(self.checkpoints, say=say)
+        checkpoint = load_newest(self.checkpoints, load, say=say)
         if checkpoint is None:
             damaged = self.newest_checkpoint()
             raise CheckpointError(f"{damaged.parent}: no whole checkpoint there; start a new run in another folder")
         return checkpoint
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings in config.toml. Raises ConfigError where it cannot be read."""
+    def read_config(self) -> TrainingConfig:
+        """Return the configuration in config.toml. Raises ConfigError where it cannot be read."""
         try:
             text = read_plain(self.config, most=LARGEST_RECORD).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.config}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-        return parse_settings(text, source=str(self.config))
+        return from_saved(parse_toml(text, source=str(self.config)), source=str(self.config))
 
 
 def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -208,19 +209,19 @@ def is_step(value: Any) -> bool:
     return type(value) is int and 0 <= value < LARGEST
 
 
-def open_checkpoint(path: Path | None, *, say: Callable[[str], None]) -> Checkpoint:
-    """Return the checkpoint that `path` means: itself, the newest whole one of a run there or of that name below runs/,
-    or with None the newest run's.
+def open_checkpoint(path: Path | None, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:
+    """Return what `load` reads of the checkpoint that `path` means: itself, the newest whole one of a run there or of
+    that name below runs/, or with None the newest run's.
 
     `say` is told of damaged ones that were passed over. Raises CheckpointError where there is none.
     """
     if path is None:
-        return newest_run().open_newest(say=say)
+        return newest_run().open_newest(load, say=say)
     if not path.exists() and (RUNS / path).exists():
         path = RUNS / path
     if (path / "state.json").exists():
-        return load_checkpoint(path)
-    return RunFolder(path.parent if path.name == "checkpoints" else path).open_newest(say=say)
+        return load(path)
+    return RunFolder(path.parent if path.name == "checkpoints" else path).open_newest(load, say=say)
 
 
 def claim_new_run(config: TrainingConfig) -> RunFolder:
@@ -228,8 +229,8 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
     Two runs that start in the same second get two folders.
     """
-    data = re.sub(r"[^\w.]+", "-", Path(config.data).resolve().stem[:40])
-    name = f"{config.model}-{data}-{datetime.now():%Y%m%d-%H%M%S}"
+    data = re.sub(r"[^\w.]+", "-", Path(config.data.source).resolve().stem[:40])
+    name = f"{config.recipe.model}-{data}-{datetime.now():%Y%m%d-%H%M%S}"
     path, number = RUNS / name, 1
     while True:
         try:

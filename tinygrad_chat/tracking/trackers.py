@@ -2,7 +2,7 @@
 
 From Python, as `tgc train --track tensorboard` does it:
 
-    run = start_run(resolve_config({"track": "tensorboard"}))
+    run = start_run(resolve({"track": "tensorboard"}))
     with tracking(run) as send:
         for event in train(run):
             send(event)
@@ -23,12 +23,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from tinygrad_chat.config.training import to_settings
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.reports.summary import is_number
 from tinygrad_chat.runs.files import write_atomic
-from tinygrad_chat.training.loop import Evaluated, Event, Logged, RolledBack
+from tinygrad_chat.training.events import Evaluated, Event, Logged, RolledBack
 from tinygrad_chat.training.run import Run
 
 PROJECT = "tinygrad_chat"
@@ -82,12 +81,12 @@ class TensorBoard(Tracker):
 
     def __init__(self, run: Run, identity: str | None) -> None:
         self._folder = run.folder.path / "tensorboard"
-        self._open(run.step if identity else None)
+        self._open(run.progress.step if identity else None)
         self.identity = self._folder.name
         viewer = "" if shutil.which("tensorboard") else " (after: pip install tensorboard)"
         self.place = f"tensorboard --logdir {quoted(self._folder)}{viewer}"
         if not identity:
-            lines = [f"    {name} = {value}" for name, value in to_settings(run.config).items()]
+            lines = [f"    {name} = {value}" for name, value in run.config.used_settings().items()]
             self._writer.add_text("settings", "\n".join(lines), 0)
 
     def _open(self, purge_step: int | None) -> None:
@@ -125,7 +124,7 @@ class WeightsAndBiases(Tracker):
         self._run = wandb.init(
             project=PROJECT,
             name=run.folder.path.resolve().name,
-            config=to_settings(run.config),
+            config=run.config.used_settings(),
             dir=str(run.folder.path),
             id=self.identity,
             resume="allow",
@@ -158,7 +157,7 @@ class Trackio(Tracker):
         self.identity = identity or f"{run.folder.path.resolve().name}-{secrets.token_hex(4)}"  # it knows runs by name
         with contextlib.redirect_stdout(io.StringIO()):  # the screen is not its own
             self._run = trackio.init(
-                project=PROJECT, name=self.identity, config=to_settings(run.config), resume="allow", embed=False
+                project=PROJECT, name=self.identity, config=run.config.used_settings(), resume="allow", embed=False
             )
         self.place = f"trackio show --project {PROJECT}"
 
@@ -219,7 +218,7 @@ def tracking(run: Run, say: Callable[[str], None] = lambda line: None) -> Iterat
     Enter before training starts. `say` is told where to look, and once of a tracker that fails: it is left alone from
     then on. Raises BackendError where its library is not installed.
     """
-    name = run.config.track
+    name = run.config.run.track
     expect_tracker(name)
     sender = _Sender(run, name, say)
     failed = True

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
-from tinygrad_chat.formatting import count, quoted
+from tinygrad_chat.formatting import quoted
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.machine.environment import describe_environment
+from tinygrad_chat.machine.memory import memory_held
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.checkpoint import (
@@ -23,96 +21,40 @@ from tinygrad_chat.runs.checkpoint import (
     load_newest,
     remove_later_checkpoints,
     remove_old_checkpoints,
-    save_checkpoint,
     step_of,
 )
 from tinygrad_chat.runs.files import remove_folder_atomic
+from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.training.clock import Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
-from tinygrad_chat.training.guards.diagnosis import explain_divergence, unfit_parameter
-from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held
+from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Saved, Stepped
+from tinygrad_chat.training.guards.diagnosis import explain_divergence, nonfinite_parameter
+from tinygrad_chat.training.guards.memory import MemoryGuard
+from tinygrad_chat.training.guards.rollback import with_rollbacks
 from tinygrad_chat.training.run import Run
-from tinygrad_chat.training.step import update
+from tinygrad_chat.training.update import update
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
 EVALUATION_BATCH = 4096  # tokens at a time
-MOST_ROLLBACKS = 3  # without getting past where they went back to
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint is on disk, whole."""
-
-    step: int
-    path: Path
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The model after `step` updates: how good it is, and a text by it."""
-
-    step: int
-    evaluation: Evaluation
-    sample: str
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """`step` updates are done, `share` of the run's steps or minutes."""
-
-    step: int
-    loss: float
-    share: float
-
-
-@dataclass(frozen=True)
-class Logged:
-    """A line of the log: the state after record["step"] updates, and the loss of the batch drawn next.
-
-    `timing` stands beside it: the seconds that training had taken until then, and what else no seed decides.
-    """
-
-    record: dict[str, Any]
-    timing: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RolledBack:
-    """The loss stopped being a number at `failed_step`; training goes on from `step` with other batches."""
-
-    step: int
-    failed_step: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The run is over, or was stopped before its end; either way a checkpoint of this step is on disk.
-
-    `trouble` says why the report could not be written, where it could not.
-    """
-
-    step: int
-    interrupted: bool
-    trouble: str = ""
-
-
-Event = Saved | Evaluated | Stepped | Logged | RolledBack | Ended
 
 
 def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
     """Train until the configured steps or minutes are over, or `should_stop()` says so between two steps.
 
     The checkpoint of a step is on disk before its evaluation starts. Raises UsageError where another process trains
-    in the run's folder, DivergedError where the loss is no longer a number, MemoryGrowthError, MemoryShortageError, and
+    in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError, and
     StorageError where something cannot be written; the checkpoints so far stay.
     """
     with run.folder.locked():
         _expect_unchanged(run)
         run.folder.begin(
-            run.config, describe_environment(run.model.parameters().backend), step=run.step, resumed=run.resumed
+            run.config,
+            describe_environment(run.model.parameters().backend),
+            step=run.progress.step,
+            resumed=run.resumed,
         )
         try:
-            for event in _train_past_failures(run, should_stop):
+            for event in with_rollbacks(run, lambda: _train(run, should_stop)):
                 if isinstance(event, Ended):
                     trouble = _close(run, "interrupted" if event.interrupted else "finished")
                     event = dataclasses.replace(event, trouble=trouble)
@@ -138,9 +80,9 @@ def _explain_shortage(run: Run, error: MemoryError) -> MemoryShortageError:
     steps = [step_of(path) for path in find_checkpoints(run.folder.checkpoints)]
     kept = f"; the checkpoint of step {steps[-1]} is on disk" if steps else ""
     return MemoryShortageError(
-        f"step {run.step}: {asked[:1].lower()}{asked[1:]}, with {backend.memory_free() >> 20:,} MiB free on "
-        f"{backend.device}; compute the batch in more parts with --accumulate, or choose a smaller --batch-size, "
-        f"--context or --width{kept}"
+        f"step {run.progress.step}: {asked[:1].lower()}{asked[1:]}, with {backend.memory_free() >> 20:,} MiB free on "
+        f"{backend.device}; compute the batch in more parts with --grad-accumulation, or choose a smaller "
+        f"--batch-size, --context or --width{kept}"
     )
 
 
@@ -149,7 +91,8 @@ def _expect_unchanged(run: Run) -> None:
     steps = [step_of(path) for path in find_checkpoints(run.folder.checkpoints)]
     if not run.resumed or not steps or steps[-1] == run.saved_step:
         return
-    newest = load_newest(run.folder.checkpoints, say=lambda line: None)  # a later one may be damaged
+    # A later one may be damaged.
+    newest = load_newest(run.folder.checkpoints, TrainingState.load, say=lambda line: None)
     if newest is not None and newest.step != run.saved_step:
         raise UsageError(f"{run.folder.path}: another process has just trained there; resume it once more")
 
@@ -157,61 +100,38 @@ def _expect_unchanged(run: Run) -> None:
 def _close(run: Run, outcome: str, reason: str = "") -> str:
     """Write down how training ended, and the report; return why that was not possible: no reason for it to fail."""
     try:
-        run.folder.write_outcome(outcome, step=run.step, seconds=run.seconds, reason=reason)
+        run.folder.write_outcome(outcome, step=run.progress.step, seconds=run.progress.seconds, reason=reason)
         write_report(run.folder)
     except StorageError as error:
         return str(error)
     return ""
 
 
-def _train_past_failures(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
-    """Train; with --on-nan rollback, go on from an earlier checkpoint where the loss stops being a number."""
-    rollbacks: list[RolledBack] = []  # since training last came past a step that failed
-    while True:
-        try:
-            for event in _train(run, should_stop):
-                if isinstance(event, Saved) and all(event.step > rollback.failed_step for rollback in rollbacks):
-                    rollbacks.clear()
-                yield event
-            return
-        except DivergedError as error:
-            rolled_back = None
-            if run.config.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
-                # Its own checkpoint is the last good one, unless it failed from there already.
-                tried = any(rollback.step == run.step for rollback in rollbacks)
-                rolled_back = _roll_back(run, error.finding, before=run.step if tried else run.step + 1)
-            if rolled_back is None and rollbacks:
-                tries = f"after {count(len(rollbacks), 'rollback')} that did not get past it"
-                raise DivergedError(f"{error.finding}, {tries}", error.advice) from error
-            if rolled_back is None:
-                raise
-        rollbacks.append(rolled_back)
-        yield rolled_back
-
-
 def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
-    config, clock, guard = run.config, _Clock(run), MemoryGuard(run.config.max_memory_growth)
+    options, steps = run.config.run, run.config.schedule.steps
+    clock, guard = Clock(run), MemoryGuard(run.config.guards.max_memory_growth)
     while True:
-        step, interrupted = run.step, should_stop()
-        last = step >= config.steps or clock.share_used() >= 1
-        evaluation_due = last or step % config.eval_every == 0 or step == run.evaluate_at
-        checkpoint_due = config.checkpoint_every is not None and step % config.checkpoint_every == 0
+        step, interrupted = run.progress.step, should_stop()
+        last = step >= steps or clock.fraction_used() >= 1
+        evaluation_due = last or step % options.eval_every == 0 or step == run.evaluate_at
+        checkpoint_due = options.checkpoint_every is not None and step % options.checkpoint_every == 0
         if evaluation_due or checkpoint_due or interrupted:
             yield _save(run)
         if interrupted:
             break
-        timing: dict[str, Any] = {"step": step, "seconds": run.seconds}
+        timing: dict[str, Any] = {"step": step, "seconds": run.progress.seconds}
         evaluated, measured = None, None
         if evaluation_due:
             evaluated = _evaluate(run)
             timing |= memory_held(run.model.parameters().backend)
             yield evaluated
         if evaluation_due or checkpoint_due:
-            remove_old_checkpoints(run.folder.checkpoints, step=step, keep=config.keep, best_step=run.best_step)
+            best = run.progress.best_step
+            remove_old_checkpoints(run.folder.checkpoints, step=step, keep=options.keep_checkpoints, best_step=best)
         if not last:
             with clock:
-                measured = update(run, clock.share_used())
-        if evaluated or step % config.log_every == 0 or (measured and "skipped_spike" in measured):
+                measured = update(run, clock.fraction_used())
+        if evaluated or step % options.log_every == 0 or (measured and "skipped_spike" in measured):
             if measured:
                 timing["tokens_per_second"] = clock.tokens_per_second()
             yield _log(run, _record(step, evaluated, measured), timing)
@@ -219,8 +139,9 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
             guard.check(timing)
         if measured is None:
             break
-        yield Stepped(run.step, measured["loss"], max(run.step / config.steps, min(1.0, clock.share_used())))
-    yield Ended(run.step, interrupted)
+        done = max(run.progress.step / steps, min(1.0, clock.fraction_used()))
+        yield Stepped(run.progress.step, measured["loss"], done)
+    yield Ended(run.progress.step, interrupted)
 
 
 def _record(step: int, evaluated: Evaluated | None, measured: dict[str, float] | None) -> dict[str, Any]:
@@ -241,41 +162,27 @@ def _log(run: Run, record: dict[str, Any], timing: dict[str, Any]) -> Logged:
 
 
 def _save(run: Run) -> Saved:
-    path = checkpoint_path(run.folder.checkpoints, run.step)
-    unfit = unfit_parameter(run.model.parameters())
+    path = checkpoint_path(run.folder.checkpoints, run.progress.step)
+    unfit = nonfinite_parameter(run.model.parameters())
     if unfit:
-        finding = f"step {run.step}: the last update has left {unfit} without numbers"
+        finding = f"step {run.progress.step}: the last update has left NaN or infinity in {unfit}"
         raise DivergedError(finding, "lower --lr in a new run")
-    if run.step != run.saved_step:
+    if run.progress.step != run.saved_step:
         run.folder.fsync_log()
-        save_checkpoint(run.folder.checkpoints, run.checkpoint())
-        run.saved_step = run.step
-    return Saved(run.step, path)
-
-
-def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
-    """Go back to the newest whole checkpoint of a step `before` that, and past the batch that led here; None without
-    one."""
-    failed_step, failed_batch = run.step, run.step + run.skipped_batches
-    saved = load_newest(run.folder.checkpoints, before=before, say=lambda line: None)
-    if saved is None:
-        return None
-    run.restore(saved)
-    run.skipped_batches = failed_batch + 1 - run.step
-    remove_later_checkpoints(run.folder.checkpoints, step=run.step)
-    run.folder.cut_log(run.step, rollbacks=True)
-    record = {"step": run.step, "rolled_back_from": failed_step, "reason": reason}
-    run.folder.append(record, {"step": run.step, "rolled_back_from": failed_step, "seconds": run.seconds})
-    return RolledBack(run.step, failed_step, reason)
+        run.state().save(run.folder.checkpoints)
+        run.saved_step = run.progress.step
+    return Saved(run.progress.step, path)
 
 
 def _evaluate(run: Run) -> Evaluated:
+    progress = run.progress
+
     def evaluation_of(model: LanguageModel) -> Evaluation:
         return evaluate(
             model,
-            run.dataset.validation[: run.config.eval_tokens],
+            run.dataset.validation[: run.config.run.eval_tokens],
             run.tokenizer.bytes_per_token(),
-            batch_size=max(1, EVALUATION_BATCH // run.config.context),
+            batch_size=max(1, EVALUATION_BATCH // run.config.model.context),
         )
 
     try:
@@ -286,48 +193,20 @@ def _evaluate(run: Run) -> Evaluated:
     if evaluation is None or not math.isfinite(loss):
         _forget_checkpoint(run)
         where = explain_divergence(run, evaluation_of)
-        raise DivergedError(f"step {run.step}: the validation loss is {loss:g}, {where}", "lower --lr in a new run")
-    if run.best_loss is None or loss < run.best_loss:
-        run.best_step, run.best_loss = run.step, loss
-    options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.seed)
+        raise DivergedError(
+            f"step {progress.step}: the validation loss is {loss:g}, {where}", "lower --lr in a new run"
+        )
+    if progress.best_loss is None or loss < progress.best_loss:
+        progress.best_step, progress.best_loss = progress.step, loss
+    options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.run.seed)
     sample = "".join(next(sample_texts(run.model, run.tokenizer, options)))
-    run.folder.write_sample(run.step, sample)
-    return Evaluated(run.step, evaluation, sample)
+    run.folder.write_sample(progress.step, sample)
+    return Evaluated(progress.step, evaluation, sample)
 
 
 def _forget_checkpoint(run: Run) -> None:
-    """Remove this step's checkpoint, whose model gives no numbers, where there is an earlier one."""
-    remove_later_checkpoints(run.folder.checkpoints, step=run.step)
+    """Remove this step's checkpoint, whose model gives no finite loss, where there is an earlier one."""
+    remove_later_checkpoints(run.folder.checkpoints, step=run.progress.step)
     found = find_checkpoints(run.folder.checkpoints)
     if len(found) > 1:
         remove_folder_atomic(found[-1])
-
-
-class _Clock:
-    """Counts the seconds spent in training steps, in the run as a whole and since the last line of the log."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._steps = 0
-        self._seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        passed = time.perf_counter() - self._began
-        self._steps += 1
-        self._seconds += passed
-        self._run.seconds += passed
-
-    def share_used(self) -> float:
-        """The share of the configured minutes that is over; 0 where there is no limit."""
-        minutes = self._run.config.minutes
-        return 0.0 if minutes is None else self._run.seconds / (60 * minutes)
-
-    def tokens_per_second(self) -> float:
-        """Training tokens per second since the last call."""
-        config = self._run.config
-        speed = self._steps * config.batch_size * config.context / self._seconds
-        self._steps, self._seconds = 0, 0.0
-        return speed

@@ -1,72 +1,113 @@
-"""One update of the weights: a batch's gradient, whole or in parts, what guards it, and the optimiser's step."""
+"""A training step: a batch's gradient, whole or in parts, its clipping, and the optimiser's update."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.optim import clip_gradient
+from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
 from tinygrad_chat.parallel import DataParallel
-from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.batches import Batch, random_batch
-from tinygrad_chat.training.guards.diagnosis import explain_divergence
-from tinygrad_chat.training.run import Run
+from tinygrad_chat.text.batches import Batch
 
 
-def update(run: Run, share_used: float) -> dict[str, float]:
-    """Update the weights once; return what the log says of it. `share_used` is that of the run's minutes.
+@dataclass(frozen=True)
+class StepResult:
+    """What came of a step: the batch's loss in nats a token, the gradient's norm before clipping, the learning rate.
 
-    Raises DivergedError where the loss or the gradient is no number; then the weights are as before.
+    On a device loss and norm are arrays there, which nobody has waited for; `float` does. `cause` says why there is no
+    loss where Python's floats raised. Where either is not finite, or the step was `skipped`, nothing has moved.
     """
-    config, model, step = run.config, run.model, run.step
-    position = step + run.skipped_batches
-    batch = random_batch(
-        run.dataset.training,
-        batch_size=config.batch_size,
-        context=config.context,
-        random=rng(config.seed, "batches", position),
-    )
 
-    def gradient(model: LanguageModel, shards: DataParallel | None = None) -> Any:
+    loss: Any
+    grad_norm: Any
+    lr: float
+    skipped: bool = False
+    cause: str = ""
+
+
+class TrainStep:
+    """Updates a model's weights once a call. The training loop, the profiler and the benchmarks all take it.
+
+    `grad_accumulation` is the number of equal parts that a batch's gradient is computed in, `data_parallel` the threads
+    that share each part, `clip` the longest gradient (None: any length). On a device nothing here waits for it, and
+    what changes from step to step lies in memory before `update` begins: so both halves can be recorded.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        *,
+        clip: float | None = None,
+        grad_accumulation: int = 1,
+        data_parallel: DataParallel | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.clip = clip
+        self.grad_accumulation = grad_accumulation
+        self.data_parallel = data_parallel
+
+    def __call__(
+        self,
+        batch: Batch,
+        position: int,
+        *,
+        random: np.random.Generator | None = None,
+        skip: Callable[[float], bool] | None = None,
+    ) -> StepResult:
+        """Take the step at `position`, counted from 0, of the schedules. With `random` there is dropout.
+
+        `skip` is asked with the loss whether to leave the weights alone: on a device that waits for it.
+        """
+        lr = self.schedule(position)
+        with np.errstate(all="ignore"):  # what overflows is found as a loss or a norm that is not finite
+            try:
+                loss = self.gradient(batch, random=random)
+            except DivergedError as error:  # Python's floats raise where NumPy's become infinite
+                return StepResult(math.nan, math.nan, lr, cause=str(error))
+            grad_norm = self.clip_gradient()
+            skipped = skip is not None and skip(float(loss))
+            if not skipped:
+                self.optimizer.prepare(lr, position)
+                self.update(loss, grad_norm)
+        return StepResult(loss, grad_norm, lr, skipped)
+
+    def gradient(
+        self, batch: Batch, *, random: np.random.Generator | None = None, model: LanguageModel | None = None
+    ) -> Any:
+        """Leave the gradient of a batch's mean loss in the model's buffer; return that loss.
+
+        For a diagnosis, of another `model`, in one thread.
+        """
+        threads = self.data_parallel if model is None else None
         return accumulate_gradient(
-            model,
-            batch,
-            parts=config.accumulate,
-            random=rng(config.seed, "dropout", position) if config.dropout else None,
-            shards=shards,
+            model or self.model, batch, parts=self.grad_accumulation, random=random, data_parallel=threads
         )
 
-    with np.errstate(all="ignore"):  # what overflows is found as a loss or a gradient that is no number
-        try:
-            loss, cause = gradient(model, run.shards), ""
-        except DivergedError as error:  # Python's floats raise where NumPy's become infinite
-            loss, cause = math.nan, str(error)
-        norm = math.nan if cause else clip_gradient(model.parameters(), config.clip or None)
-        # With a time limit, the way down follows the time used where that runs ahead of the steps; the way up does not.
-        place = step if step < config.warmup else max(step, int(share_used * config.steps))
-        lr = run.schedule(place)
-        spike = config.skip_spikes is not None and run.recent_losses.z_score(float(loss)) > config.skip_spikes
-        if not spike:
-            # 0 times a loss that is no number is none either: then none moves.
-            run.optimizer.step(lr, norm + 0 * loss, place)
-        loss, norm = float(loss), float(norm)  # only here does the host wait for a device
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            where = explain_divergence(run, gradient)
-            raise DivergedError(
-                f"step {step}: {cause or f'the loss is {loss:g} and the norm of the gradient {norm:g}'}, {where}",
-                f"lower --lr ({config.lr:g}) or raise --warmup ({config.warmup}) in a new run",
-            )
-    record = {"loss": loss, "lr": lr, "grad_norm": norm}
-    if spike:
-        record["skipped_spike"] = run.recent_losses.z_score(loss)
-    run.recent_losses.add(loss)
-    run.step += 1
-    return record
+    def clip_gradient(self) -> Any:
+        """Scale the gradient down where it is longer than `clip`; return its norm before."""
+        return clip_gradient(self.model.parameters(), self.clip)
+
+    def update(self, loss: Any, grad_norm: Any) -> None:
+        """Move the weights as the optimiser was prepared to, unless loss or norm is not finite.
+
+        The host looks where the numbers are at hand; on a device the kernels do.
+        """
+        both = grad_norm + 0 * loss  # 0 times a loss that is not finite is NaN
+        if not isinstance(both, float | np.floating):
+            self.optimizer.update(both)
+        elif math.isfinite(both):
+            self.optimizer.update()
 
 
 def accumulate_gradient(
@@ -75,22 +116,22 @@ def accumulate_gradient(
     *,
     parts: int,
     random: np.random.Generator | None = None,
-    shards: DataParallel | None = None,
+    data_parallel: DataParallel | None = None,
 ) -> Any:
     """Leave the gradient of a batch's mean loss in the model's buffer, computed in `parts` equal parts one after the
-    other, each by the `shards` of the model if it has any; return that loss: on a device an array, which nobody has
-    waited for. With `random`, as in training: dropout."""
+    other, each by the threads of `data_parallel` if there are any; return that loss: on a device an array, which nobody
+    has waited for. With `random`, as in training: dropout."""
     parameters = model.parameters()
     parameters.zero_gradient()
     tokens, targets = batch
     rows, total = len(tokens) // parts, 0.0
     for offset in range(0, len(tokens), rows):
         part = slice(offset, offset + rows)
-        place = {"random": copy.deepcopy(random), "offset": offset, "share": 1 / parts}
-        if shards is None:
-            loss = model.loss(tokens[part], targets[part], **place)
+        options = {"random": copy.deepcopy(random), "offset": offset, "share": 1 / parts}
+        if data_parallel is None:
+            loss = model.loss(tokens[part], targets[part], **options)
             loss.backward()
             total = total + loss.data
         else:
-            total += shards.gradient(tokens[part], targets[part], **place)
+            total += data_parallel.gradient(tokens[part], targets[part], **options)
     return total

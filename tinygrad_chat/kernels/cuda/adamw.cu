@@ -28,13 +28,13 @@ __device__ void update_elements(float* data, const float* gradient, float* mean,
 }
 
 // One pass; the first `decayed` weights shrink. `copy`, or null, is what is computed with: the weights rounded to REAL.
-// Nothing changes where `norm`, unless it is null, is no number.
+// Nothing changes where `norm`, unless it is null, is not finite. The scalars, which change from step to step, are read
+// from memory: so a recorded step reads new ones.
 extern "C" __global__ void adamw_update(float* data, const float* gradient, float* mean, float* square, REAL* copy,
-                                        const float* norm, long long size, long long decayed, float shrink, float rate,
-                                        float new_share, float new_square_share, float correction, float epsilon,
+                                        const float* norm, const float* scalars, long long size, long long decayed,
                                         long long wide) {
     if (norm && !(*norm <= -LOWEST)) return;
-    const Update by = {shrink, rate, new_share, new_square_share, correction, epsilon};
+    const Update by = {scalars[0], scalars[1], scalars[2], scalars[3], scalars[4], scalars[5]};
     if (wide)
         update_elements<WIDE>(data, gradient, mean, square, copy, size, decayed, by);
     else

@@ -15,24 +15,17 @@ def adamw_update(
     gradient: Any,
     mean: Any,
     square: Any,
+    scalars: Any,
     *,
-    compute_weights: Any = None,
-    norm: Any = None,
     decayed: int,
-    shrink: float,
-    rate: float,
-    beta_1: float,
-    beta_2: float,
-    correction: float,
-    epsilon: float,
+    compute_weights: Any = None,
+    grad_norm: Any = None,
 ) -> None:
-    """`optim.adamw.adamw_update`, one pass over memory."""
+    """`optim.adamw.adamw_update`, one pass over memory; the scalars are read there, too."""
     real = data.dtype if compute_weights is None else compute_weights.dtype
-    arrays = data, gradient, mean, square, compute_weights, norm
-    settings = map(float, (shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon))
+    arrays = data, gradient, mean, square, compute_weights, grad_norm, scalars
     each = width(data.size, data, gradient, mean, square, compute_weights)
-    blocks, sizes = per_thread(data.size, each), (data.size, decayed)
-    launch("adamw.cu", "adamw_update", real, blocks, *arrays, *sizes, *settings, each > 1)
+    launch("adamw.cu", "adamw_update", real, per_thread(data.size, each), *arrays, data.size, decayed, each > 1)
 
 
 def clip(gradient: Any, limit: float | None) -> Any:

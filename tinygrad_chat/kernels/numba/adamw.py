@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,14 @@ def adamw_update(
     gradient: np.ndarray,
     mean: np.ndarray,
     square: np.ndarray,
+    scalars: Sequence[float],
     *,
-    compute_weights: None = None,
-    norm: None = None,
     decayed: int,
-    shrink: float,
-    rate: float,
-    beta_1: float,
-    beta_2: float,
-    correction: float,
-    epsilon: float,
+    compute_weights: None = None,
+    grad_norm: None = None,
 ) -> None:
     """`optim.adamw.adamw_update`, on the host: there are no other compute weights, and the norm was looked at."""
-    _update_both(data, gradient, mean, square, decayed, shrink, rate, 1 - beta_1, 1 - beta_2, correction, epsilon)
+    _update_both(data, gradient, mean, square, decayed, *scalars)
 
 
 @compiled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinygrad_chat.optim import adamw
@@ -10,11 +12,22 @@ SLICE = 1 << 15  # elements: some eight arrays of this length fit in a core's L2
 
 
 def adamw_update(
-    data: np.ndarray, gradient: np.ndarray, mean: np.ndarray, square: np.ndarray, *, decayed: int, **settings: float
+    data: np.ndarray,
+    gradient: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    scalars: Sequence[float],
+    *,
+    decayed: int,
+    compute_weights: None = None,
+    grad_norm: None = None,
 ) -> None:
-    """`optim.adamw.adamw_update`; its reference, slice by slice."""
+    """`optim.adamw.adamw_update`, its reference, slice by slice.
+
+    On the host there are no other compute weights, and the norm was looked at.
+    """
     for start in range(0, len(data), SLICE):
         part = slice(start, start + SLICE)
         adamw.adamw_update(
-            data[part], gradient[part], mean[part], square[part], decayed=max(0, decayed - start), **settings
+            data[part], gradient[part], mean[part], square[part], scalars, decayed=max(0, decayed - start)
         )

@@ -1,29 +1,15 @@
-"""How much memory the process holds, and whether that keeps growing."""
+"""Whether the memory that the process holds keeps growing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
-
-from tinygrad_chat.backend import Backend
 from tinygrad_chat.errors import MemoryGrowthError
 
 UNREMARKABLE = 64 << 20  # bytes of growth that are never an error: what Python and NumPy load late
 KINDS = ("memory", "device_memory")
 FIRST = 2  # evaluations before which memory still fills: the first comes before any step
-
-
-def memory_held(backend: Backend) -> dict[str, int]:
-    """Return the bytes that this process holds: `memory`, and of a GPU `device_memory`.
-
-    What it shares, such as the pages of its data file, does not count where the system tells it apart.
-    """
-    info = psutil.Process().memory_info()
-    held = {"memory": info.rss - getattr(info, "shared", 0)}
-    device = backend.memory_held()
-    return held if device is None else {**held, "device_memory": device}
 
 
 class MemoryGuard:

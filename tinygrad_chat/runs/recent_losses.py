@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_chat.errors import CheckpointError
-
 WINDOW = 50  # batches that the averages look back over, and that must have been seen before anything is judged
 
 
@@ -22,13 +20,11 @@ class RecentLosses:
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> RecentLosses:
-        """Make the averages that `state`, their `dataclasses.asdict`, describes. Raises CheckpointError for another."""
+        """Make the averages that `state`, their `dataclasses.asdict`, describes. Raises ValueError for another."""
         kinds = {"count": int, "mean": float, "variance": float}
         fits = state.keys() == kinds.keys() and all(isinstance(state[name], kind) for name, kind in kinds.items())
         if not (fits and all(math.isfinite(value) and value >= 0 for value in state.values())):
-            raise CheckpointError(
-                f"recent losses: expected a count, a mean and a variance, received {dict(state)!r:.80}"
-            )
+            raise ValueError(f"recent losses: expected a count, a mean and a variance, received {dict(state)!r:.80}")
         return cls(**state)
 
     def z_score(self, loss: float) -> float:

@@ -1,0 +1,47 @@
+"""What differs from the options' own defaults for a model, an engine or an optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinygrad_chat.config.groups import UNBOUNDED
+from tinygrad_chat.config.record import SPECS
+
+DEFAULTS_FOR: dict[str, dict[str, Any]] = {
+    "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits, of rank `width`
+    "muon": {"lr": 0.02},
+    "scalar": {  # small enough to watch
+        "layers": 1,
+        "heads": 4,
+        "width": 16,
+        "context": 8,
+        "batch_size": 1,
+        "steps": 300,
+        "warmup": 20,
+        "lr": 0.01,
+        "eval_every": 100,
+        "eval_tokens": 512,
+    },
+}
+"""By the value of --model, --mode or --optimizer; nanochat's settings follow from its depth, in scaling_laws.py."""
+
+RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "weight_decay": 0.1}
+"""For nanochat in scalar mode: its laws are not made for eight tokens a step."""
+
+
+def defaults_for(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that suit the model, engine and optimiser of the `chosen` settings."""
+    suiting: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
+    for name in ("mode", "model", "optimizer"):
+        suiting = {**DEFAULTS_FOR.get(chosen.get(name, SPECS[name].default), {}), **suiting}
+    return suiting
+
+
+def rates_beside_muon(rate: float, initialisation: str) -> dict[str, float]:
+    """Return the other groups' learning rates where they were not chosen: in nanochat's proportions to Muon's.
+
+    That of embeddings is in proportion to how large they begin, too: nanochat's at 0.8, others at 0.02.
+    """
+    size = 1.0 if initialisation == "nanochat" else 0.02 / 0.8
+    return {"embedding_lr": 15.0 * size * rate, "head_lr": 0.4 * rate, "scalar_lr": 25.0 * rate}

@@ -1,0 +1,55 @@
+"""Configurations on disk: TOML files and the presets that are shipped as data."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.config.record import flat_settings, from_saved
+from tinygrad_chat.errors import ConfigError
+
+SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
+"""Flat keys that only a run's own config.toml has all of; it holds settings that play no part, too."""
+
+PRESETS = resources.files("tinygrad_chat.config") / "presets"
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets."""
+    return sorted(file.name.removesuffix(".toml") for file in PRESETS.iterdir() if file.name.endswith(".toml"))
+
+
+def read_settings(name: str) -> dict[str, Any]:
+    """Return the settings of a TOML file or, where there is no such file, of the preset `name`, by their flat names.
+
+    Raises ConfigError where it is neither, or holds what is no setting.
+    """
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")  # Notepad begins a file with a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        if name not in preset_names():
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"--config {name}: expected a TOML file or one of the presets {', '.join(preset_names())} ({reason})"
+            ) from error
+        text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
+    source = f"--config {name}"
+    content = parse_toml(text, source=source)
+    if content.keys() >= SAVED_BY_VERSION_0_1:
+        return from_saved(content, source=source).used_settings()
+    return flat_settings(content, source=source)
+
+
+def parse_settings(text: str, *, source: str) -> dict[str, Any]:
+    """Return the settings that TOML `text` holds. Raises ConfigError, naming `source`, where it is no such TOML."""
+    return flat_settings(parse_toml(text, source=source), source=source)
+
+
+def parse_toml(text: str, *, source: str) -> dict[str, Any]:
+    """Return what TOML `text` holds. Raises ConfigError, naming `source`, where it is no TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML ({error})") from error

@@ -1,0 +1,218 @@
+"""What a user can choose about a run, in groups: a frozen dataclass each, which hold every default and help text.
+
+The model's group, `ModelOptions`, stands with the models. Standard library only, so that `tgc --help` stays fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.option import needs, option, validate
+
+UNBOUNDED = 10**9
+"""The steps of a run that only its minutes end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Which model is made, and from what its settings follow."""
+
+    model: str = option(
+        "mini-gpt",
+        "which model",
+        choices=("bigram", "mini-gpt", "nanochat"),
+        flags=("--model-kind",),
+        common=True,
+    )
+    depth: int | None = option(
+        None,
+        "nanochat's layers; all else follows",
+        minimum=1,
+        common=True,
+        needs=needs("model", "nanochat"),
+    )
+    tokens_per_parameter: float | None = option(
+        None,
+        "length of training, where --steps says nothing (default 12)",
+        above=0,
+        needs=needs("model", "nanochat"),
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What a run learns from, and how much of it in a step."""
+
+    source: str = option(
+        "pydoc",
+        "a file, a folder, shakespeare or names",
+        name="data",
+        common=True,
+        fixed=False,
+    )
+    text_field: str = option("text", "key of a JSONL row that holds its text")
+    tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), common=True)
+    batch_size: int = option(12, "windows of text a step", minimum=1, common=True)
+    grad_accumulation: int = option(
+        1,
+        "parts that a step's batch is computed in: less memory, the same gradient",
+        minimum=1,
+        formerly=("accumulate",),
+        fixed=False,
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.batch_size % self.grad_accumulation:
+            raise ConfigError(
+                f"--grad-accumulation: expected a divisor of --batch-size {self.batch_size}, "
+                f"received {self.grad_accumulation}"
+            )
+
+
+BESIDE_MUON = needs("optimizer", "muon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """How a gradient moves the weights."""
+
+    kind: str = option(
+        "adamw",
+        "update rule; muon is for matrices",
+        name="optimizer",
+        choices=("adamw", "muon", "sgd"),
+        common=True,
+    )
+    lr: float = option(4e-3, "highest learning rate", above=0, common=True)
+    embedding_lr: float | None = option(
+        None,
+        "beside Muon, of embeddings; by default 15 --lr, or less where they begin smaller",
+        above=0,
+        needs=BESIDE_MUON,
+    )
+    head_lr: float | None = option(None, "beside Muon, of the head; by default 0.4 --lr", above=0, needs=BESIDE_MUON)
+    scalar_lr: float | None = option(None, "beside Muon, of scales; by default 25 --lr", above=0, needs=BESIDE_MUON)
+    weight_decay: float = option(
+        0.1, "AdamW's, or Muon's, pull of matrices towards 0", minimum=0, needs=needs("optimizer", "adamw", "muon")
+    )
+    beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, below=1, needs=needs("optimizer", "adamw"))
+    beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, below=1, needs=needs("optimizer", "adamw"))
+    momentum: float = option(0.9, "SGD's memory of the gradient", minimum=0, below=1, needs=needs("optimizer", "sgd"))
+    clip: float = option(1.0, "longest gradient, others are scaled down; 0: any", minimum=0)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+FALLING = needs("lr_schedule", "linear", "1-sqrt", "cosine", "nanochat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """How long a run trains, and how its learning rate rises and falls."""
+
+    steps: int = option(2000, "updates of the weights", minimum=1, common=True, fixed=False)
+    minutes: float | None = option(
+        None,
+        "train this long; with --steps, at most",
+        above=0,
+        common=True,
+        fixed=False,
+    )
+    lr_schedule: str = option(
+        "linear",
+        "how the learning rate falls",
+        choices=("linear", "1-sqrt", "cosine", "constant", "nanochat"),
+    )
+    min_lr: float = option(0.0, "learning rate of the last step", minimum=0, needs=FALLING)
+    warmup: int = option(100, "steps of rising learning rate; of short runs a tenth", minimum=0)
+    warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, needs=FALLING)
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.warmdown > 1:
+            raise ConfigError(f"--warmdown: expected a share of at most 1, received {self.warmdown}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """Which engine computes, where and how precisely."""
+
+    mode: str = option(
+        "tensor",
+        "arrays, or one number at a time",
+        choices=("tensor", "scalar"),
+        common=True,
+        fixed=False,
+    )
+    backend: str = option("auto", "where arrays live", choices=("auto", "numpy", "cupy"), common=True, fixed=False)
+    kernels: str = option(
+        "auto",
+        "fast forms of ops: the fastest installed, or one kind",
+        choices=("auto", "cuda", "numba", "numpy", "reference"),
+        fixed=False,
+    )
+    dtype: str = option(
+        "auto",
+        "precision of activations and products; weights and their gradients stay float32",
+        choices=("auto", "float32", "tf32", "bfloat16"),
+        fixed=False,
+    )
+    threads: int | None = option(
+        None, "processor threads (default one for each core)", minimum=1, common=True, fixed=False
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.mode == "scalar" and self.backend == "cupy":
+            raise ConfigError("--mode scalar: expected --backend numpy or auto, received cupy: Values live in Python")
+        if self.mode == "scalar" and self.dtype not in ("auto", "float32"):
+            raise ConfigError(
+                f"--dtype: expected auto in scalar mode, received {self.dtype}: Values are Python's floats"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What decides a run's random numbers, and what it leaves on disk."""
+
+    seed: int = option(1, "of weights, batches, dropout and samples", minimum=0, common=True)
+    eval_every: int = option(250, "steps between evaluations", minimum=1, fixed=False)
+    eval_tokens: int | None = option(None, "held-out tokens to evaluate on (default all)", minimum=2, fixed=False)
+    checkpoint_every: int | None = option(
+        None, "steps between checkpoints, beside those before evaluations", minimum=1, fixed=False
+    )
+    keep_checkpoints: int = option(
+        2, "newest checkpoints that stay, beside the best", minimum=1, formerly=("keep",), fixed=False
+    )
+    log_every: int = option(10, "steps between lines of the log", minimum=1, fixed=False)
+    track: str | None = option(
+        None, "send the log to a tracker, too", choices=("tensorboard", "trackio", "wandb"), fixed=False
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardOptions:
+    """What a run does when something goes wrong."""
+
+    on_nan: str = option("stop", "what to do when the loss is NaN", choices=("stop", "rollback"), fixed=False)
+    skip_spikes: float | None = option(
+        None,
+        "skip an update whose loss lies this many standard deviations above the last 50",
+        above=0,
+        fixed=False,
+    )
+    max_memory_growth: float = option(
+        0.5, "stop when memory has grown by this share between evaluations", above=0, fixed=False
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)

@@ -1,0 +1,155 @@
+"""`TrainingConfig`: the groups of a run's options, composed in one frozen record, and its forms in files.
+
+In a file the options stand in tables, one a group, as in `[optimizer] lr = 0.004`; or flat, by the names of their
+flags, as older versions wrote them and as a short file is easier to write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinygrad_chat.config.groups import (
+    ComputeOptions,
+    DataOptions,
+    GuardOptions,
+    OptimizerOptions,
+    RecipeOptions,
+    RunOptions,
+    ScheduleOptions,
+)
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.option import OptionSpec, checked_settings, idle, specs_of, unknown_key
+
+GROUPS: dict[str, type[Any]] = {
+    "recipe": RecipeOptions,
+    "model": ModelOptions,
+    "data": DataOptions,
+    "optimizer": OptimizerOptions,
+    "schedule": ScheduleOptions,
+    "compute": ComputeOptions,
+    "run": RunOptions,
+    "guards": GuardOptions,
+}
+"""The record's attributes and the tables of a file."""
+
+SPECS: dict[str, OptionSpec] = specs_of(*GROUPS.values())
+"""Every option of a run by its flat name."""
+
+_TABLE_OF = {group: table for table, group in GROUPS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A run's every setting: `config.optimizer.lr`, or flat, `config.settings()["lr"]`."""
+
+    recipe: RecipeOptions = field(default_factory=RecipeOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    guards: GuardOptions = field(default_factory=GuardOptions)
+
+    def __post_init__(self) -> None:
+        if self.compute.mode == "scalar" and self.model.dropout:
+            raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.model.dropout}")
+        if self.schedule.min_lr > self.optimizer.lr:
+            raise ConfigError(f"--min-lr: expected at most --lr {self.optimizer.lr}, received {self.schedule.min_lr}")
+
+    @classmethod
+    def of(cls, **settings: Any) -> TrainingConfig:
+        """Make a configuration of settings by their flat names, others at their defaults."""
+        return cls().replace(**settings)
+
+    def replace(self, **settings: Any) -> TrainingConfig:
+        """Return the same configuration with other settings, by their flat names."""
+        changes: dict[str, dict[str, Any]] = {}
+        for name, value in settings.items():
+            spec = SPECS[name]
+            changes.setdefault(_TABLE_OF[spec.group], {})[spec.field] = value
+        groups = {table: dataclasses.replace(getattr(self, table), **part) for table, part in changes.items()}
+        return dataclasses.replace(self, **groups)
+
+    def settings(self) -> dict[str, Any]:
+        """Return every setting by its flat name."""
+        return {name: getattr(getattr(self, _TABLE_OF[spec.group]), spec.field) for name, spec in SPECS.items()}
+
+    @property
+    def tokens_per_step(self) -> int:
+        """The tokens of a training step."""
+        return self.data.batch_size * self.model.context
+
+    def used_settings(self) -> dict[str, Any]:
+        """Return the settings that play a part and are not None: all it takes to build the configuration again."""
+        settings = self.settings()
+        return {
+            name: value for name, value in settings.items() if value is not None and idle(SPECS[name], settings) is None
+        }
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Return the used settings as the tables of a TOML or JSON file."""
+        tables: dict[str, dict[str, Any]] = {table: {} for table in GROUPS}
+        for name, value in self.used_settings().items():
+            tables[_TABLE_OF[SPECS[name].group]][SPECS[name].field] = value
+        return {table: part for table, part in tables.items() if part}
+
+
+def heading_of(spec: OptionSpec) -> str:
+    """Return what the options of its group stand under, for people."""
+    return _TABLE_OF[spec.group].capitalize()
+
+
+def flat_settings(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """Return the settings in a file's `content`, tables or flat, by their flat names and of their types.
+
+    Raises ConfigError, naming `source` and the key, for an unknown key or a value of the wrong type.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        found = (
+            _table(key, value, source)
+            if isinstance(value, dict)
+            else checked_settings(SPECS, {key: value}, source=source)
+        )
+        twice = flat.keys() & found.keys()
+        if twice:
+            raise ConfigError(f"{source}: {min(twice)} stands there twice")
+        flat |= found
+    return flat
+
+
+def _table(table: str, content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    if table not in GROUPS:
+        raise ConfigError(f"{source}: expected tables among {', '.join(GROUPS)}, received [{table}]")
+    fields = {spec.field: spec for spec in specs_of(GROUPS[table]).values()}
+    flat = {}
+    for key, value in content.items():
+        spec = fields.get(key.replace("-", "_"))
+        if spec is None:
+            raise unknown_key(f"{source}: [{table}]", key, fields)
+        flat[spec.name] = spec.convert(value, f"{source}: [{table}] {key}")
+    return flat
+
+
+def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
+    """Return the configuration that a run has saved, in this version's tables or flat by an older one.
+
+    Raises ConfigError, naming `source`, where it cannot be.
+    """
+    settings = flat_settings(content, source=source)
+    return TrainingConfig.of(**{**settings, **RECIPES.get(settings.get("model", RecipeOptions.model), {})})
+
+
+RECIPES: dict[str, dict[str, Any]] = {"bigram": {"layers": 0, "positions": "none"}}
+"""What makes a model that one, whatever else is chosen: a bigram is a GPT without blocks and positions."""
+
+
+def changed_names(before: TrainingConfig, after: TrainingConfig) -> Iterator[str]:
+    """Yield the names of the settings in which two configurations differ."""
+    new = after.settings()
+    yield from (name for name, value in before.settings().items() if value != new[name])

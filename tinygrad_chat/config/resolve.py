@@ -1,0 +1,140 @@
+"""From what a user chose to a run's every setting: a pure function of the choices and of some facts.
+
+Later layers win: the options' own defaults, what suits the model, a preset or file, command-line flags.
+Nothing here touches the disk, the network or a device; whoever knows the facts hands them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinygrad_chat.config.defaults import DEFAULTS_FOR, RATES_OF_VALUES, defaults_for, rates_beside_muon
+from tinygrad_chat.config.record import RECIPES, SPECS, TrainingConfig
+from tinygrad_chat.config.scaling_laws import depth_for, settings_of_depth
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.option import idle, refuse_idle, specs_of, validate_settings
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What settings may follow from beside the choices; None where nobody has looked.
+
+    `vocabulary` is the tokens that the model is to know, `product_rate` the floating-point operations a second that the
+    machine does in matrix products.
+    """
+
+    vocabulary: int | None = None
+    product_rate: float | None = None
+
+
+def needed_facts(chosen: Mapping[str, Any]) -> set[str]:
+    """Return the names of the facts that the settings follow from, beside the `chosen` ones.
+
+    >>> sorted(needed_facts({"model": "nanochat", "minutes": 5.0}))
+    ['product_rate', 'vocabulary']
+    """
+    if chosen.get("model") != "nanochat":
+        return set()
+    if "minutes" in chosen and "depth" not in chosen:
+        return {"product_rate", "vocabulary"}
+    return set() if chosen.keys() >= OF_THE_VOCABULARY else {"vocabulary"}
+
+
+OF_THE_VOCABULARY = {"batch_size", "steps", "weight_decay"}
+"""The settings of nanochat that follow from the vocabulary; all others follow from the depth and the batch."""
+
+
+def resolve(
+    flags: Mapping[str, Any], facts: Facts = Facts(), *, base: Mapping[str, Any] | None = None
+) -> TrainingConfig:
+    """Combine `flags`, over the `base` of a preset or file, and the `facts` into one configuration.
+
+    All settings go by their flat names. Raises ConfigError, naming the flag, for a value out of range or an option that
+    plays no part in such a run, and KeyError for an unknown name.
+    """
+    chosen = merge(base or {}, flags)
+    validate_settings(SPECS, chosen)
+    suiting = defaults_for(chosen)
+    if chosen.get("model") == "nanochat":
+        suiting = {**suiting, **_settings_of_nanochat(chosen, facts)}
+    settings = {**suiting, **chosen}
+    if settings.get("optimizer") == "muon":
+        initialisation = settings.get("initialisation", ModelOptions.initialisation)
+        suiting = {**rates_beside_muon(settings["lr"], initialisation), **suiting}
+    steps = chosen.get("steps", suiting.get("steps", SPECS["steps"].default))
+    suiting["warmup"] = min(suiting.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs fall too
+    config = _built({**suiting, **chosen})
+    _refuse_idle(config, flags, base or {})
+    if config.schedule.warmup > config.schedule.steps:
+        raise ConfigError(
+            f"--warmup: expected at most --steps {config.schedule.steps}, received {config.schedule.warmup}"
+        )
+    return config
+
+
+def merge(base: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file with a user's flags over them."""
+    chosen = {**base, **flags}
+    if "steps" in flags and "warmup" in base.keys() - flags.keys():
+        chosen["warmup"] = min(chosen["warmup"], flags["steps"] // 10)  # a file's, for runs of another length
+    return chosen
+
+
+def _built(settings: Mapping[str, Any]) -> TrainingConfig:
+    recipe = RECIPES.get(settings.get("model", SPECS["model"].default), {})
+    return TrainingConfig.of(**{**settings, **recipe})
+
+
+def _refuse_idle(config: TrainingConfig, flags: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a chosen option that plays no part. What a file chose and a flag made idle is let be."""
+    settings = config.settings()
+    refuse_idle(SPECS, flags, settings)
+    of_the_file = {name: base.get(name, spec.default) for name, spec in SPECS.items()}
+    never = [name for name in base if name not in flags and idle(SPECS[name], of_the_file)]
+    refuse_idle(SPECS, never, settings)
+
+
+def _settings_of_nanochat(chosen: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """Return what follows from the depth or, where there are only minutes, from the depth that suits them."""
+    missing = [name for name in sorted(needed_facts(chosen)) if getattr(facts, name) is None]
+    if missing:
+        raise LookupError(f"resolve: expected facts on {', '.join(missing)} for --model nanochat, received none")
+    small = {**DEFAULTS_FOR["scalar"], **RATES_OF_VALUES} if chosen.get("mode") == "scalar" else {}
+    chosen = {**small, **chosen}
+    vocabulary = facts.vocabulary or 1  # where nothing depends on it
+    if "minutes" in chosen and "depth" not in chosen:
+        chosen = {**chosen, "depth": depth_for(chosen, vocabulary, facts.product_rate or 0.0)}
+    return {**settings_of_depth(chosen, vocabulary), **small}
+
+
+def change(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
+    """Return a run's configuration with what a resumed run may change. Raises ConfigError for the rest."""
+    settings = config.settings()
+    for name, value in flags.items():
+        if SPECS[name].fixed and value != settings[name]:
+            raise ConfigError(
+                f"{SPECS[name].flag}: the run to resume has {settings[name]}, received {value}; "
+                "leave it out, or start a new run"
+            )
+    steps = flags.get("steps", config.schedule.steps)
+    changed = config.replace(**{"warmup": min(config.schedule.warmup, steps), **flags})
+    refuse_idle(SPECS, [name for name in flags if not SPECS[name].fixed], changed.settings())
+    return changed
+
+
+def change_imported(config: TrainingConfig, flags: Mapping[str, Any], vocabulary: int) -> TrainingConfig:
+    """Return how an imported model is to be trained: its shape stays, all else is chosen or follows from its depth.
+
+    Raises ConfigError where another shape is chosen.
+    """
+    of_the_model = specs_of(ModelOptions).keys()
+    settings = config.used_settings()
+    shape = {name: value for name, value in settings.items() if name in of_the_model}
+    change(config, {name: value for name, value in flags.items() if name in of_the_model})
+    following = settings_of_depth({**flags, **shape, "depth": config.recipe.depth}, vocabulary)
+    following |= {"model": config.recipe.model, "warmup": min(following["warmup"], following["steps"] // 10)}
+    validate_settings(SPECS, flags)
+    return TrainingConfig.of(**{**following, **flags})

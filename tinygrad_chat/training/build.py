@@ -1,0 +1,97 @@
+"""The parts of a run, made as its configuration says: model, optimiser, schedule, training step."""
+
+from __future__ import annotations
+
+from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.defaults import rates_beside_muon
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.models.engines import ENGINES
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.models.size import expect_room
+from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
+from tinygrad_chat.optim.muon import one_after_the_other
+from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
+from tinygrad_chat.parallel import DataParallel, ThreadTeam, make_data_parallel, use_threads
+from tinygrad_chat.seeds import rng
+from tinygrad_chat.training.step import TrainStep
+
+DRAWN = 2  # arrays as long as the parameters while a model is built: the weights as drawn, and where they go
+TRAINED = {"adamw": 4, "muon": 3, "sgd": 3}  # at least, in training: weights, gradient, two averages, one, a velocity
+
+
+def build_model(config: TrainingConfig, vocabulary: int, *, buffers: int = DRAWN) -> LanguageModel:
+    """Return a new model over that many tokens, its weights drawn from the seed.
+
+    Raises ConfigError where the machine has no room for `buffers` arrays as long as its parameters, and BackendError
+    for a back end that is not there.
+    """
+    backend = use_backend(config)
+    on_host = buffers if backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
+    expect_room(config.model, vocabulary, buffers=on_host, mode=config.compute.mode)
+    engine = ENGINES[config.compute.mode]
+    return engine(vocabulary, config.model, random=rng(config.run.seed, "initialisation"), backend=backend)
+
+
+def use_backend(config: TrainingConfig):
+    """Return the back end of a run."""
+    backend = get_backend(config.compute.backend)
+    backend.use_kernels(config.compute.kernels)
+    backend.use_dtype(config.compute.dtype)
+    return backend
+
+
+def build_for_training(config: TrainingConfig, vocabulary: int) -> TrainStep:
+    """Return the training step of a new model, in as many threads as the configuration says."""
+    threads, rows = use_threads(config.compute.threads), config.data.batch_size // config.data.grad_accumulation
+    gradients = min(threads, rows)  # each thread has its own
+    model = build_model(config, vocabulary, buffers=TRAINED[config.optimizer.kind] + gradients - 1)
+    return build_train_step(config, model, make_data_parallel(model, threads, rows=rows))
+
+
+def build_train_step(
+    config: TrainingConfig, model: LanguageModel, data_parallel: DataParallel | None = None
+) -> TrainStep:
+    """Return a model's training step; its optimiser has not taken one yet."""
+    return TrainStep(
+        model,
+        build_optimizer(config, model, data_parallel),
+        build_schedule(config),
+        clip=config.optimizer.clip or None,
+        grad_accumulation=config.data.grad_accumulation,
+        data_parallel=data_parallel,
+    )
+
+
+def build_optimizer(
+    config: TrainingConfig, model: LanguageModel, data_parallel: DataParallel | None = None
+) -> Optimizer:
+    """Return the optimiser of a run. Muon works in as many threads as compute the gradient: beside products that take
+    several, threads of its own would wait for theirs, which spin for a while."""
+    options, parameters = config.optimizer, model.parameters()
+    if options.kind == "sgd":
+        return SGD(parameters, momentum=options.momentum)
+    if options.kind == "muon":
+        rates = {
+            name: getattr(options, name) or rate
+            for name, rate in rates_beside_muon(options.lr, config.model.initialisation).items()
+        }
+        return Muon(
+            parameters,
+            adamw_groups({name: parameters[name].shape for name in parameters}, lr=options.lr, **rates),
+            momentum=muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown),
+            weight_decay=cosine_decay(peak=options.weight_decay, steps=config.schedule.steps),
+            together=one_after_the_other if data_parallel is None else ThreadTeam(data_parallel.threads).do,
+        )
+    return AdamW(parameters, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay)
+
+
+def build_schedule(config: TrainingConfig) -> Schedule:
+    """Return a run's learning rate by its step."""
+    schedule = config.schedule
+    return SCHEDULES[schedule.lr_schedule](
+        peak=config.optimizer.lr,
+        minimum=schedule.min_lr,
+        warmup=min(schedule.warmup, schedule.steps),  # a resumed run may have fewer steps
+        steps=schedule.steps,
+        warmdown=schedule.warmdown,
+    )

@@ -1,0 +1,44 @@
+"""The facts that settings follow from, found out once: the data is opened here and handed on to the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinygrad_chat.backend import get_backend
+from tinygrad_chat.config.record import SPECS, TrainingConfig
+from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve
+from tinygrad_chat.machine.limits import measure_product_rate
+from tinygrad_chat.option import validate_settings
+from tinygrad_chat.parallel import use_threads
+from tinygrad_chat.text.download import Progress
+from tinygrad_chat.training.data import Data, open_data
+
+
+def resolve_with_facts(
+    flags: Mapping[str, Any], base: Mapping[str, Any] | None = None, *, progress: Progress | None = None
+) -> tuple[TrainingConfig, Data | None]:
+    """Resolve what a user chose, and return the data with it where it had to be opened for that.
+
+    Only what the settings follow from is looked at: nanochat's follow from the vocabulary and, where there are only
+    minutes, from how fast the machine multiplies. `progress` is told of a download.
+    """
+    chosen = merge(base or {}, flags)
+    validate_settings(SPECS, chosen)  # before anything takes its time
+    needed = needed_facts(chosen)
+    if not needed:
+        return resolve(flags, base=base), None
+
+    def setting(name: str) -> Any:
+        return chosen.get(name, SPECS[name].default)
+
+    data = open_data(
+        setting("data"), tokenizer=setting("tokenizer"), text_field=setting("text_field"), progress=progress
+    )
+    rate = None
+    if "product_rate" in needed:
+        backend = get_backend(setting("backend"))
+        backend.use_dtype(setting("dtype"))
+        use_threads(setting("threads"))
+        rate = measure_product_rate(backend)
+    return resolve(flags, Facts(data.tokenizer.size, rate), base=base), data

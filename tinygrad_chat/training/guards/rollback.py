@@ -1,0 +1,57 @@
+"""`--on-nan rollback`: going on from an earlier checkpoint, with other batches, where the loss is NaN or infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.formatting import count
+from tinygrad_chat.runs.checkpoint import load_newest, remove_later_checkpoints
+from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.training.events import Event, RolledBack, Saved
+from tinygrad_chat.training.run import Run
+
+MOST_ROLLBACKS = 3  # without getting past where they went back to
+
+
+def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[Event]:
+    """Yield what training yields; where it diverges and the run is to be rolled back, begin anew from there."""
+    rollbacks: list[RolledBack] = []  # since training last came past a step that failed
+    while True:
+        try:
+            for event in events():
+                if isinstance(event, Saved) and all(event.step > rollback.failed_step for rollback in rollbacks):
+                    rollbacks.clear()
+                yield event
+            return
+        except DivergedError as error:
+            rolled_back = None
+            if run.config.guards.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
+                # Its own checkpoint is the last good one, unless it failed from there already.
+                tried = any(rollback.step == run.progress.step for rollback in rollbacks)
+                before = run.progress.step if tried else run.progress.step + 1
+                rolled_back = _roll_back(run, error.finding, before=before)
+            if rolled_back is None and rollbacks:
+                tries = f"after {count(len(rollbacks), 'rollback')} that did not get past it"
+                raise DivergedError(f"{error.finding}, {tries}", error.advice) from error
+            if rolled_back is None:
+                raise
+        rollbacks.append(rolled_back)
+        yield rolled_back
+
+
+def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
+    """Go back to the newest whole checkpoint of a step `before` that, and past the batch that led here; None without
+    one."""
+    failed_step, failed_batch = run.progress.step, run.progress.step + run.progress.skipped_batches
+    saved = load_newest(run.folder.checkpoints, TrainingState.load, before=before, say=lambda line: None)
+    if saved is None:
+        return None
+    run.restore(saved)
+    step = run.progress.step
+    run.progress.skipped_batches = failed_batch + 1 - step
+    remove_later_checkpoints(run.folder.checkpoints, step=step)
+    run.folder.cut_log(step, rollbacks=True)
+    record = {"step": step, "rolled_back_from": failed_step}
+    run.folder.append({**record, "reason": reason}, {**record, "seconds": run.progress.seconds})
+    return RolledBack(step, failed_step, reason)

@@ -1,0 +1,76 @@
+"""One update of a run: its next batch, the training step, what guards it, and what the log says of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.seeds import rng
+from tinygrad_chat.text.batches import Batch, random_batch
+from tinygrad_chat.training.guards.diagnosis import explain_divergence
+from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.step import StepResult
+
+
+def update(run: Run, fraction_used: float) -> dict[str, float]:
+    """Update the weights once; return what the log says of it. `fraction_used` is that of the run's minutes.
+
+    Raises DivergedError where the loss or the gradient is NaN or infinite; then the weights are as before.
+    """
+    progress, recent, limit = run.progress, run.progress.recent_losses, run.config.guards.skip_spikes
+    result = run.train_step(
+        batch_of(run),
+        _position(run, fraction_used),
+        random=_dropout(run),
+        skip=None if limit is None else lambda loss: recent.z_score(loss) > limit,
+    )
+    loss, grad_norm = float(result.loss), float(result.grad_norm)  # only here does the host wait for a device
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise _diverged(run, result)
+    record = {"loss": loss, "lr": result.lr, "grad_norm": grad_norm}
+    if result.skipped:
+        record["skipped_spike"] = recent.z_score(loss)
+    recent.add(loss)
+    progress.step += 1
+    return record
+
+
+def batch_of(run: Run) -> Batch:
+    """Return the batch that the run's next step trains on: a function of the seed and the step."""
+    number = run.progress.step + run.progress.skipped_batches
+    return random_batch(
+        run.dataset.training,
+        batch_size=run.config.data.batch_size,
+        context=run.config.model.context,
+        random=rng(run.config.run.seed, "batches", number),
+    )
+
+
+def _dropout(run: Run) -> np.random.Generator | None:
+    """Return the random numbers that the next step drops by, None where it drops nothing."""
+    number = run.progress.step + run.progress.skipped_batches
+    return rng(run.config.run.seed, "dropout", number) if run.config.model.dropout else None
+
+
+def _position(run: Run, fraction_used: float) -> int:
+    """Return where in its schedules the run is. With a time limit, the way down follows the time used where that runs
+    ahead of the steps; the way up does not."""
+    step, schedule = run.progress.step, run.config.schedule
+    return step if step < schedule.warmup else max(step, int(fraction_used * schedule.steps))
+
+
+def _diverged(run: Run, result: StepResult) -> DivergedError:
+    """Take the step again to find where it went wrong; return the error that says so."""
+
+    where = explain_divergence(
+        run, lambda model: run.train_step.gradient(batch_of(run), random=_dropout(run), model=model)
+    )
+    cause = result.cause or (
+        f"the loss is {float(result.loss):g} and the norm of the gradient {float(result.grad_norm):g}"
+    )
+    return DivergedError(
+        f"step {run.progress.step}: {cause}, {where}",
+        f"lower --lr ({run.config.optimizer.lr:g}) or raise --warmup ({run.config.schedule.warmup}) in a new run",
+    )
