@@ -91,16 +91,18 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
         return
     panels: dict[str, list[str]] = {}
     for parameter in context.command.params:
-        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).extend(_lines(parameter))
+        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).extend(
+            _lines(parameter, context)
+        )
     print(f"Usage: {context.command_path} [OPTIONS]")
     for panel, lines in panels.items():
         print("\n".join(["", panel, *lines]))
     raise typer.Exit
 
 
-def _lines(parameter: Any) -> list[str]:
+def _lines(parameter: Any, context: typer.Context) -> list[str]:
     """Return an option's spellings and values, and below them its help, so that nothing has to be cut."""
-    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.type.name}"
+    value = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
     spellings = ", ".join([*parameter.opts, *parameter.secondary_opts])
     return [
         f"  {spellings}{value}",
