@@ -69,7 +69,7 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     option = typer.Option(
         *names,
         help=spec.help + ("" if shown in (None, "") else f" (default {shown})"),
-        metavar="|".join(spec.choices) or None,
+        metavar="|".join(spec.choices) or (None if spec.kind is bool else spec.kind.__name__),
         rich_help_panel=_panel(spec),
         hidden=hidden,
     )
@@ -91,18 +91,16 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
         return
     panels: dict[str, list[str]] = {}
     for parameter in context.command.params:
-        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).extend(
-            _lines(parameter, context)
-        )
+        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).extend(_lines(parameter))
     print(f"Usage: {context.command_path} [OPTIONS]")
     for panel, lines in panels.items():
         print("\n".join(["", panel, *lines]))
     raise typer.Exit
 
 
-def _lines(parameter: Any, context: typer.Context) -> list[str]:
+def _lines(parameter: Any) -> list[str]:
     """Return an option's spellings and values, and below them its help, so that nothing has to be cut."""
-    value = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
+    value = f" {parameter.metavar}" if parameter.metavar else ""
     spellings = ", ".join([*parameter.opts, *parameter.secondary_opts])
     return [
         f"  {spellings}{value}",
