@@ -26,7 +26,7 @@ from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim import AdamW, Muon, adamw_groups
 from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
-from tinygrad_chat.training import run as run_module
+from tinygrad_chat.training import build
 from tinygrad_chat.training import step as step_module
 from tinygrad_chat.training.run import resume_run
 from tinygrad_chat.training.step import TrainStep
@@ -156,7 +156,7 @@ def test_attention_a_few_sequences_at_a_time_is_the_same(device: Backend, monkey
 @pytest.fixture
 def on_device(device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `--backend cupy` be the device of the test."""
-    monkeypatch.setattr(run_module, "get_backend", lambda name: device if name == "cupy" else get_backend(name))
+    monkeypatch.setattr(build, "get_backend", lambda name: device if name == "cupy" else get_backend(name))
 
 
 @pytest.mark.usefixtures("on_device")

@@ -134,10 +134,10 @@ def test_training_killed_at_a_call_goes_on_as_if_it_never_had_been(
     start: Callable[..., Run], tmp_path: Path, first: int
 ):
     """Here at every thirtieth call from `first` on; `python -m bench survival` takes them all."""
-    whole = start("whole", steps=2, eval_every=1, keep=1)
+    whole = start("whole", steps=2, eval_every=1, keep_checkpoints=1)
     exhaust(whole)
-    exhaust(start("again", steps=2, eval_every=1, keep=1))  # what is only done at first has been done then
-    run = start("counted", steps=2, eval_every=1, keep=1)
+    exhaust(start("again", steps=2, eval_every=1, keep_checkpoints=1))  # what is only done at first has been done then
+    run = start("counted", steps=2, eval_every=1, keep_checkpoints=1)
     total = count_system_calls(partial(exhaust, run))
     assert total > 100
     for number in range(first, total, 30):

@@ -128,7 +128,7 @@ def test_a_gradient_too_long_for_a_number_names_the_largest(start: Start, monkey
         return loss
 
     monkeypatch.setattr(step, "accumulate_gradient", long)
-    with pytest.raises(DivergedError, match=r"gradient inf, too long for a number though .* blocks.0.attention.key"):
+    with pytest.raises(DivergedError, match=r"gradient inf, too long for a float though .* blocks.0.attention.key"):
         finish(run)
 
 
@@ -249,7 +249,7 @@ def test_nor_does_one_whose_validation_loss_is_no_number(start: Start, monkeypat
 
 
 def test_a_failure_at_a_checkpoint_s_own_step_goes_on_from_that_checkpoint(start: Start, bad_batch: Any):
-    run = start(on_nan="rollback", steps=9, keep=1)
+    run = start(on_nan="rollback", steps=9, keep_checkpoints=1)
     bad_batch(run, 6)
     events = finish(run)
     assert [(event.failed_step, event.step) for event in events if isinstance(event, RolledBack)] == [(6, 6)]

@@ -33,7 +33,7 @@ SETTINGS = st.fixed_dictionaries(
         "eval_every": st.integers(1, 9),
         "checkpoint_every": st.none() | st.integers(1, 5),
         "log_every": st.integers(1, 4),
-        "keep": st.integers(1, 3),
+        "keep_checkpoints": st.integers(1, 3),
         "skip_spikes": st.none() | st.just(0.1),
         "clip": st.sampled_from([0.0, 0.1]),
     }
@@ -65,7 +65,7 @@ STEPS = 9
 @pytest.fixture(autouse=True)
 def judged_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let so short a run skip updates, too."""
-    monkeypatch.setattr("tinygrad_chat.training.guards.recent_losses.WINDOW", 2)
+    monkeypatch.setattr("tinygrad_chat.runs.recent_losses.WINDOW", 2)
 
 
 def finish(run: Run, stop_after: int | None = None) -> Ended:
