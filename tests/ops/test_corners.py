@@ -71,6 +71,13 @@ def test_pieces_may_come_as_one_list_and_each_receives_its_gradient(op):
     np.testing.assert_array_equal(b.grad, [6, 9])
 
 
+def test_pieces_are_joined_and_cut_along_the_first_axis_by_default():
+    a, b = np.zeros((2, 3)), np.ones((1, 3))
+    assert ops.concatenate(a, b).shape == (3, 3)
+    assert ops.stack(a, a, a).shape == (3, 2, 3)
+    assert [piece.shape for piece in ops.split(a, [1, 1])] == [(1, 3), (1, 3)]
+
+
 @pytest.mark.parametrize("op", [ops.stack, ops.concatenate])
 def test_no_pieces_are_refused(op):
     for call in (lambda: op(), lambda: op([])):
