@@ -138,6 +138,35 @@ def pieces(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def stacks(draw: st.DrawFn) -> Case:
+    random, shape, count = draw(seeds), draw(shapes), draw(st.integers(1, 3))
+    axis = draw(st.integers(-len(shape) - 1, len(shape)))
+    return Case(tuple(normal(random, shape) for _ in range(count)), {"axis": axis})
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> Case:
+    random = draw(seeds)
+    shape, *others = draw(mutually_broadcastable_shapes(num_shapes=3, max_dims=3, max_side=4)).input_shapes
+    return Case((np.asarray(random.random(shape) < 0.5), *(normal(random, other) for other in others)))
+
+
+@st.composite
+def clips(draw: st.DrawFn) -> Case:
+    bounds = draw(st.sampled_from([{"min": -0.5}, {"max": 0.5}, {"min": -0.5, "max": 0.5}]))
+    return Case((away_from_zero(draw(seeds), draw(shapes)) * 1.1,), bounds)  # seldom at a bound
+
+
+@st.composite
+def spreads(draw: st.DrawFn) -> Case:
+    """Reductions of at least two elements."""
+    shape = draw(array_shapes(min_dims=1, max_dims=3, min_side=2, max_side=4))
+    axis = draw(st.one_of(st.none(), st.integers(-len(shape), len(shape) - 1)))
+    options = {"axis": axis, "keepdims": draw(st.booleans()), "correction": draw(st.integers(0, 1))}
+    return Case((normal(draw(seeds), shape),), options)
+
+
+@st.composite
 def products(draw: st.DrawFn) -> Case:
     random = draw(seeds)
     N, K, M = (draw(st.integers(1, 4)) for _ in range(3))
@@ -277,9 +306,9 @@ def functional(name: str, **fixed: Any) -> Callable[..., Any]:
 
 
 def torch_reduction(name: str) -> Callable[..., Any]:
-    def function(x: Any, *, axis: Any, keepdims: bool) -> Any:
+    def function(x: Any, *, axis: Any, keepdims: bool, **options: Any) -> Any:
         every = tuple(range(x.ndim))
-        return getattr(x, name)(dim=every if axis is None else axis, keepdim=keepdims)
+        return getattr(x, name)(dim=every if axis is None else axis, keepdim=keepdims, **options)
 
     return function
 
@@ -382,6 +411,9 @@ CATALOGUE: dict[str, Entry] = {
     "divide": Entry(ops.divide, two(normal, away_from_zero), torch_function("div")),
     "power": Entry(ops.power, two(positive, normal), torch_function("pow")),
     "negative": Entry(ops.negative, one(), torch_function("neg")),
+    "where": Entry(ops.where, choices(), torch_function("where")),
+    "abs": Entry(ops.abs, one(away_from_zero), torch_function("abs")),
+    "clip": Entry(ops.clip, clips(), torch_function("clip")),
     "exp": Entry(ops.exp, one(), torch_function("exp")),
     "log": Entry(ops.log, one(positive), torch_function("log")),
     "sqrt": Entry(ops.sqrt, one(positive), torch_function("sqrt")),
@@ -392,7 +424,10 @@ CATALOGUE: dict[str, Entry] = {
     "gelu": Entry(ops.gelu, one(), functional("gelu", approximate="tanh")),
     "sum": Entry(ops.sum, reductions(), torch_reduction("sum")),
     "mean": Entry(ops.mean, reductions(), torch_reduction("mean")),
+    "var": Entry(ops.var, spreads(), torch_reduction("var")),
+    "std": Entry(ops.std, spreads(), torch_reduction("std")),
     "max": Entry(ops.max, reductions(distinct), torch_reduction("amax")),
+    "min": Entry(ops.min, reductions(distinct), torch_reduction("amin")),
     "reshape": Entry(ops.reshape, reshapes(), torch_function("reshape")),
     "transpose": Entry(
         ops.transpose, transposes(), lambda x, *, axes: x.permute(axes or tuple(reversed(range(x.ndim))))
@@ -404,6 +439,7 @@ CATALOGUE: dict[str, Entry] = {
         lambda x, *, sizes, axis: torch_function("cat")(x.split(sizes, dim=axis)[::-1], dim=axis),
     ),
     "concatenate": Entry(ops.concatenate, pieces(), lambda *x, axis: torch_function("cat")(x, dim=axis)),
+    "stack": Entry(ops.stack, stacks(), lambda *x, axis: torch_function("stack")(x, dim=axis)),
     "matmul": Entry(ops.matmul, products(), torch_function("matmul")),
     "linear": Entry(ops.linear, linears(), functional("linear")),
     "embedding": Entry(ops.embedding, embeddings(), lambda table, tokens: table[tokens]),

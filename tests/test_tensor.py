@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import weakref
 from collections.abc import Callable
@@ -35,10 +36,18 @@ UNARY: dict[str, tuple[Callable[[Any], Any], np.ndarray, np.ndarray]] = {
     "log": (lambda x: x.log(), np.log(x), d_out / x),
     "sqrt": (lambda x: x.sqrt(), np.sqrt(x), d_out / (2 * np.sqrt(x))),
     "tanh": (lambda x: x.tanh(), np.tanh(x), d_out / np.cosh(x) ** 2),
+    "sigmoid": (lambda x: x.sigmoid(), 1 / (1 + np.exp(-x)), d_out * np.exp(-x) / (1 + np.exp(-x)) ** 2),
+    "abs": (lambda x: (x - 1).abs(), np.abs(x - 1), d_out * np.sign(x - 1)),
+    "abs()": (lambda x: abs(x - 1), np.abs(x - 1), d_out * np.sign(x - 1)),
+    "clip": (lambda x: x.clip(max=1.0), np.minimum(x, 1), d_out * (x <= 1)),
+    "where": (lambda x: x.where(x > 1, 0.0), np.where(x > 1, x, 0), d_out * (x > 1)),
     "relu": (lambda x: (x - 1).relu(), np.maximum(x - 1, 0), d_out * (x > 1)),
     "T": (lambda x: x.T, x.T, d_out.T),
     "transpose": (lambda x: x.transpose(1, 0), x.T, d_out.T),
+    "transpose of a tuple": (lambda x: x.transpose((1, 0)), x.T, d_out.T),
     "reshape": (lambda x: x.reshape(9, 1).reshape(-1, 3), x, d_out),
+    "reshape to a tuple": (lambda x: x.reshape((9, 1)).reshape([-1, 3]), x, d_out),
+    "unsqueeze and squeeze": (lambda x: x.unsqueeze(1).squeeze(-2).unsqueeze(-1).squeeze(2), x, d_out),
     "[]": (lambda x: x[::-1], x[::-1], d_out[::-1]),
     "sum": (
         lambda x: x.sum(axis=0) + 0 * x,
@@ -54,6 +63,27 @@ UNARY: dict[str, tuple[Callable[[Any], Any], np.ndarray, np.ndarray]] = {
         lambda x: x.max(axis=1, keepdims=True) + 0 * x,
         np.broadcast_to(x.max(axis=1, keepdims=True), (3, 3)),
         d_out.sum(axis=1, keepdims=True) * (x == x.max(axis=1, keepdims=True)),
+    ),
+    "min": (
+        lambda x: x.min(axis=0, keepdims=True) + 0 * x,
+        np.broadcast_to(x.min(axis=0, keepdims=True), (3, 3)),
+        d_out.sum(axis=0, keepdims=True) * (x == x.min(axis=0, keepdims=True)),
+    ),
+    "var": (lambda x: x.var() + 0 * x, np.full((3, 3), x.var(ddof=1)), d_out.sum() * (x - x.mean()) / 4),
+    "std": (
+        lambda x: x.std(correction=0) + 0 * x,
+        np.full((3, 3), x.std()),
+        d_out.sum() * (x - x.mean()) / (9 * x.std()),
+    ),
+    "softmax": (
+        lambda x: x.softmax(0).log(),
+        x - np.log(np.exp(x).sum(axis=0)),
+        d_out - d_out.sum(axis=0) * np.exp(x) / np.exp(x).sum(axis=0),
+    ),
+    "log_softmax": (
+        lambda x: x.log_softmax(0),
+        x - np.log(np.exp(x).sum(axis=0)),
+        d_out - d_out.sum(axis=0) * np.exp(x) / np.exp(x).sum(axis=0),
     ),
 }
 every_sign = pytest.mark.parametrize("sign", BINARY)
@@ -134,14 +164,149 @@ def test_length_iteration_and_index_go_by_rows_and_carry_gradients():
     np.testing.assert_array_equal(a.grad, [[1, 1], [10, 10], [102, 100]])
 
 
-def test_repr_tells_shape_dtype_and_where_it_lives():
-    assert repr(Tensor([1.0])).startswith("Tensor(shape=(1,), dtype=float32, backend=numpy)")
+@pytest.mark.parametrize(
+    "given", [["a"], None, 1j, np.array([None]), [Value(1.0)], np.array([Value(1.0)])], ids=lambda x: type(x).__name__
+)
+def test_what_is_no_array_of_floats_is_refused(given):
+    with pytest.raises(TypeError, match=r"^Tensor: expected numbers, received an array of .*Tensor\.from_values"):
+        Tensor(given)
+
+
+def test_tensor_of_a_tensor_is_refused():
+    with pytest.raises(TypeError, match=r"^Tensor: expected numbers or an array, received a Tensor; .*detach\(\)"):
+        Tensor(Tensor(1.0))
+
+
+@pytest.mark.parametrize(("make", "number"), [(Tensor.zeros, 0), (Tensor.ones, 1)])
+def test_zeros_and_ones_of_a_shape_given_in_either_way(make, number):
+    for made in (make(2, 3), make((2, 3)), make([2, 3])):
+        np.testing.assert_array_equal(made.data, np.full((2, 3), number))
+        assert (made.dtype, made.backend.name) == (np.float32, "numpy")
+    assert make().shape == ()
+    assert make(2, dtype=np.float64, backend=Tensor(1.0).backend).dtype == np.float64
+
+
+def test_randn_is_decided_by_its_seed_and_goes_on_drawing_from_a_generator():
+    once, again, other = Tensor.randn(400, 5, seed=1), Tensor.randn((400, 5), seed=1), Tensor.randn(400, 5, seed=2)
+    assert np.all(once == again)
+    assert not np.any(once == other)
+    assert abs(once.mean().item()) < 0.1
+    assert abs(once.std().item() - 1) < 0.1
+    generator = np.random.default_rng(1)
+    first, second = Tensor.randn(2, seed=generator), Tensor.randn(2, seed=generator)
+    assert not np.any(first == second)
+    assert Tensor.randn(seed=0).shape == ()
+    with pytest.raises(TypeError, match="seed"):
+        Tensor.randn(2)  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (Tensor([1.0, 2.5]), "Tensor([1. , 2.5], dtype=float32)"),
+        (Tensor(np.array([[1 / 3], [2.0]])), "Tensor([[0.3333],\n        [2.    ]], dtype=float64)"),
+        (Tensor(1.0) * 2, "Tensor(2., dtype=float32, op=multiply)"),
+        (Tensor.ones(2).gelu().detach() * 0, "Tensor([0., 0.], dtype=float32, op=multiply)"),
+        (Tensor.zeros(1000), "Tensor([0., 0., 0., ..., 0., 0., 0.], shape=(1000,), dtype=float32)"),
+    ],
+)
+def test_repr_shows_numbers_dtype_the_op_of_a_result_and_the_shape_where_it_is_long(tensor, text):
+    assert repr(tensor) == str(tensor) == f"{tensor}" == text
 
 
 def test_numpy_and_item_hand_out_the_numbers():
     a = Tensor([[2.5]])
     assert a.numpy() is a.data
     assert (a.item(), type(a.item())) == (2.5, float)
+    assert (float(a), int(a), bool(a), bool(a * 0), f"{a:.3f}") == (2.5, 2, True, False, "2.500")
+
+
+@pytest.mark.parametrize("convert", [float, int, bool, Tensor.item, "{:.2f}".format])
+@pytest.mark.parametrize("several", [Tensor([1.0, 2.0]), Tensor.zeros(0)], ids=["two", "none"])
+def test_several_elements_are_not_one_number(convert, several):
+    with pytest.raises(ShapeError, match=r"^(item|bool): expected one element, received shape \([02],\); "):
+        convert(several)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.asarray,
+        np.array,
+        lambda a: np.asarray([a, a]),
+        lambda a: np.where(True, a, 0),
+        lambda a: np.stack([a, a]),
+        lambda a: Tensor([a, a]),
+        lambda a: Tensor.from_values([a, a]),
+        lambda a: a - [a, a],
+        lambda a: [a, a] * a,
+        lambda a: a > [a, a],
+    ],
+)
+@pytest.mark.parametrize("a", [Tensor([1.0, 2.0]), Tensor(1.0)], ids=["vector", "scalar"])
+def test_no_tensor_becomes_an_array_without_saying_so(convert, a):
+    with pytest.raises(TypeError, match=r"a NumPy array would carry no gradient; .*ops\.stack.* numpy\(\)"):
+        convert(a)
+
+
+def test_scalar_has_neither_length_nor_rows():
+    for read in (len, list):
+        with pytest.raises(TypeError, match=r"^len: a Tensor of no axes has no length$"):
+            read(Tensor(1.0))
+
+
+def test_detached_tensor_shares_the_data_and_lets_no_gradient_through():
+    a = Tensor(x)
+    detached = (a * 2).detach()
+    (a + detached).sum().backward()
+    assert detached.parents == ()
+    np.testing.assert_array_equal(a.grad, np.ones((3, 3)))
+    assert a.detach().data is a.data
+
+
+COMPARISONS = [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
+
+
+@pytest.mark.parametrize("compare", COMPARISONS, ids=lambda compare: compare.__name__)
+def test_comparison_looks_at_the_numbers_and_returns_booleans(compare):
+    low, high = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])
+    pairs = (
+        (Tensor(low), Tensor(high)),
+        (Tensor(low), high),
+        (low, Tensor(high)),
+        (Tensor(low), 2),
+        ([*low], Tensor(high)),
+    )
+    for left, right in pairs:
+        out = compare(left, right)
+        assert type(out) is np.ndarray
+        np.testing.assert_array_equal(out, compare(low, high))
+
+
+def test_tensors_with_equal_numbers_are_different_members_of_a_set():
+    a, b = Tensor(x), Tensor(x)
+    assert len({a, b, a}) == 2
+    assert {a: 1, b: 2}[b] == 2
+
+
+def test_argmax_is_a_bare_index():
+    a = Tensor([[1.0, 5.0, 2.0], [9.0, 0.0, 3.0]])
+    assert a.argmax() == 3
+    np.testing.assert_array_equal(a.argmax(axis=1), [1, 0])
+    np.testing.assert_array_equal(a.argmax(-2), [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: a.squeeze(0), "squeeze: expected size 1 along axis 0, received shape (3, 3)"),
+        (lambda a: a.squeeze(2), "squeeze: expected an axis from -2 to 1, received 2"),
+        (lambda a: a.unsqueeze(-4), "unsqueeze: expected an axis from -3 to 2, received -4"),
+    ],
+)
+def test_axis_that_is_not_there_is_refused(call, message):
+    with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
+        call(Tensor(x))
 
 
 # backward.

@@ -1,4 +1,4 @@
-"""`Tensor`: an array and its place in the graph. Its operators are the ops of `tinygrad_chat.ops`, bound."""
+"""`Tensor`: an array and its place in the graph. Its operators and methods are ops, bound by ops/methods.py."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat import ops
+from tinygrad_chat.autograd import op_name
 from tinygrad_chat.autograd.value import Node, PendingGradient, Rule, backpropagate, deliver_to_leaf
-from tinygrad_chat.backend import Backend, array_module, backend_of, to_host
+from tinygrad_chat.backend import Backend, array_module, backend_of, get_backend, to_host
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.ops.methods import OpMethods, sizes
+
+LONG = 100
+"""More elements than these are not all written out."""
 
 
-class Tensor(Node):
+class Tensor(OpMethods):
     """An array in a graph. After `backward()` on a result, `grad` of every leaf is an array of its shape.
 
     A Tensor has a gradient; a bare array or number beside it is a constant. Arrays keep their dtype; Python numbers
@@ -31,13 +35,33 @@ class Tensor(Node):
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
         Node.__init__(self, parents, rule)
-        if not hasattr(data, "ndim"):
-            data = np.asarray(data, dtype=np.float32)
-        if data.ndim == 0:
-            data = array_module(data).asarray(data)  # a reduction to one number leaves a NumPy scalar
+        if type(data) is not np.ndarray:
+            data = _as_array(data)
+        if data.dtype.kind not in "fV":  # V: bfloat16
+            raise TypeError(_refusal(data.dtype))
         self.data = data
-        if data.dtype.kind in "iub":
-            raise TypeError("Tensor: expected floats, received integers, which have no gradient; pass a bare array")
+
+    @classmethod
+    def zeros(cls, *shape: int | Sequence[int], dtype: Any = np.float32, backend: Backend | str = "numpy") -> Tensor:
+        """Zeros of a shape, given as `zeros(2, 3)` or `zeros((2, 3))`."""
+        return cls(_open(backend).xp.zeros(sizes(shape), dtype))
+
+    @classmethod
+    def ones(cls, *shape: int | Sequence[int], dtype: Any = np.float32, backend: Backend | str = "numpy") -> Tensor:
+        """Ones of a shape."""
+        return cls(_open(backend).xp.ones(sizes(shape), dtype))
+
+    @classmethod
+    def randn(
+        cls,
+        *shape: int | Sequence[int],
+        seed: int | np.random.Generator,
+        dtype: Any = np.float32,
+        backend: Backend | str = "numpy",
+    ) -> Tensor:
+        """Numbers of the standard normal distribution, the same on every back end; a generator is drawn from."""
+        drawn = np.random.default_rng(seed).standard_normal(sizes(shape))
+        return cls(_open(backend).xp.asarray(drawn, dtype))
 
     @classmethod
     def from_values(cls, values: Any) -> Tensor:
@@ -110,108 +134,102 @@ class Tensor(Node):
             raise ShapeError(f"backward: expected a seed of shape {self.shape}, received {seed.shape}")
         backpropagate(self, seed, release=not keep_graph, deliver=deliver)
 
-    def item(self) -> float:
-        """The one element as a Python number; on a GPU this waits for it."""
-        return self.data.item()
-
-    __float__ = item
+    def detach(self) -> Tensor:
+        """A leaf of the same data: no gradient flows back through it."""
+        return type(self)(self.data)
 
     def numpy(self) -> np.ndarray:
         """The array in host memory."""
         return to_host(self.data)
 
-    def __add__(self, other: Any) -> Tensor:
-        return ops.add(self, other)
+    def item(self) -> float:
+        """The one element as a Python number; on a GPU this waits for it."""
+        if self.size != 1:
+            raise ShapeError(f"item: expected one element, received shape {self.shape}; reduce it, or use numpy()")
+        return self.data.item()
 
-    def __radd__(self, other: Any) -> Tensor:
-        return ops.add(other, self)
+    __float__ = item
 
-    def __sub__(self, other: Any) -> Tensor:
-        return ops.subtract(self, other)
+    def __int__(self) -> int:
+        return int(self.item())
 
-    def __rsub__(self, other: Any) -> Tensor:
-        return ops.subtract(other, self)
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"bool: expected one element, received shape {self.shape}; ask (x > 0).any() or .all()")
+        return bool(self.item())
 
-    def __mul__(self, other: Any) -> Tensor:
-        return ops.multiply(self, other)
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
 
-    def __rmul__(self, other: Any) -> Tensor:
-        return ops.multiply(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return ops.divide(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.divide(other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return ops.power(self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return ops.power(other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return ops.matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(other, self)
-
-    def __neg__(self) -> Tensor:
-        return ops.negative(self)
-
-    def __getitem__(self, key: Any) -> Tensor:
-        return ops.index(self, key=key)
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> None:
+        raise TypeError(
+            "Tensor: a NumPy array would carry no gradient; ops.stack and ops.concatenate join Tensors, and numpy() "
+            "returns the numbers alone"
+        )
 
     def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len: a Tensor of no axes has no length")
         return len(self.data)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[row] for row in range(len(self)))
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The sum over `axis`, over all by default."""
-        return ops.sum(self, axis=axis, keepdims=keepdims)
+    def argmax(self, axis: int | None = None) -> Any:
+        """The index of the largest element along `axis`, in the flattened Tensor by default: a bare array."""
+        return self.data.argmax(axis=axis)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The mean over `axis`, over all by default."""
-        return ops.mean(self, axis=axis, keepdims=keepdims)
+    # Comparisons look at the numbers, element by element, and return bare arrays of booleans. Tensors live in sets and
+    # dictionaries all the same, each as itself.
 
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The largest element over `axis`, of all by default."""
-        return ops.max(self, axis=axis, keepdims=keepdims)
+    __hash__ = Node.__hash__
 
-    def reshape(self, *shape: int) -> Tensor:
-        """The same elements as another shape; one size may be -1."""
-        return ops.reshape(self, shape=shape)
+    def __eq__(self, other: object) -> Any:
+        return self.data == _numbers(other)
 
-    def transpose(self, *axes: int) -> Tensor:
-        """The axes in another order, reversed by default."""
-        return ops.transpose(self, axes=axes or None)
+    def __ne__(self, other: object) -> Any:
+        return self.data != _numbers(other)
 
-    @property
-    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
-        """The axes reversed."""
-        return ops.transpose(self)
+    def __lt__(self, other: Any) -> np.ndarray:
+        return self.data < _numbers(other)
 
-    def exp(self) -> Tensor:
-        """e to the power of each element."""
-        return ops.exp(self)
+    def __le__(self, other: Any) -> np.ndarray:
+        return self.data <= _numbers(other)
 
-    def log(self) -> Tensor:
-        """The natural logarithm of each element."""
-        return ops.log(self)
+    def __gt__(self, other: Any) -> np.ndarray:
+        return self.data > _numbers(other)
 
-    def sqrt(self) -> Tensor:
-        """The square root of each element."""
-        return ops.sqrt(self)
-
-    def tanh(self) -> Tensor:
-        """The hyperbolic tangent of each element."""
-        return ops.tanh(self)
-
-    def relu(self) -> Tensor:
-        """Each element where it is positive, else 0."""
-        return ops.relu(self)
+    def __ge__(self, other: Any) -> np.ndarray:
+        return self.data >= _numbers(other)
 
     def __repr__(self) -> str:
-        return f"Tensor(shape={self.shape}, dtype={self.dtype}, backend={self.backend.name})\n{self.data!r}"
+        numbers = np.array2string(to_host(self.data), separator=", ", prefix="Tensor(", precision=4, threshold=LONG)
+        shape = f", shape={self.shape}" if self.size > LONG else ""
+        computed = "" if self.rule is None else f", op={op_name(self.rule)}"
+        return f"Tensor({numbers}{shape}, dtype={self.dtype}{computed})"
+
+
+def _as_array(data: Any) -> Any:
+    """Return what is no plain NumPy array as an array: Python numbers and lists of them in float32."""
+    if isinstance(data, Tensor):
+        raise TypeError("Tensor: expected numbers or an array, received a Tensor; use it as it is, or detach() it")
+    if hasattr(data, "ndim"):
+        return array_module(data).asarray(data)  # a reduction to one number leaves a NumPy scalar
+    array = np.asarray(data)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(_refusal(array.dtype))
+    return array.astype(np.float32)
+
+
+def _refusal(dtype: np.dtype[Any]) -> str:
+    if dtype.kind in "iub":
+        return "Tensor: expected floats, received integers, which have no gradient; pass a bare array"
+    return f"Tensor: expected numbers, received an array of {dtype}; Tensor.from_values stacks Values"
+
+
+def _open(backend: Backend | str) -> Backend:
+    return get_backend(backend) if isinstance(backend, str) else backend
+
+
+def _numbers(x: Any) -> Any:
+    return x.data if isinstance(x, Tensor) else x

@@ -181,7 +181,7 @@ class ValueGraphs(RuleBasedStateMachine):
             self.start_again(reset=True)
             note(f"refused; a new graph on the same leaves, reset: {self.nodes}")
             return
-        leaves = self.nodes_of(self.leaves())
+        leaves = set(self.nodes_of(self.leaves()))
         for node, slope in slopes.items():
             if node in leaves:
                 self.slope[node] = self.slope.get(node, 0.0) + slope

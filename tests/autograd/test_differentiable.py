@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -114,6 +116,66 @@ def test_rule_may_cover_an_optional_input_that_was_left_out():
 def test_operation_keeps_the_name_and_the_words_of_its_function():
     assert (scaled_sum.name, scaled_sum.__doc__) == ("scaled_sum", "factor * (x + y).")
     assert repr(scaled_sum) == "<op scaled_sum>"
+
+
+def test_signature_and_help_show_the_parameters_of_the_function():
+    assert [*inspect.signature(scaled_sum).parameters] == ["x", "y", "factor"]
+    page = pydoc.plain(pydoc.render_doc(scaled_sum))
+    assert "scaled_sum(x: 'Any', y: 'Any', *, factor: 'Any' = 1.0)\n    factor * (x + y)." in page
+
+
+def test_input_given_by_its_name_is_an_input_all_the_same():
+    x, y = Tensor(ones), Tensor(2 * ones)
+    out = scaled_sum(x, y=y, factor=3.0)
+    assert out.parents == (x, y)
+    out.backward(ones)
+    assert (out.data[0], x.grad[0], y.grad[0]) == (9, 3, 3)
+    assert scaled_sum(y=y, x=x).parents == (x, y)  # pyright: ignore[reportCallIssue]
+
+
+def test_optional_input_given_by_its_name_leaves_those_before_it_out():
+    @differentiable
+    def shift(x: Any, scale: Any = None, bias: Any = None):
+        assert scale is None
+        return x + bias, lambda d_out: (d_out, None, d_out)
+
+    x, bias = Tensor(ones), Tensor(ones)
+    assert shift(x, bias=bias).parents == (x, None, bias)
+
+
+def test_missing_and_unknown_arguments_are_refused_as_a_function_refuses_them():
+    with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'y'"):
+        scaled_sum(Tensor(ones))  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'factr'"):
+        scaled_sum(Tensor(ones), y=ones, factr=2.0)  # pyright: ignore[reportCallIssue]
+
+
+def test_op_that_is_an_attribute_of_a_class_is_a_method():
+    class Summing(Plain):
+        __slots__ = ()
+        plus = scaled_sum
+
+    x, y = Summing(ones), Plain(ones)
+    assert Summing.plus is scaled_sum
+    assert x.plus(y, factor=3.0).parents == (x, y)
+    assert type(x.plus(y)) is Summing
+
+
+def test_list_of_numbers_is_an_array():
+    numbers: Any = [1, 2]
+    np.testing.assert_array_equal(scaled_sum(numbers, [3, 4]), [4, 6])
+    assert scaled_sum(Tensor(ones.astype(np.float32)), [1.0, 2.0, 3.0]).dtype == np.float32
+
+
+@pytest.mark.parametrize("others", [(), (ones,), (Tensor(ones),)])
+@pytest.mark.parametrize("nodes", [[Tensor(1.0), Tensor(2.0)], (Tensor(ones), 1.0), [[Tensor(1.0)]]])
+def test_list_of_tensors_is_refused_with_the_remedy(nodes, others):
+    @differentiable
+    def total(*inputs: Any):
+        raise AssertionError(inputs)
+
+    with pytest.raises(TypeError, match=r"ops\.stack and ops\.concatenate join Tensors"):
+        total(*others, nodes, 1.0)
 
 
 # Modes.

@@ -333,7 +333,7 @@ angles = dict(zip(("cosine", "sine"), ops.rotary_angles(5, 6), strict=True))
             lambda: ops.cross_entropy(zeros(2, 3, 5), zeros(2, 4).astype(int)),
             "cross_entropy: logits (2, 3, 5) need targets (2, 3), received (2, 4)",
         ),
-        (lambda: ops.split(zeros(2, 5), [2, 2]), "split: expected sizes that sum to 5, received [2, 2]"),
+        (lambda: ops.split(zeros(2, 5), [2, 2], axis=-1), "split: expected sizes that sum to 5, received [2, 2]"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_with_what_came(call: Callable[[], Any], message: str):

@@ -12,26 +12,35 @@ Inputs that may have gradients are positional, static options are keyword-only, 
 (or None) for each positional input. An op may return a tuple of results instead of one: then `backward` takes the
 gradient of each, None for a result that nothing was computed from. The result is a node of the class of the first node
 among the inputs, so ops know nothing of `Tensor`. Called on bare arrays only, an op returns bare arrays: ops are also
-plain functions.
+plain functions, and, as attributes of a class, methods.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import numpy as np
 
 from tinygrad_chat.autograd.value import Node, Rule
-from tinygrad_chat.backend import Kernels, backend_of, load_kernels
+from tinygrad_chat.backend import Kernels, array_module, backend_of, load_kernels
 from tinygrad_chat.errors import ShapeError
 
 ArrayOp = Callable[..., tuple[Any, Rule]]
 """(arrays..., *, options) -> (out, backward), or (outs, backward) with a tuple of results"""
 
+AnyNode = TypeVar("AnyNode", bound=Node)
+Others = ParamSpec("Others")
+"""What an op takes behind its first input."""
+Constant = np.ndarray | np.generic | float
+"""An input without a gradient, as far as type checkers are concerned: CuPy has no types."""
 
 Watcher = Callable[["Operation", Sequence[Any]], Callable[[Any, Rule], Rule]]
 """(operation, inputs), before the op runs -> what is called with (out, rule) after it and returns the rule to use"""
@@ -93,19 +102,44 @@ def watched_ops(watcher: Watcher) -> Any:
     return _switched(watcher=watcher)
 
 
-class Operation:
-    """An array op that also works on nodes. `reference` is the array function, `name` its name."""
+class Operation(Generic[Others]):
+    """An array op that also works on nodes. `reference` is the array function, `name` its name.
 
-    def __init__(self, reference: ArrayOp) -> None:
+    Type checkers see the reference's parameters, a node for nodes and an array for arrays. Of an op of several
+    results they see one: unpack it.
+    """
+
+    def __init__(self, reference: Callable[Concatenate[Any, Others], tuple[Any, Rule]]) -> None:
         functools.update_wrapper(self, reference)
-        self.reference = reference
+        self.reference: ArrayOp = reference
         self.name = reference.__name__
+        self.signature = inspect.signature(reference)
+        parameters = self.signature.parameters.values()
+        self._named_inputs = {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+        self._takes_any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
+    @overload
+    def __call__(self, first: AnyNode, /, *others: Others.args, **options: Others.kwargs) -> AnyNode: ...
+    @overload
+    def __call__(self, first: Sequence[AnyNode], /, *others: Others.args, **options: Others.kwargs) -> AnyNode: ...
+    @overload
+    def __call__(self, first: Constant, second: AnyNode, /, *rest: Any, **options: Any) -> AnyNode: ...
+    @overload
+    def __call__(self, first: Constant, second: Constant, third: AnyNode, /, *rest: Any, **options: Any) -> AnyNode: ...
+    @overload
+    def __call__(self, first: Constant, /, *others: Others.args, **options: Others.kwargs) -> np.ndarray: ...
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
+        if not self._named_inputs.isdisjoint(options):
+            bound = self.signature.bind(*inputs, **options)
+            bound.apply_defaults()
+            inputs, options = bound.args, bound.kwargs
+        elif self._takes_any_number and len(inputs) == 1 and isinstance(inputs[0], (list, tuple)):
+            inputs = tuple(inputs[0])
         first: Any = None
         parents: list[Node | None] = []
         arrays: list[Any] = []
+        constants: list[int] = []
         for x in inputs:
             if isinstance(x, Node):
                 if first is None:
@@ -113,10 +147,14 @@ class Operation:
                 parents.append(x)
                 arrays.append(x.data)  # pyright: ignore[reportAttributeAccessIssue]
             else:
+                constants.append(len(arrays))
                 parents.append(None)
                 arrays.append(x)
         if first is None:
+            arrays = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in arrays]
             return self._run(self.reference, arrays, options)[0]
+        for position in constants:
+            arrays[position] = _constant(arrays[position], first.data)
         mode = _mode.get()
         seen = None if mode.watcher is None else mode.watcher(self, inputs)
         out, rule = self._run(find_kernel(self, self.reference, first.data), arrays, options)
@@ -127,6 +165,14 @@ class Operation:
         if not mode.recording:
             return type(first)(out)
         return type(first)(out, tuple(parents), rule)
+
+    @overload
+    def __get__(self, node: None, owner: type) -> Operation[Others]: ...
+    @overload
+    def __get__(self, node: AnyNode, owner: type) -> Callable[Others, AnyNode]: ...
+    def __get__(self, node: Node | None, owner: type) -> Any:
+        """Return the op as a method of its first input; a function does the same."""
+        return self if node is None else MethodType(self, node)
 
     def _run(self, compute: ArrayOp, arrays: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, Rule]:
         try:
@@ -139,6 +185,16 @@ class Operation:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+def _constant(x: Any, beside: Any) -> Any:
+    """Return an input without a gradient as an op takes it beside an array: a list as an array of the same kind, and
+    one real number in the array's dtype, since a NumPy number or an array of no axes would widen the result."""
+    if isinstance(x, (list, tuple)):
+        x = array_module(beside).asarray(x)
+    elif getattr(x, "ndim", None) != 0:
+        return x
+    return x.astype(beside.dtype) if x.dtype.kind == "f" and x.dtype != beside.dtype else x
 
 
 class _Gathered(dict[int, Any]):
@@ -169,6 +225,12 @@ def _several(kind: Any, results: tuple[Any, ...], parents: Sequence[Node | None]
     return first, *(kind(results[number], (first,), hand_over(number)) for number in numbers[1:])
 
 
-def differentiable(reference: ArrayOp) -> Operation:
+def differentiable(reference: Callable[Concatenate[Any, Others], tuple[Any, Rule]]) -> Operation[Others]:
     """Turn an array op into an `Operation`; see the head of this file."""
     return Operation(reference)
+
+
+def op_name(rule: Rule) -> str:
+    """Return the name of the op that a rule was written in: of `softmax.<locals>.backward`, softmax."""
+    defined_in = getattr(rule, "__qualname__", type(rule).__name__)
+    return defined_in.partition(".<locals>")[0].rpartition(".")[2].strip("_")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node, Value
+from tinygrad_chat.autograd import Node, Value, op_name
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import UsageError
 
@@ -105,8 +105,7 @@ def _kind(node: Node) -> str:
         return CONSTANT if isinstance(node, Value) and not node.label else LEAF
     if isinstance(node, Value) and node._op:
         return node._op
-    defined_in = getattr(node.rule, "__qualname__", type(node.rule).__name__)  # softmax.<locals>.backward
-    return defined_in.partition(".<locals>")[0].rpartition(".")[2].strip("_")
+    return op_name(node.rule)
 
 
 def number_text(number: Any) -> str:

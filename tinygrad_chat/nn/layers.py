@@ -89,7 +89,8 @@ class LayerNorm(Module):
     def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
         """Return x + branch, and that normalised: in one op where there is a kernel for both."""
         if has_kernel(ops.add_layernorm, x.data):
-            return ops.add_layernorm(x, branch, self.gain, self.bias, epsilon=self.epsilon)
+            total, out = ops.add_layernorm(x, branch, self.gain, self.bias, epsilon=self.epsilon)
+            return total, out
         total = x + branch
         return total, self(total)
 
@@ -108,7 +109,8 @@ class RMSNorm(Module):
     def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
         """Return x + branch, and that normalised: in one op where there is a kernel for both."""
         if has_kernel(ops.add_rmsnorm, x.data):
-            return ops.add_rmsnorm(x, branch, self.gain, epsilon=self.epsilon)
+            total, out = ops.add_rmsnorm(x, branch, self.gain, epsilon=self.epsilon)
+            return total, out
         total = x + branch
         return total, self(total)
 

@@ -4,7 +4,7 @@ Each is a plain function over arrays; no Tensor, no kernel and no device appears
 Sizes: B batch, T time, S source positions, C channels, H heads, G key/value heads, D head width, V vocabulary.
 """
 
-from tinygrad_chat.ops.arithmetic import add, divide, multiply, negative, power, subtract
+from tinygrad_chat.ops.arithmetic import add, divide, multiply, negative, power, subtract, where
 from tinygrad_chat.ops.attention import attention
 from tinygrad_chat.ops.cross_entropy import cross_entropy
 from tinygrad_chat.ops.dropout import dropout
@@ -12,17 +12,19 @@ from tinygrad_chat.ops.embedding import embedding
 from tinygrad_chat.ops.matmul import linear, matmul
 from tinygrad_chat.ops.mixing import gated_sum, scaled_sum, smear
 from tinygrad_chat.ops.normalization import add_layernorm, add_rmsnorm, layernorm, rmsnorm
-from tinygrad_chat.ops.pointwise import exp, gelu, log, relu, sigmoid, sqrt, squared_relu, tanh
-from tinygrad_chat.ops.reduction import max, mean, sum
+from tinygrad_chat.ops.pointwise import abs, clip, exp, gelu, log, relu, sigmoid, sqrt, squared_relu, tanh
+from tinygrad_chat.ops.reduction import max, mean, min, std, sum, var
 from tinygrad_chat.ops.rotary import rotary, rotary_angles
-from tinygrad_chat.ops.shape import concatenate, index, reshape, split, transpose
+from tinygrad_chat.ops.shape import concatenate, index, reshape, split, stack, transpose
 from tinygrad_chat.ops.softmax import log_softmax, softmax
 
 __all__ = [
+    "abs",
     "add",
     "add_layernorm",
     "add_rmsnorm",
     "attention",
+    "clip",
     "concatenate",
     "cross_entropy",
     "divide",
@@ -39,6 +41,7 @@ __all__ = [
     "matmul",
     "max",
     "mean",
+    "min",
     "multiply",
     "negative",
     "power",
@@ -54,8 +57,12 @@ __all__ = [
     "split",
     "sqrt",
     "squared_relu",
+    "stack",
+    "std",
     "subtract",
     "sum",
     "tanh",
     "transpose",
+    "var",
+    "where",
 ]

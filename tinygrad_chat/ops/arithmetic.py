@@ -1,17 +1,20 @@
-"""Arithmetic with broadcasting: add, subtract, multiply, divide, power, negative."""
+"""Arithmetic and choice, with broadcasting: add, subtract, multiply, divide, power, negative, where."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.ops.broadcasting import sum_to
+from tinygrad_chat.ops.broadcasting import promote, sum_to
 
 
 @differentiable
 def add(x: Any, y: Any):
     """x + y."""
+    x, y = promote(x, y)
 
     def backward(d_out):
         return sum_to(d_out, x), sum_to(d_out, y)
@@ -22,6 +25,7 @@ def add(x: Any, y: Any):
 @differentiable
 def subtract(x: Any, y: Any):
     """x - y."""
+    x, y = promote(x, y)
 
     def backward(d_out):
         return sum_to(d_out, x), sum_to(-d_out, y)
@@ -32,6 +36,7 @@ def subtract(x: Any, y: Any):
 @differentiable
 def multiply(x: Any, y: Any):
     """x * y, element by element."""
+    x, y = promote(x, y)
 
     def backward(d_out):
         return sum_to(d_out * y, x), sum_to(d_out * x, y)
@@ -42,6 +47,7 @@ def multiply(x: Any, y: Any):
 @differentiable
 def divide(x: Any, y: Any):
     """x / y."""
+    x, y = promote(x, y)
 
     def backward(d_out):
         d_x = d_out / y
@@ -53,6 +59,7 @@ def divide(x: Any, y: Any):
 @differentiable
 def power(x: Any, y: Any):
     """x to the power y. Where x is not positive, the exponent's gradient is taken as 0."""
+    x, y = promote(x, y)
     out = x**y
 
     def backward(d_out):
@@ -73,3 +80,17 @@ def negative(x: Any):
         return (-d_out,)
 
     return -x, backward
+
+
+@differentiable
+def where(condition: Any, x: Any, y: Any):
+    """x where the condition, booleans without a gradient, is true, and y elsewhere; all three broadcast."""
+    if not isinstance(condition, bool) and getattr(condition, "dtype", None) != np.dtype(bool):
+        raise TypeError("where: expected booleans as the condition, such as x > 0, received another type")
+    x, y = promote(x, y)
+    xp = array_module(condition)
+
+    def backward(d_out):
+        return None, sum_to(xp.where(condition, d_out, 0), x), sum_to(xp.where(condition, 0, d_out), y)
+
+    return xp.where(condition, x, y), backward

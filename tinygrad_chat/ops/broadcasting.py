@@ -1,4 +1,7 @@
-"""Broadcasting copies; the gradient of a copy is a sum. The only place that works out which axes to sum over."""
+"""Two arrays of different shapes or types in one formula.
+
+Broadcasting copies; the gradient of a copy is a sum. This is the only place that works out which axes to sum over.
+"""
 
 from __future__ import annotations
 
@@ -15,3 +18,15 @@ def sum_to(gradient: Any, like: Any) -> Any:
     added = gradient.ndim - len(shape)
     stretched = tuple(added + axis for axis, size in enumerate(shape) if size == 1)
     return gradient.sum(axis=(*range(added), *stretched), keepdims=True).reshape(shape)
+
+
+def promote(x: Any, y: Any) -> tuple[Any, Any]:
+    """Return both, integers in the type of the floats beside them, as PyTorch has it: NumPy would widen float32."""
+    x_type, y_type = getattr(x, "dtype", None), getattr(y, "dtype", None)
+    if x_type is y_type or x_type is None or y_type is None:
+        return x, y
+    if y_type.kind in "iu" and x_type.kind in "fV":
+        return x, y.astype(x_type)
+    if x_type.kind in "iu" and y_type.kind in "fV":
+        return x.astype(y_type), y
+    return x, y

@@ -46,6 +46,30 @@ def sqrt(x: Any):
 
 
 @differentiable
+def abs(x: Any):
+    """The absolute value; the gradient at 0 is 0."""
+    xp = array_module(x)
+
+    def backward(d_out):
+        return (d_out * xp.sign(x),)
+
+    return xp.maximum(x, -x), backward
+
+
+@differentiable
+def clip(x: Any, *, min: float | None = None, max: float | None = None):
+    """x, but `min` where it is less and `max` where it is more; the gradient there is 0, at the bounds themselves 1."""
+    xp = array_module(x)
+    out = x if min is None else xp.maximum(x, float(min))
+    out = out if max is None else xp.minimum(out, float(max))
+
+    def backward(d_out):
+        return (d_out * (out == x),)
+
+    return out, backward
+
+
+@differentiable
 def tanh(x: Any):
     """The hyperbolic tangent."""
     out = array_module(x).tanh(x)

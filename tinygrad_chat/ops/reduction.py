@@ -1,4 +1,4 @@
-"""Reductions over one axis, several or all: sum, mean, max."""
+"""Reductions over one axis, several or all: sum, mean, var, std, max, min."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from typing import Any
 
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ShapeError
 
 Axis = int | tuple[int, ...] | None
 
 
+def _kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """Return the shape that is left of `shape` where the reduced axes are kept, with one element each."""
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    reduced = {a % len(shape) for a in axes} if shape else set()
+    return tuple(1 if a in reduced else size for a, size in enumerate(shape))
+
+
 def _spread(array: Any, shape: tuple[int, ...], axis: Axis) -> Any:
     """View a reduction's result (or its gradient) at the shape of the input that it was reduced from."""
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    kept = {a % len(shape) for a in axes} if shape else set()
     xp = array_module(array)
-    ones = tuple(1 if a in kept else size for a, size in enumerate(shape))
-    return xp.broadcast_to(xp.reshape(array, ones), shape)
+    return xp.broadcast_to(xp.reshape(array, _kept_shape(shape, axis)), shape)
 
 
 @differentiable
@@ -43,13 +48,61 @@ def mean(x: Any, *, axis: Axis = None, keepdims: bool = False):
 
 
 @differentiable
+def var(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 1):
+    """The variance over `axis` (None: over all): squared distances from the mean, summed, over their number less
+    `correction`. As in PyTorch that is 1, which makes the estimate unbiased; NumPy's is 0.
+
+    Raises ShapeError where nothing is left to divide by (PyTorch: nan).
+    """
+    centred = x - x.mean(axis=axis, keepdims=True)
+    divisor = x.size // (math.prod(_kept_shape(x.shape, axis)) or 1) - correction
+    if divisor <= 0:
+        raise ShapeError(f"var: expected at least {correction + 1} elements to reduce, received {divisor + correction}")
+
+    def backward(d_out):
+        return (_spread(d_out * (2 / divisor), x.shape, axis) * centred,)
+
+    return (centred * centred).sum(axis=axis, keepdims=keepdims) / divisor, backward
+
+
+@differentiable
+def std(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 1):
+    """The standard deviation, the root of `var`; where it is 0 the gradient is 0."""
+    variance, var_backward = var.reference(x, axis=axis, keepdims=keepdims, correction=correction)
+    xp = array_module(x)
+    out = xp.sqrt(variance)
+
+    def backward(d_out):
+        return var_backward(d_out / (2 * xp.where(out == 0, math.inf, out)))
+
+    return out, backward
+
+
+@differentiable
 def max(x: Any, *, axis: Axis = None, keepdims: bool = False):
-    """The largest element over `axis` (None: of all). Where several are largest, they share the gradient equally."""
+    """The largest element over `axis` (None: of all). Where several are largest, they share the gradient equally, as
+    in PyTorch's amax."""
     out = x.max(axis=axis, keepdims=keepdims)
 
     def backward(d_out):
-        largest = x == _spread(out, x.shape, axis)
-        share = largest / largest.sum(axis=axis, keepdims=True).astype(x.dtype)
-        return (_spread(d_out, x.shape, axis) * share,)
+        return (_shared_by_equals(d_out, out, x, axis),)
 
     return out, backward
+
+
+@differentiable
+def min(x: Any, *, axis: Axis = None, keepdims: bool = False):
+    """The smallest element over `axis` (None: of all). Where several are smallest, they share the gradient equally."""
+    out = x.min(axis=axis, keepdims=keepdims)
+
+    def backward(d_out):
+        return (_shared_by_equals(d_out, out, x, axis),)
+
+    return out, backward
+
+
+def _shared_by_equals(d_out: Any, out: Any, x: Any, axis: Axis) -> Any:
+    """Share the gradient of the element that was chosen equally among those that are equal to it."""
+    chosen = x == _spread(out, x.shape, axis)
+    share = chosen / chosen.sum(axis=axis, keepdims=True).astype(x.dtype)
+    return _spread(d_out, x.shape, axis) * share

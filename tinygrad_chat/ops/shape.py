@@ -1,4 +1,4 @@
-"""Ops that move elements and compute nothing: reshape, transpose, index, split, concatenate."""
+"""Ops that move elements and compute nothing: reshape, transpose, index, split, concatenate, stack."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _takes_each_once(key: Any) -> bool:
     return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
 
 
-def split(x: Any, sizes: Sequence[int], axis: int = -1) -> list[Any]:
+def split(x: Any, sizes: Sequence[int], axis: int = 0) -> list[Any]:
     """Cut x along `axis` into pieces of these sizes, each a slice of it; `concatenate` undoes it."""
     axis = axis % len(x.shape)
     ends = list(accumulate(sizes))
@@ -66,11 +66,27 @@ def split(x: Any, sizes: Sequence[int], axis: int = -1) -> list[Any]:
 
 
 @differentiable
-def concatenate(*pieces: Any, axis: int = -1):
-    """The pieces one behind the other along `axis`; all other sizes must be equal."""
+def concatenate(*pieces: Any, axis: int = 0):
+    """The pieces, which may also come as one list, one behind the other along `axis`; all other sizes must be equal."""
 
     def backward(d_out):
         ends = list(accumulate(piece.shape[axis] for piece in pieces))[:-1]
         return tuple(array_module(d_out).split(d_out, ends, axis=axis))
 
-    return array_module(pieces[0]).concatenate(pieces, axis=axis), backward
+    return _module_of("concatenate", pieces).concatenate(pieces, axis=axis), backward
+
+
+@differentiable
+def stack(*pieces: Any, axis: int = 0):
+    """The pieces, which may also come as one list, side by side along a new `axis`; all must have one shape."""
+
+    def backward(d_out):
+        return tuple(array_module(d_out).moveaxis(d_out, axis, 0))
+
+    return _module_of("stack", pieces).stack(pieces, axis=axis), backward
+
+
+def _module_of(op: str, pieces: Sequence[Any]) -> Any:
+    if not pieces:
+        raise ShapeError(f"{op}: expected at least one array, received none")
+    return array_module(pieces[0])
