@@ -13,7 +13,7 @@ Every page is one file that needs no network, and its policy (CSP) lets it run i
 
 from __future__ import annotations
 
-from tinygrad_chat.pages.palette import svg_style
+from tinygrad_chat.pages.palette import palettes, svg_style
 from tinygrad_chat.pages.renderer import Markup, escape, json_data, render
 
-__all__ = ["Markup", "escape", "json_data", "render", "svg_style"]
+__all__ = ["Markup", "escape", "json_data", "palettes", "render", "svg_style"]

@@ -14,18 +14,23 @@ def svg_style(name: str) -> Markup:
 
     Viewers of SVG other than browsers know no variables, and a picture must not set any on a page that it stands in.
     """
-    style = read_file(name)
-    light, _, dark = read_file("palette.css").partition("@media")
-    light_colors = _variables(light)
+    style, (light, dark) = read_file(name), palettes()
     return Markup(
-        f"{_written_out(style, light_colors)}@media (prefers-color-scheme: dark) {{\n"
-        f"{_written_out(style, {**light_colors, **_variables(dark)})}}}\n"
+        f"{_written_out(style, light)}@media (prefers-color-scheme: dark) {{\n{_written_out(style, dark)}}}\n"
     )
 
 
-def _variables(style: str) -> dict[str, str]:
-    return dict(re.findall(r"(--[\w-]+): ([^;]+);", style))
+def palettes() -> tuple[dict[str, str], dict[str, str]]:
+    """Return what palette.css sets for light screens, and for dark ones.
+
+    >>> [colors["paper"] for colors in palettes()]
+    ['#fbfbf9', '#15171b']
+    """
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): ([^;]+);", part)) for part in read_file("palette.css").split("@media", 1)
+    )
+    return light, {**light, **dark}
 
 
 def _written_out(style: str, colors: dict[str, str]) -> str:
-    return re.sub(r"var\((--[\w-]+)\)", lambda match: colors[match[1]], style)
+    return re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], style)
