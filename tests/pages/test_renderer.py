@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -30,7 +30,7 @@ Template = Callable[[str], Callable[..., Markup]]
 
 
 @pytest.fixture
-def template(monkeypatch: pytest.MonkeyPatch) -> Template:
+def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[Template]:
     """Make a template of a text; return what renders it."""
 
     def make(text: str) -> Callable[..., Markup]:

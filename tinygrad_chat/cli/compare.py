@@ -101,7 +101,7 @@ def _print_curves(console: Console, comparison: Comparison, axis: str) -> None:
     columns = min(WIDEST_CURVE, console.width - 3)
     amounts = (np.arange(columns) + 0.5) * longest / columns
     reach = f"{longest:,.0f}" if axis == "tokens" else duration(longest)
-    levels = BLOCKS if can_show(console.file, BLOCKS) else DIGITS
+    levels = BLOCKS if can_show(sys.stdout, BLOCKS) else DIGITS
     console.print(f"{comparison.unit} over {axis}, up to {reach}: from {top:.4g} down to {bottom:.4g}")
     for number, run in enumerate(comparison.runs):
         reached = amounts[amounts <= run.validation.along(axis)[-1]]

@@ -107,7 +107,7 @@ def _answer_measurement(request: str) -> None:
     """Be the process that is measured, with all that `tgc train` would have loaded."""
     import tinygrad_chat.cli.display
     import tinygrad_chat.cli.interruption
-    import tinygrad_chat.tracking.trackers  # noqa: F401
+    import tinygrad_chat.tracking.sending  # noqa: F401
     from tinygrad_chat.planning.first_steps import main
 
     main(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -74,7 +75,7 @@ def _draw(axes: Axes, chart: Chart) -> None:
             style |= {"marker": "o", "markersize": 3.5}
         if series.style == "faint":
             style |= {"linewidth": 0.9, "alpha": 0.5}
-        axes.plot([x for x, _ in series.points], [y for _, y in series.points], **style)
+        axes.plot([x for x, _ in series.points], [math.nan if y is None else y for _, y in series.points], **style)
     for mark in chart.marks:
         axes.axvline(mark.x, color=colors[f"series-{mark.color % COLORS}"], linestyle="--", label=_literal(mark.name))
     if chart.log:
