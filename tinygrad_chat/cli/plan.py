@@ -28,7 +28,7 @@ MEASURE = (sys.executable, "-P", "-m", "tinygrad_chat", "plan", "--measure")
 """Starts the process that is measured: a `tgc`, so that it reads flags and loads what `tgc train` does."""
 
 FEW_STEPS = 3
-BAR = 30  # characters that stand for all of the time
+BAR = 24  # characters that stand for all of the time: with the notes a row has 80 at most
 
 
 @flags_of(TrainingConfig)
