@@ -21,7 +21,7 @@ MOST_LINES = 350
 ORDER = [
     {"errors"},
     {"option", "seeds", "formatting"},
-    {"backend"},
+    {"backend", "pages"},
     {"autograd"},
     {"ops"},
     {"tensor"},
@@ -54,8 +54,8 @@ PURE_LIBRARIES = sys.stdlib_module_names | {"tinygrad_chat.autograd.value", "tin
 # Where else a library may be named than nowhere.
 HOME_OF_LIBRARY = {
     "typer": ("cli/",),
-    "plotext": ("cli/",),
     "rich": ("cli/",),
+    "matplotlib": ("drawing/png.py",),
     "cupy": ("backend/", "kernels/cuda/"),
     "cupyx": ("backend/", "kernels/cuda/"),
     "numba": ("kernels/numba/",),

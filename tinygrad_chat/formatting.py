@@ -1,10 +1,13 @@
-"""How things are written for people: numbers, lengths of time, bytes, how many of a thing, and paths in commands."""
+"""How things are written for people: numbers, lengths of time, bytes, counts, paths in commands, strangers' texts."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+NOT_PRINTABLE = re.compile("[^\t\n\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+BLOCKS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"  # levels of a sparkline, and those for streams that have no blocks
 GROUPED = (1000, 1e9)  # numbers between these are written with commas
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
@@ -81,3 +84,23 @@ def quoted(path: Path | str) -> str:
     ('runs/a', '"runs/my run"')
     """
     return f'"{path}"' if re.search(r"\s", str(path)) else str(path)
+
+
+def printable(text: str) -> str:
+    """Return a text with a replacement for what no page can show, and no terminal should: control characters and halves
+    of characters.
+
+    >>> printable("a\\x1b[31m\\ud800\\n")
+    'a�[31m�\\n'
+    """
+    return NOT_PRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def sparkline(values: Sequence[float], low: float, high: float, levels: str = BLOCKS) -> str:
+    """Return values as blocks, whose height is where each lies between `low` and `high`; beyond, it is the nearer one.
+
+    >>> sparkline([4, 2, 1], 1, 4)
+    '█▃▁'
+    """
+    shares = [min(1.0, max(0.0, (value - low) / ((high - low) or 1))) for value in values]
+    return "".join(levels[round(share * (len(levels) - 1))] for share in shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import TINY, TINY_BIGRAM, Tgc
+from tinygrad_chat.cli.app import run
 
 
 def train_two(tgc: Tgc) -> None:
@@ -101,8 +103,7 @@ def on_terminal(arguments: list[str], width: int) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
 
 
-def test_a_comparison_is_a_table_two_plots_and_two_files(tgc: Tgc):
-    pytest.importorskip("plotext")
+def test_a_comparison_is_a_table_the_shapes_of_the_curves_and_a_picture(tgc: Tgc):
     train_two(tgc)
     code, out, err = tgc("compare", "a", "runs/b", "--out", "plots")
     assert (code, err) == (0, "")
@@ -111,11 +112,23 @@ def test_a_comparison_is_a_table_two_plots_and_two_files(tgc: Tgc):
     assert re.search(rf"^val_loss at 64 tokens +{number} +{number}$", out, re.MULTILINE)
     assert re.search(rf"^val_loss after {number} m?s +{number} +{number}$", out, re.MULTILINE)
     assert re.search(r"^lr +0\.004 +0\.01$", out, re.MULTILINE)
-    assert "val_loss over tokens" in out
-    assert "val_loss over seconds" in out
+    lines = out.splitlines()
+    for axis in ("tokens", "seconds"):
+        begin = next(number for number, line in enumerate(lines) if line.startswith(f"val_loss over {axis}, up to "))
+        for letter, line in zip("AB", lines[begin + 1 : begin + 3], strict=True):
+            assert re.fullmatch(rf"{letter}  [▁▂▃▄▅▆▇█]{{1,72}}", line)
     assert "\x1b" not in out
-    assert {path.name for path in Path("plots").iterdir()} == {"compare.png", "compare.svg"}
-    assert out.endswith(f"plots: {Path('plots/compare.png')} and {Path('plots/compare.svg')}\n")
+    assert [path.name for path in Path("plots").iterdir()] == ["compare.svg"]
+    assert out.endswith(f"curves: {Path('plots/compare.svg')}\n")
+
+
+def test_a_comparison_leaves_a_png_where_it_is_asked_for(tgc: Tgc):
+    pytest.importorskip("matplotlib")
+    train_two(tgc)
+    code, out, err = tgc("compare", "a", "b", "--png")
+    assert (code, err) == (0, "")
+    assert out.endswith("curves: compare.svg and compare.png\n")
+    assert Path("compare.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_runs_that_failed_at_once_are_compared_all_the_same(tgc: Tgc):
@@ -129,25 +142,42 @@ def test_runs_that_failed_at_once_are_compared_all_the_same(tgc: Tgc):
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
 def test_a_comparison_fits_a_narrow_terminal(tgc: Tgc):
-    pytest.importorskip("plotext")
     train_two(tgc)
     shutil.copytree("runs/a", "runs/c")
     shown = on_terminal(["compare", "a", "b", "c"], 50)
     assert max(map(len, shown.splitlines())) <= 50
-    assert "training" in shown
+    assert shown.count("best val_loss") == 1
 
 
-@pytest.mark.parametrize("missing", ["matplotlib.figure", "plotext"])
-def test_without_the_extra_the_table_comes_with_one_line_that_names_it(
-    tgc: Tgc, monkeypatch: pytest.MonkeyPatch, missing: str
+def test_without_matplotlib_only_a_png_is_refused_in_one_line_that_names_the_extra(
+    tgc: Tgc, monkeypatch: pytest.MonkeyPatch
 ):
     train_two(tgc)
-    monkeypatch.setitem(sys.modules, missing, None)
-    code, out, _ = tgc("compare", "a", "b")
-    assert code == 0
-    assert "best val_loss" in out
-    assert out.count("the extra plots: pip install matplotlib plotext") == 1
-    assert not Path("compare.png").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for command in (["compare", "a", "b"], ["ablate", *TINY, "--vary", "tied", "--seeds", "1"]):
+        expected = "tgc: --png: needs matplotlib, the extra plots: pip install matplotlib\n"
+        before = sorted(Path().rglob("*"))
+        assert tgc(*command, "--png") == (2, "", expected)
+        assert sorted(Path().rglob("*")) == before
+        assert tgc(*command)[0] == 0
+
+
+def test_names_of_runs_are_texts_and_nothing_else(tgc: Tgc):
+    name = "[red]b :smile:"
+    tgc("train", *TINY, "--eval-tokens", "99", "--out", f"runs/{name}")
+    tgc("train", *TINY, "--eval-tokens", "99", "--out", "runs/a")
+    assert f"\n{name}  finished" in tgc("runs")[1]
+    assert tgc("compare", "a", name)[1].splitlines()[1] == f"B  {name}"
+
+
+def test_a_curve_is_written_in_digits_where_the_terminal_has_no_blocks(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    train_two(tgc)
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", screen)
+        assert run(["compare", "a", "b"]) == 0
+    screen.seek(0)
+    assert re.search(r"^A  [1-8]{72}$", screen.read(), re.MULTILINE)
 
 
 MISTAKES = [

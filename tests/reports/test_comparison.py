@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from tests.drawing.graphs import SVG
 from tests.tiny import TINY
 from tinygrad_chat.config.resolve import resolve
-from tinygrad_chat.errors import BackendError, UsageError
-from tinygrad_chat.reports.comparison import SMOOTHING, Curve, compare_runs, smooth, write_comparison_plot
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.reports.comparison import SMOOTHING, Curve, compare_runs, smooth
+from tinygrad_chat.reports.comparison_plot import comparison_charts, write_comparison_plot
 from tinygrad_chat.runs.folder import RunFolder
 
 BATCH = TINY["batch_size"] * TINY["context"]
@@ -101,18 +103,24 @@ def test_the_steep_beginning_is_left_out_of_plots_and_nothing_else(tmp_path: Pat
     assert 2.0 < top < 10.0
 
 
-def test_the_plot_is_written_as_png_and_as_svg(pair: dict[str, Path], tmp_path: Path):
+def test_the_plot_is_written_as_svg_and_where_it_is_asked_for_as_png(pair: dict[str, Path], tmp_path: Path):
+    (svg,) = write_comparison_plot(compare_runs(pair), tmp_path)
+    root = ElementTree.fromstring(svg.read_text(encoding="utf-8"))
+    names = [group.attrib["data-name"] for group in root.iter(f"{SVG}g") if group.attrib.get("data-name")]
+    assert names == ["long", "short"] * 2
     pytest.importorskip("matplotlib")
-    png, svg = write_comparison_plot(compare_runs(pair), tmp_path)
+    _, png = write_comparison_plot(compare_runs(pair), tmp_path, png=True)
     assert png.read_bytes().startswith(b"\x89PNG")
-    assert svg.read_text(encoding="utf-8").count("<svg") == 1
 
 
-def test_without_matplotlib_the_extra_is_named(pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BackendError, match="the extra plots: pip install matplotlib plotext"):
-        write_comparison_plot(compare_runs(pair), tmp_path)
+def test_the_curves_are_those_of_the_runs_and_only_evaluations_are_marked(pair: dict[str, Path]):
+    over_tokens, over_seconds = comparison_charts(compare_runs(pair))
+    marked = {series.name: series.points for series in over_tokens.series if series.style == "marked"}
+    assert marked == {"long": [(5 * BATCH, 3.0), (10 * BATCH, 2.0)], "short": [(8 * BATCH, 1.0)]}
+    (mark,) = over_seconds.marks
+    assert mark.x == 10.0
+    tops = {series.points[0][1] for series in over_tokens.series if series.style == "line"}
+    assert tops == {compare_runs(pair).losses_shown()[1]}
 
 
 def test_what_cannot_be_compared_is_one_line_that_names_the_run(pair: dict[str, Path], tmp_path: Path):

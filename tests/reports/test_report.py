@@ -16,8 +16,9 @@ import pytest
 
 from tinygrad_chat.cli.app import run as tgc
 from tinygrad_chat.errors import DivergedError
-from tinygrad_chat.reports.content import environment_text, printable, read_report
-from tinygrad_chat.reports.html import loss_chart, other_charts
+from tinygrad_chat.formatting import printable
+from tinygrad_chat.reports.charts import loss_chart, other_charts
+from tinygrad_chat.reports.content import environment_text, read_report
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.training.events import Ended, Logged

@@ -13,7 +13,9 @@ import pytest
 
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import BackendError, DivergedError
-from tinygrad_chat.tracking.trackers import TRACKERS, expect_tracker, open_tracker, tracking
+from tinygrad_chat.tracking.opening import TRACKERS, expect_tracker, open_tracker
+from tinygrad_chat.tracking.sending import tracking
+from tinygrad_chat.tracking.tracker import RevisableTracker, Tracker
 from tinygrad_chat.training.events import Logged, RolledBack
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run
@@ -191,6 +193,24 @@ def test_no_tracker_is_opened_where_none_is_wanted(start: Start):
 
 def test_every_tracker_that_can_be_chosen_is_there():
     assert sorted(TRACKERS) == sorted(SPECS["track"].choices)
+
+
+@pytest.mark.parametrize(
+    ("kind", "forgotten"),
+    [*((Tracker, name) for name in ("__init__", "log", "show_text", "close")), (RevisableTracker, "take_back")],
+)
+def test_a_tracker_that_forgets_a_part_cannot_be_opened(kind: type[Tracker], forgotten: str):
+    parts = {name: lambda *_, **__: None for name in ("__init__", "log", "show_text", "take_back", "close")}
+    whole = type("Whole", (kind,), dict(parts))
+    assert isinstance(whole(None, None), kind)  # pyright: ignore[reportArgumentType]
+    del parts[forgotten]
+    with pytest.raises(TypeError, match=f"abstract method {forgotten}"):
+        type("Forgetful", (kind,), parts)(None, None)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("tracker", TRACKERS.values())
+def test_points_are_taken_back_by_those_that_can_and_asked_of_no_other(tracker: type[Tracker]):
+    assert issubclass(tracker, RevisableTracker) == hasattr(tracker, "take_back") == (tracker.library == "tensorboardX")
 
 
 def read_events(folder: Path) -> tuple[dict[str, dict[int, float]], dict[int, str]]:

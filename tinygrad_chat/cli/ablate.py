@@ -26,12 +26,15 @@ def ablate(
     out: Annotated[
         str | None, typer.Option(help="where results go (default: below ablations/)", rich_help_panel="Ablation")
     ] = None,
+    png: Annotated[
+        bool, typer.Option("--png", help="leave results.png too (needs the extra plots)", rich_help_panel="Ablation")
+    ] = False,
     yes: Confirmed = False,
     **settings: Any,
 ) -> None:
     """Train a grid of settings over several seeds; started again, it goes on where it stopped.
 
-    Leaves results as JSONL, CSV, a Markdown table with means and confidence intervals, and a plot (PNG and SVG).
+    Leaves results as JSONL, CSV, a Markdown table with means and confidence intervals, and a plot as SVG.
     """
     if seeds < 1:
         raise UsageError(f"--seeds: expected at least 1, received {seeds}")
@@ -40,11 +43,14 @@ def ablate(
 
     from tinygrad_chat.cli.ablation_display import open_ablation_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
-    from tinygrad_chat.errors import BackendError
+    from tinygrad_chat.cli.table import Column, open_console, print_table
+    from tinygrad_chat.drawing.png import expect_matplotlib
     from tinygrad_chat.experiments.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
-    from tinygrad_chat.reports.ablation import collect, markdown, write_plot, write_reports
+    from tinygrad_chat.reports.ablation import collect, table, write_plot, write_reports
     from tinygrad_chat.training.events import Ended
 
+    if png:
+        expect_matplotlib("--png")
     ablation = Ablation({**(read_settings(config) if config else {}), **settings}, parse_variation(vary), seeds)
     for name in settings.keys() & ablation.varied.keys():
         raise UsageError(f"{flag_of(name)}: is varied; leave it out, or give its values as in --vary {name}=A|B")
@@ -67,9 +73,7 @@ def ablate(
     title = f"{first.recipe.model} ({first.compute.mode}) on {source}, {steps:,} steps"
     cells = collect(ablation, folder)
     write_reports(cells, folder, title=title)
-    print(markdown(cells), end="")
-    try:
-        write_plot(cells, folder, title=title)
-    except BackendError as error:
-        print(f"\n{error}")
+    columns = [Column(name, values, left=name in ablation.varied) for name, values in table(cells).items()]
+    print_table(open_console(sys.stdout), columns, keep=len(ablation.varied) + 1)
+    write_plot(cells, folder, title=title, png=png)
     print(f"\nresults: {folder}")

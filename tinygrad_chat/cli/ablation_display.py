@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.progress import Progress
 
 from tinygrad_chat.cli.display import Lines, open_progress, print_above
-from tinygrad_chat.training.loop import Ended, Evaluated, Event, Stepped
+from tinygrad_chat.training.events import Ended, Evaluated, Event, Stepped
 from tinygrad_chat.training.run import Run
 
 

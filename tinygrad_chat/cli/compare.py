@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinygrad_chat.cli.runs import GAP, UNKNOWN, open_console, print_table
-from tinygrad_chat.errors import BackendError, UsageError
-from tinygrad_chat.formatting import duration
+from tinygrad_chat.cli.table import GAP, UNKNOWN, Column, can_show, open_console, print_table
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.formatting import BLOCKS, DIGITS, duration, printable, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,19 +21,22 @@ if TYPE_CHECKING:
 
 LETTERS = string.ascii_uppercase
 COLORS = (33, 208, 35, 170, 178, 197, 44, 245)  # of the 256 that terminals share; readable on black and on white
-PLOT_WIDTH, PLOT_HEIGHT = 100, 14  # characters, at most
+WIDEST_CURVE = 72  # characters
 LONGEST_VALUE = 16  # characters of a setting
 
 
 def compare(
     runs: Annotated[list[str], typer.Argument(help="runs' folders, or their names below runs/", metavar="A B ...")],
-    out: Annotated[str, typer.Option(help="folder for compare.png and compare.svg")] = ".",
+    out: Annotated[str, typer.Option(help="folder for compare.svg")] = ".",
+    png: Annotated[bool, typer.Option("--png", help="leave compare.png too (needs the extra plots)")] = False,
 ) -> None:
     """Lay the losses of two or more runs over each other, at equal tokens and at equal time.
 
-    Prints a table and a plot, and leaves the plot as compare.png and compare.svg.
+    Prints tables and the shapes of the curves, and leaves the curves as compare.svg.
     """
-    from tinygrad_chat.reports.comparison import compare_runs, write_comparison_plot
+    from tinygrad_chat.drawing.png import expect_matplotlib
+    from tinygrad_chat.reports.comparison import compare_runs
+    from tinygrad_chat.reports.comparison_plot import write_comparison_plot
     from tinygrad_chat.reports.summary import find_run
     from tinygrad_chat.runs.files import explained
 
@@ -42,50 +45,69 @@ def compare(
     for name in runs:
         if runs.count(name) > 1:
             raise UsageError(f"compare: {name}: is given twice; name each run once")
+    if png:
+        expect_matplotlib("--png")
     comparison = compare_runs({name: find_run(name, command="compare") for name in runs})
     console = open_console(sys.stdout)
     _print_names(console, comparison)
     _print_tables(console, comparison)
-    try:
-        for axis in ("tokens", "seconds"):
-            console.print()
-            _print_plot(console, comparison, axis)
-        folder = Path(out).expanduser()
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        paths = write_comparison_plot(comparison, folder)
-    except BackendError as error:
-        print(f"\n{error}")
-    else:
-        print(f"\nplots: {' and '.join(map(str, paths))}")
+    for axis in ("tokens", "seconds"):
+        console.print()
+        _print_curves(console, comparison, axis)
+    folder = Path(out).expanduser()
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = write_comparison_plot(comparison, folder, png=png)
+    print(f"\ncurves: {' and '.join(map(str, paths))}")
 
 
 def _print_names(console: Console, comparison: Comparison) -> None:
     from rich.text import Text
 
     for number, run in enumerate(comparison.runs):
-        console.print(Text.assemble((LETTERS[number], _style(number)), f"  {run.name}"), soft_wrap=True)
+        console.print(Text.assemble((LETTERS[number], _style(number)), f"  {printable(run.name)}"), soft_wrap=True)
     console.print()
 
 
 def _print_tables(console: Console, comparison: Comparison) -> None:
     """Print what there is to compare: a column for each run, in several tables where they are more than fit."""
     rows = list(_rows(comparison))
-    labels = [label for label, _ in rows]
-    columns = {LETTERS[number]: [values[number] for _, values in rows] for number in range(len(comparison.runs))}
-    heads = {letter: _style(number) for number, letter in enumerate(columns)}
-    room = console.width - max(map(len, labels))
+    labels = Column("", [label for label, _ in rows], left=True)
+    columns = [
+        Column(LETTERS[number], [values[number] for _, values in rows], style=_style(number))
+        for number in range(len(comparison.runs))
+    ]
     while columns:
-        fitting, used = 0, 0
-        for cells in columns.values():
-            used += GAP + max(map(len, cells))
-            if fitting and used > room:
-                break
+        fitting, room = 1, console.width - labels.width - GAP - columns[0].width
+        while fitting < len(columns) and room >= GAP + columns[fitting].width:
+            room -= GAP + columns[fitting].width
             fitting += 1
-        shown = {letter: columns.pop(letter) for letter in list(columns)[:fitting]}
-        print_table(console, {"": labels, **shown}, styles=[""] * len(rows), left=("",), heads=heads)
+        print_table(console, [labels, *columns[:fitting]])
+        columns = columns[fitting:]
         if columns:
             console.print()
+
+
+def _print_curves(console: Console, comparison: Comparison, axis: str) -> None:
+    """Print the shape of each run's validation losses, all on one scale, so that they can be laid under each other.
+
+    Where a run ends earlier than others its line does; losses above those that the plots show are as high as can be.
+    """
+    import numpy as np
+    from rich.text import Text
+
+    bottom, top = comparison.losses_shown()
+    longest = max(float(run.validation.along(axis)[-1]) for run in comparison.runs) or 1.0
+    columns = min(WIDEST_CURVE, console.width - 3)
+    amounts = (np.arange(columns) + 0.5) * longest / columns
+    reach = f"{longest:,.0f}" if axis == "tokens" else duration(longest)
+    levels = BLOCKS if can_show(sys.stdout, BLOCKS) else DIGITS
+    console.print(f"{comparison.unit} over {axis}, up to {reach}: from {top:.4g} down to {bottom:.4g}")
+    for number, run in enumerate(comparison.runs):
+        reached = amounts[amounts <= run.validation.along(axis)[-1]]
+        losses = [run.at(axis, amount) for amount in (reached if reached.size else amounts[:1])]
+        shape = sparkline(losses, bottom, top, levels)
+        console.print(Text.assemble((LETTERS[number], _style(number)), "  ", (shape, _style(number))), soft_wrap=True)
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
@@ -117,34 +139,3 @@ def _shorten(value: Any) -> str:
 
 def _style(number: int) -> str:
     return f"bold color({COLORS[number % len(COLORS)]})"
-
-
-def _print_plot(console: Console, comparison: Comparison, axis: str) -> None:
-    """Draw validation losses as dots and training losses as lines, in the runs' colours; without colours, validation
-    losses as lines of the runs' letters. Raises BackendError where plotext is not installed."""
-    from tinygrad_chat.drawing.scale import Scale, tick_texts
-    from tinygrad_chat.reports.comparison import PLOTS_EXTRA
-
-    try:
-        import plotext
-    except ImportError as error:
-        raise BackendError(PLOTS_EXTRA) from error
-    colored = console.is_terminal and not console.no_color
-    figure = plotext.figure
-    figure.clear.all()
-    figure.theme("colorless")  # the terminal keeps its own background
-    figure.plot_size(min(PLOT_WIDTH, console.width), PLOT_HEIGHT)
-    bottom, top = comparison.losses_shown()
-    longest = max(float(curve.along(axis)[-1]) for run in comparison.runs for curve in run.curves()) or 1.0
-    for number, run in enumerate(comparison.runs):
-        color = COLORS[number % len(COLORS)]
-        if not colored:
-            figure.draw(figure.signal(*run.validation.below(top, axis), marker=LETTERS[number]).lines())
-            continue
-        figure.draw(figure.signal(*run.training.below(top, axis), marker=plotext.marker("braille").fill(color)).lines())
-        figure.draw(figure.signal(*run.validation.below(top, axis), marker=plotext.marker("dot").fill(color)))
-    for name, low, high, most in (("x", 0.0, longest, 6), ("y", bottom, top, 5)):
-        ticks = Scale(low, high, 0, 1).ticks(most)
-        figure.ruler(name).lim(low, high).ticks(ticks, tick_texts(ticks))
-    print(f"{comparison.unit} over {axis}{' (dots; lines: training)' if colored else ''}")
-    print(figure.build().string(colorless=not colored).rstrip())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
 
 from tinygrad_chat import __version__
+from tinygrad_chat.cli.table import open_console, print_facts
 
 
 def doctor() -> None:
@@ -44,9 +46,7 @@ def doctor() -> None:
         ("--dtype auto", get_backend("auto").dtypes[0]),
         ("--threads", str(use_threads())),
     ]
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:<{width}}  {value}")
+    print_facts(open_console(sys.stdout), rows)
     missing = [f"For a GPU: {advice()}"] if problem else []
     if problem is None and why_no_bfloat16() is not None:
         missing.append(f"For bfloat16: {why_no_bfloat16()}")

@@ -7,11 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
+from tinygrad_chat.cli.table import Column, can_show, open_console, print_facts, print_table
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS, SPECS, TrainingConfig
 from tinygrad_chat.errors import UsageError
@@ -27,7 +28,7 @@ MEASURE = (sys.executable, "-P", "-m", "tinygrad_chat", "plan", "--measure")
 """Starts the process that is measured: a `tgc`, so that it reads flags and loads what `tgc train` does."""
 
 FEW_STEPS = 3
-BAR = 30  # characters that stand for all of the time
+BAR = 24  # characters that stand for all of the time: with the notes a row has 80 at most
 
 
 @flags_of(*GROUPS.values())
@@ -87,11 +88,14 @@ def plan(
         return
     from tinygrad_chat.cli.display import what_follows
 
-    for line in [
-        *what_follows(resolved),
-        *_table(resolved, planned, sys.stdout),
-        *(_choice(fitted, wanted) if fitted else []),
-    ]:
+    for line in what_follows(resolved):
+        print(line)
+    console = open_console(sys.stdout)
+    print_facts(console, _quantities(resolved, planned).items())
+    print()
+    print_table(console, _times(planned, "█░" if can_show(sys.stdout, "█░") else "#."))
+    print()
+    for line in [*_measured(planned), *(_choice(fitted, wanted) if fitted else [])]:
         print(line)
 
 
@@ -99,7 +103,7 @@ def _answer_measurement(request: str) -> None:
     """Be the process that is measured, with all that `tgc train` would have loaded."""
     import tinygrad_chat.cli.display
     import tinygrad_chat.cli.interruption
-    import tinygrad_chat.tracking.trackers  # noqa: F401
+    import tinygrad_chat.tracking.sending  # noqa: F401
     from tinygrad_chat.planning.first_steps import main
 
     main(request)
@@ -124,12 +128,9 @@ def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
         yield say, downloaded
 
 
-def _table(config: TrainingConfig, plan: Plan, stream: TextIO) -> Iterator[str]:
-    """Yield the plan, a line for each quantity, then where the time goes."""
-    parts = (
-        f" in {config.data.grad_accumulation} parts of {plan.micro_batch}" if config.data.grad_accumulation > 1 else ""
-    )
-    rows = {
+def _quantities(config: TrainingConfig, plan: Plan) -> dict[str, str]:
+    parts = f" in {plan.grad_accumulation} parts of {plan.micro_batch}" if plan.grad_accumulation > 1 else ""
+    return {
         "parameters": f"{plan.parameters:,}",
         "steps": f"{plan.steps:,} of {count(config.data.batch_size, 'window')}{parts}, context {config.model.context}",
         "tokens": f"{plan.tokens:,}",
@@ -139,24 +140,31 @@ def _table(config: TrainingConfig, plan: Plan, stream: TextIO) -> Iterator[str]:
         "speed": f"{plan.tokens_per_second:,.0f} tokens/s, {scaled_number(plan.flops_per_second)}FLOP/s",
         "time": duration(plan.seconds.total),
     }
-    for name, value in rows.items():
-        yield f"{name:<13}{value}"
-    yield ""
+
+
+def _times(plan: Plan, bar: str) -> list[Column]:
+    """Return where the time goes; `bar` are the characters of a share's bar and of what is left of it."""
     seconds = plan.seconds
-    spent = {
-        "training": (seconds.training, ""),
-        "evaluations": (seconds.evaluations, f"{plan.evaluations:,} with a sample each"),
-        "checkpoints": (seconds.checkpoints, f"{plan.checkpoints:,}"),
-        "start-up": (seconds.startup, "and the end"),
-        "between steps": (seconds.other, "the log"),
-    }
-    block, rest = ("█", "░") if _can_show("█░", stream) else ("#", ".")
-    for name, (part, note) in spent.items():
-        share = part / seconds.total
-        filled = round(BAR * share)
-        bar = block * filled + rest * (BAR - filled)
-        yield f"{name:<14}{bar} {share:>4.0%}  {duration(part):<14} {note}".rstrip()
-    yield ""
+    spent = [
+        ("training", seconds.training, ""),
+        ("evaluations", seconds.evaluations, f"{plan.evaluations:,} with a sample each"),
+        ("checkpoints", seconds.checkpoints, f"{plan.checkpoints:,}"),
+        ("start-up", seconds.startup, "and the end"),
+        ("between steps", seconds.other, "the log"),
+    ]
+    shares = [part / seconds.total for _, part, _ in spent]
+    lengths = [round(BAR * share) for share in shares]
+    return [
+        Column("", [name for name, _, _ in spent], left=True),
+        Column("", [f"{share:.0%}" for share in shares]),
+        Column("", [duration(part) for _, part, _ in spent]),
+        Column("", [bar[0] * length + bar[1] * (BAR - length) for length in lengths], left=True),
+        Column("", [note for _, _, note in spent], left=True),
+    ]
+
+
+def _measured(plan: Plan) -> Iterator[str]:
+    """Yield what the plan was made of."""
     measured, environment = plan.measurement, plan.measurement.environment
     blas = "".join(f", {blas['library']} with {count(blas['threads'], 'thread')}" for blas in environment["blas"])
     yield (
@@ -191,11 +199,3 @@ def _command(config: str | None, settings: Mapping[str, Any]) -> str:
         else:
             words += [flag, str(value)]
     return shlex.join(words)
-
-
-def _can_show(text: str, stream: TextIO) -> bool:
-    try:
-        text.encode(stream.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import ConfigFile, flags_of
+from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS
 from tinygrad_chat.formatting import memory_size, scaled_number
@@ -64,26 +66,34 @@ def profile(
         return
     from tinygrad_chat.cli.display import what_follows
 
-    for line in [*what_follows(resolved), *table(taken)]:
+    for line in what_follows(resolved):
+        print(line)
+    print_table(open_console(sys.stdout), _columns(taken))
+    print()
+    for line in _conclusions(taken):
         print(line)
     if trace is not None:
         print(f"trace: {trace}; open it at https://ui.perfetto.dev")
 
 
-def table(taken: Profile) -> Iterator[str]:
-    """Yield a line for each op, then what a step takes and what it waits for."""
-    yield f"{'':<16}{'calls':>7}{'forward':>10}{'backward':>10}{'share':>7}{'moved':>11}{'compute':>15}{'of limit':>10}"
-    yield f"{'':<16}{'':>7}{'ms':>10}{'ms':>10}"
-    for row in taken.rows:
-        limit = row.least_seconds(taken.limits) / row.seconds if row.seconds else 0.0
-        moved = memory_size(row.bytes) if row.bytes else ""
-        compute = f"{scaled_number(row.flops)}FLOP" if row.flops else ""
-        yield (
-            f"{row.name:<16}{round(row.calls) or '':>7}{1000 * row.forward:>10.3f}{1000 * row.backward:>10.3f}"
-            f"{row.seconds / taken.step_seconds:>7.0%}"
-            f"{moved:>11}{compute:>15}{format(limit, '.0%') if limit else '':>10}"
-        ).rstrip()
-    yield ""
+def _columns(taken: Profile) -> list[Column]:
+    """Return what a step does in each op, the slowest first."""
+    rows = taken.rows
+    limits = [row.least_seconds(taken.limits) / row.seconds if row.seconds else 0.0 for row in rows]
+    return [
+        Column("", [row.name for row in rows], left=True),
+        Column("calls", [f"{round(row.calls) or ''}" for row in rows]),
+        Column("forward ms", [f"{1000 * row.forward:.3f}" for row in rows]),
+        Column("backward ms", [f"{1000 * row.backward:.3f}" for row in rows]),
+        Column("share", [f"{row.seconds / taken.step_seconds:.0%}" for row in rows]),
+        Column("of limit", [f"{limit:.0%}" if limit else "" for limit in limits]),
+        Column("compute", [f"{scaled_number(row.flops)}FLOP" if row.flops else "" for row in rows]),
+        Column("moved", [memory_size(row.bytes) if row.bytes else "" for row in rows]),
+    ]
+
+
+def _conclusions(taken: Profile) -> Iterator[str]:
+    """Yield what a step takes and what it waits for."""
     limits = taken.limits
     yield (
         f"a step: {1000 * taken.step_seconds:.2f} ms watched, {1000 * taken.plain_seconds:.2f} ms otherwise "

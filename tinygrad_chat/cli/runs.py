@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinygrad_chat.cli.table import UNKNOWN, Column, open_console, print_table
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import duration
+from tinygrad_chat.formatting import duration, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tinygrad_chat.reports.summary import RunSummary
 
-GAP = 2  # columns between two cells
-UNKNOWN = "-"
 IMPORTANCE = (
     *("run", "outcome", "val_loss", "steps", "bits/byte", "tokens/s"),
     *("time", "tokens", "parameters"),
 )  # the first stay where there is not room for all
-SHORTEST_NAME = 12
 STYLES = {"running": "green", "finished": "", "interrupted": "yellow", "killed": "yellow"}
 
 
@@ -52,51 +46,17 @@ def runs(
         return
     if found:
         console = open_console(sys.stdout)
-        table = {name: [row[name] for row in map(_cells, found)] for name in IMPORTANCE}
-        styles = [STYLES.get(run.outcome, "red") for run in found]
-        shown = _that_fit(table, console.width)
-        print_table(console, shown, styles=styles, left=("run", "outcome"))
-        if len(shown) < len(table):
-            console.print(f"\nno room for: {', '.join(name for name in table if name not in shown)}")
+        rows = [_cells(run) for run in found]
+        columns = [Column(name, [row[name] for row in rows], left=name in ("run", "outcome")) for name in IMPORTANCE]
+        print_table(console, columns, styles=[STYLES.get(run.outcome, "red") for run in found], keep=3)
         for run in found:
             if run.outcome == "damaged":
-                print(f"\n{run.path.name}: {run.reason}")
+                print(printable(f"\n{run.path.name}: {run.reason}"))
     else:
         print(f"no run in {path}; train one there with: tgc train --out {path / 'NAME'}", file=sys.stderr)
     if others:
         names = ", ".join(other.name for other in others[:3]) + (", ..." if others[3:] else "")
         print(f"left out, as they hold no run: {names}", file=sys.stderr)
-
-
-def open_console(stream: TextIO) -> Console:
-    """Return a console as wide as the terminal; in a pipe as wide as anything, and without colours."""
-    from rich.console import Console
-
-    return Console(file=stream, highlight=False, width=None if stream.isatty() or "COLUMNS" in os.environ else 10_000)
-
-
-def print_table(
-    console: Console,
-    columns: Mapping[str, Sequence[str]],
-    *,
-    styles: Sequence[str],
-    left: Sequence[str],
-    heads: Mapping[str, str] | None = None,
-) -> None:
-    """Print columns of cells, those named in `left` aligned left and the others right; `styles` has one for each row.
-
-    `heads` are styles of columns' names, where they are not merely bold.
-    """
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="none")
-    for name in columns:
-        justify = "left" if name in left else "right"
-        table.add_column(escape(name), justify=justify, header_style=(heads or {}).get(name, "bold"), no_wrap=True)
-    for style, *cells in zip(styles, *columns.values(), strict=True):
-        table.add_row(*map(escape, cells), style=style)
-    console.print(table)
 
 
 def _known(run: RunSummary) -> dict[str, object]:
@@ -123,14 +83,3 @@ def _cells(run: RunSummary) -> dict[str, str]:
         "tokens": shown(run.tokens, ","),
         "parameters": shown(run.parameters, ","),
     }
-
-
-def _that_fit(table: dict[str, list[str]], room: int) -> dict[str, list[str]]:
-    """Leave out what is least important where a terminal has no room; names are shortened only at the very last."""
-    widths = {name: max(map(len, (name, *cells))) for name, cells in table.items()}
-    chosen = list(table)
-    while len(chosen) > 3 and sum(widths[name] + GAP for name in chosen) - GAP > room:
-        chosen.pop()
-    name_room = max(SHORTEST_NAME, room - sum(widths[name] + GAP for name in chosen[1:]))
-    shortened = [name if len(name) <= name_room else f"{name[: name_room - 1]}…" for name in table["run"]]
-    return {**{name: table[name] for name in chosen}, "run": shortened}

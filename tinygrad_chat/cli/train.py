@@ -43,7 +43,8 @@ def train(
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.runs.folder import newest_run
-    from tinygrad_chat.tracking.trackers import expect_tracker, tracking
+    from tinygrad_chat.tracking.opening import expect_tracker
+    from tinygrad_chat.tracking.sending import tracking
     from tinygrad_chat.training.events import Ended, Evaluated
     from tinygrad_chat.training.facts import resolve_with_facts
     from tinygrad_chat.training.loop import train as train_run

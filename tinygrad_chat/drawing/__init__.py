@@ -1,13 +1,17 @@
-"""Pictures: of graphs, what was computed from what and how the gradient goes back through it; and of curves.
+"""Pictures, as SVG: of graphs, what was computed from what and how the gradient goes back through it; and of curves.
+
+What they look like stands in pages/.
 
 graph.py       the nodes below a result, as plain records of text
 sweep.py       the backward sweep, replayed one node at a time
 layout.py      where boxes and curves go
 columns.py     its harder half: in which order and how high things stand in a column
 svg.py         the picture
-html.py        the picture as a page that steps through the sweep
-chart.py       a line chart
-scale.py       its axes and their round numbers
+html.py        what pages/graph.html shows: the picture, and each step of the sweep
+chart.py       a line chart, and several beside each other
+intervals.py   means with their confidence intervals, a row each
+scale.py       axes and their round numbers
+png.py         the same charts by matplotlib, where a PNG is asked for
 expression.py  a formula, as text, computed with Values
 
 >>> from tinygrad_chat import Value

@@ -1,23 +1,22 @@
-"""A line chart as a self-contained SVG, readable on light and dark screens. Its styles touch nothing else on a page.
+"""A line chart as SVG, readable on light and dark screens. Its styles touch nothing else on a page.
 
-HOVER is a script for a page of charts: under the pointer, it reads the values off them.
+In a page of charts, pages/chart.js reads the values under the pointer off them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from tinygrad_chat.drawing.scale import HUGE, TINY, Scale, spanning, tick_texts
-from tinygrad_chat.drawing.svg import DARK, LIGHT, draw_notice
+from tinygrad_chat.pages import Markup, escape, svg_style
 
 Point = tuple[float, float]
 
-COLORS = ("#2f6fde", "#d9772b", "#23936a", "#a44bc4", "#c43d55")
-COLORS_IN_THE_DARK = ("#74a5fa", "#f0a35e", "#5cc69b", "#cf93ea", "#f28095")
+COLORS = 8
+"""How many colours there are; a curve with a higher number is dashed, and begins with them again."""
 
 LETTER = 7.2  # the width of a letter in a font of 12 pixels, and a little
 LINE = 18.0  # from one line of text to the next
@@ -27,30 +26,13 @@ MARGIN = 0.04  # of the values' range, above and below
 SWATCH = 24.0  # from where a name of the legend begins to its text
 MARKER_ROOM = 6.0  # pixels a point from which on each has a marker
 
-_SHAPES = """.tgc-chart text {{ font: 12px system-ui, sans-serif; fill: {muted}; font-variant-numeric: tabular-nums }}
-.tgc-chart .title {{ font-size: 13px; font-weight: 600; fill: {text} }}
-.tgc-chart .name {{ fill: {text} }}
-.tgc-chart .paper {{ fill: {box} }}
-.tgc-chart .grid {{ fill: none; stroke: {line}; stroke-opacity: 0.55 }}
-.tgc-chart .axis, .tgc-chart .cross {{ fill: none; stroke: {muted} }}
-.tgc-chart .line {{ fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round }}
-.tgc-chart .faint {{ stroke-width: 1; opacity: 0.4 }}
-.tgc-chart .marker {{ stroke: {box}; stroke-width: 1 }}
-.tgc-chart .ring {{ fill: {box}; stroke-width: 1.8 }}
-.tgc-chart .band {{ stroke: none; opacity: 0.13 }}
-.tgc-chart .event {{ fill: none; stroke-width: 1.4; stroke-dasharray: 4 3 }}
-"""
-_COLOR = """.tgc-chart .c{0}.line, .tgc-chart .c{0}.ring, .tgc-chart .c{0}.event {{ stroke: {1} }}
-.tgc-chart .c{0}.marker, .tgc-chart .c{0}.band {{ fill: {1} }}
-"""
-
 
 @dataclass(frozen=True)
 class Series:
-    """A named curve through points (x, y), x a count that never falls; where y is None or not finite, it has a gap.
+    """A named curve through points (x, y), x never falls; where y is None or not finite, it has a gap.
 
     `style` is `line`; `faint`, for what a smoother curve goes through; `marked`, a line with a dot at each point; or
-    `rings`, which no line joins. `color` counts through COLORS.
+    `rings`, which no line joins. `color` counts through COLORS. Without a name it stands in no legend.
     """
 
     name: str
@@ -75,7 +57,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn: curves over a count, `x_name`. `unit` stands beside the title.
+    """What is drawn: curves over `x_name`, which is a count where it is `whole`. `unit` stands beside the title.
 
     `log` spaces factors of y evenly, values that are not above 0 are gaps then; `from_zero` begins y at 0.
     The axis of x covers `x_range`, so that several charts can stand under each other, and whatever lies beyond it.
@@ -85,18 +67,23 @@ class Chart:
     series: Sequence[Series]
     unit: str = ""
     x_name: str = "step"
+    whole: bool = True
     marks: Sequence[Mark] = ()
     log: bool = False
     from_zero: bool = False
     x_range: tuple[float, float] | None = None
 
 
-def draw_chart(chart: Chart, *, width: float = 460, height: float = 280) -> str:
-    """Return a chart as SVG that keeps its shape at any width. Where there is no point, it says so in words."""
+def draw_chart(chart: Chart, *, width: float = 460, height: float = 280, standalone: bool = True) -> Markup:
+    """Return a chart as SVG that keeps its shape at any width. Where there is no point, it says so in words.
+
+    Only a `standalone` picture brings its style; in a page it is the page's, which has chart_svg.css.
+    """
     pieces = [list(_unbroken(series.points, log=chart.log)) for series in chart.series]
     points = [point for curve in pieces for piece in curve for point in piece]
     if not points:
-        return draw_notice(f"{chart.title}: no values")
+        title = f'<text class="title" x="{SIDE:g}" y="22">{escape(chart.title)}: no values</text>'
+        return picture([title], width, 2 * LINE, name=f"{chart.title}: no values", standalone=standalone)
     legend, top = _legend(chart, width)
     across = [x for x, _ in points] + [x for mark in chart.marks for x in (mark.x, mark.until) if x is not None]
     across += chart.x_range or ()
@@ -107,42 +94,64 @@ def draw_chart(chart: Chart, *, width: float = 460, height: float = 280) -> str:
     y_ticks = y_axis.ticks(6)
     left = SIDE + LETTER * max(map(len, tick_texts(y_ticks))) + 8
     x_axis = spanning(across, left, width - SIDE)
-    name = escape(f"{chart.title}, {chart.unit}" if chart.unit else chart.title)
-    return "\n".join(
+    curves = sorted(zip(chart.series, pieces, strict=True), key=lambda pair: _LAYERS.index(pair[0].style))
+    return picture(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="tgc-chart" viewBox="0 0 {width:g} {height:g}" role="img" '
-            f'aria-label="{name}" data-x-name="{escape(chart.x_name)}" '
-            f'data-x="{_axis_data(x_axis)}" data-y="{_axis_data(y_axis)}">',
-            f"<style>{_STYLE}</style>",
-            f'<rect class="paper" width="{width:g}" height="{height:g}" rx="10"/>',
             f'<text x="{SIDE:g}" y="22"><tspan class="title">{escape(chart.title)}</tspan> {escape(chart.unit)}</text>',
             *legend,
             *_frame(chart, x_axis, y_axis, y_ticks),
             *(_mark(mark, x_axis, y_axis) for mark in chart.marks),
-            *(
-                _curve(series, curve, x_axis, y_axis)
-                for series, curve in sorted(
-                    zip(chart.series, pieces, strict=True), key=lambda pair: _LAYERS.index(pair[0].style)
-                )
-            ),
+            *(_curve(series, curve, x_axis, y_axis) for series, curve in curves),
             '<path class="cross" d=""/>',
-            "</svg>",
-        ]
+        ],
+        width,
+        height,
+        name=f"{chart.title}, {chart.unit}" if chart.unit else chart.title,
+        data={"x-name": chart.x_name, "x": _axis_data(x_axis), "y": _axis_data(y_axis)},
+        standalone=standalone,
+    )
+
+
+def draw_charts(charts: Sequence[Chart], *, width: float = 470, height: float = 340) -> Markup:
+    """Return charts beside each other as one picture, each so large."""
+    whole = len(charts) * width + (len(charts) - 1) * SIDE
+    placed = [
+        f'<svg x="{position * (width + SIDE):g}" width="{width:g}" height="{height:g}">'
+        f"{draw_chart(chart, width=width, height=height, standalone=False)}</svg>"
+        for position, chart in enumerate(charts)
+    ]
+    return Markup(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:g} {height:g}">'
+        f"<style>{svg_style('chart_svg.css')}</style>{''.join(placed)}</svg>"
+    )
+
+
+def picture(
+    parts: Iterable[str],
+    width: float,
+    height: float,
+    *,
+    name: str,
+    data: Mapping[str, str] | None = None,
+    standalone: bool = True,
+) -> Markup:
+    """Return a picture in the style of a chart, `name` for those who cannot see it, with `data` for scripts."""
+    attributes = "".join(f' data-{key}="{escape(value)}"' for key, value in (data or {}).items())
+    return Markup(
+        "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" class="tgc-chart" viewBox="0 0 {width:g} {height:g}" '
+                f'role="img" aria-label="{escape(name)}"{attributes}>',
+                *([f"<style>{svg_style('chart_svg.css')}</style>"] if standalone else []),
+                f'<rect class="paper" width="{width:g}" height="{height:g}" rx="10"/>',
+                *parts,
+                "</svg>",
+            ]
+        )
     )
 
 
 _LAYERS = ("faint", "line", "marked", "rings")  # from the back to the front
-
-_STYLE = "".join(
-    [
-        _SHAPES.format(**LIGHT),
-        *(_COLOR.format(*pair) for pair in enumerate(COLORS)),
-        "@media (prefers-color-scheme: dark) {\n",
-        _SHAPES.format(**DARK),
-        *(_COLOR.format(*pair) for pair in enumerate(COLORS_IN_THE_DARK)),
-        "}\n",
-    ]
-)
 
 
 def thinned(points: Sequence[Point], buckets: int) -> Sequence[Point]:
@@ -177,24 +186,26 @@ def _unbroken(points: Sequence[tuple[float, float | None]], *, log: bool) -> Ite
 
 def _legend(chart: Chart, width: float) -> tuple[list[str], float]:
     """Return the names beside their lines, in as many rows as they need, and where the frame may begin."""
-    named = [(f"c{series.color} {series.style}", series.name) for series in chart.series]
-    named += {mark.name: (f"c{mark.color} event", mark.name) for mark in chart.marks}.values()
+    named = [(f"{_color(series.color)} {series.style}", series.name) for series in chart.series if series.name]
+    named += {mark.name: (f"{_color(mark.color)} event", mark.name) for mark in chart.marks}.values()
     if len(named) < 2:
         return [], 2 * LINE
+    longest = int((width - 2 * SIDE - SWATCH) / LETTER)
     parts: list[str] = []
     x, y = SIDE, 22 + LINE + 3
-    for style, name in named:
+    for style, whole_name in named:
+        name = whole_name if len(whole_name) <= longest else f"{whole_name[: longest - 1]}…"
         needed = SWATCH + LETTER * len(name)
         if x > SIDE and x + needed > width - SIDE:
             x, y = SIDE, y + LINE
         if style.endswith("rings"):
-            parts.append(f'<circle class="{style[:2]} ring" cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="4"/>')
+            parts.append(f'<circle class="{style.split()[0]} ring" cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="4"/>')
         elif style.endswith("event"):
             parts.append(f'<path class="{style}" d="M{x + 9:.1f} {y - 11:.1f}v14"/>')
         else:
             parts.append(f'<path class="{style} line" d="M{x:.1f} {y - 4:.1f}h18"/>')
         if style.endswith("marked"):
-            parts.append(f'<circle class="{style[:2]} marker" cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="3.5"/>')
+            parts.append(f'<circle class="{style.split()[0]} marker" cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="3.5"/>')
         parts.append(f'<text class="name" x="{x + SWATCH:.1f}" y="{y:.1f}">{escape(name)}</text>')
         x += needed + 16
     return parts, y + LINE
@@ -206,7 +217,7 @@ def _frame(chart: Chart, x_axis: Scale, y_axis: Scale, y_ticks: Sequence[float])
         y = y_axis.place(tick)
         yield f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>'
         yield _tick("y", tick, text, left - 8, y + 4, anchor="end")
-    x_ticks = x_axis.ticks(max(3, int((right - left) / 75)), whole=True)
+    x_ticks = x_axis.ticks(max(3, int((right - left) / 75)), whole=chart.whole)
     for tick, text in zip(x_ticks, tick_texts(x_ticks), strict=True):
         x = x_axis.place(tick)
         yield f'<path class="axis" d="M{x:.1f} {bottom:.1f}v4"/>'
@@ -227,10 +238,10 @@ def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> str:
     if mark.until is not None:
         width = abs(x_axis.place(mark.until) - x)
         band = (
-            f'<rect class="c{mark.color} band" x="{min(x, x_axis.place(mark.until)):.2f}" y="{top:.2f}" '
+            f'<rect class="{_color(mark.color)} band" x="{min(x, x_axis.place(mark.until)):.2f}" y="{top:.2f}" '
             f'width="{width:.2f}" height="{bottom - top:.2f}"/>'
         )
-    line = f'<path class="c{mark.color} event" d="M{x:.2f} {top:.2f}V{bottom:.2f}"/>'
+    line = f'<path class="{_color(mark.color)} event" d="M{x:.2f} {top:.2f}V{bottom:.2f}"/>'
     return f"<g><title>{escape(mark.text)}</title>{band}{line}</g>"
 
 
@@ -247,53 +258,17 @@ def _curve(series: Series, pieces: Sequence[Sequence[Point]], x_axis: Scale, y_a
         if series.style != "rings":
             lines.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in placed))
         if marked or series.style == "rings" or len(piece) == 1:
-            kind = f'class="c{series.color} {shape}" r="{radius}"'
+            kind = f'class="{_color(series.color)} {shape}" r="{radius}"'
             dots += [f'<circle {kind} cx="{x:.2f}" cy="{y:.2f}"/>' for x, y in placed]
     faint = " faint" if series.style == "faint" else ""
-    path = f'<path class="c{series.color} line{faint}" d="{"".join(lines)}"/>' if lines else ""
+    path = f'<path class="{_color(series.color)} line{faint}" d="{"".join(lines)}"/>' if lines else ""
     return f'<g class="series" data-name="{escape(series.name)}">{path}{"".join(dots)}</g>'
 
 
+def _color(number: int) -> str:
+    return f"c{number % COLORS}{' dashed' if number >= COLORS else ''}"
+
+
 def _axis_data(axis: Scale) -> str:
-    """Return what HOVER needs to turn pixels into values: two values, where they stand, 1 for a logarithmic axis."""
+    """Return what chart.js needs to turn pixels into values: two values, where they stand, 1 for a logarithmic axis."""
     return f"{axis.low!r} {axis.high!r} {axis.start:.2f} {axis.end:.2f} {int(axis.log)}"
-
-
-HOVER = """
-"use strict";
-// A chart's curves are their own data: values are read off the pixels of the nearest points.
-const numbers = (text) => (text.match(/-?[\\d.]+(?:e[-+]?\\d+)?/g) || []).map(Number);
-const value = ([low, high, start, end, log], pixel) => {
-  const share = (pixel - start) / (end - start);
-  return log ? low * (high / low) ** share : low + share * (high - low);
-};
-for (const chart of document.querySelectorAll("figure svg.tgc-chart")) {
-  const [across, up] = [numbers(chart.dataset.x), numbers(chart.dataset.y)];
-  const caption = chart.closest("figure").querySelector("figcaption"), resting = caption.textContent;
-  const cross = chart.querySelector(".cross");
-  const curves = [...chart.querySelectorAll(".series")].map((curve) => {
-    const path = curve.querySelector("path"), dots = [...curve.querySelectorAll("circle")];
-    const flat = path ? numbers(path.getAttribute("d"))
-      : dots.flatMap((dot) => [Number(dot.getAttribute("cx")), Number(dot.getAttribute("cy"))]);
-    const points = flat.flatMap((x, place) => place % 2 ? [] : [[x, flat[place + 1]]]);
-    return { name: curve.dataset.name, points };
-  }).filter((curve) => curve.points.length);
-  const nearest = (points, x) => points.reduce((best, point) =>
-    Math.abs(best[0] - x) > Math.abs(point[0] - x) ? point : best);
-  chart.addEventListener("pointermove", (event) => {
-    const box = chart.getBoundingClientRect();
-    const pointer = (event.clientX - box.left) * chart.viewBox.baseVal.width / box.width;
-    const x = nearest(curves.map((curve) => nearest(curve.points, pointer)), pointer)[0];
-    const found = curves.map((curve) => [curve.name, nearest(curve.points, x)])
-      .filter(([, point]) => 3 > Math.abs(point[0] - x))
-      .map(([name, point]) => `${name} ${Number(value(up, point[1]).toPrecision(4))}`);
-    const place = Math.round(value(across, x)).toLocaleString("en-US");
-    caption.textContent = `${chart.dataset.xName} ${place}: ${found.join(", ")}`;
-    cross.setAttribute("d", `M${x} ${up[3]}V${up[2]}`);
-  });
-  chart.addEventListener("pointerleave", () => {
-    caption.textContent = resting;
-    cross.setAttribute("d", "");
-  });
-}
-"""

@@ -3,60 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from unicodedata import east_asian_width
 
 from tinygrad_chat.autograd import Node
 from tinygrad_chat.drawing.graph import CONSTANT, LEAF, Record, describe
 from tinygrad_chat.drawing.layout import Box, Curve, Layout, arrange
-
-LIGHT = {
-    "paper": "#fbfbf9",
-    "box": "#ffffff",
-    "line": "#cdd0d6",
-    "text": "#1f2328",
-    "muted": "#747a84",
-    "leaf": "#e6f4ec",
-    "leaf_line": "#63aa86",
-    "constant": "#f1f1ee",
-    "result": "#fdf2df",
-    "result_line": "#dda046",
-    "gradient": "#b4326b",
-    "edge": "#a5abb5",
-}
-DARK = {
-    "paper": "#15171b",
-    "box": "#1e2228",
-    "line": "#414751",
-    "text": "#e7e9ec",
-    "muted": "#949ba7",
-    "leaf": "#153029",
-    "leaf_line": "#3f8f6c",
-    "constant": "#24272d",
-    "result": "#362b17",
-    "result_line": "#b98532",
-    "gradient": "#f288b3",
-    "edge": "#656c78",
-}
-MONOSPACED = 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace'
-_SHAPES = """.tgc-graph text {{ font-family: {font}; font-size: 12px; fill: {text}; white-space: pre }}
-.tgc-graph .paper {{ fill: {paper} }}
-.tgc-graph .node rect {{ fill: {box}; stroke: {line}; stroke-width: 1.25 }}
-.tgc-graph .node.leaf rect {{ fill: {leaf}; stroke: {leaf_line} }}
-.tgc-graph .node.constant rect {{ fill: {constant} }}
-.tgc-graph .node.result rect {{ fill: {result}; stroke: {result_line} }}
-.tgc-graph .title {{ font-weight: 600 }}
-.tgc-graph .key, .tgc-graph .number {{ fill: {muted} }}
-.tgc-graph .number {{ font-size: 10px }}
-.tgc-graph .gradient {{ fill: {gradient} }}
-.tgc-graph .edge path {{ fill: none; stroke: {edge}; stroke-width: 1.4 }}
-.tgc-graph .edge .head {{ fill: {edge}; stroke: none }}
-.tgc-graph .edge text {{ font-size: 10.5px; fill: {gradient}; stroke: {paper}; stroke-width: 3px; paint-order: stroke }}
-"""
-_STYLE = (
-    _SHAPES.format(**LIGHT, font=MONOSPACED)
-    + f"@media (prefers-color-scheme: dark) {{\n{_SHAPES.format(**DARK, font=MONOSPACED)}}}\n"
-)
+from tinygrad_chat.pages import Markup, escape, svg_style
 
 CHARACTER = 7.3  # the width of a letter in a monospaced font of 12 pixels, and a little
 PADDING = 12.0
@@ -70,7 +22,7 @@ ARROW = 7.0
 _SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}", "/": "\N{DIVISION SIGN}"}
 
 
-def draw_svg(root: Node, names: Mapping[int, str] | None = None) -> str:
+def draw_svg(root: Node, names: Mapping[int, str] | None = None) -> Markup:
     """Return the graph below `root` as SVG, leaves left, with the gradients that stand in it.
 
     `names` labels nodes by their `birth`. Raises UsageError for more nodes than anybody can look at.
@@ -78,8 +30,11 @@ def draw_svg(root: Node, names: Mapping[int, str] | None = None) -> str:
     return svg_of(describe(root, names))
 
 
-def svg_of(records: Sequence[Record], room: Mapping[int, int] | None = None) -> str:
-    """Return records as SVG. `room` reserves so many characters for a node's gradient, by its number."""
+def svg_of(records: Sequence[Record], room: Mapping[int, int] | None = None, *, standalone: bool = True) -> Markup:
+    """Return records as SVG. `room` reserves so many characters for a node's gradient, by its number.
+
+    Only a `standalone` picture brings its style; in a page it is the page's, which has graph_svg.css.
+    """
     rows = {record.number: _rows(record) for record in records}
     layout = arrange(
         {record.number: _size(record, rows[record.number], (room or {}).get(record.number, 0)) for record in records},
@@ -87,27 +42,30 @@ def svg_of(records: Sequence[Record], room: Mapping[int, int] | None = None) -> 
     )
     parts = [_edge(curve) for curve in layout.curves]
     parts += [_node(record, rows[record.number], layout.boxes[record.number], records[-1]) for record in records]
-    return _page(layout, parts)
+    return _picture(layout, parts, standalone=standalone)
 
 
-def draw_notice(text: str) -> str:
+def draw_notice(text: str) -> Markup:
     """Return one line of text as SVG, for where there is no picture."""
     width = 2 * PADDING + CHARACTER * _columns(text)
     line = f'<text x="{PADDING}" y="22">{escape(text)}</text>'
-    return _page(Layout(width, 34.0, {}, []), [line])
+    return _picture(Layout(width, 34.0, {}, []), [line])
 
 
-def _page(layout: Layout, parts: Sequence[str]) -> str:
+def _picture(layout: Layout, parts: Sequence[str], *, standalone: bool = True) -> Markup:
     size = f'width="{layout.width:.1f}" height="{layout.height:.1f}"'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="tgc-graph" {size} '
-            f'viewBox="0 0 {layout.width:.1f} {layout.height:.1f}">',
-            f"<style>{_STYLE}</style>",
-            f'<rect class="paper" {size} rx="10"/>',
-            *parts,
-            "</svg>",
-        ]
+    style = [f"<style>{svg_style('graph_svg.css')}</style>"] if standalone else []
+    return Markup(
+        "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" class="tgc-graph" {size} '
+                f'viewBox="0 0 {layout.width:.1f} {layout.height:.1f}">',
+                *style,
+                f'<rect class="paper" {size} rx="10"/>',
+                *parts,
+                "</svg>",
+            ]
+        )
     )
 
 

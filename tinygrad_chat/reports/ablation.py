@@ -10,13 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinygrad_chat.errors import BackendError
+from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_intervals
+from tinygrad_chat.drawing.png import intervals_as_png
 from tinygrad_chat.experiments.ablation import Ablation, Choices, label, read_rows, shown
-from tinygrad_chat.reports.figure import save_figure
 from tinygrad_chat.runs.files import write_atomic
-
-INK, ACCENT = "#1f2430", "#2f6fde"
-
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -87,45 +84,39 @@ def write_reports(cells: Sequence[Cell], folder: Path, *, title: str) -> None:
     write_atomic(folder / "results.md", f"# {title}\n\n{markdown(cells)}".encode())
 
 
+def table(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """Return columns by name: what was varied, then mean validation loss, 95 % interval, bits per byte, runs and
+    parameters; a cell a row."""
+    varied = {name: [shown(cell.choices[name]) for cell in cells] for name in cells[0].choices}
+    return {
+        **varied,
+        "val_loss": [f"{cell.mean:.4f}" for cell in cells],
+        "95 % interval": ["" if cell.interval is None else f"± {cell.interval:.4f}" for cell in cells],
+        "bits per byte": [f"{cell.mean_bits_per_byte:.4f}" for cell in cells],
+        "runs": [f"{len(cell.losses)}{f', {cell.diverged} diverged' if cell.diverged else ''}" for cell in cells],
+        "parameters": [f"{cell.parameters:,}" for cell in cells],
+    }
+
+
 def markdown(cells: Sequence[Cell]) -> str:
-    """Return a table: a line a cell with its mean validation loss, 95 % interval, bits per byte, runs, parameters."""
-    names = list(cells[0].choices)
-    head = [*names, "val_loss", "95 % interval", "bits per byte", "runs", "parameters"]
-    lines = [head, ["---"] * len(names) + ["---:"] * 5]
-    for cell in cells:
-        values = [shown(value) for value in cell.choices.values()]
-        interval = "" if cell.interval is None else f"± {cell.interval:.4f}"
-        runs = f"{len(cell.losses)}{f', {cell.diverged} diverged' if cell.diverged else ''}"
-        numbers = [f"{cell.mean:.4f}", interval, f"{cell.mean_bits_per_byte:.4f}", runs, f"{cell.parameters:,}"]
-        lines.append([*values, *numbers])
+    """Return the table as Markdown."""
+    columns, words = table(cells), len(cells[0].choices)
+    rule = ["---"] * words + ["---:"] * (len(columns) - words)
+    lines = [columns, rule, *zip(*columns.values(), strict=True)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def write_plot(cells: Sequence[Cell], folder: Path, *, title: str) -> None:
-    """Draw every run and each cell's mean with its interval: results.png and results.svg.
-
-    Raises BackendError where matplotlib, the extra `plots`, is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendError("the plot needs matplotlib, the extra plots: pip install matplotlib") from error
-    cells = [cell for cell in cells if cell.losses]  # a diverged cell has no place on the axis
-    figure = Figure(figsize=(7.5, 1.3 + 0.42 * len(cells)), layout="constrained")
-    axes = figure.subplots()
-    for row, cell in enumerate(reversed(cells)):
-        bar = {"fmt": "|", "color": INK, "markersize": 14, "capsize": 4, "linewidth": 1.4}
-        axes.errorbar(cell.mean, row, xerr=cell.interval or 0, **bar)
-        axes.plot(cell.losses, [row] * len(cell.losses), "o", color=ACCENT, alpha=0.7, markeredgewidth=0, zorder=3)
-    axes.set_yticks(range(len(cells)), [label(cell.choices).replace(",", "  ") for cell in reversed(cells)])
-    axes.set_xlabel("validation loss, nats a token (dots: runs; bars: mean and 95 % interval)", fontsize=9)
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.grid(axis="x", color="#dde1e8")
-    axes.set_axisbelow(True)
-    axes.set_ylim(-0.6, len(cells) - 0.4)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    save_figure(figure, folder, "results")
+def write_plot(cells: Sequence[Cell], folder: Path, *, title: str, png: bool = False) -> None:
+    """Draw every run and each cell's mean with its interval: results.svg, and results.png."""
+    rows = [
+        Interval(label(cell.choices).replace(",", "  "), cell.losses, cell.mean, cell.interval)
+        for cell in cells
+        if cell.losses  # a cell that diverged throughout has no place on the axis
+    ]
+    chart = IntervalChart(title, rows, "validation loss, nats a token (dots: runs; bars: mean and 95 % interval)")
+    write_atomic(folder / "results.svg", draw_intervals(chart).encode())
+    if png:
+        write_atomic(folder / "results.png", intervals_as_png(chart))
 
 
 def _csv(folder: Path) -> str:

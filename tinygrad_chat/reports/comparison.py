@@ -9,25 +9,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.config.record import SPECS, TrainingConfig
-from tinygrad_chat.errors import BackendError, UsageError
-from tinygrad_chat.reports.figure import save_figure
+from tinygrad_chat.errors import UsageError
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.folder import RunFolder
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-PLOTS_EXTRA = "plots need matplotlib and plotext, the extra plots: pip install matplotlib plotext"
 NATS, BITS = "val_loss", "bits/byte"
 BEGINNING = 0.05  # the share of a run whose steep fall the plots cut off, so that the rest can be told apart
 SMOOTHING = 30  # a smoothed curve's point is the mean over this part of the curve
-COLORS = ("#2f6fde", "#e07b28", "#2a9d6f", "#a44bc4", "#c2a113", "#d0406a", "#35a7bd", "#6b7280")
-INK, FAINT = "#1f2430", "#dde1e8"
 
 
 @dataclass(frozen=True)
@@ -169,48 +162,3 @@ def smooth(losses: np.ndarray) -> np.ndarray:
     places = np.arange(losses.size)
     first, last = np.maximum(places - radius, 0), np.minimum(places + radius, losses.size - 1)
     return (sums[last + 1] - sums[first]) / (last - first + 1)
-
-
-def write_comparison_plot(comparison: Comparison, folder: Path) -> list[Path]:
-    """Draw the curves over tokens and over seconds: compare.png and compare.svg in `folder`; return their paths.
-
-    Raises BackendError where matplotlib, the extra `plots`, is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendError(PLOTS_EXTRA) from error
-    rows_of_names = -(-len(comparison.runs) // 2)
-    figure = Figure(figsize=(10, 4.6 + 0.22 * rows_of_names), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, axis in zip(panels, ("tokens", "seconds"), strict=True):
-        _draw(axes, comparison, axis)
-    panels[0].set_ylabel("nats a token" if comparison.unit == NATS else "bits per byte", color=INK)
-    title = "dots: validation    thin: training, smoothed    dotted: reached by all"
-    bottom, top = comparison.losses_shown()
-    if any(curve.losses.max() > top for run in comparison.runs for curve in run.curves()):
-        title += "    the steep beginning is cut off"
-    panels[0].set_ylim(bottom, top)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=INK)
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
-    return save_figure(figure, folder, "compare")
-
-
-def _draw(axes: Axes, comparison: Comparison, axis: str) -> None:
-    from matplotlib.ticker import EngFormatter
-
-    for number, run in enumerate(comparison.runs):
-        color = COLORS[number % len(COLORS)]
-        line = "-" if number < len(COLORS) else "--"
-        axes.plot(run.training.along(axis), run.training.losses, line, color=color, linewidth=0.9, alpha=0.5)
-        points = (run.validation.along(axis), run.validation.losses)
-        axes.plot(*points, line, marker="o", color=color, linewidth=1.8, markersize=3.5, label=run.name)
-    axes.axvline(comparison.reached_by_all(axis), color=INK, linewidth=0.8, linestyle=":", zorder=0)
-    axes.set_xlabel("training tokens" if axis == "tokens" else "seconds of training", color=INK)
-    if axis == "tokens":
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlim(left=0)
-    axes.grid(color=FAINT)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

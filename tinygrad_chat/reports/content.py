@@ -26,7 +26,6 @@ Record = Mapping[str, Any]
 
 MOST_SAMPLES = 6  # texts that are shown: the first, the last, and some between them
 LONGEST_SAMPLE = 4000  # characters of each
-NOT_IN_XML = re.compile("[^\t\n\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no page may hold these characters
 
 
 @dataclass(frozen=True)
@@ -208,11 +207,6 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     if len(items) <= most:
         return list(items)
     return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
-
-
-def printable(text: str) -> str:
-    """Return a text with a replacement for what neither a page nor a terminal can show."""
-    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def environment_text(value: Any) -> str:

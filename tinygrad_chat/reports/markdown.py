@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from tinygrad_chat.reports.content import Report, environment_text, printable, spread
+from tinygrad_chat.formatting import printable, sparkline
+from tinygrad_chat.reports.content import Report, environment_text, spread
 
-BLOCKS = "▁▂▃▄▅▆▇█"
 MOST_EVALUATIONS = 12  # lines of the table
 MOST_BLOCKS = 40
 
@@ -25,7 +25,8 @@ def _sections(report: Report) -> Iterator[list[str]]:
     if report.evaluations:
         losses = [line["val_loss"] for line in report.evaluations]
         yield ["## Validation loss"]
-        yield [f"`{sparkline(losses)}` from {losses[0]:.4f} to {losses[-1]:.4f}, in nats a token"]
+        shape = sparkline(spread(losses, MOST_BLOCKS), min(losses), max(losses))
+        yield [f"`{shape}` from {losses[0]:.4f} to {losses[-1]:.4f}, in nats a token"]
         rows = [
             (f"{line['step']:,}", f"{line['val_loss']:.4f}", f"{line['val_bpb']:.4f}")
             for line in spread(report.evaluations, MOST_EVALUATIONS)
@@ -53,17 +54,6 @@ def _sections(report: Report) -> Iterator[list[str]]:
     for entry in report.environments:
         rows = [(_text(name), _text(environment_text(value))) for name, value in entry.items()]
         yield list(_table(("", ""), rows))
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """Return values as blocks from the lowest to the highest of them.
-
-    >>> sparkline([4, 2, 1])
-    '█▃▁'
-    """
-    chosen = spread(values, MOST_BLOCKS)
-    low, high = min(chosen), max(chosen)
-    return "".join(BLOCKS[round((value - low) / ((high - low) or 1) * (len(BLOCKS) - 1))] for value in chosen)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0) -> Iterator[str]:

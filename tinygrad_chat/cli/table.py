@@ -1,0 +1,121 @@
+"""Tables in the terminal, by rich: fitted to its width there, whole and plain in a pipe.
+
+Whatever stands in a cell is shown as it is: `[red]` is no colour, `:smile:` no picture, an escape sequence no command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from tinygrad_chat.formatting import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+GAP = 2  # characters between two cells
+PIPE_WIDTH = 100_000  # characters: nothing is cut where nobody has to fit a line onto a screen
+SHORTEST_NAME = 12
+UNKNOWN = "-"
+"""What a cell says where nothing is known."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: numbers stand at the right, words, which are `left`, at the left. `style` is that of its name."""
+
+    name: str
+    cells: Sequence[str]
+    left: bool = False
+    style: str = "bold"
+
+    @property
+    def width(self) -> int:
+        """How many characters its widest cell takes."""
+        from rich.cells import cell_len
+
+        return max(map(cell_len, (self.name, *map(_one_line, self.cells))))
+
+
+def open_console(stream: TextIO) -> Console:
+    """Return a console as wide as the terminal; in a pipe as wide as anything, and without colours."""
+    from rich.console import Console
+
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
+
+
+def can_show(stream: TextIO, text: str) -> bool:
+    """Return whether a stream's encoding has all characters of a text."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def print_table(console: Console, columns: Sequence[Column], *, styles: Sequence[str] = (), keep: int = 2) -> None:
+    """Print columns of which each has a cell for every row; `styles` has one for each row.
+
+    Columns stand in the order of their importance: the last are left out where a terminal has no room for all, the
+    first `keep` never, and a line names them. The first holds the rows' names, which are shortened at the very last.
+    """
+    shown = _that_fit(columns, console.width, keep)
+    table = _grid(show_header=any(column.name for column in shown))
+    for column in shown:
+        justify = "left" if column.left else "right"
+        table.add_column(column.name, justify=justify, header_style=column.style, no_wrap=True)
+    rows = zip(*(column.cells for column in shown), strict=True)
+    _print(console, table, rows, styles)
+    left_out = [column.name for column in columns[len(shown) :] if column.name]
+    if left_out:
+        console.print(f"\nno room for: {', '.join(left_out)}")
+
+
+def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
+    """Print names with what is to be said of each, which on a terminal goes on below itself."""
+    table = _grid(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    _print(console, table, facts, ())
+
+
+def _grid(*, show_header: bool) -> Table:
+    from rich.table import Table
+
+    return Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="none", show_header=show_header)
+
+
+def _print(console: Console, table: Table, rows: Iterable[Sequence[str]], styles: Sequence[str]) -> None:
+    from rich.text import Text
+
+    for number, cells in enumerate(rows):
+        table.add_row(*(Text(_one_line(cell)) for cell in cells), style=styles[number] if styles else None)
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(text).splitlines())
+
+
+def _that_fit(columns: Sequence[Column], room: int, keep: int) -> Sequence[Column]:
+    from rich.text import Text
+
+    shown = list(columns)
+    widths = [column.width for column in columns]
+    while len(shown) > keep and sum(widths[: len(shown)]) + GAP * (len(shown) - 1) > room:
+        shown.pop()
+    first, *others = shown
+    names = [Text(_one_line(name)) for name in first.cells]
+    for name in names:
+        name.truncate(max(SHORTEST_NAME, room - sum(GAP + column.width for column in others)), overflow="ellipsis")
+    return [dataclasses.replace(first, cells=[name.plain for name in names]), *others]

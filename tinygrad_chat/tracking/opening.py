@@ -1,0 +1,51 @@
+"""Opening a run's tracker: anew, or where an earlier start of the same run has left it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+from tinygrad_chat.errors import BackendError
+from tinygrad_chat.runs.files import write_atomic
+from tinygrad_chat.tracking.tensorboard import TensorBoard
+from tinygrad_chat.tracking.tracker import Tracker
+from tinygrad_chat.tracking.trackio import Trackio
+from tinygrad_chat.tracking.wandb import WeightsAndBiases
+from tinygrad_chat.training.run import Run
+
+IDENTITIES = "tracker.json"
+"""In a run's folder: by what name or number each tracker knows the run."""
+
+TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WeightsAndBiases}
+
+
+def expect_tracker(name: str | None) -> None:
+    """Raise BackendError, naming the extra, where the library of the tracker `name` is not installed."""
+    if name is None:
+        return
+    library = TRACKERS[name].library
+    try:
+        importlib.import_module(library)
+    except ImportError as error:
+        raise BackendError(f"--track {name}: needs {library}, the extra {name}: pip install {library}") from error
+
+
+def open_tracker(name: str, run: Run) -> Tracker:
+    """Return the tracker `name`, opened for `run`: anew, or where an earlier start of this run has left it.
+
+    Raises BackendError where its library is not installed, and whatever the library does.
+    """
+    expect_tracker(name)
+    known = read_identities(run)
+    tracker = TRACKERS[name](run, known.get(name))
+    write_atomic(run.folder.path / IDENTITIES, json.dumps({**known, name: tracker.identity}, indent=1).encode())
+    return tracker
+
+
+def read_identities(run: Run) -> dict[str, str]:
+    """Return what tracker.json says; nothing where that cannot be read."""
+    try:
+        found = json.loads((run.folder.path / IDENTITIES).read_bytes())
+        return {name: value for name, value in found.items() if isinstance(value, str)}
+    except (OSError, ValueError, AttributeError):
+        return {}

@@ -1,0 +1,86 @@
+"""Sending a run's events to its tracker as they come, each line of the log once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tinygrad_chat.reports.summary import is_number
+from tinygrad_chat.tracking.opening import expect_tracker, open_tracker, read_identities
+from tinygrad_chat.tracking.tracker import RevisableTracker, Tracker
+from tinygrad_chat.training.events import Evaluated, Event, Logged, RolledBack
+from tinygrad_chat.training.run import Run
+
+Send = Callable[[Event], None]
+
+
+@contextmanager
+def tracking(run: Run, say: Callable[[str], None] = lambda line: None) -> Iterator[Send]:
+    """Provide what sends a run's events to its tracker, the one that its configuration names, if any.
+
+    Enter before training starts. `say` is told where to look, and once of a tracker that fails: it is left alone from
+    then on. Raises BackendError where its library is not installed.
+    """
+    name = run.config.run.track
+    expect_tracker(name)
+    sender = _Sender(run, name, say)
+    failed = True
+    try:
+        yield sender.send
+        failed = False
+    finally:
+        sender.close(failed=failed)
+
+
+class _Sender:
+    """Sends events to a tracker that is opened with the first of them, when the run's folder is surely ours."""
+
+    def __init__(self, run: Run, name: str | None, say: Callable[[str], None]) -> None:
+        self._run, self._name, self._say = run, name, say
+        self._tracker: Tracker | None = None
+        # The last step that an earlier start has sent: training cuts these lines off its log and writes them anew.
+        self._sent = -1
+        if name is not None and name in read_identities(run):
+            self._sent = max((int(record["step"]) for record in run.folder.records()), default=-1)
+        self._shown = self._sent  # texts: TensorBoard takes none of them back
+
+    def send(self, event: Event) -> None:
+        """Send what a tracker can show of an event."""
+        if self._name is None:
+            return
+        with self._left_alone_when_it_fails():
+            if self._tracker is None:
+                self._tracker = open_tracker(self._name, self._run)
+                if isinstance(self._tracker, RevisableTracker):
+                    self._sent = -1
+                elif self._tracker.last_step is not None:
+                    self._sent = self._shown = self._tracker.last_step
+                self._say(f"tracker: {self._tracker.how_to_look}")
+            self._pass_on(self._tracker, event)
+
+    def _pass_on(self, tracker: Tracker, event: Event) -> None:
+        if isinstance(event, RolledBack) and isinstance(tracker, RevisableTracker):
+            tracker.take_back(event.step)
+            self._sent = self._shown = event.step - 1
+        elif isinstance(event, Evaluated) and event.step > self._shown:
+            self._shown = event.step
+            tracker.show_text(event.step, event.sample)
+        elif isinstance(event, Logged) and event.record["step"] > self._sent:
+            values = {name: value for name, value in (event.record | event.timing).items() if name != "step"}
+            self._sent = event.record["step"]
+            tracker.log(self._sent, {name: float(value) for name, value in values.items() if is_number(value)})
+
+    def close(self, *, failed: bool) -> None:
+        """Let the tracker send what is left."""
+        if self._tracker is not None:
+            with self._left_alone_when_it_fails():
+                self._tracker.close(failed=failed)
+
+    @contextmanager
+    def _left_alone_when_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever a library raises: no tracker is worth a run
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self._say(f"--track {self._name}: {reason}; training goes on without it")
+            self._name = self._tracker = None

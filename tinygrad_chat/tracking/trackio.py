@@ -1,0 +1,41 @@
+"""Trackio."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import secrets
+from collections.abc import Mapping
+
+from tinygrad_chat.tracking.tracker import PROJECT, Tracker
+from tinygrad_chat.training.run import Run
+
+
+class Trackio(Tracker):
+    """Trackio: https://huggingface.co/docs/trackio. On this machine, or where TRACKIO_SPACE_ID says."""
+
+    library = "trackio"
+
+    def __init__(self, run: Run, identity: str | None) -> None:
+        trackio = self._trackio = importlib.import_module(self.library)
+        self.identity = identity or f"{run.folder.path.resolve().name}-{secrets.token_hex(4)}"  # it knows runs by name
+        with contextlib.redirect_stdout(io.StringIO()):  # the screen is not its own
+            self._run = trackio.init(
+                project=PROJECT, name=self.identity, config=run.config.used_settings(), resume="allow", embed=False
+            )
+        self.how_to_look = f"trackio show --project {PROJECT}"
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send the numbers as one row."""
+        self._run.log(dict(values), step=step)
+
+    def show_text(self, step: int, text: str) -> None:
+        """Send the text as Markdown that keeps its lines."""
+        block = "".join(f"    {line}\n" for line in text.splitlines())
+        self._run.log({"sample": self._trackio.Markdown(block)}, step=step)
+
+    def close(self, *, failed: bool) -> None:
+        """Send what is left."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._trackio.finish()  # the run's own leaves it open for a message at the end of the process
