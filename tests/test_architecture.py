@@ -20,7 +20,7 @@ MOST_LINES = 350
 # Each part imports only parts of earlier lines and itself: never a neighbour in its own line.
 ORDER = [
     {"errors"},
-    {"option", "seeds", "formatting"},
+    {"option", "seeds", "formatting", "files"},
     {"backend"},
     {"autograd"},
     {"ops"},

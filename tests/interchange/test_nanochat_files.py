@@ -17,7 +17,7 @@ from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, Vocab
 from tinygrad_chat.interchange.nanochat_files import export_nanochat, import_nanochat
 from tinygrad_chat.runs.checkpoint import Checkpoint, load_checkpoint
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.text.tokenizers import CharacterTokenizer, load_tokenizer
+from tinygrad_chat.text.tokenizers import CharacterTokenizer, tokenizer_from_state
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, load_model, resume_run
 
@@ -42,7 +42,7 @@ def imported_from(trained: Checkpoint, folder: Path, **options: Any) -> RunFolde
 
 
 def test_an_exported_model_comes_back_bit_by_bit(trained: Checkpoint, tmp_path: Path):
-    tokenizer = load_tokenizer(trained.state["tokenizer"])
+    tokenizer = tokenizer_from_state(trained.state["tokenizer"])
     imported = imported_from(trained, tmp_path, tokenizer=tokenizer).open_newest(say=print)
     assert imported.weights.keys() == trained.weights.keys()
     for name, array in trained.weights.items():
@@ -53,7 +53,7 @@ def test_an_exported_model_comes_back_bit_by_bit(trained: Checkpoint, tmp_path: 
 
 
 def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(trained: Checkpoint, tmp_path: Path, text: Path):
-    folder = imported_from(trained, tmp_path, tokenizer=load_tokenizer(trained.state["tokenizer"]))
+    folder = imported_from(trained, tmp_path, tokenizer=tokenizer_from_state(trained.state["tokenizer"]))
     settings = {"data": str(text), "steps": 2, "batch_size": 5, "lr": 1e-3}
     with pytest.raises(ConfigError, match="--width: the run to resume has 32, received 64"):
         resume_run(folder.path, {**settings, "width": 64})
@@ -94,7 +94,7 @@ def test_without_a_tokenizer_tokens_are_numbers(trained: Checkpoint, tmp_path: P
     path = tmp_path / "model.safetensors"
     export_nanochat(trained, path)
     _, tokenizer = load_model(load_checkpoint(import_nanochat(path, RunFolder(tmp_path / "imported"))))
-    assert tokenizer.bos == load_tokenizer(trained.state["tokenizer"]).bos
+    assert tokenizer.bos == tokenizer_from_state(trained.state["tokenizer"]).bos
     assert tokenizer.decode([3, tokenizer.bos, 14]) == " 3 14"
     assert tokenizer.encode("3 14").tolist() == [3, 14]
 

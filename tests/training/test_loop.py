@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat import GPT
+from tinygrad_chat import GPT, files
 from tinygrad_chat.config.training import TrainingConfig, parse_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
-from tinygrad_chat.runs import files
 from tinygrad_chat.runs.checkpoint import find_checkpoints, load_checkpoint
 from tinygrad_chat.runs.folder import newest_run
 from tinygrad_chat.training import evaluation as evaluation_module

@@ -33,9 +33,9 @@ def compare(
 
     Prints a table and a plot, and leaves the plot as compare.png and compare.svg.
     """
+    from tinygrad_chat.files import explained
     from tinygrad_chat.reports.comparison import compare_runs, write_comparison_plot
     from tinygrad_chat.reports.summary import find_run
-    from tinygrad_chat.runs.files import explained
 
     if len(runs) > len(LETTERS):
         raise UsageError(f"compare: expected at most {len(LETTERS)} runs, received {len(runs)}")

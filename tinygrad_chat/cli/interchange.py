@@ -35,11 +35,11 @@ def import_(
     from tinygrad_chat.formatting import quoted
     from tinygrad_chat.interchange.nanochat_files import import_nanochat
     from tinygrad_chat.runs.folder import RUNS, RunFolder, open_checkpoint
-    from tinygrad_chat.text.tokenizers import load_tokenizer
+    from tinygrad_chat.text.tokenizers import tokenizer_from_state
 
     tokenizer = None
     if tokenizer_of is not None:
-        tokenizer = load_tokenizer(open_checkpoint(Path(tokenizer_of).expanduser(), say=_say).state["tokenizer"])
+        tokenizer = tokenizer_from_state(open_checkpoint(Path(tokenizer_of).expanduser(), say=_say).state["tokenizer"])
     name = f"{program}-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = RunFolder(Path(out).expanduser() if out else RUNS / name)
     meta = meta and meta.expanduser()

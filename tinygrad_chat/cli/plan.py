@@ -76,14 +76,14 @@ def plan(
     from tinygrad_chat.planning.plan import make_plan
 
     fitted = None
-    with _progress() as (say, downloaded):
+    with _progress() as (say, progressed):
         if fit:
             most = memory and memory * 2**30
-            fitted = fit_run(resolved, most, command=MEASURE, confirmed=yes, progress=downloaded, say=say)
+            fitted = fit_run(resolved, most, command=MEASURE, confirmed=yes, progress=progressed, say=say)
             resolved, planned = fitted.config, fitted.plan
         else:
             say("measuring the first steps")
-            planned = make_plan(resolved, command=MEASURE, confirmed=yes, progress=downloaded)
+            planned = make_plan(resolved, command=MEASURE, confirmed=yes, progress=progressed)
     wanted = _command(config, {**settings, **({"accumulate": resolved.accumulate} if fitted else {})})
     if as_json:
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
@@ -121,11 +121,11 @@ def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
             if bar is not None and task is not None:
                 bar.reset(task, total=None, description=line)
 
-        def downloaded(done: int, total: int) -> None:
+        def progressed(activity: str, done: int, total: int) -> None:
             if bar is not None and task is not None:
-                bar.update(task, description=f"fetching {total / 1e6:.1f} MB", completed=done, total=total)
+                bar.update(task, description=f"{activity} {total / 1e6:.1f} MB", completed=done, total=total)
 
-        yield say, downloaded
+        yield say, progressed
 
 
 def _table(config: TrainingConfig, plan: Plan, stream: TextIO) -> Iterator[str]:

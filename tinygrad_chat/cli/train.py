@@ -58,19 +58,19 @@ def train(
     from tinygrad_chat.training.run import resume_run, start_run
 
     with open_display(sys.stderr if as_json else sys.stdout) as display:
-        resolved = None if resume else resolve_config(settings, config, progress=display.downloaded)
+        resolved = None if resume else resolve_config(settings, config, progress=display.progressed)
         expect_tracker(resolved.track if resolved else settings.get("track"))
         path = Path(out).expanduser() if out else None
         if resolved is None:
             run = resume_run(
                 path or newest_run(begun=True).path,
                 settings,
-                progress=display.downloaded,
+                progress=display.progressed,
                 confirmed=yes,
                 say=display.line,
             )
         else:
-            run = start_run(resolved, path, progress=display.downloaded, confirmed=yes)
+            run = start_run(resolved, path, progress=display.progressed, confirmed=yes)
         display.begin(run)
         with tracking(run, display.line) as send, stop_on_signals(display.line) as stopped:
             evaluation = None

@@ -19,8 +19,7 @@ from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.size import count_scaled_parameters, flops_per_token
 from tinygrad_chat.parallel import use_threads
-from tinygrad_chat.text.corpora import open_corpus
-from tinygrad_chat.text.dataset import build_tokenizer
+from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.download import Progress
 
 DEPTH = 4
@@ -112,8 +111,8 @@ def follow_the_dial(chosen: Mapping[str, Any], *, progress: Progress | None = No
     by_minutes = "minutes" in chosen and "depth" not in chosen
     if chosen.keys() >= OF_THE_VOCABULARY and not by_minutes:
         return settings_of_depth(chosen, vocabulary=1)
-    corpus = open_corpus(setting("data"), text_field=setting("text_field"), progress=progress)
-    vocabulary = build_tokenizer(setting("tokenizer"), corpus).size
+    store = open_data(setting("data"), setting("tokenizer"), text_field=setting("text_field"), progress=progress)
+    vocabulary = store.tokenizer.size
     if by_minutes:
         backend = get_backend(setting("backend"))
         backend.use_dtype(setting("dtype"))

@@ -194,7 +194,7 @@ def rates_beside_muon(rate: float, initialisation: str) -> dict[str, float]:
 
 
 def resolve_config(
-    flags: Mapping[str, Any], config_file: str | None = None, *, progress: Callable[[int, int], None] | None = None
+    flags: Mapping[str, Any], config_file: str | None = None, *, progress: Callable[[str, int, int], None] | None = None
 ) -> TrainingConfig:
     """Combine the layers into one configuration. `config_file` is a TOML file or the name of a shipped preset.
 

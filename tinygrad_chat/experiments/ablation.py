@@ -20,8 +20,8 @@ from typing import Any
 
 from tinygrad_chat.config.training import TrainingConfig, parse_settings, resolve_config, to_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
+from tinygrad_chat.files import exclusive_lock, explained, write_atomic
 from tinygrad_chat.runs.checkpoint import find_checkpoints
-from tinygrad_chat.runs.files import exclusive_lock, explained, write_atomic
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.training.loop import Ended, Event, train
 from tinygrad_chat.training.run import Run, resume_run, start_run

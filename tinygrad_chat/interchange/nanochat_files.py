@@ -20,6 +20,7 @@ from tinygrad_chat.backend import get_backend
 from tinygrad_chat.config.scaling_laws import settings_of_depth
 from tinygrad_chat.config.training import TrainingConfig
 from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.files import read_plain, write_atomic
 from tinygrad_chat.interchange.nanochat import (
     CONFIG,
     from_nanochat,
@@ -31,9 +32,8 @@ from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.runs.checkpoint import Checkpoint, save_checkpoint
-from tinygrad_chat.runs.files import read_plain, write_atomic
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer, load_tokenizer
+from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer, tokenizer_from_state
 from tinygrad_chat.training.run import DRAWN, build_optimizer, first_state, load_config
 
 LARGEST_META = 16 << 20  # bytes
@@ -47,7 +47,7 @@ def export_nanochat(saved: Checkpoint, path: Path) -> int:
     Raises UsageError where the model is not nanochat's GPT.
     """
     options = load_config(saved)
-    tokenizer = load_tokenizer(saved.state["tokenizer"])
+    tokenizer = tokenizer_from_state(saved.state["tokenizer"])
     config = nanochat_config(options, tokenizer.size)
     weights = to_nanochat(saved.weights, options)
     write_atomic(path, save(weights, metadata={"model_config": json.dumps(config), "bos": str(tokenizer.bos)}))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.experiments.ablation import Ablation, Choices, label, read_rows, shown
+from tinygrad_chat.files import write_atomic
 from tinygrad_chat.reports.figure import save_figure
-from tinygrad_chat.runs.files import write_atomic
 
 INK, ACCENT = "#1f2430", "#2f6fde"
 

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.runs.files import expect_plain, remove_folder_atomic, write_folder_atomic
+from tinygrad_chat.files import expect_plain, remove_folder_atomic, write_folder_atomic
 
 FORMAT = 2
 STATE: dict[str, type | tuple[type, ...]] = {

@@ -15,10 +15,7 @@ import tomli_w
 
 from tinygrad_chat.config.training import TrainingConfig, parse_settings, to_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
-from tinygrad_chat.formatting import quoted
-from tinygrad_chat.option import LARGEST
-from tinygrad_chat.runs.checkpoint import Checkpoint, find_checkpoints, load_checkpoint, load_newest
-from tinygrad_chat.runs.files import (
+from tinygrad_chat.files import (
     exclusive_lock,
     explained,
     fsync_file,
@@ -26,6 +23,9 @@ from tinygrad_chat.runs.files import (
     remove_partials,
     write_atomic,
 )
+from tinygrad_chat.formatting import quoted
+from tinygrad_chat.option import LARGEST
+from tinygrad_chat.runs.checkpoint import Checkpoint, find_checkpoints, load_checkpoint, load_newest
 
 RUNS = Path("runs")
 OUTCOMES = ("finished", "interrupted", "failed")

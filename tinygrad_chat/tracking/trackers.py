@@ -25,9 +25,9 @@ from contextlib import contextmanager
 
 from tinygrad_chat.config.training import to_settings
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.files import write_atomic
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.reports.summary import is_number
-from tinygrad_chat.runs.files import write_atomic
 from tinygrad_chat.training.loop import Evaluated, Event, Logged, RolledBack
 from tinygrad_chat.training.run import Run
 

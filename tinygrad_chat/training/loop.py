@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
+from tinygrad_chat.files import remove_folder_atomic
 from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
@@ -26,7 +27,6 @@ from tinygrad_chat.runs.checkpoint import (
     save_checkpoint,
     step_of,
 )
-from tinygrad_chat.runs.files import remove_folder_atomic
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
 from tinygrad_chat.training.guards.diagnosis import explain_divergence, unfit_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard, memory_held

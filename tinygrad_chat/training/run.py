@@ -13,6 +13,7 @@ from tinygrad_chat.backend import get_backend
 from tinygrad_chat.config.scaling_laws import settings_of_imported
 from tinygrad_chat.config.training import TrainingConfig, change_config, rates_beside_muon, to_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.files import expect_free
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.registry import MODELS, build_model
 from tinygrad_chat.models.scalar import estimate_step_seconds
@@ -23,13 +24,12 @@ from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
 from tinygrad_chat.option import checked_settings
 from tinygrad_chat.parallel import DataParallel, ThreadTeam, make_data_parallel, use_threads
 from tinygrad_chat.runs.checkpoint import Checkpoint, find_checkpoints
-from tinygrad_chat.runs.files import expect_free
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.corpora import open_corpus
-from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
+from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
-from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
+from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 from tinygrad_chat.training.guards.recent_losses import RecentLosses
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
@@ -104,8 +104,9 @@ def first_state(config: TrainingConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 def start_run(
     config: TrainingConfig, path: Path | None = None, *, progress: Progress | None = None, confirmed: bool = False
 ) -> Run:
-    """Return a new run at step 0, its folder made at `path` or anew below runs/. `progress` is told of a download.
+    """Return a new run at step 0, its folder made at `path` or anew below runs/.
 
+    `progress` is told of a download, and of reading a large corpus.
     Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
     `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
@@ -118,12 +119,11 @@ def _new_run(
     if path is not None:
         expect_free(path)
     _use_backend(config)  # fails before any long reading
-    corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
-    tokenizer = build_tokenizer(config.tokenizer, corpus)
-    dataset = load_dataset(corpus, tokenizer, context=config.context)
+    store = open_data(config.data, config.tokenizer, text_field=config.text_field, progress=progress)
+    dataset = Dataset.from_store(store, context=config.context)
     if not confirmed:
-        _expect_patience(config, tokenizer)
-    run = _assemble(config, RunFolder(path) if path else None, dataset, tokenizer)
+        _expect_patience(config, store.tokenizer)
+    run = _assemble(config, RunFolder(path) if path else None, dataset, store.tokenizer)
     run.resumed = resumed
     run.folder.create(resumed=resumed)
     return run
@@ -150,7 +150,7 @@ def resume_run(
         config = change_config(TrainingConfig(**folder.settings()), changes)
         return _new_run(config, path, progress=progress, confirmed=confirmed, resumed=True)
     saved = folder.open_newest(say=say)
-    before, tokenizer = load_config(saved), load_tokenizer(saved.state["tokenizer"])
+    before, tokenizer = load_config(saved), tokenizer_from_state(saved.state["tokenizer"])
     imported = not saved.state["data"]  # what it was trained on nobody knows
     config = settings_of_imported(before, changes, tokenizer.size) if imported else change_config(before, changes)
     if saved.step == config.steps:
@@ -166,13 +166,13 @@ def resume_run(
         )
     if not confirmed:
         _expect_patience(config, tokenizer)
-    corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     try:
-        dataset = load_dataset(corpus, tokenizer, context=config.context)
+        store = open_data(config.data, tokenizer, text_field=config.text_field, progress=progress)
     except VocabularyError as error:
         if imported:
             raise VocabularyError(f"--data {config.data}: {error}") from error
         raise _changed_data(config) from error
+    dataset = Dataset.from_store(store, context=config.context)
     if not imported and dataset.sha256 != saved.state["data"].get("sha256"):
         raise _changed_data(config)
     run = _assemble(config, folder, dataset, tokenizer)
@@ -194,7 +194,7 @@ def load_model(
 
     `mode` is the engine that is to run it, by default the one that trained it.
     """
-    tokenizer = load_tokenizer(saved.state["tokenizer"])
+    tokenizer = tokenizer_from_state(saved.state["tokenizer"])
     config = load_config(saved)
     chosen = {"backend": backend, "kernels": kernels, "dtype": dtype, "mode": mode or config.mode}
     config = dataclasses.replace(config, **chosen, dropout=0.0)
