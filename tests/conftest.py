@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.tiny import TINY
-from tinygrad_chat.files import CACHE_VARIABLE
 
 if TYPE_CHECKING:
     from tinygrad_chat.config.training import TrainingConfig
@@ -39,14 +38,6 @@ def shakespeare() -> Path:
     if not path.exists():
         pytest.skip("tinyshakespeare.txt is not on this machine")
     return path
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of each test's own, and of the processes that it starts: the user's is never touched."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 """The door to data: what `--data` names, as tokens, read at most once, and tokenized only where that was never done.
 
 >>> store = open_data("pydoc", "characters")
->>> store.tokenizer.decode(store.tokens[:30])
-'The "assert" statement\\n*******'
+>>> store.tokenizer.decode(store.tokens[:23])
+'The "assert" statement'
 """
 
 from __future__ import annotations
