@@ -20,7 +20,7 @@ from tinygrad_chat.errors import DataError, UsageError, VocabularyError
 from tinygrad_chat.text import data as module
 from tinygrad_chat.text import token_cache
 from tinygrad_chat.text.corpora import Corpus, Document
-from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.data import open_data, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer
 
@@ -167,6 +167,14 @@ def test_another_tokenizer_has_tokens_of_its_own(path: Path, passes: list[str]):
         open_data(str(path), CharacterTokenizer("abc"))
 
 
+def test_a_text_that_lost_a_character_has_a_new_alphabet_without_it(path: Path):
+    path.write_text("abc" * 30)
+    before = open_data(str(path), "characters")
+    path.write_text("ab" * 45)
+    assert open_data(str(path), before.tokenizer).tokenizer.size == 4
+    assert open_data(str(path), "characters").tokenizer.size == 3
+
+
 @pytest.mark.usefixtures("settled")
 def test_what_is_no_text_stays_refused_when_its_bytes_are_known(tmp_path: Path):
     path = tmp_path / "latin.txt"
@@ -189,6 +197,17 @@ def test_progress_is_told_of_each_mebibyte(tmp_path: Path):
         open_data(str(path), "characters", progress=lambda *progress: told.append(progress))
     done = [(mebibytes << 20, 3 << 20) for mebibytes in (1, 2, 3)]
     assert told == [("tokenizing", *each) for each in done] + [("reading", *each) for each in done]
+
+
+def test_a_store_that_is_being_written_is_not_taken_for_abandoned(path: Path, cache: Path):
+    def document() -> Iterator[str]:
+        yield "text"
+        path.with_name("other.txt").write_text("other text")
+        open_data(str(path.with_name("other.txt")), "characters")  # and clears what was abandoned
+        yield "and more"
+
+    tokenize(Corpus("made", lambda any_bytes=False: iter([document()]), (path,)), "bytes")
+    assert len(stores(cache)) == 2
 
 
 def test_documents_that_are_in_no_file_are_not_kept(cache: Path):

@@ -68,9 +68,18 @@ def change(**changes: object) -> Callable[[Path], None]:
     return damage
 
 
-def flip_a_digit(folder: Path) -> None:
+def lengthen(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        with (folder / name).open("ab") as file:
+            file.write(b"x")
+
+    return damage
+
+
+def flip_a_letter(folder: Path) -> None:
     content = (folder / METADATA).read_text()
-    (folder / METADATA).write_text(content.replace('"tokens": 901', '"tokens": 900'))
+    assert '"|u1"' in content
+    (folder / METADATA).write_text(content.replace('"|u1"', '"|i1"'))
 
 
 DAMAGES = {
@@ -78,7 +87,9 @@ DAMAGES = {
     "documents cut": cut(DOCUMENTS),
     "metadata cut": cut(METADATA),
     "tokens gone": lambda folder: (folder / TOKENS).unlink(),
-    "digit": flip_a_digit,
+    "tokens longer": lengthen(TOKENS),
+    "documents longer": lengthen(DOCUMENTS),
+    "letter": flip_a_letter,
     "other format": change(format=0),
     "other tokenizer": change(tokenizer={"kind": "characters", "alphabet": "abc"}),
     "no tokenizer": change(tokenizer={"kind": "none"}),

@@ -88,7 +88,6 @@ def write_characters(reading: Reading, file: BinaryIO, *, folder: Path | None) -
     with tempfile.TemporaryFile(dir=folder) as spool:
         starts = _write(reading, spool, BEYOND, np.dtype(np.uint32), lambda pieces: map(code_points_of, pieces))
         seen = np.zeros(BEYOND + 1, bool)
-        seen[BEYOND] = True
         for code_points in _chunks(spool):
             seen[code_points] = True
         tokenizer = CharacterTokenizer(map(chr, np.flatnonzero(seen)[:-1]))
