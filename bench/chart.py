@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.turns import OURS, PLAIN, progress
-from tinygrad_chat.runs.files import write_atomic
+from tinygrad_chat.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -35,7 +35,7 @@ from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.corpora import open_corpus
-from tinygrad_chat.text.dataset import build_tokenizer, load_dataset
+from tinygrad_chat.text.data import open_data
 
 NAME = "upstream"
 DATA = "pydoc"  # every Python carries it
@@ -137,12 +137,12 @@ def _prepared(
     text: str = DATA,
 ) -> Iterator[dict[str, Any]]:
     """Provide what a worker is told: settings, and files of tokens and, unless they are its own, of first weights."""
-    corpus = open_corpus(text)
-    tokenizer = build_tokenizer("characters", corpus)
+    store = open_data(text, "characters")
+    tokenizer = store.tokenizer
     vocabulary = GPU_VOCABULARY if device == "cuda" else tokenizer.size
     settings = settings_of_depth(chosen, vocabulary)
     config = TrainingConfig.of(**{**settings, "grad_accumulation": 1, **chosen, "model": "nanochat", "seed": seed})
-    dataset = load_dataset(corpus, tokenizer, context=config.model.context)
+    dataset = Dataset.from_store(store, context=config.model.context)
     sizes = np.zeros(vocabulary, np.int64)
     sizes[: tokenizer.size] = tokenizer.bytes_per_token()
     with tempfile.TemporaryDirectory() as folder:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import TINY, TINY_BIGRAM, Tgc
+from tinygrad_chat import files
 from tinygrad_chat.cli.app import run
 from tinygrad_chat.inference import generation
-from tinygrad_chat.runs import files
 
 
 def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.files import exclusive_lock, is_locked
 from tinygrad_chat.reports.comparison import compare_runs
 from tinygrad_chat.reports.summary import find_runs, summarize_run
 from tinygrad_chat.reports.writing import write_report
-from tinygrad_chat.runs.files import exclusive_lock, is_locked
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.training.events import Logged
 from tinygrad_chat.training.loop import train

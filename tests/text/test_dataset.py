@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_chat.errors import DataError, StorageError
-from tinygrad_chat.text import dataset as module
 from tinygrad_chat.text.batches import batches_in_order, random_batch
-from tinygrad_chat.text.corpora import open_corpus
-from tinygrad_chat.text.dataset import Dataset, build_tokenizer, load_dataset
+from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.dataset import Dataset
+from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer
 
 kinds = pytest.mark.parametrize("kind", ["characters", "bytes"])
 
 
 def load(data: object, kind: str, context: int = 8) -> Dataset:
-    corpus = open_corpus(str(data))
-    return load_dataset(corpus, build_tokenizer(kind, corpus), context=context)
+    return Dataset.from_store(open_data(str(data), kind), context=context)
 
 
 @kinds
@@ -29,7 +29,7 @@ def test_bytes_of_all_tokens_sum_to_the_files_size(tmp_path: Path, kind: str):
     path = tmp_path / "a.txt"
     path.write_text("naïve 日本 text\r\n" * 50, encoding="utf-8")
     dataset = load(path, kind)
-    bytes_per_token = build_tokenizer(kind, open_corpus(str(path))).bytes_per_token()
+    bytes_per_token = open_data(str(path), kind).tokenizer.bytes_per_token()
     total = sum(int(bytes_per_token[tokens].sum()) for tokens in (dataset.training, dataset.validation))
     assert total == path.stat().st_size == dataset.bytes
     assert dataset.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -77,14 +77,61 @@ def test_a_text_too_short_for_its_context_is_refused_with_what_would_do(tmp_path
 
 
 def test_no_room_for_the_tokens_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "a.txt"
     path.write_text("abc" * 100)
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(StorageError, match=r"No space left on device.*TMPDIR"):
         load(path, "characters")
+
+
+def test_an_empty_text_is_refused_as_such(tmp_path: Path):
+    path = tmp_path / "empty.txt"
+    path.touch()
+    with pytest.raises(DataError, match=r"empty.txt: is empty; expected at least 90 characters of text"):
+        load(path, "characters")
+
+
+def test_any_tokens_make_a_dataset():
+    tokens = np.arange(200, dtype=np.int32) % 11
+    dataset = Dataset.from_tokens(tokens, context=8, document_starts=np.array([0, 50]))
+    np.testing.assert_array_equal(np.concatenate([dataset.training, dataset.validation]), tokens)
+    assert len(dataset.validation) == 20
+    assert dataset.summary() == {
+        "source": "tokens",
+        "sha256": hashlib.sha256(tokens.tobytes()).hexdigest(),
+        "bytes": 800,
+        "documents": 2,
+        "training_tokens": 180,
+        "validation_tokens": 20,
+    }
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (np.zeros((2, 300), int), r"expected one row of integers, received int64 of shape \(2, 300\)"),
+        (np.zeros(300), "expected one row of integers, received float64"),
+        (np.arange(-1, 300), "expected no token below 0, received -1"),
+        (np.arange(89), "expected at least 90 tokens for --context 8 .* received 89"),
+    ],
+)
+def test_what_are_no_tokens_is_refused(tokens: np.ndarray, message: str):
+    with pytest.raises(DataError, match=f"mine: {message}"):
+        Dataset.from_tokens(tokens, context=8, source="mine")
+
+
+def test_texts_make_the_dataset_that_a_folder_of_them_does(tmp_path: Path):
+    texts = [f"text number {number}, naïve" for number in range(12)]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number:02}.txt").write_text(text, encoding="utf-8")
+    for kind, tokenizer in (("characters", CharacterTokenizer("".join(texts))), ("bytes", ByteTokenizer())):
+        read, made = load(tmp_path, kind), Dataset.from_texts(iter(texts), tokenizer, context=8, source=str(tmp_path))
+        assert made.summary() == read.summary()
+        np.testing.assert_array_equal(made.training, read.training)
+        np.testing.assert_array_equal(made.validation, read.validation)
 
 
 @given(st.integers(2, 60), st.integers(1, 7), st.integers(1, 9))

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from tinygrad_chat.errors import DataError
@@ -33,12 +32,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache" / name))
-    return tmp_path / "cache" / "tinygrad_chat"
-
-
-@pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     Handler.requests = 0
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -55,9 +48,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str | None = None, 
 
 def test_a_corpus_is_fetched_once_and_its_progress_told(cache: Path, url: str, monkeypatch: pytest.MonkeyPatch):
     serve(monkeypatch, url)
-    told: list[tuple[int, int]] = []
-    assert download("names", lambda done, total: told.append((done, total))).read_bytes() == CONTENT
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    told: list[tuple[str, int, int]] = []
+    assert download("names", lambda *progress: told.append(progress)).read_bytes() == CONTENT
+    assert told[-1] == ("fetching", len(CONTENT), len(CONTENT))
     download("names")
     assert Handler.requests == 1
     assert [path.name for path in cache.iterdir()] == ["names.txt"]

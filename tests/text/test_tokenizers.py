@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_chat.errors import CheckpointError, VocabularyError
-from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, NumberTokenizer, Tokenizer, load_tokenizer
+from tinygrad_chat.text.tokenizers import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    NumberTokenizer,
+    Tokenizer,
+    tokenizer_from_state,
+)
 
 texts = st.text(min_size=1)
 
@@ -44,7 +50,7 @@ def test_every_token_is_below_the_size_and_bos_is_no_text(text):
 @given(texts)
 def test_a_tokenizer_survives_json(text):
     for tokenizer in tokenizers_for(text):
-        loaded = load_tokenizer(json.loads(json.dumps(tokenizer.state())))
+        loaded = tokenizer_from_state(json.loads(json.dumps(tokenizer.state())))
         np.testing.assert_array_equal(loaded.encode(text), tokenizer.encode(text))
 
 
@@ -58,6 +64,37 @@ def test_an_unknown_character_is_named_with_its_offset(text, character, offset):
     assert repr(character) in message
     assert f"U+{ord(character):04X}" in message
     assert f"offset {offset} " in message
+
+
+@given(st.lists(st.text(max_size=6), max_size=6))
+def test_a_document_in_pieces_has_the_tokens_of_the_whole(pieces):
+    for tokenizer in tokenizers_for("".join(pieces)):
+        tokens = [token for part in tokenizer.encode_document(pieces) for token in part.tolist()]
+        assert tokens == tokenizer.encode("".join(pieces)).tolist()
+
+
+@given(st.lists(st.text("0123456789 \n", max_size=4), max_size=8))
+def test_a_number_may_go_on_in_the_next_piece(pieces):
+    tokenizer = NumberTokenizer(10**6, bos=0)
+    try:
+        expected = tokenizer.encode("".join(pieces)).tolist()
+    except VocabularyError:
+        with pytest.raises(VocabularyError):
+            list(tokenizer.encode_document(pieces))
+    else:
+        assert [token for part in tokenizer.encode_document(pieces) for token in part.tolist()] == expected
+
+
+def test_special_tokens_have_names():
+    assert ByteTokenizer().special_tokens == {"<|bos|>": 256}
+    assert CharacterTokenizer("abc").special_tokens == {"<|bos|>": 3}
+    assert NumberTokenizer(300, bos=291).special_tokens == {"<|bos|>": 291}
+
+
+def test_states_of_earlier_versions_make_the_same_tokenizers():
+    assert tokenizer_from_state({"kind": "characters", "alphabet": "\nab"}).encode("b\na").tolist() == [2, 0, 1]
+    assert tokenizer_from_state({"kind": "bytes"}).encode("a").tolist() == [97]
+    assert tokenizer_from_state({"kind": "numbers", "size": 9, "bos": 8}).bos == 8
 
 
 def test_an_alphabet_without_characters_knows_only_the_empty_text():
@@ -83,11 +120,11 @@ def test_a_character_of_several_bytes_streams_once_it_is_complete():
 )
 def test_a_description_that_makes_no_tokenizer_is_refused(state):
     with pytest.raises(CheckpointError, match="expected a description"):
-        load_tokenizer(state)
+        tokenizer_from_state(state)
 
 
 def test_numbers_are_tokens_and_nothing_else_is():
-    tokenizer = load_tokenizer(json.loads(json.dumps(NumberTokenizer(300, bos=291).state())))
+    tokenizer = tokenizer_from_state(json.loads(json.dumps(NumberTokenizer(300, bos=291).state())))
     assert tokenizer.encode(" 7 0\n299 ").tolist() == [7, 0, 299]
     assert tokenizer.encode("").tolist() == []
     assert tokenizer.decode([7, 291, 299]) == " 7 299"  # goes on from a prompt
@@ -100,4 +137,4 @@ def test_numbers_are_tokens_and_nothing_else_is():
 @pytest.mark.parametrize(("size", "bos"), [(0, 0), (5, 5), (5, -1), (2**40, 0), ("5", 0), (None, None)])
 def test_a_description_of_numbers_that_cannot_be_is_refused(size, bos):
     with pytest.raises(CheckpointError, match="expected a description"):
-        load_tokenizer({"kind": "numbers", "size": size, "bos": bos})
+        tokenizer_from_state({"kind": "numbers", "size": size, "bos": bos})

@@ -15,8 +15,8 @@ import pytest
 
 from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
 from tinygrad_chat.errors import StorageError
+from tinygrad_chat.files import remove_folder_atomic, remove_partials, write_atomic, write_folder_atomic
 from tinygrad_chat.runs.checkpoint import find_checkpoints
-from tinygrad_chat.runs.files import remove_folder_atomic, remove_partials, write_atomic, write_folder_atomic
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run

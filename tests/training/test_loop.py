@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat import GPT
+from tinygrad_chat import GPT, files
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
-from tinygrad_chat.runs import files
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import newest_run
 from tinygrad_chat.runs.state import TrainingState

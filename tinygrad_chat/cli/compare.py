@@ -35,10 +35,10 @@ def compare(
     Prints tables and the shapes of the curves, and leaves the curves as compare.svg.
     """
     from tinygrad_chat.drawing.png import expect_matplotlib
+    from tinygrad_chat.files import explained
     from tinygrad_chat.reports.comparison import compare_runs
     from tinygrad_chat.reports.comparison_plot import write_comparison_plot
     from tinygrad_chat.reports.summary import find_run
-    from tinygrad_chat.runs.files import explained
 
     if len(runs) > len(LETTERS):
         raise UsageError(f"compare: expected at most {len(LETTERS)} runs, received {len(runs)}")

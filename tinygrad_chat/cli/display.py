@@ -50,9 +50,9 @@ class Lines:
             self.abandoned = True
             self._stream = io.StringIO()
 
-    def downloaded(self, done: int, total: int) -> None:
+    def progressed(self, activity: str, done: int, total: int) -> None:
         """Say that a corpus has come, `done` of `total` bytes."""
-        if done == total:
+        if activity == "fetching" and done == total:
             self.line(f"fetched {total:,} bytes")
 
     def begin(self, run: Run) -> None:
@@ -97,9 +97,9 @@ class Bar(Lines):
         """Print a line above the bar."""
         print_above(self._progress, text, style)
 
-    def downloaded(self, done: int, total: int) -> None:
-        """Move the bar along the download."""
-        self._progress.update(self._task, description=f"fetching {total / 1e6:.1f} MB", completed=done, total=total)
+    def progressed(self, activity: str, done: int, total: int) -> None:
+        """Move the bar along the download, or the reading."""
+        self._progress.update(self._task, description=f"{activity} {total / 1e6:.1f} MB", completed=done, total=total)
 
     def begin(self, run: Run) -> None:
         """Say what is about to be trained, and start the bar."""

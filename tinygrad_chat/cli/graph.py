@@ -49,7 +49,7 @@ def graph(
         raise UsageError(f"--out: expected a name that ends in .html or .svg, received {out!r}")
 
     from tinygrad_chat.drawing import draw_html, draw_svg
-    from tinygrad_chat.runs.files import write_atomic
+    from tinygrad_chat.files import write_atomic
 
     chosen_here: list[str] = []
     if expression is not None:

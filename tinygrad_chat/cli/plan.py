@@ -70,15 +70,15 @@ def plan(
     from tinygrad_chat.training.facts import resolve_with_facts
 
     fitted = None
-    with _progress() as (say, downloaded):
-        resolved, _ = resolve_with_facts(settings, read_settings(config) if config else None, progress=downloaded)
+    with _progress() as (say, progressed):
+        resolved, _ = resolve_with_facts(settings, read_settings(config) if config else None, progress=progressed)
         if fit:
             most = memory and memory * 2**30
-            fitted = fit_run(resolved, most, command=MEASURE, confirmed=yes, progress=downloaded, say=say)
+            fitted = fit_run(resolved, most, command=MEASURE, confirmed=yes, progress=progressed, say=say)
             resolved, planned = fitted.config, fitted.plan
         else:
             say("measuring the first steps")
-            planned = make_plan(resolved, command=MEASURE, confirmed=yes, progress=downloaded)
+            planned = make_plan(resolved, command=MEASURE, confirmed=yes, progress=progressed)
     wanted = _command(
         config, {**settings, **({"grad_accumulation": resolved.data.grad_accumulation} if fitted else {})}
     )
@@ -121,11 +121,11 @@ def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
             if bar is not None and task is not None:
                 bar.reset(task, total=None, description=line)
 
-        def downloaded(done: int, total: int) -> None:
+        def progressed(activity: str, done: int, total: int) -> None:
             if bar is not None and task is not None:
-                bar.update(task, description=f"fetching {total / 1e6:.1f} MB", completed=done, total=total)
+                bar.update(task, description=f"{activity} {total / 1e6:.1f} MB", completed=done, total=total)
 
-        yield say, downloaded
+        yield say, progressed
 
 
 def _quantities(config: TrainingConfig, plan: Plan) -> dict[str, str]:

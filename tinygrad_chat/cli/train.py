@@ -57,15 +57,15 @@ def train(
             run = resume_run(
                 path or newest_run(begun=True).path,
                 settings,
-                progress=display.downloaded,
+                progress=display.progressed,
                 confirmed=yes,
                 say=display.line,
             )
         else:
             base = read_settings(config) if config else None
-            resolved, data = resolve_with_facts(settings, base, progress=display.downloaded)
+            resolved, data = resolve_with_facts(settings, base, progress=display.progressed)
             expect_tracker(resolved.run.track)
-            run = start_run(resolved, path, data=data, progress=display.downloaded, confirmed=yes)
+            run = start_run(resolved, path, data=data, progress=display.progressed, confirmed=yes)
         display.begin(run)
         with tracking(run, display.line) as send, stop_on_signals(display.line) as stopped:
             evaluation = None

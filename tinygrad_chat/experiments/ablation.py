@@ -20,8 +20,8 @@ from typing import Any
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
+from tinygrad_chat.files import exclusive_lock, explained, write_atomic
 from tinygrad_chat.runs.checkpoint import find_checkpoints
-from tinygrad_chat.runs.files import exclusive_lock, explained, write_atomic
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.training.events import Ended, Event
 from tinygrad_chat.training.facts import resolve_with_facts

@@ -20,6 +20,7 @@ from tinygrad_chat.backend import get_backend
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
 from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.files import read_plain, write_atomic
 from tinygrad_chat.interchange.nanochat import (
     CONFIG,
     from_nanochat,
@@ -30,7 +31,6 @@ from tinygrad_chat.interchange.nanochat import (
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.size import expect_room
-from tinygrad_chat.runs.files import read_plain, write_atomic
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import SavedModel, TrainingState
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer

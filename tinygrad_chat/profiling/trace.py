@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.backend import Backend
+from tinygrad_chat.files import write_atomic
 from tinygrad_chat.profiling.recorder import Span
-from tinygrad_chat.runs.files import write_atomic
 
 
 def write_trace(path: Path, spans: Sequence[Span], backend: Backend) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_intervals
 from tinygrad_chat.drawing.png import intervals_as_png
 from tinygrad_chat.experiments.ablation import Ablation, Choices, label, read_rows, shown
-from tinygrad_chat.runs.files import write_atomic
+from tinygrad_chat.files import write_atomic
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)

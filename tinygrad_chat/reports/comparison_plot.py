@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tinygrad_chat.drawing.chart import COLORS, Chart, Mark, Series, draw_charts
 from tinygrad_chat.drawing.png import charts_as_png
+from tinygrad_chat.files import write_atomic
 from tinygrad_chat.reports.comparison import NATS, Comparison
-from tinygrad_chat.runs.files import write_atomic
 
 LAST_COLOR = COLORS - 1  # the grey one
 

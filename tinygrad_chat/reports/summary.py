@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.errors import TinygradChatError, UsageError
+from tinygrad_chat.files import is_locked
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
-from tinygrad_chat.runs.files import is_locked
 from tinygrad_chat.runs.folder import RUNS, RunFolder
 
 LARGEST_DRAWN = 1e300  # sums of a few larger numbers are no numbers

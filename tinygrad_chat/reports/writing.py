@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinygrad_chat.files import write_atomic
 from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.reports.html import page
 from tinygrad_chat.reports.markdown import markdown
-from tinygrad_chat.runs.files import write_atomic
 from tinygrad_chat.runs.folder import RunFolder
 
 

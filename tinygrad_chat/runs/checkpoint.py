@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.runs.files import expect_plain, remove_folder_atomic, write_folder_atomic
+from tinygrad_chat.files import expect_plain, remove_folder_atomic, write_folder_atomic
 
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 LARGEST_STATE = 64 << 20  # bytes; an alphabet of all of Unicode takes a third of it

@@ -16,10 +16,7 @@ import tomli_w
 from tinygrad_chat.config.files import parse_toml
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
-from tinygrad_chat.formatting import quoted
-from tinygrad_chat.option import LARGEST
-from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
-from tinygrad_chat.runs.files import (
+from tinygrad_chat.files import (
     exclusive_lock,
     explained,
     fsync_file,
@@ -27,6 +24,9 @@ from tinygrad_chat.runs.files import (
     remove_partials,
     write_atomic,
 )
+from tinygrad_chat.formatting import quoted
+from tinygrad_chat.option import LARGEST
+from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
 
 RUNS = Path("runs")
 OUTCOMES = ("finished", "interrupted", "failed")

@@ -24,7 +24,7 @@ from tinygrad_chat.runs.checkpoint import (
     write_checkpoint,
 )
 from tinygrad_chat.runs.recent_losses import RecentLosses
-from tinygrad_chat.text.tokenizers import Tokenizer, load_tokenizer
+from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 3
 FLAT_FORMAT = 2
@@ -147,7 +147,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: {error}") from error
     return {
         "config": config,
-        "tokenizer": load_tokenizer(state["tokenizer"]),
+        "tokenizer": tokenizer_from_state(state["tokenizer"]),
         "data": state["data"],
         "progress": Progress.load(state["progress"]),
     }

@@ -1,8 +1,12 @@
-"""From text to batches: where text comes from (corpora), how it becomes tokens (tokenizers), and how a model is fed.
+"""From text to batches: documents in, tokens on disk, windows out.
 
-corpora.py     documents from a file, a folder, a JSONL file or a built-in name
-download.py    the built-in names that are fetched once and cached
-tokenizers.py  characters or raw bytes, each with a beginning-of-sequence token
-dataset.py     a tokenized corpus, split into training and validation
-batches.py     random windows to train on, all windows in order to evaluate on
+data.py         open_data: what `--data` names, as tokens
+corpora.py      documents from a file, a folder, a JSONL file or a built-in name
+download.py     the built-in names that are fetched once and cached
+tokenizers/     characters, raw bytes or numbers, each with special tokens
+reading.py      one pass over the documents: hashed, counted and written as tokens
+token_store.py  a tokenized corpus on disk
+token_cache.py  stores that are kept from one start to the next
+dataset.py      tokens split into training and validation
+batches.py      random windows to train on, all windows in order to evaluate on
 """

@@ -13,8 +13,11 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.text.download import DOWNLOADS, Progress, download
@@ -29,35 +32,39 @@ Document = Iterable[str]
 class Corpus:
     """A named source of documents. `documents(any_bytes=False)` starts over at each call.
 
-    With `any_bytes`, bytes that are no UTF-8 come through as surrogate escapes instead of a DataError.
+    With `any_bytes`, bytes that are no UTF-8 come through as surrogate escapes instead of a DataError. `files` are
+    those that the documents come from, and `cut` is how they are cut into documents, where more than their names
+    decides that: while neither changes, nor do the documents, and their tokens are kept from one start to the next.
+    A corpus without files is tokenized at each start.
     """
 
     name: str
     documents: Callable[..., Iterator[Document]]
+    files: tuple[Path, ...] = ()
+    cut: str = ""
+
+    def size(self) -> int:
+        """Return how many bytes its files have; 0 where there are none, or one is gone."""
+        try:
+            return sum(file.stat().st_size for file in self.files)
+        except OSError:
+            return 0
 
 
 def open_corpus(data: str, *, text_field: str = "text", progress: Progress | None = None) -> Corpus:
     """Return the corpus called `data`: a built-in name, or the path of a text file, a JSONL file or a folder.
 
-    `text_field` names the key of each JSONL row that holds its text. `progress` is told of a download's bytes.
+    `text_field` names the key of each JSONL row that holds its text. `progress` is told of a download.
     Raises DataError where there is nothing of that name or a download fails.
     """
     if data == "pydoc":
-        return Corpus(data, _pydoc)
+        return Corpus(data, _pydoc, _pydoc_files(), cut="by topic")
     if data in DOWNLOADS:
         path = download(data, progress)
-        by_line = DOWNLOADS[data].document_per_line
-        return Corpus(data, lambda any_bytes=False: _lines(path) if by_line else _whole_file(path, any_bytes))
-    path = Path(data).expanduser()
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
-        if not files:
-            raise DataError(f"--data {data}: the folder holds no files; put text or JSONL files into it")
-    elif path.is_file():
-        files = [path]
-    else:
-        built_in = ", ".join(["pydoc", *DOWNLOADS])
-        raise DataError(f"--data {data}: no such file or folder, and not one of the built-in names {built_in}")
+        if DOWNLOADS[data].document_per_line:
+            return Corpus(data, lambda any_bytes=False: _lines(path), (path,), cut="by line")
+        return Corpus(data, lambda any_bytes=False: _whole_file(path, any_bytes), (path,))
+    files = _find_files(data)
 
     def documents(any_bytes: bool = False) -> Iterator[Document]:
         for file in files:
@@ -66,7 +73,21 @@ def open_corpus(data: str, *, text_field: str = "text", progress: Progress | Non
             else:
                 yield from _whole_file(file, any_bytes)
 
-    return Corpus(data, documents)
+    return Corpus(data, documents, tuple(files), cut=f"rows by {text_field!r}")
+
+
+def _find_files(data: str) -> list[Path]:
+    path = Path(data).expanduser()
+    with _readable(path):
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+            if not files:
+                raise DataError(f"--data {data}: the folder holds no files; put text or JSONL files into it")
+            return files
+    built_in = ", ".join(["pydoc", *DOWNLOADS])
+    raise DataError(f"--data {data}: no such file or folder, and not one of the built-in names {built_in}")
 
 
 def _hidden(path: Path) -> bool:
@@ -82,6 +103,14 @@ def _pydoc(any_bytes: bool = False) -> Iterator[Document]:
             "--data pydoc: this Python comes without pydoc_data.topics; pass a text file with --data FILE"
         ) from error
     return ([topics[name]] for name in sorted(topics))
+
+
+def _pydoc_files() -> tuple[Path, ...]:
+    try:
+        found = find_spec("pydoc_data.topics")
+    except ImportError:
+        return ()
+    return (Path(found.origin),) if found is not None and found.has_location and found.origin else ()
 
 
 def _whole_file(path: Path, any_bytes: bool) -> Iterator[Document]:
@@ -108,17 +137,25 @@ def _pieces(path: Path, any_bytes: bool) -> Iterator[str]:
                 return
 
 
-def _opened(path: Path):
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with _readable(path), path.open("rb") as file:
+        yield file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn an OSError while reading `path` into a DataError."""
     try:
-        return path.open("rb")
+        yield
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _lines(path: Path) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as file:
+    with _opened(path) as file:
         for line in file:
-            yield [line.rstrip("\n")]
+            yield [line.decode().rstrip("\r\n")]
 
 
 def _rows(path: Path, text_field: str) -> Iterator[Document]:

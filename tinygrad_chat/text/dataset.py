@@ -1,16 +1,18 @@
-"""A corpus as tokens, split into a part to train on and one to evaluate on."""
+"""Tokens split into a part to train on and one to evaluate on."""
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinygrad_chat.errors import DataError, StorageError
+from tinygrad_chat.errors import DataError
 from tinygrad_chat.text.corpora import Corpus
-from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
+from tinygrad_chat.text.data import tokenize
+from tinygrad_chat.text.token_store import TokenStore
+from tinygrad_chat.text.tokenizers import Tokenizer
 
 HELD_OUT = 10  # one token of this many is kept for validation
 
@@ -19,8 +21,8 @@ HELD_OUT = 10  # one token of this many is kept for validation
 class Dataset:
     """`training` and `validation` tokens, and what they were made from.
 
-    The tokens lie in a memory-mapped temporary file, so a corpus may be larger than memory. `sha256` and `bytes` are
-    those of all documents one behind the other: for a single text file, the file's own.
+    `sha256` and `bytes` are those of all documents one behind the other: for a single text file, the file's own.
+    Whoever has tokens or texts of their own makes one by `from_tokens` or `from_texts`.
     """
 
     source: str
@@ -29,6 +31,52 @@ class Dataset:
     documents: int
     training: np.ndarray
     validation: np.ndarray
+
+    @classmethod
+    def from_store(cls, store: TokenStore, *, context: int) -> Dataset:
+        """Split a tokenized corpus by position: the first 90 % are for training.
+
+        Raises DataError where either part is too short for one window of `context` tokens and its targets.
+        """
+        if store.contents.bytes == 0:
+            least = _least(context)
+            raise DataError(f"--data {store.source}: is empty; expected at least {least} characters of text")
+        training, validation = _split(store.tokens, context, f"--data {store.source}")
+        contents = store.contents
+        return cls(store.source, contents.sha256, contents.bytes, contents.documents, training, validation)
+
+    @classmethod
+    def from_tokens(
+        cls, tokens: np.ndarray, *, context: int, document_starts: np.ndarray | None = None, source: str = "tokens"
+    ) -> Dataset:
+        """Make a dataset of any tokens (N,), of whatever integers: the first 90 % are for training.
+
+        `document_starts` are the indices at which documents begin; without them, all is one. `sha256` and `bytes` are
+        the array's. Raises DataError as `from_store` does, and for what are no tokens.
+
+        >>> Dataset.from_tokens(np.arange(1000) % 7, context=16).validation[:5].tolist()
+        [4, 5, 6, 0, 1]
+        """
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise DataError(
+                f"{source}: expected one row of integers, received {tokens.dtype} of shape {tokens.shape}; "
+                "flatten them, or convert them with astype"
+            )
+        if tokens.size and tokens.min() < 0:
+            raise DataError(f"{source}: expected no token below 0, received {tokens.min()}")
+        training, validation = _split(tokens, context, source)
+        digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
+        documents = 1 if document_starts is None else len(document_starts)
+        return cls(source, digest, tokens.nbytes, documents, training, validation)
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], tokenizer: Tokenizer, *, context: int, source: str = "texts") -> Dataset:
+        """Make a dataset of texts, each a document after a BOS, of which nothing is kept for the next start.
+
+        Raises DataError as `from_store` does, and VocabularyError for what `tokenizer` does not know.
+        """
+        corpus = Corpus(source, lambda any_bytes=False: ([text] for text in texts))
+        return cls.from_store(tokenize(corpus, tokenizer), context=context)
 
     def summary(self) -> dict[str, str | int]:
         """Return what a run records of its data, ready for JSON."""
@@ -42,52 +90,15 @@ class Dataset:
         }
 
 
-def build_tokenizer(kind: str, corpus: Corpus) -> Tokenizer:
-    """Return a new tokenizer of the kind "characters" or "bytes"; the first reads the corpus for its alphabet."""
-    if kind == ByteTokenizer.kind:
-        return ByteTokenizer()
-    alphabet: set[str] = set()
-    for document in corpus.documents():
-        for piece in document:
-            alphabet.update(piece)
-    return CharacterTokenizer(alphabet)
-
-
-def load_dataset(corpus: Corpus, tokenizer: Tokenizer, *, context: int) -> Dataset:
-    """Tokenize a corpus, each document after a BOS, and split it by position: the first 90 % are for training.
-
-    Raises DataError where either part is too short for one window of `context` tokens and its targets.
-    """
-    digest, size, documents, count = hashlib.sha256(), 0, 0, 0
-    any_bytes = isinstance(tokenizer, ByteTokenizer)
-    dtype = np.min_scalar_type(tokenizer.size - 1)
-    bos = np.array([tokenizer.bos], dtype).tobytes()
-    try:
-        with tempfile.TemporaryFile() as file:
-            for document in corpus.documents(any_bytes=any_bytes):
-                file.write(bos)
-                documents, count = documents + 1, count + 1
-                for piece in document:
-                    raw = piece.encode("utf-8", "surrogateescape")
-                    digest.update(raw)
-                    size += len(raw)
-                    tokens = tokenizer.encode(piece)
-                    file.write(tokens.astype(dtype, copy=False).tobytes())
-                    count += len(tokens)
-            file.flush()
-            tokens = np.memmap(file, dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)
-    except OSError as error:
-        raise StorageError(
-            f"--data {corpus.name}: no room for its tokens in {tempfile.gettempdir()} ({error.strerror}); "
-            "free some space, or name another folder in the variable TMPDIR"
-        ) from error
-    split = count - count // HELD_OUT
-    least = (context + 1) * HELD_OUT
-    if size == 0:
-        raise DataError(f"--data {corpus.name}: is empty; expected at least {least} characters of text")
-    if count < least:
+def _split(tokens: np.ndarray, context: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+    if len(tokens) < _least(context):
         raise DataError(
-            f"--data {corpus.name}: expected at least {least} tokens for --context {context} (one window in each of "
-            f"training and validation), received {count}; use a longer text or a smaller --context"
+            f"{source}: expected at least {_least(context)} tokens for --context {context} (one window in each of "
+            f"training and validation), received {len(tokens)}; use a longer text or a smaller --context"
         )
-    return Dataset(corpus.name, digest.hexdigest(), size, documents, tokens[:split], tokens[split:])
+    split = len(tokens) - len(tokens) // HELD_OUT
+    return tokens[:split], tokens[split:]
+
+
+def _least(context: int) -> int:
+    return (context + 1) * HELD_OUT

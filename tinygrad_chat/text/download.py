@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from tinygrad_chat.errors import DataError
+from tinygrad_chat.files import cache_folder
 
 TIMEOUT = 20  # seconds without an answer
 
-Progress = Callable[[int, int], None]
-"""(bytes so far, bytes in all)"""
+Progress = Callable[[str, int, int], None]
+"""(what is being done, such as "fetching", bytes so far, bytes in all)"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def download(name: str, progress: Progress | None = None) -> Path:
     Raises DataError where it cannot be fetched or is not what it was when its SHA-256 was written down.
     """
     source = DOWNLOADS[name]
-    folder = Path(platformdirs.user_cache_dir("tinygrad_chat"))
+    folder = cache_folder()
     path = folder / f"{name}.txt"
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256:
         return path
@@ -88,5 +87,5 @@ def _fetch(source: Download, file, progress: Progress | None) -> str:
             digest.update(piece)
             done += len(piece)
             if progress is not None:
-                progress(done, source.size)
+                progress("fetching", done, source.size)
     return digest.hexdigest()

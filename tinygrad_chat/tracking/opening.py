@@ -6,7 +6,7 @@ import importlib
 import json
 
 from tinygrad_chat.errors import BackendError
-from tinygrad_chat.runs.files import write_atomic
+from tinygrad_chat.files import write_atomic
 from tinygrad_chat.tracking.tensorboard import TensorBoard
 from tinygrad_chat.tracking.tracker import Tracker
 from tinygrad_chat.tracking.trackio import Trackio

@@ -11,13 +11,14 @@ from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve
 from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.option import validate_settings
 from tinygrad_chat.parallel import use_threads
+from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.download import Progress
-from tinygrad_chat.training.data import Data, open_data
+from tinygrad_chat.text.token_store import TokenStore
 
 
 def resolve_with_facts(
     flags: Mapping[str, Any], base: Mapping[str, Any] | None = None, *, progress: Progress | None = None
-) -> tuple[TrainingConfig, Data | None]:
+) -> tuple[TrainingConfig, TokenStore | None]:
     """Resolve what a user chose, and return the data with it where it had to be opened for that.
 
     Only what the settings follow from is looked at: nanochat's follow from the vocabulary and, where there are only
@@ -32,9 +33,7 @@ def resolve_with_facts(
     def setting(name: str) -> Any:
         return chosen.get(name, SPECS[name].default)
 
-    data = open_data(
-        setting("data"), tokenizer=setting("tokenizer"), text_field=setting("text_field"), progress=progress
-    )
+    data = open_data(setting("data"), setting("tokenizer"), text_field=setting("text_field"), progress=progress)
     rate = None
     if "product_rate" in needed:
         backend = get_backend(setting("backend"))

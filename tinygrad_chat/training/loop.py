@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
+from tinygrad_chat.files import remove_folder_atomic
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
@@ -23,7 +24,6 @@ from tinygrad_chat.runs.checkpoint import (
     remove_old_checkpoints,
     step_of,
 )
-from tinygrad_chat.runs.files import remove_folder_atomic
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.clock import Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate

@@ -13,17 +13,18 @@ from typing import Any
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import change, change_imported
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.files import expect_free
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.runs.checkpoint import find_checkpoints
-from tinygrad_chat.runs.files import expect_free
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.state import Progress, TrainingState
+from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress as DownloadProgress
+from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.build import build_for_training, use_backend
-from tinygrad_chat.training.data import Data, open_data
 from tinygrad_chat.training.step import TrainStep
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
@@ -77,7 +78,7 @@ def start_run(
     config: TrainingConfig,
     path: Path | None = None,
     *,
-    data: Data | None = None,
+    data: TokenStore | None = None,
     progress: DownloadProgress | None = None,
     confirmed: bool = False,
 ) -> Run:
@@ -94,7 +95,7 @@ def _new_run(
     config: TrainingConfig,
     path: Path | None,
     *,
-    data: Data | None,
+    data: TokenStore | None,
     progress: DownloadProgress | None,
     confirmed: bool,
     resumed: bool,
@@ -102,10 +103,8 @@ def _new_run(
     if path is not None:
         expect_free(path)
     use_backend(config)  # fails before any long reading
-    data = data or open_data(
-        config.data.source, tokenizer=config.data.tokenizer, text_field=config.data.text_field, progress=progress
-    )
-    dataset = data.dataset(config.model.context)
+    data = data or _open(config, config.data.tokenizer, progress)
+    dataset = Dataset.from_store(data, context=config.model.context)
     if not confirmed:
         _expect_patience(config, data.tokenizer)
     train_step = build_for_training(config, data.tokenizer.size)
@@ -141,11 +140,8 @@ def resume_run(
     _expect_something_to_do(config, saved, path, say=say)
     if not confirmed:
         _expect_patience(config, saved.tokenizer)
-    data = open_data(
-        config.data.source, tokenizer=saved.tokenizer, text_field=config.data.text_field, progress=progress
-    )
     try:
-        dataset = data.dataset(config.model.context)
+        dataset = Dataset.from_store(_open(config, saved.tokenizer, progress), context=config.model.context)
     except VocabularyError as error:
         if imported:
             raise VocabularyError(f"--data {config.data.source}: {error}") from error
@@ -157,6 +153,10 @@ def resume_run(
     run.restore(saved)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
     return run
+
+
+def _open(config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None) -> TokenStore:
+    return open_data(config.data.source, tokenizer, text_field=config.data.text_field, progress=progress)
 
 
 def _expect_something_to_do(

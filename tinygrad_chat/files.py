@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their place, forced to the disk, then renamed.
 
-What is being written, or removed, is called `.NAME.partial` until it is done.
+What is being written, or removed, is called `.NAME.partial` until it is done. What can be made again lies in
+`cache_folder`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
+
+import platformdirs
 
 from tinygrad_chat.errors import StorageError, UsageError
 
@@ -26,6 +30,13 @@ else:
 
 PATIENCE = 0.4  # seconds; `is_locked` holds a folder for a moment, and a holder's number comes a moment after its lock
 LOCKED_BYTE = 1 << 20  # Windows keeps others from reading what is locked; the holder's number stands before it
+
+CACHE_VARIABLE = "TINYGRAD_CHAT_CACHE"
+
+
+def cache_folder() -> Path:
+    """Return where things are kept that can be made again: what TINYGRAD_CHAT_CACHE names, or the user's cache."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("tinygrad_chat"))
 
 
 @contextmanager
@@ -57,11 +68,11 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         file = (folder / ".lock").open("a+")
     with file:
         with explained(folder):
-            locked = _locked(file)
+            locked = try_lock(file)
             until = time.monotonic() + PATIENCE
             while not locked and time.monotonic() < until:
                 time.sleep(PATIENCE / 20)
-                locked = _locked(file)
+                locked = try_lock(file)
         if not locked:
             raise UsageError(f"{folder}: process {_holder(file)} is at work there; wait for it, or stop it")
         with explained(folder):
@@ -85,12 +96,15 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     with file, contextlib.suppress(OSError):
-        return not _locked(file, shared=True)
+        return not try_lock(file, shared=True)
     return False
 
 
-def _locked(file: TextIO, *, shared: bool = False) -> bool:
-    """Lock the file unless another process has; a `shared` lock also suits a file that we may only read."""
+def try_lock(file: IO, *, shared: bool = False) -> bool:
+    """Lock an open file unless another process has, until it is closed here; return whether that went well.
+
+    A `shared` lock keeps out exclusive ones only, and also suits a file that we may only read.
+    """
     try:
         if sys.platform == "win32":
             file.seek(LOCKED_BYTE)
@@ -140,7 +154,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        _settle(path.parent)
+        fsync_folder(path.parent)
 
 
 def write_folder_atomic(path: Path, files: Mapping[str, bytes]) -> None:
@@ -152,13 +166,32 @@ def write_folder_atomic(path: Path, files: Mapping[str, bytes]) -> None:
             partial.mkdir(parents=True)
             for name, content in files.items():
                 _write(partial / name, content)
-            _settle(partial)
-            if path.exists():
-                remove_folder_atomic(path)
-            partial.rename(path)
+            rename_folder_atomic(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        _settle(path.parent)
+
+
+@contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """Provide a new folder in `parent`, for files too large for `write_folder_atomic`.
+
+    Give it its name by `rename_folder_atomic`; one that has none at the end is removed.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=parent))
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def rename_folder_atomic(partial: Path, path: Path) -> None:
+    """Name a folder whose files were forced to the disk; a folder that stood at `path` goes before."""
+    fsync_folder(partial)
+    if path.exists():
+        remove_folder_atomic(path)
+    partial.rename(path)
+    fsync_folder(path.parent)
 
 
 def remove_folder_atomic(path: Path) -> None:
@@ -183,7 +216,7 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _settle(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Force a folder's list of names to the disk, where the system allows that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_chat.errors import StorageError
-from tinygrad_chat.runs.files import write_atomic, write_folder_atomic
+from tinygrad_chat.files import write_atomic, write_folder_atomic
 
 Write = Callable[[Path], None]
 

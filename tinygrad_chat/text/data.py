@@ -1,0 +1,65 @@
+"""The door to data: what `--data` names, as tokens, read at most once, and tokenized only where that was never done.
+
+>>> store = open_data("pydoc", "characters")
+>>> store.tokenizer.decode(store.tokens[:23])
+'The "assert" statement'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+
+from tinygrad_chat.errors import StorageError, UsageError
+from tinygrad_chat.text.corpora import Corpus, open_corpus
+from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.reading import Reading
+from tinygrad_chat.text.token_cache import find_store, make_store, takes_any_bytes
+from tinygrad_chat.text.token_store import TokenStore, temporary_store
+from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
+
+
+def open_data(
+    data: str, tokenizer: Tokenizer | str, *, text_field: str = "text", progress: Progress | None = None
+) -> TokenStore:
+    """Return the corpus called `data` as tokens, by a `tokenizer` or a new one of the kind "characters" or "bytes".
+
+    The store also says what the corpus holds and which tokenizer it is. `progress` is told of a download, and of each
+    MiB that is read. Raises DataError where the corpus cannot be read, and as `tokenize` does.
+    """
+    corpus = open_corpus(data, text_field=text_field, progress=progress)
+    return tokenize(corpus, tokenizer, progress=progress)
+
+
+def tokenize(corpus: Corpus, tokenizer: Tokenizer | str, *, progress: Progress | None = None) -> TokenStore:
+    """Return a corpus as tokens. What comes from files is kept on disk, and tokenized once while it is the same.
+
+    Where the cache folder cannot be written, or for documents from elsewhere, the tokens lie in a temporary file.
+    Raises VocabularyError for text that `tokenizer` does not know, StorageError where there is no room for its tokens.
+    """
+    known = _known(tokenizer)
+    if corpus.files:
+        store = find_store(corpus, known, progress=progress)
+        if store is not None:
+            return store
+        with contextlib.suppress(OSError, StorageError):
+            return make_store(corpus, known, progress=progress)
+    try:
+        reading = Reading(corpus, any_bytes=takes_any_bytes(known), activity="tokenizing", progress=progress)
+        return temporary_store(reading, known, corpus.name)
+    except OSError as error:
+        raise StorageError(
+            f"--data {corpus.name}: no room for its tokens in {tempfile.gettempdir()} ({error.strerror}); "
+            "free some space, or name another folder in the variable TMPDIR"
+        ) from error
+
+
+def _known(tokenizer: Tokenizer | str) -> Tokenizer | None:
+    """Return the tokenizer, but None for a new one of characters: which, only the text will tell."""
+    if tokenizer == CharacterTokenizer.kind:
+        return None
+    if tokenizer == ByteTokenizer.kind:
+        return ByteTokenizer()
+    if isinstance(tokenizer, str):
+        raise UsageError(f"tokenizer: expected characters or bytes, received {tokenizer!r}")
+    return tokenizer

@@ -1,0 +1,177 @@
+"""Token stores that are kept from one start to the next, in the user's cache folder, and found again.
+
+A store is found by what its corpus holds and by its tokenizer. What a corpus holds is known without reading it where
+its files are as they were: path, size, both times to the nanosecond and inode. A clock is coarse, and a file may change
+twice in one of its ticks: so a file that was changed just before it was read proves nothing, and is hashed once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinygrad_chat.errors import StorageError
+from tinygrad_chat.files import (
+    cache_folder,
+    partial_folder,
+    read_plain,
+    remove_folder_atomic,
+    rename_folder_atomic,
+    write_atomic,
+)
+from tinygrad_chat.text.corpora import Corpus
+from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.reading import Contents, Reading
+from tinygrad_chat.text.token_store import (
+    FORMAT,
+    METADATA,
+    TokenStore,
+    checksum,
+    in_use,
+    open_store,
+    store_key,
+    write_store,
+)
+from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
+
+MOST_BYTES = 8 << 30  # of all stores together; those that were used last stay, and what is in use now
+MOST_STORES = 200
+MOST_CORPORA = 1000
+COARSEST_CLOCK = 3 * 10**9  # nanoseconds: FAT counts in steps of two seconds
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a corpus: what it holds, its alphabet where that was asked for, and its files' `stamp`.
+
+    An empty stamp fits no files: a corpus with it is to be read again.
+    """
+
+    contents: Contents
+    alphabet: str | None
+    stamp: str
+
+
+def find_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progress | None = None) -> TokenStore | None:
+    """Return the store of a corpus, or None; without a `tokenizer`, that of the corpus's own characters.
+
+    A corpus that is known, but whose files may have changed, is read, to hash it.
+    """
+    known = _recall(corpus)
+    if known is None:
+        return None
+    stamp = _stamp(corpus)
+    if not stamp or known.stamp != stamp:
+        reading = Reading(corpus, any_bytes=takes_any_bytes(tokenizer), activity="reading", progress=progress)
+        for document in reading:
+            for _ in document:
+                pass
+        unchanged = reading.contents() == known.contents
+        known = Known(reading.contents(), known.alphabet if unchanged else None, _same(stamp, corpus))
+        _remember(corpus, known)
+    if tokenizer is None and known.alphabet is not None:
+        tokenizer = CharacterTokenizer(known.alphabet)
+    if tokenizer is None:
+        return None
+    return open_store(_stores() / store_key(known.contents, tokenizer), corpus.name)
+
+
+def make_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progress | None = None) -> TokenStore:
+    """Tokenize a corpus, in one pass, into a store that is kept; without a `tokenizer`, by its own characters.
+
+    Two processes may do so at once: the first to be done is found by the other. Raises OSError or StorageError where
+    the cache folder cannot be written.
+    """
+    stamp = _stamp(corpus)
+    with partial_folder(_stores()) as partial:
+        reading = Reading(corpus, any_bytes=takes_any_bytes(tokenizer), activity="tokenizing", progress=progress)
+        contents, made = write_store(partial, reading, tokenizer, corpus.name)
+        folder = _stores() / store_key(contents, made)
+        store = open_store(folder, corpus.name)
+        if store is None:
+            with contextlib.suppress(OSError, StorageError):  # where another process was faster, theirs will do
+                rename_folder_atomic(partial, folder)
+            store = open_store(folder, corpus.name)
+    if store is None:
+        raise StorageError(f"{folder}: cannot be written")
+    alphabet = made.state()["alphabet"] if tokenizer is None else None
+    before = _recall(corpus)
+    if alphabet is None and before is not None and before.contents == contents:
+        alphabet = before.alphabet
+    _remember(corpus, Known(contents, alphabet, _same(stamp, corpus)))
+    _make_room()
+    return store
+
+
+def takes_any_bytes(tokenizer: Tokenizer | None) -> bool:
+    """Return whether a tokenizer also has tokens for what is no UTF-8."""
+    return isinstance(tokenizer, ByteTokenizer)
+
+
+def _stores() -> Path:
+    return cache_folder() / "tokens"
+
+
+def _note(corpus: Corpus) -> Path:
+    """Return where it is noted what is known of a corpus."""
+    files = [str(file.absolute()) for file in corpus.files]
+    return cache_folder() / "corpora" / f"{checksum([FORMAT, files, corpus.cut])[:32]}.json"
+
+
+def _recall(corpus: Corpus) -> Known | None:
+    try:
+        note = json.loads(read_plain(_note(corpus), most=1 << 24))
+        return Known(Contents(**note["contents"]), note["alphabet"], note["stamp"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(corpus: Corpus, known: Known) -> None:
+    with contextlib.suppress(OSError, StorageError):
+        note = _note(corpus)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(note, json.dumps(dataclasses.asdict(known)).encode())
+
+
+def _stamp(corpus: Corpus) -> str:
+    """Return a digest of all that tells whether the files have changed; empty where they could without a trace."""
+    now, files = time.time_ns(), []
+    try:
+        for file in corpus.files:
+            status = file.stat()
+            if max(status.st_mtime_ns, status.st_ctime_ns) > now - COARSEST_CLOCK:
+                return ""
+            files.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    except OSError:
+        return ""
+    return checksum(files)
+
+
+def _same(stamp: str, corpus: Corpus) -> str:
+    """Return the stamp from before a corpus was read, if it is the same now."""
+    return stamp if stamp == _stamp(corpus) else ""
+
+
+def _make_room() -> None:
+    """Remove the stores that were not used for longest, what was begun and abandoned, and the oldest notes."""
+    with contextlib.suppress(OSError, StorageError):
+        stores = [folder for folder in _stores().iterdir() if not folder.name.startswith(".")]
+        size = 0
+        for number, folder in enumerate(_newest_first(stores, METADATA)):
+            size += sum(file.stat().st_size for file in folder.iterdir())
+            if (size > MOST_BYTES or number >= MOST_STORES) and not in_use(folder):
+                remove_folder_atomic(folder)
+        for partial in _stores().glob(".*.partial"):
+            if not in_use(partial):
+                shutil.rmtree(partial, ignore_errors=True)
+        for note in _newest_first([*(cache_folder() / "corpora").glob("*.json")])[MOST_CORPORA:]:
+            note.unlink(missing_ok=True)
+
+
+def _newest_first(paths: list[Path], name: str = "") -> list[Path]:
+    return sorted(paths, key=lambda path: (path / name).stat().st_mtime_ns, reverse=True)

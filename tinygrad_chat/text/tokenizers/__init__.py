@@ -1,0 +1,37 @@
+"""Text to integers and back. Each tokenizer has special tokens, which stand for no text: BOS, where a document begins.
+
+tokenizer.py   what a tokenizer is
+characters.py  one token for each character of an alphabet
+bytes.py       one for each byte of UTF-8
+numbers.py     the tokens as numbers, for imported models
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.text.tokenizers.bytes import ByteTokenizer
+from tinygrad_chat.text.tokenizers.characters import CharacterTokenizer
+from tinygrad_chat.text.tokenizers.numbers import NumberTokenizer
+from tinygrad_chat.text.tokenizers.tokenizer import BOS, Tokenizer
+
+__all__ = ["BOS", "ByteTokenizer", "CharacterTokenizer", "NumberTokenizer", "Tokenizer", "tokenizer_from_state"]
+
+LARGEST_SIZE = 1 << 24  # more tokens than any vocabulary has
+
+
+def tokenizer_from_state(state: Mapping[str, Any]) -> Tokenizer:
+    """Make the tokenizer that `state` describes. Raises CheckpointError for a description that makes none."""
+    if state.get("kind") == CharacterTokenizer.kind and isinstance(state.get("alphabet"), str):
+        return CharacterTokenizer(state["alphabet"])
+    if state.get("kind") == ByteTokenizer.kind:
+        return ByteTokenizer()
+    if state.get("kind") == NumberTokenizer.kind:
+        size, bos = state.get("size"), state.get("bos")
+        if isinstance(size, int) and isinstance(bos, int) and 0 <= bos < size <= LARGEST_SIZE:
+            return NumberTokenizer(size, bos)
+    raise CheckpointError(
+        f"tokenizer: expected a description of characters, bytes or numbers, received {dict(state)!r:.80}"
+    )

@@ -1,0 +1,47 @@
+"""One token for each byte of UTF-8.
+
+>>> ByteTokenizer().encode("é").tolist()
+[195, 169]
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.text.tokenizers.tokenizer import BOS, PiecewiseTokenizer
+
+
+class ByteTokenizer(PiecewiseTokenizer):
+    """One token for each of the 256 bytes of UTF-8, and then BOS: any text has tokens, and so has any file."""
+
+    kind = "bytes"
+    special_tokens: Mapping[str, int] = {BOS: 256}
+    size = 257
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the bytes of `text` as tokens; bytes that were no UTF-8 arrive as Python's surrogate escapes."""
+        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8).astype(np.uint16)
+
+    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yield each character once all its bytes are there; what is no UTF-8 becomes U+FFFD."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for token in tokens:
+            if token != self.bos:
+                text = decoder.decode(bytes([token]))
+                if text:
+                    yield text
+        rest = decoder.decode(b"", final=True)
+        if rest:
+            yield rest
+
+    def bytes_per_token(self) -> np.ndarray:
+        """Return 1 for each byte and 0 for BOS, (V,) integers."""
+        return np.array([1] * 256 + [0])
+
+    def state(self) -> dict[str, Any]:
+        """Return the kind."""
+        return {"kind": self.kind}

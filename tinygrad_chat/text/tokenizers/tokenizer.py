@@ -1,0 +1,76 @@
+"""What a tokenizer is, and what ours share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+BOS = "<|bos|>"
+"""The name of the special token with which each document begins."""
+
+
+class Tokenizer(Protocol):
+    """Text to tokens 0 ... size - 1 and back. Special tokens have names and stand for no text."""
+
+    kind: str
+    size: int
+    special_tokens: Mapping[str, int]
+
+    @property
+    def bos(self) -> int:
+        """The token with which each document begins: `special_tokens[BOS]`."""
+        ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the tokens of a whole text, in the smallest unsigned type that holds them all; none is special."""
+        ...
+
+    def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """Yield the tokens of a text that comes in pieces, cut anywhere: together those of the whole text."""
+        ...
+
+    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yield the text of each token as soon as it is complete; special tokens yield nothing."""
+        ...
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of all the tokens."""
+        ...
+
+    def bytes_per_token(self) -> np.ndarray:
+        """Return how many bytes of UTF-8 each token stands for, (V,) integers; 0 for special ones."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what `tokenizer_from_state` makes this tokenizer from, ready for JSON."""
+        ...
+
+
+class PiecewiseTokenizer(ABC):
+    """What follows from `encode` where no token crosses from one piece of text into the next."""
+
+    special_tokens: Mapping[str, int]
+
+    @property
+    def bos(self) -> int:
+        """The token with which each document begins."""
+        return self.special_tokens[BOS]
+
+    @abstractmethod
+    def encode(self, text: str) -> np.ndarray:
+        """Return the tokens of a whole text."""
+
+    @abstractmethod
+    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yield the text of each token as soon as it is complete."""
+
+    def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """Yield the tokens of each piece."""
+        return map(self.encode, pieces)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of all the tokens."""
+        return "".join(self.decode_stream(tokens))
