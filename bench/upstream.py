@@ -36,6 +36,7 @@ from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.dataset import Dataset
 
 NAME = "upstream"
 DATA = "pydoc"  # every Python carries it
