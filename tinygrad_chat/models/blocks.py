@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat import ops
 from tinygrad_chat.models.initialisation import Initialisation
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Linear, Module, Norm, make_norm
+from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Linear, Module, Norm, ResidualStream, make_norm
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
@@ -70,10 +70,7 @@ class FeedForward(Module):
 
 
 class Block(Module):
-    """Attention, then feed-forward; each reads the stream x, normalised, and its answer is added to the stream.
-
-    An answer is added where the next norm reads the stream: there both are one op.
-    """
+    """Attention, then feed-forward; each reads the residual stream, normalised, and adds a branch to it."""
 
     def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator, initial: Initialisation) -> None:
         self.attention_norm = new_norm(options)
@@ -83,25 +80,12 @@ class Block(Module):
 
     def __call__(
         self,
-        x: Tensor,
-        answer: Tensor | None,
+        stream: ResidualStream,
         rotate: Rotate,
         drop: Drop,
         value_embedding: Tensor | None,
         cache: KeyValueCache | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Stream x (B, T, C) and the answer to add to it, None at first -> the same, behind this block."""
-        x, read = add_and_normalize(self.attention_norm, x, answer)
-        answer = drop(self.attention(read, rotate, value_embedding, cache))
-        x, read = self.feed_forward_norm.after_adding(x, answer)
-        return x, drop(self.feed_forward(read))
-
-
-def joined(x: Tensor, answer: Tensor | None) -> Tensor:
-    """Return the stream with the answer added, if there is one."""
-    return x if answer is None else x + answer
-
-
-def add_and_normalize(norm: Norm, x: Tensor, answer: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the stream with the answer added, if there is one, and that normalised."""
-    return (x, norm(x)) if answer is None else norm.after_adding(x, answer)
+    ) -> None:
+        """Take the stream (B, T, C) past this block."""
+        stream.add(drop(self.attention(stream.read(self.attention_norm), rotate, value_embedding, cache)))
+        stream.add(drop(self.feed_forward(stream.read(self.feed_forward_norm))))

@@ -10,10 +10,10 @@ from tinygrad_chat import ops
 from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import ShapeError
-from tinygrad_chat.models.blocks import Block, Rotate, add_and_normalize, joined, new_norm
+from tinygrad_chat.models.blocks import Block, Rotate, new_norm
 from tinygrad_chat.models.initialisation import INITIALISATIONS
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.nn import Embedding, KeyValueCache, Linear, Module, Parameters, dropper
+from tinygrad_chat.nn import Embedding, KeyValueCache, Linear, Module, Parameters, ResidualStream, dropper
 from tinygrad_chat.ops.cross_entropy import token_losses
 from tinygrad_chat.tensor import Tensor
 
@@ -89,34 +89,32 @@ class GPT(Module):
     ) -> Tensor:
         """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
         tokens = self._parameters.backend.xp.asarray(tokens)
-        T, start = tokens.shape[1], cache.length if cache else 0
-        if start + T > self.context:
-            raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {start + T}")
-        drop = dropper(self.options.dropout, random, offset)
-        here = slice(start, start + T)
-        x = beginning = drop(self._embed(tokens, here, cache))
-        rotate, answer, middle = self._rotation(here), None, None
+        T, seen = tokens.shape[1], cache.length if cache else 0
+        if seen + T > self.context:
+            raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {seen + T}")
+        positions, middle = slice(seen, seen + T), None
+        rotate, drop = self._rotation(positions), dropper(self.options.dropout, random, offset)
+        x0 = drop(self._embed(tokens, positions, cache))
+        stream = ResidualStream(x0)
         for layer, block in enumerate(self.blocks):
             if self.residual_scales is not None:
-                x, answer = joined(x, answer), None
-                x = ops.scaled_sum(x, beginning, self.embedding_scales, self.residual_scales, place=layer)
-            values = self.value_embeddings[layer]
-            x, answer = block(x, answer, rotate, drop, values and values(tokens), cache)
+                mixed = ops.scaled_sum(stream.x, x0, self.embedding_scales, self.residual_scales, place=layer)
+                stream = ResidualStream(mixed)
+            embedding = self.value_embeddings[layer]
+            block(stream, rotate, drop, embedding and embedding(tokens), cache)
             if self.backout_scale is not None and layer == self.options.middle:
-                x, answer = joined(x, answer), None
-                middle = x
+                middle = stream.x
+        if middle is not None:
+            stream = ResidualStream(ops.scaled_sum(stream.x, middle, self.backout_scale, subtract=True))
         if cache:
             cache.advance(T)
-        if middle is not None:
-            x, answer = joined(x, answer), None
-            x = ops.scaled_sum(x, middle, self.backout_scale, subtract=True)
-        return add_and_normalize(self.final_norm, x, answer)[1]
+        return stream.read(self.final_norm)
 
-    def _embed(self, tokens: Any, here: slice, cache: KeyValueCache | None) -> Tensor:
+    def _embed(self, tokens: Any, positions: slice, cache: KeyValueCache | None) -> Tensor:
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
-            positions = self.position_embedding.weight
-            x = x + (positions if self.context == tokens.shape[1] else positions[here])
+            rows = self.position_embedding.weight
+            x = x + (rows if self.context == tokens.shape[1] else rows[positions])
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         if self.smear_gate is not None:
@@ -126,10 +124,10 @@ class GPT(Module):
             x = ops.smear(x, self.smear_gate.weight, self.smear_scale, before=before)
         return x
 
-    def _rotation(self, here: slice) -> Rotate:
+    def _rotation(self, positions: slice) -> Rotate:
         if not self._angles:
             return lambda x: x
-        cosine, sine = (angle[here] for angle in self._angles)
+        cosine, sine = (angle[positions] for angle in self._angles)
         rms, epsilon = self.options.qk_norm, self.options.norm_epsilon
         return lambda x: ops.rotary(x, cosine=cosine, sine=sine, rms=rms, epsilon=epsilon)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import has_kernel
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
 
@@ -74,7 +73,21 @@ class Embedding(Module):
         return ops.embedding(self.weight, tokens)
 
 
-class LayerNorm(Module):
+class Norm(Module):
+    """Brings the rows of x (..., width) to a common size; this one leaves them as they are.
+
+    `vectors` is what the op takes beside x, `epsilon` what it adds to the mean square.
+    """
+
+    vectors: tuple[Tensor | None, ...] = ()
+    epsilon: float = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise the rows of x."""
+        return x
+
+
+class LayerNorm(Norm):
     """Rows to mean 0 and variance 1, then times `gain` plus `bias`."""
 
     def __init__(self, width: int, *, bias: bool = True, epsilon: float = 1e-5) -> None:
@@ -82,57 +95,37 @@ class LayerNorm(Module):
         self.bias = Tensor(np.zeros(width, np.float32)) if bias else None
         self.epsilon = epsilon
 
+    @property
+    def vectors(self) -> tuple[Tensor | None, ...]:
+        """Gain and bias."""
+        return self.gain, self.bias
+
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
-        return ops.layernorm(x, self.gain, self.bias, epsilon=self.epsilon)
-
-    def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x + branch, and that normalised: in one op where there is a kernel for both."""
-        if has_kernel(ops.add_layernorm, x.data):
-            return ops.add_layernorm(x, branch, self.gain, self.bias, epsilon=self.epsilon)
-        total = x + branch
-        return total, self(total)
+        return ops.layernorm(x, *self.vectors, epsilon=self.epsilon)
 
 
-class RMSNorm(Module):
+class RMSNorm(Norm):
     """Rows to root mean square 1, then times `gain` if there is one."""
 
     def __init__(self, width: int, *, gain: bool = True, epsilon: float = 1e-5) -> None:
         self.gain = Tensor(np.ones(width, np.float32)) if gain else None
         self.epsilon = epsilon
 
+    @property
+    def vectors(self) -> tuple[Tensor | None, ...]:
+        """The gain."""
+        return (self.gain,)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
-        return ops.rmsnorm(x, self.gain, epsilon=self.epsilon)
-
-    def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x + branch, and that normalised: in one op where there is a kernel for both."""
-        if has_kernel(ops.add_rmsnorm, x.data):
-            return ops.add_rmsnorm(x, branch, self.gain, epsilon=self.epsilon)
-        total = x + branch
-        return total, self(total)
-
-
-class Identity(Module):
-    """Leave x as it is."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
-    def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x + branch, twice."""
-        total = x + branch
-        return total, total
-
-
-Norm = LayerNorm | RMSNorm | Identity
+        return ops.rmsnorm(x, *self.vectors, epsilon=self.epsilon)
 
 
 def make_norm(kind: str, width: int, *, gain: bool = True, bias: bool = False, epsilon: float = 1e-5) -> Norm:
     """Return the normalisation layer called `kind`: layernorm, rmsnorm or none."""
     if kind == "none":
-        return Identity()
+        return Norm()
     if kind == "layernorm":
         return LayerNorm(width, bias=bias, epsilon=epsilon)
     return RMSNorm(width, gain=gain, epsilon=epsilon)
@@ -141,7 +134,7 @@ def make_norm(kind: str, width: int, *, gain: bool = True, bias: bool = False, e
 def dropper(rate: float, random: np.random.Generator | None, offset: int = 0) -> Callable[[Tensor], Tensor]:
     """Return the dropout to apply throughout one forward pass: none without a random stream, as in evaluation.
 
-    `offset` is the place of the pass's first row in the whole batch.
+    `offset` is the index of the pass's first row in the whole batch.
     """
     if random is None or rate == 0:
         return lambda x: x
