@@ -214,7 +214,7 @@ def scaled_sums(draw: st.DrawFn) -> Case:
     random, shape, L = draw(seeds), draw(matrices), draw(st.integers(1, 3))
     x, y = normal(random, (2, *shape))
     scales = normal(random, (draw(st.integers(1, 2)), L))
-    return Case((x, y, *scales), {"place": draw(st.integers(0, L - 1)), "subtract": draw(st.booleans())})
+    return Case((x, y, *scales), {"layer": draw(st.integers(0, L - 1)), "subtract": draw(st.booleans())})
 
 
 @st.composite
@@ -329,8 +329,8 @@ def torch_rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None) -> Any:
     return torch.stack([turned.real, turned.imag], dim=-2).reshape(x.shape)
 
 
-def torch_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, place: int, subtract: bool) -> Any:
-    x, y = (x if x_scales is None else x * x_scales[place]), y * y_scales[place]
+def torch_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: int, subtract: bool) -> Any:
+    x, y = (x if x_scales is None else x * x_scales[layer]), y * y_scales[layer]
     return x - y if subtract else x + y
 
 

@@ -29,7 +29,7 @@ from tinygrad_chat.interchange.nanochat import (
 )
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.gpt import GPT
-from tinygrad_chat.models.size import expect_room
+from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.runs.checkpoint import Checkpoint, save_checkpoint
 from tinygrad_chat.runs.files import read_plain, write_atomic
 from tinygrad_chat.runs.folder import RunFolder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,13 @@ def build_model(
     vocabulary: int,
     options: ModelOptions,
     *,
-    random: np.random.Generator,
     backend: Backend,
+    random: np.random.Generator | None = None,
+    weights: Mapping[str, Any] | None = None,
     mode: str = "tensor",
     dtype: Any = np.float32,
 ) -> LanguageModel:
-    """Return a new model called `name` (of MODELS) on the engine `mode` (of ENGINES), with weights from `random`."""
-    return ENGINES[mode](vocabulary, MODELS[name](options), random=random, backend=backend, dtype=dtype)
+    """Return a model called `name` (of MODELS) on the engine `mode` (of ENGINES), of `weights` or, without any, of
+    new ones from `random`."""
+    engine = ENGINES[mode]
+    return engine(vocabulary, MODELS[name](options), backend=backend, random=random, weights=weights, dtype=dtype)

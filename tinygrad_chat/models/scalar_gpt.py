@@ -54,7 +54,7 @@ class ScalarGPT:
         return mean(self.surprises(tokens, targets))
 
     def surprises(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
-        """The surprise, in nats, about each target given the tokens up to its place."""
+        """The surprise, in nats, about each target given the tokens up to its position."""
         cache = ScalarCache(self.options.layers)
         return [
             cross_entropy(self.token_logits(token, cache), target)
@@ -71,12 +71,12 @@ class ScalarGPT:
             x = self.norm("embedding_norm", x)
         if options.smear:
             x = self.smear(x, cache)
-        beginning, middle = x, None
+        x0, middle = x, None
         for layer in range(options.layers):
             block = f"blocks.{layer}"
             if options.residual_scales:
                 scales = self.weights["residual_scales"][layer], self.weights["embedding_scales"][layer]
-                x = add(scaled(x, scales[0]), scaled(beginning, scales[1]))
+                x = add(scaled(x, scales[0]), scaled(x0, scales[1]))
             x = add(x, self.attention(layer, self.norm(f"{block}.attention_norm", x), token, position, cache))
             x = add(x, self.feed_forward(f"{block}.feed_forward", self.norm(f"{block}.feed_forward_norm", x)))
             if options.backout and layer == options.middle:
@@ -100,7 +100,7 @@ class ScalarGPT:
     def attention(self, layer: int, x: Vector, token: int, position: int, cache: ScalarCache) -> Vector:
         """Each head asks (query), every token so far answers to that (key) and gives (value)."""
         options, part = self.options, f"blocks.{layer}.attention"
-        D = options.width // options.heads
+        D = options.head_channels
         queries, keys, values = (split(self.linear(f"{part}.{name}", x), D) for name in ("query", "key", "value"))
         if options.positions == "rotary":
             queries, keys = ([self.turn(head, position) for head in heads] for heads in (queries, keys))
@@ -138,7 +138,7 @@ class ScalarGPT:
         return scaled(turned, inverse_root_mean_square(turned, self.options.norm_epsilon) * size)
 
     def feed_forward(self, part: str, x: Vector) -> Vector:
-        """Out to four times the width, a non-linearity, and back."""
+        """Out to a greater width, a non-linearity, and back."""
         hidden = self.linear(f"{part}.expand", x)
         activation = gelu if self.options.activation == "gelu" else squared_relu
         return self.linear(f"{part}.contract", [activation(h) for h in hidden])

@@ -1,4 +1,4 @@
-"""Layers: an op together with the parameters that it needs, and how those begin."""
+"""Layers: an op together with the parameters that it needs."""
 
 from __future__ import annotations
 
@@ -16,45 +16,20 @@ ACTIVATIONS = {"gelu": ops.gelu, "squared_relu": ops.squared_relu}
 INITIAL_STD = 0.02  # GPT-2's, for widths of this order (Radford et al., 2019)
 
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-"""(random stream, shape) -> the numbers that a weight begins with"""
-
-
-def normal(std: float) -> Draw:
-    """Return a draw around 0 with that standard deviation."""
-    return lambda random, shape: std * random.standard_normal(shape)
-
-
-def uniform(low: float, high: float) -> Draw:
-    """Return a draw between two bounds."""
-    return lambda random, shape: random.uniform(low, high, shape)
-
-
-def zeros(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw nothing: all 0."""
-    return np.zeros(shape)
-
-
-def _drawn(draw: Draw, random: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
-    return Tensor(draw(random, shape).astype(np.float32))
-
-
-INITIAL = normal(INITIAL_STD)
+def _normal(random: np.random.Generator, shape: tuple[int, ...], std: float) -> Tensor:
+    return Tensor((std * random.standard_normal(shape)).astype(np.float32))
 
 
 class Linear(Module):
-    """x (..., inputs) -> (..., outputs): x times `weight` (outputs, inputs) transposed, plus `bias` if there is one."""
+    """x (..., inputs) -> (..., outputs): x times `weight` (outputs, inputs) transposed, plus `bias` if there is one.
+
+    The weight is drawn around 0 with standard deviation `std`.
+    """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        random: np.random.Generator,
-        bias: bool = True,
-        draw: Draw = INITIAL,
+        self, inputs: int, outputs: int, *, random: np.random.Generator, bias: bool = True, std: float = INITIAL_STD
     ) -> None:
-        self.weight = _drawn(draw, random, (outputs, inputs))
+        self.weight = _normal(random, (outputs, inputs), std)
         self.bias = Tensor(np.zeros(outputs, np.float32)) if bias else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -63,10 +38,10 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """Integer tokens (...) -> rows (..., width) of `weight` (count, width)."""
+    """Integer tokens (...) -> rows (..., width) of `weight` (count, width), drawn around 0 with deviation `std`."""
 
-    def __init__(self, count: int, width: int, *, random: np.random.Generator, draw: Draw = INITIAL) -> None:
-        self.weight = _drawn(draw, random, (count, width))
+    def __init__(self, count: int, width: int, *, random: np.random.Generator, std: float = INITIAL_STD) -> None:
+        self.weight = _normal(random, (count, width), std)
 
     def __call__(self, tokens: Any) -> Tensor:
         """Look the tokens up."""
@@ -74,13 +49,15 @@ class Embedding(Module):
 
 
 class Norm(Module):
-    """Brings the rows of x (..., width) to a common size; this one leaves them as they are.
+    """Brings the rows of x (..., width) to a common size; this one leaves them as they are."""
 
-    `vectors` is what the op takes beside x, `epsilon` what it adds to the mean square.
-    """
-
-    vectors: tuple[Tensor | None, ...] = ()
     epsilon: float = 0.0
+    """What is added to a row's mean square."""
+
+    @property
+    def vectors(self) -> tuple[Tensor | None, ...]:
+        """What the op takes beside x."""
+        return ()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
@@ -120,15 +97,6 @@ class RMSNorm(Norm):
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
         return ops.rmsnorm(x, *self.vectors, epsilon=self.epsilon)
-
-
-def make_norm(kind: str, width: int, *, gain: bool = True, bias: bool = False, epsilon: float = 1e-5) -> Norm:
-    """Return the normalisation layer called `kind`: layernorm, rmsnorm or none."""
-    if kind == "none":
-        return Norm()
-    if kind == "layernorm":
-        return LayerNorm(width, bias=bias, epsilon=epsilon)
-    return RMSNorm(width, gain=gain, epsilon=epsilon)
 
 
 def dropper(rate: float, random: np.random.Generator | None, offset: int = 0) -> Callable[[Tensor], Tensor]:

@@ -13,10 +13,11 @@ from tinygrad_chat.backend import get_backend
 from tinygrad_chat.config.scaling_laws import settings_of_imported
 from tinygrad_chat.config.training import TrainingConfig, change_config, rates_beside_muon, to_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.models.memory import expect_room
+from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.registry import MODELS, build_model
 from tinygrad_chat.models.scalar import estimate_step_seconds
-from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
 from tinygrad_chat.optim.muon import one_after_the_other
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
@@ -272,7 +273,7 @@ def build_optimizer(config: TrainingConfig, model: LanguageModel, shards: DataPa
         }
         return Muon(
             parameters,
-            adamw_groups({name: parameters[name].shape for name in parameters}, lr=config.lr, **rates),
+            adamw_groups(parameter_roles(MODELS[config.model](config), model.vocabulary), lr=config.lr, **rates),
             momentum=muon_momentum(steps=config.steps, warmdown=config.warmdown),
             weight_decay=cosine_decay(peak=config.weight_decay, steps=config.steps),
             together=one_after_the_other if shards is None else ThreadTeam(shards.threads).do,
