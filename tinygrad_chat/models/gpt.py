@@ -147,19 +147,22 @@ class GPT(Module):
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        share: float = 1.0,
+        token_count: int | None = None,
     ) -> Tensor:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        `offset` and `share` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
+        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
         kernels overwrite them with their gradient.
         """
         logits = self._project(self.hidden(tokens, random=random, offset=offset))
         targets = self.backend.xp.asarray(targets)
-        return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, share=share, overwrite=True)
+        return ops.cross_entropy(
+            logits, targets, soft_cap=self.options.soft_cap, token_count=token_count, overwrite=True
+        )
 
     def token_losses(self, tokens: Any, targets: Any) -> Any:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
+        target does not count."""
         with no_grad():
             logits = self._project(self.hidden(tokens)).data.astype(self.dtype, copy=False)
         return token_losses(logits, self.backend.xp.asarray(targets), soft_cap=self.options.soft_cap)

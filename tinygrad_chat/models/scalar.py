@@ -19,6 +19,7 @@ from tinygrad_chat.models.scalar_gpt import ScalarCache, ScalarGPT
 from tinygrad_chat.models.size import count_scaled_parameters
 from tinygrad_chat.models.weights import checked_weights, draw_weights
 from tinygrad_chat.nn import Parameters
+from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.tensor import Tensor
 
 
@@ -100,25 +101,31 @@ class ScalarModel:
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        share: float = 1.0,
+        token_count: int | None = None,
     ) -> ScalarLoss:
-        """`share` times the mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout."""
-        self._refresh()
-        with _in_range():
-            losses = [self._sequence_loss(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
-            return ScalarLoss(sum(losses[1:], losses[0]) * (share / len(losses)), self._values, self._parameters)
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout.
 
-    def _sequence_loss(self, tokens: list[int], targets: list[int]) -> Value:
-        loss = self._gpt.loss(tokens, targets)
+        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
+        """
+        self._refresh()
+        token_count = token_count or max(1, count_targets(targets))
+        with _in_range():
+            pairs = zip(tokens.tolist(), targets.tolist(), strict=True)
+            losses = [self._sequence_loss(*pair, token_count) for pair in pairs]
+            return ScalarLoss(sum(losses[1:], losses[0]), self._values, self._parameters)
+
+    def _sequence_loss(self, tokens: list[int], targets: list[int], token_count: int) -> Value:
+        loss = self._gpt.loss(tokens, targets, token_count)
         return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
 
     def token_losses(self, tokens: Any, targets: Any) -> np.ndarray:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
+        target does not count."""
         self._refresh()
         with _in_range():  # a sequence's graph is let go of before the next
             return np.array(
                 [
-                    [surprise.data for surprise in self._gpt.surprises(*pair)]
+                    [loss.data for loss in self._gpt.token_losses(*pair)]
                     for pair in zip(tokens.tolist(), targets.tolist(), strict=True)
                 ]
             )

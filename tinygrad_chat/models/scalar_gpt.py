@@ -24,6 +24,7 @@ from tinygrad_chat.autograd.fused import (
 from tinygrad_chat.autograd.value import Value
 
 GATE_REACH = 3.0
+IGNORED = -1  # a target that does not count
 
 Vector = list[Value]
 
@@ -49,17 +50,18 @@ class ScalarGPT:
         self.options = options
         self.vocabulary = vocabulary
 
-    def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> Value:
-        """The mean surprise about the targets."""
-        return mean(self.surprises(tokens, targets))
+    def loss(self, tokens: Sequence[int], targets: Sequence[int], token_count: int) -> Value:
+        """The sum of the targets' losses, divided by the `token_count` of the batch that the sequence is part of."""
+        losses = self.token_losses(tokens, targets)
+        return mean(losses) * (len(losses) / token_count)
 
-    def surprises(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
-        """The surprise, in nats, about each target given the tokens up to its position."""
-        cache = ScalarCache(self.options.layers)
-        return [
-            cross_entropy(self.token_logits(token, cache), target)
-            for token, target in zip(tokens, targets, strict=True)
-        ]
+    def token_losses(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
+        """The loss, in nats, of each target given the tokens up to its position; 0 where the target does not count."""
+        cache, losses = ScalarCache(self.options.layers), []
+        for token, target in zip(tokens, targets, strict=True):
+            logits = self.token_logits(token, cache)
+            losses.append(Value(0.0) if target == IGNORED else cross_entropy(logits, target))
+        return losses
 
     def token_logits(self, token: int, cache: ScalarCache) -> Vector:
         """Read one more token; return a logit for each token that may follow."""
