@@ -112,7 +112,7 @@ def parameter_table(options: ModelOptions, vocabulary: int) -> list[Entry]:
         if options.backout:
             yield Entry("backout_scale", (1,), "backout_scale", Constant(0.2))
 
-    return list(entries())
+    return [entry for entry in entries() if entry.layers]
 
 
 def by_name(table: Iterable[Entry]) -> Iterator[tuple[str, int, Entry]]:
