@@ -67,13 +67,13 @@ def inputs_of(name: str, configuration: Configuration) -> tuple[tuple[np.ndarray
     if name == NODES:
         return (normal(1, 1),), {}
     if name == "linear":
-        return (x, normal(4 * C, C) / np.float32(C**0.5)), {}
+        return (x, normal(options.feed_forward_channels, C) / np.float32(C**0.5)), {}
     if name == "attention":
         return (x, normal(B, T, C), normal(B, T, C)), {"heads": H}
     if name in ("layernorm", "rmsnorm"):
         return (x, normal(C)), {}
     if name in ("gelu", "squared_relu"):
-        return (normal(B, T, 4 * C),), {}
+        return (normal(B, T, options.feed_forward_channels),), {}
     if name == "embedding":
         return (normal(V, C), tokens), {}
     if name == "cross_entropy":

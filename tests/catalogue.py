@@ -224,7 +224,7 @@ def rotations(draw: st.DrawFn) -> Case:
 def losses(draw: st.DrawFn) -> Case:
     random, lead, V = draw(seeds), draw(shapes), draw(st.integers(1, 5))
     targets = np.asarray(random.integers(-1 if draw(st.booleans()) else 0, V, size=lead))
-    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}, {"ignore_index": 0}, {"share": 0.25}]))
+    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}, {"ignore_index": 0}, {"token_count": 7}]))
     ignored = options.get("ignore_index", -1)
     targets = np.where(targets == -1, ignored, targets)
     if np.all(targets == ignored):  # PyTorch's mean over no token is nan; test_ops.py states ours
@@ -243,7 +243,7 @@ def scaled_sums(draw: st.DrawFn) -> Case:
     random, shape, L = draw(seeds), draw(matrices), draw(st.integers(1, 3))
     x, y = normal(random, (2, *shape))
     scales = normal(random, (draw(st.integers(1, 2)), L))
-    return Case((x, y, *scales), {"place": draw(st.integers(0, L - 1)), "subtract": draw(st.booleans())})
+    return Case((x, y, *scales), {"layer": draw(st.integers(0, L - 1)), "subtract": draw(st.booleans())})
 
 
 @st.composite
@@ -358,8 +358,8 @@ def torch_rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None) -> Any:
     return torch.stack([turned.real, turned.imag], dim=-2).reshape(x.shape)
 
 
-def torch_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, place: int, subtract: bool) -> Any:
-    x, y = (x if x_scales is None else x * x_scales[place]), y * y_scales[place]
+def torch_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: int, subtract: bool) -> Any:
+    x, y = (x if x_scales is None else x * x_scales[layer]), y * y_scales[layer]
     return x - y if subtract else x + y
 
 
@@ -377,14 +377,21 @@ def torch_smear(x: Any, weight: Any, scale: Any, *, before: Any) -> Any:
 
 
 def torch_cross_entropy(
-    logits: Any, targets: Any, *, soft_cap: float | None = None, ignore_index: int = -1, share: float = 1.0
+    logits: Any,
+    targets: Any,
+    *,
+    soft_cap: float | None = None,
+    ignore_index: int = -1,
+    token_count: int | None = None,
 ) -> Any:
     import torch.nn.functional as F
 
     if soft_cap is not None:
         logits = soft_cap * (logits / soft_cap).tanh()
-    mean = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index)
-    return share * mean
+    total = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index, reduction="sum"
+    )
+    return total / (token_count or (targets != ignore_index).sum())
 
 
 def torch_dropout(x: Any, *, rate: float, seed: int) -> Any:

@@ -116,7 +116,7 @@ class TextbookGPT:
         return _sum(surprises) / len(surprises)
 
     def _logits(self, token: int, position: int, keys: list[list[Vector]], values: list[list[Vector]]) -> Vector:
-        w, D = self.weights, self.options.width // self.options.heads
+        w, D = self.weights, self.options.head_channels
         x = [
             a + b
             for a, b in zip(w["token_embedding.weight"][token], w["position_embedding.weight"][position], strict=True)

@@ -29,7 +29,7 @@ class TorchDecoder:
         options, B = configuration.options, configuration.batch
         self.model = TorchGPT(configuration, weights).eval().to(device, dtype)
         self.device = device
-        shape = (B, options.heads, options.context, options.width // options.heads)
+        shape = (B, options.heads, options.context, options.head_channels)
         place = {"device": device, "dtype": dtype}
         self.caches = [(torch.zeros(shape, **place), torch.zeros(shape, **place)) for _ in range(options.layers)]
         self.length = 0

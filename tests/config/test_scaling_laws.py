@@ -174,7 +174,8 @@ def test_the_scaling_laws_are_nanochats_alone(name):
 def test_every_setting_of_the_model_follows_or_is_the_default():
     settings = settings_of_depth({}, 104)
     names = {field.name for field in dataclasses.fields(ModelOptions)}
-    assert names - settings.keys() == {"key_value_heads", "bias", "dropout", "window"}
+    own_widths = {"head_width", "feed_forward_width"}
+    assert names - settings.keys() == {"key_value_heads", "bias", "dropout", "window", *own_widths}
 
 
 def test_a_text_is_not_read_where_nothing_depends_on_it():

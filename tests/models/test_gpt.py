@@ -35,12 +35,14 @@ VARIANTS = [
     )
 ]
 FURTHER = [{"window": 2}, {"soft_cap": 0.5}, {"norm": "none", "tied": False}, {"positions": "none"}, {"layers": 0}]
+FURTHER += [{"heads": 3, "head_width": 6, "feed_forward_width": 5, "positions": "rotary", "bias": True}]
 CACHED = [
     {},
     {"positions": "rotary"},
     {"key_value_heads": 1},
     {"window": 2},
     {"positions": "rotary", "key_value_heads": 2, "window": 3, "soft_cap": 1.0},
+    {"heads": 3, "head_width": 2, "feed_forward_width": 7},
 ]
 
 
@@ -167,6 +169,9 @@ def test_weights_are_decided_by_the_random_stream():
             {"positions": "rotary", "width": 12},
             "--positions rotary: expected an even width per head, received 3",
         ),
+        ({"positions": "rotary", "head_width": 5}, "--positions rotary: expected an even width per head, received 5"),
+        ({"head_width": 0}, "--head-width: expected at least 1, received 0"),
+        ({"feed_forward_width": 0}, "--feed-forward-width: expected at least 1, received 0"),
         ({"layers": -1}, "--layers: expected at least 0, received -1"),
         ({"dropout": 1.0}, "--dropout: expected less than 1, received 1.0"),
         ({"window": 0}, "--window: expected at least 1, received 0"),

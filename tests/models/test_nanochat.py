@@ -176,6 +176,11 @@ def test_names_lead_to_upstream_and_back_bit_by_bit():
 def test_what_is_not_nanochats_is_refused():
     with pytest.raises(UsageError, match=r"nanochat's GPT has soft_cap 15\.0, this model 20\.0; train one with"):
         nanochat_config(options_of(soft_cap=20.0), V)
+    with pytest.raises(UsageError, match=r"nanochat's GPT has head_width 16 at width 32 with 2 heads, this model 8"):
+        nanochat_config(options_of(head_width=8), V)
+    with pytest.raises(UsageError, match=r"has feed_forward_width 128 .*, this model 96; train one without --feed-for"):
+        nanochat_config(options_of(feed_forward_width=96), V)
+    assert nanochat_config(options_of(head_width=16, feed_forward_width=128), V) == nanochat_config(options_of(), V)
     with pytest.raises(UsageError, match=r"at least one layer and a width of 24, this model 3 and 16"):
         nanochat_config(options_of(width=16), V)
     with pytest.raises(CheckpointError, match=r"model_config: expected .*, received no fitting n_head"):

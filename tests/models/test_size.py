@@ -11,16 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.models import size
+from tinygrad_chat.models import memory
 from tinygrad_chat.models.engines import ENGINES
+from tinygrad_chat.models.memory import expect_room, least_memory
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.size import (
     count_parameters,
     count_scaled_parameters,
-    expect_room,
     flops_per_token,
-    least_memory,
 )
 
 
@@ -34,6 +33,8 @@ def any_options(draw: st.DrawFn) -> ModelOptions:
         heads=shared * group,
         key_value_heads=draw(st.sampled_from([None, shared])),
         width=shared * group * head_width,
+        head_width=draw(st.sampled_from([None, 2, 6])),
+        feed_forward_width=draw(st.sampled_from([None, 1, 7])),
         context=draw(st.integers(1, 9)),
         norm=norm,
         norm_gain=norm == "layernorm" or bias or draw(st.booleans()),
@@ -64,7 +65,7 @@ def test_flops_are_those_of_every_matrix_once_and_of_attention(options, vocabula
     parameters = ENGINES["tensor"](vocabulary, dataclasses.replace(options, tied=False)).parameters()
     matrices = [parameters[key] for key in parameters if parameters[key].ndim == 2 and "embedding" not in key]
     windows = [options.window_of(layer) for layer in range(options.layers)]
-    attention = 12 * options.width * sum(window - 1 if window else options.context for window in windows)
+    attention = 12 * options.query_width * sum(window - 1 if window else options.context for window in windows)
     assert flops_per_token(options, vocabulary) == 6 * sum(matrix.size for matrix in matrices) + attention
 
 
@@ -93,13 +94,16 @@ def test_nanochats_counts_are_those_that_upstream_prints(depth, context, vocabul
 def test_an_absurd_model_has_a_number_at_once():
     options = ModelOptions(layers=10**9, heads=1, width=10**6, context=10**9)
     assert count_parameters(options, 100) == 12 * 10**21 + 2 * 10**15 + 10**15 + 10**8 + 10**6
+    assert flops_per_token(options, 100) == 6 * (12 * 10**21 + 10**8) + 12 * 10**6 * 10**18
+    patterned = ModelOptions(layers=10**9, heads=1, width=1, context=8, window=3, window_pattern="SSSL")
+    assert flops_per_token(patterned, 1) == 6 * (12 * 10**9 + 1) + 12 * (3 * 2 + 8) * 10**9 // 4
 
 
 @given(options=any_options(), vocabulary=st.integers(1, 12))
 def test_least_memory_is_no_more_than_what_the_arrays_of_a_model_take(options, vocabulary):
-    small = least_memory(options, vocabulary, buffers=2) - options.layers * size.BYTES_A_LAYER
+    small = least_memory(options, vocabulary, buffers=2) - options.layers * memory.BYTES_A_LAYER
     parameters = ENGINES["tensor"](vocabulary, options).parameters()
-    tables = 3 * np.zeros((options.context, options.width // options.heads // 2)).nbytes
+    tables = 3 * np.zeros((options.context, options.head_channels // 2)).nbytes
     assert small - parameters.data.nbytes - parameters.gradient.nbytes == (options.positions == "rotary") * tables
 
 
@@ -110,8 +114,7 @@ def test_a_scalar_model_takes_float64_and_a_value_for_each_number():
 
 
 def available(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
-    memory = SimpleNamespace(available=amount)
-    monkeypatch.setattr(size.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
 
 
 def test_a_model_that_just_fits_is_let_through_and_one_byte_less_refuses_it(monkeypatch: pytest.MonkeyPatch):

@@ -48,7 +48,7 @@ def _activation(x: torch.Tensor, options: ModelOptions) -> torch.Tensor:
 
 def _attention(x: torch.Tensor, name: str, state: State, options: ModelOptions) -> torch.Tensor:
     B, T, C = x.shape
-    D = C // options.heads
+    D = options.head_width or C // options.heads
 
     def by_head(part: str) -> torch.Tensor:
         return _linear(x, f"{name}.{part}", state).view(B, T, -1, D).transpose(1, 2)
@@ -62,7 +62,7 @@ def _attention(x: torch.Tensor, name: str, state: State, options: ModelOptions) 
     gathered = F.scaled_dot_product_attention(
         query, key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), attn_mask=visible
     )
-    return _linear(gathered.transpose(1, 2).reshape(B, T, C), f"{name}.output", state)
+    return _linear(gathered.transpose(1, 2).flatten(-2), f"{name}.output", state)
 
 
 def _turned(x: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ def model() -> Pair:
 
 @pytest.fixture
 def parameters(model: Pair) -> Parameters:
-    return Parameters(model)
+    return model.parameters()
 
 
 def test_matrices_come_first_in_order_of_definition_and_a_tied_weight_once(parameters):
@@ -54,7 +54,7 @@ def test_matrices_come_first_in_order_of_definition_and_a_tied_weight_once(param
 
 def test_moving_into_the_buffer_changes_no_number(model):
     before = {name: tensor.data.copy() for name, tensor in model.named_parameters()}
-    parameters = Parameters(model)
+    parameters = model.parameters()
     for name, array in before.items():
         np.testing.assert_array_equal(parameters[name].data, array)
 
@@ -84,7 +84,7 @@ def test_tied_weight_gets_the_gradient_of_both_its_uses(model, parameters):
     x = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
     untied = Pair()
     untied.tied.weight = Linear(3, 3, random=np.random.default_rng(0)).weight
-    apart = Parameters(untied)
+    apart = untied.parameters()
     untied.tied.weight.data[...] = apart["layers.0.weight"].data
     for network in (model, untied):
         network(x).sum().backward()
@@ -94,7 +94,7 @@ def test_tied_weight_gets_the_gradient_of_both_its_uses(model, parameters):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_buffer_and_views_have_the_dtype_asked_for(model, dtype):
-    parameters = Parameters(model, dtype=dtype)
+    parameters = Parameters(dict(model.named_parameters()), dtype=dtype)
     assert {parameters.data.dtype, parameters.gradient.dtype, model.norm.gain.dtype} == {np.dtype(dtype)}
 
 

@@ -13,6 +13,8 @@ from tests.cuda_on_cpu.device import no_waiting
 from tests.cuda_on_cpu.places import PLACES, open_place
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.errors import CheckpointError, ShapeError
+from tinygrad_chat.models.nanochat import NANOCHAT
+from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.nn import Module, Parameters
 from tinygrad_chat.optim import AdamW, Group, Muon, Optimizer, adamw_groups
 from tinygrad_chat.optim.muon import POLAR_EXPRESS, muon_update, orthogonalize
@@ -23,29 +25,32 @@ RATES = {"lr": 0.02, "embedding_lr": 0.3, "head_lr": 0.008, "scalar_lr": 0.5}
 SHAPES = [(5, 5), (4, 12), (12, 4), (1, 6), (6, 1)]
 
 
+ROLES = {
+    "token_embedding.weight": "embedding",
+    "head.weight": "head",
+    "smear_gate.weight": "smear_gate",
+    "blocks.0.attention.query.weight": "matrix",
+    "blocks.0.feed_forward.expand.weight": "matrix",
+    "blocks.0.feed_forward.contract.weight": "matrix",
+    "residual_scales": "residual_scale",
+    "smear_scale": "smear_scale",
+    "final_norm.gain": "gain",
+}
+
+
 class Parts(Module):
     """A little of everything: an embedding, matrices of three kinds of shape, scales, a gain."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(0)
-        shapes = {
-            "token_embedding.weight": (7, 6),
-            "head.weight": (7, 6),
-            "smear_gate.weight": (1, 6),
-            "blocks.0.attention.query.weight": (6, 6),
-            "blocks.0.feed_forward.expand.weight": (24, 6),
-            "blocks.0.feed_forward.contract.weight": (6, 24),
-            "residual_scales": (1,),
-            "smear_scale": (1,),
-            "final_norm.gain": (6,),
-        }
-        for name, shape in shapes.items():
+        shapes = [(7, 6), (7, 6), (1, 6), (6, 6), (24, 6), (6, 24), (1,), (1,), (6,)]
+        for name, shape in zip(ROLES, shapes, strict=True):
             setattr(self, name, Tensor(random.normal(size=shape)))
 
 
 def build(dtype: Any = np.float64, **options: Any) -> tuple[Parameters, Muon]:
-    parameters = Parameters(Parts(), dtype=dtype, **options)
-    groups = adamw_groups({name: parameters[name].shape for name in parameters}, **RATES)
+    parameters = Parameters(dict(Parts().named_parameters()), dtype=dtype, **options)
+    groups = adamw_groups(ROLES, **RATES)
     momentum, decay = muon_momentum(steps=1000, warmdown=0.65), cosine_decay(peak=0.2, steps=1000)
     return parameters, Muon(parameters, groups, momentum=momentum, weight_decay=decay)
 
@@ -180,28 +185,28 @@ class Watched(np.ndarray):
 def test_every_parameter_of_a_gpt_is_in_one_group_or_muons():
     variants: list[dict[str, Any]] = [{}, {"bias": True, "tied": False}, {"norm": "rmsnorm", "positions": "rotary"}]
     for variant in variants:
-        parameters = GPT(11, ModelOptions(layers=2, heads=2, width=8, context=6, **variant)).parameters()
-        shapes = {name: parameters[name].shape for name in parameters}
-        named = [name for group in adamw_groups(shapes, **RATES) for name in group.parameters]
+        options = ModelOptions(layers=2, heads=2, width=8, context=6, **variant)
+        parameters, roles = GPT(11, options).parameters(), parameter_roles(options, 11)
+        assert roles.keys() == set(parameters)
+        named = [name for group in adamw_groups(roles, **RATES) for name in group.parameters]
         assert len(named) == len(set(named))
-        muons = shapes.keys() - named
-        assert muons == {name for name in shapes if name.startswith("blocks.") and len(shapes[name]) == 2}
+        muons = roles.keys() - named
+        assert muons == {name for name in roles if name.startswith("blocks.") and parameters[name].ndim == 2}
 
 
 def test_groups_are_nanochats_and_their_rates_multiples_of_muons():
-    names = ["token_embedding.weight", "position_embedding.weight", "head.weight", "smear_gate.weight"]
-    names += ["value_embeddings.1.weight", "value_embeddings.3.weight", "blocks.0.attention.value_gate.weight"]
-    vectors = ["residual_scales", "embedding_scales", "smear_scale", "backout_scale", "final_norm.gain"]
-    shapes = dict.fromkeys(names, (64, 8)) | dict.fromkeys(vectors, (8,))
-    found = adamw_groups(shapes, **RATES)
+    options = ModelOptions(**NANOCHAT | {"norm_gain": True, "positions": "learned", "qk_norm": None, "layers": 4})
+    names = ["value_embeddings.1.weight", "value_embeddings.3.weight"]
+    gains = [name for name in parameter_roles(options, 64) if name.endswith(".gain")]
+    found = adamw_groups(parameter_roles(options, 64), **RATES)
     expected = [
         Group("head", ("head.weight",), 0.4, (0.8, 0.96), 0.01),
         Group("embedding", ("token_embedding.weight", "position_embedding.weight"), 15, (0.8, 0.995), 0.001),
-        Group("value embeddings", tuple(names[4:6]), 7.5, (0.8, 0.995), 0.01),
+        Group("value embeddings", tuple(names), 7.5, (0.8, 0.995), 0.01),
         Group("residual scales", ("residual_scales",), 0.25, (0.8, 0.95), 0.05),
         Group("embedding scales", ("embedding_scales",), 25, (0.96, 0.95), 0),
         Group("smear", ("smear_gate.weight", "smear_scale", "backout_scale"), 10, (0.8, 0.95), 0),
-        Group("vectors", ("final_norm.gain",), 0.25, (0.8, 0.95), 0),
+        Group("vectors", tuple(gains), 0.25, (0.8, 0.95), 0),
     ]
     assert [(group.name, group.parameters, group.betas, group.weight_decay) for group in found] == [
         (group.name, group.parameters, group.betas, group.weight_decay) for group in expected
@@ -210,10 +215,10 @@ def test_groups_are_nanochats_and_their_rates_multiples_of_muons():
 
 
 def test_groups_that_do_not_fit_the_model_are_refused():
-    parameters = Parameters(Parts())
+    parameters = Parts().parameters()
     with pytest.raises(ShapeError, match=r"matrices outside the groups, received residual_scales of shape \(1,\)"):
         Muon(parameters, [], momentum=never, weight_decay=never)
-    groups = adamw_groups({name: parameters[name].shape for name in parameters} | {"gone": (1,)}, **RATES)
+    groups = adamw_groups(ROLES | {"gone": "gain"}, **RATES)
     with pytest.raises(ShapeError, match="groups of the model's parameters, received gone"):
         Muon(parameters, groups, momentum=never, weight_decay=never)
 
@@ -242,7 +247,7 @@ def test_a_step_is_muons_or_adamws_with_the_groups_numbers_and_the_positions():
 
 
 def test_a_group_is_moved_as_adamw_moves_it():
-    alone, grouped = Parameters(Parts()), Parameters(Parts())
+    alone, grouped = Parts().parameters(), Parts().parameters()
     group = Group("all", tuple(grouped), 0.5, (0.7, 0.9), 0.0)
     train(alone, AdamW(alone, betas=(0.7, 0.9), epsilon=1e-3, weight_decay=0.0), range(5), rate=0.01)
     optimizer = Muon(grouped, [group], momentum=never, weight_decay=never, epsilon=1e-3)

@@ -43,7 +43,7 @@ def train(parameters: Parameters, optimizer: Optimizer, steps: range) -> None:
 def torch_result(build: Callable[..., Any]) -> np.ndarray:
     """The flat parameters after the same steps in PyTorch, one tensor for each of ours."""
     torch = pytest.importorskip("torch")
-    parameters = Parameters(Parts(), dtype=np.float64)
+    parameters = Parameters(dict(Parts().named_parameters()), dtype=np.float64)
     tensors = [torch.tensor(np.array(parameters[name].data), requires_grad=True) for name in parameters]
     optimizer = build(torch, tensors)
     sizes = [tensor.numel() for tensor in tensors]
@@ -64,7 +64,7 @@ def test_adamw_agrees_with_pytorch_over_20_steps():
         ]
         return torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-6)
 
-    parameters = Parameters(Parts(), dtype=np.float64)
+    parameters = Parameters(dict(Parts().named_parameters()), dtype=np.float64)
     train(parameters, AdamW(parameters, betas=(0.8, 0.95), epsilon=1e-6, weight_decay=0.3), range(STEPS))
     np.testing.assert_allclose(parameters.data, torch_result(build), rtol=1e-12, atol=1e-12)
 
@@ -73,14 +73,14 @@ def test_sgd_agrees_with_pytorch_over_20_steps():
     def build(torch: Any, tensors: list[Any]) -> Any:
         return torch.optim.SGD(tensors, lr=0.1, momentum=0.9)
 
-    parameters = Parameters(Parts(), dtype=np.float64)
+    parameters = Parameters(dict(Parts().named_parameters()), dtype=np.float64)
     train(parameters, SGD(parameters, momentum=0.9), range(STEPS))
     # PyTorch's velocity leaves the learning rate out, as ours does.
     np.testing.assert_allclose(parameters.data, torch_result(build), rtol=1e-12, atol=1e-12)
 
 
 def test_decay_shrinks_matrices_and_leaves_gains_and_biases_alone():
-    parameters = Parameters(Parts())
+    parameters = Parts().parameters()
     before = parameters.state()
     AdamW(parameters, weight_decay=0.5).step(0.1)  # no gradient: only the decay acts
     for name, old in before.items():
@@ -90,7 +90,7 @@ def test_decay_shrinks_matrices_and_leaves_gains_and_biases_alone():
 
 @pytest.mark.parametrize("kind", [AdamW, SGD])
 def test_steps_after_loading_are_the_same_to_the_last_bit(kind):
-    whole, stopped = Parameters(Parts()), Parameters(Parts())
+    whole, stopped = Parts().parameters(), Parts().parameters()
     train(whole, kind(whole), range(STEPS))
     first = kind(stopped)
     train(stopped, first, range(7))
@@ -102,7 +102,7 @@ def test_steps_after_loading_are_the_same_to_the_last_bit(kind):
 
 @pytest.mark.parametrize("kind", [AdamW, SGD])
 def test_state_is_a_copy_and_an_unfit_one_changes_nothing(kind):
-    parameters = Parameters(Parts())
+    parameters = Parts().parameters()
     optimizer = kind(parameters)
     train(parameters, optimizer, range(2))
     state = optimizer.state()
@@ -118,7 +118,7 @@ def test_state_is_a_copy_and_an_unfit_one_changes_nothing(kind):
 
 
 def test_clipping_scales_the_whole_gradient_to_the_limit_and_returns_its_norm():
-    parameters = Parameters(Parts(), dtype=np.float64)
+    parameters = Parameters(dict(Parts().named_parameters()), dtype=np.float64)
     gradient = gradients(parameters.size)[0]
     parameters.gradient[:] = gradient
     norm = clip_gradient(parameters, 0.25)
@@ -128,7 +128,7 @@ def test_clipping_scales_the_whole_gradient_to_the_limit_and_returns_its_norm():
 
 @pytest.mark.parametrize("limit", [1e6, None])
 def test_clipping_leaves_a_shorter_gradient_alone(limit):
-    parameters = Parameters(Parts())
+    parameters = Parts().parameters()
     parameters.gradient[:] = gradients(parameters.size)[0]
     before = parameters.gradient.copy()
     clip_gradient(parameters, limit)

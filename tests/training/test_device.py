@@ -22,6 +22,7 @@ from tinygrad_chat.errors import BackendError, DivergedError, MemoryShortageErro
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.kernels.cuda import attention
 from tinygrad_chat.models.nanochat import NANOCHAT
+from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim import AdamW, Muon, adamw_groups
 from tinygrad_chat.runs.folder import open_checkpoint
@@ -53,7 +54,7 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
     options = ModelOptions(**{"layers": 2, "heads": 4, "width": 32, "context": T, **variant})
     model = GPT(V, options, backend=backend)
     parameters, losses = model.parameters(), []
-    optimizer = new_muon(parameters) if options.initialisation == "nanochat" else AdamW(parameters)
+    optimizer = new_muon(parameters, options) if options.initialisation == "nanochat" else AdamW(parameters)
     train_step = TrainStep(model, optimizer, lambda step: 3e-3, clip=1.0)
     for step in range(steps):
         tokens = np.random.default_rng(step % 4).integers(0, V, (B, T + 1))
@@ -64,15 +65,13 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
     return losses, parameters.backend.to_host(parameters.data).copy()
 
 
-def new_muon(parameters: Parameters) -> Muon:
+def new_muon(parameters: Parameters, options: ModelOptions) -> Muon:
     """Muon with nanochat's groups, for weights off the zeros where nanochat begins: by the gradients there, which are
     rounding errors, AdamW would move as far as by any others."""
     random = np.random.default_rng(0)
     moved = {name: x + 0.1 * random.standard_normal(x.shape) for name, x in parameters.state().items()}
     parameters.load(moved)
-    groups = adamw_groups(
-        {name: parameters[name].shape for name in parameters}, lr=0.02, embedding_lr=0.3, head_lr=0.008, scalar_lr=0.5
-    )
+    groups = adamw_groups(parameter_roles(options, V), lr=0.02, embedding_lr=0.3, head_lr=0.008, scalar_lr=0.5)
     return Muon(parameters, groups, momentum=lambda position: 0.95, weight_decay=lambda position: 0.1)
 
 

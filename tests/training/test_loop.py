@@ -266,6 +266,8 @@ CHANGES: dict[str, Any] = {
     "backout": True,
     "vocabulary_multiple": 5,
     "initialisation": "nanochat",
+    "head_width": 6,
+    "feed_forward_width": 9,
     "soft_cap": 0.01,
     "model": "bigram",
     "mode": "scalar",

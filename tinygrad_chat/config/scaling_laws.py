@@ -46,7 +46,8 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
         model["qk_norm"] = None
     ratio = chosen.get("tokens_per_parameter", TOKENS_PER_PARAMETER)
     tokens = max(1, int(ratio * count_scaled_parameters(ModelOptions(**model), vocabulary)))
-    reference = ModelOptions(**{**model, "key_value_heads": None, **nanochat_shape(REFERENCE_DEPTH)})
+    own_shape = dict.fromkeys(("key_value_heads", "head_width", "feed_forward_width"))
+    reference = ModelOptions(**{**model, **own_shape, **nanochat_shape(REFERENCE_DEPTH)})
     reference_tokens = max(1, int(ratio * count_scaled_parameters(reference, vocabulary)))
 
     best_batch = REFERENCE_BATCH * (tokens / reference_tokens) ** 0.383

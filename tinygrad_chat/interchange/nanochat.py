@@ -7,7 +7,6 @@ To swap the halves of a head changes one into the other, so the rows of queries 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.options import SMEAR_CHANNELS, ModelOptions
+from tinygrad_chat.models.parameter_table import by_name, parameter_table
 
 NAMES = {
     "token_embedding.weight": "transformer.wte.weight",
@@ -36,7 +36,6 @@ NAMES = {
 }
 """Ours -> upstream's; {} is the layer."""
 
-LAYER = r"(?<=\.)\d+(?=\.)"
 COMPILED = "_orig_mod."  # before the names of weights that were saved from a compiled model
 
 CONFIG = {
@@ -52,25 +51,28 @@ CONFIG = {
 
 def to_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
     """Return arrays of the model's parameters, such as weights or gradients, by upstream's names."""
-    return {_renamed(name, NAMES): _swapped(name, array, options) for name, array in arrays.items()}
+    names = _upstream_names(options)
+    return {names[name]: _swapped(name, array, options) for name, array in arrays.items()}
 
 
 def from_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
-    """Return upstream's arrays by our names, for `Parameters.load`, which refuses what does not fit."""
-    ours = {theirs: name for name, theirs in NAMES.items()}
-    renamed = {_renamed(name.removeprefix(COMPILED), ours): array for name, array in arrays.items()}
+    """Return upstream's arrays by our names, an unknown one by its own, for `Parameters.load`, which refuses what does
+    not fit."""
+    ours = {theirs: name for name, theirs in _upstream_names(options).items()}
+    renamed = {name.removeprefix(COMPILED): array for name, array in arrays.items()}
+    renamed = {ours.get(name, name): array for name, array in renamed.items()}
     return {name: _swapped(name, array, options) for name, array in renamed.items()}
 
 
-def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """Return the other name, with the same layer; of an unknown one, itself."""
-    layers = re.findall(LAYER, name)
-    return names.get(re.sub(LAYER, "{}", name), name).format(*layers)
+def _upstream_names(options: ModelOptions) -> dict[str, str]:
+    """Return upstream's name for every parameter, by ours."""
+    table = parameter_table(options, vocabulary=1)  # the names are those of any vocabulary
+    return {name: NAMES[entry.name].format(layer) for name, layer, entry in by_name(table)}
 
 
 def _swapped(name: str, array: np.ndarray, options: ModelOptions) -> np.ndarray:
     """Swap the two halves of every head's rows in queries and keys; other arrays stay."""
-    D = options.width // options.heads
+    D = options.head_channels
     if not name.endswith((".query.weight", ".key.weight")) or len(array) % D:
         return array
     heads = array.reshape(-1, 2, D // 2, *array.shape[1:])
@@ -92,12 +94,20 @@ def options_from_nanochat(config: Mapping[str, Any]) -> tuple[ModelOptions, int]
 
 def nanochat_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
     """Return upstream's model_config for a model. Raises UsageError where an option is not upstream's."""
-    chosen = {**dataclasses.asdict(options), "dropout": 0.0}
+    chosen = {**dataclasses.asdict(options), "dropout": 0.0, "head_width": None, "feed_forward_width": None}
     same = {**dataclasses.asdict(ModelOptions(**NANOCHAT)), **{name: chosen[name] for name in CONFIG.values()}}
     for name, value in same.items():
         if chosen[name] != value:
             raise UsageError(
                 f"nanochat's GPT has {name} {value}, this model {chosen[name]}; train one with --model nanochat"
+            )
+    upstream = dataclasses.replace(options, head_width=None, feed_forward_width=None)
+    for name in ("head_channels", "feed_forward_channels"):
+        if getattr(options, name) != getattr(upstream, name):
+            option = name.replace("channels", "width")
+            raise UsageError(
+                f"nanochat's GPT has {option} {getattr(upstream, name)} at width {options.width} with {options.heads} "
+                f"heads, this model {getattr(options, name)}; train one without --{option.replace('_', '-')}"
             )
     if options.width < SMEAR_CHANNELS or not options.layers:
         raise UsageError(

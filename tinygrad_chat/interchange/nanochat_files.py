@@ -30,7 +30,7 @@ from tinygrad_chat.interchange.nanochat import (
 )
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.gpt import GPT
-from tinygrad_chat.models.size import expect_room
+from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import SavedModel, TrainingState
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer

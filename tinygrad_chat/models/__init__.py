@@ -1,13 +1,16 @@
 """The language models, and the table and protocol that make them interchangeable.
 
 options.py     what a user can choose about a model's shape
-size.py        parameters, operations and least memory, as closed formulas
+parameter_table.py  every parameter: its shape, its role, how it begins
+initialisation.py   what it can begin with
+size.py        parameters and operations, read off the table
+memory.py      what a model takes at least
 protocol.py    what training and sampling ask of a model
 gpt.py         the GPT of Tensors
 blocks.py      what it is made of: attention, feed-forward, block
-initialisation.py  how its weights begin
+weights.py     its weights: drawn, checked, made into layers
 nanochat.py    what makes a GPT karpathy/nanochat's
 scalar_gpt.py  the same GPT, one number at a time; the whole of it in one file
 scalar.py      the scalar GPT behind the protocol
-table.py       bigram and mini-gpt by name, and the engines
+registry.py    bigram and mini-gpt by name, and the engines
 """

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from tinygrad_chat import ops
-from tinygrad_chat.models.initialisation import Initialisation
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Linear, Module, Norm, make_norm
+from tinygrad_chat.models.weights import Weights
+from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Module, ResidualStream
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
@@ -18,29 +16,18 @@ Rotate = Callable[[Tensor], Tensor]
 GATE_REACH = 3.0  # what the gate of a value embedding multiplies by at most (nanochat's)
 
 
-def new_norm(options: ModelOptions) -> Norm:
-    """Return a norm as the options have it."""
-    return make_norm(
-        options.norm, options.width, gain=options.norm_gain, bias=options.bias, epsilon=options.norm_epsilon
-    )
-
-
 class Attention(Module):
     """Let each position gather from those before it. x (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator, initial: Initialisation) -> None:
+    def __init__(self, layer: int, options: ModelOptions, weights: Weights) -> None:
         self.layer = layer
         self.heads = options.heads
         self.window = options.window_of(layer)
-        C, shared_width, bias = options.width, options.key_value_width, options.bias
-        self.query = Linear(C, C, bias=bias, random=random, draw=initial.read)
-        self.key = Linear(C, shared_width, bias=bias, random=random, draw=initial.read)
-        self.value = Linear(C, shared_width, bias=bias, random=random, draw=initial.read)
-        self.output = Linear(C, C, bias=bias, random=random, draw=initial.write)
-        self.value_gate = None
-        if options.has_value_embedding(layer):
-            gates = options.key_value_heads or options.heads
-            self.value_gate = Linear(options.gate_channels, gates, bias=False, random=random, draw=initial.gate)
+        self.query = weights.linear("query")
+        self.key = weights.linear("key")
+        self.value = weights.linear("value")
+        self.output = weights.linear("output")
+        self.value_gate = weights.linear("value_gate") if options.has_value_embedding(layer) else None
 
     def __call__(
         self, x: Tensor, rotate: Rotate, value_embedding: Tensor | None, cache: KeyValueCache | None
@@ -56,12 +43,11 @@ class Attention(Module):
 
 
 class FeedForward(Module):
-    """Let each position compute on its own: out to four times the width, a non-linearity, and back."""
+    """Let each position compute on its own: out to a greater width, a non-linearity, and back."""
 
-    def __init__(self, options: ModelOptions, random: np.random.Generator, initial: Initialisation) -> None:
-        C, bias = options.width, options.bias
-        self.expand = Linear(C, 4 * C, bias=bias, random=random, draw=initial.expand)
-        self.contract = Linear(4 * C, C, bias=bias, random=random, draw=initial.write)
+    def __init__(self, options: ModelOptions, weights: Weights) -> None:
+        self.expand = weights.linear("expand")
+        self.contract = weights.linear("contract")
         self.activation = ACTIVATIONS[options.activation]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -70,38 +56,22 @@ class FeedForward(Module):
 
 
 class Block(Module):
-    """Attention, then feed-forward; each reads the stream x, normalised, and its answer is added to the stream.
+    """Attention, then feed-forward; each reads the residual stream, normalised, and adds a branch to it."""
 
-    An answer is added where the next norm reads the stream: there both are one op.
-    """
-
-    def __init__(self, layer: int, options: ModelOptions, random: np.random.Generator, initial: Initialisation) -> None:
-        self.attention_norm = new_norm(options)
-        self.attention = Attention(layer, options, random, initial)
-        self.feed_forward_norm = new_norm(options)
-        self.feed_forward = FeedForward(options, random, initial)
+    def __init__(self, layer: int, options: ModelOptions, weights: Weights) -> None:
+        self.attention_norm = weights.norm("attention_norm")
+        self.attention = Attention(layer, options, weights.at("attention"))
+        self.feed_forward_norm = weights.norm("feed_forward_norm")
+        self.feed_forward = FeedForward(options, weights.at("feed_forward"))
 
     def __call__(
         self,
-        x: Tensor,
-        answer: Tensor | None,
+        stream: ResidualStream,
         rotate: Rotate,
         drop: Drop,
         value_embedding: Tensor | None,
         cache: KeyValueCache | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Stream x (B, T, C) and the answer to add to it, None at first -> the same, behind this block."""
-        x, read = add_and_normalize(self.attention_norm, x, answer)
-        answer = drop(self.attention(read, rotate, value_embedding, cache))
-        x, read = self.feed_forward_norm.after_adding(x, answer)
-        return x, drop(self.feed_forward(read))
-
-
-def joined(x: Tensor, answer: Tensor | None) -> Tensor:
-    """Return the stream with the answer added, if there is one."""
-    return x if answer is None else x + answer
-
-
-def add_and_normalize(norm: Norm, x: Tensor, answer: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the stream with the answer added, if there is one, and that normalised."""
-    return (x, norm(x)) if answer is None else norm.after_adding(x, answer)
+    ) -> None:
+        """Take the stream (B, T, C) past this block."""
+        stream.add(drop(self.attention(stream.read(self.attention_norm), rotate, value_embedding, cache)))
+        stream.add(drop(self.feed_forward(stream.read(self.feed_forward_norm))))

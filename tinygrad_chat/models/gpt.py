@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from tinygrad_chat import ops
 from tinygrad_chat.autograd import no_grad
 from tinygrad_chat.backend import Backend, get_backend
 from tinygrad_chat.errors import ShapeError
-from tinygrad_chat.models.blocks import Block, Rotate, add_and_normalize, joined, new_norm
-from tinygrad_chat.models.initialisation import INITIALISATIONS
+from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.nn import Embedding, KeyValueCache, Linear, Module, Parameters, dropper
+from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights
+from tinygrad_chat.nn import KeyValueCache, Linear, Module, ResidualStream, dropper
 from tinygrad_chat.ops.cross_entropy import token_losses
 from tinygrad_chat.tensor import Tensor
 
@@ -34,50 +35,48 @@ class GPT(Module):
         vocabulary: int,
         options: ModelOptions | None = None,
         *,
-        random: np.random.Generator | None = None,
         backend: Backend | None = None,
+        random: np.random.Generator | None = None,
+        weights: Mapping[str, Any] | None = None,
         dtype: Any = np.float32,
     ) -> None:
-        options = options or ModelOptions()
-        random = random or np.random.default_rng(0)
-        self.options = options
+        """Build the model around `weights`, arrays by name that are used as they are, or around new ones.
+
+        Given weights that are in place, in the type that the back end computes in, are not copied: with arrays mapped
+        from a file, nothing is read before it is used. Raises CheckpointError where they do not fit the options.
+        """
+        self.options = options = options or ModelOptions()
         self.vocabulary = vocabulary
         self.context = options.context
-        C, rows, layers = options.width, options.padded(vocabulary), range(options.layers)
-        initial = INITIALISATIONS[options.initialisation](options)
-        self.token_embedding = Embedding(rows, C, random=random, draw=initial.embedding)
-        self.position_embedding = (
-            Embedding(options.context, C, random=random, draw=initial.embedding)
-            if options.positions == "learned"
-            else None
-        )
-        self.embedding_norm = new_norm(options) if options.embedding_norm else None
-        self.blocks = [Block(layer, options, random, initial) for layer in layers]
-        self.final_norm = new_norm(options)
-        self.head = Linear(C, rows, bias=False, random=random, draw=initial.head)
-        if options.tied:
-            self.head.weight = self.token_embedding.weight
+        self.backend = backend or get_backend("numpy")
+        self.dtype = np.dtype(dtype)
+        compute_dtype = self.backend.compute_dtype if self.dtype == np.float32 else self.dtype
+        xp, drawn = self.backend.xp, weights is None
+        if weights is None:
+            weights, kept_in = draw_weights(options, vocabulary, random), self.dtype
+        else:
+            weights, kept_in = checked_weights(options, vocabulary, weights), compute_dtype
+        parts = Weights({name: Tensor(xp.asarray(array, kept_in)) for name, array in weights.items()}, options)
+        self.token_embedding = parts.embedding("token_embedding")
+        self.position_embedding = parts.embedding("position_embedding") if options.positions == "learned" else None
+        self.embedding_norm = parts.norm("embedding_norm") if options.embedding_norm else None
+        self.blocks = [Block(layer, options, parts.at(f"blocks.{layer}")) for layer in range(options.layers)]
+        self.final_norm = parts.norm("final_norm")
+        self.head = Linear.of(weight=self.token_embedding.weight, bias=None) if options.tied else parts.linear("head")
         self.value_embeddings = [
-            Embedding(rows, options.key_value_width, random=random, draw=initial.value_embedding)
-            if options.has_value_embedding(layer)
-            else None
-            for layer in layers
+            parts.embedding(f"value_embeddings.{layer}") if options.has_value_embedding(layer) else None
+            for layer in range(options.layers)
         ]
-        self.smear_gate = self.smear_scale = None
-        if options.smear:
-            self.smear_gate = Linear(options.smear_channels, 1, bias=False, random=random, draw=initial.gate)
-            self.smear_scale = Tensor(np.zeros(1, np.float32))
-        self.residual_scales = self.embedding_scales = None
-        if options.residual_scales:
-            down = np.arange(options.layers) / max(options.layers - 1, 1)  # 0 in the first layer, 1 in the last
-            self.residual_scales = Tensor((1.15 - 0.10 * down).astype(np.float32))
-            self.embedding_scales = Tensor((0.20 - 0.15 * down).astype(np.float32))
-        self.backout_scale = Tensor(np.full(1, 0.2, np.float32)) if options.backout else None
-        self._parameters = Parameters(self, backend=backend or get_backend("numpy"), dtype=dtype)
+        self.smear_gate = parts.linear("smear_gate") if options.smear else None
+        self.smear_scale = parts.get("smear_scale")
+        self.residual_scales, self.embedding_scales = parts.get("residual_scales"), parts.get("embedding_scales")
+        self.backout_scale = parts.get("backout_scale")
         self._angles = []
         if options.positions == "rotary":
-            angles = ops.rotary_angles(options.context, C // options.heads, base=options.rotary_base)
-            self._angles = [self._parameters.backend.xp.asarray(angle, dtype) for angle in angles]
+            angles = ops.rotary_angles(options.context, options.head_channels, base=options.rotary_base)
+            self._angles = [xp.asarray(angle, self.dtype) for angle in angles]
+        if drawn and compute_dtype != self.dtype:
+            self.parameters()  # which keeps the weights as drawn, and rounds a copy to compute with
 
     def hidden(
         self,
@@ -88,35 +87,33 @@ class GPT(Module):
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
-        tokens = self._parameters.backend.xp.asarray(tokens)
-        T, start = tokens.shape[1], cache.length if cache else 0
-        if start + T > self.context:
-            raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {start + T}")
-        drop = dropper(self.options.dropout, random, offset)
-        here = slice(start, start + T)
-        x = beginning = drop(self._embed(tokens, here, cache))
-        rotate, answer, middle = self._rotation(here), None, None
+        tokens = self.backend.xp.asarray(tokens)
+        T, seen = tokens.shape[1], cache.length if cache else 0
+        if seen + T > self.context:
+            raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {seen + T}")
+        positions, middle = slice(seen, seen + T), None
+        rotate, drop = self._rotation(positions), dropper(self.options.dropout, random, offset)
+        x0 = drop(self._embed(tokens, positions, cache))
+        stream = ResidualStream(x0)
         for layer, block in enumerate(self.blocks):
             if self.residual_scales is not None:
-                x, answer = joined(x, answer), None
-                x = ops.scaled_sum(x, beginning, self.embedding_scales, self.residual_scales, place=layer)
-            values = self.value_embeddings[layer]
-            x, answer = block(x, answer, rotate, drop, values and values(tokens), cache)
+                mixed = ops.scaled_sum(stream.x, x0, self.embedding_scales, self.residual_scales, layer=layer)
+                stream = ResidualStream(mixed)
+            embedding = self.value_embeddings[layer]
+            block(stream, rotate, drop, embedding and embedding(tokens), cache)
             if self.backout_scale is not None and layer == self.options.middle:
-                x, answer = joined(x, answer), None
-                middle = x
+                middle = stream.x
+        if middle is not None:
+            stream = ResidualStream(ops.scaled_sum(stream.x, middle, self.backout_scale, subtract=True))
         if cache:
             cache.advance(T)
-        if middle is not None:
-            x, answer = joined(x, answer), None
-            x = ops.scaled_sum(x, middle, self.backout_scale, subtract=True)
-        return add_and_normalize(self.final_norm, x, answer)[1]
+        return stream.read(self.final_norm)
 
-    def _embed(self, tokens: Any, here: slice, cache: KeyValueCache | None) -> Tensor:
+    def _embed(self, tokens: Any, positions: slice, cache: KeyValueCache | None) -> Tensor:
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
-            positions = self.position_embedding.weight
-            x = x + (positions if self.context == tokens.shape[1] else positions[here])
+            rows = self.position_embedding.weight
+            x = x + (rows if self.context == tokens.shape[1] else rows[positions])
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         if self.smear_gate is not None:
@@ -126,10 +123,10 @@ class GPT(Module):
             x = ops.smear(x, self.smear_gate.weight, self.smear_scale, before=before)
         return x
 
-    def _rotation(self, here: slice) -> Rotate:
+    def _rotation(self, positions: slice) -> Rotate:
         if not self._angles:
             return lambda x: x
-        cosine, sine = (angle[here] for angle in self._angles)
+        cosine, sine = (angle[positions] for angle in self._angles)
         rms, epsilon = self.options.qk_norm, self.options.norm_epsilon
         return lambda x: ops.rotary(x, cosine=cosine, sine=sine, rms=rms, epsilon=epsilon)
 
@@ -150,44 +147,41 @@ class GPT(Module):
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        share: float = 1.0,
+        token_count: int | None = None,
     ) -> Tensor:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        `offset` and `share` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
-        kernels leave their gradient in their place.
+        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
+        kernels overwrite them with their gradient.
         """
         logits = self._project(self.hidden(tokens, random=random, offset=offset))
-        targets = self._parameters.backend.xp.asarray(targets)
-        return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, share=share, overwrite=True)
+        targets = self.backend.xp.asarray(targets)
+        return ops.cross_entropy(
+            logits, targets, soft_cap=self.options.soft_cap, token_count=token_count, overwrite=True
+        )
 
     def token_losses(self, tokens: Any, targets: Any) -> Any:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
-        xp, dtype = self._parameters.backend.xp, self._parameters.data.dtype
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
+        target does not count."""
         with no_grad():
-            logits = self._project(self.hidden(tokens)).data.astype(dtype, copy=False)
-        return token_losses(logits, xp.asarray(targets), soft_cap=self.options.soft_cap)
+            logits = self._project(self.hidden(tokens)).data.astype(self.dtype, copy=False)
+        return token_losses(logits, self.backend.xp.asarray(targets), soft_cap=self.options.soft_cap)
 
     def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         with no_grad():
             last = self.hidden(tokens, cache=cache)[:, -1]
-            logits = self._project(last).data.astype(self._parameters.data.dtype, copy=False)
+            logits = self._project(last).data.astype(self.dtype, copy=False)
         cap = self.options.soft_cap
-        return logits if cap is None else cap * self._parameters.backend.xp.tanh(logits / cap)
+        return logits if cap is None else cap * self.backend.xp.tanh(logits / cap)
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty key/value cache for `batch` sequences."""
-        options, parameters = self.options, self._parameters
         return KeyValueCache(
-            options.layers,
+            self.options.layers,
             batch,
-            options.context,
-            options.key_value_width,
-            backend=parameters.backend,
-            dtype=parameters.compute_dtype,
+            self.options.context,
+            self.options.key_value_width,
+            backend=self.backend,
+            dtype=self.token_embedding.weight.dtype,
         )
-
-    def parameters(self) -> Parameters:
-        """The model's parameters, named as its parts are: blocks.0.attention.query.weight."""
-        return self._parameters

@@ -24,10 +24,16 @@ class ModelOptions:
 
     layers: int = option(4, "transformer blocks", minimum=0, common=True, needs=WITH_BLOCKS)
     heads: int = option(4, "attention heads", minimum=1, common=True, needs=WITH_BLOCKS)
+    head_width: int | None = option(
+        None, "channels of each head, by default the width divided by the heads", minimum=1, needs=WITH_BLOCKS
+    )
     key_value_heads: int | None = option(
         None, "heads of keys and values, shared by query heads", minimum=1, needs=WITH_BLOCKS
     )
     width: int = option(128, "channels of the stream", minimum=1, common=True)
+    feed_forward_width: int | None = option(
+        None, "channels within feed-forward, by default 4 x the width", minimum=1, needs=WITH_BLOCKS
+    )
     context: int = option(64, "tokens the model looks at", minimum=1, common=True)
     norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"))
     norm_gain: bool = option(True, "a learned gain in each norm", needs=WITH_NORM)
@@ -57,7 +63,7 @@ class ModelOptions:
     embedding_norm: bool = option(False, "normalise the token embedding")
     smear: bool = option(False, "let each token's embedding take in some of the one before it", needs=WITH_BLOCKS)
     residual_scales: bool = option(
-        False, "scale the stream before each block, and add its beginning, as is learned", needs=WITH_BLOCKS
+        False, "before each block, scale the stream and add x0 again, as is learned", needs=WITH_BLOCKS
     )
     value_embeddings: bool = option(
         False, "in every other layer, add an embedding of the token to its values", needs=WITH_BLOCKS
@@ -69,9 +75,24 @@ class ModelOptions:
     initialisation: str = option("gpt2", "how weights begin", choices=("gpt2", "nanochat"))
 
     @property
+    def head_channels(self) -> int:
+        """Channels of each head's queries, keys and values: D."""
+        return self.head_width or self.width // self.heads
+
+    @property
+    def query_width(self) -> int:
+        """Channels of a layer's queries: of all heads."""
+        return self.heads * self.head_channels
+
+    @property
     def key_value_width(self) -> int:
         """Channels of a layer's keys, and of its values."""
-        return (self.key_value_heads or self.heads) * (self.width // self.heads)
+        return (self.key_value_heads or self.heads) * self.head_channels
+
+    @property
+    def feed_forward_channels(self) -> int:
+        """Channels between the two matrices of feed-forward."""
+        return self.feed_forward_width or 4 * self.width
 
     @property
     def gate_channels(self) -> int:
@@ -99,9 +120,14 @@ class ModelOptions:
             window = window or quarter + 1  # upstream counts those before the token's own
         return None if window is None or window >= self.context else window
 
+    @property
+    def value_embedding_layers(self) -> range:
+        """The layers that have a value embedding: every other one, the last included."""
+        return range((self.layers - 1) % 2, self.layers, 2) if self.value_embeddings else range(0)
+
     def has_value_embedding(self, layer: int) -> bool:
-        """Return whether a layer has a value embedding: every other one has, the last included."""
-        return self.value_embeddings and layer % 2 == (self.layers - 1) % 2
+        """Return whether a layer has a value embedding."""
+        return layer in self.value_embedding_layers
 
     def padded(self, vocabulary: int) -> int:
         """Return the rows of the embedding and the head for V = `vocabulary` tokens."""
@@ -109,16 +135,14 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.width % self.heads:
+        if self.head_width is None and self.width % self.heads:
             raise ConfigError(f"--heads: expected a divisor of --width {self.width}, received {self.heads}")
         if self.key_value_heads and self.heads % self.key_value_heads:
             raise ConfigError(
                 f"--key-value-heads: expected a divisor of --heads {self.heads}, received {self.key_value_heads}"
             )
-        if self.positions == "rotary" and self.width // self.heads % 2:
-            raise ConfigError(
-                f"--positions rotary: expected an even width per head, received {self.width // self.heads}"
-            )
+        if self.positions == "rotary" and self.head_channels % 2:
+            raise ConfigError(f"--positions rotary: expected an even width per head, received {self.head_channels}")
         if self.qk_norm is not None and self.positions != "rotary":
             raise ConfigError(f"--qk-norm: expected --positions rotary, received {self.positions}")
         if not self.norm_gain and (self.norm == "layernorm" or self.bias):

@@ -47,17 +47,19 @@ class LanguageModel(Protocol):
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        share: float = 1.0,
+        token_count: int | None = None,
     ) -> Loss:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        Of a part of a larger batch, `offset` is where it begins in that, so that it drops what the whole would, and
-        `share` what the result is multiplied by, so that the parts' losses add up to the whole one's.
+        Targets of -1 do not count. Of a part of a larger batch, `offset` is the index of its first row there, so that
+        it drops what the whole would, and `token_count` the number of targets that count in the whole: what the sum of
+        the losses is divided by, so that the parts' losses and gradients add up to the whole one's.
         """
         ...
 
     def token_losses(self, tokens: Any, targets: Any) -> Any:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
+        target does not count."""
         ...
 
     def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:

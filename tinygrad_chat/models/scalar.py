@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +14,13 @@ from tinygrad_chat.autograd import Value, recording
 from tinygrad_chat.autograd.fused import matrix_vector
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
-from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.scalar_gpt import ScalarCache, ScalarGPT
+from tinygrad_chat.models.size import count_scaled_parameters
+from tinygrad_chat.models.weights import checked_weights, draw_weights
 from tinygrad_chat.nn import Parameters
+from tinygrad_chat.ops.cross_entropy import count_targets
+from tinygrad_chat.tensor import Tensor
 
 
 class ScalarLoss:
@@ -61,8 +64,8 @@ class BatchCache:
 class ScalarModel:
     """A ScalarGPT whose weights live in a flat buffer of float64, as every model's do.
 
-    The Values take the buffer's numbers before each use and add their gradients to it after each sweep. Weights are
-    drawn as GPT draws them, so both engines start from the same numbers.
+    The Values take the buffer's numbers before each use and add their gradients to it after each sweep. They are
+    GPT's, by the same table, so both engines start from the same numbers.
     """
 
     def __init__(
@@ -70,8 +73,9 @@ class ScalarModel:
         vocabulary: int,
         options: ModelOptions | None = None,
         *,
-        random: np.random.Generator | None = None,
         backend: Backend | None = None,
+        random: np.random.Generator | None = None,
+        weights: Mapping[str, Any] | None = None,
         dtype: Any = np.float64,
     ) -> None:
         options = options or ModelOptions()
@@ -79,11 +83,16 @@ class ScalarModel:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {options.dropout}")
         self.vocabulary = vocabulary
         self.context = options.context
-        self._parameters = GPT(vocabulary, options, random=random, dtype=np.float64).parameters()
+        if weights is None:
+            weights = draw_weights(options, vocabulary, random)
+        else:
+            weights = checked_weights(options, vocabulary, weights)
+        tensors = {name: Tensor(np.asarray(array, np.float64)) for name, array in weights.items()}
+        self._parameters = Parameters(tensors)
         self._values = [Value(0.0) for _ in range(self._parameters.size)]
         remaining = iter(self._values)
-        weights = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}
-        self._gpt = ScalarGPT(weights, options, vocabulary)
+        values = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}
+        self._gpt = ScalarGPT(values, options, vocabulary)
 
     def loss(
         self,
@@ -92,25 +101,31 @@ class ScalarModel:
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        share: float = 1.0,
+        token_count: int | None = None,
     ) -> ScalarLoss:
-        """`share` times the mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout."""
-        self._refresh()
-        with _in_range():
-            losses = [self._sequence_loss(*pair) for pair in zip(tokens.tolist(), targets.tolist(), strict=True)]
-            return ScalarLoss(sum(losses[1:], losses[0]) * (share / len(losses)), self._values, self._parameters)
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout.
 
-    def _sequence_loss(self, tokens: list[int], targets: list[int]) -> Value:
-        loss = self._gpt.loss(tokens, targets)
+        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
+        """
+        self._refresh()
+        token_count = token_count or max(1, count_targets(targets))
+        with _in_range():
+            pairs = zip(tokens.tolist(), targets.tolist(), strict=True)
+            losses = [self._sequence_loss(*pair, token_count) for pair in pairs]
+            return ScalarLoss(sum(losses[1:], losses[0]), self._values, self._parameters)
+
+    def _sequence_loss(self, tokens: list[int], targets: list[int], token_count: int) -> Value:
+        loss = self._gpt.loss(tokens, targets, token_count)
         return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
 
     def token_losses(self, tokens: Any, targets: Any) -> np.ndarray:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
+        target does not count."""
         self._refresh()
         with _in_range():  # a sequence's graph is let go of before the next
             return np.array(
                 [
-                    [surprise.data for surprise in self._gpt.surprises(*pair)]
+                    [loss.data for loss in self._gpt.token_losses(*pair)]
                     for pair in zip(tokens.tolist(), targets.tolist(), strict=True)
                 ]
             )
@@ -165,8 +180,8 @@ def estimate_step_seconds(options: ModelOptions, *, vocabulary: int, tokens: int
     began = time.perf_counter()
     sum(matrix_vector(rows, rows[0]), Value(0.0)).backward()
     seconds_a_product = (time.perf_counter() - began) / width**2
-    attended = options.context // 2 * options.width * 2  # half the context on average, once as keys, once as values
-    products = options.layers * (12 * options.width**2 + attended) + vocabulary * options.width
+    attended = options.context // 2 * options.query_width * 2  # half the context on average, as keys and as values
+    products = count_scaled_parameters(options, vocabulary) + options.layers * attended
     return seconds_a_product * products * tokens
 
 

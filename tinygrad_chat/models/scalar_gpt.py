@@ -24,6 +24,7 @@ from tinygrad_chat.autograd.fused import (
 from tinygrad_chat.autograd.value import Value
 
 GATE_REACH = 3.0
+IGNORED = -1  # a target that does not count
 
 Vector = list[Value]
 
@@ -49,17 +50,18 @@ class ScalarGPT:
         self.options = options
         self.vocabulary = vocabulary
 
-    def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> Value:
-        """The mean surprise about the targets."""
-        return mean(self.surprises(tokens, targets))
+    def loss(self, tokens: Sequence[int], targets: Sequence[int], token_count: int) -> Value:
+        """The sum of the targets' losses, divided by the `token_count` of the batch that the sequence is part of."""
+        losses = self.token_losses(tokens, targets)
+        return mean(losses) * (len(losses) / token_count)
 
-    def surprises(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
-        """The surprise, in nats, about each target given the tokens up to its place."""
-        cache = ScalarCache(self.options.layers)
-        return [
-            cross_entropy(self.token_logits(token, cache), target)
-            for token, target in zip(tokens, targets, strict=True)
-        ]
+    def token_losses(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
+        """The loss, in nats, of each target given the tokens up to its position; 0 where the target does not count."""
+        cache, losses = ScalarCache(self.options.layers), []
+        for token, target in zip(tokens, targets, strict=True):
+            logits = self.token_logits(token, cache)
+            losses.append(Value(0.0) if target == IGNORED else cross_entropy(logits, target))
+        return losses
 
     def token_logits(self, token: int, cache: ScalarCache) -> Vector:
         """Read one more token; return a logit for each token that may follow."""
@@ -71,12 +73,12 @@ class ScalarGPT:
             x = self.norm("embedding_norm", x)
         if options.smear:
             x = self.smear(x, cache)
-        beginning, middle = x, None
+        x0, middle = x, None
         for layer in range(options.layers):
             block = f"blocks.{layer}"
             if options.residual_scales:
                 scales = self.weights["residual_scales"][layer], self.weights["embedding_scales"][layer]
-                x = add(scaled(x, scales[0]), scaled(beginning, scales[1]))
+                x = add(scaled(x, scales[0]), scaled(x0, scales[1]))
             x = add(x, self.attention(layer, self.norm(f"{block}.attention_norm", x), token, position, cache))
             x = add(x, self.feed_forward(f"{block}.feed_forward", self.norm(f"{block}.feed_forward_norm", x)))
             if options.backout and layer == options.middle:
@@ -100,7 +102,7 @@ class ScalarGPT:
     def attention(self, layer: int, x: Vector, token: int, position: int, cache: ScalarCache) -> Vector:
         """Each head asks (query), every token so far answers to that (key) and gives (value)."""
         options, part = self.options, f"blocks.{layer}.attention"
-        D = options.width // options.heads
+        D = options.head_channels
         queries, keys, values = (split(self.linear(f"{part}.{name}", x), D) for name in ("query", "key", "value"))
         if options.positions == "rotary":
             queries, keys = ([self.turn(head, position) for head in heads] for heads in (queries, keys))
@@ -138,7 +140,7 @@ class ScalarGPT:
         return scaled(turned, inverse_root_mean_square(turned, self.options.norm_epsilon) * size)
 
     def feed_forward(self, part: str, x: Vector) -> Vector:
-        """Out to four times the width, a non-linearity, and back."""
+        """Out to a greater width, a non-linearity, and back."""
         hidden = self.linear(f"{part}.expand", x)
         activation = gelu if self.options.activation == "gelu" else squared_relu
         return self.linear(f"{part}.contract", [activation(h) for h in hidden])

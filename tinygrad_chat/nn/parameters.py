@@ -10,45 +10,47 @@ import numpy as np
 from tinygrad_chat.autograd import Node, PendingGradient
 from tinygrad_chat.backend import Backend, get_backend, to_host
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
 
 
 class Parameters:
-    """The parameters of a module, moved into one buffer; each Tensor becomes a named view of it.
+    """Tensors, moved into one buffer by their names; each becomes a view of it.
 
     `data` and `gradient` are flat arrays of `size` elements on `backend`. Matrices come first and fill
     `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
-    checkpoint are each one operation on an array, whatever the model.
+    checkpoint are each one operation on an array, whatever the model. Back end and `dtype` are the Tensors' own, at
+    least float32, unless others are asked for. A gradient that a Tensor has already goes along.
 
-    Where the back end computes in another type than float32, there is also a `copy` of the data in that type, which the
-    Tensors are views of; the data, its gradient and checkpoints stay float32.
+    Where the back end computes in another type than float32, there are also `compute_weights`, the data in that type,
+    which the Tensors are views of; the data, its gradient and checkpoints stay float32.
     """
 
-    def __init__(self, module: Module, *, backend: Backend | None = None, dtype: Any = np.float32) -> None:
-        self.backend = backend or get_backend("numpy")
-        named = sorted(module.named_parameters(), key=lambda item: item[1].ndim < 2)  # stable: matrices first
-        xp = self.backend.xp
-        self.size = sum(tensor.size for _, tensor in named)
+    def __init__(self, tensors: Mapping[str, Tensor], *, backend: Backend | None = None, dtype: Any = None) -> None:
+        named = sorted(tensors.items(), key=lambda item: item[1].ndim < 2)  # stable: matrices first
+        self._named = dict(named)
+        self.backend = backend or (named[0][1].backend if named else get_backend("numpy"))
+        xp, dtype = self.backend.xp, dtype or np.result_type(np.float32, *{tensor.dtype for tensor in tensors.values()})
+        self.size = sum(tensor.size for tensor in tensors.values())
+        self.matrices = slice(0, sum(tensor.size for tensor in tensors.values() if tensor.ndim >= 2))
         self.data = xp.empty(self.size, dtype)
         self.gradient = xp.zeros(self.size, dtype)
-        self.compute_dtype = self.backend.compute_dtype if self.data.dtype == np.float32 else self.data.dtype
-        self.compute_weights = (
-            None if self.compute_dtype == self.data.dtype else xp.empty(self.size, self.compute_dtype)
-        )
-        self.matrices = slice(0, sum(tensor.size for _, tensor in named if tensor.ndim >= 2))
-        self._named: dict[str, Tensor] = {}
-        start = 0
-        for name, tensor in named:
-            place = slice(start, start + tensor.size)
-            self.data[place] = xp.asarray(tensor.data.ravel(), dtype)
-            tensor.data = (self.data if self.compute_weights is None else self.compute_weights)[place].reshape(
-                tensor.shape
-            )
-            tensor.grad = self.gradient[place].reshape(tensor.shape)
-            self._named[name] = tensor
-            start = place.stop
+        compute_dtype = self.backend.compute_dtype if self.data.dtype == np.float32 else self.data.dtype
+        self.compute_weights = None if compute_dtype == self.data.dtype else xp.empty(self.size, compute_dtype)
+        weights = self.data if self.compute_weights is None else self.compute_weights
+        for name, span in self.spans():
+            tensor = self._named[name]
+            self.data[span] = xp.asarray(tensor.data.ravel(), dtype)
+            gradient = self.gradient[span].reshape(tensor.shape)
+            if tensor.grad is not None:
+                gradient += xp.asarray(tensor.grad, dtype)
+            tensor.data, tensor.grad = weights[span].reshape(tensor.shape), gradient
         self.refresh_compute_weights()
+
+    def spans(self) -> Iterator[tuple[str, slice]]:
+        """Yield every parameter's name and which part of the flat buffers it is."""
+        start = 0
+        for name, tensor in self._named.items():
+            yield name, slice(start, start := start + tensor.size)
 
     def __len__(self) -> int:
         return len(self._named)
@@ -60,19 +62,17 @@ class Parameters:
         return self._named[name]
 
     def masters(self) -> Iterator[tuple[str, Any]]:
-        """Yield every parameter's name and its place in `data`, in its shape."""
-        start = 0
-        for name, tensor in self._named.items():
-            yield name, self.data[start : start + tensor.size].reshape(tensor.shape)
-            start += tensor.size
+        """Yield every parameter's name and its part of `data`, in its shape."""
+        for name, span in self.spans():
+            yield name, self.data[span].reshape(self._named[name].shape)
 
     def refresh_compute_weights(self) -> None:
-        """Let the copy, if there is one, follow the data."""
+        """Let the compute weights, if there are any, follow the data."""
         if self.compute_weights is not None:
             self.compute_weights[...] = self.data.astype(self.compute_weights.dtype)
 
     def finite(self) -> bool:
-        """Return whether every parameter is a number."""
+        """Return whether no parameter holds a NaN or an infinity."""
         return bool(self.backend.xp.isfinite(self.data).all())
 
     def zero_gradient(self) -> None:
@@ -85,20 +85,22 @@ class Parameters:
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Overwrite the parameters. Raises CheckpointError where a name or a shape does not fit; then none changed."""
-        missing, unknown = self._named.keys() - state.keys(), state.keys() - self._named.keys()
-        if missing or unknown:
-            raise CheckpointError(
-                "weights do not fit the model: "
-                f"missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}"
-            )
-        for name, tensor in self._named.items():
-            if state[name].shape != tensor.shape:
-                raise CheckpointError(
-                    f"weights do not fit the model: {name} is {state[name].shape}, expected {tensor.shape}"
-                )
+        expect_fitting({name: tensor.shape for name, tensor in self._named.items()}, state)
         for name, master in self.masters():
             master[...] = self.backend.xp.asarray(state[name], master.dtype)
         self.refresh_compute_weights()
+
+
+def expect_fitting(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless there is an array of its shape for each name in `shapes`, and no other."""
+    missing, unknown = shapes.keys() - weights.keys(), weights.keys() - shapes.keys()
+    if missing or unknown:
+        raise CheckpointError(
+            f"weights do not fit the model: missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}"
+        )
+    for name, shape in shapes.items():
+        if weights[name].shape != shape:
+            raise CheckpointError(f"weights do not fit the model: {name} is {weights[name].shape}, expected {shape}")
 
 
 class GradientBuffer:
@@ -106,12 +108,9 @@ class GradientBuffer:
 
     def __init__(self, parameters: Parameters) -> None:
         self.flat = parameters.backend.xp.zeros_like(parameters.gradient)
-        self._views: dict[Node, Any] = {}
-        start = 0
-        for name in parameters:
-            tensor = parameters[name]
-            self._views[tensor] = self.flat[start : start + tensor.size].reshape(tensor.shape)
-            start += tensor.size
+        self._views: dict[Node, Any] = {
+            parameters[name]: self.flat[span].reshape(parameters[name].shape) for name, span in parameters.spans()
+        }
 
     def add(self, leaf: Node, gradient: Any) -> None:
         """Add to the gradient of a parameter, as a backward sweep's `deliver`; another leaf keeps its own."""

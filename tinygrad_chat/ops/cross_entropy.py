@@ -32,6 +32,17 @@ def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, A
     return labels, counted
 
 
+def count_targets(targets: Any) -> int:
+    """Return how many targets count; for arrays of the host, as on a device it would mean to wait."""
+    return int((targets != IGNORED).sum())
+
+
+def check_token_count(token_count: int | None) -> None:
+    """Raise ShapeError for a number of tokens that no loss can be divided by."""
+    if token_count is not None and token_count < 1:
+        raise ShapeError(f"cross_entropy: expected a token_count of at least 1, received {token_count}")
+
+
 @differentiable
 def cross_entropy(
     logits: Any,
@@ -39,17 +50,18 @@ def cross_entropy(
     *,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
-    share: float = 1.0,
+    token_count: int | None = None,
     overwrite: bool = False,
 ):
     """The mean over tokens of -log softmax(logits)[target], in nats; a perfect guess costs 0, an even one log V.
 
     logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
-    number of tokens; with none left the loss is 0. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap)
-    first (Gemma 2, arXiv:2408.00118). The result is `share` times the mean: so the losses of a batch's parts add up to
-    the whole one's. With `overwrite` nobody reads the logits again: a kernel may leave their
-    gradient in their place.
+    number of tokens; with none left the loss is 0. For a part of a batch, `token_count` is how many targets count in
+    the whole: the sum is divided by that, so that the losses of the parts add up to the whole one's, however unequally
+    the targets lie. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap) first (Gemma 2, arXiv:2408.00118).
+    With `overwrite` nobody reads the logits again: a kernel may overwrite them with their gradient.
     """
+    check_token_count(token_count)
     xp = array_module(logits)
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
@@ -61,17 +73,17 @@ def cross_entropy(
     e = xp.exp(shifted)
     total = e.sum(axis=-1)
     losses = xp.where(counted, xp.log(total) - shifted[each, labels], 0)
-    count = xp.maximum(counted.sum(), 1).astype(logits.dtype)
+    count = token_count or xp.maximum(counted.sum(), 1).astype(logits.dtype)
 
     def backward(d_out):  # derivation: docs/derivations/cross_entropy.md
         d_rows = e / total[:, None]
         d_rows[each, labels] -= 1
-        d_rows *= (counted * (d_out * share / count))[:, None]
+        d_rows *= (counted * (d_out / count))[:, None]
         if bent is not None:
             d_rows *= 1 - bent * bent
         return d_rows.reshape(logits.shape), None
 
-    return losses.sum() * share / count, backward
+    return losses.sum() / count, backward
 
 
 def token_losses(logits: Any, targets: Any, *, soft_cap: float | None = None) -> Any:

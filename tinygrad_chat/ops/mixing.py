@@ -10,34 +10,34 @@ from tinygrad_chat.errors import ShapeError
 
 
 @differentiable
-def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, place: int = 0, subtract: bool = False):
-    """x, times x_scales[place] if there are any, plus, with `subtract` less, y times y_scales[place].
+def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: int = 0, subtract: bool = False):
+    """x, times x_scales[layer] if there are any, plus, with `subtract` less, y times y_scales[layer].
 
     x and y (..., C), scales (L,): one for each layer -> (..., C).
     """
-    check_scaled_sum(x, y, y_scales, x_scales, place)
-    y_scale = -y_scales[place] if subtract else y_scales[place]
-    scaled_x = x if x_scales is None else x * x_scales[place]
+    check_scaled_sum(x, y, y_scales, x_scales, layer)
+    y_scale = -y_scales[layer] if subtract else y_scales[layer]
+    scaled_x = x if x_scales is None else x * x_scales[layer]
 
     def backward(d_out):
         xp = array_module(x)
-        here = xp.arange(len(y_scales)) == place
+        here = xp.arange(len(y_scales)) == layer
         along_y = (d_out * y).sum()
         d_y_scales = here * (-along_y if subtract else along_y)
         if x_scales is None:
             return d_out, d_out * y_scale, d_y_scales, None
-        return d_out * x_scales[place], d_out * y_scale, d_y_scales, here * (d_out * x).sum()
+        return d_out * x_scales[layer], d_out * y_scale, d_y_scales, here * (d_out * x).sum()
 
     return scaled_x + y * y_scale, backward
 
 
-def check_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any, place: int) -> None:
-    """Raise ShapeError unless y has x's shape and scales, where there are any, have a number at `place`."""
+def check_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any, layer: int) -> None:
+    """Raise ShapeError unless y has x's shape and scales, where there are any, have a number at `layer`."""
     if y.shape != x.shape:
         raise ShapeError(f"scaled_sum: expected x and y of one shape, received {x.shape} and {y.shape}")
     for name, scales in (("x_scales", x_scales), ("y_scales", y_scales)):
-        if scales is not None and not (scales.shape == y_scales.shape == (len(scales),) and 0 <= place < len(scales)):
-            raise ShapeError(f"scaled_sum: expected {name} (L,) with L above {place}, received {scales.shape}")
+        if scales is not None and not (scales.shape == y_scales.shape == (len(scales),) and 0 <= layer < len(scales)):
+            raise ShapeError(f"scaled_sum: expected {name} (L,) with L above {layer}, received {scales.shape}")
 
 
 @differentiable

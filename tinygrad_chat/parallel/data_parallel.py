@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.nn import GradientBuffer
+from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.parallel.communicator import Communicator
 from tinygrad_chat.parallel.threads import ThreadTeam
 
@@ -16,7 +17,7 @@ WORTHWHILE = 200_000_000
 
 
 class DataParallel:
-    """Threads that share a model's weights, each with a graph and a gradient of its own for its share of the rows."""
+    """Threads that share a model's weights, each with a graph and a gradient of its own for its rows of a batch."""
 
     def __init__(self, model: GPT, threads: int) -> None:
         self.model = model
@@ -30,13 +31,15 @@ class DataParallel:
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        share: float = 1.0,
+        token_count: int | None = None,
     ) -> float:
         """Add the gradient of the loss of targets (B, T) given tokens (B, T) to the model's; return that loss.
 
-        The options are those of the model's `loss`. The number of threads changes the result by rounding
-        only, and with the same number it is the same to the last bit. A batch of one row is left to a single thread.
+        The options are those of the model's `loss`: every thread divides by the token count of the whole. The number of
+        threads changes the result by rounding only, and with the same number it is the same to the last bit. A batch of
+        one row is left to a single thread.
         """
+        token_count = token_count or max(1, count_targets(targets))
         B = len(tokens)
         size = min(self.threads, B)
         ends = [B * rank // size for rank in range(size + 1)]
@@ -49,7 +52,7 @@ class DataParallel:
                 targets[rows],
                 random=copy.deepcopy(random),
                 offset=offset + rows.start,
-                share=share * (rows.stop - rows.start) / B,
+                token_count=token_count,
             )
             if rank == 0:
                 gradient = self.model.parameters().gradient

@@ -6,8 +6,9 @@ from tinygrad_chat.backend import get_backend
 from tinygrad_chat.config.defaults import rates_beside_muon
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.models.engines import ENGINES
+from tinygrad_chat.models.memory import expect_room
+from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.models.size import expect_room
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
 from tinygrad_chat.optim.muon import one_after_the_other
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
@@ -77,7 +78,7 @@ def build_optimizer(
         }
         return Muon(
             parameters,
-            adamw_groups({name: parameters[name].shape for name in parameters}, lr=options.lr, **rates),
+            adamw_groups(parameter_roles(config.model, model.vocabulary), lr=options.lr, **rates),
             momentum=muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown),
             weight_decay=cosine_decay(peak=options.weight_decay, steps=config.schedule.steps),
             together=one_after_the_other if data_parallel is None else ThreadTeam(data_parallel.threads).do,

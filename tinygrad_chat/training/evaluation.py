@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinygrad_chat.backend import to_host
+from tinygrad_chat.errors import DataError
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.text.batches import batches_in_order
+from tinygrad_chat.ops.cross_entropy import IGNORED
+from tinygrad_chat.text.batches import Batch, batches_in_order
 
 
 @dataclass(frozen=True)
@@ -23,20 +26,30 @@ class Evaluation:
     bytes: int
 
 
-def evaluate(model: LanguageModel, tokens: np.ndarray, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
-    """Predict each of `tokens` but the first once, in windows of the model's context, in order.
+def evaluate_batches(model: LanguageModel, batches: Iterable[Batch], bytes_per_token: np.ndarray) -> Evaluation:
+    """Predict the targets of `batches`; those of -1 count in nothing.
 
     `bytes_per_token` (V,) says how much text each token stands for; the bytes predicted are the denominator of bits
-    per byte. What stands for none, BOS, counts in neither part of it, but in the loss.
+    per byte. What stands for none, BOS, counts in neither part of it, but in the loss. Raises DataError where no target
+    counts: there is no mean of nothing.
     """
     nats, nats_of_text, predicted, size = 0.0, 0.0, 0, 0
     with np.errstate(all="ignore"):
-        for inputs, targets in batches_in_order(tokens, batch_size=batch_size, context=model.context):
-            losses, sizes = to_host(model.token_losses(inputs, targets)), bytes_per_token[targets]
-            nats += float(losses.sum(dtype=np.float64))
+        for inputs, targets in batches:
+            losses, counted = to_host(model.token_losses(inputs, targets)), targets != IGNORED
+            sizes = np.where(counted, bytes_per_token[targets], 0)
+            nats += float(losses.sum(dtype=np.float64, where=counted))
             nats_of_text += float(losses.sum(dtype=np.float64, where=sizes > 0))
-            predicted += targets.size
+            predicted += int(counted.sum())
             size += int(sizes.sum())
+    if not predicted:
+        raise DataError("evaluation: expected at least one target that counts, received none; unmask some tokens")
     loss = nats / predicted
     perplexity = math.exp(min(loss, 700))  # beyond that a float could not hold it
     return Evaluation(loss, perplexity, nats_of_text / math.log(2) / max(size, 1), predicted, size)
+
+
+def evaluate(model: LanguageModel, tokens: np.ndarray, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
+    """Predict each of `tokens` but the first once, in windows of the model's context, in order."""
+    batches = batches_in_order(tokens, batch_size=batch_size, context=model.context)
+    return evaluate_batches(model, batches, bytes_per_token)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
 from tinygrad_chat.parallel import DataParallel
 from tinygrad_chat.text.batches import Batch
@@ -118,20 +119,24 @@ def accumulate_gradient(
     random: np.random.Generator | None = None,
     data_parallel: DataParallel | None = None,
 ) -> Any:
-    """Leave the gradient of a batch's mean loss in the model's buffer, computed in `parts` equal parts one after the
-    other, each by the threads of `data_parallel` if there are any; return that loss: on a device an array, which nobody
-    has waited for. With `random`, as in training: dropout."""
+    """Leave the gradient of a batch's mean loss in the model's buffer; return that loss: on a device an array, which
+    nobody has waited for.
+
+    It is computed in `parts` one after the other, each by the threads of `data_parallel` if there are any. The mean is
+    over the targets that count in the whole batch, however unequally they lie. With `random`, as in training: dropout.
+    """
     parameters = model.parameters()
     parameters.zero_gradient()
     tokens, targets = batch
-    rows, total = len(tokens) // parts, 0.0
+    token_count = max(1, count_targets(targets))
+    rows, total = -(-len(tokens) // parts), 0.0
     for offset in range(0, len(tokens), rows):
-        part = slice(offset, offset + rows)
-        options = {"random": copy.deepcopy(random), "offset": offset, "share": 1 / parts}
+        part = tokens[offset : offset + rows], targets[offset : offset + rows]
+        options = {"random": copy.deepcopy(random), "offset": offset, "token_count": token_count}
         if data_parallel is None:
-            loss = model.loss(tokens[part], targets[part], **options)
+            loss = model.loss(*part, **options)
             loss.backward()
             total = total + loss.data
         else:
-            total += data_parallel.gradient(tokens[part], targets[part], **options)
+            total += data_parallel.gradient(*part, **options)
     return total

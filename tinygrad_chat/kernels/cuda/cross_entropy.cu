@@ -40,10 +40,10 @@ extern "C" __global__ void cross_entropy(const REAL* logits, const long long* la
     losses[n] = label == ignored ? 0 : known ? log_sums[n] - bend(to_float(logits[label]), cap) : nothing;
 }
 
-// losses (N) -> loss, `share` times their mean over the labels that count, and what each row's gradient is multiplied by.
-// One block.
+// losses (N) -> loss, their sum divided by `token_count` or, where that is 0, by the number of labels that count; and
+// what each row's gradient is multiplied by. One block.
 extern "C" __global__ void mean_loss(const float* losses, const long long* labels, float* loss, float* factor,
-                                     long long N, long long ignored, float share) {
+                                     long long N, long long ignored, long long token_count) {
     __shared__ float partial[WARP];
     float sum = 0, count = 0;
     for (long long n = threadIdx.x; n < N; n += blockDim.x) {
@@ -53,7 +53,7 @@ extern "C" __global__ void mean_loss(const float* losses, const long long* label
     sum = block_sum(sum, partial);
     count = max(1.0f, block_sum(count, partial));
     if (threadIdx.x > 0) return;
-    *factor = share / count;
+    *factor = 1 / (token_count > 0 ? token_count : count);
     *loss = sum * *factor;
 }
 

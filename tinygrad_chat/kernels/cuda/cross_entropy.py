@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
-from tinygrad_chat.ops.cross_entropy import IGNORED
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count
 
 
 def cross_entropy(
@@ -18,10 +18,11 @@ def cross_entropy(
     *,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
-    share: float = 1.0,
+    token_count: int | None = None,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: to look would mean to wait."""
+    check_token_count(token_count)
     if targets.dtype.kind not in "iu":
         raise ShapeError(f"cross_entropy: expected whole numbers as targets, received {targets.dtype}")
     if targets.shape != logits.shape[:-1]:
@@ -34,7 +35,7 @@ def cross_entropy(
     wide = width(V, rows) > 1
     log_sums, losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, N, (), ()))
     launch("cross_entropy.cu", "cross_entropy", real, N, rows, labels, log_sums, losses, V, ignore_index, cap, wide)
-    launch("cross_entropy.cu", "mean_loss", real, 1, losses, labels, loss, factor, N, ignore_index, float(share))
+    launch("cross_entropy.cu", "mean_loss", real, 1, losses, labels, loss, factor, N, ignore_index, token_count or 0)
 
     def backward(d_out: Any):
         d_rows = rows if overwrite else xp.empty_like(rows)

@@ -15,10 +15,10 @@ __device__ void sum_scaled(const REAL* x, const REAL* y, REAL* out, long long si
     store<W>(out + i, values);
 }
 
-// out = x_scales[place] x + sign y_scales[place] y, where x_scales may be null: 1.
+// out = x_scales[layer] x + sign y_scales[layer] y, where x_scales may be null: 1.
 extern "C" __global__ void scaled_sum(const REAL* x, const REAL* y, const REAL* y_scales, const REAL* x_scales,
-                                      REAL* out, long long size, long long place, float sign, long long wide) {
-    const float x_scale = x_scales ? to_float(x_scales[place]) : 1, y_scale = sign * to_float(y_scales[place]);
+                                      REAL* out, long long size, long long layer, float sign, long long wide) {
+    const float x_scale = x_scales ? to_float(x_scales[layer]) : 1, y_scale = sign * to_float(y_scales[layer]);
     if (wide)
         sum_scaled<WIDE>(x, y, out, size, x_scale, y_scale);
     else
@@ -46,10 +46,10 @@ __device__ void sum_scaled_backward(const REAL* x, const REAL* y, const REAL* d_
 // partial (blocks, 2), which the next kernel adds up.
 extern "C" __global__ void scaled_sum_backward(const REAL* x, const REAL* y, const REAL* y_scales,
                                                const REAL* x_scales, const REAL* d_out, REAL* d_x, REAL* d_y,
-                                               float* partial, long long size, long long place, float sign,
+                                               float* partial, long long size, long long layer, float sign,
                                                long long wide) {
     __shared__ float warps[WARPS];
-    const float x_scale = x_scales ? to_float(x_scales[place]) : 1, y_scale = sign * to_float(y_scales[place]);
+    const float x_scale = x_scales ? to_float(x_scales[layer]) : 1, y_scale = sign * to_float(y_scales[layer]);
     float along_x = 0, along_y = 0;
     if (wide)
         sum_scaled_backward<WIDE>(x, y, d_out, d_x, d_y, size, x_scale, y_scale, along_x, along_y);
@@ -60,17 +60,17 @@ extern "C" __global__ void scaled_sum_backward(const REAL* x, const REAL* y, con
     if (threadIdx.x == 0) partial[2 * blockIdx.x] = along_x, partial[2 * blockIdx.x + 1] = along_y;
 }
 
-// partial (blocks, 2) -> d_x_scales, unless it is null, and d_y_scales (L): 0 but at `place`. One block.
+// partial (blocks, 2) -> d_x_scales, unless it is null, and d_y_scales (L): 0 but at `layer`. One block.
 extern "C" __global__ void scaled_sum_backward_scales(const float* partial, float* d_y_scales, float* d_x_scales,
-                                                      long long blocks, long long L, long long place, float sign) {
+                                                      long long blocks, long long L, long long layer, float sign) {
     __shared__ float warps[WARPS];
     float along_x = 0, along_y = 0;
     for (long long n = threadIdx.x; n < blocks; n += blockDim.x) along_x += partial[2 * n], along_y += partial[2 * n + 1];
     along_x = block_sum(along_x, warps);
     along_y = block_sum(along_y, warps);
     for (long long l = threadIdx.x; l < L; l += blockDim.x) {
-        d_y_scales[l] = l == place ? sign * along_y : 0;
-        if (d_x_scales) d_x_scales[l] = l == place ? along_x : 0;
+        d_y_scales[l] = l == layer ? sign * along_y : 0;
+        if (d_x_scales) d_x_scales[l] = l == layer ? along_x : 0;
     }
 }
 

@@ -12,16 +12,16 @@ from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.mixing import check_gated_sum, check_scaled_sum, check_smear
 
 
-def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, place: int = 0, subtract: bool = False):
+def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: int = 0, subtract: bool = False):
     """`ops.scaled_sum`. The gradients of scales are float32."""
-    check_scaled_sum(x, y, y_scales, x_scales, place)
+    check_scaled_sum(x, y, y_scales, x_scales, layer)
     xp, real, size = array_module(x), x.dtype, x.size
     x, y, y_scales = (contiguous(array, real) for array in (x, y, y_scales))
     x_scales = None if x_scales is None else contiguous(x_scales, real)
     out, sign = xp.empty_like(x), -1.0 if subtract else 1.0
     each = width(size, x, y, out)
     arrays = x, y, y_scales, x_scales, out
-    launch("mixing.cu", "scaled_sum", real, per_thread(size, each), *arrays, size, place, sign, each > 1)
+    launch("mixing.cu", "scaled_sum", real, per_thread(size, each), *arrays, size, layer, sign, each > 1)
 
     def backward(d_out: Any):
         d_out, d_y = contiguous(d_out, real), xp.empty_like(y)
@@ -29,12 +29,12 @@ def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, place: in
         each = width(size, x, y, d_out, d_x, d_y)
         partial = xp.empty((min(max(per_thread(size, each), 1), 4 * MOST_CHUNKS), 2), np.float32)
         arrays = x, y, y_scales, x_scales, d_out, d_x, d_y, partial
-        launch("mixing.cu", "scaled_sum_backward", real, len(partial), *arrays, size, place, sign, each > 1)
+        launch("mixing.cu", "scaled_sum_backward", real, len(partial), *arrays, size, layer, sign, each > 1)
         d_y_scales = xp.empty(y_scales.shape, np.float32)
         d_x_scales = None if x_scales is None else xp.empty(x_scales.shape, np.float32)
         sizes = len(partial), len(y_scales)
         arrays = partial, d_y_scales, d_x_scales
-        launch("mixing.cu", "scaled_sum_backward_scales", real, 1, *arrays, *sizes, place, sign)
+        launch("mixing.cu", "scaled_sum_backward_scales", real, 1, *arrays, *sizes, layer, sign)
         return d_out if d_x is None else d_x, d_y, d_y_scales, d_x_scales
 
     return out, backward

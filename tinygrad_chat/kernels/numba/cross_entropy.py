@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
-from tinygrad_chat.ops.cross_entropy import IGNORED, counted_labels
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count, counted_labels
 
 
 def cross_entropy(
@@ -18,10 +18,11 @@ def cross_entropy(
     *,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
-    share: float = 1.0,
+    token_count: int | None = None,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
+    check_token_count(token_count)
     V = logits.shape[-1]
     fitting = targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu"
     labels = targets.ravel().astype(np.int64, copy=False) if fitting else targets
@@ -38,7 +39,7 @@ def cross_entropy(
         d_rows = rows
     else:
         d_rows = np.empty_like(rows)
-    loss = _loss(rows, labels, ignore_index, share / max(count, 1), d_rows is rows, d_rows)
+    loss = _loss(rows, labels, ignore_index, 1 / (token_count or max(count, 1)), d_rows is rows, d_rows)
     if bent is not None and recording():
         d_rows *= 1 - bent * bent
 

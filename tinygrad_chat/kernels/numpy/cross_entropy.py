@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.ops.cross_entropy import IGNORED, counted_labels
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count, counted_labels
 
 SLICE = 1 << 16  # logits: with what is made of them they fit in a core's L2
 
@@ -16,13 +16,14 @@ def cross_entropy(
     *,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
-    share: float = 1.0,
+    token_count: int | None = None,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
+    check_token_count(token_count)
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
-    weights = counted * rows.dtype.type(share / max(counted.sum(), 1))  # of each row in the result
+    weights = counted * rows.dtype.type(1 / (token_count or max(counted.sum(), 1)))  # of each row in the result
     losses = np.empty(len(rows), rows.dtype)
     d_rows = np.empty((0, 0), rows.dtype)
     if recording():

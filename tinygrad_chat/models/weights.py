@@ -1,0 +1,80 @@
+"""A model's weights as arrays: drawn as the parameter table says, checked against it, and made into layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.models.initialisation import Constant, Initialiser, Normal, Ramp, Uniform
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.parameter_table import by_name, parameter_table
+from tinygrad_chat.nn import Embedding, LayerNorm, Linear, Norm, RMSNorm, expect_fitting
+from tinygrad_chat.tensor import Tensor
+
+
+def draw(initialiser: Initialiser, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the numbers that a weight begins with, float32 in that shape."""
+    match initialiser:
+        case Normal(std):
+            drawn = std * random.standard_normal(shape)
+        case Uniform(low, high):
+            drawn = random.uniform(low, high, shape)
+        case Constant(value):
+            drawn = np.full(shape, value)
+        case Ramp(first, change):
+            (length,) = shape
+            drawn = first + change * (np.arange(length) / max(length - 1, 1))
+    return drawn.astype(np.float32)
+
+
+def draw_weights(
+    options: ModelOptions, vocabulary: int, random: np.random.Generator | None = None
+) -> dict[str, np.ndarray]:
+    """Return the first weights of a GPT by name, from `random` or from a stream that is always the same."""
+    random = random or np.random.default_rng(0)
+    named = by_name(parameter_table(options, vocabulary))
+    return {name: draw(entry.initialiser, random, entry.shape) for name, _, entry in named}
+
+
+def checked_weights(options: ModelOptions, vocabulary: int, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `weights` in the table's order. Raises CheckpointError where names or shapes are not the table's."""
+    shapes = {name: entry.shape for name, _, entry in by_name(parameter_table(options, vocabulary))}
+    expect_fitting(shapes, weights)
+    return {name: weights[name] for name in shapes}
+
+
+class Weights:
+    """Tensors by name, and the layers of a GPT of `options` around them. `path` stands before every name."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], options: ModelOptions, path: str = "") -> None:
+        self._tensors = tensors
+        self._options = options
+        self._path = path
+
+    def at(self, path: str) -> Weights:
+        """Return the weights below a path, such as blocks.0.attention."""
+        return Weights(self._tensors, self._options, f"{self._path}{path}.")
+
+    def get(self, name: str) -> Tensor | None:
+        """Return the Tensor of that name, if the model has it."""
+        return self._tensors.get(self._path + name)
+
+    def linear(self, name: str) -> Linear:
+        """Return the linear layer of that name."""
+        return Linear.of(weight=self._tensors[f"{self._path}{name}.weight"], bias=self.get(f"{name}.bias"))
+
+    def embedding(self, name: str) -> Embedding:
+        """Return the embedding of that name."""
+        return Embedding.of(weight=self._tensors[f"{self._path}{name}.weight"])
+
+    def norm(self, name: str) -> Norm:
+        """Return the norm of that name."""
+        gain, bias, epsilon = self.get(f"{name}.gain"), self.get(f"{name}.bias"), self._options.norm_epsilon
+        match self._options.norm:
+            case "layernorm":
+                return LayerNorm.of(gain=gain, bias=bias, epsilon=epsilon)
+            case "rmsnorm":
+                return RMSNorm.of(gain=gain, epsilon=epsilon)
+        return Norm()
