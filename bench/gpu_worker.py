@@ -27,17 +27,16 @@ class OurEngine:
     """tinygrad_chat with CuPy, in its fastest precision."""
 
     def __init__(self, device: str) -> None:
-        from tinygrad_chat.backend import get_backend
+        from tinygrad_chat.backend import Compute
 
-        self._backend = get_backend("cupy" if device == "cuda" else "numpy")
-        self._backend.use_dtype("auto")
-        self._name = self._backend.name
+        self._compute = Compute.choose("cupy" if device == "cuda" else "numpy")
+        self._backend = self._compute.backend
 
     def describe(self) -> dict[str, Any]:
         """What it runs on."""
         from tinygrad_chat.machine.environment import describe_environment
 
-        return describe_environment(self._backend)
+        return describe_environment(self._compute)
 
     def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
         """Return a training step on tokens and targets -> loss, not waited for."""
@@ -57,12 +56,12 @@ class OurEngine:
         from tinygrad_chat import GPT
         from tinygrad_chat.optim import AdamW
 
-        model = GPT(configuration.vocabulary, configuration.options, backend=self._backend)
+        model = GPT(configuration.vocabulary, configuration.options, compute=self._compute)
         return model, AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
 
     def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
         """Return the model with a cache."""
-        return OurDecoder(configuration, backend_name=self._name)
+        return OurDecoder(configuration, backend=self._backend.name)
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -74,7 +73,7 @@ class OurEngine:
 
     def free(self) -> None:
         """Give back what is unused."""
-        if self._name == "cupy":
+        if self._backend.name == "cupy":
             self._backend.xp.get_default_memory_pool().free_all_blocks()
 
     def limits(self) -> dict[str, float]:
@@ -83,7 +82,7 @@ class OurEngine:
 
         from tinygrad_chat.machine.limits import measure_limits
 
-        return dataclasses.asdict(measure_limits(self._backend))
+        return dataclasses.asdict(measure_limits(self._compute))
 
     def profile(self, configuration: Configuration) -> dict[str, Any]:
         """Where a step's time goes."""
@@ -91,7 +90,7 @@ class OurEngine:
 
         model, optimizer = self._build(configuration)
         step = training_step(model, optimizer, lambda: configuration.draw(0), rate=LEARNING_RATE, clip=CLIP)
-        return profile(step, PROFILED_STEPS, backend=self._backend, tokens=configuration.tokens).to_json()
+        return profile(step, PROFILED_STEPS, compute=self._compute, tokens=configuration.tokens).to_json()
 
 
 class TorchEngine:

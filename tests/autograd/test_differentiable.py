@@ -12,7 +12,7 @@ import pytest
 from tinygrad_chat import Tensor
 from tinygrad_chat.autograd import Node, differentiable, no_grad, reference_ops
 from tinygrad_chat.autograd.value import Rule
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import default_compute, get_backend
 
 
 @differentiable
@@ -165,7 +165,7 @@ def kernel(monkeypatch):
     def wrong_by_100(x: Any, y: Any, *, factor: Any = 1.0) -> tuple[Any, Rule]:
         return x + y + 100, lambda d_out: (d_out + 100, d_out + 100)
 
-    kernels: Any = get_backend("numpy").kernels
+    kernels: Any = default_compute(get_backend("numpy")).kernel_table
     monkeypatch.setitem(kernels, scaled_sum, wrong_by_100)
 
 

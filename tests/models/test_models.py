@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.registry import MODELS, build_model
 
@@ -23,7 +23,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def build(name: str, seed: int = 1) -> Any:
-    return build_model(name, V, OPTIONS, random=np.random.default_rng(seed), backend=get_backend("numpy"))
+    return build_model(name, V, OPTIONS, compute=Compute.choose("numpy"), random=np.random.default_rng(seed))
 
 
 @every_model

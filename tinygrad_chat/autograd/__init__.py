@@ -1,11 +1,12 @@
 """WHY GRADIENTS: graphs and their one reverse sweep. Nothing here knows an op or a Tensor.
 
-Read value.py first, then differentiable.py, then check.py.
+Read value.py first, then differentiable.py and mode.py, then check.py.
 """
 
-from tinygrad_chat.autograd.differentiable import (
-    Operation,
-    differentiable,
+from tinygrad_chat.autograd.differentiable import Operation, differentiable
+from tinygrad_chat.autograd.mode import (
+    compute_for,
+    computing_with,
     find_kernel,
     has_kernel,
     kernels_of,
@@ -13,6 +14,7 @@ from tinygrad_chat.autograd.differentiable import (
     recording,
     reference_ops,
     watched_ops,
+    with_own_compute,
 )
 from tinygrad_chat.autograd.value import Node, PendingGradient, Value, backpropagate
 
@@ -22,6 +24,8 @@ __all__ = [
     "PendingGradient",
     "Value",
     "backpropagate",
+    "compute_for",
+    "computing_with",
     "differentiable",
     "find_kernel",
     "has_kernel",
@@ -30,4 +34,5 @@ __all__ = [
     "recording",
     "reference_ops",
     "watched_ops",
+    "with_own_compute",
 ]

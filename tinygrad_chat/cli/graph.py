@@ -114,12 +114,12 @@ def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
     import numpy as np
 
     from tinygrad_chat.autograd import reference_ops
-    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.backend import Compute
     from tinygrad_chat.models.registry import build_model
 
     vocabulary = max(map(max, TARGETS)) + 1
     random = np.random.default_rng(1)
-    model = build_model(name, vocabulary, options, random=random, backend=get_backend("numpy"))
+    model = build_model(name, vocabulary, options, compute=Compute.choose("numpy"), random=random)
     with reference_ops():  # every node keeps its numbers
         loss: Any = model.loss(np.array(TOKENS), np.array(TARGETS))
         loss.backward(keep_graph=True)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.config.training import UNBOUNDED, TrainingConfig, change_config, to_settings
 from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
@@ -115,10 +115,9 @@ def follow_the_dial(chosen: Mapping[str, Any], *, progress: Progress | None = No
     corpus = open_corpus(setting("data"), text_field=setting("text_field"), progress=progress)
     vocabulary = build_tokenizer(setting("tokenizer"), corpus).size
     if by_minutes:
-        backend = get_backend(setting("backend"))
-        backend.use_dtype(setting("dtype"))
+        compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))
         use_threads(setting("threads"))
-        chosen = {**chosen, "depth": depth_for(chosen, vocabulary, measure_product_rate(backend))}
+        chosen = {**chosen, "depth": depth_for(chosen, vocabulary, measure_product_rate(compute))}
     return settings_of_depth(chosen, vocabulary)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import no_grad
-from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.autograd import no_grad, with_own_compute
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.blocks import Block, Rotate, add_and_normalize, joined, new_norm
 from tinygrad_chat.models.initialisation import INITIALISATIONS
@@ -34,12 +34,13 @@ class GPT(Module):
         vocabulary: int,
         options: ModelOptions | None = None,
         *,
+        compute: Compute | None = None,
         random: np.random.Generator | None = None,
-        backend: Backend | None = None,
         dtype: Any = np.float32,
     ) -> None:
         options = options or ModelOptions()
         random = random or np.random.default_rng(0)
+        self.compute = compute or Compute.choose("numpy")
         self.options = options
         self.vocabulary = vocabulary
         self.context = options.context
@@ -73,12 +74,13 @@ class GPT(Module):
             self.residual_scales = Tensor((1.15 - 0.10 * down).astype(np.float32))
             self.embedding_scales = Tensor((0.20 - 0.15 * down).astype(np.float32))
         self.backout_scale = Tensor(np.full(1, 0.2, np.float32)) if options.backout else None
-        self._parameters = Parameters(self, backend=backend or get_backend("numpy"), dtype=dtype)
+        self._parameters = Parameters(self, compute=self.compute, dtype=dtype)
         self._angles = []
         if options.positions == "rotary":
             angles = ops.rotary_angles(options.context, C // options.heads, base=options.rotary_base)
             self._angles = [self._parameters.backend.xp.asarray(angle, dtype) for angle in angles]
 
+    @with_own_compute
     def hidden(
         self,
         tokens: Any,
@@ -139,10 +141,12 @@ class GPT(Module):
             return self.head(x)
         return ops.linear(x, self.head.weight[: self.vocabulary])
 
+    @with_own_compute
     def logits(self, tokens: Any) -> Tensor:
         """Tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft-cap."""
         return self._project(self.hidden(tokens))
 
+    @with_own_compute
     def loss(
         self,
         tokens: Any,
@@ -161,6 +165,7 @@ class GPT(Module):
         targets = self._parameters.backend.xp.asarray(targets)
         return ops.cross_entropy(logits, targets, soft_cap=self.options.soft_cap, share=share, overwrite=True)
 
+    @with_own_compute
     def token_losses(self, tokens: Any, targets: Any) -> Any:
         """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T)."""
         xp, dtype = self._parameters.backend.xp, self._parameters.data.dtype
@@ -168,6 +173,7 @@ class GPT(Module):
             logits = self._project(self.hidden(tokens)).data.astype(dtype, copy=False)
         return token_losses(logits, xp.asarray(targets), soft_cap=self.options.soft_cap)
 
+    @with_own_compute
     def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         with no_grad():

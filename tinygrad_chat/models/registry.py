@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend import Backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.protocol import LanguageModel
@@ -49,10 +49,10 @@ def build_model(
     vocabulary: int,
     options: ModelOptions,
     *,
+    compute: Compute,
     random: np.random.Generator,
-    backend: Backend,
     mode: str = "tensor",
     dtype: Any = np.float32,
 ) -> LanguageModel:
     """Return a new model called `name` (of MODELS) on the engine `mode` (of ENGINES), with weights from `random`."""
-    return ENGINES[mode](vocabulary, MODELS[name](options), random=random, backend=backend, dtype=dtype)
+    return ENGINES[mode](vocabulary, MODELS[name](options), compute=compute, random=random, dtype=dtype)

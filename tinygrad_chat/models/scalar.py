@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import Value, recording
 from tinygrad_chat.autograd.fused import matrix_vector
-from tinygrad_chat.backend import Backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
@@ -70,8 +70,8 @@ class ScalarModel:
         vocabulary: int,
         options: ModelOptions | None = None,
         *,
+        compute: Compute | None = None,
         random: np.random.Generator | None = None,
-        backend: Backend | None = None,
         dtype: Any = np.float64,
     ) -> None:
         options = options or ModelOptions()
@@ -79,7 +79,8 @@ class ScalarModel:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {options.dropout}")
         self.vocabulary = vocabulary
         self.context = options.context
-        self._parameters = GPT(vocabulary, options, random=random, dtype=np.float64).parameters()
+        self._parameters = GPT(vocabulary, options, compute=compute, random=random, dtype=np.float64).parameters()
+        self.compute = self._parameters.compute
         self._values = [Value(0.0) for _ in range(self._parameters.size)]
         remaining = iter(self._values)
         weights = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}

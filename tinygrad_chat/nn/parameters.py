@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node, PendingGradient
-from tinygrad_chat.backend import Backend, get_backend, to_host
+from tinygrad_chat.autograd import Node, PendingGradient, find_kernel, with_own_compute
+from tinygrad_chat.backend import Backend, Compute, to_host
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
@@ -17,22 +17,22 @@ from tinygrad_chat.tensor import Tensor
 class Parameters:
     """The parameters of a module, moved into one buffer; each Tensor becomes a named view of it.
 
-    `data` and `gradient` are flat arrays of `size` elements on `backend`. Matrices come first and fill
-    `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
+    `data` and `gradient` are flat arrays of `size` elements, computed on as `compute` says. Matrices come first and
+    fill `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
     checkpoint are each one operation on an array, whatever the model.
 
-    Where the back end computes in another type than float32, there is also a `copy` of the data in that type, which the
-    Tensors are views of; the data, its gradient and checkpoints stay float32.
+    Where that is in another type than float32, there are also `compute_weights`: a copy of the data in that type, which
+    the Tensors are views of; the data, its gradient and checkpoints stay float32.
     """
 
-    def __init__(self, module: Module, *, backend: Backend | None = None, dtype: Any = np.float32) -> None:
-        self.backend = backend or get_backend("numpy")
+    def __init__(self, module: Module, *, compute: Compute | None = None, dtype: Any = np.float32) -> None:
+        self.compute = compute or Compute.choose("numpy")
         named = sorted(module.named_parameters(), key=lambda item: item[1].ndim < 2)  # stable: matrices first
         xp = self.backend.xp
         self.size = sum(tensor.size for _, tensor in named)
         self.data = xp.empty(self.size, dtype)
         self.gradient = xp.zeros(self.size, dtype)
-        self.compute_dtype = self.backend.compute_dtype if self.data.dtype == np.float32 else self.data.dtype
+        self.compute_dtype = self.compute.array_dtype if self.data.dtype == np.float32 else self.data.dtype
         self.compute_weights = (
             None if self.compute_dtype == self.data.dtype else xp.empty(self.size, self.compute_dtype)
         )
@@ -49,6 +49,11 @@ class Parameters:
             self._named[name] = tensor
             start = place.stop
         self.refresh_compute_weights()
+
+    @property
+    def backend(self) -> Backend:
+        """Where the arrays are."""
+        return self.compute.backend
 
     def __len__(self) -> int:
         return len(self._named)
@@ -74,6 +79,11 @@ class Parameters:
     def finite(self) -> bool:
         """Return whether every parameter is a number."""
         return bool(self.backend.xp.isfinite(self.data).all())
+
+    @with_own_compute
+    def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what to run on the arrays in place of a function that is no op: its kernel, or itself without one."""
+        return find_kernel(function, function, self.data)
 
     def zero_gradient(self) -> None:
         """Set every gradient to 0, before a backward pass that should not add to the last one."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.state import load_state, state_of
 
@@ -94,8 +93,7 @@ class AdamW:
             norm = None  # on a device it is an array, and its kernel looks
         self.steps += 1
         parameters = self.parameters
-        update = find_kernel(adamw_update, adamw_update, parameters.data)
-        update(
+        parameters.kernel_of(adamw_update)(
             parameters.data,
             parameters.gradient,
             self.mean,

@@ -109,7 +109,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
     with run.folder.locked():
         _expect_unchanged(run)
         run.folder.begin(
-            run.config, describe_environment(run.model.parameters().backend), step=run.step, resumed=run.resumed
+            run.config, describe_environment(run.model.parameters().compute), step=run.step, resumed=run.resumed
         )
         try:
             for event in _train_past_failures(run, should_stop):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.config.scaling_laws import settings_of_imported
 from tinygrad_chat.config.training import TrainingConfig, change_config, rates_beside_muon, to_settings
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
@@ -117,7 +117,7 @@ def _new_run(
 ) -> Run:
     if path is not None:
         expect_free(path)
-    _use_backend(config)  # fails before any long reading
+    _choose_compute(config)  # fails before any long reading
     corpus = open_corpus(config.data, text_field=config.text_field, progress=progress)
     tokenizer = build_tokenizer(config.tokenizer, corpus)
     dataset = load_dataset(corpus, tokenizer, context=config.context)
@@ -198,7 +198,6 @@ def load_model(
     config = load_config(saved)
     chosen = {"backend": backend, "kernels": kernels, "dtype": dtype, "mode": mode or config.mode}
     config = dataclasses.replace(config, **chosen, dropout=0.0)
-    _use_backend(config)
     model = _build_model(config, tokenizer, buffers=DRAWN)
     model.parameters().load(saved.weights)
     return model, tokenizer
@@ -211,7 +210,6 @@ def load_config(saved: Checkpoint) -> TrainingConfig:
 
 
 def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset, tokenizer: Tokenizer) -> Run:
-    _use_backend(config)
     threads, rows = use_threads(config.threads), config.batch_size // config.accumulate
     gradients = min(threads, rows)  # each thread has its own
     model = _build_model(config, tokenizer, buffers=TRAINED[config.optimizer] + gradients - 1)
@@ -220,10 +218,9 @@ def _assemble(config: TrainingConfig, folder: RunFolder | None, dataset: Dataset
     return Run(config, folder or claim_new_run(config), dataset, tokenizer, model, optimizer, schedule, shards)
 
 
-def _use_backend(config: TrainingConfig) -> None:
-    backend = get_backend(config.backend)
-    backend.use_kernels(config.kernels)
-    backend.use_dtype(config.dtype)
+def _choose_compute(config: TrainingConfig) -> Compute:
+    backend = "numpy" if config.mode == "scalar" else config.backend  # Values live in Python
+    return Compute.choose(backend, config.kernels, config.dtype)
 
 
 def _changed_data(config: TrainingConfig) -> CheckpointError:
@@ -246,16 +243,16 @@ def _expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
 
 def _build_model(config: TrainingConfig, tokenizer: Tokenizer, *, buffers: int) -> LanguageModel:
     """Build the model, having made sure that the machine has room for `buffers` arrays as long as its parameters."""
-    backend = get_backend(config.backend)
-    on_host = buffers if backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
+    compute = _choose_compute(config)
+    on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
     expect_room(MODELS[config.model](config), tokenizer.size, buffers=on_host, mode=config.mode)
     return build_model(
         config.model,
         tokenizer.size,
         config,
         mode=config.mode,
+        compute=compute,
         random=rng(config.seed, "initialisation"),
-        backend=backend,
     )
 
 

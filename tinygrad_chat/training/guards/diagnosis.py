@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import Node, Operation, PendingGradient, watched_ops
-from tinygrad_chat.autograd.differentiable import Watcher
+from tinygrad_chat.autograd.mode import Watcher
 from tinygrad_chat.autograd.value import Rule
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.models.protocol import LanguageModel
@@ -57,8 +57,8 @@ def _as_tensors(run: Run) -> LanguageModel:
         config.model,
         run.tokenizer.size,
         config,
+        compute=mine.compute,
         random=rng(config.seed, "initialisation"),
-        backend=mine.backend,
         dtype=mine.data.dtype,
     )
     model.parameters().load(mine.state())
