@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tinygrad_chat import Tensor
-from tinygrad_chat.autograd import Node, differentiable, no_grad, reference_ops
+from tinygrad_chat.autograd import Node, compute_for, computing_with, differentiable, no_grad, reference_ops
 from tinygrad_chat.autograd.value import Rule
-from tinygrad_chat.backend import default_compute, get_backend
+from tinygrad_chat.backend import Compute, default_compute, get_backend
+from tinygrad_chat.parallel import ThreadTeam
 
 
 @differentiable
@@ -156,6 +158,22 @@ def test_no_grad_holds_in_its_own_thread_alone():
         thread.join()
         assert not recorded()
     assert elsewhere == [True]
+
+
+def test_the_compute_in_force_holds_for_its_back_end_in_its_own_thread_and_in_ranks_started_from_it():
+    default, other = default_compute(get_backend("numpy")), Compute.choose("numpy", "reference")
+    found = []
+    with computing_with(other):
+        thread = threading.Thread(target=lambda: found.append(compute_for(ones)))
+        thread.start()
+        thread.join()
+        found += ThreadTeam(2).run(lambda communicator: compute_for(ones))
+        with computing_with(default):
+            found.append(compute_for(ones))
+        with standing_in():
+            found.append(compute_for(DEVICE.xp.asarray(ones)))
+    assert found == [default, other, other, default, default_compute(DEVICE)]
+    assert compute_for(ones) is default
 
 
 @pytest.fixture
