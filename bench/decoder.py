@@ -37,13 +37,11 @@ class Decoder(Protocol):
 class OurDecoder:
     """Our GPT of `configuration` with a cache for `configuration.batch` sequences."""
 
-    def __init__(self, configuration: Configuration, kernels: str = "auto", backend_name: str = "numpy") -> None:
-        from tinygrad_chat import GPT, get_backend
+    def __init__(self, configuration: Configuration, kernels: str = "auto", backend: str = "numpy") -> None:
+        from tinygrad_chat import GPT, Compute
 
-        backend = get_backend(backend_name)
-        backend.use_kernels(kernels)
-        backend.use_dtype("auto")
-        self._model = GPT(configuration.vocabulary, configuration.options, backend=backend)
+        compute = Compute.choose(backend, kernels)
+        self._model = GPT(configuration.vocabulary, configuration.options, compute=compute)
         self._cache = self._model.new_cache(configuration.batch)
 
     def begin(self) -> None:

@@ -27,17 +27,16 @@ class OurEngine:
     """tinygrad_chat with CuPy, in its fastest precision."""
 
     def __init__(self, device: str) -> None:
-        from tinygrad_chat.backend import get_backend
+        from tinygrad_chat.backend import Compute
 
-        self._backend = get_backend("cupy" if device == "cuda" else "numpy")
-        self._backend.use_dtype("auto")
-        self._name = self._backend.name
+        self._compute = Compute.choose("cupy" if device == "cuda" else "numpy")
+        self._backend = self._compute.backend
 
     def describe(self) -> dict[str, Any]:
         """What it runs on."""
         from tinygrad_chat.machine.environment import describe_environment
 
-        return describe_environment(self._backend)
+        return describe_environment(self._compute)
 
     def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
         """Return a training step on tokens and targets -> loss, not waited for."""
@@ -49,13 +48,13 @@ class OurEngine:
         from tinygrad_chat.optim import AdamW
         from tinygrad_chat.training.step import TrainStep
 
-        model = GPT(configuration.vocabulary, configuration.options, backend=self._backend)
+        model = GPT(configuration.vocabulary, configuration.options, compute=self._compute)
         optimizer = AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
         return TrainStep(model, optimizer, lambda step: LEARNING_RATE, clip=CLIP)
 
     def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
         """Return the model with a cache."""
-        return OurDecoder(configuration, backend_name=self._name)
+        return OurDecoder(configuration, backend=self._backend.name)
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -67,7 +66,7 @@ class OurEngine:
 
     def free(self) -> None:
         """Give back what is unused."""
-        if self._name == "cupy":
+        if self._backend.name == "cupy":
             self._backend.xp.get_default_memory_pool().free_all_blocks()
 
     def limits(self) -> dict[str, float]:
@@ -76,14 +75,14 @@ class OurEngine:
 
         from tinygrad_chat.machine.limits import measure_limits
 
-        return dataclasses.asdict(measure_limits(self._backend))
+        return dataclasses.asdict(measure_limits(self._compute))
 
     def profile(self, configuration: Configuration) -> dict[str, Any]:
         """Where a step's time goes."""
         from tinygrad_chat.profiling.profile import profile, watched_step
 
         step = watched_step(self._train_step(configuration), lambda: configuration.draw(0))
-        return profile(step, PROFILED_STEPS, backend=self._backend, tokens=configuration.tokens).to_json()
+        return profile(step, PROFILED_STEPS, compute=self._compute, tokens=configuration.tokens).to_json()
 
 
 class TorchEngine:

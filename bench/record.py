@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.machine.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -19,7 +19,7 @@ def write_result(
     name: str, command: str, measured: dict[str, Any], *, packages: tuple[str, ...] = (), folder: Path = RESULTS
 ) -> Path:
     """Write <name>.json into `folder` and return its path. `packages` are the peers whose versions count."""
-    environment = describe_environment(get_backend("numpy"))
+    environment = describe_environment(Compute.choose("numpy"))
     environment |= {"processor": _processor(), **{package: metadata.version(package) for package in packages}}
     environment.pop("arguments")
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,17 +34,16 @@ class OurSide:
     """tinygrad_chat: what `tgc train --model nanochat` runs."""
 
     def __init__(self, request: Mapping[str, Any], config: TrainingConfig) -> None:
-        from tinygrad_chat.backend import get_backend
+        from tinygrad_chat.backend import Compute
         from tinygrad_chat.interchange.nanochat import from_nanochat
         from tinygrad_chat.models.gpt import GPT
         from tinygrad_chat.parallel import make_data_parallel, use_threads
         from tinygrad_chat.training.build import build_train_step
 
-        backend = get_backend("cupy" if request["device"] == "cuda" else "numpy")
-        backend.use_dtype("auto")
-        self._backend = backend
+        compute = Compute.choose("cupy" if request["device"] == "cuda" else "numpy")
+        self._backend = compute.backend
         random = rng(config.run.seed, "initialisation")
-        self._model = GPT(request["vocabulary"], config.model, backend=backend, random=random)
+        self._model = GPT(request["vocabulary"], config.model, compute=compute, random=random)
         if request["weights"]:
             self._model.parameters().load(from_nanochat(np.load(request["weights"]), config.model))
         threads, rows = use_threads(), config.data.batch_size // config.data.grad_accumulation

@@ -43,14 +43,12 @@ class Engine:
 
 def _ours(configuration: Configuration, kernels: str = "auto") -> Step:
     from tinygrad_chat import GPT
-    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.backend import Compute
     from tinygrad_chat.optim import AdamW
     from tinygrad_chat.parallel import make_data_parallel, use_threads
     from tinygrad_chat.training.step import TrainStep
 
-    backend = get_backend("numpy")
-    backend.use_kernels(kernels)
-    model = GPT(configuration.vocabulary, configuration.options, backend=backend)
+    model = GPT(configuration.vocabulary, configuration.options, compute=Compute.choose("numpy", kernels))
     train_step = TrainStep(
         model,
         AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY),

@@ -1,7 +1,7 @@
 """tinygrad_chat: a from-scratch array engine that trains small GPTs and samples from them.
 
 The public names below load on first use, so that `import tinygrad_chat` and `tgc --help` stay fast. Nothing here
-imports CuPy; the GPU is asked for by name, with `get_backend("cupy")`.
+imports CuPy; the GPU is asked for by name, with `Compute.choose("cupy")`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tinygrad_chat.autograd import Value, differentiable, no_grad
-    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.backend import Compute
     from tinygrad_chat.models.gpt import GPT
     from tinygrad_chat.models.options import ModelOptions
     from tinygrad_chat.tensor import Tensor
@@ -22,13 +22,13 @@ _HOME = {
     "Value": "autograd",
     "differentiable": "autograd",
     "no_grad": "autograd",
-    "get_backend": "backend",
+    "Compute": "backend",
     "Tensor": "tensor",
     "GPT": "models.gpt",
     "ModelOptions": "models.options",
 }
 
-__all__ = ["GPT", "ModelOptions", "Tensor", "Value", "differentiable", "get_backend", "no_grad"]
+__all__ = ["GPT", "Compute", "ModelOptions", "Tensor", "Value", "differentiable", "no_grad"]
 
 
 def __getattr__(name: str) -> Any:

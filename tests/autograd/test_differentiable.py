@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tinygrad_chat import Tensor
-from tinygrad_chat.autograd import Node, differentiable, no_grad, reference_ops
+from tinygrad_chat.autograd import Node, compute_for, computing_with, differentiable, no_grad, reference_ops
 from tinygrad_chat.autograd.value import Rule
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Compute, default_compute, get_backend
+from tinygrad_chat.parallel import ThreadTeam
 
 
 @differentiable
@@ -220,6 +222,22 @@ def test_no_grad_holds_in_its_own_thread_alone():
     assert elsewhere == [True]
 
 
+def test_the_compute_in_force_holds_for_its_back_end_in_its_own_thread_and_in_ranks_started_from_it():
+    default, other = default_compute(get_backend("numpy")), Compute.choose("numpy", "reference")
+    found = []
+    with computing_with(other):
+        thread = threading.Thread(target=lambda: found.append(compute_for(ones)))
+        thread.start()
+        thread.join()
+        found += ThreadTeam(2).run(lambda communicator: compute_for(ones))
+        with computing_with(default):
+            found.append(compute_for(ones))
+        with standing_in():
+            found.append(compute_for(DEVICE.xp.asarray(ones)))
+    assert found == [default, other, other, default, default_compute(DEVICE)]
+    assert compute_for(ones) is default
+
+
 @pytest.fixture
 def kernel(monkeypatch):
     """A kernel for `scaled_sum` that can be told from the reference by its result."""
@@ -227,7 +245,7 @@ def kernel(monkeypatch):
     def wrong_by_100(x: Any, y: Any, *, factor: Any = 1.0) -> tuple[Any, Rule]:
         return x + y + 100, lambda d_out: (d_out + 100, d_out + 100)
 
-    kernels: Any = get_backend("numpy").kernels
+    kernels: Any = default_compute(get_backend("numpy")).kernel_table
     monkeypatch.setitem(kernels, scaled_sum, wrong_by_100)
 
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.abc
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tinygrad_chat.backend import array_module, backend_of, base, cupy_backend, get_backend, to_host
+from tinygrad_chat.backend import (
+    Compute,
+    array_module,
+    backend_of,
+    cupy_backend,
+    get_backend,
+    load_kernels,
+    registry,
+    to_host,
+)
 from tinygrad_chat.errors import BackendError
 
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no test find, or leave, a back end that another has opened."""
-    monkeypatch.setattr(base, "_backend_of_type", dict(base._backend_of_type))
+    monkeypatch.setattr(registry, "_backend_of_type", dict(registry._backend_of_type))
     get_backend.cache_clear()
     yield
     get_backend.cache_clear()
@@ -217,20 +226,14 @@ assert "cupy" not in sys.modules
 
 def test_choosing_numpy_tunes_the_allocator_once(monkeypatch):
     calls: list[int] = []
-    monkeypatch.setattr(base, "keep_freed_memory", lambda: calls.append(1))
-    base.get_backend.cache_clear()
+    monkeypatch.setattr(registry, "keep_freed_memory", lambda: calls.append(1))
+    get_backend.cache_clear()
     for _ in range(3):
         get_backend("numpy")
     assert calls == [1]
 
 
-# Kernels.
-
-
-@pytest.fixture
-def numpy() -> base.Backend:
-    """A NumPy back end of its own, so that none of the others changes its kernels."""
-    return dataclasses.replace(base.NUMPY)
+# Choices.
 
 
 @pytest.fixture
@@ -238,39 +241,47 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "numba", None)
     for module in [name for name in sys.modules if name.startswith("tinygrad_chat.kernels.numba")]:
         monkeypatch.delitem(sys.modules, module)
-    base.load_kernels.cache_clear()
+    load_kernels.cache_clear()
     yield
-    base.load_kernels.cache_clear()
+    load_kernels.cache_clear()
 
 
-def test_reference_has_no_kernels_and_auto_has_those_of_the_fastest_set(numpy):
-    fastest, kernels = numpy.kernel_set, numpy.kernels
-    numpy.use_kernels("reference")
-    assert (numpy.kernel_set, numpy.kernels) == ("reference", {})
-    numpy.use_kernels("numpy")
-    assert (numpy.kernel_set, numpy.kernels) == ("numpy", base.load_kernels("numpy"))
-    numpy.use_kernels("auto")
-    assert (numpy.kernel_set, numpy.kernels) == (fastest, kernels)
+def test_reference_has_no_kernels_and_others_have_those_of_their_name():
+    reference, numpy = (Compute.choose("numpy", name) for name in ("reference", "numpy"))
+    assert (reference.kernels, reference.kernel_table) == ("reference", {})
+    assert (numpy.kernels, numpy.kernel_table) == ("numpy", load_kernels("numpy"))
+
+
+def test_auto_is_resolved_to_the_fastest():
+    chosen = Compute.choose("numpy")
+    assert chosen == Compute(get_backend("numpy"), "numba" if find_spec("numba") else "numpy", "float32")
+    assert chosen == Compute.choose("numpy", chosen.kernels, chosen.dtype)
+
+
+def test_a_back_end_takes_no_settings():
+    numpy = get_backend("numpy")
+    before = dict(vars(numpy))
+    Compute.choose("numpy", "reference")
+    assert vars(numpy) == before == {}
 
 
 @pytest.mark.usefixtures("without_numba")
-def test_auto_does_without_the_compiler(numpy):
-    assert (numpy.kernel_set, numpy.kernels) == ("numpy", base.load_kernels("numpy"))
+def test_auto_does_without_the_compiler():
+    assert Compute.choose("numpy").kernels == "numpy"
 
 
 @pytest.mark.usefixtures("without_numba")
-def test_kernels_that_need_more_than_is_installed_name_the_extra(numpy):
+def test_kernels_that_need_more_than_is_installed_name_the_extra():
     with pytest.raises(
         BackendError,
         match=r"^--kernels numba: needs numba, which fails to import \(.*\); "
         r"run: pip install -U 'tinygrad-chat\[fast\]'$",
     ):
-        numpy.use_kernels("numba")
-    assert numpy.kernel_set == "numpy"
+        Compute.choose("numpy", "numba")
 
 
-def test_kernels_of_another_back_end_are_refused(numpy):
+def test_kernels_of_another_back_end_are_refused():
     with pytest.raises(
         BackendError, match=r"^--kernels: expected auto, reference, numba, numpy with --backend numpy, received cuda$"
     ):
-        numpy.use_kernels("cuda")
+        Compute.choose("numpy", "cuda")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.cuda_on_cpu.device import DEVICE, DeviceArray, standing_in
-from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat import GPT, Compute, ModelOptions
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.optim import SGD, AdamW, clip_gradient
 from tinygrad_chat.training.evaluation import evaluate
@@ -29,15 +29,15 @@ def device() -> Iterator[None]:
         yield
 
 
-def build(variant: dict[str, Any], backend: Any = DEVICE) -> GPT:
+def build(variant: dict[str, Any], backend: Any) -> GPT:
     options = ModelOptions(**{"layers": 2, "heads": 2, "width": 8, "context": 6, **variant})
-    return GPT(7, options, backend=backend, dtype=np.float64)
+    return GPT(7, options, compute=Compute.choose(backend), dtype=np.float64)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("kind", [AdamW, SGD])
 def test_a_training_step_on_the_device_equals_one_on_the_host(variant: dict[str, Any], kind: Any):
-    models = [build(variant), build(variant, backend=None)]
+    models = [build(variant, backend) for backend in (DEVICE, "numpy")]
     for model in models:
         loss = model.loss(tokens, targets)
         loss.backward()
@@ -50,7 +50,7 @@ def test_a_training_step_on_the_device_equals_one_on_the_host(variant: dict[str,
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_sampling_and_evaluation_on_the_device_equal_those_on_the_host(variant: dict[str, Any]):
-    models = [build(variant), build(variant, backend=None)]
+    models = [build(variant, backend) for backend in (DEVICE, "numpy")]
     texts = [list(generate(model, [1, 2], max_new_tokens=12, random=np.random.default_rng(3))) for model in models]
     assert texts[0] == texts[1]
     losses = [evaluate(model, targets.ravel(), np.ones(7, int), batch_size=2).loss for model in models]

@@ -20,7 +20,7 @@ from tests.catalogue import CATALOGUE, Entry
 from tests.test_catalogue import draw_d_out, value_and_gradients
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import reference_ops
-from tinygrad_chat.backend import Backend, get_backend, to_host
+from tinygrad_chat.backend import Backend, Compute, get_backend, to_host
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.optim import AdamW, clip_gradient
@@ -64,8 +64,8 @@ def test_training_sampling_and_evaluation_on_the_gpu_equal_those_on_the_host(gpu
     options = ModelOptions(layers=2, heads=2, width=16, context=8)
     tokens = np.random.default_rng(0).integers(0, 11, (4, 9))
     results = []
-    for backend in (gpu, get_backend("numpy")):
-        model = GPT(11, options, backend=backend, dtype=np.float64)
+    for backend in (gpu, "numpy"):
+        model = GPT(11, options, compute=Compute.choose(backend), dtype=np.float64)
         optimizer = AdamW(model.parameters())
         losses = []
         for _ in range(10):

@@ -205,12 +205,12 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str,
 
 
 def test_a_gpu_that_is_not_there_is_one_line_that_names_the_wheel(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
-    from tinygrad_chat.backend import base, cupy_backend
+    from tinygrad_chat.backend import cupy_backend, get_backend
 
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(cupy_backend, "driver_cuda_version", lambda: 12040)
     monkeypatch.setattr(cupy_backend, "cupy_wheels", list)
-    base.get_backend.cache_clear()
+    get_backend.cache_clear()
     code, _, err = tgc("train", "--backend", "cupy")
     assert code == 2
     assert err == "tgc: --backend cupy: CuPy is not installed; run: pip install 'tinygrad-chat[cuda12]'\n"

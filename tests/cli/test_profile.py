@@ -15,7 +15,7 @@ from tinygrad_chat.profiling import profile as module
 
 @pytest.fixture(autouse=True)
 def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "measure_limits", lambda backend: Limits(product_rate=1e9, bandwidth=1e9))
+    monkeypatch.setattr(module, "measure_limits", lambda compute: Limits(product_rate=1e9, bandwidth=1e9))
 
 
 TINY = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2", "--profile-steps", "2")

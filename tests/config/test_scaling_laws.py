@@ -108,7 +108,7 @@ def test_the_settings_are_a_run_s_own_from_the_vocabulary_of_its_text(tmp_path: 
 
 
 def test_minutes_alone_choose_the_depth(text: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(facts, "measure_product_rate", lambda backend: 300e9)
+    monkeypatch.setattr(facts, "measure_product_rate", lambda compute: 300e9)
     asked = {"model": "nanochat", "minutes": 60.0, "data": str(text)}
     config = resolved(asked)
     assert config.recipe.depth == config.model.layers == depth_for(asked, 30, 300e9) == 3

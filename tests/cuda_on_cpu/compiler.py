@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 
 FOLDER = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
+ONE_AT_A_TIME = threading.Lock()  # shared memory and a block's threads are those of the library
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
 
 
@@ -89,7 +91,8 @@ class Kernel:
         letters, values = zip(*map(self._passed, arguments), strict=True) if arguments else ((), ())
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         sizes = (_Dim3(*size, *[1] * (3 - len(size))) for size in (grid, block))
-        failure = self._run(addresses, "".join(letters).encode(), *sizes)
+        with ONE_AT_A_TIME:
+            failure = self._run(addresses, "".join(letters).encode(), *sizes)
         if failure:
             raise EmulationError(f"{self.name}: {failure.decode()}")
         for x in arguments:

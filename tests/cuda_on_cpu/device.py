@@ -1,5 +1,5 @@
 """A back end that stands in for a GPU: its arrays refuse to meet NumPy's, as CuPy's do, and its kernels are run by the
-host. `DEVICE` computes in float32 unless told otherwise.
+host. Its precision is float32 unless another is chosen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ml_dtypes  # noqa: F401 - makes NumPy know bfloat16
 import numpy as np
 
 from tests.cuda_on_cpu.compiler import FOLDER, RawModule, shared_library, with_margins
-from tinygrad_chat.backend import Backend, base
+from tinygrad_chat.backend import Backend, registry
 from tinygrad_chat.kernels.cuda import matmul
 
 _may_wait = True
@@ -39,12 +39,12 @@ def _wait(what: str) -> None:
 def standing_in() -> Iterator[None]:
     """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp."""
     library = matmul.load_library
-    base._backend_of_type[DeviceArray] = DEVICE
+    registry._backend_of_type[DeviceArray] = DEVICE
     matmul.load_library = lambda xp: shared_library((FOLDER / "cublas.cpp").read_text())
     try:
         yield
     finally:
-        del base._backend_of_type[DeviceArray]
+        del registry._backend_of_type[DeviceArray]
         matmul.load_library = library
 
 
@@ -122,11 +122,6 @@ class _Memory:
         self.ptr = self._array.ctypes.data
 
 
-def _to_host(array: np.ndarray) -> np.ndarray:
-    _wait("a copy to the host")
-    return array.view(np.ndarray)
-
-
 class _Namespace:
     """NumPy's functions; what they make lies on the device, and only `asarray` and `array` take what does not."""
 
@@ -156,13 +151,24 @@ class _Namespace:
         return function
 
 
-DEVICE = Backend(
-    name="device",
-    kernel_sets=("cuda",),
-    xp=_Namespace(),
-    array_type=DeviceArray,
-    device="a stand-in",
-    to_host=_to_host,
-    synchronize=lambda: _wait("synchronize"),
-    dtypes=("float32", "bfloat16", "tf32"),
-)
+class Device(Backend):
+    """The stand-in."""
+
+    name = "device"
+    xp = _Namespace()
+    array_type = DeviceArray
+    device = "a stand-in"
+    kernel_sets = ("cuda",)
+    dtypes = ("float32", "bfloat16", "tf32")
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        """Wait for the device."""
+        _wait("a copy to the host")
+        return array.view(np.ndarray)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        _wait("synchronize")
+
+
+DEVICE = Device()

@@ -13,7 +13,6 @@ import pytest
 from bench.peers.nanochat import arrays_of, build, training_step
 from tests.upstream import NANOCHAT_DIR, needs_upstream, upstream_module
 from tinygrad_chat import GPT, ModelOptions, Tensor
-from tinygrad_chat.backend import get_backend
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
@@ -216,7 +215,7 @@ def both_of(shape: dict[str, Any]) -> tuple[Any, GPT]:
             parameter += 0.03 * torch.randn_like(parameter)
         theirs.smear_lambda.fill_(0.7)
     options, vocabulary = options_from_nanochat({**shape, "vocab_size": V})
-    ours = GPT(vocabulary, options, backend=get_backend("numpy"))
+    ours = GPT(vocabulary, options)
     ours.parameters().load(from_nanochat(arrays_of(theirs), options))
     return theirs, ours
 

@@ -19,7 +19,6 @@ from tinygrad_chat.autograd import kernels_of
 from tinygrad_chat.backend import get_backend
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.interchange.nanochat import NAMES
-from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.parameter_table import by_name, parameter_roles, parameter_table
 from tinygrad_chat.models.scalar import ScalarModel

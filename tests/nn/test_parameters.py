@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import Tensor
+from tinygrad_chat.autograd import computing_with, kernels_of
+from tinygrad_chat.backend import Compute, load_kernels
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.nn import GradientBuffer, LayerNorm, Linear, Module, Parameters
+from tinygrad_chat.optim.adamw import adamw_update
 
 
 class Pair(Module):
@@ -147,3 +150,14 @@ def test_state_that_does_not_fit_is_refused_and_nothing_changes(parameters, chan
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         parameters.load(state)
     np.testing.assert_array_equal(parameters.data, before)
+
+
+def test_what_is_no_op_runs_the_kernel_of_the_parameters_compute_whatever_is_in_force(model):
+    kernels = load_kernels("numpy")
+    for name, expected in (("numpy", kernels[adamw_update]), ("reference", adamw_update)):
+        parameters = Parameters(model, compute=Compute.choose("numpy", name))
+        assert parameters.kernel_of(adamw_update) is expected
+        with computing_with(Compute.choose("numpy", "numpy")):
+            assert parameters.kernel_of(adamw_update) is expected
+        with kernels_of("numpy"):  # but for a block of code one may insist
+            assert parameters.kernel_of(adamw_update) is kernels[adamw_update]

@@ -39,7 +39,7 @@ def test_where_there_is_a_kernel_each_branch_is_added_by_the_norm_that_reads_it(
 
     options = ModelOptions(layers=layers, heads=2, width=8, context=4, norm=norm, positions="rotary")
     with open_place(place) as backend, no_grad(), watched_ops(watch):
-        GPT(7, options, backend=backend).hidden(np.zeros((1, 4), int))
+        GPT(7, options, compute=Compute.choose(backend)).hidden(np.zeros((1, 4), int))
     assert seen.count(f"add_{norm}") == 2 * layers  # the first norm has nothing to add before it
     assert seen.count(norm) == 1
     assert "add" not in seen

@@ -12,6 +12,7 @@ import pytest
 from tests.cuda_on_cpu.device import no_waiting
 from tests.cuda_on_cpu.places import PLACES, open_place
 from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import CheckpointError, ShapeError
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.parameter_table import parameter_roles
@@ -311,8 +312,7 @@ def device(request: pytest.FixtureRequest) -> Any:
 def test_steps_on_a_device_are_the_hosts_the_copy_follows_and_nobody_waits(device: Any, dtype: str):
     here, on_host = build(np.float32)
     train(here, on_host, range(3))
-    device.use_dtype(dtype)
-    there, optimizer = build(np.float32, backend=device)
+    there, optimizer = build(np.float32, compute=Compute.choose(device, dtype=dtype))
     with no_waiting():
         for step in range(3):
             gradient = np.random.default_rng(step).normal(size=there.size).astype(np.float32)

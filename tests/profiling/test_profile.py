@@ -14,7 +14,7 @@ from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tests.training.test_loop import Start
 from tinygrad_chat import GPT, ModelOptions, Tensor, ops
 from tinygrad_chat.autograd import watched_ops
-from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.backend import Backend, Compute, get_backend
 from tinygrad_chat.machine.limits import Limits
 from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.optim import AdamW
@@ -32,15 +32,16 @@ LIMITS = Limits(product_rate=1e9, bandwidth=1e9)
 
 @pytest.fixture(autouse=True)
 def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "measure_limits", lambda backend: LIMITS)
+    monkeypatch.setattr(module, "measure_limits", lambda compute: LIMITS)
 
 
 def take_profile(backend: Backend, steps: int = 2) -> Profile:
-    model = GPT(V, OPTIONS, backend=backend)
+    compute = Compute.choose(backend)
+    model = GPT(V, OPTIONS, compute=compute)
     tokens = np.random.default_rng(0).integers(0, V, (B, T + 1))
     draw = lambda: (tokens[:, :-1], tokens[:, 1:])  # noqa: E731
     step = watched_step(TrainStep(model, AdamW(model.parameters()), lambda step: 1e-3, clip=1.0), draw)
-    return profile(step, steps, backend=backend, tokens=B * T)
+    return profile(step, steps, compute=compute, tokens=B * T)
 
 
 @pytest.fixture(params=["numpy", "device"])

@@ -17,7 +17,7 @@ from tests.cuda_on_cpu.device import DEVICE, DeviceArray, no_waiting, standing_i
 from tests.cuda_on_cpu.places import PLACES, needs_compiler, open_place
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions, Tensor, ops
-from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.backend import Backend, Compute, compute, get_backend
 from tinygrad_chat.errors import BackendError, DivergedError, MemoryShortageError
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.kernels.cuda import attention
@@ -27,7 +27,6 @@ from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim import AdamW, Muon, adamw_groups
 from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
-from tinygrad_chat.training import build
 from tinygrad_chat.training import step as step_module
 from tinygrad_chat.training.run import resume_run
 from tinygrad_chat.training.step import TrainStep
@@ -50,9 +49,8 @@ def device(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> tuple[list[float], np.ndarray]:
     """Train in a precision; return the losses and the weights."""
-    backend.use_dtype(dtype)
     options = ModelOptions(**{"layers": 2, "heads": 4, "width": 32, "context": T, **variant})
-    model = GPT(V, options, backend=backend)
+    model = GPT(V, options, compute=Compute.choose(backend, dtype=dtype))
     parameters, losses = model.parameters(), []
     optimizer = new_muon(parameters, options) if options.initialisation == "nanochat" else AdamW(parameters)
     train_step = TrainStep(model, optimizer, lambda step: 3e-3, clip=1.0)
@@ -155,7 +153,7 @@ def test_attention_a_few_sequences_at_a_time_is_the_same(device: Backend, monkey
 @pytest.fixture
 def on_device(device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `--backend cupy` be the device of the test."""
-    monkeypatch.setattr(build, "get_backend", lambda name: device if name == "cupy" else get_backend(name))
+    monkeypatch.setattr(compute, "get_backend", lambda name: device if name == "cupy" else get_backend(name))
 
 
 @pytest.mark.usefixtures("on_device")
@@ -238,14 +236,10 @@ def test_no_room_on_the_device_is_one_line_with_what_helps(start: Start, monkeyp
     [("auto", "float16", "auto, float32, bfloat16, tf32"), ("reference", "bfloat16", "auto, float32, tf32")],
 )
 def test_a_precision_that_cannot_be_had_is_refused(kernels: str, dtype: str, expected: str):
-    DEVICE.use_kernels(kernels)
-    try:
-        with pytest.raises(BackendError, match=f"^--dtype: expected {expected} with .*, received {dtype}$"):
-            DEVICE.use_dtype(dtype)
-    finally:
-        DEVICE.use_kernels("auto")
+    with pytest.raises(BackendError, match=f"^--dtype: expected {expected} with .*, received {dtype}$"):
+        Compute.choose(DEVICE, kernels, dtype)
 
 
 def test_the_host_computes_in_float32_only():
     with pytest.raises(BackendError, match=r"^--dtype: expected auto, float32 with --backend numpy"):
-        get_backend("numpy").use_dtype("bfloat16")
+        Compute.choose("numpy", dtype="bfloat16")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import ops
-from tinygrad_chat.backend.base import NUMPY
+from tinygrad_chat.backend import get_backend
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError
 from tinygrad_chat.machine.memory import memory_held
 from tinygrad_chat.runs import recent_losses
@@ -102,11 +102,12 @@ def test_an_op_that_gives_no_number_is_named_with_its_layer(
     start: Start, monkeypatch: pytest.MonkeyPatch, operation: Any, place: str, direction: str
 ):
     run = start(layers=2, eval_every=100)
+    kernels: Any = run.model.parameters().compute.kernel_table
 
     def train_until_it_fails() -> None:
         for event in train(run):
             if isinstance(event, Stepped) and event.step == 3:
-                monkeypatch.setitem(NUMPY.kernels, operation, faulty(operation, forward=forward))
+                monkeypatch.setitem(kernels, operation, faulty(operation, forward=forward))
 
     forward = direction == "forward"
     if forward:  # the sweep meets the last layer first, the forward pass the first
@@ -338,6 +339,6 @@ def test_memory_of_a_gpu_is_watched_too():
 
 
 def test_an_array_that_is_kept_shows_in_the_memory_held():
-    before = memory_held(NUMPY)["memory"]
+    before = memory_held(get_backend("numpy"))["memory"]
     kept = np.ones(512 << 17)  # more than what earlier tests have freed and NumPy may use again
-    assert memory_held(NUMPY)["memory"] - before > 0.3 * kept.nbytes
+    assert memory_held(get_backend("numpy"))["memory"] - before > 0.3 * kept.nbytes

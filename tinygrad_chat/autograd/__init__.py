@@ -1,19 +1,20 @@
 """WHY GRADIENTS: graphs and their one reverse sweep. Nothing here knows an op or a Tensor.
 
-Read value.py first, then differentiable.py, then check.py.
+Read value.py first, then differentiable.py and mode.py, then check.py.
 """
 
-from tinygrad_chat.autograd.differentiable import (
-    Operation,
-    differentiable,
+from tinygrad_chat.autograd.differentiable import Operation, differentiable, op_name
+from tinygrad_chat.autograd.mode import (
+    compute_for,
+    computing_with,
     find_kernel,
     has_kernel,
     kernels_of,
     no_grad,
-    op_name,
     recording,
     reference_ops,
     watched_ops,
+    with_own_compute,
 )
 from tinygrad_chat.autograd.value import Node, PendingGradient, Value, backpropagate
 
@@ -23,6 +24,8 @@ __all__ = [
     "PendingGradient",
     "Value",
     "backpropagate",
+    "compute_for",
+    "computing_with",
     "differentiable",
     "find_kernel",
     "has_kernel",
@@ -32,4 +35,5 @@ __all__ = [
     "recording",
     "reference_ops",
     "watched_ops",
+    "with_own_compute",
 ]

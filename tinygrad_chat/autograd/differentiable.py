@@ -17,20 +17,17 @@ plain functions, and, as attributes of a class, methods.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 
+from tinygrad_chat.autograd.mode import current_mode, find_kernel
 from tinygrad_chat.autograd.value import Node, Rule
-from tinygrad_chat.backend import Kernels, array_module, backend_of, load_kernels
+from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 
 ArrayOp = Callable[..., tuple[Any, Rule]]
@@ -41,65 +38,6 @@ Others = ParamSpec("Others")
 """What an op takes behind its first input."""
 Constant = np.ndarray | np.generic | float
 """An input without a gradient, as far as type checkers are concerned: CuPy has no types."""
-
-Watcher = Callable[["Operation", Sequence[Any]], Callable[[Any, Rule], Rule]]
-"""(operation, inputs), before the op runs -> what is called with (out, rule) after it and returns the rule to use"""
-
-
-@dataclass(frozen=True)
-class _Mode:
-    recording: bool = True
-    kernels: Kernels | None = None  # instead of the back end's
-    watcher: Watcher | None = None
-
-
-# Of a thread; one that is to go on in the same mode is started in a copy of the context.
-_mode: ContextVar[_Mode] = ContextVar("mode", default=_Mode())  # noqa: B039 - frozen
-
-
-@contextmanager
-def _switched(**settings: Any) -> Iterator[None]:
-    before = _mode.set(dataclasses.replace(_mode.get(), **settings))
-    try:
-        yield
-    finally:
-        _mode.reset(before)
-
-
-def recording() -> bool:
-    """Return whether results remember what they were computed from, in this thread: not within `no_grad`."""
-    return _mode.get().recording
-
-
-def no_grad() -> Any:
-    """Within this context, in this thread, results of ops remember nothing: for evaluation and sampling."""
-    return _switched(recording=False)
-
-
-def kernels_of(name: str) -> Any:
-    """Within this context, in this thread, ops run the kernels of that folder, whatever the back end has chosen."""
-    return _switched(kernels=load_kernels(name))
-
-
-def reference_ops() -> Any:
-    """Within this context, in this thread, every op runs its readable reference and no kernel."""
-    return kernels_of("reference")
-
-
-def find_kernel(replaced: Any, reference: Any, array: Any) -> Any:
-    """Return the kernel to run on `array` instead of what it replaces, or `reference` where there is none."""
-    kernels = _mode.get().kernels
-    return (backend_of(array).kernels if kernels is None else kernels).get(replaced, reference)
-
-
-def has_kernel(replaced: Any, array: Any) -> bool:
-    """Return whether a kernel would run on `array` instead of what it replaces."""
-    return find_kernel(replaced, None, array) is not None
-
-
-def watched_ops(watcher: Watcher) -> Any:
-    """Within this context, in this thread, `watcher` sees every op on nodes come and go, and may wrap its rule."""
-    return _switched(watcher=watcher)
 
 
 class Operation(Generic[Others]):
@@ -155,7 +93,7 @@ class Operation(Generic[Others]):
             return self._run(self.reference, arrays, options)[0]
         for position in constants:
             arrays[position] = _constant(arrays[position], first.data)
-        mode = _mode.get()
+        mode = current_mode()
         seen = None if mode.watcher is None else mode.watcher(self, inputs)
         out, rule = self._run(find_kernel(self, self.reference, first.data), arrays, options)
         if seen is not None:

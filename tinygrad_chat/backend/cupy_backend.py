@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from typing import Any
 
@@ -19,7 +19,62 @@ OLDEST = (7, 0)
 """The oldest compute capability: exchanges within a warp that name their lanes."""
 
 
-def open_cupy() -> Backend:
+class CupyBackend(Backend):
+    """Arrays on the current CUDA device."""
+
+    name = "cupy"
+    kernel_sets = ("cuda",)
+
+    def __init__(self, cupy: Any) -> None:
+        """Raises BackendError for a device that is too old."""
+        properties: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        capability = properties["major"], properties["minor"]
+        self.xp = cupy
+        self.array_type = cupy.ndarray
+        self.device = properties["name"].decode()
+        if capability < OLDEST:
+            raise BackendError(
+                f"--backend cupy: expected a GPU of compute capability {_dotted(OLDEST)} or newer, found "
+                f"{self.device} with {_dotted(capability)}; train on the CPU with --backend numpy"
+            )
+        self.dtypes = _dtypes(capability)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """Return a copy in host memory."""
+        return self.xp.asnumpy(array)
+
+    def synchronize(self) -> None:
+        """Wait for every stream of the device."""
+        self.xp.cuda.Device().synchronize()
+
+    def memory_held(self) -> int:
+        """Return the bytes that CuPy's pool has claimed."""
+        return self.xp.get_default_memory_pool().total_bytes()
+
+    def memory_free(self) -> int:
+        """Return the bytes that nobody has claimed, and those that the pool has and does not use."""
+        return self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
+
+    def mark(self) -> Any:
+        """Record an event in the current stream."""
+        event = self.xp.cuda.Event()
+        event.record()
+        return event
+
+    def seconds_between(self, begin: Any, end: Any) -> float:
+        """Return the seconds between two events that have happened."""
+        return self.xp.cuda.get_elapsed_time(begin, end) / 1000
+
+    def annotate(self, name: str) -> AbstractContextManager[None]:
+        """Open an NVTX range, where CuPy has NVTX."""
+        if not self.xp.cuda.nvtx.available:
+            return nullcontext()
+        from cupyx.profiler import time_range  # pyright: ignore[reportMissingImports]
+
+        return time_range(name)
+
+
+def open_cupy() -> CupyBackend:
     """Return the back end for the current CUDA device.
 
     Raises BackendError, in one line with the remedy, where the driver, CuPy or a GPU is missing.
@@ -36,41 +91,7 @@ def open_cupy() -> Backend:
     if not usable:
         look = "" if driver_cuda_version() is None else "check that nvidia-smi lists one, or "
         raise BackendError(f"--backend cupy: CuPy {cupy.__version__} finds no usable GPU; {look}{advice()}")
-    properties: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
-    capability = properties["major"], properties["minor"]
-    if capability < OLDEST:
-        raise BackendError(
-            f"--backend cupy: expected a GPU of compute capability {_dotted(OLDEST)} or newer, found "
-            f"{properties['name'].decode()} with {_dotted(capability)}; train on the CPU with --backend numpy"
-        )
-
-    def mark() -> Any:
-        event = cupy.cuda.Event()
-        event.record()
-        return event
-
-    def annotate(name: str) -> Any:
-        if not cupy.cuda.nvtx.available:
-            return nullcontext()
-        from cupyx.profiler import time_range  # pyright: ignore[reportMissingImports]
-
-        return time_range(name)
-
-    return Backend(
-        name="cupy",
-        kernel_sets=("cuda",),
-        xp=cupy,
-        array_type=cupy.ndarray,
-        device=properties["name"].decode(),
-        to_host=cupy.asnumpy,
-        synchronize=lambda: cupy.cuda.Device().synchronize(),
-        memory_held=lambda: cupy.get_default_memory_pool().total_bytes(),
-        memory_free=lambda: cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes(),
-        mark=mark,
-        seconds_between=lambda begin, end: cupy.cuda.get_elapsed_time(begin, end) / 1000,
-        annotate=annotate,
-        dtypes=_dtypes(capability),
-    )
+    return CupyBackend(cupy)
 
 
 def _dotted(capability: tuple[int, int]) -> str:

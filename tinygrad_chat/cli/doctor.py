@@ -17,13 +17,13 @@ def doctor() -> None:
 
     import numpy as np
 
-    from tinygrad_chat.backend import get_backend
+    from tinygrad_chat.backend import Compute, get_backend
     from tinygrad_chat.backend.cupy_backend import advice, cupy_wheels, driver_cuda_version, why_no_bfloat16
     from tinygrad_chat.errors import BackendError
     from tinygrad_chat.machine.environment import describe_blas
     from tinygrad_chat.parallel import use_threads
 
-    driver = driver_cuda_version()
+    driver, fastest = driver_cuda_version(), Compute.choose()
     try:
         gpu, problem = get_backend("cupy").device, None
     except BackendError as error:
@@ -41,15 +41,15 @@ def doctor() -> None:
         ("CuPy", ", ".join(cupy_wheels()) or "not installed"),
         ("NVIDIA driver", f"for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"),
         ("GPU", gpu),
-        ("--backend auto", get_backend("auto").name),
-        ("--kernels auto", get_backend("auto").kernel_set),
-        ("--dtype auto", get_backend("auto").dtypes[0]),
+        ("--backend auto", fastest.backend.name),
+        ("--kernels auto", fastest.kernels),
+        ("--dtype auto", fastest.dtype),
         ("--threads", str(use_threads())),
     ]
     print_facts(open_console(sys.stdout), rows)
     missing = [f"For a GPU: {advice()}"] if problem else []
     if problem is None and why_no_bfloat16() is not None:
         missing.append(f"For bfloat16: {why_no_bfloat16()}")
-    if get_backend("numpy").kernel_set != "numba":
+    if Compute.choose("numpy").kernels != "numba":
         missing.append("For faster training on the CPU: pip install 'tinygrad-chat[fast]'")
     print("\n" + ("\n".join(missing) or "Nothing is missing."))

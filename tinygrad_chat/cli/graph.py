@@ -115,10 +115,9 @@ def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
     import numpy as np
 
     from tinygrad_chat.autograd import reference_ops
-    from tinygrad_chat.backend import get_backend
     from tinygrad_chat.models.gpt import GPT
 
-    model = GPT(vocabulary, config.model, random=np.random.default_rng(1), backend=get_backend("numpy"))
+    model = GPT(vocabulary, config.model, random=np.random.default_rng(1))
     with reference_ops():  # every node keeps its numbers
         loss: Any = model.loss(np.array(TOKENS), np.array(TARGETS))
         loss.backward(keep_graph=True)

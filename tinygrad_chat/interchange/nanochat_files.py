@@ -16,7 +16,6 @@ import psutil
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
-from tinygrad_chat.backend import get_backend
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
 from tinygrad_chat.errors import CheckpointError
@@ -73,7 +72,7 @@ def import_nanochat(
     if tokenizer.size != vocabulary:
         raise CheckpointError(f"{path}: expected a tokenizer of {vocabulary} tokens, received one of {tokenizer.size}")
     expect_room(options, vocabulary, buffers=DRAWN)
-    model = GPT(vocabulary, options, backend=get_backend("numpy"))
+    model = GPT(vocabulary, options)
     model.parameters().load(from_nanochat(weights, options))
     shape = {name: getattr(options, name) for name in CONFIG.values()}
     settings = settings_of_depth({"depth": options.layers, **shape}, vocabulary)
@@ -86,7 +85,7 @@ def import_nanochat(
     )
     folder.create()
     folder.write_config(config)
-    folder.write_environment({**describe_environment(get_backend("numpy")), "imported": path.name}, step=0)
+    folder.write_environment({**describe_environment(model.compute), "imported": path.name}, step=0)
     saved = state.save(folder.checkpoints)
     folder.write_outcome("finished", step=0, seconds=0.0, reason=f"imported from {path.name}")
     return saved

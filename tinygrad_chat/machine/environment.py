@@ -12,23 +12,23 @@ import numpy as np
 import threadpoolctl
 
 from tinygrad_chat import __version__
-from tinygrad_chat.backend import Backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.parallel import use_threads
 
 
-def describe_environment(backend: Backend) -> dict[str, Any]:
-    """Return the machine and the versions in use, ready for JSON."""
+def describe_environment(compute: Compute) -> dict[str, Any]:
+    """Return the machine, the versions in use and how models compute, ready for JSON."""
     return {
         "tinygrad_chat": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": _version("numba"),
         "blas": describe_blas(),
-        "backend": backend.name,
-        "kernels": backend.kernel_set,
-        "dtype": backend.dtype,
+        "backend": compute.backend.name,
+        "kernels": compute.kernels,
+        "dtype": compute.dtype,
         "threads": use_threads(),
-        "device": backend.device,
+        "device": compute.backend.device,
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processors": os.cpu_count(),

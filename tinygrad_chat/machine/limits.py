@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import find_kernel
-from tinygrad_chat.backend import Backend
+from tinygrad_chat.autograd import computing_with, find_kernel
+from tinygrad_chat.backend import Backend, Compute
 from tinygrad_chat.ops.dropout import uniform
 
 TIMES = 5
@@ -26,23 +26,26 @@ class Limits:
     bandwidth: float
 
 
-def measure_limits(backend: Backend) -> Limits:
+def measure_limits(compute: Compute) -> Limits:
     """Return the best of a few products and a few copies."""
+    backend = compute.backend
     source = backend.xp.ones(COPIED // 4, "float32")
     target = backend.xp.empty_like(source)
 
     def copy() -> None:
         target[...] = source
 
-    return Limits(measure_product_rate(backend), 2 * source.nbytes / _least_seconds(backend, copy))
+    return Limits(measure_product_rate(compute), 2 * source.nbytes / _least_seconds(backend, copy))
 
 
-def measure_product_rate(backend: Backend) -> float:
+def measure_product_rate(compute: Compute) -> float:
     """Return the operations a second of the best of a few products."""
+    backend = compute.backend
     side = SIDES.get(backend.name, SIDE_ON_DEVICE)
-    x, weight = (_drawn(backend.xp, seed, side).astype(backend.compute_dtype) for seed in range(2))
-    linear = find_kernel(ops.linear, ops.linear.reference, x)
-    return 2 * side**3 / _least_seconds(backend, lambda: linear(x, weight))
+    x, weight = (_drawn(backend.xp, seed, side).astype(compute.array_dtype) for seed in range(2))
+    with computing_with(compute):
+        linear = find_kernel(ops.linear, ops.linear.reference, x)
+        return 2 * side**3 / _least_seconds(backend, lambda: linear(x, weight))
 
 
 def _drawn(xp: Any, seed: int, side: int) -> Any:

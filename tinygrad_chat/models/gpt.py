@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import no_grad
-from tinygrad_chat.backend import Backend, get_backend
+from tinygrad_chat.autograd import no_grad, with_own_compute
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
@@ -35,23 +35,23 @@ class GPT(Module):
         vocabulary: int,
         options: ModelOptions | None = None,
         *,
-        backend: Backend | None = None,
+        compute: Compute | None = None,
         random: np.random.Generator | None = None,
         weights: Mapping[str, Any] | None = None,
         dtype: Any = np.float32,
     ) -> None:
         """Build the model around `weights`, arrays by name that are used as they are, or around new ones.
 
-        Given weights that are in place, in the type that the back end computes in, are not copied: with arrays mapped
-        from a file, nothing is read before it is used. Raises CheckpointError where they do not fit the options.
+        Given weights that are in place, in the type that is computed in, are not copied: with arrays mapped from a
+        file, nothing is read before it is used. Raises CheckpointError where they do not fit the options.
         """
+        self.compute = compute or Compute.choose("numpy")
         self.options = options = options or ModelOptions()
         self.vocabulary = vocabulary
         self.context = options.context
-        self.backend = backend or get_backend("numpy")
         self.dtype = np.dtype(dtype)
-        compute_dtype = self.backend.compute_dtype if self.dtype == np.float32 else self.dtype
-        xp, drawn = self.backend.xp, weights is None
+        compute_dtype = self.compute.array_dtype if self.dtype == np.float32 else self.dtype
+        xp, drawn = self.compute.backend.xp, weights is None
         if weights is None:
             weights, kept_in = draw_weights(options, vocabulary, random), self.dtype
         else:
@@ -78,6 +78,7 @@ class GPT(Module):
         if drawn and compute_dtype != self.dtype:
             self.parameters()  # which keeps the weights as drawn, and rounds a copy to compute with
 
+    @with_own_compute
     def hidden(
         self,
         tokens: Any,
@@ -87,7 +88,7 @@ class GPT(Module):
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
-        tokens = self.backend.xp.asarray(tokens)
+        tokens = self.compute.backend.xp.asarray(tokens)
         T, seen = tokens.shape[1], cache.length if cache else 0
         if seen + T > self.context:
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {seen + T}")
@@ -136,10 +137,12 @@ class GPT(Module):
             return self.head(x)
         return ops.linear(x, self.head.weight[: self.vocabulary])
 
+    @with_own_compute
     def logits(self, tokens: Any) -> Tensor:
         """Tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft-cap."""
         return self._project(self.hidden(tokens))
 
+    @with_own_compute
     def loss(
         self,
         tokens: Any,
@@ -155,25 +158,27 @@ class GPT(Module):
         kernels overwrite them with their gradient.
         """
         logits = self._project(self.hidden(tokens, random=random, offset=offset))
-        targets = self.backend.xp.asarray(targets)
+        targets = self.compute.backend.xp.asarray(targets)
         return ops.cross_entropy(
             logits, targets, soft_cap=self.options.soft_cap, token_count=token_count, overwrite=True
         )
 
+    @with_own_compute
     def token_losses(self, tokens: Any, targets: Any) -> Any:
         """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
         target does not count."""
         with no_grad():
             logits = self._project(self.hidden(tokens)).data.astype(self.dtype, copy=False)
-        return token_losses(logits, self.backend.xp.asarray(targets), soft_cap=self.options.soft_cap)
+        return token_losses(logits, self.compute.backend.xp.asarray(targets), soft_cap=self.options.soft_cap)
 
+    @with_own_compute
     def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         with no_grad():
             last = self.hidden(tokens, cache=cache)[:, -1]
             logits = self._project(last).data.astype(self.dtype, copy=False)
         cap = self.options.soft_cap
-        return logits if cap is None else cap * self.backend.xp.tanh(logits / cap)
+        return logits if cap is None else cap * self.compute.backend.xp.tanh(logits / cap)
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty key/value cache for `batch` sequences."""
@@ -182,6 +187,6 @@ class GPT(Module):
             batch,
             self.options.context,
             self.options.key_value_width,
-            backend=self.backend,
+            backend=self.compute.backend,
             dtype=self.token_embedding.weight.dtype,
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import Value, recording
 from tinygrad_chat.autograd.fused import matrix_vector
-from tinygrad_chat.backend import Backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.scalar_gpt import ScalarCache, ScalarGPT
@@ -73,7 +73,7 @@ class ScalarModel:
         vocabulary: int,
         options: ModelOptions | None = None,
         *,
-        backend: Backend | None = None,
+        compute: Compute | None = None,
         random: np.random.Generator | None = None,
         weights: Mapping[str, Any] | None = None,
         dtype: Any = np.float64,
@@ -88,7 +88,8 @@ class ScalarModel:
         else:
             weights = checked_weights(options, vocabulary, weights)
         tensors = {name: Tensor(np.asarray(array, np.float64)) for name, array in weights.items()}
-        self._parameters = Parameters(tensors)
+        self._parameters = Parameters(tensors, compute=compute)
+        self.compute = self._parameters.compute
         self._values = [Value(0.0) for _ in range(self._parameters.size)]
         remaining = iter(self._values)
         values = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}

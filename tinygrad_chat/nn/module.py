@@ -36,10 +36,13 @@ class Module:
                 yield name, tensor
 
     def parameters(self) -> Parameters:
-        """The parameters, in flat buffers: made by the first call, which allocates their gradient. For a whole model;
-        those of a part of one would leave the buffers of the whole."""
+        """The parameters, in flat buffers: made by the first call, which allocates their gradient.
+
+        For a whole model, computed on as its `compute` says, if it has one; those of a part would leave the buffers of
+        the whole.
+        """
         if self._parameters is None:
-            self._parameters = Parameters(dict(self.named_parameters()))
+            self._parameters = Parameters(dict(self.named_parameters()), compute=getattr(self, "compute", None))
         return self._parameters
 
     def __repr__(self) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node, PendingGradient
-from tinygrad_chat.backend import Backend, get_backend, to_host
+from tinygrad_chat.autograd import Node, PendingGradient, find_kernel, with_own_compute
+from tinygrad_chat.backend import Backend, Compute, default_compute, get_backend, to_host
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.tensor import Tensor
 
@@ -16,25 +16,25 @@ from tinygrad_chat.tensor import Tensor
 class Parameters:
     """Tensors, moved into one buffer by their names; each becomes a view of it.
 
-    `data` and `gradient` are flat arrays of `size` elements on `backend`. Matrices come first and fill
-    `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
+    `data` and `gradient` are flat arrays of `size` elements, computed on as `compute` says. Matrices come first and
+    fill `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
     checkpoint are each one operation on an array, whatever the model. Back end and `dtype` are the Tensors' own, at
     least float32, unless others are asked for. A gradient that a Tensor has already goes along.
 
-    Where the back end computes in another type than float32, there are also `compute_weights`, the data in that type,
-    which the Tensors are views of; the data, its gradient and checkpoints stay float32.
+    Where that is in another type than float32, there are also `compute_weights`, the data in that type, which the
+    Tensors are views of; the data, its gradient and checkpoints stay float32.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], *, backend: Backend | None = None, dtype: Any = None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], *, compute: Compute | None = None, dtype: Any = None) -> None:
         named = sorted(tensors.items(), key=lambda item: item[1].ndim < 2)  # stable: matrices first
         self._named = dict(named)
-        self.backend = backend or (named[0][1].backend if named else get_backend("numpy"))
+        self.compute = compute or default_compute(named[0][1].backend if named else get_backend("numpy"))
         xp, dtype = self.backend.xp, dtype or np.result_type(np.float32, *{tensor.dtype for tensor in tensors.values()})
         self.size = sum(tensor.size for tensor in tensors.values())
         self.matrices = slice(0, sum(tensor.size for tensor in tensors.values() if tensor.ndim >= 2))
         self.data = xp.empty(self.size, dtype)
         self.gradient = xp.zeros(self.size, dtype)
-        compute_dtype = self.backend.compute_dtype if self.data.dtype == np.float32 else self.data.dtype
+        compute_dtype = self.compute.array_dtype if self.data.dtype == np.float32 else self.data.dtype
         self.compute_weights = None if compute_dtype == self.data.dtype else xp.empty(self.size, compute_dtype)
         weights = self.data if self.compute_weights is None else self.compute_weights
         for name, span in self.spans():
@@ -45,6 +45,11 @@ class Parameters:
                 gradient += xp.asarray(tensor.grad, dtype)
             tensor.data, tensor.grad = weights[span].reshape(tensor.shape), gradient
         self.refresh_compute_weights()
+
+    @property
+    def backend(self) -> Backend:
+        """Where the arrays are."""
+        return self.compute.backend
 
     def spans(self) -> Iterator[tuple[str, slice]]:
         """Yield every parameter's name and which part of the flat buffers it is."""
@@ -74,6 +79,11 @@ class Parameters:
     def finite(self) -> bool:
         """Return whether no parameter holds a NaN or an infinity."""
         return bool(self.backend.xp.isfinite(self.data).all())
+
+    @with_own_compute
+    def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what to run on the arrays in place of a function that is no op: its kernel, or itself without one."""
+        return find_kernel(function, function, self.data)
 
     def zero_gradient(self) -> None:
         """Set every gradient to 0, before a backward pass that should not add to the last one."""

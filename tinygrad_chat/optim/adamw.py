@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.optimizer import Optimizer, StepScalars
 from tinygrad_chat.optim.state import load_state, state_of
@@ -91,7 +90,7 @@ class AdamW(Optimizer):
     def update(self, grad_norm: Any = None) -> None:
         """Move every parameter once."""
         parameters = self.parameters
-        find_kernel(adamw_update, adamw_update, parameters.data)(
+        parameters.kernel_of(adamw_update)(
             parameters.data,
             parameters.gradient,
             self.mean,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.nn import Parameters
 
 
@@ -22,4 +21,4 @@ def clip_gradient(parameters: Parameters, limit: float | None) -> Any:
 
     On a device the norm is an array there, and nobody has waited for it.
     """
-    return find_kernel(clip, clip, parameters.gradient)(parameters.gradient, limit)
+    return parameters.kernel_of(clip)(parameters.gradient, limit)

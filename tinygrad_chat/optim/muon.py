@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.nn import Parameters
@@ -246,7 +245,7 @@ class Muon(Optimizer):
 
     def _update_by_adamw(self, part: _Part, scalars: Sequence[Any], grad_norm: Any) -> None:
         parameters, span = self.parameters, part.spans[0]
-        find_kernel(adamw_update, adamw_update, parameters.data)(
+        parameters.kernel_of(adamw_update)(
             parameters.data[span],
             parameters.gradient[span],
             part.mean.ravel(),

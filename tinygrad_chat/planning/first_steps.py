@@ -50,7 +50,7 @@ def main(request_text: str) -> None:
 
 def _measure(run: Run, seconds: float) -> dict[str, Any]:
     """Return the fields of a Measurement, all but the start-up."""
-    backend, dataset, tokens = run.model.parameters().backend, run.dataset, run.config.run.eval_tokens
+    compute, dataset, tokens = run.model.parameters().compute, run.dataset, run.config.run.eval_tokens
     run.config = run.config.replace(
         steps=UNBOUNDED, minutes=None, eval_every=UNBOUNDED, checkpoint_every=None, on_nan="stop"
     )
@@ -61,7 +61,7 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
     _compile_kernels(run, validation)
     evaluation, sample = _seconds_of_evaluation(run, validation), _seconds_of_sampling(run)
     steps = _take_steps(run, seconds)
-    environment = describe_environment(backend)
+    environment = describe_environment(compute)
     del environment["arguments"]
     return {
         "parameters": run.model.parameters().size,
@@ -78,7 +78,7 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
         "built_memory": built,
         "step_memory": first.memory,
         "peak_memory": peak_memory(),
-        "device_memory": backend.memory_held(),
+        "device_memory": compute.backend.memory_held(),
         "environment": environment,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import watched_ops
-from tinygrad_chat.backend import Backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.machine.limits import Limits, measure_limits
 from tinygrad_chat.profiling.recorder import Recorder, Span
 from tinygrad_chat.seeds import rng
@@ -92,8 +92,9 @@ Step = Callable[[Recorder | None], None]
 """Takes a training step; with a recorder, so that it sees every op, and spans for what is no op."""
 
 
-def profile(step: Step, steps: int, *, backend: Backend, tokens: int) -> Profile:
-    """Take some `steps` of so many tokens, first unwatched, then watched."""
+def profile(step: Step, steps: int, *, compute: Compute, tokens: int) -> Profile:
+    """Take some `steps` of so many tokens, first unwatched, then watched; `compute` is their model's."""
+    backend = compute.backend
     for _ in range(WARMING):
         step(None)
     backend.synchronize()
@@ -128,7 +129,7 @@ def profile(step: Step, steps: int, *, backend: Backend, tokens: int) -> Profile
         seconds += backend.seconds_between(begin, end) / steps
     ordered = sorted(rows.values(), key=lambda row: -row.seconds)
     on_device = backend.memory_held() is not None
-    return Profile(ordered, seconds, plain, host, on_device, tokens, measure_limits(backend), recorder.spans)
+    return Profile(ordered, seconds, plain, host, on_device, tokens, measure_limits(compute), recorder.spans)
 
 
 def watched_step(
@@ -169,4 +170,4 @@ def profile_run(run: Run, steps: int) -> Profile:
         draw,
         random=rng(config.run.seed, "dropout", 0) if config.model.dropout else None,
     )
-    return profile(step, steps, backend=run.model.parameters().backend, tokens=config.tokens_per_step)
+    return profile(step, steps, compute=run.model.parameters().compute, tokens=config.tokens_per_step)

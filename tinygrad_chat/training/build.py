@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.config.defaults import rates_beside_muon
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.models.engines import ENGINES
@@ -26,19 +26,16 @@ def build_model(config: TrainingConfig, vocabulary: int, *, buffers: int = DRAWN
     Raises ConfigError where the machine has no room for `buffers` arrays as long as its parameters, and BackendError
     for a back end that is not there.
     """
-    backend = use_backend(config)
-    on_host = buffers if backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
+    compute = choose_compute(config)
+    on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
     expect_room(config.model, vocabulary, buffers=on_host, mode=config.compute.mode)
     engine = ENGINES[config.compute.mode]
-    return engine(vocabulary, config.model, random=rng(config.run.seed, "initialisation"), backend=backend)
+    return engine(vocabulary, config.model, random=rng(config.run.seed, "initialisation"), compute=compute)
 
 
-def use_backend(config: TrainingConfig):
-    """Return the back end of a run."""
-    backend = get_backend(config.compute.backend)
-    backend.use_kernels(config.compute.kernels)
-    backend.use_dtype(config.compute.dtype)
-    return backend
+def choose_compute(config: TrainingConfig) -> Compute:
+    """Return how a run computes. Raises BackendError for what cannot be had."""
+    return Compute.choose(config.compute.backend, config.compute.kernels, config.compute.dtype)
 
 
 def build_for_training(config: TrainingConfig, vocabulary: int) -> TrainStep:

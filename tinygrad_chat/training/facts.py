@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tinygrad_chat.backend import get_backend
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve
 from tinygrad_chat.machine.limits import measure_product_rate
@@ -36,8 +36,7 @@ def resolve_with_facts(
     data = open_data(setting("data"), setting("tokenizer"), text_field=setting("text_field"), progress=progress)
     rate = None
     if "product_rate" in needed:
-        backend = get_backend(setting("backend"))
-        backend.use_dtype(setting("dtype"))
+        compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))
         use_threads(setting("threads"))
-        rate = measure_product_rate(backend)
+        rate = measure_product_rate(compute)
     return resolve(flags, Facts(data.tokenizer.size, rate), base=base), data

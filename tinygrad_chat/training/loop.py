@@ -49,7 +49,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         _expect_unchanged(run)
         run.folder.begin(
             run.config,
-            describe_environment(run.model.parameters().backend),
+            describe_environment(run.model.parameters().compute),
             step=run.progress.step,
             resumed=run.resumed,
         )

@@ -24,7 +24,7 @@ from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
-from tinygrad_chat.training.build import build_for_training, use_backend
+from tinygrad_chat.training.build import build_for_training, choose_compute
 from tinygrad_chat.training.step import TrainStep
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
@@ -102,7 +102,7 @@ def _new_run(
 ) -> Run:
     if path is not None:
         expect_free(path)
-    use_backend(config)  # fails before any long reading
+    choose_compute(config)  # fails before any long reading
     data = data or _open(config, config.data.tokenizer, progress)
     dataset = Dataset.from_store(data, context=config.model.context)
     if not confirmed:

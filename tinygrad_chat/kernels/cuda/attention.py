@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.autograd import compute_for
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import gemm
@@ -21,6 +23,7 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     xp, real, shared = array_module(query), query.dtype, heads // G
     scale, limits = 1 / math.sqrt(D), (T, S, causal, S if window is None else window)
+    product = functools.partial(gemm, tf32=compute_for(query).tf32)
     q, k, v = (split_heads(x, G, D) for x in (query, key, value))
     out = xp.empty(query.shape, real)
     o = split_heads(out, G, D)
@@ -31,11 +34,11 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
         scores = xp.empty(weights[part].shape, np.float32)
         rows = scores.size // max(S, 1)
         for r in range(shared):
-            gemm(q[part, :, r], k[part, :, 0].swapaxes(-1, -2), scores[:, r], scale=scale)
+            product(q[part, :, r], k[part, :, 0].swapaxes(-1, -2), scores[:, r], scale=scale)
         wide = width(S, scores, weights[part]) > 1
         launch("attention.cu", "masked_softmax", real, per_warp(rows), scores, weights[part], rows, *limits, wide)
         for r in range(shared):
-            gemm(weights[part, r], v[part, :, 0], o[part, :, r])
+            product(weights[part, r], v[part, :, 0], o[part, :, r])
 
     def backward(d_out: Any):
         d_o = split_heads(contiguous(d_out, real), G, D)
@@ -46,15 +49,15 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
             d_scores = xp.empty(d_weights.shape, real)
             rows = d_weights.size // max(S, 1)
             for r in range(shared):
-                gemm(d_o[part, :, r], v[part, :, 0].swapaxes(-1, -2), d_weights[:, r])
+                product(d_o[part, :, r], v[part, :, 0].swapaxes(-1, -2), d_weights[:, r])
             arrays = weights[part], d_weights, d_scores
             settings = rows, *limits, width(S, *arrays) > 1, scale
             launch("attention.cu", "masked_softmax_backward", real, per_warp(rows), *arrays, *settings)
             for r in range(shared):
                 transposed = d_scores[:, r].swapaxes(-1, -2)
-                gemm(d_scores[:, r], k[part, :, 0], d_q[part, :, r])
-                gemm(transposed, q[part, :, r], d_k[part, :, 0], add=r > 0)
-                gemm(weights[part, r].swapaxes(-1, -2), d_o[part, :, r], d_v[part, :, 0], add=r > 0)
+                product(d_scores[:, r], k[part, :, 0], d_q[part, :, r])
+                product(transposed, q[part, :, r], d_k[part, :, 0], add=r > 0)
+                product(weights[part, r].swapaxes(-1, -2), d_o[part, :, r], d_v[part, :, 0], add=r > 0)
         return d_query, d_key, d_value
 
     return out, backward

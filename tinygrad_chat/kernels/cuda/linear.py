@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinygrad_chat.autograd import compute_for
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous
 from tinygrad_chat.kernels.cuda.matmul import PendingProduct, gemm
@@ -15,16 +16,16 @@ from tinygrad_chat.ops.matmul import check_linear
 def linear(x: Any, weight: Any, bias: Any = None):
     """`ops.linear`."""
     check_linear(x, weight, bias)
-    xp, real, (D, C) = array_module(x), x.dtype, weight.shape
+    xp, real, tf32, (D, C) = array_module(x), x.dtype, compute_for(x).tf32, weight.shape
     rows = contiguous(x, real).reshape(-1, C)
-    out = gemm(rows, weight.T, xp.empty((len(rows), D), real))
+    out = gemm(rows, weight.T, xp.empty((len(rows), D), real), tf32=tf32)
     if bias is not None:
         out = add(out, bias)[0]
 
     def backward(d_out: Any):
         d_rows = contiguous(d_out, real).reshape(-1, D)
-        d_x = gemm(d_rows, weight, xp.empty((len(rows), C), real))
+        d_x = gemm(d_rows, weight, xp.empty((len(rows), C), real), tf32=tf32)
         d_bias = None if bias is None else column_sums(d_rows)
-        return d_x.reshape(x.shape), PendingProduct(d_rows.T, rows), d_bias
+        return d_x.reshape(x.shape), PendingProduct(d_rows.T, rows, tf32=tf32), d_bias
 
     return out.reshape(*x.shape[:-1], D), backward

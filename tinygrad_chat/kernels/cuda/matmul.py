@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import PendingGradient
-from tinygrad_chat.backend import array_module, backend_of
+from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.kernels.cuda.launch import contiguous
 
@@ -84,16 +84,18 @@ def _cublas(xp: Any, device: int) -> Cublas:
     return Cublas(xp)
 
 
-def gemm(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool = False) -> Any:
+def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: bool = False) -> Any:
     """Leave scale * left (..., M, K) @ right (..., K, N) in `out` (..., M, N), or add it to what is there; return it.
 
-    At most two leading axes, the same for all; an operand may be repeated along one by a stride of 0.
+    At most two leading axes, the same for all; an operand may be repeated along one by a stride of 0. With `tf32`
+    factors of float32 are rounded to 10 bits. That is the forward pass's to say, by `compute_for`, and for its rule to
+    keep: when the rule runs, another compute may be in force.
     """
     if out.ndim == 4:
         along = 0 if out.shape[0] <= out.shape[1] else 1  # a call for each part of the shorter axis
         for i in range(out.shape[along]):
             part = (i,) if along == 0 else (slice(None), i)
-            gemm(left[part], right[part], out[part], scale=scale, add=add)
+            gemm(left[part], right[part], out[part], tf32=tf32, scale=scale, add=add)
         return out
     if out.size == 0:
         return out
@@ -108,12 +110,11 @@ def gemm(left: Any, right: Any, out: Any, *, scale: float = 1.0, add: bool = Fal
     transposed, *out_place = _operand(out)
     assert not transposed
     alpha, beta = ctypes.c_float(scale), ctypes.c_float(add)
-    tf32 = backend_of(out).dtype == "tf32" and left.dtype == np.float32
+    kind = CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 and left.dtype == np.float32 else CUBLAS_COMPUTE_32F
     cublas.gemm(
         *(right_transposed, left_transposed, N, M, left.shape[-1], ctypes.addressof(alpha)),
         *(*right_place, *left_place, ctypes.addressof(beta), *out_place),
-        *(out.shape[0] if out.ndim == 3 else 1, CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else CUBLAS_COMPUTE_32F),
-        CUBLAS_GEMM_DEFAULT,
+        *(out.shape[0] if out.ndim == 3 else 1, kind, CUBLAS_GEMM_DEFAULT),
     )
     return out
 
@@ -140,15 +141,15 @@ def _operand(x: Any) -> tuple[int, int, int, int, int]:
 class PendingProduct(PendingGradient):
     """left (M, K) @ right (K, N), not yet computed: a weight's gradient, which goes straight where it is added up."""
 
-    def __init__(self, left: Any, right: Any) -> None:
-        self._left, self._right = left, right
+    def __init__(self, left: Any, right: Any, *, tf32: bool) -> None:
+        self._left, self._right, self._tf32 = left, right, tf32
         self.shape = left.shape[0], right.shape[1]
 
     def add_to(self, buffer: Any) -> None:
         """Add the product to a float32 buffer."""
-        gemm(self._left, self._right, buffer, add=True)
+        gemm(self._left, self._right, buffer, tf32=self._tf32, add=True)
 
     def array(self) -> Any:
         """Return the product in float32."""
         xp = array_module(self._left)
-        return gemm(self._left, self._right, xp.empty(self.shape, np.float32))
+        return gemm(self._left, self._right, xp.empty(self.shape, np.float32), tf32=self._tf32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import Node, Operation, PendingGradient, watched_ops
-from tinygrad_chat.autograd.differentiable import Watcher
+from tinygrad_chat.autograd.mode import Watcher
 from tinygrad_chat.autograd.value import Rule
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.models.gpt import GPT
@@ -50,7 +50,7 @@ def explain_divergence(run: Run, work: Callable[[LanguageModel], object]) -> str
 def _as_tensors(run: Run) -> LanguageModel:
     """Return the run's scalar model on arrays, with the same weights."""
     mine = run.model.parameters()
-    model = GPT(run.tokenizer.size, run.config.model, backend=mine.backend, dtype=mine.data.dtype)
+    model = GPT(run.tokenizer.size, run.config.model, compute=mine.compute, dtype=mine.data.dtype)
     model.parameters().load(mine.state())
     return model
 

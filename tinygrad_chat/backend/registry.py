@@ -1,0 +1,84 @@
+"""Which back end an array or a name belongs to, and which kernels a name stands for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend.allocation import keep_freed_memory
+from tinygrad_chat.backend.base import Backend
+from tinygrad_chat.backend.numpy_backend import NumpyBackend
+from tinygrad_chat.errors import BackendError
+
+Kernels = Mapping[Any, Callable[..., Any]]
+"""Fast replacements, from op to array function of the same signature."""
+
+_NUMPY = NumpyBackend()
+_backend_of_type: dict[type, Backend] = {np.ndarray: _NUMPY, np.memmap: _NUMPY}
+
+
+def backend_of(array: Any) -> Backend:
+    """Return the back end whose memory `array` lives in. Raises TypeError for anything that is not an array."""
+    backend = _backend_of_type.get(type(array))
+    if backend is not None:
+        return backend
+    if isinstance(array, (np.ndarray, np.generic)):
+        return _NUMPY
+    raise TypeError(f"expected an array, received {type(array).__name__}; wrap numbers in numpy.asarray first")
+
+
+def array_module(array: Any) -> Any:
+    """Return the namespace (numpy or cupy) that computes on `array`; plain numbers count as NumPy's."""
+    return _backend_of_type.get(type(array), _NUMPY).xp
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return `array` as a NumPy array, copied only where it lives elsewhere."""
+    return backend_of(array).to_host(array)
+
+
+@functools.cache
+def get_backend(name: str = "auto") -> Backend:
+    """Return the back end called `name`: "numpy", "cupy", or "auto" for a GPU where there is a working one.
+
+    Raises BackendError, with the command that mends it, where CuPy or a GPU is missing.
+    """
+    if name == "numpy":
+        keep_freed_memory()
+        return _NUMPY
+    if name not in ("auto", "cupy"):
+        raise BackendError(f"--backend: expected auto, numpy or cupy, received {name!r}")
+    if name == "auto":
+        try:
+            return get_backend("cupy")
+        except BackendError:
+            return get_backend("numpy")
+    from tinygrad_chat.backend.cupy_backend import open_cupy
+
+    backend = open_cupy()
+    _backend_of_type[backend.array_type] = backend
+    return backend
+
+
+@functools.cache
+def load_kernels(name: str) -> Kernels:
+    """Return the kernels in a folder of `kernels/`, or none for "reference". Raises ImportError where one needs more
+    than is installed.
+
+    They are found by name at first use, as a plug-in is: kernels import the ops that they replace, never the reverse.
+    """
+    return {} if name == "reference" else importlib.import_module(f"tinygrad_chat.kernels.{name}").KERNELS
+
+
+def why_no_kernels(name: str) -> str | None:
+    """Return why the kernels of that name cannot be used here, in one line with the remedy, or None where they can."""
+    try:
+        load_kernels(name)
+    except ImportError as error:  # of a compiler that is an extra: missing, or of a version that does not fit NumPy
+        missing = f"needs {name}, which fails to import ({' '.join(str(error).split())})"
+        return f"{missing}; run: pip install -U 'tinygrad-chat[fast]'"
+    return None
