@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd.value import Node, PendingGradient, Rule, backpropagate, deliver_to_leaf
+from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, Rule, backpropagate_arrays, deliver_to_leaf
+from tinygrad_chat.autograd.value import Node
 from tinygrad_chat.backend import Backend, array_module, backend_of, to_host
 from tinygrad_chat.errors import ShapeError
 
 
-class Tensor(Node):
+class Tensor(ArrayNode):
     """An array in a graph. After `backward()` on a result, `grad` of every leaf is an array of its shape.
 
     A Tensor has a gradient; a bare array or number beside it is a constant. Arrays keep their dtype; Python numbers
@@ -26,16 +27,15 @@ class Tensor(Node):
            [6., 8.]], dtype=float32)
     """
 
-    __slots__ = ("data",)
+    __slots__ = ()
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy's loop over elements
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        Node.__init__(self, parents, rule)
         if not hasattr(data, "ndim"):
             data = np.asarray(data, dtype=np.float32)
         if data.ndim == 0:
             data = array_module(data).asarray(data)  # a reduction to one number leaves a NumPy scalar
-        self.data = data
+        super().__init__(data, parents, rule)
         if data.dtype.kind in "iub":
             raise TypeError("Tensor: expected floats, received integers, which have no gradient; pass a bare array")
 
@@ -108,7 +108,7 @@ class Tensor(Node):
         seed = xp.asarray(seed, dtype=self.dtype)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: expected a seed of shape {self.shape}, received {seed.shape}")
-        backpropagate(self, seed, release=not keep_graph, deliver=deliver)
+        backpropagate_arrays(self, seed, release=not keep_graph, deliver=deliver)
 
     def item(self) -> float:
         """The one element as a Python number; on a GPU this waits for it."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import Tensor
-from tinygrad_chat.autograd import Node, differentiable, no_grad, reference_ops
-from tinygrad_chat.autograd.value import Rule
+from tinygrad_chat.autograd import ArrayNode, Node, differentiable, no_grad, reference_ops
+from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.backend import get_backend
 
 
@@ -37,14 +37,13 @@ def take(x: Any, positions: Any):
     return x[positions.astype(int)], backward
 
 
-class Plain(Node):
+class Plain(ArrayNode):
     """The least that an op asks of a node."""
 
-    __slots__ = ("data",)
+    __slots__ = ()
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        super().__init__(parents, rule)
-        self.data = np.asarray(data)
+        super().__init__(np.asarray(data), parents, rule)
 
 
 ones = np.ones(3)

@@ -25,7 +25,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_chat.autograd.value import Node, Rule
+from tinygrad_chat.autograd.sweep import Rule
+from tinygrad_chat.autograd.value import Node
 from tinygrad_chat.backend import Kernels, backend_of, load_kernels
 from tinygrad_chat.errors import ShapeError
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import Node, Value
+from tinygrad_chat.autograd.sweep import RELEASED
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import UsageError
 
@@ -53,7 +54,7 @@ def nodes_below(root: Node) -> list[Node]:
     waiting = [root]
     while waiting:
         node = waiting.pop()
-        if node.rule is not None and not node.parents:
+        if node.parents is RELEASED:
             raise UsageError("graph: an earlier backward() released it; pass keep_graph=True to that backward()")
         for parent in drawn_parents(node):
             if parent.birth not in found:
@@ -100,11 +101,11 @@ def _data(node: Any) -> Any:
     return node.data
 
 
-def _kind(node: Node) -> str:
-    if node.rule is None:
+def _kind(node: Any) -> str:
+    if not node.parents:
         return CONSTANT if isinstance(node, Value) and not node.label else LEAF
-    if isinstance(node, Value) and node._op:
-        return node._op
+    if isinstance(node, Value):
+        return node.op
     defined_in = getattr(node.rule, "__qualname__", type(node.rule).__name__)  # softmax.<locals>.backward
     return defined_in.partition(".<locals>")[0].rpartition(".")[2].strip("_")
 
