@@ -35,7 +35,7 @@ class Tensor(ArrayNode):
             data = np.asarray(data, dtype=np.float32)
         if data.ndim == 0:
             data = array_module(data).asarray(data)  # a reduction to one number leaves a NumPy scalar
-        super().__init__(data, parents, rule)
+        ArrayNode.__init__(self, data, parents, rule)
         if data.dtype.kind in "iub":
             raise TypeError("Tensor: expected floats, received integers, which have no gradient; pass a bare array")
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.autograd.graph_machines import TensorGraphs, ValueGraphs
 from tinygrad_chat import Tensor, Value, ops
 from tinygrad_chat.autograd import backpropagate, backpropagate_arrays
-from tinygrad_chat.autograd.sweep import _release, deliver_to_leaf, rule_of
+from tinygrad_chat.autograd.sweep import deliver_to_leaf, rule_of
 from tinygrad_chat.autograd.value import topological_order
 from tinygrad_chat.ops.broadcasting import sum_to
 
@@ -49,8 +49,8 @@ SEARCH = settings(
 SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
     "rule off by 0.1 %": (ValueGraphs, Value.exp, "(out,)", "(out * 1.001,)"),
     "sweep that takes the upstream gradient for 1": (ValueGraphs, backpropagate, "d_out * local", "local"),
-    "leaf that forgets earlier sweeps": (ValueGraphs, backpropagate, "if node.parents:", "if True:"),
-    "inner node that adds up sweeps": (ValueGraphs, backpropagate, "if node.parents:", "if False:"),
+    "leaf that forgets earlier sweeps": (ValueGraphs, topological_order, "and node.parents:", "and node is not None:"),
+    "inner node that adds up sweeps": (ValueGraphs, backpropagate, "node.grad = 0.0", "pass"),
     "path that replaces those before": (
         ValueGraphs,
         backpropagate,
@@ -62,26 +62,26 @@ SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
     "inner array that adds up sweeps": (
         TensorGraphs,
         backpropagate_arrays,
-        "node.grad = d_out",
-        "node.grad = d_out if node.grad is None else node.grad + d_out",
+        "node.grad = None",
+        "pass",
     ),
     "second array that replaces the first": (
         TensorGraphs,
         backpropagate_arrays,
-        "arrived[parent] = arrived[parent] + gradient",
-        "arrived[parent] = gradient",
+        "parent.grad = parent.grad + gradient",
+        "parent.grad = gradient",
     ),
     "third array that replaces the others": (
         TensorGraphs,
         backpropagate_arrays,
-        "arrived[parent] += gradient",
-        "arrived[parent] = gradient",
+        "parent.grad += gradient",
+        "parent.grad = gradient",
     ),
     "sum made in a gradient that is only borrowed": (
         TensorGraphs,
         backpropagate_arrays,
-        "arrived[parent] = arrived[parent] + gradient",
-        "arrived[parent] += gradient",
+        "parent.grad = parent.grad + gradient",
+        "parent.grad += gradient",
     ),
     "seam whose leaves forget earlier sweeps": (
         TensorGraphs,
@@ -102,7 +102,7 @@ SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
         "self.grad += gradient",
         "self.grad[...] = gradient",
     ),
-    "released node that passes for a leaf": (TensorGraphs, _release, "None, RELEASED", "None, ()"),
+    "released node that passes for a leaf": (TensorGraphs, backpropagate_arrays, "None, RELEASED", "None, ()"),
     "array rule off by 0.1 %": (
         TensorGraphs,
         ops.multiply.reference,

@@ -70,9 +70,9 @@ class _Released(tuple[()]):
 RELEASED = _Released()
 
 
-def rule_of(node: Any) -> Rule:
-    """Return the rule of a node that is no leaf; a Value's follows from its local gradients."""
-    return (lambda d_out: [d_out * local for local in node.local_gradients]) if isinstance(node, Value) else node.rule
+def rule_of(value: Value) -> Rule:
+    """Return a Value's local gradients as the rule that arrays have."""
+    return lambda d_out: [d_out * local for local in value.local_gradients]
 
 
 def deliver_to_leaf(leaf: Node, gradient: Any) -> None:
@@ -94,20 +94,23 @@ def backpropagate_arrays(
     if not root.parents:
         deliver(root, seed)
         return
-    arrived = {root: seed}  # gradients so far of the nodes still to visit
-    owned: set[Node] = set()  # which of them are sums made here, safe to add to in place
     nodes = topological_order(root)
+    for node in nodes:
+        node.grad = None
+    root.grad = seed
+    owned: set[int] = set()  # births of the nodes whose gradient is a sum made here, safe to add to in place
     while nodes:
-        node = nodes.pop()  # the youngest; nothing here keeps it from now on
-        if node not in arrived:  # a leaf, or no gradient came
+        node = nodes.pop()  # the youngest, which nothing here keeps from now on
+        d_out, parents = node.grad, node.parents
+        if d_out is None:  # no rule has sent it a gradient
             continue
-        d_out = arrived.pop(node)
-        owned.discard(node)
-        parents, rule = node.parents, rule_of(node)
-        node.grad = d_out
+        is_array = isinstance(node, ArrayNode)
+        rule = node.rule if is_array else rule_of(node)
         if release:
-            _release(node)
-        for parent, gradient in zip(parents, rule(d_out), strict=False):  # a rule also covers inputs left out
+            node.grad, node.parents = None, RELEASED
+            if is_array:
+                node.rule = None
+        for parent, gradient in zip(parents, rule(d_out)):  # noqa: B905 - a rule also covers inputs left out
             if parent is None or gradient is None:
                 continue
             if not parent.parents:
@@ -115,16 +118,10 @@ def backpropagate_arrays(
                 continue
             if isinstance(gradient, PendingGradient):
                 gradient = gradient.array()
-            if parent not in arrived:
-                arrived[parent] = gradient  # borrowed: it must not be written to
-            elif parent in owned and type(gradient) is type(arrived[parent]):
-                arrived[parent] += gradient
+            if parent.grad is None:
+                parent.grad = gradient  # borrowed: it must not be written to
+            elif parent.birth in owned and type(gradient) is type(parent.grad):
+                parent.grad += gradient
             else:
-                arrived[parent] = arrived[parent] + gradient
-                owned.add(parent)
-
-
-def _release(node: Node) -> None:
-    node.grad, node.parents = None, RELEASED
-    if isinstance(node, ArrayNode):
-        node.rule = None
+                parent.grad = parent.grad + gradient
+                owned.add(parent.birth)

@@ -48,17 +48,20 @@ class Node:
     parents: Sequence[Node | None]
 
 
-def topological_order(root: Node) -> list[Node]:
-    """Return `root` and every node that it was computed from, each after its parents: the oldest first."""
+def topological_order(root: Node) -> list[Any]:
+    """Return `root` and the nodes that it was computed from, without leaves, the oldest first: parents before children.
+
+    No recursion, so that a graph may be of any depth.
+    """
     nodes: list[Any] = []
-    seen, waiting = {root, None}, [root]
-    while waiting:  # no recursion, so that a graph may be of any depth
+    seen: set[Node | None] = {None}
+    waiting: list[Node | None] = [root]
+    while waiting:
         node = waiting.pop()
-        nodes.append(node)
-        for parent in node.parents:
-            if parent not in seen:
-                seen.add(parent)
-                waiting.append(parent)
+        if node not in seen and node.parents:
+            seen.add(node)
+            nodes.append(node)
+            waiting += node.parents
     nodes.sort(key=attrgetter("birth"))
     return nodes
 
@@ -68,14 +71,13 @@ def backpropagate(root: Value) -> None:
 
     Leaves add up what comes, across sweeps too, until someone resets `grad`. The others hold that of the latest sweep.
     """
-    nodes: Any = topological_order(root)
+    nodes = topological_order(root)
     for node in nodes:
-        if node.parents:
-            node.grad = 0.0
+        node.grad = 0.0
     root.grad += 1.0
     for node in reversed(nodes):  # all that was computed from a node is younger: its gradient is complete at its turn
         d_out = node.grad
-        for parent, local in zip(node.parents, node.local_gradients, strict=True):
+        for parent, local in zip(node.parents, node.local_gradients):  # noqa: B905 - `strict` would cost a tenth
             parent.grad += d_out * local
 
 
