@@ -2,8 +2,8 @@
 
     python -m bench.scalar_worker ENGINE WEIGHTS
 
-WEIGHTS is a file of the weights to begin with. Each engine but the one that says otherwise runs with the garbage
-collector as it comes with the engine: our `Value` lets it look less often, the textbooks leave it as Python sets it.
+WEIGHTS is a file of the weights to begin with. Our `Value` lets Python's garbage collector run less often; the textbook
+forms run with it as Python sets it, and one of them once more as we do.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 
 PYTHONS_OWN = gc.get_threshold()  # before anything of ours is imported
+# ruff: noqa: E402
 
 import sys
 import time

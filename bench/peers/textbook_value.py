@@ -1,7 +1,8 @@
 """The scalar engine as textbooks write it, in two forms: the yardsticks for ours.
 
-In both, an operation makes a node, and `backward` first searches for an order in which each node comes after all that it
-was computed from, by recursion. They differ in what a node keeps: a closure that passes its gradient on, or numbers.
+In both, an operation makes a node, and `backward` first searches, by recursion, for an order in which each node comes
+after all that it was computed from. They differ in what a node keeps: a closure that passes its gradient on, which is
+micrograd's form, or its local gradients, which is microgpt's.
 """
 
 from __future__ import annotations

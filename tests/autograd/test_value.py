@@ -347,6 +347,23 @@ def test_what_has_no_value_says_what_was_expected_and_what_came(compute, message
     assert str(caught.value) == message
 
 
+def test_root_of_zero_has_a_value_and_an_infinite_slope():
+    for root in (lambda x: x.sqrt(), lambda x: x**0.5):
+        x = Value(0.0)
+        out = root(x)
+        out.backward()
+        assert (out.data, x.grad) == (0.0, math.inf)
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [(700, 10_000), (0, 0), (50_000, 50_000)])
+def test_import_lets_the_collector_run_less_often_but_respects_what_a_program_chose(chosen: int, kept: int):
+    program = (
+        f"import gc; gc.set_threshold({chosen}, 7, 5); import tinygrad_chat.autograd.value; print(gc.get_threshold())"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == f"({kept}, 7, 5)"
+
+
 def test_exp_of_a_large_number_is_infinite_and_division_by_a_tiny_one_has_its_gradient():
     assert Value(1000.0).exp().data == math.inf
     tiny = Value(1e-200)  # its square is 0 to a float

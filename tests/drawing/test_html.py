@@ -42,8 +42,8 @@ def test_the_steps_are_the_visits_of_backpropagate(graph, monkeypatch):
             while self:
                 yield self.pop()
 
-        def pop(self) -> Any:
-            node = super().pop()
+        def pop(self, index: Any = -1) -> Any:
+            node = super().pop(index)
             if node.parents:
                 visited.append(number[node.birth])
             return node

@@ -1,11 +1,10 @@
-"""The backward sweep over arrays: the walk of value.py, with care for memory.
+"""The backward sweep over arrays: the one of value.py, with care for memory. Values may stand in the graph, too.
 
-A Value's gradient is a float, made and added at no cost. A gradient that is an array may be as large as the model. So
-here
+The gradient of an array may be as large as the model. So here
 
-- a node holds a *rule*, a function that makes its parents' gradients when their turn comes;
-- a first gradient is borrowed (a rule may hand one array to two parents), a second makes a sum that the sweep owns, and
-  later ones are added to that in place;
+- a node has a *rule* in the place of local gradients: a function that makes the gradients of all its parents;
+- the first gradient of a node is borrowed (a rule may hand one array to two parents), the second makes a sum that the
+  sweep owns, and later ones are added to that in place;
 - a rule may leave a gradient uncomputed, as a `PendingGradient`, until it is known which buffer adds it up;
 - `deliver` may take what comes to the leaves elsewhere than to their own `grad`;
 - what the sweep has passed is released, so that memory falls while it runs.
@@ -70,9 +69,11 @@ class _Released(tuple[()]):
 RELEASED = _Released()
 
 
-def rule_of(value: Value) -> Rule:
-    """Return a Value's local gradients as the rule that arrays have."""
-    return lambda d_out: [d_out * local for local in value.local_gradients]
+def rule_of(node: Any) -> Rule:
+    """Return the rule of a node that is no leaf; a Value's is to multiply by each of its local gradients."""
+    if isinstance(node, Value):
+        return lambda d_out: [d_out * local for local in node.local_gradients]
+    return node.rule
 
 
 def deliver_to_leaf(leaf: Node, gradient: Any) -> None:
@@ -101,14 +102,12 @@ def backpropagate_arrays(
     owned: set[int] = set()  # births of the nodes whose gradient is a sum made here, safe to add to in place
     while nodes:
         node = nodes.pop()  # the youngest, which nothing here keeps from now on
-        d_out, parents = node.grad, node.parents
-        if d_out is None:  # no rule has sent it a gradient
+        if node.grad is None:  # no rule has sent it a gradient
             continue
-        is_array = isinstance(node, ArrayNode)
-        rule = node.rule if is_array else rule_of(node)
+        d_out, parents, rule = node.grad, node.parents, rule_of(node)
         if release:
             node.grad, node.parents = None, RELEASED
-            if is_array:
+            if isinstance(node, ArrayNode):
                 node.rule = None
         for parent, gradient in zip(parents, rule(d_out)):  # noqa: B905 - a rule also covers inputs left out
             if parent is None or gradient is None:

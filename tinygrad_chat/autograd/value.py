@@ -53,9 +53,8 @@ def topological_order(root: Node) -> list[Any]:
 
     No recursion, so that a graph may be of any depth.
     """
-    nodes: list[Any] = []
-    seen: set[Node | None] = {None}
-    waiting: list[Node | None] = [root]
+    nodes, seen = [], {None}
+    waiting: list[Any] = [root]
     while waiting:
         node = waiting.pop()
         if node not in seen and node.parents:
