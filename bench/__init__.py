@@ -8,7 +8,7 @@ startup.py         seconds from a process's start to an import, to help, to the 
 ops.py             milliseconds of each op, forward and backward
 quality.py         validation losses of known configurations
 upstream.py        ours and karpathy/nanochat itself: losses, speed, memory at equal settings
-scalar.py          the scalar engine against one as a textbook writes it
+scalar.py          the scalar engine against two forms in which textbooks write it
 plan.py            what `tgc plan` predicts against what a run takes
 survival.py        runs that are killed, disks that are full, files that are damaged
 
@@ -16,6 +16,7 @@ turns.py           workers, processes of one engine each that take turns
 worker.py          an engine that trains, in a process of its own
 decoder.py         an engine that generates, likewise
 operations.py      an engine that runs single ops, likewise
+scalar_worker.py   a scalar engine that trains, likewise
 upstream_worker.py ours, or upstream, that trains, likewise
 upstream_report.py what its comparison says
 sgemm.py           the machine's own rate of products, likewise

@@ -338,10 +338,10 @@ def test_released_graph_refuses_a_second_sweep_with_the_remedy():
     out = inner * 2
     out.backward()
     assert inner.parents == ()
-    for released in (out, inner + 1):
+    for released in (out, inner + 1, a * 2 + inner):
         with pytest.raises(RuntimeError, match="released this graph; pass keep_graph=True"):
             released.backward()
-    assert a.grad == 12
+    assert a.grad == 12  # a refused sweep has added nothing
 
 
 def test_kept_graph_can_be_swept_again_and_shows_inner_gradients():

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import op_name
-from tinygrad_chat.autograd.value import Node, PendingGradient, Rule, backpropagate, deliver_to_leaf
+from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, Rule, backpropagate_arrays, deliver_to_leaf
+from tinygrad_chat.autograd.value import Node
 from tinygrad_chat.backend import Backend, array_module, backend_of, get_backend, to_host
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.ops.methods import OpMethods, sizes
@@ -30,16 +31,15 @@ class Tensor(OpMethods):
            [6., 8.]], dtype=float32)
     """
 
-    __slots__ = ("data",)
+    __slots__ = ()
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy's loop over elements
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        Node.__init__(self, parents, rule)
         if type(data) is not np.ndarray:
             data = _as_array(data)
         if data.dtype.kind not in "fV":  # V: bfloat16
             raise TypeError(_refusal(data.dtype))
-        self.data = data
+        ArrayNode.__init__(self, data, parents, rule)
 
     @classmethod
     def zeros(cls, *shape: int | Sequence[int], dtype: Any = np.float32, backend: Backend | str = "numpy") -> Tensor:
@@ -132,7 +132,7 @@ class Tensor(OpMethods):
         seed = xp.asarray(seed, dtype=self.dtype)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: expected a seed of shape {self.shape}, received {seed.shape}")
-        backpropagate(self, seed, release=not keep_graph, deliver=deliver)
+        backpropagate_arrays(self, seed, release=not keep_graph, deliver=deliver)
 
     def detach(self) -> Tensor:
         """A leaf of the same data: no gradient flows back through it."""

@@ -13,8 +13,16 @@ import pytest
 
 from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tinygrad_chat import Tensor
-from tinygrad_chat.autograd import Node, compute_for, computing_with, differentiable, no_grad, reference_ops
-from tinygrad_chat.autograd.value import Rule
+from tinygrad_chat.autograd import (
+    ArrayNode,
+    Node,
+    compute_for,
+    computing_with,
+    differentiable,
+    no_grad,
+    reference_ops,
+)
+from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.backend import Compute, default_compute, get_backend
 from tinygrad_chat.parallel import ThreadTeam
 
@@ -41,14 +49,13 @@ def take(x: Any, positions: Any):
     return x[positions.astype(int)], backward
 
 
-class Plain(Node):
+class Plain(ArrayNode):
     """The least that an op asks of a node."""
 
-    __slots__ = ("data",)
+    __slots__ = ()
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        super().__init__(parents, rule)
-        self.data = np.asarray(data)
+        super().__init__(np.asarray(data), parents, rule)
 
 
 ones = np.ones(3)

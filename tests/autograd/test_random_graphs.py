@@ -17,7 +17,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.autograd.graph_machines import TensorGraphs, ValueGraphs
 from tinygrad_chat import Tensor, Value, ops
-from tinygrad_chat.autograd import Node, backpropagate
+from tinygrad_chat.autograd import backpropagate, backpropagate_arrays
+from tinygrad_chat.autograd.sweep import deliver_to_leaf, rule_of
+from tinygrad_chat.autograd.value import topological_order
 from tinygrad_chat.ops.broadcasting import sum_to
 
 # Graphs for each machine, by how many examples a test gets in the profiles of conftest.py.
@@ -45,39 +47,49 @@ SEARCH = settings(
 )
 
 SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
-    "rule off by 0.1 %": (ValueGraphs, Value.exp, "d_out * out,", "d_out * out * 1.001,"),
-    "rule that takes the upstream gradient for 1": (ValueGraphs, Value.log, "d_out / x", "1 / x"),
-    "leaf that forgets earlier sweeps": (ValueGraphs, Node.accumulate, "else self.grad + gradient", "else gradient"),
-    "inner node that adds up sweeps": (
+    "rule off by 0.1 %": (ValueGraphs, Value.exp, "(out,)", "(out * 1.001,)"),
+    "sweep that takes the upstream gradient for 1": (ValueGraphs, backpropagate, "d_out * local", "local"),
+    "leaf that forgets earlier sweeps": (ValueGraphs, topological_order, "and node.parents:", "and node is not None:"),
+    "inner node that adds up sweeps": (ValueGraphs, backpropagate, "node.grad = 0.0", "pass"),
+    "path that replaces those before": (
         ValueGraphs,
         backpropagate,
-        "node.grad = d_out",
-        "node.grad = (node.grad or 0) + d_out",
+        "parent.grad += d_out * local",
+        "parent.grad = d_out * local",
     ),
-    "second path that replaces the first": (
-        ValueGraphs,
-        backpropagate,
-        "arrived[birth] = arrived[birth] + gradient",
-        "arrived[birth] = gradient",
+    "sweep that visits the oldest first": (ValueGraphs, backpropagate, "reversed(nodes)", "nodes"),
+    "order in which nodes are met": (ValueGraphs, topological_order, 'nodes.sort(key=attrgetter("birth"))', "pass"),
+    "inner array that adds up sweeps": (
+        TensorGraphs,
+        backpropagate_arrays,
+        "node.grad = None",
+        "pass",
     ),
-    "third path that replaces the others": (
-        ValueGraphs,
-        backpropagate,
-        "arrived[birth] += gradient",
-        "arrived[birth] = gradient",
+    "second array that replaces the first": (
+        TensorGraphs,
+        backpropagate_arrays,
+        "parent.grad = parent.grad + gradient",
+        "parent.grad = gradient",
     ),
-    "sweep that visits the oldest first": (
-        ValueGraphs,
-        backpropagate,
-        "heapq.heappush(waiting, (-birth, parent))",
-        "heapq.heappush(waiting, (birth, parent))",
+    "third array that replaces the others": (
+        TensorGraphs,
+        backpropagate_arrays,
+        "parent.grad += gradient",
+        "parent.grad = gradient",
     ),
     "sum made in a gradient that is only borrowed": (
         TensorGraphs,
-        backpropagate,
-        "arrived[birth] = arrived[birth] + gradient",
-        "arrived[birth] += gradient",
+        backpropagate_arrays,
+        "parent.grad = parent.grad + gradient",
+        "parent.grad += gradient",
     ),
+    "seam whose leaves forget earlier sweeps": (
+        TensorGraphs,
+        deliver_to_leaf,
+        "leaf.grad += gradient",
+        "leaf.grad = gradient",
+    ),
+    "seam that takes the upstream gradient for 1": (TensorGraphs, rule_of, "d_out * local", "local"),
     "leaf that keeps what it only borrowed": (
         TensorGraphs,
         Tensor.accumulate,
@@ -90,7 +102,7 @@ SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
         "self.grad += gradient",
         "self.grad[...] = gradient",
     ),
-    "released node that passes for a leaf": (TensorGraphs, backpropagate, "None, (), _released", "None, (), None"),
+    "released node that passes for a leaf": (TensorGraphs, backpropagate_arrays, "None, RELEASED", "None, ()"),
     "array rule off by 0.1 %": (
         TensorGraphs,
         ops.multiply.reference,
@@ -135,9 +147,9 @@ def test_machine_objects(bug, monkeypatch):
 
 def test_machine_objects_to_a_product_off_by_a_thousandth(monkeypatch):
     def product(self: Value, other: Any) -> Value:
-        x, y = self.data, other.data if isinstance(other, Value) else other
-        parents = (self, other if isinstance(other, Value) else None)
-        return Value(x * y, parents, lambda d_out: (d_out * y * 1.001, d_out * x))
+        other = other if isinstance(other, Value) else Value(other)
+        x, y = self.data, other.data
+        return Value(x * y, (self, other), (y * 1.001, x))
 
     monkeypatch.setattr(Value, "__mul__", product)
     with pytest.raises(AssertionError):

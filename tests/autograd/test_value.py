@@ -195,20 +195,17 @@ def test_chain_of_100_000_nodes_works():
 def test_work_is_linear_in_nodes_though_paths_double_at_each():
     visits = 0
 
-    class Counted(Value):
-        def __add__(self, other: Any) -> Value:
-            def rule(d_out: float) -> tuple[float, float]:
-                nonlocal visits
-                visits += 1
-                return d_out, d_out
+    class Counted(float):
+        def __rmul__(self, d_out: float) -> float:
+            nonlocal visits
+            visits += 1
+            return d_out
 
-            return Counted(self.data + other.data, (self, other), rule)
-
-    counted = x = Counted(1.0)
+    doubled = x = Value(1.0)
     for _ in range(60):
-        counted = counted + counted
-    counted.backward()
-    assert (x.grad, visits) == (2**60, 60)
+        doubled = Value(2 * doubled.data, (doubled, doubled), (Counted(1), Counted(1)))
+    doubled.backward()
+    assert (x.grad, visits) == (2**60, 2 * 60)
 
 
 # What else Values are asked for.
@@ -348,6 +345,23 @@ def test_what_has_no_value_says_what_was_expected_and_what_came(compute, message
     with pytest.raises((ValueError, ZeroDivisionError)) as caught:
         compute()
     assert str(caught.value) == message
+
+
+def test_root_of_zero_has_a_value_and_an_infinite_slope():
+    for root in (lambda x: x.sqrt(), lambda x: x**0.5):
+        x = Value(0.0)
+        out = root(x)
+        out.backward()
+        assert (out.data, x.grad) == (0.0, math.inf)
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [(700, 10_000), (0, 0), (50_000, 50_000)])
+def test_import_lets_the_collector_run_less_often_but_respects_what_a_program_chose(chosen: int, kept: int):
+    program = (
+        f"import gc; gc.set_threshold({chosen}, 7, 5); import tinygrad_chat.autograd.value; print(gc.get_threshold())"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == f"({kept}, 7, 5)"
 
 
 def test_exp_of_a_large_number_is_infinite_and_division_by_a_tiny_one_has_its_gradient():

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.drawing.graphs import GRAPHS, diamond, parsed, sweep, text_of
 from tinygrad_chat import Tensor, Value, ops
+from tinygrad_chat.autograd import sweep as sweep_module
 from tinygrad_chat.autograd import value as value_module
+from tinygrad_chat.autograd.value import topological_order
 from tinygrad_chat.drawing import draw_html
 from tinygrad_chat.drawing.graph import describe, nodes_below, number_text, summary
 from tinygrad_chat.drawing.sweep import replay
@@ -28,15 +32,24 @@ def test_the_steps_are_the_visits_of_backpropagate(graph, monkeypatch):
     root = graph()
     nodes = nodes_below(root)
     number = {node.birth: position for position, node in enumerate(nodes, 1)}
-    leaves = {number[node.birth] for node in nodes if node.rule is None}
+    leaves = {number[node.birth] for node in nodes if not node.parents}
     visited = []
 
-    def spying(heap, pop=value_module.heapq.heappop):
-        age, node = pop(heap)
-        visited.append(number[node.birth])
-        return age, node
+    class Spied(list[Any]):
+        """Nodes that tell when one of them is taken, from the end."""
 
-    monkeypatch.setattr(value_module.heapq, "heappop", spying)
+        def __reversed__(self) -> Iterator[Any]:
+            while self:
+                yield self.pop()
+
+        def pop(self, index: Any = -1) -> Any:
+            node = super().pop(index)
+            if node.parents:
+                visited.append(number[node.birth])
+            return node
+
+    for module in (value_module, sweep_module):
+        monkeypatch.setattr(module, "topological_order", lambda root: Spied(topological_order(root)))
     sweep(root)
     monkeypatch.undo()
     steps = [step.number for step in replay(root)]  # those of leaves, which show what has come, are the page's own

@@ -155,4 +155,4 @@ def test_evaluation_and_sampling_keep_no_graph():
         model.next_token_logits(np.array([[token]]), cache)
     kept = [number for tokens in cache.rows[0].keys[0] for head in tokens for number in head]
     assert kept
-    assert all(number.rule is None for number in kept)
+    assert all(not number.parents for number in kept)

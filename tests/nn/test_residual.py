@@ -10,6 +10,7 @@ import pytest
 from tests.cuda_on_cpu.places import PLACES, open_place
 from tinygrad_chat import GPT, ModelOptions, Tensor
 from tinygrad_chat.autograd import Operation, no_grad, watched_ops
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.nn import LayerNorm, Norm, ResidualStream, RMSNorm
 
 random = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """WHY GRADIENTS: graphs and their one reverse sweep. Nothing here knows an op or a Tensor.
 
-Read value.py first, then differentiable.py and mode.py, then check.py.
+Read value.py first, then sweep.py, differentiable.py and mode.py, then check.py.
 """
 
 from tinygrad_chat.autograd.differentiable import Operation, differentiable, op_name
@@ -16,14 +16,17 @@ from tinygrad_chat.autograd.mode import (
     watched_ops,
     with_own_compute,
 )
-from tinygrad_chat.autograd.value import Node, PendingGradient, Value, backpropagate
+from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, backpropagate_arrays
+from tinygrad_chat.autograd.value import Node, Value, backpropagate
 
 __all__ = [
+    "ArrayNode",
     "Node",
     "Operation",
     "PendingGradient",
     "Value",
     "backpropagate",
+    "backpropagate_arrays",
     "compute_for",
     "computing_with",
     "differentiable",

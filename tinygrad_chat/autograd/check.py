@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd.value import Node, Rule, Value, backpropagate
+from tinygrad_chat.autograd.sweep import ArrayNode, Rule, backpropagate_arrays
+from tinygrad_chat.autograd.value import Node, Value
 
 EXACT_TOLERANCE = 1e-12
 NUMERIC_TOLERANCE = 1e-6
@@ -30,14 +31,13 @@ class WrongGradientError(AssertionError):
     """A backward rule that disagrees with the forward beside it."""
 
 
-class _Array(Node):
+class _Array(ArrayNode):
     """The least that ops ask of a node: an array in a graph."""
 
-    __slots__ = ("data",)
+    __slots__ = ()
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        super().__init__(parents, rule)
-        self.data = np.asarray(data)
+        super().__init__(np.asarray(data), parents, rule)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,7 +51,7 @@ def _is_variable(x: Any) -> bool:
 def rule_gradients(function: Callable[..., Any], *inputs: Any, d_out: Any) -> list[np.ndarray | None]:
     """Gradients of sum(function(*inputs) * d_out) by the hand-written rules; None for inputs that are no floats."""
     nodes = [_Array(x) if _is_variable(x) else x for x in inputs]
-    backpropagate(function(*nodes), d_out)
+    backpropagate_arrays(function(*nodes), d_out)
     zero = [np.zeros_like(x) if _is_variable(x) else None for x in inputs]
     return [
         (none if node.grad is None else np.asarray(node.grad)) if isinstance(node, _Array) else None

@@ -26,7 +26,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 import numpy as np
 
 from tinygrad_chat.autograd.mode import current_mode, find_kernel
-from tinygrad_chat.autograd.value import Node, Rule
+from tinygrad_chat.autograd.sweep import Rule
+from tinygrad_chat.autograd.value import Node
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
-from tinygrad_chat.autograd.value import Rule
+from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.backend import Compute, Kernels, backend_of, default_compute, load_kernels
 
 Method = TypeVar("Method", bound=Callable[..., Any])

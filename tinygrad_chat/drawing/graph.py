@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import Node, Value, op_name
+from tinygrad_chat.autograd.sweep import RELEASED
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import UsageError
 
@@ -53,7 +54,7 @@ def nodes_below(root: Node) -> list[Node]:
     waiting = [root]
     while waiting:
         node = waiting.pop()
-        if node.rule is not None and not node.parents:
+        if node.parents is RELEASED:
             raise UsageError("graph: an earlier backward() released it; pass keep_graph=True to that backward()")
         for parent in drawn_parents(node):
             if parent.birth not in found:
@@ -100,12 +101,10 @@ def _data(node: Any) -> Any:
     return node.data
 
 
-def _kind(node: Node) -> str:
-    if node.rule is None:
+def _kind(node: Any) -> str:
+    if not node.parents:
         return CONSTANT if isinstance(node, Value) and not node.label else LEAF
-    if isinstance(node, Value) and node._op:
-        return node._op
-    return op_name(node.rule)
+    return node.op if isinstance(node, Value) else op_name(node.rule)
 
 
 def number_text(number: Any) -> str:

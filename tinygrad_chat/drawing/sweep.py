@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import Node
+from tinygrad_chat.autograd.sweep import rule_of
 from tinygrad_chat.drawing.graph import drawn_parents, nodes_below, was_swept
 from tinygrad_chat.errors import UsageError
 
@@ -47,7 +48,7 @@ def replay(root: Node) -> list[Step]:
         if node.birth not in arrived:  # no gradient comes here
             continue
         d_out = arrived[node.birth]
-        sent = node.rule(d_out) if node.rule else ()
+        sent = rule_of(node)(d_out) if node.parents else ()
         drawn = [gradient for parent, gradient in zip(node.parents, sent, strict=False) if parent is not None]
         flows = []
         for operand, (parent, gradient) in enumerate(zip(drawn_parents(node), drawn, strict=False)):

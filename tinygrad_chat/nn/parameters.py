@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import Node, PendingGradient, find_kernel, with_own_compute
+from tinygrad_chat.autograd.sweep import deliver_to_leaf
 from tinygrad_chat.backend import Backend, Compute, default_compute, get_backend, to_host
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.tensor import Tensor
@@ -125,7 +126,7 @@ class GradientBuffer:
     def add(self, leaf: Node, gradient: Any) -> None:
         """Add to the gradient of a parameter, as a backward sweep's `deliver`; another leaf keeps its own."""
         if leaf not in self._views:
-            leaf.accumulate(gradient)
+            deliver_to_leaf(leaf, gradient)
         elif isinstance(gradient, PendingGradient):
             gradient.add_to(self._views[leaf])
         else:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import Node
+from tinygrad_chat.autograd import ArrayNode
 from tinygrad_chat.errors import ShapeError
 
 
-class OpMethods(Node):
+class OpMethods(ArrayNode):
     """A node with an array as its `data`, and what can be computed from it."""
 
     __slots__ = ()
-    data: Any
 
     def __add__(self, other: Any) -> Self:
         return ops.add(self, other)

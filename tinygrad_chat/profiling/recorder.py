@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat.autograd import Operation
-from tinygrad_chat.autograd.value import Rule
+from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.profiling.costs import backward_cost, forward_cost
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import Node, Operation, PendingGradient, watched_ops
 from tinygrad_chat.autograd.mode import Watcher
-from tinygrad_chat.autograd.value import Rule
+from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.protocol import LanguageModel

@@ -1,0 +1,126 @@
+"""The backward sweep over arrays: the one of value.py, with care for memory. Values may stand in the graph, too.
+
+The gradient of an array may be as large as the model. So here
+
+- a node has a *rule* in the place of local gradients: a function that makes the gradients of all its parents;
+- the first gradient of a node is borrowed (a rule may hand one array to two parents), the second makes a sum that the
+  sweep owns, and later ones are added to that in place;
+- a rule may leave a gradient uncomputed, as a `PendingGradient`, until it is known which buffer adds it up;
+- `deliver` may take what comes to the leaves elsewhere than to their own `grad`;
+- what the sweep has passed is released, so that memory falls while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tinygrad_chat.autograd.value import Node, Value, births, topological_order
+
+Rule = Callable[[Any], Sequence[Any]]
+"""d_out -> one gradient for each parent, or None where a parent has no gradient."""
+
+
+class ArrayNode(Node):
+    """An array in a graph. `rule` maps its gradient to its parents'; a leaf has none."""
+
+    __slots__ = ("data", "rule")
+
+    def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
+        self.data = data
+        self.grad = None
+        self.parents = parents
+        self.rule = rule
+        self.birth = next(births)
+
+    def accumulate(self, gradient: Any) -> None:
+        """Add a leaf's gradient from one sweep to what earlier sweeps left, until someone resets `grad`."""
+        self.grad = gradient if self.grad is None else self.grad + gradient
+
+
+class PendingGradient:
+    """A gradient that is not computed before it is known where it goes: straight into the buffer that adds it up.
+
+    A rule may return one for a large weight; `shape` is the weight's.
+    """
+
+    shape: tuple[int, ...]
+
+    def add_to(self, buffer: Any) -> None:
+        """Compute it and add it to an array."""
+        raise NotImplementedError
+
+    def array(self) -> Any:
+        """Compute it as an array of its own."""
+        raise NotImplementedError
+
+
+class _Released(tuple[()]):
+    """The parents of a node that a sweep has released: none, but whoever asks whether it is a leaf is told."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        raise RuntimeError(
+            "backward: an earlier backward() released this graph; pass keep_graph=True to the earlier one"
+        )
+
+
+RELEASED = _Released()
+
+
+def rule_of(node: Any) -> Rule:
+    """Return the rule of a node that is no leaf; a Value's is to multiply by each of its local gradients."""
+    if isinstance(node, Value):
+        return lambda d_out: [d_out * local for local in node.local_gradients]
+    return node.rule
+
+
+def deliver_to_leaf(leaf: Node, gradient: Any) -> None:
+    """Add a gradient to the leaf's own."""
+    if isinstance(leaf, ArrayNode):
+        leaf.accumulate(gradient)
+    else:
+        leaf.grad += gradient
+
+
+def backpropagate_arrays(
+    root: Node, seed: Any, *, release: bool = False, deliver: Callable[[Node, Any], None] = deliver_to_leaf
+) -> None:
+    """Give every node that `root` was computed from the gradient of `root`, where `root`'s own gradient is `seed`.
+
+    Leaves add up what comes, across sweeps too, unless `deliver` takes it elsewhere. Inner nodes hold the gradient of
+    the latest sweep; with `release` they drop it, their parents and their rule as the sweep passes.
+    """
+    if not root.parents:
+        deliver(root, seed)
+        return
+    nodes = topological_order(root)
+    for node in nodes:
+        node.grad = None
+    root.grad = seed
+    owned: set[int] = set()  # births of the nodes whose gradient is a sum made here, safe to add to in place
+    while nodes:
+        node = nodes.pop()  # the youngest, which nothing here keeps from now on
+        if node.grad is None:  # no rule has sent it a gradient
+            continue
+        d_out, parents, rule = node.grad, node.parents, rule_of(node)
+        if release:
+            node.grad, node.parents = None, RELEASED
+            if isinstance(node, ArrayNode):
+                node.rule = None
+        for parent, gradient in zip(parents, rule(d_out)):  # noqa: B905 - a rule also covers inputs left out
+            if parent is None or gradient is None:
+                continue
+            if not parent.parents:
+                deliver(parent, gradient)
+                continue
+            if isinstance(gradient, PendingGradient):
+                gradient = gradient.array()
+            if parent.grad is None:
+                parent.grad = gradient  # borrowed: it must not be written to
+            elif parent.birth in owned and type(gradient) is type(parent.grad):
+                parent.grad += gradient
+            else:
+                parent.grad = parent.grad + gradient
+                owned.add(parent.birth)
