@@ -7,6 +7,7 @@ from tinygrad_chat.autograd.differentiable import Operation, differentiable
 from tinygrad_chat.autograd.mode import (
     compute_for,
     computing_with,
+    current_mode,
     find_kernel,
     has_kernel,
     kernels_of,
@@ -26,6 +27,7 @@ __all__ = [
     "backpropagate",
     "compute_for",
     "computing_with",
+    "current_mode",
     "differentiable",
     "find_kernel",
     "has_kernel",
