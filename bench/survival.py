@@ -167,7 +167,7 @@ def _flags(config: TrainingConfig, path: Path, *, resume: bool) -> list[str]:
     if resume:
         return [*flags, "--resume"]
     names = [*TINY, "data", "steps", "eval_every", "checkpoint_every", "log_every"]
-    pairs = {f"--{name.replace('_', '-')}": getattr(config, name) for name in names}
+    pairs = {f"--{name.replace('_', '-')}": config.settings()[name] for name in names}
     return flags + [text for flag, value in pairs.items() if value is not None for text in (flag, str(value))]
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinygrad_chat.config.record import SPECS
+from tinygrad_chat.option import idle
+
 TINY: dict[str, Any] = {
     "layers": 1,
     "heads": 2,
@@ -17,10 +20,12 @@ TINY: dict[str, Any] = {
 }
 
 
-OF_BLOCKS = {"layers", "heads"}
+def without_idle(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that play a part beside each other: a bigram, say, has no layers to choose."""
+    every = {name: spec.default for name, spec in SPECS.items()} | settings
+    return {name: value for name, value in settings.items() if idle(SPECS[name], every) is None}
 
 
 def tiny_settings(**settings: Any) -> dict[str, Any]:
-    """Return the settings of a tiny run with others of one's own; a bigram has no blocks to choose."""
-    chosen = {**TINY, **settings}
-    return {name: value for name, value in chosen.items() if chosen.get("model") != "bigram" or name not in OF_BLOCKS}
+    """Return the settings of a tiny run with others of one's own."""
+    return {**without_idle({**TINY, **{name: settings[name] for name in ("model",) if name in settings}}), **settings}

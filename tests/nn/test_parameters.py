@@ -155,7 +155,7 @@ def test_state_that_does_not_fit_is_refused_and_nothing_changes(parameters, chan
 def test_what_is_no_op_runs_the_kernel_of_the_parameters_compute_whatever_is_in_force(model):
     kernels = load_kernels("numpy")
     for name, expected in (("numpy", kernels[adamw_update]), ("reference", adamw_update)):
-        parameters = Parameters(model, compute=Compute.choose("numpy", name))
+        parameters = Parameters(dict(model.named_parameters()), compute=Compute.choose("numpy", name))
         assert parameters.kernel_of(adamw_update) is expected
         with computing_with(Compute.choose("numpy", "numpy")):
             assert parameters.kernel_of(adamw_update) is expected

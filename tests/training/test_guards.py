@@ -63,7 +63,9 @@ def test_a_weight_that_overflows_is_found_where_it_does(start: Start, mode: str,
 
 
 def test_a_weight_that_is_no_number_is_named(start: Start):
-    with pytest.raises(DivergedError, match=r"as the last update has left blocks.0.attention.query.weight"):
+    with pytest.raises(
+        DivergedError, match=r"as the last update has left NaN or infinity in blocks.0.attention.query.weight"
+    ):
         poisoned(start(), "blocks.0.attention.query.weight", np.nan, at_step=2)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tiny import TINY
+from tests.tiny import TINY, without_idle
 from tinygrad_chat.config.resolve import resolve
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.optim import SCHEDULES
@@ -102,7 +102,7 @@ def test_a_run_stopped_at_any_steps_goes_on_as_if_it_never_had(
     text: Path, settings: dict[str, Any], engine: dict[str, Any], stops: list[tuple[int, bool]]
 ):
     chosen = {name: value for name, value in {**settings, **engine}.items() if value is not None}
-    config = resolve({**TINY, "data": str(text), "steps": STEPS, **chosen})
+    config = resolve(without_idle({**TINY, "data": str(text), "steps": STEPS, **chosen}))
     with tempfile.TemporaryDirectory() as folder:
         whole = start_run(config, Path(folder) / "whole")
         finish(whole)
@@ -157,7 +157,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(start: Start):
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "one bit"])
 def test_a_damaged_checkpoint_is_named_and_passed_over_and_its_place_taken(start: Start, file: str, damage: str):
-    whole, run = start("whole", keep=3), start("damaged", keep=3)
+    whole, run = start("whole", keep_checkpoints=3), start("damaged", keep_checkpoints=3)
     finish(whole)
     finish(run)
     target = checkpoint_path(run.folder.checkpoints, 6) / file

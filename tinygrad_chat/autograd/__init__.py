@@ -7,6 +7,7 @@ from tinygrad_chat.autograd.differentiable import Operation, differentiable, op_
 from tinygrad_chat.autograd.mode import (
     compute_for,
     computing_with,
+    current_mode,
     find_kernel,
     has_kernel,
     kernels_of,
@@ -29,6 +30,7 @@ __all__ = [
     "backpropagate_arrays",
     "compute_for",
     "computing_with",
+    "current_mode",
     "differentiable",
     "find_kernel",
     "has_kernel",

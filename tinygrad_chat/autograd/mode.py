@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.backend import Compute, Kernels, backend_of, default_compute, load_kernels
@@ -17,17 +19,33 @@ Watcher = Callable[[Any, Sequence[Any]], Callable[[Any, Rule], Rule]]
 """(operation, inputs), before the op runs -> what is called with (out, rule) after it and returns the rule to use"""
 
 
-class Mode(NamedTuple):
-    """What is in force in a thread."""
+@dataclass(slots=True)
+class Mode:
+    """What is in force in a thread; never changed, but replaced."""
 
     recording: bool = True
-    kernels: Kernels | None = None  # instead of those of the compute in force
+    compute: Compute | None = None  # the model's whose method runs
+    kernels: Kernels | None = None  # instead of any compute's
     watcher: Watcher | None = None
 
+    def compute_for(self, array: Any) -> Compute:
+        """Return the compute in force, if it is of the array's back end, or else the back end's default."""
+        backend, compute = backend_of(array), self.compute
+        return compute if compute is not None and compute.backend is backend else default_compute(backend)
 
-# Of a thread; one that is to go on as another does is started in a copy of its context.
-_mode: ContextVar[Mode] = ContextVar("mode", default=Mode())  # noqa: B039 - immutable
-_compute: ContextVar[Compute | None] = ContextVar("compute", default=None)  # apart, as every call of a model sets it
+    def kernels_for(self, array: Any) -> Kernels:
+        """Return the kernels to run on `array`, by what they replace."""
+        if self.kernels is not None:
+            return self.kernels
+        compute = self.compute
+        if compute is not None and type(array) is compute.backend.array_type:  # the rule in short, as every op asks
+            return compute.kernel_table
+        return self.compute_for(array).kernel_table
+
+
+# Of a thread; one that is to go on in the same mode is started in a copy of the context. There is one variable for all
+# of it: those that were never set are looked for at length once any other is.
+_mode: ContextVar[Mode] = ContextVar("mode", default=Mode())  # noqa: B039 - never changed
 
 current_mode: Callable[[], Mode] = _mode.get
 """() -> what is in force in this thread"""
@@ -35,7 +53,7 @@ current_mode: Callable[[], Mode] = _mode.get
 
 @contextmanager
 def _switched(**settings: Any) -> Iterator[None]:
-    before = _mode.set(_mode.get()._replace(**settings))
+    before = _mode.set(dataclasses.replace(_mode.get(), **settings))
     try:
         yield
     finally:
@@ -52,14 +70,9 @@ def no_grad() -> Any:
     return _switched(recording=False)
 
 
-@contextmanager
-def computing_with(compute: Compute) -> Iterator[None]:
+def computing_with(compute: Compute) -> Any:
     """Within this context, in this thread, arrays of the compute's back end are computed on as it says."""
-    before = _compute.set(compute)
-    try:
-        yield
-    finally:
-        _compute.reset(before)
+    return _switched(compute=compute)
 
 
 def with_own_compute(method: Method) -> Method:
@@ -67,19 +80,22 @@ def with_own_compute(method: Method) -> Method:
 
     @functools.wraps(method)
     def within(self: Any, *inputs: Any, **options: Any) -> Any:
-        before = _compute.set(self.compute)  # a quarter of what `with computing_with(...)` takes
+        mode = _mode.get()
+        if mode.compute is self.compute:  # called by another such method
+            return method(self, *inputs, **options)
+        # Spelled out: `with computing_with(...)` takes several times as long, which a small step would feel.
+        before = _mode.set(Mode(mode.recording, self.compute, mode.kernels, mode.watcher))
         try:
             return method(self, *inputs, **options)
         finally:
-            _compute.reset(before)
+            _mode.reset(before)
 
     return within  # pyright: ignore[reportReturnType]
 
 
 def compute_for(array: Any) -> Compute:
-    """Return how `array` is computed on now: as the compute in force says, if that is of the array's back end."""
-    backend, compute = backend_of(array), _compute.get()
-    return compute if compute is not None and compute.backend is backend else default_compute(backend)
+    """Return how `array` is computed on now: as the compute in force says, or else by the back end's default."""
+    return _mode.get().compute_for(array)
 
 
 def kernels_of(name: str) -> Any:
@@ -94,8 +110,7 @@ def reference_ops() -> Any:
 
 def find_kernel(replaced: Any, reference: Any, array: Any) -> Any:
     """Return the kernel to run on `array` instead of what it replaces, or `reference` where there is none."""
-    kernels = _mode.get().kernels
-    return (compute_for(array).kernel_table if kernels is None else kernels).get(replaced, reference)
+    return _mode.get().kernels_for(array).get(replaced, reference)
 
 
 def has_kernel(replaced: Any, array: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node, PendingGradient, find_kernel, with_own_compute
+from tinygrad_chat.autograd import Node, PendingGradient, current_mode
 from tinygrad_chat.autograd.sweep import deliver_to_leaf
 from tinygrad_chat.backend import Backend, Compute, default_compute, get_backend, to_host
 from tinygrad_chat.errors import CheckpointError
@@ -81,10 +81,10 @@ class Parameters:
         """Return whether no parameter holds a NaN or an infinity."""
         return bool(self.backend.xp.isfinite(self.data).all())
 
-    @with_own_compute
     def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return what to run on the arrays in place of a function that is no op: its kernel, or itself without one."""
-        return find_kernel(function, function, self.data)
+        insisted = current_mode().kernels  # within `kernels_of`
+        return (self.compute.kernel_table if insisted is None else insisted).get(function, function)
 
     def zero_gradient(self) -> None:
         """Set every gradient to 0, before a backward pass that should not add to the last one."""

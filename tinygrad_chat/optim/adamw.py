@@ -79,7 +79,7 @@ class AdamW(Optimizer):
         self.steps = 0
         self.mean = parameters.backend.xp.zeros_like(parameters.data)
         self.square = parameters.backend.xp.zeros_like(parameters.data)
-        self._scalars = StepScalars(parameters.backend, 1, ADAMW_SCALARS)
+        self._scalars = StepScalars(parameters, 1, ADAMW_SCALARS)
 
     def prepare(self, learning_rate: float, position: int = 0) -> None:
         """Work out the next step's decay and corrections; there are no schedules that `position` would be in."""

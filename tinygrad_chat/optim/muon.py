@@ -190,7 +190,7 @@ class Muon(Optimizer):
         for members in stacks.values():
             R, K = parameters[members[0][0]].shape
             self._parts.append(self._part(None, members, (R, K), (R, 1) if R >= K else (1, K)))
-        self._scalars = StepScalars(parameters.backend, len(self._parts), ADAMW_SCALARS)
+        self._scalars = StepScalars(parameters, len(self._parts), ADAMW_SCALARS)
 
     def _part(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend import Backend, array_module
+from tinygrad_chat.backend import array_module
 from tinygrad_chat.nn import Parameters
 
 
@@ -52,17 +52,18 @@ class Optimizer(ABC):
 
 
 class StepScalars:
-    """Rows of numbers that change from step to step: Python's floats on the host, float32 in one array on a device."""
+    """Rows of numbers that change from step to step: Python's floats on the host, one array on a device."""
 
-    def __init__(self, backend: Backend, rows: int, columns: int) -> None:
-        self._on_device = None if backend.name == "numpy" else backend.xp.zeros((rows, columns), np.float32)
+    def __init__(self, parameters: Parameters, rows: int, columns: int) -> None:
+        xp, dtype = parameters.backend.xp, parameters.data.dtype
+        self._on_device = None if xp is np else xp.zeros((rows, columns), dtype)
         self._rows: Sequence[Sequence[float]] = ()
 
     def set(self, rows: Sequence[Sequence[float]]) -> None:
         """Replace all numbers; those on a device stay at their address."""
         self._rows = rows
         if self._on_device is not None:
-            self._on_device[...] = array_module(self._on_device).asarray(np.array(rows, np.float32))
+            self._on_device[...] = array_module(self._on_device).asarray(np.array(rows, self._on_device.dtype))
 
     def __getitem__(self, row: int) -> Any:
         return self._rows[row] if self._on_device is None else self._on_device[row]

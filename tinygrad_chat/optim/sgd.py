@@ -19,7 +19,7 @@ class SGD(Optimizer):
         super().__init__(parameters)
         self.momentum = momentum
         self.velocity = parameters.backend.xp.zeros_like(parameters.data)
-        self._scalars = StepScalars(parameters.backend, 1, 1)
+        self._scalars = StepScalars(parameters, 1, 1)
 
     def prepare(self, learning_rate: float, position: int = 0) -> None:
         """Take the learning rate; there are no schedules that `position` would be in."""

@@ -64,9 +64,10 @@ def _position(run: Run, fraction_used: float) -> int:
 def _diverged(run: Run, result: StepResult) -> DivergedError:
     """Take the step again to find where it went wrong; return the error that says so."""
 
-    where = explain_divergence(
-        run, lambda model: run.train_step.gradient(batch_of(run), random=_dropout(run), model=model)
-    )
+    with np.errstate(all="ignore"):
+        where = explain_divergence(
+            run, lambda model: run.train_step.gradient(batch_of(run), random=_dropout(run), model=model)
+        )
     cause = result.cause or (
         f"the loss is {float(result.loss):g} and the norm of the gradient {float(result.grad_norm):g}"
     )
