@@ -12,23 +12,44 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tinygrad_chat.api import load, load_tokenizer, train
     from tinygrad_chat.autograd import Value, differentiable, no_grad
-    from tinygrad_chat.backend import Compute
+    from tinygrad_chat.inference.text_model import TextModel
+    from tinygrad_chat.models.base import NextTokenModel
     from tinygrad_chat.models.gpt import GPT
     from tinygrad_chat.models.options import ModelOptions
     from tinygrad_chat.tensor import Tensor
+    from tinygrad_chat.text.dataset import Dataset
 
 _HOME = {
-    "Value": "autograd",
-    "differentiable": "autograd",
-    "no_grad": "autograd",
-    "Compute": "backend",
-    "Tensor": "tensor",
+    "Dataset": "text.dataset",
     "GPT": "models.gpt",
     "ModelOptions": "models.options",
+    "NextTokenModel": "models.base",
+    "Tensor": "tensor",
+    "TextModel": "inference.text_model",
+    "Value": "autograd",
+    "differentiable": "autograd",
+    "load": "api",
+    "load_tokenizer": "api",
+    "no_grad": "autograd",
+    "train": "api",
 }
 
-__all__ = ["GPT", "Compute", "ModelOptions", "Tensor", "Value", "differentiable", "no_grad"]
+__all__ = [
+    "GPT",
+    "Dataset",
+    "ModelOptions",
+    "NextTokenModel",
+    "Tensor",
+    "TextModel",
+    "Value",
+    "differentiable",
+    "load",
+    "load_tokenizer",
+    "no_grad",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

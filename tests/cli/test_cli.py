@@ -151,7 +151,7 @@ MISTAKES = [
     ("train --steps many", "'--steps'"),
     ("train --steps 0", "--steps: expected at least 1, received 0"),
     ("train --width 10 --heads 3", "--heads: expected a divisor of --width 10, received 3"),
-    ("train --model llama", "--model: expected one of bigram, mini-gpt, nanochat, received 'llama'"),
+    ("train --model llama", "--model: expected one of bigram, mini-gpt, nanochat, own, received 'llama'"),
     ("train --data nowhere.txt", "--data nowhere.txt: no such file or folder"),
     ("train --data empty.txt", "--data empty.txt: is empty; expected at least 650 characters of text"),
     ("train --data short.txt", "expected at least 650 tokens for --context 64"),

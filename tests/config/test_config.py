@@ -77,7 +77,7 @@ def test_a_file_that_is_not_there_is_refused_with_the_presets():
         ({"warmdown": 1.5}, "--warmdown: expected a share of at most 1, received 1.5"),
         ({"dropout": 1.0}, "--dropout: expected less than 1, received 1.0"),
         ({"lr": float("nan")}, "--lr: expected a finite number, received nan"),
-        ({"model": "llama"}, "--model: expected one of bigram, mini-gpt, nanochat, received 'llama'"),
+        ({"model": "llama"}, "--model: expected one of bigram, mini-gpt, nanochat, own, received 'llama'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_its_flag(settings, message):

@@ -15,7 +15,7 @@ import pytest
 from tests.tiny import TINY, tiny_settings
 from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.experiments.ablation import Ablation, folder_of, label, parse_variation, run_ablation
-from tinygrad_chat.reports.ablation import Cell, collect, markdown, write_plot, write_reports
+from tinygrad_chat.experiments.report import Cell, collect, markdown, write_plot, write_reports
 from tinygrad_chat.training.events import Ended, Stepped
 
 

@@ -46,7 +46,7 @@ def ablate(
     from tinygrad_chat.cli.table import Column, open_console, print_table
     from tinygrad_chat.drawing.png import expect_matplotlib
     from tinygrad_chat.experiments.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
-    from tinygrad_chat.reports.ablation import collect, table, write_plot, write_reports
+    from tinygrad_chat.experiments.report import collect, table, write_plot, write_reports
     from tinygrad_chat.training.events import Ended
 
     if png:

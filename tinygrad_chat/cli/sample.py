@@ -24,6 +24,7 @@ def sample(
 ) -> None:
     """Write text with a trained model, token by token as it comes."""
     compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
+    ComputeOptions(**compute)  # says what cannot be
     options = SamplingOptions(**settings)
 
     from tinygrad_chat.inference.generation import sample_texts

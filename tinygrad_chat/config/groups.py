@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import needs, option, validate
 
+OWN = "own"
+"""The model that somebody has written in Python: tinygrad_chat.train(..., model=...)."""
+
 UNBOUNDED = 10**9
 """The steps of a run that only its minutes end."""
 
@@ -21,7 +24,7 @@ class RecipeOptions:
     model: str = option(
         "mini-gpt",
         "which model",
-        choices=("bigram", "mini-gpt", "nanochat"),
+        choices=("bigram", "mini-gpt", "nanochat", OWN),
         flags=("--model-kind",),
         common=True,
     )

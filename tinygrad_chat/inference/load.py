@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.config.groups import OWN
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models.engines import ENGINES
+from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.runs.state import SavedModel
-from tinygrad_chat.training.build import build_model
 
 
 def load_model(
-    saved: SavedModel, *, backend: str = "auto", kernels: str = "auto", dtype: str = "auto", mode: str | None = None
+    saved: SavedModel,
+    *,
+    backend: str = "auto",
+    kernels: str = "auto",
+    dtype: str = "auto",
+    mode: str | None = None,
+    make: Callable[[int], LanguageModel] | None = None,
 ) -> LanguageModel:
-    """Return the model of a checkpoint, on any back end.
+    """Return the model of a checkpoint, on any back end; one of somebody's own is made anew by `make`(vocabulary).
 
     `mode` is the engine that is to run it, by default the one that trained it. Raises CheckpointError where the weights
-    do not fit the model.
+    do not fit the model, ConfigError where the machine has no room for it, BackendError for a back end that it lacks.
     """
-    chosen = {"backend": backend, "kernels": kernels, "dtype": dtype, "mode": mode or saved.config.compute.mode}
-    config = saved.config.replace(**chosen, dropout=0.0)
-    model = build_model(config, saved.tokenizer.size)
-    model.parameters().load(saved.weights)
-    return model
+    if saved.config.recipe.model == OWN:
+        if make is None:
+            raise ConfigError(
+                "the model is one of its trainer's own: open it in Python, as in load(path, model=YourModel)"
+            )
+        model = make(saved.tokenizer.size)
+        model.parameters().load(saved.weights)
+        return model
+    mode = mode or saved.config.compute.mode
+    compute = Compute.choose("numpy" if mode == "scalar" else backend, kernels, dtype)
+    options = saved.config.replace(dropout=0.0).model
+    expect_room(options, saved.tokenizer.size, buffers=1, mode=mode)
+    return ENGINES[mode](saved.tokenizer.size, options, compute=compute, weights=saved.weights)

@@ -9,6 +9,9 @@ import psutil
 
 from tinygrad_chat.backend import Backend
 
+KINDS = ("memory", "device_memory")
+"""What `memory_held` tells of."""
+
 
 def memory_held(backend: Backend) -> dict[str, int]:
     """Return the bytes that this process holds: `memory`, and of a GPU `device_memory`.

@@ -1,4 +1,4 @@
-"""The language models, and the table and protocol that make them interchangeable.
+"""The language models, and the protocol that makes them interchangeable.
 
 options.py     what a user can choose about a model's shape
 parameter_table.py  every parameter: its shape, its role, how it begins
@@ -6,11 +6,12 @@ initialisation.py   what it can begin with
 size.py        parameters and operations, read off the table
 memory.py      what a model takes at least
 protocol.py    what training and sampling ask of a model
+base.py        what models of Tensors share, and what a model of one's own begins with
 gpt.py         the GPT of Tensors
 blocks.py      what it is made of: attention, feed-forward, block
 weights.py     its weights: drawn, checked, made into layers
 nanochat.py    what makes a GPT karpathy/nanochat's
 scalar_gpt.py  the same GPT, one number at a time; the whole of it in one file
 scalar.py      the scalar GPT behind the protocol
-registry.py    bigram and mini-gpt by name, and the engines
+engines.py     the engines by name
 """

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import no_grad, with_own_compute
+from tinygrad_chat.autograd import with_own_compute
 from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights
-from tinygrad_chat.nn import KeyValueCache, Linear, Module, ResidualStream, dropper
-from tinygrad_chat.ops.cross_entropy import token_losses
+from tinygrad_chat.nn import KeyValueCache, Linear, ResidualStream, dropper
 from tinygrad_chat.tensor import Tensor
 
 
-class GPT(Module):
+class GPT(NextTokenModel):
     """Token and position embedding, blocks, a final norm and a head over the vocabulary.
 
     Options add what nanochat has beside: a norm and a smear of the embedding, learned scales of the stream, value
@@ -29,6 +29,8 @@ class GPT(Module):
     >>> model.parameters().size
     804096
     """
+
+    overwrites_logits = True
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class GPT(Module):
         self.options = options = options or ModelOptions()
         self.vocabulary = vocabulary
         self.context = options.context
+        self.soft_cap = options.soft_cap
         self.dtype = np.dtype(dtype)
         compute_dtype = self.compute.array_dtype if self.dtype == np.float32 else self.dtype
         xp, drawn = self.compute.backend.xp, weights is None
@@ -138,47 +141,9 @@ class GPT(Module):
         return ops.linear(x, self.head.weight[: self.vocabulary])
 
     @with_own_compute
-    def logits(self, tokens: Any) -> Tensor:
+    def logits(self, tokens: Any, *, random: np.random.Generator | None = None, offset: int = 0) -> Tensor:
         """Tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft-cap."""
-        return self._project(self.hidden(tokens))
-
-    @with_own_compute
-    def loss(
-        self,
-        tokens: Any,
-        targets: Any,
-        *,
-        random: np.random.Generator | None = None,
-        offset: int = 0,
-        token_count: int | None = None,
-    ) -> Tensor:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
-
-        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`). The logits are not kept:
-        kernels overwrite them with their gradient.
-        """
-        logits = self._project(self.hidden(tokens, random=random, offset=offset))
-        targets = self.compute.backend.xp.asarray(targets)
-        return ops.cross_entropy(
-            logits, targets, soft_cap=self.options.soft_cap, token_count=token_count, overwrite=True
-        )
-
-    @with_own_compute
-    def token_losses(self, tokens: Any, targets: Any) -> Any:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
-        target does not count."""
-        with no_grad():
-            logits = self._project(self.hidden(tokens)).data.astype(self.dtype, copy=False)
-        return token_losses(logits, self.compute.backend.xp.asarray(targets), soft_cap=self.options.soft_cap)
-
-    @with_own_compute
-    def next_token_logits(self, tokens: Any, cache: KeyValueCache | None = None) -> Any:
-        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
-        with no_grad():
-            last = self.hidden(tokens, cache=cache)[:, -1]
-            logits = self._project(last).data.astype(self.dtype, copy=False)
-        cap = self.options.soft_cap
-        return logits if cap is None else cap * self.compute.backend.xp.tanh(logits / cap)
+        return self._project(self.hidden(tokens, random=random, offset=offset))
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty key/value cache for `batch` sequences."""
@@ -190,3 +155,6 @@ class GPT(Module):
             backend=self.compute.backend,
             dtype=self.token_embedding.weight.dtype,
         )
+
+    def _last_logits(self, tokens: Any, cache: KeyValueCache | None) -> Any:
+        return self._project(self.hidden(tokens, cache=cache)[:, -1]).data

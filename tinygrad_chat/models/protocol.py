@@ -62,12 +62,17 @@ class LanguageModel(Protocol):
         target does not count."""
         ...
 
+    def token_logits(self, tokens: Any) -> Any:
+        """Unnormalised log-probabilities (B, T, V), as an array, of the token after each of tokens (B, T)."""
+        ...
+
     def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         ...
 
-    def new_cache(self, batch: int) -> Cache:
-        """An empty cache for `batch` sequences, of the kind that `next_token_logits` takes."""
+    def new_cache(self, batch: int) -> Cache | None:
+        """An empty cache for `batch` sequences, of the kind that `next_token_logits` takes; None for a model that has
+        none and is given all tokens each time."""
         ...
 
     def parameters(self) -> Parameters:

@@ -131,6 +131,11 @@ class ScalarModel:
                 ]
             )
 
+    def token_logits(self, tokens: Any) -> np.ndarray:
+        """Unnormalised log-probabilities (B, T, V), as an array, of the token after each of tokens (B, T)."""
+        cache = self.new_cache(len(tokens))
+        return np.stack([self.next_token_logits(column[:, None], cache) for column in np.asarray(tokens).T], axis=1)
+
     def next_token_logits(self, tokens: Any, cache: BatchCache | None = None) -> np.ndarray:
         """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
         self._refresh()

@@ -8,5 +8,4 @@ markdown.py         the report for a repository or an issue
 writing.py          both, into the run's folder
 comparison.py       several runs at equal tokens and at equal time
 comparison_plot.py  their curves, as a picture
-ablation.py         the table, spreadsheet and plot of an ablation
 """

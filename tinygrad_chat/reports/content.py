@@ -16,11 +16,11 @@ from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.formatting import count, duration, grouped_number, quoted
+from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, step_of
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.training.guards.memory import KINDS
 
 Record = Mapping[str, Any]
 

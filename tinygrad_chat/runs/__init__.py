@@ -1,1 +1,7 @@
-"""runs."""
+"""What a run is on disk.
+
+folder.py         where each of its files stands, who may write there, which run is the newest
+checkpoint.py     checkpoints as folders: whole, or not there
+state.py          what a checkpoint holds; it saves, loads and checks itself
+recent_losses.py  a part of that: how a batch's loss compares with those before it
+"""

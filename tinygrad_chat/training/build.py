@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tinygrad_chat.backend import Compute
 from tinygrad_chat.config.defaults import rates_beside_muon
+from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.engines import ENGINES
 from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.models.parameter_table import parameter_roles
@@ -20,12 +24,20 @@ DRAWN = 2  # arrays as long as the parameters while a model is built: the weight
 TRAINED = {"adamw": 4, "muon": 3, "sgd": 3}  # at least, in training: weights, gradient, two averages, one, a velocity
 
 
-def build_model(config: TrainingConfig, vocabulary: int, *, buffers: int = DRAWN) -> LanguageModel:
-    """Return a new model over that many tokens, its weights drawn from the seed.
+ModelMaker = Callable[[int], LanguageModel]
+"""vocabulary -> a model of one's own over that many tokens"""
 
-    Raises ConfigError where the machine has no room for `buffers` arrays as long as its parameters, and BackendError
-    for a back end that is not there.
+
+def build_model(
+    config: TrainingConfig, vocabulary: int, *, make: ModelMaker | None = None, buffers: int = DRAWN
+) -> LanguageModel:
+    """Return a new model over that many tokens, its weights drawn from the seed, or what `make` makes.
+
+    Raises ConfigError where the machine has no room for `buffers` arrays as long as its parameters, or the model is to
+    be one's own and nothing makes it, and BackendError for a back end that is not there.
     """
+    if config.recipe.model == OWN:
+        return make_own(make, vocabulary, context=config.model.context)
     compute = choose_compute(config)
     on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
     expect_room(config.model, vocabulary, buffers=on_host, mode=config.compute.mode)
@@ -33,16 +45,29 @@ def build_model(config: TrainingConfig, vocabulary: int, *, buffers: int = DRAWN
     return engine(vocabulary, config.model, random=rng(config.run.seed, "initialisation"), compute=compute)
 
 
+def make_own(make: ModelMaker | None, vocabulary: int, *, context: int) -> LanguageModel:
+    """Return a model of one's own. Raises ConfigError where nothing makes it, or something else than was asked for."""
+    if make is None:
+        raise ConfigError("--model own: is made in Python, as in tinygrad_chat.train(..., model=YourModel)")
+    model = make(vocabulary)
+    if (model.vocabulary, model.context) != (vocabulary, context):
+        raise ConfigError(
+            f"model: expected one of vocabulary {vocabulary} and context {context}, received {model.vocabulary} and "
+            f"{model.context}"
+        )
+    return model
+
+
 def choose_compute(config: TrainingConfig) -> Compute:
     """Return how a run computes. Raises BackendError for what cannot be had."""
     return Compute.choose(config.compute.backend, config.compute.kernels, config.compute.dtype)
 
 
-def build_for_training(config: TrainingConfig, vocabulary: int) -> TrainStep:
+def build_for_training(config: TrainingConfig, vocabulary: int, make: ModelMaker | None = None) -> TrainStep:
     """Return the training step of a new model, in as many threads as the configuration says."""
     threads, rows = use_threads(config.compute.threads), config.data.batch_size // config.data.grad_accumulation
     gradients = min(threads, rows)  # each thread has its own
-    model = build_model(config, vocabulary, buffers=TRAINED[config.optimizer.kind] + gradients - 1)
+    model = build_model(config, vocabulary, make=make, buffers=TRAINED[config.optimizer.kind] + gradients - 1)
     return build_train_step(config, model, make_data_parallel(model, threads, rows=rows))
 
 
@@ -73,6 +98,8 @@ def build_optimizer(
             name: getattr(options, name) or rate
             for name, rate in rates_beside_muon(options.lr, config.model.initialisation).items()
         }
+        if config.recipe.model == OWN:
+            raise ConfigError("--optimizer muon: knows the roles of our models' parameters only; choose adamw or sgd")
         return Muon(
             parameters,
             adamw_groups(parameter_roles(config.model, model.vocabulary), lr=options.lr, **rates),

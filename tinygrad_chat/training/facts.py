@@ -12,14 +12,28 @@ from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.option import validate_settings
 from tinygrad_chat.parallel import use_threads
 from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.token_store import TokenStore
+from tinygrad_chat.text.tokenizers import Tokenizer
+
+OpenData = TokenStore | tuple[Dataset, Tokenizer]
+"""Tokens by the name of their corpus, or a dataset of one's own and what its tokens mean."""
+
+
+def tokenizer_of(data: OpenData) -> Tokenizer:
+    """Return what the tokens of some data mean."""
+    return data.tokenizer if isinstance(data, TokenStore) else data[1]
 
 
 def resolve_with_facts(
-    flags: Mapping[str, Any], base: Mapping[str, Any] | None = None, *, progress: Progress | None = None
-) -> tuple[TrainingConfig, TokenStore | None]:
-    """Resolve what a user chose, and return the data with it where it had to be opened for that.
+    flags: Mapping[str, Any],
+    base: Mapping[str, Any] | None = None,
+    *,
+    data: OpenData | None = None,
+    progress: Progress | None = None,
+) -> tuple[TrainingConfig, OpenData | None]:
+    """Resolve what a user chose, and return with it the `data`, where it is open already or had to be opened for that.
 
     Only what the settings follow from is looked at: nanochat's follow from the vocabulary and, where there are only
     minutes, from how fast the machine multiplies. `progress` is told of a download.
@@ -28,15 +42,16 @@ def resolve_with_facts(
     validate_settings(SPECS, chosen)  # before anything takes its time
     needed = needed_facts(chosen)
     if not needed:
-        return resolve(flags, base=base), None
+        return resolve(flags, base=base), data
 
     def setting(name: str) -> Any:
         return chosen.get(name, SPECS[name].default)
 
-    data = open_data(setting("data"), setting("tokenizer"), text_field=setting("text_field"), progress=progress)
+    if data is None:
+        data = open_data(setting("data"), setting("tokenizer"), text_field=setting("text_field"), progress=progress)
     rate = None
     if "product_rate" in needed:
         compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))
         use_threads(setting("threads"))
         rate = measure_product_rate(compute)
-    return resolve(flags, Facts(data.tokenizer.size, rate), base=base), data
+    return resolve(flags, Facts(tokenizer_of(data).size, rate), base=base), data

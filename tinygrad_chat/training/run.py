@@ -24,7 +24,8 @@ from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
-from tinygrad_chat.training.build import build_for_training, choose_compute
+from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
+from tinygrad_chat.training.facts import OpenData
 from tinygrad_chat.training.step import TrainStep
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
@@ -78,24 +79,26 @@ def start_run(
     config: TrainingConfig,
     path: Path | None = None,
     *,
-    data: TokenStore | None = None,
+    data: OpenData | None = None,
+    model: ModelMaker | None = None,
     progress: DownloadProgress | None = None,
     confirmed: bool = False,
 ) -> Run:
     """Return a new run at step 0, its folder made at `path` or anew below runs/.
 
-    `data` is what resolving the configuration has opened already; `progress` is told of a download. Raises a
-    TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was `confirmed`,
-    UsageError for a scalar model whose steps would take minutes.
+    `data` is what has been opened already, or one's own; `model` makes one's own. `progress` is told of a download.
+    Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
+    `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
-    return _new_run(config, path, data=data, progress=progress, confirmed=confirmed, resumed=False)
+    return _new_run(config, path, data=data, model=model, progress=progress, confirmed=confirmed, resumed=False)
 
 
 def _new_run(
     config: TrainingConfig,
     path: Path | None,
     *,
-    data: TokenStore | None,
+    data: OpenData | None,
+    model: ModelMaker | None,
     progress: DownloadProgress | None,
     confirmed: bool,
     resumed: bool,
@@ -103,27 +106,29 @@ def _new_run(
     if path is not None:
         expect_free(path)
     choose_compute(config)  # fails before any long reading
-    data = data or _open(config, config.data.tokenizer, progress)
-    dataset = Dataset.from_store(data, context=config.model.context)
+    dataset, tokenizer = _dataset(config, data or _open(config, config.data.tokenizer, progress))
     if not confirmed:
-        _expect_patience(config, data.tokenizer)
-    train_step = build_for_training(config, data.tokenizer.size)
+        _expect_patience(config, tokenizer)
+    train_step = build_for_training(config, tokenizer.size, model)
     folder = RunFolder(path) if path else claim_new_run(config)
     folder.create(resumed=resumed)
-    return Run(config, folder, dataset, data.tokenizer, train_step, resumed=resumed)
+    return Run(config, folder, dataset, tokenizer, train_step, resumed=resumed)
 
 
 def resume_run(
     path: Path,
     changes: Mapping[str, Any],
     *,
+    data: OpenData | None = None,
+    model: ModelMaker | None = None,
     progress: DownloadProgress | None = None,
     confirmed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """Return the run at `path` at its newest whole checkpoint, with `changes` to its configuration by flat names.
 
-    A run that was killed before its first checkpoint starts anew. `say` is told of checkpoints that are damaged.
+    `data` and `model` are those of a run that was started with its own. One that was killed before its first checkpoint
+    starts anew. `say` is told of checkpoints that are damaged.
     Raises CheckpointError where none is whole or the data has changed, ConfigError for a change that cannot be, and
     UsageError as `start_run` does.
     """
@@ -132,7 +137,7 @@ def resume_run(
     if folder.config.exists() and not find_checkpoints(folder.checkpoints):
         say(f"{path}: no checkpoint yet; starting from step 0")
         config = change(folder.read_config(), changes)
-        return _new_run(config, path, data=None, progress=progress, confirmed=confirmed, resumed=True)
+        return _new_run(config, path, data=data, model=model, progress=progress, confirmed=confirmed, resumed=True)
     saved = folder.open_newest(TrainingState.load, say=say)
     imported = not saved.data  # what it was trained on nobody knows
     before = saved.config
@@ -141,14 +146,14 @@ def resume_run(
     if not confirmed:
         _expect_patience(config, saved.tokenizer)
     try:
-        dataset = Dataset.from_store(_open(config, saved.tokenizer, progress), context=config.model.context)
+        dataset, _ = _dataset(config, data or _open(config, saved.tokenizer, progress))
     except VocabularyError as error:
         if imported:
             raise VocabularyError(f"--data {config.data.source}: {error}") from error
         raise _changed_data(config) from error
     if not imported and dataset.sha256 != saved.data.get("sha256"):
         raise _changed_data(config)
-    train_step = build_for_training(config, saved.tokenizer.size)
+    train_step = build_for_training(config, saved.tokenizer.size, model)
     run = Run(config, folder, dataset, saved.tokenizer, train_step, resumed=True)
     run.restore(saved)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
@@ -157,6 +162,12 @@ def resume_run(
 
 def _open(config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None) -> TokenStore:
     return open_data(config.data.source, tokenizer, text_field=config.data.text_field, progress=progress)
+
+
+def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Dataset, Tokenizer]:
+    if isinstance(data, TokenStore):
+        return Dataset.from_store(data, context=config.model.context), data.tokenizer
+    return data
 
 
 def _expect_something_to_do(

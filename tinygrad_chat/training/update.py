@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import Batch, random_batch
@@ -51,7 +52,8 @@ def batch_of(run: Run) -> Batch:
 def _dropout(run: Run) -> np.random.Generator | None:
     """Return the random numbers that the next step drops by, None where it drops nothing."""
     number = run.progress.step + run.progress.skipped_batches
-    return rng(run.config.run.seed, "dropout", number) if run.config.model.dropout else None
+    drops = run.config.model.dropout or run.config.recipe.model == OWN  # whether that one does, it alone knows
+    return rng(run.config.run.seed, "dropout", number) if drops else None
 
 
 def _position(run: Run, fraction_used: float) -> int:

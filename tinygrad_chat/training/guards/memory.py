@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinygrad_chat.errors import MemoryGrowthError
+from tinygrad_chat.machine.memory import KINDS
 
 UNREMARKABLE = 64 << 20  # bytes of growth that are never an error: what Python and NumPy load late
-KINDS = ("memory", "device_memory")
 FIRST = 2  # evaluations before which memory still fills: the first comes before any step
 
 

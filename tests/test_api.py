@@ -1,0 +1,139 @@
+"""The front door: train, load and sample with one import, also a model and a dataset of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad_chat
+from tests.cli.conftest import Tgc, tgc  # noqa: F401 - a fixture
+from tinygrad_chat import Dataset, NextTokenModel, TextModel, nn, ops
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.text.tokenizers import ByteTokenizer
+from tinygrad_chat.training.events import Logged
+
+TINY: dict[str, Any] = {"layers": 1, "heads": 2, "width": 8, "context": 8, "batch_size": 4, "steps": 8, "lr": 0.01}
+WORDS = ["anna", "bob", "otto", "hannah", "ada", "eve", "elle", "noon"] * 40
+
+
+class MLP(NextTokenModel):
+    """makemore's: the embeddings of the last tokens side by side, through a hidden layer (Bengio et al., 2003)."""
+
+    def __init__(self, vocabulary: int, context: int = 3, width: int = 24) -> None:
+        random = np.random.default_rng(0)
+        self.vocabulary, self.context = vocabulary, context
+        self.embedding = nn.Embedding(vocabulary + 1, 8, random=random)  # one more stands before the beginning
+        self.hidden = nn.Linear(8 * context, width, random=random)
+        self.head = nn.Linear(width, vocabulary, random=random)
+
+    def logits(self, tokens: Any, **_: Any) -> tinygrad_chat.Tensor:
+        padded = np.pad(tokens, ((0, 0), (self.context - 1, 0)), constant_values=self.vocabulary)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.context, axis=1)
+        x = self.embedding(windows).reshape(*windows.shape[:2], -1)
+        return self.head(ops.tanh(self.hidden(x)))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def text_of(model: TextModel, prompt: str = "", **options: Any) -> str:
+    return "".join(model.generate(prompt, max_new_tokens=20, **options))
+
+
+def test_train_load_sample():
+    lines: list[float] = []
+    model = tinygrad_chat.train(
+        WORDS, **TINY, log_every=1, watch=lambda event: isinstance(event, Logged) and lines.append(event.record["step"])
+    )
+    assert lines == list(range(9))
+    again = tinygrad_chat.load(model.path)
+    assert text_of(model) == text_of(again) == text_of(tinygrad_chat.load())
+    assert text_of(again, "an", seed=2) == text_of(again, "an", seed=2) != text_of(again, "an", seed=3)
+    assert tinygrad_chat.load_tokenizer(model.path).encode("ada").tolist() == again.tokenizer.encode("ada").tolist()
+    assert "TextModel" not in repr(again)
+    assert "parameters" in repr(again)
+
+
+@pytest.mark.parametrize("mode", ["tensor", "scalar"])
+def test_logits_are_those_that_the_next_token_is_drawn_by(mode: str):
+    model = tinygrad_chat.train(WORDS, **{**TINY, "steps": 1, "eval_tokens": 9, "mode": mode}, soft_cap=2.0)
+    tokens = model.tokenizer.encode("hanna")
+    logits = model.logits("hanna")
+    assert logits.shape == (5, model.tokenizer.size)
+    np.testing.assert_array_equal(model.logits(np.stack([tokens, tokens]))[1], logits)
+    for length in (1, 5):
+        expected = model.model.next_token_logits(tokens[None, :length].astype(int))[0]
+        np.testing.assert_allclose(logits[length - 1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_of_ones_own_trains_resumes_loads_and_samples(tgc: Tgc):  # noqa: F811
+    model = tinygrad_chat.train(WORDS, model=MLP, steps=60, batch_size=8, lr=0.03, out="whole", eval_every=20)
+    losses = [record["val_loss"] for record in records(model.path)]
+    assert losses[-1] < 0.8 * losses[0]
+    loaded = tinygrad_chat.load("whole", model=MLP)
+    assert text_of(loaded) == text_of(model)
+    assert isinstance(loaded.model, MLP)
+    tinygrad_chat.train(WORDS, model=MLP, steps=40, batch_size=8, lr=0.03, out="stopped", eval_every=20)
+    further = tinygrad_chat.train(WORDS, model=MLP, steps=60, out="stopped", resume=True)
+    assert records("stopped")[-1]["step"] == 60
+    assert text_of(further)
+    with pytest.raises(ConfigError, match=r"open it in Python, as in load\(path, model=YourModel\)"):
+        tinygrad_chat.load("whole")
+    assert tgc("sample", "--checkpoint", "whole")[0] == 2
+    code, _, err = tgc("train", "--model", "own")
+    assert (code, err) == (2, "tgc: --model own: is made in Python, as in tinygrad_chat.train(..., model=YourModel)\n")
+
+
+def records(path: str) -> list[dict[str, Any]]:
+    from tinygrad_chat.runs.folder import RunFolder
+
+    return [record for record in RunFolder(Path(path)).records() if "val_loss" in record]
+
+
+def test_a_dataset_of_ones_own_trains():
+    tokens = np.arange(4000) * 7 % 13
+    counted = tinygrad_chat.train(Dataset.from_tokens(tokens, context=8), **TINY)
+    assert set(text_of(counted).split()) <= {str(token) for token in range(14)}
+    named = tinygrad_chat.train(Dataset.from_tokens(tokens, context=8), tokenizer=ByteTokenizer(), **TINY)
+    assert named.model.vocabulary == 257
+
+
+def test_a_model_that_says_no_logits_is_told_how():
+    class Mute(NextTokenModel):
+        vocabulary, context = 5, 4
+
+    with pytest.raises(NotImplementedError, match="Mute: a model says its logits"):
+        Mute().loss(np.array([[1]]), np.array([[2]]))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "message"),
+    [
+        (lambda: tinygrad_chat.train(WORDS, layrs=2), ConfigError, "train: unknown key 'layrs'; did you mean layers?"),
+        (lambda: tinygrad_chat.train(WORDS, layers=0.5), ConfigError, "train: layers: expected int, received 0.5"),
+        (lambda: tinygrad_chat.train(WORDS, resume=True), ConfigError, "resume: expected out"),
+        (lambda: tinygrad_chat.train(WORDS, model="gpt5"), ConfigError, "--model: expected one of"),
+        (
+            lambda: tinygrad_chat.train(WORDS, model=MLP, layers=2),
+            ConfigError,
+            "--layers: plays no part with --model own",
+        ),
+        (lambda: tinygrad_chat.train(WORDS, model=MLP, optimizer="muon"), ConfigError, "--optimizer muon: knows"),
+        (lambda: tinygrad_chat.load("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
+        (lambda: tinygrad_chat.load_tokenizer("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
+        (lambda: tinygrad_chat.train(WORDS, **TINY).logits([]), UsageError, "logits: expected a text, or tokens"),
+        (lambda: tinygrad_chat.train(WORDS, **TINY).logits([99]), UsageError, "logits: expected tokens from 0 to"),
+        (lambda: tinygrad_chat.train(WORDS, **TINY).generate("q"), VocabularyError, "character 'q'"),
+        (lambda: tinygrad_chat.train(WORDS, **TINY).generate(top_p=2.0), ConfigError, "--top-p: expected"),
+    ],
+)
+def test_a_mistake_is_one_line(mistake: Any, error: type[Exception], message: str):
+    with pytest.raises(error) as caught:
+        mistake()
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

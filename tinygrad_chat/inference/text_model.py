@@ -1,0 +1,76 @@
+"""A trained model with its tokenizer: text in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import to_host
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.generation import sample_texts
+from tinygrad_chat.inference.options import SamplingOptions
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """What `tinygrad_chat.load` and `train` return: a `model`, its `tokenizer` and the `config` it was trained with.
+
+    `path` is the folder of its run.
+    """
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    config: TrainingConfig
+    path: str = ""
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 500,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 1,
+    ) -> Iterator[str]:
+        """Yield what the model writes after `prompt`, piece by piece as it comes; the same for the same seed.
+
+        It ends after `max_new_tokens`, or where the model begins a new document. At `temperature` 0 it takes the
+        likeliest token, `top_k` and `top_p` narrow the choice. Raises ConfigError for an option out of range,
+        VocabularyError for a character that the model does not know, UsageError for a prompt longer than its context.
+        """
+        options = SamplingOptions(
+            prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
+        pieces = next(sample_texts(self.model, self.tokenizer, options))
+        if prompt:
+            next(pieces)  # the prompt itself
+        return pieces
+
+    def logits(self, tokens: Any) -> np.ndarray:
+        """Return the unnormalised log-probabilities of the token that comes next.
+
+        A text or integer tokens (T,) -> (T, V), one row for what follows each token; tokens (B, T) -> (B, T, V). Raises
+        UsageError for none, and ShapeError for more tokens than the context.
+        """
+        tokens = np.asarray(self.tokenizer.encode(tokens) if isinstance(tokens, str) else tokens)
+        if tokens.ndim not in (1, 2) or tokens.dtype.kind not in "iu" or tokens.size == 0:
+            raise UsageError(
+                f"logits: expected a text, or tokens (T,) or (B, T), received {tokens.dtype} {tokens.shape}"
+            )
+        if not 0 <= tokens.min() <= tokens.max() < self.model.vocabulary:
+            known, received = f"0 to {self.model.vocabulary - 1}", f"{tokens.min()} to {tokens.max()}"
+            raise UsageError(f"logits: expected tokens from {known}, received {received}")
+        logits = to_host(self.model.token_logits(np.atleast_2d(tokens.astype(np.int64))))
+        return logits if tokens.ndim == 2 else logits[0]
+
+    def __repr__(self) -> str:
+        """Where it is from, then the layers."""
+        source = f"{self.path}: " if self.path else ""
+        return f"{source}{self.config.recipe.model}, {self.model.vocabulary} tokens\n{self.model!r}"

@@ -1,0 +1,106 @@
+"""What models of Tensors share, and what a model of one's own begins with."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat import ops
+from tinygrad_chat.autograd import no_grad, with_own_compute
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.nn import Module
+from tinygrad_chat.ops.cross_entropy import token_losses
+from tinygrad_chat.tensor import Tensor
+
+
+class NextTokenModel(Module):
+    """A model of the next token: with `vocabulary`, `context` and `logits` it can be trained, saved and sampled.
+
+    >>> from tinygrad_chat import nn
+    >>> class Table(NextTokenModel):
+    ...     def __init__(self, vocabulary):
+    ...         self.vocabulary, self.context = vocabulary, 8
+    ...         self.rows = nn.Embedding(vocabulary, vocabulary, random=np.random.default_rng(0))
+    ...
+    ...     def logits(self, tokens, **_):
+    ...         return self.rows(tokens)
+    >>> round(Table(5).loss(np.array([[1, 2]]), np.array([[2, 3]])).item(), 1)
+    1.6
+    """
+
+    vocabulary: int
+    """The tokens that it knows, V."""
+    context: int
+    """How many tokens it looks back over."""
+    soft_cap: float | None = None
+    """What logits are bent to stay within, if anything."""
+    overwrites_logits = False
+    """Whether a loss may leave its gradient where the logits were: only where nothing else reads them."""
+
+    @functools.cached_property
+    def compute(self) -> Compute:
+        """How the model computes; by default on the host, as fast as it can."""
+        return Compute.choose("numpy")
+
+    def logits(self, tokens: Any, *, random: np.random.Generator | None = None, offset: int = 0) -> Tensor:
+        """Integer tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft cap.
+
+        `random` is there in training, for dropout; `offset` is the index of the first row in the whole batch.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: a model says its logits: def logits(self, tokens, **_)")
+
+    @with_own_compute
+    def loss(
+        self,
+        tokens: Any,
+        targets: Any,
+        *,
+        random: np.random.Generator | None = None,
+        offset: int = 0,
+        token_count: int | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
+
+        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
+        """
+        logits = self.logits(tokens, random=random, offset=offset)
+        targets = self.compute.backend.xp.asarray(targets)
+        overwrite, cap = self.overwrites_logits, self.soft_cap
+        return ops.cross_entropy(logits, targets, soft_cap=cap, token_count=token_count, overwrite=overwrite)
+
+    @with_own_compute
+    def token_losses(self, tokens: Any, targets: Any) -> Any:
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
+        target does not count."""
+        with no_grad():
+            logits = self._at_full_precision(self.logits(tokens).data)
+        return token_losses(logits, self.compute.backend.xp.asarray(targets), soft_cap=self.soft_cap)
+
+    @with_own_compute
+    def token_logits(self, tokens: Any) -> Any:
+        """Unnormalised log-probabilities (B, T, V), as an array, of the token after each of tokens (B, T)."""
+        with no_grad():
+            return self._capped(self.logits(tokens).data)
+
+    @with_own_compute
+    def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:
+        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
+        with no_grad():
+            return self._capped(self._last_logits(tokens, cache))
+
+    def new_cache(self, batch: int) -> Any:
+        """An empty cache for `batch` sequences; None, as here, for a model that reads everything again."""
+        return None
+
+    def _last_logits(self, tokens: Any, cache: Any) -> Any:
+        return self.logits(tokens).data[:, -1]
+
+    def _capped(self, logits: Any) -> Any:
+        logits, cap = self._at_full_precision(logits), self.soft_cap
+        return logits if cap is None else cap * self.compute.backend.xp.tanh(logits / cap)
+
+    @staticmethod
+    def _at_full_precision(logits: Any) -> Any:
+        return logits.astype(np.float32) if logits.dtype.itemsize < 4 else logits
