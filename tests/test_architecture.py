@@ -6,7 +6,7 @@ import ast
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,35 +17,34 @@ import tinygrad_chat
 PACKAGE = Path(tinygrad_chat.__file__).parent
 MOST_LINES = 350
 
-# Each part imports only parts of earlier lines and itself: never a neighbour in its own line.
+# Each part, a folder or a file of the package, imports only parts of earlier lines and itself: never a neighbour in its
+# own line. Folders within a part have an order of their own.
 ORDER = [
     {"errors"},
-    {"option", "seeds", "formatting"},
+    {"option", "seeds", "formatting", "files"},
     {"backend", "pages"},
     {"autograd"},
     {"ops"},
     {"tensor"},
     {"drawing", "nn", "text"},
     {"optim", "models"},
-    {"kernels", "parallel"},
+    {"config", "kernels", "parallel"},
     {"machine"},
-    {
-        "runs",
-        "config",
-        "training",
-        "inference",
-        "interchange",
-        "experiments",
-        "planning",
-        "profiling",
-        "tracking",
-        "reports",
-    },
+    {"runs"},
+    {"inference", "reports"},
+    {"training"},
+    {"experiments", "interchange", "planning", "profiling", "tracking"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]
-UPPER_FLOOR = {*("runs", "config", "training", "inference", "interchange", "experiments"), *ORDER[-3]}
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+WITHIN = {
+    "kernels": [{"numpy"}, {"numba"}, {"cuda"}],  # what Numba's lack is NumPy's
+    "text": [{"tokenizers"}],
+    "training": [{"guards"}],
+}
+"""The folders within a part: each imports no later one. Files beside them import them, and may be imported by them."""
 
 # What a student reads with Python's own library and nothing else.
 PURE_PYTHON = {"autograd/fused.py", "models/scalar_gpt.py"}
@@ -66,7 +65,11 @@ HOME_OF_LIBRARY = {
 def objections(path: str, source: str) -> list[str]:
     """Everything about a module, at `path` below the package, that the layout does not allow."""
     tree = ast.parse(source)
-    found = [*_import_objections(path, tree), *_name_objections(path, tree)]
+    found = [
+        *_import_objections(path, tree),
+        *_order_objections(path, _imports(tree)),
+        *_name_objections(path, tree),
+    ]
     public = not Path(path).name.startswith("_") or Path(path).name == "__init__.py"
     if public and not ast.get_docstring(tree):
         found.append("has no docstring")
@@ -90,10 +93,23 @@ def _import_objections(path: str, tree: ast.Module) -> Iterator[str]:
             yield f"imports {module}, though it is to be pure Python"
         elif library == "tinygrad_chat":
             part = inner[0] if inner else "everything"
-            if {part, importer} <= UPPER_FLOOR:
-                continue
             if part != importer and RANK.get(part, len(ORDER)) >= RANK[importer] and part != "__version__":
                 yield f"imports {part}, which is not to the left of {importer}"
+
+
+def _order_objections(path: str, imported: Iterable[str]) -> Iterator[str]:
+    """Objections to imports between the folders within a part."""
+    part, *inner = Path(path).parts
+    ranks = {folder: rank for rank, folders in enumerate(WITHIN.get(part, [])) for folder in folders}
+    if len(inner) < 2:
+        return
+    if inner[0] not in ranks:
+        yield f"{part}/{inner[0]} has no place in the order"
+        return
+    for module in imported:
+        other = module.removeprefix(f"tinygrad_chat.{part}.").partition(".")[0]
+        if module.startswith(f"tinygrad_chat.{part}.") and ranks.get(other, -1) > ranks[inner[0]]:
+            yield f"imports {part}.{other}, which is not to the left of {part}.{inner[0]}"
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -117,6 +133,73 @@ def _name_objections(path: str, tree: ast.Module) -> Iterator[str]:
         yield "passes out="
 
 
+def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return groups of modules, each of which imports the others by some way, given what each imports.
+
+    Tarjan's strongly connected components.
+    """
+    index: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        index[module] = lowest[module] = len(index)
+        path.append(module)
+        for imported in sorted(imports[module]):
+            if imported not in index:
+                visit(imported)
+                lowest[module] = min(lowest[module], lowest[imported])
+            elif imported in path:
+                lowest[module] = min(lowest[module], index[imported])
+        if lowest[module] == index[module]:
+            group = path[path.index(module) :]
+            del path[path.index(module) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in sorted(imports):
+        if module not in index:
+            visit(module)
+    return found
+
+
+def modules_imported(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return what each module, dotted, imports of the others, anywhere in it; a name imported is its module."""
+    found: dict[str, set[str]] = {}
+    for name, source in sources.items():
+        targets = set()
+        for module in _imports(ast.parse(source)):
+            while module and module not in sources:
+                module = module.rpartition(".")[0]
+            targets |= {module} - {"", name}
+        found[name] = targets
+    return found
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    names = {
+        path: f"tinygrad_chat.{path.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
+        for path in MODULES
+    }
+    sources = {
+        name: (PACKAGE / path).read_text(encoding="utf-8") for path, name in names.items() if path != "__init__.py"
+    }
+    assert circles(modules_imported(sources)) == []
+
+
+def test_a_circle_is_found_by_whatever_way_it_goes():
+    sources = {
+        "p.a": "from p import b",
+        "p.b": "def late():\n    import p.c",
+        "p.c": "from p.a import something",
+        "p.d": "from p.c import other",
+        "p": "",
+    }
+    assert circles(modules_imported(sources)) == [["p.a", "p.b", "p.c"]]
+    assert circles(modules_imported({**sources, "p.c": "import os"})) == []
+
+
 MODULES = sorted(str(file.relative_to(PACKAGE).as_posix()) for file in PACKAGE.rglob("*.py"))
 
 
@@ -131,6 +214,8 @@ def test_module_keeps_to_the_layout(path):
         ("tensor.py", "from tinygrad_chat import ops"),
         ("ops/new.py", "from tinygrad_chat.ops.broadcasting import sum_to"),
         ("models/new.py", "from tinygrad_chat.nn import Linear"),
+        ("kernels/numba/new.py", "from tinygrad_chat.kernels.numpy import pointwise"),
+        ("training/guards/new.py", "from tinygrad_chat.training.run import Run"),
         ("cli/new.py", "import rich, typer\nfrom tinygrad_chat import __version__\nfrom tinygrad_chat.text import x"),
         ("kernels/cuda/new.py", "import cupy\ncupy.add(1, 2, out=3)"),
         ("backend/new.py", "import cupyx"),
@@ -166,6 +251,22 @@ def test_what_the_layout_allows_passes(path, statement):
         ("nn/new.py", "from tinygrad_chat import GPT", "imports GPT, which is not to the left of nn"),
         ("cli/new.py", "import tinygrad_chat", "imports everything, which is not to the left of cli"),
         ("option.py", "from tinygrad_chat.seeds import x", "imports seeds, which is not to the left of option"),
+        (
+            "kernels/numpy/new.py",
+            "from tinygrad_chat.kernels.numba import KERNELS",
+            "imports kernels.numba, which is not to the left of kernels.numpy",
+        ),
+        (
+            "inference/new.py",
+            "import tinygrad_chat.training.run",
+            "imports training, which is not to the left of inference",
+        ),
+        (
+            "config/new.py",
+            "from tinygrad_chat.runs.folder import x",
+            "imports runs, which is not to the left of config",
+        ),
+        ("training/more/new.py", "pass", "training/more has no place in the order"),
         ("misc.py", "pass", "misc has no place in the order"),
         ("nn/new.py", "from . import layers", "imports relatively"),
         ("nn/new.py", "from .layers import Linear", "imports relatively"),
@@ -192,10 +293,12 @@ def test_public_module_without_a_docstring_is_objected_to():
     assert objections("ops/_private.py", "x = 1\n") == []
 
 
-MODULES = [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "tinygrad_chat.", onerror=lambda name: None)]
+IMPORTABLE = [
+    module.name for module in pkgutil.walk_packages([str(PACKAGE)], "tinygrad_chat.", onerror=lambda name: None)
+]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+@pytest.mark.parametrize("name", [name for name in IMPORTABLE if not name.endswith("__main__")])
 def test_every_module_can_be_imported_but_for_those_that_are_compiled_by_what_is_missing(name: str):
     if name.startswith("tinygrad_chat.kernels.numba") and find_spec("numba") is None:
         pytest.skip("Numba, the extra fast, is not installed")

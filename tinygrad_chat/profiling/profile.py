@@ -149,8 +149,7 @@ def watched_step(
         with recorder.span("clip", nbytes=size):
             grad_norm = train_step.clip_gradient()
         with recorder.span(type(optimizer).__name__, nbytes=7 * size):  # reads four such arrays, writes three
-            optimizer.prepare(train_step.schedule(0))
-            train_step.update(loss, grad_norm)
+            train_step.update(loss, grad_norm, 0)
 
     return step
 

@@ -38,7 +38,8 @@ class TrainStep:
 
     `grad_accumulation` is the number of equal parts that a batch's gradient is computed in, `data_parallel` the threads
     that share each part, `clip` the longest gradient (None: any length). On a device nothing here waits for it, and
-    what changes from step to step lies in memory before `update` begins: so both halves can be recorded.
+    what changes from step to step lies in memory before the optimiser's `update` begins: so the gradient and that can
+    each be recorded.
     """
 
     def __init__(
@@ -79,8 +80,7 @@ class TrainStep:
             grad_norm = self.clip_gradient()
             skipped = skip is not None and skip(float(loss))
             if not skipped:
-                self.optimizer.prepare(lr, position)
-                self.update(loss, grad_norm)
+                self.update(loss, grad_norm, position)
         return StepResult(loss, grad_norm, lr, skipped)
 
     def gradient(
@@ -99,16 +99,15 @@ class TrainStep:
         """Scale the gradient down where it is longer than `clip`; return its norm before."""
         return clip_gradient(self.model.parameters(), self.clip)
 
-    def update(self, loss: Any, grad_norm: Any) -> None:
-        """Move the weights as the optimiser was prepared to, unless loss or norm is not finite.
-
-        The host looks where the numbers are at hand; on a device the kernels do.
-        """
+    def update(self, loss: Any, grad_norm: Any, position: int) -> None:
+        """Move the weights, unless loss or norm is not finite: the host looks where the numbers are at hand, on a device
+        the kernels do."""
         both = grad_norm + 0 * loss  # 0 times a loss that is not finite is NaN
-        if not isinstance(both, float | np.floating):
-            self.optimizer.update(both)
-        elif math.isfinite(both):
-            self.optimizer.update()
+        on_host = isinstance(both, float | np.floating)
+        if on_host and not math.isfinite(both):
+            return
+        self.optimizer.prepare(self.schedule(position), position)
+        self.optimizer.update(None if on_host else both)
 
 
 def accumulate_gradient(

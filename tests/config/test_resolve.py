@@ -1,0 +1,140 @@
+"""Resolving is pure: choices and facts in, a configuration out; and what plays no part is refused by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.config.record import SPECS, TrainingConfig, flat_settings
+from tinygrad_chat.config.resolve import Facts, change, needed_facts, resolve
+from tinygrad_chat.errors import ConfigError
+
+PURELY = """
+import builtins, os, socket, sys
+sys.path.insert(0, {path!r})
+import tinygrad_chat.config.resolve, tinygrad_chat.config.record  # their own code may be read
+original = builtins.__import__
+
+def importing(name, *rest):
+    if name.partition(".")[0] in {{"numpy", "cupy", "numba", "psutil"}}:
+        raise AssertionError("imported " + name)
+    return original(name, *rest)
+
+def shut(event, arguments):
+    if event in {{"open", "socket.__new__", "subprocess.Popen", "os.listdir", "os.mkdir", "ctypes.dlopen"}}:
+        raise AssertionError(event + " " + repr(arguments))
+
+builtins.__import__ = importing
+sys.addaudithook(shut)
+from tinygrad_chat.config.resolve import Facts, resolve
+for settings in (
+    {{}},
+    {{"model": "bigram", "mode": "scalar"}},
+    {{"optimizer": "muon", "minutes": 2.0}},
+    {{"model": "nanochat", "minutes": 5.0}},
+    {{"model": "nanochat", "depth": 12, "mode": "scalar"}},
+):
+    resolve(settings, Facts(vocabulary=104, product_rate=3e11)).tables()
+assert "numpy" not in sys.modules
+print("pure")
+"""
+
+
+def test_resolving_imports_no_numpy_and_touches_no_disk_network_or_device():
+    program = PURELY.format(path=sys.path[0])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("pure\n", "")
+
+
+def test_facts_that_are_missing_are_an_error_of_ours_and_are_said_beforehand():
+    assert needed_facts({"model": "mini-gpt"}) == set()
+    assert needed_facts({"model": "nanochat"}) == {"vocabulary"}
+    assert needed_facts({"model": "nanochat", "minutes": 1.0}) == {"vocabulary", "product_rate"}
+    assert needed_facts({"model": "nanochat", "batch_size": 1, "steps": 1, "weight_decay": 0.0}) == set()
+    with pytest.raises(LookupError, match="expected facts on product_rate for --model nanochat"):
+        resolve({"model": "nanochat", "minutes": 1.0}, Facts(vocabulary=5))
+
+
+IDLE: list[tuple[dict[str, Any], str]] = [
+    ({"optimizer": "sgd", "beta2": 0.9}, "--beta2: plays no part with --optimizer sgd; it needs --optimizer adamw"),
+    ({"optimizer": "muon", "beta1": 0.9}, "--beta1: plays no part with --optimizer muon; it needs --optimizer adamw"),
+    ({"momentum": 0.9}, "--momentum: plays no part with --optimizer adamw; it needs --optimizer sgd"),
+    ({"optimizer": "sgd", "weight_decay": 0.1}, "--weight-decay: plays no part with --optimizer sgd"),
+    ({"model": "bigram", "smear": True}, "--smear: plays no part with --model bigram; it needs --model mini-gpt"),
+    ({"model": "bigram", "layers": 4}, "--layers: plays no part with --model bigram; it needs --model mini-gpt"),
+    ({"model": "bigram", "heads": 1}, "--heads: plays no part with --model bigram"),
+    ({"rotary_base": 100.0}, "--rotary-base: plays no part with --positions learned; it needs --positions rotary"),
+    ({"norm": "none", "norm_gain": True}, "--norm-gain: plays no part with --norm none"),
+    ({"lr_schedule": "constant", "min_lr": 0.0}, "--min-lr: plays no part with --lr-schedule constant"),
+    ({"mode": "scalar", "dropout": 0.0}, "--dropout: plays no part with --mode scalar; it needs --mode tensor"),
+    ({"depth": 3}, "--depth: plays no part with --model mini-gpt; it needs --model nanochat"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), IDLE)
+def test_an_option_that_plays_no_part_is_refused_in_one_line_that_says_what_it_needs(settings, message):
+    """Even at its default: who sets it expects something of it."""
+    with pytest.raises(ConfigError) as caught:
+        resolve(settings)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="plays no part"):
+        resolve({}, base=settings)
+
+
+def test_what_a_file_chose_and_a_flag_made_idle_is_let_be():
+    preset = read_settings("shakespeare-cpu")
+    assert "beta2" in preset
+    assert resolve({"optimizer": "sgd"}, base=preset).optimizer.kind == "sgd"
+    assert resolve({"mode": "scalar", "batch_size": 1}, base=preset).compute.mode == "scalar"
+    with pytest.raises(ConfigError, match="--beta1: plays no part"):
+        resolve({"optimizer": "sgd", "beta1": 0.9}, base=preset)
+
+
+def test_a_resumed_run_refuses_an_idle_option_too():
+    with pytest.raises(ConfigError, match=r"--momentum: the run to resume has 0\.9, received 0\.5"):
+        change(TrainingConfig(), {"momentum": 0.5})
+    assert change(TrainingConfig(), {"steps": 9, "warmup": 100}).schedule.steps == 9
+
+
+def test_every_need_names_an_option_and_values_that_it_can_have():
+    for spec in SPECS.values():
+        for need in spec.needs:
+            assert set(need.values) < set(SPECS[need.name].choices), spec.name
+
+
+def test_tables_and_flat_names_say_the_same():
+    tables = {
+        "recipe": {"model": "bigram"},
+        "optimizer": {"kind": "sgd", "lr": 1},
+        "data": {"source": "x", "batch-size": 3},
+    }
+    flat = {"model": "bigram", "optimizer": "sgd", "lr": 1.0, "data": "x", "batch_size": 3}
+    assert flat_settings(tables, source="c.toml") == flat_settings(flat, source="c.toml") == flat
+    assert flat_settings({"accumulate": 2, "keep": 3}, source="c.toml") == {
+        "grad_accumulation": 2,
+        "keep_checkpoints": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"optimiser": {"lr": 1.0}},
+            "c.toml: expected tables among recipe, model, data, optimizer, schedule, compute, run",
+        ),
+        ({"optimizer": {"lrr": 1.0}}, "c.toml: [optimizer]: unknown key 'lrr'; did you mean lr?"),
+        ({"optimizer": {"lr": "high"}}, "c.toml: [optimizer] lr: expected float, received 'high'"),
+        ({"optimizer": {"optimizer": "sgd"}}, "c.toml: [optimizer]: unknown key 'optimizer'"),
+        ({"lr": 1.0, "optimizer": {"lr": 1.0}}, "c.toml: lr stands there twice"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_by_its_key(content, message):
+    with pytest.raises(ConfigError) as caught:
+        flat_settings(content, source="c.toml")
+    assert str(caught.value).startswith(message)
