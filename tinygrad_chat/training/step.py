@@ -100,8 +100,10 @@ class TrainStep:
         return clip_gradient(self.model.parameters(), self.clip)
 
     def update(self, loss: Any, grad_norm: Any, position: int) -> None:
-        """Move the weights, unless loss or norm is not finite: the host looks where the numbers are at hand, on a device
-        the kernels do."""
+        """Move the weights, unless loss or norm is not finite.
+
+        The host looks where the numbers are at hand; on a device the kernels do.
+        """
         both = grad_norm + 0 * loss  # 0 times a loss that is not finite is NaN
         on_host = isinstance(both, float | np.floating)
         if on_host and not math.isfinite(both):
