@@ -28,7 +28,7 @@ class Spot:
     height: float = 0.0
     is_lane: bool = False
     y: float = 0.0  # of the centre
-    place: int = 0  # in the column, from the top
+    index: int = 0  # in the column, from the top
     before: list[Link] = field(default_factory=list)
     after: list[Link] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class Link:
     @property
     def entry(self) -> float:
         """Where it enters, in places from the top of the column."""
-        return self.right.place + self.port / (self.right.height + 1)
+        return self.right.index + self.port / (self.right.height + 1)
 
     @property
     def stiffness(self) -> float:
@@ -57,15 +57,15 @@ class Link:
 
 
 def order(columns: list[list[Spot]]) -> None:
-    """Sort each column by the mean place of its neighbours, to and fro; keep the order with the fewest crossings."""
+    """Sort each column by the mean index of its neighbours, to and fro; keep the order with the fewest crossings."""
     best = [list(column) for column in columns]
     fewest = _number_places(columns)
     for sweep in range(ORDER_SWEEPS):
         to_the_left = sweep % 2 == 0
         for column in reversed(columns) if to_the_left else columns:
             column.sort(key=_mean_entry if to_the_left else _mean_origin)
-            for place, spot in enumerate(column):
-                spot.place = place
+            for index, spot in enumerate(column):
+                spot.index = index
         crossings = _number_places(columns)
         if crossings < fewest:
             best, fewest = [list(column) for column in columns], crossings
@@ -74,11 +74,11 @@ def order(columns: list[list[Spot]]) -> None:
 
 
 def _mean_entry(spot: Spot) -> float:
-    return _mean((link.entry for link in spot.after), spot.place)
+    return _mean((link.entry for link in spot.after), spot.index)
 
 
 def _mean_origin(spot: Spot) -> float:
-    return _mean((link.left.place for link in spot.before), spot.place)
+    return _mean((link.left.index for link in spot.before), spot.index)
 
 
 def _mean(numbers: Iterable[float], otherwise: float) -> float:
@@ -89,8 +89,8 @@ def _mean(numbers: Iterable[float], otherwise: float) -> float:
 def _number_places(columns: list[list[Spot]]) -> int:
     """Number the spots of each column and return how often edges cross."""
     for column in columns:
-        for place, spot in enumerate(column):
-            spot.place = place
+        for index, spot in enumerate(column):
+            spot.index = index
     crossings = 0
     for column in columns:
         entries: list[float] = []
@@ -153,7 +153,7 @@ def straighten(lanes: Sequence[Spot], columns: Sequence[Sequence[Spot]]) -> None
     low, high = -math.inf, math.inf
     for lane in reversed(lanes):
         column = columns[lane.column]
-        above, below = column[: lane.place][-1:], column[lane.place + 1 :][:1]
+        above, below = column[: lane.index][-1:], column[lane.index + 1 :][:1]
         top = above[0].y + _gap(above[0], lane) if above else -math.inf
         bottom = below[0].y - _gap(lane, below[0]) if below else math.inf
         if max(low, top) > min(high, bottom):

@@ -22,7 +22,7 @@ PORT_GAP = 20.0
 
 @dataclass(frozen=True)
 class Box:
-    """A node's place; x and y are of its upper left corner."""
+    """Where a node is drawn; x and y are of its upper left corner."""
 
     x: float
     y: float

@@ -206,7 +206,7 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     """
     if len(items) <= most:
         return list(items)
-    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def environment_text(value: Any) -> str:

@@ -52,8 +52,8 @@ class Cublas:
         if stream == self._stream:
             return
         _check(self._library.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream)))  # takes the workspace away
-        place = ctypes.c_void_p(self._workspace.ptr)
-        _check(self._library.cublasSetWorkspace_v2(self._handle, place, ctypes.c_size_t(WORKSPACE)))
+        workspace = ctypes.c_void_p(self._workspace.ptr)
+        _check(self._library.cublasSetWorkspace_v2(self._handle, workspace, ctypes.c_size_t(WORKSPACE)))
         self._stream = stream
 
     def gemm(self, *arguments: Any) -> None:
