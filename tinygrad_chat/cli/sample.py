@@ -28,7 +28,7 @@ def sample(
     options = SamplingOptions(**settings)
 
     from tinygrad_chat.inference.generation import sample_texts
-    from tinygrad_chat.inference.load import load_model
+    from tinygrad_chat.inference.load import load_model, quick_kernels
     from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.runs.folder import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
@@ -36,6 +36,8 @@ def sample(
     path = Path(checkpoint).expanduser() if checkpoint else None
     saved = open_checkpoint(path, SavedModel.load, say=lambda line: print(f"tgc: {line}", file=sys.stderr))
     use_threads(compute.pop("threads", None))
+    if compute.get("kernels", "auto") == "auto":
+        compute["kernels"] = quick_kernels(options.max_new_tokens * options.num_samples, compute.get("backend", "auto"))
     model, tokenizer = load_model(saved, **compute), saved.tokenizer
     for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
         if number:

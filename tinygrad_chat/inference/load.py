@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinygrad_chat.backend import Compute
+from tinygrad_chat.backend import Compute, get_backend
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.engines import ENGINES
 from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.runs.state import SavedModel
+
+
+WORTH_COMPILED = 1000  # tokens: to load compiled kernels takes as long as they then save over about so many
+
+
+def quick_kernels(tokens: int, backend: str = "auto") -> str:
+    """Return which kernels write a text of so many `tokens` soonest, in a process that has loaded none yet."""
+    on_host = get_backend(backend).name == "numpy"
+    return "numpy" if on_host and tokens < WORTH_COMPILED else "auto"
 
 
 def load_model(
