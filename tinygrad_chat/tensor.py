@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import op_name
 from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, Rule, backpropagate_arrays, deliver_to_leaf
-from tinygrad_chat.autograd.value import Node
+from tinygrad_chat.autograd.value import Node, births
 from tinygrad_chat.backend import Backend, array_module, backend_of, get_backend, to_host
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.ops.methods import OpMethods, sizes
@@ -37,9 +37,14 @@ class Tensor(OpMethods):
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
         if type(data) is not np.ndarray:
             data = _as_array(data)
-        if data.dtype.kind not in "fV":  # V: bfloat16
+        if rule is None and data.dtype.kind not in "fV":  # V: bfloat16
             raise TypeError(_refusal(data.dtype))
-        ArrayNode.__init__(self, data, parents, rule)
+        # As ArrayNode does; spelled out, since every op makes a Tensor, and small steps are made of little else.
+        self.data = data
+        self.grad = None
+        self.parents = parents
+        self.rule = rule
+        self.birth = next(births)
 
     @classmethod
     def zeros(cls, *shape: int | Sequence[int], dtype: Any = np.float32, backend: Backend | str = "numpy") -> Tensor:

@@ -69,7 +69,7 @@ class Operation(Generic[Others]):
     def __call__(self, first: Constant, /, *others: Others.args, **options: Others.kwargs) -> np.ndarray: ...
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
-        if not self._named_inputs.isdisjoint(options):
+        if options and not self._named_inputs.isdisjoint(options):
             bound = self.signature.bind(*inputs, **options)
             bound.apply_defaults()
             inputs, options = bound.args, bound.kwargs
@@ -78,7 +78,7 @@ class Operation(Generic[Others]):
         first: Any = None
         parents: list[Node | None] = []
         arrays: list[Any] = []
-        constants: list[int] = []
+        as_they_are = True  # the constants: all arrays with axes, or none
         for x in inputs:
             if isinstance(x, Node):
                 if first is None:
@@ -86,14 +86,17 @@ class Operation(Generic[Others]):
                 parents.append(x)
                 arrays.append(x.data)  # pyright: ignore[reportAttributeAccessIssue]
             else:
-                constants.append(len(arrays))
                 parents.append(None)
                 arrays.append(x)
+                if x is not None and not (type(x) is np.ndarray and x.ndim):
+                    as_they_are = False
         if first is None:
             arrays = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in arrays]
             return self._run(self.reference, arrays, options)[0]
-        for position in constants:
-            arrays[position] = _constant(arrays[position], first.data)
+        if not as_they_are:
+            for index, parent in enumerate(parents):
+                if parent is None:
+                    arrays[index] = _constant(arrays[index], first.data)
         mode = current_mode()
         seen = None if mode.watcher is None else mode.watcher(self, inputs)
         out, rule = self._run(mode.kernels_for(first.data).get(self, self.reference), arrays, options)

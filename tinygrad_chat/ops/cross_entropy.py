@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
@@ -34,7 +36,7 @@ def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, A
 
 def count_targets(targets: Any) -> int:
     """Return how many targets count; for arrays of the host, as on a device it would mean to wait."""
-    return int((targets != IGNORED).sum())
+    return int(np.count_nonzero(targets != IGNORED))
 
 
 def check_token_count(token_count: int | None) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,7 @@ from tinygrad_chat.parallel import DataParallel
 from tinygrad_chat.text.batches import Batch
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What came of a step: the batch's loss in nats a token, the gradient's norm before clipping, the learning rate.
 
     On a device loss and norm are arrays there, which nobody has waited for; `float` does. `cause` says why there is no
@@ -72,15 +70,14 @@ class TrainStep:
         `skip` is asked with the loss whether to leave the weights alone: on a device that waits for it.
         """
         lr = self.schedule(position)
-        with np.errstate(all="ignore"):  # what overflows is found as a loss or a norm that is not finite
-            try:
-                loss = self.gradient(batch, random=random)
-            except DivergedError as error:  # Python's floats raise where NumPy's become infinite
-                return StepResult(math.nan, math.nan, lr, cause=str(error))
-            grad_norm = self.clip_gradient()
-            skipped = skip is not None and skip(float(loss))
-            if not skipped:
-                self.update(loss, grad_norm, position)
+        try:
+            loss = self.gradient(batch, random=random)
+        except DivergedError as error:  # Python's floats raise where NumPy's become infinite
+            return StepResult(math.nan, math.nan, lr, cause=str(error))
+        grad_norm = self.clip_gradient()
+        skipped = skip is not None and skip(float(loss))
+        if not skipped:
+            self.update(loss, grad_norm, position)
         return StepResult(loss, grad_norm, lr, skipped)
 
     def gradient(

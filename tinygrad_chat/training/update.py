@@ -21,12 +21,13 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
     Raises DivergedError where the loss or the gradient is NaN or infinite; then the weights are as before.
     """
     progress, recent, limit = run.progress, run.progress.recent_losses, run.config.guards.skip_spikes
-    result = run.train_step(
-        batch_of(run),
-        _position(run, fraction_used),
-        random=_dropout(run),
-        skip=None if limit is None else lambda loss: recent.z_score(loss) > limit,
-    )
+    with np.errstate(all="ignore"):  # what overflows is found as a loss or a norm that is not finite
+        result = run.train_step(
+            batch_of(run),
+            _position(run, fraction_used),
+            random=_dropout(run),
+            skip=None if limit is None else lambda loss: recent.z_score(loss) > limit,
+        )
     loss, grad_norm = float(result.loss), float(result.grad_norm)  # only here does the host wait for a device
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _diverged(run, result)
