@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import op_name
-from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, Rule, backpropagate_arrays, deliver_to_leaf
+from tinygrad_chat.autograd.sweep import PendingGradient, Rule, backpropagate_arrays, deliver_to_leaf
 from tinygrad_chat.autograd.value import Node, births
 from tinygrad_chat.backend import Backend, array_module, backend_of, get_backend, to_host
 from tinygrad_chat.errors import ShapeError

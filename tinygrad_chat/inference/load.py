@@ -12,7 +12,6 @@ from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.runs.state import SavedModel
 
-
 WORTH_COMPILED = 1000  # tokens: to load compiled kernels takes as long as they then save over about so many
 
 

@@ -79,7 +79,7 @@ class LayerNorm(Norm):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
-        return ops.layernorm(x, *self.vectors, epsilon=self.epsilon)
+        return ops.layernorm(x, self.gain, self.bias, epsilon=self.epsilon)
 
 
 class RMSNorm(Norm):
@@ -96,7 +96,7 @@ class RMSNorm(Norm):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the rows of x."""
-        return ops.rmsnorm(x, *self.vectors, epsilon=self.epsilon)
+        return ops.rmsnorm(x, self.gain, epsilon=self.epsilon)
 
 
 def dropper(rate: float, random: np.random.Generator | None, offset: int = 0) -> Callable[[Tensor], Tensor]:

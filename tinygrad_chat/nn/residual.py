@@ -33,12 +33,13 @@ class ResidualStream:
 
     def read(self, norm: Norm) -> Tensor:
         """Return the stream, normalised."""
-        add_and_norm = ADD_AND_NORM.get(type(norm))
-        if self._branch is None or add_and_norm is None or not has_kernel(add_and_norm, self._x.data):
-            return norm(self.x)
-        self._x, normalised = add_and_norm(self._x, self._branch, *norm.vectors, epsilon=norm.epsilon)
-        self._branch = None
-        return normalised
+        if self._branch is not None:
+            add_and_norm = ADD_AND_NORM.get(type(norm))
+            if add_and_norm is not None and has_kernel(add_and_norm, self._x.data):
+                self._x, normalised = add_and_norm(self._x, self._branch, *norm.vectors, epsilon=norm.epsilon)
+                self._branch = None
+                return normalised
+        return norm(self.x)
 
     def add(self, branch: Tensor) -> None:
         """Add the result of a layer, of the stream's own shape."""
