@@ -398,14 +398,14 @@ def torch_dropout(x: Any, *, rate: float, seed: int) -> Any:
     """The same elements fall: which ones is our choice, the scaling and its gradient are PyTorch's."""
     import torch
 
-    kept = [split_mix(seed, place) >= rate for place in range(x.numel())]
+    kept = [split_mix(seed, index) >= rate for index in range(x.numel())]
     return x * torch.tensor(kept).reshape(x.shape) / (1 - rate)
 
 
-def split_mix(seed: int, place: int) -> float:
-    """The place-th number of SplitMix64, step by step."""
+def split_mix(seed: int, index: int) -> float:
+    """The index-th number of SplitMix64, step by step."""
     modulus = 2**64
-    z = (seed + (place + 1) * 0x9E3779B97F4A7C15) % modulus
+    z = (seed + (index + 1) * 0x9E3779B97F4A7C15) % modulus
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % modulus
     z = (z ^ z >> 27) * 0x94D049BB133111EB % modulus
     return ((z ^ z >> 31) >> 40) / 2**24

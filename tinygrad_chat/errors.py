@@ -9,7 +9,7 @@
     ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
     ├── StorageError         3      the disk is full or a folder cannot be written
     ├── MemoryShortageError  3      no room, in memory or on the device, for what a step needs
-    ├── DivergedError        4      a loss or gradient that is no longer a number
+    ├── DivergedError        4      a loss or gradient that is NaN or infinite
     ├── MemoryGrowthError    5      memory that grows from evaluation to evaluation
     └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
 
@@ -68,7 +68,7 @@ class MemoryShortageError(TinygradChatError):
 
 
 class DivergedError(TinygradChatError):
-    """A loss or gradient that is no longer a number: what was found, and what to do."""
+    """A loss or gradient that is NaN or infinite: what was found, and what to do."""
 
     exit_code = 4
 

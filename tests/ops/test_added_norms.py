@@ -26,10 +26,10 @@ NORMS = {ops.add_layernorm: ops.layernorm, ops.add_rmsnorm: ops.rmsnorm}
 @pytest.mark.parametrize("added", NORMS, ids=lambda op: op.name)
 def test_gradients_are_those_of_an_addition_and_a_norm(added: Any, used: tuple[bool, bool], kernel_set: str):
     results = []
-    for joined in (True, False):
+    for fused in (True, False):
         nodes = [Tensor(array) for array in (x, branch, gain)]
         with kernels_of(kernel_set):
-            if joined:
+            if fused:
                 outs = added(*nodes)
             else:
                 total = nodes[0] + nodes[1]

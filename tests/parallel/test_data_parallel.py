@@ -20,16 +20,16 @@ def make_gpt(**options: Any) -> GPT:
     return GPT(V, ModelOptions(**{"layers": 2, "heads": 2, "width": 8, "context": T, **options}), dtype=np.float64)
 
 
-def gradient_of_whole(model: GPT, **place: Any) -> tuple[float, np.ndarray]:
+def gradient_of_whole(model: GPT, **options: Any) -> tuple[float, np.ndarray]:
     model.parameters().zero_gradient()
-    loss = model.loss(tokens, targets, **place)
+    loss = model.loss(tokens, targets, **options)
     loss.backward()
     return loss.item(), model.parameters().gradient.copy()
 
 
-def gradient_in_shards(model: GPT, threads: int, **place: Any) -> tuple[float, np.ndarray]:
+def gradient_by_threads(model: GPT, threads: int, **options: Any) -> tuple[float, np.ndarray]:
     model.parameters().zero_gradient()
-    loss = DataParallel(model, threads).gradient(tokens, targets, **place)
+    loss = DataParallel(model, threads).gradient(tokens, targets, **options)
     return loss, model.parameters().gradient.copy()
 
 
@@ -38,21 +38,21 @@ def gradient_in_shards(model: GPT, threads: int, **place: Any) -> tuple[float, n
 def test_shards_give_what_the_whole_batch_gives(threads, dropout):
     model = make_gpt(dropout=dropout)
     loss, gradient = gradient_of_whole(model, random=rng(1, "dropout", 0))
-    found = gradient_in_shards(model, threads, random=rng(1, "dropout", 0))
+    found = gradient_by_threads(model, threads, random=rng(1, "dropout", 0))
     assert found[0] == pytest.approx(loss, rel=1e-12)
     np.testing.assert_allclose(found[1], gradient, rtol=0, atol=1e-12 * np.abs(gradient).max())
 
 
 def test_gradient_is_added_to_what_is_there():
     model = make_gpt()
-    _, once = gradient_in_shards(model, 2)
+    _, once = gradient_by_threads(model, 2)
     DataParallel(model, 2).gradient(tokens, targets)
     np.testing.assert_allclose(model.parameters().gradient, 2 * once, rtol=1e-12)
 
 
 def test_the_same_number_of_threads_gives_the_same_bits():
     model = make_gpt(dropout=0.3)
-    runs = [gradient_in_shards(model, 3, random=rng(1, "dropout", 7)) for _ in range(5)]
+    runs = [gradient_by_threads(model, 3, random=rng(1, "dropout", 7)) for _ in range(5)]
     for loss, gradient in runs:
         assert loss == runs[0][0]
         np.testing.assert_array_equal(gradient, runs[0][1])
@@ -67,9 +67,9 @@ def test_reference_ops_and_watchers_reach_every_thread():
         return lambda out, rule: rule
 
     with reference_ops(), watched_ops(watch):
-        _, by_reference = gradient_in_shards(model, 3)
+        _, by_reference = gradient_by_threads(model, 3)
     assert len(seen) == 3
-    _, by_kernels = gradient_in_shards(model, 3)
+    _, by_kernels = gradient_by_threads(model, 3)
     assert np.any(by_reference != by_kernels)  # to rounding, which shows that both were run
     np.testing.assert_allclose(by_kernels, by_reference, rtol=0, atol=1e-12)
 

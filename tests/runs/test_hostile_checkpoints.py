@@ -152,9 +152,9 @@ STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a tokenizer of no kind": lambda state: state.update(tokenizer={"kind": "../../x"}),
     "an alphabet of no text": lambda state: state.update(tokenizer={"kind": "characters", "alphabet": 5}),
     "a step that is a path": lambda state: state["progress"].update(step="../../x"),
-    "seconds that are no number": lambda state: state["progress"].update(seconds=math.nan),
+    "seconds that are NaN": lambda state: state["progress"].update(seconds=math.nan),
     "seconds without end": lambda state: state["progress"].update(seconds=math.inf),
-    "a best loss that is no number": lambda state: state["progress"].update(best_loss=math.nan),
+    "a best loss that is NaN": lambda state: state["progress"].update(best_loss=math.nan),
     "a best step before the first": lambda state: state["progress"].update(best_step=-5),
     "a step before the first": lambda state: state["progress"].update(step=-1),
     "recent losses fewer than none": lambda state: state["progress"].update(
@@ -167,7 +167,7 @@ STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
         recent_losses={"count": 100, "mean": math.nan, "variance": 1.0}
     ),
     "recent losses of no kind": lambda state: state["progress"].update(recent_losses={"path": "x"}),
-    "recent losses that are no numbers": lambda state: state["progress"].update(
+    "recent losses that are NaN": lambda state: state["progress"].update(
         recent_losses={"count": "1", "mean": 0.0, "variance": 0.0}
     ),
 }

@@ -125,11 +125,11 @@ def test_after_a_rollback_no_point_comes_twice(
 
     original, failures = loop.update, [5]
 
-    def failing(run: Run, share: float) -> dict[str, float]:
+    def failing(run: Run, fraction_used: float) -> dict[str, float]:
         if failures and run.progress.step == failures[0]:
             failures.pop()
             raise DivergedError("the loss is nan")
-        return original(run, share)
+        return original(run, fraction_used)
 
     monkeypatch.setattr(loop, "update", failing)
     finish(start(track=name, on_nan="rollback"))

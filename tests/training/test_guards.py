@@ -1,4 +1,4 @@
-"""What guards a run: losses that are no numbers, spikes, memory that grows. Each on real runs."""
+"""What guards a run: losses that are NaN or infinite, spikes, memory that grows. Each on real runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def poisoned(run: Run, name: str, value: float, *, at_step: int) -> None:
             run.model.parameters()[name].data[0] = value
 
 
-# --- the first op and layer that gave no number
+# --- the first op and layer that gave NaN or infinity
 
 
 @pytest.mark.parametrize("mode", ["tensor", "scalar"])
@@ -70,7 +70,7 @@ def test_a_weight_that_is_no_number_is_named(start: Start):
 
 
 def faulty(operation: Any, *, forward: bool) -> Callable[..., Any]:
-    """An op whose result, or whose gradient, has one element that is no number."""
+    """An op whose result, or whose gradient, has one element that is NaN."""
 
     def compute(*inputs: Any, **options: Any) -> Any:
         out, rule = operation.reference(*inputs, **options)
@@ -154,7 +154,7 @@ def _spoiled(evaluation: Any, spoil: bool) -> Any:
 
 @pytest.fixture
 def bad_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
-    """Let one batch of a run, by its number, give no number."""
+    """Let one batch of a run, by its number, give NaN."""
 
     def spoil(run: Run, number: int) -> None:
         original, bad = step.accumulate_gradient, _batch(run, number)[0]

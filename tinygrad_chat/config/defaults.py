@@ -32,10 +32,10 @@ RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "w
 
 def defaults_for(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit the model, engine and optimiser of the `chosen` settings."""
-    suiting: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
+    defaults: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
     for name in ("mode", "model", "optimizer"):
-        suiting = {**DEFAULTS_FOR.get(chosen.get(name, SPECS[name].default), {}), **suiting}
-    return suiting
+        defaults = {**DEFAULTS_FOR.get(chosen.get(name, SPECS[name].default), {}), **defaults}
+    return defaults
 
 
 def rates_beside_muon(rate: float, initialisation: str) -> dict[str, float]:

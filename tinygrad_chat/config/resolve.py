@@ -57,16 +57,16 @@ def resolve(
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
-    suiting = defaults_for(chosen)
+    defaults = defaults_for(chosen)
     if chosen.get("model") == "nanochat":
-        suiting = {**suiting, **_settings_of_nanochat(chosen, facts)}
-    settings = {**suiting, **chosen}
+        defaults = {**defaults, **_settings_of_nanochat(chosen, facts)}
+    settings = {**defaults, **chosen}
     if settings.get("optimizer") == "muon":
         initialisation = settings.get("initialisation", ModelOptions.initialisation)
-        suiting = {**rates_beside_muon(settings["lr"], initialisation), **suiting}
-    steps = chosen.get("steps", suiting.get("steps", SPECS["steps"].default))
-    suiting["warmup"] = min(suiting.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs fall too
-    config = _built({**suiting, **chosen})
+        defaults = {**rates_beside_muon(settings["lr"], initialisation), **defaults}
+    steps = chosen.get("steps", defaults.get("steps", SPECS["steps"].default))
+    defaults["warmup"] = min(defaults.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs fall too
+    config = _built({**defaults, **chosen})
     _refuse_idle(config, flags, base or {})
     if config.schedule.warmup > config.schedule.steps:
         raise ConfigError(

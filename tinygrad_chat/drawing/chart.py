@@ -165,8 +165,8 @@ def thinned(points: Sequence[Point], buckets: int) -> Sequence[Point]:
     kept: list[Point] = []
     for _, bucket in itertools.groupby(points, key=lambda point: (point[0] - low) // width if width else 0):
         inside = list(enumerate(bucket))
-        lowest = min(inside, key=lambda place: place[1][1])
-        highest = max(inside, key=lambda place: place[1][1])
+        lowest = min(inside, key=lambda point: point[1][1])
+        highest = max(inside, key=lambda point: point[1][1])
         kept += [point for _, point in sorted({inside[0], lowest, highest, inside[-1]})]
     return kept
 
@@ -228,8 +228,8 @@ def _frame(chart: Chart, x_axis: Scale, y_axis: Scale, y_ticks: Sequence[float])
 
 
 def _tick(axis: str, value: float, text: str, x: float, y: float, *, anchor: str) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text class="tick {axis}" data-value="{value!r}" {place}>{text}</text>'
+    position = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="tick {axis}" data-value="{value!r}" {position}>{text}</text>'
 
 
 def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> str:

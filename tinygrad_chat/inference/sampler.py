@@ -20,7 +20,7 @@ def probabilities(
     array([0.625, 0.375, 0.   ])
     """
     if not np.isfinite(np.max(logits)):
-        raise DivergedError("the model's logits are no longer numbers; use an earlier checkpoint")
+        raise DivergedError("the model's logits are NaN or infinite; use an earlier checkpoint")
     below_largest = np.asarray(logits, np.float64) - np.max(logits)
     order = np.argsort(-below_largest, kind="stable")  # of equal tokens the first comes first
     if temperature == 0:

@@ -13,7 +13,7 @@ for (const chart of document.querySelectorAll("figure svg.tgc-chart")) {
     const path = curve.querySelector("path"), dots = [...curve.querySelectorAll("circle")];
     const flat = path ? numbers(path.getAttribute("d"))
       : dots.flatMap((dot) => [Number(dot.getAttribute("cx")), Number(dot.getAttribute("cy"))]);
-    const points = flat.flatMap((x, place) => place % 2 ? [] : [[x, flat[place + 1]]]);
+    const points = flat.flatMap((x, index) => index % 2 ? [] : [[x, flat[index + 1]]]);
     return { name: curve.dataset.name, points };
   }).filter((curve) => curve.points.length);
   const nearest = (points, x) => points.reduce((best, point) =>
@@ -25,8 +25,8 @@ for (const chart of document.querySelectorAll("figure svg.tgc-chart")) {
     const found = curves.map((curve) => [curve.name, nearest(curve.points, x)])
       .filter(([, point]) => 3 > Math.abs(point[0] - x))
       .map(([name, point]) => `${name} ${Number(value(up, point[1]).toPrecision(4))}`);
-    const place = Math.round(value(across, x)).toLocaleString("en-US");
-    caption.textContent = `${chart.dataset.xName} ${place}: ${found.join(", ")}`;
+    const position = Math.round(value(across, x)).toLocaleString("en-US");
+    caption.textContent = `${chart.dataset.xName} ${position}: ${found.join(", ")}`;
     cross.setAttribute("d", `M${x} ${up[3]}V${up[2]}`);
   });
   chart.addEventListener("pointerleave", () => {

@@ -20,7 +20,7 @@ from tinygrad_chat.files import is_locked
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.runs.folder import RUNS, RunFolder
 
-LARGEST_DRAWN = 1e300  # sums of a few larger numbers are no numbers
+LARGEST_DRAWN = 1e300  # sums of a few larger numbers overflow
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,17 @@ template <int W, typename T> struct alignas(W * sizeof(T)) Vector {
     T at[W];
 };
 
-template <int W, typename T> __device__ inline void load(const T* place, float (&out)[W]) {
-    assert(reinterpret_cast<unsigned long long>(place) % sizeof(Vector<W, T>) == 0);
-    const Vector<W, T> vector = *reinterpret_cast<const Vector<W, T>*>(place);
+template <int W, typename T> __device__ inline void load(const T* address, float (&out)[W]) {
+    assert(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
+    const Vector<W, T> vector = *reinterpret_cast<const Vector<W, T>*>(address);
     for (int w = 0; w < W; ++w) out[w] = to_float(vector.at[w]);
 }
 
-template <int W, typename T> __device__ inline void store(T* place, const float (&x)[W]) {
-    assert(reinterpret_cast<unsigned long long>(place) % sizeof(Vector<W, T>) == 0);
+template <int W, typename T> __device__ inline void store(T* address, const float (&x)[W]) {
+    assert(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
     Vector<W, T> vector;
     for (int w = 0; w < W; ++w) round_to(vector.at[w], x[w]);
-    *reinterpret_cast<Vector<W, T>*>(place) = vector;
+    *reinterpret_cast<Vector<W, T>*>(address) = vector;
 }
 
 // Where a maximum begins: less minus infinity, it is still a number.

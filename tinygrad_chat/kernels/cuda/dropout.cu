@@ -1,8 +1,8 @@
-// ops.dropout: which elements fall is computed from the seed and their place, here as in the op, and never stored.
+// ops.dropout: which elements fall is computed from the seed and their index, here as in the op, and never stored.
 
-// The place-th number of the sequence that starts at `seed` (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), as 24 bits.
-__device__ inline float draw(unsigned long long seed, unsigned long long place) {
-    unsigned long long z = seed + (place + 1) * 0x9e3779b97f4a7c15ULL;
+// The index-th number of the sequence that starts at `seed` (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), as 24 bits.
+__device__ inline float draw(unsigned long long seed, unsigned long long index) {
+    unsigned long long z = seed + (index + 1) * 0x9e3779b97f4a7c15ULL;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
     z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
     return ((z ^ z >> 31) >> 40) * (1.0f / (1 << 24));
