@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -86,11 +87,19 @@ class OptionSpec:
         return None
 
     def convert(self, value: Any, where: str) -> Any:
-        """Return a file's value as the option's type. Raises ConfigError, naming `where` it stands, for another."""
+        """Return a value, of a file or NumPy's too, as the option's type.
+
+        Raises ConfigError, naming `where` it stands, for one of another type.
+        """
         if value is None and self.optional:
             return None
-        if self.kind is float and type(value) is int:
-            return float(min(max(value, -LARGEST), LARGEST))
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):  # Python's or NumPy's
+            if self.kind is int:
+                return int(value)
+            if self.kind is float:
+                return float(min(max(int(value), -LARGEST), LARGEST))
+        elif isinstance(value, numbers.Real) and self.kind is float and not isinstance(value, bool):
+            return float(value)
         if type(value) is not self.kind:
             raise ConfigError(f"{where}: expected {self.kind.__name__}, received {value!r}")
         return value
