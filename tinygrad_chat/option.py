@@ -170,12 +170,17 @@ def validate_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, An
         specs[name].check(value)
 
 
+def by_every_name(specs: Mapping[str, OptionSpec]) -> dict[str, OptionSpec]:
+    """Return the options by their names and those of older versions."""
+    return {name: spec for spec in specs.values() for name in (spec.name, *spec.formerly)}
+
+
 def checked_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """Return `settings`, such as a flat TOML file's, under the options' names and of their types.
 
     Raises ConfigError, naming `source` and the key, for an unknown key or a value of the wrong type.
     """
-    known = {name: spec for spec in specs.values() for name in (spec.name, *spec.formerly)}
+    known = by_every_name(specs)
     checked = {}
     for key, value in settings.items():
         spec = known.get(key.replace("-", "_"))
@@ -185,11 +190,11 @@ def checked_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any
     return checked
 
 
-def unknown_key(source: str, key: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for a key that no option has, with the one that may have been meant."""
+def unknown_key(source: str, key: str, known: Iterable[str], *, remedy: str | None = None) -> ConfigError:
+    """Return the error for a key that no option has, with the one that may have been meant, or else the `remedy`."""
     name = key.replace("-", "_")
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"it has no option {flag_of(name)}"
+    hint = f"did you mean {close[0]}?" if close else remedy or f"it has no option {flag_of(name)}"
     return ConfigError(f"{source}: unknown key {key!r}; {hint}")
 
 

@@ -201,7 +201,9 @@ def test_tables_and_flat_names_say_the_same():
         ),
         ({"optimizer": {"lrr": 1.0}}, "c.toml: [optimizer]: unknown key 'lrr'; did you mean lr?"),
         ({"optimizer": {"lr": "high"}}, "c.toml: [optimizer] lr: expected float, received 'high'"),
-        ({"optimizer": {"optimizer": "sgd"}}, "c.toml: [optimizer]: unknown key 'optimizer'"),
+        ({"optimizer": {"optimizer": "sgd"}}, "c.toml: [optimizer]: unknown key 'optimizer'; did you mean kind?"),
+        ({"recipe": {"zzz": 1}}, "c.toml: [recipe]: unknown key 'zzz'; expected some of model, depth, tokens_per_"),
+        ({"optimizer": [{"lr": 1.0}]}, "c.toml: expected a table [optimizer], received an array of them, [[optimizer]"),
         ({"lr": 1.0, "optimizer": {"lr": 1.0}}, "c.toml: lr stands there twice"),
     ],
 )
