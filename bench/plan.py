@@ -23,7 +23,7 @@ WITHIN = 0.15
 CONFIGURATIONS: dict[str, str] = {
     "tiny": "--layers 1 --width 16 --context 16 --steps 4000",
     "shakespeare-cpu": "--config shakespeare-cpu --steps 300",
-    "wide, in parts": "--width 256 --context 128 --batch-size 16 --accumulate 4 --steps 40",
+    "wide, in parts": "--width 256 --context 128 --batch-size 16 --grad-accumulation 4 --steps 40",
     "bigram": "--model bigram --steps 3000",
     "scalar": "--mode scalar --steps 150",
 }

@@ -272,7 +272,7 @@ def _on_a_small_disk(folder: Path, options: Sequence[tuple[str, str]]) -> Outcom
 
 
 def _damage(folder: Path, chance: random.Random) -> Outcome:
-    config = _config(folder, steps=6, eval_every=2, log_every=1, keep=3)
+    config = _config(folder, steps=6, eval_every=2, log_every=1, keep_checkpoints=3)
     whole = start_run(config, folder / "whole")
     _exhaust(whole)
     files = [file.relative_to(whole.folder.path) for file in whole.folder.path.rglob("*") if file.is_file()]

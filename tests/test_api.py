@@ -12,7 +12,7 @@ import tinygrad_chat
 from tests.cli.conftest import Tgc, tgc  # noqa: F401 - a fixture
 from tinygrad_chat import Dataset, NextTokenModel, TextModel, nn, ops
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
-from tinygrad_chat.text.tokenizers import ByteTokenizer
+from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer
 from tinygrad_chat.training.events import Logged
 
 TINY: dict[str, Any] = {"layers": 1, "heads": 2, "width": 8, "context": 8, "batch_size": 4, "steps": 8, "lr": 0.01}
@@ -103,6 +103,74 @@ def test_a_dataset_of_ones_own_trains():
     assert named.model.vocabulary == 257
 
 
+def test_a_tokenizer_of_ones_own_reads_what_has_a_name(text: Path):
+    tokenizer = ByteTokenizer()
+    model = tinygrad_chat.train(text, tokenizer=tokenizer, **TINY, out="run")
+    assert model.tokenizer.state() == tokenizer.state()
+    assert (model.config.data.tokenizer, model.config.data.source) == ("bytes", str(text))
+    tinygrad_chat.train(resume=True, out="run", tokenizer=tokenizer, steps=9)
+    with pytest.raises(VocabularyError, match=r"run: expected data by the tokenizer of the run \(bytes, 257 tokens\)"):
+        tinygrad_chat.train(resume=True, out="run", tokenizer=NumberTokenizer(257, bos=256), steps=10)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"model": "bigram"}, ConfigError, "--model: the run to resume has mini-gpt, received bigram"),
+        ({"model": MLP}, ConfigError, "--model: the run to resume has mini-gpt, received own"),
+        ({"tokenizer": "bytes"}, ConfigError, "--tokenizer: the run to resume has characters, received bytes"),
+        ({"data": "other.txt"}, CheckpointError, "--data other.txt: has changed since the run began"),
+        ({"data": WORDS[::-1]}, CheckpointError, "--data texts: has changed since the run began"),
+    ],
+)
+def test_what_is_given_to_a_run_that_goes_on_is_not_passed_over(text: Path, given: Any, error: Any, message: str):
+    Path("other.txt").write_bytes(text.read_bytes()[::-1])
+    data = WORDS if isinstance(given.get("data"), list) else text
+    tinygrad_chat.train(data, **TINY, out="run")
+    with pytest.raises(error) as caught:
+        tinygrad_chat.train(resume=True, out="run", steps=9, **given)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    tinygrad_chat.train(resume=True, out="run", steps=9, data=data)
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", "bytes"])
+def test_a_run_on_texts_of_ones_own_says_so_and_goes_on_with_them(tokenizer: str, tgc: Tgc):  # noqa: F811
+    model = tinygrad_chat.train(WORDS, tokenizer=tokenizer, **TINY, out="run")
+    assert model.config.data.source == "texts"
+    again = tinygrad_chat.train(WORDS, resume=True, out="run", steps=9)
+    assert again.tokenizer.state() == model.tokenizer.state()
+    told = "run: was trained on data of one's own (texts); hand it to tinygrad_chat.train(..., resume=True)"
+    with pytest.raises(UsageError) as caught:
+        tinygrad_chat.train(resume=True, out="run", steps=10)
+    assert str(caught.value) == told
+    code, _, err = tgc("train", "--resume", "--out", "run", "--steps", "10")
+    assert (code, err) == (2, f"tgc: {told}\n")
+
+
+def test_a_dataset_by_another_tokenizer_is_not_taken_for_the_runs():
+    data = Dataset.from_tokens(np.arange(4000) * 7 % 13, context=8, source="counting")
+    assert tinygrad_chat.train(data, **TINY, out="run").config.data.source == "counting"
+    with pytest.raises(VocabularyError, match=r"\(numbers, 14 tokens\), received another \(bytes, 257 tokens\)"):
+        tinygrad_chat.train(data, tokenizer=ByteTokenizer(), resume=True, out="run", steps=9)
+    tinygrad_chat.train(data, resume=True, out="run", steps=9)
+
+
+def test_a_model_says_from_where_it_was_opened():
+    model = tinygrad_chat.train(WORDS, **TINY)
+    name, newest = Path(model.path).name, Path(model.path) / "checkpoints" / "step-000008"
+    for path in (None, name, model.path, Path(model.path) / "checkpoints"):
+        assert tinygrad_chat.load(path).path == model.path
+    assert tinygrad_chat.load(newest).path == str(newest)
+
+
+def test_settings_may_be_numpys_numbers():
+    model = tinygrad_chat.train(WORDS, **{**TINY, "layers": np.int64(1), "lr": np.float32(0.5), "clip": np.int32(2)})
+    options = model.config.optimizer
+    assert (model.config.model.layers, options.lr, options.clip) == (1, 0.5, 2.0)
+    assert [type(value) for value in (model.config.model.layers, options.lr, options.clip)] == [int, float, float]
+
+
 def test_a_model_that_says_no_logits_is_told_how():
     class Mute(NextTokenModel):
         vocabulary, context = 5, 4
@@ -127,6 +195,18 @@ def test_a_model_that_says_no_logits_is_told_how():
         (lambda: tinygrad_chat.load("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
         (lambda: tinygrad_chat.load_tokenizer("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
         (lambda: tinygrad_chat.train(WORDS, **TINY).logits([]), UsageError, "logits: expected a text, or tokens"),
+        (
+            lambda: tinygrad_chat.train(WORDS, **TINY).logits([[1, 2], [3]]),
+            UsageError,
+            "logits: expected a text, or tokens (T,) or (B, T), received rows of different lengths",
+        ),
+        (
+            lambda: tinygrad_chat.load(tinygrad_chat.train(WORDS, **TINY).path, mode="silly"),
+            ConfigError,
+            "--mode: expected one of tensor, scalar, received 'silly'",
+        ),
+        (lambda: tinygrad_chat.train(WORDS, layers=True), ConfigError, "train: layers: expected int, received True"),
+        (lambda: tinygrad_chat.train(WORDS, lr=True), ConfigError, "train: lr: expected float, received True"),
         (lambda: tinygrad_chat.train(WORDS, **TINY).logits([99]), UsageError, "logits: expected tokens from 0 to"),
         (lambda: tinygrad_chat.train(WORDS, **TINY).generate("q"), VocabularyError, "character 'q'"),
         (lambda: tinygrad_chat.train(WORDS, **TINY).generate(top_p=2.0), ConfigError, "--top-p: expected"),

@@ -9,6 +9,8 @@ same = tinygrad_chat.load(model.path)
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,15 @@ import numpy as np
 
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import SPECS, TrainingConfig
-from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.errors import CheckpointError, ConfigError
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.text_model import TextModel
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.option import checked_settings
+from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.corpora import Corpus
-from tinygrad_chat.text.data import tokenize
+from tinygrad_chat.text.data import open_data, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
 from tinygrad_chat.training.events import Event
@@ -33,14 +35,15 @@ from tinygrad_chat.training.facts import OpenData, resolve_with_facts
 from tinygrad_chat.training.loop import train as train_run
 from tinygrad_chat.training.run import resume_run, start_run
 
+Data = str | os.PathLike[str] | Sequence[str] | Dataset
 Make = Callable[[int], LanguageModel]
 
 
 def train(
-    data: str | Sequence[str] | Dataset = "pydoc",
+    data: Data | None = None,
     *,
-    model: str | Make = "mini-gpt",
-    tokenizer: str | Tokenizer = "characters",
+    model: str | Make | None = None,
+    tokenizer: str | Tokenizer | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     watch: Callable[[Event], object] = lambda event: None,
@@ -50,53 +53,73 @@ def train(
 
     `data` is a text file, a folder or a built-in name, texts, each a document, or a `Dataset` of one's own. `model` is
     a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further `settings` are the options
-    of `tgc train` with underscores, as in `batch_size=32`. With `resume` the run at `out` goes on. `watch` is called
-    with each event, such as `training.events.Logged`. Raises a TinygradChatError, in one line, for what cannot be.
+    of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its default. With `resume` the run
+    at `out` goes on, as it is but for what is given and may change. `watch` is called with each event, such as
+    `training.events.Logged`. Raises a TinygradChatError, in one line, for what cannot be.
     """
-    settings = checked_settings(SPECS, settings, source="train")
+    if isinstance(data, os.PathLike):
+        data = os.fspath(data)
+    settings = {**_named(data, model, tokenizer), **checked_settings(SPECS, settings, source="train")}
     make = None if isinstance(model, str) else model
     path = None if out is None else Path(out)
-    opened = _open(data, tokenizer)
     if resume:
         if path is None:
             raise ConfigError("resume: expected out, the folder of the run that is to go on; received none")
-        run = resume_run(path, settings, data=opened, model=make)
+        if tokenizer is None:
+            with contextlib.suppress(CheckpointError):  # a run without a checkpoint begins anew
+                tokenizer = load_tokenizer(path)
+        known = None if isinstance(tokenizer, str) else tokenizer
+        own = _open_own(data, tokenizer)
+        run = resume_run(path, settings, data=own, model=make, tokenizer=known)
     else:
-        config, opened = _resolve(data, model, tokenizer, opened, settings)
+        if make is not None and "context" not in settings:
+            settings["context"] = make(2).context
+        config, opened = _resolve(settings, data, tokenizer)
         run = start_run(config, path, data=opened, model=make)
     for event in train_run(run):
         watch(event)
     return TextModel(run.model, run.tokenizer, run.config, str(run.folder.path))
 
 
-def _open(data: str | Sequence[str] | Dataset, tokenizer: str | Tokenizer) -> OpenData | None:
-    """Return data of one's own with its tokenizer; None for what has a name."""
+def _named(data: Data | None, model: str | Make | None, tokenizer: str | Tokenizer | None) -> dict[str, Any]:
+    """Return what was given that options have names for."""
+    named: dict[str, Any] = {}
     if isinstance(data, str):
-        return None
-    if isinstance(data, Dataset):
-        if not isinstance(tokenizer, str):
-            return data, tokenizer
-        largest = int(max(np.max(part, initial=0) for part in (data.training, data.validation)))
-        return data, NumberTokenizer(largest + 2, bos=largest + 1)
-    return tokenize(Corpus("texts", lambda any_bytes=False: ([text] for text in data)), tokenizer)
+        named["data"] = data
+    if model is not None:
+        named["model"] = model if isinstance(model, str) else OWN
+    if isinstance(tokenizer, str):
+        named["tokenizer"] = tokenizer
+    return named
 
 
 def _resolve(
-    data: str | Sequence[str] | Dataset,
-    model: str | Make,
-    tokenizer: str | Tokenizer,
-    opened: OpenData | None,
-    settings: dict[str, Any],
+    settings: dict[str, Any], data: Data | None, tokenizer: str | Tokenizer | None
 ) -> tuple[TrainingConfig, OpenData | None]:
-    named: dict[str, Any] = {"model": model} if isinstance(model, str) else {"model": OWN}
-    if isinstance(tokenizer, str):
-        named["tokenizer"] = tokenizer
-    if isinstance(data, str):
-        named["data"] = data
-    if not isinstance(model, str) and "context" not in settings:
-        named["context"] = model(2).context
-    chosen = {**named, **settings}
-    return resolve_with_facts(chosen, data=opened)
+    """Return a new run's configuration and, where it is open already, its data."""
+    opened = _open_own(data, tokenizer)
+    if tokenizer is not None and not isinstance(tokenizer, str):
+        if tokenizer.kind in SPECS["tokenizer"].choices:
+            settings = {**settings, "tokenizer": tokenizer.kind}
+        if opened is None:
+            validate_settings(SPECS, settings)  # before anything takes its time
+            source, text_field = (settings.get(name, SPECS[name].default) for name in ("data", "text_field"))
+            opened = open_data(source, tokenizer, text_field=text_field)
+    return resolve_with_facts(settings, data=opened)
+
+
+def _open_own(data: Data | None, tokenizer: str | Tokenizer | None) -> OpenData | None:
+    """Return data of one's own with its tokenizer; None for what has a name."""
+    if data is None or isinstance(data, str):
+        return None
+    if not isinstance(data, Dataset):
+        texts: Any = data
+        corpus = Corpus("texts", lambda any_bytes=False: ([text] for text in texts))
+        return tokenize(corpus, SPECS["tokenizer"].default if tokenizer is None else tokenizer)
+    if tokenizer is not None and not isinstance(tokenizer, str):
+        return data, tokenizer
+    largest = int(max(np.max(part, initial=0) for part in (data.training, data.validation)))
+    return data, NumberTokenizer(largest + 2, bos=largest + 1)
 
 
 def load(
@@ -112,9 +135,11 @@ def load(
 
     One of your own is made anew by `model`(vocabulary). Raises CheckpointError where there is none, or it is damaged.
     """
-    saved = open_checkpoint(None if path is None else Path(path).expanduser(), SavedModel.load, say=_be_quiet)
+    saved = _open_saved(path)
     opened = load_model(saved, backend=backend, kernels=kernels, dtype=dtype, mode=mode, make=model)
-    return TextModel(opened, saved.tokenizer, saved.config, "" if path is None else str(path))
+    checkpoint = saved.path or Path()
+    named = path is not None and Path(path).name == checkpoint.name
+    return TextModel(opened, saved.tokenizer, saved.config, str(checkpoint if named else checkpoint.parent.parent))
 
 
 def load_tokenizer(path: str | Path | None = None) -> Tokenizer:
@@ -122,7 +147,11 @@ def load_tokenizer(path: str | Path | None = None) -> Tokenizer:
 
     Raises CheckpointError where there is none.
     """
-    return open_checkpoint(None if path is None else Path(path).expanduser(), SavedModel.load, say=_be_quiet).tokenizer
+    return _open_saved(path).tokenizer
+
+
+def _open_saved(path: str | Path | None) -> SavedModel:
+    return open_checkpoint(None if path is None else Path(path).expanduser(), SavedModel.load, say=_be_quiet)
 
 
 def _be_quiet(line: str) -> None:

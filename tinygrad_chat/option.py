@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -86,11 +87,19 @@ class OptionSpec:
         return None
 
     def convert(self, value: Any, where: str) -> Any:
-        """Return a file's value as the option's type. Raises ConfigError, naming `where` it stands, for another."""
+        """Return a value, of a file or NumPy's too, as the option's type.
+
+        Raises ConfigError, naming `where` it stands, for one of another type.
+        """
         if value is None and self.optional:
             return None
-        if self.kind is float and type(value) is int:
-            return float(min(max(value, -LARGEST), LARGEST))
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):  # Python's or NumPy's
+            if self.kind is int:
+                return int(value)
+            if self.kind is float:
+                return float(min(max(int(value), -LARGEST), LARGEST))
+        elif isinstance(value, numbers.Real) and self.kind is float and not isinstance(value, bool):
+            return float(value)
         if type(value) is not self.kind:
             raise ConfigError(f"{where}: expected {self.kind.__name__}, received {value!r}")
         return value
@@ -161,12 +170,17 @@ def validate_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, An
         specs[name].check(value)
 
 
+def by_every_name(specs: Mapping[str, OptionSpec]) -> dict[str, OptionSpec]:
+    """Return the options by their names and those of older versions."""
+    return {name: spec for spec in specs.values() for name in (spec.name, *spec.formerly)}
+
+
 def checked_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """Return `settings`, such as a flat TOML file's, under the options' names and of their types.
 
     Raises ConfigError, naming `source` and the key, for an unknown key or a value of the wrong type.
     """
-    known = {name: spec for spec in specs.values() for name in (spec.name, *spec.formerly)}
+    known = by_every_name(specs)
     checked = {}
     for key, value in settings.items():
         spec = known.get(key.replace("-", "_"))
@@ -176,11 +190,11 @@ def checked_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any
     return checked
 
 
-def unknown_key(source: str, key: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for a key that no option has, with the one that may have been meant."""
+def unknown_key(source: str, key: str, known: Iterable[str], *, remedy: str | None = None) -> ConfigError:
+    """Return the error for a key that no option has, with the one that may have been meant, or else the `remedy`."""
     name = key.replace("-", "_")
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"it has no option {flag_of(name)}"
+    hint = f"did you mean {close[0]}?" if close else remedy or f"it has no option {flag_of(name)}"
     return ConfigError(f"{source}: unknown key {key!r}; {hint}")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig, flat_settings
-from tinygrad_chat.config.resolve import Facts, change, needed_facts, resolve
+from tinygrad_chat.config.resolve import Facts, change, change_imported, needed_facts, resolve
 from tinygrad_chat.errors import ConfigError
 
 PURELY = """
@@ -95,10 +95,81 @@ def test_what_a_file_chose_and_a_flag_made_idle_is_let_be():
         resolve({"optimizer": "sgd", "beta1": 0.9}, base=preset)
 
 
-def test_a_resumed_run_refuses_an_idle_option_too():
-    with pytest.raises(ConfigError, match=r"--momentum: the run to resume has 0\.9, received 0\.5"):
-        change(TrainingConfig(), {"momentum": 0.5})
-    assert change(TrainingConfig(), {"steps": 9, "warmup": 100}).schedule.steps == 9
+@pytest.mark.parametrize(
+    ("base", "flags", "refused"),
+    [
+        ({"model": "nanochat", "embedding_lr": 0.2}, {"optimizer": "adamw"}, None),
+        ({"model": "nanochat", "rotary_base": 50.0}, {"positions": "none"}, None),
+        ({"model": "bigram", "norm_epsilon": 0.1}, {}, "--norm-epsilon: plays no part with --norm none"),
+        ({"model": "bigram", "rotary_base": 50.0}, {}, "--rotary-base: plays no part with --positions none"),
+        ({"model": "bigram", "norm_epsilon": 0.1}, {"norm": "rmsnorm"}, None),
+    ],
+)
+def test_what_plays_a_part_in_a_file_is_asked_of_the_defaults_of_its_own_model(base, flags, refused):
+    facts = Facts(vocabulary=100)
+    if refused is None:
+        assert resolve(flags, facts, base=base)
+    else:
+        with pytest.raises(ConfigError, match=refused):
+            resolve(flags, facts, base=base)
+
+
+def test_a_length_is_chosen_once():
+    both = {"steps": 10, "tokens_per_parameter": 3.0}
+    facts = Facts(vocabulary=100)
+    with pytest.raises(ConfigError, match="--tokens-per-parameter: plays no part with --steps 10; leave one"):
+        resolve({"model": "nanochat", **both}, facts)
+    with pytest.raises(ConfigError, match="--tokens-per-parameter: plays no part with --steps 10; leave one"):
+        resolve({"tokens_per_parameter": 3.0}, facts, base={"model": "nanochat", "steps": 10})
+    assert resolve({}, facts, base={"model": "nanochat", **both}).schedule.steps == 10  # as a run's own file says
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"momentum": 0.5}, "--momentum: plays no part with --optimizer adamw; it needs --optimizer sgd"),
+        ({"momentum": 0.9}, "--momentum: plays no part with --optimizer adamw; it needs --optimizer sgd"),
+        ({"beta2": 0.5}, "--beta2: the run to resume has 0.99, received 0.5"),
+        ({"steps": 0}, "--steps: expected at least 1, received 0"),
+    ],
+)
+def test_a_resumed_run_refuses_what_plays_no_part_and_what_is_fixed(flags, message):
+    with pytest.raises(ConfigError) as caught:
+        change(TrainingConfig(), flags)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_resumed_run_takes_other_steps_and_what_it_has_already():
+    assert change(TrainingConfig(), {"steps": 9, "beta2": 0.99}).schedule.warmup == 9
+
+
+IMPORTED = resolve({"model": "nanochat", "depth": 1}, Facts(vocabulary=100))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"lr": 0.0}, "--lr: expected more than 0, received 0.0"),
+        ({"tokens_per_parameter": float("nan")}, "--tokens-per-parameter: expected a finite number, received nan"),
+        ({"model": "bigram"}, "--model: the run to resume has nanochat, received bigram"),
+        ({"depth": 3}, "--depth: the run to resume has 1, received 3"),
+        ({"width": 64}, "--width: the run to resume has 128, received 64"),
+        ({"beta2": 0.9}, "--beta2: plays no part with --optimizer muon"),
+        ({"optimizer": "adamw"}, "--optimizer: the run to resume has muon, received adamw"),
+        ({"lr_schedule": "constant", "warmdown": 0.5}, "--warmdown: plays no part with --lr-schedule constant"),
+        ({"steps": 5, "tokens_per_parameter": 3.0}, "--tokens-per-parameter: plays no part with --steps 5"),
+    ],
+)
+def test_an_imported_model_refuses_what_cannot_be_in_one_line(flags, message):
+    with pytest.raises(ConfigError) as caught:
+        change_imported(IMPORTED, flags, 100)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_imported_model_takes_any_length():
+    few, many = (change_imported(IMPORTED, {"tokens_per_parameter": ratio}, 100) for ratio in (3.0, 30.0))
+    assert few.schedule.steps < many.schedule.steps
 
 
 def test_every_need_names_an_option_and_values_that_it_can_have():
@@ -130,7 +201,9 @@ def test_tables_and_flat_names_say_the_same():
         ),
         ({"optimizer": {"lrr": 1.0}}, "c.toml: [optimizer]: unknown key 'lrr'; did you mean lr?"),
         ({"optimizer": {"lr": "high"}}, "c.toml: [optimizer] lr: expected float, received 'high'"),
-        ({"optimizer": {"optimizer": "sgd"}}, "c.toml: [optimizer]: unknown key 'optimizer'"),
+        ({"optimizer": {"optimizer": "sgd"}}, "c.toml: [optimizer]: unknown key 'optimizer'; did you mean kind?"),
+        ({"recipe": {"zzz": 1}}, "c.toml: [recipe]: unknown key 'zzz'; expected some of model, depth, tokens_per_"),
+        ({"optimizer": [{"lr": 1.0}]}, "c.toml: expected a table [optimizer], received an array of them, [[optimizer]"),
         ({"lr": 1.0, "optimizer": {"lr": 1.0}}, "c.toml: lr stands there twice"),
     ],
 )

@@ -17,6 +17,7 @@ from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.experiments.ablation import Ablation, folder_of, label, parse_variation, run_ablation
 from tinygrad_chat.experiments.report import Cell, collect, markdown, write_plot, write_reports
 from tinygrad_chat.training.events import Ended, Stepped
+from tinygrad_chat.training.facts import resolve_with_facts
 
 
 @pytest.fixture
@@ -98,6 +99,62 @@ def test_a_cell_that_cannot_be_trained_is_refused_before_any_other(text: Path, t
     with pytest.raises(ConfigError, match="--heads: expected a divisor"):
         finish(ablation, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("vary", "settings"),
+    [
+        ("model=bigram|mini-gpt", {"layers": 1}),
+        ("optimizer=adamw|sgd", {"beta2": 0.9}),
+        ("optimizer=adamw|sgd", {"momentum": 0.8}),
+    ],
+)
+def test_what_plays_a_part_in_some_cell_may_be_shared_by_all(vary: str, settings: dict[str, Any], text: Path):
+    ablation = Ablation({"data": str(text), **settings}, parse_variation(vary), seeds=1)
+    used = [ablation.config(*run).used_settings() for run in ablation.runs()]
+    assert [settings.items() <= each.items() for each in used].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("vary", "settings", "message"),
+    [
+        ("optimizer=adamw|muon", {"momentum": 0.8}, "--momentum: plays no part with --optimizer adamw"),
+        ("model=bigram|mini-gpt,layers=1|2", {}, "--layers: plays no part with --model bigram"),
+    ],
+)
+def test_what_plays_a_part_in_no_cell_or_is_varied_in_vain_is_refused(
+    vary: str, settings: dict[str, Any], message: str, text: Path
+):
+    ablation = Ablation({"data": str(text), **settings}, parse_variation(vary), seeds=1)
+    with pytest.raises(ConfigError, match=message):
+        ablation.config(*ablation.runs()[0])
+
+
+def test_former_names_vary_too():
+    assert parse_variation("accumulate=1|2,keep=3") == {"grad_accumulation": [1, 2], "keep_checkpoints": [3]}
+
+
+def test_a_folder_of_version_0_1_goes_on(ablation: Ablation, tmp_path: Path):
+    finish(ablation, tmp_path, stop_after=6)
+    path = tmp_path / "ablation.json"
+    cells = json.loads(path.read_text())["settings"]
+    for settings in cells.values():
+        settings["accumulate"], settings["keep"] = settings.pop("grad_accumulation"), settings.pop("keep_checkpoints")
+        settings |= {"layers": 0, "momentum": 0.9, "embedding_lr": None, "positions": "none"}
+    path.write_text(json.dumps({"settings": cells}))
+    assert finish(ablation, tmp_path) == 7 * TINY["steps"]
+
+
+def test_a_cell_is_resolved_once(ablation: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    resolved: list[dict[str, Any]] = []
+
+    def counted(settings: dict[str, Any], **options: Any) -> Any:
+        resolved.append(settings)
+        return resolve_with_facts(settings, **options)
+
+    monkeypatch.setattr("tinygrad_chat.experiments.ablation.resolve_with_facts", counted)
+    finish(ablation, tmp_path)
+    assert len(resolved) == len(ablation.cells())
 
 
 def test_means_and_intervals_are_those_of_the_runs(ablation: Ablation, tmp_path: Path):

@@ -7,7 +7,7 @@ flags, as older versions wrote them and as a short file is easier to write.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +113,7 @@ def flat_settings(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     for key, value in content.items():
         found = (
             _table(key, value, source)
-            if isinstance(value, dict)
+            if isinstance(value, dict) or _is_array_of_tables(value)
             else checked_settings(SPECS, {key: value}, source=source)
         )
         twice = flat.keys() & found.keys()
@@ -123,15 +123,23 @@ def flat_settings(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     return flat
 
 
-def _table(table: str, content: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _is_array_of_tables(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+
+
+def _table(table: str, content: Any, source: str) -> dict[str, Any]:
     if table not in GROUPS:
         raise ConfigError(f"{source}: expected tables among {', '.join(GROUPS)}, received [{table}]")
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source}: expected a table [{table}], received an array of them, [[{table}]]")
     fields = {spec.field: spec for spec in specs_of(GROUPS[table]).values()}
     flat = {}
     for key, value in content.items():
         spec = fields.get(key.replace("-", "_"))
         if spec is None:
-            raise unknown_key(f"{source}: [{table}]", key, fields)
+            flag = specs_of(GROUPS[table]).get(key.replace("-", "_"))  # the name that it has in a flat file
+            remedy = f"did you mean {flag.field}?" if flag else f"expected some of {', '.join(fields)}"
+            raise unknown_key(f"{source}: [{table}]", key, () if flag else fields, remedy=remedy)
         flat[spec.name] = spec.convert(value, f"{source}: [{table}] {key}")
     return flat
 
@@ -147,9 +155,3 @@ def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
 
 RECIPES: dict[str, dict[str, Any]] = {"bigram": {"layers": 0, "positions": "none"}}
 """What makes a model that one, whatever else is chosen: a bigram is a GPT without blocks and positions."""
-
-
-def changed_names(before: TrainingConfig, after: TrainingConfig) -> Iterator[str]:
-    """Yield the names of the settings in which two configurations differ."""
-    new = after.settings()
-    yield from (name for name, value in before.settings().items() if value != new[name])

@@ -6,14 +6,15 @@ Nothing here touches the disk, the network or a device; whoever knows the facts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat.config.defaults import DEFAULTS_FOR, RATES_OF_VALUES, defaults_for, rates_beside_muon
 from tinygrad_chat.config.record import RECIPES, SPECS, TrainingConfig
-from tinygrad_chat.config.scaling_laws import depth_for, settings_of_depth
+from tinygrad_chat.config.scaling_laws import TRAINING, depth_for, settings_of_depth
 from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.option import idle, refuse_idle, specs_of, validate_settings
 
@@ -48,12 +49,16 @@ OF_THE_VOCABULARY = {"batch_size", "steps", "weight_decay"}
 
 
 def resolve(
-    flags: Mapping[str, Any], facts: Facts = Facts(), *, base: Mapping[str, Any] | None = None
+    flags: Mapping[str, Any],
+    facts: Facts = Facts(),
+    *,
+    base: Mapping[str, Any] | None = None,
+    may_be_idle: Collection[str] = (),
 ) -> TrainingConfig:
     """Combine `flags`, over the `base` of a preset or file, and the `facts` into one configuration.
 
     All settings go by their flat names. Raises ConfigError, naming the flag, for a value out of range or an option that
-    plays no part in such a run, and KeyError for an unknown name.
+    plays no part in such a run, unless it is among those that `may_be_idle`, and KeyError for an unknown name.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
@@ -67,7 +72,7 @@ def resolve(
     steps = chosen.get("steps", defaults.get("steps", SPECS["steps"].default))
     defaults["warmup"] = min(defaults.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs fall too
     config = _built({**defaults, **chosen})
-    _refuse_idle(config, flags, base or {})
+    _refuse_idle(config, flags, base or {}, may_be_idle)
     if config.schedule.warmup > config.schedule.steps:
         raise ConfigError(
             f"--warmup: expected at most --steps {config.schedule.steps}, received {config.schedule.warmup}"
@@ -88,13 +93,30 @@ def _built(settings: Mapping[str, Any]) -> TrainingConfig:
     return TrainingConfig.of(**{**settings, **recipe})
 
 
-def _refuse_idle(config: TrainingConfig, flags: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+def _refuse_idle(
+    config: TrainingConfig, flags: Mapping[str, Any], base: Mapping[str, Any], may_be_idle: Collection[str]
+) -> None:
     """Raise ConfigError for a chosen option that plays no part. What a file chose and a flag made idle is let be."""
     settings = config.settings()
-    refuse_idle(SPECS, flags, settings)
-    of_the_file = {name: base.get(name, spec.default) for name, spec in SPECS.items()}
-    never = [name for name in base if name not in flags and idle(SPECS[name], of_the_file)]
-    refuse_idle(SPECS, never, settings)
+    strictly = [name for name in flags if name not in may_be_idle]
+    refuse_idle(SPECS, strictly, settings)
+    if "tokens_per_parameter" in strictly:
+        _expect_one_length({**base, **flags})
+    alone = {name: spec.default for name, spec in SPECS.items()} | _defaults_alone(base) | dict(base)
+    alone |= RECIPES.get(alone["model"], {})
+    refuse_idle(SPECS, [name for name in base if name not in flags and idle(SPECS[name], alone)], settings)
+
+
+def _defaults_alone(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's defaults, were there no flags, as far as they say which of its options play a part."""
+    return {**defaults_for(base), **(NANOCHAT | TRAINING if base.get("model") == "nanochat" else {})}
+
+
+def _expect_one_length(chosen: Mapping[str, Any]) -> None:
+    if "steps" in chosen:
+        raise ConfigError(
+            f"--tokens-per-parameter: plays no part with --steps {chosen['steps']}; leave one of the two out"
+        )
 
 
 def _settings_of_nanochat(chosen: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
@@ -112,7 +134,9 @@ def _settings_of_nanochat(chosen: Mapping[str, Any], facts: Facts) -> dict[str, 
 
 def change(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
     """Return a run's configuration with what a resumed run may change. Raises ConfigError for the rest."""
+    validate_settings(SPECS, flags)
     settings = config.settings()
+    refuse_idle(SPECS, flags, {**settings, **flags})
     for name, value in flags.items():
         if SPECS[name].fixed and value != settings[name]:
             raise ConfigError(
@@ -120,21 +144,22 @@ def change(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
                 "leave it out, or start a new run"
             )
     steps = flags.get("steps", config.schedule.steps)
-    changed = config.replace(**{"warmup": min(config.schedule.warmup, steps), **flags})
-    refuse_idle(SPECS, [name for name in flags if not SPECS[name].fixed], changed.settings())
-    return changed
+    return config.replace(**{"warmup": min(config.schedule.warmup, steps), **flags})
 
 
 def change_imported(config: TrainingConfig, flags: Mapping[str, Any], vocabulary: int) -> TrainingConfig:
-    """Return how an imported model is to be trained: its shape stays, all else is chosen or follows from its depth.
+    """Return how an imported model is to be trained: its shape and its update rule stay, as there is a state of them;
+    all else is chosen or follows from its depth.
 
-    Raises ConfigError where another shape is chosen.
+    Raises ConfigError where another shape or rule is chosen, and as `resolve` does.
     """
+    validate_settings(SPECS, flags)
     of_the_model = specs_of(ModelOptions).keys()
-    settings = config.used_settings()
-    shape = {name: value for name, value in settings.items() if name in of_the_model}
-    change(config, {name: value for name, value in flags.items() if name in of_the_model})
+    kept = {*of_the_model, "model", "depth", "optimizer"}
+    change(config, {name: value for name, value in flags.items() if name in kept})
+    shape = {name: value for name, value in config.used_settings().items() if name in of_the_model}
     following = settings_of_depth({**flags, **shape, "depth": config.recipe.depth}, vocabulary)
     following |= {"model": config.recipe.model, "warmup": min(following["warmup"], following["steps"] // 10)}
-    validate_settings(SPECS, flags)
-    return TrainingConfig.of(**{**following, **flags})
+    changed = TrainingConfig.of(**{**following, **flags})
+    _refuse_idle(changed, flags, {}, ())
+    return changed

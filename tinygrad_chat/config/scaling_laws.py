@@ -23,8 +23,17 @@ TOKENS_PER_PARAMETER = 12.0
 
 REFERENCE_DEPTH, REFERENCE_BATCH, REFERENCE_WIDTH = 12, 2**19, 768  # what upstream tuned its rates for; batch in tokens
 MOST_ROWS, FEWEST_ROWS = 32, 16  # of a part, where a batch is computed in parts
-WARMUP, WARMDOWN, LAST_RATE = 40, 0.65, 0.05
+LAST_RATE = 0.05
 MOST_DECAY = 0.5  # of a weight in a step: the law is for wide models, and asks more than 1 of very narrow ones
+
+TRAINING: dict[str, Any] = {
+    "optimizer": "muon",
+    "lr_schedule": "nanochat",
+    "warmup": 40,
+    "warmdown": 0.65,
+    "clip": 0.0,
+}
+"""What is the same at every depth."""
 
 SHARE_OF_PRODUCTS = 0.5
 """Of the machine's product rate, what a step of d4 reaches (bench/results/upstream.md): to choose a depth by."""
@@ -63,20 +72,16 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
     }
     return {
         **model,
+        **TRAINING,
         "depth": depth,
         "tokens_per_parameter": ratio,
         "batch_size": rows,
         "grad_accumulation": next((rows // n for n in range(MOST_ROWS, FEWEST_ROWS - 1, -1) if rows % n == 0), 1),
         "steps": min(max(1, tokens // batch), UNBOUNDED),
-        "optimizer": "muon",
         "lr": rate,
         **(rates if chosen.get("optimizer", "muon") == "muon" else {}),
         "weight_decay": min(0.28 * by_batch * reference_tokens / tokens, MOST_DECAY / rate),
-        "lr_schedule": "nanochat",
         "min_lr": LAST_RATE * rate,
-        "warmup": WARMUP,
-        "warmdown": WARMDOWN,
-        "clip": 0.0,
     }
 
 

@@ -9,18 +9,20 @@ ablations/bigram-tensor-norm-tied/
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.config.files import parse_settings
-from tinygrad_chat.config.record import SPECS, TrainingConfig
+from tinygrad_chat.config.record import SPECS, TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
 from tinygrad_chat.files import exclusive_lock, explained, write_atomic
+from tinygrad_chat.option import by_every_name, idle, refuse_idle
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.training.events import Ended, Event
@@ -46,13 +48,30 @@ class Ablation:
 
     def config(self, choices: Choices, seed: int) -> TrainingConfig:
         """Return the configuration of one run: evaluated at its start and its end, unless settings say otherwise."""
-        config, _ = resolve_with_facts({**self.settings, **choices, "seed": seed})
-        given = "eval_every" in {**self.settings, **choices}
-        return config if given else config.replace(eval_every=config.schedule.steps)
+        return self._resolved[label(choices)].replace(seed=seed)
+
+    @functools.cached_property
+    def _resolved(self) -> dict[str, TrainingConfig]:
+        """The configuration of each cell, found once: for minutes, the machine's speed is measured for that."""
+        shared = self.settings.keys() - self.varied.keys()
+        resolved = {}
+        for choices in self.cells():
+            settings = {**self.settings, **choices}
+            config, _ = resolve_with_facts(settings, may_be_idle=shared)
+            given = "eval_every" in settings
+            resolved[label(choices)] = config if given else config.replace(eval_every=config.schedule.steps)
+        _refuse_idle_everywhere(shared, [config.settings() for config in resolved.values()])
+        return resolved
 
     def runs(self) -> list[tuple[Choices, int]]:
         """Return every run: the choices of its cell and its seed."""
         return [(choices, seed) for choices in self.cells() for seed in range(1, self.seeds + 1)]
+
+
+def _refuse_idle_everywhere(shared: Iterable[str], cells: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError for a shared setting that plays a part in no cell."""
+    never = [name for name in shared if all(idle(SPECS[name], settings) for settings in cells)]
+    refuse_idle(SPECS, sorted(never), cells[0])
 
 
 def parse_variation(text: str) -> dict[str, list[Any]]:
@@ -64,11 +83,12 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
     for part in text.split(","):
         name, _, values = part.strip().partition("=")
         name = name.strip().replace("-", "_")
-        if name not in SPECS or name == "seed":
+        spec = by_every_name(SPECS).get(name)
+        if spec is None or name == "seed":
             raise ConfigError(
                 f"--vary: expected options of tgc train, as in norm,tied or lr=0.001|0.01, received {name!r}"
             )
-        choices, kind = SPECS[name].choices, SPECS[name].kind
+        name, choices, kind = spec.name, spec.choices, spec.kind
         if values:
             lines = [f"{name} = {_as_toml(value, kind)}" for value in values.split("|")]
             found = [parse_settings(line, source=f"--vary {name}")[name] for line in lines]
@@ -143,10 +163,11 @@ def _claim(ablation: Ablation, folder: Path) -> None:
     settings = {label(choices): ablation.config(choices, 1).used_settings() for choices in ablation.cells()}
     path = folder / "ablation.json"
     try:
-        before = json.loads(path.read_bytes())["settings"] if path.exists() else settings
+        saved = json.loads(path.read_bytes())["settings"] if path.exists() else settings
+        before = {cell: from_saved(each, source=str(path)).used_settings() for cell, each in saved.items()}
         differing = [cell for cell in {**before, **settings} if before.get(cell) != settings.get(cell)]
         names = {name for c in differing for name, value in settings.get(c, {}).items() if before[c].get(name) != value}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
         differing, names = ["all"], {"vary"}
     if differing:
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygrad_chat.backend import Compute, get_backend
-from tinygrad_chat.config.groups import OWN
+from tinygrad_chat.config.groups import OWN, ComputeOptions
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.engines import ENGINES
 from tinygrad_chat.models.memory import expect_room
@@ -33,8 +33,10 @@ def load_model(
     """Return the model of a checkpoint, on any back end; one of somebody's own is made anew by `make`(vocabulary).
 
     `mode` is the engine that is to run it, by default the one that trained it. Raises CheckpointError where the weights
-    do not fit the model, ConfigError where the machine has no room for it, BackendError for a back end that it lacks.
+    do not fit the model, ConfigError where there is no such mode or the machine has no room for it, BackendError for a
+    back end that it lacks.
     """
+    mode = ComputeOptions(mode=saved.config.compute.mode if mode is None else mode).mode
     if saved.config.recipe.model == OWN:
         if make is None:
             raise ConfigError(
@@ -43,7 +45,6 @@ def load_model(
         model = make(saved.tokenizer.size)
         model.parameters().load(saved.weights)
         return model
-    mode = mode or saved.config.compute.mode
     compute = Compute.choose("numpy" if mode == "scalar" else backend, kernels, dtype)
     options = saved.config.replace(dropout=0.0).model
     expect_room(options, saved.tokenizer.size, buffers=1, mode=mode)

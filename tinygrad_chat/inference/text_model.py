@@ -21,7 +21,7 @@ from tinygrad_chat.text.tokenizers import Tokenizer
 class TextModel:
     """What `tinygrad_chat.load` and `train` return: a `model`, its `tokenizer` and the `config` it was trained with.
 
-    `path` is the folder of its run.
+    `path` is the folder of its run, or of its checkpoint where that was named.
     """
 
     model: LanguageModel
@@ -59,7 +59,12 @@ class TextModel:
         A text or integer tokens (T,) -> (T, V), one row for what follows each token; tokens (B, T) -> (B, T, V). Raises
         UsageError for none, and ShapeError for more tokens than the context.
         """
-        tokens = np.asarray(self.tokenizer.encode(tokens) if isinstance(tokens, str) else tokens)
+        try:
+            tokens = np.asarray(self.tokenizer.encode(tokens) if isinstance(tokens, str) else tokens)
+        except ValueError as error:
+            raise UsageError(
+                "logits: expected a text, or tokens (T,) or (B, T), received rows of different lengths"
+            ) from error
         if tokens.ndim not in (1, 2) or tokens.dtype.kind not in "iu" or tokens.size == 0:
             raise UsageError(
                 f"logits: expected a text, or tokens (T,) or (B, T), received {tokens.dtype} {tokens.shape}"

@@ -66,12 +66,16 @@ def _possible(value: Any, kinds: tuple[type | None, ...]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """A trained model: what sampling needs of a checkpoint. The weights stay in their file until they are used."""
+    """A trained model: what sampling needs of the checkpoint at `path`, None where it is not from a disk.
+
+    The weights stay in their file until they are used.
+    """
 
     step: int
     config: TrainingConfig
     tokenizer: Tokenizer
     weights: Mapping[str, np.ndarray]
+    path: Path | None = None
 
     @classmethod
     def load(cls, path: Path) -> SavedModel:
@@ -83,6 +87,7 @@ class SavedModel:
                 config=state["config"],
                 tokenizer=state["tokenizer"],
                 weights=map_arrays(path, WEIGHTS),
+                path=path,
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tinygrad_chat.backend import Compute
@@ -32,17 +32,19 @@ def resolve_with_facts(
     *,
     data: OpenData | None = None,
     progress: Progress | None = None,
+    may_be_idle: Collection[str] = (),
 ) -> tuple[TrainingConfig, OpenData | None]:
     """Resolve what a user chose, and return with it the `data`, where it is open already or had to be opened for that.
 
     Only what the settings follow from is looked at: nanochat's follow from the vocabulary and, where there are only
-    minutes, from how fast the machine multiplies. `progress` is told of a download.
+    minutes, from how fast the machine multiplies. `progress` is told of a download,
+    `may_be_idle` as `resolve` has it.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)  # before anything takes its time
     needed = needed_facts(chosen)
     if not needed:
-        return resolve(flags, base=base), data
+        return resolve(flags, base=base, may_be_idle=may_be_idle), data
 
     def setting(name: str) -> Any:
         return chosen.get(name, SPECS[name].default)
@@ -54,4 +56,4 @@ def resolve_with_facts(
         compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))
         use_threads(setting("threads"))
         rate = measure_product_rate(compute)
-    return resolve(flags, Facts(tokenizer_of(data).size, rate), base=base), data
+    return resolve(flags, Facts(tokenizer_of(data).size, rate), base=base, may_be_idle=may_be_idle), data

@@ -25,9 +25,10 @@ from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
-from tinygrad_chat.training.facts import OpenData
+from tinygrad_chat.training.facts import OpenData, tokenizer_of
 from tinygrad_chat.training.step import TrainStep
 
+OWN_DATA = "own"  # a key of a checkpoint's data
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 
@@ -44,6 +45,8 @@ class Run:
     evaluate_at: int | None = None
     """A step whose evaluation the log has lost, beside those that are due: where a finished run goes on."""
     resumed: bool = False
+    own_data: bool = False
+    """Whether it learns from what somebody handed over in Python, and no name leads to."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
 
@@ -59,7 +62,7 @@ class Run:
             tokenizer=self.tokenizer,
             weights=self.model.parameters().state(),
             optimizer=self.train_step.optimizer.state(),
-            data=self.dataset.summary(),
+            data={**self.dataset.summary(), **({OWN_DATA: True} if self.own_data else {})},
             progress=copy.deepcopy(self.progress),
         )
 
@@ -90,7 +93,10 @@ def start_run(
     Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
     `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
-    return _new_run(config, path, data=data, model=model, progress=progress, confirmed=confirmed, resumed=False)
+    own = isinstance(data, tuple) or (data is not None and data.source != config.data.source)
+    return _new_run(
+        config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=False
+    )
 
 
 def _new_run(
@@ -98,6 +104,7 @@ def _new_run(
     path: Path | None,
     *,
     data: OpenData | None,
+    own_data: bool,
     model: ModelMaker | None,
     progress: DownloadProgress | None,
     confirmed: bool,
@@ -107,12 +114,14 @@ def _new_run(
         expect_free(path)
     choose_compute(config)  # fails before any long reading
     dataset, tokenizer = _dataset(config, data or _open(config, config.data.tokenizer, progress))
+    if own_data:
+        config = config.replace(data=dataset.source)
     if not confirmed:
         _expect_patience(config, tokenizer)
     train_step = build_for_training(config, tokenizer.size, model)
     folder = RunFolder(path) if path else claim_new_run(config)
     folder.create(resumed=resumed)
-    return Run(config, folder, dataset, tokenizer, train_step, resumed=resumed)
+    return Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data)
 
 
 def resume_run(
@@ -121,23 +130,29 @@ def resume_run(
     *,
     data: OpenData | None = None,
     model: ModelMaker | None = None,
+    tokenizer: Tokenizer | None = None,
     progress: DownloadProgress | None = None,
     confirmed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """Return the run at `path` at its newest whole checkpoint, with `changes` to its configuration by flat names.
 
-    `data` and `model` are those of a run that was started with its own. One that was killed before its first checkpoint
-    starts anew. `say` is told of checkpoints that are damaged.
-    Raises CheckpointError where none is whole or the data has changed, ConfigError for a change that cannot be, and
-    UsageError as `start_run` does.
+    `data`, `model` and `tokenizer` are those of a run that was started with its own. One that was killed before its
+    first checkpoint starts anew. `say` is told of checkpoints that are damaged.
+    Raises CheckpointError where none is whole or the data has changed, VocabularyError for another tokenizer,
+    ConfigError for a change that cannot be, and UsageError as `start_run` does.
     """
     folder = RunFolder(path)
     expect_free(path)
     if folder.config.exists() and not find_checkpoints(folder.checkpoints):
         say(f"{path}: no checkpoint yet; starting from step 0")
         config = change(folder.read_config(), changes)
-        return _new_run(config, path, data=data, model=model, progress=progress, confirmed=confirmed, resumed=True)
+        own = data is not None
+        if data is None and tokenizer is not None:
+            data = _open(config, tokenizer, progress)
+        return _new_run(
+            config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=True
+        )
     saved = folder.open_newest(TrainingState.load, say=say)
     imported = not saved.data  # what it was trained on nobody knows
     before = saved.config
@@ -145,16 +160,26 @@ def resume_run(
     _expect_something_to_do(config, saved, path, say=say)
     if not confirmed:
         _expect_patience(config, saved.tokenizer)
+    given = tokenizer if data is None else tokenizer_of(data)
+    if given is not None:
+        _expect_same_tokenizer(given, saved.tokenizer, path)
+    if data is None and saved.data.get(OWN_DATA) and "data" not in changes:
+        raise UsageError(
+            f"{path}: was trained on data of one's own ({config.data.source}); hand it to "
+            "tinygrad_chat.train(..., resume=True)"
+        )
     try:
         dataset, _ = _dataset(config, data or _open(config, saved.tokenizer, progress))
     except VocabularyError as error:
         if imported:
             raise VocabularyError(f"--data {config.data.source}: {error}") from error
         raise _changed_data(config) from error
+    if data is not None:
+        config = config.replace(data=dataset.source)
     if not imported and dataset.sha256 != saved.data.get("sha256"):
         raise _changed_data(config)
     train_step = build_for_training(config, saved.tokenizer.size, model)
-    run = Run(config, folder, dataset, saved.tokenizer, train_step, resumed=True)
+    run = Run(config, folder, dataset, saved.tokenizer, train_step, resumed=True, own_data=data is not None)
     run.restore(saved)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
     return run
@@ -184,6 +209,15 @@ def _expect_something_to_do(
     if minutes is not None and seconds >= 60 * minutes:
         raise ConfigError(
             f"--minutes: expected more than the {seconds / 60:.2f} that the run has used, received {minutes:g}"
+        )
+
+
+def _expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: Path) -> None:
+    if received.state() != saved.state():
+        raise VocabularyError(
+            f"{path}: expected data by the tokenizer of the run ({saved.kind}, {saved.size} tokens), received another "
+            f"({received.kind}, {received.size} tokens); take tinygrad_chat.load_tokenizer({str(path)!r}), or start a "
+            "new run"
         )
 
 
