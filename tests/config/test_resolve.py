@@ -71,6 +71,12 @@ IDLE: list[tuple[dict[str, Any], str]] = [
     ({"norm": "none", "norm_gain": True}, "--norm-gain: plays no part with --norm none"),
     ({"lr_schedule": "constant", "min_lr": 0.0}, "--min-lr: plays no part with --lr-schedule constant"),
     ({"mode": "scalar", "dropout": 0.0}, "--dropout: plays no part with --mode scalar; it needs --mode tensor"),
+    ({"mode": "scalar", "kernels": "numpy"}, "--kernels: plays no part with --mode scalar; it needs --mode tensor"),
+    ({"model": "own", "norm": "rmsnorm"}, "--norm: plays no part with --model own; it needs --model bigram, mini-gpt"),
+    ({"model": "own", "width": 8}, "--width: plays no part with --model own"),
+    ({"model": "own", "soft_cap": 2.0}, "--soft-cap: plays no part with --model own"),
+    ({"model": "own", "initialisation": "gpt2"}, "--initialisation: plays no part with --model own"),
+    ({"model": "own", "mode": "scalar"}, "--mode: plays no part with --model own"),
     ({"depth": 3}, "--depth: plays no part with --model mini-gpt; it needs --model nanochat"),
 ]
 

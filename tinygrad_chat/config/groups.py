@@ -152,6 +152,7 @@ class ComputeOptions:
         choices=("tensor", "scalar"),
         common=True,
         fixed=False,
+        needs=needs("model", "bigram", "mini-gpt", "nanochat"),
     )
     backend: str = option("auto", "where arrays live", choices=("auto", "numpy", "cupy"), common=True, fixed=False)
     kernels: str = option(
@@ -159,6 +160,7 @@ class ComputeOptions:
         "fast forms of ops: the fastest installed, or one kind",
         choices=("auto", "cuda", "numba", "numpy", "reference"),
         fixed=False,
+        needs=needs("mode", "tensor"),
     )
     dtype: str = option(
         "auto",

@@ -14,6 +14,7 @@ SMEAR_CHANNELS = 24  # of the embedding, which the gate of the smear reads
 
 
 WITH_BLOCKS = needs("model", "mini-gpt", "nanochat")
+NOT_OWN = needs("model", "bigram", "mini-gpt", "nanochat")  # a model of one's own has its own shape
 WITH_NORM = needs("norm", "layernorm", "rmsnorm")
 WITH_ROTARY = needs("positions", "rotary")
 
@@ -30,24 +31,26 @@ class ModelOptions:
     key_value_heads: int | None = option(
         None, "heads of keys and values, shared by query heads", minimum=1, needs=WITH_BLOCKS
     )
-    width: int = option(128, "channels of the stream", minimum=1, common=True)
+    width: int = option(128, "channels of the stream", minimum=1, common=True, needs=NOT_OWN)
     feed_forward_width: int | None = option(
         None, "channels within feed-forward, by default 4 x the width", minimum=1, needs=WITH_BLOCKS
     )
     context: int = option(64, "tokens the model looks at", minimum=1, common=True)
-    norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"))
-    norm_gain: bool = option(True, "a learned gain in each norm", needs=WITH_NORM)
-    norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=WITH_NORM)
+    norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"), needs=NOT_OWN)
+    norm_gain: bool = option(True, "a learned gain in each norm", needs=(NOT_OWN, WITH_NORM))
+    norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=(NOT_OWN, WITH_NORM))
     activation: str = option("gelu", "feed-forward non-linearity", choices=("gelu", "squared_relu"), needs=WITH_BLOCKS)
     positions: str = option(
         "learned", "how positions are told apart", choices=("learned", "rotary", "none"), needs=WITH_BLOCKS
     )
-    rotary_base: float = option(10000.0, "how slowly the slowest rotary pair turns", minimum=1, needs=WITH_ROTARY)
-    qk_norm: float | None = option(
-        None, "give queries and keys this root mean square in each head", above=0, needs=WITH_ROTARY
+    rotary_base: float = option(
+        10000.0, "how slowly the slowest rotary pair turns", minimum=1, needs=(NOT_OWN, WITH_ROTARY)
     )
-    tied: bool = option(True, "share the token embedding with the output head")
-    bias: bool = option(False, "biases in linear layers and layernorm")
+    qk_norm: float | None = option(
+        None, "give queries and keys this root mean square in each head", above=0, needs=(NOT_OWN, WITH_ROTARY)
+    )
+    tied: bool = option(True, "share the token embedding with the output head", needs=NOT_OWN)
+    bias: bool = option(False, "biases in linear layers and layernorm", needs=NOT_OWN)
     dropout: float = option(
         0.0, "share of activations dropped in training", minimum=0, below=1, needs=needs("mode", "tensor")
     )
@@ -59,8 +62,8 @@ class ModelOptions:
         "layers that see the window (S: by default a quarter of the context) and all (L, and the last), repeated",
         needs=WITH_BLOCKS,
     )
-    soft_cap: float | None = option(None, "bend logits to stay within this size", above=0)
-    embedding_norm: bool = option(False, "normalise the token embedding")
+    soft_cap: float | None = option(None, "bend logits to stay within this size", above=0, needs=NOT_OWN)
+    embedding_norm: bool = option(False, "normalise the token embedding", needs=NOT_OWN)
     smear: bool = option(False, "let each token's embedding take in some of the one before it", needs=WITH_BLOCKS)
     residual_scales: bool = option(
         False, "before each block, scale the stream and add x0 again, as is learned", needs=WITH_BLOCKS
@@ -71,8 +74,10 @@ class ModelOptions:
     backout: bool = option(
         False, "before the head, take a learned share of the middle of the stream out again", needs=WITH_BLOCKS
     )
-    vocabulary_multiple: int = option(1, "pad the rows of embeddings and head to a multiple of this", minimum=1)
-    initialisation: str = option("gpt2", "how weights begin", choices=("gpt2", "nanochat"))
+    vocabulary_multiple: int = option(
+        1, "pad the rows of embeddings and head to a multiple of this", minimum=1, needs=NOT_OWN
+    )
+    initialisation: str = option("gpt2", "how weights begin", choices=("gpt2", "nanochat"), needs=NOT_OWN)
 
     @property
     def head_channels(self) -> int:
