@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tinygrad_chat.api import load, load_tokenizer, train
     from tinygrad_chat.autograd import Value, differentiable, no_grad
+    from tinygrad_chat.backend import Compute
     from tinygrad_chat.inference.text_model import TextModel
     from tinygrad_chat.models.base import NextTokenModel
     from tinygrad_chat.models.gpt import GPT
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tinygrad_chat.text.dataset import Dataset
 
 _HOME = {
+    "Compute": "backend",
     "Dataset": "text.dataset",
     "GPT": "models.gpt",
     "ModelOptions": "models.options",
@@ -38,6 +40,7 @@ _HOME = {
 
 __all__ = [
     "GPT",
+    "Compute",
     "Dataset",
     "ModelOptions",
     "NextTokenModel",

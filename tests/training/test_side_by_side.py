@@ -152,7 +152,7 @@ def test_runs_by_turns_leave_the_logs_that_they_leave_alone(start: Start, monkey
         {"backend": "numpy", "kernels": "reference"},
         {"backend": "cupy", "dtype": "tf32"},
         {"backend": "cupy", "dtype": "bfloat16"},
-        {"mode": "scalar", "kernels": "numpy"},
+        {"mode": "scalar"},
     ]
     expected = []
     for number, each in enumerate(settings):

@@ -101,12 +101,11 @@ class TrainStep:
 
         The host looks where the numbers are at hand; on a device the kernels do.
         """
-        both = grad_norm + 0 * loss  # 0 times a loss that is not finite is NaN
-        on_host = isinstance(both, float | np.floating)
-        if on_host and not math.isfinite(both):
+        on_host = isinstance(loss, float | np.floating) and isinstance(grad_norm, float | np.floating)
+        if on_host and not (math.isfinite(loss) and math.isfinite(grad_norm)):
             return
         self.optimizer.prepare(self.schedule(position), position)
-        self.optimizer.update(None if on_host else both)
+        self.optimizer.update(None if on_host else grad_norm + 0 * loss)  # 0 times one that is not finite is NaN
 
 
 def accumulate_gradient(
