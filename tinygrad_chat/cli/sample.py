@@ -14,7 +14,7 @@ from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.option import specs_of
 
 
-@flags_of(ComputeOptions, SamplingOptions, short=False, defaults={"mode": "its own", "threads": "one for each core"})
+@flags_of(ComputeOptions, SamplingOptions, short=False, defaults={"mode": "its own"})
 def sample(
     checkpoint: Annotated[
         str | None,
