@@ -169,7 +169,12 @@ class ComputeOptions:
         fixed=False,
     )
     threads: int | None = option(
-        None, "processor threads (default one for each core)", minimum=1, common=True, fixed=False
+        None,
+        "processor threads (default one for each core)",
+        minimum=1,
+        common=True,
+        fixed=False,
+        needs=needs("mode", "tensor"),
     )
 
     def __post_init__(self) -> None:

@@ -63,7 +63,7 @@ class ModelOptions:
         needs=WITH_BLOCKS,
     )
     soft_cap: float | None = option(None, "bend logits to stay within this size", above=0, needs=NOT_OWN)
-    embedding_norm: bool = option(False, "normalise the token embedding", needs=NOT_OWN)
+    embedding_norm: bool = option(False, "normalise the token embedding", needs=(NOT_OWN, WITH_NORM))
     smear: bool = option(False, "let each token's embedding take in some of the one before it", needs=WITH_BLOCKS)
     residual_scales: bool = option(
         False, "before each block, scale the stream and add x0 again, as is learned", needs=WITH_BLOCKS
