@@ -133,7 +133,7 @@ def test_a_formula_is_never_executed_and_what_is_not_allowed_is_named(tgc: Tgc, 
 MISTAKES = [
     ([], "graph: expected either a formula such as 'tanh(a*b + c)' or --model"),
     (["a", "--model", "bigram"], "graph: expected either a formula such as 'tanh(a*b + c)' or --model"),
-    (["--model", "llama"], "--model: expected one of bigram, mini-gpt, nanochat, own, received 'llama'"),
+    (["--model", "llama"], "--model: expected one of bigram, mini-gpt, nanochat, received 'llama'"),
     (["--model", "bigram", "--set", "a=1"], "--set: only a formula has variables, --model has none"),
     (["a +"], "expression: expected a formula such as 'tanh(a*b + c)' (invalid syntax)"),
     ([""], "expression: expected a formula such as 'tanh(a*b + c)' (invalid syntax)"),

@@ -15,6 +15,7 @@ from tinygrad_chat.errors import UsageError
 if TYPE_CHECKING:
     from tinygrad_chat.autograd import Node
 
+MODELS = ("bigram", "mini-gpt", "nanochat")  # one of one's own is made in Python, where `draw_svg` draws it
 TOKENS, TARGETS = [[0, 1, 2, 3], [3, 1, 0, 2]], [[1, 2, 3, 4], [1, 0, 2, 4]]
 """The batch that a model is drawn with."""
 
@@ -28,9 +29,7 @@ def graph(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="bigram|mini-gpt|nanochat", help="draw one training step of a tiny model instead of a formula"
-        ),
+        typer.Option(metavar="|".join(MODELS), help="draw one training step of a tiny model instead of a formula"),
     ] = None,
     out: Annotated[
         str, typer.Option(help="where to: .html steps through the backward sweep, .svg is a picture")
@@ -42,6 +41,8 @@ def graph(
     """
     if (expression is None) == (model is None):
         raise UsageError("graph: expected either a formula such as 'tanh(a*b + c)' or --model")
+    if model is not None and model not in MODELS:
+        raise UsageError(f"--model: expected one of {', '.join(MODELS)}, received {model!r}")
     if model is not None and settings:
         raise UsageError("--set: only a formula has variables, --model has none")
     path = Path(out)
