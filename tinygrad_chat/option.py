@@ -203,17 +203,11 @@ def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings
     for name in chosen:
         need = idle(specs[name], settings)
         if need is not None:
+            values = ", ".join(value if isinstance(value, str) else f"{value}".lower() for value in need.values)
             raise ConfigError(
-                f"{specs[name].flag}: plays no part with {_spelled(need.name, settings[need.name])}; "
-                f"it needs {_spelled(need.name, *need.values)}"
+                f"{specs[name].flag}: plays no part with {flag_of(need.name)} {settings[need.name]}; "
+                f"it needs {flag_of(need.name)} {values}"
             )
-
-
-def _spelled(name: str, *values: Any) -> str:
-    """Return an option with one of its values, as on a command line: --model bigram, --no-tied."""
-    if isinstance(values[0], bool):
-        return flag_of(name if values[0] else f"no_{name}")
-    return f"{flag_of(name)} {', '.join(map(str, values))}"
 
 
 def idle(spec: OptionSpec, settings: Mapping[str, Any]) -> Needs | None:

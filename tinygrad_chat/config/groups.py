@@ -98,9 +98,7 @@ class OptimizerOptions:
         above=0,
         needs=BESIDE_MUON,
     )
-    head_lr: float | None = option(
-        None, "beside Muon, of an untied head; by default 0.4 --lr", above=0, needs=(BESIDE_MUON, needs("tied", False))
-    )
+    head_lr: float | None = option(None, "beside Muon, of the head; by default 0.4 --lr", above=0, needs=BESIDE_MUON)
     scalar_lr: float | None = option(None, "beside Muon, of scales; by default 25 --lr", above=0, needs=BESIDE_MUON)
     weight_decay: float = option(
         0.1, "AdamW's, or Muon's, pull of matrices towards 0", minimum=0, needs=needs("optimizer", "adamw", "muon")
