@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    common = {"data": arguments.data, "steps": arguments.steps}
+    common = {"data": arguments.data, "steps": arguments.steps, "eval_tokens": 0}
     rows = [
         {"settings": name, **_train({**common, **settings, "seed": seed}, preset)}
         for name, (preset, settings) in RUNS.items()

@@ -124,3 +124,15 @@ def test_rates_beside_muon_need_muon_and_follow_how_large_embeddings_begin():
         rates.scalar_lr,
     ) == pytest.approx((0.02, 0.0075, 0.008, 0.5))
     assert resolve({"optimizer": "muon", "initialisation": "nanochat"}).settings()["embedding_lr"] == pytest.approx(0.3)
+
+
+def test_a_run_of_a_version_that_wrote_no_number_of_tokens_is_evaluated_on_all_as_before():
+    tables = TrainingConfig.of().tables()
+    assert tables["run"].pop("eval_tokens") == 32_768
+    assert from_saved(tables, source="x").run.eval_tokens == 0
+    assert from_saved({"steps": 9}, source="x").run.eval_tokens == 0
+
+
+def test_one_token_to_evaluate_on_is_refused():
+    with pytest.raises(ConfigError, match="--eval-tokens: expected 0, for all, or at least 2, received 1"):
+        TrainingConfig.of(eval_tokens=1)

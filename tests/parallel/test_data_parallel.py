@@ -80,3 +80,11 @@ def test_shards_are_made_only_where_they_pay():
     assert make_data_parallel(large, 1, rows=12) is None
     assert make_data_parallel(large, 2, rows=1) is None
     assert make_data_parallel(make_gpt(), 2, rows=12) is None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 9])
+def test_threads_find_the_losses_of_tokens_that_the_model_finds(threads):
+    model = make_gpt()
+    masked = np.where(targets > 8, -1, targets)
+    found = DataParallel(model, threads).token_losses(tokens, masked)
+    np.testing.assert_allclose(found, model.token_losses(tokens, masked), rtol=1e-12)

@@ -52,6 +52,17 @@ def test_it_evaluates_at_step_0_at_each_interval_and_at_the_end(start: Start):
     assert events[-1] == Ended(7, interrupted=False)
 
 
+def test_it_evaluates_on_the_first_of_the_held_out_tokens_or_on_all(start: Start):
+    def predicted(eval_tokens: int) -> list[int]:
+        events = finish(start(f"of {eval_tokens}", steps=1, warmup=0, eval_tokens=eval_tokens))
+        return [event.evaluation.tokens for event in events if isinstance(event, Evaluated)]
+
+    run = start("held out")
+    held_out = len(run.dataset.validation)
+    assert predicted(30) == [29, 29]
+    assert predicted(0) == predicted(10**6) == [held_out - 1] * 2
+
+
 def test_the_checkpoint_of_a_step_is_on_disk_before_its_evaluation_starts(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):

@@ -193,7 +193,7 @@ class RunOptions:
 
     seed: int = option(1, "of weights, batches, dropout and samples", minimum=0, common=True)
     eval_every: int = option(250, "steps between evaluations", minimum=1, fixed=False)
-    eval_tokens: int | None = option(None, "held-out tokens to evaluate on (default all)", minimum=2, fixed=False)
+    eval_tokens: int = option(32_768, "held-out tokens to evaluate on, the first ones (0: all)", minimum=0, fixed=False)
     checkpoint_every: int | None = option(
         None, "steps between checkpoints, beside those before evaluations", minimum=1, fixed=False
     )
@@ -207,6 +207,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.eval_tokens == 1:
+            raise ConfigError("--eval-tokens: expected 0, for all, or at least 2, received 1: each follows another")
 
 
 @dataclass(frozen=True, kw_only=True)

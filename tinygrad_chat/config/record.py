@@ -149,7 +149,7 @@ def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
 
     Raises ConfigError, naming `source`, where it cannot be.
     """
-    settings = flat_settings(content, source=source)
+    settings = {"eval_tokens": 0, **flat_settings(content, source=source)}  # older versions wrote nothing for all
     return TrainingConfig.of(**{**settings, **RECIPES.get(settings.get("model", RecipeOptions.model), {})})
 
 

@@ -34,11 +34,21 @@ class Cache(Protocol):
         ...
 
 
-class LanguageModel(Protocol):
-    """A model of the next token, given those before it. V is its vocabulary, `context` how far back it looks."""
+class Predictor(Protocol):
+    """What evaluation asks of a model, or of threads that share one. `context` is how far back it looks."""
+
+    context: int
+
+    def token_losses(self, tokens: Any, targets: Any) -> Any:
+        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
+        target does not count."""
+        ...
+
+
+class LanguageModel(Predictor, Protocol):
+    """A model of the next token, given those before it. V is its vocabulary."""
 
     vocabulary: int
-    context: int
 
     def loss(
         self,
@@ -55,11 +65,6 @@ class LanguageModel(Protocol):
         it drops what the whole would, and `token_count` the number of targets that count in the whole: what the sum of
         the losses is divided by, so that the parts' losses and gradients add up to the whole one's.
         """
-        ...
-
-    def token_losses(self, tokens: Any, targets: Any) -> Any:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
-        target does not count."""
         ...
 
     def token_logits(self, tokens: Any) -> Any:

@@ -1,8 +1,9 @@
-"""The gradient of a batch, computed by several threads at once."""
+"""The gradient of a batch, and the losses of its tokens, computed by several threads at once."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class DataParallel:
 
     def __init__(self, model: GPT, threads: int) -> None:
         self.model = model
+        self.context = model.context
         self.threads = threads
         self._others = [GradientBuffer(model.parameters()) for _ in range(1, threads)]
 
@@ -40,13 +42,11 @@ class DataParallel:
         one row is left to a single thread.
         """
         token_count = token_count or max(1, count_targets(targets))
-        B = len(tokens)
-        size = min(self.threads, B)
-        ends = [B * rank // size for rank in range(size + 1)]
+        shares = self._shares(len(tokens))
 
         def work(communicator: Communicator) -> float:
             rank = communicator.rank
-            rows = slice(ends[rank], ends[rank + 1])
+            rows = shares[rank]
             loss = self.model.loss(
                 tokens[rows],
                 targets[rows],
@@ -65,7 +65,23 @@ class DataParallel:
             communicator.all_reduce(gradient)
             return loss.item()
 
-        return sum(ThreadTeam(size).run(work))
+        return sum(ThreadTeam(len(shares)).run(work))
+
+    def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
+        shares = self._shares(len(tokens))
+
+        def work(communicator: Communicator) -> np.ndarray:
+            rows = shares[communicator.rank]
+            return self.model.token_losses(tokens[rows], targets[rows])
+
+        return np.concatenate(ThreadTeam(len(shares)).run(work))
+
+    def _shares(self, rows: int) -> list[slice]:
+        """Return each thread's rows of a batch, in order."""
+        size = min(self.threads, rows)
+        ends = [rows * rank // size for rank in range(size + 1)]
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def make_data_parallel(model: object, threads: int, *, rows: int) -> DataParallel | None:

@@ -50,14 +50,14 @@ def main(request_text: str) -> None:
 
 def _measure(run: Run, seconds: float) -> dict[str, Any]:
     """Return the fields of a Measurement, all but the start-up."""
-    compute, dataset, tokens = run.model.parameters().compute, run.dataset, run.config.run.eval_tokens
+    compute, dataset = run.model.parameters().compute, run.dataset
     run.config = run.config.replace(
         steps=UNBOUNDED, minutes=None, eval_every=UNBOUNDED, checkpoint_every=None, on_nan="stop"
     )
     run.progress.step, run.resumed = 1, True  # at step 0 the loop would evaluate on all that is held out
     built = _held(run)
     first = _take_steps(run, 0.0)
-    validation = dataset.validation[:tokens]
+    validation = run.evaluation_tokens
     _compile_kernels(run, validation)
     evaluation, sample = _seconds_of_evaluation(run, validation), _seconds_of_sampling(run)
     steps = _take_steps(run, seconds)
@@ -136,7 +136,8 @@ def _seconds_of_evaluation(run: Run, tokens: np.ndarray) -> float:
 
     def once() -> float:
         began = time.perf_counter()
-        evaluate(run.model, part, run.tokenizer.bytes_per_token(), batch_size=batch_size)
+        predictor = run.train_step.data_parallel or run.model
+        evaluate(predictor, part, run.tokenizer.bytes_per_token(), batch_size=batch_size)
         return time.perf_counter() - began
 
     seconds = once()

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.models.protocol import Predictor
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.text.batches import Batch, batches_in_order
 
@@ -26,7 +26,7 @@ class Evaluation:
     bytes: int
 
 
-def evaluate_batches(model: LanguageModel, batches: Iterable[Batch], bytes_per_token: np.ndarray) -> Evaluation:
+def evaluate_batches(model: Predictor, batches: Iterable[Batch], bytes_per_token: np.ndarray) -> Evaluation:
     """Predict the targets of `batches`; those of -1 count in nothing.
 
     `bytes_per_token` (V,) says how much text each token stands for; the bytes predicted are the denominator of bits
@@ -49,7 +49,7 @@ def evaluate_batches(model: LanguageModel, batches: Iterable[Batch], bytes_per_t
     return Evaluation(loss, perplexity, nats_of_text / math.log(2) / max(size, 1), predicted, size)
 
 
-def evaluate(model: LanguageModel, tokens: np.ndarray, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
+def evaluate(model: Predictor, tokens: np.ndarray, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
     """Predict each of `tokens` but the first once, in windows of the model's context, in order."""
     batches = batches_in_order(tokens, batch_size=batch_size, context=model.context)
     return evaluate_batches(model, batches, bytes_per_token)

@@ -14,7 +14,7 @@ from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.machine.memory import memory_held
-from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.models.protocol import Predictor
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.checkpoint import (
     checkpoint_path,
@@ -177,16 +177,16 @@ def _save(run: Run) -> Saved:
 def _evaluate(run: Run) -> Evaluated:
     progress = run.progress
 
-    def evaluation_of(model: LanguageModel) -> Evaluation:
+    def evaluation_of(model: Predictor) -> Evaluation:
         return evaluate(
             model,
-            run.dataset.validation[: run.config.run.eval_tokens],
+            run.evaluation_tokens,
             run.tokenizer.bytes_per_token(),
             batch_size=max(1, EVALUATION_BATCH // run.config.model.context),
         )
 
     try:
-        evaluation = evaluation_of(run.model)
+        evaluation = evaluation_of(run.train_step.data_parallel or run.model)
         loss = evaluation.loss
     except DivergedError:
         evaluation, loss = None, math.nan

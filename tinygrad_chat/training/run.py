@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import change, change_imported
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
@@ -54,6 +56,11 @@ class Run:
     def model(self) -> LanguageModel:
         """The model that is trained."""
         return self.train_step.model
+
+    @property
+    def evaluation_tokens(self) -> np.ndarray:
+        """The held-out tokens that it is evaluated on."""
+        return self.dataset.validation[: self.config.run.eval_tokens or None]
 
     def state(self) -> TrainingState:
         """Return all it takes to go on from here."""
