@@ -5,10 +5,40 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import decode, gpu, kernels, memory, ops, plan, quality, scalar, scaling, startup, step, survival, upstream
+from bench import (
+    decode,
+    gpu,
+    kernels,
+    memory,
+    ops,
+    plan,
+    quality,
+    scalar,
+    scaling,
+    startup,
+    step,
+    survival,
+    train,
+    upstream,
+)
 from tinygrad_chat.errors import TinygradChatError
 
-MEASUREMENTS = (step, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, plan)
+MEASUREMENTS = (
+    step,
+    train,
+    decode,
+    upstream,
+    gpu,
+    kernels,
+    scaling,
+    memory,
+    startup,
+    ops,
+    scalar,
+    quality,
+    survival,
+    plan,
+)
 
 
 def main() -> None:
