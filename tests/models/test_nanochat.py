@@ -321,7 +321,7 @@ def test_fifty_steps_of_training_stay_within_half_a_percent_of_upstreams_losses(
     settings = settings_of_depth({**dataclasses.asdict(ours.options), "depth": 5, "batch_size": 4}, V)
     config = TrainingConfig.of(**{**settings, "model": "nanochat", "steps": 50, "warmup": warmup})
     ours_step = build_train_step(config, ours)
-    step = training_step(theirs, config)
+    step = training_step(NANOCHAT_DIR, theirs, config)
     text = np.cumsum(np.random.default_rng(6).integers(0, 3, 5000)) % V  # something to learn
     found, wanted = [], []
     for number in range(config.schedule.steps):
