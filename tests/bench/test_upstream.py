@@ -77,7 +77,6 @@ def test_a_worker_that_does_not_answer_in_time_is_ended(tmp_path: Path, monkeypa
 
 @needs_upstream
 @pytest.mark.upstream
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", upstream.SEEDS)
 def test_on_ten_thousand_characters_both_sides_end_within_five_percent(seed: int):
     """Each from first weights of its own; the same batches, rates and schedules."""
@@ -89,7 +88,6 @@ def test_on_ten_thousand_characters_both_sides_end_within_five_percent(seed: int
 
 @needs_upstream
 @pytest.mark.upstream
-@pytest.mark.timeout(240)
 def test_an_engine_that_fails_is_recorded_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

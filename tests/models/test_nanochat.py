@@ -308,7 +308,6 @@ def test_bits_per_byte_are_upstreams(both):
 
 @needs_upstream
 @pytest.mark.upstream
-@pytest.mark.timeout(120)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("where", "warmup", "tolerance"), [("moved weights", 5, 1e-5), ("first weights", 40, 5e-3)])
 def test_fifty_steps_of_training_stay_within_half_a_percent_of_upstreams_losses(where, warmup, tolerance):

@@ -62,7 +62,7 @@ def test_roles_tell_a_value_gate_from_a_matrix():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_weights_begin_as_gpt2s_do(tied: bool):
-    """Normal, of deviation 0.02; what is written to the stream, by 2 L branches, of the root of 2 L less (Radford et al.)"""
+    """Normal, of deviation 0.02; what 2 L branches write to the stream, of 0.02 / sqrt(2 L) (Radford et al., 2019)."""
     options = ModelOptions(layers=8, heads=4, width=64, context=96, bias=True, tied=tied)
     for name, weight in draw_weights(options, 50, np.random.default_rng(0)).items():
         if name.endswith(".gain"):
