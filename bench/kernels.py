@@ -55,10 +55,11 @@ def compile_all() -> list[dict[str, Any]]:
         raise BackendError("expected nvcc, NVIDIA's compiler, on the PATH, found none; install the CUDA toolkit")
     jobs = [(path.name, real) for path in sorted(FOLDER.glob("*.cu")) for real in REALS]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        return [row for rows in pool.map(lambda job: _compile(Path(folder), *job), jobs) for row in rows]
+        return [row for rows in pool.map(lambda job: compile_one(Path(folder), *job), jobs) for row in rows]
 
 
-def _compile(folder: Path, file: str, real: str) -> list[dict[str, Any]]:
+def compile_one(folder: Path, file: str, real: str) -> list[dict[str, Any]]:
+    """Return the rows of one file for one type, compiled in `folder`. Raises BackendError where nvcc refuses it."""
     path = folder / f"{real}-{file}"
     path.write_text(source(file))
     targets = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]

@@ -84,7 +84,7 @@ class TheirSide:
             compiled=compiled,
             dtype=dtype,
         )
-        self._step = nanochat.training_step(self._model, config, compiled=compiled)
+        self._step = nanochat.training_step(request["checkout"], self._model, config, compiled=compiled)
 
     def step(self, tokens: np.ndarray, targets: np.ndarray, number: int) -> float:
         """Train once; return the loss before."""

@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("setuptools", minversion="77")
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """karpathy/nanochat from a checkout of its own: imported, never copied; docs/upstream_analysis.md names the commit.
 
-Its training script cannot be imported. What that does around model and optimiser is written here from our analysis:
-rates by batch, schedules, one step. PyTorch's pickles are not touched.
+Its training script cannot be imported. Its schedules are taken out of its text; what else it does around model and
+optimiser is written here from our analysis: rates by batch, one step. PyTorch's pickles are not touched.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -14,14 +16,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum, nanochat
+from tinygrad_chat.optim import Schedule
 
 VARIABLE = "NANOCHAT_DIR"
 COMMIT = "92d63d4e8bb4df75c3b71618f31ddde2378b2bcd"
@@ -33,14 +35,20 @@ def why_absent(folder: str | None) -> str | None:
         return f"no checkout of karpathy/nanochat: name one with --nanochat DIR or in the variable {VARIABLE}"
     if not (Path(folder) / "nanochat" / "gpt.py").is_file():
         return f"{folder}: no checkout of karpathy/nanochat there"
+    commit = commit_of(folder)
+    if commit != COMMIT:
+        return (
+            f"{folder}: expected commit {COMMIT}, received {commit}; "
+            f"check that out, unchanged: git -C {folder} checkout {COMMIT[:7]}"
+        )
     if find_spec("torch") is None:
         return "PyTorch is not installed, the extra peers: pip install -e '.[peers]'"
     return None
 
 
 def commit_of(folder: str) -> str:
-    """Return the checkout's commit, or what stands in its way."""
-    command = ["git", "-C", folder, "rev-parse", "HEAD"]
+    """Return the checkout's commit, with "-dirty" behind it where files have changed, or what stands in its way."""
+    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
@@ -100,13 +108,38 @@ def build(
     return model
 
 
+SCHEDULES = ("get_lr_multiplier", "get_muon_momentum", "get_weight_decay")
+
+
+def schedules(folder: str, config: TrainingConfig) -> list[Schedule]:
+    """Return upstream's own, from step to share of the highest rate, Muon's momentum and its decay.
+
+    They are three functions of its training script, and read their settings where that has them.
+    """
+    script = Path(folder) / "scripts" / "base_train.py"
+    program = ast.parse(script.read_text(encoding="utf-8"))
+    program.body = [part for part in program.body if isinstance(part, ast.FunctionDef) and part.name in SCHEDULES]
+    names: dict[str, Any] = {
+        "math": math,
+        "num_iterations": config.schedule.steps,
+        "weight_decay_scaled": config.optimizer.weight_decay,
+        "args": SimpleNamespace(
+            warmup_steps=config.schedule.warmup,
+            warmdown_ratio=config.schedule.warmdown,
+            final_lr_frac=config.schedule.min_lr / config.optimizer.lr,
+        ),
+    }
+    exec(compile(program, script, "exec"), names)
+    return [names[name] for name in SCHEDULES]
+
+
 def training_step(
-    model: Any, config: TrainingConfig, *, compiled: bool = False
+    folder: str, model: Any, config: TrainingConfig, *, compiled: bool = False
 ) -> Callable[[np.ndarray, np.ndarray, int], Any]:
     """Return one step of upstream's training on tokens and targets (B, T) -> loss, a tensor, given the step's number.
 
     Rates and decay are those of `config`, which has them as upstream's optimiser takes them but for the factor of the
-    width, which that multiplies by itself.
+    width, which that multiplies by itself. They follow upstream's schedules, from the checkout at `folder`.
     """
     import torch
 
@@ -122,15 +155,7 @@ def training_step(
             matrix_lr=config.optimizer.lr,
             weight_decay=config.optimizer.weight_decay,
         )
-    share_of_peak = nanochat(
-        peak=1.0,
-        minimum=config.schedule.min_lr / config.optimizer.lr,
-        warmup=config.schedule.warmup,
-        steps=config.schedule.steps,
-        warmdown=config.schedule.warmdown,
-    )
-    momentum = muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown)
-    decay = cosine_decay(peak=config.optimizer.weight_decay, steps=config.schedule.steps)
+    share_of_peak, momentum, decay = schedules(folder, config)
     forward = torch.compile(model, dynamic=False) if compiled else model
     device = model.get_device()
 

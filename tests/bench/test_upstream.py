@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,38 @@ def test_without_a_checkout_one_line_says_what_to_do(
     assert "checkout of karpathy/nanochat" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_checkout_of_another_commit_or_with_changes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def git(*arguments: str) -> str:
+        settings = ["-c", "user.name=A", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *settings, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert "no checkout of karpathy/nanochat there" in str(nanochat.why_absent(str(tmp_path)))
+    (tmp_path / "nanochat").mkdir()
+    model = tmp_path / "nanochat" / "gpt.py"
+    model.write_text("# a model\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "Begin")
+    commit = git("rev-parse", "HEAD")
+    absent = nanochat.why_absent(str(tmp_path))
+    assert absent == (
+        f"{tmp_path}: expected commit {nanochat.COMMIT}, received {commit}; "
+        f"check that out, unchanged: git -C {tmp_path} checkout {nanochat.COMMIT[:7]}"
+    )
+    monkeypatch.setattr(nanochat, "COMMIT", commit)
+    assert "commit" not in str(nanochat.why_absent(str(tmp_path)))
+    model.write_text("# another model\n")
+    assert f"received {commit}-dirty" in str(nanochat.why_absent(str(tmp_path)))
+
+
+@pytest.mark.upstream
+@pytest.mark.skipif(not NANOCHAT_DIR, reason=str(nanochat.why_absent(NANOCHAT_DIR)))
+def test_the_checkout_that_is_named_is_the_one_that_was_analysed():
+    assert nanochat.why_absent(NANOCHAT_DIR) is None
+
+
 SLEEPER = "import json, sys, time\nfor line in sys.stdin: time.sleep(json.loads(line)); print(1, flush=True)"
 
 
@@ -43,7 +77,6 @@ def test_a_worker_that_does_not_answer_in_time_is_ended(tmp_path: Path, monkeypa
 
 @needs_upstream
 @pytest.mark.upstream
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", upstream.SEEDS)
 def test_on_ten_thousand_characters_both_sides_end_within_five_percent(seed: int):
     """Each from first weights of its own; the same batches, rates and schedules."""
@@ -55,7 +88,6 @@ def test_on_ten_thousand_characters_both_sides_end_within_five_percent(seed: int
 
 @needs_upstream
 @pytest.mark.upstream
-@pytest.mark.timeout(240)
 def test_an_engine_that_fails_is_recorded_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
 import hashlib
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent
+KEPT = FOLDER / "__pycache__"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 ONE_AT_A_TIME = threading.Lock()  # shared memory and a block's threads are those of the library
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
@@ -28,23 +28,22 @@ class EmulationError(AssertionError):
 
 
 @functools.cache
-def _folder() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="cuda_on_cpu-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
-
-
-@functools.cache
 def shared_library(code: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
-    """Compile C++ and load it."""
+    """Compile C++ and load it. What was compiled once is kept, for other processes too."""
     assert COMPILER is not None
-    name = hashlib.sha256(repr((code, flags)).encode()).hexdigest()[:16]
-    source, library = _folder() / f"{name}.cpp", _folder() / f"{name}.so"
-    source.write_text(code)
     command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{FOLDER}", *flags]
-    done = subprocess.run([*command, "-o", library, source], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EmulationError(done.stderr)
+    headers = [header.read_text() for header in sorted(FOLDER.glob("*.h"))]
+    name = hashlib.sha256(repr((code, command, headers)).encode()).hexdigest()[:16]
+    library = KEPT / f"{name}.so"
+    if not library.exists():
+        KEPT.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=KEPT) as folder:
+            source, made = Path(folder) / f"{name}.cpp", Path(folder) / library.name
+            source.write_text(code)
+            done = subprocess.run([*command, "-o", made, source], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise EmulationError(done.stderr)
+            made.replace(library)  # whole, or not there
     return ctypes.CDLL(str(library))
 
 

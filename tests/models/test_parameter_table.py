@@ -60,6 +60,22 @@ def test_roles_tell_a_value_gate_from_a_matrix():
     assert "blocks.1.attention.value_gate.weight" not in roles
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_begin_as_gpt2s_do(tied: bool):
+    """Normal, of deviation 0.02; what 2 L branches write to the stream, of 0.02 / sqrt(2 L) (Radford et al., 2019)."""
+    options = ModelOptions(layers=8, heads=4, width=64, context=96, bias=True, tied=tied)
+    for name, weight in draw_weights(options, 50, np.random.default_rng(0)).items():
+        if name.endswith(".gain"):
+            assert (weight == 1).all(), name
+        elif name.endswith(".bias"):
+            assert not weight.any(), name
+        else:
+            written = name.endswith(("output.weight", "contract.weight"))
+            expected = 0.02 / 4 if written else 0.02
+            assert weight.std() == pytest.approx(expected, rel=0.06), name
+            assert abs(weight.mean()) < 0.06 * expected, name
+
+
 @every_engine
 def test_a_model_of_weights_is_the_one_that_they_were_drawn_for(engine: Any):
     drawn = engine(7, UNUSUAL, random=np.random.default_rng(3))

@@ -28,7 +28,6 @@ def test_a_norm_reads_every_branch_added_so_far(norm: Norm):
     np.testing.assert_allclose(stream.x.data, x + first + second, rtol=1e-15)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
 @pytest.mark.parametrize("place", PLACES)
 def test_where_there_is_a_kernel_each_branch_is_added_by_the_norm_that_reads_it(place: str, norm: str):

@@ -1,4 +1,4 @@
-"""Muon and its AdamW groups against nanochat's own optimiser, from the same weights and gradients."""
+"""Muon, its AdamW groups and its schedules against nanochat's own, from the same weights and gradients."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.upstream import needs_upstream, upstream_module
+from bench.peers import nanochat
+from tests.upstream import NANOCHAT_DIR, needs_upstream, upstream_module
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.nn import Module
-from tinygrad_chat.optim import Group, Muon, adamw_groups
+from tinygrad_chat.optim import SCHEDULES, Group, Muon, adamw_groups
+from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
 from tinygrad_chat.tensor import Tensor
 
 pytestmark = [pytest.mark.upstream, needs_upstream]
@@ -137,3 +140,14 @@ def test_three_steps_of_muon_are_upstreams(shape: tuple[int, int]):
                 update = np.linalg.norm(reference[name] - before[name])
                 assert np.linalg.norm(mine[name] - reference[name]) < 1e-3 * update
         before = reference
+
+
+@pytest.mark.parametrize(("steps", "warmup", "warmdown"), [(50, 5, 0.65), (50, 40, 0.65), (1000, 40, 0.4), (7, 0, 1.0)])
+def test_every_step_of_the_schedules_is_upstreams(steps: int, warmup: int, warmdown: float):
+    chosen = {"steps": steps, "warmup": warmup, "warmdown": warmdown, "lr": RATE, "min_lr": 0.05 * RATE}
+    config = TrainingConfig.of(**chosen, model="nanochat", weight_decay=DECAY)
+    share, momentum, decay = nanochat.schedules(NANOCHAT_DIR, config)
+    rate = SCHEDULES["nanochat"](peak=1.0, minimum=0.05, warmup=warmup, steps=steps, warmdown=warmdown)
+    of_matrices = muon_momentum(steps=steps, warmdown=warmdown), cosine_decay(peak=DECAY, steps=steps)
+    for mine, reference in zip((rate, *of_matrices), (share, momentum, decay), strict=True):
+        assert [mine(step) for step in range(steps)] == pytest.approx(list(map(reference, range(steps))), rel=1e-12)

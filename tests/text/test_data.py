@@ -239,7 +239,6 @@ def load(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file whose close() was to fail
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.timeout(60)
 def test_a_call_that_fails_costs_the_cache_or_is_one_line(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TINYGRAD_CHAT_CACHE", str(tmp_path / "counted"))
     total = count_system_calls(lambda: load(path))
@@ -253,7 +252,6 @@ def test_a_call_that_fails_costs_the_cache_or_is_one_line(path: Path, tmp_path: 
 
 
 @needs_fork
-@pytest.mark.timeout(60)  # each waits for the disk
 def test_a_process_killed_at_a_call_leaves_nothing_that_misleads(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -73,9 +73,8 @@ def new_muon(parameters: Parameters, options: ModelOptions) -> Muon:
     return Muon(parameters, groups, momentum=lambda position: 0.95, weight_decay=lambda position: 0.1)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("tf32", 1e-2), ("bfloat16", 1e-2)])
-@pytest.mark.parametrize(("variant", "steps"), [*zip(VARIANTS, (50, 10, 10, 10), strict=True)], ids=NAMES)
+@pytest.mark.parametrize(("variant", "steps"), [*zip(VARIANTS, (20, 10, 10, 10), strict=True)], ids=NAMES)
 def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant, steps, dtype, tolerance):
     on_host = train(get_backend("numpy"), variant, steps, "float32")[0]
     if device is DEVICE and dtype == "float32":

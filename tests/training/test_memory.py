@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from bench.survival import TEXT, watch_memory
 
 
-@pytest.mark.timeout(60)
-def test_a_thousand_steps_and_a_hundred_evaluations_take_no_more_memory(tmp_path: Path):
+def test_steps_and_evaluations_take_no_more_memory(tmp_path: Path):
     """`python -m bench survival` takes 20,000 steps and 2,000 evaluations."""
     (tmp_path / "text.txt").write_text(TEXT)
-    seen = watch_memory(tmp_path, 1000)
-    assert (seen["steps"], seen["evaluations"]) == (1000, 101)
+    seen = watch_memory(tmp_path, 300)
+    assert (seen["steps"], seen["evaluations"]) == (300, 31)
     assert len(seen["curve"]) > 10
     assert seen["growth"] < 0.02

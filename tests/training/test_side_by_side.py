@@ -95,7 +95,6 @@ def alone(computes: list[Compute]) -> Results:
     return [finished(work(chosen)) for chosen in computes]
 
 
-@pytest.mark.timeout(60)
 def test_no_two_computes_of_a_back_end_round_alike(computes: list[Compute], alone: Results):
     """In the gradients of the first step, when the weights are still the same."""
     gradients = [numbers[1] for numbers in alone]
@@ -104,7 +103,6 @@ def test_no_two_computes_of_a_back_end_round_alike(computes: list[Compute], alon
         np.testing.assert_allclose(x, y, rtol=0, atol=0.03, err_msg=f"{one} and {other}")
 
 
-@pytest.mark.timeout(60)
 def test_by_turns_each_computes_what_it_computes_alone(computes: list[Compute], alone: Results):
     works = [work(chosen) for chosen in computes]
     found: list[Any] = [None] * len(works)
@@ -117,7 +115,6 @@ def test_by_turns_each_computes_what_it_computes_alone(computes: list[Compute], 
     expect_same(found, alone)
 
 
-@pytest.mark.timeout(60)
 def test_in_threads_at_once_each_computes_what_it_computes_alone(computes: list[Compute], alone: Results):
     barrier = threading.Barrier(len(computes))
 
@@ -130,7 +127,6 @@ def test_in_threads_at_once_each_computes_what_it_computes_alone(computes: list[
             expect_same(list(threads.map(begin, computes)), alone)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("dtype", ["float32", "tf32"])
 def test_a_backward_pass_keeps_the_precision_of_its_forward_pass(computes: list[Compute], dtype: str):
     gradients = []
@@ -143,7 +139,6 @@ def test_a_backward_pass_keeps_the_precision_of_its_forward_pass(computes: list[
     np.testing.assert_array_equal(*gradients)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.usefixtures("computes")
 def test_runs_by_turns_leave_the_logs_that_they_leave_alone(start: Start, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(compute, "get_backend", lambda name: DEVICE if name == "cupy" else get_backend(name))

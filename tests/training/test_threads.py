@@ -64,7 +64,6 @@ def test_a_run_of_two_threads_leaves_the_same_bytes_again_and_when_it_was_stoppe
     assert once.folder.log.read_bytes() == again.folder.log.read_bytes() == stopped.folder.log.read_bytes()
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kernels", KERNEL_SETS)
 def test_losses_of_200_steps_are_those_of_the_reference_ops_to_rounding(
     start: Start, kernels: str, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,63 @@
+"""A planted fault: one exact replacement in one file of the package, and the tests that must notice it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants import in_kernels, in_models, in_ops, in_optim, in_text, in_training
+
+PACKAGE = "tinygrad_chat"
+
+# The tests of a file are those of its folder, but for what is proven elsewhere; the longest name that fits counts.
+TESTS_OF = {
+    "ops": ("tests/test_catalogue.py", "tests/ops"),
+    "kernels": ("tests/test_catalogue.py", "tests/kernels", "--ignore=tests/kernels/test_cuda.py"),
+    "kernels/cuda": ("tests/kernels/test_cuda.py",),
+    "files.py": ("tests/test_files.py", "tests/training/test_faults.py"),
+    "seeds.py": ("tests/test_seeds.py",),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In `file`, a path below the package, `old` is replaced by `new`; `what` says what is wrong then."""
+
+    file: str
+    what: str
+    old: str
+    new: str
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """What pytest is told to run: the tests that must fail."""
+        fitting = [part for part in TESTS_OF if self.file == part or self.file.startswith(f"{part}/")]
+        return TESTS_OF[max(fitting, key=len)] if fitting else (f"tests/{self.file.partition('/')[0]}",)
+
+    def planted(self, root: Path) -> str:
+        """Return the file with the fault in it. Raises ValueError unless what it replaces stands there once."""
+        source = (root / PACKAGE / self.file).read_text(encoding="utf-8")
+        if source.count(self.old) != 1:
+            raise ValueError(
+                f"{self.file}: {self.what}: expected {self.old!r} once, found it {source.count(self.old)} times"
+            )
+        return source.replace(self.old, self.new)
+
+
+FAULTS = [
+    Fault(file, what, *replaced)
+    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text)
+    for file, faults in part.FAULTS.items()
+    for what, replaced in faults.items()
+]
+
+
+def faults_in(places: Sequence[str]) -> list[Fault]:
+    """Return the faults in files or folders of the package; in all of it where none is named."""
+    return [fault for fault in FAULTS if not places or any(_lies_in(fault.file, place) for place in places)]
+
+
+def _lies_in(file: str, place: str) -> bool:
+    place = place.removeprefix(f"{PACKAGE}/").rstrip("/")
+    return file == place or file.startswith(f"{place}/")

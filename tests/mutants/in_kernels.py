@@ -1,0 +1,91 @@
+"""Faults in the kernels: those in NumPy, the compiled ones, and CUDA's, which tests run on the host."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "kernels/numpy/pointwise.py": {
+        "gelu: the slope of the cube without its 3": ("slope *= 6 *", "slope *= 2 *"),
+    },
+    "kernels/numpy/linear.py": {
+        "few rows leave a transposed result": ("np.ascontiguousarray(weight.dot(rows.T).T)", "weight.dot(rows.T).T"),
+    },
+    "kernels/numpy/normalization.py": {
+        "layernorm: the mean's part is missing": ("d_x -= along_mean", "pass"),
+        "rmsnorm: the gain plays no part along the row": ("products @ (factor / C)", "products @ (factor * 0 + 1 / C)"),
+    },
+    "kernels/numpy/embedding.py": {
+        "sorting: rows stay in their order": ("np.add.reduceat(d_rows[order]", "np.add.reduceat(d_rows"),
+        "a token counted from the end is another": (".astype(np.int64) % len(table)", ".astype(np.int64)"),
+    },
+    "kernels/numpy/cross_entropy.py": {
+        "each row has the first one's weight": ("d_part[each] -= weights[part]", "d_part[each] -= weights[0]"),
+        "the upstream gradient is taken for 1": ("d_rows if d_out == 1 else d_rows * d_out", "d_rows"),
+    },
+    "kernels/numpy/attention.py": {
+        "a block sees a key before its window": ("S - T + start + 1 - window", "S - T + start - window"),
+        "the query's gradient is not scaled": ("d_query *= scale", "pass"),
+        "only the first of the heads that share a key counts": (
+            "d_x.sum(axis=2, keepdims=True)",
+            "d_x[:, :, :1]",
+        ),
+    },
+    "kernels/numpy/adamw.py": {
+        "every slice decays as the first": ("max(0, decayed - start)", "decayed"),
+    },
+    "kernels/numba/pointwise.py": {
+        "gelu: the slope is that at 4 beyond 4": ("real(3), real(10)", "real(3), real(4)"),
+        "squared_relu: a factor of 2 is missing": ("(x[i] + x[i])", "x[i]"),
+    },
+    "kernels/numba/normalization.py": {
+        "every channel has the first one's bias": ("y += bias[c]", "y += bias[0]"),
+        "rmsnorm: the mean is taken out": ("along_mean / real(C) if centred else real(0)", "along_mean / real(C)"),
+    },
+    "kernels/numba/cross_entropy.py": {
+        "a label is as heavy as the batch": ("row[label] -= real(weight)", "row[label] -= real(1)"),
+        "ignored rows have a gradient": ("row[:] = real(0)", "row[:] = real(1)"),
+        "the soft cap's slope is missing": ("d_rows *= 1 - bent * bent", "pass"),
+    },
+    "kernels/numba/embedding.py": {
+        "a token seen twice gets one gradient": ("row[c] += rows[n, c]", "row[c] = rows[n, c]"),
+    },
+    "kernels/numba/rotary.py": {
+        "the gradient is turned on": (
+            "d_y[i + half] * cosine[t, i] - d_y[i] * sine[t, i]",
+            "d_y[i + half] * cosine[t, i] + d_y[i] * sine[t, i]",
+        ),
+        "the part along the head is a sum, not a mean": ("inverse * inverse / real(D)", "inverse * inverse"),
+    },
+    "kernels/numba/attention.py": {
+        "the gradient of a sum of 1 is missing": ("(d_weights[n, s] - along[n])", "d_weights[n, s]"),
+    },
+    "kernels/numba/small_attention.py": {
+        "the window is one too long": ("max(0, position + 1 - reach)", "max(0, position - reach)"),
+        "all attention is causal": ("position + 1 if causal else S", "position + 1"),
+        "the scale is missing in the backward rule": ("weights[t, h, s] * factor", "weights[t, h, s]"),
+        "heads that share a value overwrite its gradient": ("d_v[d] += weight", "d_v[d] = weight"),
+    },
+    "kernels/numba/exponential.py": {
+        "a term of the series has another's factor": ("_C4) * r + _C3", "_C4) * r + _C4"),
+        "the smallest numbers are 0": ("-126 * math.log(2)", "-120 * math.log(2)"),
+    },
+    "kernels/numba/adamw.py": {
+        "the squares' correction is missing": ("square[i] * scale", "square[i]"),
+    },
+    "kernels/cuda/pointwise.cu": {
+        "gelu: the slope is that at 4 beyond 4": ("max(-10.0f, min(x, 10.0f))", "max(-4.0f, min(x, 4.0f))"),
+    },
+    "kernels/cuda/normalization.cu": {
+        "what comes through the stream is lost": ("values[w] += stream[w];", ";"),
+        "the bias's gradient has the gain's place": (
+            "partial[(2 * blockIdx.y + 1) * C + c] = d_bias",
+            "partial[(2 * blockIdx.y + 1) * C + c] = d_gain",
+        ),
+    },
+    "kernels/cuda/adamw.cu": {
+        "all weights decay": ("(i + w < decayed ? by.shrink : 1.0f)", "by.shrink"),
+        "the gradient's norm counts each block's first sum": (
+            "i < count; i += blockDim.x) sum += partial[i]",
+            "i < 1; i += blockDim.x) sum += partial[i]",
+        ),
+    },
+}

@@ -1,0 +1,84 @@
+"""Faults in graphs, modules and models, and in the threads that share a batch."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "autograd/value.py": {
+        "divide: wrong sign of the second gradient": ("(1 / y, -(x / y) / y)", "(1 / y, (x / y) / y)"),
+        "a leaf used twice gets one gradient": ("parent.grad += d_out * local", "parent.grad = d_out * local"),
+        "nodes are swept in another order": ('nodes.sort(key=attrgetter("birth"))', "pass"),
+    },
+    "autograd/fused.py": {
+        "softmax_average: the sum of 1 is forgotten": ("share * (x - out)", "share * x"),
+        "inverse_root_mean_square: the count is missing": ("-(out**3) / count", "-(out**3)"),
+    },
+    "autograd/sweep.py": {
+        "a borrowed gradient is added to in place": ("parent.grad = parent.grad + gradient", "parent.grad += gradient"),
+        "a later sweep overwrites a leaf's gradient": (
+            "gradient if self.grad is None else self.grad + gradient",
+            "gradient",
+        ),
+        "a released graph can be swept again, for nothing": (
+            "node.grad, node.parents = None, RELEASED",
+            "node.grad = None",
+        ),
+    },
+    "nn/parameters.py": {
+        "vectors come first": ("item[1].ndim < 2)", "item[1].ndim >= 2)"),
+        "a gradient that was there is lost": ("gradient += xp.asarray(tensor.grad, dtype)", "pass"),
+        "a loaded weight does not reach what is computed with": (
+            "master.dtype)\n        self.refresh_compute_weights()",
+            "master.dtype)",
+        ),
+        "a thread's gradients overwrite each other": (
+            "self._views[leaf] += gradient",
+            "self._views[leaf][...] = gradient",
+        ),
+    },
+    "nn/cache.py": {
+        "a cleared cache keeps the last embedding": (
+            "self.length = 0\n        self.last_embedding = None",
+            "self.length = 0",
+        ),
+    },
+    "nn/residual.py": {
+        "the branch before the last is lost": ("self._x, self._branch = self.x, branch", "self._branch = branch"),
+    },
+    "models/initialisation.py": {
+        "GPT-2's weights begin too large": ("GPT2_STD = 0.02", "GPT2_STD = 0.03"),
+        "what is written to the stream does not shrink with depth": (
+            "GPT2_STD / math.sqrt(2 *",
+            "GPT2_STD / math.sqrt(0 *",
+        ),
+        "nanochat's bound is that of a normal": ("math.sqrt(3 / options.width)", "math.sqrt(1 / options.width)"),
+    },
+    "models/gpt.py": {
+        "positions do not go on behind a cache": ("slice(seen, seen + T), None", "slice(0, T), None"),
+        "the context may be overrun by a token": ("seen + T > self.context", "seen + T > self.context + 1"),
+        "nothing is dropped from the embedding": ("x0 = drop(self._embed(", "x0 = (self._embed("),
+        "the padding of the head is scored": (
+            "len(self.head.weight) == self.vocabulary",
+            "len(self.head.weight) >= self.vocabulary",
+        ),
+        "backout is added": ("self.backout_scale, subtract=True", "self.backout_scale, subtract=False"),
+    },
+    "models/blocks.py": {
+        "no layer has a window": ("window=self.window", "window=None"),
+        "keys are not turned": ("rotate(self.key(x))", "self.key(x)"),
+    },
+    "models/base.py": {
+        "an evaluation does not bend the logits": ("soft_cap=self.soft_cap)", "soft_cap=None)"),
+    },
+    "models/scalar_gpt.py": {
+        "the window is one too long": ("max(0, position + 1 - window)", "max(0, position - window)"),
+        "a part's loss has the whole one's weight": ("mean(losses) * (len(losses) / token_count)", "mean(losses)"),
+    },
+    "parallel/data_parallel.py": {
+        "every thread drops what the first does": ("offset=offset + rows.start", "offset=offset"),
+        "the threads' losses are averaged": (
+            "sum(ThreadTeam(size).run(work))",
+            "sum(ThreadTeam(size).run(work)) / size",
+        ),
+        "a thread's gradient of the step before stays": ("gradient.fill(0)", "pass"),
+    },
+}

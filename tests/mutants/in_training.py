@@ -1,0 +1,96 @@
+"""Faults in the loop, in what guards it and in what it leaves on disk."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "training/step.py": {
+        "each part is a mean of its own": ('"token_count": token_count}', '"token_count": None}'),
+        "each part drops what the first does": ('"offset": offset', '"offset": 0'),
+        "parts draw one after the other": ("copy.deepcopy(random)", "random"),
+        "gradients of the step before stay": ("parameters.zero_gradient()", "pass"),
+        "a gradient that is not finite moves the weights": (
+            "math.isfinite(loss) and math.isfinite(grad_norm)",
+            "math.isfinite(loss)",
+        ),
+        "a step that is to be skipped is taken": ("if not skipped:", "if True:"),
+    },
+    "training/update.py": {
+        "every step draws the same batch": ('"batches", number)', '"batches", 0)'),
+        "every step drops the same": ('"dropout", number)', '"dropout", 0)'),
+        "a rollback does not pass over batches": (
+            'batch that the run\'s next step trains on: a function of the seed and the step."""\n'
+            "    number = run.progress.step + run.progress.skipped_batches",
+            'batch that the run\'s next step trains on: a function of the seed and the step."""\n'
+            "    number = run.progress.step",
+        ),
+        "the schedule's warm-up follows the clock": ("step if step < schedule.warmup else max(", "max("),
+        "losses that were judged are forgotten": ("recent.add(loss)", "pass"),
+    },
+    "training/loop.py": {
+        "the last evaluation is the best": ("progress.best_loss is None or loss < progress.best_loss", "True"),
+        "the best checkpoint is removed with the old": ("best_step=best)", "best_step=None)"),
+        "a checkpoint outlives the lines before it": ("run.folder.fsync_log()", "pass"),
+        "an evaluation with NaN is a checkpoint": ("_forget_checkpoint(run)\n        where", "where"),
+        "the last step is not evaluated": ("evaluation_due = last or step", "evaluation_due = step"),
+        "an interrupted run saves nothing": ("checkpoint_due or interrupted:", "checkpoint_due:"),
+        "an interrupted run has finished": ('"interrupted" if event.interrupted else "finished"', '"finished"'),
+        "the log leaves out steps that are due": ("step % options.log_every == 0", "step % options.log_every == 1"),
+    },
+    "training/run.py": {
+        "a resumed run's optimiser begins anew": ("self.train_step.optimizer.load(state.optimizer)", "pass"),
+        "other data of the same name go unnoticed": (
+            'not imported and dataset.sha256 != saved.data.get("sha256")',
+            "False",
+        ),
+        "time that was spent before a rollback is forgotten": (
+            "max(self.progress.seconds, state.progress.seconds)",
+            "state.progress.seconds",
+        ),
+    },
+    "training/evaluation.py": {
+        "what stands for no text counts in bits per byte": ("where=sizes > 0", "where=counted"),
+        "bits are nats": ("nats_of_text / math.log(2)", "nats_of_text"),
+        "masked targets count": ("targets != IGNORED", "targets == targets"),
+    },
+    "training/clock.py": {
+        "minutes are of a hundred seconds": ("(60 * minutes)", "(100 * minutes)"),
+    },
+    "training/guards/memory.py": {
+        "memory is compared with the first evaluation's": ("FIRST = 2", "FIRST = 1"),
+        "nothing is too much": ("max(UNREMARKABLE, self._limit", "max(UNREMARKABLE << 30, self._limit"),
+    },
+    "training/guards/rollback.py": {
+        "the batch that failed comes again": ("failed_batch + 1 - step", "failed_batch - step"),
+        "rollbacks never end": ("len(rollbacks) < MOST_ROLLBACKS", "True"),
+    },
+    "runs/checkpoint.py": {
+        "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
+        "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
+        "checkpoints are sorted by name": ("sorted(found, key=step_of)", "sorted(found)"),
+        "a damaged checkpoint stops everything": (
+            "except CheckpointError as error:\n            say",
+            "except UnicodeError as error:\n            say",
+        ),
+    },
+    "runs/recent_losses.py": {
+        "the variance is that of the surprise alone": ("(1 - share) * (self.variance", "(self.variance"),
+    },
+    "runs/folder.py": {
+        "the step that comes again is in the log twice": ('record["step"] < step or', 'record["step"] <= step or'),
+    },
+    "files.py": {
+        "a file is not forced to the disk": (
+            "file.flush()\n        os.fsync(file.fileno())\n\n\ndef fsync_folder",
+            "file.flush()\n\n\ndef fsync_folder",
+        ),
+        "a file is written where it stands": (
+            "_write(partial, content)\n            partial.replace(path)",
+            "_write(path, content)",
+        ),
+        "a new name is not forced to the disk": (
+            "partial.rename(path)\n    fsync_folder(path.parent)",
+            "partial.rename(path)",
+        ),
+        "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
+    },
+}
