@@ -10,7 +10,7 @@ import numpy as np
 from tinygrad_chat.autograd import op_name
 from tinygrad_chat.autograd.sweep import PendingGradient, Rule, backpropagate_arrays, deliver_to_leaf
 from tinygrad_chat.autograd.value import Node, births
-from tinygrad_chat.backend import Backend, array_module, backend_of, get_backend, to_host
+from tinygrad_chat.backend import Backend, array_module, backend_of, get_backend, in_native_order, to_host
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.ops.methods import OpMethods, sizes
 
@@ -37,8 +37,10 @@ class Tensor(OpMethods):
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
         if type(data) is not np.ndarray:
             data = _as_array(data)
-        if rule is None and data.dtype.kind not in "fV":  # V: bfloat16
-            raise TypeError(_refusal(data.dtype))
+        if rule is None:
+            if data.dtype.kind not in "fV":  # V: bfloat16
+                raise TypeError(_refusal(data.dtype))
+            data = in_native_order(data)
         # As ArrayNode does; spelled out, since every op makes a Tensor, and small steps are made of little else.
         self.data = data
         self.grad = None
@@ -89,7 +91,7 @@ class Tensor(OpMethods):
             else:
                 gradient.add_to(self.grad)
         elif self.grad is None:
-            self.grad = array_module(self.data).array(gradient)  # a copy: a rule may have handed it to others too
+            self.grad = array_module(self.data).array(gradient, order="C")  # a copy: others may have it too
         else:
             self.grad += gradient
 

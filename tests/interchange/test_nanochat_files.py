@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bench.peers import nanochat
+from tests.layouts import EXAMPLES
 from tests.upstream import NANOCHAT_DIR, needs_upstream
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.inference.load import load_model
@@ -51,6 +53,17 @@ def test_an_exported_model_comes_back_bit_by_bit(trained: TrainingState, tmp_pat
     tokens = np.array([[1, 2, 3]])
     models = [load_model(state.model) for state in (trained, imported)]
     np.testing.assert_array_equal(*(model.next_token_logits(tokens) for model in models))
+
+
+@pytest.mark.parametrize("layout", ["Fortran", "all at once"])
+def test_weights_in_another_memory_order_are_exported_as_they_are(trained: TrainingState, tmp_path: Path, layout: str):
+    there = {name: EXAMPLES[layout].lay_out(array) for name, array in trained.weights.items()}
+    export_nanochat(trained.model, tmp_path / "plain")
+    export_nanochat(dataclasses.replace(trained.model, weights=there), tmp_path / "there")
+    found, expected = load_file(tmp_path / "there"), load_file(tmp_path / "plain")
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import math
 
 import numpy as np
@@ -10,6 +11,13 @@ import pytest
 
 pytest.importorskip("numba")
 
+from numba.core.dispatcher import Dispatcher
+
+from tests.catalogue import Case
+from tests.layouts import EXAMPLES, Layout, lay_out_case
+from tinygrad_chat import Tensor, ops
+from tinygrad_chat.autograd import kernels_of
+from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels.numba import pointwise
 from tinygrad_chat.kernels.numba.compilation import compiled
 from tinygrad_chat.kernels.numba.exponential import exponential
@@ -46,3 +54,32 @@ def test_a_full_disk_where_machine_code_is_kept_stops_nobody(monkeypatch):
 
     assert halve(3.0) == 1.5
     assert math.isfinite(halve(1.0))
+
+
+random = np.random.default_rng(0)
+x, gain, angles = random.normal(size=(2, 3, 4)).astype(np.float32), np.ones(4, np.float32), ops.rotary_angles(3, 4)
+CALLS = {
+    ops.attention: Case((x, x, x), {"heads": 2}),
+    ops.cross_entropy: Case((x, np.ones((2, 3), np.int64))),
+    ops.embedding: Case((x[0], np.array([[0, 2], [1, 1]]))),
+    ops.gelu: Case((x,)),
+    ops.layernorm: Case((x, gain, gain)),
+    ops.rmsnorm: Case((x, gain)),
+    ops.rotary: Case((x,), {"cosine": angles[0], "sine": angles[1]}),
+    ops.squared_relu: Case((x,)),
+}
+
+
+@pytest.mark.parametrize("op", CALLS, ids=lambda op: op.name)
+def test_arrays_of_every_layout_share_one_compiled_form(op):
+    """Each read-only array, each with gaps, would cost a second of compiling otherwise."""
+    module = importlib.import_module(load_kernels("numba")[op].__module__)
+    dispatchers = [each for each in vars(module).values() if isinstance(each, Dispatcher)]
+    seen = []
+    for layout in (Layout(), *EXAMPLES.values()):
+        there = lay_out_case(CALLS[op], [layout])
+        with kernels_of("numba"):
+            out = op(*(y if y.dtype.kind == "i" else Tensor(y) for y in there.inputs), **there.options)
+            out.backward(layout.lay_out(np.ones(out.shape, np.float32)))
+        seen.append([len(each.signatures) for each in dispatchers])
+    assert seen == seen[:1] * len(seen)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.catalogue import CATALOGUE, Case, Entry, Joined
 from tests.cuda_on_cpu.places import PLACES, open_place
+from tests.layouts import Layout, in_any_order, lay_out_case
 from tests.test_catalogue import as_float32, draw_d_out, value_and_gradients
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import reference_ops
@@ -43,7 +44,9 @@ TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
 TYPES = list(TOLERANCE)
 
 
-def compare(device: Backend, entry: Entry, case: Case, real: str, shift: int = 0) -> None:
+def compare(
+    device: Backend, entry: Entry, case: Case, real: str, shift: int = 0, layouts: list[Layout] | None = None
+) -> None:
     """Check value and gradients on the device against the reference on the host, from the same rounded numbers."""
 
     def rounded(x: Any) -> Any:
@@ -63,7 +66,11 @@ def compare(device: Backend, entry: Entry, case: Case, real: str, shift: int = 0
         tuple(moved(device, x, real, shift) for x in case.inputs),
         {name: moved(device, x, real if name in activations else np.float32) for name, x in case.options.items()},
     )
-    found = value_and_gradients(entry, there, moved(device, d_out, real))
+    there_d_out = moved(device, d_out, real)
+    if layouts:
+        there = lay_out_case(there, layouts, device)
+        there_d_out = layouts[-1].lay_out(there_d_out, device)
+    found = value_and_gradients(entry, there, there_d_out)
     for mine, reference in zip(found, expected, strict=True):
         mine = device.to_host(mine).astype(np.float32)
         scale = max(1.0, float(np.max(np.abs(reference), initial=0.0)))
@@ -78,6 +85,14 @@ KERNELS = [entry for entry in CATALOGUE.values() if entry.op in load_kernels("cu
 @given(st.data())
 def test_a_kernel_agrees_with_its_op(device: Backend, entry: Entry, real: str, data: st.DataObject):
     compare(device, entry, data.draw(entry.cases), real)
+
+
+@pytest.mark.parametrize("real", TYPES)
+@pytest.mark.parametrize("entry", KERNELS, ids=lambda entry: entry.op.name)
+@given(st.data())
+def test_a_kernel_takes_arrays_as_they_lie(device: Backend, entry: Entry, real: str, data: st.DataObject):
+    layouts = data.draw(st.lists(in_any_order, min_size=1, max_size=4))
+    compare(device, entry, data.draw(entry.cases), real, layouts=layouts)
 
 
 random = np.random.default_rng(0)
@@ -207,6 +222,18 @@ def test_attention_takes_the_largest_score_out(device: Backend, offset: float):
     with reference_ops():
         expected = ops.attention(Tensor(query), key, value, heads=2).data
     np.testing.assert_allclose(device.to_host(ops.attention(*there, heads=2).data), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_gradient_that_lies_in_another_order_takes_one_that_is_pending(device: Backend):
+    """The first gradient of a leaf comes through a transposition, the second is added to it."""
+    weight, x = drawn(6, 8), drawn(5, 8)
+    leaves = []
+    for place in (device, get_backend("numpy")):
+        leaf, there = Tensor(moved(place, weight, np.float32)), moved(place, x, np.float32)
+        loss = ops.linear(there, leaf).sum() + (there @ leaf.transpose(1, 0)).sum()  # the younger one's comes first
+        loss.backward()
+        leaves.append(leaf.grad)
+    np.testing.assert_allclose(device.to_host(leaves[0]), leaves[1], rtol=1e-4, atol=1e-4)
 
 
 def test_operands_with_gaps_are_read_as_they_are(device: Backend):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tomli_w
 
+from tests.layouts import EXAMPLES, Layout
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.inference.generation import sample_texts
@@ -47,6 +48,22 @@ def test_what_is_saved_comes_back(tmp_path: Path):
         for name, array in mine.items():
             np.testing.assert_array_equal(array, theirs[name])
             assert array.dtype == theirs[name].dtype
+
+
+@pytest.mark.parametrize("layout", EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_what_lies_in_another_memory_order_comes_back_too(tmp_path: Path, layout: Layout):
+    """As from an optimiser of one's own that remembers a transposed array; one number has no order to lie in."""
+    arrays = {
+        "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "number": np.array(7.0),
+        "nothing": np.ones((0, 2)),
+    }
+    there = {name: layout.lay_out(array) for name, array in arrays.items()}
+    loaded = TrainingState.load(dataclasses.replace(state(), weights=there, optimizer=there).save(tmp_path))
+    for found in (loaded.weights, loaded.optimizer, SavedModel.load(checkpoint_path(tmp_path, 5)).weights):
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
 
 
 def test_a_model_is_read_without_the_optimiser_and_its_weights_stay_in_the_file(tmp_path: Path):

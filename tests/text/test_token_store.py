@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.layouts import EXAMPLES, Layout
 from tinygrad_chat.text import reading as reading_module
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import open_data, tokenize
@@ -39,6 +40,17 @@ def test_each_document_stands_after_its_bos_whole_and_in_order(documents: list[l
         assert store.tokens.tolist() == expected(store.tokenizer, documents)
         assert store.document_starts.tolist() == np.flatnonzero(store.tokens == store.tokenizer.bos).tolist()
         assert store.contents == new.contents
+
+
+@pytest.mark.parametrize("layout", EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_tokens_that_lie_in_another_memory_order_are_written_as_they_are(layout: Layout):
+    class Own(ByteTokenizer):
+        def encode_document(self, pieces):
+            return map(layout.lay_out, super().encode_document(pieces))
+
+    tokenizer = Own()
+    store = tokenize(Corpus("made", lambda any_bytes=False: iter([["some"], ["text"]])), tokenizer)
+    assert store.tokens.tolist() == expected(ByteTokenizer(), [["some"], ["text"]])
 
 
 @pytest.fixture

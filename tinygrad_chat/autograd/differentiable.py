@@ -28,7 +28,7 @@ import numpy as np
 from tinygrad_chat.autograd.mode import current_mode
 from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.autograd.value import Node
-from tinygrad_chat.backend import array_module
+from tinygrad_chat.backend import array_module, in_native_order
 from tinygrad_chat.errors import ShapeError
 
 ArrayOp = Callable[..., tuple[Any, Rule]]
@@ -78,7 +78,7 @@ class Operation(Generic[Others]):
         first: Any = None
         parents: list[Node | None] = []
         arrays: list[Any] = []
-        as_they_are = True  # the constants: all arrays with axes, or none
+        as_they_are = True  # the constants: all arrays with axes and in the processor's byte order, or none
         for x in inputs:
             if isinstance(x, Node):
                 if first is None:
@@ -88,7 +88,7 @@ class Operation(Generic[Others]):
             else:
                 parents.append(None)
                 arrays.append(x)
-                if x is not None and not (type(x) is np.ndarray and x.ndim):
+                if x is not None and not (type(x) is np.ndarray and x.ndim and x.dtype.isnative):
                     as_they_are = False
         if first is None:
             arrays = [np.asarray(x) if isinstance(x, (list, tuple)) else x for x in arrays]
@@ -130,12 +130,15 @@ class Operation(Generic[Others]):
 
 
 def _constant(x: Any, beside: Any) -> Any:
-    """Return an input without a gradient as an op takes it beside an array: a list as an array of the same kind, and
-    one real number in the array's dtype, since a NumPy number or an array of no axes would widen the result."""
+    """Return an input without a gradient as an op takes it beside an array: a list as an array of the same kind, an
+    array in the processor's byte order, and one real number in the array's dtype, since a NumPy number or an array of
+    no axes would widen the result."""
     if isinstance(x, (list, tuple)):
         x = array_module(beside).asarray(x)
-    elif getattr(x, "ndim", None) != 0:
+    elif not hasattr(x, "ndim"):
         return x
+    elif x.ndim:
+        return in_native_order(x)
     return x.astype(beside.dtype) if x.dtype.kind == "f" and x.dtype != beside.dtype else x
 
 

@@ -6,7 +6,15 @@ back end, of its kernels and of a precision, which a model is built with.
 
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.compute import Compute, default_compute
-from tinygrad_chat.backend.registry import Kernels, array_module, backend_of, get_backend, load_kernels, to_host
+from tinygrad_chat.backend.registry import (
+    Kernels,
+    array_module,
+    backend_of,
+    get_backend,
+    in_native_order,
+    load_kernels,
+    to_host,
+)
 
 __all__ = [
     "Backend",
@@ -16,6 +24,7 @@ __all__ = [
     "backend_of",
     "default_compute",
     "get_backend",
+    "in_native_order",
     "load_kernels",
     "to_host",
 ]

@@ -41,6 +41,12 @@ def to_host(array: Any) -> np.ndarray:
     return backend_of(array).to_host(array)
 
 
+def in_native_order(array: Any) -> Any:
+    """Return `array` in the processor's own byte order, as kernels take it, copied only where it is in the other."""
+    dtype = array.dtype
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+
 @functools.cache
 def get_backend(name: str = "auto") -> Backend:
     """Return the back end called `name`: "numpy", "cupy", or "auto" for a GPU where there is a working one.

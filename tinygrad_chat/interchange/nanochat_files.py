@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import psutil
 from safetensors import SafetensorError, deserialize, safe_open
-from safetensors.numpy import save
 
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
@@ -30,6 +29,7 @@ from tinygrad_chat.interchange.nanochat import (
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.memory import expect_room
+from tinygrad_chat.runs.checkpoint import to_safetensors
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import SavedModel, TrainingState
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer
@@ -47,7 +47,8 @@ def export_nanochat(saved: SavedModel, path: Path) -> int:
     """
     config = nanochat_config(saved.config.model, saved.tokenizer.size)
     weights = to_nanochat(saved.weights, saved.config.model)
-    write_atomic(path, save(weights, metadata={"model_config": json.dumps(config), "bos": str(saved.tokenizer.bos)}))
+    metadata = {"model_config": json.dumps(config), "bos": str(saved.tokenizer.bos)}
+    write_atomic(path, to_safetensors(weights, metadata))
     return len(weights)
 
 

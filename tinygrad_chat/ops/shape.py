@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -59,7 +60,7 @@ def split(x: Any, sizes: Sequence[int], axis: int = 0) -> list[Any]:
     """Cut x along `axis` into pieces of these sizes, each a slice of it; `concatenate` undoes it."""
     axis = axis % len(x.shape)
     ends = list(accumulate(sizes))
-    if ends[-1] != x.shape[axis]:
+    if sum(sizes) != x.shape[axis]:
         raise ShapeError(f"split: expected sizes that sum to {x.shape[axis]}, received {list(sizes)}")
     before = (slice(None),) * axis
     return [index(x, key=(*before, slice(end - size, end))) for size, end in zip(sizes, ends, strict=True)]
@@ -84,6 +85,11 @@ def stack(*pieces: Any, axis: int = 0):
         return tuple(array_module(d_out).moveaxis(d_out, axis, 0))
 
     return _module_of("stack", pieces).stack(pieces, axis=axis), backward
+
+
+def rows_of(x: Any) -> Any:
+    """View x (..., C) as a matrix (N, C), copied where that is no view; unlike by reshape(-1, C), C may be 0."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _module_of(op: str, pieces: Sequence[Any]) -> Any:

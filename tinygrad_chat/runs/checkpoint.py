@@ -56,12 +56,20 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint's files. Raises StorageError; then nothing half-written is left."""
     files = {
-        WEIGHTS: save(dict(weights)),
-        OPTIMIZER: save(dict(optimizer)),
+        WEIGHTS: to_safetensors(weights),
+        OPTIMIZER: to_safetensors(optimizer),
         STATE_FILE: json.dumps(state, indent=1).encode(),
     }
     digests = "".join(_digest_line(name, io.BytesIO(content)) for name, content in files.items())
     write_folder_atomic(path, {**files, DIGESTS: digests.encode()})
+
+
+def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
+    """Return the content of a safetensors file of the arrays, whatever their order in memory.
+
+    The library, as of 0.8, writes memory as it lies: of a transposed array, or of every second row, other numbers.
+    """
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
 
 
 def _digest_line(name: str, file: Any) -> str:

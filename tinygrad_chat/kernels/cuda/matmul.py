@@ -120,17 +120,24 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
 
 
 def _readable(x: Any) -> Any:
-    """Return x, copied where its rows and its columns both have gaps between their elements."""
-    return x if _is_dense(x, -1) or _is_dense(x, -2) else contiguous(x, x.dtype)
+    """Return x, copied where cuBLAS could not read it as it lies: its rows and its columns both have gaps between their
+    elements, or matrices, rows or columns follow each other backwards, or overlap."""
+    fits = (_is_dense(x, -1) and _is_apart(x, -2)) or (_is_dense(x, -2) and _is_apart(x, -1))
+    return x if fits and min(x.strides) >= 0 else contiguous(x, x.dtype)
 
 
 def _is_dense(x: Any, axis: int) -> bool:
     return x.shape[axis] == 1 or x.strides[axis] == x.itemsize
 
 
+def _is_apart(x: Any, axis: int) -> bool:
+    """Return whether rows (axis -2) or columns (axis -1) whose elements are neighbours do not overlap."""
+    return x.shape[axis] == 1 or x.strides[axis] >= x.shape[-3 - axis] * x.itemsize
+
+
 def _operand(x: Any) -> tuple[int, int, int, int, int]:
     """Return how cuBLAS is to read a matrix or a batch: transposed?, address, type, leading dimension, stride."""
-    transposed = not _is_dense(x, -1)
+    transposed = not (_is_dense(x, -1) and _is_apart(x, -2))
     inner, outer = (-2, -1) if transposed else (-1, -2)
     kind = CUDA_R_32F if x.dtype == np.float32 else CUDA_R_16BF
     # Of a single row the stride says nothing, but cuBLAS wants it to be at least a row's length.

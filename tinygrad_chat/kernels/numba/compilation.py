@@ -10,6 +10,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from tinygrad_chat.ops.shape import rows_of
+
 # Sums may be taken in any order and a product joined with a sum, but nan and the infinities keep their meaning:
 # a diverged run must show as nan, and minus infinity hides a score.
 ARITHMETIC = {"reassoc", "contract", "nsz"}
@@ -36,6 +38,15 @@ def compiled(function: Callable[..., Any]) -> Any:
         return compile_with()(function)
 
 
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """Return x, copied where it does not lie in one piece, begins between two numbers or must not be written to.
+
+    All that compiled code is handed comes from here or was made in a kernel: each other kind of array would be another
+    type to Numba, so that a second of compiling would take the place of a copy.
+    """
+    return x if x.flags.carray else np.array(x, order="C")
+
+
 def as_rows(x: np.ndarray) -> np.ndarray:
-    """Return x (..., C) as a contiguous matrix (N, C), a view where it can be: one compiled form serves all layouts."""
-    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    """Return x (..., C) as a contiguous matrix (N, C), a view where it can be."""
+    return rows_of(contiguous(x))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
+from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count, counted_labels
 
@@ -25,7 +25,7 @@ def cross_entropy(
     check_token_count(token_count)
     V = logits.shape[-1]
     fitting = targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu"
-    labels = targets.ravel().astype(np.int64, copy=False) if fitting else targets
+    labels = contiguous(targets.astype(np.int64, copy=False)).ravel() if fitting else targets
     count = _count(labels, ignore_index, V) if fitting else -1
     if count < 0:
         counted_labels(logits, targets, ignore_index)  # says what is wrong

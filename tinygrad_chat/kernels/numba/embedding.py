@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
+from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, contiguous
 
 
 def embedding(table: np.ndarray, tokens: np.ndarray):
@@ -14,7 +14,7 @@ def embedding(table: np.ndarray, tokens: np.ndarray):
 
     def backward(d_out: np.ndarray):
         d_table = np.zeros(table.shape, table.dtype)
-        _add_rows(as_rows(d_out), np.asarray(tokens).ravel().astype(np.int64, copy=False), d_table)
+        _add_rows(as_rows(d_out), contiguous(np.asarray(tokens, np.int64)).ravel(), d_table)
         return d_table, None
 
     return table[tokens], backward

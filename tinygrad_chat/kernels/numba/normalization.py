@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
+from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, contiguous
 from tinygrad_chat.ops.normalization import check_row_vector
 
 
@@ -30,6 +30,7 @@ def rmsnorm(x: np.ndarray, gain: np.ndarray | None = None, *, epsilon: float = 1
 
 def _normalization(x: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | None, epsilon: float, *, centred: bool):
     rows = as_rows(x)
+    gain, bias = (None if vector is None else contiguous(vector) for vector in (gain, bias))
     out, statistics = np.empty_like(rows), np.empty((len(rows), 2), rows.dtype)
     _normalize(rows, gain, bias, epsilon, centred, out, statistics)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential
 from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_SCALE
 
@@ -25,13 +25,13 @@ def gelu(x: np.ndarray):
 
 
 def _pointwise(x: np.ndarray, compute: Any, compute_backward: Any):
-    flat = x.ravel()
+    flat = contiguous(x).ravel()
     out = np.empty_like(flat)
     compute(flat, out)
 
     def backward(d_out: np.ndarray):
         d_x = np.empty_like(flat)
-        compute_backward(flat, d_out.ravel(), d_x)
+        compute_backward(flat, contiguous(d_out).ravel(), d_x)
         return (d_x.reshape(x.shape),)
 
     return out.reshape(x.shape), backward

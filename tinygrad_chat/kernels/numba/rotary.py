@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.ops.rotary import check_angles
 
 
@@ -14,14 +15,15 @@ def rotary(x: np.ndarray, *, cosine: np.ndarray, sine: np.ndarray, rms: float | 
     """`ops.rotary`, saving x and a number a head."""
     check_angles(x, cosine, sine)
     T, half = cosine.shape
-    heads = np.ascontiguousarray(x).reshape(-1, T, x.shape[-1] // (2 * half), 2 * half)
-    angles = np.ascontiguousarray(cosine, x.dtype), np.ascontiguousarray(sine, x.dtype)
+    lead, H = math.prod(x.shape[:-2]), x.shape[-1] // (2 * half)
+    heads = contiguous(x).reshape(lead, T, H, 2 * half)
+    angles = tuple(contiguous(angle.astype(x.dtype, copy=False)) for angle in (cosine, sine))
     size = 0.0 if rms is None else rms
     out, inverse_rms = np.empty_like(heads), np.ones(heads.shape[:3], x.dtype)
     _turn(heads, *angles, size, epsilon, out, inverse_rms)
 
     def backward(d_out: np.ndarray):
-        d_heads, d_x = np.ascontiguousarray(d_out).reshape(heads.shape), np.empty_like(heads)
+        d_heads, d_x = contiguous(d_out).reshape(heads.shape), np.empty_like(heads)
         _turn_back(heads, *angles, size, inverse_rms, d_heads, d_x)
         return (d_x.reshape(x.shape),)
 

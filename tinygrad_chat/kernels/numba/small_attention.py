@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 
 SMALL = 1 << 12  # weights: for fewer, to call BLAS costs more than its products gain
@@ -19,7 +19,7 @@ def small_attention(
     """`ops.attention` with G key/value heads, where a query sees at most `reach` positions."""
     (B, T, C), S = query.shape, key.shape[1]
     # A sequence by itself lies in one piece, also in a cache with room for more tokens: nothing is copied.
-    sequences = [tuple(np.ascontiguousarray(x[b]) for x in (query, key, value)) for b in range(B)]
+    sequences = [tuple(contiguous(x[b]) for x in (query, key, value)) for b in range(B)]
     weights, out = np.empty((B, T, heads, S), query.dtype), np.empty(query.shape, query.dtype)
     settings = G, 1 / math.sqrt(C // heads), causal, reach
     for b in range(B):
@@ -28,7 +28,7 @@ def small_attention(
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.zeros(x.shape, x.dtype) for x in (query, key, value))
         for b in range(B):
-            d_mean = np.ascontiguousarray(d_out[b])
+            d_mean = contiguous(d_out[b])
             _attend_backward(*sequences[b], *settings, weights[b], d_mean, d_query[b], d_key[b], d_value[b])
         return d_query, d_key, d_value
 

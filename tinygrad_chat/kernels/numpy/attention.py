@@ -41,7 +41,8 @@ def blocked_attention(
     weigh: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
     weigh_backward: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
 ):
-    """`ops.attention`, block by block, around the two functions that work on a block's scores (..., rows, keys).
+    """`ops.attention`, block by block, around the two functions that work on a block's scores (..., rows, keys). These
+    lie in C order, whatever the order of query and key: to reshape them is to view them.
 
     `weigh(scores, mask, sums)` adds the mask to the last columns, turns each row in place into exponentials, its
     maximum taken out, and writes their sums (..., rows, 1): it is cheaper to divide `out` and `d_out` by them than the
@@ -58,7 +59,7 @@ def blocked_attention(
     keep = recording() and B * heads * T * S <= MOST_KEPT
 
     def weights_of(rows: slice, keys: slice, mask: np.ndarray) -> np.ndarray:
-        scores = q[..., rows, :] @ k[..., keys, :].swapaxes(-1, -2)
+        scores = np.matmul(q[..., rows, :], k[..., keys, :].swapaxes(-1, -2), order="C")
         weigh(scores, mask, sums[..., rows, :])
         return scores
 
@@ -78,7 +79,7 @@ def blocked_attention(
         for (rows, keys, mask), saved in zip(reversed(blocks), reversed(kept), strict=True):
             weights = weights_of(rows, keys, mask) if saved is None else saved
             d_rows = d_o[..., rows, :]
-            d_scores = d_rows @ v[..., keys, :].swapaxes(-1, -2)
+            d_scores = np.matmul(d_rows, v[..., keys, :].swapaxes(-1, -2), order="C")
             weigh_backward(d_scores, along[..., rows, :], weights)
             np.matmul(d_scores, k[..., keys, :], out=d_q[..., rows, :])
             for d_x, by_query, x in ((d_k, d_scores, q[..., rows, :]), (d_v, weights, d_rows)):

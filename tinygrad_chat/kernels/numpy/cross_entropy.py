@@ -27,7 +27,7 @@ def cross_entropy(
     losses = np.empty(len(rows), rows.dtype)
     d_rows = np.empty((0, 0), rows.dtype)
     if recording():
-        d_rows = rows if overwrite else np.empty_like(rows)
+        d_rows = rows if overwrite and rows.flags.writeable else np.empty_like(rows)
     length = max(1, SLICE // rows.shape[1])
     for start in range(0, len(rows), length):
         part = slice(start, start + length)
