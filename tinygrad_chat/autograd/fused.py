@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from operator import mul
 
-from tinygrad_chat.autograd.value import Value
+from tinygrad_chat.autograd.value import Value, power
 
 Vector = Sequence[Value]
 Matrix = Sequence[Vector]
@@ -37,8 +37,8 @@ def mean(xs: Vector) -> Value:
 def inverse_root_mean_square(xs: Vector, epsilon: float) -> Value:
     """(mean of x * x, plus epsilon) ** -0.5."""
     data, count = [x.data for x in xs], len(xs)
-    out = (sum(map(mul, data, data)) / count + epsilon) ** -0.5
-    slope = -(out**3) / count
+    out = power(sum(map(mul, data, data)) / count + epsilon, -0.5)
+    slope = -power(out, 3) / count
     return Value(out, tuple(xs), [slope * x for x in data], "inverse_root_mean_square")
 
 
@@ -68,7 +68,7 @@ def cross_entropy(logits: Vector, target: int) -> Value:
 def gelu(x: Value) -> Value:
     """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2, as in `ops.gelu`."""
     scale, cubic, data = math.sqrt(2 / math.pi), 0.044715, x.data
-    t = math.tanh(scale * (data + cubic * data**3))
+    t = math.tanh(scale * (data + cubic * power(data, 3)))
     slope = (1 + t) / 2 + data / 2 * (1 - t * t) * scale * (1 + 3 * cubic * data * data)
     return Value(data * (1 + t) / 2, (x,), (slope,), "gelu")
 

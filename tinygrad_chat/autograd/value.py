@@ -108,7 +108,8 @@ class Value(Node):
         """Find the gradient of this Value with respect to everything it was computed from."""
         backpropagate(self)
 
-    # Each operation computes its result and states its local gradients, one for each parent.
+    # Each operation computes its result and states its local gradients, one for each parent. Where Python would raise
+    # an error, they are infinite or nan, as in arrays: 1 / 0 is infinite.
 
     def __add__(self, other: Any) -> Value:
         if not isinstance(other, Value):
@@ -131,19 +132,18 @@ class Value(Node):
             return _with_number(Value.__truediv__, self, other)
         x, y = self.data, other.data
         if y == 0:
-            raise ZeroDivisionError(f"divide: expected a divisor other than 0, received {x} / {y}")
+            inverse = _inverse(y)
+            return Value(x * inverse, (self, other), (inverse, -x * inverse * inverse), "/")
         return Value(x / y, (self, other), (1 / y, -(x / y) / y), "/")
 
     def __pow__(self, other: Any) -> Value:
         if not isinstance(other, Value):
             return _with_number(Value.__pow__, self, other)
         x, y = self.data, other.data
-        if x == 0 and y < 0:
-            raise ZeroDivisionError(f"power: expected a base other than 0 for the exponent {y}, received {x}")
-        out = x**y
-        if isinstance(out, complex):
-            raise ValueError(f"power: expected a base of at least 0 for the exponent {y}, received {x}")
-        return Value(out, (self, other), (_slope_of_power(x, y), out * math.log(x) if x > 0 else 0.0), "**")
+        out = power(x, y)
+        d_base = y * power(x, y - 1) if y else 0.0
+        d_exponent = 0.0 if x <= 0 else out * math.log(x)  # a base below 0 has powers only here and there
+        return Value(out, (self, other), (d_base, d_exponent), "**")
 
     def __neg__(self) -> Value:
         return Value(-self.data, (self,), (-1.0,), "-")
@@ -159,16 +159,14 @@ class Value(Node):
     def log(self) -> Value:
         """The natural logarithm."""
         x = self.data
-        if x <= 0:
-            raise ValueError(f"log: expected a positive number, received {x}")
-        return Value(math.log(x), (self,), (1 / x,), "log")
+        if x > 0:
+            return Value(math.log(x), (self,), (1 / x,), "log")
+        return Value(-math.inf if x == 0 else math.nan, (self,), (_inverse(x),), "log")
 
     def sqrt(self) -> Value:
         """The square root."""
-        if self.data < 0:
-            raise ValueError(f"sqrt: expected a number of at least 0, received {self.data}")
-        out = math.sqrt(self.data)
-        return Value(out, (self,), (0.5 / out if out else math.inf,), "sqrt")
+        out = math.sqrt(self.data) if self.data >= 0 else math.nan
+        return Value(out, (self,), (0.5 * _inverse(out),), "sqrt")
 
     def tanh(self) -> Value:
         """The hyperbolic tangent."""
@@ -177,8 +175,9 @@ class Value(Node):
 
     def relu(self) -> Value:
         """This Value where it is positive, else zero."""
-        positive = self.data > 0
-        return Value(self.data if positive else 0.0, (self,), (1.0 if positive else 0.0,), "relu")
+        if self.data <= 0:
+            return Value(0.0, (self,), (0.0,), "relu")
+        return Value(self.data, (self,), (1.0,), "relu")
 
     # A plain number on the left: Python asks the right-hand side.
 
@@ -233,16 +232,18 @@ def _with_number(operator: Callable[[Value, Value], Value], x: Value, number: An
     return operator(x, Value(number)) if isinstance(number, (float, int, Real)) else NotImplemented
 
 
-def _slope_of_power(x: float, y: float) -> float:
-    """The derivative of x**y with respect to x; infinite at 0 for an exponent between 0 and 1."""
-    if y == 0:
-        return 0.0
+def power(x: float, y: float) -> float:
+    """x to the power y, infinite or nan where Python's own raises an error or turns to complex numbers."""
     try:
-        return y * x ** (y - 1)
-    except ZeroDivisionError:
-        return math.inf
-    except OverflowError:
-        return y * x**y / x
+        return math.pow(x, y)
+    except (OverflowError, ValueError):
+        if x < 0 and y % 1:
+            return math.nan
+        return math.copysign(math.inf, x) if y % 2 == 1 else math.inf
+
+
+def _inverse(x: float) -> float:
+    return 1 / x if x else math.copysign(math.inf, x)
 
 
 def _number(x: Any) -> Any:

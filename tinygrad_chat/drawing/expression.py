@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
 import operator
 import warnings
@@ -78,12 +79,8 @@ class Expression:
     def evaluate(self, variables: Mapping[str, Value]) -> Value:
         """Compute it and its gradients. Raises UsageError, naming the part, where a number is not finite."""
         result = self._value(self._tree, variables)
-        try:
-            result.backward()
-            finite = all(math.isfinite(node.grad) for node in nodes_below(result))
-        except ArithmeticError:
-            finite = False
-        if not finite:
+        result.backward()
+        if not all(math.isfinite(node.grad) for node in nodes_below(result)):
             raise UsageError("expression: a gradient is not finite here; choose other numbers")
         return result
 
@@ -105,13 +102,11 @@ class Expression:
         raise AssertionError(f"_check let {node} pass")
 
     def _computed(self, node: Any, operation: Callable[..., Value], *operands: Any) -> Value:
-        try:
+        with contextlib.suppress(OverflowError):  # an integer too long for a float
             value = operation(*operands)
-            value.data = float(value.data)  # a TypeError where a negative base has a fractional power
+            value.data = float(value.data)
             if math.isfinite(value.data):
                 return value
-        except (ArithmeticError, ValueError, TypeError):
-            pass
         numbers = " and ".join(number_text(operand.data) for operand in operands if isinstance(operand, Value))
         where = f" at {numbers}" if numbers else ""
         raise UsageError(f"expression: {self._quoted(node)} is no finite real number{where}; choose other numbers")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from tinygrad_chat.autograd import Value, recording
 from tinygrad_chat.autograd.fused import matrix_vector
 from tinygrad_chat.backend import Compute
-from tinygrad_chat.errors import ConfigError, DivergedError, ShapeError
+from tinygrad_chat.errors import ConfigError, ShapeError
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.scalar_gpt import ScalarCache, ScalarGPT
 from tinygrad_chat.models.size import count_scaled_parameters
@@ -33,8 +32,7 @@ class ScalarLoss:
 
     def backward(self) -> None:
         """Add its gradient to the buffer."""
-        with _in_range():
-            self._value.backward()
+        self._value.backward()
         self._parameters.gradient += np.array([leaf.grad for leaf in self._leaves])
         for leaf in self._leaves:
             leaf.grad = 0.0
@@ -110,10 +108,9 @@ class ScalarModel:
         """
         self._refresh()
         token_count = token_count or max(1, count_targets(targets))
-        with _in_range():
-            pairs = zip(tokens.tolist(), targets.tolist(), strict=True)
-            losses = [self._sequence_loss(*pair, token_count) for pair in pairs]
-            return ScalarLoss(sum(losses[1:], losses[0]), self._values, self._parameters)
+        pairs = zip(tokens.tolist(), targets.tolist(), strict=True)
+        losses = [self._sequence_loss(*pair, token_count) for pair in pairs]
+        return ScalarLoss(sum(losses[1:], losses[0]), self._values, self._parameters)
 
     def _sequence_loss(self, tokens: list[int], targets: list[int], token_count: int) -> Value:
         loss = self._gpt.loss(tokens, targets, token_count)
@@ -123,13 +120,12 @@ class ScalarModel:
         """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
         target does not count."""
         self._refresh()
-        with _in_range():  # a sequence's graph is let go of before the next
-            return np.array(
-                [
-                    [loss.data for loss in self._gpt.token_losses(*pair)]
-                    for pair in zip(tokens.tolist(), targets.tolist(), strict=True)
-                ]
-            )
+        return np.array(  # a sequence's graph is let go of before the next
+            [
+                [loss.data for loss in self._gpt.token_losses(*pair)]
+                for pair in zip(tokens.tolist(), targets.tolist(), strict=True)
+            ]
+        )
 
     def token_logits(self, tokens: Any) -> np.ndarray:
         """Unnormalised log-probabilities (B, T, V), as an array, of the token after each of tokens (B, T)."""
@@ -148,10 +144,9 @@ class ScalarModel:
                     f"received {read.length + len(sequence)}"
                 )
             last: list[Value] = []
-            with _in_range():
-                for token in sequence:
-                    last = self._gpt.token_logits(token, read)
-                    _forget_graph(read)
+            for token in sequence:
+                last = self._gpt.token_logits(token, read)
+                _forget_graph(read)
             logits.append([logit.data for logit in last])
         return np.array(logits)
 
@@ -196,12 +191,3 @@ def _shaped(values: Iterator[Value], shape: tuple[int, ...]) -> Any:
     if len(shape) == 1:
         return list(itertools.islice(values, shape[0]))
     return [_shaped(values, shape[1:]) for _ in range(shape[0])]
-
-
-@contextmanager
-def _in_range() -> Iterator[None]:
-    """Floats of Python raise where NumPy's become infinite; both end a run the same way."""
-    try:
-        yield
-    except (ArithmeticError, ValueError) as error:
-        raise DivergedError(f"scalar arithmetic left the range of numbers ({error})") from error

@@ -176,8 +176,9 @@ def scaled(x: Sequence[Value], scale: Value) -> Vector:
 
 
 def sigmoid(x: Value) -> Value:
-    """1 / (1 + e^-x)."""
-    return (x / 2).tanh() / 2 + 0.5
+    """1 / (1 + e^-x), as in `ops.sigmoid`: e is of a number below 0, so that it does not overflow."""
+    e = (x if x < 0 else -x).exp()
+    return (e if x < 0 else 1) / (1 + e)
 
 
 def squared_relu(x: Value) -> Value:

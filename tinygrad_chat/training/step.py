@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
@@ -20,15 +19,14 @@ from tinygrad_chat.text.batches import Batch
 class StepResult(NamedTuple):
     """What came of a step: the batch's loss in nats a token, the gradient's norm before clipping, the learning rate.
 
-    On a device loss and norm are arrays there, which nobody has waited for; `float` does. `cause` says why there is no
-    loss where Python's floats raised. Where either is not finite, or the step was `skipped`, nothing has moved.
+    On a device loss and norm are arrays there, which nobody has waited for; `float` does. Where either is not finite,
+    or the step was `skipped`, nothing has moved.
     """
 
     loss: Any
     grad_norm: Any
     lr: float
     skipped: bool = False
-    cause: str = ""
 
 
 class TrainStep:
@@ -69,16 +67,12 @@ class TrainStep:
 
         `skip` is asked with the loss whether to leave the weights alone: on a device that waits for it.
         """
-        lr = self.schedule(position)
-        try:
-            loss = self.gradient(batch, random=random)
-        except DivergedError as error:  # Python's floats raise where NumPy's become infinite
-            return StepResult(math.nan, math.nan, lr, cause=str(error))
+        loss = self.gradient(batch, random=random)
         grad_norm = self.clip_gradient()
         skipped = skip is not None and skip(float(loss))
         if not skipped:
             self.update(loss, grad_norm, position)
-        return StepResult(loss, grad_norm, lr, skipped)
+        return StepResult(loss, grad_norm, self.schedule(position), skipped)
 
     def gradient(
         self, batch: Batch, *, random: np.random.Generator | None = None, model: LanguageModel | None = None

@@ -71,9 +71,7 @@ def _diverged(run: Run, result: StepResult) -> DivergedError:
         where = explain_divergence(
             run, lambda model: run.train_step.gradient(batch_of(run), random=_dropout(run), model=model)
         )
-    cause = result.cause or (
-        f"the loss is {float(result.loss):g} and the norm of the gradient {float(result.grad_norm):g}"
-    )
+    cause = f"the loss is {float(result.loss):g} and the norm of the gradient {float(result.grad_norm):g}"
     return DivergedError(
         f"step {run.progress.step}: {cause}, {where}",
         f"lower --lr ({run.config.optimizer.lr:g}) or raise --warmup ({run.config.schedule.warmup}) in a new run",
