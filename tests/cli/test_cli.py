@@ -65,11 +65,12 @@ def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
 @pytest.mark.parametrize("model", [TINY_BIGRAM, [*TINY, "--model-kind", "mini-gpt"]])
 def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, model: list[str]):
     tgc("train", *model, "--out", "runs/r")
-    code, first, _ = tgc("sample", "--prompt", "The", "--max-new-tokens", "20")
+    code, first, _ = tgc("sample", "--prompt", "The", "--max-new-tokens", "20", "--seed", "7")
     assert code == 0
     assert first.startswith("The")
     assert len(first) > 5
-    assert tgc("sample", "--checkpoint", "runs/r", "--prompt", "The", "--max-new-tokens", "20")[1] == first
+    again = tgc("sample", "--checkpoint", "runs/r", "--prompt", "The", "--max-new-tokens", "20", "--seed", "7")
+    assert again == (0, first, "")  # a seed that was given need not be said
 
 
 def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +141,9 @@ def test_an_ablation_leaves_a_table_and_goes_on_where_it_stopped(tgc: Tgc):
 
 def test_scalar_and_tensor_mode_sample_the_same_text(tgc: Tgc):
     tgc("train", *TINY, "--mode", "scalar", "--eval-tokens", "9", "--out", "r")
-    texts = [tgc("sample", "--checkpoint", "r", "--mode", mode, "--max-new-tokens", "20")[1] for mode in MODES]
+    texts = [
+        tgc("sample", "--checkpoint", "r", "--mode", mode, "--max-new-tokens", "20", "--seed", "1")[1] for mode in MODES
+    ]
     assert texts[0] == texts[1] != ""
 
 
@@ -181,7 +184,6 @@ MISTAKES = [
     ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),
     ("sample --checkpoint r --top-p 1.5", "--top-p: expected a probability of at most 1, received 1.5"),
     ("sample --checkpoint r --backend tpu", "--backend: expected one of auto, numpy, cupy, received 'tpu'"),
-    ("sample --checkpoint r --prompt aaaaaaaaaaaa", "--prompt: expected at most 8 tokens"),
     ("sample --checkpoint r --prompt \u65e5", "character '\u65e5' (U+65E5) at offset 0 is not among"),
 ]
 
