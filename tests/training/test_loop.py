@@ -202,7 +202,7 @@ def test_what_cannot_be_written_is_how_the_run_ended_and_says_how_to_go_on(
 ):
     run = start("a run")
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(TrainingState, "save", full)

@@ -1,4 +1,4 @@
-"""Checkpoints for the clock's sake: a kill costs a minute at most, and nothing that the seed decides depends on them."""
+"""Checkpoints for the clock's sake: a kill costs a minute at most, and nothing else depends on them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.errors import DivergedError, StorageError
 from tinygrad_chat.runs.checkpoint import find_checkpoints, is_temporary
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training import clock, step
 from tinygrad_chat.training.clock import CheckpointClock
-from tinygrad_chat.training.events import Began, Event, Saved, Stepped
+from tinygrad_chat.training.events import Began, Ended, Event, Saved, Stepped
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run
 
@@ -76,6 +76,19 @@ def test_a_killed_run_goes_on_from_there(start: Start, hurried: Any):
     assert resume_run(run.folder.path, {}).progress.step == 6
 
 
+def test_one_that_cannot_be_written_does_not_end_the_run(start: Start, hurried: Any, monkeypatch: pytest.MonkeyPatch):
+    hurried(True)
+    original = TrainingState.save
+
+    def save(self: TrainingState, *arguments: Any, temporary: bool = False, **options: Any) -> Any:
+        if temporary:
+            raise StorageError("the disk is full")
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(TrainingState, "save", save)
+    assert events_of(start(steps=9))[-1] == Ended(9, interrupted=False)
+
+
 def test_one_whose_step_the_changed_settings_ask_for_is_saved_to_stay(start: Start, hurried: Any):
     hurried(True)
     run = start(eval_every=100, steps=9)
@@ -108,11 +121,9 @@ def test_a_rollback_goes_where_it_would_go_without_them_and_as_often(
     found = []
     for always in (False, True):
         run = start(f"run {always}", on_nan="rollback", eval_every=3, steps=9)
-        batches = [run.progress.step + run.progress.skipped_batches]
 
         def gradient(*arguments: Any, run: Run = run, **options: Any) -> Any:
             number = run.progress.step + run.progress.skipped_batches
-            batches.append(number)
             return np.nan if number in failing else original(*arguments, **options)
 
         monkeypatch.setattr(step, "accumulate_gradient", gradient)

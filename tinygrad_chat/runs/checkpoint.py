@@ -178,7 +178,7 @@ def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int
 
     One of a later step stays: it was passed over when the run was resumed, and its successor will take its place.
     """
-    for path in [path for path in find_checkpoints(folder, temporary=False) if step_of(path) <= step][:-keep]:
+    for path in [path for path in find_checkpoints(folder) if step_of(path) <= step][:-keep]:
         if best_step is None or path != checkpoint_path(folder, best_step):
             remove_folder_atomic(path)
 

@@ -113,7 +113,10 @@ class TrainingState:
         return SavedModel(step=self.step, config=self.config, tokenizer=self.tokenizer, weights=self.weights)
 
     def save(self, folder: Path, *, temporary: bool = False) -> Path:
-        """Write a checkpoint below `folder`, `temporary` or to stay; return its path. Raises StorageError, and leaves nothing half-written."""
+        """Write a checkpoint below `folder`, `temporary` or to stay; return its path.
+
+        Raises StorageError, and leaves nothing half-written.
+        """
         state = {
             "format": FORMAT,
             "config": self.config.tables(),

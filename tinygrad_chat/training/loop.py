@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Generator, Iterator
@@ -42,10 +43,10 @@ EVALUATION_BATCH = 4096  # tokens at a time
 def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
     """Train until the configured steps or minutes are over, or `should_stop()` says so between two steps.
 
-    The checkpoint of a step is on disk before its evaluation starts. Beside the checkpoints that the settings ask for
-    there is a temporary one, at most a minute old unless saving takes long. Raises UsageError where another process trains
-    in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError, and
-    StorageError where something cannot be written; the checkpoints so far stay.
+    The checkpoint of a step is on disk before its evaluation starts. Between the checkpoints that the settings ask
+    for there is a temporary one, at most a minute old unless saving takes long. Raises UsageError where another process
+    trains in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError,
+    and StorageError where something cannot be written; the checkpoints so far stay.
     """
     with run.folder.locked():
         _expect_unchanged(run)
@@ -183,10 +184,11 @@ def _save(run: Run) -> Saved:
 
 
 def _save_temporarily(run: Run) -> None:
-    """Save what a kill would cost too much of. It changes nothing that the seed decides: weights that are not finite
-    are left for the step that is to find them."""
+    """Save what a kill would cost too much of, so that the run goes as it would without: weights that are not finite
+    are left for the step that is to find them, a full disk for the checkpoint that has to be there."""
     if nonfinite_parameter(run.model.parameters()) is None:
-        _write_checkpoint(run, temporary=True)
+        with contextlib.suppress(StorageError):
+            _write_checkpoint(run, temporary=True)
 
 
 def _write_checkpoint(run: Run, *, temporary: bool = False) -> None:
