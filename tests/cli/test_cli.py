@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,7 +36,17 @@ def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
     assert any(line.startswith("done: 4 steps") for line in lines)
     (folder,) = Path("runs").iterdir()
     newest_sample = sorted((folder / "samples").iterdir())[-1].read_text(encoding="utf-8")
-    assert out.endswith(f"\n\n{newest_sample}\n")
+    *_, report, _, sampling, training = lines
+    assert f"\n\n{newest_sample}\n\ndone: 4 steps" in out
+    losses = {int(step): float(loss) for step, loss in re.findall(r"step=(\d).* val_loss=([\d.]+)", out)}
+    best = min(losses, key=lambda step: losses[step])
+    assert f"\nbest val_loss {losses[best]} at step {best}: {folder}/checkpoints/step-{best:06d}\n" in out
+    assert report == f"report: {folder}/report.html"
+    assert Path(report.removeprefix("report: ")).exists()
+    assert sampling == f"  tgc sample --checkpoint {folder}/checkpoints/step-{best:06d}"
+    assert training == f"  tgc train --resume --out {folder} --steps 8"
+    for command in (sampling, training):
+        assert tgc(*shlex.split(command)[1:])[0] == 0
 
 
 def test_json_stands_alone_on_stdout(tgc: Tgc):
@@ -264,7 +275,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, n
     assert process.returncode == code
     assert err == ""
     steps = int(re.search(r"interrupted: ([\d,]+) steps", out)[1].replace(",", ""))  # pyright: ignore[reportOptionalSubscript]
-    assert "go on with: tgc train --resume --out r" in out
+    assert "\nnext:\n  tgc train --resume --out r\n  tgc sample --checkpoint r/checkpoints/step-" in out
     assert (tmp_path / f"r/checkpoints/step-{steps:06d}/weights.safetensors").exists()
     resume = [*command[:4], "--resume", "--out", "r", "--steps", str(steps + 1), "--json"]
     resumed = subprocess.run(resume, cwd=tmp_path, capture_output=True, check=True)
@@ -309,7 +320,7 @@ def test_a_service_without_output_streams_trains(tmp_path: Path):
 
 def test_a_folder_with_a_space_is_quoted_where_it_stands_in_a_command(tgc: Tgc):
     _, out, _ = tgc("train", *TINY, "--out", "my run")
-    assert 'tgc sample --checkpoint "my run"' in out
+    assert 'tgc sample --checkpoint "my run/checkpoints/step-' in out
 
 
 def test_a_reader_that_has_gone_ends_with_141():

@@ -56,6 +56,7 @@ class RunFolder:
         self.outcome = path / "outcome.json"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.report = path / "report.html"
 
     def create(self, *, resumed: bool = False) -> None:
         """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
