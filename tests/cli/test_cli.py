@@ -73,6 +73,50 @@ def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
     assert "done: 6 steps" in out
 
 
+def test_resuming_a_finished_run_says_so_and_stops(tgc: Tgc):
+    tgc("train", *TINY, "--out", "r")
+    before = {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")}
+    said = "r: its 4 steps are done; train on with: tgc train --resume --out r --steps 8\n"
+    assert tgc("train", "--resume", "--out", "r") == (0, said, "")
+    code, out, err = tgc("train", "--resume", "--out", "r", "--json")
+    assert (code, err) == (0, said)
+    assert (json.loads(out)["step"], json.loads(out)["interrupted"]) == (4, False)
+    assert {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")} == before
+
+
+def test_a_finished_run_whose_end_a_kill_took_is_ended(tgc: Tgc):
+    tgc("train", *TINY, "--out", "r")
+    Path("r/outcome.json").unlink()
+    code, out, _ = tgc("train", "--resume", "--out", "r")
+    assert code == 0
+    assert "done: 4 steps" in out
+    assert json.loads(Path("r/outcome.json").read_bytes())["outcome"] == "finished"
+
+
+def test_a_run_whose_minutes_are_over_says_so_and_stops(tgc: Tgc):
+    tiny = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2")
+    tgc("train", *tiny, "--eval-tokens", "99", "--minutes", "0.0001", "--out", "r")
+    said = "r: its 0.0001 minutes are over; train on with: tgc train --resume --out r --minutes 0.0002\n"
+    assert tgc("train", "--resume", "--out", "r") == (0, said, "")
+    code, _, err = tgc("train", "--resume", "--out", "r", "--minutes", "0.00001")
+    assert (code, err.startswith("tgc: --minutes: expected more than the ")) == (2, True)
+
+
+def test_an_ablation_takes_a_file_s_settings_as_a_file_s(tgc: Tgc):
+    """One that the varied setting makes idle is let be, as in `tgc train`; one that is idle in the file is not."""
+    Path("own.toml").write_text(
+        "layers = 1\nheads = 2\nwidth = 8\ncontext = 8\nbatch_size = 2\nsteps = 2\nmomentum = 0.5\n"
+    )
+    command = ["ablate", "--config", "own.toml", "--eval-tokens", "9", "--seeds", "1", "--vary"]
+    code, _, err = tgc(*command, "model=bigram|mini-gpt")
+    assert (code, err.split(";")[0]) == (2, "tgc: --momentum: plays no part with --optimizer adamw")
+    Path("own.toml").write_text(Path("own.toml").read_text().replace("momentum = 0.5", "dropout = 0.1"))
+    for varied in ("model=bigram|mini-gpt", "mode=scalar|tensor"):
+        code, out, err = tgc(*command, varied, "--out", varied[:5])
+        assert (code, err) == (0, "")
+        assert out.count("val_loss=") == 2
+
+
 @pytest.mark.parametrize("model", [TINY_BIGRAM, [*TINY, "--model-kind", "mini-gpt"]])
 def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, model: list[str]):
     tgc("train", *model, "--out", "runs/r")

@@ -70,6 +70,10 @@ def train(
                 confirmed=yes,
                 say=display.line,
             )
+            if run.finished:  # which has been said
+                if as_json:
+                    print(json.dumps(_summary(run, None, interrupted=False)))
+                return
         else:
             base = read_settings(config) if config else None
             resolved, data = resolve_with_facts(settings, base, progress=display.progressed)
@@ -87,12 +91,12 @@ def train(
                 elif isinstance(event, Ended):
                     interrupted = event.interrupted
     if as_json:
-        print(json.dumps(_summary(run, evaluation, interrupted)))
+        print(json.dumps(_summary(run, evaluation, interrupted=interrupted)))
     if interrupted:
         raise typer.Exit(exit_code(stopped))
 
 
-def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict[str, Any]:
+def _summary(run: Run, evaluation: Evaluation | None, *, interrupted: bool) -> dict[str, Any]:
     from tinygrad_chat.runs.checkpoint import checkpoint_path
 
     return {

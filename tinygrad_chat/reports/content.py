@@ -80,6 +80,7 @@ class Report:
             "interrupted": f"interrupted after {done}, with a checkpoint",
             "killed": f"killed after {done} or a little later: the folder does not say how it ended",
             "running": f"running: {done} so far",
+            "imported": summary.reason,
         }
         return sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
 

@@ -33,7 +33,7 @@ from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged
 from tinygrad_chat.training.guards.diagnosis import explain_divergence, nonfinite_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard
 from tinygrad_chat.training.guards.rollback import with_rollbacks
-from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.run import HANDED_OVER, Run
 from tinygrad_chat.training.update import update
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
@@ -52,7 +52,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         _expect_unchanged(run)
         run.folder.begin(
             run.config,
-            describe_environment(run.model.parameters().compute),
+            describe_environment(run.model.parameters().compute) | (HANDED_OVER if run.own_data else {}),
             step=run.progress.step,
             resumed=run.resumed,
         )
