@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,23 @@ def test_a_run_on_texts_of_ones_own_says_so_and_goes_on_with_them(tokenizer: str
     assert model.config.data.source == "texts"
     again = tinygrad_chat.train(WORDS, resume=True, out="run", steps=9)
     assert again.tokenizer.state() == model.tokenizer.state()
-    told = "run: was trained on data of one's own (texts); hand it to tinygrad_chat.train(..., resume=True)"
+    told = "run: is trained on data that was handed over in Python (texts); "
+    told += "hand it again to tinygrad_chat.train(..., resume=True)"
     with pytest.raises(UsageError) as caught:
         tinygrad_chat.train(resume=True, out="run", steps=10)
     assert str(caught.value) == told
     code, _, err = tgc("train", "--resume", "--out", "run", "--steps", "10")
     assert (code, err) == (2, f"tgc: {told}\n")
+
+
+def test_a_run_on_texts_that_was_killed_at_once_says_so_too(tgc: Tgc):  # noqa: F811
+    tinygrad_chat.train(WORDS, **TINY, out="run")
+    shutil.rmtree("run/checkpoints")
+    Path("texts").write_text("no text of this run " * 99)  # which goes by the name that they go by
+    code, out, err = tgc("train", "--resume", "--out", "run")
+    assert code == 2
+    assert "is trained on data that was handed over in Python (texts); hand it again to" in out + err
+    assert tinygrad_chat.train(WORDS, resume=True, out="run").config.data.source == "texts"
 
 
 def test_a_dataset_by_another_tokenizer_is_not_taken_for_the_runs():

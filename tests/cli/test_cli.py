@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,7 +36,17 @@ def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
     assert any(line.startswith("done: 4 steps") for line in lines)
     (folder,) = Path("runs").iterdir()
     newest_sample = sorted((folder / "samples").iterdir())[-1].read_text(encoding="utf-8")
-    assert out.endswith(f"\n\n{newest_sample}\n")
+    *_, report, _, sampling, training = lines
+    assert f"\n\n{newest_sample}\n\ndone: 4 steps" in out
+    losses = {int(step): float(loss) for step, loss in re.findall(r"step=(\d).* val_loss=([\d.]+)", out)}
+    best = min(losses, key=lambda step: losses[step])
+    assert f"\nbest val_loss {losses[best]} at step {best}: {folder}/checkpoints/step-{best:06d}\n" in out
+    assert report == f"report: {folder}/report.html"
+    assert Path(report.removeprefix("report: ")).exists()
+    assert sampling == f"  tgc sample --checkpoint {folder}/checkpoints/step-{best:06d}"
+    assert training == f"  tgc train --resume --out {folder} --steps 8"
+    for command in (sampling, training):
+        assert tgc(*shlex.split(command)[1:])[0] == 0
 
 
 def test_json_stands_alone_on_stdout(tgc: Tgc):
@@ -62,14 +73,59 @@ def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
     assert "done: 6 steps" in out
 
 
+def test_resuming_a_finished_run_says_so_and_stops(tgc: Tgc):
+    tgc("train", *TINY, "--out", "r")
+    before = {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")}
+    said = "r: its 4 steps are done; train on with: tgc train --resume --out r --steps 8\n"
+    assert tgc("train", "--resume", "--out", "r") == (0, said, "")
+    code, out, err = tgc("train", "--resume", "--out", "r", "--json")
+    assert (code, err) == (0, said)
+    assert (json.loads(out)["step"], json.loads(out)["interrupted"]) == (4, False)
+    assert {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")} == before
+
+
+def test_a_finished_run_whose_end_a_kill_took_is_ended(tgc: Tgc):
+    tgc("train", *TINY, "--out", "r")
+    Path("r/outcome.json").unlink()
+    code, out, _ = tgc("train", "--resume", "--out", "r")
+    assert code == 0
+    assert "done: 4 steps" in out
+    assert json.loads(Path("r/outcome.json").read_bytes())["outcome"] == "finished"
+
+
+def test_a_run_whose_minutes_are_over_says_so_and_stops(tgc: Tgc):
+    tiny = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2")
+    tgc("train", *tiny, "--eval-tokens", "99", "--minutes", "0.0001", "--out", "r")
+    said = "r: its 0.0001 minutes are over; train on with: tgc train --resume --out r --minutes 0.0002\n"
+    assert tgc("train", "--resume", "--out", "r") == (0, said, "")
+    code, _, err = tgc("train", "--resume", "--out", "r", "--minutes", "0.00001")
+    assert (code, err.startswith("tgc: --minutes: expected more than the ")) == (2, True)
+
+
+def test_an_ablation_takes_a_file_s_settings_as_a_file_s(tgc: Tgc):
+    """One that the varied setting makes idle is let be, as in `tgc train`; one that is idle in the file is not."""
+    Path("own.toml").write_text(
+        "layers = 1\nheads = 2\nwidth = 8\ncontext = 8\nbatch_size = 2\nsteps = 2\nmomentum = 0.5\n"
+    )
+    command = ["ablate", "--config", "own.toml", "--eval-tokens", "9", "--seeds", "1", "--vary"]
+    code, _, err = tgc(*command, "model=bigram|mini-gpt")
+    assert (code, err.split(";")[0]) == (2, "tgc: --momentum: plays no part with --optimizer adamw")
+    Path("own.toml").write_text(Path("own.toml").read_text().replace("momentum = 0.5", "dropout = 0.1"))
+    for varied in ("model=bigram|mini-gpt", "mode=scalar|tensor"):
+        code, out, err = tgc(*command, varied, "--out", varied[:5])
+        assert (code, err) == (0, "")
+        assert out.count("val_loss=") == 2
+
+
 @pytest.mark.parametrize("model", [TINY_BIGRAM, [*TINY, "--model-kind", "mini-gpt"]])
 def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, model: list[str]):
     tgc("train", *model, "--out", "runs/r")
-    code, first, _ = tgc("sample", "--prompt", "The", "--max-new-tokens", "20")
+    code, first, _ = tgc("sample", "--prompt", "The", "--max-new-tokens", "20", "--seed", "7")
     assert code == 0
     assert first.startswith("The")
     assert len(first) > 5
-    assert tgc("sample", "--checkpoint", "runs/r", "--prompt", "The", "--max-new-tokens", "20")[1] == first
+    again = tgc("sample", "--checkpoint", "runs/r", "--prompt", "The", "--max-new-tokens", "20", "--seed", "7")
+    assert again == (0, first, "")  # a seed that was given need not be said
 
 
 def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +196,9 @@ def test_an_ablation_leaves_a_table_and_goes_on_where_it_stopped(tgc: Tgc):
 
 def test_scalar_and_tensor_mode_sample_the_same_text(tgc: Tgc):
     tgc("train", *TINY, "--mode", "scalar", "--eval-tokens", "9", "--out", "r")
-    texts = [tgc("sample", "--checkpoint", "r", "--mode", mode, "--max-new-tokens", "20")[1] for mode in MODES]
+    texts = [
+        tgc("sample", "--checkpoint", "r", "--mode", mode, "--max-new-tokens", "20", "--seed", "1")[1] for mode in MODES
+    ]
     assert texts[0] == texts[1] != ""
 
 
@@ -181,7 +239,6 @@ MISTAKES = [
     ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),
     ("sample --checkpoint r --top-p 1.5", "--top-p: expected a probability of at most 1, received 1.5"),
     ("sample --checkpoint r --backend tpu", "--backend: expected one of auto, numpy, cupy, received 'tpu'"),
-    ("sample --checkpoint r --prompt aaaaaaaaaaaa", "--prompt: expected at most 8 tokens"),
     ("sample --checkpoint r --prompt \u65e5", "character '\u65e5' (U+65E5) at offset 0 is not among"),
 ]
 
@@ -262,7 +319,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, n
     assert process.returncode == code
     assert err == ""
     steps = int(re.search(r"interrupted: ([\d,]+) steps", out)[1].replace(",", ""))  # pyright: ignore[reportOptionalSubscript]
-    assert "go on with: tgc train --resume --out r" in out
+    assert "\nnext:\n  tgc train --resume --out r\n  tgc sample --checkpoint r/checkpoints/step-" in out
     assert (tmp_path / f"r/checkpoints/step-{steps:06d}/weights.safetensors").exists()
     resume = [*command[:4], "--resume", "--out", "r", "--steps", str(steps + 1), "--json"]
     resumed = subprocess.run(resume, cwd=tmp_path, capture_output=True, check=True)
@@ -307,7 +364,7 @@ def test_a_service_without_output_streams_trains(tmp_path: Path):
 
 def test_a_folder_with_a_space_is_quoted_where_it_stands_in_a_command(tgc: Tgc):
     _, out, _ = tgc("train", *TINY, "--out", "my run")
-    assert 'tgc sample --checkpoint "my run"' in out
+    assert 'tgc sample --checkpoint "my run/checkpoints/step-' in out
 
 
 def test_a_reader_that_has_gone_ends_with_141():

@@ -27,11 +27,21 @@ def test_the_command_prints_a_row_an_op_and_names_the_bottleneck(tgc: Tgc):
     lines = out.splitlines()
     rows = [line.split()[0] for line in lines[1:] if re.match(r"\S+ +\d+ +\d+\.\d{3} +\d+\.\d{3} +\d+%", line)]
     assert {"linear", "attention", "AdamW"} <= set(rows)
-    assert re.match(r"a step: [\d.]+ ms watched, [\d.]+ ms otherwise \([\d,]+ tokens/s\)", lines[-3])
-    assert lines[-2].startswith("limits, measured: 1 GFLOP/s in products, 1 GB/s")
+    end = lines.index("")
+    assert re.match(r"a step: [\d.]+ ms watched, [\d.]+ ms otherwise \([\d,]+ tokens/s\)", lines[end + 1])
+    assert lines[end + 2].startswith("limits, measured: 1 GFLOP/s in products, 1 GB/s")
     assert lines[-1].startswith("bottleneck: ")
-    assert max(map(len, lines[:-3])) <= 100
+    assert max(map(len, lines[:end])) <= 100
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_shares_above_a_limit_are_explained_where_there_are_any(tgc: Tgc, monkeypatch: pytest.MonkeyPatch, fast: bool):
+    rate = 1e15 if fast else 1.0
+    monkeypatch.setattr(module, "measure_limits", lambda compute: Limits(product_rate=rate, bandwidth=rate))
+    out = tgc("profile", *TINY)[1]
+    assert ("\nabove 100 % of a limit: small arrays stay in caches" in out) != fast
+    assert bool(re.search(r" \d{3,}% ", out)) != fast
 
 
 def test_json_and_a_trace_can_be_read_again(tgc: Tgc):

@@ -59,8 +59,42 @@ def test_folders_that_hold_no_run_and_damaged_runs_are_named(tgc: Tgc):
     code, out, err = tgc("runs")
     assert code == 0
     assert re.search(r"^b +damaged", out, re.MULTILINE)
-    assert re.search(r"^b: .*config\.toml: not valid TOML", out, re.MULTILINE)
-    assert err == "left out, as they hold no run: notes\n"
+    assert re.search(r"^b is damaged: .*config\.toml: not valid TOML", out, re.MULTILINE)
+    assert err == "in runs there are also folders without a run: notes\n"
+
+
+def test_what_a_row_cannot_say_stands_below_the_table(tgc: Tgc):
+    tgc("train", *TINY, "--eval-tokens", "99", "--out", "runs/a")
+    shutil.copytree("runs/a", "runs/killed")
+    Path("runs/killed/outcome.json").unlink()
+    options = ["--optimizer", "sgd", "--lr", "1e30", "--clip", "0", "--warmup", "0", "--eval-tokens", "99"]
+    _, _, failure = tgc("train", *TINY, *options, "--out", "runs/bad")
+    rows, _, below = tgc("runs")[1].partition("\n\n")
+    assert rows.count("\n") == 3
+    killed, bad = sorted(below.splitlines(), reverse=True)
+    assert killed == "killed was killed; go on with: tgc train --resume --out runs/killed"
+    assert bad.startswith("bad failed: step ")
+    assert bad.removeprefix("bad failed: ").split(":")[0] in failure
+    assert tgc("runs", "runs/a")[1].count("\n") == 2  # nothing is left to say of one that has finished
+
+
+def test_an_imported_run_is_shown_as_one_of_which_little_is_known(tgc: Tgc):
+    shape = ("--model", "nanochat", "--depth", "1", "--width", "8", "--heads", "2", "--context", "8")
+    length = ("--batch-size", "2", "--steps", "1", "--eval-tokens", "9")
+    assert tgc("train", *shape, *length, "--tokenizer", "bytes", "--out", "n")[0] == 0
+    assert tgc("export", "nanochat", "n.safetensors", "--checkpoint", "n")[0] == 0
+    code, out, _ = tgc("import", "nanochat", "n.safetensors", "--out", "runs/n")
+    assert (code, out.splitlines()[-1]) == (0, "sample from it with: tgc sample --checkpoint runs/n")
+    head, row, _, note = tgc("runs")[1].splitlines()
+    cells = dict(zip(head.split(), row.split(), strict=True))
+    known = ("run", "outcome", "parameters")
+    assert [cells[name] for name in known[:2]] == ["n", "imported"]
+    assert {value for name, value in cells.items() if name not in known} == {"-"}
+    assert note == "n was imported from n.safetensors"
+    page = tgc("report", "runs/n")[1]
+    assert "imported from n.safetensors" in Path(page.splitlines()[1]).read_text(encoding="utf-8")
+    assert tgc("train", "--resume", "--out", "runs/n", "--steps", "1", "--eval-tokens", "9", "-q")[0] == 0
+    assert tgc("runs")[1].splitlines()[1].split()[:2] == ["n", "finished"]
 
 
 def test_no_run_is_one_line_that_says_how_to_make_one(tgc: Tgc):
@@ -185,7 +219,27 @@ MISTAKES = [
     ("compare a", "compare: expected at least two runs, received 1"),
     ("compare a a", "compare: a: is given twice; name each run once"),
     ("compare a runs/a", "compare: runs/a: is the same run as a; name each run once"),
-    ("compare a aa", "compare: aa: no run there; did you mean a?"),
+    ("compare a aa", "compare: aa: no run there; did you mean runs/a?"),
+    ("compare a runs", "compare: runs: is a folder of runs; expected one of them, such as runs/a"),
+    ("compare a runs/a/checkpoints", "compare: runs/a/checkpoints: is a part of runs/a; name that"),
+    ("report runs", "report: runs: is a folder of runs; expected one of them, such as runs/a"),
+    (
+        "runs runs/a/report.html",
+        "runs/a/report.html: is a file; expected the folder of a run or of a checkpoint, such as",
+    ),
+    ("sample --checkpoint runs", "runs: is a folder of runs; expected one of them, such as runs/a"),
+    ("sample --checkpoint runs/aa", "runs/aa: no run there; did you mean runs/a?"),
+    (
+        "sample --checkpoint runs/a/report.html",
+        "is a file; expected the folder of a run or of a checkpoint, such as runs/a",
+    ),
+    ("sample --checkpoint runs/a/samples", "runs/a/samples: is a part of runs/a; name that"),
+    (
+        "sample --checkpoint runs/a/checkpoints/step-000004/weights.safetensors",
+        "such as runs/a/checkpoints/step-000004",
+    ),
+    ("train --resume --out runs", "runs: is a folder of runs; expected one of them, such as runs/a"),
+    ("train --out runs", "--out runs: is a folder of runs; expected a new one, as in --out runs/NAME"),
     ("compare a elsewhere", "compare: elsewhere: no run there; expected a run's folder or its name below runs/"),
     ("compare a broken", "compare: broken: has no config.toml; leave it out"),
     ("compare" + " a" * 27, "compare: expected at most 26 runs, received 27"),

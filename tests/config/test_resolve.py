@@ -94,6 +94,14 @@ def test_an_option_that_plays_no_part_is_refused_in_one_line_that_says_what_it_n
         resolve({}, base=settings)
 
 
+def test_what_a_file_chose_and_a_flag_made_impossible_is_let_be_too():
+    assert resolve({"mode": "scalar"}, base={"dropout": 0.2}).model.dropout == 0
+    with pytest.raises(ConfigError, match="--dropout"):
+        resolve({"mode": "scalar", "dropout": 0.2})
+    with pytest.raises(ConfigError, match="--dropout"):
+        resolve({}, base={"mode": "scalar", "dropout": 0.2})
+
+
 def test_what_a_file_chose_and_a_flag_made_idle_is_let_be():
     preset = read_settings("shakespeare-cpu")
     assert "beta2" in preset

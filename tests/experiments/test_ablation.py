@@ -107,6 +107,7 @@ def test_a_cell_that_cannot_be_trained_is_refused_before_any_other(text: Path, t
         ("model=bigram|mini-gpt", {"layers": 1}),
         ("optimizer=adamw|sgd", {"beta2": 0.9}),
         ("optimizer=adamw|sgd", {"momentum": 0.8}),
+        ("mode=tensor|scalar", {"dropout": 0.2}),
     ],
 )
 def test_what_plays_a_part_in_some_cell_may_be_shared_by_all(vary: str, settings: dict[str, Any], text: Path):

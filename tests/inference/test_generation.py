@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.table_model import certain, table_model
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.errors import UsageError, VocabularyError
+from tinygrad_chat.errors import VocabularyError
 from tinygrad_chat.inference.generation import generate, sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer
@@ -90,10 +90,19 @@ def test_text_of_bytes_comes_in_whole_characters():
     assert list(pieces) == ["é", "日"]
 
 
-def test_a_prompt_longer_than_the_context_is_refused_before_anything_is_drawn(model):
-    with pytest.raises(UsageError, match=r"--prompt: expected at most 8 tokens .* received 9"):
-        sample_texts(model, ABCD, SamplingOptions(prompt="a" * 9))
-    assert samples(model, ABCD, prompt="a" * 8, max_new_tokens=2)[0].startswith("a" * 8)
+def test_of_a_prompt_longer_than_the_context_the_end_counts_and_a_line_says_so(model):
+    said: list[str] = []
+    options = SamplingOptions(prompt="dddabcabcab", max_new_tokens=20, seed=3)
+    [text] = ["".join(pieces) for pieces in sample_texts(model, ABCD, options, say=said.append)]
+    [of_the_end] = samples(model, ABCD, prompt="abcabcab", max_new_tokens=20, seed=3)
+    assert text == f"ddd{of_the_end}"
+    assert said == ["the prompt has 11 tokens; the model goes on from the last 8, its context"]
+
+
+def test_a_prompt_as_long_as_the_context_is_taken_as_it_is(model):
+    said: list[str] = []
+    assert len(list(sample_texts(model, ABCD, SamplingOptions(prompt="a" * 8), say=said.append))) == 1
+    assert said == []
 
 
 def test_a_prompt_with_an_unknown_character_is_refused(model):

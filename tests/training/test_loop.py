@@ -213,7 +213,7 @@ def test_what_cannot_be_written_is_how_the_run_ended_and_says_how_to_go_on(
 ):
     run = start("a run")
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(TrainingState, "save", full)
@@ -242,7 +242,9 @@ def test_more_steps_are_said_to_stretch_the_schedule_and_no_more_to_change_nothi
     resume_run(run.folder.path, {"steps": 9}, say=said.append)
     resume_run(run.folder.path, {}, say=said.append)
     assert "--steps 9: the learning rate now follows a schedule of that length" in said[0]
-    assert "its 6 steps are done; train on with more --steps" in said[1]
+    assert said[1].endswith(
+        f"its 6 steps are done; train on with: tgc train --resume --out {run.folder.path} --steps 12"
+    )
 
 
 def test_dropout_does_not_change_the_batches(start: Start, monkeypatch: pytest.MonkeyPatch):

@@ -51,7 +51,7 @@ def ablate(
 
     if png:
         expect_matplotlib("--png")
-    ablation = Ablation({**(read_settings(config) if config else {}), **settings}, parse_variation(vary), seeds)
+    ablation = Ablation(settings, parse_variation(vary), seeds, base=read_settings(config) if config else {})
     for name in settings.keys() & ablation.varied.keys():
         raise UsageError(f"{flag_of(name)}: is varied; leave it out, or give its values as in --vary {name}=A|B")
     folder = Path(out).expanduser() if out else folder_of(ablation)

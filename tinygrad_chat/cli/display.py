@@ -9,16 +9,22 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.formatting import count, quoted
-from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, RolledBack, Stepped
+from tinygrad_chat.formatting import count, printable
+from tinygrad_chat.reports.content import read_report
+from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, RolledBack, Saved, Stepped
 from tinygrad_chat.training.run import Run
 
 _FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
 
 _BESIDE_A_BAR = ("step", "loss", "val_loss", "val_bpb", "tokens_per_second")
+
+MOST_COMMANDS = 2
+INDENT = "  "
+EXCERPT = 3  # lines of a sample that stay above a bar
 
 
 def format_record(record: Mapping[str, Any]) -> str:
@@ -35,10 +41,13 @@ def _with_speed(event: Logged) -> dict[str, Any]:
 
 
 class Lines:
-    """Plain lines, each complete when it is printed."""
+    """Plain lines, each complete when it is printed. A `quiet` display shows only what went wrong and how it ended, a
+    `verbose` one every sample, whole."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream
+        self._quiet = quiet
+        self._verbose = verbose
         self._sample = ""
         self.abandoned = False
 
@@ -58,25 +67,33 @@ class Lines:
     def begin(self, run: Run) -> None:
         """Say what is about to be trained."""
         self._run = run
-        for text in describe(run):
+        for text in [] if self._quiet else describe(run):
             self.line(text, style="dim")
 
     def show(self, event: Event) -> None:
-        """Print a line of the log, or at the end the summary and the newest sample."""
+        """Print a line of the log, or at the end the newest sample and the summary."""
         if isinstance(event, Logged):
-            self.line(format_record(_with_speed(event)))
+            if not self._quiet:
+                self._show_record(event)
             self._tell_of_a_spike(event)
+            if _goes_on_from_an_evaluation(event):
+                self._show_sample()
         elif isinstance(event, RolledBack):
             self.line(f"{event.reason}; going back to step {event.step}, and on with other batches")
         elif isinstance(event, Evaluated):
-            self._sample = event.sample
+            self._sample = printable(event.sample)
         elif isinstance(event, Ended):
-            for text in summarize(self._run, event):
-                self.line(text)
-            if event.trouble:
-                self.line(f"no report: {event.trouble}")
-            if not event.interrupted:
-                self.line(f"\n{self._sample}", style="cyan")
+            if not (event.interrupted or self._quiet):
+                self.line(f"\n{self._sample}\n", style="cyan")
+            for text, style in summarize(self._run, event):
+                self.line(text, style)
+
+    def _show_record(self, event: Logged) -> None:
+        self.line(format_record(_with_speed(event)))
+
+    def _show_sample(self) -> None:
+        if self._verbose:
+            self.line(f"\n{self._sample}\n", style="cyan")
 
     def _tell_of_a_spike(self, event: Logged) -> None:
         spike = event.record.get("skipped_spike")
@@ -85,11 +102,17 @@ class Lines:
             self.line(f"step {step}: the loss {loss:.4f} lies {spike:.1f} standard deviations above; update skipped")
 
 
-class Bar(Lines):
-    """A progress bar with the newest loss; only evaluations stay above it as lines."""
+def _goes_on_from_an_evaluation(event: Logged) -> bool:
+    """Return whether a line of the log holds an evaluation, and not the last one: an update follows it."""
+    return "val_loss" in event.record and "loss" in event.record
 
-    def __init__(self, stream: TextIO, progress: Progress) -> None:
-        super().__init__(stream)
+
+class Bar(Lines):
+    """A progress bar with the newest loss, or with what else is going on; only evaluations stay above it, each with the
+    beginning of its sample. A `verbose` one shows what stands in a pipe, too."""
+
+    def __init__(self, stream: TextIO, progress: Progress, *, verbose: bool = False) -> None:
+        super().__init__(stream, verbose=verbose)
         self._progress = progress
         self._task = progress.add_task("reading", total=None)
 
@@ -107,17 +130,36 @@ class Bar(Lines):
         self._progress.reset(self._task, total=1.0, description=f"step {run.progress.step}")
 
     def show(self, event: Event) -> None:
-        """Move the bar, or print an evaluation or the end."""
+        """Move the bar, say what is going on, or print an evaluation or the end."""
+        super().show(event)
         if isinstance(event, Stepped):
-            description = f"step {event.step}  loss {event.loss:.3f}"
-            self._progress.update(self._task, completed=event.fraction, description=description)
-        elif isinstance(event, Logged):
-            if "val_loss" in event.record:
-                record = _with_speed(event)
-                self.line(format_record({name: value for name, value in record.items() if name in _BESIDE_A_BAR}))
-            self._tell_of_a_spike(event)
-        else:
-            super().show(event)
+            self._progress.update(self._task, completed=event.fraction)
+            self._describe(event.step, f"loss {event.loss:.3f}")
+        elif isinstance(event, Began):
+            self._describe(event.step, event.activity)
+        elif isinstance(event, Saved | Evaluated):
+            self._describe(event.step)
+        elif isinstance(event, Logged) and "loss" not in event.record:
+            self._describe(event.record["step"], "writing the report")
+
+    def _describe(self, step: int, what: str = "") -> None:
+        self._progress.update(self._task, description=f"step {step}  {what}".rstrip())
+
+    def _show_record(self, event: Logged) -> None:
+        if self._verbose:
+            super()._show_record(event)
+        elif "val_loss" in event.record:
+            record = _with_speed(event)
+            self.line(format_record({name: value for name, value in record.items() if name in _BESIDE_A_BAR}))
+
+    def _show_sample(self) -> None:
+        if self._verbose:
+            super()._show_sample()
+            return
+        console = self._progress.console
+        width = max(console.width - len(INDENT), 1)
+        for text in Text(self._sample.strip()).wrap(console, width)[:EXCERPT]:
+            self.line(f"{INDENT}{text.plain.rstrip()}", style="cyan")
 
 
 @contextmanager
@@ -138,14 +180,17 @@ def open_progress(stream: TextIO) -> Iterator[Progress | None]:
 
 def print_above(progress: Progress, text: str, style: str = "") -> None:
     """Print a line above the bar, as it is."""
-    progress.console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    progress.console.print(Text(text, style), soft_wrap=True)  # as a Text: a style of `print` is the bar's, too
 
 
 @contextmanager
-def open_display(stream: TextIO) -> Iterator[Lines]:
-    """Provide the display that suits `stream`."""
+def open_display(stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> Iterator[Lines]:
+    """Provide the display that suits `stream`; a `quiet` one has no bar."""
+    if quiet:
+        yield Lines(stream, quiet=True)
+        return
     with open_progress(stream) as progress:
-        yield Lines(stream) if progress is None else Bar(stream, progress)
+        yield Lines(stream, verbose=verbose) if progress is None else Bar(stream, progress, verbose=verbose)
 
 
 def describe(run: Run) -> list[str]:
@@ -197,17 +242,23 @@ def _until(config: TrainingConfig) -> str:
     return " or ".join([*limits, *([f"for {config.schedule.minutes:g} minutes"] if config.schedule.minutes else [])])
 
 
-def summarize(run: Run, ended: Ended) -> list[str]:
-    """Return what came of a run, in a few lines."""
+def summarize(run: Run, ended: Ended) -> list[tuple[str, str]]:
+    """Return what came of a run and what to do next, in a few lines, each with its style on a terminal."""
+    report, page = read_report(run.folder), run.folder.report
     tokens_per_second = ended.step * run.config.tokens_per_step / max(run.progress.seconds, 1e-9)
     lines = [
-        f"{'interrupted' if ended.interrupted else 'done'}: {ended.step:,} steps in {run.progress.seconds:.1f} s of "
-        f"training, {tokens_per_second:,.0f} tokens/s"
+        (
+            f"{'interrupted' if ended.interrupted else 'done'}: {count(ended.step, 'step')} in "
+            f"{run.progress.seconds:.1f} s of training, {tokens_per_second:,.0f} tokens/s",
+            "bold",
+        )
     ]
     if run.progress.best_loss is not None:
-        lines.append(f"best val_loss {run.progress.best_loss:.4f} at step {run.progress.best_step}")
-    if ended.interrupted:
-        lines.append(f"checkpoint saved; go on with: tgc train --resume --out {quoted(run.folder.path)}")
+        best = f"best val_loss {run.progress.best_loss:.4f} at step {run.progress.best_step:,}"
+        lines.append((f"{best}: {report.best_checkpoint}" if report.best_checkpoint else best, ""))
+    if ended.trouble:
+        lines.append((f"no report: {ended.trouble}", ""))
     else:
-        lines.append(f"sample from it with: tgc sample --checkpoint {quoted(run.folder.path)}")
-    return lines
+        lines.append((f"report: {page}", f"link {page.resolve().as_uri()}"))
+    commands = [f"{INDENT}{command}" for _, command in report.commands[:MOST_COMMANDS]]
+    return [*lines, *((text, "") for text in (["next:", *commands] if commands else []))]

@@ -13,9 +13,7 @@ from tinygrad_chat.option import OptionSpec, specs_of
 
 ConfigFile = Annotated[
     str | None,
-    typer.Option(
-        "--config", "--preset", help="settings to start from: a TOML file or a preset's name", rich_help_panel="Run"
-    ),
+    typer.Option("--config", "--preset", help="a TOML file or a preset's name to start from", rich_help_panel="Run"),
 ]
 """What every command takes that resolves a run's configuration."""
 

@@ -104,4 +104,9 @@ def _conclusions(taken: Profile) -> Iterator[str]:
         f"limits, measured: {scaled_number(limits.product_rate)}FLOP/s in products, "
         f"{scaled_number(limits.bandwidth)}B/s read and written"
     )
+    if any(row.seconds < row.least_seconds(limits) for row in taken.rows):
+        yield (
+            "above 100 % of a limit: small arrays stay in caches, which are faster than the memory that was measured, "
+            "and times of a few microseconds are rough"
+        )
     yield f"bottleneck: {taken.bottleneck()}"

@@ -12,7 +12,7 @@ import typer
 
 from tinygrad_chat.cli.table import UNKNOWN, Column, open_console, print_table
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import duration, printable
+from tinygrad_chat.formatting import duration, printable, quoted
 
 if TYPE_CHECKING:
     from tinygrad_chat.reports.summary import RunSummary
@@ -21,7 +21,7 @@ IMPORTANCE = (
     *("run", "outcome", "val_loss", "steps", "bits/byte", "tokens/s"),
     *("time", "tokens", "parameters"),
 )  # the first stay where there is not room for all
-STYLES = {"running": "green", "finished": "", "interrupted": "yellow", "killed": "yellow"}
+STYLES = {"running": "green", "finished": "", "interrupted": "yellow", "killed": "yellow", "imported": ""}
 
 
 def runs(
@@ -29,7 +29,8 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line for each run")] = False,
 ) -> None:
     """List the runs in a folder: how each ended, how fast it was, its best evaluation. The newest stands last."""
-    from tinygrad_chat.reports.summary import find_runs, is_run, summarize_run
+    from tinygrad_chat.reports.summary import find_runs, summarize_run
+    from tinygrad_chat.runs.finding import explain_missing, is_run
 
     path = Path(folder).expanduser()
     if not path.is_dir() and (Path("runs") / path).is_dir():
@@ -38,7 +39,8 @@ def runs(
         if folder == "runs":
             print("no runs/ here yet; train a model with: tgc train", file=sys.stderr)
             return
-        raise UsageError(f"{folder}: no such folder; expected one that holds runs, as runs/ does")
+        missing = explain_missing(path) or "no such folder; expected one that holds runs, as runs/ does"
+        raise UsageError(f"{folder}: {missing}")
     found, others = ([summarize_run(path)], []) if is_run(path) else find_runs(path)
     if as_json:
         for run in found:
@@ -49,14 +51,26 @@ def runs(
         rows = [_cells(run) for run in found]
         columns = [Column(name, [row[name] for row in rows], left=name in ("run", "outcome")) for name in IMPORTANCE]
         print_table(console, columns, styles=[STYLES.get(run.outcome, "red") for run in found], keep=3)
-        for run in found:
-            if run.outcome == "damaged":
-                print(printable(f"\n{run.path.name}: {run.reason}"))
+        notes = [f"{run.path.resolve().name} {note}" for run in found if (note := _note(run))]
+        if notes:
+            print(printable("\n".join(["", *notes])))
     else:
         print(f"no run in {path}; train one there with: tgc train --out {path / 'NAME'}", file=sys.stderr)
     if others:
         names = ", ".join(other.name for other in others[:3]) + (", ..." if others[3:] else "")
-        print(f"left out, as they hold no run: {names}", file=sys.stderr)
+        print(f"in {path} there are also folders without a run: {names}", file=sys.stderr)
+
+
+def _note(run: RunSummary) -> str:
+    """Return what a run's row does not explain: why it failed, or what to do."""
+    go_on = f"tgc train --resume --out {quoted(run.path)}"
+    return {
+        "failed": f"failed: {run.reason}",
+        "damaged": f"is damaged: {run.reason}",
+        "killed": f"was killed; go on with: {go_on}",
+        "interrupted": f"was interrupted; go on with: {go_on}",
+        "imported": f"was {run.reason}",
+    }.get(run.outcome, "")
 
 
 def _known(run: RunSummary) -> dict[str, object]:
@@ -66,11 +80,13 @@ def _known(run: RunSummary) -> dict[str, object]:
 
 
 def _cells(run: RunSummary) -> dict[str, str]:
+    imported = run.outcome == "imported"  # what it was trained on, and how long, nobody knows
+
     def shown(value: float | None, form: str) -> str:
-        return UNKNOWN if value is None else f"{value:{form}}"
+        return UNKNOWN if value is None or (imported and not value) else f"{value:{form}}"
 
     steps = shown(run.step, ",")
-    if run.steps is not None and run.step != run.steps:
+    if run.steps is not None and run.step != run.steps and not imported:
         steps += f"/{run.steps:,}"
     return {
         "run": run.path.resolve().name,
@@ -79,7 +95,7 @@ def _cells(run: RunSummary) -> dict[str, str]:
         "steps": steps,
         "bits/byte": shown(run.val_bpb, ".4f"),
         "tokens/s": shown(run.tokens_per_second, ",.0f"),
-        "time": UNKNOWN if run.seconds is None else duration(run.seconds),
+        "time": UNKNOWN if run.seconds is None or imported else duration(run.seconds),
         "tokens": shown(run.tokens, ","),
         "parameters": shown(run.parameters, ","),
     }

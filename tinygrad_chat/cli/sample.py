@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.config.groups import ComputeOptions
+from tinygrad_chat.formatting import printable
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.option import specs_of
 
+SEEDS = 10**6  # to choose among: six digits are soon typed
 
-@flags_of(ComputeOptions, SamplingOptions, short=False, defaults={"mode": "its own"})
+
+@flags_of(ComputeOptions, SamplingOptions, short=False, defaults={"mode": "its own", "seed": "another each time"})
 def sample(
     checkpoint: Annotated[
         str | None,
@@ -25,7 +30,10 @@ def sample(
     """Write text with a trained model, token by token as it comes."""
     compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
     ComputeOptions(**compute)  # says what cannot be
-    options = SamplingOptions(**settings)
+    draws = "seed" not in settings
+    settings.setdefault("seed", secrets.randbelow(SEEDS))
+    SamplingOptions(**settings)  # likewise, before a prompt is waited for
+    options = SamplingOptions(**{**settings, "prompt": read_prompt(settings.get("prompt"), say=_say)})
 
     from tinygrad_chat.inference.generation import sample_texts
     from tinygrad_chat.inference.load import load_model, quick_kernels
@@ -33,16 +41,23 @@ def sample(
     from tinygrad_chat.runs.folder import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
-    path = Path(checkpoint).expanduser() if checkpoint else None
-    saved = open_checkpoint(path, SavedModel.load, say=lambda line: print(f"tgc: {line}", file=sys.stderr))
+    saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, SavedModel.load, say=_say)
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
         compute["kernels"] = quick_kernels(options.max_new_tokens * options.num_samples, compute.get("backend", "auto"))
     model, tokenizer = load_model(saved, **compute), saved.tokenizer
-    for number, pieces in enumerate(sample_texts(model, tokenizer, options)):
+    texts = sample_texts(model, tokenizer, options, say=_say)
+    if draws and options.temperature > 0:
+        _say(f"seed {options.seed}; the same text again with --seed {options.seed}")
+    shown = printable if sys.stdout.isatty() else str
+    for number, pieces in enumerate(texts):
         if number:
             print(f"\n--- sample {number + 1} ---")
         for piece in pieces:
-            sys.stdout.write(piece)
+            sys.stdout.write(shown(piece))
             sys.stdout.flush()
         print(flush=True)
+
+
+def _say(line: str) -> None:
+    print(f"tgc: {line}", file=sys.stderr)

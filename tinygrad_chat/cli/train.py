@@ -32,11 +32,20 @@ def train(
         bool, typer.Option("--json", help="end with a JSON object, alone on stdout", rich_help_panel="Run", hidden=True)
     ] = False,
     yes: Confirmed = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="show only how the run ends", rich_help_panel="Run")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="show every line of the log, samples whole", rich_help_panel="Run"),
+    ] = False,
     **settings: Any,
 ) -> None:
     """Train a model. Without any option: a small GPT on Python's own manual, in about a minute."""
     if out == "":
         raise UsageError("--out: expected a folder, received none; leave it out for a new one below runs/")
+    if quiet and verbose:
+        raise UsageError("--quiet: says less, --verbose more; leave one of the two out")
     if resume and config:
         raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
 
@@ -50,7 +59,7 @@ def train(
     from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
 
-    with open_display(sys.stderr if as_json else sys.stdout) as display:
+    with open_display(sys.stderr if as_json else sys.stdout, quiet=quiet, verbose=verbose) as display:
         path = Path(out).expanduser() if out else None
         if resume:
             expect_tracker(settings.get("track"))
@@ -61,6 +70,10 @@ def train(
                 confirmed=yes,
                 say=display.line,
             )
+            if run.finished:  # which has been said
+                if as_json:
+                    print(json.dumps(_summary(run, None, interrupted=False)))
+                return
         else:
             base = read_settings(config) if config else None
             resolved, data = resolve_with_facts(settings, base, progress=display.progressed)
@@ -78,12 +91,12 @@ def train(
                 elif isinstance(event, Ended):
                     interrupted = event.interrupted
     if as_json:
-        print(json.dumps(_summary(run, evaluation, interrupted)))
+        print(json.dumps(_summary(run, evaluation, interrupted=interrupted)))
     if interrupted:
         raise typer.Exit(exit_code(stopped))
 
 
-def _summary(run: Run, evaluation: Evaluation | None, interrupted: bool) -> dict[str, Any]:
+def _summary(run: Run, evaluation: Evaluation | None, *, interrupted: bool) -> dict[str, Any]:
     from tinygrad_chat.runs.checkpoint import checkpoint_path
 
     return {

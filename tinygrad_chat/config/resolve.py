@@ -71,7 +71,8 @@ def resolve(
         defaults = {**rates_beside_muon(settings["lr"], initialisation), **defaults}
     steps = chosen.get("steps", defaults.get("steps", SPECS["steps"].default))
     defaults["warmup"] = min(defaults.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs fall too
-    config = _built({**defaults, **chosen})
+    tolerated = (base or {}).keys() - flags.keys() | set(may_be_idle)
+    config = _built({**defaults, **_without_idle(tolerated, chosen, defaults)})
     _refuse_idle(config, flags, base or {}, may_be_idle)
     if config.schedule.warmup > config.schedule.steps:
         raise ConfigError(
@@ -91,6 +92,12 @@ def merge(base: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
 def _built(settings: Mapping[str, Any]) -> TrainingConfig:
     recipe = RECIPES.get(settings.get("model", SPECS["model"].default), {})
     return TrainingConfig.of(**{**settings, **recipe})
+
+
+def _without_idle(names: Collection[str], chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the chosen settings without those, among `names`, that play no part beside the others."""
+    settings = {name: spec.default for name, spec in SPECS.items()} | dict(defaults) | dict(chosen)
+    return {name: value for name, value in chosen.items() if name not in names or idle(SPECS[name], settings) is None}
 
 
 def _refuse_idle(

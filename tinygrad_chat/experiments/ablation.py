@@ -14,7 +14,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ Choices = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ablation:
-    """Train every combination of the `varied` values with each seed from 1 on, other settings as in `settings`."""
+    """Train every combination of the `varied` values with each seed from 1 on, other settings as in `settings`, over
+    the `base` of a preset or file."""
 
     settings: Mapping[str, Any]
     varied: Mapping[str, Sequence[Any]]
     seeds: int
+    base: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self) -> list[Choices]:
         """Return every combination of the varied values."""
@@ -57,8 +59,8 @@ class Ablation:
         resolved = {}
         for choices in self.cells():
             settings = {**self.settings, **choices}
-            config, _ = resolve_with_facts(settings, may_be_idle=shared)
-            given = "eval_every" in settings
+            config, _ = resolve_with_facts(settings, base=self.base, may_be_idle=shared)
+            given = "eval_every" in {**self.base, **settings}
             resolved[label(choices)] = config if given else config.replace(eval_every=config.schedule.steps)
         _refuse_idle_everywhere(shared, [config.settings() for config in resolved.values()])
         return resolved

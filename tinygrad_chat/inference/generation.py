@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from tinygrad_chat.backend import to_host
-from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.inference.sampler import sample_token
 from tinygrad_chat.models.protocol import LanguageModel
@@ -49,28 +48,34 @@ def generate(
                 cache.clear()
 
 
-def prompt_tokens(model: LanguageModel, tokenizer: Tokenizer, prompt: str) -> list[int]:
+def prompt_tokens(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, say: Callable[[str], None] = lambda line: None
+) -> list[int]:
     """Return the tokens to start from: BOS, and those of the prompt.
 
-    Raises VocabularyError for an unknown character, UsageError for a prompt longer than the model's context.
+    Of a prompt longer than the model's context the last ones stay, and `say` is told. Raises VocabularyError for an
+    unknown character.
     """
     tokens = tokenizer.encode(prompt).tolist()
     if len(tokens) > model.context:
-        raise UsageError(
-            f"--prompt: expected at most {model.context} tokens (the model's context), received {len(tokens)}; "
-            "shorten it"
-        )
-    return [tokenizer.bos, *tokens] if len(tokens) < model.context else tokens
+        say(f"the prompt has {len(tokens):,} tokens; the model goes on from the last {model.context:,}, its context")
+    return [tokenizer.bos, *tokens] if len(tokens) < model.context else tokens[-model.context :]
 
 
 def sample_texts(
-    model: LanguageModel, tokenizer: Tokenizer, options: SamplingOptions, *, cached: bool = True
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    options: SamplingOptions,
+    *,
+    cached: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Iterator[str]]:
     """Yield each sample as an iterator of pieces of text: the prompt first, then what is drawn, as it is drawn.
 
-    A sample ends after `max_new_tokens`, or where the model begins a new document.
+    A sample ends after `max_new_tokens`, or where the model begins a new document. `say` is told of a prompt longer
+    than the context, of which the end counts.
     """
-    start = prompt_tokens(model, tokenizer, options.prompt)
+    start = prompt_tokens(model, tokenizer, options.prompt, say=say)
 
     def new_tokens(number: int) -> Iterator[int]:
         tokens = generate(

@@ -88,7 +88,7 @@ def import_nanochat(
     folder.write_config(config)
     folder.write_environment({**describe_environment(model.compute), "imported": path.name}, step=0)
     saved = state.save(folder.checkpoints)
-    folder.write_outcome("finished", step=0, seconds=0.0, reason=f"imported from {path.name}")
+    folder.write_outcome("imported", step=0, seconds=0.0, reason=f"imported from {path.name}")
     return saved
 
 

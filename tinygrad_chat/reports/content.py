@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.config.groups import UNBOUNDED
+from tinygrad_chat.config.groups import OWN, UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.formatting import count, duration, grouped_number, quoted
@@ -80,6 +80,7 @@ class Report:
             "interrupted": f"interrupted after {done}, with a checkpoint",
             "killed": f"killed after {done} or a little later: the folder does not say how it ended",
             "running": f"running: {done} so far",
+            "imported": summary.reason,
         }
         return sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
 
@@ -146,13 +147,17 @@ class Report:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """What can be done with the run: in words, and the command."""
+        """What can be done with the run: in words, and the command, what one does first at the beginning."""
         path, summary, config = quoted(str(self.summary.path)), self.summary, self.config
+        if config and config.recipe.model == OWN:
+            return []  # such a model is opened in Python
         checkpoints = find_checkpoints(RunFolder(summary.path).checkpoints)
         found: list[tuple[str, str]] = []
         if self.best_checkpoint:
             command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
             found.append((f"write text with the best checkpoint, of step {summary.best_step:,}", command))
+        elif checkpoints:
+            found.append(("write text with the newest checkpoint", f"tgc sample --checkpoint {path}"))
         if checkpoints and config:
             further = " --on-nan rollback" if (summary.outcome, config.guards.on_nan) == ("failed", "stop") else ""
             if summary.outcome == "finished":
@@ -163,7 +168,8 @@ class Report:
                     else f" --steps {2 * config.schedule.steps}"
                 )
             words = f"go on from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
-            found.append((words, f"tgc train --resume --out {path}{further}"))
+            first = 0 if summary.outcome in ("interrupted", "killed") else len(found)
+            found.insert(first, (words, f"tgc train --resume --out {path}{further}"))
         if config:
             config_file = quoted(str(RunFolder(summary.path).config))
             lower = f" --lr {config.optimizer.lr / 4:.2g}" if summary.outcome == "failed" else ""

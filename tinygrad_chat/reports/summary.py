@@ -5,7 +5,6 @@ Nothing here writes, so it may be asked of a run that goes on.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.errors import TinygradChatError, UsageError
 from tinygrad_chat.files import is_locked
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
-from tinygrad_chat.runs.folder import RUNS, RunFolder
+from tinygrad_chat.runs.finding import RUNS, explain_missing, is_run
+from tinygrad_chat.runs.folder import RunFolder
 
 LARGEST_DRAWN = 1e300  # sums of a few larger numbers overflow
 
@@ -47,20 +47,14 @@ class RunSummary:
     parameters: int | None = None
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a folder holds anything of a run."""
-    return any((path / name).exists() for name in ("config.toml", "log.jsonl", "checkpoints"))
-
-
 def find_run(name: str, *, command: str) -> Path:
     """Return the folder of the run that `name` means: itself, or below runs/. Raises UsageError, for `command`."""
     for path in (Path(name).expanduser(), RUNS / name):
         if is_run(path):
             return path
-    known = sorted(path.name for path in RUNS.iterdir() if is_run(path)) if RUNS.is_dir() else []
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "expected a run's folder or its name below runs/; see tgc runs"
-    raise UsageError(f"{command}: {name}: no run there; {hint}")
+    missing = explain_missing(Path(name).expanduser())
+    default = "no run there; expected a run's folder or its name below runs/; see tgc runs"
+    raise UsageError(f"{command}: {name}: {missing or default}")
 
 
 def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:

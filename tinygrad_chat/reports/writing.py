@@ -17,7 +17,7 @@ def write_report(folder: RunFolder) -> list[Path]:
     However the run ended, and while it goes on. Raises StorageError where they cannot be written.
     """
     report = read_report(folder)
-    contents = {folder.path / "report.html": page(report), folder.path / "report.md": markdown(report)}
+    contents = {folder.report: page(report), folder.path / "report.md": markdown(report)}
     for path, content in contents.items():
         write_atomic(path, content.encode())
     return list(contents)

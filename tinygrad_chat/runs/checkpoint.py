@@ -4,6 +4,7 @@ step-000250/weights.safetensors     every parameter by name
 step-000250/optimizer.safetensors   what the optimiser remembers
 step-000250/state.json              all else that state.py says of a run
 step-000250/SHA256SUMS              the digest of each of them, as `sha256sum --check` reads it
+step-000317-temporary/              the same, saved because time had passed: it stays until the next one is whole
 
 A checkpoint may come from anywhere. Reading one runs no code of it, follows no path in it and takes no more memory
 than the machine has; whatever does not fit is a CheckpointError.
@@ -29,6 +30,7 @@ from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.files import expect_plain, remove_folder_atomic, write_folder_atomic
 
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
+TEMPORARY = "-temporary"  # ends a checkpoint's name
 LARGEST_STATE = 64 << 20  # bytes; an alphabet of all of Unicode takes a third of it
 
 
@@ -46,9 +48,14 @@ Load = Callable[[Path], Loaded]
 """Reads a checkpoint, or raises CheckpointError"""
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
+def checkpoint_path(folder: Path, step: int, *, temporary: bool = False) -> Path:
     """Return where in `folder` the checkpoint of a step stands."""
-    return folder / f"step-{step:06d}"
+    return folder / f"step-{step:06d}{TEMPORARY if temporary else ''}"
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether the checkpoint at `path` was saved for the clock's sake, and not at a step of the settings'."""
+    return path.name.endswith(TEMPORARY)
 
 
 def write_checkpoint(
@@ -142,25 +149,26 @@ def _checked(path: Path, name: str, *, most: int) -> Path:
     return path / name
 
 
-def find_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints below `folder`, oldest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-[0-9]+", path.name) and path.is_dir()]
-    return sorted(found, key=step_of)
+def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
+    """Return the checkpoints below `folder`, oldest first; without the `temporary` ones, those of certain steps."""
+    named = [path for path in folder.glob("step-*") if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
+    return sorted((path for path in named if path.is_dir() and (temporary or not is_temporary(path))), key=step_of)
 
 
 def step_of(path: Path) -> int:
     """Return the step of the checkpoint at `path`."""
-    return int(path.name.removeprefix("step-"))
+    return int(path.name.removeprefix("step-").removesuffix(TEMPORARY))
 
 
 def load_newest(
-    folder: Path, load: Load[Loaded], *, before: int | None = None, say: Callable[[str], None]
+    folder: Path, load: Load[Loaded], *, before: int | None = None, temporary: bool = True, say: Callable[[str], None]
 ) -> Loaded | None:
     """Return the newest whole checkpoint below `folder` (of a step `before` that one), or None where there is none.
 
-    `say` is told, in a line each, of the damaged ones that were passed over.
+    Without the `temporary` ones, which it is depends on no clock. `say` is told, in a line each, of the damaged ones
+    that were passed over.
     """
-    for path in reversed(find_checkpoints(folder)):
+    for path in reversed(find_checkpoints(folder, temporary=temporary)):
         if before is not None and step_of(path) >= before:
             continue
         try:
@@ -180,6 +188,13 @@ def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int
     """
     for path in [path for path in find_checkpoints(folder) if step_of(path) <= step][:-keep]:
         if best_step is None or path != checkpoint_path(folder, best_step):
+            remove_folder_atomic(path)
+
+
+def remove_temporary_checkpoints(folder: Path, *, but: Path) -> None:
+    """Remove the temporary checkpoints below `folder` that another one, `but`, has taken the place of."""
+    for path in find_checkpoints(folder):
+        if is_temporary(path) and path != but:
             remove_folder_atomic(path)
 
 

@@ -27,9 +27,9 @@ from tinygrad_chat.files import (
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.option import LARGEST
 from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
+from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
 
-RUNS = Path("runs")
-OUTCOMES = ("finished", "interrupted", "failed")
+OUTCOMES = ("finished", "interrupted", "failed", "imported")
 LARGEST_RECORD = 16 << 20  # bytes of a file that is no log
 
 
@@ -56,12 +56,17 @@ class RunFolder:
         self.outcome = path / "outcome.json"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.report = path / "report.html"
 
     def create(self, *, resumed: bool = False) -> None:
         """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
         holds_run = find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size)
         if holds_run and not resumed:
             raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
+        if not resumed and runs_in(self.path):
+            raise UsageError(
+                f"--out {self.path}: is a folder of runs; expected a new one, as in --out {quoted(self.path / 'NAME')}"
+            )
         with explained(self.path):
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +109,7 @@ class RunFolder:
             return []
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
-        """Save how training ended: finished, interrupted or failed, after how many seconds of it, and why."""
+        """Save how the run ended: one of OUTCOMES, after how many seconds of training, and why."""
         record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": reason}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
@@ -121,6 +126,13 @@ class RunFolder:
         if found["outcome"] not in OUTCOMES:
             raise ValueError(f"says {found['outcome']!r:.40}")
         return found
+
+    def outcome_is(self, outcome: str) -> bool:
+        """Return whether the folder says that the run ended so."""
+        try:
+            return self.read_outcome()["outcome"] == outcome
+        except (OSError, ValueError):
+            return False
 
     def write_sample(self, step: int, text: str) -> None:
         """Save the text that the model wrote after `step` updates."""
@@ -167,9 +179,9 @@ class RunFolder:
         """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
         found = find_checkpoints(self.checkpoints)
         if not found:
-            raise CheckpointError(
-                f"{self.path}: no checkpoint there; train one with: tgc train --out {quoted(self.path)}"
-            )
+            missing = explain_missing(self.path)
+            default = f"no checkpoint there; train one with: tgc train --out {quoted(self.path)}"
+            raise CheckpointError(f"{self.path}: {missing or default}")
         return found[-1]
 
     def open_newest(self, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:

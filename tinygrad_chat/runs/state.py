@@ -112,8 +112,11 @@ class TrainingState:
         """The model that has been trained so far."""
         return SavedModel(step=self.step, config=self.config, tokenizer=self.tokenizer, weights=self.weights)
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint below `folder`; return its path. Raises StorageError, and leaves nothing half-written."""
+    def save(self, folder: Path, *, temporary: bool = False) -> Path:
+        """Write a checkpoint below `folder`, `temporary` or to stay; return its path.
+
+        Raises StorageError, and leaves nothing half-written.
+        """
         state = {
             "format": FORMAT,
             "config": self.config.tables(),
@@ -121,7 +124,7 @@ class TrainingState:
             "data": dict(self.data),
             "progress": dataclasses.asdict(self.progress),
         }
-        path = checkpoint_path(folder, self.step)
+        path = checkpoint_path(folder, self.step, temporary=temporary)
         write_checkpoint(path, state, weights=self.weights, optimizer=self.optimizer)
         return path
 

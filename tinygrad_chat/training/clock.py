@@ -1,8 +1,10 @@
-"""The time that training takes, without evaluations and what else stands between steps."""
+"""The time that training takes, without evaluations and what else stands between steps, and since a checkpoint."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tinygrad_chat.training.run import Run
 
@@ -34,3 +36,27 @@ class Clock:
         speed = self._steps * self._run.config.tokens_per_step / self._seconds
         self._steps, self._seconds = 0, 0.0
         return speed
+
+
+MOST_AT_STAKE = 60.0  # seconds of training that a kill may cost
+SAVING_SHARE = 0.03  # of the time, at most, for checkpoints that no step asks for
+
+
+class CheckpointClock:
+    """Says when a temporary checkpoint is due: a minute after the last one, or later where saving takes long."""
+
+    def __init__(self) -> None:
+        self._saved = time.monotonic()
+        self._took = 0.0
+
+    def due(self) -> bool:
+        """Return whether so much time has passed that a kill would cost too much."""
+        return time.monotonic() - self._saved >= max(MOST_AT_STAKE, self._took / SAVING_SHARE)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure how long it takes to save a checkpoint, and begin to count anew."""
+        began = time.monotonic()
+        yield
+        self._saved = time.monotonic()
+        self._took = self._saved - began

@@ -10,8 +10,16 @@ from tinygrad_chat.training.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
+class Began:
+    """Something between two steps begins that may take a while: `activity` says what."""
+
+    step: int
+    activity: str
+
+
+@dataclass(frozen=True)
 class Saved:
-    """A checkpoint is on disk, whole."""
+    """The checkpoint of a step that the settings name is on disk, whole."""
 
     step: int
     path: Path
@@ -67,4 +75,4 @@ class Ended:
     trouble: str = ""
 
 
-Event = Saved | Evaluated | Stepped | Logged | RolledBack | Ended
+Event = Began | Saved | Evaluated | Stepped | Logged | RolledBack | Ended

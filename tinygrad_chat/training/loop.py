@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Generator, Iterator
@@ -22,16 +23,17 @@ from tinygrad_chat.runs.checkpoint import (
     load_newest,
     remove_later_checkpoints,
     remove_old_checkpoints,
+    remove_temporary_checkpoints,
     step_of,
 )
 from tinygrad_chat.runs.state import TrainingState
-from tinygrad_chat.training.clock import Clock
+from tinygrad_chat.training.clock import CheckpointClock, Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate
-from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Saved, Stepped
+from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Saved, Stepped
 from tinygrad_chat.training.guards.diagnosis import explain_divergence, nonfinite_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard
 from tinygrad_chat.training.guards.rollback import with_rollbacks
-from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.run import HANDED_OVER, Run
 from tinygrad_chat.training.update import update
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
@@ -41,15 +43,16 @@ EVALUATION_BATCH = 4096  # tokens at a time
 def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
     """Train until the configured steps or minutes are over, or `should_stop()` says so between two steps.
 
-    The checkpoint of a step is on disk before its evaluation starts. Raises UsageError where another process trains
-    in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError, and
-    StorageError where something cannot be written; the checkpoints so far stay.
+    The checkpoint of a step is on disk before its evaluation starts. Between the checkpoints that the settings ask
+    for there is a temporary one, at most a minute old unless saving takes long. Raises UsageError where another process
+    trains in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError,
+    and StorageError where something cannot be written; the checkpoints so far stay.
     """
     with run.folder.locked():
         _expect_unchanged(run)
         run.folder.begin(
             run.config,
-            describe_environment(run.model.parameters().compute),
+            describe_environment(run.model.parameters().compute) | (HANDED_OVER if run.own_data else {}),
             step=run.progress.step,
             resumed=run.resumed,
         )
@@ -109,19 +112,27 @@ def _close(run: Run, outcome: str, reason: str = "") -> str:
 
 def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
     options, steps = run.config.run, run.config.schedule.steps
-    clock, guard = Clock(run), MemoryGuard(run.config.guards.max_memory_growth)
+    clock, saving, guard = Clock(run), CheckpointClock(), MemoryGuard(run.config.guards.max_memory_growth)
     while True:
         step, interrupted = run.progress.step, should_stop()
         last = step >= steps or clock.fraction_used() >= 1
         evaluation_due = last or step % options.eval_every == 0 or step == run.evaluate_at
         checkpoint_due = options.checkpoint_every is not None and step % options.checkpoint_every == 0
         if evaluation_due or checkpoint_due or interrupted:
-            yield _save(run)
+            yield Began(step, "saving")
+            with saving.saving():
+                saved = _save(run)
+            yield saved
+        elif saving.due():
+            yield Began(step, "saving")
+            with saving.saving():
+                _save_temporarily(run)
         if interrupted:
             break
         timing: dict[str, Any] = {"step": step, "seconds": run.progress.seconds}
         evaluated, measured = None, None
         if evaluation_due:
+            yield Began(step, "evaluating")
             evaluated = _evaluate(run)
             timing |= memory_held(run.model.parameters().backend)
             yield evaluated
@@ -167,11 +178,24 @@ def _save(run: Run) -> Saved:
     if unfit:
         finding = f"step {run.progress.step}: the last update has left NaN or infinity in {unfit}"
         raise DivergedError(finding, "lower --lr in a new run")
-    if run.progress.step != run.saved_step:
-        run.folder.fsync_log()
-        run.state().save(run.folder.checkpoints)
-        run.saved_step = run.progress.step
+    if run.progress.step != run.saved_step or not path.is_dir():
+        _write_checkpoint(run)
     return Saved(run.progress.step, path)
+
+
+def _save_temporarily(run: Run) -> None:
+    """Save what a kill would cost too much of, so that the run goes as it would without: weights that are not finite
+    are left for the step that is to find them, a full disk for the checkpoint that has to be there."""
+    if nonfinite_parameter(run.model.parameters()) is None:
+        with contextlib.suppress(StorageError):
+            _write_checkpoint(run, temporary=True)
+
+
+def _write_checkpoint(run: Run, *, temporary: bool = False) -> None:
+    run.folder.fsync_log()
+    path = run.state().save(run.folder.checkpoints, temporary=temporary)
+    run.saved_step = run.progress.step
+    remove_temporary_checkpoints(run.folder.checkpoints, but=path)
 
 
 def _evaluate(run: Run) -> Evaluated:

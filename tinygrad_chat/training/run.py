@@ -16,6 +16,7 @@ from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import change, change_imported
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.files import expect_free
+from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.runs.checkpoint import find_checkpoints
@@ -31,6 +32,7 @@ from tinygrad_chat.training.facts import OpenData, tokenizer_of
 from tinygrad_chat.training.step import TrainStep
 
 OWN_DATA = "own"  # a key of a checkpoint's data
+HANDED_OVER = {"data": "handed over in Python"}  # says the same in environment.json, before there is a checkpoint
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 
@@ -49,6 +51,8 @@ class Run:
     resumed: bool = False
     own_data: bool = False
     """Whether it learns from what somebody handed over in Python, and no name leads to."""
+    finished: bool = False
+    """Whether it had ended, and is asked for no more than it has done."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
 
@@ -145,7 +149,7 @@ def resume_run(
     """Return the run at `path` at its newest whole checkpoint, with `changes` to its configuration by flat names.
 
     `data`, `model` and `tokenizer` are those of a run that was started with its own. One that was killed before its
-    first checkpoint starts anew. `say` is told of checkpoints that are damaged.
+    first checkpoint starts anew. `say` is told of checkpoints that are damaged, and of a run that is `finished`.
     Raises CheckpointError where none is whole or the data has changed, VocabularyError for another tokenizer,
     ConfigError for a change that cannot be, and UsageError as `start_run` does.
     """
@@ -155,6 +159,12 @@ def resume_run(
         say(f"{path}: no checkpoint yet; starting from step 0")
         config = change(folder.read_config(), changes)
         own = data is not None
+        if (
+            not own
+            and "data" not in changes
+            and any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
+        ):
+            raise _needs_own_data(config, path)
         if data is None and tokenizer is not None:
             data = _open(config, tokenizer, progress)
         return _new_run(
@@ -164,17 +174,14 @@ def resume_run(
     imported = not saved.data  # what it was trained on nobody knows
     before = saved.config
     config = change_imported(before, changes, saved.tokenizer.size) if imported else change(before, changes)
-    _expect_something_to_do(config, saved, path, say=say)
+    finished = _is_finished(config, saved, folder, changes, say=say)
     if not confirmed:
         _expect_patience(config, saved.tokenizer)
     given = tokenizer if data is None else tokenizer_of(data)
     if given is not None:
         _expect_same_tokenizer(given, saved.tokenizer, path)
     if data is None and saved.data.get(OWN_DATA) and "data" not in changes:
-        raise UsageError(
-            f"{path}: was trained on data of one's own ({config.data.source}); hand it to "
-            "tinygrad_chat.train(..., resume=True)"
-        )
+        raise _needs_own_data(config, path)
     try:
         dataset, _ = _dataset(config, data or _open(config, saved.tokenizer, progress))
     except VocabularyError as error:
@@ -187,6 +194,7 @@ def resume_run(
         raise _changed_data(config)
     train_step = build_for_training(config, saved.tokenizer.size, model)
     run = Run(config, folder, dataset, saved.tokenizer, train_step, resumed=True, own_data=data is not None)
+    run.finished = finished
     run.restore(saved)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
     return run
@@ -202,21 +210,42 @@ def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Dataset, Tokenizer
     return data
 
 
-def _expect_something_to_do(
-    config: TrainingConfig, saved: TrainingState, path: Path, *, say: Callable[[str], None]
-) -> None:
-    """Raise ConfigError where the run has already done more than is asked; say how its schedule goes on."""
+def _is_finished(
+    config: TrainingConfig,
+    saved: TrainingState,
+    folder: RunFolder,
+    changes: Mapping[str, Any],
+    *,
+    say: Callable[[str], None],
+) -> bool:
+    """Return whether a run has ended and is asked for no more; say so, or how its schedule goes on.
+
+    Raises ConfigError where it has already done more than is asked.
+    """
     steps, minutes, seconds = config.schedule.steps, config.schedule.minutes, saved.progress.seconds
-    if saved.step == steps:
-        say(f"{path}: its {steps:,} steps are done; train on with more --steps")
-    elif steps != saved.config.schedule.steps and saved.data:
-        say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
     if steps < saved.step:
         raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {steps}")
-    if minutes is not None and seconds >= 60 * minutes:
+    time_is_over = minutes is not None and seconds >= 60 * minutes
+    if time_is_over and "minutes" in changes:
         raise ConfigError(
             f"--minutes: expected more than the {seconds / 60:.2f} that the run has used, received {minutes:g}"
         )
+    if saved.step == steps or time_is_over:
+        what, more = (f"its {count(steps, 'step')} are done", f"--steps {2 * steps}")
+        if minutes is not None and time_is_over:
+            what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
+        say(f"{folder.path}: {what}; train on with: tgc train --resume --out {quoted(folder.path)} {more}")
+        return folder.outcome_is("finished")  # a kill may have come before its last evaluation
+    if steps != saved.config.schedule.steps and saved.data:
+        say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
+    return False
+
+
+def _needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
+    return UsageError(
+        f"{path}: is trained on data that was handed over in Python ({config.data.source}); hand it again to "
+        "tinygrad_chat.train(..., resume=True)"
+    )
 
 
 def _expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: Path) -> None:

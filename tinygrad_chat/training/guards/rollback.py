@@ -42,15 +42,16 @@ def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[
 
 def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
     """Go back to the newest whole checkpoint of a step `before` that, and past the batch that led here; None without
-    one."""
+    one. A temporary one does not count: where a run goes back to is no matter of how long its steps took."""
     failed_step, failed_batch = run.progress.step, run.progress.step + run.progress.skipped_batches
-    saved = load_newest(run.folder.checkpoints, TrainingState.load, before=before, say=lambda line: None)
+    checkpoints = run.folder.checkpoints
+    saved = load_newest(checkpoints, TrainingState.load, before=before, temporary=False, say=lambda line: None)
     if saved is None:
         return None
     run.restore(saved)
     step = run.progress.step
     run.progress.skipped_batches = failed_batch + 1 - step
-    remove_later_checkpoints(run.folder.checkpoints, step=step)
+    remove_later_checkpoints(checkpoints, step=step)
     run.folder.cut_log(step, rollbacks=True)
     record = {"step": step, "rolled_back_from": failed_step}
     run.folder.append({**record, "reason": reason}, {**record, "seconds": run.progress.seconds})

@@ -1,0 +1,65 @@
+"""A prompt from standard input: `echo "The class" | tgc sample`, `tgc sample --prompt - < file`."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tinygrad_chat.errors import UsageError
+
+STANDARD_INPUT = "-"
+LONGEST = 16 << 20  # bytes; no model looks at more
+PATIENCE = 1.0  # seconds after which somebody may wonder what is waited for
+
+
+def read_prompt(given: str | None, *, say: Callable[[str], None]) -> str:
+    """Return the prompt that was `given`; of `-`, and where none was, what a pipe or a file hands in.
+
+    The line end that `echo` adds is no part of it. Raises UsageError for what is no text.
+    """
+    if given not in (None, STANDARD_INPUT):
+        return given
+    if given is None and not _is_handed_in():
+        return ""
+    if sys.stdin is None:
+        raise UsageError("--prompt -: standard input is closed; give the text itself")
+    with _explained_wait(say):
+        content = sys.stdin.buffer.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise UsageError(f"--prompt -: expected at most {LONGEST >> 20} MiB of text, received more")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--prompt -: byte 0x{content[error.start]:02x} at offset {error.start} of standard input is not UTF-8"
+        ) from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _is_handed_in() -> bool:
+    """Return whether standard input is a pipe or a file: neither a terminal nor what a service has."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # closed, or not the system's
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+@contextmanager
+def _explained_wait(say: Callable[[str], None]) -> Iterator[None]:
+    """Say what is waited for: at once on a terminal, elsewhere where nothing has come for a while."""
+    end = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
+    if sys.stdin.isatty():
+        say(f"write the prompt and end it with {end}")
+    timer = threading.Timer(PATIENCE, say, ["waiting for the prompt from standard input; --prompt '' goes without"])
+    timer.daemon = True
+    if not sys.stdin.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
