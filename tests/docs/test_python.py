@@ -30,8 +30,8 @@ ELSEWHERE = re.compile(r"^(import torch|from nanochat)|\"cupy\"", re.MULTILINE)
 KNOWN = {"np": np, "ops": ops, "Tensor": Tensor, "differentiable": differentiable, "array_module": array_module}
 KNOWN |= {"Any": Any}
 """What a page's text has introduced before its blocks."""
-FEW = {"steps": 2, "batch_size": 2}
-SMALL = {"layers": 1, "heads": 2, "width": 8, "context": 8}
+FEW: dict[str, Any] = {"steps": 2, "batch_size": 2}
+SMALL: dict[str, Any] = {"layers": 1, "heads": 2, "width": 8, "context": 8}
 
 
 def is_quoted(block: Block) -> bool:
