@@ -11,6 +11,7 @@ from bench import (
     kernels,
     memory,
     ops,
+    overview,
     plan,
     quality,
     scalar,
@@ -24,25 +25,13 @@ from bench import (
 from tinygrad_chat.errors import TinygradChatError
 
 MEASUREMENTS = (
-    step,
-    train,
-    decode,
-    upstream,
-    gpu,
-    kernels,
-    scaling,
-    memory,
-    startup,
-    ops,
-    scalar,
-    quality,
-    survival,
-    plan,
+    *(step, train, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, plan),
+    overview,
 )
 
 
-def main() -> None:
-    """Run the measurement named on the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with a subcommand for each measurement."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, print a table, write JSON.")
     measurements = parser.add_subparsers(required=True, metavar="MEASUREMENT")
     for module in MEASUREMENTS:
@@ -50,7 +39,12 @@ def main() -> None:
         subparser = measurements.add_parser(module.NAME, help=description.splitlines()[0], description=description)
         module.add_arguments(subparser)
         subparser.set_defaults(measure=module.measure)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the measurement named on the command line."""
+    arguments = make_parser().parse_args()
     try:
         arguments.measure(arguments)
     except TinygradChatError as error:

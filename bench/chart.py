@@ -25,6 +25,7 @@ DOTS_PER_INCH = 200
 BAR = 0.18  # inches from one bar to the next
 GAP = 0.8  # bars' worth of room between two groups; less where a group is a single bar
 FRAME = 1.0  # inches for title and legend
+ROW = 0.2  # inches from one ratio to the next
 LEGEND = 80  # characters of it in a line
 REMARK = 0.31  # inches from the top to the remark below the title
 COLORS = {
@@ -39,6 +40,7 @@ COLORS = {
     "jax jit": "#a9b8c9",
     "torch bfloat16": "#dee2e6",
 }
+BEHIND = "#3b6ea5"  # a ratio below 1
 INK = "#212529"
 QUIET = "#6c757d"
 FAINT = "#e9ecef"
@@ -169,6 +171,52 @@ def _draw_engine(axes: Axes, engine: Bars, places: Mapping[int, float], ratios: 
                 va="center_baseline",
                 color=INK,
             )
+
+
+def draw_ratios(folder: Path, name: str, *, title: str, remark: str, groups: Mapping[str, Mapping[str, float]]) -> None:
+    """Write <name>.png and <name>.svg: one bar for each ratio, to the right of 1 where we are ahead and to
+    its left where we are behind. `groups` has the ratios of each heading by their labels; the axis is logarithmic."""
+    rows = [
+        row
+        for heading, ratios in groups.items()
+        for row in [(heading, None), *((f"  {k}", v) for k, v in ratios.items())]
+    ]
+    with _figure(folder, name, FRAME + ROW * len(rows), title, remark) as figure:
+        if figure is None:
+            return
+        axes = figure.subplots()
+        for y, (label, ratio) in enumerate(rows):
+            heading = ratio is None
+            axes.text(
+                -0.35, y, label, transform=axes.get_yaxis_transform(), va="center", weight="bold" if heading else None
+            )
+            if ratio is None:
+                continue
+            ahead = ratio >= 1
+            axes.barh(y, ratio - 1, left=1, height=0.7, color=COLORS[OURS] if ahead else BEHIND)
+            axes.annotate(
+                times(ratio),
+                (ratio, y),
+                xytext=(4 if ahead else -4, 0),
+                textcoords="offset points",
+                ha="left" if ahead else "right",
+                va="center_baseline",
+                color=COLORS[OURS] if ahead else BEHIND,
+                fontweight="bold",
+            )
+        ratios = [ratio for _, ratio in rows if ratio is not None]
+        axes.set_xscale("log")
+        axes.set_xlim(min(ratios) / 1.5, max(ratios) * 1.4)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.axvline(1, color=INK, linewidth=0.8)
+        ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10) if axes.get_xlim()[0] < tick < axes.get_xlim()[1]]
+        axes.set_xticks(ticks, [f"{tick:g}\N{MULTIPLICATION SIGN}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_yticks([])
+        axes.grid(axis="x", color=FAINT)
+        axes.set_axisbelow(True)
+        axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
+        axes.tick_params(length=0)
 
 
 def draw_curves(

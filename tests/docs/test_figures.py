@@ -1,0 +1,199 @@
+"""Figures that the pages quote are those of the results that they name."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.overview import ratios
+from tests.docs.pages import ROOT, blocks, read
+
+RESULTS = ROOT / "bench" / "results"
+BENCHMARKS, PERFORMANCE, README = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md", ROOT / "README.md"
+OURS = "tinygrad_chat"
+SINGLE_OPS = "10M", "torch eager"
+
+
+def result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def by_place(name: str, *keys: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    return {tuple(row[key] for key in keys): row for row in result(name)["rows"]}
+
+
+def words(page: Path) -> str:
+    """Return a page's text with every break of a line a space."""
+    return " ".join(read(page).split())
+
+
+def quality() -> Iterator[str]:
+    rows = by_place("quality", "settings", "seed")
+    for settings in {row["settings"] for row in rows.values()}:
+        yield " | ".join(f"{rows[settings, seed]['best_val_loss']:.3f}" for seed in (1, 2, 3)) + " |"
+    for settings in ("preset best-small", "preset shakespeare-cpu"):
+        yield f"{rows[settings, 1]['parameters']:,} parameters"
+    yield f"nanoGPT's README gives {result('quality')['nanogpt_readme']}"
+
+
+def speed() -> Iterator[str]:
+    rows, best = by_place("step", "configuration", "engine"), ratios()["A training step, with AVX-512"]
+    for name in ("micro", "shakespeare-cpu", "10M", "small-bpe"):
+        engines = (OURS, "plain NumPy", "torch eager", "torch compile", "jax jit")
+        torch = min(rows[name, engine]["ours_over_this"] for engine in ("torch eager", "torch compile"))
+        share = f"{100 * rows[name, OURS]['share_of_sgemm']:.0f} %" if name != "micro" else ""
+        yield (
+            " | ".join(f"{rows[name, engine]['tokens_per_second']:,.0f}" for engine in engines)
+            + f" | {torch:.2f} | {best[name]:.2f} | {share} |".replace("|  |", "| |")
+            + f" {rows[name, 'torch bfloat16']['tokens_per_second']:,.0f} |"
+        )
+    yield f"{result('step')['sgemm_gflops']:.0f} GFLOP/s here"
+    slow = by_place("avx2/step", "configuration", "engine")
+    torch = [
+        min(slow[n, e]["ours_over_this"] for e in ("torch eager", "torch compile"))
+        for n in ("micro", "shakespeare-cpu")
+    ]
+    peer = ratios()["A training step, without AVX-512"]
+    yield f"multiplies at {result('avx2/step')['sgemm_gflops']:.0f} GFLOP/s"
+    yield f"{torch[0]:.1f} and {torch[1]:.1f} times](../bench/results/avx2/step.json)"
+    yield f"at {peer['micro']:.1f} and {peer['shakespeare-cpu']:.1f} times that of the best peer"
+
+
+def single_ops() -> dict[str, float]:
+    rows = by_place("ops", "configuration", "engine", "op")
+    return {op: row["ours_over_this"] for (size, engine, op), row in rows.items() if (size, engine) == SINGLE_OPS}
+
+
+def small_measurements() -> Iterator[str]:
+    eager = [row["ours_over_this"] for row in result("memory")["rows"] if row["engine"] == "torch eager"]
+    yield f"Peak memory is {min(eager):.1f} to {max(eager):.1f} times that of PyTorch eager"
+    one, eight = ratios()["Writing text"].values()
+    yield f"{one:.1f} times as fast as PyTorch for one sequence and {eight:.1f} times for eight"
+    seconds = {row["engine"]: row["seconds"] for row in result("startup")["rows"] if row["what"] == "first step"}
+    yield f"{seconds[OURS]:.1f} s after the start of the process; PyTorch eager needs {seconds['torch eager']:.1f} s"
+    yield f"needs {seconds[f'{OURS}, first use']:.1f} s: here PyTorch is faster"
+    ops = single_ops()
+    slower = [ratio for ratio in ops.values() if ratio < 1]
+    yield f"Of {len(ops)} single ops, {len(ops) - len(slower)} are faster than PyTorch's and {len(slower)} are slower"
+    assert round(1 / min(ops.values())) == 7
+    yield "softmax seven times"
+    slopes = result("scaling")["slopes"]
+    assert all(slope[OURS] < slope["torch eager"] for slope in slopes.values())
+    yield "Time per token grows no faster with context or width than PyTorch's"
+
+
+def nanochat() -> Iterator[str]:
+    data = result("upstream")
+    plain, noisy = ({row["engine"]: row for row in run["engines"]} for run in data["runs"])
+    assert (data["runs"][0]["noise"], data["runs"][1]["noise"]) == (0, 0.01)
+    for engine, label in (
+        (OURS, "ours"),
+        ("nanochat eager", "nanochat, eager"),
+        ("nanochat compile", "nanochat, compiled"),
+    ):
+        row, other = plain[engine], noisy[engine]
+        gain = f" {row['ours_over_this']:.2f} |" if engine != OURS else " |"
+        yield (
+            f"| {label} | {row['tokens_per_second']:,.0f} |{gain} {row['val_loss']:.3f} | {other['val_loss']:.4f} "
+            f"| {row['peak_mib']:.0f} |"
+        )
+    yield f"more than {100 * max(row['largest_difference_of_losses'] for row in noisy.values()):.2f} % from either"
+    yield f"agree to {100 * max(abs(row['difference_of_val_loss']) for row in noisy.values()):.2f} %"
+    yield f"within {100 * max(abs(row['difference']) for row in data['small']['rows']):.1f} %]"
+    yield f"`{data['baseline']['commit'][:7]}`"
+
+
+def survival() -> Iterator[str]:
+    data = result("survival")
+    kills, calls, damage = data["kills"], data["calls"], data["damage"]
+    yield f"{kills['kills_while_a_file_was_half_written']} of them while a file was half written"
+    yield f"{kills['kills']} kills in {kills['cases']} runs | {kills['survived']} runs |"
+    yield f"| {calls['cases']:,} | {calls['survived']:,} |"
+    disk = [data["full disk"][key] + data["read-only"][key] for key in ("cases", "survived")]
+    yield f"| {disk[0]} | {disk[1]} |"
+    yield f"| {damage['cases']} | {damage['survived']} |"
+    yield f"grows by {100 * data['memory']['growth']:.1f} % over {data['memory']['steps']:,} steps"
+
+
+def plans() -> Iterator[str]:
+    ratio = [row["ratio"] for row in result("plan")["rows"]]
+    assert all(abs(r["memory"] - 1) < 0.01 and abs(r["wall_seconds"] - 1) < 0.10 for r in ratio)
+    assert all(abs(r["training_seconds"] - 1) < 0.10 for r in ratio)
+    yield "predicts memory within 1 % and time within 10 %"
+
+
+def scalar() -> Iterator[str]:
+    data = result("scalar")
+    yield f"takes {1000 * data['seconds_a_step']['fused nodes']:.0f} ms a step on fused nodes"
+    local, closures = (
+        data["ratios"][f"plain operators / textbook, {form}"] for form in ("local gradients", "closures")
+    )
+    yield f"{local:.2f} of the time that it takes on Values with local gradients"
+    yield f"{closures:.2f} of the time with closures"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [quality, speed, small_measurements, nanochat, survival, plans, scalar],
+    ids=lambda claims: claims.__name__,
+)
+def test_benchmarks_quotes_its_results(claims):
+    page = words(BENCHMARKS)
+    for claim in claims():
+        assert claim in page
+
+
+def test_the_readme_quotes_its_results():
+    page, of = words(README), ratios()
+    steps = of["A training step, with AVX-512"].values()
+    assert f"{min(steps):.1f} to {max(steps):.1f} times as fast as the best of PyTorch" in page
+    theirs = of["A training step of nanochat's GPT"]["d4"]
+    assert f"is {theirs:.1f} times as fast as nanochat's own" in page
+    rows = result("quality")["rows"]
+    losses = [row["best_val_loss"] for row in rows if row["settings"] == "preset shakespeare-cpu"]
+    assert f"{min(losses):.2f} to {max(losses):.2f} in its 2,000 steps" in page
+    best = statistics.median(row["best_val_loss"] for row in rows if row["settings"] == "preset best-small")
+    assert f"the preset `best-small` {best:.2f}" in page
+    slow = of["A training step, without AVX-512"]["shakespeare-cpu"]
+    assert f"without AVX-512 the same step is only {slow:.1f} times" in page
+
+
+def test_what_the_readme_prints_was_printed():
+    shown = next(block.text for block in blocks(README) if block.language == "text").splitlines()
+    record = (ROOT / "docs" / "pictures" / "first_run.txt").read_text(encoding="utf-8").splitlines()
+    assert len(shown) == 6
+    assert [line for line in record if line in shown] == shown
+    commands = [line.removeprefix("$ ") for line in record if line.startswith("$ ")]
+    assert commands == [
+        line.removeprefix(".venv/bin/")
+        for line in next(block.text for block in blocks(README) if not block.language).splitlines()[2:]
+    ]
+
+
+def test_performance_quotes_its_results():
+    page, rows = words(PERFORMANCE), ratios()
+    step = by_place("step", "configuration", "engine")
+    torch = {
+        name: min(step[name, engine]["ours_over_this"] for engine in ("torch eager", "torch compile"))
+        for name in ("micro", "small-bpe")
+    }
+    assert f"**micro** is {torch['micro']:.2f} times PyTorch" in page
+    assert (
+        f"**small-bpe** reaches {100 * step['small-bpe', OURS]['share_of_sgemm']:.0f} % of the machine's product rate"
+        in page
+    )
+    assert f"**Decoding eight sequences** is {rows['Writing text']['8 sequences']:.2f} times PyTorch" in page
+
+
+def test_the_chart_keeps_the_rows_where_we_lose():
+    of = ratios()
+    lost = {op for op, ratio in single_ops().items() if ratio < 1}
+    ops = next(rows for heading, rows in of.items() if heading.startswith("Single ops"))
+    assert lost
+    assert lost <= ops.keys()
+    assert of["From start to the first step"]["the very first use"] < 1
