@@ -43,7 +43,7 @@ def test_no_permission_is_told_apart_from_a_full_disk(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("write", "files"), [(file, 1), (folder, 2)])
-def test_every_file_is_forced_to_the_disk_before_it_gets_its_name(
+def test_every_file_is_forced_to_the_disk_before_it_gets_its_name_and_then_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, files: int
 ):
     made: list[str] = []
@@ -55,3 +55,4 @@ def test_every_file_is_forced_to_the_disk_before_it_gets_its_name(
     write(tmp_path / "target")
     assert made[:files] == ["file"] * files
     assert made.index("name") > made.index("file")
+    assert made[-1] == "folder"  # in which the name stands, after it was given

@@ -17,6 +17,9 @@ from tests.mutants.running import Verdict, try_faults
 
 ROOT = Path(__file__).parents[2]
 
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # as in tests/conftest.py, before anything is imported
+    os.environ.setdefault(_variable, "1")
+
 
 def main() -> int:
     """Try the faults that are asked for; print a line for each, and those that live once more."""

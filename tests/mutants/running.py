@@ -1,30 +1,35 @@
-"""Running tests against faults: each fault in a copy of the repository, several copies at once."""
+"""Running tests against faults: each fault in a copy of the repository and in a process of its own, several at once."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+
+import pytest
 
 from tests.mutants.fault import PACKAGE, Fault
 
 COPIED = ("tinygrad_chat", "tests", "bench", "examples", "docs", ".ci")
 COMPILED_INTO_OTHERS = "kernels/numba/exponential.py"  # Numba keeps code as long as its own file stays the same
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
-ALL_PASSED, SOME_FAILED = 0, 1  # pytest's exit codes
+OPTIONS = ("-q", "-x", "--hypothesis-profile", "ci", "-n", "0", "-p", "no:cacheprovider")
+
+# What takes long to import, and is none of the package, is imported once: processes are forked from one that has it.
+PRELOADED = ["numpy", "torch", "numba", "safetensors.numpy", "rich.console", "typer"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a fault: the first test `caught_by` which it was, "" where it lives, after how many seconds."""
+    """What came of a fault: the first test it was `caught_by`, "" where it lives, after how many seconds."""
 
     fault: Fault
     caught_by: str
@@ -35,29 +40,21 @@ def try_faults(root: Path, faults: Sequence[Fault], *, jobs: int) -> Iterator[Ve
     """Yield what comes of each fault of the repository at `root`, `jobs` at a time, as they are done.
 
     The working tree is not touched. Raises ValueError for a fault that does not fit its file, and RuntimeError where
-    tests fail without any fault, or cannot even be collected with one: then nothing follows.
+    tests fail without any fault, or cannot even be collected with one.
     """
     planted = {fault: fault.planted(root) for fault in faults}
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
         healthy = Path(folder) / "healthy"
-        _copy(root, healthy)
+        copy_repository(root, healthy)
         suites = sorted({fault.tests for fault in faults})
-        for suite, failure in zip(suites, pool.map(lambda suite: _first_failure(healthy, suite), suites), strict=True):
+        for suite, failure in zip(suites, pool.map(lambda suite: first_failure(healthy, suite), suites), strict=True):
             if failure:
                 raise RuntimeError(f"{' '.join(suite)}: fails without any fault: {failure}")
 
-        def try_fault(number: int, fault: Fault) -> Verdict:
-            began, copy = time.monotonic(), Path(folder) / str(number)
-            shutil.copytree(healthy, copy, copy_function=os.link)  # what is compiled there comes along
-            _replace(copy / PACKAGE / fault.file, planted[fault])
-            if fault.file == COMPILED_INTO_OTHERS:
-                for index in (copy / PACKAGE / "kernels").rglob("*.nbi"):
-                    index.unlink()
-            failure = _first_failure(copy, fault.tests)
-            shutil.rmtree(copy)
-            return Verdict(fault, failure, time.monotonic() - began)
+        def try_one(number: int, fault: Fault) -> Verdict:
+            return try_fault(healthy, Path(folder) / str(number), fault, planted[fault])
 
-        waiting = [pool.submit(try_fault, *numbered) for numbered in enumerate(faults)]
+        waiting = [pool.submit(try_one, *numbered) for numbered in enumerate(faults)]
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -65,29 +62,75 @@ def try_faults(root: Path, faults: Sequence[Fault], *, jobs: int) -> Iterator[Ve
             pool.shutdown(cancel_futures=True)
 
 
-def _copy(root: Path, to: Path) -> None:
+def copy_repository(root: Path, to: Path) -> None:
+    """Copy what tests need, with what has been compiled of it."""
     to.mkdir()
-    ignore = shutil.ignore_patterns(".hypothesis", "*.egg-info")
     for entry in COPIED:
         if (root / entry).exists():
-            shutil.copytree(root / entry, to / entry, ignore=ignore)
+            shutil.copytree(root / entry, to / entry)
     for file in [*root.glob("*.py"), *root.glob("*.md"), *root.glob("*.toml")]:
         shutil.copy2(file, to)
 
 
-def _replace(path: Path, content: str) -> None:
-    path.unlink()  # a link to the healthy one
-    path.write_text(content, encoding="utf-8")
+def try_fault(healthy: Path, copy: Path, fault: Fault, planted: str) -> Verdict:
+    """Run the tests of a fault in a copy, made and removed here, of the healthy repository."""
+    began = time.monotonic()
+    shutil.copytree(healthy, copy, copy_function=os.link)
+    file = copy / PACKAGE / fault.file
+    file.unlink()  # only a link to the healthy one
+    file.write_text(planted, encoding="utf-8")
+    if fault.file == COMPILED_INTO_OTHERS:
+        for index in (copy / PACKAGE / "kernels").rglob("*.nbi"):
+            index.unlink()
+    failure = first_failure(copy, fault.tests)
+    shutil.rmtree(copy)
+    return Verdict(fault, failure, time.monotonic() - began)
 
 
-def _first_failure(root: Path, suite: Sequence[str]) -> str:
-    """Run tests in a copy; return the first that fails, "" where all pass."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [*PYTEST, "--hypothesis-profile", "ci", *suite]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == ALL_PASSED:
-        return ""
-    if done.returncode not in (SOME_FAILED, *range(-64, 0)):  # a test, or a signal that ended the process
-        raise RuntimeError(f"{' '.join(suite)}: cannot be run:\n{done.stdout}{done.stderr}")
-    found = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    return found[1] if found else f"signal {-done.returncode}"
+def first_failure(root: Path, suite: Sequence[str]) -> str:
+    """Run tests of the repository at `root`; return the first that fails, "" where all pass.
+
+    Raises RuntimeError where they cannot be run.
+    """
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    context.set_forkserver_preload(PRELOADED)
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_run_tests, args=(root, suite, there))
+    process.start()
+    there.close()
+    try:
+        code, failure, output = here.recv()
+    except EOFError as error:
+        process.join()
+        if (process.exitcode or 0) < 0:
+            return f"signal {-process.exitcode}"  # pyright: ignore[reportOptionalOperand]
+        raise RuntimeError(f"{' '.join(suite)}: cannot be run") from error
+    process.join()
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"{' '.join(suite)}: cannot be run:\n{output}")
+    return failure
+
+
+class _FirstFailure:
+    """A plugin of pytest's that remembers the test."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.name:
+            self.name = report.nodeid
+
+
+def _run_tests(root: Path, suite: Sequence[str], result: Connection) -> None:
+    """Run pytest in this process, on the repository at `root` and no other."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "tinygrad_chat", "bench")]:
+        del sys.modules[name]
+    os.chdir(root)
+    os.environ |= {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.path[0], sys.dont_write_bytecode = str(root), True
+    failure = _FirstFailure()
+    with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = pytest.main([*OPTIONS, *suite], plugins=[failure])
+        output.seek(0)
+        text = output.read()
+    result.send((code, failure.name, text))

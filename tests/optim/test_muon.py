@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,6 +107,12 @@ def textbook(
     X = X * r * norm(X) / max(math.sqrt((v * n * r**2).sum()), 1e-10)
     rate = rate * math.sqrt(max(1, R / K))
     return weight - rate * (X + decay * weight * (X * weight >= 0)), M, Q
+
+
+def test_the_coefficients_are_those_of_the_analysis():
+    page = (Path(__file__).parents[2] / "docs" / "upstream_analysis.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^ +\| [1-5] \| (\S+) \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
+    assert tuple(tuple(map(float, row)) for row in rows) == POLAR_EXPRESS
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,6 +121,29 @@ def test_a_damaged_store_is_never_opened_but_made_anew(damage: Callable[[Path], 
     assert open_store(folder, "text") is None
     assert open_data(str(text), "characters").tokens.tolist() == before
     assert open_store(folder, "text") is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux says by which name a file is open")
+def test_every_file_is_forced_to_the_disk_before_the_store_has_its_name(
+    text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    forced: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def watched(descriptor: int) -> None:
+        forced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def named(path: Path, target: Path) -> Path:
+        if target.parent == cache / "tokens":
+            assert {TOKENS, DOCUMENTS, METADATA} <= set(forced)
+            forced.append("named")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(Path, "rename", named)
+    open_data(str(text), "characters")
+    assert "named" in forced
 
 
 def test_a_store_under_a_strange_name_is_not_opened(folder: Path):

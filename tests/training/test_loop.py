@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,27 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_before_it_stay(start: Start
     assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000"]
     assert list(run.folder.checkpoints.glob(".*")) == []
     finish(resume_run(run.folder.path, {}))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux says by which name a file is open")
+def test_no_checkpoint_outlives_the_lines_of_the_log_before_it(start: Start, monkeypatch: pytest.MonkeyPatch):
+    """What is forced to the disk between one checkpoint's name and the next."""
+    forced: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def watched(descriptor: int) -> None:
+        forced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def named(path: Path, target: Path) -> Path:
+        if re.fullmatch(r"step-\d+", target.name):
+            assert {"log.jsonl", "timing.jsonl"} <= set(forced), target
+            forced.clear()
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(Path, "rename", named)
+    finish(start())
 
 
 def test_what_cannot_be_written_is_how_the_run_ended_and_says_how_to_go_on(
