@@ -304,17 +304,17 @@ angles = dict(zip(("cosine", "sine"), ops.rotary_angles(5, 6), strict=True))
         (lambda: ops.rmsnorm(zeros(2, 8), zeros(4)), "rmsnorm: gain has shape (4,) but rows of x have 8 features"),
         (
             lambda: ops.attention(zeros(1, 4, 6), zeros(1, 4, 4), zeros(1, 4, 4), heads=3),
-            "attention: expected query (B, T, 3 D), key and value (B, S, G D) with G dividing 3 and T <= S, "
+            "attention: expected query (B, T, 3 D), key and value (B, S, G D) with G dividing 3 and T <= S > 0, "
             "received (1, 4, 6), (1, 4, 4), (1, 4, 4)",
         ),
         (
             lambda: ops.attention(zeros(1, 4, 4), zeros(1, 3, 4), zeros(1, 3, 4), heads=2),
-            "attention: expected query (B, T, 2 D), key and value (B, S, G D) with G dividing 2 and T <= S, "
+            "attention: expected query (B, T, 2 D), key and value (B, S, G D) with G dividing 2 and T <= S > 0, "
             "received (1, 4, 4), (1, 3, 4), (1, 3, 4)",
         ),
         (
             lambda: ops.attention(*[zeros(1, 4, 5)] * 3, heads=2),
-            "attention: expected query (B, T, 2 D), key and value (B, S, G D) with G dividing 2 and T <= S, "
+            "attention: expected query (B, T, 2 D), key and value (B, S, G D) with G dividing 2 and T <= S > 0, "
             "received (1, 4, 5), (1, 4, 5), (1, 4, 5)",
         ),
         (

@@ -26,20 +26,20 @@ def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | No
 
 def count_shared_heads(query: Any, key: Any, value: Any, heads: int, window: int | None) -> int:
     """Return G, the heads of keys and values. Raises ShapeError unless query (B, T, H D) with H = `heads` and key and
-    value (B, S, G D) fit, with G dividing H, and every query sees at least its own position."""
-    D, left_over = divmod(query.shape[-1], heads)
+    value (B, S, G D) fit, with G dividing H, and every query sees at least its own position; T may be 0."""
+    D, left_over = divmod(query.shape[-1], heads) if heads > 0 else (0, 1)
     G = key.shape[-1] // max(D, 1)
     fits = (
         query.ndim == key.ndim == value.ndim == 3
         and left_over == 0 < G
         and key.shape == value.shape == (query.shape[0], key.shape[1], G * D)
         and heads % G == 0
-        and query.shape[1] <= key.shape[1]
+        and query.shape[1] <= key.shape[1] > 0
     )
     if not fits:
         raise ShapeError(
             f"attention: expected query (B, T, {heads} D), key and value (B, S, G D) with G dividing {heads} and "
-            f"T <= S, received {query.shape}, {key.shape}, {value.shape}"
+            f"T <= S > 0, received {query.shape}, {key.shape}, {value.shape}"
         )
     if window is not None and window < 1:
         raise ShapeError(f"attention: expected a window of at least 1 position, received {window}")

@@ -14,15 +14,22 @@ IGNORED = -1
 SLICE = 1 << 20  # logits that are looked at together where only the losses are wanted
 
 
-def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, Any]:
-    """Return each row's label, 0 where it does not count, and which count. Raises ShapeError where they do not fit."""
-    V = logits.shape[-1]
+def check_targets(logits: Any, targets: Any) -> None:
+    """Raise ShapeError unless there is an integer for each row of logits, and something in it to choose."""
+    if logits.shape[-1] == 0:
+        raise ShapeError(f"cross_entropy: expected at least 1 logit a row, received logits {logits.shape}")
     if targets.shape != logits.shape[:-1]:
         raise ShapeError(
             f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}"
         )
     if targets.dtype.kind not in "iu":
         raise ShapeError(f"cross_entropy: expected whole numbers as targets, received {targets.dtype}")
+
+
+def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, Any]:
+    """Return each row's label, 0 where it does not count, and which count. Raises ShapeError where they do not fit."""
+    check_targets(logits, targets)
+    V = logits.shape[-1]
     labels = targets.reshape(-1)
     counted = labels != ignore_index
     labels = array_module(logits).where(counted, labels, 0)

@@ -7,6 +7,7 @@ from typing import Any
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.ops.broadcasting import sum_to
+from tinygrad_chat.ops.shape import rows_of
 
 
 @differentiable
@@ -38,13 +39,13 @@ def check_linear(x: Any, weight: Any, bias: Any) -> None:
 def linear(x: Any, weight: Any, bias: Any = None):
     """x (..., C) times weight (D, C) transposed, plus bias (D,) if there is one -> (..., D)."""
     check_linear(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1])  # one large product instead of one for each leading index
+    rows = rows_of(x)  # one large product instead of one for each leading index
     out = rows @ weight.T
     if bias is not None:
         out = out + bias
 
     def backward(d_out):
-        d_rows = d_out.reshape(-1, d_out.shape[-1])
+        d_rows = rows_of(d_out)
         d_x = (d_rows @ weight).reshape(x.shape)
         d_weight = d_rows.T @ rows
         d_bias = d_rows.sum(axis=0) if bias is not None else None

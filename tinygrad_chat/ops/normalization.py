@@ -11,7 +11,9 @@ from tinygrad_chat.errors import ShapeError
 
 
 def check_row_vector(op: str, name: str, vector: Any, x: Any) -> None:
-    """Raise ShapeError unless `vector` has one element for each feature of x's rows."""
+    """Raise ShapeError unless rows of x have features and `vector`, if there is one, an element for each of them."""
+    if x.shape[-1] == 0:
+        raise ShapeError(f"{op}: expected rows of at least 1 feature, received x {x.shape}")
     if vector is not None and vector.shape != x.shape[-1:]:
         raise ShapeError(f"{op}: {name} has shape {vector.shape} but rows of x have {x.shape[-1]} features")
 

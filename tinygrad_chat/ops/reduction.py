@@ -12,11 +12,23 @@ from tinygrad_chat.errors import ShapeError
 Axis = int | tuple[int, ...] | None
 
 
+def _reduced_axes(shape: tuple[int, ...], axis: Axis) -> set[int]:
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return {a % len(shape) for a in axes} if shape else set()
+
+
 def _kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
     """Return the shape that is left of `shape` where the reduced axes are kept, with one element each."""
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    reduced = {a % len(shape) for a in axes} if shape else set()
+    reduced = _reduced_axes(shape, axis)
     return tuple(1 if a in reduced else size for a, size in enumerate(shape))
+
+
+def _count(op: str, shape: tuple[int, ...], axis: Axis, least: int) -> int:
+    """Return how many elements become one. Raises ShapeError where they are fewer than `least`."""
+    count = math.prod(shape[a] for a in _reduced_axes(shape, axis))
+    if count < least:
+        raise ShapeError(f"{op}: expected at least {least} elements to reduce, received {count}")
+    return count
 
 
 def _spread(array: Any, shape: tuple[int, ...], axis: Axis) -> Any:
@@ -37,14 +49,13 @@ def sum(x: Any, *, axis: Axis = None, keepdims: bool = False):
 
 @differentiable
 def mean(x: Any, *, axis: Axis = None, keepdims: bool = False):
-    """The mean over `axis` (None: over all)."""
-    out = x.mean(axis=axis, keepdims=keepdims)
+    """The mean over `axis` (None: over all). Raises ShapeError where there is nothing to reduce (PyTorch: nan)."""
+    count = _count("mean", x.shape, axis, 1)
 
     def backward(d_out):
-        count = x.size // (math.prod(out.shape) or 1)
         return (_spread(d_out / count, x.shape, axis),)
 
-    return out, backward
+    return x.mean(axis=axis, keepdims=keepdims), backward
 
 
 @differentiable
@@ -54,10 +65,8 @@ def var(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 
 
     Raises ShapeError where nothing is left to divide by (PyTorch: nan).
     """
+    divisor = _count("var", x.shape, axis, correction + 1) - correction
     centred = x - x.mean(axis=axis, keepdims=True)
-    divisor = x.size // (math.prod(_kept_shape(x.shape, axis)) or 1) - correction
-    if divisor <= 0:
-        raise ShapeError(f"var: expected at least {correction + 1} elements to reduce, received {divisor + correction}")
 
     def backward(d_out):
         return (_spread(d_out * (2 / divisor), x.shape, axis) * centred,)

@@ -21,6 +21,8 @@ def rotary_angles(positions: int, head_width: int, *, base: float = 10000.0) -> 
 def check_angles(x: Any, cosine: Any, sine: Any) -> None:
     """Raise ShapeError unless cosine and sine (T, D / 2) fit x (..., T, H D)."""
     T, half = cosine.shape
+    if half == 0:
+        raise ShapeError(f"rotary: expected angles of at least 1 pair of channels, received cosine {cosine.shape}")
     if x.shape[-2] != T or x.shape[-1] % (2 * half) or sine.shape != cosine.shape:
         raise ShapeError(
             f"rotary: angles {cosine.shape} need x (..., {T}, a multiple of {2 * half}), received {x.shape}"
@@ -36,7 +38,8 @@ def rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None = None, epsilon:
     is given that root mean square (Henry et al., arXiv:2010.04245), before or after the turn: that is the same.
     """
     check_angles(x, cosine, sine)
-    heads = x.reshape(*x.shape[:-1], -1, 2 * cosine.shape[1])  # (..., T, H, D)
+    D = 2 * cosine.shape[1]
+    heads = x.reshape(*x.shape[:-1], x.shape[-1] // D, D)  # (..., T, H, D)
     unit = inverse_rms = None
     if rms is not None:
         inverse_rms = 1 / array_module(x).sqrt((heads * heads).mean(axis=-1, keepdims=True) + epsilon)

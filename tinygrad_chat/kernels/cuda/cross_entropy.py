@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
-from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_targets, check_token_count
 
 
 def cross_entropy(
@@ -23,12 +22,7 @@ def cross_entropy(
 ):
     """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: to look would mean to wait."""
     check_token_count(token_count)
-    if targets.dtype.kind not in "iu":
-        raise ShapeError(f"cross_entropy: expected whole numbers as targets, received {targets.dtype}")
-    if targets.shape != logits.shape[:-1]:
-        raise ShapeError(
-            f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}"
-        )
+    check_targets(logits, targets)
     xp, real, V = array_module(logits), logits.dtype, logits.shape[-1]
     rows, labels = contiguous(logits, real).reshape(-1, V), contiguous(targets, np.int64).ravel()
     N, cap = len(rows), float(soft_cap or 0)

@@ -140,8 +140,8 @@ def _operand(x: Any) -> tuple[int, int, int, int, int]:
     transposed = not (_is_dense(x, -1) and _is_apart(x, -2))
     inner, outer = (-2, -1) if transposed else (-1, -2)
     kind = CUDA_R_32F if x.dtype == np.float32 else CUDA_R_16BF
-    # Of a single row the stride says nothing, but cuBLAS wants it to be at least a row's length.
-    leading = max(x.strides[outer] // x.itemsize, x.shape[inner])
+    # Of a single row the stride says nothing, but cuBLAS wants it to be at least a row's length, and not 0.
+    leading = max(x.strides[outer] // x.itemsize, x.shape[inner], 1)
     return int(transposed), x.data.ptr, kind, leading, x.strides[0] // x.itemsize if x.ndim == 3 else 0
 
 

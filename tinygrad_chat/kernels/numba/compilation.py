@@ -12,8 +12,14 @@ import numpy as np
 
 from tinygrad_chat.ops.shape import rows_of
 
-# Sums may be taken in any order and a product joined with a sum, but nan and the infinities keep their meaning:
-# a diverged run must show as nan, and minus infinity hides a score.
+# What the compiler may do beyond IEEE's rules, each for its speed:
+# - reassoc: add up a row in several lanes at once. Without it no sum is vectorised; the order is another, and what is
+#   lost is what any order loses. A formula that is exact as it is written only must not have it (exponential.py).
+# - contract: join a product with a sum, and so round once instead of twice.
+# - nsz: take 0 and -0 for one, without which a sum could not begin at 0.
+# The other permissions lose what we need. nnan and ninf: a diverged run must show as nan, and minus infinity hides a
+# score. arcp and afn: a quotient, a root or a logarithm must be rounded as NumPy's. tests/kernels/test_arithmetic.py
+# holds that.
 ARITHMETIC = {"reassoc", "contract", "nsz"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
-from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count, counted_labels
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_targets, check_token_count, counted_labels
 
 
 def cross_entropy(
@@ -23,10 +23,10 @@ def cross_entropy(
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
     check_token_count(token_count)
+    check_targets(logits, targets)
     V = logits.shape[-1]
-    fitting = targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu"
-    labels = contiguous(targets.astype(np.int64, copy=False)).ravel() if fitting else targets
-    count = _count(labels, ignore_index, V) if fitting else -1
+    labels = contiguous(targets.astype(np.int64, copy=False)).ravel()
+    count = _count(labels, ignore_index, V)
     if count < 0:
         counted_labels(logits, targets, ignore_index)  # says what is wrong
     rows = as_rows(logits)

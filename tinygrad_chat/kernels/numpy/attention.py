@@ -75,7 +75,8 @@ def blocked_attention(
         along = np.einsum("...td,...td->...t", d_o, o)[..., None]  # sum over s of d_weights * weights
         d_query = np.empty(query.shape, query.dtype)
         d_q = split_heads(d_query, G, D)
-        d_k, d_v = np.empty((2, B, G, heads // G, S, D), query.dtype)  # in one piece: added to often
+        new = np.empty if T else np.zeros  # without a query nothing is written
+        d_k, d_v = new((2, B, G, heads // G, S, D), query.dtype)  # in one piece: added to often
         for (rows, keys, mask), saved in zip(reversed(blocks), reversed(kept), strict=True):
             weights = weights_of(rows, keys, mask) if saved is None else saved
             d_rows = d_o[..., rows, :]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygrad_chat.ops.shape import rows_of
+
 SMALL_VOCABULARY = 512
 
 
@@ -11,7 +13,7 @@ def embedding(table: np.ndarray, tokens: np.ndarray):
     """`ops.embedding`; both ways of summing are many times as fast as `np.add.at`."""
 
     def backward(d_out: np.ndarray):
-        d_rows = d_out.reshape(-1, table.shape[1])
+        d_rows = rows_of(d_out)
         flat = np.asarray(tokens).reshape(-1).astype(np.int64) % len(table)  # -1 and the last row are one
         return (_sum_by_product if len(table) <= SMALL_VOCABULARY else _sum_by_sorting)(table, flat, d_rows), None
 

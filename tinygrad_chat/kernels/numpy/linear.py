@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygrad_chat.ops.matmul import check_linear
+from tinygrad_chat.ops.shape import rows_of
 
 FEW = 32  # rows: for these, to put the weight in order for the product is most of the work
 LARGE = 1 << 16  # elements of a weight: of a smaller one it costs little
@@ -16,15 +17,15 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
     `dot` does what `@` does of two matrices, and is called in half the time.
     """
     check_linear(x, weight, bias)
-    D, C = weight.shape
-    rows = x.reshape(-1, C)
+    D = len(weight)
+    rows = rows_of(x)
     few = len(rows) <= FEW and weight.size >= LARGE
     out = np.ascontiguousarray(weight.dot(rows.T).T) if few else rows.dot(weight.T)
     if bias is not None:
         out += bias
 
     def backward(d_out: np.ndarray):
-        d_rows = d_out.reshape(-1, D)
+        d_rows = rows_of(d_out)
         d_bias = None if bias is None else d_rows.sum(axis=0)
         return d_rows.dot(weight).reshape(x.shape), d_rows.T.dot(rows), d_bias
 
