@@ -67,7 +67,9 @@ def test_on_a_terminal_no_line_is_too_long_and_what_is_left_out_is_named(width: 
     assert head.split()[:2] == ["run", "column0"]
     shown = len(head.split()) - 1
     assert shown < 9
-    assert "\n".join(lines).split("no room for: ")[1].split() == [f"column{n}," for n in range(shown, 8)] + ["column8"]
+    assert "\n".join(lines).split("a wider terminal also shows: ")[1].split() == [
+        f"column{n}," for n in range(shown, 8)
+    ] + ["column8"]
     assert rows[1].split()[0].endswith("\u2026") == (width < 80)  # only where it has to be
     assert [line.split()[1] for line in rows[:2]] == ["1", "22"]
 

@@ -51,7 +51,7 @@ def runs(
         rows = [_cells(run) for run in found]
         columns = [Column(name, [row[name] for row in rows], left=name in ("run", "outcome")) for name in IMPORTANCE]
         print_table(console, columns, styles=[STYLES.get(run.outcome, "red") for run in found], keep=3)
-        notes = [f"{run.path.resolve().name} {note}" for run in found if (note := _note(run))]
+        notes = [f"{run.path.resolve().name}: {note}" for run in found if (note := _note(run))]
         if notes:
             print(printable("\n".join(["", *notes])))
     else:
@@ -65,11 +65,11 @@ def _note(run: RunSummary) -> str:
     """Return what a run's row does not explain: why it failed, or what to do."""
     go_on = f"tgc train --resume --out {quoted(run.path)}"
     return {
-        "failed": f"failed: {run.reason}",
-        "damaged": f"is damaged: {run.reason}",
-        "killed": f"was killed; go on with: {go_on}",
-        "interrupted": f"was interrupted; go on with: {go_on}",
-        "imported": f"was {run.reason}",
+        "failed": f"failed at {run.reason}" if run.reason.startswith("step ") else f"failed: {run.reason}",
+        "damaged": f"damaged: {run.reason}",
+        "killed": f"killed; go on with: {go_on}",
+        "interrupted": f"interrupted; go on with: {go_on}",
+        "imported": run.reason,
     }.get(run.outcome, "")
 
 
@@ -87,7 +87,7 @@ def _cells(run: RunSummary) -> dict[str, str]:
 
     steps = shown(run.step, ",")
     if run.steps is not None and run.step != run.steps and not imported:
-        steps += f"/{run.steps:,}"
+        steps += f" of {run.steps:,}"
     return {
         "run": run.path.resolve().name,
         "outcome": run.outcome,

@@ -72,7 +72,7 @@ def print_table(console: Console, columns: Sequence[Column], *, styles: Sequence
     _print(console, table, rows, styles)
     left_out = [column.name for column in columns[len(shown) :] if column.name]
     if left_out:
-        console.print(f"\nno room for: {', '.join(left_out)}")
+        console.print(f"\na wider terminal also shows: {', '.join(left_out)}")
 
 
 def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:

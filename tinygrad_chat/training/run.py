@@ -156,15 +156,12 @@ def resume_run(
     folder = RunFolder(path)
     expect_free(path)
     if folder.config.exists() and not find_checkpoints(folder.checkpoints):
-        say(f"{path}: no checkpoint yet; starting from step 0")
         config = change(folder.read_config(), changes)
         own = data is not None
-        if (
-            not own
-            and "data" not in changes
-            and any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
-        ):
+        handed_over = any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
+        if handed_over and not own and "data" not in changes:
             raise _needs_own_data(config, path)
+        say(f"{path}: no checkpoint yet; starting from step 0")
         if data is None and tokenizer is not None:
             data = _open(config, tokenizer, progress)
         return _new_run(
