@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tinygrad_chat.cli.streams import PatientStream
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.formatting import count, quoted
@@ -37,18 +37,18 @@ def _with_speed(event: Logged) -> dict[str, Any]:
 class Lines:
     """Plain lines, each complete when it is printed."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: PatientStream) -> None:
         self._stream = stream
         self._sample = ""
-        self.abandoned = False
+
+    @property
+    def error(self) -> OSError | None:
+        """Why nobody sees this any longer: a full disk, a terminal or a reader that has gone, as with `| head`."""
+        return self._stream.error
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line. `style` is for displays that have colours."""
-        try:
-            print(text, file=self._stream, flush=True)
-        except BrokenPipeError:  # whoever read us has had enough, as `| head` does
-            self.abandoned = True
-            self._stream = io.StringIO()
+        print(text, file=self._stream, flush=True)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
         """Say that a corpus has come, `done` of `total` bytes."""
@@ -88,7 +88,7 @@ class Lines:
 class Bar(Lines):
     """A progress bar with the newest loss; only evaluations stay above it as lines."""
 
-    def __init__(self, stream: TextIO, progress: Progress) -> None:
+    def __init__(self, stream: PatientStream, progress: Progress) -> None:
         super().__init__(stream)
         self._progress = progress
         self._task = progress.add_task("reading", total=None)
@@ -121,7 +121,7 @@ class Bar(Lines):
 
 
 @contextmanager
-def open_progress(stream: TextIO) -> Iterator[Progress | None]:
+def open_progress(stream: TextIO | PatientStream) -> Iterator[Progress | None]:
     """Provide a bar to be filled on `stream`, or None where that is no terminal."""
     if not stream.isatty():
         yield None
@@ -132,7 +132,7 @@ def open_progress(stream: TextIO) -> Iterator[Progress | None]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+    with Progress(*columns, console=Console(file=cast(TextIO, stream)), transient=True) as progress:
         yield progress
 
 
@@ -144,8 +144,9 @@ def print_above(progress: Progress, text: str, style: str = "") -> None:
 @contextmanager
 def open_display(stream: TextIO) -> Iterator[Lines]:
     """Provide the display that suits `stream`."""
-    with open_progress(stream) as progress:
-        yield Lines(stream) if progress is None else Bar(stream, progress)
+    watched = PatientStream(stream)
+    with open_progress(watched) as progress:
+        yield Lines(watched) if progress is None else Bar(watched, progress)
 
 
 def describe(run: Run) -> list[str]:
