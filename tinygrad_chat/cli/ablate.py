@@ -61,10 +61,12 @@ def ablate(
         open_ablation_display(sys.stdout, runs=runs, done=done) as display,
         stop_on_signals(display.line) as stopped,
     ):
-        wanted = run_ablation(ablation, folder, should_stop=lambda: bool(stopped) or display.abandoned, confirmed=yes)
+        wanted = run_ablation(ablation, folder, should_stop=lambda: bool(stopped or display.error), confirmed=yes)
         for run, event in wanted:
             display.show_run(run, event)
             interrupted = isinstance(event, Ended) and event.interrupted
+    if display.error:
+        raise display.error  # results stay, and the same command goes on with them
     if interrupted:
         print(f"interrupted; go on with the same command. Results so far: {folder}")
         raise typer.Exit(exit_code(stopped))

@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.progress import Progress
 
 from tinygrad_chat.cli.display import Lines, open_progress, print_above
+from tinygrad_chat.cli.streams import PatientStream
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Stepped
 from tinygrad_chat.training.run import Run
 
@@ -29,7 +30,7 @@ class AblationLines(Lines):
 class AblationBar(AblationLines):
     """A bar over all runs, `done` of them at its start, with finished runs as lines above it."""
 
-    def __init__(self, stream: TextIO, progress: Progress, *, runs: int, done: int) -> None:
+    def __init__(self, stream: PatientStream, progress: Progress, *, runs: int, done: int) -> None:
         super().__init__(stream)
         self._progress = progress
         self._done = done
@@ -52,5 +53,6 @@ class AblationBar(AblationLines):
 @contextmanager
 def open_ablation_display(stream: TextIO, *, runs: int, done: int) -> Iterator[AblationLines]:
     """Provide the display that suits `stream`."""
-    with open_progress(stream) as progress:
-        yield AblationLines(stream) if progress is None else AblationBar(stream, progress, runs=runs, done=done)
+    watched = PatientStream(stream)
+    with open_progress(watched) as progress:
+        yield AblationLines(watched) if progress is None else AblationBar(watched, progress, runs=runs, done=done)

@@ -1,43 +1,73 @@
-"""The commands, gathered, and how each of them ends: what a mistake prints and the exit code."""
+"""The commands, by name, and how each of them ends: what a mistake prints and the exit code."""
 
 from __future__ import annotations
 
-import io
+import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from tinygrad_chat import __version__
-from tinygrad_chat.cli.ablate import ablate
-from tinygrad_chat.cli.compare import compare
-from tinygrad_chat.cli.doctor import doctor
-from tinygrad_chat.cli.graph import graph
-from tinygrad_chat.cli.interchange import export, import_
-from tinygrad_chat.cli.plan import plan
-from tinygrad_chat.cli.profile import profile
-from tinygrad_chat.cli.report import report
-from tinygrad_chat.cli.runs import runs
-from tinygrad_chat.cli.sample import sample
-from tinygrad_chat.cli.train import train
+from tinygrad_chat.cli.help import Command, write_options
 from tinygrad_chat.errors import StorageError, TinygradChatError
 
-INTERRUPTED = 130  # what shells report for Ctrl-C
-CLOSED_PIPE = 141  # and for a program whose reader has gone
+CLOSED_PIPE = 141  # what shells report for a program whose reader has gone
+
+COMMANDS = {
+    "train": ("train:train", "train a model, or go on with a run"),
+    "plan": ("plan:plan", "predict the memory and time of a training"),
+    "profile": ("profile:profile", "show where the time of a training step goes"),
+    "sample": ("sample:sample", "write text with a trained model"),
+    "runs": ("runs:runs", "list runs: how they ended, how fast, how good"),
+    "report": ("report:report", "write a run's report.html and report.md anew"),
+    "compare": ("compare:compare", "lay the losses of runs over each other"),
+    "ablate": ("ablate:ablate", "train a grid of settings over several seeds"),
+    "graph": ("graph:graph", "draw a formula's or a model's graph with gradients"),
+    "import": ("interchange:import_", "make a run from another program's weights"),
+    "export": ("interchange:export", "write a model's weights for another program"),
+    "doctor": ("doctor:doctor", "say what this machine has, and what is missing"),
+}
+"""Where each command is, below cli/, and what it is for: said without the import of what it needs."""
+
+
+class Commands(TyperGroup):
+    """The commands, each of which is imported when it is called, and only then."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, short_help=purpose) for name, (_, purpose) in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that is called, imported."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and _load(str(name)), rest
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands above the options."""
+        self.format_commands(ctx, formatter)
+        write_options(self, ctx, formatter)
+
+
+def _load(name: str) -> Any:
+    module, _, function = COMMANDS[name][0].partition(":")
+    loaded = typer.Typer(add_completion=False, rich_markup_mode=None)
+    command = getattr(importlib.import_module(f"tinygrad_chat.cli.{module}"), function)
+    loaded.command(name, cls=Command)(command)
+    return typer.main.get_command(loaded)
+
 
 app = typer.Typer(
-    name="tgc",
+    cls=Commands,
     help="Train small GPTs from scratch, and sample from them.",
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which takes longer to import than all the rest
 )
-for command in (train, plan, profile, sample, runs, report, compare, ablate, graph, import_, export, doctor):
-    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,51 +79,47 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _all_commands(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `tgc` and end the process with the command's exit code; a user's mistake prints one line, no traceback."""
-    # Without a terminal, as a service, a process may have been started with these closed.
-    sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
-    sys.exit(run(arguments))
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run `tgc` and return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments, prog_name="tgc", standalone_mode=False)
+        code = app(given or ["--help"], prog_name="tgc", standalone_mode=False)
+        sys.stdout.flush()  # a full disk, or a reader that has gone, shows here at the latest
     except SystemExit as ended:  # whoever read us has had enough, as `| head` does: that is how typer ends then
         if isinstance(ended.__context__, BrokenPipeError):
             return CLOSED_PIPE
         raise
+    except BrokenPipeError:
+        return CLOSED_PIPE
     except TinygradChatError as error:
-        print(f"tgc: {error}", file=sys.stderr)
+        _say_error(str(error))
         return error.exit_code
     except typer.TyperException as error:
-        message = error.format_message()
-        if message:  # empty where no command was given: then the help has been shown
-            command = getattr(getattr(error, "ctx", None), "command_path", "tgc")
-            print(f"tgc: {_first_lower(message)}; see {command} --help", file=sys.stderr)
+        command = getattr(getattr(error, "ctx", None), "command_path", "tgc")
+        _say_error(f"{_first_lower(error.format_message())}; see {command} --help")
         return error.exit_code
     except MemoryError as error:
         asked = " ".join(str(error).split()).rstrip(".")
         detail = f" ({asked[:1].lower()}{asked[1:]})" if asked else ""
-        print(f"tgc: not enough memory{detail}; choose a smaller --width, --context or --batch-size", file=sys.stderr)
+        _say_error(f"not enough memory{detail}; choose a smaller --width, --context or --batch-size")
         return StorageError.exit_code
     except OSError as error:
-        print(f"tgc: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        _say_error(f"{error.filename or 'a file'}: {error.strerror or error}")
         return StorageError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("tgc: interrupted", file=sys.stderr)
-        return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _say_error(message: str) -> None:
+    colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    start, end = ("\x1b[1;31m", "\x1b[0m") if colored else ("", "")
+    with contextlib.suppress(OSError):  # nobody can be told: the exit code says it
+        print(f"{start}tgc:{end} {message}", file=sys.stderr, flush=True)
 
 
 def _first_lower(message: str) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tinygrad_chat.cli.streams import PatientStream
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.formatting import count, printable
@@ -44,20 +44,20 @@ class Lines:
     """Plain lines, each complete when it is printed. A `quiet` display shows only what went wrong and how it ended, a
     `verbose` one every sample, whole."""
 
-    def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(self, stream: PatientStream, *, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream
         self._quiet = quiet
         self._verbose = verbose
         self._sample = ""
-        self.abandoned = False
+
+    @property
+    def error(self) -> OSError | None:
+        """Why nobody sees this any longer: a full disk, a terminal or a reader that has gone, as with `| head`."""
+        return self._stream.error
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line. `style` is for displays that have colours."""
-        try:
-            print(text, file=self._stream, flush=True)
-        except BrokenPipeError:  # whoever read us has had enough, as `| head` does
-            self.abandoned = True
-            self._stream = io.StringIO()
+        print(text, file=self._stream, flush=True)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
         """Say that a corpus has come, `done` of `total` bytes."""
@@ -111,7 +111,7 @@ class Bar(Lines):
     """A progress bar with the newest loss, or with what else is going on; only evaluations stay above it, each with the
     beginning of its sample. A `verbose` one shows what stands in a pipe, too."""
 
-    def __init__(self, stream: TextIO, progress: Progress, *, verbose: bool = False) -> None:
+    def __init__(self, stream: PatientStream, progress: Progress, *, verbose: bool = False) -> None:
         super().__init__(stream, verbose=verbose)
         self._progress = progress
         self._task = progress.add_task("reading", total=None)
@@ -163,7 +163,7 @@ class Bar(Lines):
 
 
 @contextmanager
-def open_progress(stream: TextIO) -> Iterator[Progress | None]:
+def open_progress(stream: TextIO | PatientStream) -> Iterator[Progress | None]:
     """Provide a bar to be filled on `stream`, or None where that is no terminal."""
     if not stream.isatty():
         yield None
@@ -174,7 +174,7 @@ def open_progress(stream: TextIO) -> Iterator[Progress | None]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+    with Progress(*columns, console=Console(file=cast(TextIO, stream)), transient=True) as progress:
         yield progress
 
 
@@ -186,11 +186,12 @@ def print_above(progress: Progress, text: str, style: str = "") -> None:
 @contextmanager
 def open_display(stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> Iterator[Lines]:
     """Provide the display that suits `stream`; a `quiet` one has no bar."""
+    watched = PatientStream(stream)
     if quiet:
-        yield Lines(stream, quiet=True)
+        yield Lines(watched, quiet=True)
         return
-    with open_progress(stream) as progress:
-        yield Lines(stream, verbose=verbose) if progress is None else Bar(stream, progress, verbose=verbose)
+    with open_progress(watched) as progress:
+        yield Lines(watched, verbose=verbose) if progress is None else Bar(watched, progress, verbose=verbose)
 
 
 def describe(run: Run) -> list[str]:

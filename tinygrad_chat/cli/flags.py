@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -67,7 +66,8 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     option = typer.Option(
         *names,
         help=spec.help + ("" if shown in (None, "") else f" (default {shown})"),
-        metavar="|".join(spec.choices) or (None if spec.kind is bool else spec.kind.__name__),
+        metavar="|".join(spec.choices) or None,
+        autocompletion=(lambda: list(spec.choices)) if spec.choices else None,
         rich_help_panel=_panel(spec),
         hidden=hidden,
     )
@@ -87,23 +87,10 @@ def _panel(spec: OptionSpec) -> str:
 def _show_all(context: typer.Context, wanted: bool) -> None:
     if not wanted:
         return
-    panels: dict[str, list[str]] = {}
     for parameter in context.command.params:
-        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).extend(_lines(parameter))
-    print(f"Usage: {context.command_path} [OPTIONS]")
-    for panel, lines in panels.items():
-        print("\n".join(["", panel, *lines]))
+        parameter.hidden = not getattr(parameter, "help", None)  # pyright: ignore[reportAttributeAccessIssue]
+    print(context.get_help())
     raise typer.Exit
-
-
-def _lines(parameter: Any) -> list[str]:
-    """Return an option's spellings and values, and below them its help, so that nothing has to be cut."""
-    value = f" {parameter.metavar}" if parameter.metavar else ""
-    spellings = ", ".join([*parameter.opts, *parameter.secondary_opts])
-    return [
-        f"  {spellings}{value}",
-        *textwrap.wrap(parameter.help or "", 72, initial_indent=" " * 6, subsequent_indent=" " * 6),
-    ]
 
 
 _HELP_ALL = inspect.Parameter(

@@ -1,13 +1,64 @@
-"""Ctrl-C and SIGTERM as a wish to stop, which long commands grant between two steps."""
+"""How `tgc` is ended from outside: by Ctrl-C, by SIGTERM, or by SIGHUP, which comes when a terminal has gone.
+
+While it starts and ends, at once. While a command works, by an exception, so that what is temporary goes first. A
+command that trains notes the wish instead, and grants it between two steps. Whoever does not want to wait asks again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 BROKEN_PIPE = 13  # the number of SIGPIPE, which Windows has no name for
+
+
+class Interrupted(BaseException):
+    """A signal that ends the command. No KeyboardInterrupt, of which libraries make something else."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.exit_code = 128 + number
+
+
+def on_signals(handler: Callable[[int, Any], object] | signal.Handlers) -> None:
+    """Let `handler` have the signals from now on, but for those that were ignored from the start, as by nohup."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def end_at_once(number: int, _frame: Any = None) -> None:
+    """Say why, and end the process."""
+    say_interrupted(number)
+    os._exit(128 + number)
+
+
+def unwind(number: int, _frame: Any = None) -> None:
+    """Raise Interrupted where the main thread is; end at once where that cannot get through, or for another signal."""
+    on_signals(end_at_once)
+    sys.unraisablehook = _end_if_interrupted
+    raise Interrupted(number)
+
+
+def _end_if_interrupted(unraisable: Any) -> None:
+    """Be told of an exception that nobody can catch, as one in a finaliser."""
+    if isinstance(unraisable.exc_value, Interrupted):
+        end_at_once(unraisable.exc_value.number)
+    sys.__unraisablehook__(unraisable)
+
+
+def say_interrupted(number: int) -> None:
+    """Say so on standard error, past all buffers, which may be in the middle of something."""
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    with contextlib.suppress(OSError):
+        os.write(2, f"tgc: interrupted{by}\n".encode())
 
 
 def exit_code(received: list[int]) -> int:
@@ -17,24 +68,19 @@ def exit_code(received: list[int]) -> int:
 
 @contextmanager
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
-    """Within this context the first Ctrl-C or SIGTERM is noted in the list, to stop between two steps; a second
-    one acts at once, as it always does."""
+    """Within this context the first signal is noted in the list, to stop between two steps; a second one interrupts."""
     received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, _frame: Any) -> None:
         received.append(number)
-        restore()
-        say("stopping after this step, with a checkpoint; once more to stop at once")
+        on_signals(unwind)
+        with contextlib.suppress(RuntimeError):  # in the middle of writing another line: then this one is left out
+            say("stopping after this step, with a checkpoint; once more to stop at once")
 
-    for number in signals:
-        signal.signal(number, note)
+    on_signals(note)
     try:
         yield received
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

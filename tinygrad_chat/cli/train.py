@@ -12,7 +12,7 @@ import typer
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS
-from tinygrad_chat.errors import UsageError
+from tinygrad_chat.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from tinygrad_chat.training.evaluation import Evaluation
@@ -51,6 +51,7 @@ def train(
 
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
+    from tinygrad_chat.formatting import quoted
     from tinygrad_chat.runs.folder import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
     from tinygrad_chat.tracking.sending import tracking
@@ -83,7 +84,7 @@ def train(
         with tracking(run, display.line) as send, stop_on_signals(display.line) as stopped:
             evaluation = None
             interrupted = False
-            for event in train_run(run, should_stop=lambda: bool(stopped) or display.abandoned):
+            for event in train_run(run, should_stop=lambda: bool(stopped or display.error)):
                 display.show(event)
                 send(event)
                 if isinstance(event, Evaluated):
@@ -92,6 +93,9 @@ def train(
                     interrupted = event.interrupted
     if as_json:
         print(json.dumps(_summary(run, evaluation, interrupted=interrupted)))
+    if display.error and not isinstance(display.error, BrokenPipeError):
+        reason = f"{display.error.filename}: {display.error.strerror}"
+        raise StorageError(f"{reason}; all is saved, go on with: tgc train --resume --out {quoted(run.folder.path)}")
     if interrupted:
         raise typer.Exit(exit_code(stopped))
 

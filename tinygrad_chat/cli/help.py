@@ -1,0 +1,32 @@
+"""The text of --help: plain, whole in a pipe, in lines as long as the terminal allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+WIDEST_OPTION = 34  # characters: the help of an option that takes more begins below it
+
+
+class Command(TyperCommand):
+    """A command whose help has its options under their headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options."""
+        write_options(self, ctx, formatter)
+
+
+def write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    """Write what a command takes, but for what is hidden: a section for each heading."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            heading = parameter.rich_help_panel or f"{parameter.param_type_name.title()}s"
+            sections.setdefault(heading, []).append(record)
+    widths = [len(spelling) for records in sections.values() for spelling, _ in records]
+    column = max((width for width in widths if width <= WIDEST_OPTION), default=0)
+    for heading, records in sections.items():
+        with formatter.section(heading):
+            formatter.write_dl([(spelling.ljust(column), text) for spelling, text in records], col_max=column)
