@@ -293,6 +293,7 @@ ELSEWHERE = {
     "backend",
     "data",
     "text_field",
+    "encoding",
     "steps",
     "minutes",
     "checkpoint_every",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,13 +26,14 @@ def sample(
     ComputeOptions(**compute)  # says what cannot be
     options = SamplingOptions(**settings)
 
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.generation import sample_texts
     from tinygrad_chat.inference.load import load_model, quick_kernels
     from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.runs.folder import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
-    path = Path(checkpoint).expanduser() if checkpoint else None
+    path = user_path(checkpoint) if checkpoint else None
     saved = open_checkpoint(path, SavedModel.load, say=lambda line: print(f"tgc: {line}", file=sys.stderr))
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":

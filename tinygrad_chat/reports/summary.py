@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.errors import TinygradChatError, UsageError
-from tinygrad_chat.files import is_locked
+from tinygrad_chat.files import is_locked, user_path
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.runs.folder import RUNS, RunFolder
 
@@ -54,7 +54,7 @@ def is_run(path: Path) -> bool:
 
 def find_run(name: str, *, command: str) -> Path:
     """Return the folder of the run that `name` means: itself, or below runs/. Raises UsageError, for `command`."""
-    for path in (Path(name).expanduser(), RUNS / name):
+    for path in (user_path(name), RUNS / name):
         if is_run(path):
             return path
     known = sorted(path.name for path in RUNS.iterdir() if is_run(path)) if RUNS.is_dir() else []
