@@ -41,7 +41,7 @@ ORDER = [
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 WITHIN = {
     "kernels": [{"numpy"}, {"numba"}, {"cuda"}],  # what Numba's lack is NumPy's
-    "text": [{"tokenizers"}],
+    "text": [{"tokenizers"}, {"formats"}],
     "training": [{"guards"}],
 }
 """The folders within a part: each imports no later one. Files beside them import them, and may be imported by them."""
@@ -59,6 +59,7 @@ HOME_OF_LIBRARY = {
     "cupyx": ("backend/", "kernels/cuda/"),
     "numba": ("kernels/numba/",),
     "llvmlite": ("kernels/numba/",),
+    "pyarrow": ("text/formats/",),
 }
 
 

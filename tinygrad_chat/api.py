@@ -20,6 +20,7 @@ import numpy as np
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.files import user_path
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.text_model import TextModel
 from tinygrad_chat.models.protocol import LanguageModel
@@ -31,11 +32,11 @@ from tinygrad_chat.text.data import open_data, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
 from tinygrad_chat.training.events import Event
-from tinygrad_chat.training.facts import OpenData, resolve_with_facts
+from tinygrad_chat.training.facts import OpenData, resolve_with_facts, settled
 from tinygrad_chat.training.loop import train as train_run
 from tinygrad_chat.training.run import resume_run, start_run
 
-Data = str | os.PathLike[str] | Sequence[str] | Dataset
+Data = str | os.PathLike[str] | Sequence[str] | Sequence[os.PathLike[str]] | Dataset
 Make = Callable[[int], LanguageModel]
 
 
@@ -51,17 +52,19 @@ def train(
 ) -> TextModel:
     """Train a model and return it; the run is kept in a folder, at `out` or anew below runs/.
 
-    `data` is a text file, a folder or a built-in name, texts, each a document, or a `Dataset` of one's own. `model` is
-    a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further `settings` are the options
-    of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its default. With `resume` the run
-    at `out` goes on, as it is but for what is given and may change. `watch` is called with each event, such as
-    `training.events.Logged`. Raises a TinygradChatError, in one line, for what cannot be.
+    `data` is what `--data` names, such as a file or a folder; or paths; or texts, each a document; or a `Dataset` of
+    one's own. `model` is a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further
+    `settings` are the options of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its
+    default. With `resume` the run at `out` goes on, as it is but for what is given and may change. `watch` is called
+    with each event, such as `training.events.Logged`. Raises a TinygradChatError, in one line, for what cannot be.
     """
     if isinstance(data, os.PathLike):
         data = os.fspath(data)
-    settings = {**_named(data, model, tokenizer), **checked_settings(SPECS, settings, source="train")}
+    elif isinstance(data, Sequence) and data and all(isinstance(each, os.PathLike) for each in data):
+        settings["data"], data = [os.fspath(each) for each in data], None
+    settings = {**_named(data, model, tokenizer), **settled(checked_settings(SPECS, settings, source="train"))}
     make = None if isinstance(model, str) else model
-    path = None if out is None else Path(out)
+    path = None if out is None else user_path(out)
     if resume:
         if path is None:
             raise ConfigError("resume: expected out, the folder of the run that is to go on; received none")
@@ -103,8 +106,9 @@ def _resolve(
             settings = {**settings, "tokenizer": tokenizer.kind}
         if opened is None:
             validate_settings(SPECS, settings)  # before anything takes its time
-            source, text_field = (settings.get(name, SPECS[name].default) for name in ("data", "text_field"))
-            opened = open_data(source, tokenizer, text_field=text_field)
+            source = settings.get("data", SPECS["data"].default)
+            reading = {name: settings.get(name, SPECS[name].default) for name in ("text_field", "encoding")}
+            opened = open_data(source, tokenizer, **reading)
     return resolve_with_facts(settings, data=opened)
 
 
@@ -151,7 +155,7 @@ def load_tokenizer(path: str | Path | None = None) -> Tokenizer:
 
 
 def _open_saved(path: str | Path | None) -> SavedModel:
-    return open_checkpoint(None if path is None else Path(path).expanduser(), SavedModel.load, say=_be_quiet)
+    return open_checkpoint(None if path is None else user_path(path), SavedModel.load, say=_be_quiet)
 
 
 def _be_quiet(line: str) -> None:

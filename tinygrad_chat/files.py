@@ -34,6 +34,15 @@ LOCKED_BYTE = 1 << 20  # Windows keeps others from reading what is locked; the h
 CACHE_VARIABLE = "TINYGRAD_CHAT_CACHE"
 
 
+def user_path(name: str | os.PathLike[str]) -> Path:
+    """Return the path that a user names: `~` and `~somebody` are home folders, where there is somebody of that name.
+
+    >>> user_path("~/text.txt") == Path.home() / "text.txt", user_path("~draft.txt").name
+    (True, '~draft.txt')
+    """
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser fails for a name that is no user's
+
+
 def cache_folder() -> Path:
     """Return where things are kept that can be made again: what TINYGRAD_CHAT_CACHE names, or the user's cache."""
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("tinygrad_chat"))

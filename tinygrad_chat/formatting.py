@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import string
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 NOT_PRINTABLE = re.compile("[^\t\n\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PLAIN = string.ascii_letters + string.digits + "/._-"
 BLOCKS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"  # levels of a sparkline, and those for streams that have no blocks
 GROUPED = (1000, 1e9)  # numbers between these are written with commas
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -77,13 +82,31 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def quoted(path: Path | str) -> str:
-    """Return a path as a shell takes it, a Unix one or Windows'.
+def short_list(names: Sequence[str]) -> str:
+    """Return what several things are called together.
 
-    >>> quoted("runs/a"), quoted("runs/my run")
-    ('runs/a', '"runs/my run"')
+    >>> short_list(["a.txt"]), short_list(["a.txt", "b.txt", "c.txt"])
+    ('a.txt', 'a.txt and 2 more')
     """
-    return f'"{path}"' if re.search(r"\s", str(path)) else str(path)
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as a shell takes it, a Unix one or Windows': pasted, it is that very path and nothing else.
+
+    >>> quoted("runs/a"), quoted("runs/my run"), quoted("~run"), quoted(os.fsdecode(b"caf\\xe9"))
+    ('runs/a', "'runs/my run'", "'./~run'", "$'caf\\\\xe9'")
+    """
+    text = str(path)
+    text = f".{os.sep}{text}" if text.startswith(("~", "-")) else text  # a home folder, an option
+    if sys.platform == "win32":
+        import subprocess  # takes its time to load
+
+        return subprocess.list2cmdline([text])
+    if printable(text) == text and not set(text) & set("\t\n"):
+        return shlex.quote(text)
+    escaped = (chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02x}" for byte in os.fsencode(text))
+    return f"$'{''.join(escaped)}'"
 
 
 def printable(text: str) -> str:

@@ -58,6 +58,7 @@ class OptionSpec:
     formerly: tuple[str, ...] = ()
     common: bool = False
     fixed: bool = True
+    several: bool = False
     needs: tuple[Needs, ...] = ()
 
     @property
@@ -67,13 +68,19 @@ class OptionSpec:
 
     def check(self, value: Any) -> None:
         """Raise ConfigError, naming the flag, for a value that the option does not allow."""
-        expected = None if value is None else self._expected(value)
-        if expected:
-            raise ConfigError(f"{self.flag}: expected {expected}, received {value!r}")
+        values: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        if not values:
+            raise ConfigError(f"{self.flag}: expected at least one, received none")
+        for each in values:
+            expected = None if each is None else self._expected(each)
+            if expected:
+                raise ConfigError(f"{self.flag}: expected {expected}, received {each!r}")
 
     def _expected(self, value: Any) -> str | None:
         if self.choices and value not in self.choices:
             return f"one of {', '.join(self.choices)}"
+        if not _can_be_written(value):
+            return "a name in UTF-8"
         if isinstance(value, float) and not math.isfinite(value):
             return "a finite number"
         if isinstance(value, int) and abs(value) > LARGEST:
@@ -93,6 +100,12 @@ class OptionSpec:
         """
         if value is None and self.optional:
             return None
+        if self.several and isinstance(value, list | tuple):
+            values = [self._convert_one(each, where) for each in value]
+            return values[0] if len(values) == 1 else tuple(values)
+        return self._convert_one(value, where)
+
+    def _convert_one(self, value: Any, where: str) -> Any:
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):  # Python's or NumPy's
             if self.kind is int:
                 return int(value)
@@ -118,6 +131,7 @@ def option(
     formerly: tuple[str, ...] = (),
     common: bool = False,
     fixed: bool = True,
+    several: bool = False,
     needs: Needs | tuple[Needs, ...] = (),
 ) -> Any:
     """Return a dataclass field: its default, its help text and what values it takes.
@@ -125,7 +139,8 @@ def option(
     `name` is that of the flag, where it is not the field's. `minimum` is the least value allowed, `above` and `below`
     bounds that are not. `flags` are further command-line spellings, `formerly` names from older versions, which files
     and flags still take. A `common` option stands in the short help. A `fixed` one cannot be changed when a run is
-    resumed. `needs` says with which values of other options it plays a part.
+    resumed. One that may be given `several` times has a tuple of values then. `needs` says
+    with which values of other options it plays a part.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     metadata["needs"] = (needs,) if isinstance(needs, Needs) else needs
@@ -135,6 +150,15 @@ def option(
 def flag_of(name: str) -> str:
     """Return the command-line spelling of an option: batch_size is --batch-size."""
     return "--" + name.replace("_", "-")
+
+
+def _can_be_written(value: Any) -> bool:
+    """Return whether a file in UTF-8 can hold a value: a name on disk in another encoding is none."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.cache

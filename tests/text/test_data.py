@@ -178,7 +178,7 @@ def test_a_text_that_lost_a_character_has_a_new_alphabet_without_it(path: Path):
 @pytest.mark.usefixtures("settled")
 def test_what_is_no_text_stays_refused_when_its_bytes_are_known(tmp_path: Path):
     path = tmp_path / "latin.txt"
-    path.write_bytes(b"caf\xe9" * 30)
+    path.write_bytes(b"caf\xff\xe9" * 30)
     open_data(str(path), "bytes")
     with pytest.raises(DataError, match="not UTF-8"):
         open_data(str(path), "characters")

@@ -27,7 +27,7 @@ def load(data: object, kind: str, context: int = 8) -> Dataset:
 @kinds
 def test_bytes_of_all_tokens_sum_to_the_files_size(tmp_path: Path, kind: str):
     path = tmp_path / "a.txt"
-    path.write_text("naïve 日本 text\r\n" * 50, encoding="utf-8")
+    path.write_text("naïve 日本 text\n" * 50, encoding="utf-8")
     dataset = load(path, kind)
     bytes_per_token = open_data(str(path), kind).tokenizer.bytes_per_token()
     total = sum(int(bytes_per_token[tokens].sum()) for tokens in (dataset.training, dataset.validation))

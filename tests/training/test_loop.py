@@ -328,6 +328,7 @@ ELSEWHERE = {
     "backend",
     "data",
     "text_field",
+    "encoding",
     "steps",
     "minutes",
     "checkpoint_every",

@@ -47,6 +47,7 @@ def ablate(
     from tinygrad_chat.drawing.png import expect_matplotlib
     from tinygrad_chat.experiments.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
     from tinygrad_chat.experiments.report import collect, table, write_plot, write_reports
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.training.events import Ended
 
     if png:
@@ -54,7 +55,7 @@ def ablate(
     ablation = Ablation(settings, parse_variation(vary), seeds, base=read_settings(config) if config else {})
     for name in settings.keys() & ablation.varied.keys():
         raise UsageError(f"{flag_of(name)}: is varied; leave it out, or give its values as in --vary {name}=A|B")
-    folder = Path(out).expanduser() if out else folder_of(ablation)
+    folder = user_path(out) if out else folder_of(ablation)
     interrupted = False
     runs, done = len(ablation.runs()), len(read_rows(folder))
     with (
@@ -71,7 +72,7 @@ def ablate(
         print(f"interrupted; go on with the same command. Results so far: {folder}")
         raise typer.Exit(exit_code(stopped))
     first = ablation.config(*ablation.runs()[0])
-    source, steps = Path(first.data.source).stem, first.schedule.steps
+    source, steps = Path(first.data.name).stem, first.schedule.steps
     title = f"{first.recipe.model} ({first.compute.mode}) on {source}, {steps:,} steps"
     cells = collect(ablation, folder)
     write_reports(cells, folder, title=title)

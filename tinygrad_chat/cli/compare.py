@@ -5,7 +5,6 @@ from __future__ import annotations
 import string
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +34,7 @@ def compare(
     Prints tables and the shapes of the curves, and leaves the curves as compare.svg.
     """
     from tinygrad_chat.drawing.png import expect_matplotlib
-    from tinygrad_chat.files import explained
+    from tinygrad_chat.files import explained, user_path
     from tinygrad_chat.reports.comparison import compare_runs
     from tinygrad_chat.reports.comparison_plot import write_comparison_plot
     from tinygrad_chat.reports.summary import find_run
@@ -54,7 +53,7 @@ def compare(
     for axis in ("tokens", "seconds"):
         console.print()
         _print_curves(console, comparison, axis)
-    folder = Path(out).expanduser()
+    folder = user_path(out)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     paths = write_comparison_plot(comparison, folder, png=png)

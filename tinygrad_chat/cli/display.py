@@ -208,6 +208,7 @@ def describe(run: Run) -> list[str]:
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
         f"data {dataset.source}: {len(dataset.training):,} tokens to train on, {len(dataset.validation):,} held out, "
         f"vocabulary {run.tokenizer.size}",
+        *dataset.notes,
         *(
             [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]
             if config.recipe.depth and tokens > len(dataset.training)

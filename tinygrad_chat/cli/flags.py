@@ -47,7 +47,13 @@ def flags_of(
         def with_flags(**given: Any) -> Any:
             given.pop(_HELP_ALL.name, None)
             settings = {name: given.pop(name) for name in specs if name in given}
-            return command(**given, **{name: value for name, value in settings.items() if value is not None})
+            chosen = {name: value for name, value in settings.items() if value not in (None, [])}
+            several = {
+                name: specs[name].convert(value, specs[name].flag)
+                for name, value in chosen.items()
+                if specs[name].several
+            }
+            return command(**given, **{**chosen, **several})
 
         with_flags.__name__ = command.__name__
         with_flags.__doc__ = command.__doc__
@@ -71,7 +77,8 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
         rich_help_panel=_panel(spec),
         hidden=hidden,
     )
-    annotation = Annotated[spec.kind | None, option]  # None: not given, so a file or the default decides
+    kind: Any = list[spec.kind] if spec.several else spec.kind
+    annotation = Annotated[kind | None, option]  # None: not given, so a file or the default decides
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

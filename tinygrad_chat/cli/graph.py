@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,12 +44,13 @@ def graph(
         raise UsageError(f"--model: expected one of {', '.join(MODELS)}, received {model!r}")
     if model is not None and settings:
         raise UsageError("--set: only a formula has variables, --model has none")
-    path = Path(out)
-    if path.suffix not in (".html", ".svg"):
-        raise UsageError(f"--out: expected a name that ends in .html or .svg, received {out!r}")
 
     from tinygrad_chat.drawing import draw_html, draw_svg
-    from tinygrad_chat.files import write_atomic
+    from tinygrad_chat.files import user_path, write_atomic
+
+    path = user_path(out)
+    if path.suffix not in (".html", ".svg"):
+        raise UsageError(f"--out: expected a name that ends in .html or .svg, received {out!r}")
 
     chosen_here: list[str] = []
     if expression is not None:

@@ -32,6 +32,7 @@ def import_(
     """
     _expect_known(program)
 
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
     from tinygrad_chat.interchange.nanochat_files import import_nanochat
     from tinygrad_chat.runs.folder import RUNS, RunFolder, open_checkpoint
@@ -39,11 +40,11 @@ def import_(
 
     tokenizer = None
     if tokenizer_of is not None:
-        tokenizer = open_checkpoint(Path(tokenizer_of).expanduser(), SavedModel.load, say=_say).tokenizer
+        tokenizer = open_checkpoint(user_path(tokenizer_of), SavedModel.load, say=_say).tokenizer
     name = f"{program}-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = RunFolder(Path(out).expanduser() if out else RUNS / name)
-    meta = meta and meta.expanduser()
-    print(import_nanochat(file.expanduser(), folder, meta=meta, tokenizer=tokenizer))
+    folder = RunFolder(user_path(out) if out else RUNS / name)
+    meta = meta and user_path(meta)
+    print(import_nanochat(user_path(file), folder, meta=meta, tokenizer=tokenizer))
     print(f"sample from it with: tgc sample --checkpoint {quoted(folder.path)}")
 
 
@@ -56,15 +57,16 @@ def export(
 ) -> None:
     """Write a trained model's weights as another program's. To karpathy/nanochat: see docs/nanochat.md."""
     _expect_known(program)
-    out = out.expanduser()
-    if out.exists():
-        raise UsageError(f"{out}: is there already; choose another name")
 
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.interchange.nanochat_files import export_nanochat
     from tinygrad_chat.runs.folder import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
-    saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, SavedModel.load, say=_say)
+    out = user_path(out)
+    if out.exists():
+        raise UsageError(f"{out}: is there already; choose another name")
+    saved = open_checkpoint(user_path(checkpoint) if checkpoint else None, SavedModel.load, say=_say)
     print(f"{out}: {export_nanochat(saved, out)} tensors of step {saved.step}")
 
 

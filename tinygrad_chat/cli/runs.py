@@ -29,10 +29,11 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line for each run")] = False,
 ) -> None:
     """List the runs in a folder: how each ended, how fast it was, its best evaluation. The newest stands last."""
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.reports.summary import find_runs, summarize_run
     from tinygrad_chat.runs.finding import explain_missing, is_run
 
-    path = Path(folder).expanduser()
+    path = user_path(folder)
     if not path.is_dir() and (Path("runs") / path).is_dir():
         path = Path("runs") / path
     if not path.is_dir():

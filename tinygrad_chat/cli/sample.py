@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -35,13 +34,15 @@ def sample(
     SamplingOptions(**settings)  # likewise, before a prompt is waited for
     options = SamplingOptions(**{**settings, "prompt": read_prompt(settings.get("prompt"), say=_say)})
 
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.generation import sample_texts
     from tinygrad_chat.inference.load import load_model, quick_kernels
     from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.runs.folder import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
-    saved = open_checkpoint(Path(checkpoint).expanduser() if checkpoint else None, SavedModel.load, say=_say)
+    path = user_path(checkpoint) if checkpoint else None
+    saved = open_checkpoint(path, SavedModel.load, say=_say)
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
         compute["kernels"] = quick_kernels(options.max_new_tokens * options.num_samples, compute.get("backend", "auto"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,6 +50,7 @@ def train(
 
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
     from tinygrad_chat.runs.folder import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
@@ -61,7 +61,7 @@ def train(
     from tinygrad_chat.training.run import resume_run, start_run
 
     with open_display(sys.stderr if as_json else sys.stdout, quiet=quiet, verbose=verbose) as display:
-        path = Path(out).expanduser() if out else None
+        path = user_path(out) if out else None
         if resume:
             expect_tracker(settings.get("track"))
             run = resume_run(
@@ -106,6 +106,7 @@ def _summary(run: Run, evaluation: Evaluation | None, *, interrupted: bool) -> d
     return {
         "run": str(run.folder.path),
         "checkpoint": str(checkpoint_path(run.folder.checkpoints, run.progress.step)),
+        "left_out": [{"path": str(each.path), "reason": each.reason} for each in run.dataset.left_out],
         "step": run.progress.step,
         "interrupted": interrupted,
         "parameters": run.model.parameters().size,

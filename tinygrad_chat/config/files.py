@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.config.record import flat_settings, from_saved
 from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.files import user_path
 
 SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
 """Flat keys that only a run's own config.toml has all of; it holds settings that play no part, too."""
@@ -27,7 +27,7 @@ def read_settings(name: str) -> dict[str, Any]:
     Raises ConfigError where it is neither, or holds what is no setting.
     """
     try:
-        text = Path(name).read_text(encoding="utf-8-sig")  # Notepad begins a file with a byte-order mark
+        text = user_path(name).read_text(encoding="utf-8-sig")  # Notepad begins a file with a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         if name not in preset_names():
             reason = getattr(error, "strerror", None) or error

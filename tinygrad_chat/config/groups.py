@@ -6,8 +6,10 @@ The model's group, `ModelOptions`, stands with the models. Standard library only
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.formatting import short_list
 from tinygrad_chat.option import needs, option, validate
 
 OWN = "own"
@@ -50,14 +52,16 @@ class RecipeOptions:
 class DataOptions:
     """What a run learns from, and how much of it in a step."""
 
-    source: str = option(
+    source: str | tuple[str, ...] = option(
         "pydoc",
-        "a file, a folder, shakespeare or names",
+        "a file, a folder, - (standard input), shakespeare or names; may be repeated",
         name="data",
         common=True,
         fixed=False,
+        several=True,
     )
-    text_field: str = option("text", "key of a JSONL row that holds its text")
+    text_field: str = option("text", "key or column that holds the text of a row of JSON, CSV or Parquet")
+    encoding: str | None = option(None, "of files that do not tell theirs, such as latin-1 (default: by their bytes)")
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), common=True)
     batch_size: int = option(12, "windows of text a step", minimum=1, common=True)
     grad_accumulation: int = option(
@@ -67,6 +71,16 @@ class DataOptions:
         formerly=("accumulate",),
         fixed=False,
     )
+
+    @property
+    def name(self) -> str:
+        """What the data is called in a line."""
+        return self.source if isinstance(self.source, str) else short_list(self.source)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How its files are read: what `open_data` takes beside the source."""
+        return {"text_field": self.text_field, "encoding": self.encoding}
 
     def __post_init__(self) -> None:
         validate(self)

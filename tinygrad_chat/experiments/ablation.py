@@ -207,7 +207,7 @@ def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: b
     rows = [*read_rows(folder), row]
     if "data" not in choices and rows[0]["data_sha256"] != row["data_sha256"]:
         raise UsageError(
-            f"--data {run.config.data.source}: has changed since the ablation began; start one in another folder"
+            f"--data {run.config.data.name}: has changed since the ablation began; start one in another folder"
         )
     write_atomic(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in rows).encode())
 

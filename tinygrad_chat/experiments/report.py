@@ -74,7 +74,7 @@ def collect(ablation: Ablation, folder: Path) -> list[Cell]:
         if mine:
             losses, bits = [row["val_loss"] for row in whole], [row["val_bpb"] for row in whole]
             cells.append(Cell(choices, mine[0]["parameters"], losses, bits, len(mine) - len(whole)))
-    by_bits = {"tokenizer", "data", "text_field"} & ablation.varied.keys()
+    by_bits = {"tokenizer", "data", "text_field", "encoding"} & ablation.varied.keys()
     return sorted(cells, key=lambda cell: cell.mean_bits_per_byte if by_bits else cell.mean)
 
 

@@ -45,7 +45,7 @@ def fit(
     small ones are measured, then the one that the line leads to. `say` is told of each. Raises NoRoomError where not
     even a part of one window fits, and UsageError for a GPU, whose memory has no default.
     """
-    open_corpus(config.data.source, text_field=config.data.text_field, progress=progress)
+    open_corpus(config.data.source, **config.data.reading, progress=progress)
 
     def tried(part: TrainingConfig, seconds: float, room: float | None = None) -> Measurement:
         windows = part.data.batch_size // part.data.grad_accumulation

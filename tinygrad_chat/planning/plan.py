@@ -74,7 +74,7 @@ def make_plan(
 
     `progress` is told of a download, which no prediction contains.
     """
-    open_corpus(config.data.source, text_field=config.data.text_field, progress=progress)
+    open_corpus(config.data.source, **config.data.reading, progress=progress)
     return predict(config, measure(config, command=command, confirmed=confirmed, room=room))
 
 

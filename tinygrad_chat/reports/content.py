@@ -55,7 +55,7 @@ class Report:
         """What was trained on what."""
         if self.config is None:
             return self.summary.path.resolve().name
-        return f"{self.config.recipe.model} on {Path(self.config.data.source).name or self.config.data.source}"
+        return f"{self.config.recipe.model} on {Path(self.config.data.name).name or self.config.data.name}"
 
     @property
     def model(self) -> str:
@@ -234,4 +234,6 @@ def _setting_text(value: Any) -> str:
         return "none"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, tuple):
+        return ", ".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

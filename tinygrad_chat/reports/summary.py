@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.errors import TinygradChatError, UsageError
-from tinygrad_chat.files import is_locked
+from tinygrad_chat.files import is_locked, user_path
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.runs.finding import RUNS, explain_missing, is_run
 from tinygrad_chat.runs.folder import RunFolder
@@ -49,7 +49,7 @@ class RunSummary:
 
 def find_run(name: str, *, command: str) -> Path:
     """Return the folder of the run that `name` means: itself, or below runs/. Raises UsageError, for `command`."""
-    for path in (Path(name).expanduser(), RUNS / name):
+    for path in (user_path(name), RUNS / name):
         if is_run(path):
             return path
     missing = explain_missing(Path(name).expanduser())

@@ -241,8 +241,8 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
     Two runs that start in the same second get two folders.
     """
-    data = re.sub(r"[^\w.]+", "-", Path(config.data.source).resolve().stem[:40])
-    name = f"{config.recipe.model}-{data}-{datetime.now():%Y%m%d-%H%M%S}"
+    data = re.sub(r"[^\w.]+", "-", Path(config.data.name).resolve().stem[:40]).strip("-.")
+    name = f"{config.recipe.model}-{data or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
     path, number = RUNS / name, 1
     while True:
         try:

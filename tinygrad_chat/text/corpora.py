@@ -1,4 +1,4 @@
-"""Corpora: documents from a text file, a folder, a JSONL file or a built-in name, read piece by piece.
+"""Corpora: documents from files, folders, patterns or built-in names, read piece by piece.
 
 Nothing here holds a whole file in memory: a document is an iterator of pieces of text.
 
@@ -10,38 +10,46 @@ True
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
 
 from tinygrad_chat.errors import DataError
+from tinygrad_chat.formatting import count, short_list
 from tinygrad_chat.text.download import DOWNLOADS, Progress, download
+from tinygrad_chat.text.finding import TWICE, LeftOut, describe_left_out, find_files, path_of, storable
+from tinygrad_chat.text.formats.compression import open_bytes
+from tinygrad_chat.text.formats.data_file import DataFile, look_at
+from tinygrad_chat.text.formats.encoding import UTF8, Encoding, named_encoding
+from tinygrad_chat.text.formats.rows import TEXT_FIELD, Document
+from tinygrad_chat.text.standard_input import STANDARD_INPUT, keep_standard_input, was_standard_input
 
-PIECE = 1 << 20  # bytes read at a time
+READING = 2  # to be raised when the same files would give other documents
 
-Document = Iterable[str]
-"""A document's text in pieces."""
+Source = str | Sequence[str]
+"""What `--data` names: a built-in name, a path or a pattern; or several of them."""
 
 
 @dataclass(frozen=True)
 class Corpus:
     """A named source of documents. `documents(any_bytes=False)` starts over at each call.
 
-    With `any_bytes`, bytes that are no UTF-8 come through as surrogate escapes instead of a DataError. `files` are
-    those that the documents come from, and `cut` is how they are cut into documents, where more than their names
-    decides that: while neither changes, nor do the documents, and their tokens are kept from one start to the next.
-    A corpus without files is tokenized at each start.
+    With `any_bytes`, bytes that are no text come through as surrogate escapes instead of a DataError. `files` are
+    those that the documents come from, and `cut` is how they are decoded and cut into documents, where more than their
+    names decides that: while neither changes, nor do the documents, and their tokens are kept from one start to the
+    next. A corpus without files is tokenized at each start. `left_out` is what lies among the files and is not read,
+    and `notes` are lines that tell people of that, and of how the files were read.
     """
 
     name: str
     documents: Callable[..., Iterator[Document]]
     files: tuple[Path, ...] = ()
     cut: str = ""
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def size(self) -> int:
         """Return how many bytes its files have; 0 where there are none, or one is gone."""
@@ -51,47 +59,122 @@ class Corpus:
             return 0
 
 
-def open_corpus(data: str, *, text_field: str = "text", progress: Progress | None = None) -> Corpus:
-    """Return the corpus called `data`: a built-in name, or the path of a text file, a JSONL file or a folder.
+def settle_source(data: Source) -> str | tuple[str, ...]:
+    """Return a source that a run can be gone on with: standard input read and kept, each name one that a file can hold.
 
-    `text_field` names the key of each JSONL row that holds its text. `progress` is told of a download.
-    Raises DataError where there is nothing of that name or a download fails.
+    Raises StorageError where there is no room for what comes from standard input.
     """
+    if isinstance(data, str):
+        return keep_standard_input() if data == STANDARD_INPUT else storable(data)
+    return tuple(str(settle_source(each)) for each in data)
+
+
+def open_corpus(
+    data: Source, *, text_field: str = TEXT_FIELD, encoding: str | None = None, progress: Progress | None = None
+) -> Corpus:
+    """Return the corpus called `data`: a built-in name, the path of a file or a folder, a pattern, or several of them.
+
+    `text_field` names the key or column of each row that holds its text. `encoding` is that of all files, for those
+    that do not tell it. `progress` is told of a download. Raises DataError where there is nothing of that name, nothing
+    that is text, or a download fails; BackendError for a library that a file needs.
+    """
+    named = None if encoding is None else named_encoding(encoding)
+    names = [data] if isinstance(data, str) else list(data)
+    seen: set[Path] = set()
+    parts = [_open(name, text_field, named, seen, progress) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        raise DataError("--data: expected a file, a folder or a built-in name, received none")
+
+    def documents(any_bytes: bool = False) -> Iterator[Document]:
+        return itertools.chain.from_iterable(part.documents(any_bytes=any_bytes) for part in parts)
+
+    return Corpus(
+        short_list(names),
+        documents,
+        tuple(file for part in parts for file in part.files),
+        cut=" and ".join(f"{len(part.files)} {part.cut}" for part in parts),
+        left_out=tuple(each for part in parts for each in part.left_out),
+        notes=tuple(note for part in parts for note in part.notes),
+    )
+
+
+def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path], progress: Progress | None) -> Corpus:
+    """Return the corpus of one name, without the files that were `seen` under another; its own are added to them."""
     if data == "pydoc":
         return Corpus(data, _pydoc, _pydoc_files(), cut="by topic")
     if data in DOWNLOADS:
         path = download(data, progress)
         if DOWNLOADS[data].document_per_line:
             return Corpus(data, lambda any_bytes=False: _lines(path), (path,), cut="by line")
-        return Corpus(data, lambda any_bytes=False: _whole_file(path, any_bytes), (path,))
-    files = _find_files(data)
+        whole = DataFile(path, ".txt", UTF8)
+        return Corpus(data, lambda any_bytes=False: whole.documents(text_field, any_bytes), (path,))
+    found, left_out = find_files(data)
+    if found is None:
+        raise _nothing(data)
+    paths = [found] if isinstance(found, Path) else found
+    left_out += [LeftOut(path, TWICE) for path in paths if path.absolute() in seen]
+    new = {path.absolute(): path for path in paths if path.absolute() not in seen}
+    seen.update(new)
+    files = [look_at(path, encoding) for path in new.values()]
+    if not isinstance(found, Path):  # a folder or a pattern, which nobody has chosen each file of
+        files = _readable(files, text_field, left_out)
+        if not files and len(new) == len(paths):
+            why = f" ({describe_left_out(left_out)})" if left_out else ""
+            raise DataError(f"--data {data}: holds no files of text{why}; put text or JSONL files there")
 
     def documents(any_bytes: bool = False) -> Iterator[Document]:
         for file in files:
-            if file.suffix in (".jsonl", ".ndjson"):
-                yield from _rows(file, text_field)
-            else:
-                yield from _whole_file(file, any_bytes)
+            yield from file.documents(text_field, any_bytes)
 
-    return Corpus(data, documents, tuple(files), cut=f"rows by {text_field!r}")
+    cut = f"{READING}, rows by {text_field!r}, encoding {encoding and encoding.codec}"
+    notes = (*_notes_of(data, files, text_field), *_notes_of_left_out(data, left_out))
+    return Corpus(data, documents, tuple(file.path for file in files), cut, tuple(left_out), notes)
 
 
-def _find_files(data: str) -> list[Path]:
-    path = Path(data).expanduser()
-    with _readable(path):
-        if path.is_file():
-            return [path]
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
-            if not files:
-                raise DataError(f"--data {data}: the folder holds no files; put text or JSONL files into it")
-            return files
+def _readable(looked: list[DataFile], text_field: str, left_out: list[LeftOut]) -> list[DataFile]:
+    """Return those files that hold text; where none does, the first with rows: reading it will say what is wrong."""
+    lacks = [(file, file.lack(text_field)) for file in looked]
+    files = [file for file, lack in lacks if not lack]
+    if not files and (with_rows := [file for file, lack in lacks if repr(text_field) in lack]):
+        return with_rows[:1]
+    left_out += [LeftOut(file.path, lack) for file, lack in lacks if lack]
+    return files
+
+
+def _nothing(data: str) -> DataError:
+    path = path_of(data)
+    if was_standard_input(path):
+        return DataError(
+            f"--data {data}: what came from standard input is no longer kept there; pipe it in again with --data -"
+        )
     built_in = ", ".join(["pydoc", *DOWNLOADS])
-    raise DataError(f"--data {data}: no such file or folder, and not one of the built-in names {built_in}")
+    return DataError(f"--data {data}: no such file or folder, and not one of the built-in names {built_in}")
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _notes_of(data: str, files: Sequence[DataFile], text_field: str) -> Iterator[str]:
+    """Yield a line that tells how files were decoded, where it is not as everybody would."""
+    ways: Counter[str] = Counter()
+    for file in files:
+        if file.encoding is not None:
+            if file.encoding.codec == "cp1252":
+                ways["as Windows-1252, of which Latin-1 is a part (another: --encoding)"] += 1
+            elif file.encoding.codec != "utf-8":
+                ways[f"as {file.encoding.name}"] += 1
+            elif file.encoding.mark:
+                ways["without the byte-order mark"] += 1
+            if file.returns:
+                ways["with CRLF or CR as ends of lines"] += 1
+        if file.rows_as_they_stand(text_field):
+            ways[f"row by row, as there is no column {text_field!r} (another: --text-field)"] += 1
+    if ways:
+        yield f"{data}: read " + "; ".join(f"{count(number, 'file')} {way}" for way, number in ways.items())
+
+
+def _notes_of_left_out(data: str, left_out: Sequence[LeftOut]) -> Iterator[str]:
+    if left_out:
+        yield f"{data}: left out {describe_left_out(left_out)}"
 
 
 def _pydoc(any_bytes: bool = False) -> Iterator[Document]:
@@ -113,68 +196,7 @@ def _pydoc_files() -> tuple[Path, ...]:
     return (Path(found.origin),) if found is not None and found.has_location and found.origin else ()
 
 
-def _whole_file(path: Path, any_bytes: bool) -> Iterator[Document]:
-    yield _pieces(path, any_bytes)
-
-
-def _pieces(path: Path, any_bytes: bool) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape" if any_bytes else "strict")
-    start = 0  # offset in the file of what the decoder holds back
-    with _opened(path) as file:
-        while True:
-            piece = file.read(PIECE)
-            held = len(decoder.getstate()[0])
-            try:
-                yield decoder.decode(piece, final=not piece)
-            except UnicodeDecodeError as error:
-                offset = start - held + error.start
-                raise DataError(
-                    f"{path}: byte 0x{error.object[error.start]:02x} at offset {offset} is not UTF-8; "
-                    "convert the file (iconv -f ITS_ENCODING -t utf-8), take it away, or train with --tokenizer bytes"
-                ) from None
-            start += len(piece)
-            if not piece:
-                return
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    with _readable(path), path.open("rb") as file:
-        yield file
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn an OSError while reading `path` into a DataError."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def _lines(path: Path) -> Iterator[Document]:
-    with _opened(path) as file:
+    with open_bytes(path) as file:
         for line in file:
             yield [line.decode().rstrip("\r\n")]
-
-
-def _rows(path: Path, text_field: str) -> Iterator[Document]:
-    with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: expected one JSON object a line ({error})") from None
-            if not isinstance(row, dict) or not isinstance(row.get(text_field), str):
-                keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise DataError(
-                    f"{path}, line {number}: expected text under {text_field!r}, received {keys}; "
-                    "name the key with --text-field"
-                )
-            try:
-                row[text_field].encode()
-            except UnicodeEncodeError:
-                raise DataError(f"{path}, line {number}: half a surrogate pair is no character; take it out") from None
-            yield [row[text_field]]

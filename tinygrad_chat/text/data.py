@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 
 from tinygrad_chat.errors import StorageError, UsageError
-from tinygrad_chat.text.corpora import Corpus, open_corpus
+from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.formats.rows import TEXT_FIELD
 from tinygrad_chat.text.reading import Reading
 from tinygrad_chat.text.token_cache import find_store, make_store, takes_any_bytes
 from tinygrad_chat.text.token_store import TokenStore, temporary_store
@@ -20,15 +22,22 @@ from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tok
 
 
 def open_data(
-    data: str, tokenizer: Tokenizer | str, *, text_field: str = "text", progress: Progress | None = None
+    data: Source,
+    tokenizer: Tokenizer | str,
+    *,
+    text_field: str = TEXT_FIELD,
+    encoding: str | None = None,
+    progress: Progress | None = None,
 ) -> TokenStore:
     """Return the corpus called `data` as tokens, by a `tokenizer` or a new one of the kind "characters" or "bytes".
 
-    The store also says what the corpus holds and which tokenizer it is. `progress` is told of a download, and of each
+    The store also says what the corpus holds, which tokenizer it is, and what of the corpus was left out.
+    `text_field` and `encoding` are as `open_corpus` has them. `progress` is told of a download, and of each
     MiB that is read. Raises DataError where the corpus cannot be read, and as `tokenize` does.
     """
-    corpus = open_corpus(data, text_field=text_field, progress=progress)
-    return tokenize(corpus, tokenizer, progress=progress)
+    corpus = open_corpus(data, text_field=text_field, encoding=encoding, progress=progress)
+    store = tokenize(corpus, tokenizer, progress=progress)
+    return dataclasses.replace(store, left_out=corpus.left_out, notes=corpus.notes)
 
 
 def tokenize(corpus: Corpus, tokenizer: Tokenizer | str, *, progress: Progress | None = None) -> TokenStore:

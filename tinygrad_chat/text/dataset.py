@@ -11,6 +11,7 @@ import numpy as np
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import tokenize
+from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 
@@ -22,6 +23,7 @@ class Dataset:
     """`training` and `validation` tokens, and what they were made from.
 
     `sha256` and `bytes` are those of all documents one behind the other: for a single text file, the file's own.
+    `left_out` is what lies among the files and was not read; `notes` tell people of that, and how the rest was read.
     Whoever has tokens or texts of their own makes one by `from_tokens` or `from_texts`.
     """
 
@@ -31,6 +33,8 @@ class Dataset:
     documents: int
     training: np.ndarray
     validation: np.ndarray
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_store(cls, store: TokenStore, *, context: int) -> Dataset:
@@ -43,7 +47,16 @@ class Dataset:
             raise DataError(f"--data {store.source}: is empty; expected at least {least} characters of text")
         training, validation = _split(store.tokens, context, f"--data {store.source}")
         contents = store.contents
-        return cls(store.source, contents.sha256, contents.bytes, contents.documents, training, validation)
+        return cls(
+            store.source,
+            contents.sha256,
+            contents.bytes,
+            contents.documents,
+            training,
+            validation,
+            store.left_out,
+            store.notes,
+        )
 
     @classmethod
     def from_tokens(

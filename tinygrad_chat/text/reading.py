@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tinygrad_chat.text.corpora import PIECE, Corpus
+from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.formats.encoding import PIECE
 from tinygrad_chat.text.tokenizers import CharacterTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.characters import code_points_of
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.files import read_plain, try_lock
+from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading, token_type, write_characters, write_tokens
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
@@ -40,7 +41,8 @@ LARGEST_METADATA = 64 << 20  # bytes
 class TokenStore:
     """A corpus as tokens (N,), each document after a BOS, with the index of each BOS: `document_starts` (documents,).
 
-    Both arrays are memory-mapped, so a corpus may be larger than memory. `source` is the corpus's name.
+    Both arrays are memory-mapped, so a corpus may be larger than memory. `source` is the corpus's name, `left_out` and
+    `notes` are what was found when it was opened.
     """
 
     source: str
@@ -48,6 +50,8 @@ class TokenStore:
     tokenizer: Tokenizer
     tokens: np.ndarray
     document_starts: np.ndarray
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def store_key(contents: Contents, tokenizer: Tokenizer) -> str:

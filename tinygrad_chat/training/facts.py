@@ -11,6 +11,7 @@ from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve
 from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.option import validate_settings
 from tinygrad_chat.parallel import use_threads
+from tinygrad_chat.text.corpora import settle_source
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
@@ -24,6 +25,11 @@ OpenData = TokenStore | tuple[Dataset, Tokenizer]
 def tokenizer_of(data: OpenData) -> Tokenizer:
     """Return what the tokens of some data mean."""
     return data.tokenizer if isinstance(data, TokenStore) else data[1]
+
+
+def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with data that a run can be gone on with, as `settle_source` has it."""
+    return {name: settle_source(value) if name == "data" else value for name, value in settings.items()}
 
 
 def resolve_with_facts(
@@ -40,7 +46,8 @@ def resolve_with_facts(
     minutes, from how fast the machine multiplies. `progress` is told of a download,
     `may_be_idle` as `resolve` has it.
     """
-    chosen = merge(base or {}, flags)
+    flags, base = settled(flags), settled(base or {})
+    chosen = merge(base, flags)
     validate_settings(SPECS, chosen)  # before anything takes its time
     needed = needed_facts(chosen)
     if not needed:
@@ -50,7 +57,8 @@ def resolve_with_facts(
         return chosen.get(name, SPECS[name].default)
 
     if data is None:
-        data = open_data(setting("data"), setting("tokenizer"), text_field=setting("text_field"), progress=progress)
+        reading = {name: setting(name) for name in ("text_field", "encoding")}
+        data = open_data(setting("data"), setting("tokenizer"), **reading, progress=progress)
     rate = None
     if "product_rate" in needed:
         compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))

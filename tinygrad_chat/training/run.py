@@ -25,10 +25,11 @@ from tinygrad_chat.runs.state import Progress, TrainingState
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress as DownloadProgress
+from tinygrad_chat.text.finding import path_of
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
-from tinygrad_chat.training.facts import OpenData, tokenizer_of
+from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
 from tinygrad_chat.training.step import TrainStep
 
 OWN_DATA = "own"  # a key of a checkpoint's data
@@ -104,7 +105,7 @@ def start_run(
     Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
     `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
-    own = isinstance(data, tuple) or (data is not None and data.source != config.data.source)
+    own = isinstance(data, tuple) or (data is not None and data.source != config.data.name)
     return _new_run(
         config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=False
     )
@@ -123,6 +124,7 @@ def _new_run(
 ) -> Run:
     if path is not None:
         expect_free(path)
+        _expect_outside(path, config)
     choose_compute(config)  # fails before any long reading
     dataset, tokenizer = _dataset(config, data or _open(config, config.data.tokenizer, progress))
     if own_data:
@@ -153,7 +155,7 @@ def resume_run(
     Raises CheckpointError where none is whole or the data has changed, VocabularyError for another tokenizer,
     ConfigError for a change that cannot be, and UsageError as `start_run` does.
     """
-    folder = RunFolder(path)
+    folder, changes = RunFolder(path), settled(changes)
     expect_free(path)
     if folder.config.exists() and not find_checkpoints(folder.checkpoints):
         config = change(folder.read_config(), changes)
@@ -183,12 +185,12 @@ def resume_run(
         dataset, _ = _dataset(config, data or _open(config, saved.tokenizer, progress))
     except VocabularyError as error:
         if imported:
-            raise VocabularyError(f"--data {config.data.source}: {error}") from error
-        raise _changed_data(config) from error
+            raise VocabularyError(f"--data {config.data.name}: {error}") from error
+        raise _changed_data(before, config) from error
     if data is not None:
         config = config.replace(data=dataset.source)
     if not imported and dataset.sha256 != saved.data.get("sha256"):
-        raise _changed_data(config)
+        raise _changed_data(before, config)
     train_step = build_for_training(config, saved.tokenizer.size, model)
     run = Run(config, folder, dataset, saved.tokenizer, train_step, resumed=True, own_data=data is not None)
     run.finished = finished
@@ -198,7 +200,7 @@ def resume_run(
 
 
 def _open(config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None) -> TokenStore:
-    return open_data(config.data.source, tokenizer, text_field=config.data.text_field, progress=progress)
+    return open_data(config.data.source, tokenizer, **config.data.reading, progress=progress)
 
 
 def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Dataset, Tokenizer]:
@@ -240,7 +242,7 @@ def _is_finished(
 
 def _needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
     return UsageError(
-        f"{path}: is trained on data that was handed over in Python ({config.data.source}); hand it again to "
+        f"{path}: is trained on data that was handed over in Python ({config.data.name}); hand it again to "
         "tinygrad_chat.train(..., resume=True)"
     )
 
@@ -254,11 +256,24 @@ def _expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: Path) ->
         )
 
 
-def _changed_data(config: TrainingConfig) -> CheckpointError:
+def _changed_data(before: TrainingConfig, config: TrainingConfig) -> CheckpointError:
+    if config.data.source != before.data.source:
+        return CheckpointError(
+            f"--data {config.data.name}: is another text than the run has learned from, {before.data.name}; a resumed "
+            "run goes on with its own: leave --data out, or start a new run with tgc train --from RUN"
+        )
     return CheckpointError(
-        f"--data {config.data.source}: has changed since the run began (its SHA-256 differs); restore it, or start a "
+        f"--data {config.data.name}: has changed since the run began (its SHA-256 differs); restore it, or start a "
         "new run"
     )
+
+
+def _expect_outside(path: Path, config: TrainingConfig) -> None:
+    """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
+    sources = config.data.source if isinstance(config.data.source, tuple) else (config.data.source,)
+    for source in sources:
+        if path_of(source).is_dir() and path_of(source).resolve() == path.resolve():
+            raise UsageError(f"--out {path}: is the folder of the data; choose another, such as {path / 'run'}")
 
 
 def _expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:

@@ -1,0 +1,89 @@
+"""A file as documents, whatever kind its name says that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinygrad_chat.errors import DataError
+from tinygrad_chat.text.formats.compression import COMPRESSED, open_bytes
+from tinygrad_chat.text.formats.encoding import Encoding, decode, find_encoding, read_beginning
+from tinygrad_chat.text.formats.html import page_text
+from tinygrad_chat.text.formats.parquet import parquet_rows
+from tinygrad_chat.text.formats.rows import Document, csv_rows, has_column, json_array, json_lines
+
+Rows = Callable[[Iterable[str], Path, str], Iterator[Document]]
+
+ROWS: dict[str, Rows] = {
+    ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".json": json_array,
+    ".csv": csv_rows,
+    ".tsv": csv_rows,
+}
+PAGES = (".html", ".htm", ".xhtml")
+DRAWINGS = (".svg", ".eps")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that was looked at: its `kind`, a suffix in small letters, and its encoding, None where it is no text.
+
+    `returns` says that its lines end in CRLF or CR.
+    """
+
+    path: Path
+    kind: str
+    encoding: Encoding | None
+    returns: bool = False
+
+    def documents(self, text_field: str, any_bytes: bool = False) -> Iterator[Document]:
+        """Yield its documents, as `open_corpus` has it. Raises DataError where it holds no text of its kind."""
+        if self.kind == ".parquet":
+            yield from parquet_rows(self.path, text_field)
+        elif self.kind in ROWS:
+            yield from ROWS[self.kind](self._text(), self.path, text_field)
+        elif self.kind in PAGES and self.encoding is not None:
+            yield page_text(self._text(any_bytes))
+        else:
+            yield self._text(any_bytes)
+
+    def lack(self, text_field: str) -> str:
+        """Return what keeps it from being read beside others; empty where it can be."""
+        if self.kind in DRAWINGS or (self.encoding is None and self.kind != ".parquet"):
+            return "no text"
+        if self.kind in ROWS or self.kind == ".parquet":
+            try:
+                next(self.documents(text_field), None)
+            except DataError:
+                return f"no text under {text_field!r}"
+        return ""
+
+    def rows_as_they_stand(self, text_field: str) -> bool:
+        """Return whether it is a CSV file whose rows are documents as they stand, having no column of that name."""
+        if ROWS.get(self.kind) is not csv_rows or self.encoding is None:
+            return False
+        return not has_column(self._text(), self.path, text_field)
+
+    def _text(self, any_bytes: bool = False) -> Iterator[str]:
+        with open_bytes(self.path) as file:
+            yield from decode(file, self.encoding, self.path, any_bytes=any_bytes)
+
+
+def look_at(path: Path, encoding: Encoding | None = None) -> DataFile:
+    """Return a file with its kind, by its name, and its encoding, by its beginning unless it is given.
+
+    Raises DataError where it cannot be read, BackendError for a library that it needs.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    kind = suffixes[-1] if suffixes else ""
+    if kind == ".parquet":
+        return DataFile(path, kind, None)
+    with open_bytes(path) as file:
+        beginning = read_beginning(file)
+    found = find_encoding(beginning, encoding)
+    returns = found is not None and b"\r" in beginning
+    return DataFile(path, kind, found, returns)

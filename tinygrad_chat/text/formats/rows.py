@@ -1,0 +1,207 @@
+"""Rows with a text each: a document for every row. However long a file is, only a row of it is held at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.errors import DataError
+from tinygrad_chat.formatting import printable
+
+Document = Iterable[str]
+"""A document's text in pieces."""
+
+TEXT_FIELD = "text"
+LONGEST_ROW = 1 << 26  # characters: as JSON, as Python's objects and as text a row takes several times that in memory
+SLICE = 1 << 20  # characters of a row that are handed on at a time
+MOST_KEYS = 8  # that a message names
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_KINDS = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+
+
+def json_lines(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
+    """Yield what stands under `field` in each line of JSON. Raises DataError, naming the line, for any other."""
+    for number, line in enumerate(_lines(text, path), start=1):
+        if not line.isspace():
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{where}: expected one JSON object a line ({error})") from None
+            yield document_of(row, field, where)
+
+
+def json_array(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
+    """Yield what stands under `field` in each object of a JSON array, or of objects one behind the other.
+
+    Raises DataError, naming the row, for anything else.
+    """
+    for number, row in enumerate(_values(iter(text), path), start=1):
+        yield document_of(row, field, f"{path}, row {number}")
+
+
+def csv_rows(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
+    """Yield the cell of each row in the column that its first line calls `field`.
+
+    Where there is no column "text" and none is asked for, each row as it stands is a document, the first among them.
+    Raises DataError, naming the line, for what is no CSV.
+    """
+    csv.field_size_limit(LONGEST_ROW)
+    taken: list[str] = []
+    lines = _lines(text, path)
+    first = next(lines, "")
+    rows = csv.reader(_recorded([first], lines, taken), delimiter=_delimiter(first))
+    column, header = None, True
+    try:
+        for row in rows:
+            raw, where = "".join(taken).rstrip("\n"), f"{path}, line {rows.line_num}"
+            if sum(map(len, taken)) > LONGEST_ROW:
+                raise _too_long(path)
+            taken.clear()
+            if header:
+                column, header = column_of(row, field, path), False
+                if column is not None:
+                    continue
+            if not row:
+                continue
+            if column is not None and column >= len(row):
+                raise DataError(f"{where}: expected at least {column + 1} cells, received {len(row)}")
+            yield _sliced(raw if column is None else row[column])
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: cannot be read as CSV ({error})") from None
+
+
+def has_column(text: Iterable[str], path: Path, field: str) -> bool:
+    """Return whether the first line of a CSV file names a column `field`."""
+    first = next(_lines(text, path), "")
+    header = next(csv.reader([first], delimiter=_delimiter(first)), [])
+    return field in [name.strip() for name in header]
+
+
+def _delimiter(first: str) -> str:
+    return max(",;\t", key=first.count)
+
+
+def column_of(header: list[str], field: str, path: Path) -> int | None:
+    """Return which column is called `field`, None where there is none and none was asked for."""
+    names = [name.strip() for name in header]
+    if field in names:
+        return names.index(field)
+    if field == TEXT_FIELD:
+        return None
+    raise DataError(f"{path}: expected a column {field!r}, received {_listed(names)}; name one with --text-field")
+
+
+def document_of(row: Any, field: str, where: str) -> Document:
+    """Return the text of a row, in slices. Raises DataError, naming `where` it stands, where it has none."""
+    if not isinstance(row, dict):
+        kind = _KINDS.get(type(row), "null" if row is None else "a text alone")
+        raise DataError(f"{where}: expected an object with text under {field!r}, received {kind}")
+    if field not in row:
+        raise DataError(
+            f"{where}: expected text under {field!r}, received the keys {_listed(row)}; name one with --text-field"
+        )
+    text = row[field]
+    if text is None:
+        raise DataError(f"{where}: expected text under {field!r}, received null; take the row out, or give it a text")
+    if not isinstance(text, str):
+        kind = _KINDS.get(type(text), type(text).__name__)
+        raise DataError(
+            f"{where}: expected text under {field!r}, received {kind}; write what is to be learned as one text a row, "
+            "or name another key with --text-field"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: half a surrogate pair is no character; take it out") from None
+    return _sliced(text)
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [printable(str(name))[:40] for name in names]
+    return ", ".join(shown[:MOST_KEYS]) + (", ..." if shown[MOST_KEYS:] else "") or "none"
+
+
+def _sliced(text: str) -> Document:
+    return [text[start : start + SLICE] for start in range(0, len(text), SLICE)]
+
+
+def _lines(text: Iterable[str], path: Path) -> Iterator[str]:
+    r"""Yield lines with their \n, the last perhaps without. Raises DataError for one that is too long for memory."""
+    held, size = [], 0
+    for piece in text:
+        first, *others = piece.split("\n")
+        held.append(first)
+        size += len(first)
+        if size > LONGEST_ROW:
+            raise _too_long(path)
+        for other in others:
+            yield "".join(held) + "\n"
+            held, size = [other], len(other)
+    if size:
+        yield "".join(held)
+
+
+def _recorded(first: list[str], lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    for source in (first, lines):
+        for line in source:
+            taken.append(line)
+            yield line
+
+
+def _values(pieces: Iterator[str], path: Path) -> Iterator[Any]:
+    """Yield the values of a JSON array, or those one behind the other, reading on while one is not whole."""
+    decode = json.JSONDecoder().raw_decode
+    buffer, start, number, ended, closing = "", 0, 0, False, ""
+    while True:
+        start = _space_after(buffer, start)
+        if number == 0 and not closing and buffer[start : start + 1] == "[":
+            closing, start = "]", _space_after(buffer, start + 1)
+        at = start
+        if closing and number and buffer[at : at + 1] == ",":
+            at = _space_after(buffer, at + 1)
+        elif closing and buffer[at : at + 1] == closing:
+            if buffer[at + 1 :].strip() or any(piece.strip() for piece in pieces):
+                raise DataError(f"{path}: expected one JSON array, received more behind it")
+            return
+        try:
+            value, end = decode(buffer, at)
+        except (ValueError, RecursionError) as error:
+            if ended and at == len(buffer) and not closing:
+                return
+            if ended:
+                reason = "it ends too early" if at == len(buffer) else error
+                raise DataError(f"{path}, row {number + 1}: expected a JSON array of objects ({reason})") from None
+            if len(buffer) - start > LONGEST_ROW:
+                raise _too_long(path) from None
+            more = [buffer[start:]]
+            size = len(more[0])
+            while size < 2 * len(more[0]) + SLICE and not ended:  # twice as much, so that each is looked at twice
+                piece = next(pieces, None)
+                ended = piece is None
+                more.append(piece or "")
+                size += len(more[-1])
+            buffer, start = "".join(more), 0
+            continue
+        if end - at > LONGEST_ROW:
+            raise _too_long(path)
+        number += 1
+        yield value
+        start = end
+
+
+def _space_after(buffer: str, start: int) -> int:
+    found = _SPACE.match(buffer, start)
+    return found.end() if found else start
+
+
+def _too_long(path: Path) -> DataError:
+    return DataError(
+        f"{path}: a row of more than {LONGEST_ROW >> 20} million characters is too long; cut it into several, or give "
+        "its text as a .txt file"
+    )

@@ -1,0 +1,61 @@
+"""`--data -`: standard input, which can be read only once, kept as a file so that a run can be gone on with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tinygrad_chat.files import cache_folder, explained
+
+STANDARD_INPUT = "-"
+MOST_BYTES = 8 << 30  # of all that is kept; what came last stays
+PIECE = 1 << 20
+
+
+@functools.cache
+def keep_standard_input() -> str:
+    """Read standard input, keep it in the cache folder and return its path there, which its digest is the name of.
+
+    So the same text is the same data, whenever it comes. Raises StorageError where there is no room for it.
+    """
+    folder = _kept()
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=folder, prefix=".", suffix=".partial")
+        try:
+            digest = hashlib.sha256()
+            with os.fdopen(descriptor, "wb") as file:
+                while piece := sys.stdin.buffer.read(PIECE):
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            path = folder / f"stdin-{digest.hexdigest()[:16]}.txt"
+            if not path.exists():
+                shutil.move(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    _make_room(path)
+    return str(path)
+
+
+def was_standard_input(path: Path) -> bool:
+    """Return whether it is a path that `keep_standard_input` has returned once."""
+    return path.parent == _kept() and path.name.startswith("stdin-")
+
+
+def _kept() -> Path:
+    return cache_folder() / "input"
+
+
+def _make_room(newest: Path) -> None:
+    size = 0
+    for path in sorted(_kept().glob("stdin-*.txt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        size += path.stat().st_size
+        if size > MOST_BYTES and path != newest:
+            path.unlink(missing_ok=True)
