@@ -6,6 +6,7 @@ back end, of its kernels and of a precision, which a model is built with.
 
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.compute import Compute, default_compute
+from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.registry import Kernels, array_module, backend_of, get_backend, load_kernels, to_host
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Compute",
     "Kernels",
     "array_module",
+    "available_memory",
     "backend_of",
     "default_compute",
     "get_backend",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import Counter
 
 from tinygrad_chat.errors import StorageError, UsageError
 from tinygrad_chat.text.corpora import Corpus, open_corpus
@@ -52,6 +53,15 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer | str, *, progress: Progress |
             f"--data {corpus.name}: no room for its tokens in {tempfile.gettempdir()} ({error.strerror}); "
             "free some space, or name another folder in the variable TMPDIR"
         ) from error
+
+
+def count_unknown_characters(data: str, tokenizer: CharacterTokenizer, *, text_field: str = "text") -> Counter[str]:
+    """Return how often each character that `tokenizer` does not know stands in the corpus called `data`."""
+    counts: Counter[str] = Counter()
+    for document in open_corpus(data, text_field=text_field).documents():
+        for piece in document:
+            counts.update(piece)
+    return Counter({character: count for character, count in counts.items() if character not in tokenizer})
 
 
 def _known(tokenizer: Tokenizer | str) -> Tokenizer | None:
