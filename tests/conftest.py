@@ -47,6 +47,14 @@ def short_samples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("tinygrad_chat.training.loop.SAMPLE_LENGTH", 12)
 
 
+@pytest.fixture(autouse=True)
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands' limit on memory would be that of all further tests; what is returned has an entry for each call."""
+    calls: list[str] = []
+    monkeypatch.setattr("tinygrad_chat.machine.memory.refuse_more_than_available", lambda: calls.append("limited"))
+    return calls
+
+
 @pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short text to train on."""

@@ -45,6 +45,7 @@ def train(
     *,
     model: str | Make | None = None,
     tokenizer: str | Tokenizer | None = None,
+    start_from: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     watch: Callable[[Event], object] = lambda event: None,
@@ -55,13 +56,16 @@ def train(
     `data` is what `--data` names, such as a file or a folder; or paths; or texts, each a document; or a `Dataset` of
     one's own. `model` is a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further
     `settings` are the options of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its
-    default. With `resume` the run at `out` goes on, as it is but for what is given and may change. `watch` is called
-    with each event, such as `training.events.Logged`. Raises a TinygradChatError, in one line, for what cannot be.
+    default. With `start_from`, a run or a checkpoint, that model is fine-tuned in a run of its own. With `resume` the
+    run at `out` goes on, as it is but for what is given and may change. `watch` is called with each event, such as
+    `training.events.Logged`. Raises a TinygradChatError, in one line, for what cannot be.
     """
     if isinstance(data, os.PathLike):
         data = os.fspath(data)
     elif isinstance(data, Sequence) and data and all(isinstance(each, os.PathLike) for each in data):
         settings["data"], data = [os.fspath(each) for each in data], None
+    if start_from is not None:
+        settings["start_from"] = os.fspath(start_from)
     settings = {**_named(data, model, tokenizer), **settled(checked_settings(SPECS, settings, source="train"))}
     make = None if isinstance(model, str) else model
     path = None if out is None else user_path(out)
@@ -75,6 +79,8 @@ def train(
         own = _open_own(data, tokenizer)
         run = resume_run(path, settings, data=own, model=make, tokenizer=known)
     else:
+        if tokenizer is None and start_from is not None and not (data is None or isinstance(data, str)):
+            tokenizer = load_tokenizer(start_from)
         if make is not None and "context" not in settings:
             settings["context"] = make(2).context
         config, opened = _resolve(settings, data, tokenizer)

@@ -4,6 +4,7 @@
     ├── UsageError           2      an option or argument that cannot work
     │   ├── BackendError     2      no GPU, no CuPy, the wrong wheel, or an extra that is not installed
     │   └── ConfigError      2      a configuration with an unknown key or a value out of range
+    │       └── NoRoomError  2      a model or a step that takes more memory than there is, found before it is begun
     ├── DataError            2      an empty, too short or undecodable corpus
     │   └── VocabularyError  2      a character that the tokenizer does not know
     ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
@@ -37,6 +38,10 @@ class BackendError(UsageError):
 
 class ConfigError(UsageError):
     """A configuration with an unknown key or a value out of range."""
+
+
+class NoRoomError(ConfigError):
+    """A model, or a step of its training, that takes more memory than there is."""
 
 
 class DataError(TinygradChatError):

@@ -296,6 +296,16 @@ def test_a_run_that_diverges_is_one_line_and_exit_code_4(tgc: Tgc):
     assert re.fullmatch(r"tgc: step \d: the loss is .*lower --lr.*\n", err)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["train", *TINY], ["ablate", *TINY_BIGRAM, "--vary", "tied", "--seeds", "1"], ["profile", *TINY]],
+    ids=lambda command: command[0],
+)
+def test_whatever_trains_is_refused_memory_that_is_not_there(tgc: Tgc, no_limit: list[str], command: list[str]):
+    assert tgc(*command)[0] == 0
+    assert no_limit == ["limited"]
+
+
 def test_help_imports_neither_numpy_nor_cupy():
     program = (
         "import sys; from tinygrad_chat.cli.app import run; code = run(['train', '--help']); "

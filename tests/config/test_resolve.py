@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from tinygrad_chat.config.files import read_settings
-from tinygrad_chat.config.record import SPECS, TrainingConfig, flat_settings
-from tinygrad_chat.config.resolve import Facts, change, change_imported, needed_facts, resolve
+from tinygrad_chat.config.record import SPECS, TrainingConfig, flat_settings, from_saved
+from tinygrad_chat.config.resolve import Facts, change, needed_facts, resolve, resolve_from
 from tinygrad_chat.errors import ConfigError
 
 PURELY = """
@@ -159,33 +160,67 @@ def test_a_resumed_run_takes_other_steps_and_what_it_has_already():
     assert change(TrainingConfig(), {"steps": 9, "beta2": 0.99}).schedule.warmup == 9
 
 
-IMPORTED = resolve({"model": "nanochat", "depth": 1}, Facts(vocabulary=100))
+NANOCHAT = resolve({"model": "nanochat", "depth": 1}, Facts(vocabulary=100))
+MINI = resolve({"width": 32, "dropout": 0.1, "lr": 0.01, "batch_size": 5, "beta2": 0.95, "steps": 70, "seed": 9})
+FROM = {"start_from": "runs/a"}
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("parent", "flags", "message"),
     [
-        ({"lr": 0.0}, "--lr: expected more than 0, received 0.0"),
-        ({"tokens_per_parameter": float("nan")}, "--tokens-per-parameter: expected a finite number, received nan"),
-        ({"model": "bigram"}, "--model: the run to resume has nanochat, received bigram"),
-        ({"depth": 3}, "--depth: the run to resume has 1, received 3"),
-        ({"width": 64}, "--width: the run to resume has 128, received 64"),
-        ({"beta2": 0.9}, "--beta2: plays no part with --optimizer muon"),
-        ({"optimizer": "adamw"}, "--optimizer: the run to resume has muon, received adamw"),
-        ({"lr_schedule": "constant", "warmdown": 0.5}, "--warmdown: plays no part with --lr-schedule constant"),
-        ({"steps": 5, "tokens_per_parameter": 3.0}, "--tokens-per-parameter: plays no part with --steps 5"),
+        (NANOCHAT, {"lr": 0.0}, "--lr: expected more than 0, received 0.0"),
+        (NANOCHAT, {"tokens_per_parameter": float("nan")}, "--tokens-per-parameter: expected a finite number, rece"),
+        (NANOCHAT, {"model": "bigram"}, "--model: the model of runs/a has nanochat, received bigram; leave it out, or"),
+        (NANOCHAT, {"depth": 3}, "--depth: the model of runs/a has 1, received 3"),
+        (NANOCHAT, {"width": 64}, "--width: the model of runs/a has 128, received 64"),
+        (NANOCHAT, {"beta2": 0.9}, "--beta2: plays no part with --optimizer muon"),
+        (NANOCHAT, {"lr_schedule": "constant", "warmdown": 0.5}, "--warmdown: plays no part with --lr-schedule const"),
+        (NANOCHAT, {"steps": 5, "tokens_per_parameter": 3.0}, "--tokens-per-parameter: plays no part with --steps 5"),
+        (MINI, {"tokenizer": "bytes"}, "--tokenizer: the model of runs/a has characters, received bytes"),
+        (MINI, {"depth": 2}, "--depth: the model of runs/a has none, received 2"),
+        (MINI, {"momentum": 0.5}, "--momentum: plays no part with --optimizer adamw"),
     ],
 )
-def test_an_imported_model_refuses_what_cannot_be_in_one_line(flags, message):
-    with pytest.raises(ConfigError) as caught:
-        change_imported(IMPORTED, flags, 100)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+def test_what_contradicts_a_trained_model_is_refused_in_one_line(parent, flags, message):
+    for chosen in ({**FROM, **flags}, {**flags, **FROM}):
+        with pytest.raises(ConfigError) as caught:
+            resolve_from(parent, chosen, Facts(vocabulary=100))
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
 
 
-def test_an_imported_model_takes_any_length():
-    few, many = (change_imported(IMPORTED, {"tokens_per_parameter": ratio}, 100) for ratio in (3.0, 30.0))
+def test_a_fine_tuned_run_has_its_parents_model_and_update_rule_at_a_tenth_of_its_rate_and_a_schedule_of_its_own():
+    config = resolve_from(MINI, FROM)
+    assert config.model == MINI.model
+    assert config.optimizer == dataclasses.replace(MINI.optimizer, lr=0.1 * 0.01)
+    assert config.data == MINI.data
+    assert (config.schedule, config.run) == (TrainingConfig().schedule, TrainingConfig().run)
+    assert config.recipe.start_from == "runs/a"
+    assert resolve_from(MINI, {**FROM, "lr": 0.5}).optimizer.lr == 0.5
+    assert resolve_from(MINI, {**FROM, "dropout": 0.4}).model == dataclasses.replace(MINI.model, dropout=0.4)
+    assert resolve_from(MINI, {**FROM, "mode": "scalar"}).model == dataclasses.replace(MINI.model, dropout=0.0)
+    assert resolve_from(MINI, {**FROM, "width": 32, "norm": "layernorm"}).model == MINI.model  # as it is
+    assert resolve_from(MINI, {**FROM, "optimizer": "sgd"}).optimizer.lr == 4e-3  # a rule of its own
+    assert resolve_from(MINI, {**FROM, "data": "other", "text_field": "x"}).data.source == "other"
+
+
+def test_a_fine_tuned_nanochat_follows_its_laws_at_a_tenth_of_its_rates():
+    config = resolve_from(NANOCHAT, FROM, Facts(vocabulary=100))
+    assert (config.model, config.schedule.steps) == (NANOCHAT.model, NANOCHAT.schedule.steps)
+    for name in ("lr", "embedding_lr", "head_lr", "scalar_lr"):
+        assert getattr(config.optimizer, name) == pytest.approx(getattr(NANOCHAT.optimizer, name) / 10)
+    few, many = (
+        resolve_from(NANOCHAT, {**FROM, "tokens_per_parameter": ratio}, Facts(vocabulary=100)) for ratio in (3.0, 30.0)
+    )
     assert few.schedule.steps < many.schedule.steps
+    assert resolve_from(NANOCHAT, {**FROM, "optimizer": "adamw"}, Facts(vocabulary=100)).optimizer.kind == "adamw"
+
+
+@pytest.mark.parametrize("parent", [NANOCHAT, MINI, resolve({"model": "bigram"}), resolve({"mode": "scalar"})])
+def test_a_fine_tuned_runs_own_file_resolves_to_the_same_run(parent):
+    config = resolve_from(parent, FROM, Facts(vocabulary=100))
+    assert resolve_from(parent, {}, Facts(vocabulary=100), base=config.used_settings()) == config
+    assert from_saved(config.tables(), source="x") == config
 
 
 def test_every_need_names_an_option_and_values_that_it_can_have():

@@ -21,8 +21,9 @@ from tinygrad_chat.interchange.nanochat_files import export_nanochat, import_nan
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
+from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.loop import train
-from tinygrad_chat.training.run import Run, resume_run
+from tinygrad_chat.training.run import Run, resume_run, start_run
 
 Start = Callable[..., Run]
 TINY: dict[str, Any] = {"model": "nanochat", "depth": 2, "width": 32, "heads": 2, "batch_size": 2, "steps": 3}
@@ -70,10 +71,10 @@ def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(
     trained: TrainingState, tmp_path: Path, text: Path
 ):
     folder = imported_from(trained, tmp_path, tokenizer=trained.tokenizer)
-    settings = {"data": str(text), "steps": 2, "batch_size": 5, "lr": 1e-3}
-    with pytest.raises(ConfigError, match="--width: the run to resume has 32, received 64"):
-        resume_run(folder.path, {**settings, "width": 64})
-    run = resume_run(folder.path, settings)
+    settings = {"start_from": str(folder.path), "data": str(text), "steps": 2, "batch_size": 5, "lr": 1e-3}
+    with pytest.raises(ConfigError, match=r"--width: the model of .*imported.* has 32, received 64"):
+        resolve_with_facts({**settings, "width": 64})
+    run = start_run(resolve_with_facts(settings)[0], tmp_path / "further")
     assert (run.progress.step, run.config.data.batch_size, run.config.optimizer.lr, run.config.schedule.min_lr) == (
         0,
         5,
@@ -87,10 +88,28 @@ def test_an_imported_model_keeps_its_shape_and_is_trained_as_one_likes(
 
 def test_text_for_a_model_of_numbers_is_told_what_to_do(trained: TrainingState, tmp_path: Path, text: Path):
     folder = imported_from(trained, tmp_path)
+    config, _ = resolve_with_facts({"start_from": str(folder.path), "data": str(text)})
     with pytest.raises(
         VocabularyError, match=r"--data .*text\.txt: .*expected numbers from 0 to 30.*import it with --tokenizer-of"
     ):
-        resume_run(folder.path, {"data": str(text)})
+        start_run(config, tmp_path / "further")
+
+
+def test_an_imported_run_has_no_training_to_resume(trained: TrainingState, tmp_path: Path):
+    folder = imported_from(trained, tmp_path)
+    with pytest.raises(UsageError, match=r"imported: was imported, .* tgc train --from .*imported --data TEXT"):
+        resume_run(folder.path, {})
+
+
+def test_a_file_that_promises_more_than_it_holds_is_not_read(
+    trained: TrainingState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "model.safetensors"
+    export_nanochat(trained.model, path)
+    path.write_bytes(path.read_bytes()[:-4])
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
+    with pytest.raises(CheckpointError, match="expected a safetensors file of floats"):
+        import_nanochat(path, RunFolder(tmp_path / "imported"))
 
 
 @needs_upstream

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.errors import NoRoomError
 from tinygrad_chat.models import memory
 from tinygrad_chat.models.engines import ENGINES
-from tinygrad_chat.models.memory import expect_room, least_memory
+from tinygrad_chat.models.memory import expect_room, expect_room_for_step, least_memory, least_step_memory
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.size import (
@@ -114,7 +115,7 @@ def test_a_scalar_model_takes_float64_and_a_value_for_each_number():
 
 
 def available(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
+    monkeypatch.setattr(memory, "available_memory", lambda: amount)
 
 
 def test_a_model_that_just_fits_is_let_through_and_one_byte_less_refuses_it(monkeypatch: pytest.MonkeyPatch):
@@ -122,7 +123,7 @@ def test_a_model_that_just_fits_is_let_through_and_one_byte_less_refuses_it(monk
     available(monkeypatch, needed)
     expect_room(ModelOptions(), 65, buffers=4)
     available(monkeypatch, needed - 1)
-    with pytest.raises(ConfigError, match=r"--width 128 --layers 4 --context 64: 804,096 parameters take at least"):
+    with pytest.raises(NoRoomError, match=r"--width 128 --layers 4 --context 64: 804,096 parameters take at least"):
         expect_room(ModelOptions(), 65, buffers=4)
 
 
@@ -136,5 +137,56 @@ def test_a_model_that_just_fits_is_let_through_and_one_byte_less_refuses_it(monk
     ],
 )
 def test_whatever_is_absurd_is_refused(options):
-    with pytest.raises(ConfigError, match=r"choose a smaller --width, --layers or --context"):
+    with pytest.raises(NoRoomError, match=r"choose a smaller --width, --layers or --context"):
         expect_room(options, 65, buffers=2)
+
+
+SHAPES = {
+    "mini-gpt": {},
+    "rotary": {"positions": "rotary", "norm": "rmsnorm", "bias": False},
+    "wide feed-forward": {"feed_forward_width": 512, "activation": "squared_relu"},
+    "shared keys": {"key_value_heads": 1},
+    "bigram": {"layers": 0, "positions": "none", "norm": "none", "tied": False},
+    "nanochat": NANOCHAT | nanochat_shape(2) | {"width": 64, "heads": 2, "head_width": 32, "context": 32},
+}
+
+
+@pytest.mark.parametrize("kernels", ["numba", "numpy", "reference"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_step_holds_at_least_what_its_formula_says_and_not_many_times_as_much(shape: dict, kernels: str):
+    if kernels == "numba":
+        pytest.importorskip("numba")
+    options = ModelOptions(**{"layers": 2, "width": 64, "context": 32, **shape})
+    model = ENGINES["tensor"](65, options, compute=Compute.choose("numpy", kernels))
+    model.parameters()
+    batch = np.random.default_rng(0).integers(0, 65, (2, 96, options.context))
+    model.loss(*batch[:, :1]).backward()  # compiles, and fills what is filled once
+    tracemalloc.start()
+    model.loss(*batch).backward()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    least = least_step_memory(options, 65, tokens=batch[0].size)
+    assert peak / 4 < least < peak + batch.nbytes
+
+
+def test_a_scalar_step_holds_at_least_what_its_formula_says():
+    options = ModelOptions(layers=1, heads=2, width=16, context=8)
+    model = ENGINES["scalar"](20, options)
+    batch = np.random.default_rng(0).integers(0, 20, (2, 2, 8))
+    tracemalloc.start()
+    model.loss(*batch).backward()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / 16 < least_step_memory(options, 20, tokens=16, mode="scalar") < peak
+
+
+def test_a_batch_that_cannot_fit_is_refused_and_one_row_less_is_not():
+    options = ModelOptions()
+    room = least_memory(options, 65, buffers=4) + least_step_memory(options, 65, tokens=100 * options.context)
+    expect_room_for_step(options, 65, rows=100, buffers=4, available=room)
+    with pytest.raises(
+        NoRoomError, match=r"^--batch-size: a step of 101 windows of --context 64 at once takes at leas"
+    ):
+        expect_room_for_step(options, 65, rows=101, buffers=4, available=room)
+    with pytest.raises(NoRoomError, match=r"parameters take at least"):  # no batch is to blame
+        expect_room_for_step(options, 65, rows=1, buffers=4, available=1000)

@@ -342,6 +342,7 @@ ELSEWHERE = {
     "dtype",
     "depth",
     "tokens_per_parameter",
+    "start_from",
 }  # have tests of their own
 BESIDE: dict[str, tuple[dict[str, Any], Any]] = {
     "momentum": ({"optimizer": "sgd"}, 0.5),

@@ -6,6 +6,7 @@ back end, of its kernels and of a precision, which a model is built with.
 
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.compute import Compute, default_compute
+from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.registry import (
     Kernels,
     array_module,
@@ -21,6 +22,7 @@ __all__ = [
     "Compute",
     "Kernels",
     "array_module",
+    "available_memory",
     "backend_of",
     "default_compute",
     "get_backend",

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-import psutil
+
+from tinygrad_chat.backend.host_memory import available_memory
 
 
 class Backend(ABC):
@@ -44,7 +45,11 @@ class Backend(ABC):
 
     def memory_free(self) -> int:
         """Return the bytes that are left for arrays."""
-        return psutil.virtual_memory().available
+        return available_memory()
+
+    def ran_out_of_memory(self, error: BaseException) -> bool:
+        """Return whether an error says that there was no memory for an array, or for a thread."""
+        return isinstance(error, MemoryError) or str(error) == "can't start new thread"
 
     def mark(self) -> Any:
         """Mark a moment in the work of the device."""

@@ -18,6 +18,9 @@ NUMPY_FOR_BFLOAT16 = "2.1.2"
 OLDEST = (7, 0)
 """The oldest compute capability: exchanges within a warp that name their lanes."""
 
+OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How the runtime, the driver and cuBLAS call it."""
+
 
 class CupyBackend(Backend):
     """Arrays on the current CUDA device."""
@@ -54,6 +57,10 @@ class CupyBackend(Backend):
     def memory_free(self) -> int:
         """Return the bytes that nobody has claimed, and those that the pool has and does not use."""
         return self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
+
+    def ran_out_of_memory(self, error: BaseException) -> bool:
+        """Know the errors of CUDA, too: not everything is asked of CuPy's pool."""
+        return super().ran_out_of_memory(error) or any(name in str(error) for name in OUT_OF_MEMORY)
 
     def mark(self) -> Any:
         """Record an event in the current stream."""

@@ -48,6 +48,7 @@ def ablate(
     from tinygrad_chat.experiments.ablation import Ablation, folder_of, parse_variation, read_rows, run_ablation
     from tinygrad_chat.experiments.report import collect, table, write_plot, write_reports
     from tinygrad_chat.files import user_path
+    from tinygrad_chat.machine.memory import refuse_more_than_available
     from tinygrad_chat.training.events import Ended
 
     if png:
@@ -57,6 +58,7 @@ def ablate(
         raise UsageError(f"{flag_of(name)}: is varied; leave it out, or give its values as in --vary {name}=A|B")
     folder = user_path(out) if out else folder_of(ablation)
     interrupted = False
+    refuse_more_than_available()
     runs, done = len(ablation.runs()), len(read_rows(folder))
     with (
         open_ablation_display(sys.stdout, runs=runs, done=done) as display,

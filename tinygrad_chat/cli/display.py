@@ -197,7 +197,7 @@ def open_display(stream: TextIO, *, quiet: bool = False, verbose: bool = False) 
 def describe(run: Run) -> list[str]:
     """Return what is about to be trained, in a few lines."""
     config, parameters, dataset = run.config, run.model.parameters(), run.dataset
-    options = config.model
+    options, start_from = config.model, config.recipe.start_from
     tokens = config.tokens_per_step
     model = config.recipe.model
     if options.layers:
@@ -212,6 +212,11 @@ def describe(run: Run) -> list[str]:
         *(
             [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]
             if config.recipe.depth and tokens > len(dataset.training)
+            else []
+        ),
+        *(
+            [f"weights from {start_from}, fine-tuned at a learning rate of {config.optimizer.lr:.3g}"]
+            if start_from
             else []
         ),
         f"run {run.folder.path}: from step {run.progress.step} {_until(config)}, {config.optimizer.kind}, "

@@ -26,7 +26,7 @@ def import_(
     ] = None,
     out: Annotated[str | None, typer.Option(help="the run's folder (default: a new one below runs/)")] = None,
 ) -> None:
-    """Make a run from the weights of another program's model: sample from it, or train it on.
+    """Make a run from the weights of another program's model: sample from it, or fine-tune it.
 
     From karpathy/nanochat: see docs/nanochat.md.
     """
@@ -46,6 +46,7 @@ def import_(
     meta = meta and user_path(meta)
     print(import_nanochat(user_path(file), folder, meta=meta, tokenizer=tokenizer))
     print(f"sample from it with: tgc sample --checkpoint {quoted(folder.path)}")
+    print(f"fine-tune it with: tgc train --from {quoted(folder.path)} --data TEXT")
 
 
 def export(

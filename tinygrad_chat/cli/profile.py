@@ -45,6 +45,7 @@ def profile(
     import tempfile
 
     from tinygrad_chat.errors import UsageError
+    from tinygrad_chat.machine.memory import refuse_more_than_available
     from tinygrad_chat.profiling.profile import profile_run
     from tinygrad_chat.profiling.trace import write_trace
     from tinygrad_chat.training.facts import resolve_with_facts
@@ -57,6 +58,7 @@ def profile(
         )
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(resolved, Path(folder) / "run", data=data)
+        refuse_more_than_available()
         taken = profile_run(run, profile_steps)
     backend = run.model.parameters().backend
     if trace is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tinygrad_chat.reports.summary import RunSummary
 
 IMPORTANCE = (
-    *("run", "outcome", "val_loss", "steps", "bits/byte", "tokens/s"),
+    *("run", "outcome", "val_loss", "steps", "from", "bits/byte", "tokens/s"),
     *("time", "tokens", "parameters"),
 )  # the first stay where there is not room for all
 STYLES = {"running": "green", "finished": "", "interrupted": "yellow", "killed": "yellow", "imported": ""}
@@ -50,7 +50,8 @@ def runs(
     if found:
         console = open_console(sys.stdout)
         rows = [_cells(run) for run in found]
-        columns = [Column(name, [row[name] for row in rows], left=name in ("run", "outcome")) for name in IMPORTANCE]
+        names = [name for name in IMPORTANCE if name != "from" or any(run.parent for run in found)]
+        columns = [Column(name, [row[name] for row in rows], left=name in ("run", "outcome", "from")) for name in names]
         print_table(console, columns, styles=[STYLES.get(run.outcome, "red") for run in found], keep=3)
         notes = [f"{run.path.resolve().name}: {note}" for run in found if (note := _note(run))]
         if notes:
@@ -94,9 +95,20 @@ def _cells(run: RunSummary) -> dict[str, str]:
         "outcome": run.outcome,
         "val_loss": shown(run.best_val_loss, ".4f"),
         "steps": steps,
+        "from": UNKNOWN if run.parent is None else _short(run.parent),
         "bits/byte": shown(run.val_bpb, ".4f"),
         "tokens/s": shown(run.tokens_per_second, ",.0f"),
         "time": UNKNOWN if run.seconds is None or imported else duration(run.seconds),
         "tokens": shown(run.tokens, ","),
         "parameters": shown(run.parameters, ","),
     }
+
+
+def _short(checkpoint: str) -> str:
+    """Return the name of a checkpoint's run, and its own.
+
+    >>> _short("runs/a/checkpoints/step-000250")
+    'a/step-000250'
+    """
+    *_, run, _, step = ("", "", *Path(checkpoint).parts)
+    return f"{run}/{step}" if run else step

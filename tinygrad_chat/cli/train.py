@@ -52,6 +52,7 @@ def train(
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
+    from tinygrad_chat.machine.memory import refuse_more_than_available
     from tinygrad_chat.runs.folder import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
     from tinygrad_chat.tracking.sending import tracking
@@ -77,10 +78,11 @@ def train(
                 return
         else:
             base = read_settings(config) if config else None
-            resolved, data = resolve_with_facts(settings, base, progress=display.progressed)
+            resolved, data = resolve_with_facts(settings, base, progress=display.progressed, say=display.line)
             expect_tracker(resolved.run.track)
             run = start_run(resolved, path, data=data, progress=display.progressed, confirmed=yes)
         display.begin(run)
+        refuse_more_than_available()
         with tracking(run, display.line) as send, stop_on_signals(display.line) as stopped:
             evaluation = None
             interrupted = False

@@ -43,6 +43,12 @@ class RecipeOptions:
         above=0,
         needs=needs("model", "nanochat"),
     )
+    start_from: str | None = option(
+        None,
+        "a run to fine-tune, at 0.1 of its --lr",
+        flags=("--from",),
+        common=True,
+    )
 
     def __post_init__(self) -> None:
         validate(self)

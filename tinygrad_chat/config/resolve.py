@@ -6,11 +6,13 @@ Nothing here touches the disk, the network or a device; whoever knows the facts 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat.config.defaults import DEFAULTS_FOR, RATES_OF_VALUES, defaults_for, rates_beside_muon
+from tinygrad_chat.config.groups import OptimizerOptions
 from tinygrad_chat.config.record import RECIPES, SPECS, TrainingConfig
 from tinygrad_chat.config.scaling_laws import TRAINING, depth_for, settings_of_depth
 from tinygrad_chat.errors import ConfigError
@@ -154,19 +156,51 @@ def change(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
     return config.replace(**{"warmup": min(config.schedule.warmup, steps), **flags})
 
 
-def change_imported(config: TrainingConfig, flags: Mapping[str, Any], vocabulary: int) -> TrainingConfig:
-    """Return how an imported model is to be trained: its shape and its update rule stay, as there is a state of them;
-    all else is chosen or follows from its depth.
+def resolve_from(
+    parent: TrainingConfig,
+    flags: Mapping[str, Any],
+    facts: Facts = Facts(),
+    *,
+    base: Mapping[str, Any] | None = None,
+    may_be_idle: Collection[str] = (),
+) -> TrainingConfig:
+    """Do as `resolve` for a run that begins with the weights of another one's model, whose configuration is `parent`.
 
-    Raises ConfigError where another shape or rule is chosen, and as `resolve` does.
+    The model and what a token is are the parent's, but for dropout. So are, unless others are chosen, the data, the
+    engine, the batch size and the update rule, at FINE_TUNING of its learning rates. The schedule and all else are the
+    new run's own. Raises ConfigError where another model is chosen, too.
     """
-    validate_settings(SPECS, flags)
-    of_the_model = specs_of(ModelOptions).keys()
-    kept = {*of_the_model, "model", "depth", "optimizer"}
-    change(config, {name: value for name, value in flags.items() if name in kept})
-    shape = {name: value for name, value in config.used_settings().items() if name in of_the_model}
-    following = settings_of_depth({**flags, **shape, "depth": config.recipe.depth}, vocabulary)
-    following |= {"model": config.recipe.model, "warmup": min(following["warmup"], following["steps"] // 10)}
-    changed = TrainingConfig.of(**{**following, **flags})
-    _refuse_idle(changed, flags, {}, ())
-    return changed
+    chosen = merge(base or {}, flags)
+    validate_settings(SPECS, chosen)
+    settings = {**parent.settings(), "start_from": chosen.get("start_from")}
+    for name in chosen:
+        if name in OF_THE_MODEL and chosen[name] != settings[name]:
+            raise ConfigError(
+                f"{SPECS[name].flag}: the model of {settings['start_from']} has {settings[name] or 'none'}, received "
+                f"{chosen[name]}; leave it out, or train a new model without --from"
+            )
+    inherited = {name: settings[name] for name in parent.used_settings() if name in _inherited(settings, chosen)}
+    inherited |= {name: FINE_TUNING * rate for name, rate in inherited.items() if name in RATES}
+    config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_idle=may_be_idle)
+    return dataclasses.replace(config, model=dataclasses.replace(parent.model, dropout=config.model.dropout))
+
+
+FINE_TUNING = 0.1
+"""The share of a run's learning rates that its model is trained on at: enough to learn another text, little enough to
+keep what it knows."""
+
+RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
+OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer"} - {"dropout"}
+"""What cannot be chosen for a model that has been trained."""
+
+
+def _inherited(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> set[str]:
+    """Return the names of what a fine-tuned run has of its parent's `settings` where nothing else is chosen."""
+    names = OF_THE_MODEL | {"mode", "batch_size"}
+    if chosen.get("mode", settings["mode"]) != "scalar":
+        names |= {"dropout"}
+    if "data" not in chosen:
+        names |= {"data", "text_field", "encoding"}
+    if chosen.get("optimizer", settings["optimizer"]) == settings["optimizer"]:
+        names |= specs_of(OptimizerOptions).keys()
+    return names

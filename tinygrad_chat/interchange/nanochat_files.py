@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from safetensors import SafetensorError, deserialize, safe_open
 
+from tinygrad_chat.backend import Compute, available_memory
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.files import read_plain, write_atomic
+from tinygrad_chat.files import expect_plain, read_plain, write_atomic
 from tinygrad_chat.interchange.nanochat import (
     CONFIG,
     from_nanochat,
@@ -27,16 +27,16 @@ from tinygrad_chat.interchange.nanochat import (
     to_nanochat,
 )
 from tinygrad_chat.machine.environment import describe_environment
-from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.memory import expect_room
+from tinygrad_chat.models.weights import checked_weights
 from tinygrad_chat.runs.checkpoint import to_safetensors
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import SavedModel, TrainingState
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer
-from tinygrad_chat.training.build import DRAWN, build_optimizer
 
 LARGEST_META = 16 << 20  # bytes
 SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
+BUFFERS = 2  # arrays as long as the parameters while a run is made: the weights, and the file that they are written to
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}  # and BF16, which NumPy does not know
 
 
@@ -72,21 +72,18 @@ def import_nanochat(
         tokenizer = ByteTokenizer() if vocabulary == ByteTokenizer.size else NumberTokenizer(vocabulary, bos)
     if tokenizer.size != vocabulary:
         raise CheckpointError(f"{path}: expected a tokenizer of {vocabulary} tokens, received one of {tokenizer.size}")
-    expect_room(options, vocabulary, buffers=DRAWN)
-    model = GPT(vocabulary, options)
-    model.parameters().load(from_nanochat(weights, options))
+    expect_room(options, vocabulary, buffers=BUFFERS)
+    ours = checked_weights(options, vocabulary, from_nanochat(weights, options))
     shape = {name: getattr(options, name) for name in CONFIG.values()}
     settings = settings_of_depth({"depth": options.layers, **shape}, vocabulary)
     config = TrainingConfig.of(
         **{**settings, "model": "nanochat", "warmup": min(settings["warmup"], settings["steps"])}
     )
-    optimizer = build_optimizer(config, model)
-    state = TrainingState(
-        config=config, tokenizer=tokenizer, weights=model.parameters().state(), optimizer=optimizer.state()
-    )
+    as_saved = {name: np.ascontiguousarray(array, np.float32) for name, array in ours.items()}
+    state = TrainingState(config=config, tokenizer=tokenizer, weights=as_saved, optimizer={})
     folder.create()
     folder.write_config(config)
-    folder.write_environment({**describe_environment(model.compute), "imported": path.name}, step=0)
+    folder.write_environment({**describe_environment(Compute.choose("numpy")), "imported": path.name}, step=0)
     saved = state.save(folder.checkpoints)
     folder.write_outcome("imported", step=0, seconds=0.0, reason=f"imported from {path.name}")
     return saved
@@ -95,10 +92,10 @@ def import_nanochat(
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """Return a file's arrays, bfloat16 widened to float32, and its metadata."""
     try:
-        content = read_plain(path, most=psutil.virtual_memory().available // 2)
-        arrays = {name: _array(**entry) for name, entry in deserialize(content)}
-        with safe_open(path, framework="numpy") as file:
-            return arrays, file.metadata() or {}
+        expect_plain(path, most=available_memory() // 2)  # it is held twice: as it is, and as arrays
+        with safe_open(path, framework="numpy") as file:  # refuses a header that promises more than there is
+            metadata = file.metadata() or {}
+        return {name: _array(**entry) for name, entry in deserialize(path.read_bytes())}, metadata
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, KeyError, ValueError) as error:

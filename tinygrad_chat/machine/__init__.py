@@ -2,5 +2,5 @@
 
 environment.py  versions, libraries, threads: what a result was made with
 limits.py       products and copies at best, measured
-memory.py       what this process holds
+memory.py       what this process holds, and the most that it may
 """

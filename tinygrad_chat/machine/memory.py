@@ -1,4 +1,4 @@
-"""How much memory this process holds."""
+"""How much memory this process holds, and the most that it may."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from tinygrad_chat.backend import Backend
+from tinygrad_chat.backend import Backend, available_memory
 
 KINDS = ("memory", "device_memory")
 """What `memory_held` tells of."""
@@ -22,6 +22,22 @@ def memory_held(backend: Backend) -> dict[str, int]:
     held = {"memory": info.rss - getattr(info, "shared", 0)}
     device = backend.memory_held()
     return held if device is None else {**held, "device_memory": device}
+
+
+def refuse_more_than_available() -> None:
+    """Let the system refuse this process, from now on, memory that the machine does not have.
+
+    Asking for too much is then a MemoryError, which can be explained, where it would be a kill without a word, of this
+    process or of another. Linux alone can do so.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = psutil.Process().memory_info().data + available_memory()
+    if soft == resource.RLIM_INFINITY or most < soft:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def peak_memory() -> int:

@@ -4,7 +4,7 @@ options.py     what a user can choose about a model's shape
 parameter_table.py  every parameter: its shape, its role, how it begins
 initialisation.py   what it can begin with
 size.py        parameters and operations, read off the table
-memory.py      what a model takes at least
+memory.py      what a model, and a step of its training, take at least
 protocol.py    what training and sampling ask of a model
 base.py        what models of Tensors share, and what a model of one's own begins with
 gpt.py         the GPT of Tensors

@@ -1,21 +1,26 @@
-"""The memory that a model takes at least, and whether the machine has it."""
+"""The memory that a model and a step of its training take at least, and whether it is there. Nothing is built."""
 
 from __future__ import annotations
 
 import sys
 
-import psutil
-
 from tinygrad_chat.autograd import Value
-from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.backend import available_memory
+from tinygrad_chat.errors import NoRoomError
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.size import count_parameters
+from tinygrad_chat.models.size import count_parameters, count_scaled_parameters
 
 BYTES_A_NUMBER = {"tensor": 4, "scalar": 8}
 """Of the flat buffers of each engine: float32, float64."""
 
 BYTES_A_LAYER = 4096
 """What a block's Python objects take at least, however few numbers they hold."""
+
+BYTES_A_TOKEN = 16
+"""Of a batch: a token and its target, int64."""
+
+BYTES_A_VALUE = 16
+"""What a graph of Values keeps at least for each number of a matrix and each token: an input, its local gradient."""
 
 
 def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor") -> int:
@@ -30,14 +35,63 @@ def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: 
     return numbers * buffers * BYTES_A_NUMBER[mode] + tables + values + options.layers * BYTES_A_LAYER
 
 
-def expect_room(options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor") -> None:
-    """Raise ConfigError where the machine has less memory available than the model takes at least."""
+def least_step_memory(
+    options: ModelOptions, vocabulary: int, *, tokens: int, mode: str = "tensor", size: int = 4
+) -> int:
+    """Return the bytes without which no training step of so many tokens at once can be taken, beside the model's own.
+
+    Backward needs what forward has computed: of each block the stream, before and behind each branch, norms, queries,
+    keys, values and what attention gives, feed-forward's two wide arrays; and the logits, whose place their gradient
+    takes. Each number has `size` bytes. What a step really takes is up to twice as much.
+    """
+    if mode == "scalar":
+        return tokens * (BYTES_A_TOKEN + BYTES_A_VALUE * count_scaled_parameters(options, vocabulary))
+    turned = 2 if options.positions == "rotary" else 1  # queries and keys, before and behind the turn
+    of_a_block = (
+        (6 + options.residual_scales) * options.width
+        + (1 + turned) * (options.query_width + options.key_value_width)
+        + 2 * options.feed_forward_channels
+    )
+    numbers = options.layers * of_a_block + 2 * options.width + vocabulary
+    return tokens * (BYTES_A_TOKEN + size * numbers)
+
+
+def expect_room(
+    options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor", available: int | None = None
+) -> None:
+    """Raise NoRoomError where less memory is `available`, by default to this process, than the model takes at least."""
     needed = least_memory(options, vocabulary, buffers=buffers, mode=mode)
-    available = psutil.virtual_memory().available
+    available = available_memory() if available is None else available
     if needed > available:
-        raise ConfigError(
+        raise NoRoomError(
             f"--width {options.width} --layers {options.layers} --context {options.context}: "
             f"{count_parameters(options, vocabulary):,} parameters take at least {needed / 2**30:,.1f} GiB "
-            f"with what goes with them, and this machine has {available / 2**30:,.1f} GiB available; "
-            "choose a smaller --width, --layers or --context"
+            f"with what goes with them, and {_only(available)}; choose a smaller --width, --layers or --context"
         )
+
+
+def expect_room_for_step(
+    options: ModelOptions,
+    vocabulary: int,
+    *,
+    rows: int,
+    buffers: int,
+    mode: str = "tensor",
+    size: int = 4,
+    available: int | None = None,
+) -> None:
+    """Do as `expect_room` for a step that computes the gradient of so many `rows` of a batch at once."""
+    available = available_memory() if available is None else available
+    expect_room(options, vocabulary, buffers=buffers, mode=mode, available=available)
+    held = least_memory(options, vocabulary, buffers=buffers, mode=mode)
+    step = least_step_memory(options, vocabulary, tokens=rows * options.context, mode=mode, size=size)
+    if held + step > available:
+        raise NoRoomError(
+            f"--batch-size: a step of {rows:,} windows of --context {options.context} at once takes at least "
+            f"{(held + step) / 2**30:,.1f} GiB, and {_only(available)}; choose a smaller --batch-size, --context or "
+            "--width, or compute it in more parts with --grad-accumulation, which tgc plan --fit chooses"
+        )
+
+
+def _only(available: int) -> str:
+    return f"only {available / 2**30:,.1f} GiB are available here"

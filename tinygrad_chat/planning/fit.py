@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import psutil
-
+from tinygrad_chat.backend import available_memory
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.errors import UsageError
-from tinygrad_chat.planning.measurement import COMMAND, ENOUGH_SECONDS, Measurement, NoRoomError, measure
+from tinygrad_chat.errors import NoRoomError, UsageError
+from tinygrad_chat.planning.measurement import COMMAND, ENOUGH_SECONDS, Measurement, measure
 from tinygrad_chat.planning.plan import Plan, predict
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.download import Progress
@@ -52,7 +51,7 @@ def fit(
         say(f"measuring parts of {windows} window{'s' * (windows > 1)}")
         return measure(part, seconds=seconds, command=command, confirmed=confirmed, room=room)
 
-    budget = AVAILABLE_SHARE * psutil.virtual_memory().available if memory is None else memory
+    budget = AVAILABLE_SHARE * available_memory() if memory is None else memory
     least = config.replace(batch_size=1, grad_accumulation=1)
     try:
         one = tried(least, 0.0)

@@ -16,18 +16,16 @@ from typing import Any
 import psutil
 
 from tinygrad_chat import errors
+from tinygrad_chat.backend import available_memory
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.errors import ConfigError, TinygradChatError
+from tinygrad_chat.errors import NoRoomError, TinygradChatError
 
 PYTHON = (sys.executable, "-P")  # what lies in the current folder must not be imported
 COMMAND = (*PYTHON, "-m", "tinygrad_chat.planning.first_steps")
 PLACE = str(Path(__file__).parents[2])  # so that the process runs this very package
 ENOUGH_SECONDS = 2.0  # of steps
+MOST_SHARE = 0.9  # of what is available: no measurement takes the rest
 WATCHED_EVERY = 0.02  # seconds between looks at the memory of the process
-
-
-class NoRoomError(ConfigError):
-    """The run took more memory than it may."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,11 @@ def measure(
     """Run the beginning of `config` for about `seconds` of steps, in a process of its own.
 
     `command`, with the request as its last word, starts it: the more like the run itself, the closer are time and
-    memory. Raises NoRoomError as soon as it holds more than `room` bytes (default: nine tenths of what is available),
-    and whatever start_run and train raise.
+    memory. Raises NoRoomError as soon as it holds more than `room` bytes or than nine tenths of what
+    is available, and whatever start_run and train raise.
     """
-    limit = 0.9 * psutil.virtual_memory().available if room is None else room
+    most = MOST_SHARE * available_memory()
+    limit = most if room is None else min(room, most)
     request = {"settings": config.used_settings(), "seconds": seconds, "confirmed": confirmed}
     startup, answer, last_words = 0.0, None, ""
     began = answered = time.perf_counter()

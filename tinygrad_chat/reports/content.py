@@ -65,7 +65,8 @@ class Report:
         options = self.config.model
         blocks = [count(options.layers, "layer"), count(options.heads, "head")] if options.layers else []
         shape = [*blocks, f"width {options.width}", f"context {options.context}"]
-        return ", ".join([*shape, self.config.optimizer.kind, f"seed {self.config.run.seed}"])
+        parent = [f"weights from {self.summary.parent}"] if self.summary.parent else []
+        return ", ".join([*shape, self.config.optimizer.kind, f"seed {self.config.run.seed}", *parent])
 
     @property
     def outcome(self) -> str:

@@ -33,6 +33,8 @@ class RunSummary:
     reason: str = ""
     """Why it failed, or what is damaged."""
     model: str | None = None
+    parent: str | None = None
+    """The checkpoint that its weights are from, where they were not drawn."""
     step: int | None = None
     steps: int | None = None
     """How many it is to do; None where only its minutes end it."""
@@ -92,6 +94,7 @@ def summarize_run(path: Path) -> RunSummary:
         outcome,
         reason,
         model=config.recipe.model,
+        parent=config.recipe.start_from,
         step=step,
         steps=None if config.schedule.steps == UNBOUNDED else config.schedule.steps,
         minutes=config.schedule.minutes,

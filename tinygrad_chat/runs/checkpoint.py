@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import psutil
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
+from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.files import expect_plain, remove_folder_atomic, write_folder_atomic
 
@@ -101,16 +101,21 @@ def read_state(path: Path) -> Any:
     return json.loads(_checked(path, STATE_FILE, most=LARGEST_STATE).read_bytes())
 
 
-def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a safetensors file of the checkpoint. Raises what `explained_damage` explains."""
-    arrays = load_file(_checked(path, name, most=psutil.virtual_memory().available))
-    _expect_numbers(arrays)
-    return arrays
+def map_arrays(path: Path, *names: str) -> list[dict[str, np.ndarray]]:
+    """Return the arrays of safetensors files of the checkpoint; there must be room for all of them together.
+
+    The numbers stay in their file until they are used: the arrays are read-only views of its pages. Raises what
+    `explained_damage` explains.
+    """
+    mapped, room = [], available_memory()
+    for name in names:
+        file = _checked(path, name, most=room)
+        room -= file.stat().st_size
+        mapped.append(_map(file))
+    return mapped
 
 
-def map_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
-    """Do as `read_arrays`, but leave the numbers in the file until they are used: read-only views of its pages."""
-    file = _checked(path, name, most=psutil.virtual_memory().available)
+def _map(file: Path) -> dict[str, np.ndarray]:
     with safe_open(file, framework="numpy") as checked:  # refuses a header that does not fit the file
         names = list(checked.keys())
     content = np.memmap(file, np.uint8, mode="r")
@@ -135,6 +140,12 @@ def _expect_numbers(arrays: Mapping[str, np.ndarray]) -> None:
     unfit = [name for name, array in arrays.items() if array.dtype.kind not in "fiu" or not np.isfinite(array).all()]
     if unfit:
         raise ValueError(f"{', '.join(unfit[:3])} cannot be")
+
+
+def digest_of(path: Path, name: str) -> str:
+    """Return the SHA-256 of a file of the checkpoint, as SHA256SUMS says. Raises what `explained_damage` explains."""
+    lines = (path / DIGESTS).read_text(encoding="ascii").splitlines()
+    return next(digest for digest, named in (line.split("  ", 1) for line in lines) if named == name)
 
 
 def _checked(path: Path, name: str, *, most: int) -> Path:

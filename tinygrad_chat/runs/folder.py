@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import tomli_w
 
+from tinygrad_chat.backend import available_memory
 from tinygrad_chat.config.files import parse_toml
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
@@ -206,7 +206,7 @@ class RunFolder:
 
 def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yield the whole lines of a JSONL file of steps, each beside the record that it holds."""
-    for line in read_plain(file, most=psutil.virtual_memory().available).splitlines() if file.exists() else []:
+    for line in read_plain(file, most=available_memory()).splitlines() if file.exists() else []:
         try:
             record = json.loads(line)
             whole = is_step(record["step"])

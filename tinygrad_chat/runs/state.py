@@ -19,7 +19,6 @@ from tinygrad_chat.runs.checkpoint import (
     checkpoint_path,
     explained_damage,
     map_arrays,
-    read_arrays,
     read_state,
     write_checkpoint,
 )
@@ -86,20 +85,24 @@ class SavedModel:
                 step=state["progress"].step,
                 config=state["config"],
                 tokenizer=state["tokenizer"],
-                weights=map_arrays(path, WEIGHTS),
+                weights=map_arrays(path, WEIGHTS)[0],
                 path=path,
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """All it takes to go on: `data` is the summary of what is trained on, empty for an imported model."""
+    """All it takes to go on: `data` is the summary of what is trained on, empty for an imported model.
+
+    `parent` says of which checkpoint the first weights are, where they were not drawn.
+    """
 
     config: TrainingConfig
     tokenizer: Tokenizer
     weights: Mapping[str, np.ndarray]
     optimizer: Mapping[str, np.ndarray]
     data: Mapping[str, Any] = field(default_factory=dict)
+    parent: Mapping[str, Any] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -122,6 +125,7 @@ class TrainingState:
             "config": self.config.tables(),
             "tokenizer": self.tokenizer.state(),
             "data": dict(self.data),
+            **({"parent": dict(self.parent)} if self.parent else {}),
             "progress": dataclasses.asdict(self.progress),
         }
         path = checkpoint_path(folder, self.step, temporary=temporary)
@@ -132,7 +136,8 @@ class TrainingState:
     def load(cls, path: Path) -> TrainingState:
         """Read the checkpoint at `path`. Raises CheckpointError where it is missing, damaged or of another format."""
         with explained_damage(path):
-            return cls(**_read_state(path), weights=read_arrays(path, WEIGHTS), optimizer=read_arrays(path, OPTIMIZER))
+            weights, optimizer = map_arrays(path, WEIGHTS, OPTIMIZER)
+            return cls(**_read_state(path), weights=weights, optimizer=optimizer)
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -146,7 +151,9 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: expected a checkpoint of format {FLAT_FORMAT} or {FORMAT}, which this version reads"
         )
-    unfit = [name for name in ("config", "tokenizer", "data", "progress") if not isinstance(state.get(name), dict)]
+    state = {"parent": {}, **state}  # which most have none of
+    parts = ("config", "tokenizer", "data", "parent", "progress")
+    unfit = [name for name in parts if not isinstance(state.get(name), dict)]
     if unfit:
         raise ValueError(f"{', '.join(unfit)} cannot be")
     try:
@@ -157,6 +164,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         "config": config,
         "tokenizer": tokenizer_from_state(state["tokenizer"]),
         "data": state["data"],
+        "parent": state["parent"],
         "progress": Progress.load(state["progress"]),
     }
 

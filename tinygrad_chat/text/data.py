@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
+from collections import Counter
 
 from tinygrad_chat.errors import StorageError, UsageError
 from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
@@ -61,6 +62,15 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer | str, *, progress: Progress |
             f"--data {corpus.name}: no room for its tokens in {tempfile.gettempdir()} ({error.strerror}); "
             "free some space, or name another folder in the variable TMPDIR"
         ) from error
+
+
+def count_unknown_characters(corpus: Corpus, tokenizer: CharacterTokenizer) -> Counter[str]:
+    """Return how often each character that `tokenizer` does not know occurs in a corpus."""
+    counts: Counter[str] = Counter()
+    for document in corpus.documents():
+        for piece in document:
+            counts.update(piece)
+    return Counter({character: count for character, count in counts.items() if character not in tokenizer})
 
 
 def _known(tokenizer: Tokenizer | str) -> Tokenizer | None:

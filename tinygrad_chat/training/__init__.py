@@ -1,8 +1,9 @@
 """One training loop for every model, engine and back end. It yields events and prints nothing; `cli` draws them.
 
 facts.py       what a configuration follows from: the data, opened once, and the machine
+parent.py      the trained model that a run starts from, where its weights are not drawn
 build.py       the parts of a run, made as its configuration says
-run.py         a run: new or resumed
+run.py         a run: new, started from another, or resumed
 step.py        a training step: gradient, clipping, update
 update.py      one update of a run: its batch, the step, what guards it
 loop.py        the loop

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tinygrad_chat.backend import Compute
 from tinygrad_chat.config.defaults import rates_beside_muon
@@ -10,7 +11,7 @@ from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.engines import ENGINES
-from tinygrad_chat.models.memory import expect_room
+from tinygrad_chat.models.memory import expect_room, expect_room_for_step
 from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
@@ -29,20 +30,30 @@ ModelMaker = Callable[[int], LanguageModel]
 
 
 def build_model(
-    config: TrainingConfig, vocabulary: int, *, make: ModelMaker | None = None, buffers: int = DRAWN
+    config: TrainingConfig,
+    vocabulary: int,
+    *,
+    make: ModelMaker | None = None,
+    weights: Mapping[str, Any] | None = None,
+    buffers: int = DRAWN,
 ) -> LanguageModel:
-    """Return a new model over that many tokens, its weights drawn from the seed, or what `make` makes.
+    """Return a new model over that many tokens, or what `make` makes, with `weights` or those that a seed decides.
 
-    Raises ConfigError where the machine has no room for `buffers` arrays as long as its parameters, or the model is to
-    be one's own and nothing makes it, and BackendError for a back end that is not there.
+    Raises NoRoomError where there is no room for `buffers` arrays as long as its parameters, CheckpointError where
+    weights do not fit, ConfigError where the model is to be one's own and nothing makes it, and BackendError for a back
+    end that is not there.
     """
     if config.recipe.model == OWN:
-        return make_own(make, vocabulary, context=config.model.context)
-    compute = choose_compute(config)
-    on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
-    expect_room(config.model, vocabulary, buffers=on_host, mode=config.compute.mode)
-    engine = ENGINES[config.compute.mode]
-    return engine(vocabulary, config.model, random=rng(config.run.seed, "initialisation"), compute=compute)
+        model = make_own(make, vocabulary, context=config.model.context)
+    else:
+        compute = choose_compute(config)
+        on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
+        expect_room(config.model, vocabulary, buffers=on_host, mode=config.compute.mode)
+        engine, random = ENGINES[config.compute.mode], rng(config.run.seed, "initialisation")
+        model = engine(vocabulary, config.model, random=random, compute=compute, weights=weights)
+    if weights is not None:
+        model.parameters().load(weights)  # as they are, where the model computes with rounded ones
+    return model
 
 
 def make_own(make: ModelMaker | None, vocabulary: int, *, context: int) -> LanguageModel:
@@ -63,12 +74,37 @@ def choose_compute(config: TrainingConfig) -> Compute:
     return Compute.choose(config.compute.backend, config.compute.kernels, config.compute.dtype)
 
 
-def build_for_training(config: TrainingConfig, vocabulary: int, make: ModelMaker | None = None) -> TrainStep:
-    """Return the training step of a new model, in as many threads as the configuration says."""
+def build_for_training(
+    config: TrainingConfig,
+    vocabulary: int,
+    make: ModelMaker | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> TrainStep:
+    """Return the training step of a new model, in as many threads as the configuration says.
+
+    Raises NoRoomError where there is no room for a step, and as `build_model` does.
+    """
     threads, rows = use_threads(config.compute.threads), config.data.batch_size // config.data.grad_accumulation
-    gradients = min(threads, rows)  # each thread has its own
-    model = build_model(config, vocabulary, make=make, buffers=TRAINED[config.optimizer.kind] + gradients - 1)
+    buffers = TRAINED[config.optimizer.kind] + min(threads, rows) - 1  # each thread has its own gradient
+    _expect_room_for_step(config, vocabulary, rows=rows, buffers=buffers)
+    model = build_model(config, vocabulary, make=make, weights=weights, buffers=buffers)
     return build_train_step(config, model, make_data_parallel(model, threads, rows=rows))
+
+
+def _expect_room_for_step(config: TrainingConfig, vocabulary: int, *, rows: int, buffers: int) -> None:
+    """Raise NoRoomError where there is no room, where the arrays live, for a step of so many rows at once."""
+    if config.recipe.model == OWN:
+        return  # what that one computes, it alone knows
+    compute = choose_compute(config)
+    expect_room_for_step(
+        config.model,
+        vocabulary,
+        rows=rows,
+        buffers=buffers,
+        mode=config.compute.mode,
+        size=compute.array_dtype.itemsize,
+        available=compute.backend.memory_free(),
+    )
 
 
 def build_train_step(

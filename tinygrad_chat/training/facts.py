@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from tinygrad_chat.backend import Compute
 from tinygrad_chat.config.record import SPECS, TrainingConfig
-from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve
+from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve, resolve_from
 from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.option import validate_settings
 from tinygrad_chat.parallel import use_threads
@@ -17,6 +17,7 @@ from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.training.parent import open_parent
 
 OpenData = TokenStore | tuple[Dataset, Tokenizer]
 """Tokens by the name of their corpus, or a dataset of one's own and what its tokens mean."""
@@ -39,16 +40,22 @@ def resolve_with_facts(
     data: OpenData | None = None,
     progress: Progress | None = None,
     may_be_idle: Collection[str] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainingConfig, OpenData | None]:
     """Resolve what a user chose, and return with it the `data`, where it is open already or had to be opened for that.
 
     Only what the settings follow from is looked at: nanochat's follow from the vocabulary and, where there are only
-    minutes, from how fast the machine multiplies. `progress` is told of a download,
-    `may_be_idle` as `resolve` has it.
+    minutes, from how fast the machine multiplies. Those of a run that starts from another follow from that one, and say
+    from which of its checkpoints. `progress` is told of a download, `say` of damaged checkpoints, `may_be_idle` is as
+    `resolve` has it. Raises CheckpointError where no weights are there to begin with.
     """
     flags, base = settled(flags), settled(base or {})
     chosen = merge(base, flags)
     validate_settings(SPECS, chosen)  # before anything takes its time
+    if chosen.get("start_from") is not None:
+        parent = open_parent(chosen["start_from"], say=say)
+        facts, exactly = Facts(vocabulary=parent.tokenizer.size), {**flags, "start_from": str(parent.path)}
+        return resolve_from(parent.config, exactly, facts, base=base, may_be_idle=may_be_idle), data
     needed = needed_facts(chosen)
     if not needed:
         return resolve(flags, base=base, may_be_idle=may_be_idle), data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -50,11 +51,16 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
     """
     with run.folder.locked():
         _expect_unchanged(run)
+        if run.parent and run.saved_step is None:
+            run.folder.create(resumed=run.resumed)
+            _save(run)  # before anything that could be resumed: nobody needs the parent from here on
         run.folder.begin(
             run.config,
-            describe_environment(run.model.parameters().compute) | (HANDED_OVER if run.own_data else {}),
+            describe_environment(run.model.parameters().compute)
+            | (HANDED_OVER if run.own_data else {})
+            | ({"parent": dict(run.parent)} if run.parent else {}),
             step=run.progress.step,
-            resumed=run.resumed,
+            resumed=run.resumed or run.saved_step is not None,
         )
         try:
             for event in with_rollbacks(run, lambda: _train(run, should_stop)):
@@ -65,18 +71,21 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         except (DivergedError, MemoryGrowthError) as error:
             _close(run, "failed", str(error))
             raise
-        except MemoryError as error:
-            shortage = _explain_shortage(run, error)
-            _close(run, "failed", str(shortage))
-            raise shortage from error
         except StorageError as error:
             _close(run, "failed", str(error))
             raise StorageError(
                 f"{error}; then go on with: tgc train --resume --out {quoted(run.folder.path)}"
             ) from error
+        except Exception as error:
+            if not run.model.parameters().backend.ran_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold what the step had computed so far
+            shortage = _explain_shortage(run, error)
+            _close(run, "failed", str(shortage))
+            raise shortage from error
 
 
-def _explain_shortage(run: Run, error: MemoryError) -> MemoryShortageError:
+def _explain_shortage(run: Run, error: Exception) -> MemoryShortageError:
     """Say what was asked for, what is free, and what helps."""
     backend = run.model.parameters().backend
     asked = " ".join(str(error).split()).rstrip(".") or "not enough memory"

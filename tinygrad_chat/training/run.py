@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.config.resolve import change, change_imported
+from tinygrad_chat.config.resolve import change
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.files import expect_free
 from tinygrad_chat.formatting import count, quoted
@@ -21,7 +21,7 @@ from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
-from tinygrad_chat.runs.state import Progress, TrainingState
+from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress as DownloadProgress
@@ -30,6 +30,7 @@ from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
+from tinygrad_chat.training.parent import describe_parent, open_data_for, open_parent
 from tinygrad_chat.training.step import TrainStep
 
 OWN_DATA = "own"  # a key of a checkpoint's data
@@ -54,6 +55,8 @@ class Run:
     """Whether it learns from what somebody handed over in Python, and no name leads to."""
     finished: bool = False
     """Whether it had ended, and is asked for no more than it has done."""
+    parent: Mapping[str, Any] = field(default_factory=dict)
+    """What its first weights are of, where they were not drawn."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
 
@@ -75,6 +78,7 @@ class Run:
             weights=self.model.parameters().state(),
             optimizer=self.train_step.optimizer.state(),
             data={**self.dataset.summary(), **({OWN_DATA: True} if self.own_data else {})},
+            parent=self.parent,
             progress=copy.deepcopy(self.progress),
         )
 
@@ -126,15 +130,20 @@ def _new_run(
         expect_free(path)
         _expect_outside(path, config)
     choose_compute(config)  # fails before any long reading
-    dataset, tokenizer = _dataset(config, data or _open(config, config.data.tokenizer, progress))
+    start_from = config.recipe.start_from
+    parent = None if start_from is None else open_parent(start_from)
+    dataset, tokenizer = _dataset(config, data or _open_for(parent, config, progress))
+    if parent is not None:
+        _expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
     if own_data:
         config = config.replace(data=dataset.source)
     if not confirmed:
         _expect_patience(config, tokenizer)
-    train_step = build_for_training(config, tokenizer.size, model)
+    train_step = build_for_training(config, tokenizer.size, model, parent and parent.weights)
     folder = RunFolder(path) if path else claim_new_run(config)
     folder.create(resumed=resumed)
-    return Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data)
+    described = {} if parent is None else describe_parent(parent)
+    return Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data, parent=described)
 
 
 def resume_run(
@@ -170,30 +179,41 @@ def resume_run(
             config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=True
         )
     saved = folder.open_newest(TrainingState.load, say=say)
-    imported = not saved.data  # what it was trained on nobody knows
+    if not saved.data:
+        raise UsageError(
+            f"{path}: was imported, and has no training to go on with; train its model in a run of its own with: "
+            f"tgc train --from {quoted(path)} --data TEXT"
+        )
     before = saved.config
-    config = change_imported(before, changes, saved.tokenizer.size) if imported else change(before, changes)
+    config = change(before, changes)
     finished = _is_finished(config, saved, folder, changes, say=say)
     if not confirmed:
         _expect_patience(config, saved.tokenizer)
     given = tokenizer if data is None else tokenizer_of(data)
     if given is not None:
-        _expect_same_tokenizer(given, saved.tokenizer, path)
+        _expect_same_tokenizer(given, saved.tokenizer, str(path))
     if data is None and saved.data.get(OWN_DATA) and "data" not in changes:
         raise _needs_own_data(config, path)
     try:
         dataset, _ = _dataset(config, data or _open(config, saved.tokenizer, progress))
     except VocabularyError as error:
-        if imported:
-            raise VocabularyError(f"--data {config.data.name}: {error}") from error
         raise _changed_data(before, config) from error
     if data is not None:
         config = config.replace(data=dataset.source)
-    if not imported and dataset.sha256 != saved.data.get("sha256"):
+    if dataset.sha256 != saved.data.get("sha256"):
         raise _changed_data(before, config)
-    train_step = build_for_training(config, saved.tokenizer.size, model)
-    run = Run(config, folder, dataset, saved.tokenizer, train_step, resumed=True, own_data=data is not None)
-    run.finished = finished
+    train_step = build_for_training(config, saved.tokenizer.size, model, saved.weights)
+    run = Run(
+        config,
+        folder,
+        dataset,
+        saved.tokenizer,
+        train_step,
+        resumed=True,
+        own_data=data is not None,
+        parent=saved.parent,
+        finished=finished,
+    )
     run.restore(saved)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
     return run
@@ -201,6 +221,13 @@ def resume_run(
 
 def _open(config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None) -> TokenStore:
     return open_data(config.data.source, tokenizer, **config.data.reading, progress=progress)
+
+
+def _open_for(parent: SavedModel | None, config: TrainingConfig, progress: DownloadProgress | None) -> TokenStore:
+    """Return a new run's data as the tokens of its parent, or else of a tokenizer of its own."""
+    if parent is None:
+        return _open(config, config.data.tokenizer, progress)
+    return open_data_for(parent, config.data, progress=progress)
 
 
 def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Dataset, Tokenizer]:
@@ -235,7 +262,7 @@ def _is_finished(
             what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
         say(f"{folder.path}: {what}; train on with: tgc train --resume --out {quoted(folder.path)} {more}")
         return folder.outcome_is("finished")  # a kill may have come before its last evaluation
-    if steps != saved.config.schedule.steps and saved.data:
+    if steps != saved.config.schedule.steps:
         say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
     return False
 
@@ -247,11 +274,11 @@ def _needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
     )
 
 
-def _expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: Path) -> None:
+def _expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: str) -> None:
     if received.state() != saved.state():
         raise VocabularyError(
             f"{path}: expected data by the tokenizer of the run ({saved.kind}, {saved.size} tokens), received another "
-            f"({received.kind}, {received.size} tokens); take tinygrad_chat.load_tokenizer({str(path)!r}), or start a "
+            f"({received.kind}, {received.size} tokens); take tinygrad_chat.load_tokenizer({path!r}), or start a "
             "new run"
         )
 

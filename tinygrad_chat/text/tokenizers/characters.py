@@ -31,6 +31,10 @@ class CharacterTokenizer(PiecewiseTokenizer):
         self.special_tokens: Mapping[str, int] = {BOS: len(self._characters)}
         self.size = len(self._characters) + 1
 
+    def __contains__(self, character: str) -> bool:
+        """Return whether there is a token for a character."""
+        return character in self._characters
+
     def encode(self, text: str) -> np.ndarray:
         """Return the tokens of `text`. Raises VocabularyError, naming the first unknown character and its offset."""
         code_points = code_points_of(text)
