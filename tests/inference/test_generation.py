@@ -11,7 +11,7 @@ import pytest
 from tests.models.table_model import certain, table_model
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.errors import VocabularyError
-from tinygrad_chat.inference.generation import generate, sample_texts
+from tinygrad_chat.inference.generation import generate, prompt_tokens, sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer
 
@@ -92,10 +92,11 @@ def test_text_of_bytes_comes_in_whole_characters():
 
 def test_of_a_prompt_longer_than_the_context_the_end_counts_and_a_line_says_so(model):
     said: list[str] = []
-    options = SamplingOptions(prompt="dddabcabcab", max_new_tokens=20, seed=3)
+    options = SamplingOptions(prompt="dddabcabcac", max_new_tokens=20, seed=3)
     [text] = ["".join(pieces) for pieces in sample_texts(model, ABCD, options, say=said.append)]
-    [of_the_end] = samples(model, ABCD, prompt="abcabcab", max_new_tokens=20, seed=3)
+    [of_the_end] = samples(model, ABCD, prompt="abcabcac", max_new_tokens=20, seed=3)
     assert text == f"ddd{of_the_end}"
+    assert prompt_tokens(model, ABCD, options.prompt) == ABCD.encode("abcabcac").tolist()
     assert said == ["the prompt has 11 tokens; the model goes on from the last 8, its context"]
 
 

@@ -1,5 +1,6 @@
 """What a run is on disk.
 
+finding.py        where runs are, and what a path that leads to none may have meant
 folder.py         where each of its files stands, who may write there, which run is the newest
 checkpoint.py     checkpoints as folders: whole, or not there
 state.py          what a checkpoint holds; it saves, loads and checks itself
