@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ RUSSIAN = "Все счастливые семьи похожи друг на д�
 JAPANESE = "吾輩は猫である。名前はまだ無い。\n" * 4
 
 
-def read(path: Path, **options: str) -> str:
+def read(path: Path, **options: Any) -> str:
     return "".join("".join(document) for document in open_corpus(str(path), **options).documents())
 
 
