@@ -120,7 +120,7 @@ def test_a_tokenizer_of_ones_own_reads_what_has_a_name(text: Path):
         ({"model": "bigram"}, ConfigError, "--model: the run to resume has mini-gpt, received bigram"),
         ({"model": MLP}, ConfigError, "--model: the run to resume has mini-gpt, received own"),
         ({"tokenizer": "bytes"}, ConfigError, "--tokenizer: the run to resume has characters, received bytes"),
-        ({"data": "other.txt"}, CheckpointError, "--data other.txt: has changed since the run began"),
+        ({"data": "other.txt"}, CheckpointError, "--data other.txt: is another text than the run has learned from"),
         ({"data": WORDS[::-1]}, CheckpointError, "--data texts: has changed since the run began"),
     ],
 )
@@ -229,3 +229,11 @@ def test_a_mistake_is_one_line(mistake: Any, error: type[Exception], message: st
         mistake()
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_several_paths_and_patterns_are_data_too(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more.txt").write_text("more text\n" * 9)
+    model = tinygrad_chat.train([text, tmp_path / "more.txt"], **TINY, out="run")
+    assert model.config.data.source == (str(text), str(tmp_path / "more.txt"))
+    assert tinygrad_chat.train(**TINY, data="*.txt", out="other").config.data.source == "*.txt"

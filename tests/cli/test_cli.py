@@ -217,7 +217,10 @@ MISTAKES = [
     ("train --data short.txt", "expected at least 650 tokens for --context 64"),
     ("train --warmup 9 --steps 8", "--warmup: expected at most --steps 8, received 9"),
     ("ablate --vary norm --norm none", "--norm: is varied; leave it out"),
-    ("train --data latin.txt", "latin.txt: byte 0xe9 at offset 3 is not UTF-8; convert the file (iconv"),
+    (
+        "train --data latin.txt",
+        "latin.txt: byte 0xff at offset 3 is not UTF-8; name the file's encoding, as in --encoding",
+    ),
     ("train --config nowhere.toml", "--config nowhere.toml: expected a TOML file or one of the presets"),
     ("train --config bad.toml", "--config bad.toml: unknown key 'stesp'; did you mean steps?"),
     ("train --resume --out nowhere", "nowhere: no checkpoint there"),
@@ -249,7 +252,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str, message: str):
     Path("empty.txt").touch()
     Path("short.txt").write_text("too short")
-    Path("latin.txt").write_bytes(b"caf\xe9")
+    Path("latin.txt").write_bytes(b"caf\xff\xe9")
     Path("bad.toml").write_text("stesp = 3")
     Path("hollow").mkdir()
     if "--checkpoint r" in command:
@@ -376,7 +379,7 @@ def test_a_service_without_output_streams_trains(tmp_path: Path):
 
 def test_a_folder_with_a_space_is_quoted_where_it_stands_in_a_command(tgc: Tgc):
     _, out, _ = tgc("train", *TINY, "--out", "my run")
-    assert 'tgc sample --checkpoint "my run/checkpoints/step-' in out
+    assert "tgc sample --checkpoint 'my run/checkpoints/step-" in out
 
 
 def test_a_reader_that_has_gone_ends_with_141():

@@ -6,6 +6,7 @@ import gzip
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from tinygrad_chat.text.formats.html import page_text
 ROWS = ["one\ntwo", "three, four", 'five "six"', "sieben ß"]
 
 
-def documents(path: Path, **options: str) -> list[str]:
+def documents(path: Path, **options: Any) -> list[str]:
     return ["".join(document) for document in open_corpus(str(path), **options).documents()]
 
 

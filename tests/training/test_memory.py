@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bench.survival import TEXT, watch_memory
 from tinygrad_chat import GPT
 from tinygrad_chat.config.record import TrainingConfig

@@ -1,7 +1,10 @@
 """From text to batches: documents in, tokens on disk, windows out.
 
 data.py         open_data: what `--data` names, as tokens
-corpora.py      documents from a file, a folder, a JSONL file or a built-in name
+corpora.py      documents from files, folders, patterns and built-in names
+finding.py      which files those are, and what is left out
+formats/        a file of each kind as documents
+standard_input.py  `--data -`, kept as a file
 download.py     the built-in names that are fetched once and cached
 tokenizers/     characters, raw bytes or numbers, each with special tokens
 reading.py      one pass over the documents: hashed, counted and written as tokens

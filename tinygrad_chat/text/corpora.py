@@ -80,12 +80,12 @@ def open_corpus(
     """
     named = None if encoding is None else named_encoding(encoding)
     names = [data] if isinstance(data, str) else list(data)
+    if not all(names) or not names:
+        raise DataError("--data: expected a file, a folder or a built-in name, received none")
     seen: set[Path] = set()
     parts = [_open(name, text_field, named, seen, progress) for name in names]
     if len(parts) == 1:
         return parts[0]
-    if not parts:
-        raise DataError("--data: expected a file, a folder or a built-in name, received none")
 
     def documents(any_bytes: bool = False) -> Iterator[Document]:
         return itertools.chain.from_iterable(part.documents(any_bytes=any_bytes) for part in parts)
