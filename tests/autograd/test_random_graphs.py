@@ -93,8 +93,8 @@ SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
     "leaf that keeps what it only borrowed": (
         TensorGraphs,
         Tensor.accumulate,
-        ".array(gradient)",
-        ".asarray(gradient)",
+        ".array(gradient, dtype)",
+        ".asarray(gradient, dtype)",
     ),
     "Tensor leaf that forgets earlier sweeps": (
         TensorGraphs,
