@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
-from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options
 
 
 def cross_entropy(
@@ -22,7 +22,7 @@ def cross_entropy(
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: to look would mean to wait."""
-    check_token_count(token_count)
+    check_loss_options(token_count, soft_cap)
     if targets.dtype.kind not in "iu":
         raise ShapeError(f"cross_entropy: expected whole numbers as targets, received {targets.dtype}")
     if targets.shape != logits.shape[:-1]:
