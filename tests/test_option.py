@@ -19,7 +19,7 @@ class Oven:
 
     temperature: float = option(180.0, "degrees", minimum=50, below=300)
     trays_used: int = option(1, "trays", minimum=1)
-    price: float | None = option(None, "what it costs", above=0)
+    price: float | None = option(None, "what it costs", above=0, maximum=1e4)
     mode: str = option("fan", "how heat moves", choices=("fan", "grill"))
     light: bool = option(True, "see what happens")
     note: str = "no rules"
@@ -45,6 +45,9 @@ def test_defaults_and_values_on_the_allowed_side_of_a_bound_pass():
         ({"temperature": math.nan}, "--temperature: expected a finite number, received nan"),
         ({"price": math.inf}, "--price: expected a finite number, received inf"),
         ({"price": 0.0}, "--price: expected more than 0, received 0.0"),
+        ({"price": 1e5}, "--price: expected at most 10000.0, received 100000.0"),
+        ({"trays_used": 2.5}, "--trays-used: expected int, received 2.5"),
+        ({"trays_used": None}, "--trays-used: expected int, received None"),
         ({"trays_used": 0}, "--trays-used: expected at least 1, received 0"),
         ({"mode": "steam"}, "--mode: expected one of fan, grill, received 'steam'"),
     ],

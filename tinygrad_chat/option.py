@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import math
 import numbers
 import types
 import typing
@@ -52,6 +51,7 @@ class OptionSpec:
     help: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: float | None = None
     above: float | None = None
     below: float | None = None
     flags: tuple[str, ...] = ()
@@ -68,30 +68,14 @@ class OptionSpec:
 
     def check(self, value: Any) -> None:
         """Raise ConfigError, naming the flag, for a value that the option does not allow."""
+        value = self.convert(value, self.flag)
         values: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
         if not values:
             raise ConfigError(f"{self.flag}: expected at least one, received none")
+        bounds = {"minimum": self.minimum, "maximum": self.maximum, "above": self.above, "below": self.below}
         for each in values:
-            expected = None if each is None else self._expected(each)
-            if expected:
-                raise ConfigError(f"{self.flag}: expected {expected}, received {each!r}")
-
-    def _expected(self, value: Any) -> str | None:
-        if self.choices and value not in self.choices:
-            return f"one of {', '.join(self.choices)}"
-        if not _can_be_written(value):
-            return "a name in UTF-8"
-        if isinstance(value, float) and not math.isfinite(value):
-            return "a finite number"
-        if isinstance(value, int) and abs(value) > LARGEST:
-            return f"at most {LARGEST}"
-        if self.minimum is not None and value < self.minimum:
-            return f"at least {self.minimum}"
-        if self.above is not None and value <= self.above:
-            return f"more than {self.above}"
-        if self.below is not None and value >= self.below:
-            return f"less than {self.below}"
-        return None
+            if each is not None:
+                expect(self.flag, each, choices=self.choices, **bounds)
 
     def convert(self, value: Any, where: str) -> Any:
         """Return a value, of a file or NumPy's too, as the option's type.
@@ -118,6 +102,38 @@ class OptionSpec:
         return value
 
 
+def expect(
+    what: str,
+    value: Any,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise ConfigError, saying `what` it is of, for a value that is not finite or not within these bounds."""
+    expected = None
+    if choices and value not in choices:
+        expected = f"one of {', '.join(choices)}"
+    elif not _can_be_written(value):
+        expected = "a name in UTF-8"
+    elif not isinstance(value, str | int) and value - value != 0:  # nan or infinite, NumPy's too
+        expected = "a finite number"
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        expected = f"at most {LARGEST}"
+    elif minimum is not None and value < minimum:
+        expected = f"at least {minimum}"
+    elif maximum is not None and value > maximum:
+        expected = f"at most {maximum}"
+    elif above is not None and value <= above:
+        expected = f"more than {above}"
+    elif below is not None and value >= below:
+        expected = f"less than {below}"
+    if expected:
+        raise ConfigError(f"{what}: expected {expected}, received {value!r}")
+
+
 def option(
     default: Any,
     help: str,
@@ -125,6 +141,7 @@ def option(
     name: str | None = None,
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
+    maximum: float | None = None,
     above: float | None = None,
     below: float | None = None,
     flags: tuple[str, ...] = (),
@@ -136,10 +153,10 @@ def option(
 ) -> Any:
     """Return a dataclass field: its default, its help text and what values it takes.
 
-    `name` is that of the flag, where it is not the field's. `minimum` is the least value allowed, `above` and `below`
-    bounds that are not. `flags` are further command-line spellings, `formerly` names from older versions, which files
-    and flags still take. A `common` option stands in the short help. A `fixed` one cannot be changed when a run is
-    resumed. One that may be given `several` times has a tuple of values then. `needs` says
+    `name` is that of the flag, where it is not the field's. `minimum` and `maximum` are the least and the largest value
+    allowed, `above` and `below` bounds that are not. `flags` are further command-line spellings, `formerly` names from
+    older versions, which files and flags still take. A `common` option stands in the short help. A `fixed` one cannot
+    be changed when a run is resumed. One that may be given `several` times has a tuple of values then. `needs` says
     with which values of other options it plays a part.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}

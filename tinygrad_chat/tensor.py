@@ -91,7 +91,9 @@ class Tensor(OpMethods):
             else:
                 gradient.add_to(self.grad)
         elif self.grad is None:
-            self.grad = array_module(self.data).array(gradient, order="C")  # a copy: others may have it too
+            # A copy: a rule may have handed it to others, too. A weight in bfloat16 has a float32 gradient.
+            dtype = self.dtype if self.dtype.kind == "f" else None
+            self.grad = array_module(self.data).array(gradient, dtype, order="C")
         else:
             self.grad += gradient
 
@@ -192,22 +194,22 @@ class Tensor(OpMethods):
     __hash__ = Node.__hash__
 
     def __eq__(self, other: object) -> Any:
-        return self.data == _numbers(other)
+        return self.data == _beside(self, other)
 
     def __ne__(self, other: object) -> Any:
-        return self.data != _numbers(other)
+        return self.data != _beside(self, other)
 
     def __lt__(self, other: Any) -> np.ndarray:
-        return self.data < _numbers(other)
+        return self.data < _beside(self, other)
 
     def __le__(self, other: Any) -> np.ndarray:
-        return self.data <= _numbers(other)
+        return self.data <= _beside(self, other)
 
     def __gt__(self, other: Any) -> np.ndarray:
-        return self.data > _numbers(other)
+        return self.data > _beside(self, other)
 
     def __ge__(self, other: Any) -> np.ndarray:
-        return self.data >= _numbers(other)
+        return self.data >= _beside(self, other)
 
     def __repr__(self) -> str:
         numbers = np.array2string(to_host(self.data), separator=", ", prefix="Tensor(", precision=4, threshold=LONG)
@@ -238,5 +240,9 @@ def _open(backend: Backend | str) -> Backend:
     return get_backend(backend) if isinstance(backend, str) else backend
 
 
-def _numbers(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x
+def _beside(tensor: Tensor, x: Any) -> Any:
+    """Return what a Tensor is compared with: a number in its precision, whatever the number's own, as ops have it."""
+    if isinstance(x, Tensor):
+        return x.data
+    is_number = getattr(x, "ndim", None) == 0 and x.dtype.kind == "f"
+    return x.astype(tensor.dtype) if is_number else x

@@ -93,8 +93,8 @@ SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
     "leaf that keeps what it only borrowed": (
         TensorGraphs,
         Tensor.accumulate,
-        '.array(gradient, order="C")',
-        '.asarray(gradient, order="C")',
+        '.array(gradient, dtype, order="C")',
+        '.asarray(gradient, dtype, order="C")',
     ),
     "Tensor leaf that forgets earlier sweeps": (
         TensorGraphs,

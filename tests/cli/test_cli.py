@@ -242,7 +242,7 @@ MISTAKES = [
     ("import llama x.safetensors", "expected nanochat, received 'llama'"),
     ("sample --checkpoint r --temperature nan", "--temperature: expected a finite number, received nan"),
     ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),
-    ("sample --checkpoint r --top-p 1.5", "--top-p: expected a probability of at most 1, received 1.5"),
+    ("sample --checkpoint r --top-p 1.5", "--top-p: expected at most 1, received 1.5"),
     ("sample --checkpoint r --backend tpu", "--backend: expected one of auto, numpy, cupy, received 'tpu'"),
     ("sample --checkpoint r --prompt \u65e5", "character '\u65e5' (U+65E5) at offset 0 is not among"),
 ]

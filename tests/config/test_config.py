@@ -74,7 +74,7 @@ def test_a_file_that_is_not_there_is_refused_with_the_presets():
     [
         ({"heads": 3}, "--heads: expected a divisor of --width 128, received 3"),
         ({"min_lr": 1.0}, "--min-lr: expected at most --lr 0.004, received 1.0"),
-        ({"warmdown": 1.5}, "--warmdown: expected a share of at most 1, received 1.5"),
+        ({"warmdown": 1.5}, "--warmdown: expected at most 1, received 1.5"),
         ({"dropout": 1.0}, "--dropout: expected less than 1, received 1.0"),
         ({"lr": float("nan")}, "--lr: expected a finite number, received nan"),
         ({"model": "llama"}, "--model: expected one of bigram, mini-gpt, nanochat, own, received 'llama'"),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.table_model import certain, table_model
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.errors import VocabularyError
+from tinygrad_chat.errors import ConfigError, UsageError, VocabularyError
 from tinygrad_chat.inference.generation import generate, prompt_tokens, sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer
@@ -121,3 +121,20 @@ def test_with_a_cache_each_token_is_read_once(monkeypatch: pytest.MonkeyPatch):
     )
     list(generate(model, [1, 2, 3], max_new_tokens=9, random=np.random.default_rng(0)))
     assert read == [3, 1, 1, 1, 1, 1, 4, 1, 1]  # full at eight, so the later four are read again
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error", "message"),
+    [
+        ([], {}, UsageError, r"expected a prompt of 1 to 4 tokens \(the model's context\), received 0"),
+        ([1] * 5, {}, UsageError, r"expected a prompt of 1 to 4 tokens \(the model's context\), received 5"),
+        ([1, -1], {}, UsageError, "expected tokens from 0 to 4, received -1 to 1"),
+        ([5], {}, UsageError, "expected tokens from 0 to 4, received 5 to 5"),
+        ([1], {"top_k": 0}, ConfigError, "--top-k: expected at least 1, received 0"),
+        ([1], {"max_new_tokens": 0}, ConfigError, "--max-new-tokens: expected at least 1, received 0"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused_at_once(prompt, options, error, message):
+    model = GPT(5, ModelOptions(layers=1, heads=1, width=4, context=4))
+    with pytest.raises(error, match=message):
+        generate(model, prompt, **{"max_new_tokens": 1, "random": np.random.default_rng(0), **options})

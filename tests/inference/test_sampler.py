@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.inference.sampler import probabilities, sample_token
 
 logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
@@ -59,3 +62,28 @@ def test_draws_follow_the_probabilities():
 
 def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
     assert probabilities(np.array([1.0, 3.0, 3.0, 2.0]), temperature=0).tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 0}, "--top-k: expected at least 1, received 0"),
+        ({"top_k": -1}, "--top-k: expected at least 1, received -1"),
+        ({"top_k": 2.5}, "--top-k: expected int, received 2.5"),
+        ({"top_p": 0.0}, "--top-p: expected more than 0, received 0.0"),
+        ({"top_p": 1.5}, "--top-p: expected at most 1, received 1.5"),
+        ({"temperature": -1.0}, "--temperature: expected at least 0, received -1.0"),
+        ({"temperature": float("nan")}, "--temperature: expected a finite number, received nan"),
+        ({"temperature": float("inf")}, "--temperature: expected a finite number, received inf"),
+    ],
+)
+def test_options_out_of_range_are_refused_as_the_flags_are(options, message):
+    for choose in (probabilities, lambda x, **options: sample_token(x, np.random.default_rng(0), **options)):
+        with pytest.raises(ConfigError, match=f"^{message}$"):
+            choose(np.log([0.5, 0.3, 0.2]), **options)
+
+
+def test_options_may_be_numbers_of_numpy():
+    x = np.log([0.5, 0.3, 0.2])
+    options: Any = {"temperature": np.float32(1), "top_k": np.int64(2), "top_p": np.float64(1)}
+    np.testing.assert_allclose(probabilities(x, **options), [0.625, 0.375, 0])

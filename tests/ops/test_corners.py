@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import Tensor, ops
-from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.errors import ConfigError, ShapeError
 
 CORNERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], list[Any]]] = {
     "abs at 0": (ops.abs, lambda x: x.abs(), [-1.0, 0.0, 2.0]),
@@ -117,3 +117,74 @@ def test_other_precisions_stay_what_they_are(dtype):
 
 def test_arrays_of_float64_widen_float32_as_in_pytorch():
     assert (Tensor([1.0, 2.0]) + np.ones(2)).dtype == np.float64
+
+
+# In both directions: precision follows the Tensor, and so does the type of a leaf's gradient.
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("wide", [np.float64(0.1), np.array(0.1), np.float32(0.1)], ids=lambda x: f"{type(x)}{x.dtype}")
+def test_a_number_of_any_type_is_compared_in_the_tensors_precision(wide, dtype):
+    x = Tensor(np.array([0.1], dtype))
+    for same in (x == wide, wide == x, x <= wide, wide >= x, x == 0.1):
+        assert same.tolist() == [True]
+    for other in (x != wide, x < wide, wide > x):
+        assert other.tolist() == [False]
+
+
+def test_numbers_as_options_and_beside_where_leave_the_precision():
+    x = Tensor(np.ones(2, np.float16))
+    chosen = np.array([True, False])
+    outs = [
+        x.clip(min=np.float64(0), max=np.float64(2)),
+        x.where(chosen, np.float64(3)),
+        ops.where(chosen, np.float64(3), x),
+        np.float64(2) ** x,
+        np.array(2.0) / x,
+    ]
+    x *= np.float64(2)
+    assert {out.dtype for out in [*outs, x]} == {np.dtype(np.float16)}
+
+
+@pytest.mark.parametrize("op", [ops.add, ops.multiply, ops.divide, ops.power, ops.linear, ops.matmul, ops.where])
+def test_the_gradient_of_a_leaf_has_its_type_beside_wider_arrays(op):
+    x, wide = Tensor(np.ones((2, 2), np.float32)), np.ones((2, 2))
+    out = op(np.eye(2, dtype=bool), x, wide) if op is ops.where else op(x, wide)
+    assert out.dtype == np.float64
+    out.sum().backward()
+    assert x.grad.dtype == np.float32
+
+
+# Options out of range say so.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": -0.5}, "dropout: rate: expected at least 0, received -0.5"),
+        ({"rate": 1.5}, "dropout: rate: expected at most 1, received 1.5"),
+        ({"rate": np.nan}, "dropout: rate: expected a finite number, received nan"),
+        ({"seed": -1}, r"dropout: seed: expected 0 to 2\*\*64 - 1, received -1"),
+        ({"seed": 2**64}, r"dropout: seed: expected 0 to 2\*\*64 - 1, received 18446744073709551616"),
+        ({"offset": -1}, "dropout: offset: expected at least 0, received -1"),
+    ],
+)
+def test_dropout_refuses_what_it_cannot_do(options, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        ops.dropout(Tensor([1.0]), **{"rate": 0.5, "seed": 1, **options})
+
+
+@pytest.mark.parametrize("seed", [0, np.int64(3), 2**64 - 1])
+def test_dropout_at_a_rate_of_one_leaves_nothing(seed):
+    x = Tensor([1.0, -2.0])
+    out = ops.dropout(x, rate=1.0, seed=seed)
+    out.sum().backward()
+    np.testing.assert_array_equal([out.data, x.grad], 0)
+
+
+def test_attention_and_the_loss_refuse_options_that_make_none():
+    x = np.ones((1, 2, 4), np.float32)
+    with pytest.raises(ShapeError, match="attention: expected at least 1 head, received 0"):
+        ops.attention(x, x, x, heads=0)
+    with pytest.raises(ConfigError, match="cross_entropy: soft_cap: expected more than 0, received 0"):
+        ops.cross_entropy(Tensor(x[0]), np.array([0, 1]), soft_cap=0)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.errors import CheckpointError, ConfigError
 from tinygrad_chat.nn import LayerNorm, Linear, Module, Parameters
 from tinygrad_chat.optim import SGD, AdamW, Optimizer, clip_gradient
+from tinygrad_chat.tensor import Tensor
 
 STEPS = 20
 
@@ -133,3 +135,40 @@ def test_clipping_leaves_a_shorter_gradient_alone(limit):
     before = parameters.gradient.copy()
     clip_gradient(parameters, limit)
     np.testing.assert_array_equal(parameters.gradient, before)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e15, 1e20])
+def test_adamw_takes_pytorchs_steps_for_tiny_and_huge_gradients(size):
+    torch = pytest.importorskip("torch")
+    parameters = Parameters({"x": Tensor(np.ones(2, np.float32))})
+    theirs = torch.ones(2, requires_grad=True)
+    ours, adamw = AdamW(parameters), torch.optim.AdamW([theirs], lr=0.1, betas=(0.9, 0.99), weight_decay=0.0)
+    for share in (1.0, 1.0, 0.1, 0.0):
+        parameters.gradient[:] = share * size
+        theirs.grad = torch.full((2,), share * size)
+        ours.step(0.1)
+        adamw.step()
+        np.testing.assert_allclose(parameters.data, theirs.detach().numpy(), rtol=1e-5)
+
+
+PARAMETERS = Parameters({"x": Tensor([1.0])})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AdamW(PARAMETERS, betas=(1.0, 0.9)), "AdamW: beta 1: expected less than 1, received 1.0"),
+        (lambda: AdamW(PARAMETERS, betas=(0.9, -0.1)), "AdamW: beta 2: expected at least 0, received -0.1"),
+        (lambda: AdamW(PARAMETERS, epsilon=-1.0), "AdamW: epsilon: expected at least 0, received -1.0"),
+        (
+            lambda: AdamW(PARAMETERS, weight_decay=math.nan),
+            "AdamW: weight_decay: expected a finite number, received nan",
+        ),
+        (lambda: SGD(PARAMETERS, momentum=1.5), "SGD: momentum: expected less than 1, received 1.5"),
+        (lambda: clip_gradient(PARAMETERS, 0), "clip_gradient: limit: expected more than 0, received 0"),
+        (lambda: clip_gradient(PARAMETERS, math.nan), "clip_gradient: limit: expected a finite number, received nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        make()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.optim import SCHEDULES
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -62,3 +63,21 @@ def test_one_step_and_steps_beyond_the_last_are_defined(name):
     assert SCHEDULES[name](peak=1.0, minimum=0.0, warmup=0, steps=1)(0) == 1.0
     rate = SCHEDULES[name](peak=1.0, minimum=0.2, warmup=2, steps=10)
     assert rate(50) == rate(9)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "schedule: steps: expected at least 1, received 0"),
+        ({"warmup": -1}, "schedule: warmup: expected at least 0, received -1"),
+        ({"peak": math.nan}, "schedule: peak: expected a finite number, received nan"),
+        ({"peak": -1.0}, "schedule: peak: expected at least 0, received -1.0"),
+        ({"warmdown": 1.5}, "schedule: warmdown: expected at most 1, received 1.5"),
+    ],
+)
+def test_what_makes_no_schedule_is_refused(name, wrong, message):
+    if name == "constant" and "warmdown" in wrong:
+        pytest.skip("it has no way down")
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        SCHEDULES[name](**{"peak": 1.0, "minimum": 0.1, "warmup": 1, "steps": 5, "warmdown": 0.5, **wrong})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_chat.errors import CheckpointError, VocabularyError
+from tinygrad_chat.errors import CheckpointError, ConfigError, VocabularyError
 from tinygrad_chat.text.tokenizers import (
     ByteTokenizer,
     CharacterTokenizer,
@@ -138,3 +138,19 @@ def test_numbers_are_tokens_and_nothing_else_is():
 def test_a_description_of_numbers_that_cannot_be_is_refused(size, bos):
     with pytest.raises(CheckpointError, match="expected a description"):
         tokenizer_from_state({"kind": "numbers", "size": size, "bos": bos})
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [ByteTokenizer(), CharacterTokenizer("abc"), NumberTokenizer(9, bos=8)], ids=lambda x: x.kind
+)
+def test_what_is_no_token_is_not_decoded(tokenizer):
+    for wrong in (-1, tokenizer.size):
+        message = f"^decode: expected tokens from 0 to {tokenizer.size - 1}, received {wrong}$"
+        with pytest.raises(VocabularyError, match=message):
+            tokenizer.decode([1, wrong])
+
+
+@pytest.mark.parametrize("bos", [-1, 9])
+def test_a_number_that_begins_documents_is_one_of_the_tokens(bos):
+    with pytest.raises(ConfigError, match=r"^NumberTokenizer: bos: expected"):
+        NumberTokenizer(9, bos=bos)

@@ -125,6 +125,10 @@ class Operation(Generic[Others]):
             shapes = ", ".join(str(x.shape) for x in arrays if hasattr(x, "shape"))
             raise ShapeError(f"{self.name}: {error} (received {shapes or 'no arrays'})") from error
 
+    def __reduce__(self) -> str:
+        """Let copies and pickles be the op itself, by which its kernels are found."""
+        return self.name
+
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 

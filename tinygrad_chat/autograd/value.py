@@ -47,6 +47,13 @@ class Node:
     grad: Any
     parents: Sequence[Node | None]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let copies and pickles of a leaf be leaves of their own, without a gradient; what was computed has none."""
+        if self.parents:
+            raise TypeError("copy: expected a leaf, received what was computed from others; copy its data instead")
+        kept = {name: getattr(self, name) for name in ("data", "label") if hasattr(self, name)}
+        return type(self), (kept.pop("data"),), (None, kept)
+
 
 def topological_order(root: Node) -> list[Any]:
     """Return `root` and the nodes that it was computed from, without leaves, the oldest first: parents before children.

@@ -39,6 +39,10 @@ class Compute:
         kernels = _choose_kernels(backend, kernels)
         return cls(backend, kernels, _choose_dtype(backend, kernels, dtype))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let copies and pickles be what the same names stand for: a back end is not copied."""
+        return type(self).choose, (self.backend.name, self.kernels, self.dtype)
+
     @functools.cached_property
     def kernel_table(self) -> Kernels:
         """The kernels themselves, by what they replace."""

@@ -154,12 +154,10 @@ class ScheduleOptions:
     )
     min_lr: float = option(0.0, "learning rate of the last step", minimum=0, needs=FALLING)
     warmup: int = option(100, "steps of rising learning rate; of short runs a tenth", minimum=0)
-    warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, needs=FALLING)
+    warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, maximum=1, needs=FALLING)
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.warmdown > 1:
-            raise ConfigError(f"--warmdown: expected a share of at most 1, received {self.warmdown}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.backend import to_host
-from tinygrad_chat.inference.options import SamplingOptions
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.options import SamplingOptions, expect_sampling
 from tinygrad_chat.inference.sampler import sample_token
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.seeds import rng
@@ -30,15 +32,36 @@ def generate(
 
     Once the context is full, the model goes on from its later half, so that a full context need not be read again for
     every token. The key/value cache changes the speed and nothing else. `not_first` is a token not to begin with.
+    Raises ConfigError for an option out of range, UsageError for a prompt that the model cannot read.
     """
+    choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    expect_sampling(max_new_tokens=max_new_tokens, **choice)
+    if not 1 <= len(prompt) <= model.context:
+        raise UsageError(
+            f"generate: expected a prompt of 1 to {model.context} tokens (the model's context), received {len(prompt)}"
+        )
+    if not 0 <= min(prompt) <= max(prompt) < model.vocabulary:
+        received = f"{min(prompt)} to {max(prompt)}"
+        raise UsageError(f"generate: expected tokens from 0 to {model.vocabulary - 1}, received {received}")
     cache = model.new_cache(1) if cached else None
-    window = list(prompt)  # what the model looks at
+    return _tokens(model, list(prompt), max_new_tokens, random, choice, cache, not_first)
+
+
+def _tokens(
+    model: LanguageModel,
+    window: list[int],  # what the model looks at
+    count: int,
+    random: np.random.Generator,
+    choice: Mapping[str, Any],
+    cache: Any,
+    not_first: int | None,
+) -> Iterator[int]:
     unread = window  # what of it the cache does not hold yet
-    for position in range(max_new_tokens):
+    for position in range(count):
         logits = to_host(model.next_token_logits(np.array([unread if cache else window]), cache)[0])
         if position == 0 and not_first is not None:
             logits = np.where(np.arange(len(logits)) == not_first, -np.inf, logits)
-        token = sample_token(logits, random, temperature=temperature, top_k=top_k, top_p=top_p)
+        token = sample_token(logits, random, **choice)
         yield token
         window.append(token)
         unread = [token]

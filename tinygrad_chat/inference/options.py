@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.option import option, validate
+from tinygrad_chat.option import option, specs_of, validate, validate_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +16,16 @@ class SamplingOptions:
     max_new_tokens: int = option(500, "most tokens to add; a text may end before", minimum=1)
     temperature: float = option(0.8, "below 1 plays safe, above 1 dares, 0 takes the likeliest", minimum=0)
     top_k: int | None = option(None, "choose among this many likeliest tokens", minimum=1)
-    top_p: float | None = option(None, "choose among the likeliest tokens that share this probability", above=0)
+    top_p: float | None = option(
+        None, "choose among the likeliest tokens that share this probability", above=0, maximum=1
+    )
     num_samples: int = option(1, "texts to draw", minimum=1)
     seed: int = option(1, "decides what is drawn", minimum=0)
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.top_p is not None and self.top_p > 1:
-            raise ConfigError(f"--top-p: expected a probability of at most 1, received {self.top_p}")
+
+
+def expect_sampling(**settings: Any) -> None:
+    """Raise ConfigError for the first of these settings that `SamplingOptions` would not take."""
+    validate_settings(specs_of(SamplingOptions), settings)

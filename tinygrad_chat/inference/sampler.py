@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.inference.options import expect_sampling
 
 
 def probabilities(
@@ -14,11 +15,12 @@ def probabilities(
 
     `temperature` divides the logits; at 0 all is on the likeliest token. `top_k` keeps that many likeliest tokens, then
     `top_p` the fewest likeliest whose probabilities sum to at least that (Holtzman et al., arXiv:1904.09751); the
-    others get 0.
+    others get 0. Raises ConfigError for an option out of range, DivergedError for logits that are no numbers.
 
     >>> probabilities(np.log([0.5, 0.3, 0.2]), top_p=0.6).round(3)
     array([0.625, 0.375, 0.   ])
     """
+    expect_sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     if not np.isfinite(np.max(logits)):
         raise DivergedError("the model's logits are NaN or infinite; use an earlier checkpoint")
     below_largest = np.asarray(logits, np.float64) - np.max(logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -45,6 +46,18 @@ class Parameters:
             if tensor.grad is not None:
                 gradient += xp.asarray(tensor.grad, dtype)
             tensor.data, tensor.grad = weights[span].reshape(tensor.shape), gradient
+        self.refresh_compute_weights()
+
+    def __copy__(self) -> Parameters:
+        raise TypeError("copy: a Tensor lies in one buffer only, so that Parameters have no shallow copy; use deepcopy")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let deep copies and pickles be buffers of their own, which the copies of the Tensors are moved into."""
+        moved = functools.partial(type(self), compute=self.compute, dtype=self.data.dtype)
+        return moved, (self._named,), {"data": self.data, "gradient": self.gradient}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.data[...], self.gradient[...] = state["data"], state["gradient"]
         self.refresh_compute_weights()
 
     @property

@@ -48,25 +48,25 @@ def multiply(x: Any, y: Any):
 def divide(x: Any, y: Any):
     """x / y."""
     x, y = promote(x, y)
+    out = x / y
 
     def backward(d_out):
-        d_x = d_out / y
-        return sum_to(d_x, x), sum_to(-d_x * x / y, y)
+        return sum_to(d_out / y, x), sum_to(-d_out * (out / y), y)
 
-    return x / y, backward
+    return out, backward
 
 
 @differentiable
 def power(x: Any, y: Any):
-    """x to the power y. Where x is not positive, the exponent's gradient is taken as 0."""
+    """x to the power y. Where x is not positive, the exponent's gradient is taken as 0 (PyTorch: nan below 0)."""
     x, y = promote(x, y)
     out = x**y
 
     def backward(d_out):
         xp = array_module(out)
         base, exponent = xp.asarray(x, dtype=out.dtype), xp.asarray(y, dtype=out.dtype)
-        d_x = d_out * exponent * base ** xp.where(exponent == 0, 1, exponent - 1)  # 0, not nan, at 0 ** 0
-        d_y = d_out * out * xp.log(xp.where(base > 0, base, 1))
+        d_x = d_out * exponent * base ** xp.where(exponent == 0, 0, exponent - 1)  # x ** 0 has the slope 0 everywhere
+        d_y = xp.where(base <= 0, 0, d_out * out * xp.log(xp.where(base <= 0, 1, base)))
         return sum_to(d_x, x), sum_to(d_y, y)
 
     return out, backward

@@ -27,7 +27,9 @@ def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | No
 def count_shared_heads(query: Any, key: Any, value: Any, heads: int, window: int | None) -> int:
     """Return G, the heads of keys and values. Raises ShapeError unless query (B, T, H D) with H = `heads` and key and
     value (B, S, G D) fit, with G dividing H, and every query sees at least its own position; T may be 0."""
-    D, left_over = divmod(query.shape[-1], heads) if heads > 0 else (0, 1)
+    if heads < 1:
+        raise ShapeError(f"attention: expected at least 1 head, received {heads}")
+    D, left_over = divmod(query.shape[-1], heads)
     G = key.shape[-1] // max(D, 1)
     fits = (
         query.ndim == key.ndim == value.ndim == 3

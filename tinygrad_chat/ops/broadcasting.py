@@ -11,13 +11,22 @@ import numpy as np
 
 
 def sum_to(gradient: Any, like: Any) -> Any:
-    """Sum `gradient` over the axes along which `like` was broadcast to its shape; the result has `like`'s shape."""
+    """Sum `gradient` over the axes along which `like` was broadcast to its shape; the result has `like`'s shape, and
+    its type where the gradient's is wider."""
     shape = np.shape(like)
+    gradient = _narrowed(gradient, like)
     if gradient.shape == shape:
         return gradient
     added = gradient.ndim - len(shape)
     stretched = tuple(added + axis for axis, size in enumerate(shape) if size == 1)
     return gradient.sum(axis=(*range(added), *stretched), keepdims=True).reshape(shape)
+
+
+def _narrowed(gradient: Any, like: Any) -> Any:
+    dtype = getattr(like, "dtype", gradient.dtype)
+    if dtype is gradient.dtype or dtype.kind != "f" or dtype.itemsize >= gradient.dtype.itemsize:
+        return gradient
+    return gradient.astype(dtype)
 
 
 def promote(x: Any, y: Any) -> tuple[Any, Any]:

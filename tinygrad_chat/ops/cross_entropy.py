@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.option import expect
 
 IGNORED = -1
 SLICE = 1 << 20  # logits that are looked at together where only the losses are wanted
@@ -46,10 +47,12 @@ def count_targets(targets: Any) -> int:
     return int(np.count_nonzero(targets != IGNORED))
 
 
-def check_token_count(token_count: int | None) -> None:
-    """Raise ShapeError for a number of tokens that no loss can be divided by."""
+def check_loss_options(token_count: int | None, soft_cap: float | None) -> None:
+    """Raise ShapeError for a number of tokens that no loss can be divided by, ConfigError for a cap that is none."""
     if token_count is not None and token_count < 1:
         raise ShapeError(f"cross_entropy: expected a token_count of at least 1, received {token_count}")
+    if soft_cap is not None:
+        expect("cross_entropy: soft_cap", soft_cap, above=0)
 
 
 @differentiable
@@ -65,12 +68,13 @@ def cross_entropy(
     """The mean over tokens of -log softmax(logits)[target], in nats; a perfect guess costs 0, an even one log V.
 
     logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
-    number of tokens; with none left the loss is 0. For a part of a batch, `token_count` is how many targets count in
+    number of tokens; with none left the loss is 0, and where a row does not count its gradient is 0 whatever its logits
+    are (PyTorch: nan beside a nan). For a part of a batch, `token_count` is how many targets count in
     the whole: the sum is divided by that, so that the losses of the parts add up to the whole one's, however unequally
     the targets lie. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap) first (Gemma 2, arXiv:2408.00118).
     With `overwrite` nobody reads the logits again: a kernel may overwrite them with their gradient.
     """
-    check_token_count(token_count)
+    check_loss_options(token_count, soft_cap)
     xp = array_module(logits)
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
@@ -87,9 +91,9 @@ def cross_entropy(
     def backward(d_out):  # derivation: docs/derivations/cross_entropy.md
         d_rows = e / total[:, None]
         d_rows[each, labels] -= 1
-        d_rows *= (counted * (d_out / count))[:, None]
         if bent is not None:
             d_rows *= 1 - bent * bent
+        d_rows = xp.where(counted[:, None], d_rows * (d_out / count), 0)
         return d_rows.reshape(logits.shape), None
 
     return losses.sum() / count, backward

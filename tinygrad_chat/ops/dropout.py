@@ -6,6 +6,8 @@ from typing import Any
 
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.option import expect
 
 
 def uniform(xp: Any, seed: int, start: int, count: int) -> Any:
@@ -13,10 +15,19 @@ def uniform(xp: Any, seed: int, start: int, count: int) -> Any:
 
     SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), where each can be had by itself; its upper 24 bits are used.
     """
-    z = xp.arange(start + 1, start + count + 1, dtype=xp.uint64) * 0x9E3779B97F4A7C15 + seed
+    z = xp.arange(start + 1, start + count + 1, dtype=xp.uint64) * 0x9E3779B97F4A7C15 + int(seed)
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB
     return ((z ^ (z >> 31)) >> 40).astype(xp.float32) * 2.0**-24
+
+
+def scale_of_kept(rate: float, seed: int, offset: int) -> float:
+    """Return what keeps the mean where a share `rate` is dropped; raise ConfigError for options out of range."""
+    expect("dropout: rate", rate, minimum=0, maximum=1)
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"dropout: seed: expected 0 to 2**64 - 1, received {seed}")
+    expect("dropout: offset", offset, minimum=0)
+    return 1 / (1 - rate) if rate < 1 else 0.0
 
 
 @differentiable
@@ -24,10 +35,11 @@ def dropout(x: Any, *, rate: float, seed: int, offset: int = 0):
     """Set each element to 0 with probability `rate` and scale the others by 1 / (1 - rate), so the mean stays.
 
     Which elements fall is a pure function of `seed` and of how many elements of the whole were `offset` before x, so a
-    step can be repeated exactly, in one piece or in several, on any back end.
+    step can be repeated exactly, in one piece or in several, on any back end. At a rate of 1 nothing is left. Raises
+    ConfigError for a rate that is no probability and a seed that 64 bits do not hold.
     """
+    scale = scale_of_kept(rate, seed, offset)
     kept = uniform(array_module(x), seed, offset, x.size).reshape(x.shape) >= rate
-    scale = 1 / (1 - rate)
 
     def backward(d_out):
         return (d_out * kept * scale,)

@@ -7,6 +7,7 @@ from typing import Any
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.ops.pointwise import sigmoid
 
 
 @differentiable
@@ -23,10 +24,10 @@ def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: in
         xp = array_module(x)
         here = xp.arange(len(y_scales)) == layer
         along_y = (d_out * y).sum()
-        d_y_scales = here * (-along_y if subtract else along_y)
+        d_y_scales = xp.where(here, -along_y if subtract else along_y, 0)
         if x_scales is None:
             return d_out, d_out * y_scale, d_y_scales, None
-        return d_out * x_scales[layer], d_out * y_scale, d_y_scales, here * (d_out * x).sum()
+        return d_out * x_scales[layer], d_out * y_scale, d_y_scales, xp.where(here, (d_out * x).sum(), 0)
 
     return scaled_x + y * y_scale, backward
 
@@ -48,14 +49,14 @@ def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
     """
     check_gated_sum(x, y, logits)
     heads = (*logits.shape, x.shape[-1] // logits.shape[-1])
-    openness = _sigmoid(logits)
+    openness, sigmoid_backward = sigmoid.reference(logits)
     gate = (openness * reach)[..., None]
     y_heads = y.reshape(heads)
 
     def backward(d_out):
         d_heads = d_out.reshape(heads)
         d_openness = (d_heads * y_heads).sum(axis=-1) * reach
-        return d_out, (d_heads * gate).reshape(y.shape), d_openness * openness * (1 - openness)
+        return d_out, (d_heads * gate).reshape(y.shape), *sigmoid_backward(d_openness)
 
     return x + (gate * y_heads).reshape(y.shape), backward
 
@@ -81,11 +82,11 @@ def smear(x: Any, weight: Any, scale: Any, *, before: Any = None):
     K = weight.shape[1]
     first = xp.zeros_like(x[:, :1]) if before is None else before
     earlier = xp.concatenate([first, x[:, :-1]], axis=1)
-    openness = _sigmoid(x[..., :K] @ weight.T)  # (B, T, 1)
+    openness, sigmoid_backward = sigmoid.reference(x[..., :K] @ weight.T)  # (B, T, 1)
 
     def backward(d_out):
         along = (d_out * earlier).sum(axis=-1, keepdims=True)
-        d_logit = scale * along * openness * (1 - openness)
+        (d_logit,) = sigmoid_backward(scale * along)
         d_x = d_out.copy()
         d_x[:, :-1] += (scale * openness * d_out)[:, 1:]  # what position t gave to t + 1
         d_x[..., :K] += d_logit * weight
@@ -103,7 +104,3 @@ def check_smear(x: Any, weight: Any, scale: Any, before: Any) -> None:
             f"smear: expected x (B, T, C), weight (1, K) with K at most C, scale (1,) and before (B, 1, C) or None, "
             f"received {x.shape}, {weight.shape}, {scale.shape}, {None if before is None else before.shape}"
         )
-
-
-def _sigmoid(x: Any) -> Any:
-    return 0.5 * array_module(x).tanh(0.5 * x) + 0.5  # as ops.sigmoid has it

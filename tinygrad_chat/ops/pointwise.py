@@ -11,6 +11,7 @@ from tinygrad_chat.backend import array_module
 # gelu(x) = x * P(X <= x) for a standard normal X; this is Hendrycks & Gimpel's tanh form of it (arXiv:1606.08415).
 GELU_SCALE = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
+GELU_FLAT = 10.0  # beyond it the slope is 0 or 1 to the last digit; far beyond it, squares overflow
 
 
 @differentiable
@@ -47,7 +48,7 @@ def sqrt(x: Any):
 
 @differentiable
 def abs(x: Any):
-    """The absolute value; the gradient at 0 is 0."""
+    """The absolute value; the gradient at 0 is 0, of nan it is nan (PyTorch: 0)."""
     xp = array_module(x)
 
     def backward(d_out):
@@ -82,8 +83,10 @@ def tanh(x: Any):
 
 @differentiable
 def sigmoid(x: Any):
-    """1 / (1 + e^-x), written with tanh so that no exponential overflows."""
-    out = 0.5 * array_module(x).tanh(0.5 * x) + 0.5
+    """1 / (1 + e^-x), or e^x / (1 + e^x), whichever does not overflow; small results have all their digits."""
+    xp = array_module(x)
+    e = xp.exp(-xp.maximum(x, -x))
+    out = xp.where(x < 0, e, 1) / (1 + e)
 
     def backward(d_out):
         return (d_out * out * (1 - out),)
@@ -93,12 +96,13 @@ def sigmoid(x: Any):
 
 @differentiable
 def relu(x: Any):
-    """x where it is positive, else 0; the gradient at 0 is 0."""
+    """x where it is positive, else 0; the gradient at 0 is 0. A nan stays one, and its gradient passes."""
+    xp = array_module(x)
 
     def backward(d_out):
-        return (d_out * (x > 0),)
+        return (xp.where(x <= 0, 0, d_out),)
 
-    return array_module(x).maximum(x, 0), backward
+    return xp.maximum(x, 0), backward
 
 
 @differentiable
@@ -114,12 +118,17 @@ def squared_relu(x: Any):
 
 @differentiable
 def gelu(x: Any):
-    """The Gaussian error linear unit in its tanh form, as GPT-2 uses it."""
+    """The Gaussian error linear unit in its tanh form, as GPT-2 uses it.
+
+    The gradient of a huge number is 0 or 1, as of any other beyond 10 (PyTorch: nan).
+    """
+    xp = array_module(x)
     inner = GELU_SCALE * (x + GELU_CUBIC * x * x * x)
-    t = array_module(x).tanh(inner)
+    t = xp.tanh(inner)
 
     def backward(d_out):
-        slope = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)  # of inner, for x
-        return (d_out * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope),)
+        near = xp.minimum(xp.maximum(x, -GELU_FLAT), GELU_FLAT)
+        slope = GELU_SCALE * (1 + 3 * GELU_CUBIC * near * near)  # of inner, for x
+        return (d_out * (0.5 * (1 + t) + 0.5 * near * (1 - t * t) * slope),)
 
     return 0.5 * x * (1 + t), backward

@@ -76,7 +76,8 @@ def var(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 
 
 @differentiable
 def std(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 1):
-    """The standard deviation, the root of `var`; where it is 0 the gradient is 0."""
+    """The standard deviation, the root of `var`; where it is 0 the gradient is 0. Squares are taken in x's own type: of
+    distances beyond the root of its largest number it is infinite (PyTorch widens float32, too)."""
     variance, var_backward = var.reference(x, axis=axis, keepdims=keepdims, correction=correction)
     xp = array_module(x)
     out = xp.sqrt(variance)

@@ -11,6 +11,7 @@ import numpy as np
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.optimizer import Optimizer, StepScalars
 from tinygrad_chat.optim.state import load_state, state_of
+from tinygrad_chat.option import expect
 
 
 def adamw_update(
@@ -34,9 +35,10 @@ def adamw_update(
         return
     shrink, rate, new_share, new_square_share, correction, epsilon = scalars
     mean += new_share * (gradient - mean)
-    square += new_square_share * (gradient * gradient - square)
+    square *= 1 - new_square_share
+    square += (new_square_share * gradient) * gradient  # in this order the square of 1e20 fits a float32
     data[:decayed] *= shrink
-    data -= rate * mean / ((square * correction) ** 0.5 + epsilon)
+    data -= rate * mean / (square**0.5 * correction + epsilon)
     if compute_weights is not None:
         compute_weights[...] = data
 
@@ -50,18 +52,19 @@ def adamw_scalars(
     """Return what changes from step to step for step number `steps`, counted from 1.
 
     A decaying weight is multiplied by the first, 1 less its decay. The second is the learning rate with the first
-    average's correction in it, the fifth the second's: both averages began at 0, and these undo that pull. The third
-    and fourth are the shares of a new gradient in them.
+    average's correction in it, the fifth corrects the root of the second: both averages began at 0, and these undo that
+    pull. The third and fourth are the shares of a new gradient in them.
     """
     beta_1, beta_2 = betas
-    rate, correction = learning_rate / (1 - beta_1**steps), 1 / (1 - beta_2**steps)
+    rate, correction = learning_rate / (1 - beta_1**steps), (1 - beta_2**steps) ** -0.5
     return 1 - learning_rate * weight_decay, rate, 1 - beta_1, 1 - beta_2, correction, epsilon
 
 
 class AdamW(Optimizer):
     """Step each parameter by its mean gradient over the root of its mean squared gradient; decay matrices towards 0.
 
-    The decay acts on the weights themselves, not through the gradient, and leaves gains and biases alone.
+    The decay acts on the weights themselves, not through the gradient, and leaves gains and biases alone. Raises
+    ConfigError for a setting out of range.
     """
 
     def __init__(
@@ -73,6 +76,10 @@ class AdamW(Optimizer):
         weight_decay: float = 0.1,
     ) -> None:
         super().__init__(parameters)
+        expect("AdamW: beta 1", betas[0], minimum=0, below=1)
+        expect("AdamW: beta 2", betas[1], minimum=0, below=1)
+        expect("AdamW: epsilon", epsilon, minimum=0)
+        expect("AdamW: weight_decay", weight_decay, minimum=0)
         self.betas = betas
         self.epsilon = epsilon
         self.weight_decay = weight_decay

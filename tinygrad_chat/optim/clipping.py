@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tinygrad_chat.nn import Parameters
+from tinygrad_chat.option import expect
 
 
 def clip(gradient: Any, limit: float | None) -> Any:
@@ -19,6 +20,8 @@ def clip(gradient: Any, limit: float | None) -> Any:
 def clip_gradient(parameters: Parameters, limit: float | None) -> Any:
     """Scale the whole gradient down to the norm `limit` if it is longer (None: leave it); return its norm before.
 
-    On a device the norm is an array there, and nobody has waited for it.
+    On a device the norm is an array there, and nobody has waited for it. Raises ConfigError for a limit of 0 or less.
     """
+    if limit is not None:
+        expect("clip_gradient: limit", limit, above=0)
     return parameters.kernel_of(clip)(parameters.gradient, limit)

@@ -27,6 +27,7 @@ from tinygrad_chat.optim.groups import Group
 from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
 from tinygrad_chat.optim.state import load_state, state_of
+from tinygrad_chat.option import expect
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -166,6 +167,7 @@ class Muon(Optimizer):
         together: Callable[[Sequence[Work]], None] = one_after_the_other,
     ) -> None:
         super().__init__(parameters)
+        expect("Muon: epsilon", epsilon, minimum=0)
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.epsilon = epsilon

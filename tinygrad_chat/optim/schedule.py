@@ -3,7 +3,7 @@
 Every one of `SCHEDULES` climbs evenly to `peak` over the first `warmup` steps (step 0 has peak / warmup already, step
 warmup - 1 has the peak) and is at `minimum` at the last of its `steps`. They differ in the way down. Those that take
 `warmdown` stay at the peak and come down over that last share of what follows the warm-up. "nanochat" is upstream's:
-its share and its last step are others.
+its share and its last step are others. All raise ConfigError for what is out of range.
 
 >>> rate = linear(peak=1.0, minimum=0.1, warmup=2, steps=5)
 >>> [round(rate(step), 2) for step in range(5)]
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
+from tinygrad_chat.option import expect
 
 Schedule = Callable[[int], float]
 """step, counted from 0 -> learning rate, or what else follows a schedule"""
@@ -45,6 +47,7 @@ def nanochat(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: 
     `warmdown` is a share of all steps and the minimum that of the step behind the last. Where the ways up and down
     overlap, the way up wins.
     """
+    _expect_in_range(steps, warmup=warmup, warmdown=warmdown, peak=peak, minimum=minimum)
     length = round(warmdown * steps)
 
     def rate(step: int) -> float:
@@ -64,6 +67,7 @@ def muon_momentum(*, steps: int, warmdown: float) -> Schedule:
 
     Up wins where both overlap, so that a run of less than 400 steps never comes down.
     """
+    _expect_in_range(steps, warmdown=warmdown)
     length = round(warmdown * steps)
 
     def momentum(step: int) -> float:
@@ -77,6 +81,7 @@ def muon_momentum(*, steps: int, warmdown: float) -> Schedule:
 
 def cosine_decay(*, peak: float, steps: int) -> Schedule:
     """nanochat's weight decay of Muon: from `peak` along half a cosine to 0 at the step behind the last."""
+    _expect_in_range(steps, peak=peak)
     return lambda step: peak * (0.5 + 0.5 * math.cos(math.pi * min(step, steps) / steps))
 
 
@@ -92,11 +97,22 @@ _Shape = Callable[[float], float]
 """the share of the way down that is done, 0 to 1 -> how much of peak - minimum is left, 1 to 0"""
 
 
+def _expect_in_range(steps: int, *, warmup: int = 0, warmdown: float = 1.0, **rates: float) -> None:
+    """Raise ConfigError for what no schedule can be made of."""
+    expect("schedule: steps", steps, minimum=1)
+    expect("schedule: warmup", warmup, minimum=0)
+    expect("schedule: warmdown", warmdown, minimum=0, maximum=1)
+    for name, rate in rates.items():
+        expect(f"schedule: {name}", rate, minimum=0)
+
+
 def _late(warmdown: float, shape: _Shape) -> _Shape:
+    expect("schedule: warmdown", warmdown, above=0, maximum=1)
     return lambda done: shape(max(0.0, done - (1 - warmdown)) / warmdown)
 
 
 def _schedule(peak: float, minimum: float, warmup: int, steps: int, shape: _Shape) -> Schedule:
+    _expect_in_range(steps, warmup=warmup, peak=peak, minimum=minimum)
     top = max(warmup - 1, 0)  # the step that has the peak
 
     def rate(step: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.state import copy_to_host, overwrite
+from tinygrad_chat.option import expect
 
 
 class SGD(Optimizer):
@@ -17,6 +18,7 @@ class SGD(Optimizer):
 
     def __init__(self, parameters: Parameters, *, momentum: float = 0.9) -> None:
         super().__init__(parameters)
+        expect("SGD: momentum", momentum, minimum=0, below=1)
         self.momentum = momentum
         self.velocity = parameters.backend.xp.zeros_like(parameters.data)
         self._scalars = StepScalars(parameters, 1, 1)

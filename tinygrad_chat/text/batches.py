@@ -6,18 +6,28 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tinygrad_chat.errors import DataError
+from tinygrad_chat.option import expect
+
 Batch = tuple[np.ndarray, np.ndarray]
 """tokens (B, T) and, for each, the token that follows it: targets (B, T)"""
 
 
 def random_batch(tokens: np.ndarray, *, batch_size: int, context: int, random: np.random.Generator) -> Batch:
-    """Draw `batch_size` windows of `context` tokens, each beginning anywhere with equal chance."""
+    """Draw `batch_size` windows of `context` tokens, each beginning anywhere with equal chance.
+
+    Raises DataError where the tokens are too few for one and its targets.
+    """
+    _expect_windows(batch_size, context)
+    if len(tokens) <= context:
+        raise DataError(f"random_batch: expected more than {context} tokens (the context), received {len(tokens)}")
     starts = random.integers(len(tokens) - context, size=batch_size)
     return _windows(tokens, starts, context)
 
 
 def batches_in_order(tokens: np.ndarray, *, batch_size: int, context: int) -> Iterator[Batch]:
     """Yield windows of `context` tokens in order, the last one shorter: each token but the first is a target once."""
+    _expect_windows(batch_size, context)
     predicted = len(tokens) - 1
     starts = np.arange(0, predicted - context + 1, context)
     for first in range(0, len(starts), batch_size):
@@ -25,6 +35,11 @@ def batches_in_order(tokens: np.ndarray, *, batch_size: int, context: int) -> It
     rest = predicted % context
     if rest:
         yield _windows(tokens, np.array([predicted - rest]), rest)
+
+
+def _expect_windows(batch_size: int, context: int) -> None:
+    expect("batch_size", batch_size, minimum=1)
+    expect("context", context, minimum=1)
 
 
 def _windows(tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:

@@ -17,9 +17,9 @@ __device__ void update_elements(float* data, const float* gradient, float* mean,
     load<W>(square + i, s);
     for (int w = 0; w < W; ++w) {
         m[w] += by.new_share * (g[w] - m[w]);
-        s[w] += by.new_square_share * (g[w] * g[w] - s[w]);
+        s[w] = (1 - by.new_square_share) * s[w] + by.new_square_share * g[w] * g[w];
         const float kept = x[w] * (i + w < decayed ? by.shrink : 1.0f);
-        x[w] = kept - by.rate * m[w] / (sqrtf(s[w] * by.correction) + by.epsilon);
+        x[w] = kept - by.rate * m[w] / (sqrtf(s[w]) * by.correction + by.epsilon);
     }
     store<W>(data + i, x);
     store<W>(mean + i, m);

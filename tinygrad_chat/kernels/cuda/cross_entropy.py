@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
-from tinygrad_chat.ops.cross_entropy import IGNORED, check_targets, check_token_count
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets
 
 
 def cross_entropy(
@@ -21,7 +21,7 @@ def cross_entropy(
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: to look would mean to wait."""
-    check_token_count(token_count)
+    check_loss_options(token_count, soft_cap)
     check_targets(logits, targets)
     xp, real, V = array_module(logits), logits.dtype, logits.shape[-1]
     rows, labels = contiguous(logits, real).reshape(-1, V), contiguous(targets, np.int64).ravel()

@@ -16,7 +16,7 @@ struct Gelu {
 
 struct Relu {
     static __device__ float value(float x) { return x < 0 ? 0 : x; }
-    static __device__ float slope(float x) { return x > 0 ? 1 : 0; }
+    static __device__ float slope(float x) { return x <= 0 ? 0 : 1; }
 };
 
 struct SquaredRelu {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.kernels.numba.compilation import IN_ORDER, compiled
 
 
 def adamw_update(
@@ -33,7 +34,7 @@ def _update_both(
     _update(data[decayed:], gradient[decayed:], mean[decayed:], square[decayed:], 1.0, *settings)
 
 
-@compiled
+@functools.partial(compiled, arithmetic=IN_ORDER)
 def _update(
     data: Any,
     gradient: Any,
@@ -49,8 +50,9 @@ def _update(
     real = data.dtype.type
     kept, step, tiny = real(shrink), real(rate), real(epsilon)
     share, square_share, scale = real(new_share), real(new_square_share), real(correction)
+    square_kept = real(1 - new_square_share)
     for i in range(data.size):
         g = gradient[i]
         mean[i] += share * (g - mean[i])
-        square[i] += square_share * (g * g - square[i])
-        data[i] = data[i] * kept - step * mean[i] / (np.sqrt(square[i] * scale) + tiny)
+        square[i] = square[i] * square_kept + (square_share * g) * g
+        data[i] = data[i] * kept - step * mean[i] / (np.sqrt(square[i]) * scale + tiny)

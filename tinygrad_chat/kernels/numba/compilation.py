@@ -23,13 +23,17 @@ from tinygrad_chat.ops.shape import rows_of
 ARITHMETIC = {"reassoc", "contract", "nsz"}
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+IN_ORDER = ARITHMETIC - {"reassoc"}
+"""For products that only overflow in another order."""
+
+
+def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC) -> Any:
     """Compile `function` at its first call with each set of types; other Python threads run while it does.
 
     The machine code is kept on disk beside the source, or else in the user's cache folder. Where neither can be
     written, or the disk is full, every process compiles for itself.
     """
-    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=ARITHMETIC)
+    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=arithmetic)
     try:
         kept: Any = compile_with(cache=True)(function)
         save = kept._cache.save_overload

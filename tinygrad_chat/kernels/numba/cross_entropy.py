@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
-from tinygrad_chat.ops.cross_entropy import IGNORED, check_targets, check_token_count, counted_labels
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets, counted_labels
 
 
 def cross_entropy(
@@ -22,7 +22,7 @@ def cross_entropy(
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
-    check_token_count(token_count)
+    check_loss_options(token_count, soft_cap)
     check_targets(logits, targets)
     V = logits.shape[-1]
     labels = contiguous(targets.astype(np.int64, copy=False)).ravel()
@@ -32,6 +32,7 @@ def cross_entropy(
     rows = as_rows(logits)
     bent = None if soft_cap is None else np.tanh(rows / soft_cap)
     if bent is not None:
+        bent[labels == ignore_index] = 0
         rows = bent * soft_cap
     if not recording():
         d_rows = np.empty((1, V), rows.dtype)

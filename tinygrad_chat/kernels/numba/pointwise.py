@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential
-from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_SCALE
+from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_FLAT, GELU_SCALE
 
 
 def squared_relu(x: np.ndarray):
@@ -64,9 +64,9 @@ def _gelu_backward(x: Any, d_out: Any, d_x: Any) -> None:
     """d_x = d_out * s * (1 + (1 - s) * x * y'(x)) with s = sigmoid(y)."""
     real = x.dtype.type
     one, linear, cubic = real(1), real(2 * GELU_SCALE), real(2 * GELU_SCALE * GELU_CUBIC)
-    three, ten = real(3), real(10)  # beyond 10 the slope is 0 or 1 to the last digit, and far beyond, squares overflow
+    three, flat = real(3), real(GELU_FLAT)
     for i in range(x.size):
-        b = -ten if x[i] < -ten else ten if x[i] > ten else x[i]
+        b = -flat if x[i] < -flat else flat if x[i] > flat else x[i]
         square = b * b
         s = one / (one + exponential(-b * (linear + cubic * square)))
         d_x[i] = d_out[i] * s * (one + (one - s) * b * (linear + three * cubic * square))

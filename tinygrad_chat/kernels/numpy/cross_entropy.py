@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.ops.cross_entropy import IGNORED, check_token_count, counted_labels
+from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, counted_labels
 
 SLICE = 1 << 16  # logits: with what is made of them they fit in a core's L2
 
@@ -20,7 +20,7 @@ def cross_entropy(
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
-    check_token_count(token_count)
+    check_loss_options(token_count, soft_cap)
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
     weights = counted * rows.dtype.type(1 / (token_count or max(counted.sum(), 1)))  # of each row in the result
@@ -45,6 +45,7 @@ def cross_entropy(
         d_part[each] -= weights[part]
         if bent is not None:
             d_part *= 1 - bent * bent
+        d_part[~counted[part]] = 0
 
     def backward(d_out: np.ndarray):
         return (d_rows if d_out == 1 else d_rows * d_out).reshape(logits.shape), None

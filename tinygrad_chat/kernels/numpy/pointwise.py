@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_SCALE
+from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_FLAT, GELU_SCALE
 
 SLICE = 1 << 16  # elements: a few arrays of this length fit in a core's L2
 
@@ -37,11 +37,11 @@ def gelu(x: np.ndarray):
         d_flat = d_out.reshape(-1)
         d_x = np.empty_like(flat)
         for part in _slices(flat.size):
-            x_part, s_part, slope = flat[part], s[part], d_x[part]
-            np.multiply(x_part, x_part, out=slope)
+            near, s_part, slope = np.clip(flat[part], -GELU_FLAT, GELU_FLAT), s[part], d_x[part]
+            np.multiply(near, near, out=slope)
             slope *= 6 * GELU_SCALE * GELU_CUBIC
             slope += 2 * GELU_SCALE
-            slope *= x_part
+            slope *= near
             slope *= 1 - s_part
             slope += 1
             slope *= s_part

@@ -29,11 +29,10 @@ class ByteTokenizer(PiecewiseTokenizer):
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield each character once all its bytes are there; what is no UTF-8 becomes U+FFFD."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for token in tokens:
-            if token != self.bos:
-                text = decoder.decode(bytes([token]))
-                if text:
-                    yield text
+        for token in self.without_bos(tokens):
+            text = decoder.decode(bytes([token]))
+            if text:
+                yield text
         rest = decoder.decode(b"", final=True)
         if rest:
             yield rest

@@ -51,7 +51,7 @@ class CharacterTokenizer(PiecewiseTokenizer):
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield the character of each token; BOS yields nothing."""
-        return (self._characters[token] for token in tokens if token != self.bos)
+        return (self._characters[token] for token in self.without_bos(tokens))
 
     def bytes_per_token(self) -> np.ndarray:
         """Return how many bytes of UTF-8 each token stands for, (V,) integers; 0 for BOS."""

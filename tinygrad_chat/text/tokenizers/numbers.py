@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.errors import VocabularyError
+from tinygrad_chat.option import expect
 from tinygrad_chat.text.tokenizers.tokenizer import BOS, PiecewiseTokenizer
 
 
@@ -21,6 +22,7 @@ class NumberTokenizer(PiecewiseTokenizer):
     kind = "numbers"
 
     def __init__(self, size: int, bos: int) -> None:
+        expect("NumberTokenizer: bos", bos, minimum=0, below=size)
         self.size = size
         self.special_tokens: Mapping[str, int] = {BOS: bos}
 
@@ -42,7 +44,7 @@ class NumberTokenizer(PiecewiseTokenizer):
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield each token's number behind a space; BOS yields nothing."""
-        return (f" {token}" for token in tokens if token != self.bos)
+        return (f" {token}" for token in self.without_bos(tokens))
 
     def bytes_per_token(self) -> np.ndarray:
         """Return 1 for each token and 0 for BOS, (V,) integers: what they stand for is not known."""

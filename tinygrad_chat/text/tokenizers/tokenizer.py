@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tinygrad_chat.errors import VocabularyError
+
 BOS = "<|bos|>"
 """The name of the special token with which each document begins."""
 
@@ -52,12 +54,21 @@ class Tokenizer(Protocol):
 class PiecewiseTokenizer(ABC):
     """What follows from `encode` where no token crosses from one piece of text into the next."""
 
+    size: int
     special_tokens: Mapping[str, int]
 
     @property
     def bos(self) -> int:
         """The token with which each document begins."""
         return self.special_tokens[BOS]
+
+    def without_bos(self, tokens: Iterable[int]) -> Iterator[int]:
+        """Yield the tokens that stand for text. Raises VocabularyError for a number that is none of the tokens."""
+        for token in tokens:
+            if not 0 <= token < self.size:
+                raise VocabularyError(f"decode: expected tokens from 0 to {self.size - 1}, received {token}")
+            if token != self.bos:
+                yield token
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
