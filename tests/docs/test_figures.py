@@ -187,7 +187,7 @@ def test_performance_quotes_its_results():
         f"**small-bpe** reaches {100 * step['small-bpe', OURS]['share_of_sgemm']:.0f} % of the machine's product rate"
         in page
     )
-    assert f"**Decoding eight sequences** is {rows['Writing text']['8 sequences']:.2f} times PyTorch" in page
+    assert f"**Decoding eight sequences** is {rows['Generating text']['8 sequences']:.2f} times PyTorch" in page
 
 
 def test_the_chart_keeps_the_rows_where_we_lose():
