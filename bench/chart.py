@@ -174,8 +174,8 @@ def _draw_engine(axes: Axes, engine: Bars, places: Mapping[int, float], ratios: 
 
 
 def draw_ratios(folder: Path, name: str, *, title: str, remark: str, groups: Mapping[str, Mapping[str, float]]) -> None:
-    """Write <name>.png and <name>.svg: one bar for each ratio, to the right of 1 where we are ahead and to
-    its left where we are behind. `groups` has the ratios of each heading by their labels; the axis is logarithmic."""
+    """Write <name>.png and <name>.svg: one bar for each ratio, to the right of 1 where we are ahead and to the
+    left where we are behind. `groups` has the ratios of each heading by their labels; the axis is logarithmic."""
     rows = [
         row
         for heading, ratios in groups.items()
@@ -188,7 +188,7 @@ def draw_ratios(folder: Path, name: str, *, title: str, remark: str, groups: Map
         for y, (label, ratio) in enumerate(rows):
             heading = ratio is None
             axes.text(
-                -0.35, y, label, transform=axes.get_yaxis_transform(), va="center", weight="bold" if heading else None
+                -0.34, y, label, transform=axes.get_yaxis_transform(), va="center", weight="bold" if heading else None
             )
             if ratio is None:
                 continue

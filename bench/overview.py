@@ -34,8 +34,8 @@ def measure(arguments: argparse.Namespace) -> None:
     draw_ratios(
         arguments.results,
         "overview",
-        title="Ours beside the best peer, on two cores",
-        remark="orange: ours is that many times as fast, or as small; blue: it is slower; data: bench/results/*.json",
+        title="tinygrad_chat compared with the best peer, on two cores",
+        remark="orange: that many times as fast, or as small; blue: slower; data: bench/results/*.json",
         groups=ratios(arguments.results),
     )
 
@@ -56,7 +56,7 @@ def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
             run["configuration"]: min(e["ours_over_this"] for e in run["engines"] if e["engine"] != turns.OURS)
             for run in upstream["runs"][:1]
         },
-        "Writing text": {
+        "Generating text": {
             f"{batch} sequence{'s' if batch > 1 else ''}": ratio
             for batch, ratio in _worst(decode["rows"], "batch").items()
         },
@@ -67,7 +67,7 @@ def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
             "compiled before": starts["torch eager"],
             "the very first use": starts["torch eager"] / starts[FIRST_USE],
         },
-        f"Single ops, beside PyTorch eager ({OPS_OF})": {
+        f"Single ops, compared with PyTorch eager ({OPS_OF})": {
             f"median of {len(of_ops)}": statistics.median(of_ops.values()),
             **{op: ratio for op, ratio in of_ops.items() if ratio < 1},
         },

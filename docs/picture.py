@@ -34,7 +34,7 @@ STEP = 3  # of the backward sweep, at which the graph's page is shown
 COLUMNS = {"train": 91, "sample": 200}  # the picture breaks the sample's lines, between words
 ROWS = 13  # of a terminal that are shown
 SHARE = 80  # percent of the training, at which its screen is shown
-SIZE = 1240, 790  # pixels of the picture, before SCALE
+SIZE = 1240, 764  # pixels of the picture, before SCALE
 SCALE = 2  # for screens with small pixels
 COLORS = {
     "default": "#d8dee9",
@@ -46,7 +46,7 @@ COLORS = {
 }
 
 PAGE = """<!doctype html><meta charset="utf-8"><style>
-body {{ margin: 0; width: 1240px; height: 790px; display: grid; grid-template: 1fr 450px / auto 427px; gap: 14px; }}
+body {{ margin: 0; width: 1240px; height: 764px; display: grid; grid-template: 1fr 424px / auto 427px; gap: 14px; }}
 section {{ border: 1px solid #8b949e; border-radius: 10px; overflow: hidden; box-sizing: border-box; }}
 h1, pre {{ font-family: "DejaVu Sans Mono", monospace; margin: 0; }}
 h1 {{ font-size: 14px; padding: 8px 14px; }}
@@ -55,7 +55,7 @@ pre {{ font-size: 14px; line-height: 1.42; padding: 10px 14px; white-space: pre-
 .terminal h1 {{ color: white; background: #2b3342; }}
 .graph {{ grid-column: 1 / 3; background: white; }}
 .graph h1 {{ color: #1e2430; background: #e9ecef; }}
-iframe {{ border: 0; width: 100%; height: 416px; }}
+iframe {{ border: 0; width: 100%; height: 390px; }}
 </style>
 <section class="terminal"><h1>$ {train}</h1><pre>{train_screen}</pre></section>
 <section class="terminal"><h1>$ {sample}</h1><pre>{sample_screen}</pre></section>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import tomllib
 from importlib.util import find_spec
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 import typer.main
 
 from bench.__main__ import make_parser
-from tests.docs.pages import PAGES, ROOT, blocks, command_lines, name
-from tinygrad_chat.cli.app import app
+from tests.docs.pages import PAGES, ROOT, blocks, command_lines, name, read
+from tinygrad_chat import errors
+from tinygrad_chat.cli.app import CLOSED_PIPE, INTERRUPTED, app
 
 COMMANDS = sorted({(name(page), *command) for page in PAGES for command in command_lines(page)})
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -102,3 +104,13 @@ def test_ci_runs_the_readmes_commands_exactly_as_they_are_printed():
     shown = [*README[0][1:], *README[1]]
     assert [line for line in CI if line in shown] == shown
     assert "- run: bash .ci/run" in WORKFLOW
+
+
+def test_the_table_of_exit_codes_has_all_of_them():
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TinygradChatError)
+    ]
+    ours = {kind.exit_code for kind in kinds} - {1}  # 1 is a fault of a program, not of its call
+    table = read(ROOT / "docs" / "runs.md").partition("## Exit codes")[2]
+    shown = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    assert shown == {0, *ours, INTERRUPTED, CLOSED_PIPE, 128 + signal.SIGTERM}

@@ -72,7 +72,7 @@ def single_ops() -> dict[str, float]:
 def small_measurements() -> Iterator[str]:
     eager = [row["ours_over_this"] for row in result("memory")["rows"] if row["engine"] == "torch eager"]
     yield f"Peak memory is {min(eager):.1f} to {max(eager):.1f} times that of PyTorch eager"
-    one, eight = ratios()["Writing text"].values()
+    one, eight = ratios()["Generating text"].values()
     yield f"{one:.1f} times as fast as PyTorch for one sequence and {eight:.1f} times for eight"
     seconds = {row["engine"]: row["seconds"] for row in result("startup")["rows"] if row["what"] == "first step"}
     yield f"{seconds[OURS]:.1f} s after the start of the process; PyTorch eager needs {seconds['torch eager']:.1f} s"
@@ -187,7 +187,7 @@ def test_performance_quotes_its_results():
         f"**small-bpe** reaches {100 * step['small-bpe', OURS]['share_of_sgemm']:.0f} % of the machine's product rate"
         in page
     )
-    assert f"**Decoding eight sequences** is {rows['Writing text']['8 sequences']:.2f} times PyTorch" in page
+    assert f"**Decoding eight sequences** is {rows['Generating text']['8 sequences']:.2f} times PyTorch" in page
 
 
 def test_the_chart_keeps_the_rows_where_we_lose():

@@ -27,7 +27,7 @@ def ablate(
         str | None, typer.Option(help="where results go (default: below ablations/)", rich_help_panel="Ablation")
     ] = None,
     png: Annotated[
-        bool, typer.Option("--png", help="leave results.png too (needs the extra plots)", rich_help_panel="Ablation")
+        bool, typer.Option("--png", help="also write results.png (needs the extra plots)", rich_help_panel="Ablation")
     ] = False,
     yes: Confirmed = False,
     **settings: Any,

@@ -10,7 +10,7 @@ from tinygrad_chat.cli.table import open_console, print_facts
 
 
 def doctor() -> None:
-    """Say what this machine has for training, and what to install for more."""
+    """Show what this machine has for training, and what to install for more."""
     import os
     from importlib import metadata
     from importlib.util import find_spec

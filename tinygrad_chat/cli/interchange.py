@@ -19,7 +19,7 @@ def import_(
     program: Format,
     file: Annotated[Path, typer.Argument(help="its weights, a safetensors file", show_default=False)],
     meta: Annotated[
-        Path | None, typer.Option(help="its JSON file with the model_config, where the weights come without")
+        Path | None, typer.Option(help="its JSON file with the model_config, if the weights have none")
     ] = None,
     tokenizer_of: Annotated[
         str | None, typer.Option(help="a run whose tokenizer the model knows (default: tokens are written as numbers)")

@@ -51,9 +51,9 @@ def plan(
     measure: Annotated[str | None, typer.Option(hidden=True)] = None,
     **settings: Any,
 ) -> None:
-    """Predict what `tgc train` would take with these options: memory, time, tokens and operations.
+    """Predict what `tgc train` needs with these options: memory, time, tokens and operations.
 
-    A first two seconds of the run are measured for it, in a process of their own; nothing is left behind.
+    The first two seconds of the run are measured, in a process of its own; nothing is left behind.
     """
     if measure is not None:
         _answer_measurement(measure)

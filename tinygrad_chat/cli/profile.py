@@ -38,9 +38,9 @@ def profile(
     ] = False,
     **settings: Any,
 ) -> None:
-    """Say where the time of a training step with these options goes, op by op, and what holds it back.
+    """Show where the time of a training step with these options goes, op by op, and what limits it.
 
-    Some steps are taken in a folder that is removed again.
+    It takes some steps in a temporary folder.
     """
     import tempfile
 

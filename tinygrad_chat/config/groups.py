@@ -32,14 +32,14 @@ class RecipeOptions:
     )
     depth: int | None = option(
         None,
-        "nanochat's layers; all else follows",
+        "layers of nanochat's GPT; all other settings follow",
         minimum=1,
         common=True,
         needs=needs("model", "nanochat"),
     )
     tokens_per_parameter: float | None = option(
         None,
-        "length of training, where --steps says nothing (default 12)",
+        "length of training, unless --steps is given (default 12)",
         above=0,
         needs=needs("model", "nanochat"),
     )
@@ -69,10 +69,10 @@ class DataOptions:
     text_field: str = option("text", "key or column that holds the text of a row of JSON, CSV or Parquet")
     encoding: str | None = option(None, "of files that do not tell theirs, such as latin-1 (default: by their bytes)")
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), common=True)
-    batch_size: int = option(12, "windows of text a step", minimum=1, common=True)
+    batch_size: int = option(12, "windows of text per step", minimum=1, common=True)
     grad_accumulation: int = option(
         1,
-        "parts that a step's batch is computed in: less memory, the same gradient",
+        "compute a step's batch in this many parts: less memory, the same gradient",
         minimum=1,
         formerly=("accumulate",),
         fixed=False,
@@ -114,19 +114,27 @@ class OptimizerOptions:
     lr: float = option(4e-3, "highest learning rate", above=0, common=True)
     embedding_lr: float | None = option(
         None,
-        "beside Muon, of embeddings; by default 15 --lr, or less where they begin smaller",
+        "with Muon, learning rate of embeddings; by default 15 times --lr, or less if they begin smaller",
         above=0,
         needs=BESIDE_MUON,
     )
-    head_lr: float | None = option(None, "beside Muon, of the head; by default 0.4 --lr", above=0, needs=BESIDE_MUON)
-    scalar_lr: float | None = option(None, "beside Muon, of scales; by default 25 --lr", above=0, needs=BESIDE_MUON)
-    weight_decay: float = option(
-        0.1, "AdamW's, or Muon's, pull of matrices towards 0", minimum=0, needs=needs("optimizer", "adamw", "muon")
+    head_lr: float | None = option(
+        None, "with Muon, learning rate of the head; by default 0.4 times --lr", above=0, needs=BESIDE_MUON
     )
-    beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, below=1, needs=needs("optimizer", "adamw"))
-    beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, below=1, needs=needs("optimizer", "adamw"))
-    momentum: float = option(0.9, "SGD's memory of the gradient", minimum=0, below=1, needs=needs("optimizer", "sgd"))
-    clip: float = option(1.0, "longest gradient, others are scaled down; 0: any", minimum=0)
+    scalar_lr: float | None = option(
+        None, "with Muon, learning rate of scales; by default 25 times --lr", above=0, needs=BESIDE_MUON
+    )
+    weight_decay: float = option(
+        0.1, "how strongly AdamW or Muon pulls matrices towards 0", minimum=0, needs=needs("optimizer", "adamw", "muon")
+    )
+    beta1: float = option(
+        0.9, "decay rate of AdamW's mean gradient", minimum=0, below=1, needs=needs("optimizer", "adamw")
+    )
+    beta2: float = option(
+        0.99, "decay rate of AdamW's mean squared gradient", minimum=0, below=1, needs=needs("optimizer", "adamw")
+    )
+    momentum: float = option(0.9, "momentum of SGD", minimum=0, below=1, needs=needs("optimizer", "sgd"))
+    clip: float = option(1.0, "largest norm of the gradient, larger ones are scaled down; 0: no limit", minimum=0)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -142,7 +150,7 @@ class ScheduleOptions:
     steps: int = option(2000, "updates of the weights", minimum=1, common=True, fixed=False)
     minutes: float | None = option(
         None,
-        "train this long; with --steps, at most",
+        "minutes of training; with --steps, at most this long",
         above=0,
         common=True,
         fixed=False,
@@ -153,7 +161,7 @@ class ScheduleOptions:
         choices=("linear", "1-sqrt", "cosine", "constant", "nanochat"),
     )
     min_lr: float = option(0.0, "learning rate of the last step", minimum=0, needs=FALLING)
-    warmup: int = option(100, "steps of rising learning rate; of short runs a tenth", minimum=0)
+    warmup: int = option(100, "steps in which the learning rate rises; a tenth of a short run", minimum=0)
     warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, maximum=1, needs=FALLING)
 
     def __post_init__(self) -> None:
@@ -175,7 +183,7 @@ class ComputeOptions:
     backend: str = option("auto", "where arrays live", choices=("auto", "numpy", "cupy"), common=True, fixed=False)
     kernels: str = option(
         "auto",
-        "fast forms of ops: the fastest installed, or one kind",
+        "faster versions of ops: the fastest installed, or one kind",
         choices=("auto", "cuda", "numba", "numpy", "reference"),
         fixed=False,
         needs=needs("mode", "tensor"),
@@ -209,14 +217,14 @@ class ComputeOptions:
 class RunOptions:
     """What decides a run's random numbers, and what it leaves on disk."""
 
-    seed: int = option(1, "of weights, batches, dropout and samples", minimum=0, common=True)
+    seed: int = option(1, "seed of weights, batches, dropout and samples", minimum=0, common=True)
     eval_every: int = option(250, "steps between evaluations", minimum=1, fixed=False)
     eval_tokens: int = option(32_768, "held-out tokens to evaluate on, the first ones (0: all)", minimum=0, fixed=False)
     checkpoint_every: int | None = option(
-        None, "steps between checkpoints, beside those before evaluations", minimum=1, fixed=False
+        None, "steps between checkpoints, in addition to those before evaluations", minimum=1, fixed=False
     )
     keep_checkpoints: int = option(
-        2, "newest checkpoints that stay, beside the best", minimum=1, formerly=("keep",), fixed=False
+        2, "newest checkpoints to keep, in addition to the best", minimum=1, formerly=("keep",), fixed=False
     )
     log_every: int = option(10, "steps between lines of the log", minimum=1, fixed=False)
     track: str | None = option(

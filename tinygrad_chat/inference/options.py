@@ -13,8 +13,10 @@ class SamplingOptions:
     """How text is drawn from a model. Without `prompt` it begins as a new document does."""
 
     prompt: str = option("", "text to go on from; - reads standard input")
-    max_new_tokens: int = option(500, "most tokens to add; a text may end before", minimum=1)
-    temperature: float = option(0.8, "below 1 plays safe, above 1 dares, 0 takes the likeliest", minimum=0)
+    max_new_tokens: int = option(500, "most tokens to add; a text may end earlier", minimum=1)
+    temperature: float = option(
+        0.8, "below 1 more careful, above 1 more varied, 0 always the likeliest token", minimum=0
+    )
     top_k: int | None = option(None, "choose among this many likeliest tokens", minimum=1)
     top_p: float | None = option(
         None, "choose among the likeliest tokens that share this probability", above=0, maximum=1

@@ -41,7 +41,7 @@ class ModelOptions:
     norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=(NOT_OWN, WITH_NORM))
     activation: str = option("gelu", "feed-forward non-linearity", choices=("gelu", "squared_relu"), needs=WITH_BLOCKS)
     positions: str = option(
-        "learned", "how positions are told apart", choices=("learned", "rotary", "none"), needs=WITH_BLOCKS
+        "learned", "how the model knows positions", choices=("learned", "rotary", "none"), needs=WITH_BLOCKS
     )
     rotary_base: float = option(
         10000.0, "how slowly the slowest rotary pair turns", minimum=1, needs=(NOT_OWN, WITH_ROTARY)
@@ -62,22 +62,24 @@ class ModelOptions:
         "layers that see the window (S: by default a quarter of the context) and all (L, and the last), repeated",
         needs=WITH_BLOCKS,
     )
-    soft_cap: float | None = option(None, "bend logits to stay within this size", above=0, needs=NOT_OWN)
+    soft_cap: float | None = option(None, "limit logits smoothly to this size", above=0, needs=NOT_OWN)
     embedding_norm: bool = option(False, "normalise the token embedding", needs=(NOT_OWN, WITH_NORM))
-    smear: bool = option(False, "let each token's embedding take in some of the one before it", needs=WITH_BLOCKS)
+    smear: bool = option(False, "add a part of the previous token's embedding to each token's", needs=WITH_BLOCKS)
     residual_scales: bool = option(
-        False, "before each block, scale the stream and add x0 again, as is learned", needs=WITH_BLOCKS
+        False,
+        "before each block, scale the stream and add the first embedding, in learned proportions",
+        needs=WITH_BLOCKS,
     )
     value_embeddings: bool = option(
         False, "in every other layer, add an embedding of the token to its values", needs=WITH_BLOCKS
     )
     backout: bool = option(
-        False, "before the head, take a learned share of the middle of the stream out again", needs=WITH_BLOCKS
+        False, "before the head, subtract a learned share of the middle layer's stream", needs=WITH_BLOCKS
     )
     vocabulary_multiple: int = option(
         1, "pad the rows of embeddings and head to a multiple of this", minimum=1, needs=NOT_OWN
     )
-    initialisation: str = option("gpt2", "how weights begin", choices=("gpt2", "nanochat"), needs=NOT_OWN)
+    initialisation: str = option("gpt2", "initial values of weights", choices=("gpt2", "nanochat"), needs=NOT_OWN)
 
     @property
     def head_channels(self) -> int:
