@@ -118,7 +118,7 @@ def expect(
         expected = f"one of {', '.join(choices)}"
     elif not _can_be_written(value):
         expected = "a name in UTF-8"
-    elif not isinstance(value, str | int) and value - value != 0:  # nan or infinite, NumPy's too
+    elif not _is_finite(value):
         expected = "a finite number"
     elif isinstance(value, int) and abs(value) > LARGEST:
         expected = f"at most {LARGEST}"
@@ -132,6 +132,10 @@ def expect(
         expected = f"less than {below}"
     if expected:
         raise ConfigError(f"{what}: expected {expected}, received {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, str | int) or bool(value - value == 0)  # nan and infinities are not, NumPy's too
 
 
 def option(

@@ -174,16 +174,10 @@ def compare_with_pytorch(name: str, case: Case, kernel_set: str, *, digits_of: f
         )
 
 
-def skip_what_is_not_compiled(kernel_set: str, dtype: Any) -> None:
-    if kernel_set == "numba" and dtype == np.float16:
-        pytest.skip("the compiled kernels take float32 and float64")
-
-
 @every_set
 @every_type
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_a_function_of_one_number_is_pytorchs(name, dtype, kernel_set):
-    skip_what_is_not_compiled(kernel_set, dtype)
     for options in [{"min": -1.0, "max": 1.0}, {"min": 0.0}, {"max": 0.0}] if name == "clip" else [{}]:
         case = Case((numbers(dtype),), options)
         compare_with_pytorch(name, case, kernel_set, digits_of=8, absolute=32 if name == "gelu" else 8)
@@ -199,7 +193,6 @@ def test_arithmetic_is_pytorchs(name, dtype):
 @every_type
 @pytest.mark.parametrize("name", ROWS)
 def test_a_function_of_rows_is_pytorchs(name, dtype, kernel_set):
-    skip_what_is_not_compiled(kernel_set, dtype)
     if name == "rotary" and dtype == np.float16:
         pytest.skip("PyTorch's side turns complex numbers, of which it has none this small")
     for make in ROWS[name]:

@@ -1,10 +1,17 @@
 """Kernels for the CPU, compiled by Numba: each passes over memory once, and costs little to call on small arrays.
 
-Each has the signature of the op it replaces and is held to it by tests/test_catalogue.py. The others are NumPy's. They
-take float32 and float64 in the processor's own byte order; for other types there is `--kernels numpy`.
+Each has the signature of the op it replaces and is held to it by tests/test_catalogue.py. The others are NumPy's, and
+so is what runs on smaller types than float32, which Numba does not compile.
 """
 
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
 from tinygrad_chat import ops
+from tinygrad_chat.autograd import Operation
 from tinygrad_chat.kernels.numba.adamw import adamw_update
 from tinygrad_chat.kernels.numba.attention import attention
 from tinygrad_chat.kernels.numba.cross_entropy import cross_entropy
@@ -15,9 +22,7 @@ from tinygrad_chat.kernels.numba.rotary import rotary
 from tinygrad_chat.kernels.numpy import KERNELS as NUMPY_KERNELS
 from tinygrad_chat.optim import adamw
 
-KERNELS = {
-    **NUMPY_KERNELS,
-    adamw.adamw_update: adamw_update,
+COMPILED: dict[Operation[...], Callable[..., Any]] = {
     ops.attention: attention,
     ops.cross_entropy: cross_entropy,
     ops.embedding: embedding,
@@ -26,4 +31,22 @@ KERNELS = {
     ops.rmsnorm: rmsnorm,
     ops.rotary: rotary,
     ops.squared_relu: squared_relu,
+}
+
+
+def _or_numpy(op: Operation[...], kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a compiled kernel that leaves smaller types than float32 to NumPy's, or to the reference."""
+    other = NUMPY_KERNELS.get(op, op.reference)
+
+    @functools.wraps(kernel)
+    def run(first: Any, *inputs: Any, **options: Any) -> Any:
+        return (other if first.dtype.itemsize < 4 else kernel)(first, *inputs, **options)
+
+    return run
+
+
+KERNELS = {
+    **NUMPY_KERNELS,
+    **{op: _or_numpy(op, kernel) for op, kernel in COMPILED.items()},
+    adamw.adamw_update: adamw_update,
 }
