@@ -1,7 +1,7 @@
 """Every op once: how to draw inputs that suit it, and what PyTorch calls it.
 
-test_catalogue.py proves each entry in several ways; a new op needs an entry here and nothing else. An entry whose
-function is not an op itself (`split`) proves a composition that the public ops contain.
+test_catalogue.py proves each entry in several ways; a new op needs an entry here and one in test_sizes.py. An entry
+whose function is not an op itself (`split`) proves a composition that the public ops contain.
 """
 
 from __future__ import annotations

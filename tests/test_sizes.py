@@ -16,7 +16,10 @@ import tinygrad_chat.kernels.numpy
 from tests.catalogue import CATALOGUE, Case
 from tests.test_catalogue import KERNEL_SETS, KERNEL_TOLERANCE, value_and_gradients
 from tinygrad_chat.autograd import kernels_of, reference_ops
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.models.gpt import GPT
 
 random = np.random.default_rng(0)
 
@@ -149,6 +152,22 @@ def nans_in_empty_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             importlib.import_module(f"{package.__name__}.{module.name}"), "np", Unwritten(), raising=False
         )
+
+
+@pytest.mark.parametrize("kernels", ["reference", *KERNEL_SETS])
+def test_a_model_of_an_empty_batch_has_logits_a_loss_and_a_gradient(kernels: str):
+    model = GPT(
+        5,
+        TrainingConfig.of(model="nanochat", depth=1, width=8, heads=2).model,
+        compute=Compute.choose("numpy", kernels),
+    )
+    tokens = np.zeros((0, 3), np.int64)
+    assert model.logits(tokens).shape == (0, 3, 5)
+    model.parameters()
+    loss = model.loss(tokens, tokens)
+    loss.backward()
+    assert loss.item() == 0
+    assert not model.parameters().gradient.any()
 
 
 def test_every_op_is_here():

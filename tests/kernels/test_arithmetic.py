@@ -14,9 +14,7 @@ from numba.core.dispatcher import Dispatcher
 
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import kernels_of, reference_ops
-from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels import numba as package
-from tinygrad_chat.optim.adamw import adamw_update
 
 random = np.random.default_rng(0)
 MODULES = [
@@ -72,13 +70,3 @@ def test_rows_far_from_0_keep_what_float32_knows_of_them():
     )
     for found, expected in results(ops.layernorm, rows, gain, d_out=d_out):
         np.testing.assert_allclose(found, expected, rtol=0, atol=5e-4 * np.abs(expected).max())
-
-
-def test_averages_of_an_unchanging_gradient_stay_what_they_are():
-    """mean + share * (gradient - mean) is the mean then, bit by bit; (1 - share) * mean + share * gradient is not."""
-    gradient = random.normal(size=1000).astype(np.float32)
-    mean, square, data = gradient.copy(), gradient * gradient, np.zeros(1000, np.float32)
-    scalars = (1.0, 0.01, 1 - 0.9, 1 - 0.95, 1.0, 1e-8)
-    load_kernels("numba")[adamw_update](data, gradient, mean, square, scalars, decayed=1000)
-    np.testing.assert_array_equal(mean, gradient)
-    np.testing.assert_array_equal(square, gradient * gradient)

@@ -7,6 +7,7 @@ import importlib
 import numpy as np
 import pytest
 
+from tests.layouts import EXAMPLES
 from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import kernels_of, no_grad, reference_ops
@@ -45,6 +46,16 @@ def test_overwriting_takes_no_second_array_of_logits(kernel_set):
     x = logits.copy()
     _, backward = load_kernels(kernel_set)[ops.cross_entropy](x, targets, overwrite=True)
     assert np.shares_memory(backward(np.float64(1.0))[0], x)
+
+
+@pytest.mark.parametrize("layout", EXAMPLES.values(), ids=EXAMPLES.keys())
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_logits_that_cannot_be_overwritten_in_one_piece_have_their_gradient_all_the_same(kernel_set, layout):
+    found, expected = Tensor(layout.lay_out(logits)), Tensor(logits.copy())
+    with kernels_of(kernel_set):
+        ops.cross_entropy(found, layout.lay_out(targets), overwrite=True).backward()
+    ops.cross_entropy(expected, targets).backward()
+    np.testing.assert_allclose(found.grad, expected.grad, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)

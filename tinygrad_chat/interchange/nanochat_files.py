@@ -37,7 +37,7 @@ from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokeni
 LARGEST_META = 16 << 20  # bytes
 SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
 BUFFERS = 2  # arrays as long as the parameters while a run is made: the weights, and the file that they are written to
-TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}  # and BF16, which NumPy does not know
+TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}  # and BF16, which NumPy does not know
 
 
 def export_nanochat(saved: SavedModel, path: Path) -> int:
@@ -107,7 +107,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, s
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
     if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
     if dtype not in TYPES:
         raise ValueError(f"holds {dtype}")
     return np.frombuffer(data, TYPES[dtype]).reshape(shape)
