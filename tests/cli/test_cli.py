@@ -219,7 +219,7 @@ MISTAKES = [
     ("ablate --vary norm --norm none", "--norm: is varied; leave it out"),
     (
         "train --data latin.txt",
-        "latin.txt: byte 0xff at offset 3 is not UTF-8; name the file's encoding, as in --encoding",
+        "latin.txt: byte 0xff at offset 3 is not UTF-8; name the file's encoding",
     ),
     ("train --config nowhere.toml", "--config nowhere.toml: expected a TOML file or one of the presets"),
     ("train --config bad.toml", "--config bad.toml: unknown key 'stesp'; did you mean steps?"),

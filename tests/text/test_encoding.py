@@ -16,7 +16,7 @@ from tinygrad_chat.text.formats import encoding
 from tinygrad_chat.text.formats.encoding import decode, find_encoding, named_encoding
 
 FRENCH = "Où est passé l’été ? À la plage, déjà. « Voilà », dit-elle, ça va être très étrange…\n" * 4  # noqa: RUF001
-POLISH = "Zażółć gęślą jaźń. Łódź płynie żwawo, a książę już śpi.\n" * 4
+POLISH = "Król mówił, że był głodny i chciał wrócić do domu.\n" * 4
 RUSSIAN = "Все счастливые семьи похожи друг на друга.\n" * 4  # noqa: RUF001
 JAPANESE = "吾輩は猫である。名前はまだ無い。\n" * 4
 
@@ -58,6 +58,13 @@ def test_utf8_with_a_broken_byte_is_not_taken_for_latin1(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_bytes(FRENCH.encode() + b"\xe9" + FRENCH.encode())
     with pytest.raises(DataError, match=f"byte 0xe9 at offset {len(FRENCH.encode())} is not UTF-8"):
+        read(path)
+
+
+def test_utf8_and_latin1_in_one_file_are_neither(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_bytes((b"caf\xc3\xa9 " + b"d\xe9j\xe0 vu ") * 9 + "café au lait ".encode() * 9)
+    with pytest.raises(DataError, match="byte 0xe9 at offset 7 is not UTF-8"):
         read(path)
 
 
