@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.inference.sampler import probabilities, sample_token
 
 logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
@@ -59,3 +60,9 @@ def test_draws_follow_the_probabilities():
 
 def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
     assert probabilities(np.array([1.0, 3.0, 3.0, 2.0]), temperature=0).tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("unfit", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_an_error_and_no_token(unfit: float):
+    with pytest.raises(DivergedError, match="the model's logits are NaN or infinite; use an earlier checkpoint"):
+        sample_token(np.array([0.0, unfit, 1.0]), np.random.default_rng(0))
