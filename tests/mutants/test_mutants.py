@@ -17,11 +17,18 @@ ROOT = Path(__file__).parents[2]
 PLACES = sorted({str(Path(fault.file).parent if "/" in fault.file else fault.file) for fault in FAULTS})
 
 
-def test_every_fault_fits_its_file_once_and_leaves_a_program():
-    for fault in FAULTS:
+def why_unfit(fault: Fault) -> str | None:
+    try:
         planted = fault.planted(ROOT)
         if fault.file.endswith(".py"):
             ast.parse(planted)
+    except (ValueError, SyntaxError) as error:
+        return str(error)
+    return None
+
+
+def test_every_fault_fits_its_file_once_and_leaves_a_program():
+    assert [unfit for unfit in map(why_unfit, FAULTS) if unfit] == []
 
 
 def test_each_fault_is_listed_once_and_its_tests_are_there():
