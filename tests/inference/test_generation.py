@@ -82,6 +82,12 @@ def test_a_sample_ends_where_a_new_document_would_begin():
     assert samples(model, ABCD) == ["ab"]
 
 
+def test_no_text_is_empty_but_behind_a_prompt_it_may_end_at_once():
+    model = table_model(certain(5, {ABCD.bos: ABCD.bos, 0: ABCD.bos, 1: ABCD.bos, 2: ABCD.bos, 3: ABCD.bos}))
+    assert [len(text) for text in samples(model, ABCD, num_samples=5)] == [1] * 5
+    assert samples(model, ABCD, prompt="ab") == ["ab"]
+
+
 def test_text_of_bytes_comes_in_whole_characters():
     tokenizer = ByteTokenizer()
     content = [tokenizer.bos, *"é日".encode(), tokenizer.bos]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.errors import ConfigError, DivergedError
 from tinygrad_chat.inference.sampler import probabilities, sample_token
 
 logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
@@ -87,3 +87,9 @@ def test_options_may_be_numbers_of_numpy():
     x = np.log([0.5, 0.3, 0.2])
     options: Any = {"temperature": np.float32(1), "top_k": np.int64(2), "top_p": np.float64(1)}
     np.testing.assert_allclose(probabilities(x, **options), [0.625, 0.375, 0])
+
+
+@pytest.mark.parametrize("unfit", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_an_error_and_no_token(unfit: float):
+    with pytest.raises(DivergedError, match="the model's logits are NaN or infinite; use an earlier checkpoint"):
+        sample_token(np.array([0.0, unfit, 1.0]), np.random.default_rng(0))

@@ -10,11 +10,22 @@ from tests.mutants import in_kernels, in_models, in_ops, in_optim, in_text, in_t
 
 PACKAGE = "tinygrad_chat"
 
-# The tests of a file are those of its folder, but for what is proven elsewhere; the longest name that fits counts.
+# The tests of a file are those of its folder, but for what is proven elsewhere and for what would take long and is
+# about something else; the longest name that fits counts.
 TESTS_OF = {
     "ops": ("tests/test_catalogue.py", "tests/ops"),
-    "kernels": ("tests/test_catalogue.py", "tests/kernels", "--ignore=tests/kernels/test_cuda.py"),
+    "kernels": (
+        "tests/test_catalogue.py::test_kernel_agrees_with_its_reference",
+        "tests/kernels",
+        "--ignore=tests/kernels/test_cuda.py",
+    ),
     "kernels/cuda": ("tests/kernels/test_cuda.py",),
+    "training": (
+        "tests/training",
+        "--ignore=tests/training/test_device.py",
+        "--ignore=tests/training/test_faults.py",
+    ),
+    "inference/text_model.py": ("tests/test_api.py",),
     "files.py": ("tests/test_files.py", "tests/training/test_faults.py"),
     "seeds.py": ("tests/test_seeds.py",),
 }

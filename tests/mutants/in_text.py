@@ -85,9 +85,6 @@ FAULTS = {
             "tokens.max() <= self.model.vocabulary",
         ),
     },
-    "inference/load.py": {
-        "a loaded model drops": ("saved.config.replace(dropout=0.0).model", "saved.config.model"),
-    },
     "seeds.py": {
         "the position plays no part": ("PURPOSES.index(purpose), position)", "PURPOSES.index(purpose), 0)"),
         "all purposes draw the same": ("PURPOSES.index(purpose), position)", "0, position)"),

@@ -108,7 +108,7 @@ def first_failure(root: Path, suite: Sequence[str]) -> str:
     process.join()
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"{' '.join(suite)}: cannot be run:\n{output}")
-    return failure
+    return failure or ("" if code == pytest.ExitCode.OK else "a test")
 
 
 class _FirstFailure:
@@ -127,7 +127,8 @@ def _run_tests(root: Path, suite: Sequence[str], result: Connection) -> None:
         del sys.modules[name]
     os.chdir(root)
     os.environ |= {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.path[0], sys.dont_write_bytecode = str(root), True
+    sys.path.insert(0, str(root))
+    sys.dont_write_bytecode = True
     failure = _FirstFailure()
     with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = pytest.main([*OPTIONS, *suite], plugins=[failure])
