@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_chat.backend import available_memory, host_memory
+from tinygrad_chat.backend.cupy_backend import CupyBackend
 
 GIB = 1 << 30
 
@@ -64,13 +65,29 @@ def test_a_limit_of_the_process_counts(kind: str):
 def test_a_process_that_refuses_more_than_there_is_is_not_killed_for_asking():
     program = (
         "import numpy as np; from tinygrad_chat.machine.memory import refuse_more_than_available, available_memory; "
-        "least = available_memory() // 2; refuse_more_than_available(); kept = []\n"
+        "most = available_memory() + (1 << 30); refuse_more_than_available(); kept = []\n"
         "try:\n"
-        "    while True: kept.append(np.empty(1 << 28, np.uint8))\n"
-        "except MemoryError: print(len(kept) << 28 > least)"
+        "    while len(kept) << 28 < most: kept.append(np.empty(1 << 28, np.uint8))\n"
+        "except MemoryError: print(len(kept) << 28 > most // 2)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("can't start new thread"), True),
+        (RuntimeError("cudaErrorMemoryAllocation: out of memory"), True),  # CUDARuntimeError is one
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), True),
+        (RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"), False),
+        (ValueError("shapes differ"), False),
+    ],
+    ids=str,
+)
+def test_a_device_calls_its_shortage_by_other_names(error: Exception, expected: bool):
+    assert CupyBackend.__new__(CupyBackend).ran_out_of_memory(error) is expected
 
 
 def test_there_is_memory():

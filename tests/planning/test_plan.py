@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tests.tiny import TINY
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import resolve
-from tinygrad_chat.errors import ConfigError, DataError, DivergedError, TinygradChatError, UsageError
+from tinygrad_chat.errors import ConfigError, DataError, DivergedError, NoRoomError, TinygradChatError, UsageError
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.planning import fit as fitting
 from tinygrad_chat.planning.fit import choose_parts, divisors, extrapolate, fit
-from tinygrad_chat.planning.measurement import Measurement, NoRoomError, measure
+from tinygrad_chat.planning.measurement import Measurement, measure
 from tinygrad_chat.planning.plan import count_checkpoints, count_evaluations, predict
 from tinygrad_chat.training.events import Evaluated, Logged, Saved
 from tinygrad_chat.training.loop import train
@@ -148,6 +148,13 @@ def test_a_process_that_takes_more_than_it_may_is_stopped(tiny: Tiny):
         measure(tiny(), seconds=60.0, room=1 << 20)
 
 
+@pytest.mark.parametrize("error", ["MemoryError", "MemoryShortageError"])
+def test_a_process_that_is_refused_memory_has_no_room(tiny: Tiny, error: str):
+    answer = json.dumps({"error": error, "message": "step 1: unable to allocate"})
+    with pytest.raises(NoRoomError, match="the run takes more than the"):
+        measure(tiny(), command=(sys.executable, "-c", f"print({answer!r})"))
+
+
 def test_a_process_that_dies_leaves_its_last_words(tiny: Tiny):
     with pytest.raises(TinygradChatError, match="ended with 3: farewell"):
         measure(tiny(), command=(sys.executable, "-c", "print('farewell'); raise SystemExit(3)"))
@@ -157,7 +164,7 @@ def test_a_checkpoint_that_claims_an_absurd_model_is_refused_at_once(start: Call
     run = start()
     assert [event for event in train(run) if isinstance(event, Logged)]
     saved = run.state().model
-    with pytest.raises(ConfigError, match="this machine has"):
+    with pytest.raises(ConfigError, match="are available here"):
         load_model(dataclasses.replace(saved, config=saved.config.replace(width=10**9)))
 
 

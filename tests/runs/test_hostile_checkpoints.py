@@ -203,6 +203,16 @@ def test_a_file_larger_than_memory_is_not_read(path: Path):
     assert "1,048,576 MiB is more than there is room for: state.json" in refused(path)
 
 
+def test_weights_and_optimiser_must_fit_into_memory_together(path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes = [(path / name).stat().st_size for name in (module.WEIGHTS, module.OPTIMIZER)]
+    monkeypatch.setattr(module, "available_memory", lambda: sum(sizes))
+    assert TrainingState.load(path).step == 2
+    monkeypatch.setattr(module, "available_memory", lambda: sum(sizes) - 1)
+    with pytest.raises(CheckpointError, match=r"is more than there is room for: optimizer\.safetensors"):
+        TrainingState.load(path)
+    assert SavedModel.load(path).step == 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
 def test_what_is_no_file_is_not_read(path: Path):
     (path / module.WEIGHTS).unlink()

@@ -28,7 +28,8 @@ from tinygrad_chat.optim import AdamW, Muon, adamw_groups
 from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.training import step as step_module
-from tinygrad_chat.training.run import resume_run
+from tinygrad_chat.training.facts import resolve_with_facts
+from tinygrad_chat.training.run import resume_run, start_run
 from tinygrad_chat.training.step import TrainStep
 
 VARIANTS: list[dict[str, Any]] = [
@@ -188,6 +189,16 @@ def test_a_run_begun_on_a_device_goes_on_on_the_host_and_back(start: Start, sett
         logits = model.next_token_logits(np.array([[saved.tokenizer.bos]]), model.new_cache(1))
         texts.append(model.parameters().backend.to_host(logits))
     np.testing.assert_allclose(texts[0], texts[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_run_that_computes_with_rounded_weights_starts_from_its_parents_whole_ones(start: Start):
+    parent = start("parent", backend="numpy")
+    finish(parent)
+    flags = {"start_from": str(parent.folder.path), "backend": "cupy", "dtype": "bfloat16"}
+    run = start_run(resolve_with_facts(flags)[0], parent.folder.path.parent / "run")
+    for name, weight in parent.model.parameters().state().items():
+        np.testing.assert_array_equal(run.model.parameters().state()[name], weight)
 
 
 @pytest.mark.usefixtures("on_device")

@@ -201,6 +201,8 @@ def test_from_python_with_texts_datasets_and_a_model_of_ones_own(tmp_path: Path,
     own = tinygrad_chat.train(words, model=MLP, steps=3, out="own")
     further = tinygrad_chat.train(words, model=MLP, start_from=own.path, steps=3)
     assert isinstance(further.model, MLP)
+    begun, parent = (checkpoint_path(Path(run.path) / "checkpoints", step) for run, step in ((further, 0), (own, 3)))
+    assert digest_of(begun, "weights.safetensors") == digest_of(parent, "weights.safetensors")
     with pytest.raises(ConfigError, match=r"--model: the model of .* has own, received mini-gpt"):
         tinygrad_chat.train(words, model="mini-gpt", start_from=own.path, steps=3)
 

@@ -102,7 +102,7 @@ def measure(
         finally:
             process.kill()  # does nothing where it has ended
             watch.end()
-    if watch.exceeded or (answer is not None and answer.get("error") == "MemoryError"):
+    if watch.exceeded or (answer is not None and answer.get("error") in ("MemoryError", "MemoryShortageError")):
         raise NoRoomError(
             f"--batch-size {config.data.batch_size} --grad-accumulation {config.data.grad_accumulation}: the run takes "
             f"more than the {limit / 2**30:.3g} GiB of memory that it may; let --fit choose, or choose a smaller "
