@@ -37,7 +37,7 @@ def graph(
 ) -> None:
     """Draw a computation's graph with its gradients, as a picture or as a page that steps through the sweep.
 
-    For example: tgc graph "tanh(a*b + c)" --set a=2 --set b=-3 --set c=10
+    For example: tgc graph "tanh(a*b + c)" --set a=2 --set b=-3 --set c=6.5
     """
     if (expression is None) == (model is None):
         raise UsageError("graph: expected either a formula such as 'tanh(a*b + c)' or --model")

@@ -9,6 +9,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import config
+
+if getattr(config, "DISABLE_JIT", False):
+    raise ImportError("NUMBA_DISABLE_JIT is set, and uncompiled these kernels take minutes a step")
 
 # Sums may be taken in any order and a product joined with a sum, but nan and the infinities keep their meaning:
 # a diverged run must show as nan, and minus infinity hides a score.
