@@ -14,7 +14,7 @@
     ├── MemoryGrowthError    5      memory that grows from evaluation to evaluation
     └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
 
-Ctrl-C ends `tgc` with 130, after a checkpoint.
+Ctrl-C ends `tgc` with 130, SIGTERM with 143 and SIGHUP with 129; training leaves a checkpoint before.
 """
 
 from __future__ import annotations

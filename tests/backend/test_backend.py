@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.abc
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,7 @@ from tinygrad_chat.backend import (
     registry,
     to_host,
 )
+from tinygrad_chat.backend.registry import why_slower
 from tinygrad_chat.errors import BackendError
 
 
@@ -244,6 +247,40 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     load_kernels.cache_clear()
     yield
     load_kernels.cache_clear()
+
+
+BROKEN = "raise OSError('libllvmlite.so: cannot be opened')"
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="Numba, the extra fast, is not installed")
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT is set"),
+        ("NUMBA_NUM_THREADS", "0", "Number of threads specified must be > 0"),
+        ("PYTHONPATH", BROKEN, "libllvmlite.so: cannot be opened"),
+    ],
+)
+def test_a_compiler_that_is_off_or_broken_leaves_the_kernels_that_need_none(
+    tmp_path: Path, variable: str, value: str, reason: str
+):
+    if value == BROKEN:
+        (tmp_path / "numba").mkdir()
+        (tmp_path / "numba" / "__init__.py").write_text(BROKEN)
+        value = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    program = (
+        "from tinygrad_chat.backend.compute import Compute; from tinygrad_chat.backend.registry import why_slower; "
+        "chosen = Compute.choose('numpy'); print(chosen.kernels, why_slower(chosen.backend, chosen.kernels))"
+    )
+    environment = {**os.environ, variable: value}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"numpy needs numba, which fails to import ({reason}")
+    assert done.stdout.count("\n") == 1
+    assert ("unset NUMBA_" in done.stdout) == variable.startswith("NUMBA_")
+
+
+def test_nothing_is_amiss_where_no_compiler_is_installed(without_numba: None):
+    assert why_slower(get_backend("numpy"), "numpy") is None
 
 
 def test_reference_has_no_kernels_and_others_have_those_of_their_name():

@@ -266,6 +266,22 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str,
     assert sorted(Path().rglob("*")) == before  # nothing was left behind
 
 
+def test_training_says_why_it_is_slower_than_it_could_be(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    from tinygrad_chat.backend import registry
+
+    original = registry.load_kernels
+
+    def load_kernels(name: str) -> registry.Kernels:
+        if name == "numba":
+            raise OSError("libllvmlite.so: cannot be opened")
+        return original(name)
+
+    monkeypatch.setattr(registry, "load_kernels", load_kernels)
+    lines = tgc("train", *TINY_BIGRAM)[1].splitlines()
+    assert lines[0].startswith("slower than it could be: --kernels numba needs numba, which fails to import (libllvml")
+    assert not tgc("train", *TINY_BIGRAM, "--kernels", "numpy")[1].startswith("slower")
+
+
 def test_a_gpu_that_is_not_there_is_one_line_that_names_the_wheel(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     from tinygrad_chat.backend import cupy_backend, get_backend
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TINY, TINY_BIGRAM
+from tests.cli.conftest import TINY_BIGRAM
 from tinygrad_chat.cli.app import COMMANDS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no signals for one process")
@@ -154,7 +154,7 @@ def test_training_saves_when_its_terminal_goes(tmp_path: Path):
     """As where an ssh is dropped: SIGHUP comes, and nothing can be shown any more."""
     pty = pytest.importorskip("pty")
     main, terminal = pty.openpty()
-    command = [sys.executable, "-c", IN_A_SESSION, "train", *TINY, "--steps", "1000000", "--eval-every", "1000000"]
+    command = [sys.executable, "-c", IN_A_SESSION, "train", *TINY_BIGRAM, "--steps", "1000000", "--eval-every", "9999"]
     with subprocess.Popen(
         [*command, "--out", "r"],
         cwd=tmp_path,

@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from tinygrad_chat.cli.display import open_progress
 from tinygrad_chat.cli.table import Column, open_console, print_facts, print_table
 
 NAMES = ["a", "[red]b[/red]", ":smile:", "x" * 300]
@@ -96,6 +97,24 @@ def test_facts_go_on_below_themselves_on_a_terminal_and_nowhere_else():
     assert max(map(len, lines)) <= 40
     assert all(line.startswith("       ") for line in lines[1:-1])
     assert "[bold]end" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "60", "", "many"])
+def test_whatever_width_a_terminal_claims_numbers_stay_whole(monkeypatch: pytest.MonkeyPatch, columns: str):
+    monkeypatch.setenv("COLUMNS", columns)
+    stream = Terminal()
+    table = [Column("run", ["a-long-name" * 3], left=True), *(Column(f"n{k}", ["1,234,567.5"]) for k in range(6))]
+    print_table(open_console(stream), table)
+    print_facts(open_console(stream), [("memory", "of 1,234,567.5 GiB some 2,345,678.25 GiB, 3,456 times")])
+    words = stream.getvalue().split()
+    assert {"1,234,567.5", "2,345,678.25", "3,456"} <= set(words)
+
+
+def test_a_dumb_terminal_gets_lines_and_no_bar(monkeypatch: pytest.MonkeyPatch):
+    for terminal, is_shown in (("dumb", False), ("xterm", True)):
+        monkeypatch.setenv("TERM", terminal)
+        with open_progress(Terminal()) as progress:
+            assert (progress is not None) == is_shown
 
 
 def test_no_command_imports_rich_before_it_prints():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_chat.cli.app import COMMANDS
+from tinygrad_chat.cli.app import COMMANDS, run
 
 TGC = (sys.executable, "-m", "tinygrad_chat")
 
@@ -86,7 +86,9 @@ def test_completion_is_installed_for_a_shell(tmp_path: Path):
     assert "_TGC_COMPLETE=complete_bash" in (tmp_path / ".bash_completions/tgc.sh").read_text()
 
 
-def test_the_list_of_commands_is_that_of_the_files():
-    """Each of which can be called by its name."""
-    for command in COMMANDS:
-        assert subprocess.run([*TGC, command, "--nonsense"], capture_output=True).returncode == 2
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_of_the_list_is_there(command: str, capsys: pytest.CaptureFixture[str]):
+    assert run([command, "--nonsense"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tgc: no such option: --nonsense")
+    assert error.endswith(f"; see tgc {command} --help\n")

@@ -93,12 +93,39 @@ def test_a_step_says_what_flows_where():
     a, b = Value(2.0, label="a"), Value(-3.0, label="b")
     sentences = [step["sentence"] for step in steps_of(draw_html(a * b * 2))]
     assert sentences == [
-        "multiply 5: d_out = 1 → 2 to multiply 3, -6 to 2",
+        "multiply 5: d_out = 1 → d_out × 2 = 2 to multiply 3, d_out × (multiply 3) = -6 to 2",
         "2: a constant, so here the sweep ends, with the gradient -6",
-        "multiply 3: d_out = 2 → -6 to a, 4 to b",
+        "multiply 3: d_out = 2 → d_out × b = -6 to a, d_out × a = 4 to b",
         "b: a leaf, so here the sweep ends, with the gradient 4",
         "a: a leaf, so here the sweep ends, with the gradient -6",
     ]
+
+
+@pytest.mark.parametrize(
+    ("formula", "terms"),
+    [
+        (lambda x, y: x + y, ["1", "1"]),
+        (lambda x, y: x - y, ["1", "-1"]),
+        (lambda x, y: x * y, ["y", "x"]),
+        (lambda x, y: x / y, ["1 / y", "-x / y²"]),
+        (lambda x, y: x**y, ["y × x^(y - 1)", "out × log x"]),
+        (lambda x, y: -x, ["-1"]),
+        (lambda x, y: x.exp(), ["out"]),
+        (lambda x, y: x.log(), ["1 / x"]),
+        (lambda x, y: x.sqrt(), ["1 / (2 × out)"]),
+        (lambda x, y: x.tanh(), ["(1 - out²)"]),
+        (lambda x, y: x.relu(), ["1"]),
+    ],
+)
+def test_a_sentence_says_by_what_a_gradient_is_multiplied_and_that_is_so(formula, terms):
+    """The term, computed in Python, is the local gradient."""
+    x, y = Value(1.7, label="x"), Value(2.3, label="y")
+    out = formula(x, y)
+    sentence = steps_of(draw_html(out))[0]["sentence"]
+    assert re.findall(r"d_out × (.+?) = ", sentence) == terms
+    for term, local in zip(terms, out.local_gradients, strict=True):
+        code = term.replace("×", "*").replace("^", "**").replace("²", "**2").replace("log x", "np.log(x)")
+        assert eval(code, {"x": x.data, "y": y.data, "out": out.data, "np": np}) == pytest.approx(local)
 
 
 def test_what_flows_in_tensors_is_shown_by_its_length():

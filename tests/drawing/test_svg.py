@@ -102,6 +102,30 @@ def test_a_value_shows_its_sign_label_value_and_gradient():
     assert {"tanh", "\N{MULTIPLICATION SIGN}", "+", "10"} <= set(titles)
 
 
+def test_an_edge_of_values_says_its_local_gradient():
+    a, b = Value(2.0, label="a"), Value(-3.0, label="b")
+    edges = parsed(draw_svg((a * b).tanh() + 1))[1]
+    texts = {(e.get("data-child"), e.get("data-operand")): "".join(e.itertext()).strip() for e in edges}
+    slope = number_text(1 - np.tanh(-6.0) ** 2)
+    assert texts == {
+        ("3", "0"): "\N{MULTIPLICATION SIGN} -3",
+        ("3", "1"): "\N{MULTIPLICATION SIGN} 2",
+        ("4", "0"): f"\N{MULTIPLICATION SIGN} {slope}",
+        ("6", "0"): "\N{MULTIPLICATION SIGN} 1",
+        ("6", "1"): "\N{MULTIPLICATION SIGN} 1",
+    }
+
+
+def test_a_leaf_without_a_label_is_a_leaf_and_a_plain_number_a_constant():
+    kinds = [(record.kind, record.name) for record in describe(Value(3.0) * 2 + (1 - Value(4.0)))]
+    assert [kind for kind in kinds if kind[0] in ("leaf", "constant")] == [
+        ("leaf", "leaf 1"),
+        ("constant", "2"),
+        ("leaf", "leaf 4"),
+        ("constant", "1"),
+    ]
+
+
 def test_kinds_are_told_apart():
     nodes = parsed(draw_svg(diamond()))[0].values()
     titles = {text_of(node, "title"): node.attrib["class"] for node in nodes}
@@ -130,7 +154,7 @@ class Loud(Value):
 
 def test_ops_of_fused_values_subclasses_and_seams_have_names():
     root = Tensor.from_values([*matrix_vector([[Value(1.0)]], [Value(2.0)]), Loud(1.0).shout()])
-    names = [record.kind for record in describe(root) if record.kind != "constant"]
+    names = [record.kind for record in describe(root) if record.kind not in ("constant", "leaf")]
     assert names == ["matrix_vector", "shout", "from_values"]
 
 

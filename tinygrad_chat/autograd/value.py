@@ -195,13 +195,13 @@ class Value(Node):
         return self * other
 
     def __rsub__(self, other: Any) -> Value:
-        return Value(other) - self
+        return constant(other) - self
 
     def __rtruediv__(self, other: Any) -> Value:
-        return Value(other) / self
+        return constant(other) / self
 
     def __rpow__(self, other: Any) -> Value:
-        return Value(other) ** self
+        return constant(other) ** self
 
     # Comparisons look at the number only. `==` stays identity: Values live in sets and dictionaries.
 
@@ -234,9 +234,14 @@ class Value(Node):
         return self.op
 
 
+def constant(number: Any) -> Value:
+    """A plain number as a Value of its own, which a drawing tells from a leaf."""
+    return Value(number, op="constant")
+
+
 def _with_number(operator: Callable[[Value, Value], Value], x: Value, number: Any) -> Value:
     """Let a plain number be the second operand, as a Value; other types are left to their own class."""
-    return operator(x, Value(number)) if isinstance(number, (float, int, Real)) else NotImplemented
+    return operator(x, constant(number)) if isinstance(number, (float, int, Real)) else NotImplemented
 
 
 def power(x: float, y: float) -> float:

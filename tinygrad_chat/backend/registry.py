@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def get_backend(name: str = "auto") -> Backend:
 @functools.cache
 def load_kernels(name: str) -> Kernels:
     """Return the kernels in a folder of `kernels/`, or none for "reference". Raises ImportError where one needs more
-    than is installed.
+    than is installed, and whatever a compiler that is broken raises.
 
     They are found by name at first use, as a plug-in is: kernels import the ops that they replace, never the reverse.
     """
@@ -84,7 +85,23 @@ def why_no_kernels(name: str) -> str | None:
     """Return why the kernels of that name cannot be used here, in one line with the remedy, or None where they can."""
     try:
         load_kernels(name)
-    except ImportError as error:  # of a compiler that is an extra: missing, or of a version that does not fit NumPy
-        missing = f"needs {name}, which fails to import ({' '.join(str(error).split())})"
-        return f"{missing}; run: pip install -U 'tinygrad-chat[fast]'"
+    except Exception as error:  # of a compiler that is an extra: missing, broken, or kept from its work by a variable
+        reason = " ".join(str(error).split()) or type(error).__name__
+        variables = [variable for variable in sorted(os.environ) if variable.startswith(f"{name.upper()}_")]
+        remedy = f"unset {' '.join(variables)}, or " if variables else ""
+        return f"needs {name}, which fails to import ({reason}); {remedy}run: pip install -U 'tinygrad-chat[fast]'"
+    return None
+
+
+def why_slower(backend: Backend, kernels: str) -> str | None:
+    """Return why faster kernels than these are not in use, where what they need is installed and does not work."""
+    fastest = backend.kernel_sets[0]
+    if kernels == fastest:
+        return None
+    try:
+        load_kernels(fastest)
+    except ModuleNotFoundError:  # an extra that is not asked for
+        return None
+    except Exception:
+        return why_no_kernels(fastest)
     return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tinygrad_chat.backend.registry import why_slower
 from tinygrad_chat.cli.streams import PatientStream
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import TrainingConfig
@@ -164,8 +167,8 @@ class Bar(Lines):
 
 @contextmanager
 def open_progress(stream: TextIO | PatientStream) -> Iterator[Progress | None]:
-    """Provide a bar to be filled on `stream`, or None where that is no terminal."""
-    if not stream.isatty():
+    """Provide a bar to be filled on `stream`, or None where that is no terminal, or one that only knows lines."""
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
     columns = (
@@ -174,7 +177,8 @@ def open_progress(stream: TextIO | PatientStream) -> Iterator[Progress | None]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=cast(TextIO, stream)), transient=True) as progress:
+    console = Console(file=cast(TextIO, stream), width=get_terminal_size().columns)
+    with Progress(*columns, console=console, transient=True) as progress:
         yield progress
 
 
@@ -205,6 +209,7 @@ def describe(run: Run) -> list[str]:
         model += f", {shape}, context {options.context}"
     return [
         *what_follows(config),
+        *_slower_than_possible(run),
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
         f"data {dataset.source}: {len(dataset.training):,} tokens to train on, {len(dataset.validation):,} held out, "
         f"vocabulary {run.tokenizer.size}",
@@ -222,6 +227,12 @@ def describe(run: Run) -> list[str]:
         f"run {run.folder.path}: from step {run.progress.step} {_until(config)}, {config.optimizer.kind}, "
         f"seed {config.run.seed}",
     ]
+
+
+def _slower_than_possible(run: Run) -> list[str]:
+    compute = run.model.parameters().compute
+    reason = why_slower(compute.backend, compute.kernels) if run.config.compute.kernels == "auto" else None
+    return [f"slower than it could be: --kernels {compute.backend.kernel_sets[0]} {reason}"] if reason else []
 
 
 def what_follows(config: TrainingConfig) -> list[str]:

@@ -19,6 +19,7 @@ def doctor() -> None:
 
     from tinygrad_chat.backend import Compute, get_backend
     from tinygrad_chat.backend.cupy_backend import advice, cupy_wheels, driver_cuda_version, why_no_bfloat16
+    from tinygrad_chat.backend.registry import why_slower
     from tinygrad_chat.errors import BackendError
     from tinygrad_chat.machine.environment import describe_blas
     from tinygrad_chat.parallel import use_threads
@@ -50,6 +51,8 @@ def doctor() -> None:
     missing = [f"For a GPU: {advice()}"] if problem else []
     if problem is None and why_no_bfloat16() is not None:
         missing.append(f"For bfloat16: {why_no_bfloat16()}")
-    if Compute.choose("numpy").kernels != "numba":
-        missing.append("For faster training on the CPU: pip install 'tinygrad-chat[fast]'")
+    on_host = Compute.choose("numpy")
+    if on_host.kernels != on_host.backend.kernel_sets[0]:
+        remedy = why_slower(on_host.backend, on_host.kernels) or "pip install 'tinygrad-chat[fast]'"
+        missing.append(f"For faster training on the CPU: {remedy}")
     print("\n" + ("\n".join(missing) or "Nothing is missing."))

@@ -30,7 +30,7 @@ class StandardStream(io.TextIOWrapper):
 
     def write(self, text: str, /) -> int:
         """Write, as any stream does."""
-        if not text:  # typer asks in this way what a stream is, and would keep the answer to itself
+        if text == "":  # typer asks in this way what a stream is, and would keep the error to itself
             return 0
         with self._named():
             return super().write(text)

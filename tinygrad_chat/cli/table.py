@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from tinygrad_chat.formatting import printable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 GAP = 2  # characters between two cells
 PIPE_WIDTH = 100_000  # characters: nothing is cut where nobody has to fit a line onto a screen
+NARROWEST = 40  # characters: a terminal that says it has fewer breaks lines as it likes
 SHORTEST_NAME = 12
 UNKNOWN = "-"
 """What a cell says where nothing is known."""
@@ -44,7 +46,7 @@ def open_console(stream: TextIO) -> Console:
     """Return a console as wide as the terminal; in a pipe as wide as anything, and without colours."""
     from rich.console import Console
 
-    width = None if stream.isatty() else PIPE_WIDTH
+    width = max(NARROWEST, get_terminal_size().columns) if stream.isatty() else PIPE_WIDTH
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 

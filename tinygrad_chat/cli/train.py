@@ -95,7 +95,7 @@ def train(
                     interrupted = event.interrupted
     if as_json:
         print(json.dumps(_summary(run, evaluation, interrupted=interrupted)))
-    if display.error and not isinstance(display.error, BrokenPipeError):
+    if display.error and not stopped and not isinstance(display.error, BrokenPipeError):
         reason = f"{display.error.filename}: {display.error.strerror}"
         raise StorageError(f"{reason}; all is saved, go on with: tgc train --resume --out {quoted(run.folder.path)}")
     if interrupted:

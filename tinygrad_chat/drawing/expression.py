@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tinygrad_chat.autograd import Value
+from tinygrad_chat.autograd.value import constant
 from tinygrad_chat.drawing.graph import MOST_NODES, nodes_below, number_text
 from tinygrad_chat.errors import UsageError
 
@@ -89,9 +90,9 @@ class Expression:
             case ast.Name():
                 return variables[node.id]
             case ast.Constant(value=int() | float()):
-                return self._computed(node, Value, node.value)
+                return self._computed(node, constant, node.value)
             case ast.UnaryOp(operand=ast.Constant(value=int() | float() as number)):
-                return self._computed(node, Value, -number)  # a negative number, not a number and an operation
+                return self._computed(node, constant, -number)  # a negative number, not a number and an operation
             case ast.UnaryOp():
                 return self._computed(node, Value.__neg__, self._value(node.operand, variables))
             case ast.BinOp():

@@ -27,7 +27,7 @@ class Record:
 
     number: int
     kind: str
-    """LEAF, CONSTANT (a leaf Value that nobody labelled) or the op's name: `*` of a Value, `softmax` of a Tensor."""
+    """LEAF, CONSTANT (a plain number beside Values) or the op's name: `*` of a Value, `softmax` of a Tensor."""
     label: str
     shape: str
     """Empty for Values."""
@@ -35,6 +35,8 @@ class Record:
     gradient: str
     """Empty where no sweep came by."""
     parents: tuple[int, ...]
+    local_gradients: tuple[str, ...] = ()
+    """Of a Value: for each parent, how much it changes per unit of that."""
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ def describe(root: Node, names: Mapping[int, str] | None = None) -> list[Record]
             value=summary(_data(node)),
             gradient=summary(node.grad) if show_gradients and node.grad is not None else "",
             parents=tuple(number[parent.birth] for parent in drawn_parents(node)),
+            local_gradients=tuple(map(number_text, getattr(node, "local_gradients", ()))),
         )
         for node in nodes
     ]
@@ -103,7 +106,7 @@ def _data(node: Any) -> Any:
 
 def _kind(node: Any) -> str:
     if not node.parents:
-        return CONSTANT if isinstance(node, Value) and not node.label else LEAF
+        return CONSTANT if getattr(node, "op", "") == CONSTANT else LEAF
     return node.op if isinstance(node, Value) else op_name(node.rule)
 
 

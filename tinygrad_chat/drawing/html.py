@@ -60,5 +60,31 @@ def _sentence(step: Step, record_of: Mapping[int, Record]) -> str:
     name, d_out = record_of[step.number].name, norm_text(step.gradient)
     if not step.flows:
         return f"{name}: a {record_of[step.number].kind}, so here the sweep ends, with the gradient {d_out}"
-    sent = ", ".join(f"{norm_text(flow.gradient)} to {record_of[flow.parent].name}" for flow in step.flows)
+    sent = ", ".join(
+        f"{_product(record_of[step.number], flow.operand, record_of)}{norm_text(flow.gradient)} to "
+        f"{record_of[flow.parent].name}"
+        for flow in step.flows
+    )
     return f"{name}: d_out = {d_out} → {sent}"
+
+
+LOCAL_GRADIENTS = {
+    "*": ("{y}", "{x}"),
+    "/": ("1 / {y}", "-{x} / {y}²"),
+    "**": ("{y} × {x}^({y} - 1)", "out × log {x}"),
+    "exp": ("out",),
+    "log": ("1 / {x}",),
+    "sqrt": ("1 / (2 × out)",),
+    "tanh": ("(1 - out²)",),
+}
+"""What an op of Values x and y, whose result is out, multiplies a gradient by, where that is no mere number."""
+
+
+def _product(record: Record, operand: int, record_of: Mapping[int, Record]) -> str:
+    """Return how a Value makes the gradient that it sends, as in `d_out × b = `; nothing of a Tensor."""
+    if not record.local_gradients:
+        return ""
+    names = [record_of[parent].name for parent in record.parents]
+    x, y = ([f"({name})" if " " in name else name for name in names] + [""])[:2]
+    terms = LOCAL_GRADIENTS.get(record.kind, record.local_gradients)
+    return f"d_out × {terms[operand].format(x=x, y=y)} = "

@@ -15,8 +15,7 @@ from tinygrad_chat.drawing.columns import Link, Spot, align, order, straighten
 
 MARGIN = 24.0
 BEND = 50.0  # the first part of the gap between two columns, where edges change their height
-STRAIGHT = 62.0  # the rest of it, where an edge has its number
-COLUMN_GAP = BEND + STRAIGHT
+STRAIGHT = 62.0  # the least of the rest of it, where an edge has its text
 PORT_GAP = 20.0
 
 
@@ -51,11 +50,13 @@ class Layout:
     curves: list[Curve]
 
 
-def arrange(sizes: Mapping[int, tuple[float, float]], parents: Mapping[int, Sequence[int]]) -> Layout:
+def arrange(
+    sizes: Mapping[int, tuple[float, float]], parents: Mapping[int, Sequence[int]], *, straight: float = STRAIGHT
+) -> Layout:
     """Lay a graph out, parents left of their children.
 
     `sizes` has each node's (width, height) and `parents` its parents in order: the first enters at the top. Numbers
-    grow from parents to children.
+    grow from parents to children. Each edge ends in a line of at least `straight`, for its text.
     """
     column_of = _columns(parents)
     trunks = {number: [Spot(column_of[number], number, sizes[number][1])] for number in sizes}
@@ -76,7 +77,7 @@ def arrange(sizes: Mapping[int, tuple[float, float]], parents: Mapping[int, Sequ
     align(columns)
     for trunk in trunks.values():
         straighten(trunk[1:], columns)
-    return _measured(sizes, parents, trunks, columns)
+    return _measured(sizes, parents, trunks, columns, max(straight, STRAIGHT))
 
 
 def _columns(parents: Mapping[int, Sequence[int]]) -> dict[int, int]:
@@ -114,9 +115,10 @@ def _measured(
     parents: Mapping[int, Sequence[int]],
     trunks: Mapping[int, list[Spot]],
     columns: list[list[Spot]],
+    straight: float,
 ) -> Layout:
     widths = [max(sizes[spot.owner][0] for spot in column if not spot.is_lane) for column in columns]
-    lefts = list(accumulate(widths, lambda left, width: left + width + COLUMN_GAP, initial=MARGIN))
+    lefts = list(accumulate(widths, lambda left, width: left + width + BEND + straight, initial=MARGIN))
     top = min(spot.y - spot.height / 2 for column in columns for spot in column) - MARGIN
     bottom = max(spot.y + spot.height / 2 for column in columns for spot in column) + MARGIN
     boxes = {}
@@ -131,10 +133,10 @@ def _measured(
             start = boxes[parent]
             lanes = trunks[parent][: spot.column - trunks[parent][0].column]
             runs = [
-                (lefts[lane.column] - STRAIGHT, lefts[lane.column] + widths[lane.column], lane.y - top)
+                (lefts[lane.column] - straight, lefts[lane.column] + widths[lane.column], lane.y - top)
                 for lane in lanes
             ]
             runs[0] = (start.x + start.width, *runs[0][1:])
             entry = spot.y + _port(box.height, len(those), operand) - top
-            curves.append(Curve(parent, child, operand, (*runs, (lefts[spot.column] - STRAIGHT, box.x, entry))))
-    return Layout(lefts[-1] - COLUMN_GAP + MARGIN, bottom - top, boxes, curves)
+            curves.append(Curve(parent, child, operand, (*runs, (lefts[spot.column] - straight, box.x, entry))))
+    return Layout(lefts[-1] - BEND - straight + MARGIN, bottom - top, boxes, curves)

@@ -11,6 +11,8 @@ from tinygrad_chat.drawing.layout import Box, Curve, Layout, arrange
 from tinygrad_chat.pages import Markup, escape, svg_style
 
 CHARACTER = 7.3  # the width of a letter in a monospaced font of 12 pixels, and a little
+EDGE_CHARACTER = 6.4  # and that of the smaller letters at an edge
+FLOW = len(" → -0.1234")  # letters of what a page writes behind a local gradient
 PADDING = 12.0
 TITLE_HEIGHT = 27.0
 ROW_HEIGHT = 17.0
@@ -36,11 +38,18 @@ def svg_of(records: Sequence[Record], room: Mapping[int, int] | None = None, *, 
     Only a `standalone` picture brings its style; in a page it is the page's, which has graph_svg.css.
     """
     rows = {record.number: _rows(record) for record in records}
+    factors = {
+        (record.number, operand): f"{_SIGNS['*']} {local}"
+        for record in records
+        for operand, local in enumerate(record.local_gradients)
+    }
+    letters = max((len(factor) + (0 if standalone else FLOW) for factor in factors.values()), default=0)
     layout = arrange(
         {record.number: _size(record, rows[record.number], (room or {}).get(record.number, 0)) for record in records},
         {record.number: record.parents for record in records},
+        straight=ARROW + 10 + EDGE_CHARACTER * letters,
     )
-    parts = [_edge(curve) for curve in layout.curves]
+    parts = [_edge(curve, factors.get((curve.child, curve.operand), "")) for curve in layout.curves]
     parts += [_node(record, rows[record.number], layout.boxes[record.number], records[-1]) for record in records]
     return _picture(layout, parts, standalone=standalone)
 
@@ -120,7 +129,7 @@ def _node(record: Record, rows: Sequence[tuple[str, str]], box: Box, result: Rec
     return "\n".join([*lines, "</g>"])
 
 
-def _edge(curve: Curve) -> str:
+def _edge(curve: Curve, factor: str) -> str:
     (start, end, y), *others = curve.runs
     path = [f"M{start:.1f} {y:.1f}H{end:.1f}"]
     for start, following_end, following_y in others:
@@ -134,7 +143,8 @@ def _edge(curve: Curve) -> str:
             f'<g class="edge" data-parent="{curve.parent}" data-child="{curve.child}" data-operand="{curve.operand}">',
             f'<path d="{"".join(path)}"/>',
             f'<path class="head" d="M{end:.1f} {y:.1f}l{-ARROW - 1} -3.8v7.6z"/>',
-            f'<text x="{end - ARROW - 5:.1f}" y="{y - 5:.1f}" text-anchor="end"></text>',
+            f'<text x="{end - ARROW - 5:.1f}" y="{y - 5:.1f}" text-anchor="end">'
+            f'<tspan class="local">{escape(factor)}</tspan><tspan class="flow"></tspan></text>',
             "</g>",
         ]
     )

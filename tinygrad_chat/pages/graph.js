@@ -17,7 +17,7 @@ function showGradient(number, text, partial) {
 function show(count) {
   done = Math.max(0, Math.min(steps.length, count));
   document.querySelectorAll(".gradient").forEach((line) => { line.textContent = ""; });
-  document.querySelectorAll(".edge text").forEach((line) => { line.textContent = ""; });
+  document.querySelectorAll(".edge .flow").forEach((line) => { line.textContent = ""; });
   document.querySelectorAll(".now, .past").forEach((thing) => { thing.classList.remove("now", "past"); });
   steps.slice(0, done).forEach((step, position) => {
     const when = position === done - 1 ? "now" : "past";
@@ -26,7 +26,8 @@ function show(count) {
     for (const flow of step.flows) {
       const way = edge(flow.parent, step.node, flow.operand);
       way.classList.add(when);
-      way.querySelector("text").textContent = flow.gradient;
+      const local = way.querySelector(".local").textContent;
+      way.querySelector(".flow").textContent = local ? " → " + flow.gradient : flow.gradient;
       showGradient(flow.parent, flow.total, true);
     }
   });

@@ -9,6 +9,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import config
+
+if getattr(config, "DISABLE_JIT", False):
+    raise ImportError("NUMBA_DISABLE_JIT is set, and uncompiled these kernels take minutes a step")
 
 from tinygrad_chat.ops.shape import rows_of
 
