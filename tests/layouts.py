@@ -36,7 +36,7 @@ class Layout:
         stored = np.roll(np.arange(x.ndim), -self.first)[:: -1 if self.reverse else 1]
         steps = [self.steps[axis % len(self.steps)] for axis in range(x.ndim)]
         sizes = [x.shape[axis] * abs(steps[axis]) for axis in stored]
-        content = backend.xp.full(self.shift + math.prod(sizes) * dtype.itemsize, 0xFF, np.uint8)
+        content = backend.xp.full(self.shift + math.prod(sizes) * dtype.itemsize, -1, np.int8)  # all ones: NaN
         memory = content[self.shift :].view(dtype).reshape(sizes)
         array = memory.transpose(np.argsort(stored).tolist())[(*(slice(None, None, step) for step in steps), ...)]
         array[...] = x
