@@ -54,7 +54,7 @@ def find_run(name: str, *, command: str) -> Path:
     for path in (user_path(name), RUNS / name):
         if is_run(path):
             return path
-    missing = explain_missing(Path(name).expanduser())
+    missing = explain_missing(user_path(name))
     default = "no run there; expected a run's folder or its name below runs/; see tgc runs"
     raise UsageError(f"{command}: {name}: {missing or default}")
 
