@@ -42,6 +42,11 @@ def test_each_document_stands_after_its_bos_whole_and_in_order(documents: list[l
         assert store.contents == new.contents
 
 
+@pytest.mark.parametrize(("size", "bytes_per_token"), [(2, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)])
+def test_tokens_take_the_fewest_bytes_that_hold_the_vocabulary(size: int, bytes_per_token: int):
+    assert reading_module.token_type(size) == np.dtype(f"u{bytes_per_token}")
+
+
 @pytest.fixture
 def folder(text: Path, cache: Path) -> Path:
     open_data(str(text), "characters")
