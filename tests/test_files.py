@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_chat.errors import StorageError
-from tinygrad_chat.files import write_atomic, write_folder_atomic
+from tinygrad_chat import files
+from tinygrad_chat.errors import StorageError, UsageError
+from tinygrad_chat.files import exclusive_lock, write_atomic, write_folder_atomic
 
 Write = Callable[[Path], None]
 
@@ -56,3 +57,12 @@ def test_every_file_is_forced_to_the_disk_before_it_gets_its_name_and_then_the_n
     assert made[:files] == ["file"] * files
     assert made.index("name") > made.index("file")
     assert made[-1] == "folder"  # in which the name stands, after it was given
+
+
+def test_a_folder_has_one_holder_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    at_work = pytest.raises(UsageError, match=rf"process {os.getpid()} is at work there")
+    with exclusive_lock(tmp_path), at_work, exclusive_lock(tmp_path):
+        pass
+    with exclusive_lock(tmp_path):
+        pass

@@ -146,8 +146,9 @@ def test_the_command_that_is_printed_last_can_be_pasted(tgc: Tgc):
     write("a.txt")
     for name in ("it's", "~R&D"):
         _, out, _ = tgc(*TRAIN, "--data", "a.txt", f"--out={name}")
-        (line,) = (line for line in out.splitlines() if line.startswith("sample from it with: "))
-        assert tgc(*shlex.split(line.removeprefix("sample from it with: "))[1:])[0] == 0
+        sample, resume = (shlex.split(line) for line in out.splitlines() if line.startswith("  tgc "))
+        assert tgc(*sample[1:])[0] == 0
+        assert tgc(*resume[1:])[0] == 0
 
 
 def test_a_home_folder_is_meant_where_there_is_one(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):

@@ -83,7 +83,7 @@ def test_an_imported_run_is_shown_as_one_of_which_little_is_known(tgc: Tgc):
     assert tgc("train", *shape, *length, "--tokenizer", "bytes", "--out", "n")[0] == 0
     assert tgc("export", "nanochat", "n.safetensors", "--checkpoint", "n")[0] == 0
     code, out, _ = tgc("import", "nanochat", "n.safetensors", "--out", "runs/n")
-    assert (code, out.splitlines()[-1]) == (0, "sample from it with: tgc sample --checkpoint runs/n")
+    assert (code, out.splitlines()[-1]) == (0, "fine-tune it with: tgc train --from runs/n --data TEXT")
     head, row, _, note = tgc("runs")[1].splitlines()
     cells = dict(zip(head.split(), row.split(), strict=True))
     known = ("run", "outcome", "parameters")
@@ -92,8 +92,9 @@ def test_an_imported_run_is_shown_as_one_of_which_little_is_known(tgc: Tgc):
     assert note == "n: imported from n.safetensors"
     page = tgc("report", "runs/n")[1]
     assert "imported from n.safetensors" in Path(page.splitlines()[1]).read_text(encoding="utf-8")
-    assert tgc("train", "--resume", "--out", "runs/n", "--steps", "1", "--eval-tokens", "9", "-q")[0] == 0
-    assert tgc("runs")[1].splitlines()[1].split()[:2] == ["n", "finished"]
+    _, _, err = tgc("train", "--resume", "--out", "runs/n")
+    assert "runs/n: was imported" in err
+    assert "tgc train --from runs/n" in err
 
 
 def test_no_run_is_one_line_that_says_how_to_make_one(tgc: Tgc):

@@ -154,6 +154,12 @@ def test_dropout_acts_in_training_alone_and_is_decided_by_the_seed():
     assert len({loss(None), loss(1), loss(2)}) == 3
 
 
+def test_dropout_acts_on_the_embedding_too():
+    options = ModelOptions(layers=0, width=64, context=T, positions="none", norm="none", dropout=0.5)
+    hidden = GPT(V, options).hidden(np.zeros((B, T), np.int64), random=np.random.default_rng(0)).data
+    assert 0.3 < (hidden == 0).mean() < 0.7
+
+
 def test_weights_are_decided_by_the_random_stream():
     first, again, other = (GPT(V, ModelOptions(), random=np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.parameters().data, again.parameters().data)

@@ -10,7 +10,7 @@ FAULTS = {
     },
     "autograd/fused.py": {
         "softmax_average: the sum of 1 is forgotten": ("share * (x - out)", "share * x"),
-        "inverse_root_mean_square: the count is missing": ("-(out**3) / count", "-(out**3)"),
+        "inverse_root_mean_square: the count is missing": ("-power(out, 3) / count", "-power(out, 3)"),
     },
     "autograd/sweep.py": {
         "a borrowed gradient is added to in place": ("parent.grad = parent.grad + gradient", "parent.grad += gradient"),
@@ -76,8 +76,8 @@ FAULTS = {
     "parallel/data_parallel.py": {
         "every thread drops what the first does": ("offset=offset + rows.start", "offset=offset"),
         "the threads' losses are averaged": (
-            "sum(ThreadTeam(size).run(work))",
-            "sum(ThreadTeam(size).run(work)) / size",
+            "sum(ThreadTeam(len(shares)).run(work))",
+            "sum(ThreadTeam(len(shares)).run(work)) / len(shares)",
         ),
         "a thread's gradient of the step before stays": ("gradient.fill(0)", "pass"),
     },

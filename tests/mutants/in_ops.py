@@ -9,7 +9,7 @@ FAULTS = {
             "sum_to(d_out * y, x), sum_to(d_out * x, y)",
             "sum_to(d_out * x, x), sum_to(d_out * y, y)",
         ),
-        "divide: the second gradient is divided once only": ("-d_x * x / y", "-d_x * x"),
+        "divide: the second gradient is divided once only": ("-d_out * (out / y)", "-d_out * out"),
         "where: one side always gets the gradient": ("xp.where(condition, 0, d_out)", "d_out"),
     },
     "ops/broadcasting.py": {
@@ -18,7 +18,7 @@ FAULTS = {
     "ops/reduction.py": {
         "mean: the gradient is not divided": ("d_out / count", "d_out"),
         "var: a factor of 2 is missing": ("2 / divisor", "1 / divisor"),
-        "var: another correction plays no part": ("or 1) - correction", "or 1) - 1"),
+        "var: another correction plays no part": ("correction + 1) - correction", "correction + 1) - 1"),
         "std: the gradient of equals is nan": ("xp.where(out == 0, math.inf, out)", "out"),
         "max: equals get the whole gradient each": (
             "chosen / chosen.sum(axis=axis, keepdims=True).astype(x.dtype)",
@@ -73,7 +73,10 @@ FAULTS = {
     "ops/cross_entropy.py": {
         "ignored targets count in the mean": ("xp.maximum(counted.sum(), 1)", "xp.maximum(counted.size, 1)"),
         "the soft cap's slope is missing": ("d_rows *= 1 - bent * bent", "pass"),
-        "ignored targets have a gradient": ("(counted * (d_out / count))", "((counted | True) * (d_out / count))"),
+        "ignored targets have a gradient": (
+            "xp.where(counted[:, None], d_rows * (d_out / count), 0)",
+            "d_rows * (d_out / count)",
+        ),
         "token_losses: each slice takes the labels of the first": ("labels[part]]", "labels[: len(shifted)]]"),
     },
     "ops/attention.py": {
@@ -89,8 +92,8 @@ FAULTS = {
     "ops/mixing.py": {
         "scaled_sum: wrong sign of a scale that is subtracted": ("-along_y if subtract else along_y", "along_y"),
         "gated_sum: half of the gate's slope": (
-            "openness * (1 - openness)\n\n    return x + (gate",
-            "openness\n\n    return x + (gate",
+            "*sigmoid_backward(d_openness)\n\n    return x + (gate",
+            "d_openness * openness\n\n    return x + (gate",
         ),
         "smear: the gate's part of x is missing": ("d_x[..., :K] += d_logit * weight", "pass"),
         "smear: what came before the piece is forgotten": (

@@ -25,7 +25,7 @@ FAULTS = {
         "a chunk of code points is cut in two": ("file.read(CHUNK * 4)", "file.read(CHUNK)"),
     },
     "text/token_store.py": {
-        "a file that was cut off is opened": ("st_size != count * dtype.itemsize", "st_size > count * dtype.itemsize"),
+        "a file that is too long is opened": ("st_size != count * dtype.itemsize", "st_size < count * dtype.itemsize"),
         "edited metadata pass": (
             'metadata.pop("checksum") != checksum(metadata) or',
             'metadata.pop("checksum") is None or',

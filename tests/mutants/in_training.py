@@ -39,7 +39,7 @@ FAULTS = {
     "training/run.py": {
         "a resumed run's optimiser begins anew": ("self.train_step.optimizer.load(state.optimizer)", "pass"),
         "other data of the same name go unnoticed": (
-            'not imported and dataset.sha256 != saved.data.get("sha256")',
+            'dataset.sha256 != saved.data.get("sha256")',
             "False",
         ),
         "time that was spent before a rollback is forgotten": (
@@ -66,7 +66,7 @@ FAULTS = {
     "runs/checkpoint.py": {
         "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
         "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
-        "checkpoints are sorted by name": ("sorted(found, key=step_of)", "sorted(found)"),
+        "checkpoints are sorted by name": ("is_temporary(path))), key=step_of)", "is_temporary(path))))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
             "except UnicodeError as error:\n            say",

@@ -80,7 +80,7 @@ def try_fault(healthy: Path, copy: Path, fault: Fault, planted: str) -> Verdict:
     file.unlink()  # only a link to the healthy one
     file.write_text(planted, encoding="utf-8")
     if fault.file == COMPILED_INTO_OTHERS:
-        for index in (copy / PACKAGE / "kernels").rglob("*.nbi"):
+        for index in copy.rglob("*.nbi"):
             index.unlink()
     failure = first_failure(copy, fault.tests)
     shutil.rmtree(copy)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cuda_on_cpu.places import needs_compiler, open_place
 from tinygrad_chat import Tensor
 from tinygrad_chat.autograd import computing_with, kernels_of
 from tinygrad_chat.backend import Compute, load_kernels
@@ -161,3 +162,12 @@ def test_what_is_no_op_runs_the_kernel_of_the_parameters_compute_whatever_is_in_
             assert parameters.kernel_of(adamw_update) is expected
         with kernels_of("numpy"):  # but for a block of code one may insist
             assert parameters.kernel_of(adamw_update) is kernels[adamw_update]
+
+
+@needs_compiler
+def test_what_is_loaded_reaches_the_weights_that_are_computed_with():
+    with open_place("host") as device:
+        compute = Compute.choose(device, dtype="bfloat16")
+        parameters = Parameters({"weight": Tensor(np.ones((2, 3), np.float32))}, compute=compute)
+        parameters.load({"weight": np.full((2, 3), 2, np.float32)})
+        np.testing.assert_array_equal(device.to_host(parameters["weight"].data).astype(np.float32), 2)

@@ -50,6 +50,16 @@ def test_gradient_is_added_to_what_is_there():
     np.testing.assert_allclose(model.parameters().gradient, 2 * once, rtol=1e-12)
 
 
+def test_a_later_batch_has_a_gradient_of_its_own():
+    model = make_gpt()
+    shared, found = DataParallel(model, 3), []
+    for _ in range(2):
+        model.parameters().zero_gradient()
+        shared.gradient(tokens, targets)
+        found.append(model.parameters().gradient.copy())
+    np.testing.assert_array_equal(*found)
+
+
 def test_the_same_number_of_threads_gives_the_same_bits():
     model = make_gpt(dropout=0.3)
     runs = [gradient_by_threads(model, 3, random=rng(1, "dropout", 7)) for _ in range(5)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import sys
@@ -227,7 +228,7 @@ def test_nothing_in_the_package_reads_pickles():
     package = Path(tinygrad_chat.__file__).parent
     for file in package.rglob("*.py"):
         source = file.read_text(encoding="utf-8")
-        assert "pickle" not in source, file
+        assert not re.search(r"\b(import|from) (pickle|marshal|shelve)\b", source), file
         assert "np.load(" not in source, file
 
 

@@ -54,6 +54,11 @@ def test_tokens_that_lie_in_another_memory_order_are_written_as_they_are(layout:
     assert store.tokens.tolist() == expected(ByteTokenizer(), [["some"], ["text"]])
 
 
+@pytest.mark.parametrize(("size", "bytes_per_token"), [(2, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)])
+def test_tokens_take_the_fewest_bytes_that_hold_the_vocabulary(size: int, bytes_per_token: int):
+    assert reading_module.token_type(size) == np.dtype(f"u{bytes_per_token}")
+
+
 @pytest.fixture
 def folder(text: Path, cache: Path) -> Path:
     open_data(str(text), "characters")

@@ -239,7 +239,7 @@ def test_what_cannot_be_written_is_how_the_run_ended_and_says_how_to_go_on(
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(TrainingState, "save", full)
-    with pytest.raises(StorageError, match=r'full; then go on with: tgc train --resume --out ".*a run"'):
+    with pytest.raises(StorageError, match=r"full; then go on with: tgc train --resume --out '.*a run'"):
         finish(run)
     assert run.folder.read_outcome()["outcome"] == "failed"
     assert (run.folder.path / "report.html").exists()
