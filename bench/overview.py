@@ -43,7 +43,7 @@ def measure(arguments: argparse.Namespace) -> None:
 def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
     """Return, by heading and label, the ratio of ours to the best peer; above 1 ours is faster or smaller."""
     step, slow_step = _read(results / "step.json"), _read(results / "avx2" / "step.json")
-    decode, memory = _read(results / "decode.json"), _read(results / "memory.json")
+    train, decode, memory = (_read(results / f"{name}.json") for name in ("train", "decode", "memory"))
     upstream, startup, ops = (_read(results / f"{name}.json") for name in ("upstream", "startup", "ops"))
     starts = {row["engine"]: row["ours_over_this"] for row in startup["rows"] if row["what"] == STEP}
     of_ops = {
@@ -55,6 +55,14 @@ def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
         "A training step of nanochat's GPT": {
             run["configuration"]: min(e["ours_over_this"] for e in run["engines"] if e["engine"] != turns.OURS)
             for run in upstream["runs"][:1]
+        },
+        "A whole training run": {
+            f"{configuration}, {machine}": min(
+                row["this_over_ours"]
+                for row in train["rows"]
+                if (row["configuration"], row["machine"]) == (configuration, machine) and row["engine"] != turns.OURS
+            )
+            for configuration, machine in dict.fromkeys((row["configuration"], row["machine"]) for row in train["rows"])
         },
         "Generating text": {
             f"{batch} sequence{'s' if batch > 1 else ''}": ratio

@@ -29,6 +29,7 @@ import numpy as np
 
 from bench import turns
 from bench.busy import busy
+from bench.chart import Bars, draw_bars, times
 from bench.peers import nanochat
 from bench.record import write_result
 from tinygrad_chat import GPT
@@ -39,7 +40,7 @@ from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.corpora import open_corpus
 
 NAME = "train"
-EAGER, COMPILED = "PyTorch script, eager", "PyTorch script, compiled"
+EAGER, COMPILED = "torch eager", "torch compile"
 ROUNDS = 3
 QUIET, BUSY = "quiet", "busy"
 GOAL = 2.0  # nats a token
@@ -60,7 +61,7 @@ RUNS = {
     "shakespeare-cpu": Whole("shakespeare-cpu", {"steps": 600, "eval_every": 100}),
     "nanochat d4": Whole(
         None,
-        {"model": "nanochat", "depth": 4, "context": 256, "batch_size": 8, "steps": 120, "eval_every": 40},
+        {"model": "nanochat", "depth": 4, "context": 256, "batch_size": 8, "steps": 80, "eval_every": 40},
         upstream=True,
     ),
 }
@@ -95,11 +96,11 @@ def measure(arguments: argparse.Namespace) -> None:
             new, new_rates = _measure_one(name, text, Path(folder), arguments)
             rows += new
             rates += new_rates
-    print(f"{'':<16} {'':<6} {'':<25} {'seconds':>8} {f'to {GOAL}':>8} {'val_loss':>9} {'this / ours':>12}")
+    print(f"{'':<16} {'':<6} {'':<14} {'seconds':>8} {f'to {GOAL}':>8} {'val_loss':>9} {'this / ours':>12}")
     for row in rows:
         reached = "" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.1f}"
         print(
-            f"{row['configuration']:<16} {row['machine']:<6} {row['engine']:<25} {row['seconds']:>8.1f} {reached:>8} "
+            f"{row['configuration']:<16} {row['machine']:<6} {row['engine']:<14} {row['seconds']:>8.1f} {reached:>8} "
             f"{row['val_loss']:>9.4f} {row['this_over_ours']:>12.2f}"
         )
         if "tokens_per_second" in row:
@@ -108,6 +109,7 @@ def measure(arguments: argparse.Namespace) -> None:
     measured = {"sgemm_gflops": statistics.median(rates), "goal": GOAL, "skipped": skipped, "rows": rows}
     command = f"{turns.command_of(NAME, arguments)} --data FILE --nanochat DIR"
     print(f"written: {write_result(NAME, command, measured, packages=('torch',), folder=arguments.results)}")
+    _draw(rows, arguments)
 
 
 def _measure_one(
@@ -234,6 +236,24 @@ def _expect_agreement(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{NAME} {name}: expected a validation loss of {row['engine']} within {AGREEMENT} of ours, "
                 f"received {row['val_loss']:.4f} and {ours:.4f}"
             )
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> None:
+    groups = list(dict.fromkeys((row["configuration"], row["machine"]) for row in rows))
+    by_place = {(row["configuration"], row["machine"], row["engine"]): row for row in rows}
+    bars = []
+    for engine in (turns.OURS, EAGER, COMPILED):
+        seconds = [by_place[*group, engine]["seconds"] for group in groups]
+        bars.append(Bars(engine, seconds, [f"{each:.1f}" for each in seconds]))
+    draw_bars(
+        arguments.results,
+        NAME,
+        title="A whole training run",
+        remark="seconds from start to end; busy: something else computes half of the time; ratios: to the better peer",
+        groups=[", ".join(group) for group in groups],
+        bars=bars,
+        ratios=[times(min(by_place[*group, e]["this_over_ours"] for e in (EAGER, COMPILED))) for group in groups],
+    )
 
 
 def main(request: str, vocabulary: str) -> None:
