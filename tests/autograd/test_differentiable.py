@@ -16,6 +16,7 @@ from tinygrad_chat import Tensor
 from tinygrad_chat.autograd import (
     ArrayNode,
     Node,
+    backpropagate_arrays,
     compute_for,
     computing_with,
     differentiable,
@@ -277,3 +278,10 @@ def test_reference_ops_bypasses_the_kernel():
 @pytest.mark.usefixtures("kernel")
 def test_bare_arrays_run_the_reference():
     assert scaled_sum(ones, ones)[0] == 2
+
+
+def test_a_leaf_of_any_class_adds_up_what_two_sweeps_bring():
+    leaf = Plain(np.array([1.0, 2.0]))
+    for _ in range(2):
+        backpropagate_arrays(scaled_sum(leaf, np.ones(2), factor=2.0), np.ones(2))
+    np.testing.assert_array_equal(leaf.grad, [4, 4])

@@ -29,3 +29,14 @@ def test_gradients_of_a_large_table_are_those_of_the_reference(kernel_set, rows,
             ops.embedding(table, given).backward(d_out)
         gradients.append(table.grad)
     np.testing.assert_allclose(*gradients, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [SMALL, SMALL + 88])
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_a_token_counted_from_the_end_and_the_same_from_the_beginning_are_one(kernel_set, rows):
+    table, tokens = Tensor(np.zeros((rows, 2))), np.array([-1, 3, rows - 1, -rows, -1])
+    with kernels_of(kernel_set):
+        ops.embedding(table, tokens).backward(np.ones((5, 2)))
+    expected = np.zeros((rows, 2))
+    expected[[0, 3, rows - 1]] = [[1], [1], [3]]
+    np.testing.assert_array_equal(table.grad, expected)

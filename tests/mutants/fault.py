@@ -25,7 +25,6 @@ TESTS_OF = {
         "--ignore=tests/training/test_device.py",
         "--ignore=tests/training/test_faults.py",
     ),
-    "inference/text_model.py": ("tests/test_api.py",),
     "files.py": ("tests/test_files.py", "tests/training/test_faults.py"),
     "seeds.py": ("tests/test_seeds.py",),
 }

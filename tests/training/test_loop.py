@@ -442,3 +442,18 @@ def test_a_finished_run_that_goes_on_keeps_its_last_evaluation_and_its_best(star
     assert best is not None
     assert longer.progress.best_loss is not None
     assert longer.progress.best_loss <= best
+
+
+def test_the_best_step_is_that_of_the_lowest_validation_loss_and_its_checkpoint_stays(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    found = iter([3.0, 1.0, 2.0])
+
+    def evaluate(*_: Any, **__: Any) -> evaluation_module.Evaluation:
+        return evaluation_module.Evaluation(next(found), 1.0, 1.0, 1, 1)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    run = start(steps=6, eval_every=3, keep_checkpoints=1)
+    finish(run)
+    assert (run.progress.best_step, run.progress.best_loss) == (3, 1.0)
+    assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000003", "step-000006"]
