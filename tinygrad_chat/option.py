@@ -116,7 +116,7 @@ def expect(
     expected = None
     if choices and value not in choices:
         expected = f"one of {', '.join(choices)}"
-    elif not _can_be_written(value):
+    elif isinstance(value, str) and not _can_be_written(value):
         expected = "a name in UTF-8"
     elif not _is_finite(value):
         expected = "a finite number"
@@ -173,10 +173,10 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _can_be_written(value: Any) -> bool:
+def _can_be_written(value: str) -> bool:
     """Return whether a file in UTF-8 can hold a value: a name on disk in another encoding is none."""
     try:
-        str(value).encode()
+        value.encode()
     except UnicodeEncodeError:
         return False
     return True

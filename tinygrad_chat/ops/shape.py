@@ -89,7 +89,8 @@ def stack(*pieces: Any, axis: int = 0):
 
 def rows_of(x: Any) -> Any:
     """View x (..., C) as a matrix (N, C), copied where that is no view; unlike by reshape(-1, C), C may be 0."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    C = x.shape[-1]
+    return x.reshape(-1, C) if C else x.reshape(math.prod(x.shape[:-1]), C)
 
 
 def _module_of(op: str, pieces: Sequence[Any]) -> Any:
