@@ -56,7 +56,7 @@ def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
             run["configuration"]: min(e["ours_over_this"] for e in run["engines"] if e["engine"] != turns.OURS)
             for run in upstream["runs"][:1]
         },
-        "A whole training run": {
+        "A whole training run, on an Intel Xeon": {
             f"{configuration}, {machine}": min(
                 row["this_over_ours"]
                 for row in train["rows"]

@@ -22,6 +22,6 @@ def clip_gradient(parameters: Parameters, limit: float | None) -> Any:
 
     On a device the norm is an array there, and nobody has waited for it. Raises ConfigError for a limit of 0 or less.
     """
-    if limit is not None:
+    if limit is not None and not limit > 0:
         expect("clip_gradient: limit", limit, above=0)
     return parameters.kernel_of(clip)(parameters.gradient, limit)
