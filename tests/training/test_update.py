@@ -1,4 +1,4 @@
-"""One update: what it drops by, and where in its schedules it is."""
+"""One update: what it drops by, where in its schedules it is, and what going back leaves."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def test_the_way_down_follows_the_time_that_was_used_and_the_way_up_does_not(sta
         run.progress.step = step
         found.append(update_module._position(run, 0.5))
     assert found == [0, 3, 50, 60]
+
+
+def test_the_time_that_was_spent_stays_spent_when_a_run_goes_back(start: Start):
+    run = start()
+    before = run.state()
+    run.progress.step, run.progress.seconds = 4, 2.5
+    run.restore(before)
+    assert (run.progress.step, run.progress.seconds) == (0, 2.5)
