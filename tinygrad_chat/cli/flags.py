@@ -72,7 +72,7 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     option = typer.Option(
         *names,
         help=spec.help + ("" if shown in (None, "") else f" (default {shown})"),
-        metavar="|".join(spec.choices) or None,
+        metavar="|".join(spec.choices) or (f"<{spec.kind.__name__}>" if spec.several else None),
         autocompletion=(lambda: list(spec.choices)) if spec.choices else None,
         rich_help_panel=_panel(spec),
         hidden=hidden,
@@ -82,7 +82,7 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-_PANELS = {"Recipe": "Model", "Optimizer": "Training", "Schedule": "Training", "Compute": "Run", "Guards": "Run"}
+_PANELS = {"Recipe": "Model", "Optimizer": "Training", "Schedule": "Training", "Compute": "Run", "Guard": "Run"}
 
 
 def _panel(spec: OptionSpec) -> str:
