@@ -120,7 +120,7 @@ def test_a_tokenizer_of_ones_own_reads_what_has_a_name(text: Path):
         ({"model": "bigram"}, ConfigError, "--model: the run to resume has mini-gpt, received bigram"),
         ({"model": MLP}, ConfigError, "--model: the run to resume has mini-gpt, received own"),
         ({"tokenizer": "bytes"}, ConfigError, "--tokenizer: the run to resume has characters, received bytes"),
-        ({"data": "other.txt"}, CheckpointError, "--data other.txt: is another text than the run has learned from"),
+        ({"data": "other.txt"}, CheckpointError, "--data other.txt: is not the text that the run was trained on"),
         ({"data": WORDS[::-1]}, CheckpointError, "--data texts: has changed since the run began"),
     ],
 )

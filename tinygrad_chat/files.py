@@ -45,7 +45,7 @@ def user_path(name: str | os.PathLike[str]) -> Path:
 
 def cache_folder() -> Path:
     """Return where things are kept that can be made again: what TINYGRAD_CHAT_CACHE names, or the user's cache."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("tinygrad_chat"))
+    return user_path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("tinygrad_chat"))
 
 
 @contextmanager

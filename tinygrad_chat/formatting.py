@@ -82,6 +82,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def as_clause(message: str) -> str:
+    """Return another program's message as a part of a sentence of ours: one line, no capital, no full stop.
+
+    >>> as_clause("Unable to allocate\\n3 GiB.")
+    'unable to allocate 3 GiB'
+    """
+    line = " ".join(message.split()).rstrip(".?")
+    return line[:1].lower() + line[1:]
+
+
 def short_list(names: Sequence[str]) -> str:
     """Return what several things are called together.
 

@@ -117,7 +117,7 @@ def expect(
     if choices and value not in choices:
         expected = f"one of {', '.join(choices)}"
     elif isinstance(value, str) and not _can_be_written(value):
-        expected = "a name in UTF-8"
+        expected = "text in UTF-8"
     elif not _is_finite(value):
         expected = "a finite number"
     elif isinstance(value, int) and abs(value) > LARGEST:
@@ -132,6 +132,15 @@ def expect(
         expected = f"less than {below}"
     if expected:
         raise ConfigError(f"{what}: expected {expected}, received {value!r}")
+
+
+def _can_be_written(value: str) -> bool:
+    """Return whether a file in UTF-8 can hold a value: a name on disk in another encoding does not fit."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_finite(value: Any) -> bool:
@@ -171,15 +180,6 @@ def option(
 def flag_of(name: str) -> str:
     """Return the command-line spelling of an option: batch_size is --batch-size."""
     return "--" + name.replace("_", "-")
-
-
-def _can_be_written(value: str) -> bool:
-    """Return whether a file in UTF-8 can hold a value: a name on disk in another encoding is none."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @functools.cache

@@ -250,6 +250,7 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 BROKEN = "raise OSError('libllvmlite.so: cannot be opened')"
+INCOMPLETE = "import llvmlite_is_not_there"
 
 
 @pytest.mark.skipif(find_spec("numba") is None, reason="Numba, the extra fast, is not installed")
@@ -259,14 +260,15 @@ BROKEN = "raise OSError('libllvmlite.so: cannot be opened')"
         ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT is set"),
         ("NUMBA_NUM_THREADS", "0", "Number of threads specified must be > 0"),
         ("PYTHONPATH", BROKEN, "libllvmlite.so: cannot be opened"),
+        ("PYTHONPATH", INCOMPLETE, "No module named 'llvmlite_is_not_there'"),
     ],
 )
 def test_a_compiler_that_is_off_or_broken_leaves_the_kernels_that_need_none(
     tmp_path: Path, variable: str, value: str, reason: str
 ):
-    if value == BROKEN:
+    if variable == "PYTHONPATH":
         (tmp_path / "numba").mkdir()
-        (tmp_path / "numba" / "__init__.py").write_text(BROKEN)
+        (tmp_path / "numba" / "__init__.py").write_text(value)
         value = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     program = (
         "from tinygrad_chat.backend.compute import Compute; from tinygrad_chat.backend.registry import why_slower; "

@@ -59,7 +59,14 @@ def test_the_same_text_piped_in_again_goes_on_and_another_does_not(tgc: Tgc, pip
     pipe("another text\n" * 30)
     code, _, err = tgc("train", "--resume", "--out", "run", "--steps", "7", "--data", "-")
     assert code == 2
-    assert "is another text than the run has learned from" in err
+    assert "is not the text that the run was trained on" in err
+
+
+def test_standard_input_that_is_closed_is_one_line(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    keep_standard_input.cache_clear()
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, err = tgc(*TRAIN, "--data", "-")
+    assert (code, err) == (2, "tgc: --data -: standard input is closed; name a file, or pipe a text in\n")
 
 
 def test_standard_input_is_read_once_for_all_runs_of_an_ablation(tgc: Tgc, pipe):
@@ -92,7 +99,7 @@ def test_what_a_folder_holds_beside_text_is_said_and_listed(tgc: Tgc):
 
 def test_runs_inside_the_data_change_nothing(tgc: Tgc):
     write("a.txt")
-    for left_out in ("", ".: left out 1 of a run"):
+    for left_out in ("", ".: left out 1 run"):
         code, out, err = tgc(*TRAIN, "--data", ".")
         assert (code, err) == (0, "")
         assert "data .: 325 tokens to train on" in out
@@ -111,7 +118,7 @@ def test_another_text_on_resuming_is_called_another_text(tgc: Tgc):
     for other in ("b.txt", "c.txt"):
         code, _, err = tgc("train", "--resume", "--out", "run", "--steps", "5", "--data", other)
         assert code == 2
-        assert f"--data {other}: is another text than the run has learned from, a.txt" in err
+        assert f"--data {other}: is not the text that the run was trained on, a.txt" in err
     write("a.txt", "hello hello\n" * 30)
     assert "has changed since the run began" in tgc("train", "--resume", "--out", "run", "--steps", "5")[2]
 
@@ -169,7 +176,7 @@ def test_a_home_folder_is_meant_where_there_is_one(tgc: Tgc, monkeypatch: pytest
     [
         (["--data", "a.jsonl", "--text-field", "messages"], "expected text under 'messages', received a list"),
         (["--data", "a.txt", "--encoding", "klingon"], "--encoding: expected a name such as utf-8"),
-        (["--data", "a.txt", "--text-field", NO_UTF8], "--text-field: expected a name in UTF-8"),
+        (["--data", "a.txt", "--text-field", NO_UTF8], "--text-field: expected text in UTF-8"),
         (["--data", "*.nothing"], "holds no files of text"),
         (["--data", ""], "--data: expected a file, a folder or a built-in name, received none"),
     ],

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.conftest import TINY_BIGRAM, Tgc
 from tinygrad_chat.cli.display import Bar, open_display, open_progress
+from tinygrad_chat.cli.streams import PatientStream
 from tinygrad_chat.training import loop
 from tinygrad_chat.training.events import Began
 from tinygrad_chat.training.loop import train
@@ -52,7 +53,7 @@ def test_the_bar_says_what_is_done_between_steps(start: Start, terminal: Termina
     run, described = start(eval_every=2, steps=4), list[tuple[str, str]]()
     with open_progress(terminal) as progress:
         assert progress is not None
-        bar = Bar(terminal, progress)
+        bar = Bar(PatientStream(terminal), progress)
         bar.begin(run)
         for event in train(run):
             bar.show(event)

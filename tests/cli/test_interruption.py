@@ -99,6 +99,20 @@ def at_the_same_time():
         interrupt()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
 
+def a_third_time():
+    try:
+        with stop_on_signals(print):
+            interrupt()
+            sum(range(1000))
+            interrupt()
+            sum(range(1000))
+    finally:
+        try:
+            interrupt()
+            sum(range(1000))
+        except BaseException:
+            print("a third signal was an exception, too", file=sys.stderr)
+
 def at_the_end():
     threading.Thread(target=lambda: threading.main_thread().join() or interrupt()).start()
 
@@ -119,6 +133,7 @@ main()
         ("in_a_finaliser", (130, "tgc: interrupted\n")),
         ("while_unwinding", (130, "tgc: interrupted\n")),
         ("at_the_same_time", (143, "tgc: interrupted by SIGTERM\n")),
+        ("a_third_time", (130, "tgc: interrupted\n")),
         ("under_nohup", (7, "")),
     ],
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from tests.cli.conftest import Tgc
 from tinygrad_chat.planning import fit, plan
 from tinygrad_chat.planning.measurement import measure
+from tinygrad_chat.text.standard_input import keep_standard_input
 
 TINY = (
     "--data",
@@ -84,6 +87,21 @@ def test_fit_ends_with_a_command_that_trains(tgc: Tgc):
     assert command[command.index("--grad-accumulation") + 1] == "1"
     assert "--no-tied" in command
     assert tgc(*command[1:])[0] == 0
+
+
+def test_the_command_repeats_data_that_was_repeated(tgc: Tgc):
+    Path("more text.txt").write_text("more text " * 90)
+    given = [*TINY, "--data", "more text.txt"]
+    command = shlex.split(json.loads(tgc("plan", *given, "--json")[1])["command"])
+    assert sorted(command) == sorted(["tgc", "train", *given])
+
+
+def test_the_command_names_the_file_that_standard_input_was_kept_in(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    keep_standard_input.cache_clear()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"text from a pipe " * 40)))
+    given = ["-" if word == "text.txt" else word for word in TINY]
+    command = shlex.split(json.loads(tgc("plan", *given, "--json")[1])["command"])
+    assert Path(command[command.index("--data") + 1]).read_bytes() == b"text from a pipe " * 40
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,10 @@ def test_shares_above_a_limit_are_explained_where_there_are_any(tgc: Tgc, monkey
     assert bool(re.search(r" \d{3,}% ", out)) != fast
 
 
-def test_json_and_a_trace_can_be_read_again(tgc: Tgc):
-    code, out, _ = tgc("profile", *TINY, "--json", "--trace", "step.json")
+def test_json_and_a_trace_can_be_read_again(tgc: Tgc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    code, out, _ = tgc("profile", *TINY, "--json", "--trace=~/step.json")
     assert code == 0
     taken = json.loads(out)
     assert taken["rows"][0].keys() >= {"name", "forward", "backward", "flops", "bytes"}

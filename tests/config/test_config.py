@@ -134,5 +134,5 @@ def test_a_run_of_a_version_that_wrote_no_number_of_tokens_is_evaluated_on_all_a
 
 
 def test_one_token_to_evaluate_on_is_refused():
-    with pytest.raises(ConfigError, match="--eval-tokens: expected 0, for all, or at least 2, received 1"):
+    with pytest.raises(ConfigError, match="--eval-tokens: expected at least 2, or 0 for all, received 1"):
         TrainingConfig.of(eval_tokens=1)

@@ -18,6 +18,7 @@ from tests.upstream import NANOCHAT_DIR, needs_upstream
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.interchange.nanochat_files import export_nanochat, import_nanochat
+from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
@@ -99,6 +100,10 @@ def test_an_imported_run_has_no_training_to_resume(trained: TrainingState, tmp_p
     folder = imported_from(trained, tmp_path)
     with pytest.raises(UsageError, match=r"imported: was imported, .* tgc train --from .*imported --data TEXT"):
         resume_run(folder.path, {})
+    commands = [command for _, command in read_report(folder).commands]
+    assert commands == [
+        f"tgc {what}" for what in (f"sample --checkpoint {folder.path}", f"train --from {folder.path} --data TEXT")
+    ]
 
 
 def test_a_file_that_promises_more_than_it_holds_is_not_read(

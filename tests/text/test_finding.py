@@ -92,7 +92,7 @@ def test_runs_and_ablations_among_the_data_are_left_out(tmp_path: Path):
         },
     )
     assert documents(tmp_path) == ["note", "beside a run", "no run"]
-    assert "3 of a run" in open_corpus(str(tmp_path)).notes[0]
+    assert "3 runs" in open_corpus(str(tmp_path)).notes[0]
     assert documents(tmp_path / "*") == documents(tmp_path)
     assert documents(tmp_path / "runs/a/samples") == ["sample"]
     with pytest.raises(DataError, match="is a run's folder, not text"):

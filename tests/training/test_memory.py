@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from bench.survival import TEXT, watch_memory
 from tinygrad_chat import GPT
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import MemoryShortageError, NoRoomError
-from tinygrad_chat.training import loop
+from tinygrad_chat.training import build, loop
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, start_run
 
@@ -71,6 +73,26 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_written(
     parts = config.replace(grad_accumulation=10**9)
     with pytest.raises(TypeError):  # one window at a time would do: it gets as far as the model
         start_run(parts, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("backend", "gradients"), [("numpy", 2), ("cupy", 1)])
+def test_only_threads_of_the_host_have_gradients_of_their_own(
+    tiny: Callable[..., TrainingConfig], monkeypatch: pytest.MonkeyPatch, backend: str, gradients: int
+):
+    compute = SimpleNamespace(
+        backend=SimpleNamespace(name=backend, memory_free=lambda: 1 << 40), array_dtype=np.dtype(np.float32)
+    )
+    counted: list[int] = []
+
+    def stop(*_: object, buffers: int, **__: object) -> None:
+        counted.append(buffers)
+        raise NoRoomError
+
+    monkeypatch.setattr(build, "choose_compute", lambda config: compute)
+    monkeypatch.setattr(build, "expect_room_for_step", stop)
+    with pytest.raises(NoRoomError):
+        build.build_for_training(tiny(threads=2, batch_size=4), 30)
+    assert counted == [3 + gradients]  # AdamW's weights and averages, and the gradients
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])

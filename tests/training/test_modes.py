@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import resolve
 from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.runs.state import SavedModel
-from tinygrad_chat.training import run as run_module
+from tinygrad_chat.training import refusals
+from tinygrad_chat.training.build import choose_compute
 from tinygrad_chat.training.events import Logged
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
@@ -81,7 +84,7 @@ def test_a_scalar_model_whose_steps_take_minutes_wants_consent(tmp_path: Path):
 
 
 def test_consent_lets_a_slow_model_train_and_a_resumed_one_wants_it_too(start: Start, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_module, "LONGEST_STEP", -1.0)  # every scalar step is too long
+    monkeypatch.setattr(refusals, "LONGEST_STEP", -1.0)  # every scalar step is too long
     with pytest.raises(UsageError, match="--yes"):
         start(mode="scalar", eval_tokens=5)
     run = start(eval_tokens=5)  # tensor steps are nobody's concern
@@ -91,6 +94,11 @@ def test_consent_lets_a_slow_model_train_and_a_resumed_one_wants_it_too(start: S
     assert len(losses(resume_run(run.folder.path, {"mode": "scalar", "steps": 7}, confirmed=True))) == 1
 
 
-def test_values_live_in_python_not_on_a_gpu():
+def test_values_live_in_python_not_on_a_gpu(tiny: Callable[..., TrainingConfig], monkeypatch: pytest.MonkeyPatch):
+    chosen: list[str] = []
+    monkeypatch.setattr(Compute, "choose", lambda backend, *_: chosen.append(backend))
+    for mode in ("tensor", "scalar"):
+        choose_compute(tiny(mode=mode))
+    assert chosen == ["auto", "numpy"]
     with pytest.raises(ConfigError, match="--mode scalar: expected --backend numpy or auto, received cupy"):
         resolve({"mode": "scalar", "backend": "cupy"})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tinygrad_chat.errors import DivergedError, StorageError
-from tinygrad_chat.runs.checkpoint import find_checkpoints, is_temporary
+from tinygrad_chat.runs.checkpoint import find_checkpoints, is_temporary, remove_old_checkpoints
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training import clock, step
 from tinygrad_chat.training.clock import CheckpointClock
@@ -49,6 +50,13 @@ def test_they_take_no_place_among_those_that_stay(start: Start, hurried: Any, ke
     run = start("with", **settings)
     assert kept_while_it_trains(run) == without
     assert not any(map(is_temporary, find_checkpoints(run.folder.checkpoints)))  # none outlives the end
+
+
+def test_one_that_a_kill_left_beside_the_checkpoint_to_stay_takes_no_place_either(tmp_path: Path):
+    for name in ("step-000002", "step-000004", "step-000004-temporary"):
+        (tmp_path / name).mkdir()
+    remove_old_checkpoints(tmp_path, step=4, keep=2, best_step=None)
+    assert [path.name for path in find_checkpoints(tmp_path, temporary=False)] == ["step-000002", "step-000004"]
 
 
 def test_there_is_one_at_a_time_and_the_one_before_goes_only_when_it_is_whole(

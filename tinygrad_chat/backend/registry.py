@@ -100,8 +100,7 @@ def why_slower(backend: Backend, kernels: str) -> str | None:
         return None
     try:
         load_kernels(fastest)
-    except ModuleNotFoundError:  # an extra that is not asked for
-        return None
-    except Exception:
-        return why_no_kernels(fastest)
+    except Exception as error:
+        not_installed = isinstance(error, ModuleNotFoundError) and error.name == fastest  # an extra: not asked for
+        return None if not_installed else why_no_kernels(fastest)
     return None

@@ -34,7 +34,7 @@ def ablate(
 ) -> None:
     """Train a grid of settings over several seeds; started again, it goes on where it stopped.
 
-    Leaves results as JSONL, CSV, a Markdown table with means and confidence intervals, and a plot as SVG.
+    Writes results as JSONL, CSV, a Markdown table with means and confidence intervals, and a plot as SVG.
     """
     if seeds < 1:
         raise UsageError(f"--seeds: expected at least 1, received {seeds}")
@@ -58,14 +58,15 @@ def ablate(
         raise UsageError(f"{flag_of(name)}: is varied; leave it out, or give its values as in --vary {name}=A|B")
     folder = user_path(out) if out else folder_of(ablation)
     interrupted = False
-    refuse_more_than_available()
     runs, done = len(ablation.runs()), len(read_rows(folder))
     with (
         open_ablation_display(sys.stdout, runs=runs, done=done) as display,
         stop_on_signals(display.line) as stopped,
     ):
         wanted = run_ablation(ablation, folder, should_stop=lambda: bool(stopped or display.error), confirmed=yes)
-        for run, event in wanted:
+        for number, (run, event) in enumerate(wanted):
+            if number == 0:  # with the first run built, as in training: CUDA reserves its addresses before
+                refuse_more_than_available()
             display.show_run(run, event)
             interrupted = isinstance(event, Ended) and event.interrupted
     if display.error:

@@ -14,23 +14,24 @@ from typer.core import TyperCommand, TyperGroup
 
 from tinygrad_chat import __version__
 from tinygrad_chat.cli.help import Command, write_options
-from tinygrad_chat.errors import StorageError, TinygradChatError
+from tinygrad_chat.errors import MemoryShortageError, StorageError, TinygradChatError
+from tinygrad_chat.formatting import as_clause
 
 CLOSED_PIPE = 141  # what shells report for a program whose reader has gone
 
 COMMANDS = {
     "train": ("train:train", "train a model, or go on with a run"),
-    "plan": ("plan:plan", "predict the memory and time of a training"),
+    "plan": ("plan:plan", "predict the memory and time of a run"),
     "profile": ("profile:profile", "show where the time of a training step goes"),
     "sample": ("sample:sample", "write text with a trained model"),
     "runs": ("runs:runs", "list runs: how they ended, how fast, how good"),
-    "report": ("report:report", "write a run's report.html and report.md anew"),
-    "compare": ("compare:compare", "lay the losses of runs over each other"),
+    "report": ("report:report", "write a run's report.html and report.md again"),
+    "compare": ("compare:compare", "compare the losses of runs"),
     "ablate": ("ablate:ablate", "train a grid of settings over several seeds"),
     "graph": ("graph:graph", "draw a formula's or a model's graph with gradients"),
     "import": ("interchange:import_", "make a run from another program's weights"),
     "export": ("interchange:export", "write a model's weights for another program"),
-    "doctor": ("doctor:doctor", "say what this machine has, and what is missing"),
+    "doctor": ("doctor:doctor", "show what this machine has, and what is missing"),
 }
 """Where each command is, below cli/, and what it is for: said without the import of what it needs."""
 
@@ -102,13 +103,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except typer.TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "tgc")
-        _say_error(f"{_first_lower(error.format_message())}; see {command} --help")
+        _say_error(f"{as_clause(error.format_message())}; see {command} --help")
         return error.exit_code
     except MemoryError as error:
-        asked = " ".join(str(error).split()).rstrip(".")
-        detail = f" ({asked[:1].lower()}{asked[1:]})" if asked else ""
+        asked = as_clause(str(error))
+        detail = f" ({asked})" if asked else ""
         _say_error(f"not enough memory{detail}; choose a smaller --width, --context or --batch-size")
-        return StorageError.exit_code
+        return MemoryShortageError.exit_code
     except OSError as error:
         _say_error(f"{error.filename or 'a file'}: {error.strerror or error}")
         return StorageError.exit_code
@@ -120,8 +121,3 @@ def _say_error(message: str) -> None:
     start, end = ("\x1b[1;31m", "\x1b[0m") if colored else ("", "")
     with contextlib.suppress(OSError):  # nobody can be told: the exit code says it
         print(f"{start}tgc:{end} {message}", file=sys.stderr, flush=True)
-
-
-def _first_lower(message: str) -> str:
-    message = " ".join(message.split()).rstrip(".?")
-    return message[:1].lower() + message[1:]

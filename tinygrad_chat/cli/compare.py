@@ -27,11 +27,11 @@ LONGEST_VALUE = 16  # characters of a setting
 def compare(
     runs: Annotated[list[str], typer.Argument(help="runs' folders, or their names below runs/", metavar="A B ...")],
     out: Annotated[str, typer.Option(help="folder for compare.svg")] = ".",
-    png: Annotated[bool, typer.Option("--png", help="leave compare.png too (needs the extra plots)")] = False,
+    png: Annotated[bool, typer.Option("--png", help="also write compare.png (needs the extra plots)")] = False,
 ) -> None:
-    """Lay the losses of two or more runs over each other, at equal tokens and at equal time.
+    """Compare the losses of two or more runs, at equal tokens and at equal time.
 
-    Prints tables and the shapes of the curves, and leaves the curves as compare.svg.
+    Prints tables and the shapes of the curves, and writes the curves to compare.svg.
     """
     from tinygrad_chat.drawing.png import expect_matplotlib
     from tinygrad_chat.files import explained, user_path

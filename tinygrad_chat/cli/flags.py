@@ -82,7 +82,7 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-_PANELS = {"Recipe": "Model", "Optimizer": "Training", "Schedule": "Training", "Compute": "Run", "Guards": "Run"}
+_PANELS = {"Recipe": "Model", "Optimizer": "Training", "Schedule": "Training", "Compute": "Run", "Guard": "Run"}
 
 
 def _panel(spec: OptionSpec) -> str:

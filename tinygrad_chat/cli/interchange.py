@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tinygrad_chat.cli.streams import say
 from tinygrad_chat.errors import UsageError
 
 FORMATS = ("nanochat",)
@@ -40,7 +40,7 @@ def import_(
 
     tokenizer = None
     if tokenizer_of is not None:
-        tokenizer = open_checkpoint(user_path(tokenizer_of), SavedModel.load, say=_say).tokenizer
+        tokenizer = open_checkpoint(user_path(tokenizer_of), SavedModel.load, say=say).tokenizer
     name = f"{program}-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = RunFolder(user_path(out) if out else RUNS / name)
     meta = meta and user_path(meta)
@@ -67,14 +67,10 @@ def export(
     out = user_path(out)
     if out.exists():
         raise UsageError(f"{out}: is there already; choose another name")
-    saved = open_checkpoint(user_path(checkpoint) if checkpoint else None, SavedModel.load, say=_say)
+    saved = open_checkpoint(user_path(checkpoint) if checkpoint else None, SavedModel.load, say=say)
     print(f"{out}: {export_nanochat(saved, out)} tensors of step {saved.step}")
 
 
 def _expect_known(program: str) -> None:
     if program not in FORMATS:
         raise UsageError(f"expected {' or '.join(FORMATS)}, received {program!r}")
-
-
-def _say(line: str) -> None:
-    print(f"tgc: {line}", file=sys.stderr)

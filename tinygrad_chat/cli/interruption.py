@@ -1,7 +1,7 @@
 """How `tgc` is ended from outside: by Ctrl-C, by SIGTERM, or by SIGHUP, which comes when a terminal has gone.
 
-While it starts and ends, at once. While a command works, by an exception, so that what is temporary goes first. A
-command that trains notes the wish instead, and grants it between two steps. Whoever does not want to wait asks again.
+While it starts and ends, at once. While a command works, by an exception, so that what is temporary is removed first.
+A command that trains notes the signal instead, and stops between two steps; a second signal does not wait for that.
 """
 
 from __future__ import annotations
@@ -83,4 +83,5 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not end_at_once:  # which a second signal has set, that is unwinding now
+                signal.signal(number, handler)

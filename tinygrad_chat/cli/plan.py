@@ -79,9 +79,11 @@ def plan(
         else:
             say("measuring the first steps")
             planned = make_plan(resolved, command=MEASURE, confirmed=yes, progress=progressed)
-    wanted = _command(
-        config, {**settings, **({"grad_accumulation": resolved.data.grad_accumulation} if fitted else {})}
-    )
+    if fitted:
+        settings["grad_accumulation"] = resolved.data.grad_accumulation
+    if "data" in settings:
+        settings["data"] = resolved.data.source  # where standard input was kept, and a name that can be written
+    wanted = _command(config, settings)
     if as_json:
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
         print(json.dumps({**planned.to_json(), **chosen, "command": wanted}))
@@ -197,5 +199,5 @@ def _command(config: str | None, settings: Mapping[str, Any]) -> str:
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         else:
-            words += [flag, str(value)]
+            words += [word for each in (value if isinstance(value, tuple) else (value,)) for word in (flag, str(each))]
     return shlex.join(words)

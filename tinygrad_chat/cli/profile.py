@@ -45,6 +45,7 @@ def profile(
     import tempfile
 
     from tinygrad_chat.errors import UsageError
+    from tinygrad_chat.files import user_path
     from tinygrad_chat.machine.memory import refuse_more_than_available
     from tinygrad_chat.profiling.profile import profile_run
     from tinygrad_chat.profiling.trace import write_trace
@@ -62,6 +63,7 @@ def profile(
         taken = profile_run(run, profile_steps)
     backend = run.model.parameters().backend
     if trace is not None:
+        trace = user_path(trace)
         write_trace(trace, taken.spans, backend)
     if as_json:
         print(json.dumps(taken.to_json()))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.text.standard_input import STANDARD_INPUT
 
-STANDARD_INPUT = "-"
 LONGEST = 16 << 20  # bytes; no model looks at more
 PATIENCE = 1.0  # seconds after which somebody may wonder what is waited for
 

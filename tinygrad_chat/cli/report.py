@@ -13,7 +13,7 @@ def report(
         typer.Argument(help="a run's folder, or its name below runs/ (default: the newest run)", show_default=False),
     ] = None,
 ) -> None:
-    """Write a run's report.html and report.md anew, from the files in its folder.
+    """Write a run's report.html and report.md again, from the files in its folder.
 
     Each run ends with them; this is for one that was killed, or that still goes on.
     """

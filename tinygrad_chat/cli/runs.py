@@ -57,7 +57,7 @@ def runs(
         if notes:
             print(printable("\n".join(["", *notes])))
     else:
-        print(f"no run in {path}; train one there with: tgc train --out {path / 'NAME'}", file=sys.stderr)
+        print(f"no run in {path}; train one there with: tgc train --out {quoted(path / 'NAME')}", file=sys.stderr)
     if others:
         names = ", ".join(other.name for other in others[:3]) + (", ..." if others[3:] else "")
         print(f"in {path} there are also folders without a run: {names}", file=sys.stderr)
@@ -65,7 +65,9 @@ def runs(
 
 def _note(run: RunSummary) -> str:
     """Return what a run's row does not explain: why it failed, or what to do."""
-    go_on = f"tgc train --resume --out {quoted(run.path)}"
+    from tinygrad_chat.runs.folder import RunFolder
+
+    go_on = RunFolder(run.path).resume_command
     return {
         "failed": f"failed at {run.reason}" if run.reason.startswith("step ") else f"failed: {run.reason}",
         "damaged": f"damaged: {run.reason}",

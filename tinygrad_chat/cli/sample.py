@@ -10,6 +10,7 @@ import typer
 
 from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.cli.prompt import read_prompt
+from tinygrad_chat.cli.streams import say
 from tinygrad_chat.config.groups import ComputeOptions
 from tinygrad_chat.formatting import printable
 from tinygrad_chat.inference.options import SamplingOptions
@@ -32,7 +33,7 @@ def sample(
     draws = "seed" not in settings
     settings.setdefault("seed", secrets.randbelow(SEEDS))
     SamplingOptions(**settings)  # likewise, before a prompt is waited for
-    options = SamplingOptions(**{**settings, "prompt": read_prompt(settings.get("prompt"), say=_say)})
+    options = SamplingOptions(**{**settings, "prompt": read_prompt(settings.get("prompt"), say=say)})
 
     from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.generation import sample_texts
@@ -42,14 +43,14 @@ def sample(
     from tinygrad_chat.runs.state import SavedModel
 
     path = user_path(checkpoint) if checkpoint else None
-    saved = open_checkpoint(path, SavedModel.load, say=_say)
+    saved = open_checkpoint(path, SavedModel.load, say=say)
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
         compute["kernels"] = quick_kernels(options.max_new_tokens * options.num_samples, compute.get("backend", "auto"))
     model, tokenizer = load_model(saved, **compute), saved.tokenizer
-    texts = sample_texts(model, tokenizer, options, say=_say)
+    texts = sample_texts(model, tokenizer, options, say=say)
     if draws and options.temperature > 0:
-        _say(f"seed {options.seed}; the same text again with --seed {options.seed}")
+        say(f"seed {options.seed}; the same text again with --seed {options.seed}")
     shown = printable if sys.stdout.isatty() else str
     for number, pieces in enumerate(texts):
         if number:
@@ -58,7 +59,3 @@ def sample(
             sys.stdout.write(shown(piece))
             sys.stdout.flush()
         print(flush=True)
-
-
-def _say(line: str) -> None:
-    print(f"tgc: {line}", file=sys.stderr)

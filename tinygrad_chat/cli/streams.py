@@ -53,7 +53,7 @@ class StandardStream(io.TextIOWrapper):
 
 
 class PatientStream:
-    """A stream for work that is not to end with whoever looks on: it notes its first error, and raises none."""
+    """A stream for work that goes on when nobody can watch it any more: it keeps its first error, and raises none."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -77,6 +77,11 @@ class PatientStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def say(line: str) -> None:
+    """Tell the user something beside the results, on standard error."""
+    print(f"tgc: {line}", file=sys.stderr)
 
 
 def open_standard_streams() -> None:

@@ -51,7 +51,6 @@ def train(
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.files import user_path
-    from tinygrad_chat.formatting import quoted
     from tinygrad_chat.machine.memory import refuse_more_than_available
     from tinygrad_chat.runs.folder import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
@@ -97,7 +96,7 @@ def train(
         print(json.dumps(_summary(run, evaluation, interrupted=interrupted)))
     if display.error and not stopped and not isinstance(display.error, BrokenPipeError):
         reason = f"{display.error.filename}: {display.error.strerror}"
-        raise StorageError(f"{reason}; all is saved, go on with: tgc train --resume --out {quoted(run.folder.path)}")
+        raise StorageError(f"{reason}; all is saved, go on with: {run.folder.resume_command}")
     if interrupted:
         raise typer.Exit(exit_code(stopped))
 

@@ -45,7 +45,7 @@ class RecipeOptions:
     )
     start_from: str | None = option(
         None,
-        "a run to fine-tune, at 0.1 of its --lr",
+        "begin with the weights of this run, at 0.1 times its learning rate",
         flags=("--from",),
         common=True,
     )
@@ -60,14 +60,14 @@ class DataOptions:
 
     source: str | tuple[str, ...] = option(
         "pydoc",
-        "a file, a folder, - (standard input), shakespeare or names; may be repeated",
+        "a file, a folder, a pattern, - (standard input), shakespeare or names; may be repeated",
         name="data",
         common=True,
         fixed=False,
         several=True,
     )
     text_field: str = option("text", "key or column that holds the text of a row of JSON, CSV or Parquet")
-    encoding: str | None = option(None, "of files that do not tell theirs, such as latin-1 (default: by their bytes)")
+    encoding: str | None = option(None, "encoding of the files, such as latin-1 (default: found from their bytes)")
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), common=True)
     batch_size: int = option(12, "windows of text per step", minimum=1, common=True)
     grad_accumulation: int = option(
@@ -234,7 +234,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         validate(self)
         if self.eval_tokens == 1:
-            raise ConfigError("--eval-tokens: expected 0, for all, or at least 2, received 1: each follows another")
+            raise ConfigError("--eval-tokens: expected at least 2, or 0 for all, received 1: one token predicts none")
 
 
 @dataclass(frozen=True, kw_only=True)

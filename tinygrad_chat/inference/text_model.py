@@ -41,9 +41,9 @@ class TextModel:
     ) -> Iterator[str]:
         """Yield what the model writes after `prompt`, piece by piece as it comes; the same for the same seed.
 
-        It ends after `max_new_tokens`, or where the model begins a new document. At `temperature` 0 it takes the
-        likeliest token, `top_k` and `top_p` narrow the choice. Raises ConfigError for an option out of range,
-        VocabularyError for a character that the model does not know, UsageError for a prompt longer than its context.
+        It ends after `max_new_tokens`, or where the model begins a new document. Of a prompt longer than the context
+        the model sees the end. At `temperature` 0 it takes the likeliest token, `top_k` and `top_p` narrow the choice.
+        Raises ConfigError for an option out of range, VocabularyError for a character that the model does not know.
         """
         options = SamplingOptions(
             prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed

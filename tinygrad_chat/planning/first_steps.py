@@ -54,7 +54,7 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
     run.config = run.config.replace(
         steps=UNBOUNDED, minutes=None, eval_every=UNBOUNDED, checkpoint_every=None, on_nan="stop"
     )
-    run.progress.step, run.resumed = 1, True  # at step 0 the loop would evaluate on all that is held out
+    run.progress.step, run.resumed = 1, True  # at step 0 the loop would evaluate first
     built = _held(run)
     first = _take_steps(run, 0.0)
     validation = run.evaluation_tokens
@@ -136,8 +136,7 @@ def _seconds_of_evaluation(run: Run, tokens: np.ndarray) -> float:
 
     def once() -> float:
         began = time.perf_counter()
-        predictor = run.train_step.data_parallel or run.model
-        evaluate(predictor, part, run.tokenizer.bytes_per_token(), batch_size=batch_size)
+        evaluate(run.predictor, part, run.tokenizer.bytes_per_token(), batch_size=batch_size)
         return time.perf_counter() - began
 
     seconds = once()

@@ -149,16 +149,18 @@ class Report:
     @property
     def commands(self) -> list[tuple[str, str]]:
         """What can be done with the run: in words, and the command, what one does first at the beginning."""
-        path, summary, config = quoted(str(self.summary.path)), self.summary, self.config
+        folder, summary, config = RunFolder(self.summary.path), self.summary, self.config
         if config and config.recipe.model == OWN:
             return []  # such a model is opened in Python
-        checkpoints = find_checkpoints(RunFolder(summary.path).checkpoints)
+        checkpoints = find_checkpoints(folder.checkpoints)
         found: list[tuple[str, str]] = []
         if self.best_checkpoint:
             command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
             found.append((f"write text with the best checkpoint, of step {summary.best_step:,}", command))
         elif checkpoints:
-            found.append(("write text with the newest checkpoint", f"tgc sample --checkpoint {path}"))
+            found.append(("write text with the newest checkpoint", f"tgc sample --checkpoint {quoted(folder.path)}"))
+        if summary.outcome == "imported":  # there is no training to go on with, or to do again
+            return [*found, ("fine-tune the model on a text", f"tgc train --from {quoted(folder.path)} --data TEXT")]
         if checkpoints and config:
             further = " --on-nan rollback" if (summary.outcome, config.guards.on_nan) == ("failed", "stop") else ""
             if summary.outcome == "finished":
@@ -170,12 +172,11 @@ class Report:
                 )
             words = f"go on from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
             first = 0 if summary.outcome in ("interrupted", "killed") else len(found)
-            found.insert(first, (words, f"tgc train --resume --out {path}{further}"))
+            found.insert(first, (words, f"{folder.resume_command}{further}"))
         if config:
-            config_file = quoted(str(RunFolder(summary.path).config))
             lower = f" --lr {config.optimizer.lr / 4:.2g}" if summary.outcome == "failed" else ""
-            words = f"train the same anew{' at a lower learning rate' if lower else ''}, in another folder"
-            found.append((words, f"tgc train --config {config_file}{lower}"))
+            words = f"train the same again{' at a lower learning rate' if lower else ''}, in another folder"
+            found.append((words, f"tgc train --config {quoted(folder.config)}{lower}"))
         return found
 
 

@@ -54,7 +54,7 @@ def checkpoint_path(folder: Path, step: int, *, temporary: bool = False) -> Path
 
 
 def is_temporary(path: Path) -> bool:
-    """Return whether the checkpoint at `path` was saved for the clock's sake, and not at a step of the settings'."""
+    """Return whether the checkpoint at `path` was saved because time had passed, and not because its step was due."""
     return path.name.endswith(TEMPORARY)
 
 
@@ -161,7 +161,7 @@ def _checked(path: Path, name: str, *, most: int) -> Path:
 
 
 def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
-    """Return the checkpoints below `folder`, oldest first; without the `temporary` ones, those of certain steps."""
+    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones."""
     named = [path for path in folder.glob("step-*") if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
     return sorted((path for path in named if path.is_dir() and (temporary or not is_temporary(path))), key=step_of)
 
@@ -195,9 +195,10 @@ def load_newest(
 def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int | None) -> None:
     """Of the checkpoints below `folder` up to `step`, remove all but the `keep` newest and the best.
 
-    One of a later step stays: it was passed over when the run was resumed, and its successor will take its place.
+    Temporary ones do not count. One of a later step stays: it was passed over when the run was resumed, and its
+    successor will take its place.
     """
-    for path in [path for path in find_checkpoints(folder) if step_of(path) <= step][:-keep]:
+    for path in [path for path in find_checkpoints(folder, temporary=False) if step_of(path) <= step][:-keep]:
         if best_step is None or path != checkpoint_path(folder, best_step):
             remove_folder_atomic(path)
 

@@ -58,6 +58,11 @@ class RunFolder:
         self.samples = path / "samples"
         self.report = path / "report.html"
 
+    @property
+    def resume_command(self) -> str:
+        """What goes on with the run, as a shell takes it."""
+        return f"tgc train --resume --out {quoted(self.path)}"
+
     def create(self, *, resumed: bool = False) -> None:
         """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
         holds_run = find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size)

@@ -60,9 +60,9 @@ class Corpus:
 
 
 def settle_source(data: Source) -> str | tuple[str, ...]:
-    """Return a source that a run can be gone on with: standard input read and kept, each name one that a file can hold.
+    """Return a source that can be read again: standard input is read and kept, and each name is one a file can hold.
 
-    Raises StorageError where there is no room for what comes from standard input.
+    Raises UsageError where standard input is closed, StorageError where there is no room for what comes from it.
     """
     if isinstance(data, str):
         return keep_standard_input() if data == STANDARD_INPUT else storable(data)

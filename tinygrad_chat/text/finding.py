@@ -13,10 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.files import user_path
-from tinygrad_chat.formatting import printable
+from tinygrad_chat.formatting import count, printable
 
 FILE_ADDRESS = "file://"
-HIDDEN, OF_A_RUN, LINK, NO_FILE, TWICE = "hidden", "of a run", "linked folder", "no file", "named twice"
+HIDDEN, OF_A_RUN, LINK, NO_FILE, TWICE = "hidden", "run", "linked folder", "no file", "named twice"
 MOST_KINDS = 4  # that a line names
 
 
@@ -90,10 +90,13 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
     kinds: dict[str, Counter[str]] = {}
     for each in left_out:
         kinds.setdefault(each.reason, Counter())[printable(each.path.suffix.lower())[:12] or "other"] += 1
-    return "; ".join(
-        f"{found.total():,} {reason}" if reason in (HIDDEN, OF_A_RUN, LINK) else f"{_counted(found)} ({reason})"
-        for reason, found in kinds.items()
-    )
+    return "; ".join(_described(reason, found) for reason, found in kinds.items())
+
+
+def _described(reason: str, kinds: Counter[str]) -> str:
+    if reason in (OF_A_RUN, LINK):
+        return count(kinds.total(), reason)
+    return f"{kinds.total():,} {reason}" if reason == HIDDEN else f"{_counted(kinds)} ({reason})"
 
 
 def _counted(kinds: Counter[str]) -> str:

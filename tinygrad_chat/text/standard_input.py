@@ -1,4 +1,4 @@
-"""`--data -`: standard input, which can be read only once, kept as a file so that a run can be gone on with."""
+"""`--data -`: standard input, which can be read only once, kept as a file so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import cache_folder, explained
 
 STANDARD_INPUT = "-"
@@ -19,10 +20,13 @@ PIECE = 1 << 20
 
 @functools.cache
 def keep_standard_input() -> str:
-    """Read standard input, keep it in the cache folder and return its path there, which its digest is the name of.
+    """Read standard input, keep it in the cache folder under its digest and return its path there.
 
-    So the same text is the same data, whenever it comes. Raises StorageError where there is no room for it.
+    So the same text is the same data, whenever it comes. Raises UsageError where standard input is closed,
+    StorageError where there is no room for it.
     """
+    if sys.stdin is None:
+        raise UsageError("--data -: standard input is closed; name a file, or pipe a text in")
     folder = _kept()
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ facts.py       what a configuration follows from: the data, opened once, and the
 parent.py      the trained model that a run starts from, where its weights are not drawn
 build.py       the parts of a run, made as its configuration says
 run.py         a run: new, started from another, or resumed
+refusals.py    what it is refused for
 step.py        a training step: gradient, clipping, update
 update.py      one update of a run: its batch, the step, what guards it
 loop.py        the loop

@@ -70,8 +70,10 @@ def make_own(make: ModelMaker | None, vocabulary: int, *, context: int) -> Langu
 
 
 def choose_compute(config: TrainingConfig) -> Compute:
-    """Return how a run computes. Raises BackendError for what cannot be had."""
-    return Compute.choose(config.compute.backend, config.compute.kernels, config.compute.dtype)
+    """Return how a run computes; Values live in Python, whatever else there is. Raises BackendError for what cannot be
+    had."""
+    backend = "numpy" if config.compute.mode == "scalar" else config.compute.backend
+    return Compute.choose(backend, config.compute.kernels, config.compute.dtype)
 
 
 def build_for_training(
@@ -85,7 +87,8 @@ def build_for_training(
     Raises NoRoomError where there is no room for a step, and as `build_model` does.
     """
     threads, rows = use_threads(config.compute.threads), config.data.batch_size // config.data.grad_accumulation
-    buffers = TRAINED[config.optimizer.kind] + min(threads, rows) - 1  # each thread has its own gradient
+    ranks = min(threads, rows) if choose_compute(config).backend.name == "numpy" else 1  # each has its own gradient
+    buffers = TRAINED[config.optimizer.kind] + ranks - 1
     _expect_room_for_step(config, vocabulary, rows=rows, buffers=buffers)
     model = build_model(config, vocabulary, make=make, weights=weights, buffers=buffers)
     return build_train_step(config, model, make_data_parallel(model, threads, rows=rows))

@@ -11,7 +11,7 @@ from tinygrad_chat.training.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Began:
-    """Something between two steps begins that may take a while: `activity` says what."""
+    """Between two steps, something begins that may take a while: `activity` says what."""
 
     step: int
     activity: str
@@ -19,7 +19,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Saved:
-    """The checkpoint of a step that the settings name is on disk, whole."""
+    """The checkpoint of a step is on disk, whole. Of temporary ones nobody is told."""
 
     step: int
     path: Path

@@ -29,7 +29,7 @@ def tokenizer_of(data: OpenData) -> Tokenizer:
 
 
 def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with data that a run can be gone on with, as `settle_source` has it."""
+    """Return settings whose data can be read again when the run is resumed, as `settle_source` has it."""
     return {name: settle_source(value) if name == "data" else value for name, value in settings.items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
 from tinygrad_chat.files import remove_folder_atomic
-from tinygrad_chat.formatting import quoted
+from tinygrad_chat.formatting import as_clause
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.machine.environment import describe_environment
@@ -73,9 +73,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
             raise
         except StorageError as error:
             _close(run, "failed", str(error))
-            raise StorageError(
-                f"{error}; then go on with: tgc train --resume --out {quoted(run.folder.path)}"
-            ) from error
+            raise StorageError(f"{error}; then go on with: {run.folder.resume_command}") from error
         except Exception as error:
             if not run.model.parameters().backend.ran_out_of_memory(error):
                 raise
@@ -88,11 +86,11 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
 def _explain_shortage(run: Run, error: Exception) -> MemoryShortageError:
     """Say what was asked for, what is free, and what helps."""
     backend = run.model.parameters().backend
-    asked = " ".join(str(error).split()).rstrip(".") or "not enough memory"
+    asked = as_clause(str(error)) or "not enough memory"
     steps = [step_of(path) for path in find_checkpoints(run.folder.checkpoints)]
     kept = f"; the checkpoint of step {steps[-1]} is on disk" if steps else ""
     return MemoryShortageError(
-        f"step {run.progress.step}: {asked[:1].lower()}{asked[1:]}, with {backend.memory_free() >> 20:,} MiB free on "
+        f"step {run.progress.step}: {asked}, with {backend.memory_free() >> 20:,} MiB free on "
         f"{backend.device}; compute the batch in more parts with --grad-accumulation, or choose a smaller "
         f"--batch-size, --context or --width{kept}"
     )
@@ -193,8 +191,8 @@ def _save(run: Run) -> Saved:
 
 
 def _save_temporarily(run: Run) -> None:
-    """Save what a kill would cost too much of, so that the run goes as it would without: weights that are not finite
-    are left for the step that is to find them, a full disk for the checkpoint that has to be there."""
+    """Write a temporary checkpoint, without changing how the run goes: weights that are not finite are left for the
+    next step to find, and a full disk for the next checkpoint that is due."""
     if nonfinite_parameter(run.model.parameters()) is None:
         with contextlib.suppress(StorageError):
             _write_checkpoint(run, temporary=True)
@@ -218,12 +216,9 @@ def _evaluate(run: Run) -> Evaluated:
             batch_size=max(1, EVALUATION_BATCH // run.config.model.context),
         )
 
-    try:
-        evaluation = evaluation_of(run.train_step.data_parallel or run.model)
-        loss = evaluation.loss
-    except DivergedError:
-        evaluation, loss = None, math.nan
-    if evaluation is None or not math.isfinite(loss):
+    evaluation = evaluation_of(run.predictor)
+    loss = evaluation.loss
+    if not math.isfinite(loss):
         _forget_checkpoint(run)
         where = explain_divergence(run, evaluation_of)
         raise DivergedError(

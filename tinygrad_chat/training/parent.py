@@ -39,7 +39,7 @@ def describe_parent(parent: SavedModel) -> dict[str, Any]:
 
 
 def open_data_for(parent: SavedModel, data: DataOptions, *, progress: Progress | None = None) -> TokenStore:
-    """Return a run's text as the parent's tokens. Raises VocabularyError where it lacks some for it."""
+    """Return a run's text as the parent's tokens. Raises VocabularyError, naming characters that have none."""
     try:
         return open_data(data.source, parent.tokenizer, **data.reading, progress=progress)
     except VocabularyError as error:

@@ -14,28 +14,32 @@ import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import change
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.errors import ConfigError, UsageError, VocabularyError
 from tinygrad_chat.files import expect_free
 from tinygrad_chat.formatting import count, quoted
-from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.models.scalar import estimate_step_seconds
+from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress as DownloadProgress
-from tinygrad_chat.text.finding import path_of
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
 from tinygrad_chat.training.parent import describe_parent, open_data_for, open_parent
+from tinygrad_chat.training.refusals import (
+    changed_data,
+    expect_outside,
+    expect_patience,
+    expect_same_tokenizer,
+    needs_own_data,
+)
 from tinygrad_chat.training.step import TrainStep
 
 OWN_DATA = "own"  # a key of a checkpoint's data
 HANDED_OVER = {"data": "handed over in Python"}  # says the same in environment.json, before there is a checkpoint
-LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
 
 
 @dataclass
@@ -54,9 +58,9 @@ class Run:
     own_data: bool = False
     """Whether it learns from what somebody handed over in Python, and no name leads to."""
     finished: bool = False
-    """Whether it had ended, and is asked for no more than it has done."""
+    """Whether it had ended already, and is not asked to do more."""
     parent: Mapping[str, Any] = field(default_factory=dict)
-    """What its first weights are of, where they were not drawn."""
+    """Which checkpoint its first weights are from, where they were not drawn."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
 
@@ -64,6 +68,11 @@ class Run:
     def model(self) -> LanguageModel:
         """The model that is trained."""
         return self.train_step.model
+
+    @property
+    def predictor(self) -> Predictor:
+        """What it is evaluated with: the threads that train it, where there are several."""
+        return self.train_step.data_parallel or self.model
 
     @property
     def evaluation_tokens(self) -> np.ndarray:
@@ -128,17 +137,17 @@ def _new_run(
 ) -> Run:
     if path is not None:
         expect_free(path)
-        _expect_outside(path, config)
+        expect_outside(path, config)
     choose_compute(config)  # fails before any long reading
     start_from = config.recipe.start_from
     parent = None if start_from is None else open_parent(start_from)
     dataset, tokenizer = _dataset(config, data or _open_for(parent, config, progress))
     if parent is not None:
-        _expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
+        expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
     if own_data:
         config = config.replace(data=dataset.source)
     if not confirmed:
-        _expect_patience(config, tokenizer)
+        expect_patience(config, tokenizer)
     train_step = build_for_training(config, tokenizer.size, model, parent and parent.weights)
     folder = RunFolder(path) if path else claim_new_run(config)
     folder.create(resumed=resumed)
@@ -171,7 +180,7 @@ def resume_run(
         own = data is not None
         handed_over = any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
         if handed_over and not own and "data" not in changes:
-            raise _needs_own_data(config, path)
+            raise needs_own_data(config, path)
         say(f"{path}: no checkpoint yet; starting from step 0")
         if data is None and tokenizer is not None:
             data = _open(config, tokenizer, progress)
@@ -188,20 +197,20 @@ def resume_run(
     config = change(before, changes)
     finished = _is_finished(config, saved, folder, changes, say=say)
     if not confirmed:
-        _expect_patience(config, saved.tokenizer)
+        expect_patience(config, saved.tokenizer)
     given = tokenizer if data is None else tokenizer_of(data)
     if given is not None:
-        _expect_same_tokenizer(given, saved.tokenizer, str(path))
+        expect_same_tokenizer(given, saved.tokenizer, str(path))
     if data is None and saved.data.get(OWN_DATA) and "data" not in changes:
-        raise _needs_own_data(config, path)
+        raise needs_own_data(config, path)
     try:
         dataset, _ = _dataset(config, data or _open(config, saved.tokenizer, progress))
     except VocabularyError as error:
-        raise _changed_data(before, config) from error
+        raise changed_data(before, config) from error
     if data is not None:
         config = config.replace(data=dataset.source)
     if dataset.sha256 != saved.data.get("sha256"):
-        raise _changed_data(before, config)
+        raise changed_data(before, config)
     train_step = build_for_training(config, saved.tokenizer.size, model, saved.weights)
     run = Run(
         config,
@@ -260,57 +269,8 @@ def _is_finished(
         what, more = (f"its {count(steps, 'step')} are done", f"--steps {2 * steps}")
         if minutes is not None and time_is_over:
             what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
-        say(f"{folder.path}: {what}; train on with: tgc train --resume --out {quoted(folder.path)} {more}")
+        say(f"{folder.path}: {what}; train on with: {folder.resume_command} {more}")
         return folder.outcome_is("finished")  # a kill may have come before its last evaluation
     if steps != saved.config.schedule.steps:
         say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
     return False
-
-
-def _needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
-    return UsageError(
-        f"{path}: is trained on data that was handed over in Python ({config.data.name}); hand it again to "
-        "tinygrad_chat.train(..., resume=True)"
-    )
-
-
-def _expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: str) -> None:
-    if received.state() != saved.state():
-        raise VocabularyError(
-            f"{path}: expected data by the tokenizer of the run ({saved.kind}, {saved.size} tokens), received another "
-            f"({received.kind}, {received.size} tokens); take tinygrad_chat.load_tokenizer({path!r}), or start a "
-            "new run"
-        )
-
-
-def _changed_data(before: TrainingConfig, config: TrainingConfig) -> CheckpointError:
-    if config.data.source != before.data.source:
-        return CheckpointError(
-            f"--data {config.data.name}: is another text than the run has learned from, {before.data.name}; a resumed "
-            "run goes on with its own: leave --data out, or start a new run with tgc train --from RUN"
-        )
-    return CheckpointError(
-        f"--data {config.data.name}: has changed since the run began (its SHA-256 differs); restore it, or start a "
-        "new run"
-    )
-
-
-def _expect_outside(path: Path, config: TrainingConfig) -> None:
-    """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
-    sources = config.data.source if isinstance(config.data.source, tuple) else (config.data.source,)
-    for source in sources:
-        if path_of(source).is_dir() and path_of(source).resolve() == path.resolve():
-            raise UsageError(f"--out {path}: is the folder of the data; choose another, such as {path / 'run'}")
-
-
-def _expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
-    if config.compute.mode != "scalar":
-        return
-    tokens = config.tokens_per_step
-    seconds = estimate_step_seconds(config.model, vocabulary=tokenizer.size, tokens=tokens)
-    if seconds > LONGEST_STEP:
-        raise UsageError(
-            f"--mode scalar: a step of {tokens} tokens at --width {config.model.width} and --layers "
-            f"{config.model.layers} would take about {seconds / 60:.0f} minutes; choose smaller ones, or add --yes to "
-            "go on"
-        )

@@ -1,0 +1,66 @@
+"""What a run, new or resumed, is refused for: each in one line, found before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import CheckpointError, UsageError, VocabularyError
+from tinygrad_chat.models.scalar import estimate_step_seconds
+from tinygrad_chat.text.finding import path_of
+from tinygrad_chat.text.tokenizers import Tokenizer
+
+LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
+
+
+def needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
+    """Return the error for a run on data from Python that is resumed without it."""
+    return UsageError(
+        f"{path}: is trained on data that was handed over in Python ({config.data.name}); hand it again to "
+        "tinygrad_chat.train(..., resume=True)"
+    )
+
+
+def expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: str) -> None:
+    """Raise VocabularyError where data has other tokens than the model at `path`, whose tokenizer was saved."""
+    if received.state() != saved.state():
+        raise VocabularyError(
+            f"{path}: expected data by the tokenizer of the run ({saved.kind}, {saved.size} tokens), received another "
+            f"({received.kind}, {received.size} tokens); take tinygrad_chat.load_tokenizer({path!r}), or start a "
+            "new run"
+        )
+
+
+def changed_data(before: TrainingConfig, config: TrainingConfig) -> CheckpointError:
+    """Return the error for a resumed run whose data is not what it was trained on `before`."""
+    if config.data.source != before.data.source:
+        return CheckpointError(
+            f"--data {config.data.name}: is not the text that the run was trained on, {before.data.name}; leave --data "
+            "out, or train on the new text in a run of its own with: tgc train --from RUN --data TEXT"
+        )
+    return CheckpointError(
+        f"--data {config.data.name}: has changed since the run began (its SHA-256 differs); restore it, or start a "
+        "new run"
+    )
+
+
+def expect_outside(path: Path, config: TrainingConfig) -> None:
+    """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
+    sources = config.data.source if isinstance(config.data.source, tuple) else (config.data.source,)
+    for source in sources:
+        if path_of(source).is_dir() and path_of(source).resolve() == path.resolve():
+            raise UsageError(f"--out {path}: is the folder of the data; choose another, such as {path / 'run'}")
+
+
+def expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
+    """Raise UsageError for a scalar model whose steps would take minutes."""
+    if config.compute.mode != "scalar":
+        return
+    tokens = config.tokens_per_step
+    seconds = estimate_step_seconds(config.model, vocabulary=tokenizer.size, tokens=tokens)
+    if seconds > LONGEST_STEP:
+        raise UsageError(
+            f"--mode scalar: a step of {tokens} tokens at --width {config.model.width} and --layers "
+            f"{config.model.layers} would take about {seconds / 60:.0f} minutes; choose smaller ones, or add --yes to "
+            "go on"
+        )
