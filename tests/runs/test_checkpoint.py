@@ -79,7 +79,7 @@ def test_a_model_is_read_without_the_optimiser_and_its_weights_stay_in_the_file(
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise", "another digit"])
 def test_a_damaged_file_is_refused_in_one_line_that_names_the_checkpoint(tmp_path: Path, name: str, damage: str):
     path = state().save(tmp_path)
     file = path / name
@@ -87,7 +87,9 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_the_checkpoint(tmp_pat
     if damage == "missing":
         file.unlink()
     else:
-        file.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "noise": b"\xff" * 40}[damage])
+        other = content[:-2] + bytes([content[-2] ^ 1]) + content[-1:]  # still an array, or the end of a line
+        damaged = {"empty": b"", "cut": content[: len(content) // 2], "noise": b"\xff" * 40, "another digit": other}
+        file.write_bytes(damaged[damage])
     with pytest.raises(CheckpointError) as caught:
         TrainingState.load(path)
     assert str(path) in str(caught.value)
@@ -172,11 +174,11 @@ def test_a_run_of_version_0_1_opens_resumes_and_samples(start: Callable[..., Run
 
 
 def test_checkpoints_are_found_in_the_order_of_their_steps(tmp_path: Path):
-    for step in (1_000_000, 5, 250):
+    for step in (10_000_000, 5, 2_000_000, 250):
         state(step).save(tmp_path)
     (tmp_path / ".step-000007.partial").mkdir()
     (tmp_path / "step-notes").mkdir()
-    assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (5, 250, 1_000_000)]
+    assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (5, 250, 2_000_000, 10_000_000)]
 
 
 def test_the_newest_and_the_best_stay(tmp_path: Path):
