@@ -116,7 +116,7 @@ def expect(
     expected = None
     if choices and value not in choices:
         expected = f"one of {', '.join(choices)}"
-    elif isinstance(value, str) and not _can_be_written(value):
+    elif not _can_be_written(value):
         expected = "text in UTF-8"
     elif not _is_finite(value):
         expected = "a finite number"
@@ -134,8 +134,10 @@ def expect(
         raise ConfigError(f"{what}: expected {expected}, received {value!r}")
 
 
-def _can_be_written(value: str) -> bool:
+def _can_be_written(value: Any) -> bool:
     """Return whether a file in UTF-8 can hold a value: a name on disk in another encoding does not fit."""
+    if not isinstance(value, str):
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:
