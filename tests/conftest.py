@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.tiny import tiny_settings
+
+# Under nohup or in a shell's background these are ignored, and every `tgc` that a test starts would ignore them, too.
+for _name, _handler in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():
+    _number = getattr(signal, _name, None)  # Windows has no SIGHUP
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 if TYPE_CHECKING:
     from tinygrad_chat.config.record import TrainingConfig
