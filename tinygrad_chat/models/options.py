@@ -69,7 +69,7 @@ class ModelOptions:
         None,
         "the token that each document begins with, by default the tokenizer's BOS",
         minimum=0,
-        needs=needs("document_mask", True),
+        needs=(WITH_BLOCKS, needs("document_mask", True)),
     )
     soft_cap: float | None = option(None, "limit logits smoothly to this size", above=0, needs=NOT_OWN)
     embedding_norm: bool = option(False, "normalise the token embedding", needs=(NOT_OWN, WITH_NORM))
