@@ -12,6 +12,7 @@ from bench import (
     memory,
     ops,
     overview,
+    packing,
     plan,
     quality,
     scalar,
@@ -25,7 +26,23 @@ from bench import (
 from tinygrad_chat.errors import TinygradChatError
 
 MEASUREMENTS = (
-    *(step, train, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, plan),
+    *(
+        step,
+        train,
+        decode,
+        upstream,
+        gpu,
+        kernels,
+        scaling,
+        memory,
+        startup,
+        ops,
+        scalar,
+        quality,
+        survival,
+        plan,
+        packing,
+    ),
     overview,
 )
 

@@ -207,8 +207,16 @@ def attentions(draw: st.DrawFn) -> Case:
     B, G, shared, T, D = (draw(st.integers(1, most)) for most in (2, 2, 2, 5, 3))
     S = T + draw(st.integers(0, 2))
     window = draw(st.one_of(st.none(), st.integers(1, 4)))
+    starts = document_starts(random, B, T, S) if draw(st.booleans()) else None
     query, (key, value) = normal(random, (B, T, G * shared * D)), normal(random, (2, B, S, G * D))
-    return Case((query, key, value), {"heads": G * shared, "causal": draw(st.booleans()), "window": window})
+    options = {"heads": G * shared, "causal": draw(st.booleans()), "window": window, "document_starts": starts}
+    return Case((query, key, value), options)
+
+
+def document_starts(random: np.random.Generator, B: int, T: int, S: int) -> np.ndarray:
+    """Where the document of each of T queries begins among S keys, (B, T): anywhere up to its own position."""
+    own = np.arange(S - T, S)
+    return np.maximum.accumulate(random.integers(0, own + 1, size=(B, T)), axis=1)
 
 
 @st.composite
@@ -332,7 +340,9 @@ def torch_added(name: str) -> Callable[..., Any]:
     return function
 
 
-def torch_attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None) -> Any:
+def torch_attention(
+    query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None, document_starts: Any = None
+) -> Any:
     import torch
     import torch.nn.functional as F
 
@@ -342,6 +352,8 @@ def torch_attention(query: Any, key: Any, value: Any, *, heads: int, causal: boo
     mask = (age >= 0) | (not causal)
     if window is not None:
         mask = mask & (age < window)
+    if document_starts is not None:
+        mask = mask & (torch.arange(S) >= torch.as_tensor(document_starts)[:, None, :, None])
     key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(-2)
 

@@ -50,9 +50,15 @@ def reduced(**options: Any) -> tuple[Callable[..., Case], ...]:
 
 def attention(B: int, T: int, S: int, G: int, shared: int, D: int) -> list[Case]:
     inputs = drawn(B, T, G * shared * D), drawn(B, S, G * D), drawn(B, S, G * D)
+    starts = np.full((B, T), max(0, S - T))
     return [
-        Case(inputs, {"heads": G * shared, "causal": causal, "window": window})
-        for causal, window in ((True, None), (False, None), (True, 1))
+        Case(inputs, {"heads": G * shared, "causal": causal, "window": window, "document_starts": document_starts})
+        for causal, window, document_starts in (
+            (True, None, None),
+            (False, None, None),
+            (True, 1, None),
+            (True, 2, starts),
+        )
     ]
 
 

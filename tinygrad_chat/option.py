@@ -249,6 +249,8 @@ def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings
     """Raise ConfigError for the first of the options `chosen` by name that plays no part beside all the `settings`."""
     for name in chosen:
         need = idle(specs[name], settings)
+        if need is not None and need.values == (True,):
+            raise ConfigError(f"{specs[name].flag}: plays no part without {flag_of(need.name)}")
         if need is not None:
             values = ", ".join(value if isinstance(value, str) else f"{value}".lower() for value in need.values)
             raise ConfigError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-PURPOSES = ("initialisation", "batches", "dropout", "sampling")
+PURPOSES = ("initialisation", "batches", "dropout", "sampling", "documents", "blocks", "rows")
 
 
 def rng(seed: int, purpose: str, position: int = 0) -> np.random.Generator:

@@ -10,6 +10,7 @@ import pytest
 
 from tinygrad_chat.config import scaling_laws
 from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.config.resolve import FREE
 from tinygrad_chat.config.scaling_laws import depth_for, settings_of_depth
 from tinygrad_chat.errors import ConfigError, DataError
 from tinygrad_chat.models.options import ModelOptions
@@ -175,7 +176,7 @@ def test_every_setting_of_the_model_follows_or_is_the_default():
     settings = settings_of_depth({}, 104)
     names = {field.name for field in dataclasses.fields(ModelOptions)}
     own_widths = {"head_width", "feed_forward_width"}
-    assert names - settings.keys() == {"key_value_heads", "bias", "dropout", "window", *own_widths}
+    assert names - settings.keys() == {"key_value_heads", "bias", "window", *own_widths, *FREE}
 
 
 def test_a_text_is_not_read_where_nothing_depends_on_it():

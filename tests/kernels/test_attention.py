@@ -10,6 +10,7 @@ import pytest
 from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import kernels_of, no_grad, reference_ops
+from tinygrad_chat.errors import ShapeError
 
 kernel = importlib.import_module("tinygrad_chat.kernels.numpy.attention")  # the module, not the function in it
 
@@ -51,6 +52,48 @@ def test_blocks_join_seamlessly(kernel_set, T, S, window, most_kept, monkeypatch
 def test_blocks_are_right_in_float32_and_at_every_length_of_block(kernel_set, T, window):
     with kernels_of(kernel_set):
         expect_reference(draw(T, T), dtype=np.float32, tolerance=2e-5, heads=4, window=window)
+
+
+@pytest.mark.parametrize("most_kept", [0, 1 << 24])
+@pytest.mark.parametrize("window", [None, 5, 70])
+@pytest.mark.parametrize(("T", "S"), [(65, 65), (kernel.LONG + 88, kernel.LONG + 88), (1, 90), (70, 150)])
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_documents_begin_and_end_anywhere_in_a_block(kernel_set, T, S, window, most_kept, monkeypatch):
+    monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
+    begins = np.random.default_rng(1).random((2, S)) < 0.03
+    starts = np.maximum.accumulate(np.where(begins, np.arange(S), 0), axis=1)[:, S - T :]
+    with kernels_of(kernel_set):
+        expect_reference(draw(T, S), heads=4, window=window, document_starts=starts)
+
+
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_a_document_is_computed_as_if_it_were_alone(kernel_set):
+    arrays, cut = draw(130, 130), 83
+    starts = np.where(np.arange(130) < cut, 0, cut) * np.ones((2, 1), int)
+    with kernels_of(kernel_set):
+        packed = value_and_gradients(arrays, heads=4, document_starts=starts)
+        for part in (slice(0, cut), slice(cut, 130)):
+            nodes = [Tensor(array[:, part]) for array in arrays]
+            out = ops.attention(*nodes, heads=4)
+            out.backward(np.random.default_rng(1).normal(size=packed[0].shape)[:, part])
+            for found, alone in zip(packed, [out.data, *(node.grad for node in nodes)], strict=True):
+                np.testing.assert_allclose(found[:, part], alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_blocks_skip_keys_that_no_document_in_them_reaches(kernel_set, monkeypatch):
+    computed = []
+    monkeypatch.setattr(kernel, "_hide_other_documents", lambda scores, starts: computed.append(scores.shape[-1]))
+    starts = np.repeat(np.array([[0, 128]]), 128, axis=1).repeat(2, axis=0)
+    with kernels_of(kernel_set):
+        ops.attention(*map(Tensor, draw(256, 256)), heads=4, document_starts=starts)
+    assert computed == [64, 128, 64, 128]
+
+
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_each_query_needs_a_document(kernel_set):
+    with kernels_of(kernel_set), pytest.raises(ShapeError, match="document_starts"):
+        ops.attention(*map(Tensor, draw(5, 7)), heads=4, document_starts=np.zeros((2, 7), int))
 
 
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)

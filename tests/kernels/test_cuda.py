@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.catalogue import CATALOGUE, Case, Entry, Joined
+from tests.catalogue import CATALOGUE, Case, Entry, Joined, document_starts
 from tests.cuda_on_cpu.places import PLACES, open_place
 from tests.layouts import Layout, in_any_order, lay_out_case
 from tests.test_catalogue import as_float32, draw_d_out, value_and_gradients
@@ -179,6 +179,12 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "attention after a cache": attention_case(1, 3, 50, 3, 2, 4),
     "attention of one token": attention_case(3, 1, 40, 2, 2, 8),
     "attention in a window": attention_case(2, 45, 45, 2, 1, 16, window=7),
+    "attention within documents": attention_case(
+        3, 45, 45, 2, 2, 8, document_starts=document_starts(random, 3, 45, 45)
+    ),
+    "attention within documents, in whole vectors": attention_case(
+        2, 72, 80, 2, 1, 8, window=33, document_starts=document_starts(random, 2, 72, 80)
+    ),
     "attention that sees all": attention_case(2, 20, 33, 1, 4, 8, causal=False),
     "attention of many sequences": attention_case(9, 12, 12, 2, 1, 4),
     "attention of no sequence": attention_case(0, 4, 4, 2, 1, 4),

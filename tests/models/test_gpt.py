@@ -12,6 +12,7 @@ import pytest
 
 from tinygrad_chat.errors import ConfigError, ShapeError
 from tinygrad_chat.models.gpt import GPT
+from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.options import ModelOptions
 
 V, B, T = 7, 2, 5
@@ -43,6 +44,8 @@ CACHED = [
     {"window": 2},
     {"positions": "rotary", "key_value_heads": 2, "window": 3, "soft_cap": 1.0},
     {"heads": 3, "head_width": 2, "feed_forward_width": 7},
+    {"document_mask": True, "document_token": 0},
+    {"document_mask": True, "document_token": 0, "positions": "rotary", "smear": True},
 ]
 
 
@@ -87,6 +90,28 @@ def test_loss_and_every_gradient_agree_with_pytorch(torch, variant):
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-9)
     for name, tensor in state.items():
         np.testing.assert_allclose(parameters[name].grad, tensor.grad.numpy(), rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+PACKED = [{}, {"positions": "rotary", "window": 2}, {**NANOCHAT, "vocabulary_multiple": 1, "tied": False}]
+
+
+@pytest.mark.parametrize("variant", PACKED, ids=["learned positions", "rotary positions", "nanochat"])
+def test_documents_in_one_row_give_the_losses_and_gradients_that_each_gives_alone(variant):
+    model = make_gpt(context=9, document_mask=True, document_token=0, **variant)
+    alone = make_gpt(context=9, **variant)
+    row, follow = np.array([[5, 3, 0, 1, 2, 6, 0, 0, 4]]), np.array([[3, 0, 1, 2, 6, 0, 0, 4, 1]])
+    model.loss(row, follow).backward()
+    expected = np.zeros(9)
+    for part in (slice(0, 2), slice(2, 6), slice(6, 7), slice(7, 9)):
+        expected[part] = alone.token_losses(row[:, part], follow[:, part])[0]
+        alone.loss(row[:, part], follow[:, part], token_count=9).backward()
+    np.testing.assert_allclose(model.token_losses(row, follow)[0], expected, rtol=1e-9)
+    np.testing.assert_allclose(model.parameters().gradient, alone.parameters().gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_a_document_mask_needs_the_token_with_which_documents_begin():
+    with pytest.raises(ConfigError, match="--document-token"):
+        ModelOptions(document_mask=True)
 
 
 @pytest.mark.parametrize("variant", CACHED, ids=in_words)

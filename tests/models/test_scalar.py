@@ -36,6 +36,9 @@ FURTHER: list[dict[str, Any]] = [
     {"value_embeddings": True, "key_value_heads": 1},
     {"window": 2, "window_pattern": "Sl", "layers": 3},
     {**NANOCHAT, "layers": 4, "window": 2},
+    {"document_mask": True, "document_token": 3},
+    {"document_mask": True, "document_token": 2, "positions": "rotary", "window": 2, "layers": 2},
+    {**NANOCHAT, "document_mask": True, "document_token": 1, "layers": 2},
     {"head_width": 3, "feed_forward_width": 5, "bias": True},
     {**NANOCHAT, "heads": 3, "key_value_heads": 1, "head_width": 6, "feed_forward_width": 3},
 ]

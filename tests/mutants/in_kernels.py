@@ -23,6 +23,11 @@ FAULTS = {
     },
     "kernels/numpy/attention.py": {
         "a block sees a key before its window": ("S - T + start + 1 - window", "S - T + start - window"),
+        "keys of other documents are seen": (
+            "if document_starts is not None:\n            _hide",
+            "if False:\n            _hide",
+        ),
+        "a block skips keys of its first document": (".min(initial=S - T", ".max(initial=S - T"),
         "the query's gradient is not scaled": ("d_query *= scale", "pass"),
         "only the first of the heads that share a key counts": (
             "d_x.sum(axis=2, keepdims=True)",
@@ -59,7 +64,8 @@ FAULTS = {
         "the gradient of a sum of 1 is missing": ("(d_weights[n, s] - along[n])", "d_weights[n, s]"),
     },
     "kernels/numba/small_attention.py": {
-        "the window is one too long": ("max(0, position + 1 - reach)", "max(0, position - reach)"),
+        "the window is one too long": ("max(start, position + 1 - reach)", "max(start, position - reach)"),
+        "other documents are seen": ("max(start, position + 1", "max(0, position + 1"),
         "all attention is causal": ("position + 1 if causal else S", "position + 1"),
         "the scale is missing in the backward rule": ("weights[t, h, s] * factor", "weights[t, h, s]"),
         "heads that share a value overwrite its gradient": ("d_v[d] += weight", "d_v[d] = weight"),

@@ -37,8 +37,8 @@ FAULTS = {
     },
     "nn/cache.py": {
         "a cleared cache keeps the last embedding": (
-            "self.length = 0\n        self.last_embedding = None",
-            "self.length = 0",
+            "self.last_embedding, self.document_start = None, 0",
+            "self.document_start = 0",
         ),
     },
     "nn/residual.py": {
@@ -55,6 +55,12 @@ FAULTS = {
     "models/gpt.py": {
         "positions do not go on behind a cache": ("slice(seen, seen + T), None", "slice(0, T), None"),
         "the context may be overrun by a token": ("seen + T > self.context", "seen + T > self.context + 1"),
+        "a document's first token is smeared": ("(in_document > 0)", "(in_document >= 0)"),
+        "positions run on through documents": (
+            "arange(seen, seen + T) - starts",
+            "arange(seen, seen + T) - 0 * starts",
+        ),
+        "a cache forgets where the document began": ("cache.document_start = starts[:, -1:]", "pass"),
         "nothing is dropped from the embedding": ("x0 = drop(self._embed(", "x0 = (self._embed("),
         "the padding of the head is scored": (
             "len(self.head.weight) == self.vocabulary",
@@ -63,7 +69,7 @@ FAULTS = {
         "backout is added": ("self.backout_scale, subtract=True", "self.backout_scale, subtract=False"),
     },
     "models/blocks.py": {
-        "no layer has a window": ("window=self.window", "window=None"),
+        "no layer has a window": ('{"window": self.window, ', '{"window": None, '),
         "keys are not turned": ("rotate(self.key(x))", "self.key(x)"),
     },
     "models/base.py": {

@@ -80,6 +80,7 @@ FAULTS = {
         "token_losses: each slice takes the labels of the first": ("labels[part]]", "labels[: len(shifted)]]"),
     },
     "ops/attention.py": {
+        "a document's first token is not seen": ("key >= document_starts", "key > document_starts"),
         "each query sees the next key": ("key <= query if", "key <= query + 1 if"),
         "the window is one too long": ("key > query - window", "key >= query - window"),
         "with a cache, queries stand at the first keys": ("xp.arange(S - T, S)[:, None]", "xp.arange(T)[:, None]"),

@@ -9,6 +9,16 @@ FAULTS = {
         "the rest of a text is not evaluated": ("if rest:", "if False:"),
         "the last whole window is not evaluated": ("predicted - context + 1, context", "predicted - context, context"),
     },
+    "text/packing.py": {
+        "the shortest document is cut": ("waiting.pop(fitting)", "waiting.pop(max(fitting, 0))"),
+        "the rest of a document is lost": ("rest = (number, cut, stop) if cut < stop else None", "rest = None"),
+        "padding counts": ("np.where(is_padding, IGNORED, targets)", "targets"),
+        "every epoch has the same order": ('rng(self.seed, "blocks", epoch)', 'rng(self.seed, "blocks")'),
+        "a block's rows are in the order of packing": (
+            'rng(self.seed, "rows", epoch * len(self._rows) + block).permutation(len(packed))',
+            "range(len(packed))",
+        ),
+    },
     "text/dataset.py": {
         "what is held out is trained on": ("return tokens[:split], tokens[split:]", "return tokens, tokens[split:]"),
         "a tenth that is too short passes": ("(context + 1) * HELD_OUT", "context * HELD_OUT"),

@@ -15,16 +15,17 @@ FAULTS = {
         "a step that is to be skipped is taken": ("if not skipped:", "if True:"),
     },
     "training/update.py": {
-        "every step draws the same batch": ('"batches", number)', '"batches", 0)'),
         "every step drops the same": ('"dropout", number)', '"dropout", 0)'),
         "a rollback does not pass over batches": (
-            'batch that the run\'s next step trains on: a function of the seed and the step."""\n'
-            "    number = run.progress.step + run.progress.skipped_batches",
-            'batch that the run\'s next step trains on: a function of the seed and the step."""\n'
-            "    number = run.progress.step",
+            "run.batch(run.progress.step + run.progress.skipped_batches)",
+            "run.batch(run.progress.step)",
         ),
         "the schedule's warm-up follows the clock": ("step if step < schedule.warmup else max(", "max("),
         "losses that were judged are forgotten": ("recent.add(loss)", "pass"),
+    },
+    "training/batches.py": {
+        "every step draws the same batch": ('"batches", number)', '"batches", 0)'),
+        "rows are never packed": ("if config.data.packing == BEST_FIT:", "if False:"),
     },
     "training/loop.py": {
         "the last evaluation is the best": ("progress.best_loss is None or loss < progress.best_loss", "True"),

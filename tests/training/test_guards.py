@@ -17,9 +17,8 @@ from tinygrad_chat.machine.memory import memory_held
 from tinygrad_chat.runs import recent_losses
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.recent_losses import RecentLosses
-from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import Batch
-from tinygrad_chat.training import loop, step, update
+from tinygrad_chat.training import batches, loop, step
 from tinygrad_chat.training.evaluation import evaluate
 from tinygrad_chat.training.events import Ended, Event, Logged, RolledBack, Stepped
 from tinygrad_chat.training.guards import rollback
@@ -157,7 +156,7 @@ def bad_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
     """Let one batch of a run, by its number, give NaN."""
 
     def spoil(run: Run, number: int) -> None:
-        original, bad = step.accumulate_gradient, _batch(run, number)[0]
+        original, bad = step.accumulate_gradient, run.batch(number)[0]
         monkeypatch.setattr(
             step,
             "accumulate_gradient",
@@ -167,16 +166,6 @@ def bad_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
         )
 
     return spoil
-
-
-def _batch(run: Run, number: int) -> Batch:
-    config = run.config
-    return update.random_batch(
-        run.dataset.training,
-        batch_size=config.data.batch_size,
-        context=config.model.context,
-        random=rng(config.run.seed, "batches", number),
-    )
 
 
 def test_a_rollback_goes_on_from_the_last_checkpoint_with_other_batches(start: Start, bad_batch: Any):
@@ -272,13 +261,13 @@ def test_a_first_batch_without_number_is_passed_over_too(start: Start, bad_batch
 def test_an_update_from_a_batch_unlike_the_others_is_skipped_and_logged(start: Start, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recent_losses, "WINDOW", 10)
     run = start(steps=60, eval_every=60, log_every=7, skip_spikes=6.0, lr=0.02)
-    original = update.random_batch
+    original = batches.random_batch
 
     def noise_at_50(tokens: Any, **options: Any) -> Batch:
         inputs, targets = original(tokens, **options)
         return (inputs, inputs[:, ::-1] * 0 + run.tokenizer.size - 1) if run.progress.step == 50 else (inputs, targets)
 
-    monkeypatch.setattr(update, "random_batch", noise_at_50)
+    monkeypatch.setattr(batches, "random_batch", noise_at_50)
     weights: dict[int, np.ndarray] = {}
     skipped = []
     for event in train(run):

@@ -20,9 +20,8 @@ from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, St
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import newest_run
 from tinygrad_chat.runs.state import TrainingState
-from tinygrad_chat.training import clock, loop
+from tinygrad_chat.training import batches, clock, loop
 from tinygrad_chat.training import evaluation as evaluation_module
-from tinygrad_chat.training import update as update_module
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Saved, Stepped
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
@@ -271,8 +270,8 @@ def test_more_steps_are_said_to_stretch_the_schedule_and_no_more_to_change_nothi
 
 def test_dropout_does_not_change_the_batches(start: Start, monkeypatch: pytest.MonkeyPatch):
     drawn: list[Any] = []
-    original = update_module.random_batch
-    monkeypatch.setattr(update_module, "random_batch", lambda *a, **k: drawn.append(original(*a, **k)) or drawn[-1])
+    original = batches.random_batch
+    monkeypatch.setattr(batches, "random_batch", lambda *a, **k: drawn.append(original(*a, **k)) or drawn[-1])
     finish(start("without", steps=2))
     finish(start("with", steps=2, dropout=0.5))
     for before, after in zip(drawn[:2], drawn[2:], strict=True):
@@ -323,9 +322,11 @@ CHANGES: dict[str, Any] = {
     "eval_tokens": 9,
     "log_every": 2,
     "grad_accumulation": 3,
+    "packing": "best-fit",
 }
 ELSEWHERE = {
     "backend",
+    "document_mask",
     "data",
     "text_field",
     "encoding",
@@ -353,6 +354,7 @@ BESIDE: dict[str, tuple[dict[str, Any], Any]] = {
     "embedding_lr": ({"optimizer": "muon"}, 0.1),
     "head_lr": ({"optimizer": "muon", "tied": False}, 0.1),
     "scalar_lr": ({"optimizer": "muon", "smear": True}, 0.1),
+    "document_token": ({"document_mask": True, "document_token": 0}, 1),
 }
 """Options that act beside others: name -> (those, another value)."""
 
@@ -368,7 +370,7 @@ def test_every_option_changes_the_run(start: Start, name: str):
 @pytest.mark.parametrize("name", BESIDE)
 def test_every_option_changes_the_run_of_those_that_it_stands_beside(start: Start, name: str):
     beside, value = BESIDE[name]
-    before, after = start("before", **beside), start("after", **beside, **{name: value})
+    before, after = start("before", **beside), start("after", **{**beside, name: value})
     finish(before)
     finish(after)
     assert log(before) != log(after)

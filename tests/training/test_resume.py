@@ -36,6 +36,9 @@ SETTINGS = st.fixed_dictionaries(
         "keep_checkpoints": st.integers(1, 3),
         "skip_spikes": st.none() | st.just(0.1),
         "clip": st.sampled_from([0.0, 0.1]),
+        "packing": st.sampled_from(["none", "best-fit"]),
+        "document_mask": st.booleans(),
+        "document_token": st.just(0),
     }
 )
 ENGINE = st.one_of(

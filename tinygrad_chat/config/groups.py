@@ -54,6 +54,9 @@ class RecipeOptions:
         validate(self)
 
 
+NONE, BEST_FIT = "none", "best-fit"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """What a run learns from, and how much of it in a step."""
@@ -69,7 +72,12 @@ class DataOptions:
     text_field: str = option("text", "key or column that holds the text of a row of JSON, CSV or Parquet")
     encoding: str | None = option(None, "encoding of the files, such as latin-1 (default: found from their bytes)")
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), common=True)
-    batch_size: int = option(12, "windows of text per step", minimum=1, common=True)
+    packing: str = option(
+        NONE,
+        "how a row is filled: a window of the text that begins anywhere (none), or whole documents (best-fit)",
+        choices=(NONE, BEST_FIT),
+    )
+    batch_size: int = option(12, "rows of text per step", minimum=1, common=True)
     grad_accumulation: int = option(
         1,
         "compute a step's batch in this many parts: less memory, the same gradient",

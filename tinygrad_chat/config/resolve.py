@@ -26,11 +26,12 @@ class Facts:
     """What settings may follow from beside the choices; None where nobody has looked.
 
     `vocabulary` is the tokens that the model is to know, `product_rate` the floating-point operations a second that the
-    machine does in matrix products.
+    machine does in matrix products, `bos` the token with which the tokenizer begins each document.
     """
 
     vocabulary: int | None = None
     product_rate: float | None = None
+    bos: int | None = None
 
 
 def needed_facts(chosen: Mapping[str, Any]) -> set[str]:
@@ -39,11 +40,12 @@ def needed_facts(chosen: Mapping[str, Any]) -> set[str]:
     >>> sorted(needed_facts({"model": "nanochat", "minutes": 5.0}))
     ['product_rate', 'vocabulary']
     """
+    masked = {"bos"} if chosen.get("document_mask") and "document_token" not in chosen else set()
     if chosen.get("model") != "nanochat":
-        return set()
+        return masked
     if "minutes" in chosen and "depth" not in chosen:
-        return {"product_rate", "vocabulary"}
-    return set() if chosen.keys() >= OF_THE_VOCABULARY else {"vocabulary"}
+        return masked | {"product_rate", "vocabulary"}
+    return masked if chosen.keys() >= OF_THE_VOCABULARY else masked | {"vocabulary"}
 
 
 OF_THE_VOCABULARY = {"batch_size", "steps", "weight_decay"}
@@ -64,7 +66,10 @@ def resolve(
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
+    _expect_facts(chosen, facts)
     defaults = defaults_for(chosen)
+    if chosen.get("document_mask"):
+        defaults["document_token"] = facts.bos
     if chosen.get("model") == "nanochat":
         defaults = {**defaults, **_settings_of_nanochat(chosen, facts)}
     settings = {**defaults, **chosen}
@@ -128,11 +133,14 @@ def _expect_one_length(chosen: Mapping[str, Any]) -> None:
         )
 
 
-def _settings_of_nanochat(chosen: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    """Return what follows from the depth or, where there are only minutes, from the depth that suits them."""
+def _expect_facts(chosen: Mapping[str, Any], facts: Facts) -> None:
     missing = [name for name in sorted(needed_facts(chosen)) if getattr(facts, name) is None]
     if missing:
-        raise LookupError(f"resolve: expected facts on {', '.join(missing)} for --model nanochat, received none")
+        raise LookupError(f"resolve: expected facts on {', '.join(missing)} for these choices, received none")
+
+
+def _settings_of_nanochat(chosen: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """Return what follows from the depth or, where there are only minutes, from the depth that suits them."""
     small = {**DEFAULTS_FOR["scalar"], **RATES_OF_VALUES} if chosen.get("mode") == "scalar" else {}
     chosen = {**small, **chosen}
     vocabulary = facts.vocabulary or 1  # where nothing depends on it
@@ -166,9 +174,9 @@ def resolve_from(
 ) -> TrainingConfig:
     """Do as `resolve` for a run that begins with the weights of another one's model, whose configuration is `parent`.
 
-    The model and what a token is are the parent's, but for dropout. So are, unless others are chosen, the data, the
-    engine, the batch size and the update rule, at FINE_TUNING of its learning rates. The schedule and all else are the
-    new run's own. Raises ConfigError where another model is chosen, too.
+    The model and what a token is are the parent's, but for dropout and the document mask. So are, unless others are
+    chosen, the data, the engine, the batch size and the update rule, at FINE_TUNING of its learning rates. The schedule
+    and all else are the new run's own. Raises ConfigError where another model is chosen, too.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
@@ -182,7 +190,8 @@ def resolve_from(
     inherited = {name: settings[name] for name in parent.used_settings() if name in _inherited(settings, chosen)}
     inherited |= {name: FINE_TUNING * rate for name, rate in inherited.items() if name in RATES}
     config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_idle=may_be_idle)
-    return dataclasses.replace(config, model=dataclasses.replace(parent.model, dropout=config.model.dropout))
+    free = {name: getattr(config.model, name) for name in FREE}
+    return dataclasses.replace(config, model=dataclasses.replace(parent.model, **free))
 
 
 FINE_TUNING = 0.1
@@ -190,13 +199,18 @@ FINE_TUNING = 0.1
 keep what it knows."""
 
 RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
-OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer"} - {"dropout"}
+FREE = {"dropout", "document_mask", "document_token"}
+"""The options of a model that another run may choose anew, as no weight depends on them."""
+
+OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer"} - FREE
 """What cannot be chosen for a model that has been trained."""
 
 
 def _inherited(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> set[str]:
     """Return the names of what a fine-tuned run has of its parent's `settings` where nothing else is chosen."""
     names = OF_THE_MODEL | {"mode", "batch_size"}
+    if "document_mask" not in chosen:
+        names |= {"document_mask", "document_token"}
     if chosen.get("mode", settings["mode"]) != "scalar":
         names |= {"dropout"}
     if "data" not in chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tinygrad_chat import ops
 from tinygrad_chat.models.options import ModelOptions
@@ -30,16 +31,23 @@ class Attention(Module):
         self.value_gate = weights.linear("value_gate") if options.has_value_embedding(layer) else None
 
     def __call__(
-        self, x: Tensor, rotate: Rotate, value_embedding: Tensor | None, cache: KeyValueCache | None
+        self,
+        x: Tensor,
+        rotate: Rotate,
+        value_embedding: Tensor | None,
+        document_starts: Any,
+        cache: KeyValueCache | None,
     ) -> Tensor:
-        """Attend; with a cache, also to the tokens that it holds. `value_embedding` (B, T, G D) joins the values."""
+        """Attend; with a cache, also to the tokens that it holds. `value_embedding` (B, T, G D) joins the values;
+        `document_starts` (B, T), if they are there, are as `ops.attention` has them."""
         query, key, value = rotate(self.query(x)), rotate(self.key(x)), self.value(x)
         if self.value_gate is not None:
             logits = self.value_gate(x[..., : self.value_gate.weight.shape[1]])
             value = ops.gated_sum(value, value_embedding, logits, reach=GATE_REACH)
         if cache is not None:
             key, value = cache.extend(self.layer, key.data, value.data)
-        return self.output(ops.attention(query, key, value, heads=self.heads, window=self.window))
+        seen = {"window": self.window, "document_starts": document_starts}
+        return self.output(ops.attention(query, key, value, heads=self.heads, **seen))
 
 
 class FeedForward(Module):
@@ -70,8 +78,10 @@ class Block(Module):
         rotate: Rotate,
         drop: Drop,
         value_embedding: Tensor | None,
+        document_starts: Any,
         cache: KeyValueCache | None,
     ) -> None:
         """Take the stream (B, T, C) past this block."""
-        stream.add(drop(self.attention(stream.read(self.attention_norm), rotate, value_embedding, cache)))
+        normalised = stream.read(self.attention_norm)
+        stream.add(drop(self.attention(normalised, rotate, value_embedding, document_starts, cache)))
         stream.add(drop(self.feed_forward(stream.read(self.feed_forward_norm))))

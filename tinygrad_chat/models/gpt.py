@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_chat import ops
 from tinygrad_chat.autograd import with_own_compute
-from tinygrad_chat.backend import Compute
+from tinygrad_chat.backend import Compute, to_host
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
@@ -96,15 +96,17 @@ class GPT(NextTokenModel):
         if seen + T > self.context:
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {seen + T}")
         positions, middle = slice(seen, seen + T), None
+        starts = self._document_starts(tokens, positions, cache) if self.options.document_mask else None
+        in_document = None if starts is None else self.compute.backend.xp.arange(seen, seen + T) - starts
         rotate, drop = self._rotation(positions), dropper(self.options.dropout, random, offset)
-        x0 = drop(self._embed(tokens, positions, cache))
+        x0 = drop(self._embed(tokens, positions, in_document, cache))
         stream = ResidualStream(x0)
         for layer, block in enumerate(self.blocks):
             if self.residual_scales is not None:
                 mixed = ops.scaled_sum(stream.x, x0, self.embedding_scales, self.residual_scales, layer=layer)
                 stream = ResidualStream(mixed)
             embedding = self.value_embeddings[layer]
-            block(stream, rotate, drop, embedding and embedding(tokens), cache)
+            block(stream, rotate, drop, embedding and embedding(tokens), starts, cache)
             if self.backout_scale is not None and layer == self.options.middle:
                 middle = stream.x
         if middle is not None:
@@ -113,18 +115,35 @@ class GPT(NextTokenModel):
             cache.advance(T)
         return stream.read(self.final_norm)
 
-    def _embed(self, tokens: Any, positions: slice, cache: KeyValueCache | None) -> Tensor:
+    def _document_starts(self, tokens: Any, positions: slice, cache: KeyValueCache | None) -> Any:
+        """Return the position at which the document of each of tokens (B, T) begins; what comes before the first
+        document of a sequence is one, too."""
+        xp, before = self.compute.backend.xp, cache.document_start if cache else 0
+        begins = to_host(tokens) == self.options.document_token
+        starts = np.maximum.accumulate(np.where(begins, np.arange(positions.start, positions.stop), before), axis=1)
+        if cache:
+            cache.document_start = starts[:, -1:]
+        return xp.asarray(starts)
+
+    def _embed(self, tokens: Any, positions: slice, in_document: Any, cache: KeyValueCache | None) -> Tensor:
+        """Tokens (B, T) at `positions` of their sequence or, where that is not None, at those `in_document` (B, T)."""
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
             rows = self.position_embedding.weight
-            x = x + (rows if self.context == tokens.shape[1] else rows[positions])
+            if in_document is not None:
+                x = x + self.position_embedding(in_document)
+            else:
+                x = x + (rows if self.context == tokens.shape[1] else rows[positions])
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         if self.smear_gate is not None:
             before = cache.last_embedding if cache else None
             if cache:
                 cache.last_embedding = x.data[:, -1:]
-            x = ops.smear(x, self.smear_gate.weight, self.smear_scale, before=before)
+            smeared = ops.smear(x, self.smear_gate.weight, self.smear_scale, before=before)
+            if in_document is None:
+                return smeared
+            x = x + (smeared - x) * (in_document > 0)[..., None].astype(x.dtype)  # a first token has none before it
         return x
 
     def _rotation(self, positions: slice) -> Rotate:

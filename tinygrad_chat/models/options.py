@@ -62,6 +62,15 @@ class ModelOptions:
         "layers that see the window (S: by default a quarter of the context) and all (L, and the last), repeated",
         needs=WITH_BLOCKS,
     )
+    document_mask: bool = option(
+        False, "attend within documents only: a token sees none before its document's first", needs=WITH_BLOCKS
+    )
+    document_token: int | None = option(
+        None,
+        "the token that each document begins with, by default the tokenizer's BOS",
+        minimum=0,
+        needs=(WITH_BLOCKS, needs("document_mask", True)),
+    )
     soft_cap: float | None = option(None, "limit logits smoothly to this size", above=0, needs=NOT_OWN)
     embedding_norm: bool = option(False, "normalise the token embedding", needs=(NOT_OWN, WITH_NORM))
     smear: bool = option(False, "add a part of the previous token's embedding to each token's", needs=WITH_BLOCKS)
@@ -148,6 +157,8 @@ class ModelOptions:
             raise ConfigError(
                 f"--key-value-heads: expected a divisor of --heads {self.heads}, received {self.key_value_heads}"
             )
+        if self.document_mask and self.document_token is None:
+            raise ConfigError("--document-mask: expected a --document-token with which documents begin, received none")
         if self.positions == "rotary" and self.head_channels % 2:
             raise ConfigError(f"--positions rotary: expected an even width per head, received {self.head_channels}")
         if self.qk_norm is not None and self.positions != "rotary":

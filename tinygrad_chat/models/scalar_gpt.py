@@ -33,10 +33,16 @@ class ScalarCache:
     """Keys and values of the tokens read so far: one list a layer, in it one list of heads a token."""
 
     def __init__(self, layers: int) -> None:
-        self.keys: list[list[list[Vector]]] = [[] for _ in range(layers)]
-        self.values: list[list[list[Vector]]] = [[] for _ in range(layers)]
-        self.last_embedding: Vector | None = None
         self.length = 0
+        self.layers = layers
+        self.begin_document()
+
+    def begin_document(self) -> None:
+        """Forget what was read, as a document begins that sees nothing of it."""
+        self.keys: list[list[list[Vector]]] = [[] for _ in range(self.layers)]
+        self.values: list[list[list[Vector]]] = [[] for _ in range(self.layers)]
+        self.last_embedding: Vector | None = None
+        self.document_start = self.length
 
 
 class ScalarGPT:
@@ -65,7 +71,10 @@ class ScalarGPT:
 
     def token_logits(self, token: int, cache: ScalarCache) -> Vector:
         """Read one more token; return a logit for each token that may follow."""
-        options, position = self.options, cache.length
+        options = self.options
+        if options.document_mask and token == options.document_token:
+            cache.begin_document()
+        position = cache.length - cache.document_start
         x = list(self.weights["token_embedding.weight"][token])
         if options.positions == "learned":
             x = add(x, self.weights["position_embedding.weight"][position])

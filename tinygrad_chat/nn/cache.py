@@ -22,6 +22,8 @@ class KeyValueCache:
         self.length = 0
         self.last_embedding: Any = None
         """Of the newest token (B, 1, width), for models that smear it into the next."""
+        self.document_start: Any = 0
+        """The position (B, 1) at which the newest token's document begins, for models that see no other."""
 
     def extend(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
         """Store the new tokens' keys and values (arrays) for a layer; return those of all tokens, as views."""
@@ -38,4 +40,4 @@ class KeyValueCache:
     def clear(self) -> None:
         """Forget everything, keeping the memory."""
         self.length = 0
-        self.last_embedding = None
+        self.last_embedding, self.document_start = None, 0

@@ -1,4 +1,5 @@
-"""Scaled dot-product attention (Vaswani et al., arXiv:1706.03762), causal, windowed and with shared key/value heads."""
+"""Scaled dot-product attention (Vaswani et al., arXiv:1706.03762): causal, windowed, within documents, with shared
+key/value heads."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 
 
-def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | None) -> Any:
-    """Which of S keys each of T queries may look at, (T, S) booleans.
+def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | None, document_starts: Any = None) -> Any:
+    """Which of S keys each of T queries may look at, (T, S) booleans; with `document_starts` (B, T), (B, 1, 1, T, S).
 
     The last query stands at the last key, so with a cache T may be smaller than S. `window` counts the positions
     seen, the query's own included.
@@ -21,12 +22,17 @@ def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | No
     visible = key <= query if causal else xp.ones((T, S), dtype=bool)
     if window is not None:
         visible = visible & (key > query - window)
+    if document_starts is not None:
+        visible = visible & (key >= document_starts[:, None, None, :, None])
     return visible
 
 
-def count_shared_heads(query: Any, key: Any, value: Any, heads: int, window: int | None) -> int:
+def count_shared_heads(
+    query: Any, key: Any, value: Any, heads: int, window: int | None, document_starts: Any = None
+) -> int:
     """Return G, the heads of keys and values. Raises ShapeError unless query (B, T, H D) with H = `heads` and key and
-    value (B, S, G D) fit, with G dividing H, and every query sees at least its own position; T may be 0."""
+    value (B, S, G D) fit, with G dividing H, every window holds at least the query's own position, and there is a
+    document's start for each query; T may be 0."""
     if heads < 1:
         raise ShapeError(f"attention: expected at least 1 head, received {heads}")
     D, left_over = divmod(query.shape[-1], heads)
@@ -45,6 +51,11 @@ def count_shared_heads(query: Any, key: Any, value: Any, heads: int, window: int
         )
     if window is not None and window < 1:
         raise ShapeError(f"attention: expected a window of at least 1 position, received {window}")
+    if document_starts is not None and document_starts.shape != query.shape[:2]:
+        raise ShapeError(
+            f"attention: expected document_starts {query.shape[:2]}, one for each query, received "
+            f"{document_starts.shape}"
+        )
     return G
 
 
@@ -60,19 +71,29 @@ def merge_heads(x: Any) -> Any:
 
 
 @differentiable
-def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = True, window: int | None = None):
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    heads: int,
+    causal: bool = True,
+    window: int | None = None,
+    document_starts: Any = None,
+):
     """Each query's mean of the values, weighted by softmax(query . key / sqrt(D)) over the keys that it may see.
 
     query (B, T, H D), key (B, S, G D), value (B, S, G D) -> (B, T, H D): the channels of H = `heads` heads, each D
     wide, lie side by side. H / G neighbouring query heads share one key/value head. `causal` hides later positions,
-    `window` those further back than that many.
+    `window` those further back than that many. `document_starts` (B, T) are integers, for each query the key at which
+    its document begins, at or before its own position: it sees none before that.
     """
-    G = count_shared_heads(query, key, value, heads, window)
+    G = count_shared_heads(query, key, value, heads, window, document_starts)
     (T, S), D = (query.shape[1], key.shape[1]), query.shape[2] // heads
     xp = array_module(query)
     scale = 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query, key, value))
-    visible = visible_positions(xp, T, S, causal=causal, window=window)
+    visible = visible_positions(xp, T, S, causal=causal, window=window, document_starts=document_starts)
     scores = xp.where(visible, (q @ k.swapaxes(-1, -2)) * scale, -math.inf)
     e = xp.exp(scores - scores.max(axis=-1, keepdims=True))
     weights = e / e.sum(axis=-1, keepdims=True)  # (B, G, H / G, T, S)

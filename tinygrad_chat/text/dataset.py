@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Dataset:
     validation: np.ndarray
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    document_starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Where the documents begin in the training tokens."""
 
     @classmethod
     def from_store(cls, store: TokenStore, *, context: int) -> Dataset:
@@ -56,6 +58,7 @@ class Dataset:
             validation,
             store.left_out,
             store.notes,
+            document_starts=_within(store.document_starts, training),
         )
 
     @classmethod
@@ -79,8 +82,9 @@ class Dataset:
             raise DataError(f"{source}: expected no token below 0, received {tokens.min()}")
         training, validation = _split(tokens, context, source)
         digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
-        documents = 1 if document_starts is None else len(document_starts)
-        return cls(source, digest, tokens.nbytes, documents, training, validation)
+        starts = np.zeros(1, np.int64) if document_starts is None else np.asarray(document_starts, np.int64)
+        within = _within(np.union1d([0], starts), training)  # what stands before the first is one, too
+        return cls(source, digest, tokens.nbytes, len(starts), training, validation, document_starts=within)
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], tokenizer: Tokenizer, *, context: int, source: str = "texts") -> Dataset:
@@ -101,6 +105,11 @@ class Dataset:
             "training_tokens": len(self.training),
             "validation_tokens": len(self.validation),
         }
+
+
+def _within(starts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return those of the documents' starts that are in the first `tokens`."""
+    return starts[: np.searchsorted(starts, len(tokens))]
 
 
 def _split(tokens: np.ndarray, context: int, source: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ def resolve_with_facts(
     validate_settings(SPECS, chosen)  # before anything takes its time
     if chosen.get("start_from") is not None:
         parent = open_parent(chosen["start_from"], say=say)
-        facts, exactly = Facts(vocabulary=parent.tokenizer.size), {**flags, "start_from": str(parent.path)}
+        facts, exactly = _facts_of(parent.tokenizer), {**flags, "start_from": str(parent.path)}
         return resolve_from(parent.config, exactly, facts, base=base, may_be_idle=may_be_idle), data
     needed = needed_facts(chosen)
     if not needed:
@@ -71,4 +72,9 @@ def resolve_with_facts(
         compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))
         use_threads(setting("threads"))
         rate = measure_product_rate(compute)
-    return resolve(flags, Facts(tokenizer_of(data).size, rate), base=base, may_be_idle=may_be_idle), data
+    facts = dataclasses.replace(_facts_of(tokenizer_of(data)), product_rate=rate)
+    return resolve(flags, facts, base=base, may_be_idle=may_be_idle), data
+
+
+def _facts_of(tokenizer: Tokenizer) -> Facts:
+    return Facts(vocabulary=tokenizer.size, bos=tokenizer.bos)

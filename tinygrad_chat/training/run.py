@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,13 @@ from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
+from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.training.batches import batches_of
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
 from tinygrad_chat.training.parent import describe_parent, open_data_for, open_parent
@@ -78,6 +81,11 @@ class Run:
     def evaluation_tokens(self) -> np.ndarray:
         """The held-out tokens that it is evaluated on."""
         return self.dataset.validation[: self.config.run.eval_tokens or None]
+
+    @functools.cached_property
+    def batch(self) -> Callable[[int], Batch]:
+        """What it trains on, by number."""
+        return batches_of(self.dataset, self.config)
 
     def state(self) -> TrainingState:
         """Return all it takes to go on from here."""

@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.batches import Batch, random_batch
+from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.training.guards.diagnosis import explain_divergence
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.step import StepResult
@@ -40,14 +40,8 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
 
 
 def batch_of(run: Run) -> Batch:
-    """Return the batch that the run's next step trains on: a function of the seed and the step."""
-    number = run.progress.step + run.progress.skipped_batches
-    return random_batch(
-        run.dataset.training,
-        batch_size=run.config.data.batch_size,
-        context=run.config.model.context,
-        random=rng(run.config.run.seed, "batches", number),
-    )
+    """Return the batch that the run's next step trains on."""
+    return run.batch(run.progress.step + run.progress.skipped_batches)
 
 
 def _dropout(run: Run) -> np.random.Generator | None:

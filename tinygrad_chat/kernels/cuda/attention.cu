@@ -2,11 +2,13 @@
 
 constexpr int WARPS = 8;
 
-// The positions that query t sees: from the first up to, not including, the last.
-__device__ inline void find_seen(long long t, long long T, long long S, long long causal, long long reach, int& first,
-                                 int& last) {
-    const long long position = S - T + t;
+// The positions that the query of a row sees: from the first up to, not including, the last. Rows are counted over
+// sequences, heads and T queries; starts (sequences, T), if there are any, say where each query's document begins.
+__device__ inline void find_seen(long long row, const long long* starts, long long T, long long S, long long heads,
+                                 long long causal, long long reach, int& first, int& last) {
+    const long long t = row % T, position = S - T + t;
     first = position + 1 > reach ? position + 1 - reach : 0;
+    if (starts) first = max(first, static_cast<int>(starts[row / (heads * T) * T + t]));
     last = causal ? position + 1 : S;
 }
 
@@ -32,13 +34,14 @@ template <int W> __device__ void softmax_row(const float* scores, REAL* weights,
     }
 }
 
-// scores (rows, S) -> weights (rows, S), 0 where nothing is seen. Rows are counted over sequences, heads and T queries.
-extern "C" __global__ void masked_softmax(const float* scores, REAL* weights, long long rows, long long T, long long S,
-                                          long long causal, long long reach, long long wide) {
+// scores (rows, S) -> weights (rows, S), 0 where nothing is seen.
+extern "C" __global__ void masked_softmax(const float* scores, REAL* weights, const long long* starts, long long rows,
+                                          long long T, long long S, long long heads, long long causal,
+                                          long long reach, long long wide) {
     const long long row = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (row >= rows) return;
     int first, last;
-    find_seen(row % T, T, S, causal, reach, first, last);
+    find_seen(row, starts, T, S, heads, causal, reach, first, last);
     scores += row * S, weights += row * S;
     if (wide)
         softmax_row<WIDE>(scores, weights, S, first, last);
@@ -69,12 +72,13 @@ __device__ void softmax_row_backward(const REAL* weights, const float* d_weights
 
 // d_weights (rows, S) -> d_scores (rows, S), times `scale`.
 extern "C" __global__ void masked_softmax_backward(const REAL* weights, const float* d_weights, REAL* d_scores,
-                                                   long long rows, long long T, long long S, long long causal,
-                                                   long long reach, long long wide, float scale) {
+                                                   const long long* starts, long long rows, long long T, long long S,
+                                                   long long heads, long long causal, long long reach, long long wide,
+                                                   float scale) {
     const long long row = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (row >= rows) return;
     int first, last;
-    find_seen(row % T, T, S, causal, reach, first, last);
+    find_seen(row, starts, T, S, heads, causal, reach, first, last);
     weights += row * S, d_weights += row * S, d_scores += row * S;
     if (wide)
         softmax_row_backward<WIDE>(weights, d_weights, d_scores, S, first, last, scale);

@@ -17,12 +17,22 @@ from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 CACHED = 1 << 24  # scores in float32 at a time, 64 MiB: about what an H100's L2 holds
 
 
-def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = True, window: int | None = None):
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    heads: int,
+    causal: bool = True,
+    window: int | None = None,
+    document_starts: Any = None,
+):
     """`ops.attention`. Scores and softmax are float32; the weights are kept in the type of the query."""
-    G = count_shared_heads(query, key, value, heads, window)
+    G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     xp, real, shared = array_module(query), query.dtype, heads // G
-    scale, limits = 1 / math.sqrt(D), (T, S, causal, S if window is None else window)
+    scale, limits = 1 / math.sqrt(D), (T, S, heads, causal, S if window is None else window)
+    starts = None if document_starts is None else contiguous(document_starts, np.int64)
     product = functools.partial(gemm, tf32=compute_for(query).tf32)
     q, k, v = (split_heads(x, G, D) for x in (query, key, value))
     out = xp.empty(query.shape, real)
@@ -36,7 +46,8 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
         for r in range(shared):
             product(q[part, :, r], k[part, :, 0].swapaxes(-1, -2), scores[:, r], scale=scale)
         wide = width(S, scores, weights[part]) > 1
-        launch("attention.cu", "masked_softmax", real, per_warp(rows), scores, weights[part], rows, *limits, wide)
+        arrays = scores, weights[part], None if starts is None else starts[part]
+        launch("attention.cu", "masked_softmax", real, per_warp(rows), *arrays, rows, *limits, wide)
         for r in range(shared):
             product(weights[part, r], v[part, :, 0], o[part, :, r])
 
@@ -51,7 +62,7 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool = Tr
             for r in range(shared):
                 product(d_o[part, :, r], v[part, :, 0].swapaxes(-1, -2), d_weights[:, r])
             arrays = weights[part], d_weights, d_scores
-            settings = rows, *limits, width(S, *arrays) > 1, scale
+            settings = None if starts is None else starts[part], rows, *limits, width(S, *arrays) > 1, scale
             launch("attention.cu", "masked_softmax_backward", real, per_warp(rows), *arrays, *settings)
             for r in range(shared):
                 transposed = d_scores[:, r].swapaxes(-1, -2)

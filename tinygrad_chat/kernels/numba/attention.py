@@ -25,13 +25,16 @@ def attention(
     heads: int,
     causal: bool = True,
     window: int | None = None,
+    document_starts: np.ndarray | None = None,
 ):
     """`ops.attention`."""
-    G = count_shared_heads(query, key, value, heads, window)
+    G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S = query.shape[:2], key.shape[1]
     if T == 1 or B * heads * T * S <= SMALL:
-        return small_attention(query, key, value, heads, G, causal, S if window is None else min(window, S))
-    return blocked_attention(query, key, value, heads, causal, window, weigh=_weigh, weigh_backward=_weigh_backward)
+        starts = np.zeros((B, T), np.int64) if document_starts is None else document_starts
+        return small_attention(query, key, value, heads, G, causal, S if window is None else min(window, S), starts)
+    settings = heads, causal, window, document_starts
+    return blocked_attention(query, key, value, *settings, weigh=_weigh, weigh_backward=_weigh_backward)
 
 
 def _weigh(scores: np.ndarray, mask: np.ndarray, sums: np.ndarray) -> None:

@@ -14,22 +14,29 @@ SMALL = 1 << 12  # weights: for fewer, to call BLAS costs more than its products
 
 
 def small_attention(
-    query: np.ndarray, key: np.ndarray, value: np.ndarray, heads: int, G: int, causal: bool, reach: int
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    heads: int,
+    G: int,
+    causal: bool,
+    reach: int,
+    document_starts: np.ndarray,
 ):
     """`ops.attention` with G key/value heads, where a query sees at most `reach` positions."""
     (B, T, C), S = query.shape, key.shape[1]
     # A sequence by itself lies in one piece, also in a cache with room for more tokens: nothing is copied.
     sequences = [tuple(contiguous(x[b]) for x in (query, key, value)) for b in range(B)]
     weights, out = np.empty((B, T, heads, S), query.dtype), np.empty(query.shape, query.dtype)
-    settings = G, 1 / math.sqrt(C // heads), causal, reach
+    settings, starts = (G, 1 / math.sqrt(C // heads), causal, reach), contiguous(document_starts.astype(np.int64))
     for b in range(B):
-        _attend(*sequences[b], *settings, weights[b], out[b])
+        _attend(*sequences[b], *settings, starts[b], weights[b], out[b])
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.zeros(x.shape, x.dtype) for x in (query, key, value))
         for b in range(B):
             d_mean = contiguous(d_out[b])
-            _attend_backward(*sequences[b], *settings, weights[b], d_mean, d_query[b], d_key[b], d_value[b])
+            _attend_backward(*sequences[b], *settings, starts[b], weights[b], d_mean, d_query[b], d_key[b], d_value[b])
         return d_query, d_key, d_value
 
     return out, backward
@@ -37,7 +44,16 @@ def small_attention(
 
 @compiled
 def _attend(
-    query: Any, key: Any, value: Any, G: int, scale: float, causal: bool, reach: int, weights: Any, out: Any
+    query: Any,
+    key: Any,
+    value: Any,
+    G: int,
+    scale: float,
+    causal: bool,
+    reach: int,
+    starts: Any,
+    weights: Any,
+    out: Any,
 ) -> None:
     """Compute the weights (T, H, S), of which only those that are seen are written, and the means of the values.
 
@@ -50,7 +66,7 @@ def _attend(
     keys, values = key.reshape(S, G, D), value.reshape(S, G, D)
     factor = real(scale)
     for t in range(T):
-        seen, hidden = _seen(t, T, S, causal, reach)
+        seen, hidden = _seen(t, T, S, causal, reach, starts[t])
         for s in range(seen, hidden):
             for h in range(H):
                 q, k = queries[t, h], keys[s, h // (H // G)]
@@ -87,6 +103,7 @@ def _attend_backward(
     scale: float,
     causal: bool,
     reach: int,
+    starts: Any,
     weights: Any,
     d_out: Any,
     d_query: Any,
@@ -103,7 +120,7 @@ def _attend_backward(
     factor = real(scale)
     d_weights = np.empty(S, query.dtype)
     for t in range(T):
-        seen, hidden = _seen(t, T, S, causal, reach)
+        seen, hidden = _seen(t, T, S, causal, reach, starts[t])
         for h in range(H):
             g = h // (H // G)
             q, d_q, d_mean = queries[t, h], d_queries[t, h], d_means[t, h]
@@ -125,7 +142,7 @@ def _attend_backward(
 
 
 @compiled
-def _seen(t: int, T: int, S: int, causal: bool, reach: int) -> tuple[int, int]:
+def _seen(t: int, T: int, S: int, causal: bool, reach: int, start: int) -> tuple[int, int]:
     """Return the first position that query t sees, and the first behind them that it does not."""
     position = S - T + t
-    return max(0, position + 1 - reach), position + 1 if causal else S
+    return max(start, position + 1 - reach), position + 1 if causal else S

@@ -25,9 +25,11 @@ def attention(
     heads: int,
     causal: bool = True,
     window: int | None = None,
+    document_starts: np.ndarray | None = None,
 ):
     """`ops.attention`."""
-    return blocked_attention(query, key, value, heads, causal, window, weigh=_weigh, weigh_backward=_weigh_backward)
+    settings = heads, causal, window, document_starts
+    return blocked_attention(query, key, value, *settings, weigh=_weigh, weigh_backward=_weigh_backward)
 
 
 def blocked_attention(
@@ -37,6 +39,7 @@ def blocked_attention(
     heads: int,
     causal: bool,
     window: int | None,
+    document_starts: np.ndarray | None,
     *,
     weigh: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
     weigh_backward: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
@@ -48,18 +51,20 @@ def blocked_attention(
     maximum taken out, and writes their sums (..., rows, 1): it is cheaper to divide `out` and `d_out` by them than the
     weights. `weigh_backward(d_weights, along, weights)` turns d_weights in place into (d_weights - along) * weights.
     """
-    G = count_shared_heads(query, key, value, heads, window)
+    G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     window = None if window is None else min(window, S)  # masks are as long as it
     scale = 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query * scale, key, value))
     out, sums = np.empty(query.shape, query.dtype), np.empty((*q.shape[:-1], 1), query.dtype)
     o = split_heads(out, G, D)
-    blocks = list(_blocks(T, S, causal, window, query.dtype))
+    blocks = list(_blocks(T, S, causal, window, document_starts, query.dtype))
     keep = recording() and B * heads * T * S <= MOST_KEPT
 
     def weights_of(rows: slice, keys: slice, mask: np.ndarray) -> np.ndarray:
         scores = np.matmul(q[..., rows, :], k[..., keys, :].swapaxes(-1, -2), order="C")
+        if document_starts is not None:
+            _hide_other_documents(scores, document_starts[:, rows] - keys.start)
         weigh(scores, mask, sums[..., rows, :])
         return scores
 
@@ -109,7 +114,15 @@ def _weigh_backward(d_weights: np.ndarray, along: np.ndarray, weights: np.ndarra
     d_weights *= weights
 
 
-def _blocks(T: int, S: int, causal: bool, window: int | None, dtype: Any) -> Iterator[tuple[slice, slice, Any]]:
+def _hide_other_documents(scores: np.ndarray, starts: np.ndarray) -> None:
+    """Make the scores (B, G, H / G, rows, keys) of keys before each query's start (B, rows) minus infinity."""
+    some = scores[..., : max(0, starts.max(initial=0))]  # all see the keys behind these
+    np.copyto(some, -math.inf, where=np.arange(some.shape[-1]) < starts[:, None, None, :, None])
+
+
+def _blocks(
+    T: int, S: int, causal: bool, window: int | None, document_starts: np.ndarray | None, dtype: Any
+) -> Iterator[tuple[slice, slice, Any]]:
     """Yield blocks of queries, the keys that some of them may see, and what to add to the last columns of their scores,
     so that none sees a key that it may not."""
     if not causal:
@@ -120,6 +133,8 @@ def _blocks(T: int, S: int, causal: bool, window: int | None, dtype: Any) -> Ite
         stop = min(start + length, T)
         last = S - T + stop
         first = 0 if window is None else max(0, S - T + start + 1 - window)
+        if document_starts is not None:
+            first = max(first, int(document_starts[:, start:stop].min(initial=S - T + start)))
         hidden = 0 if stop - start == 1 else stop - start if window is None else stop - start + window - 1
         yield (
             slice(start, stop),
