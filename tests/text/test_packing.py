@@ -28,7 +28,7 @@ def corpus(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def epoch_of(rows: PackedRows, epoch: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    batches = [rows.batch(number, batch_size=1) for number in range(epoch * rows.rows, (epoch + 1) * rows.rows)]
+    batches = [rows.take(row, 1) for row in range(epoch * rows.rows, (epoch + 1) * rows.rows)]
     tokens, targets = zip(*batches, strict=True)
     return np.concatenate(tokens), np.concatenate(targets)
 
@@ -84,15 +84,13 @@ def test_a_batch_is_the_same_whatever_was_asked_for_before(monkeypatch):
     asked: Any = PackedRows(tokens, starts, context=8, seed=1)
     for number in (9, 0, 4, 9, 1):
         fresh = PackedRows(tokens, starts, context=8, seed=1)
-        np.testing.assert_array_equal(asked.batch(number, batch_size=4), fresh.batch(number, batch_size=4))
+        np.testing.assert_array_equal(asked.take(4 * number, 4), fresh.take(4 * number, 4))
 
 
 def test_batches_of_any_size_go_through_the_same_rows(monkeypatch):
     monkeypatch.setattr(packing, "BLOCK", 2)
     rows = PackedRows(*corpus([5, 11, 2, 8, 30, 1, 7, 7, 19, 4]), context=8, seed=1)
-    by_six, by_two = (
-        np.concatenate([rows.batch(number, batch_size=size)[0] for number in range(30 // size)]) for size in (6, 2)
-    )
+    by_six, by_two = (np.concatenate([rows.take(first, size)[0] for first in range(0, 30, size)]) for size in (6, 2))
     np.testing.assert_array_equal(by_six, by_two)
 
 

@@ -330,6 +330,7 @@ ELSEWHERE = {
     "data",
     "text_field",
     "encoding",
+    "split",
     "steps",
     "minutes",
     "checkpoint_every",

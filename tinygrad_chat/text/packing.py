@@ -6,7 +6,7 @@ its target: only the last row of each block of rows may end in padding.
 
 >>> tokens = np.array([9, 1, 2, 9, 3, 9, 4, 5, 6, 7, 9])  # 9 is BOS
 >>> rows = PackedRows(tokens, np.array([0, 3, 5, 10]), context=5, seed=0)
->>> inputs, targets = rows.batch(0, batch_size=2)
+>>> inputs, targets = rows.take(0, 2)
 >>> inputs.tolist(), targets.tolist()
 ([[9, 4, 5, 6, 7], [9, 1, 2, 9, 3]], [[4, 5, 6, 7, 9], [1, 2, 9, 3, 9]])
 """
@@ -59,11 +59,11 @@ class PackedRows:
         self._epoch = functools.lru_cache(maxsize=2)(self._epoch)  # a batch may reach into the next one
         self._block = functools.lru_cache(maxsize=2)(self._block)
 
-    def batch(self, number: int, *, batch_size: int) -> Batch:
-        """Return batch `number` of all epochs, (B, T) tokens and targets; those of padding do not count."""
-        expect("batch_size", batch_size, minimum=1)
-        rows = range(number * batch_size, (number + 1) * batch_size)
-        indices = np.stack([self._row(*divmod(row, self.rows)) for row in rows])
+    def take(self, first: int, count: int) -> Batch:
+        """Return rows `first` and following of all epochs, (count, T) tokens and targets; those of padding do not
+        count."""
+        expect("count", count, minimum=1)
+        indices = np.stack([self._row(*divmod(row, self.rows)) for row in range(first, first + count)])
         is_padding = indices == PADDING
         indices[is_padding] = self._starts[0]  # a BOS: what stands there is only seen by other padding
         tokens, targets = (self._tokens[index].astype(np.int64) for index in (indices, indices + 1))
