@@ -33,7 +33,7 @@ ORDER = [
     {"runs"},
     {"inference", "reports"},
     {"training"},
-    {"experiments", "interchange", "planning", "profiling", "tracking"},
+    {"evaluation", "experiments", "interchange", "planning", "profiling", "tracking"},
     {"api"},
     {"cli"},
     {"__main__"},

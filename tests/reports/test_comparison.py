@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -70,6 +71,15 @@ def test_runs_on_other_tokens_or_texts_are_compared_in_bits_per_byte(
     assert comparison.unit == "bits/byte"
     assert comparison.runs[0].best == 4.0
     assert comparison.runs[0].training.losses.tolist() == pytest.approx([7.0, 5.0, 3.0])
+
+
+def test_where_tokens_differ_runs_are_compared_after_equal_bytes_of_text(pair: dict[str, Path], tmp_path: Path):
+    other = made_up(tmp_path / "other", {0: 4.0, 6: 3.0}, tokenizer="bytes")
+    in_tokens, in_bytes = compare_runs(pair), compare_runs({**pair, "other": other})
+    assert (in_tokens.axes, in_bytes.axes) == (("tokens", "seconds"), ("bytes", "seconds"))
+    for before, after in zip(in_tokens.runs, in_bytes.runs, strict=False):
+        bytes_per_token = before.best / (after.best * math.log(2))
+        assert after.validation.read == pytest.approx(before.validation.read * bytes_per_token)
 
 
 def test_a_line_of_the_log_that_lost_its_time_stands_between_its_neighbours(pair: dict[str, Path]):

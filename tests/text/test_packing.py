@@ -94,9 +94,10 @@ def test_batches_of_any_size_go_through_the_same_rows(monkeypatch):
     np.testing.assert_array_equal(by_six, by_two)
 
 
-def test_epochs_and_seeds_differ_in_their_order(monkeypatch):
-    monkeypatch.setattr(packing, "BLOCK", 2)
-    tokens, starts = corpus([5, 11, 2, 8, 30, 1, 7, 7, 19, 4])
+@pytest.mark.parametrize("rows", [1, 1000], ids=["by the order of blocks", "by the order in a block"])
+def test_epochs_and_seeds_differ(monkeypatch, rows):
+    monkeypatch.setattr(packing, "BLOCK", rows)
+    tokens, starts = corpus([8] * 10)
     first = PackedRows(tokens, starts, context=8, seed=1)
     assert len({epoch_of(first, epoch)[0].tobytes() for epoch in range(4)}) == 4
     assert epoch_of(first)[0].tobytes() != epoch_of(PackedRows(tokens, starts, context=8, seed=2))[0].tobytes()

@@ -29,7 +29,7 @@ def compare(
     out: Annotated[str, typer.Option(help="folder for compare.svg")] = ".",
     png: Annotated[bool, typer.Option("--png", help="also write compare.png (needs the extra plots)")] = False,
 ) -> None:
-    """Compare the losses of two or more runs, at equal tokens and at equal time.
+    """Compare the losses of two or more runs, at equal tokens (or bytes, where those differ) and at equal time.
 
     Prints tables and the shapes of the curves, and writes the curves to compare.svg.
     """
@@ -50,7 +50,7 @@ def compare(
     console = open_console(sys.stdout)
     _print_names(console, comparison)
     _print_tables(console, comparison)
-    for axis in ("tokens", "seconds"):
+    for axis in comparison.axes:
         console.print()
         _print_curves(console, comparison, axis)
     folder = user_path(out)
@@ -99,7 +99,7 @@ def _print_curves(console: Console, comparison: Comparison, axis: str) -> None:
     longest = max(float(run.validation.along(axis)[-1]) for run in comparison.runs) or 1.0
     columns = min(WIDEST_CURVE, console.width - 3)
     amounts = (np.arange(columns) + 0.5) * longest / columns
-    reach = f"{longest:,.0f}" if axis == "tokens" else duration(longest)
+    reach = duration(longest) if axis == "seconds" else f"{longest:,.0f}"
     levels = BLOCKS if can_show(sys.stdout, BLOCKS) else DIGITS
     console.print(f"{comparison.unit} over {axis}, up to {reach}: from {top:.4g} down to {bottom:.4g}")
     for number, run in enumerate(comparison.runs):
@@ -112,9 +112,10 @@ def _print_curves(console: Console, comparison: Comparison, axis: str) -> None:
 def _rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     """Yield what the table says: a label and a value for each run."""
     runs, unit = comparison.runs, comparison.unit
-    tokens, seconds = comparison.reached_by_all("tokens"), comparison.reached_by_all("seconds")
+    amount, _ = comparison.axes
+    read, seconds = map(comparison.reached_by_all, comparison.axes)
     yield f"best {unit}", [f"{run.best:.4f}" for run in runs]
-    yield f"{unit} at {tokens:,.0f} tokens", [f"{run.at('tokens', tokens):.4f}" for run in runs]
+    yield f"{unit} at {read:,.0f} {amount}", [f"{run.at(amount, read):.4f}" for run in runs]
     yield f"{unit} after {duration(seconds)}", [f"{run.at('seconds', seconds):.4f}" for run in runs]
     yield "tokens/s", [_known(run.summary.tokens_per_second) for run in runs]
     yield "tokens", [_known(run.summary.tokens) for run in runs]

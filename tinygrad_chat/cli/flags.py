@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -23,14 +23,17 @@ Confirmed = Annotated[
 
 
 def flags_of(
-    *groups: type[Any], short: bool = True, defaults: Mapping[str, str] | None = None
+    *groups: type[Any],
+    short: bool = True,
+    only: Collection[str] | None = None,
+    defaults: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command a flag for each option of the groups: in `**settings` it finds those that the user gave.
 
-    The `short` help shows the common ones, and --help-all the others, too. `defaults` says what the help calls the
-    default of an option where that is the command's own.
+    With `only`, it gets the flags of these alone. The `short` help shows the common ones, and --help-all the others,
+    too. `defaults` says what the help calls the default of an option where that is the command's own.
     """
-    specs = specs_of(*groups)
+    specs = {name: spec for name, spec in specs_of(*groups).items() if only is None or name in only}
     flags = [
         _flag(spec, hidden=short and not spec.common, default=(defaults or {}).get(spec.name))
         for spec in specs.values()

@@ -1,11 +1,13 @@
 """Several runs beside each other: their curves over tokens and over seconds, and how good each was at equal amounts.
 
-Losses are in nats a token or, where runs differ in what a token is or in the text, in bits per byte.
+Losses are in nats a token or, where runs differ in what a token is or in the text, in bits per byte. The curves then
+stand over bytes of text and not over tokens, of which one is worth more than another.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +21,24 @@ from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, su
 from tinygrad_chat.runs.folder import RunFolder
 
 NATS, BITS = "val_loss", "bits/byte"
+AXES = {NATS: ("tokens", "seconds"), BITS: ("bytes", "seconds")}
+"""What losses stand over, by their unit: how much text a run has read, and how long it took."""
+
 BEGINNING = 0.05  # the share of a run whose steep fall the plots cut off, so that the rest can be told apart
 SMOOTHING = 30  # a smoothed curve's point is the mean over this part of the curve
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses (N,), each after so many training tokens (N,) and seconds of training (N,)."""
+    """Losses (N,), each after so many training tokens, or bytes, `read` (N,) and seconds of training (N,)."""
 
-    tokens: np.ndarray
+    read: np.ndarray
     seconds: np.ndarray
     losses: np.ndarray
 
     def along(self, axis: str) -> np.ndarray:
-        """Return what the losses stand over: `tokens` or `seconds`."""
-        return self.seconds if axis == "seconds" else self.tokens
+        """Return what the losses stand over: one of AXES."""
+        return self.seconds if axis == "seconds" else self.read
 
     def below(self, top: float, axis: str) -> tuple[list[float], list[float]]:
         """Return amounts and losses of the points up to `top`, and of where the curve first comes below it."""
@@ -67,7 +72,7 @@ class ComparedRun:
         return float(self.validation.losses.min())
 
     def at(self, axis: str, amount: float) -> float:
-        """Return the validation loss after that many `tokens` or `seconds`, linear between two evaluations."""
+        """Return the validation loss at that amount along one of AXES, linear between two evaluations."""
         return float(np.interp(amount, self.validation.along(axis), self.validation.losses))
 
 
@@ -78,15 +83,20 @@ class Comparison:
     runs: Sequence[ComparedRun]
     unit: str
 
+    @property
+    def axes(self) -> tuple[str, str]:
+        """What losses stand over: text read, in tokens or bytes, and seconds."""
+        return AXES[self.unit]
+
     def reached_by_all(self, axis: str) -> float:
-        """Return the largest count of `tokens` or `seconds` at which every run has been evaluated, or later too."""
+        """Return the largest amount along an axis at which every run has been evaluated, or later too."""
         return min(float(run.validation.along(axis)[-1]) for run in self.runs)
 
     def losses_shown(self) -> tuple[float, float]:
         """Return the range of losses that plots show: all but the steep beginning."""
         lowest = min(float(curve.losses.min()) for run in self.runs for curve in run.curves())
         first = [run.curves()[0] for run in self.runs]
-        starts = [float(np.interp(BEGINNING * curve.tokens[-1], curve.tokens, curve.losses)) for curve in first]
+        starts = [float(np.interp(BEGINNING * curve.read[-1], curve.read, curve.losses)) for curve in first]
         starts += [float(run.validation.losses[1:].max(initial=lowest)) for run in self.runs]
         highest = max(starts)
         margin = 0.04 * (highest - lowest) or 0.1
@@ -130,18 +140,21 @@ def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
     if not timings:
         raise UsageError(f"compare: {name}: timing.jsonl has no whole line; leave it out")
     clock = np.array([(line["step"], line["seconds"]) for line in timings], dtype=float).T
+    records = folder.records()
+    evaluated = evaluations(records)
+    # The held-out text tells how many bits a byte one nat a token is, and so how many bytes a token has.
+    bits_per_nat = float(np.mean([line["val_bpb"] / line["val_loss"] for line in evaluated if line["val_loss"]] or [1]))
+    of_a_token = 1 / (bits_per_nat * math.log(2)) if unit == BITS else 1
 
     def curve(lines: Sequence[Mapping[str, Any]], key: str) -> Curve:
         steps = np.array([line["step"] for line in lines], dtype=float)
         losses = np.array([line[key] for line in lines], dtype=float)
-        return Curve(steps * config.tokens_per_step, np.interp(steps, *clock), losses)
+        return Curve(steps * config.tokens_per_step * of_a_token, np.interp(steps, *clock), losses)
 
-    records = folder.records()
-    evaluated = evaluations(records)
     training = curve([record for record in records if is_number(record.get("loss"))], "loss")
     losses = smooth(training.losses)
-    if unit == BITS:  # the held-out text tells how many bits a byte one nat a token is
-        losses = losses * float(np.mean([line["val_bpb"] / line["val_loss"] for line in evaluated]))
+    if unit == BITS:
+        losses = losses * bits_per_nat
     return ComparedRun(
         name,
         summary,

@@ -1,4 +1,4 @@
-"""A comparison as pictures: losses over tokens, and over seconds of training."""
+"""A comparison as pictures: losses over tokens or bytes, and over seconds of training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAST_COLOR = COLORS - 1  # the grey one
 
 
 def write_comparison_plot(comparison: Comparison, folder: Path, *, png: bool = False) -> list[Path]:
-    """Draw the curves over tokens and over seconds: compare.svg in `folder`, and compare.png; return their paths."""
+    """Draw the curves over text and over seconds: compare.svg in `folder`, and compare.png; return their paths."""
     charts = comparison_charts(comparison)
     pictures = {folder / "compare.svg": draw_charts(charts).encode()}
     if png:
@@ -25,7 +25,7 @@ def write_comparison_plot(comparison: Comparison, folder: Path, *, png: bool = F
 
 
 def comparison_charts(comparison: Comparison) -> list[Chart]:
-    """Return the curves of all runs over tokens, and over seconds; both begin where the losses shown do."""
+    """Return the curves of all runs over text, and over seconds; both begin where the losses shown do."""
     unit = "nats a token" if comparison.unit == NATS else "bits per byte"
     _, top = comparison.losses_shown()
     cut = any(curve.losses.max() > top for run in comparison.runs for curve in run.curves())
@@ -34,12 +34,12 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
             f"Loss over {axis}",
             list(_series(comparison, axis)),
             f"{unit}; thin: training{'; beginning cut off' if cut else ''}",
-            x_name="training tokens" if axis == "tokens" else "seconds of training",
-            whole=axis == "tokens",
+            x_name="seconds of training" if axis == "seconds" else f"training {axis}",
+            whole=axis != "seconds",
             marks=[Mark("reached by all", comparison.reached_by_all(axis), "reached by all", color=LAST_COLOR)],
             x_range=(0, 0),
         )
-        for axis in ("tokens", "seconds")
+        for axis in comparison.axes
     ]
 
 

@@ -1,0 +1,4 @@
+"""How good trained models are.
+
+text.py   on a text: bits per byte, which compare models with different tokenizers
+"""

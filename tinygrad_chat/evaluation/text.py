@@ -1,0 +1,108 @@
+"""Trained models evaluated on a text, in bits per byte: equal bytes for each, whatever its tokens are."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.models.protocol import Predictor
+from tinygrad_chat.option import expect
+from tinygrad_chat.text.batches import Batch, batches_in_order
+from tinygrad_chat.text.corpora import Source
+from tinygrad_chat.text.data import open_sources
+from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.token_store import MixedStore, TokenStore
+from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.training.evaluation import Evaluation, evaluate_batches
+
+CHUNK = 1 << 20  # tokens whose bytes are added up at a time
+
+
+@dataclass(frozen=True)
+class TextEvaluation:
+    """What a model makes of a text from one `source`, and how many `seconds` it took."""
+
+    source: str
+    evaluation: Evaluation
+    seconds: float
+
+    @property
+    def bytes_per_token(self) -> float:
+        """How much text a token stands for on average."""
+        return self.evaluation.bytes / self.evaluation.tokens
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        found = {name: value for name, value in dataclasses.asdict(self.evaluation).items() if name != "sources"}
+        speed = self.evaluation.tokens / self.seconds
+        rest = {"bytes_per_token": self.bytes_per_token, "seconds": self.seconds, "tokens_per_second": speed}
+        return {"source": self.source, **found, **rest}
+
+
+def evaluate_on_text(
+    model: Predictor,
+    tokenizer: Tokenizer,
+    config: TrainingConfig,
+    *,
+    data: Source | None = None,
+    most_bytes: int | None = None,
+    progress: Progress | None = None,
+    **reading: Any,
+) -> Iterator[TextEvaluation]:
+    """Yield how good a model is on each source of `data`, by default on what its run holds out of its own text.
+
+    `config` is that of its run: it says how its text is read and split, and how many rows at a time the model takes.
+    `most_bytes` bounds the text of each source; with it, models with different tokenizers read the same bytes. How
+    other `data` is read is as `open_data` has it; all of it counts. `progress` is told of tokens that are done. Raises
+    DataError for what cannot be read or has no two tokens, VocabularyError for text that the tokenizer does not know.
+    """
+    expect("--max-bytes", most_bytes or 1, minimum=1)
+    options = config.data
+    if data is None:
+        reading = {**options.reading, "split": options.split}
+    opened = open_sources(options.source if data is None else data, tokenizer, progress=progress, **reading)
+    sizes = tokenizer.bytes_per_token()
+    rows = options.batch_size // options.grad_accumulation
+    for store in opened.stores if isinstance(opened, MixedStore) else (opened,):
+        tokens = first_bytes(_evaluated(store, held_out=data is None), sizes, most_bytes)
+        batches = batches_in_order(tokens, batch_size=rows, context=model.context)
+        start = time.perf_counter()
+        found = evaluate_batches(model, _told(batches, len(tokens) - 1, progress), sizes)
+        yield TextEvaluation(store.source, found, time.perf_counter() - start)
+
+
+def first_bytes(tokens: np.ndarray, sizes: np.ndarray, most_bytes: int | None) -> np.ndarray:
+    """Return as many of the first `tokens` as stand for at most that many bytes; all of them where that is None.
+
+    >>> first_bytes(np.array([0, 2, 1, 2]), np.array([0, 1, 3]), 5).tolist()
+    [0, 2, 1]
+    """
+    if most_bytes is None:
+        return tokens
+    read = 0
+    for start in range(0, len(tokens), CHUNK):
+        ends = read + np.cumsum(sizes[tokens[start : start + CHUNK]])
+        if ends[-1] > most_bytes:
+            return tokens[: start + int(np.searchsorted(ends, most_bytes, side="right"))]
+        read = int(ends[-1])
+    return tokens
+
+
+def _evaluated(store: TokenStore, *, held_out: bool) -> np.ndarray:
+    return store.tokens[store.held_out_from :] if held_out else store.tokens
+
+
+def _told(batches: Iterator[Batch], total: int, progress: Callable[[str, int, int], Any] | None) -> Iterator[Batch]:
+    """Yield the batches, and say how far they have come."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch[1].size
+        if progress is not None:
+            progress("evaluating", done, total)
