@@ -105,10 +105,10 @@ def test_the_store_has_the_same_bytes_for_any_number_of_processes(
 
 
 def test_a_process_that_is_killed_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch):
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Any] = []
     start = subprocess.Popen
 
-    def watched(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+    def watched(*arguments: Any, **options: Any) -> Any:
         started.append(start(*arguments, **options))
         return started[-1]
 
@@ -121,6 +121,14 @@ def test_a_process_that_is_killed_costs_nothing_but_time(monkeypatch: pytest.Mon
     assert sum(each is None for each in found) == len(TEXTS)
     assert np.concatenate([each for each in found if each is not None]).tolist() == [1, 222, 3, *[4] * 500, 5, 6]
     assert started[0].returncode == -signal.SIGKILL
+
+
+def test_a_process_ends_with_the_one_that_has_started_it():
+    with module._Encoder(NUMBERS) as encoder:
+        encoder.ask(["1 2"])
+        assert [tokens.tolist() for tokens in encoder.take() if tokens is not None] == [[1, 2]]
+        encoder._questions.close()  # as the system does when a process dies, however that comes about
+        assert encoder._process.wait(timeout=60) == 0
 
 
 def test_what_cannot_be_encoded_is_the_error_of_one_process_and_no_other_is_left_behind(

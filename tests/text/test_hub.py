@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,9 +51,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, 
             path.write_text(files[file])
             return str(path)
 
-        module = ModuleType("huggingface_hub")
-        module.HfApi = lambda: SimpleNamespace(dataset_info=dataset_info)  # type: ignore[attr-defined]
-        module.hf_hub_download = download  # type: ignore[attr-defined]
+        module = SimpleNamespace(HfApi=lambda: SimpleNamespace(dataset_info=dataset_info), hf_hub_download=download)
         monkeypatch.setitem(sys.modules, "huggingface_hub", module)
         return asked
 
@@ -86,7 +84,7 @@ def test_of_several_kinds_the_first_is_read(hub):
 
 def test_a_settled_name_has_its_commit_and_is_never_asked_for_again(hub):
     asked = hub(FILES)
-    settled = settle_source("hub:owner/name/b:0.5")
+    settled = str(settle_source("hub:owner/name/b:0.5"))
     assert settled == f"hub:owner/name@{COMMIT}/b:0.5"
     assert asked == [("info", "owner/name", "None")]
     asked.clear()
