@@ -1,7 +1,7 @@
 """The token store on a generated stream of text: how long it takes, how much memory, and how soon it is found again.
 
-`python -m bench.token_store MEGABYTES TOKENIZER` prints all that `measure_store` finds, in JSON; TOKENIZER is a kind or a
-path.
+`python -m bench.token_store MEGABYTES TOKENIZER` prints all that `measure_store` finds, in JSON; TOKENIZER is a kind or
+a path.
 
 The stream is JSON, a document a row, of words as rare as in a language (Zipf), in documents of very different lengths.
 Each sample is a fresh process. Resident memory is that of the process and of those that encode for it, ten times a

@@ -237,9 +237,8 @@ def _by_source(record: Record) -> Iterator[tuple[str, float, float]]:
     """Yield what an evaluation found on each source of a mixture: its name, its loss, its bits per byte."""
     sources = record.get("sources")
     for name, values in sources.items() if isinstance(sources, dict) else ():
-        found = [values.get(each) for each in ("val_loss", "val_bpb")] if isinstance(values, dict) else [None]
-        if all(map(is_number, found)):
-            yield name, *found
+        if isinstance(values, dict) and is_number(values.get("val_loss")) and is_number(values.get("val_bpb")):
+            yield name, values["val_loss"], values["val_bpb"]
 
 
 def _setting_text(value: Any) -> str:
