@@ -85,10 +85,13 @@ def expect_files(words: list[str]) -> None:
             assert (ROOT / word.split("::")[0]).exists()
 
 
-@pytest.mark.parametrize("words", [["train", "--stepps", "5"], ["trian"], ["data", "lisst"], ["data", "show", "--x"]])
-def test_a_wrong_command_would_be_found(words: list[str]):
+WRONG = ["train --stepps 5", "train --steps many", "trian", "data lisst", "data show --nonsense"]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_command_would_be_found(line: str):
     with pytest.raises((typer.TyperException, AssertionError)):
-        parse_tgc(words)
+        parse_tgc(line.split())
 
 
 def test_a_wrong_measurement_would_be_found(capsys: pytest.CaptureFixture[str]):

@@ -18,10 +18,8 @@ FAULTS = {
         "every step draws the same batch": ('"batches", number)', '"batches", 0)'),
         "every step drops the same": ('"dropout", number)', '"dropout", 0)'),
         "a rollback does not pass over batches": (
-            'batch that the run\'s next step trains on: a function of the seed and the step."""\n'
-            "    number = run.progress.step + run.progress.skipped_batches",
-            'batch that the run\'s next step trains on: a function of the seed and the step."""\n'
-            "    number = run.progress.step",
+            "numbered_batch(run, run.progress.step + run.progress.skipped_batches)",
+            "numbered_batch(run, run.progress.step)",
         ),
         "the schedule's warm-up follows the clock": ("step if step < schedule.warmup else max(", "max("),
         "losses that were judged are forgotten": ("recent.add(loss)", "pass"),
