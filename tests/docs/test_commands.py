@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.core import TyperGroup
 
 from bench.__main__ import make_parser
 from tests.docs.pages import PAGES, ROOT, blocks, command_lines, name, read
@@ -71,7 +72,10 @@ def parse_tgc(words: list[str]) -> None:
     if {"--help", "-h", "--help-all"} & set(words):
         words = [word for word in words if word not in {"--help", "-h", "--help-all"}]
     _, command, _ = group.resolve_command(context, words[:1])
-    command.make_context(words[0], words[1:], parent=context)
+    inner = command.make_context(words[0], words[1:], parent=context)
+    if isinstance(command, TyperGroup) and words[1:]:
+        name, command, rest = command.resolve_command(inner, words[1:])
+        command.make_context(name, rest, parent=inner)
 
 
 def expect_files(words: list[str]) -> None:
@@ -81,10 +85,13 @@ def expect_files(words: list[str]) -> None:
             assert (ROOT / word.split("::")[0]).exists()
 
 
-@pytest.mark.parametrize("words", [["train", "--stepps", "5"], ["train", "--steps", "many"], ["trian"]])
-def test_a_wrong_command_would_be_found(words: list[str]):
+WRONG = ["train --stepps 5", "train --steps many", "trian", "data lisst", "data show --nonsense"]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_command_would_be_found(line: str):
     with pytest.raises((typer.TyperException, AssertionError)):
-        parse_tgc(words)
+        parse_tgc(line.split())
 
 
 def test_a_wrong_measurement_would_be_found(capsys: pytest.CaptureFixture[str]):

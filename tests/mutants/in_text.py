@@ -59,6 +59,23 @@ FAULTS = {
             "DOCUMENTS if documents >= LEAST_DOCUMENTS",
         ),
     },
+    "text/shares.py": {
+        "a file of that very name has a share": ("or os.path.lexists(path_of(name))", ""),
+        "the last source has the rows that others lack": ("rows -= counts[-1]", "pass"),
+        "shares need not sum to 1": ("abs(total - 1) > NEARLY_ONE", "False"),
+    },
+    "text/mixture.py": {
+        "shares play no part in what data it is": ("[part.sha256, str(share)]", "[part.sha256]"),
+        "every batch has the first rows": ("draw(part, first, stop - first)", "draw(part, 0, stop - first)"),
+    },
+    "text/hub.py": {
+        "a name is not pinned": ("_list_files(name)[0], name.pattern", "None, name.pattern"),
+        "all kinds are read": ("return next(filter(None, of_each_kind), [])", "return sum(of_each_kind, [])"),
+    },
+    "text/inventory.py": {
+        "what is in use is removed": ("if in_use(store.folder):", "if False:"),
+        "the last used stands last": ("each.last_use, reverse=True", "each.last_use"),
+    },
     "text/token_store.py": {
         "a file that is too long is opened": ("st_size != count * dtype.itemsize", "st_size < count * dtype.itemsize"),
         "edited metadata pass": (

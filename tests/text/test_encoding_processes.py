@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_chat.errors import VocabularyError
+from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
+from tinygrad_chat.errors import DataError, VocabularyError
 from tinygrad_chat.text import encoding_processes as module
 from tinygrad_chat.text import writing
 from tinygrad_chat.text.data import open_data
@@ -105,10 +107,10 @@ def test_the_store_has_the_same_bytes_for_any_number_of_processes(
 
 
 def test_a_process_that_is_killed_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch):
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Any] = []
     start = subprocess.Popen
 
-    def watched(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+    def watched(*arguments: Any, **options: Any) -> Any:
         started.append(start(*arguments, **options))
         return started[-1]
 
@@ -121,6 +123,46 @@ def test_a_process_that_is_killed_costs_nothing_but_time(monkeypatch: pytest.Mon
     assert sum(each is None for each in found) == len(TEXTS)
     assert np.concatenate([each for each in found if each is not None]).tolist() == [1, 222, 3, *[4] * 500, 5, 6]
     assert started[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot copy a process")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file whose close() was to fail
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_kill_or_a_failing_call_while_others_encode_leaves_nothing_that_misleads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, calls = tmp_path / "a.txt", "calls"
+    path.write_text("1 22 333\n" * 20)
+    monkeypatch.setattr(module, "CHUNK", 50)
+    monkeypatch.setattr(writing, "how_many_processes", lambda *_: 2)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Process(100))
+
+    def load() -> None:
+        assert open_data(str(path), NUMBERS).tokens.tolist() == [0, *[1, 22, 333] * 20]
+
+    def stores() -> list[Path]:
+        return [each for each in (tmp_path / calls / "tokens").iterdir() if each.name[0] != "."]
+
+    monkeypatch.setenv("TINYGRAD_CHAT_CACHE", str(tmp_path / calls))
+    total = count_system_calls(load)
+    for number in range(1, total, 9):
+        calls = str(number)
+        monkeypatch.setenv("TINYGRAD_CHAT_CACHE", str(tmp_path / calls))
+        if number % 2:
+            assert kill_at_system_call(number, load)
+        else:
+            with at_system_call(number, fail), contextlib.suppress(DataError):
+                load()
+        load()
+        assert len(stores()) == 1
+
+
+def test_a_process_ends_with_the_one_that_has_started_it():
+    with module._Encoder(NUMBERS) as encoder:
+        encoder.ask(["1 2"])
+        assert [tokens.tolist() for tokens in encoder.take() if tokens is not None] == [[1, 2]]
+        encoder._questions.close()  # as the system does when a process dies, however that comes about
+        assert encoder._process.wait(timeout=60) == 0
 
 
 def test_what_cannot_be_encoded_is_the_error_of_one_process_and_no_other_is_left_behind(

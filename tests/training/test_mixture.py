@@ -52,7 +52,9 @@ def test_the_log_has_each_source_and_all_by_their_shares(start: Start, sources: 
         assert record["val_loss"] == pytest.approx(0.75 * losses[0] + 0.25 * losses[1])
         assert record["val_bpb"] == pytest.approx(record["val_loss"] / np.log(2))  # a byte is a token here
     report = (run.folder.path / "report.md").read_text(encoding="utf-8")
-    assert f"{records[-1]['val_loss']:.4f}" in report
+    best = min(records, key=lambda record: record["val_loss"])
+    for name in names:
+        assert f"**{best['sources'][name]['val_loss']:.4f}**" in report
 
 
 def test_a_mixture_goes_on_to_the_bit_and_only_with_its_shares(start: Start, sources: tuple[str, str]):

@@ -128,7 +128,8 @@ def compare_runs(paths: Mapping[str, Path]) -> Comparison:
         if summary.best_val_loss is None:
             raise UsageError(f"compare: {name}: has no evaluation; let it train further with tgc train --resume")
     configs = [RunFolder(path).read_config() for path in paths.values()]
-    texts = {(config.data.tokenizer, config.data.source, *config.data.reading.values()) for config in configs}
+    data = [config.data for config in configs]
+    texts = {(each.tokenizer, each.source, each.split, *each.reading.values()) for each in data}
     unit = NATS if len(texts) == 1 else BITS
     return Comparison([_read(name, summaries[name], unit) for name in paths], unit)
 

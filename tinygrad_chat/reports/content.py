@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,8 @@ class Report:
         if summary.best_val_loss is not None:
             found.append(("best val loss", f"{summary.best_val_loss:.4f}", f"at step {summary.best_step:,}"))
             found.append(("bits per byte", f"{summary.val_bpb:.4f}", "at that step"))
+        for source, loss, bits in _by_source(best):
+            found.append((f"val loss of {source}", f"{loss:.4f}", f"{bits:.4f} bits per byte"))
         if is_number(best.get("val_perplexity")):
             found.append(("perplexity", grouped_number(best["val_perplexity"]), "at that step"))
         if summary.parameters is not None:
@@ -229,6 +231,14 @@ def environment_text(value: Any) -> str:
         words = all(isinstance(part, str) for part in value)
         return shlex.join(value) if words else "; ".join(map(environment_text, value))
     return str(value)
+
+
+def _by_source(record: Record) -> Iterator[tuple[str, float, float]]:
+    """Yield what an evaluation found on each source of a mixture: its name, its loss, its bits per byte."""
+    sources = record.get("sources")
+    for name, values in sources.items() if isinstance(sources, dict) else ():
+        if isinstance(values, dict) and is_number(values.get("val_loss")) and is_number(values.get("val_bpb")):
+            yield name, values["val_loss"], values["val_bpb"]
 
 
 def _setting_text(value: Any) -> str:

@@ -7,9 +7,16 @@ formats/        a file of each kind as documents
 standard_input.py  `--data -`, kept as a file
 download.py     the built-in names that are fetched once and cached
 tokenizers/     characters, raw bytes or numbers, each with special tokens
-reading.py      one pass over the documents: hashed, counted and written as tokens
+hub.py          data sets of the Hugging Face hub, as files
+shares.py       sources with shares: which rows of a batch are from which
+reading.py      one pass over the documents: hashed and counted
+encoding_processes.py  their tokens by several processes
+split.py        what is held out: whole documents, or the end of a text
+writing.py      the tokens on their way to the disk, laid down as they are split
 token_store.py  a tokenized corpus on disk
 token_cache.py  stores that are kept from one start to the next
+inventory.py    which those are, and how to be rid of them
 dataset.py      tokens split into training and validation
+mixture.py      several datasets with shares
 batches.py      random windows to train on, all windows in order to evaluate on
 """

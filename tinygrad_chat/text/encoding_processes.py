@@ -55,13 +55,26 @@ def _chunks(documents: Iterable[Iterable[str]], tokenizer: Tokenizer) -> Iterato
     texts: Texts = []
     size = 0
     for document in documents:
-        for text in itertools.chain([None], tokenizer.cut_document(document)):
+        for text in itertools.chain([None], _whole_or_cut(document, tokenizer)):
             texts.append(text)
             size += len(text or "") + 1
             if size >= CHUNK:
                 yield texts
                 texts, size = [], 0
     yield texts
+
+
+def _whole_or_cut(document: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield a short document whole, without the tokenizer's looking for where it may be cut."""
+    pieces = iter(document)
+    begun, size = [], 0
+    for piece in pieces:
+        begun.append(piece)
+        size += len(piece)
+        if size > CHUNK:
+            yield from tokenizer.cut_document(itertools.chain(begun, pieces))
+            return
+    yield "".join(begun)
 
 
 class _Encoder:
