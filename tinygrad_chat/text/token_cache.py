@@ -37,7 +37,7 @@ from tinygrad_chat.text.token_store import (
     store_key,
     write_store,
 )
-from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
+from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
 
 MOST_BYTES = 8 << 30  # of all stores together; those that were used last stay, and what is in use now
 MOST_STORES = 200
@@ -110,7 +110,7 @@ def make_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progres
 
 def takes_any_bytes(tokenizer: Tokenizer | None) -> bool:
     """Return whether a tokenizer also has tokens for what is no UTF-8."""
-    return isinstance(tokenizer, ByteTokenizer)
+    return isinstance(tokenizer, ByteTokenizer | BPETokenizer)
 
 
 def _stores() -> Path:
