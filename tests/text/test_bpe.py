@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
@@ -21,10 +22,14 @@ from tinygrad_chat.text.tokenizers.bpe_training import learn_merges, train_bpe
 from tinygrad_chat.text.tokenizers.merging import Merges, merge_endless
 from tinygrad_chat.text.tokenizers.splitting import PATTERNS, Part, Splitter
 
-RANDOM = random.Random(18)
-DOCUMENTS = [[words(RANDOM, 40, broken=True)] for _ in range(60)]
-TOKENIZERS = {pattern: train_bpe(DOCUMENTS, 700, pattern=pattern) for pattern in PATTERNS}
-TOKENIZER = TOKENIZERS["nanochat"]
+DOCUMENTS = 60
+
+
+@functools.cache
+def trained(pattern: str = "nanochat") -> BPETokenizer:
+    source = random.Random(18)
+    return train_bpe([[words(source, 40, broken=True)] for _ in range(DOCUMENTS)], 700, pattern=pattern)
+
 
 any_text = st.one_of(
     st.text(),
@@ -45,7 +50,7 @@ def tiny_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(any_text, st.sampled_from([*PATTERNS]))
 def test_decoding_undoes_encoding(text, pattern):
-    tokenizer = TOKENIZERS[pattern]
+    tokenizer = trained(pattern)
     tokens = tokenizer.encode(text)
     assert tokenizer.decode(tokens.tolist()) == "".join(tokenizer.decode_stream(tokens.tolist())) == text
     assert tokenizer.bytes_per_token()[tokens].sum() == len(text.encode())
@@ -56,12 +61,12 @@ def test_decoding_undoes_encoding(text, pattern):
 def test_bytes_that_are_no_text_come_back(seed):
     text = words(random.Random(seed), 20, broken=True)
     raw = text.encode("utf-8", "surrogateescape")
-    assert TOKENIZER.decode_bytes(TOKENIZER.encode(text).tolist()) == raw
+    assert trained().decode_bytes(trained().encode(text).tolist()) == raw
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_document_cut_anywhere_has_the_tokens_of_the_whole(pattern, tiny_buffers):
-    tokenizer = TOKENIZERS[pattern]
+    tokenizer = trained(pattern)
     for seed in range(40):
         source = random.Random(seed)
         blanks = "".join(source.choices([" ", "\n", "\t", "\r\n"], [9, 1, 1, 1], k=source.randint(0, 40)))
@@ -120,8 +125,8 @@ def test_no_more_of_a_long_piece_is_held_than_a_window(monkeypatch):
             held.append(sum(given))
 
     given: list[int] = []
-    for tokens in TOKENIZER.encode_document(letters()):
-        given.append(sum(TOKENIZER.bytes_per_token()[tokens]))
+    for tokens in trained().encode_document(letters()):
+        given.append(sum(trained().bytes_per_token()[tokens]))
     assert sum(given) == 20 * 10_000
     waiting = [10_000 * (number + 1) - done for number, done in enumerate(held)]
     assert max(waiting) < 100_000  # of 200,000
@@ -172,38 +177,38 @@ def test_every_character_has_the_class_that_unicode_gives_it():
 
 @given(any_text)
 def test_a_tokenizer_survives_json(text):
-    state = json.loads(json.dumps(TOKENIZER.state()))
+    state = json.loads(json.dumps(trained().state()))
     loaded = tokenizer_from_state(state)
-    assert loaded.state() == TOKENIZER.state()
-    assert loaded.encode(text).tolist() == TOKENIZER.encode(text).tolist()
+    assert loaded.state() == trained().state()
+    assert loaded.encode(text).tolist() == trained().encode(text).tolist()
 
 
 def test_special_tokens_stand_behind_the_merges_in_nanochats_order():
-    assert list(TOKENIZER.special_tokens) == list(CHAT_TOKENS)
-    assert TOKENIZER.special_tokens["<|output_end|>"] == TOKENIZER.size - 1 == 699
-    assert TOKENIZER.bos == 691
-    assert TOKENIZER.decode([TOKENIZER.bos]) == ""
-    assert TOKENIZER.bytes_per_token()[TOKENIZER.bos] == 0
+    assert list(trained().special_tokens) == list(CHAT_TOKENS)
+    assert trained().special_tokens["<|output_end|>"] == trained().size - 1 == 699
+    assert trained().bos == 691
+    assert trained().decode([trained().bos]) == ""
+    assert trained().bytes_per_token()[trained().bos] == 0
 
 
 def test_a_special_token_that_is_typed_is_text():
     text = "<|bos|>hi<|user_start|>"
-    tokens = TOKENIZER.encode(text)
-    assert not set(tokens.tolist()) & set(TOKENIZER.special_tokens.values())
-    assert TOKENIZER.decode(tokens.tolist()) == text
-    asked = TOKENIZER.encode(text, special=["<|bos|>"]).tolist()
-    assert asked == [TOKENIZER.bos, *TOKENIZER.encode("hi<|user_start|>").tolist()]
-    assert TOKENIZER.encode(text, special=TOKENIZER.special_tokens).tolist()[-1] == TOKENIZER.bos + 1
+    tokens = trained().encode(text)
+    assert not set(tokens.tolist()) & set(trained().special_tokens.values())
+    assert trained().decode(tokens.tolist()) == text
+    asked = trained().encode(text, special=["<|bos|>"]).tolist()
+    assert asked == [trained().bos, *trained().encode("hi<|user_start|>").tolist()]
+    assert trained().encode(text, special=trained().special_tokens).tolist()[-1] == trained().bos + 1
     with pytest.raises(VocabularyError, match=r"^encode: expected names of special tokens, received '<bos>'$"):
-        TOKENIZER.encode(text, special=["<bos>"])
+        trained().encode(text, special=["<bos>"])
 
 
 def test_half_a_character_is_refused_and_so_is_what_is_no_token():
     with pytest.raises(VocabularyError, match=r"^U\+D83D is half a character"):
-        TOKENIZER.encode("a\ud83d")
-    for wrong in (-1, TOKENIZER.size):
+        trained().encode("a\ud83d")
+    for wrong in (-1, trained().size):
         with pytest.raises(VocabularyError, match=f"^decode: expected tokens from 0 to 699, received {wrong}$"):
-            TOKENIZER.decode([1, wrong])
+            trained().decode([1, wrong])
 
 
 def test_a_character_streams_once_it_is_certain():
@@ -216,22 +221,22 @@ def test_a_character_streams_once_it_is_certain():
 
 def test_words_are_remembered_and_not_without_end(monkeypatch):
     monkeypatch.setattr("tinygrad_chat.text.tokenizers.bpe.MOST_KEPT", 10)
-    tokenizer = BPETokenizer.from_state(TOKENIZER.state())
+    tokenizer = BPETokenizer.from_state(trained().state())
     text = words(random.Random(3), 200)
-    assert tokenizer.encode(text).tolist() == TOKENIZER.encode(text).tolist()
+    assert tokenizer.encode(text).tolist() == trained().encode(text).tolist()
     assert len(tokenizer._known) <= 10
 
 
 @given(st.lists(st.text("e\u0301\u0323a\u1100\u1161\u11a8\u212b😀\u09c7\u09be", max_size=4)))
 def test_normalizing_pieces_normalizes_the_text(pieces):
-    tokenizer = tokenizer_from_state({**TOKENIZER.state(), "normalize": True})
+    tokenizer = tokenizer_from_state({**trained().state(), "normalize": True})
     text = unicodedata.normalize("NFC", "".join(pieces))
     tokens = [token for part in tokenizer.encode_document(pieces) for token in part.tolist()]
-    assert tokens == TOKENIZER.encode(text).tolist()
+    assert tokens == trained().encode(text).tolist()
 
 
 def spoil(**changes: object) -> dict:
-    return {**TOKENIZER.state(), **changes}
+    return {**trained().state(), **changes}
 
 
 BAD: dict[str, Callable[[], dict]] = {
@@ -241,9 +246,9 @@ BAD: dict[str, Callable[[], dict]] = {
     "a merge of what is not there": lambda: spoil(merges="1 99999"),
     "a negative merge": lambda: spoil(merges="-1 2"),
     "a merge that makes nothing": lambda: spoil(merges="1 2"),
-    "a merge twice": lambda: spoil(merges=",".join([TOKENIZER.state()["merges"].split(",")[0]] * 2)),
+    "a merge twice": lambda: spoil(merges=",".join([trained().state()["merges"].split(",")[0]] * 2)),
     "three in a pair": lambda: spoil(merges="1 2 3"),
-    "a token twice": lambda: spoil(tokens=TOKENIZER.state()["tokens"].replace("00 01", "01 01", 1)),
+    "a token twice": lambda: spoil(tokens=trained().state()["tokens"].replace("00 01", "01 01", 1)),
     "special ones out of range": lambda: spoil(special_tokens={"<|bos|>": 700}),
     "special ones that share": lambda: spoil(special_tokens={"<|bos|>": 699, "b": 699}),
     "a special one of bytes": lambda: spoil(special_tokens={"<|bos|>": 1}),
@@ -307,5 +312,6 @@ def naive_merges(counts: dict[bytes, int], count: int) -> list[tuple[int, int]]:
 
 
 def test_writings_hold_every_script():
-    text = "".join(document[0] for document in DOCUMENTS)
+    source = random.Random(18)
+    text = "".join(words(source, 40) for _ in range(DOCUMENTS))
     assert all(set(letters) & set(text) for letters in LETTERS.values())

@@ -8,6 +8,9 @@ bpe.py         one for each frequent run of bytes: byte-pair encoding
   splitting.py     text into the pieces within which bytes are merged
   merging.py       bytes into tokens
   normalization.py what some models do to text first
+  huggingface.py   tokenizer.json, both ways
+  tiktoken.py      ranks, both ways
+  files.py         a tokenizer from any such file, or into one
 numbers.py     the tokens as numbers, for imported models
 """
 

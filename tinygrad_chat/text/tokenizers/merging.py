@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 SHORT = 128  # bytes up to which a scan of all pairs is faster than a heap
 WINDOW = 1 << 18  # bytes that are merged at a time of a piece that has no end
@@ -21,7 +21,12 @@ class Merges:
 
     def __init__(self, pairs: Iterable[tuple[int, int]], results: Iterable[int]) -> None:
         self.results = list(results)
-        self.rank_of: Mapping[tuple[int, int], int] = {pair: rank for rank, pair in enumerate(pairs)}
+        self.rank_of = {pair: rank for rank, pair in enumerate(pairs)}
+
+    def add(self, pair: tuple[int, int], result: int) -> None:
+        """Add a merge that ranks behind all others."""
+        self.rank_of[pair] = len(self.results)
+        self.results.append(result)
 
     def merge(self, tokens: list[int]) -> list[int]:
         """Return the tokens of one piece, given those of its single bytes, which are overwritten."""
