@@ -30,6 +30,7 @@ from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import open_data, tokenize
 from tinygrad_chat.text.dataset import Dataset
+from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
 from tinygrad_chat.training.events import Event
 from tinygrad_chat.training.facts import OpenData, resolve_with_facts, settled
@@ -72,11 +73,12 @@ def train(
     if resume:
         if path is None:
             raise ConfigError("resume: expected out, the folder of the run that is to go on; received none")
-        if tokenizer is None:
-            with contextlib.suppress(CheckpointError):  # a run without a checkpoint begins anew
-                tokenizer = load_tokenizer(path)
+        split = AUTO
+        with contextlib.suppress(CheckpointError):  # a run without a checkpoint begins anew
+            saved = _open_saved(path)
+            tokenizer, split = tokenizer or saved.tokenizer, saved.config.data.split
         known = None if isinstance(tokenizer, str) else tokenizer
-        own = _open_own(data, tokenizer)
+        own = _open_own(data, tokenizer, split)
         run = resume_run(path, settings, data=own, model=make, tokenizer=known)
     else:
         if tokenizer is None and start_from is not None and not (data is None or isinstance(data, str)):
@@ -106,26 +108,26 @@ def _resolve(
     settings: dict[str, Any], data: Data | None, tokenizer: str | Tokenizer | None
 ) -> tuple[TrainingConfig, OpenData | None]:
     """Return a new run's configuration and, where it is open already, its data."""
-    opened = _open_own(data, tokenizer)
+    opened = _open_own(data, tokenizer, settings.get("split", AUTO))
     if tokenizer is not None and not isinstance(tokenizer, str):
         if tokenizer.kind in SPECS["tokenizer"].choices:
             settings = {**settings, "tokenizer": tokenizer.kind}
         if opened is None:
             validate_settings(SPECS, settings)  # before anything takes its time
             source = settings.get("data", SPECS["data"].default)
-            reading = {name: settings.get(name, SPECS[name].default) for name in ("text_field", "encoding")}
+            reading = {name: settings.get(name, SPECS[name].default) for name in ("text_field", "encoding", "split")}
             opened = open_data(source, tokenizer, **reading)
     return resolve_with_facts(settings, data=opened)
 
 
-def _open_own(data: Data | None, tokenizer: str | Tokenizer | None) -> OpenData | None:
-    """Return data of one's own with its tokenizer; None for what has a name."""
+def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, split: str) -> OpenData | None:
+    """Return data of one's own with its tokenizer; None for what has a name. Texts are split by `split`."""
     if data is None or isinstance(data, str):
         return None
     if not isinstance(data, Dataset):
         texts: Any = data
         corpus = Corpus("texts", lambda any_bytes=False: ([text] for text in texts))
-        return tokenize(corpus, SPECS["tokenizer"].default if tokenizer is None else tokenizer)
+        return tokenize(corpus, SPECS["tokenizer"].default if tokenizer is None else tokenizer, split)
     if tokenizer is not None and not isinstance(tokenizer, str):
         return data, tokenizer
     largest = int(max(np.max(part, initial=0) for part in (data.training, data.validation)))

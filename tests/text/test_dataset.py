@@ -104,6 +104,7 @@ def test_any_tokens_make_a_dataset():
         "sha256": hashlib.sha256(tokens.tobytes()).hexdigest(),
         "bytes": 800,
         "documents": 2,
+        "split": "end",
         "training_tokens": 180,
         "validation_tokens": 20,
     }

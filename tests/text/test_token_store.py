@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.layouts import EXAMPLES, Layout
-from tinygrad_chat.text import reading as reading_module
+from tinygrad_chat.text import writing
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import open_data, tokenize
 from tinygrad_chat.text.token_store import DOCUMENTS, METADATA, TOKENS, TokenStore, checksum, in_use, open_store
@@ -33,7 +33,7 @@ def test_each_document_stands_after_its_bos_whole_and_in_order(documents: list[l
     corpus = Corpus("made", lambda any_bytes=False: iter(documents))
     alphabet = CharacterTokenizer("".join(piece for document in documents for piece in document))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading_module, "CHUNK", chunk)
+        patch.setattr(writing, "CHUNK", chunk)
         new, again, raw = (tokenize(corpus, tokenizer) for tokenizer in ("characters", alphabet, ByteTokenizer()))
     assert new.tokenizer.state() == alphabet.state()
     assert new.tokens.dtype == again.tokens.dtype
@@ -56,7 +56,7 @@ def test_tokens_that_lie_in_another_memory_order_are_written_as_they_are(layout:
 
 @pytest.mark.parametrize(("size", "bytes_per_token"), [(2, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)])
 def test_tokens_take_the_fewest_bytes_that_hold_the_vocabulary(size: int, bytes_per_token: int):
-    assert reading_module.token_type(size) == np.dtype(f"u{bytes_per_token}")
+    assert writing.token_type(size) == np.dtype(f"u{bytes_per_token}")
 
 
 @pytest.fixture

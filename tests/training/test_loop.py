@@ -329,6 +329,7 @@ ELSEWHERE = {
     "data",
     "text_field",
     "encoding",
+    "split",
     "steps",
     "minutes",
     "checkpoint_every",

@@ -11,6 +11,7 @@ from typing import Any
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.formatting import short_list
 from tinygrad_chat.option import needs, option, validate
+from tinygrad_chat.text.split import AUTO, DOCUMENTS, END
 
 OWN = "own"
 """The model that somebody has written in Python: tinygrad_chat.train(..., model=...)."""
@@ -68,6 +69,9 @@ class DataOptions:
     )
     text_field: str = option("text", "key or column that holds the text of a row of JSON, CSV or Parquet")
     encoding: str | None = option(None, "encoding of the files, such as latin-1 (default: found from their bytes)")
+    split: str = option(
+        AUTO, "what is held out: whole documents by their hash, or the end of the text", choices=(AUTO, DOCUMENTS, END)
+    )
     tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), common=True)
     batch_size: int = option(12, "windows of text per step", minimum=1, common=True)
     grad_accumulation: int = option(

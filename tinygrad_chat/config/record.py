@@ -23,6 +23,7 @@ from tinygrad_chat.config.groups import (
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.option import OptionSpec, checked_settings, idle, specs_of, unknown_key
+from tinygrad_chat.text.split import END
 
 GROUPS: dict[str, type[Any]] = {
     "recipe": RecipeOptions,
@@ -149,9 +150,12 @@ def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
 
     Raises ConfigError, naming `source`, where it cannot be.
     """
-    settings = {"eval_tokens": 0, **flat_settings(content, source=source)}  # older versions wrote nothing for all
+    settings = {**OF_OLDER_VERSIONS, **flat_settings(content, source=source)}
     return TrainingConfig.of(**{**settings, **RECIPES.get(settings.get("model", RecipeOptions.model), {})})
 
+
+OF_OLDER_VERSIONS: dict[str, Any] = {"eval_tokens": 0, "split": END}
+"""What runs did whose configuration does not say it."""
 
 RECIPES: dict[str, dict[str, Any]] = {"bigram": {"layers": 0, "positions": "none"}}
 """What makes a model that one, whatever else is chosen: a bigram is a GPT without blocks and positions."""

@@ -200,7 +200,7 @@ def _inherited(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> set[st
     if chosen.get("mode", settings["mode"]) != "scalar":
         names |= {"dropout"}
     if "data" not in chosen:
-        names |= {"data", "text_field", "encoding"}
+        names |= {"data", "text_field", "encoding", "split"}
     if chosen.get("optimizer", settings["optimizer"]) == settings["optimizer"]:
         names |= specs_of(OptimizerOptions).keys()
     return names

@@ -17,6 +17,7 @@ from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.rows import TEXT_FIELD
 from tinygrad_chat.text.reading import Reading
+from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.token_cache import find_store, make_store, takes_any_bytes
 from tinygrad_chat.text.token_store import TokenStore, temporary_store
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
@@ -28,20 +29,23 @@ def open_data(
     *,
     text_field: str = TEXT_FIELD,
     encoding: str | None = None,
+    split: str = AUTO,
     progress: Progress | None = None,
 ) -> TokenStore:
     """Return the corpus called `data` as tokens, by a `tokenizer` or a new one of the kind "characters" or "bytes".
 
     The store also says what the corpus holds, which tokenizer it is, and what of the corpus was left out.
-    `text_field` and `encoding` are as `open_corpus` has them. `progress` is told of a download, and of each
-    MiB that is read. Raises DataError where the corpus cannot be read, and as `tokenize` does.
+    `text_field` and `encoding` are as `open_corpus` has them, `split` as `choose_split` has it. `progress` is told of a
+    download, and of each MiB that is read. Raises DataError where the corpus cannot be read, and as `tokenize` does.
     """
     corpus = open_corpus(data, text_field=text_field, encoding=encoding, progress=progress)
-    store = tokenize(corpus, tokenizer, progress=progress)
+    store = tokenize(corpus, tokenizer, split, progress=progress)
     return dataclasses.replace(store, left_out=corpus.left_out, notes=corpus.notes)
 
 
-def tokenize(corpus: Corpus, tokenizer: Tokenizer | str, *, progress: Progress | None = None) -> TokenStore:
+def tokenize(
+    corpus: Corpus, tokenizer: Tokenizer | str, split: str = AUTO, *, progress: Progress | None = None
+) -> TokenStore:
     """Return a corpus as tokens. What comes from files is kept on disk, and tokenized once while it is the same.
 
     Where the cache folder cannot be written, or for documents from elsewhere, the tokens lie in a temporary file.
@@ -49,14 +53,14 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer | str, *, progress: Progress |
     """
     known = _known(tokenizer)
     if corpus.files:
-        store = find_store(corpus, known, progress=progress)
+        store = find_store(corpus, known, split, progress=progress)
         if store is not None:
             return store
         with contextlib.suppress(OSError, StorageError):
-            return make_store(corpus, known, progress=progress)
+            return make_store(corpus, known, split, progress=progress)
     try:
         reading = Reading(corpus, any_bytes=takes_any_bytes(known), activity="tokenizing", progress=progress)
-        return temporary_store(reading, known, corpus.name)
+        return temporary_store(reading, known, corpus.name, split)
     except OSError as error:
         raise StorageError(
             f"--data {corpus.name}: no room for its tokens in {tempfile.gettempdir()} ({error.strerror}); "

@@ -12,10 +12,9 @@ from tinygrad_chat.errors import DataError
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import tokenize
 from tinygrad_chat.text.finding import LeftOut
+from tinygrad_chat.text.split import END, HELD_OUT, end_from
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
-
-HELD_OUT = 10  # one token of this many is kept for validation
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,8 @@ class Dataset:
 
     `sha256` and `bytes` are those of all documents one behind the other: for a single text file, the file's own.
     `left_out` is what lies among the files and was not read; `notes` tell people of that, and how the rest was read.
-    Whoever has tokens or texts of their own makes one by `from_tokens` or `from_texts`.
+    `split` says what is held out: whole documents or the end of all. Whoever has tokens or texts of their own makes one
+    by `from_tokens` or `from_texts`.
     """
 
     source: str
@@ -35,17 +35,26 @@ class Dataset:
     validation: np.ndarray
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    split: str = END
 
     @classmethod
     def from_store(cls, store: TokenStore, *, context: int) -> Dataset:
-        """Split a tokenized corpus by position: the first 90 % are for training.
+        """Make a dataset of a tokenized corpus, split as the store is.
 
         Raises DataError where either part is too short for one window of `context` tokens and its targets.
         """
         if store.contents.bytes == 0:
             least = _least(context)
             raise DataError(f"--data {store.source}: is empty; expected at least {least} characters of text")
-        training, validation = _split(store.tokens, context, f"--data {store.source}")
+        source = f"--data {store.source}"
+        _expect_windows(len(store.tokens), context, source)
+        training, validation = store.tokens[: store.held_out_from], store.tokens[store.held_out_from :]
+        least = min(len(training), len(validation))
+        if least <= context:
+            raise DataError(
+                f"{source}: expected at least {context + 1} tokens for --context {context} in the documents of each of "
+                f"training and validation, received {least}; use more text, a smaller --context, or --split {END}"
+            )
         contents = store.contents
         return cls(
             store.source,
@@ -56,6 +65,7 @@ class Dataset:
             validation,
             store.left_out,
             store.notes,
+            store.split,
         )
 
     @classmethod
@@ -77,10 +87,11 @@ class Dataset:
             )
         if tokens.size and tokens.min() < 0:
             raise DataError(f"{source}: expected no token below 0, received {tokens.min()}")
-        training, validation = _split(tokens, context, source)
+        _expect_windows(len(tokens), context, source)
+        split = end_from(len(tokens))
         digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
         documents = 1 if document_starts is None else len(document_starts)
-        return cls(source, digest, tokens.nbytes, documents, training, validation)
+        return cls(source, digest, tokens.nbytes, documents, tokens[:split], tokens[split:])
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], tokenizer: Tokenizer, *, context: int, source: str = "texts") -> Dataset:
@@ -98,19 +109,18 @@ class Dataset:
             "sha256": self.sha256,
             "bytes": self.bytes,
             "documents": self.documents,
+            "split": self.split,
             "training_tokens": len(self.training),
             "validation_tokens": len(self.validation),
         }
 
 
-def _split(tokens: np.ndarray, context: int, source: str) -> tuple[np.ndarray, np.ndarray]:
-    if len(tokens) < _least(context):
+def _expect_windows(tokens: int, context: int, source: str) -> None:
+    if tokens < _least(context):
         raise DataError(
             f"{source}: expected at least {_least(context)} tokens for --context {context} (one window in each of "
-            f"training and validation), received {len(tokens)}; use a longer text or a smaller --context"
+            f"training and validation), received {tokens}; use a longer text or a smaller --context"
         )
-    split = len(tokens) - len(tokens) // HELD_OUT
-    return tokens[:split], tokens[split:]
 
 
 def _least(context: int) -> int:

@@ -57,7 +57,9 @@ class Known:
     stamp: str
 
 
-def find_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progress | None = None) -> TokenStore | None:
+def find_store(
+    corpus: Corpus, tokenizer: Tokenizer | None, split: str, *, progress: Progress | None = None
+) -> TokenStore | None:
     """Return the store of a corpus, or None; without a `tokenizer`, that of the corpus's own characters.
 
     A corpus that is known, but whose files may have changed, is read, to hash it.
@@ -78,10 +80,12 @@ def find_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progres
         tokenizer = CharacterTokenizer(known.alphabet)
     if tokenizer is None:
         return None
-    return open_store(_stores() / store_key(known.contents, tokenizer), corpus.name)
+    return open_store(_stores() / store_key(known.contents, tokenizer, split), corpus.name)
 
 
-def make_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progress | None = None) -> TokenStore:
+def make_store(
+    corpus: Corpus, tokenizer: Tokenizer | None, split: str, *, progress: Progress | None = None
+) -> TokenStore:
     """Tokenize a corpus, in one pass, into a store that is kept; without a `tokenizer`, by its own characters.
 
     Two processes may do so at once: the first to be done is found by the other. Raises OSError or StorageError where
@@ -90,8 +94,7 @@ def make_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progres
     stamp = _stamp(corpus)
     with partial_folder(_stores()) as partial:
         reading = Reading(corpus, any_bytes=takes_any_bytes(tokenizer), activity="tokenizing", progress=progress)
-        contents, made = write_store(partial, reading, tokenizer, corpus.name)
-        folder = _stores() / store_key(contents, made)
+        folder = _stores() / write_store(partial, reading, tokenizer, corpus.name, split)
         store = open_store(folder, corpus.name)
         if store is None:
             with contextlib.suppress(OSError, StorageError):  # where another process was faster, theirs will do
@@ -99,11 +102,11 @@ def make_store(corpus: Corpus, tokenizer: Tokenizer | None, *, progress: Progres
             store = open_store(folder, corpus.name)
     if store is None:
         raise StorageError(f"{folder}: cannot be written")
-    alphabet = made.state()["alphabet"] if tokenizer is None else None
+    alphabet = store.tokenizer.state()["alphabet"] if tokenizer is None else None
     before = _recall(corpus)
-    if alphabet is None and before is not None and before.contents == contents:
+    if alphabet is None and before is not None and before.contents == store.contents:
         alphabet = before.alphabet
-    _remember(corpus, Known(contents, alphabet, _same(stamp, corpus)))
+    _remember(corpus, Known(store.contents, alphabet, _same(stamp, corpus)))
     _make_room()
     return store
 

@@ -2,9 +2,10 @@
 
 A store is a folder of three files:
 
-    tokens.bin      every document's tokens, each document after a BOS, in the smallest unsigned type that holds them
+    tokens.bin      every document's tokens, each document after a BOS, in the smallest unsigned type that holds them:
+                    first those to train on, then those that are held out
     documents.bin   the index in it at which each document begins, int64
-    metadata.json   which corpus and which tokenizer, how many tokens, and a checksum of all that
+    metadata.json   which corpus, split how, and which tokenizer, how many tokens, and a checksum of all that
 
 It has its name only once it is whole and on the disk, so nobody meets half of one. Opening it checks that the metadata
 are what was written, that they belong to the folder's name and that both files are as long as they say: this tells
@@ -19,7 +20,6 @@ import hashlib
 import json
 import os
 import tempfile
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,10 +29,12 @@ import numpy as np
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.files import read_plain, try_lock
 from tinygrad_chat.text.finding import LeftOut
-from tinygrad_chat.text.reading import Contents, Reading, token_type, write_characters, write_tokens
+from tinygrad_chat.text.reading import Contents, Reading
+from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
+from tinygrad_chat.text.writing import token_type, write_tokens
 
-FORMAT = 1  # to be raised when the same corpus and tokenizer would give other files
+FORMAT = 2  # to be raised when the same corpus and tokenizer would give other files
 TOKENS, DOCUMENTS, METADATA = "tokens.bin", "documents.bin", "metadata.json"
 LARGEST_METADATA = 64 << 20  # bytes
 
@@ -41,7 +43,8 @@ LARGEST_METADATA = 64 << 20  # bytes
 class TokenStore:
     """A corpus as tokens (N,), each document after a BOS, with the index of each BOS: `document_starts` (documents,).
 
-    Both arrays are memory-mapped, so a corpus may be larger than memory. `source` is the corpus's name, `left_out` and
+    Both arrays are memory-mapped, so a corpus may be larger than memory. The tokens from `held_out_from` on are not to
+    be trained on: whole documents, or the end of all, as `split` says. `source` is the corpus's name, `left_out` and
     `notes` are what was found when it was opened.
     """
 
@@ -50,13 +53,16 @@ class TokenStore:
     tokenizer: Tokenizer
     tokens: np.ndarray
     document_starts: np.ndarray
+    split: str
+    held_out_from: int
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def store_key(contents: Contents, tokenizer: Tokenizer) -> str:
-    """Return the name of the store of that corpus and that tokenizer."""
-    return checksum({"format": FORMAT, "contents": dataclasses.asdict(contents), "tokenizer": tokenizer.state()})[:32]
+def store_key(contents: Contents, tokenizer: Tokenizer, split: str) -> str:
+    """Return the name of the store of that corpus and that tokenizer, split so."""
+    named = {"contents": dataclasses.asdict(contents), "split": contents.split(split), "tokenizer": tokenizer.state()}
+    return checksum({"format": FORMAT, **named})[:32]
 
 
 def checksum(description: Any) -> str:
@@ -64,32 +70,31 @@ def checksum(description: Any) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, source: str) -> tuple[Contents, Tokenizer]:
+def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, source: str, split: str) -> str:
     """Fill an empty folder with a store, forced to the disk; without a `tokenizer`, with one of new characters.
 
-    Return what the corpus holds and the tokenizer. Raises OSError where there is no room.
+    Return the name that it is to have. Raises OSError where there is no room.
     """
-    with (folder / TOKENS).open("wb") as file:
-        try_lock(file)  # until the folder has its name, this tells it from one that was abandoned
-        tokenizer, starts = _write_tokens(reading, tokenizer, file, folder)
-        length = file.tell()
-        _force(file)
-    with (folder / DOCUMENTS).open("wb") as file:
-        file.write(starts)
-        _force(file)
+    with (folder / TOKENS).open("wb") as tokens, (folder / DOCUMENTS).open("wb") as starts:
+        try_lock(tokens)  # until the folder has its name, this tells it from one that was abandoned
+        written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, folder=folder)
+        _force(tokens)
+        _force(starts)
     contents = reading.contents()
     metadata = {
         "format": FORMAT,
         "source": source,
         "contents": dataclasses.asdict(contents),
-        "tokenizer": tokenizer.state(),
-        "dtype": token_type(tokenizer.size).str,
-        "tokens": length // token_type(tokenizer.size).itemsize,
+        "tokenizer": written.tokenizer.state(),
+        "dtype": token_type(written.tokenizer.size).str,
+        "tokens": written.tokens,
+        "split": written.split,
+        "held_out_from": written.held_out_from,
     }
     with (folder / METADATA).open("wb") as file:
         file.write(json.dumps({**metadata, "checksum": checksum(metadata)}, indent=1).encode())
         _force(file)
-    return contents, tokenizer
+    return store_key(contents, written.tokenizer, written.split)
 
 
 def open_store(folder: Path, source: str) -> TokenStore | None:
@@ -98,11 +103,9 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
     As long as the tokens are in use, by whomever, `in_use` tells so.
     """
     try:
-        metadata = json.loads(read_plain(folder / METADATA, most=LARGEST_METADATA))
-        if metadata.pop("checksum") != checksum(metadata) or metadata["format"] != FORMAT:
-            return None
+        metadata = read_metadata(folder)
         contents, tokenizer = Contents(**metadata["contents"]), tokenizer_from_state(metadata["tokenizer"])
-        if store_key(contents, tokenizer) != folder.name:
+        if store_key(contents, tokenizer, metadata["split"]) != folder.name:
             return None
         tokens = _mapped(folder / TOKENS, np.dtype(metadata["dtype"]), metadata["tokens"])
         starts = _mapped(folder / DOCUMENTS, np.dtype(np.int64), contents.documents)
@@ -110,18 +113,29 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(folder / METADATA)  # the stores that were used last stay longest
-    return TokenStore(source, contents, tokenizer, tokens, starts)
+    return TokenStore(source, contents, tokenizer, tokens, starts, metadata["split"], metadata["held_out_from"])
 
 
-def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str) -> TokenStore:
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return what a store says of itself. Raises OSError or ValueError where it is none, or no whole one."""
+    metadata = json.loads(read_plain(folder / METADATA, most=LARGEST_METADATA))
+    if not isinstance(metadata, dict) or metadata.pop("checksum", None) != checksum(metadata):
+        raise ValueError(f"{folder / METADATA}: is not what was written")
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"{folder / METADATA}: expected format {FORMAT}, received {metadata['format']!r}")
+    return metadata
+
+
+def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str, split: str = AUTO) -> TokenStore:
     """Return a store that goes with its arrays. Raises OSError where there is no room for it."""
-    with tempfile.TemporaryFile() as file:
-        tokenizer, starts = _write_tokens(reading, tokenizer, file, None)
-        file.flush()
-        dtype = token_type(tokenizer.size)
-        count = file.tell() // dtype.itemsize
-        tokens = np.memmap(file, dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)
-    return TokenStore(source, reading.contents(), tokenizer, tokens, np.frombuffer(starts, np.int64))
+    with tempfile.TemporaryFile() as tokens, tempfile.TemporaryFile() as starts:
+        written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, folder=None)
+        made, contents = written.tokenizer, reading.contents()
+        arrays = (
+            _map(tokens, token_type(made.size), written.tokens),
+            _map(starts, np.dtype(np.int64), contents.documents),
+        )
+    return TokenStore(source, contents, made, *arrays, written.split, written.held_out_from)
 
 
 def in_use(folder: Path) -> bool:
@@ -133,23 +147,18 @@ def in_use(folder: Path) -> bool:
         return False
 
 
-def _write_tokens(
-    reading: Reading, tokenizer: Tokenizer | None, file: BinaryIO, folder: Path | None
-) -> tuple[Tokenizer, array]:
-    if tokenizer is None:
-        return write_characters(reading, file, folder=folder)
-    return tokenizer, write_tokens(reading, tokenizer, file)
-
-
 def _mapped(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
     """Map a file that must hold `count` numbers, locked against removal for as long as the array is there."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size != count * dtype.itemsize:
             raise ValueError(f"{path}: expected {count} numbers")
-        if count == 0:
-            return np.empty(0, dtype)
         try_lock(file, shared=True)  # the map holds the file open, and so the lock
-        return np.memmap(file, dtype, mode="r", shape=(count,))
+        return _map(file, dtype, count)
+
+
+def _map(file: BinaryIO, dtype: np.dtype, count: int) -> np.ndarray:
+    file.flush()
+    return np.memmap(file, dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)
 
 
 def _force(file: BinaryIO) -> None:

@@ -64,7 +64,7 @@ def resolve_with_facts(
         return chosen.get(name, SPECS[name].default)
 
     if data is None:
-        reading = {name: setting(name) for name in ("text_field", "encoding")}
+        reading = {name: setting(name) for name in ("text_field", "encoding", "split")}
         data = open_data(setting("data"), setting("tokenizer"), **reading, progress=progress)
     rate = None
     if "product_rate" in needed:

@@ -41,7 +41,7 @@ def describe_parent(parent: SavedModel) -> dict[str, Any]:
 def open_data_for(parent: SavedModel, data: DataOptions, *, progress: Progress | None = None) -> TokenStore:
     """Return a run's text as the parent's tokens. Raises VocabularyError, naming characters that have none."""
     try:
-        return open_data(data.source, parent.tokenizer, **data.reading, progress=progress)
+        return open_data(data.source, parent.tokenizer, **data.reading, split=data.split, progress=progress)
     except VocabularyError as error:
         if not isinstance(parent.tokenizer, CharacterTokenizer):
             raise VocabularyError(f"--data {data.name}: {error}") from error

@@ -144,8 +144,7 @@ def _new_run(
     dataset, tokenizer = _dataset(config, data or _open_for(parent, config, progress))
     if parent is not None:
         expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
-    if own_data:
-        config = config.replace(data=dataset.source)
+    config = config.replace(split=dataset.split, **({"data": dataset.source} if own_data else {}))
     if not confirmed:
         expect_patience(config, tokenizer)
     train_step = build_for_training(config, tokenizer.size, model, parent and parent.weights)
@@ -229,7 +228,8 @@ def resume_run(
 
 
 def _open(config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None) -> TokenStore:
-    return open_data(config.data.source, tokenizer, **config.data.reading, progress=progress)
+    data = config.data
+    return open_data(data.source, tokenizer, **data.reading, split=data.split, progress=progress)
 
 
 def _open_for(parent: SavedModel | None, config: TrainingConfig, progress: DownloadProgress | None) -> TokenStore:

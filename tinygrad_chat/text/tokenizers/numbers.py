@@ -38,9 +38,14 @@ class NumberTokenizer(PiecewiseTokenizer):
                 )
         return np.array([int(word.lstrip("0") or 0) for word in text.split()], np.min_scalar_type(self.size - 1))
 
-    def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """Yield the numbers in each piece; the last waits for the next piece, in which it may go on."""
-        return super().encode_document(_whole_words(pieces))
+    def whole_pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Yield whole words; the last of each piece waits for the next, in which it may go on."""
+        rest = ""
+        for piece in pieces:
+            text = rest + piece
+            rest = "" if not text or text[-1].isspace() else text.split()[-1]
+            yield text[: len(text) - len(rest)]
+        yield rest
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield each token's number behind a space; BOS yields nothing."""
@@ -53,12 +58,3 @@ class NumberTokenizer(PiecewiseTokenizer):
     def state(self) -> dict[str, Any]:
         """Return the kind and the numbers."""
         return {"kind": self.kind, "size": self.size, "bos": self.bos}
-
-
-def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
-    rest = ""
-    for piece in pieces:
-        text = rest + piece
-        rest = "" if not text or text[-1].isspace() else text.split()[-1]
-        yield text[: len(text) - len(rest)]
-    yield rest

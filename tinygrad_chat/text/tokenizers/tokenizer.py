@@ -20,6 +20,8 @@ class Tokenizer(Protocol):
     kind: str
     size: int
     special_tokens: Mapping[str, int]
+    slow: bool
+    """Whether it encodes so slowly that several processes are worth it, each with what `tokenizer_from_state` makes."""
 
     @property
     def bos(self) -> int:
@@ -32,6 +34,10 @@ class Tokenizer(Protocol):
 
     def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         """Yield the tokens of a text that comes in pieces, cut anywhere: together those of the whole text."""
+        ...
+
+    def whole_pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Yield such a text anew, cut only where no token ends up in two pieces: `encode` each, in any process."""
         ...
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
@@ -52,8 +58,9 @@ class Tokenizer(Protocol):
 
 
 class PiecewiseTokenizer(ABC):
-    """What follows from `encode` where no token crosses from one piece of text into the next."""
+    """What follows from `encode` and from where a text may be cut: anywhere, unless `whole_pieces` knows better."""
 
+    slow = False
     size: int
     special_tokens: Mapping[str, int]
 
@@ -79,8 +86,12 @@ class PiecewiseTokenizer(ABC):
         """Yield the text of each token as soon as it is complete."""
 
     def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """Yield the tokens of each piece."""
-        return map(self.encode, pieces)
+        """Yield the tokens of each piece that no token crosses."""
+        return map(self.encode, self.whole_pieces(pieces))
+
+    def whole_pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Yield the pieces as they are."""
+        return iter(pieces)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of all the tokens."""

@@ -1,0 +1,143 @@
+"""Several processes write the tokens that one does, whatever becomes of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_chat.errors import VocabularyError
+from tinygrad_chat.text import encoding_processes as module
+from tinygrad_chat.text import writing
+from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.encoding_processes import encode_in_processes, how_many_processes
+from tinygrad_chat.text.token_store import DOCUMENTS, TOKENS
+from tinygrad_chat.text.tokenizers import CharacterTokenizer, NumberTokenizer, Tokenizer
+
+TEXTS = [["1 22", "2 3"], [], ["4 " * 500, "5"], [""], ["6"]]
+NUMBERS = NumberTokenizer(1 << 24, bos=0)
+
+
+def encoded(documents: list[list[str]], tokenizer: Tokenizer, processes: int) -> list[list[int]]:
+    """The tokens of each document."""
+    found: list[list[int]] = []
+    for tokens in encode_in_processes(documents, tokenizer, processes):
+        if tokens is None:
+            found.append([])
+        else:
+            assert tokens.dtype == np.min_scalar_type(tokenizer.size - 1)
+            found[-1] += tokens.tolist()
+    return found
+
+
+def alone(documents: list[list[str]], tokenizer: Tokenizer) -> list[list[int]]:
+    return [tokenizer.encode("".join(document)).tolist() for document in documents]
+
+
+class Process:
+    """An encoding process within this one, which answers so many questions and then dies in the middle of an answer."""
+
+    def __init__(self, questions: int) -> None:
+        self.stdin = SimpleNamespace(write=self._answer, flush=lambda: None, close=lambda: None)
+        self.stdout = io.BytesIO()
+        self._questions, self._tokenizer = questions, b""
+
+    def _answer(self, content: bytes) -> None:
+        if self._questions < 0:
+            raise BrokenPipeError
+        if not self._tokenizer:
+            self._tokenizer, _, content = content.partition(b"\n")
+        answer = io.BytesIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signal, "signal", lambda *_: None)
+            patch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(self._tokenizer + b"\n" + content)))
+            patch.setattr(sys, "stdout", SimpleNamespace(buffer=answer))
+            module.main()
+        self._questions -= 1
+        whole = answer.getvalue()
+        self.stdout.seek(0)
+        self.stdout.truncate()
+        self.stdout.write(whole if self._questions >= 0 else whole[:-1])
+        self.stdout.seek(0)
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> None: ...
+
+
+@given(
+    st.lists(st.lists(st.text("1 2", max_size=2), max_size=3), max_size=6),
+    st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    st.integers(1, 9),
+)
+def test_tokens_come_in_order_whoever_encodes_and_whoever_dies(documents, questions: list[int], chunk: int):
+    left = iter(questions)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(subprocess, "Popen", lambda *_, **__: Process(next(left)))
+        assert encoded(documents, NUMBERS, len(questions)) == alone(documents, NUMBERS)
+
+
+def test_the_store_has_the_same_bytes_for_any_number_of_processes(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, found = tmp_path / "a.jsonl", []
+    path.write_text("".join(f'{{"text": "{number} {number % 7}"}}\n' for number in range(300)))
+    monkeypatch.setattr(module, "CHUNK", 100)
+    for processes in (1, 3):
+        monkeypatch.setattr(writing, "how_many_processes", lambda *_, number=processes: number)
+        monkeypatch.setenv("TINYGRAD_CHAT_CACHE", str(cache / str(processes)))
+        store = open_data(str(path), NUMBERS)
+        assert store.split == "documents"
+        (folder,) = (cache / str(processes) / "tokens").iterdir()
+        found.append([(folder / name).read_bytes() for name in (TOKENS, DOCUMENTS)])
+    assert found[0] == found[1]
+
+
+def test_a_process_that_is_killed_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch):
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def watched(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", watched)
+    monkeypatch.setattr(module, "CHUNK", 2)
+    tokens = encode_in_processes(TEXTS, NUMBERS, 1)
+    found = [next(tokens), next(tokens)]
+    os.kill(started[0].pid, signal.SIGKILL)
+    found += tokens
+    assert sum(each is None for each in found) == len(TEXTS)
+    assert np.concatenate([each for each in found if each is not None]).tolist() == [1, 222, 3, *[4] * 500, 5, 6]
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_what_cannot_be_encoded_is_the_error_of_one_process_and_no_other_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    started: list[Process] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: started.append(Process(-1)) or started[-1])
+    ended: list[Process] = []
+    monkeypatch.setattr(Process, "wait", lambda self: ended.append(self))
+    with pytest.raises(VocabularyError, match="'b'"):
+        encoded([["a"], ["ab"]], CharacterTokenizer("a"), 2)
+    assert ended == started[::-1]
+
+
+def test_processes_are_for_slow_tokenizers_and_long_texts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert how_many_processes(NUMBERS, 1 << 30) == 1
+    monkeypatch.setattr(NumberTokenizer, "slow", True)
+    assert [how_many_processes(NUMBERS, size) for size in (module.LEAST_BYTES - 1, module.LEAST_BYTES)] == [1, 5]
