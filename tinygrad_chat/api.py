@@ -28,7 +28,7 @@ from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.corpora import Corpus
-from tinygrad_chat.text.data import open_data, tokenize
+from tinygrad_chat.text.data import open_sources, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
@@ -116,7 +116,7 @@ def _resolve(
             validate_settings(SPECS, settings)  # before anything takes its time
             source = settings.get("data", SPECS["data"].default)
             reading = {name: settings.get(name, SPECS[name].default) for name in ("text_field", "encoding", "split")}
-            opened = open_data(source, tokenizer, **reading)
+            opened = open_sources(source, tokenizer, **reading)
     return resolve_with_facts(settings, data=opened)
 
 

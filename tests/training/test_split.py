@@ -58,8 +58,8 @@ def test_a_run_from_before_there_was_a_choice_goes_on_at_the_end_of_its_text(sta
 
 def test_ones_own_texts_are_split_again_as_the_run_began(tmp_path: Path):
     out = str(tmp_path / "own")
-    for chosen, split in (({}, "documents"), ({"split": "end"}, "end")):
-        model = tinygrad_chat.train(TEXTS, **tiny_settings(), **chosen, out=f"{out}-{split}")
+    for chosen, split in (("auto", "documents"), ("end", "end")):
+        model = tinygrad_chat.train(TEXTS, **tiny_settings(split=chosen), out=f"{out}-{split}")
         assert model.config.data.split == split
         again = tinygrad_chat.train(TEXTS, resume=True, out=f"{out}-{split}", steps=7)
         assert again.config.data.split == split

@@ -36,7 +36,8 @@ def format_record(record: Mapping[str, Any]) -> str:
     >>> format_record({"step": 100, "loss": 2.34561, "lr": 0.002})
     'step=100 loss=2.3456 lr=0.002'
     """
-    return " ".join(f"{name}={value:{_FORMATS.get(name, '.4f')}}" for name, value in record.items())
+    numbers = {name: value for name, value in record.items() if name != "sources"}
+    return " ".join(f"{name}={value:{_FORMATS.get(name, '.4f')}}" for name, value in numbers.items())
 
 
 def _with_speed(event: Logged) -> dict[str, Any]:
@@ -78,6 +79,8 @@ class Lines:
         if isinstance(event, Logged):
             if not self._quiet:
                 self._show_record(event)
+                for name, evaluation in event.record.get("sources", {}).items():
+                    self.line(f"{INDENT}{format_record(evaluation)} {printable(name)}", style="dim")
             self._tell_of_a_spike(event)
             if _goes_on_from_an_evaluation(event):
                 self._show_sample()
@@ -211,12 +214,12 @@ def describe(run: Run) -> list[str]:
         *what_follows(config),
         *_slower_than_possible(run),
         f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
-        f"data {dataset.source}: {len(dataset.training):,} tokens to train on, {len(dataset.validation):,} held out, "
-        f"vocabulary {run.tokenizer.size}",
+        f"data {dataset.source}: {dataset.training_tokens:,} tokens to train on, "
+        f"{dataset.validation_tokens:,} held out, vocabulary {run.tokenizer.size}",
         *dataset.notes,
         *(
             [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]
-            if config.recipe.depth and tokens > len(dataset.training)
+            if config.recipe.depth and tokens > dataset.training_tokens
             else []
         ),
         *(

@@ -57,7 +57,8 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
     run.progress.step, run.resumed = 1, True  # at step 0 the loop would evaluate first
     built = _held(run)
     first = _take_steps(run, 0.0)
-    validation = run.evaluation_tokens
+    held_out = run.evaluation_tokens
+    validation = held_out[0]
     _compile_kernels(run, validation)
     evaluation, sample = _seconds_of_evaluation(run, validation), _seconds_of_sampling(run)
     steps = _take_steps(run, seconds)
@@ -66,8 +67,8 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
     return {
         "parameters": run.model.parameters().size,
         "vocabulary": run.tokenizer.size,
-        "validation_tokens": len(validation),
-        "document_tokens": (len(dataset.training) + len(dataset.validation)) / dataset.documents,
+        "validation_tokens": sum(map(len, held_out)),
+        "document_tokens": (dataset.training_tokens + dataset.validation_tokens) / dataset.documents,
         "steps": steps.count,
         "first_step_seconds": first.seconds,
         "step_seconds": steps.seconds / steps.count,

@@ -16,10 +16,11 @@ from tinygrad_chat.backend import Compute
 from tinygrad_chat.machine.limits import Limits, measure_limits
 from tinygrad_chat.profiling.recorder import Recorder, Span
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.batches import Batch, random_batch
+from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.training.build import build_train_step
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.step import TrainStep
+from tinygrad_chat.training.update import numbered_batch
 
 HALF, BUSY = 0.5, 0.95  # of a step's time
 WARMING = 3  # steps before anything is measured: kernels are compiled, memory is claimed
@@ -158,15 +159,9 @@ def profile_run(run: Run, steps: int) -> Profile:
     """Profile steps of a run, each on a batch of its own; the weights change, the run's step does not."""
     config, drawn = run.config, itertools.count()
 
-    def draw() -> Batch:
-        random = rng(config.run.seed, "batches", next(drawn))
-        return random_batch(
-            run.dataset.training, batch_size=config.data.batch_size, context=config.model.context, random=random
-        )
-
     step = watched_step(
         build_train_step(config, run.model),  # on one graph, whose products take all threads
-        draw,
+        lambda: numbered_batch(run, next(drawn)),
         random=rng(config.run.seed, "dropout", 0) if config.model.dropout else None,
     )
     return profile(step, steps, compute=run.model.parameters().compute, tokens=config.tokens_per_step)

@@ -25,6 +25,7 @@ from tinygrad_chat.text.formats.compression import open_bytes
 from tinygrad_chat.text.formats.data_file import DataFile, look_at
 from tinygrad_chat.text.formats.encoding import UTF8, Encoding, named_encoding
 from tinygrad_chat.text.formats.rows import TEXT_FIELD, Document
+from tinygrad_chat.text.shares import looks_shared, split_share, without_shares
 from tinygrad_chat.text.standard_input import STANDARD_INPUT, keep_standard_input, was_standard_input
 
 READING = 2  # to be raised when the same files would give other documents
@@ -65,21 +66,26 @@ def settle_source(data: Source) -> str | tuple[str, ...]:
     Raises UsageError where standard input is closed, StorageError where there is no room for what comes from it.
     """
     if isinstance(data, str):
-        return keep_standard_input() if data == STANDARD_INPUT else storable(data)
+        name, share = split_share(data)
+        if share is None and looks_shared(data):
+            return path_of(data).absolute().as_uri()  # there may be no such file later
+        settled = keep_standard_input() if name == STANDARD_INPUT else storable(name)
+        return settled + data.removeprefix(name)
     return tuple(str(settle_source(each)) for each in data)
 
 
 def open_corpus(
     data: Source, *, text_field: str = TEXT_FIELD, encoding: str | None = None, progress: Progress | None = None
 ) -> Corpus:
-    """Return the corpus called `data`: a built-in name, the path of a file or a folder, a pattern, or several of them.
+    """Return the corpus called `data`: a built-in name, the path of a file or a folder, a pattern, or several of them,
+    whose shares play no part here.
 
     `text_field` names the key or column of each row that holds its text. `encoding` is that of all files, for those
     that do not tell it. `progress` is told of a download. Raises DataError where there is nothing of that name, nothing
     that is text, or a download fails; BackendError for a library that a file needs.
     """
     named = None if encoding is None else named_encoding(encoding)
-    names = [data] if isinstance(data, str) else list(data)
+    names = without_shares(data)
     if not all(names) or not names:
         raise DataError("--data: expected a file, a folder or a built-in name, received none")
     seen: set[Path] = set()

@@ -11,15 +11,18 @@ import contextlib
 import dataclasses
 import tempfile
 from collections import Counter
+from typing import Any
 
 from tinygrad_chat.errors import StorageError, UsageError
+from tinygrad_chat.formatting import short_list
 from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.rows import TEXT_FIELD
 from tinygrad_chat.text.reading import Reading
+from tinygrad_chat.text.shares import shares_of, without_shares
 from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.token_cache import find_store, make_store, takes_any_bytes
-from tinygrad_chat.text.token_store import TokenStore, temporary_store
+from tinygrad_chat.text.token_store import MixedStore, TokenStore, temporary_store
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
 
 
@@ -41,6 +44,22 @@ def open_data(
     corpus = open_corpus(data, text_field=text_field, encoding=encoding, progress=progress)
     store = tokenize(corpus, tokenizer, split, progress=progress)
     return dataclasses.replace(store, left_out=corpus.left_out, notes=corpus.notes)
+
+
+def open_sources(data: Source, tokenizer: Tokenizer | str, **options: Any) -> TokenStore | MixedStore:
+    """Return what `open_data` does with these `options`; sources that have shares each by itself, by one tokenizer.
+
+    Raises DataError as `shares_of` does, too.
+    """
+    shares = shares_of(data)
+    if shares is None:
+        return open_data(data, tokenizer, **options)
+    names = without_shares(data)
+    stores = tuple(open_data(name, tokenizer, **options) for name in names)
+    if tokenizer == CharacterTokenizer.kind:
+        of_all = CharacterTokenizer("".join(store.tokenizer.state()["alphabet"] for store in stores))
+        stores = tuple(open_data(name, of_all, **options) for name in names)
+    return MixedStore(short_list([data] if isinstance(data, str) else data), stores, shares)
 
 
 def tokenize(

@@ -102,6 +102,21 @@ class Dataset:
         corpus = Corpus(source, lambda any_bytes=False: ([text] for text in texts))
         return cls.from_store(tokenize(corpus, tokenizer), context=context)
 
+    @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """Itself alone, as a mixture has several."""
+        return (self,)
+
+    @property
+    def training_tokens(self) -> int:
+        """How many tokens there are to train on."""
+        return len(self.training)
+
+    @property
+    def validation_tokens(self) -> int:
+        """How many tokens are held out."""
+        return len(self.validation)
+
     def summary(self) -> dict[str, str | int]:
         """Return what a run records of its data, ready for JSON."""
         return {
@@ -110,8 +125,8 @@ class Dataset:
             "bytes": self.bytes,
             "documents": self.documents,
             "split": self.split,
-            "training_tokens": len(self.training),
-            "validation_tokens": len(self.validation),
+            "training_tokens": self.training_tokens,
+            "validation_tokens": self.validation_tokens,
         }
 
 

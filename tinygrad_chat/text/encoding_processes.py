@@ -55,7 +55,7 @@ def _chunks(documents: Iterable[Iterable[str]], tokenizer: Tokenizer) -> Iterato
     texts: Texts = []
     size = 0
     for document in documents:
-        for text in itertools.chain([None], tokenizer.whole_pieces(document)):
+        for text in itertools.chain([None], tokenizer.cut_document(document)):
             texts.append(text)
             size += len(text or "") + 1
             if size >= CHUNK:

@@ -21,6 +21,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,6 +58,20 @@ class TokenStore:
     held_out_from: int
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MixedStore:
+    """The token stores of several sources, all by one tokenizer, and their `shares`, in all 1. `source` names them."""
+
+    source: str
+    stores: tuple[TokenStore, ...]
+    shares: tuple[Fraction, ...]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What the tokens of all of them mean."""
+        return self.stores[0].tokenizer
 
 
 def store_key(contents: Contents, tokenizer: Tokenizer, split: str) -> str:

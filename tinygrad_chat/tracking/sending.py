@@ -67,6 +67,8 @@ class _Sender:
             tracker.show_text(event.step, event.sample)
         elif isinstance(event, Logged) and event.record["step"] > self._sent:
             values = {name: value for name, value in (event.record | event.timing).items() if name != "step"}
+            for source, evaluation in values.pop("sources", {}).items():
+                values |= {f"{name}/{source}": value for name, value in evaluation.items()}
             self._sent = event.record["step"]
             tracker.log(self._sent, {name: float(value) for name, value in values.items() if is_number(value)})
 

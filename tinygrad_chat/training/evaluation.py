@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -17,13 +18,17 @@ from tinygrad_chat.text.batches import Batch, batches_in_order
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` in nats a token, its `perplexity`, and bits for each byte of the text, which no tokenizer can flatter."""
+    """`loss` in nats a token, its `perplexity`, and bits for each byte of the text, which no tokenizer can flatter.
+
+    Of a mixture, `sources` has those of each source.
+    """
 
     loss: float
     perplexity: float
     bits_per_byte: float
     tokens: int
     bytes: int
+    sources: Mapping[str, Evaluation] = field(default_factory=dict)
 
 
 def evaluate_batches(model: Predictor, batches: Iterable[Batch], bytes_per_token: np.ndarray) -> Evaluation:
@@ -45,8 +50,22 @@ def evaluate_batches(model: Predictor, batches: Iterable[Batch], bytes_per_token
     if not predicted:
         raise DataError("evaluation: expected at least one target that counts, received none; unmask some tokens")
     loss = nats / predicted
-    perplexity = math.exp(min(loss, 700))  # beyond that a float could not hold it
-    return Evaluation(loss, perplexity, nats_of_text / math.log(2) / max(size, 1), predicted, size)
+    return Evaluation(loss, _perplexity(loss), nats_of_text / math.log(2) / max(size, 1), predicted, size)
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, 700))  # beyond that a float could not hold it
+
+
+def mix_evaluations(sources: Mapping[str, Evaluation], shares: Sequence[Fraction]) -> Evaluation:
+    """Return the evaluation of a text of which each source has its share of the tokens, however many were predicted."""
+    weighted = [(float(share), each) for share, each in zip(shares, sources.values(), strict=True)]
+    loss = sum(share * each.loss for share, each in weighted)
+    bytes_a_token = [(share * each.bytes / each.tokens, each) for share, each in weighted]
+    bits = sum(size * each.bits_per_byte for size, each in bytes_a_token)
+    per_byte = bits / (sum(size for size, _ in bytes_a_token) or 1)
+    tokens, size = (sum(getattr(each, name) for each in sources.values()) for name in ("tokens", "bytes"))
+    return Evaluation(loss, _perplexity(loss), per_byte, tokens, size, sources)
 
 
 def evaluate(model: Predictor, tokens: np.ndarray, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:

@@ -12,20 +12,20 @@ from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.option import validate_settings
 from tinygrad_chat.parallel import use_threads
 from tinygrad_chat.text.corpora import settle_source
-from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
-from tinygrad_chat.text.token_store import TokenStore
+from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.parent import open_parent
 
-OpenData = TokenStore | tuple[Dataset, Tokenizer]
+OpenData = TokenStore | MixedStore | tuple[Dataset, Tokenizer]
 """Tokens by the name of their corpus, or a dataset of one's own and what its tokens mean."""
 
 
 def tokenizer_of(data: OpenData) -> Tokenizer:
     """Return what the tokens of some data mean."""
-    return data.tokenizer if isinstance(data, TokenStore) else data[1]
+    return data[1] if isinstance(data, tuple) else data.tokenizer
 
 
 def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def resolve_with_facts(
 
     if data is None:
         reading = {name: setting(name) for name in ("text_field", "encoding", "split")}
-        data = open_data(setting("data"), setting("tokenizer"), **reading, progress=progress)
+        data = open_sources(setting("data"), setting("tokenizer"), **reading, progress=progress)
     rate = None
     if "product_rate" in needed:
         compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))

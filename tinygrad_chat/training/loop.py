@@ -28,8 +28,9 @@ from tinygrad_chat.runs.checkpoint import (
     step_of,
 )
 from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.text.mixture import Mixture
 from tinygrad_chat.training.clock import CheckpointClock, Clock
-from tinygrad_chat.training.evaluation import Evaluation, evaluate
+from tinygrad_chat.training.evaluation import Evaluation, evaluate, mix_evaluations
 from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Saved, Stepped
 from tinygrad_chat.training.guards.diagnosis import explain_divergence, nonfinite_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard
@@ -171,6 +172,11 @@ def _record(step: int, evaluated: Evaluated | None, measured: dict[str, float] |
         record["val_loss"] = evaluated.evaluation.loss
         record["val_perplexity"] = evaluated.evaluation.perplexity
         record["val_bpb"] = evaluated.evaluation.bits_per_byte
+        if evaluated.evaluation.sources:
+            record["sources"] = {
+                name: {"val_loss": each.loss, "val_bpb": each.bits_per_byte}
+                for name, each in evaluated.evaluation.sources.items()
+            }
     return record | (measured or {})
 
 
@@ -208,13 +214,15 @@ def _write_checkpoint(run: Run, *, temporary: bool = False) -> None:
 def _evaluate(run: Run) -> Evaluated:
     progress = run.progress
 
+    bytes_per_token = run.tokenizer.bytes_per_token()
+    batch_size = max(1, EVALUATION_BATCH // run.config.model.context)
+
     def evaluation_of(model: Predictor) -> Evaluation:
-        return evaluate(
-            model,
-            run.evaluation_tokens,
-            run.tokenizer.bytes_per_token(),
-            batch_size=max(1, EVALUATION_BATCH // run.config.model.context),
-        )
+        found = [evaluate(model, tokens, bytes_per_token, batch_size=batch_size) for tokens in run.evaluation_tokens]
+        if isinstance(run.dataset, Mixture):
+            names = [part.source for part in run.dataset.parts]
+            return mix_evaluations(dict(zip(names, found, strict=True)), run.dataset.shares)
+        return found[0]
 
     evaluation = evaluation_of(run.predictor)
     loss = evaluation.loss

@@ -12,9 +12,9 @@ from tinygrad_chat.runs.checkpoint import WEIGHTS, digest_of
 from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.corpora import open_corpus
-from tinygrad_chat.text.data import count_unknown_characters, open_data
+from tinygrad_chat.text.data import count_unknown_characters, open_sources
 from tinygrad_chat.text.download import Progress
-from tinygrad_chat.text.token_store import TokenStore
+from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
 
 SHOWN = 5  # unknown characters that are named
@@ -38,10 +38,12 @@ def describe_parent(parent: SavedModel) -> dict[str, Any]:
     }
 
 
-def open_data_for(parent: SavedModel, data: DataOptions, *, progress: Progress | None = None) -> TokenStore:
+def open_data_for(
+    parent: SavedModel, data: DataOptions, *, progress: Progress | None = None
+) -> TokenStore | MixedStore:
     """Return a run's text as the parent's tokens. Raises VocabularyError, naming characters that have none."""
     try:
-        return open_data(data.source, parent.tokenizer, **data.reading, split=data.split, progress=progress)
+        return open_sources(data.source, parent.tokenizer, **data.reading, split=data.split, progress=progress)
     except VocabularyError as error:
         if not isinstance(parent.tokenizer, CharacterTokenizer):
             raise VocabularyError(f"--data {data.name}: {error}") from error

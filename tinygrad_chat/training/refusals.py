@@ -8,6 +8,7 @@ from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, UsageError, VocabularyError
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.text.finding import path_of
+from tinygrad_chat.text.shares import without_shares
 from tinygrad_chat.text.tokenizers import Tokenizer
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
@@ -46,8 +47,7 @@ def changed_data(before: TrainingConfig, config: TrainingConfig) -> CheckpointEr
 
 def expect_outside(path: Path, config: TrainingConfig) -> None:
     """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
-    sources = config.data.source if isinstance(config.data.source, tuple) else (config.data.source,)
-    for source in sources:
+    for source in without_shares(config.data.source):
         if path_of(source).is_dir() and path_of(source).resolve() == path.resolve():
             raise UsageError(f"--out {path}: is the folder of the data; choose another, such as {path / 'run'}")
 

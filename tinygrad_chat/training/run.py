@@ -21,10 +21,10 @@ from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
-from tinygrad_chat.text.data import open_data
-from tinygrad_chat.text.dataset import Dataset
+from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.download import Progress as DownloadProgress
-from tinygrad_chat.text.token_store import TokenStore
+from tinygrad_chat.text.mixture import Data, dataset_of
+from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
@@ -48,7 +48,7 @@ class Run:
 
     config: TrainingConfig
     folder: RunFolder
-    dataset: Dataset
+    dataset: Data
     tokenizer: Tokenizer
     train_step: TrainStep
     progress: Progress = field(default_factory=Progress)
@@ -75,9 +75,11 @@ class Run:
         return self.train_step.data_parallel or self.model
 
     @property
-    def evaluation_tokens(self) -> np.ndarray:
-        """The held-out tokens that it is evaluated on."""
-        return self.dataset.validation[: self.config.run.eval_tokens or None]
+    def evaluation_tokens(self) -> tuple[np.ndarray, ...]:
+        """The held-out tokens that it is evaluated on: of each source as many."""
+        parts, limit = self.dataset.parts, self.config.run.eval_tokens
+        most = max(limit // len(parts), 2) if limit else None  # one token predicts none
+        return tuple(part.validation[:most] for part in parts)
 
     def state(self) -> TrainingState:
         """Return all it takes to go on from here."""
@@ -227,22 +229,24 @@ def resume_run(
     return run
 
 
-def _open(config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None) -> TokenStore:
+def _open(
+    config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None
+) -> TokenStore | MixedStore:
     data = config.data
-    return open_data(data.source, tokenizer, **data.reading, split=data.split, progress=progress)
+    return open_sources(data.source, tokenizer, **data.reading, split=data.split, progress=progress)
 
 
-def _open_for(parent: SavedModel | None, config: TrainingConfig, progress: DownloadProgress | None) -> TokenStore:
+def _open_for(
+    parent: SavedModel | None, config: TrainingConfig, progress: DownloadProgress | None
+) -> TokenStore | MixedStore:
     """Return a new run's data as the tokens of its parent, or else of a tokenizer of its own."""
     if parent is None:
         return _open(config, config.data.tokenizer, progress)
     return open_data_for(parent, config.data, progress=progress)
 
 
-def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Dataset, Tokenizer]:
-    if isinstance(data, TokenStore):
-        return Dataset.from_store(data, context=config.model.context), data.tokenizer
-    return data
+def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Data, Tokenizer]:
+    return data if isinstance(data, tuple) else (dataset_of(data, context=config.model.context), data.tokenizer)
 
 
 def _is_finished(

@@ -10,6 +10,8 @@ from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import Batch, random_batch
+from tinygrad_chat.text.dataset import Dataset
+from tinygrad_chat.text.mixture import mixed_batch
 from tinygrad_chat.training.guards.diagnosis import explain_divergence
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.step import StepResult
@@ -41,13 +43,17 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
 
 def batch_of(run: Run) -> Batch:
     """Return the batch that the run's next step trains on: a function of the seed and the step."""
-    number = run.progress.step + run.progress.skipped_batches
-    return random_batch(
-        run.dataset.training,
-        batch_size=run.config.data.batch_size,
-        context=run.config.model.context,
-        random=rng(run.config.run.seed, "batches", number),
-    )
+    return numbered_batch(run, run.progress.step + run.progress.skipped_batches)
+
+
+def numbered_batch(run: Run, number: int) -> Batch:
+    """Return batch `number` of a run: random windows, of each source its share."""
+    context, random = run.config.model.context, rng(run.config.run.seed, "batches", number)
+
+    def draw(part: Dataset, first: int, count: int) -> Batch:
+        return random_batch(part.training, batch_size=count, context=context, random=random)
+
+    return mixed_batch(run.dataset, number, batch_size=run.config.data.batch_size, draw=draw)
 
 
 def _dropout(run: Run) -> np.random.Generator | None:

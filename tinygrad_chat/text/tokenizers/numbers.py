@@ -38,7 +38,7 @@ class NumberTokenizer(PiecewiseTokenizer):
                 )
         return np.array([int(word.lstrip("0") or 0) for word in text.split()], np.min_scalar_type(self.size - 1))
 
-    def whole_pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+    def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
         """Yield whole words; the last of each piece waits for the next, in which it may go on."""
         rest = ""
         for piece in pieces:

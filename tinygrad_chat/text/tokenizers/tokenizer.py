@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
         """Yield the tokens of a text that comes in pieces, cut anywhere: together those of the whole text."""
         ...
 
-    def whole_pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+    def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
         """Yield such a text anew, cut only where no token ends up in two pieces: `encode` each, in any process."""
         ...
 
@@ -58,7 +58,7 @@ class Tokenizer(Protocol):
 
 
 class PiecewiseTokenizer(ABC):
-    """What follows from `encode` and from where a text may be cut: anywhere, unless `whole_pieces` knows better."""
+    """What follows from `encode` and from where a text may be cut: anywhere, unless `cut_document` knows better."""
 
     slow = False
     size: int
@@ -87,9 +87,9 @@ class PiecewiseTokenizer(ABC):
 
     def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         """Yield the tokens of each piece that no token crosses."""
-        return map(self.encode, self.whole_pieces(pieces))
+        return map(self.encode, self.cut_document(pieces))
 
-    def whole_pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+    def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
         """Yield the pieces as they are."""
         return iter(pieces)
 
