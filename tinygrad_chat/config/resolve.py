@@ -190,7 +190,7 @@ FINE_TUNING = 0.1
 keep what it knows."""
 
 RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
-OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer"} - {"dropout"}
+OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary"} - {"dropout"}
 """What cannot be chosen for a model that has been trained."""
 
 

@@ -40,11 +40,12 @@ class BPETokenizer:
     `tokens` has the bytes of each token, none for special ones; among them are the 256 single bytes. `merges` are pairs
     of tokens in the order of their ranks. `special_tokens` stand for no text, and `added_tokens` stand for their name:
     neither come out of text, unless `encode` is asked for them. `bos` names that with which documents begin. With
-    `whole_pieces`, a piece that is a token needs no merges. With `normalize`, text is brought into Unicode's NFC first.
+    `ignore_merges`, a piece that is a token is not merged. With `normalize`, text is brought into Unicode's NFC first.
     Raises ConfigError for what does not fit.
     """
 
     kind = "bpe"
+    slow = True
 
     def __init__(
         self,
@@ -55,21 +56,21 @@ class BPETokenizer:
         added_tokens: Mapping[str, int] | None = None,
         bos: str = BOS,
         pattern: str = "nanochat",
-        whole_pieces: bool = False,
+        ignore_merges: bool = False,
         normalize: bool = False,
     ) -> None:
         self.tokens = list(tokens)
         self.merges = list(merges)
         self.special_tokens: Mapping[str, int] = dict(special_tokens)
         self.added_tokens: Mapping[str, int] = dict(added_tokens or {})
-        self.bos_name, self.pattern, self.whole_pieces, self.normalize = bos, pattern, whole_pieces, normalize
+        self.bos_name, self.pattern, self.ignore_merges, self.normalize = bos, pattern, ignore_merges, normalize
         self.size = len(self.tokens)
         self._splitter = Splitter(pattern)
         named = set(self.special_tokens.values()) | set(self.added_tokens.values())
         ids = {token: number for number, token in enumerate(self.tokens) if token and number not in named}
         _check(self, ids, named)
         self._token_of_byte = [ids[bytes([byte])] for byte in range(256)]
-        self._whole = ids if whole_pieces else {}
+        self._whole = ids if ignore_merges else {}
         self._merges = Merges(self.merges, [ids[tokens[left] + tokens[right]] for left, right in self.merges])
         self._lengths = list(map(len, self.tokens))
         self.dtype = np.dtype(np.min_scalar_type(self.size - 1))
@@ -89,7 +90,9 @@ class BPETokenizer:
         for left, right in merges:
             tokens.append(tokens[left] + tokens[right])
         special = {name: len(tokens) + number for number, name in enumerate(special_tokens)}
-        return cls([*tokens, *[b""] * len(special)], merges, special_tokens=special, pattern=pattern, whole_pieces=True)
+        return cls(
+            [*tokens, *[b""] * len(special)], merges, special_tokens=special, pattern=pattern, ignore_merges=True
+        )
 
     @property
     def bos(self) -> int:
@@ -126,6 +129,15 @@ class BPETokenizer:
             for tokens in merge_endless(self._merge, _raw_parts(found, stream), self.tokens):
                 yield np.array(tokens, self.dtype)
 
+    def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Yield such a text anew, cut only where pre-tokens end: `encode` each, in any process."""
+        parts: list[str] = []
+        for found in self._splitter.split_document(normalized(pieces) if self.normalize else pieces):
+            parts += [found.text] if isinstance(found, Part) else found
+            if not isinstance(found, Part) or found.last:
+                yield "".join(parts)
+                parts = []
+
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes that the tokens stand for, also where they are no UTF-8."""
         return b"".join(self._bytes_of(tokens))
@@ -159,7 +171,7 @@ class BPETokenizer:
             "special_tokens": dict(self.special_tokens),
             "added_tokens": dict(self.added_tokens),
             "bos": self.bos_name,
-            "whole_pieces": self.whole_pieces,
+            "ignore_merges": self.ignore_merges,
             "normalize": self.normalize,
         }
 
@@ -167,7 +179,7 @@ class BPETokenizer:
     def from_state(cls, state: Mapping[str, Any]) -> BPETokenizer:
         """Make the tokenizer of a `state`, whatever that is. Raises ConfigError where it describes none."""
         kinds = {"pattern": str, "tokens": str, "merges": str, "special_tokens": dict, "added_tokens": dict, "bos": str}
-        kinds |= {"whole_pieces": bool, "normalize": bool}
+        kinds |= {"ignore_merges": bool, "normalize": bool}
         for name, kind in kinds.items():
             if type(state.get(name)) is not kind:
                 raise ConfigError(f"{name}: expected {kind.__name__}, received {type(state.get(name)).__name__}")
@@ -179,7 +191,7 @@ class BPETokenizer:
             merges = [(int(left), int(right)) for left, right in pairs]
         except ValueError as error:
             raise ConfigError(f"tokens, merges: expected hexadecimal tokens and pairs of numbers ({error})") from error
-        names = ("special_tokens", "added_tokens", "bos", "pattern", "whole_pieces", "normalize")
+        names = ("special_tokens", "added_tokens", "bos", "pattern", "ignore_merges", "normalize")
         return cls(tokens, merges, **{name: state[name] for name in names})
 
     def _encode_piece(self, piece: str) -> bytes:

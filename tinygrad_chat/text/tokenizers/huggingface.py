@@ -70,7 +70,7 @@ def from_huggingface(content: bytes, *, bos: str | None = None) -> BPETokenizer:
         added_tokens=others,
         bos=_beginning(special) if bos is None else bos,
         pattern=_pattern(root.get("pre_tokenizer")),
-        whole_pieces=model.get("ignore_merges") is True,
+        ignore_merges=model.get("ignore_merges") is True,
         normalize=_normalizes(root.get("normalizer")),
     )
 
@@ -101,7 +101,7 @@ def to_huggingface(tokenizer: BPETokenizer) -> bytes:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": tokenizer.whole_pieces,
+            "ignore_merges": tokenizer.ignore_merges,
             "vocab": {
                 text: number for number, text in enumerate(letters) if text and number not in numbers
             },

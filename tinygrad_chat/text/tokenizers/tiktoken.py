@@ -41,7 +41,7 @@ def from_tiktoken(
         special_tokens=special,
         bos=special_tokens[0],
         pattern=pattern,
-        whole_pieces=True,
+        ignore_merges=True,
     )
 
 
