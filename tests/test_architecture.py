@@ -60,6 +60,7 @@ HOME_OF_LIBRARY = {
     "numba": ("kernels/numba/",),
     "llvmlite": ("kernels/numba/",),
     "pyarrow": ("text/formats/",),
+    "huggingface_hub": ("text/hub.py",),
 }
 
 

@@ -48,6 +48,7 @@ CALLS = {
     **{name: [] for name in COMMANDS},
     "ablate": ["--vary", "lr"],
     "compare": ["a", "b"],
+    "data": ["list"],
     "export": ["nanochat", "a.safetensors"],
     "graph": ["a*b"],
     "import": ["nanochat", "a.safetensors"],

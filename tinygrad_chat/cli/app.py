@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from tinygrad_chat import __version__
-from tinygrad_chat.cli.help import Command, write_options
+from tinygrad_chat.cli.help import Command, Group
 from tinygrad_chat.errors import MemoryShortageError, StorageError, TinygradChatError
 from tinygrad_chat.formatting import as_clause
 
@@ -21,9 +21,11 @@ CLOSED_PIPE = 141  # what shells report for a program whose reader has gone
 
 COMMANDS = {
     "train": ("train:train", "train a model, or go on with a run"),
+    "data": ("data:app", "list, show or remove the texts that were tokenized"),
     "plan": ("plan:plan", "predict the memory and time of a run"),
     "profile": ("profile:profile", "show where the time of a training step goes"),
     "sample": ("sample:sample", "write text with a trained model"),
+    "tokenizer": ("tokenizer:app", "train, use, look at or compare tokenizers"),
     "runs": ("runs:runs", "list runs: how they ended, how fast, how good"),
     "report": ("report:report", "write a run's report.html and report.md again"),
     "compare": ("compare:compare", "compare the losses of runs"),
@@ -36,7 +38,7 @@ COMMANDS = {
 """Where each command is, below cli/, and what it is for: said without the import of what it needs."""
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The commands, each of which is imported when it is called, and only then."""
 
     def __init__(self, **settings: Any) -> None:
@@ -48,16 +50,13 @@ class Commands(TyperGroup):
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and _load(str(name)), rest
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands above the options."""
-        self.format_commands(ctx, formatter)
-        write_options(self, ctx, formatter)
-
 
 def _load(name: str) -> Any:
     module, _, function = COMMANDS[name][0].partition(":")
-    loaded = typer.Typer(add_completion=False, rich_markup_mode=None)
     command = getattr(importlib.import_module(f"tinygrad_chat.cli.{module}"), function)
+    if isinstance(command, typer.Typer):  # several commands under one name
+        return typer.main.get_command(command)
+    loaded = typer.Typer(add_completion=False, rich_markup_mode=None)
     loaded.command(name, cls=Command)(command)
     return typer.main.get_command(loaded)
 

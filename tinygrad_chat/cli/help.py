@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 WIDEST_OPTION = 34  # characters: the help of an option that takes more begins below it
 
@@ -14,6 +14,15 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and options."""
+        write_options(self, ctx, formatter)
+
+
+class Group(TyperGroup):
+    """Several commands under one name: the help has them above the options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, and what may stand before them."""
+        self.format_commands(ctx, formatter)
         write_options(self, ctx, formatter)
 
 

@@ -25,13 +25,14 @@ from tinygrad_chat.text.formats.compression import open_bytes
 from tinygrad_chat.text.formats.data_file import DataFile, look_at
 from tinygrad_chat.text.formats.encoding import UTF8, Encoding, named_encoding
 from tinygrad_chat.text.formats.rows import TEXT_FIELD, Document
+from tinygrad_chat.text.hub import hub_files, is_on_hub, pin_revision
 from tinygrad_chat.text.shares import looks_shared, split_share, without_shares
 from tinygrad_chat.text.standard_input import STANDARD_INPUT, keep_standard_input, was_standard_input
 
 READING = 2  # to be raised when the same files would give other documents
 
 Source = str | Sequence[str]
-"""What `--data` names: a built-in name, a path or a pattern; or several of them."""
+"""What `--data` names: a built-in name, a path or a pattern, or a data set on the hub; or several of them."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ class Corpus:
 def settle_source(data: Source) -> str | tuple[str, ...]:
     """Return a source that can be read again: standard input is read and kept, and each name is one a file can hold.
 
-    Raises UsageError where standard input is closed, StorageError where there is no room for what comes from it.
+    Of a data set on the hub it also says which revision it is. Raises UsageError where standard input is closed,
+    StorageError where there is no room for what comes from it, DataError where the hub cannot be asked.
     """
     if isinstance(data, str):
         name, share = split_share(data)
         if share is None and looks_shared(data):
             return path_of(data).absolute().as_uri()  # there may be no such file later
-        settled = keep_standard_input() if name == STANDARD_INPUT else storable(name)
+        if is_on_hub(name):
+            settled = pin_revision(name)
+        else:
+            settled = keep_standard_input() if name == STANDARD_INPUT else storable(name)
         return settled + data.removeprefix(name)
     return tuple(str(settle_source(each)) for each in data)
 
@@ -116,7 +121,7 @@ def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path]
             return Corpus(data, lambda any_bytes=False: _lines(path), (path,), cut="by line")
         whole = DataFile(path, ".txt", UTF8)
         return Corpus(data, lambda any_bytes=False: whole.documents(text_field, any_bytes), (path,))
-    found, left_out = find_files(data)
+    found, left_out = (hub_files(data), []) if is_on_hub(data) else find_files(data)
     if found is None:
         raise _nothing(data)
     paths = [found] if isinstance(found, Path) else found

@@ -35,7 +35,7 @@ def learn_tokenizer(corpus: Corpus, vocabulary: int = VOCABULARY, *, progress: P
     if stamp:
         with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, CheckpointError):
             return tokenizer_from_state(json.loads(read_plain(path, most=LARGEST_STATE)))
-    tokenizer = train_bpe(_documents(corpus, progress), vocabulary, progress=progress)
+    tokenizer = train_bpe(some_documents(corpus, progress), vocabulary, progress=progress)
     if stamp and stamp == stamp_of(corpus):
         with contextlib.suppress(OSError, StorageError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,11 @@ def learn_tokenizer(corpus: Corpus, vocabulary: int = VOCABULARY, *, progress: P
     return tokenizer
 
 
-def _documents(corpus: Corpus, progress: Progress | None) -> Iterator[Iterator[str]]:
-    read, total = 0, min(corpus.size(), MOST_LEARNED)
+def some_documents(
+    corpus: Corpus, progress: Progress | None = None, *, most: int = MOST_LEARNED
+) -> Iterator[Iterator[str]]:
+    """Yield the first documents of a corpus, about `most` characters in all; `progress` is told of each MiB."""
+    read, total = 0, min(corpus.size(), most)
 
     def pieces(document: Iterator[str]) -> Iterator[str]:
         nonlocal read
@@ -54,12 +57,12 @@ def _documents(corpus: Corpus, progress: Progress | None) -> Iterator[Iterator[s
             if progress is not None and before // PIECE < read // PIECE and read <= total:
                 progress("counting words", read, total)
             yield piece
-            if read >= MOST_LEARNED:
+            if read >= most:
                 return
 
     for document in corpus.documents(any_bytes=True):
         yield pieces(iter(document))
-        if read >= MOST_LEARNED:
+        if read >= most:
             return
 
 

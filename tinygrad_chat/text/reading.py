@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
-from tinygrad_chat.text.split import choose_split, is_held_out
+from tinygrad_chat.text.split import LEAST_DOCUMENTS, choose_split, is_held_out
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,20 @@ class Contents:
     """What a corpus holds. `sha256` and `bytes` are those of all documents one behind the other.
 
     `lengths` is the SHA-256 of every document's length, which tells apart what is the same text in other documents.
-    `held_out` are the bytes of those documents that their hash holds out.
+    `different` says how many documents are not the same, up to as many as a split by documents takes; `held_out` are
+    the bytes of those that their hash holds out.
     """
 
     sha256: str
     bytes: int
     documents: int
     lengths: str
+    different: int
     held_out: int
 
     def split(self, chosen: str) -> str:
         """Return how the corpus is split, as `choose_split` has it."""
-        return choose_split(chosen, documents=self.documents, bytes=self.bytes, held_out=self.held_out)
+        return choose_split(chosen, documents=self.different, bytes=self.bytes, held_out=self.held_out)
 
 
 class Reading:
@@ -46,16 +48,20 @@ class Reading:
         self._bytes = self._held_out_bytes = self._told = 0
         self._activity, self._progress = activity, progress
         self.size = corpus.size()
+        self._different: set[bytes] = set()
         self.held_out = bytearray()
 
     def __iter__(self) -> Iterator[Iterator[str]]:
         for document in self._documents:
             start, self._document = self._bytes, hashlib.sha256()
             yield self._pieces(document)
-            length, held_out = self._bytes - start, is_held_out(self._document.digest())
+            length, digest = self._bytes - start, self._document.digest()
+            held_out = is_held_out(digest)
             self._lengths.update(length.to_bytes(8, "little"))
             self._held_out_bytes += held_out * length
             self.held_out.append(held_out)
+            if len(self._different) < LEAST_DOCUMENTS:
+                self._different.add(digest)
 
     def _pieces(self, document: Iterable[str]) -> Iterator[str]:
         for piece in document:
@@ -75,5 +81,6 @@ class Reading:
             self._bytes,
             len(self.held_out),
             self._lengths.hexdigest(),
+            len(self._different),
             self._held_out_bytes,
         )

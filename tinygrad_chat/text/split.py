@@ -2,8 +2,8 @@
 
 A document is held out where the first 64 bits of its SHA-256 are below a tenth of what they can be. That depends on
 nothing but its text: what is added to a corpus moves no other document from one side to the other, and two documents
-with the same text are never on different sides. Of few documents, or where a long one would tip the scales, that would
-hold out nearly nothing or nearly all: there the last tenth of the tokens is held out, wherever it begins.
+with the same text are never on different sides. Of few different documents, or where a long one tips the scales, it
+would hold out nearly nothing or nearly all: there the last tenth of the tokens is held out, wherever it begins.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def end_from(tokens: int) -> int:
 
 
 def choose_split(chosen: str, *, documents: int, bytes: int, held_out: int) -> str:
-    """Return the split of a corpus of which `held_out` bytes are in documents that the hash holds out.
+    """Return the split of a corpus of so many different `documents`, of which the hash holds out so many bytes.
 
     That is what was `chosen`, and otherwise, for "auto", what the corpus allows.
 

@@ -80,7 +80,7 @@ def find_store(
         tokenizer = CharacterTokenizer(known.alphabet)
     if tokenizer is None:
         return None
-    return open_store(_stores() / store_key(known.contents, tokenizer, split), corpus.name)
+    return open_store(stores_folder() / store_key(known.contents, tokenizer, split), corpus.name)
 
 
 def make_store(
@@ -92,9 +92,9 @@ def make_store(
     the cache folder cannot be written.
     """
     stamp = stamp_of(corpus)
-    with partial_folder(_stores()) as partial:
+    with partial_folder(stores_folder()) as partial:
         reading = Reading(corpus, any_bytes=takes_any_bytes(tokenizer), activity="tokenizing", progress=progress)
-        folder = _stores() / write_store(partial, reading, tokenizer, corpus.name, split)
+        folder = stores_folder() / write_store(partial, reading, tokenizer, corpus.name, split)
         store = open_store(folder, corpus.name)
         if store is None:
             with contextlib.suppress(OSError, StorageError):  # where another process was faster, theirs will do
@@ -116,7 +116,8 @@ def takes_any_bytes(tokenizer: Tokenizer | None) -> bool:
     return isinstance(tokenizer, ByteTokenizer | BPETokenizer)
 
 
-def _stores() -> Path:
+def stores_folder() -> Path:
+    """Return where token stores are kept."""
     return cache_folder() / "tokens"
 
 
@@ -163,17 +164,22 @@ def _same(stamp: str, corpus: Corpus) -> str:
 def _make_room() -> None:
     """Remove the stores that were not used for longest, what was begun and abandoned, and the oldest notes."""
     with contextlib.suppress(OSError, StorageError):
-        stores = [folder for folder in _stores().iterdir() if not folder.name.startswith(".")]
+        stores = [folder for folder in stores_folder().iterdir() if not folder.name.startswith(".")]
         size = 0
         for number, folder in enumerate(_newest_first(stores, METADATA)):
             size += sum(file.stat().st_size for file in folder.iterdir())
             if (size > MOST_BYTES or number >= MOST_STORES) and not in_use(folder):
                 remove_folder_atomic(folder)
-        for partial in _stores().glob(".*.partial"):
-            if not in_use(partial):
-                shutil.rmtree(partial, ignore_errors=True)
+        remove_abandoned()
         for note in _newest_first([*(cache_folder() / "corpora").glob("*.json")])[MOST_CORPORA:]:
             note.unlink(missing_ok=True)
+
+
+def remove_abandoned() -> None:
+    """Remove what a process that was killed had begun to write."""
+    for partial in stores_folder().glob(".*.partial"):
+        if not in_use(partial):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _newest_first(paths: list[Path], name: str = "") -> list[Path]:

@@ -102,6 +102,7 @@ def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, sou
         "contents": dataclasses.asdict(contents),
         "tokenizer": written.tokenizer.state(),
         "dtype": token_type(written.tokenizer.size).str,
+        "vocabulary": written.tokenizer.size,
         "tokens": written.tokens,
         "split": written.split,
         "held_out_from": written.held_out_from,

@@ -38,7 +38,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def needed(module: str, path: Path, *, extra: str) -> ModuleType:
+def needed(module: str, path: Path | str, *, extra: str) -> ModuleType:
     """Return a module that a file needs. Raises BackendError, naming the extra, where it is not installed."""
     try:
         return import_module(module)

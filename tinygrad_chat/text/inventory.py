@@ -1,0 +1,77 @@
+"""The token stores that are kept: what there is, and how to be rid of it. What is in use stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.files import remove_folder_atomic
+from tinygrad_chat.text.token_cache import remove_abandoned, stores_folder
+from tinygrad_chat.text.token_store import METADATA, in_use, read_metadata
+
+
+@dataclass(frozen=True)
+class StoredTokens:
+    """A token store, as it says itself.
+
+    `source` is what its corpus was called when it was tokenized, `tokenizer` that one's kind, `size` what it takes on
+    the disk in bytes, and `last_use` a time in seconds since 1970. One of another version, or that is damaged, says
+    nothing: it has no `source`.
+    """
+
+    folder: Path
+    size: int
+    last_use: float
+    source: str = ""
+    tokenizer: str = ""
+    vocabulary: int = 0
+    documents: int = 0
+    tokens: int = 0
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return self.folder.name[:8]
+
+
+def stored_tokens() -> list[StoredTokens]:
+    """Return what is kept, the last used first. Raises OSError where that cannot be read."""
+    folder = stores_folder()
+    found = [_described(path) for path in folder.iterdir() if path.name[0] != "."] if folder.exists() else []
+    return sorted(found, key=lambda each: each.last_use, reverse=True)
+
+
+def remove_stores(stores: Iterable[StoredTokens]) -> list[StoredTokens]:
+    """Remove what is not in use, and what was begun and abandoned; return what is.
+
+    Raises StorageError where something cannot be removed.
+    """
+    kept = []
+    for store in stores:
+        if in_use(store.folder):
+            kept.append(store)
+        else:
+            remove_folder_atomic(store.folder)
+    remove_abandoned()
+    return kept
+
+
+def _described(folder: Path) -> StoredTokens:
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    try:
+        last_use = (folder / METADATA).stat().st_mtime
+        said: dict[str, Any] = read_metadata(folder)
+        return StoredTokens(
+            folder,
+            size,
+            last_use,
+            source=str(said["source"]),
+            tokenizer=str(said["tokenizer"]["kind"]),
+            vocabulary=int(said["vocabulary"]),
+            documents=int(said["contents"]["documents"]),
+            tokens=int(said["tokens"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return StoredTokens(folder, size, folder.stat().st_mtime)
