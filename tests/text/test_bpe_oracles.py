@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.text.writings import words
+from tinygrad_chat.errors import ConfigError, VocabularyError
 from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE, train_bpe
 from tinygrad_chat.text.tokenizers.files import read_tokenizer, write_tokenizer
@@ -23,6 +24,7 @@ from tinygrad_chat.text.tokenizers.splitting import PATTERNS, Splitter
 from tinygrad_chat.text.tokenizers.tiktoken import from_tiktoken, to_tiktoken
 
 SIZE = 1500
+LEARNED = 6000  # lines; all are encoded
 
 
 @functools.cache
@@ -40,7 +42,7 @@ def texts() -> list[str]:
 @functools.cache
 def trained(*, by_letters: bool = False) -> BPETokenizer:
     """Ours, with ties broken by bytes, or by the letters that Hugging Face writes for them."""
-    return train_bpe([[text] for text in texts()], SIZE, alphabet=HUGGING_FACE if by_letters else range(256))
+    return train_bpe([[text] for text in texts()[:LEARNED]], SIZE, alphabet=HUGGING_FACE if by_letters else range(256))
 
 
 def ids(tokenizer: BPETokenizer, texts: list[str]) -> list[list[int]]:
@@ -58,9 +60,19 @@ def tiktoken_of(tokenizer: BPETokenizer) -> Any:
 def test_merges_are_rustbpes_in_its_order():
     rustbpe = pytest.importorskip("rustbpe")
     theirs = rustbpe.Tokenizer()
-    theirs.train_from_iterator(iter(texts()), SIZE - 9, pattern=PATTERNS["nanochat"])
+    theirs.train_from_iterator(iter(texts()[:LEARNED]), SIZE - 9, pattern=PATTERNS["nanochat"])
     ranked = sorted(((rank, bytes(token)) for token, rank in theirs.get_mergeable_ranks()))
     assert trained().tokens[: SIZE - 9] == [token for _, token in ranked]
+
+
+def test_rustbpe_trains_for_us():
+    pytest.importorskip("rustbpe")
+    some = [[text[:3], text[3:]] for text in texts()[:3000]]
+    assert train_bpe(some, 600, trainer="rustbpe").state() == train_bpe(some, 600).state()
+    with pytest.raises(VocabularyError, match=r"^trainer: rustbpe takes no bytes that are not UTF-8"):
+        train_bpe([["a\udcff"]], 600, trainer="rustbpe")
+    with pytest.raises(ConfigError, match=r"^trainer: rustbpe breaks ties by bytes"):
+        train_bpe([["a"]], 600, trainer="rustbpe", alphabet=HUGGING_FACE)
 
 
 def test_merges_are_those_of_tokenizers_in_its_order():
@@ -71,7 +83,7 @@ def test_merges_are_those_of_tokenizers_in_its_order():
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, bytes_as_letters])
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=SIZE - 9, initial_alphabet=alphabet, show_progress=False)
-    theirs.train_from_iterator(texts(), trainer)
+    theirs.train_from_iterator(texts()[:LEARNED], trainer)
     model = json.loads(theirs.to_str())["model"]
     ours = json.loads(to_huggingface(trained(by_letters=True)))["model"]
     assert ours["merges"] == [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinygrad_chat.cli.help import Command, Group
-from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import say
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.formatting import printable
+from tinygrad_chat.text.standard_input import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from tinygrad_chat.text.tokenizers import Tokenizer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COLOURS = ("black on bright_blue", "black on bright_green", "black on bright_magenta", "black on bright_yellow")
 """Of the pieces of a text, in turn: no two neighbours have the same."""
 LEAST_SECONDS = 0.2  # of encoding, over which a speed is taken
+LONGEST = 64 << 20  # bytes of standard input
 MOST_COMPARED = 4 << 20  # characters of a corpus by which tokenizers are compared
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ def train(
         str,
         typer.Option(metavar="bytes|letters", help="order of pairs that are equally frequent: of tokenizers, letters"),
     ] = "bytes",
+    trainer: Annotated[str, typer.Option(metavar="python|rustbpe", help="who counts: rustbpe is faster")] = "python",
     text_field: Annotated[str, typer.Option(help=SPECS["text_field"].help)] = SPECS["text_field"].default,
     encoding: Annotated[str | None, typer.Option(help=SPECS["encoding"].help)] = None,
 ) -> None:
@@ -86,6 +88,7 @@ def train(
             vocabulary,
             pattern=BY_DIGITS[digits],
             alphabet=HUGGING_FACE if ties == "letters" else range(256),
+            trainer=trainer,
             progress=progress,
         )
     path = user_path(out)
@@ -183,4 +186,12 @@ def _open(name: str | None) -> Tokenizer:
 
 
 def _given(text: str | None) -> str:
-    return read_prompt("-" if text is None else text, say=say)
+    """Return the text that was given, or what standard input holds, without the line end that `echo` adds."""
+    if text not in (None, STANDARD_INPUT):
+        return text
+    if sys.stdin is None or (text is None and sys.stdin.isatty()):
+        raise UsageError("tokenizer: expected a text, or one from standard input; - reads what is typed")
+    content = sys.stdin.buffer.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise UsageError(f"tokenizer: expected at most {LONGEST >> 20} MiB from standard input, received more")
+    return content.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")

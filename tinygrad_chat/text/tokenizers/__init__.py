@@ -5,6 +5,7 @@ characters.py  one token for each character of an alphabet
 bytes.py       one for each byte of UTF-8
 bpe.py         one for each frequent run of bytes: byte-pair encoding
   bpe_training.py  which runs those are
+  rust_training.py the same by rustbpe, for gigabytes
   splitting.py     text into the pieces within which bytes are merged
   merging.py       bytes into tokens
   normalization.py what some models do to text first

@@ -11,8 +11,10 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import expect
 from tinygrad_chat.text.tokenizers.bpe import CHAT_TOKENS, MOST_TOKENS, BPETokenizer
+from tinygrad_chat.text.tokenizers.rust_training import merges_by_rustbpe
 from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
 
 Progress = Callable[[str, int, int], None]
@@ -28,18 +30,25 @@ def train_bpe(
     pattern: str = "nanochat",
     alphabet: Sequence[int] = range(256),
     special_tokens: Sequence[str] = CHAT_TOKENS,
+    trainer: str = "python",
     progress: Progress | None = None,
 ) -> BPETokenizer:
     """Return a tokenizer of `vocabulary` tokens, with bytes and special ones, or fewer where a text has no more.
 
     Each of the `documents` comes in pieces. `alphabet` is as `learn_merges` has it: with HUGGING_FACE, ties are broken
-    as the library `tokenizers` breaks them. `progress` is told of merges. Raises ConfigError for a vocabulary without
-    room for the bytes.
+    as the library `tokenizers` breaks them. `progress` is told of merges. The `trainer` rustbpe
+    finds the same merges sooner, in texts of gigabytes. Raises ConfigError for a vocabulary without room for the bytes.
     """
     expect("vocabulary", vocabulary, minimum=256 + len(special_tokens), maximum=MOST_TOKENS)
-    words = count_words(documents, Splitter(pattern))
+    expect("trainer", trainer, choices=("python", "rustbpe"))
     count = vocabulary - 256 - len(special_tokens)
-    merges = learn_merges(words, count, alphabet=alphabet, progress=progress)
+    if trainer == "rustbpe":
+        if tuple(alphabet) != tuple(range(256)):
+            raise ConfigError("trainer: rustbpe breaks ties by bytes; leave the alphabet out, or train by python")
+        merges = merges_by_rustbpe(documents, count, pattern)
+    else:
+        words = count_words(documents, Splitter(pattern))
+        merges = learn_merges(words, count, alphabet=alphabet, progress=progress)
     return BPETokenizer.from_merges(merges, alphabet=alphabet, special_tokens=special_tokens, pattern=pattern)
 
 

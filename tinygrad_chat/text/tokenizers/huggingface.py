@@ -156,7 +156,7 @@ def _pattern(pre_tokenizer: Any) -> str:
     raise ConfigError(f"pre_tokenizer: expected one of {', '.join(PATTERNS)}, received {', '.join(kinds)}"[:200])
 
 
-_BEHAVIOURS = {("Isolated", False), ("Removed", True)}  # what is between matches is nothing: the patterns match all
+_BEHAVIOURS = [("Isolated", False), ("Removed", True)]  # what is between matches is nothing: the patterns match all
 
 
 def _pre_tokenizer(pattern: str) -> dict[str, Any]:

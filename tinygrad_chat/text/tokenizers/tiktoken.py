@@ -37,7 +37,7 @@ def from_tiktoken(
     special = {name: len(tokens) + number for number, name in enumerate(special_tokens)}
     return BPETokenizer(
         [*tokens, *[b""] * len(special)],
-        _merges_of(tokens),
+        merges_of(tokens),
         special_tokens=special,
         bos=special_tokens[0],
         pattern=pattern,
@@ -49,13 +49,13 @@ def to_tiktoken(tokenizer: BPETokenizer) -> bytes:
     """Return the ranks of a tokenizer. Raises ConfigError for one whose tokens are not numbered by their ranks."""
     named = {*tokenizer.special_tokens.values(), *tokenizer.added_tokens.values()}
     tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in named]
-    ranked = tokenizer.tokens[: len(tokens)] == tokens and all(tokens) and _merges_of(tokens) == tokenizer.merges
+    ranked = tokenizer.tokens[: len(tokens)] == tokens and all(tokens) and merges_of(tokens) == tokenizer.merges
     if not ranked or tokenizer.normalize:
         raise ConfigError("its tokens are not numbered in the order of its merges; write a tokenizer.json instead")
     return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
 
 
-def _merges_of(tokens: Sequence[bytes]) -> list[tuple[int, int]]:
+def merges_of(tokens: Sequence[bytes]) -> list[tuple[int, int]]:
     """Return, for each token of several bytes that merging reaches, the two tokens that it is made of."""
     single = {token[0]: number for number, token in enumerate(tokens) if len(token) == 1}
     if len(single) < 256:
