@@ -19,6 +19,7 @@ from bench import (
     startup,
     step,
     survival,
+    tokenizer,
     train,
     upstream,
 )
@@ -26,6 +27,7 @@ from tinygrad_chat.errors import TinygradChatError
 
 MEASUREMENTS = (
     *(step, train, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, plan),
+    tokenizer,
     overview,
 )
 

@@ -84,7 +84,7 @@ BAD = {
     "empty tokens": (lambda: b" 0\n", "line 1: expected a token in base64"),
     "a pickle": (lambda: b"\x80\x04\x95\n.", "line 1: expected a token in base64"),
     "too few ranks": (lambda: b"AA== 0\n", "256 bytes, received 1"),
-    "tokens twice": (lambda: to_tiktoken(trained()) + b"AA== %d\n" % (trained().size - 9), "tokens: expected each once"),
+    "tokens twice": (lambda: to_tiktoken(trained()) + b"AA== %d\n" % (trained().size - 9), "expected each once"),
 }  # fmt: skip
 
 
