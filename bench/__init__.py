@@ -10,6 +10,7 @@ quality.py         validation losses of known configurations
 upstream.py        ours and karpathy/nanochat itself: losses, speed, memory at equal settings
 scalar.py          the scalar engine against two forms in which textbooks write it
 plan.py            what `tgc plan` predicts against what a run takes
+tokenizer.py       seconds to train a BPE tokenizer, megabytes a second that it encodes
 survival.py        runs that are killed, disks that are full, files that are damaged
 
 turns.py           workers, processes of one engine each that take turns

@@ -20,6 +20,7 @@ from bench import (
     startup,
     step,
     survival,
+    tokenizer,
     train,
     upstream,
 )
@@ -42,6 +43,7 @@ MEASUREMENTS = (
         survival,
         plan,
         packing,
+        tokenizer,
     ),
     overview,
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,17 @@ from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.runs.folder import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
+from tinygrad_chat.runs.tokenizer import open_tokenizer
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import open_sources, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.split import AUTO
-from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
+from tinygrad_chat.text.tokenizers import BPETokenizer, NumberTokenizer, Tokenizer
 from tinygrad_chat.training.events import Event
 from tinygrad_chat.training.facts import OpenData, resolve_with_facts, settled
 from tinygrad_chat.training.loop import train as train_run
 from tinygrad_chat.training.run import resume_run, start_run
+from tinygrad_chat.training.tokens import tokenizer_called
 
 Data = str | os.PathLike[str] | Sequence[str] | Sequence[os.PathLike[str]] | Dataset
 Make = Callable[[int], LanguageModel]
@@ -78,7 +80,7 @@ def train(
             saved = _open_saved(path)
             tokenizer, split = tokenizer or saved.tokenizer, saved.config.data.split
         known = None if isinstance(tokenizer, str) else tokenizer
-        own = _open_own(data, tokenizer, split)
+        own = _open_own(data, tokenizer, {**settings, "split": split})
         run = resume_run(path, settings, data=own, model=make, tokenizer=known)
     else:
         if tokenizer is None and start_from is not None and not (data is None or isinstance(data, str)):
@@ -108,10 +110,12 @@ def _resolve(
     settings: dict[str, Any], data: Data | None, tokenizer: str | Tokenizer | None
 ) -> tuple[TrainingConfig, OpenData | None]:
     """Return a new run's configuration and, where it is open already, its data."""
-    opened = _open_own(data, tokenizer, settings.get("split", AUTO))
+    opened = _open_own(data, tokenizer, settings)
     if tokenizer is not None and not isinstance(tokenizer, str):
         if tokenizer.kind in SPECS["tokenizer"].choices:
             settings = {**settings, "tokenizer": tokenizer.kind}
+        if tokenizer.kind == BPETokenizer.kind:
+            settings = {**settings, "vocabulary": max(tokenizer.size, int(SPECS["vocabulary"].minimum or 0))}
         if opened is None:
             validate_settings(SPECS, settings)  # before anything takes its time
             source = settings.get("data", SPECS["data"].default)
@@ -120,14 +124,17 @@ def _resolve(
     return resolve_with_facts(settings, data=opened)
 
 
-def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, split: str) -> OpenData | None:
-    """Return data of one's own with its tokenizer; None for what has a name. Texts are split by `split`."""
+def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, settings: Mapping[str, Any]) -> OpenData | None:
+    """Return data of one's own with its tokenizer; None for what has a name. The `settings` say how texts are split."""
     if data is None or isinstance(data, str):
         return None
     if not isinstance(data, Dataset):
         texts: Any = data
         corpus = Corpus("texts", lambda any_bytes=False: ([text] for text in texts))
-        return tokenize(corpus, SPECS["tokenizer"].default if tokenizer is None else tokenizer, split)
+        chosen: str | Tokenizer = tokenizer or SPECS["tokenizer"].default
+        if isinstance(chosen, str):
+            chosen = tokenizer_called(chosen, settings.get("vocabulary", SPECS["vocabulary"].default), lambda: corpus)
+        return tokenize(corpus, chosen, settings.get("split", AUTO))
     if tokenizer is not None and not isinstance(tokenizer, str):
         return data, tokenizer
     largest = int(max(np.max(part, initial=0) for part in (data.training, data.validation)))
@@ -155,11 +162,13 @@ def load(
 
 
 def load_tokenizer(path: str | Path | None = None) -> Tokenizer:
-    """Return the tokenizer of a run or a checkpoint, by default of the newest run: `encode`, `decode`, `decode_stream`.
+    """Return a tokenizer: `encode`, `decode`, `decode_stream`.
 
-    Raises CheckpointError where there is none.
+    It is that of a run or a checkpoint, by default of the newest run, or what a `tokenizer.json`, a folder that holds
+    one, or a file of tiktoken's ranks describes. Raises CheckpointError, in one line, where there is none that can be
+    used.
     """
-    return _open_saved(path).tokenizer
+    return open_tokenizer(None if path is None else user_path(path))
 
 
 def _open_saved(path: str | Path | None) -> SavedModel:

@@ -59,6 +59,7 @@ class OptionSpec:
     common: bool = False
     fixed: bool = True
     several: bool = False
+    others: bool = False
     needs: tuple[Needs, ...] = ()
 
     @property
@@ -75,7 +76,7 @@ class OptionSpec:
         bounds = {"minimum": self.minimum, "maximum": self.maximum, "above": self.above, "below": self.below}
         for each in values:
             if each is not None:
-                expect(self.flag, each, choices=self.choices, **bounds)
+                expect(self.flag, each, choices=() if self.others else self.choices, **bounds)
 
     def convert(self, value: Any, where: str) -> Any:
         """Return a value, of a file or NumPy's too, as the option's type.
@@ -164,6 +165,7 @@ def option(
     common: bool = False,
     fixed: bool = True,
     several: bool = False,
+    others: bool = False,
     needs: Needs | tuple[Needs, ...] = (),
 ) -> Any:
     """Return a dataclass field: its default, its help text and what values it takes.
@@ -171,7 +173,8 @@ def option(
     `name` is that of the flag, where it is not the field's. `minimum` and `maximum` are the least and the largest value
     allowed, `above` and `below` bounds that are not. `flags` are further command-line spellings, `formerly` names from
     older versions, which files and flags still take. A `common` option stands in the short help. A `fixed` one cannot
-    be changed when a run is resumed. One that may be given `several` times has a tuple of values then. `needs` says
+    be changed when a run is resumed. One that may be given `several` times has a tuple of values then. With
+    `others`, values beside the choices are allowed, such as the path of a file. `needs` says
     with which values of other options it plays a part.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}

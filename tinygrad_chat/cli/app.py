@@ -26,6 +26,7 @@ COMMANDS = {
     "profile": ("profile:profile", "show where the time of a training step goes"),
     "sample": ("sample:sample", "write text with a trained model"),
     "eval": ("eval:eval_", "measure trained models on a text"),
+    "tokenizer": ("tokenizer:app", "train, use, look at or compare tokenizers"),
     "runs": ("runs:runs", "list runs: how they ended, how fast, how good"),
     "report": ("report:report", "write a run's report.html and report.md again"),
     "compare": ("compare:compare", "compare the losses of runs"),

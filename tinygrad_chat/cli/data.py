@@ -80,13 +80,14 @@ def show(
 ) -> None:
     """Show what a text is to a model: its documents, their tokens, and what is held out to evaluate on."""
     from tinygrad_chat.text.corpora import settle_source
-    from tinygrad_chat.text.data import open_sources
     from tinygrad_chat.text.token_store import TokenStore
+    from tinygrad_chat.training.tokens import open_tokens
 
     for name, value in {"tokenizer": tokenizer, "text_field": text_field, "encoding": encoding, "split": split}.items():
         SPECS[name].check(value)
     source = settle_source(data if len(data) > 1 else data[0])
-    opened = open_sources(source, tokenizer, text_field=text_field, encoding=encoding, split=split)
+    reading = {"text_field": text_field, "encoding": encoding, "split": split}
+    opened = open_tokens(source, tokenizer, vocabulary=SPECS["vocabulary"].default, **reading)
     for store in [opened] if isinstance(opened, TokenStore) else opened.stores:
         for line in _shown(store, documents):
             print(printable(line))

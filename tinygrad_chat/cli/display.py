@@ -127,8 +127,9 @@ class Bar(Lines):
         print_above(self._progress, text, style)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
-        """Move the bar along the download, or the reading."""
-        self._progress.update(self._task, description=f"{activity} {total / 1e6:.1f} MB", completed=done, total=total)
+        """Move the bar along the download, the reading, or the merges of a tokenizer."""
+        size = f"{total:,} pairs" if activity == "merging" else f"{total / 1e6:.1f} MB"
+        self._progress.update(self._task, description=f"{activity} {size}", completed=done, total=total)
 
     def begin(self, run: Run) -> None:
         """Say what is about to be trained, and start the bar."""

@@ -75,7 +75,8 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     option = typer.Option(
         *names,
         help=spec.help + ("" if shown in (None, "") else f" (default {shown})"),
-        metavar="|".join(spec.choices) or (f"<{spec.kind.__name__}>" if spec.several else None),
+        metavar="|".join((*spec.choices, *["PATH"] * spec.others))
+        or (f"<{spec.kind.__name__}>" if spec.several else None),
         autocompletion=(lambda: list(spec.choices)) if spec.choices else None,
         rich_help_panel=_panel(spec),
         hidden=hidden,

@@ -75,7 +75,16 @@ class DataOptions:
     split: str = option(
         AUTO, "what is held out: whole documents by their hash, or the end of the text", choices=(AUTO, DOCUMENTS, END)
     )
-    tokenizer: str = option("characters", "what a token is", choices=("characters", "bytes"), common=True)
+    tokenizer: str = option(
+        "characters",
+        "what a token is; bpe learns frequent pieces of words, a path is a tokenizer.json or a run",
+        choices=("characters", "bytes", "bpe"),
+        others=True,
+        common=True,
+    )
+    vocabulary: int = option(
+        4096, "tokens that bpe learns", minimum=265, maximum=1 << 20, common=True, needs=needs("tokenizer", "bpe")
+    )
     packing: str = option(
         NONE,
         "how a row is filled: a window of the text that begins anywhere (none), or whole documents (best-fit)",

@@ -202,7 +202,7 @@ RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
 FREE = {"dropout", "document_mask", "document_token"}
 """The options of a model that another run may choose anew, as no weight depends on them."""
 
-OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer"} - FREE
+OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary"} - FREE
 """What cannot be chosen for a model that has been trained."""
 
 

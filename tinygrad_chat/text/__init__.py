@@ -6,7 +6,8 @@ finding.py      which files those are, and what is left out
 formats/        a file of each kind as documents
 standard_input.py  `--data -`, kept as a file
 download.py     the built-in names that are fetched once and cached
-tokenizers/     characters, raw bytes or numbers, each with special tokens
+tokenizers/     characters, raw bytes, BPE or numbers, each with special tokens
+learning.py     a BPE tokenizer for what a corpus holds
 hub.py          data sets of the Hugging Face hub, as files
 shares.py       sources with shares: which rows of a batch are from which
 reading.py      one pass over the documents: hashed and counted
@@ -19,4 +20,5 @@ inventory.py    which those are, and how to be rid of them
 dataset.py      tokens split into training and validation
 mixture.py      several datasets with shares
 batches.py      random windows to train on, all windows in order to evaluate on
+packing.py      whole documents in rows
 """

@@ -37,7 +37,7 @@ from tinygrad_chat.text.token_store import (
     store_key,
     write_store,
 )
-from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
+from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
 
 MOST_BYTES = 8 << 30  # of all stores together; those that were used last stay, and what is in use now
 MOST_STORES = 200
@@ -67,7 +67,7 @@ def find_store(
     known = _recall(corpus)
     if known is None:
         return None
-    stamp = _stamp(corpus)
+    stamp = stamp_of(corpus)
     if not stamp or known.stamp != stamp:
         reading = Reading(corpus, any_bytes=takes_any_bytes(tokenizer), activity="reading", progress=progress)
         for document in reading:
@@ -91,7 +91,7 @@ def make_store(
     Two processes may do so at once: the first to be done is found by the other. Raises OSError or StorageError where
     the cache folder cannot be written.
     """
-    stamp = _stamp(corpus)
+    stamp = stamp_of(corpus)
     with partial_folder(stores_folder()) as partial:
         reading = Reading(corpus, any_bytes=takes_any_bytes(tokenizer), activity="tokenizing", progress=progress)
         folder = stores_folder() / write_store(partial, reading, tokenizer, corpus.name, split)
@@ -113,7 +113,7 @@ def make_store(
 
 def takes_any_bytes(tokenizer: Tokenizer | None) -> bool:
     """Return whether a tokenizer also has tokens for what is no UTF-8."""
-    return isinstance(tokenizer, ByteTokenizer)
+    return isinstance(tokenizer, ByteTokenizer | BPETokenizer)
 
 
 def stores_folder() -> Path:
@@ -142,7 +142,7 @@ def _remember(corpus: Corpus, known: Known) -> None:
         write_atomic(note, json.dumps(dataclasses.asdict(known)).encode())
 
 
-def _stamp(corpus: Corpus) -> str:
+def stamp_of(corpus: Corpus) -> str:
     """Return a digest of all that tells whether the files have changed; empty where they could without a trace."""
     now, files = time.time_ns(), []
     try:
@@ -158,7 +158,7 @@ def _stamp(corpus: Corpus) -> str:
 
 def _same(stamp: str, corpus: Corpus) -> str:
     """Return the stamp from before a corpus was read, if it is the same now."""
-    return stamp if stamp == _stamp(corpus) else ""
+    return stamp if stamp == stamp_of(corpus) else ""
 
 
 def _make_room() -> None:

@@ -2,6 +2,7 @@
 
 facts.py       what a configuration follows from: the data, opened once, and the machine
 parent.py      the trained model that a run starts from, where its weights are not drawn
+tokens.py      its text as tokens, by the tokenizer that was asked for
 build.py       the parts of a run, made as its configuration says
 run.py         a run: new, started from another, or resumed
 refusals.py    what it is refused for

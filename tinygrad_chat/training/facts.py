@@ -13,12 +13,12 @@ from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.option import validate_settings
 from tinygrad_chat.parallel import use_threads
 from tinygrad_chat.text.corpora import settle_source
-from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.parent import open_parent
+from tinygrad_chat.training.tokens import open_tokens
 
 OpenData = TokenStore | MixedStore | tuple[Dataset, Tokenizer]
 """Tokens by the name of their corpus, or a dataset of one's own and what its tokens mean."""
@@ -65,8 +65,8 @@ def resolve_with_facts(
         return chosen.get(name, SPECS[name].default)
 
     if data is None:
-        reading = {name: setting(name) for name in ("text_field", "encoding", "split")}
-        data = open_sources(setting("data"), setting("tokenizer"), **reading, progress=progress)
+        reading = {name: setting(name) for name in ("text_field", "encoding", "split", "vocabulary")}
+        data = open_tokens(setting("data"), setting("tokenizer"), **reading, progress=progress)
     rate = None
     if "product_rate" in needed:
         compute = Compute.choose(setting("backend"), setting("kernels"), setting("dtype"))

@@ -23,7 +23,6 @@ from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
 from tinygrad_chat.text.batches import Batch
-from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.mixture import Data, dataset_of
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
@@ -40,6 +39,7 @@ from tinygrad_chat.training.refusals import (
     needs_own_data,
 )
 from tinygrad_chat.training.step import TrainStep
+from tinygrad_chat.training.tokens import open_tokens
 
 OWN_DATA = "own"  # a key of a checkpoint's data
 HANDED_OVER = {"data": "handed over in Python"}  # says the same in environment.json, before there is a checkpoint
@@ -241,7 +241,8 @@ def _open(
     config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None
 ) -> TokenStore | MixedStore:
     data = config.data
-    return open_sources(data.source, tokenizer, **data.reading, split=data.split, progress=progress)
+    reading = {**data.reading, "vocabulary": data.vocabulary, "split": data.split}
+    return open_tokens(data.source, tokenizer, **reading, progress=progress)
 
 
 def _open_for(

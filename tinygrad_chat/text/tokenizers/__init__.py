@@ -3,6 +3,15 @@
 tokenizer.py   what a tokenizer is
 characters.py  one token for each character of an alphabet
 bytes.py       one for each byte of UTF-8
+bpe.py         one for each frequent run of bytes: byte-pair encoding
+  bpe_training.py  which runs those are
+  rust_training.py the same by rustbpe, for gigabytes
+  splitting.py     text into the pieces within which bytes are merged
+  merging.py       bytes into tokens
+  normalization.py what some models do to text first
+  huggingface.py   tokenizer.json, both ways
+  tiktoken.py      ranks, both ways
+  files.py         a tokenizer from any such file, or into one
 numbers.py     the tokens as numbers, for imported models
 """
 
@@ -11,13 +20,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.text.tokenizers.bpe import BPETokenizer
 from tinygrad_chat.text.tokenizers.bytes import ByteTokenizer
 from tinygrad_chat.text.tokenizers.characters import CharacterTokenizer
 from tinygrad_chat.text.tokenizers.numbers import NumberTokenizer
 from tinygrad_chat.text.tokenizers.tokenizer import BOS, Tokenizer
 
-__all__ = ["BOS", "ByteTokenizer", "CharacterTokenizer", "NumberTokenizer", "Tokenizer", "tokenizer_from_state"]
+__all__ = [
+    "BOS",
+    "BPETokenizer",
+    "ByteTokenizer",
+    "CharacterTokenizer",
+    "NumberTokenizer",
+    "Tokenizer",
+    "tokenizer_from_state",
+]
 
 LARGEST_SIZE = 1 << 24  # more tokens than any vocabulary has
 
@@ -32,6 +50,11 @@ def tokenizer_from_state(state: Mapping[str, Any]) -> Tokenizer:
         size, bos = state.get("size"), state.get("bos")
         if isinstance(size, int) and isinstance(bos, int) and 0 <= bos < size <= LARGEST_SIZE:
             return NumberTokenizer(size, bos)
+    if state.get("kind") == BPETokenizer.kind:
+        try:
+            return BPETokenizer.from_state(state)
+        except ConfigError as error:
+            raise CheckpointError(f"tokenizer: {error}") from error
     raise CheckpointError(
-        f"tokenizer: expected a description of characters, bytes or numbers, received {dict(state)!r:.80}"
+        f"tokenizer: expected a description of characters, bytes, BPE or numbers, received {dict(state)!r:.80}"
     )

@@ -1,0 +1,71 @@
+"""A tokenizer is learned from a corpus once, and anew where the corpus is another."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tinygrad_chat.files import CACHE_VARIABLE
+from tinygrad_chat.text import learning
+from tinygrad_chat.text.corpora import open_corpus
+from tinygrad_chat.text.learning import learn_tokenizer, some_documents
+
+LONG_AGO = 10**18  # nanoseconds
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr("tinygrad_chat.text.token_cache.COARSEST_CLOCK", -(10**18))  # every file is old enough
+    file = tmp_path / "text.txt"
+    file.write_text("the cat sat on the mat " * 20)
+    return file
+
+
+def learned(path: Path, **options: int) -> list[bytes]:
+    return learn_tokenizer(open_corpus(str(path)), **options).tokens  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_what_was_learned_is_found_again_and_a_changed_text_is_learned_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = learned(path, vocabulary=270)
+    calls = []
+    train_bpe = learning.train_bpe
+    monkeypatch.setattr(learning, "train_bpe", lambda *a, **k: calls.append(1) or train_bpe(*a, **k))
+    assert learned(path, vocabulary=270) == first
+    assert not calls
+    assert learned(path, vocabulary=271) != first
+    path.write_text("another text that was written here " * 20)
+    os.utime(path, ns=(LONG_AGO, LONG_AGO))
+    assert learned(path, vocabulary=270) != first
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kind": "bpe"}', b'{"kind": "words"}', b"[" * 10**5])
+def test_what_is_kept_and_damaged_is_learned_anew(path: Path, content: bytes):
+    first = learned(path, vocabulary=270)
+    (kept,) = (path.parent / "cache" / "tokenizers").iterdir()
+    kept.write_bytes(content)
+    assert learned(path, vocabulary=270) == first
+
+
+def test_where_nothing_can_be_kept_it_is_learned_all_the_same(path: Path):
+    (path.parent / "cache").write_text("a file")
+    assert len(learned(path, vocabulary=270)) == 270
+
+
+def test_old_ones_make_room(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(learning, "MOST_KEPT", 2)
+    for vocabulary in range(266, 271):
+        learned(path, vocabulary=vocabulary)
+    assert len(list((path.parent / "cache" / "tokenizers").iterdir())) == 2
+
+
+def test_of_a_long_corpus_the_first_documents_count(tmp_path: Path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name * 100)
+    texts = ["".join(document) for document in some_documents(open_corpus(str(tmp_path)), most=150)]
+    assert texts == ["a" * 100, "b" * 100]

@@ -1,0 +1,271 @@
+"""Byte-pair encoding: frequent runs of bytes are one token each, and any text has tokens.
+
+>>> tokenizer = BPETokenizer.from_merges([(104, 105), (32, 256)])
+>>> tokenizer.encode("hi hi").tolist(), tokenizer.tokens[257]
+([256, 257], b' hi')
+>>> tokenizer.special_tokens["<|bos|>"]
+258
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from tinygrad_chat.errors import ConfigError, VocabularyError
+from tinygrad_chat.text.tokenizers.merging import Merges, merge_endless
+from tinygrad_chat.text.tokenizers.normalization import normalized
+from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
+from tinygrad_chat.text.tokenizers.tokenizer import BOS
+
+CHAT_TOKENS = (
+    *(BOS, "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"),
+    *("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>"),
+)
+"""nanochat's special tokens, in its order: where a document, and each part of a conversation, begins and ends."""
+
+MOST_TOKENS = 1 << 20
+MOST_MERGES = 1 << 21
+MOST_KEPT = 1 << 17  # pre-tokens whose tokens are remembered
+LONGEST_KEPT = 64  # characters of one
+
+
+class BPETokenizer:
+    """Text to tokens by merges of bytes, within the pieces that a pattern of `splitting.PATTERNS` splits it into.
+
+    `tokens` has the bytes of each token, none for special ones; among them are the 256 single bytes. `merges` are pairs
+    of tokens in the order of their ranks. `special_tokens` stand for no text, and `added_tokens` stand for their name:
+    neither come out of text, unless `encode` is asked for them. `bos` names that with which documents begin. With
+    `ignore_merges`, a piece that is a token is not merged. With `normalize`, text is brought into Unicode's NFC first.
+    Raises ConfigError for what does not fit.
+    """
+
+    kind = "bpe"
+    slow = True
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        merges: Sequence[tuple[int, int]],
+        *,
+        special_tokens: Mapping[str, int],
+        added_tokens: Mapping[str, int] | None = None,
+        bos: str = BOS,
+        pattern: str = "nanochat",
+        ignore_merges: bool = False,
+        normalize: bool = False,
+    ) -> None:
+        self.tokens = list(tokens)
+        self.merges = list(merges)
+        self.special_tokens: Mapping[str, int] = dict(special_tokens)
+        self.added_tokens: Mapping[str, int] = dict(added_tokens or {})
+        self.bos_name, self.pattern, self.ignore_merges, self.normalize = bos, pattern, ignore_merges, normalize
+        self.size = len(self.tokens)
+        self._splitter = Splitter(pattern)
+        named = set(self.special_tokens.values()) | set(self.added_tokens.values())
+        ids = {token: number for number, token in enumerate(self.tokens) if token and number not in named}
+        _check(self, ids, named)
+        self._token_of_byte = [ids[bytes([byte])] for byte in range(256)]
+        self._whole = ids if ignore_merges else {}
+        self._merges = Merges(self.merges, [ids[tokens[left] + tokens[right]] for left, right in self.merges])
+        self._lengths = list(map(len, self.tokens))
+        self.dtype = np.dtype(np.min_scalar_type(self.size - 1))
+        self._known = _Known(self._encode_piece)
+
+    @classmethod
+    def from_merges(
+        cls,
+        merges: Sequence[tuple[int, int]],
+        *,
+        alphabet: Sequence[int] = range(256),
+        special_tokens: Sequence[str] = CHAT_TOKENS,
+        pattern: str = "nanochat",
+    ) -> BPETokenizer:
+        """Make one whose tokens are the bytes of an `alphabet`, then what the merges make, then the special ones."""
+        tokens = [bytes([byte]) for byte in alphabet]
+        for left, right in merges:
+            tokens.append(tokens[left] + tokens[right])
+        special = {name: len(tokens) + number for number, name in enumerate(special_tokens)}
+        return cls(
+            [*tokens, *[b""] * len(special)], merges, special_tokens=special, pattern=pattern, ignore_merges=True
+        )
+
+    @property
+    def bos(self) -> int:
+        """The token with which each document begins."""
+        return self.special_tokens[self.bos_name]
+
+    def encode(self, text: str, *, special: Collection[str] = ()) -> np.ndarray:
+        """Return the tokens of `text`, in the smallest type that holds them all.
+
+        What looks like a special token is text, but for the names that `special` holds: only whoever wrote the text
+        should ask for that. Bytes that were no UTF-8, and arrive as surrogate escapes, are encoded as they are. Raises
+        VocabularyError for other surrogates, and for a name that is no token.
+        """
+        if not special:
+            return self._joined(self.encode_document([text]))
+        known = {**self.special_tokens, **self.added_tokens}
+        unknown = [name for name in special if name not in known]
+        if unknown:
+            raise VocabularyError(f"encode: expected names of special tokens, received {unknown[0]!r:.80}")
+        longest_first = sorted(special, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+        named = [np.array([known[part]], self.dtype) if at % 2 else self.encode(part) for at, part in enumerate(parts)]
+        return self._joined(named)
+
+    def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """Yield the tokens of a text that comes in pieces, cut anywhere: together those of the whole text."""
+        if self.normalize:
+            pieces = normalized(pieces)
+        stream = self._splitter.split_document(pieces)
+        for found in stream:
+            if not isinstance(found, Part):
+                yield np.frombuffer(b"".join(map(self._known.__getitem__, found)), self.dtype)
+                continue
+            for tokens in merge_endless(self._merge, _raw_parts(found, stream), self.tokens):
+                yield np.array(tokens, self.dtype)
+
+    def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Yield such a text anew, cut only where pre-tokens end: `encode` each, in any process."""
+        parts: list[str] = []
+        for found in self._splitter.split_document(normalized(pieces) if self.normalize else pieces):
+            parts += [found.text] if isinstance(found, Part) else found
+            if not isinstance(found, Part) or found.last:
+                yield "".join(parts)
+                parts = []
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes that the tokens stand for, also where they are no UTF-8."""
+        return b"".join(self._bytes_of(tokens))
+
+    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yield the text of each token once its characters are complete; what is no UTF-8 becomes U+FFFD."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for content in self._bytes_of(tokens):
+            text = decoder.decode(content)
+            if text:
+                yield text
+        rest = decoder.decode(b"", final=True)
+        if rest:
+            yield rest
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of all the tokens."""
+        return self.decode_bytes(tokens).decode("utf-8", "replace")
+
+    def bytes_per_token(self) -> np.ndarray:
+        """Return how many bytes each token stands for, (V,) integers; 0 for special ones."""
+        return np.array(self._lengths)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that makes this tokenizer, ready for JSON: tokens in hexadecimal, merges as pairs of numbers."""
+        return {
+            "kind": self.kind,
+            "pattern": self.pattern,
+            "tokens": " ".join(token.hex() for token in self.tokens),
+            "merges": ",".join(f"{left} {right}" for left, right in self.merges),
+            "special_tokens": dict(self.special_tokens),
+            "added_tokens": dict(self.added_tokens),
+            "bos": self.bos_name,
+            "ignore_merges": self.ignore_merges,
+            "normalize": self.normalize,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> BPETokenizer:
+        """Make the tokenizer of a `state`, whatever that is. Raises ConfigError where it describes none."""
+        kinds = {"pattern": str, "tokens": str, "merges": str, "special_tokens": dict, "added_tokens": dict, "bos": str}
+        kinds |= {"ignore_merges": bool, "normalize": bool}
+        for name, kind in kinds.items():
+            if type(state.get(name)) is not kind:
+                raise ConfigError(f"{name}: expected {kind.__name__}, received {type(state.get(name)).__name__}")
+        if state["tokens"].count(" ") >= MOST_TOKENS or state["merges"].count(",") >= MOST_MERGES:
+            raise ConfigError(f"expected at most {MOST_TOKENS} tokens and {MOST_MERGES} merges")
+        try:
+            tokens = [bytes.fromhex(token) for token in state["tokens"].split(" ")]
+            pairs = [pair.split(" ") for pair in state["merges"].split(",")] if state["merges"] else []
+            merges = [(int(left), int(right)) for left, right in pairs]
+        except ValueError as error:
+            raise ConfigError(f"tokens, merges: expected hexadecimal tokens and pairs of numbers ({error})") from error
+        names = ("special_tokens", "added_tokens", "bos", "pattern", "ignore_merges", "normalize")
+        return cls(tokens, merges, **{name: state[name] for name in names})
+
+    def _encode_piece(self, piece: str) -> bytes:
+        """Return the tokens of a pre-token as the bytes of an array of `dtype`."""
+        content = _raw(piece)
+        whole = self._whole.get(content)
+        return np.array(self._merge(content) if whole is None else [whole], self.dtype).tobytes()
+
+    def _merge(self, content: bytes) -> list[int]:
+        return self._merges.merge([self._token_of_byte[byte] for byte in content])
+
+    def _bytes_of(self, tokens: Iterable[int]) -> Iterator[bytes]:
+        for token in tokens:
+            if not 0 <= token < self.size:
+                raise VocabularyError(f"decode: expected tokens from 0 to {self.size - 1}, received {token}")
+            yield self.tokens[token]
+
+    def _joined(self, arrays: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.empty(0, self.dtype), *arrays])
+
+
+class _Known(dict[str, bytes]):
+    """The tokens of pre-tokens, found once: text repeats its words. Forgets all when there are too many."""
+
+    def __init__(self, encode: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, piece: str) -> bytes:
+        tokens = self._encode(piece)
+        if len(piece) <= LONGEST_KEPT:
+            if len(self) >= MOST_KEPT:
+                self.clear()
+            self[piece] = tokens
+        return tokens
+
+
+def _raw(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise VocabularyError(f"U+{ord(text[error.start]):04X} is half a character, which no text has") from error
+
+
+def _raw_parts(first: Part, stream: Iterator[list[str] | Part]) -> Iterator[bytes]:
+    """Yield the bytes of a piece that comes in parts: the `first`, and those in `stream` up to its last."""
+    yield _raw(first.text)
+    while not first.last:
+        first = cast(Part, next(stream))
+        yield _raw(first.text)
+
+
+def _check(tokenizer: BPETokenizer, ids: Mapping[bytes, int], named: Collection[int]) -> None:
+    """Raise ConfigError for a tokenizer whose parts do not fit each other; `ids` are those of tokens out of text."""
+    tokens, size = tokenizer.tokens, tokenizer.size
+    names = [*tokenizer.special_tokens.items(), *tokenizer.added_tokens.items()]
+    if not all(isinstance(name, str) and name and type(number) is int for name, number in names):
+        raise ConfigError("special tokens: expected a number for each name")
+    if not all(0 <= number < size for _, number in names) or len(named) < len(names):
+        raise ConfigError(f"special tokens: expected a number of its own below {size} for each")
+    if any(tokens[number] for number in tokenizer.special_tokens.values()):
+        raise ConfigError("special tokens: expected no bytes, as they stand for no text")
+    if any(tokens[number] != _raw(name) for name, number in tokenizer.added_tokens.items()):
+        raise ConfigError("added tokens: expected the bytes of their names")
+    if tokenizer.bos_name not in tokenizer.special_tokens:
+        raise ConfigError(f"bos: expected the name of a special token, received {tokenizer.bos_name!r:.80}")
+    if len(ids) < sum(bool(token) for number, token in enumerate(tokens) if number not in named):
+        raise ConfigError("tokens: expected each once")
+    missing = [byte for byte in range(256) if bytes([byte]) not in ids]
+    if missing:
+        raise ConfigError(f"tokens: expected one for each byte, received none for 0x{missing[0]:02x}")
+    for left, right in tokenizer.merges:
+        fits = 0 <= left < size and 0 <= right < size and left not in named and right not in named
+        if not (fits and tokens[left] and tokens[right] and tokens[left] + tokens[right] in ids):
+            raise ConfigError(f"merges: expected pairs of tokens that make a token, received ({left}, {right})")
+    if len(set(tokenizer.merges)) < len(tokenizer.merges):
+        raise ConfigError("merges: expected each pair once")

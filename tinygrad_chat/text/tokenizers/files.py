@@ -1,0 +1,54 @@
+"""Tokenizers in files that other programs read and write, recognised by what they hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.files import read_plain, write_atomic
+from tinygrad_chat.text.tokenizers.bpe import BPETokenizer
+from tinygrad_chat.text.tokenizers.huggingface import from_huggingface, to_huggingface
+from tinygrad_chat.text.tokenizers.tiktoken import from_tiktoken, to_tiktoken
+
+TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+LARGEST_FILE = 32 << 20  # bytes; that of a vocabulary of 256,000 tokens has 17 MB
+
+
+def read_tokenizer(path: Path, *, pattern: str | None = None) -> BPETokenizer:
+    """Read a `tokenizer.json`, a folder that holds one, or ranks of tiktoken, which split text by `pattern`.
+
+    In a folder, a `tokenizer_config.json` says with which token documents begin. Raises CheckpointError, in one line,
+    where there is none, and for what is not one or asks for what this package cannot do.
+    """
+    file = path / TOKENIZER if path.is_dir() else path
+    try:
+        content = read_plain(file, most=LARGEST_FILE)
+        if content.lstrip()[:1] != b"{":
+            return from_tiktoken(content, pattern=pattern or "nanochat")
+        if pattern is not None:
+            raise ConfigError("says itself how text is split; leave the pattern out")
+        return from_huggingface(content, bos=_beginning(path / SETTINGS) if path.is_dir() else None)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: no tokenizer that can be used: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def write_tokenizer(tokenizer: BPETokenizer, path: Path) -> None:
+    """Write a tokenizer as ranks of tiktoken where the name ends in .tiktoken, and else as a `tokenizer.json`.
+
+    Raises ConfigError where ranks cannot say what it does, StorageError where the file cannot be written.
+    """
+    write_atomic(path, to_tiktoken(tokenizer) if path.suffix == ".tiktoken" else to_huggingface(tokenizer))
+
+
+def _beginning(path: Path) -> str | None:
+    """Return the name of the token with which documents begin, as a model's settings have it, where they say so."""
+    try:
+        settings = json.loads(read_plain(path, most=LARGEST_FILE))
+        name = settings.get("bos_token")
+        name = name.get("content") if isinstance(name, dict) else name
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return None
+    return name if isinstance(name, str) else None

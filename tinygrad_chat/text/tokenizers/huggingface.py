@@ -1,0 +1,229 @@
+"""`tokenizer.json`, the file of Hugging Face's library `tokenizers`, both ways.
+
+In it bytes are written as letters: printable ones as themselves, the others from U+0100 on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.text.tokenizers.bpe import MOST_MERGES, MOST_TOKENS, BPETokenizer
+from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE
+from tinygrad_chat.text.tokenizers.splitting import PATTERNS
+from tinygrad_chat.text.tokenizers.tokenizer import BOS
+
+_BEGINNINGS = (BOS, "<|begin_of_text|>", "<s>", "<|endoftext|>")  # which of the names begins documents, in this order
+_UNPRINTABLE = HUGGING_FACE[188:]
+_BYTE_OF = {chr(byte): byte for byte in HUGGING_FACE[:188]} | {chr(256 + at): b for at, b in enumerate(_UNPRINTABLE)}
+_LETTER_OF = {byte: letter for letter, byte in _BYTE_OF.items()}
+
+_CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
+_OTHER_SPELLINGS = {
+    rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+": name
+    for name, digits in {"llama3": "{1,3}", "nanochat": "{1,2}", "qwen2": ""}.items()
+} | {
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+": (
+        "nanochat"
+    ),
+    rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+": "gpt2",
+}
+_PATTERN_OF = {spelling: name for name, spelling in PATTERNS.items()} | _OTHER_SPELLINGS
+"""The name of each pattern, by all the ways in which it is written that split alike."""
+
+
+def from_huggingface(content: bytes, *, bos: str | None = None) -> BPETokenizer:
+    """Make the tokenizer that a `tokenizer.json` describes; `bos` names the token with which documents begin.
+
+    Raises ConfigError, naming it, for what is not as it should be, and for what this package cannot do.
+    """
+    try:
+        root = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"expected JSON ({error!s:.80})") from error
+    root = _table(root, "the file")
+    model = _table(root.get("model"), "model")
+    _expect_plain(root, model)
+    added = [_table(each, "added_tokens") for each in _list(root.get("added_tokens") or [], "added_tokens")]
+    special = {_text(each, "content"): _number(each.get("id")) for each in added if each.get("special") is not False}
+    others = {_text(each, "content"): _number(each.get("id")) for each in added if each.get("special") is False}
+    if len(special) + len(others) < len(added):
+        raise ConfigError("added_tokens: expected each name once")
+    named = set(special.values()) | set(others.values())
+    vocabulary = _table(model.get("vocab"), "model: vocab")
+    numbers = {letters: _number(number) for letters, number in vocabulary.items()}
+    tokens = [b""] * (1 + max([*numbers.values(), *named], default=0))
+    for name, number in others.items():
+        tokens[number] = name.encode("utf-8", "surrogatepass")
+    for letters, number in numbers.items():
+        if number not in named:
+            if tokens[number]:
+                raise ConfigError(f"model: vocab: expected a number of its own for {letters!r:.80}")
+            tokens[number] = _bytes(letters)
+    return BPETokenizer(
+        tokens,
+        _merges(model.get("merges"), numbers),
+        special_tokens=special,
+        added_tokens=others,
+        bos=_beginning(special) if bos is None else bos,
+        pattern=_pattern(root.get("pre_tokenizer")),
+        ignore_merges=model.get("ignore_merges") is True,
+        normalize=_normalizes(root.get("normalizer")),
+    )
+
+
+def to_huggingface(tokenizer: BPETokenizer) -> bytes:
+    """Return the `tokenizer.json` of a tokenizer: with it, the library `tokenizers` gives the same tokens."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    named = [(number, name, True) for name, number in tokenizer.special_tokens.items()]
+    named += [(number, name, False) for name, number in tokenizer.added_tokens.items()]
+    numbers = {number for number, _, _ in named}
+    letters = ["".join(map(_LETTER_OF.__getitem__, token)) for token in tokenizer.tokens]
+    root = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": number, "content": name, **flags, "special": special} for number, name, special in sorted(named)
+        ],
+        "normalizer": {"type": "NFC"} if tokenizer.normalize else None,
+        "pre_tokenizer": _pre_tokenizer(tokenizer.pattern),
+        "post_processor": None,
+        "decoder": _byte_level(use_regex=True),
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": tokenizer.ignore_merges,
+            "vocab": {
+                text: number for number, text in enumerate(letters) if text and number not in numbers
+            },
+            "merges": [[letters[left], letters[right]] for left, right in tokenizer.merges],
+        },
+    }  # fmt: skip
+    return json.dumps(root, ensure_ascii=False, indent=1).encode()
+
+
+def _expect_plain(root: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a kind of tokenizer, or a setting of it, that ours does not have."""
+    if model.get("type", "BPE") != "BPE":
+        raise ConfigError(f"model: expected BPE, received {model.get('type')!r:.80}")
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise ConfigError(f"model: {name} is not supported, received {model[name]!r:.80}")
+    decoder = root.get("decoder")
+    if decoder is not None and _kind(decoder) != "ByteLevel":
+        raise ConfigError(f"decoder: expected ByteLevel, received {_kind(decoder)}")
+
+
+def _merges(merges: Any, numbers: Mapping[str, int]) -> list[tuple[int, int]]:
+    pairs = [each.split(" ") if isinstance(each, str) else each for each in _list(merges, "model: merges")]
+    if len(pairs) > MOST_MERGES:
+        raise ConfigError(f"model: merges: expected at most {MOST_MERGES}, received {len(pairs)}")
+    try:
+        return [(numbers[left], numbers[right]) for left, right in pairs]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"model: merges: expected pairs of tokens of the vocabulary ({error!s:.80})") from error
+
+
+def _pattern(pre_tokenizer: Any) -> str:
+    """Return the name of the pattern by which a pre-tokenizer splits. Raises ConfigError for one that is unknown."""
+    parts = _flat(pre_tokenizer, "pretokenizers")
+    kinds = [_kind(part) for part in parts]
+    if not kinds or kinds[-1] != "ByteLevel":
+        raise ConfigError(f"pre_tokenizer: expected ByteLevel, received {', '.join(kinds) or 'none'}"[:200])
+    if parts[-1].get("add_prefix_space") is True:
+        raise ConfigError("pre_tokenizer: ByteLevel: add_prefix_space is not supported")
+    by_itself = parts[-1].get("use_regex", True) is True
+    if kinds == ["ByteLevel"] and by_itself:
+        return "gpt2"
+    if kinds == ["Digits", "ByteLevel"] and by_itself and parts[0].get("individual_digits") is True:
+        return "smollm2"
+    if kinds == ["Split", "ByteLevel"] and not by_itself:
+        split = parts[0]
+        spelling = _table(split.get("pattern"), "pre_tokenizer: pattern").get("Regex")
+        matches_are_pieces = (split.get("behavior"), split.get("invert", False)) in _BEHAVIOURS
+        if matches_are_pieces and isinstance(spelling, str) and spelling in _PATTERN_OF:
+            return _PATTERN_OF[spelling]
+        raise ConfigError(f"pre_tokenizer: Split by an unknown pattern, {spelling!r:.80}; known: {', '.join(PATTERNS)}")
+    raise ConfigError(f"pre_tokenizer: expected one of {', '.join(PATTERNS)}, received {', '.join(kinds)}"[:200])
+
+
+_BEHAVIOURS = [("Isolated", False), ("Removed", True)]  # what is between matches is nothing: the patterns match all
+
+
+def _pre_tokenizer(pattern: str) -> dict[str, Any]:
+    if pattern == "gpt2":
+        return _byte_level(use_regex=True)
+    if pattern == "smollm2":
+        first: dict[str, Any] = {"type": "Digits", "individual_digits": True}
+    else:
+        first = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [first, _byte_level(use_regex=pattern == "smollm2")]}
+
+
+def _byte_level(*, use_regex: bool) -> dict[str, Any]:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _normalizes(normalizer: Any) -> bool:
+    parts = [] if normalizer is None else _flat(normalizer, "normalizers")
+    unknown = [_kind(part) for part in parts if _kind(part) != "NFC"]
+    if unknown:
+        raise ConfigError(f"normalizer: expected NFC or none, received {unknown[0]}")
+    return bool(parts)
+
+
+def _beginning(special: Mapping[str, int]) -> str:
+    found = [name for name in _BEGINNINGS if name in special]
+    if not found:
+        raise ConfigError(f"added_tokens: expected one of {', '.join(_BEGINNINGS)}, with which documents begin")
+    return found[0]
+
+
+def _bytes(letters: str) -> bytes:
+    try:
+        return bytes(map(_BYTE_OF.__getitem__, letters))
+    except KeyError as error:
+        raise ConfigError(f"model: vocab: expected bytes written as letters, received {letters!r:.80}") from error
+
+
+def _flat(part: Any, parts: str) -> list[dict[str, Any]]:
+    """Return the parts of what may be a Sequence of them, one level deep."""
+    part = _table(part, parts)
+    return [_table(each, parts) for each in _list(part.get(parts), parts)] if _kind(part) == "Sequence" else [part]
+
+
+def _kind(part: Any) -> str:
+    return f"{_table(part, 'a part').get('type')!s:.40}"
+
+
+def _table(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{what}: expected an object, received {type(value).__name__}")
+    return value
+
+
+def _list(value: Any, what: str) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{what}: expected a list, received {type(value).__name__}")
+    return value
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    if not isinstance(table.get(key), str):
+        raise ConfigError(f"added_tokens: expected text as {key}, received {type(table.get(key)).__name__}")
+    return table[key]
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MOST_TOKENS:
+        raise ConfigError(f"expected a token's number below {MOST_TOKENS}, received {value!r:.40}")
+    return value

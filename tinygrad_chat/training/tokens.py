@@ -1,0 +1,53 @@
+"""A run's text as tokens, by the tokenizer that `--tokenizer` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinygrad_chat.errors import CheckpointError, UsageError
+from tinygrad_chat.files import user_path
+from tinygrad_chat.runs.tokenizer import open_tokenizer
+from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
+from tinygrad_chat.text.data import open_sources
+from tinygrad_chat.text.download import Progress
+from tinygrad_chat.text.learning import learn_tokenizer
+from tinygrad_chat.text.token_store import MixedStore, TokenStore
+from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
+
+
+def open_tokens(
+    source: Source,
+    tokenizer: Tokenizer | str,
+    *,
+    vocabulary: int,
+    split: str,
+    progress: Progress | None = None,
+    **reading: Any,
+) -> TokenStore | MixedStore:
+    """Return what `open_sources` does, by a tokenizer or one that `tokenizer_called` finds or makes."""
+    if isinstance(tokenizer, str):
+        tokenizer = tokenizer_called(
+            tokenizer, vocabulary, lambda: open_corpus(source, **reading, progress=progress), progress=progress
+        )
+    return open_sources(source, tokenizer, **reading, split=split, progress=progress)
+
+
+def tokenizer_called(
+    name: str, vocabulary: int, open_text: Callable[[], Corpus], *, progress: Progress | None = None
+) -> Tokenizer | str:
+    """Return the tokenizer called `name`, but that itself where reading the text will make it: characters, bytes.
+
+    "bpe" is learned from the corpus, with that `vocabulary`; other names are paths of a tokenizer's file or of a run.
+    Raises UsageError, in one line, where there is none.
+    """
+    if name in (CharacterTokenizer.kind, ByteTokenizer.kind):
+        return name
+    if name == BPETokenizer.kind:
+        return learn_tokenizer(open_text(), vocabulary, progress=progress)
+    try:
+        return open_tokenizer(user_path(name))
+    except CheckpointError as error:
+        raise UsageError(
+            f"--tokenizer: expected characters, bytes, bpe, or the path of a tokenizer.json or a run; {error}"
+        ) from error
