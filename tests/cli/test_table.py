@@ -17,7 +17,7 @@ NAMES = ["a", "[red]b[/red]", ":smile:", "x" * 300]
 COLUMNS = [
     Column("run", NAMES, left=True),
     Column("loss", ["1.5", "22.25", "3", "-"]),
-    Column("note", ["some words", "", "more", "/a/path/" + "y" * 500], left=True),
+    Column("note", ["some words", "", "more", "/a/path/" + "y" * 300], left=True),
 ]
 
 
@@ -83,7 +83,7 @@ def test_columns_that_must_stay_do():
 
 def test_control_characters_and_line_breaks_do_not_leave_their_cell():
     (line,) = piped([Column("", ["a\x1b[31mb\nc\x9bd\ud800"], left=True), Column("", ["1"])])
-    assert line == "a\ufffd[31mb c\ufffdd\ufffd  1"
+    assert line == "a\\x1b[31mb c\\x9bd\\ud800  1"
 
 
 def test_facts_go_on_below_themselves_on_a_terminal_and_nowhere_else():

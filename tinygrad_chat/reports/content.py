@@ -6,7 +6,6 @@ Nothing here asks how a run ended before it reads: of one that was killed or dam
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from tinygrad_chat.config.groups import OWN, UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.formatting import count, duration, grouped_number, quoted
+from tinygrad_chat.formatting import as_command, count, duration, grouped_number, quoted
 from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
@@ -227,7 +226,7 @@ def environment_text(value: Any) -> str:
         return ", ".join(f"{name} {environment_text(part)}" for name, part in value.items() if part is not None)
     if isinstance(value, list):
         words = all(isinstance(part, str) for part in value)
-        return shlex.join(value) if words else "; ".join(map(environment_text, value))
+        return as_command(value) if words else "; ".join(map(environment_text, value))
     return str(value)
 
 
