@@ -10,10 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from tinygrad_chat.backend import available_memory
-from tinygrad_chat.config.files import parse_toml
+from tinygrad_chat.config.files import parse_toml, to_toml
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.files import (
@@ -24,7 +22,7 @@ from tinygrad_chat.files import (
     remove_partials,
     write_atomic,
 )
-from tinygrad_chat.formatting import quoted
+from tinygrad_chat.formatting import one_line, quoted
 from tinygrad_chat.option import LARGEST
 from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
 from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
@@ -98,7 +96,7 @@ class RunFolder:
 
     def write_config(self, config: TrainingConfig) -> None:
         """Save the resolved configuration."""
-        write_atomic(self.config, tomli_w.dumps(config.tables()).encode())
+        write_atomic(self.config, to_toml(config.tables()).encode())
 
     def write_environment(self, environment: Mapping[str, Any], *, step: int) -> None:
         """Save what the run is made with from `step` on."""
@@ -115,7 +113,7 @@ class RunFolder:
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
         """Save how the run ended: one of OUTCOMES, after how many seconds of training, and why."""
-        record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": reason}
+        record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": one_line(reason)}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
     def read_outcome(self) -> dict[str, Any]:
