@@ -70,8 +70,11 @@ class Speaking(Tracker):
         self.identity, self.how_to_look = "1", HOSTILE
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        warnings.warn(HOSTILE, stacklevel=1)
-        print(HOSTILE, file=sys.stderr)  # as a library does, past all that is ours
+        for text in (HOSTILE, HOSTILE.replace("\r", "")):  # rich, above a bar, drops what stands before it
+            print(text, file=sys.stderr)  # as a library does, past all that is ours
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(f"two\nlines of {HOSTILE}", stacklevel=1)
         raise RuntimeError(HOSTILE)
 
     def show_text(self, step: int, text: str) -> None:
@@ -269,6 +272,14 @@ def test_without_the_escaping_it_would_be_found(scenario: Scenario, monkeypatch:
 
 def test_there_is_a_scenario_for_each_command():
     assert {each.arguments[0] for each in SCENARIOS} >= COMMANDS.keys()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    speaking_tracker(monkeypatch)
+    watched = Watched("pipe")
+    assert watched.run(monkeypatch, (*TRAIN, "--track", "tensorboard", "--out", "out")) == 0
+    assert f"\ntgc: warning: two lines of [red]{MARK}" in watched.shown
 
 
 WRITTEN = [

@@ -14,18 +14,8 @@ from tests.cli.conftest import TINY_BIGRAM, Tgc
 
 OWNED = "a;touch${IFS}OWNED"  # as the name of a folder: pasted without quotes, it runs
 NANOCHAT = (
-    "--model",
-    "nanochat",
-    "--depth",
-    "1",
-    "--width",
-    "32",
-    "--heads",
-    "2",
-    "--context",
-    "8",
-    "--batch-size",
-    "2",
+    *("--model", "nanochat", "--depth", "1", "--width", "32", "--heads", "2", "--context", "8", "--steps", "1"),
+    *("--batch-size", "2", "--eval-tokens", "9", "--tokenizer", "bytes", "--kernels", "numpy"),
 )
 BEFORE = (  # what stands before a suggestion; a path alone is tried as an option's
     r"(?:go on with|train on with|train one with|train one there with|sample from it with|fine-tune it with|tracker"

@@ -244,9 +244,8 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
     Two runs that start in the same second get two folders.
     """
-    data = re.sub(r"[^\w.]+", "-", Path(config.data.name).resolve().stem[:40]).strip("-.")
-    name = f"{config.recipe.model}-{data or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, number = RUNS / name, 1
+    path, number = new_run_path(config.recipe.model, config.data.name), 1
+    name = path.name
     while True:
         try:
             with explained(path):
@@ -255,6 +254,12 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
         except FileExistsError:
             number += 1
             path = RUNS / f"{name}-{number}"
+
+
+def new_run_path(what: str, source: Path | str) -> Path:
+    """Return a folder below `runs/` that says what, from which file and when. Of its name only letters and digits stay."""
+    stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem[:40]).strip("-.")
+    return RUNS / f"{what}-{stem or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def newest_run(*, begun: bool = False) -> RunFolder:
