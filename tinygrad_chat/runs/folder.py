@@ -257,7 +257,7 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
 
 def new_run_path(what: str, source: Path | str) -> Path:
-    """Return a folder below `runs/` that says what, from which file and when. Of its name only letters and digits stay."""
+    """Return a folder below `runs/` whose name says what, from which file and when, in letters and digits alone."""
     stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem[:40]).strip("-.")
     return RUNS / f"{what}-{stem or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
 
