@@ -125,11 +125,15 @@ def as_command(words: Sequence[str]) -> str:
     >>> as_command(["tgc", "train", "--data", "a;b\\x1b"])
     "tgc train --data $'a\\\\x3bb\\\\x1b'"
     """
-    if sys.platform == "win32":
-        import subprocess  # takes its time to load
+    return " ".join(map(_windows_word if sys.platform == "win32" else _shell_word, words))
 
-        return subprocess.list2cmdline(words)
-    return " ".join(map(_shell_word, words))
+
+def _windows_word(text: str) -> str:
+    import subprocess  # takes its time to load
+
+    if text and set(text) <= set(f"{_PLAIN}:\\=,+"):
+        return text
+    return f'"{subprocess.list2cmdline([f" {text}"])[2:]}'  # it quotes a space, but no &: so there is one
 
 
 def _shell_word(text: str) -> str:

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import TINY_BIGRAM, Tgc
+from tinygrad_chat.formatting import as_command
 
 OWNED = "a;touch${IFS}OWNED"  # as the name of a folder: pasted without quotes, it runs
 NANOCHAT = (
@@ -61,3 +63,18 @@ def test_what_is_suggested_can_be_pasted(tgc: Tgc):
     assert len(meant) == len(pasted) > len(SUGGESTING)
     assert [words for words in meant if OWNED not in words and "runs/" not in words] == []
     assert not Path("OWNED").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("C:\\runs\\a-1", "C:\\runs\\a-1"),
+        ("a&calc", '"a&calc"'),
+        ("my runs\\", '"my runs\\\\"'),
+        ('a"|b', '"a\\"|b"'),
+        ("", '""'),
+    ],
+)
+def test_a_word_for_windows_is_one_word_there(monkeypatch: pytest.MonkeyPatch, name: str, word: str):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert as_command(["tgc", name]) == f"tgc {word}"
