@@ -1,7 +1,8 @@
-"""How things are written for people: numbers, lengths of time, bytes, counts, paths in commands, strangers' texts."""
+"""How things are written for people: numbers, lengths of time, bytes, counts, words of commands, strangers' texts."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,8 +10,13 @@ import string
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-NOT_PRINTABLE = re.compile("[^\t\n\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
+_DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # what turns the order of the letters around it
+_NO_TEXT = "\u2028\u2029\ud800-\udfff\ufff9-\ufffb\ufeff\ufffe\uffff"  # ends of lines, half characters, annotations
+NOT_PRINTABLE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}{_NO_TEXT}]")
+LONGEST_LINE = 400  # characters of a message
 _PLAIN = string.ascii_letters + string.digits + "/._-"
 BLOCKS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"  # levels of a sparkline, and those for streams that have no blocks
 GROUPED = (1000, 1e9)  # numbers between these are written with commas
@@ -95,10 +101,12 @@ def as_clause(message: str) -> str:
 def short_list(names: Sequence[str]) -> str:
     """Return what several things are called together.
 
-    >>> short_list(["a.txt"]), short_list(["a.txt", "b.txt", "c.txt"])
-    ('a.txt', 'a.txt and 2 more')
+    >>> short_list([]), short_list(["a.txt"]), short_list(["a.txt", "b.txt", "c.txt"])
+    ('none', 'a.txt', 'a.txt and 2 more')
     """
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    if not names:
+        return "none"
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
 
 
 def quoted(path: Path | str) -> str:
@@ -108,25 +116,70 @@ def quoted(path: Path | str) -> str:
     ('runs/a', "'runs/my run'", "'./~run'", "$'caf\\\\xe9'")
     """
     text = str(path)
-    text = f".{os.sep}{text}" if text.startswith(("~", "-")) else text  # a home folder, an option
-    if sys.platform == "win32":
-        import subprocess  # takes its time to load
+    return as_command([f".{os.sep}{text}" if text.startswith(("~", "-")) else text])  # a home folder, an option
 
-        return subprocess.list2cmdline([text])
-    if printable(text) == text and not set(text) & set("\t\n"):
+
+def as_command(words: Sequence[str]) -> str:
+    """Return words as a shell takes them, a Unix one or Windows': pasted, they are these words and nothing else.
+
+    >>> as_command(["tgc", "train", "--data", "a;b\\x1b"])
+    "tgc train --data $'a\\\\x3bb\\\\x1b'"
+    """
+    return " ".join(map(_windows_word if sys.platform == "win32" else _shell_word, words))
+
+
+def _windows_word(text: str) -> str:
+    import subprocess  # takes its time to load
+
+    if text and set(text) <= set(f"{_PLAIN}:\\=,+"):
+        return text
+    return f'"{subprocess.list2cmdline([f" {text}"])[2:]}'  # it quotes a space, but no &: so there is one
+
+
+def _shell_word(text: str) -> str:
+    if one_line(text, most=len(text)) == text:
         return shlex.quote(text)
     escaped = (chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02x}" for byte in os.fsencode(text))
     return f"$'{''.join(escaped)}'"
 
 
 def printable(text: str) -> str:
-    """Return a text with a replacement for what no page can show, and no terminal should: control characters and halves
-    of characters.
+    """Return a text in which those characters are visible escapes that a terminal would obey or no page can show:
+    control characters but for tab and newline, those that turn the direction of writing, halves of characters.
 
-    >>> printable("a\\x1b[31m\\ud800\\n")
-    'a�[31m�\\n'
+    >>> printable("a\\x1b[31m\\u202e\\n")
+    'a\\\\x1b[31m\\\\u202e\\n'
     """
-    return NOT_PRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return NOT_PRINTABLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
+    """Return a text, whoever wrote it, as one printable line of at most so many characters: cut in the middle, as its
+    beginning says what it is about and its end what to do.
+
+    >>> one_line("a tensor\\nof the name " + "x" * 999 + "; rename it", most=40)
+    'a tensor of the nam…xxxxxxxxx; rename it'
+    """
+    if len(text) > 2 * most:  # of 30 MB no more is looked at than is shown
+        text = f"{text[:most]}{text[-most:]}"
+    line = printable(text).replace("\n", " ").replace("\t", " ")
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2 - 1]}…{line[most // 2 - most :]}"
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON of printable ASCII alone, in one line: the standard library leaves DEL as it is.
+
+    >>> as_json("\\x1b\\x7f")
+    '"\\\\u001b\\\\u007f"'
+    """
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def sparkline(values: Sequence[float], low: float, high: float, levels: str = BLOCKS) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_chat.cli.app import run
+from tinygrad_chat.cli.streams import escaped_streams
 
 _TINY = [
     *("--width", "8", "--context", "8", "--batch-size", "2"),
@@ -25,7 +26,8 @@ def tgc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
+        with escaped_streams():
+            code = run(arguments)
         out, err = capsys.readouterr()
         return code, out, err
 

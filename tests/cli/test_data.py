@@ -107,7 +107,7 @@ def test_runs_inside_the_data_change_nothing(tgc: Tgc):
     assert tgc("train", "--resume", "--steps", "5")[0] == 0
     code, _, err = tgc(*TRAIN, "--data", ".", "--out", "../" + Path.cwd().name)
     assert code == 2
-    assert "is the folder of the data; choose another, such as" in err
+    assert "is the folder of the data; choose another, as in --out" in err
 
 
 def test_another_text_on_resuming_is_called_another_text(tgc: Tgc):

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import TINY_BIGRAM, Tgc
 from tinygrad_chat.cli.app import run
+from tinygrad_chat.cli.streams import escaped_streams
 
 HandIn = Callable[[bytes], None]
 
@@ -131,20 +132,21 @@ def test_whoever_waits_for_a_prompt_says_so(tgc: Tgc, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("model")
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_gets_no_escape_sequence_that_a_model_has_learnt(
-    tgc: Tgc, monkeypatch: pytest.MonkeyPatch, terminal: bool
-):
+def test_raw_text_goes_into_pipes_as_it_is_and_to_no_terminal(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     Path("escape.txt").write_text("\x1b[31m" * 120)
     tgc("train", *TINY_BIGRAM, "--data", "escape.txt", "--out", "runs/e")
+    sample = ("sample", "--checkpoint", "runs/e", "--prompt", "\x1b[31m", "--seed", "1")
+    code, raw, _ = tgc(*sample, "--raw")
+    assert (code, raw[:5]) == (0, "\x1b[31m")
+    assert tgc(*sample) == (0, raw.replace("\x1b", "\\x1b"), "")
 
     class Screen(io.StringIO):
         def isatty(self) -> bool:
-            return terminal
+            return True
 
     screen = Screen()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", screen)
-        assert run(["sample", "--checkpoint", "runs/e", "--prompt", "\x1b[31m"]) == 0
-    assert screen.getvalue().startswith("\N{REPLACEMENT CHARACTER}[31m" if terminal else "\x1b[31m")
-    assert ("\x1b" in screen.getvalue()) != terminal
+        with escaped_streams():
+            assert run([*sample, "--raw"]) == 2
+    assert screen.getvalue() == ""

@@ -9,6 +9,7 @@ import sys
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from tinygrad_chat.cli.display import open_progress
 from tinygrad_chat.cli.table import Column, open_console, print_facts, print_table
@@ -17,7 +18,7 @@ NAMES = ["a", "[red]b[/red]", ":smile:", "x" * 300]
 COLUMNS = [
     Column("run", NAMES, left=True),
     Column("loss", ["1.5", "22.25", "3", "-"]),
-    Column("note", ["some words", "", "more", "/a/path/" + "y" * 500], left=True),
+    Column("note", ["some words", "", "more", "/a/path/" + "y" * 300], left=True),
 ]
 
 
@@ -83,7 +84,14 @@ def test_columns_that_must_stay_do():
 
 def test_control_characters_and_line_breaks_do_not_leave_their_cell():
     (line,) = piped([Column("", ["a\x1b[31mb\nc\x9bd\ud800"], left=True), Column("", ["1"])])
-    assert line == "a\ufffd[31mb c\ufffdd\ufffd  1"
+    assert line == "a\\x1b[31mb c\\x9bd\\ud800  1"
+
+
+def test_what_a_console_is_handed_it_shows_as_letters():
+    stream = Terminal()
+    console = open_console(stream)
+    console.print("[red]a[/red] :smile: \x1b]0;t\x1b", Text("b\x9b31m"))
+    assert "[red]a[/red] :smile: \\x1b]0;t\\x1b b\\x9b31m" in stream.getvalue()
 
 
 def test_facts_go_on_below_themselves_on_a_terminal_and_nowhere_else():

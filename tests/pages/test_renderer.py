@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_chat.formatting import printable
 from tinygrad_chat.pages import Markup, escape, json_data, palettes, render, renderer, svg_style
 
 HOSTILE = [
@@ -52,16 +53,16 @@ def test_a_text_stays_a_text_in_an_element_and_in_an_attribute(template: Templat
 
 
 @given(st.text())
-def test_whatever_a_text_is_its_characters_come_back_or_are_replaced(text: str):
+def test_whatever_a_text_is_its_characters_come_back_or_are_visible_escapes(text: str):
     escaped = escape(text)
     assert not set("<>\"'") & set(escaped)
-    assert len(unescape(escaped)) == len(text)
+    assert unescape(escaped) == printable(text)
     escaped.encode()
     assert ElementTree.fromstring(f"<p>{escaped}</p>").text == ("".join(unescape(escaped)) or None)
 
 
-def test_halves_of_characters_and_control_characters_are_replaced():
-    assert escape("a\ud800b\x00\x1b[31m\x9b\ufffe") == "a\ufffdb\ufffd\ufffd[31m\ufffd\ufffd"
+def test_halves_of_characters_and_control_characters_are_visible_escapes():
+    assert escape("a\ud800b\x00\x1b[31m\x9b\ufffe") == r"a\ud800b\x00\x1b[31m\x9b\ufffe"
 
 
 def test_markup_stands_as_it_is_and_what_is_made_of_it_is_a_text_again(template: Template):

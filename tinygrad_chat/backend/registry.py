@@ -14,6 +14,7 @@ from tinygrad_chat.backend.allocation import keep_freed_memory
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.numpy_backend import NumpyBackend
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.formatting import as_command
 
 Kernels = Mapping[Any, Callable[..., Any]]
 """Fast replacements, from op to array function of the same signature."""
@@ -88,7 +89,7 @@ def why_no_kernels(name: str) -> str | None:
     except Exception as error:  # of a compiler that is an extra: missing, broken, or kept from its work by a variable
         reason = " ".join(str(error).split()) or type(error).__name__
         variables = [variable for variable in sorted(os.environ) if variable.startswith(f"{name.upper()}_")]
-        remedy = f"unset {' '.join(variables)}, or " if variables else ""
+        remedy = f"{as_command(['unset', *variables])}, or " if variables else ""
         return f"needs {name}, which fails to import ({reason}); {remedy}run: pip install -U 'tinygrad-chat[fast]'"
     return None
 

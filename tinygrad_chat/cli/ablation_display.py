@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.progress import Progress
 
 from tinygrad_chat.cli.display import Lines, open_progress, print_above
-from tinygrad_chat.cli.streams import PatientStream
+from tinygrad_chat.cli.streams import PatientStream, as_is
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Stepped
 from tinygrad_chat.training.run import Run
 
@@ -36,8 +36,7 @@ class AblationBar(AblationLines):
         self._done = done
         self._task = progress.add_task("", total=runs, completed=done)
 
-    def line(self, text: str, style: str = "") -> None:
-        """Print a line above the bar."""
+    def _print(self, text: str, style: str) -> None:
         print_above(self._progress, text, style)
 
     def show_run(self, run: Run, event: Event) -> None:
@@ -53,6 +52,6 @@ class AblationBar(AblationLines):
 @contextmanager
 def open_ablation_display(stream: TextIO, *, runs: int, done: int) -> Iterator[AblationLines]:
     """Provide the display that suits `stream`."""
-    watched = PatientStream(stream)
+    watched = PatientStream(as_is(stream))
     with open_progress(watched) as progress:
         yield AblationLines(watched) if progress is None else AblationBar(watched, progress, runs=runs, done=done)

@@ -14,8 +14,9 @@ from typer.core import TyperCommand
 
 from tinygrad_chat import __version__
 from tinygrad_chat.cli.help import Command, Group
+from tinygrad_chat.cli.streams import as_is
 from tinygrad_chat.errors import MemoryShortageError, StorageError, TinygradChatError
-from tinygrad_chat.formatting import as_clause
+from tinygrad_chat.formatting import as_clause, one_line
 
 CLOSED_PIPE = 141  # what shells report for a program whose reader has gone
 
@@ -65,7 +66,7 @@ def _load(name: str) -> Any:
 app = typer.Typer(
     cls=Commands,
     help="Train small GPTs from scratch, and sample from them.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "color": False},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # which takes longer to import than all the rest
 )
@@ -119,5 +120,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _say_error(message: str) -> None:
     colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     start, end = ("\x1b[1;31m", "\x1b[0m") if colored else ("", "")
+    who, what = "tgc:", one_line(f"tgc: {message}").removeprefix("tgc:")
     with contextlib.suppress(OSError):  # nobody can be told: the exit code says it
-        print(f"{start}tgc:{end} {message}", file=sys.stderr, flush=True)
+        print(f"{start}{who}{end}{what}", file=as_is(sys.stderr), flush=True)

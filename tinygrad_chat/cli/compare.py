@@ -11,7 +11,7 @@ import typer
 
 from tinygrad_chat.cli.table import GAP, UNKNOWN, Column, can_show, open_console, print_table
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import BLOCKS, DIGITS, duration, printable, sparkline
+from tinygrad_chat.formatting import BLOCKS, DIGITS, duration, one_line, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,7 @@ def _print_names(console: Console, comparison: Comparison) -> None:
     from rich.text import Text
 
     for number, run in enumerate(comparison.runs):
-        console.print(Text.assemble((LETTERS[number], _style(number)), f"  {printable(run.name)}"), soft_wrap=True)
+        console.print(Text.assemble((LETTERS[number], _style(number)), f"  {one_line(run.name)}"), soft_wrap=True)
     console.print()
 
 

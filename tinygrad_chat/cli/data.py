@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinygrad_chat.cli.help import Command, Group
+from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import count, duration, printable, scaled_number
+from tinygrad_chat.formatting import count, duration, scaled_number
 
 if TYPE_CHECKING:
     from tinygrad_chat.text.inventory import StoredTokens
@@ -49,7 +50,7 @@ def list_(
     if as_json:
         for store in stores:
             fields = {name: value for name, value in vars(store).items() if name != "folder"}
-            print(json.dumps({"id": store.name, **fields, "folder": str(store.folder)}))
+            print_json({"id": store.name, **fields, "folder": str(store.folder)})
         return
     if not stores:
         print(f"no tokens are kept in {stores_folder()}", file=sys.stderr)
@@ -90,7 +91,7 @@ def show(
     opened = open_tokens(source, tokenizer, vocabulary=SPECS["vocabulary"].default, **reading)
     for store in [opened] if isinstance(opened, TokenStore) else opened.stores:
         for line in _shown(store, documents):
-            print(printable(line))
+            print(line)
 
 
 @app.command(cls=Command)
@@ -118,7 +119,7 @@ def clear(
     kept = remove_stores(chosen)
     print(f"removed the tokens of {count(len(chosen) - len(kept), 'text')}")
     for store in kept:
-        print(printable(f"{store.source or store.name}: is in use, and stays"), file=sys.stderr)
+        say(f"{store.source or store.name}: is in use, and stays")
 
 
 def _is_called(store: StoredTokens, name: str) -> bool:

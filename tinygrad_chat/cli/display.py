@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from shutil import get_terminal_size
 from typing import Any, TextIO, cast
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from tinygrad_chat.backend.registry import why_slower
-from tinygrad_chat.cli.streams import PatientStream
+from tinygrad_chat.cli.console import TextConsole
+from tinygrad_chat.cli.streams import EscapedStream, PatientStream, as_is, escaped_streams
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.formatting import count, printable
+from tinygrad_chat.formatting import count, one_line, printable
 from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, RolledBack, Saved, Stepped
 from tinygrad_chat.training.run import Run
@@ -28,6 +29,7 @@ _BESIDE_A_BAR = ("step", "loss", "val_loss", "val_bpb", "tokens_per_second")
 MOST_COMMANDS = 2
 INDENT = "  "
 EXCERPT = 3  # lines of a sample that stay above a bar
+LONGEST_LABEL = 60  # characters of what stands before a bar
 
 
 def format_record(record: Mapping[str, Any]) -> str:
@@ -50,6 +52,7 @@ class Lines:
 
     def __init__(self, stream: PatientStream, *, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream
+        self._escaped = EscapedStream(stream)
         self._quiet = quiet
         self._verbose = verbose
         self._sample = ""
@@ -60,8 +63,11 @@ class Lines:
         return self._stream.error
 
     def line(self, text: str, style: str = "") -> None:
-        """Print a line. `style` is for displays that have colours."""
-        print(text, file=self._stream, flush=True)
+        """Print a message, in one line. `style` is for displays that have colours."""
+        self._print(one_line(text), style)
+
+    def _print(self, text: str, style: str) -> None:
+        print(text, file=self._escaped, flush=True)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
         """Say that a corpus has come, `done` of `total` bytes."""
@@ -90,7 +96,7 @@ class Lines:
             self._sample = printable(event.sample)
         elif isinstance(event, Ended):
             if not (event.interrupted or self._quiet):
-                self.line(f"\n{self._sample}\n", style="cyan")
+                self._print(f"\n{self._sample}\n", "cyan")
             for text, style in summarize(self._run, event):
                 self.line(text, style)
 
@@ -99,7 +105,7 @@ class Lines:
 
     def _show_sample(self) -> None:
         if self._verbose:
-            self.line(f"\n{self._sample}\n", style="cyan")
+            self._print(f"\n{self._sample}\n", "cyan")
 
     def _tell_of_a_spike(self, event: Logged) -> None:
         spike = event.record.get("skipped_spike")
@@ -122,8 +128,7 @@ class Bar(Lines):
         self._progress = progress
         self._task = progress.add_task("reading", total=None)
 
-    def line(self, text: str, style: str = "") -> None:
-        """Print a line above the bar."""
+    def _print(self, text: str, style: str) -> None:
         print_above(self._progress, text, style)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
@@ -169,20 +174,31 @@ class Bar(Lines):
             self.line(f"{INDENT}{text.plain.rstrip()}", style="cyan")
 
 
+class Label(ProgressColumn):
+    """What is being done, before a bar."""
+
+    def render(self, task: Task) -> Text:
+        """Return it as one line that holds no markup."""
+        return Text(one_line(task.description, most=LONGEST_LABEL))
+
+
 @contextmanager
 def open_progress(stream: TextIO | PatientStream) -> Iterator[Progress | None]:
-    """Provide a bar to be filled on `stream`, or None where that is no terminal, or one that only knows lines."""
+    """Provide a bar to be filled on `stream`, or None where that is no terminal, or one that only knows lines.
+
+    What anybody writes to standard output or error meanwhile stands above the bar, escaped as ever.
+    """
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
     columns = (
-        TextColumn("{task.description}"),
+        Label(table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    console = Console(file=cast(TextIO, stream), width=get_terminal_size().columns)
-    with Progress(*columns, console=console, transient=True) as progress:
+    console = TextConsole(cast(TextIO, stream), width=get_terminal_size().columns)
+    with Progress(*columns, console=console, transient=True) as progress, escaped_streams():
         yield progress
 
 
@@ -194,7 +210,7 @@ def print_above(progress: Progress, text: str, style: str = "") -> None:
 @contextmanager
 def open_display(stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> Iterator[Lines]:
     """Provide the display that suits `stream`; a `quiet` one has no bar."""
-    watched = PatientStream(stream)
+    watched = PatientStream(as_is(stream))
     if quiet:
         yield Lines(watched, quiet=True)
         return

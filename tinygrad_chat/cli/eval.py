@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
-from tinygrad_chat.cli.streams import say
+from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.groups import ComputeOptions, DataOptions
 from tinygrad_chat.errors import UsageError
@@ -68,7 +67,7 @@ def eval_(
             )
             found += [(str(name or saved.path), each) for each in evaluated]
     if as_json:
-        print(json.dumps({"evaluations": [{"run": name, **each.to_json()} for name, each in found]}))
+        print_json({"evaluations": [{"run": name, **each.to_json()} for name, each in found]})
     else:
         print_table(open_console(sys.stdout), _columns(found), keep=3)
 

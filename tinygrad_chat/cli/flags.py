@@ -16,6 +16,12 @@ ConfigFile = Annotated[
 ]
 """What every command takes that resolves a run's configuration."""
 
+Raw = Annotated[
+    bool,
+    typer.Option("--raw", help="leave control characters as they are, in a pipe or file", rich_help_panel="Run"),
+]
+"""What commands take that write a text of a model's or a tokenizer's; see `streams.stream_of_texts`."""
+
 Confirmed = Annotated[
     bool,
     typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Run", hidden=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -35,14 +34,13 @@ def import_(
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
     from tinygrad_chat.interchange.nanochat_files import import_nanochat
-    from tinygrad_chat.runs.folder import RUNS, RunFolder, open_checkpoint
+    from tinygrad_chat.runs.folder import RunFolder, new_run_path, open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
     tokenizer = None
     if tokenizer_of is not None:
         tokenizer = open_checkpoint(user_path(tokenizer_of), SavedModel.load, say=say).tokenizer
-    name = f"{program}-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = RunFolder(user_path(out) if out else RUNS / name)
+    folder = RunFolder(user_path(out) if out else new_run_path(program, file))
     meta = meta and user_path(meta)
     print(import_nanochat(user_path(file), folder, meta=meta, tokenizer=tokenizer))
     print(f"sample from it with: tgc sample --checkpoint {quoted(folder.path)}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
+from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.cli.table import Column, can_show, open_console, print_facts, print_table
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS, SPECS, TrainingConfig
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import count, duration, memory_size, scaled_number
+from tinygrad_chat.formatting import as_command, count, duration, memory_size, scaled_number
 from tinygrad_chat.option import flag_of
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def plan(
     wanted = _command(config, settings)
     if as_json:
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
-        print(json.dumps({**planned.to_json(), **chosen, "command": wanted}))
+        print_json({**planned.to_json(), **chosen, "command": wanted})
         return
     from tinygrad_chat.cli.display import what_follows
 
@@ -200,4 +199,4 @@ def _command(config: str | None, settings: Mapping[str, Any]) -> str:
             words.append(flag if value else f"--no-{flag[2:]}")
         else:
             words += [word for each in (value if isinstance(value, tuple) else (value,)) for word in (flag, str(each))]
-    return shlex.join(words)
+    return as_command(words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import ConfigFile, flags_of
+from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS
@@ -66,7 +66,7 @@ def profile(
         trace = user_path(trace)
         write_trace(trace, taken.spans, backend)
     if as_json:
-        print(json.dumps(taken.to_json()))
+        print_json(taken.to_json())
         return
     from tinygrad_chat.cli.display import what_follows
 

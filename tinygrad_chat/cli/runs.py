@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.cli.table import UNKNOWN, Column, open_console, print_table
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import duration, printable, quoted
+from tinygrad_chat.formatting import duration, one_line, quoted
 
 if TYPE_CHECKING:
     from tinygrad_chat.reports.summary import RunSummary
@@ -45,7 +45,7 @@ def runs(
     found, others = ([summarize_run(path)], []) if is_run(path) else find_runs(path)
     if as_json:
         for run in found:
-            print(json.dumps({"run": str(run.path), **_known(run)}))
+            print_json({"run": str(run.path), **_known(run)})
         return
     if found:
         console = open_console(sys.stdout)
@@ -53,9 +53,9 @@ def runs(
         names = [name for name in IMPORTANCE if name != "from" or any(run.parent for run in found)]
         columns = [Column(name, [row[name] for row in rows], left=name in ("run", "outcome", "from")) for name in names]
         print_table(console, columns, styles=[STYLES.get(run.outcome, "red") for run in found], keep=3)
-        notes = [f"{run.path.resolve().name}: {note}" for run in found if (note := _note(run))]
+        notes = [one_line(f"{run.path.resolve().name}: {note}") for run in found if (note := _note(run))]
         if notes:
-            print(printable("\n".join(["", *notes])))
+            print("\n".join(["", *notes]))
     else:
         print(f"no run in {path}; train one there with: tgc train --out {quoted(path / 'NAME')}", file=sys.stderr)
     if others:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.cli.flags import Raw, flags_of
 from tinygrad_chat.cli.prompt import read_prompt
-from tinygrad_chat.cli.streams import say
+from tinygrad_chat.cli.streams import say, stream_of_texts
 from tinygrad_chat.config.groups import ComputeOptions
-from tinygrad_chat.formatting import printable
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.option import specs_of
 
@@ -25,9 +23,11 @@ def sample(
         str | None,
         typer.Option(help="a checkpoint's or a run's folder (default: the newest run)", rich_help_panel="Model"),
     ] = None,
+    raw: Raw = False,
     **settings: Any,
 ) -> None:
     """Write text with a trained model, token by token as it comes."""
+    stream = stream_of_texts(raw=raw)
     compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
     ComputeOptions(**compute)  # says what cannot be
     draws = "seed" not in settings
@@ -51,11 +51,10 @@ def sample(
     texts = sample_texts(model, tokenizer, options, say=say)
     if draws and options.temperature > 0:
         say(f"seed {options.seed}; the same text again with --seed {options.seed}")
-    shown = printable if sys.stdout.isatty() else str
     for number, pieces in enumerate(texts):
         if number:
             print(f"\n--- sample {number + 1} ---")
         for piece in pieces:
-            sys.stdout.write(shown(piece))
-            sys.stdout.flush()
+            stream.write(piece)
+            stream.flush()
         print(flush=True)

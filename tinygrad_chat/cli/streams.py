@@ -1,14 +1,58 @@
-"""Standard output and error, and what becomes of their errors: a full disk, a terminal or a reader that has gone."""
+"""Standard output and error: what strangers wrote is made visible there, and their errors are named.
+
+Names, texts and messages come from models, corpora, files and other programs, and a terminal obeys what it is sent. So
+whatever a command writes goes through an EscapedStream. Only escape sequences of our own, such as colours, and the
+texts of `tgc sample --raw` take the way around it, `as_is`.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
+
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.formatting import as_json, one_line, printable
+
+
+class EscapedStream:
+    """A stream on which control characters become visible escapes, in a pipe as on a terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self.as_is = as_is(stream)
+
+    def write(self, text: str) -> int:
+        """Write a text, whoever it is from."""
+        self.as_is.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, as any stream does."""
+        self.as_is.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.as_is, name)
+
+
+def as_is(stream: Any) -> Any:
+    """Return the stream below an EscapedStream: for escape sequences of our own, and for what was escaped before."""
+    return stream.as_is if isinstance(stream, EscapedStream) else stream
+
+
+@contextmanager
+def escaped_streams() -> Iterator[None]:
+    """Within this context standard output and error are EscapedStreams, whoever has put others there."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, EscapedStream(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 class StandardStream(io.TextIOWrapper):
@@ -80,17 +124,37 @@ class PatientStream:
 
 
 def say(line: str) -> None:
-    """Tell the user something beside the results, on standard error."""
-    print(f"tgc: {line}", file=sys.stderr)
+    """Tell the user something beside the results, on standard error, in one line."""
+    print(one_line(f"tgc: {line}"), file=sys.stderr)
+
+
+def stream_of_texts(*, raw: bool) -> TextIO:
+    """Return standard output, for texts from a model or a tokenizer, with `raw` as they are.
+
+    Raises UsageError for those on a terminal.
+    """
+    if raw and sys.stdout.isatty():
+        raise UsageError("--raw: a terminal obeys control characters; send the text to a file or through a pipe")
+    return as_is(sys.stdout) if raw else sys.stdout
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, in one line."""
+    print(as_json(value))
 
 
 def open_standard_streams() -> None:
-    """Make standard output and error name their errors. One that was closed, as for a service, leads nowhere."""
+    """Make standard output and error escape what they are sent and name their errors, and warnings one line each.
+
+    A stream that was closed, as for a service, leads nowhere.
+    """
     sys.stdout = _open(sys.stdout, "standard output")
     sys.stderr = _open(sys.stderr, "standard error")
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
 
 
 def _open(stream: TextIO | None, title: str) -> TextIO:
     if stream is None:
         return Path(os.devnull).open("w")
-    return StandardStream(stream, title) if isinstance(stream, io.TextIOWrapper) else stream
+    opened = StandardStream(stream, title) if isinstance(stream, io.TextIOWrapper) else stream
+    return cast(TextIO, EscapedStream(opened))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
-from tinygrad_chat.formatting import printable
+from tinygrad_chat.formatting import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,15 +39,14 @@ class Column:
         """How many characters its widest cell takes."""
         from rich.cells import cell_len
 
-        return max(map(cell_len, (self.name, *map(_one_line, self.cells))))
+        return max(map(cell_len, (self.name, *map(one_line, self.cells))))
 
 
 def open_console(stream: TextIO) -> Console:
     """Return a console as wide as the terminal; in a pipe as wide as anything, and without colours."""
-    from rich.console import Console
+    from tinygrad_chat.cli.console import TextConsole
 
-    width = max(NARROWEST, get_terminal_size().columns) if stream.isatty() else PIPE_WIDTH
-    return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
+    return TextConsole(stream, width=max(NARROWEST, get_terminal_size().columns) if stream.isatty() else PIPE_WIDTH)
 
 
 def can_show(stream: TextIO, text: str) -> bool:
@@ -95,7 +94,7 @@ def _print(console: Console, table: Table, rows: Iterable[Sequence[str]], styles
     from rich.text import Text
 
     for number, cells in enumerate(rows):
-        table.add_row(*(Text(_one_line(cell)) for cell in cells), style=styles[number] if styles else None)
+        table.add_row(*(Text(one_line(cell)) for cell in cells), style=styles[number] if styles else None)
     if console.is_terminal:
         console.print(table)
         return
@@ -103,10 +102,6 @@ def _print(console: Console, table: Table, rows: Iterable[Sequence[str]], styles
         console.print(table)
     for line in captured.get().splitlines():
         console.out(line.rstrip(), highlight=False)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(printable(text).splitlines())
 
 
 def _that_fit(columns: Sequence[Column], room: int, keep: int) -> Sequence[Column]:
@@ -117,7 +112,7 @@ def _that_fit(columns: Sequence[Column], room: int, keep: int) -> Sequence[Colum
     while len(shown) > keep and sum(widths[: len(shown)]) + GAP * (len(shown) - 1) > room:
         shown.pop()
     first, *others = shown
-    names = [Text(_one_line(name)) for name in first.cells]
+    names = [Text(one_line(name)) for name in first.cells]
     for name in names:
         name.truncate(max(SHORTEST_NAME, room - sum(GAP + column.width for column in others)), overflow="ellipsis")
     return [dataclasses.replace(first, cells=[name.plain for name in names]), *others]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinygrad_chat.cli.flags import Raw
 from tinygrad_chat.cli.help import Command, Group
-from tinygrad_chat.cli.streams import say
+from tinygrad_chat.cli.streams import say, stream_of_texts
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.formatting import printable
@@ -95,7 +96,7 @@ def train(
     write_tokenizer(made, path)
     if made.size < vocabulary:
         say(f"the text has words for {made.size:,} tokens; with more text there would be {vocabulary:,}")
-    print(printable(f"{path}: {made.size:,} tokens"))
+    print(f"{path}: {made.size:,} tokens")
 
 
 @app.command(cls=Command)
@@ -108,14 +109,15 @@ def encode(text: Text = None, tokenizer: Which = None) -> None:
 def decode(
     tokens: Annotated[list[str] | None, typer.Argument(help="numbers; nothing reads standard input")] = None,
     tokenizer: Which = None,
+    raw: Raw = False,
 ) -> None:
     """Write the text of tokens that are given as numbers."""
+    stream = stream_of_texts(raw=raw)
     words = (tokens or _given(None).split()) if tokens != ["-"] else _given("-").split()
     unfit = [word for word in words if not (word.isascii() and word.isdecimal() and len(word) < 10)]
     if unfit:
         raise UsageError(f"tokenizer decode: expected numbers, received {unfit[0]!r:.80}")
-    shown = printable if sys.stdout.isatty() else str
-    print(shown(_open(tokenizer).decode(map(int, words))))
+    print(_open(tokenizer).decode(map(int, words)), file=stream)
 
 
 @app.command(cls=Command)
@@ -136,7 +138,7 @@ def show(text: Text = None, tokenizer: Which = None) -> None:
         open_console(sys.stdout).print(line, soft_wrap=True)
     else:
         for token, piece in zip(tokens, pieces, strict=True):
-            print(f"{token}\t{printable(piece)!r}")
+            print(f"{token}\t{piece!r}")
     size = len(given.encode("utf-8", "surrogateescape"))
     say(f"{len(tokens):,} tokens, {size:,} bytes: {size / max(1, len(tokens)):.2f} bytes a token")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
+from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS
 from tinygrad_chat.errors import StorageError, UsageError
@@ -73,7 +73,7 @@ def train(
             )
             if run.finished:  # which has been said
                 if as_json:
-                    print(json.dumps(_summary(run, None, interrupted=False)))
+                    print_json(_summary(run, None, interrupted=False))
                 return
         else:
             base = read_settings(config) if config else None
@@ -93,7 +93,7 @@ def train(
                 elif isinstance(event, Ended):
                     interrupted = event.interrupted
     if as_json:
-        print(json.dumps(_summary(run, evaluation, interrupted=interrupted)))
+        print_json(_summary(run, evaluation, interrupted=interrupted))
     if display.error and not stopped and not isinstance(display.error, BrokenPipeError):
         reason = f"{display.error.filename}: {display.error.strerror}"
         raise StorageError(f"{reason}; all is saved, go on with: {run.folder.resume_command}")

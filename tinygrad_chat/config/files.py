@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
+
+import tomli_w
 
 from tinygrad_chat.config.record import flat_settings, from_saved
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.files import user_path
+from tinygrad_chat.formatting import NOT_PRINTABLE
 
 SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
 """Flat keys that only a run's own config.toml has all of; it holds settings that play no part, too."""
@@ -53,3 +57,9 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not valid TOML ({error})") from error
+
+
+def to_toml(settings: Mapping[str, Any]) -> str:
+    """Return settings as TOML. What a terminal would obey, in a name of somebody's file, say, is written as TOML's
+    escapes, so that the text can be printed."""
+    return NOT_PRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", tomli_w.dumps(settings))

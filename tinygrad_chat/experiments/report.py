@@ -14,6 +14,8 @@ from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_interv
 from tinygrad_chat.drawing.png import intervals_as_png
 from tinygrad_chat.experiments.ablation import Ablation, Choices, label, read_rows, shown
 from tinygrad_chat.files import write_atomic
+from tinygrad_chat.formatting import printable
+from tinygrad_chat.reports.markdown import escaped
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -81,7 +83,7 @@ def collect(ablation: Ablation, folder: Path) -> list[Cell]:
 def write_reports(cells: Sequence[Cell], folder: Path, *, title: str) -> None:
     """Write results.csv (a run a line) and results.md (a cell a line, best first) into `folder`."""
     write_atomic(folder / "results.csv", _csv(folder).encode())
-    write_atomic(folder / "results.md", f"# {title}\n\n{markdown(cells)}".encode())
+    write_atomic(folder / "results.md", f"# {escaped(title)}\n\n{markdown(cells)}".encode())
 
 
 def table(cells: Sequence[Cell]) -> dict[str, list[str]]:
@@ -102,8 +104,8 @@ def markdown(cells: Sequence[Cell]) -> str:
     """Return the table as Markdown."""
     columns, words = table(cells), len(cells[0].choices)
     rule = ["---"] * words + ["---:"] * (len(columns) - words)
-    lines = [columns, rule, *zip(*columns.values(), strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows = [map(escaped, row) for row in zip(*columns.values(), strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [columns, rule, *rows])
 
 
 def write_plot(cells: Sequence[Cell], folder: Path, *, title: str, png: bool = False) -> None:
@@ -125,4 +127,4 @@ def _csv(folder: Path) -> str:
     writer = csv.DictWriter(content, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return content.getvalue()
+    return printable(content.getvalue())

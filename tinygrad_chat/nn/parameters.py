@@ -12,6 +12,7 @@ from tinygrad_chat.autograd import Node, PendingGradient, current_mode
 from tinygrad_chat.autograd.sweep import deliver_to_leaf
 from tinygrad_chat.backend import Backend, Compute, default_compute, get_backend, to_host
 from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.formatting import short_list
 from tinygrad_chat.tensor import Tensor
 
 
@@ -119,9 +120,8 @@ def expect_fitting(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, 
     """Raise CheckpointError unless there is an array of its shape for each name in `shapes`, and no other."""
     missing, unknown = shapes.keys() - weights.keys(), weights.keys() - shapes.keys()
     if missing or unknown:
-        raise CheckpointError(
-            f"weights do not fit the model: missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}"
-        )
+        absent, strange = (short_list(sorted(names)) for names in (missing, unknown))
+        raise CheckpointError(f"weights do not fit the model: missing {absent}, unknown {strange}")
     for name, shape in shapes.items():
         if weights[name].shape != shape:
             raise CheckpointError(f"weights do not fit the model: {name} is {weights[name].shape}, expected {shape}")

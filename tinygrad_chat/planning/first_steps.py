@@ -20,6 +20,7 @@ import numpy as np
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import from_saved
 from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.formatting import as_json
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.machine.memory import peak_memory
@@ -45,7 +46,7 @@ def main(request_text: str) -> None:
         answer = {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
         answer = {"error": "MemoryError"}
-    print(json.dumps(answer), flush=True)
+    print(as_json(answer), flush=True)
 
 
 def _measure(run: Run, seconds: float) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _take_steps(run: Run, seconds: float) -> _Steps:
             if len(ends) == 1:
                 memory = _held(run)
                 if first == 1:
-                    print(json.dumps({"first_step_seconds": run.progress.seconds}), flush=True)
+                    print(as_json({"first_step_seconds": run.progress.seconds}), flush=True)
         elif isinstance(event, Saved):
             checkpoint = time.perf_counter() - ends[-1]
     between = (ends[-1] - ends[0] - (used[-1] - used[0])) / max(len(ends) - 1, 1)

@@ -6,7 +6,6 @@ Nothing here asks how a run ended before it reads: of one that was killed or dam
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from tinygrad_chat.config.groups import OWN, UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.formatting import count, duration, grouped_number, quoted
+from tinygrad_chat.formatting import as_command, count, duration, grouped_number, one_line, quoted
 from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
@@ -83,7 +82,7 @@ class Report:
             "running": f"running: {done} so far",
             "imported": summary.reason,
         }
-        return sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
+        return one_line(sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}"))
 
     @property
     def evaluations(self) -> Sequence[Record]:
@@ -97,7 +96,7 @@ class Report:
         for record in self.records:
             if "rolled_back_from" in record:
                 what = f"rolled back here from step {record['rolled_back_from']}, on to other batches"
-                found.append((record["step"], f"{what}: {record.get('reason', 'no reason is given')}"))
+                found.append((record["step"], one_line(f"{what}: {record.get('reason', 'no reason is given')}")))
             if is_number(record.get("skipped_spike")):
                 spike = f"{record['skipped_spike']:.1f} standard deviations above recent ones"
                 found.append((record["step"], f"update skipped: the loss lay {spike}"))
@@ -229,7 +228,7 @@ def environment_text(value: Any) -> str:
         return ", ".join(f"{name} {environment_text(part)}" for name, part in value.items() if part is not None)
     if isinstance(value, list):
         words = all(isinstance(part, str) for part in value)
-        return shlex.join(value) if words else "; ".join(map(environment_text, value))
+        return as_command(value) if words else "; ".join(map(environment_text, value))
     return str(value)
 
 

@@ -18,9 +18,9 @@ def markdown(report: Report) -> str:
 
 
 def _sections(report: Report) -> Iterator[list[str]]:
-    yield [f"# {_text(report.title)}"]
-    yield [f"**{_text(report.outcome)}**"]
-    yield [_text(report.model)]
+    yield [f"# {escaped(report.title)}"]
+    yield [f"**{escaped(report.outcome)}**"]
+    yield [escaped(report.model)]
     yield list(_table(("", "", ""), [(name, f"**{value}**", note) for name, value, note in report.key_numbers]))
     if report.evaluations:
         losses = [line["val_loss"] for line in report.evaluations]
@@ -34,7 +34,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
         yield list(_table(("step", "val loss", "bits per byte"), rows, right=3))
     if report.events:
         yield ["## What happened"]
-        yield [f"- step {step:,}: {_text(what)}" for step, what in report.events]
+        yield [f"- step {step:,}: {escaped(what)}" for step, what in report.events]
     if report.samples:
         yield ["## Samples"]
         for step, text in report.samples:
@@ -48,11 +48,13 @@ def _sections(report: Report) -> Iterator[list[str]]:
     if report.config:
         yield ["## Configuration"]
         settings = [setting for group in report.settings.values() for setting in group]
-        yield list(_table(("setting", "value"), [(f"`{setting.name}`", _text(setting.value)) for setting in settings]))
+        yield list(
+            _table(("setting", "value"), [(f"`{setting.name}`", escaped(setting.value)) for setting in settings])
+        )
     if report.environments:
         yield ["## Environment"]
     for entry in report.environments:
-        rows = [(_text(name), _text(environment_text(value))) for name, value in entry.items()]
+        rows = [(escaped(name), escaped(environment_text(value))) for name, value in entry.items()]
         yield list(_table(("", ""), rows))
 
 
@@ -70,7 +72,7 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text that Markdown shows as it is, in one line."""
     return re.sub(r"([\\`*_\[\]<>&|#])", r"\\\1", " ".join(printable(text).split()))
 

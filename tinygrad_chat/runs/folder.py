@@ -10,10 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from tinygrad_chat.backend import available_memory
-from tinygrad_chat.config.files import parse_toml
+from tinygrad_chat.config.files import parse_toml, to_toml
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.files import (
@@ -24,7 +22,7 @@ from tinygrad_chat.files import (
     remove_partials,
     write_atomic,
 )
-from tinygrad_chat.formatting import quoted
+from tinygrad_chat.formatting import one_line, quoted
 from tinygrad_chat.option import LARGEST
 from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
 from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
@@ -98,7 +96,7 @@ class RunFolder:
 
     def write_config(self, config: TrainingConfig) -> None:
         """Save the resolved configuration."""
-        write_atomic(self.config, tomli_w.dumps(config.tables()).encode())
+        write_atomic(self.config, to_toml(config.tables()).encode())
 
     def write_environment(self, environment: Mapping[str, Any], *, step: int) -> None:
         """Save what the run is made with from `step` on."""
@@ -115,7 +113,7 @@ class RunFolder:
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
         """Save how the run ended: one of OUTCOMES, after how many seconds of training, and why."""
-        record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": reason}
+        record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": one_line(reason)}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
     def read_outcome(self) -> dict[str, Any]:
@@ -246,9 +244,8 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
     Two runs that start in the same second get two folders.
     """
-    data = re.sub(r"[^\w.]+", "-", Path(config.data.name).resolve().stem[:40]).strip("-.")
-    name = f"{config.recipe.model}-{data or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, number = RUNS / name, 1
+    path, number = new_run_path(config.recipe.model, config.data.name), 1
+    name = path.name
     while True:
         try:
             with explained(path):
@@ -257,6 +254,12 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
         except FileExistsError:
             number += 1
             path = RUNS / f"{name}-{number}"
+
+
+def new_run_path(what: str, source: Path | str) -> Path:
+    """Return a folder below `runs/` whose name says what, from which file and when, in letters and digits alone."""
+    stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem[:40]).strip("-.")
+    return RUNS / f"{what}-{stem or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def newest_run(*, begun: bool = False) -> RunFolder:

@@ -7,6 +7,7 @@ import importlib
 import secrets
 from collections.abc import Mapping
 
+from tinygrad_chat.formatting import quoted
 from tinygrad_chat.tracking.tracker import PROJECT, Tracker
 from tinygrad_chat.training.run import Run
 
@@ -29,7 +30,7 @@ class WeightsAndBiases(Tracker):
             settings=wandb.Settings(console="off", silent=True),  # the screen is not its own
         )
         self.last_step = self._run.starting_step - 1
-        self.how_to_look = f"wandb sync {self._run.settings.sync_dir}" if self._run.offline else self._run.url
+        self.how_to_look = f"wandb sync {quoted(self._run.settings.sync_dir)}" if self._run.offline else self._run.url
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the numbers as one row."""

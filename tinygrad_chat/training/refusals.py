@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, UsageError, VocabularyError
+from tinygrad_chat.formatting import quoted
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.text.finding import path_of
 from tinygrad_chat.text.shares import without_shares
@@ -49,7 +50,8 @@ def expect_outside(path: Path, config: TrainingConfig) -> None:
     """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
     for source in without_shares(config.data.source):
         if path_of(source).is_dir() and path_of(source).resolve() == path.resolve():
-            raise UsageError(f"--out {path}: is the folder of the data; choose another, such as {path / 'run'}")
+            other = quoted(path / "run")
+            raise UsageError(f"--out {path}: is the folder of the data; choose another, as in --out {other}")
 
 
 def expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tinygrad_chat.errors import DivergedError
-from tinygrad_chat.formatting import count
+from tinygrad_chat.formatting import count, one_line
 from tinygrad_chat.runs.checkpoint import load_newest, remove_later_checkpoints
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.events import Event, RolledBack, Saved
@@ -54,5 +54,5 @@ def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
     remove_later_checkpoints(checkpoints, step=step)
     run.folder.cut_log(step, rollbacks=True)
     record = {"step": step, "rolled_back_from": failed_step}
-    run.folder.append({**record, "reason": reason}, {**record, "seconds": run.progress.seconds})
+    run.folder.append({**record, "reason": one_line(reason)}, {**record, "seconds": run.progress.seconds})
     return RolledBack(step, failed_step, reason)
