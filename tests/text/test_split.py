@@ -80,6 +80,7 @@ def test_by_itself_it_is_by_documents_where_there_are_enough_and_none_tips_the_s
 def test_the_scales_are_tipped_by_half_or_twice_the_share(held_out: int):
     even = module.choose_split("auto", documents=50, bytes=1000, held_out=held_out) == DOCUMENTS
     assert even == (50 <= held_out <= 200)
+    assert module.choose_split("auto", documents=49, bytes=1000, held_out=100) == END
 
 
 def test_each_split_of_a_text_is_kept_by_itself_and_found_again(tmp_path: Path, cache: Path):
