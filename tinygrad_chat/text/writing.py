@@ -62,7 +62,7 @@ def write_tokens(
     with tempfile.TemporaryFile(dir=folder) as spool:
         if tokenizer is None:
             dtype, bos = np.dtype(np.uint32), BEYOND
-            lengths = _spool(_encoded(reading, lambda pieces: map(code_points_of, pieces)), spool, bos, dtype)
+            lengths = _spool(_encode_in_turn(reading, lambda pieces: map(code_points_of, pieces)), spool, bos, dtype)
             tokenizer, translation = _characters(spool)
         else:
             dtype, translation = token_type(tokenizer.size), None
@@ -83,10 +83,12 @@ def _encode(reading: Reading, tokenizer: Tokenizer) -> Encoded:
     processes = how_many_processes(tokenizer, reading.size)
     if processes > 1:
         return encode_in_processes(reading, tokenizer, processes)
-    return _encoded(reading, tokenizer.encode_document)
+    return _encode_in_turn(reading, tokenizer.encode_document)
 
 
-def _encoded(documents: Iterable[Iterable[str]], encode: Callable[[Iterable[str]], Iterator[np.ndarray]]) -> Encoded:
+def _encode_in_turn(
+    documents: Iterable[Iterable[str]], encode: Callable[[Iterable[str]], Iterator[np.ndarray]]
+) -> Encoded:
     for document in documents:
         yield None
         yield from encode(document)
