@@ -42,6 +42,12 @@ def test_each_source_has_its_share_of_the_rows(start: Start, sources: tuple[str,
     assert ((rows >= large) & (rows < small)).any(axis=1).sum() == 4
 
 
+def test_pieces_of_words_are_learned_from_all_sources(start: Start, sources: tuple[str, str]):
+    run = start(data=sources, tokenizer="bpe", vocabulary=270, context=2)
+    assert {b"abcd", b"WXYZ"} & set(run.tokenizer.tokens) or {b"ab", b"WX"} <= set(run.tokenizer.tokens)
+    assert [len(part.training) > 0 for part in run.dataset.parts] == [True, True]
+
+
 def test_the_log_has_each_source_and_all_by_their_shares(start: Start, sources: tuple[str, str]):
     run = finish(start(data=sources, eval_tokens=40))
     records = [record for record in run.folder.records() if "val_loss" in record]
