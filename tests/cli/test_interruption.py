@@ -38,6 +38,13 @@ def ended(program: str, *arguments: object) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def test_python_has_little_to_load_before_ctrl_c_has_a_handler():
+    """Until then it shows a traceback: `typing` alone takes longer than all that is needed."""
+    program = "import sys; before = set(sys.modules); import tinygrad_chat.cli; print(*sys.modules.keys() - before)"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert not {"typing", "importlib", "re", "warnings"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("moment", [1, 2, 40, 80, 200, 500])
 def test_ctrl_c_while_it_starts_is_one_line(moment: int, tmp_path: Path):
     command = ["train", *TINY_BIGRAM, "--out", tmp_path / "r"]
@@ -68,7 +75,7 @@ MOMENTS_OF_THEIR_OWN = """
 import os, signal, sys, threading
 import tinygrad_chat.cli.app as app
 from tinygrad_chat.cli import main
-from tinygrad_chat.cli.interruption import on_signals, stop_on_signals
+from tinygrad_chat.cli.interruption import end_at_once, on_signals, stop_on_signals
 
 def interrupt(number=signal.SIGINT):
     os.kill(os.getpid(), number)
@@ -98,6 +105,16 @@ def at_the_same_time():
         interrupt(signal.SIGTERM)
         interrupt()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+
+def while_it_says_so():
+    def write_slowly(*arguments, write=os.write):
+        os.write = write
+        write(*arguments)
+        interrupt(signal.SIGTERM)
+        sum(range(1000))
+    on_signals(end_at_once)
+    os.write = write_slowly
+    interrupt()
 
 def a_third_time():
     try:
@@ -133,6 +150,7 @@ main()
         ("in_a_finaliser", (130, "tgc: interrupted\n")),
         ("while_unwinding", (130, "tgc: interrupted\n")),
         ("at_the_same_time", (143, "tgc: interrupted by SIGTERM\n")),
+        ("while_it_says_so", (130, "tgc: interrupted\n")),
         ("a_third_time", (130, "tgc: interrupted\n")),
         ("under_nohup", (7, "")),
     ],

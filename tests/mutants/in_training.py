@@ -30,7 +30,7 @@ FAULTS = {
         "the last evaluation is the best": ("progress.best_loss is None or loss < progress.best_loss", "True"),
         "the best checkpoint is removed with the old": ("best_step=best)", "best_step=None)"),
         "a checkpoint outlives the lines before it": ("run.folder.fsync_log()", "pass"),
-        "an evaluation with NaN is a checkpoint": ("_forget_checkpoint(run)\n        where", "where"),
+        "an evaluation with NaN is a checkpoint": ("_forget_checkpoint(run)\n    where", "where"),
         "the last step is not evaluated": ("evaluation_due = last or step", "evaluation_due = step"),
         "an interrupted run saves nothing": ("checkpoint_due or interrupted:", "checkpoint_due:"),
         "an interrupted run has finished": ('"interrupted" if event.interrupted else "finished"', '"finished"'),

@@ -10,9 +10,12 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # few imports: until they are done, Ctrl-C has Python's own handler
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 BROKEN_PIPE = 13  # the number of SIGPIPE, which Windows has no name for
@@ -36,8 +39,13 @@ def on_signals(handler: Callable[[int, Any], object] | signal.Handlers) -> None:
 
 def end_at_once(number: int, _frame: Any = None) -> None:
     """Say why, and end the process."""
+    on_signals(_nothing)  # one that comes at the same time, too, is one line
     say_interrupted(number)
     os._exit(128 + number)
+
+
+def _nothing(_number: int, _frame: Any) -> None:
+    """Let a signal pass: Python complains of one that SIG_IGN has overtaken."""
 
 
 def unwind(number: int, _frame: Any = None) -> None:
