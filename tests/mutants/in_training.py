@@ -78,7 +78,10 @@ FAULTS = {
     "runs/folder.py": {
         "the step that comes again is in the log twice": ('record["step"] < step or', 'record["step"] <= step or'),
     },
-    "files.py": {
+    "files/locks.py": {
+        "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
+    },
+    "files/writing.py": {
         "a file is not forced to the disk": (
             "file.flush()\n        os.fsync(file.fileno())\n\n\ndef fsync_folder",
             "file.flush()\n\n\ndef fsync_folder",
@@ -91,6 +94,5 @@ FAULTS = {
             "partial.rename(path)\n    fsync_folder(path.parent)",
             "partial.rename(path)",
         ),
-        "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
     },
 }
