@@ -33,6 +33,36 @@ def test_what_a_killed_process_left_behind_does_not_disturb(tmp_path: Path):
     assert not partial.exists()
 
 
+def test_several_who_write_a_file_at_once_do_not_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each is interrupted, before it gives its file the name, by another who writes the same from beginning to end."""
+    path, waiting, seen = tmp_path / "report.html", [b"b" * 10, b"c" * 1000], []
+    replace = Path.replace
+
+    def interrupted(partial: Path, target: Path) -> None:
+        if waiting:
+            write_atomic(path, waiting.pop())
+            seen.append(path.read_bytes())
+        replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    write_atomic(path, b"a" * 100)
+    assert [*seen, path.read_bytes()] == [b"b" * 10, b"c" * 1000, b"a" * 100]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_is_written_survives_who_clears_up_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    replace, times = Path.replace, iter(["cleared up", "left alone"])
+
+    def cleared(partial: Path, target: Path) -> None:
+        if next(times) == "cleared up":
+            remove_partials(tmp_path)
+        replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", cleared)
+    write_atomic(tmp_path / "report.html", b"a")
+    assert (tmp_path / "report.html").read_bytes() == b"a"
+
+
 def test_no_permission_is_told_apart_from_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

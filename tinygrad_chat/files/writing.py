@@ -27,15 +27,25 @@ def remove_partials(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, and after a crash too."""
+    """Write a file so that a reader finds the old content or the new, and after a crash too.
+
+    Several may do so at the same time: what stands there is whole, by one of them.
+    """
     with explained(path):
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # others may write it at the same time
         try:
-            _write(partial, content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            _write_beside(path, content)
+        except FileNotFoundError:  # who begins to train in the folder has taken what was half written for left over
+            _write_beside(path, content)
         fsync_folder(path.parent)
+
+
+def _write_beside(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        _write(partial, content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_folder_atomic(path: Path, files: Mapping[str, bytes]) -> None:
