@@ -72,7 +72,7 @@ def test_other_signals_say_which_one_it_was():
 
 
 MOMENTS_OF_THEIR_OWN = """
-import os, signal, sys, threading
+import atexit, os, signal, sys, threading
 import tinygrad_chat.cli.app as app
 from tinygrad_chat.cli import main
 from tinygrad_chat.cli.interruption import end_at_once, on_signals, stop_on_signals
@@ -130,6 +130,11 @@ def a_third_time():
         except BaseException:
             print("a third signal was an exception, too", file=sys.stderr)
 
+def after_it_was_said():
+    atexit.register(lambda: interrupt(signal.SIGTERM) or sum(range(1000)))
+    interrupt()
+    sum(range(1000))
+
 def at_the_end():
     threading.Thread(target=lambda: threading.main_thread().join() or interrupt()).start()
 
@@ -151,6 +156,7 @@ main()
         ("while_unwinding", (130, "tgc: interrupted\n")),
         ("at_the_same_time", (143, "tgc: interrupted by SIGTERM\n")),
         ("while_it_says_so", (130, "tgc: interrupted\n")),
+        ("after_it_was_said", (143, "tgc: interrupted\n")),
         ("a_third_time", (130, "tgc: interrupted\n")),
         ("under_nohup", (7, "")),
     ],

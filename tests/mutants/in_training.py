@@ -87,7 +87,7 @@ FAULTS = {
             "file.flush()\n\n\ndef fsync_folder",
         ),
         "a file is written where it stands": (
-            "_write(partial, content)\n            partial.replace(path)",
+            "_write(partial, content)\n        partial.replace(path)",
             "_write(path, content)",
         ),
         "a new name is not forced to the disk": (
