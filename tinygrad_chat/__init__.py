@@ -6,7 +6,7 @@ imports CuPy; the GPU is asked for by name, with `Compute.choose("cupy")`.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # type checkers take it for true; `typing` itself would keep Ctrl-C waiting for a handler
+TYPE_CHECKING = False  # type checkers take it for true; `typing` would keep Ctrl-C waiting for a handler
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

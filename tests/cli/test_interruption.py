@@ -38,11 +38,28 @@ def ended(program: str, *arguments: object) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+BEFORE_ANYTHING = """
+import os, signal, sys
+sys.modules.pop("signal")
+class Found:
+    def find_spec(name, *_):
+        if name in sys.argv[1:]:
+            os.kill(os.getpid(), signal.SIGINT)
+            sum(range(1000))
+sys.meta_path.insert(0, Found)
+import tinygrad_chat.__main__
+"""
+
+
+@pytest.mark.parametrize("module", ["signal", "tinygrad_chat.cli", "tinygrad_chat.cli.interruption"])
+def test_ctrl_c_before_anything_has_begun_shows_nothing(module: str):
+    assert ended(BEFORE_ANYTHING, module) == (-signal.SIGINT, "")
+
+
 def test_python_has_little_to_load_before_ctrl_c_has_a_handler():
-    """Until then it shows a traceback: `typing` alone takes longer than all that is needed."""
-    program = "import sys; before = set(sys.modules); import tinygrad_chat.cli; print(*sys.modules.keys() - before)"
+    program = "import sys; before = set(sys.modules); import tinygrad_chat; print(*sys.modules.keys() - before)"
     done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
-    assert not {"typing", "importlib", "re", "warnings"} & set(done.stdout.split())
+    assert set(done.stdout.split()) == {"tinygrad_chat", "__future__"}
 
 
 @pytest.mark.parametrize("moment", [1, 2, 40, 80, 200, 500])

@@ -5,12 +5,9 @@ from __future__ import annotations
 import atexit
 import signal
 import sys
+from collections.abc import Sequence
 
 from tinygrad_chat.cli.interruption import Interrupted, end_at_once, on_signals, say_interrupted, unwind
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,12 +10,9 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # few imports: until they are done, Ctrl-C has Python's own handler
-    from collections.abc import Callable, Iterator
-    from typing import Any
+from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 BROKEN_PIPE = 13  # the number of SIGPIPE, which Windows has no name for
