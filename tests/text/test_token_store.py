@@ -94,6 +94,14 @@ def lengthen(name: str) -> Callable[[Path], None]:
     return damage
 
 
+def as_pipe(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return damage
+
+
 def flip_a_letter(folder: Path) -> None:
     content = (folder / METADATA).read_text()
     assert '"|u1"' in content
@@ -113,6 +121,7 @@ DAMAGES = {
     "no tokenizer": change(tokenizer={"kind": "none"}),
     "no JSON": lambda folder: (folder / METADATA).write_text("[]"),
     "no contents": change(contents=None),
+    **({name: as_pipe(name) for name in (TOKENS, DOCUMENTS, METADATA)} if os.name == "posix" else {}),
 }
 
 

@@ -4,5 +4,6 @@ finding.py        where runs are, and what a path that leads to none may have me
 folder.py         where each of its files stands, who may write there, which run is the newest
 checkpoint.py     checkpoints as folders: whole, or not there
 state.py          what a checkpoint holds; it saves, loads and checks itself
+consent.py        what this user has agreed to for a run that may be from somebody else
 recent_losses.py  a part of that: how a batch's loss compares with those before it
 """

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib
 import json
-from pathlib import Path
 
-from tinygrad_chat.errors import BackendError, StorageError
-from tinygrad_chat.files import cache_folder, is_there, write_atomic
+from tinygrad_chat.errors import BackendError
+from tinygrad_chat.files import write_atomic
+from tinygrad_chat.runs.consent import has_consent, note_consent
 from tinygrad_chat.tracking.tensorboard import TensorBoard
 from tinygrad_chat.tracking.tracker import Tracker
 from tinygrad_chat.tracking.trackio import Trackio
@@ -42,27 +40,18 @@ def open_tracker(name: str, run: Run) -> Tracker:
     known = read_identities(run)
     tracker = TRACKERS[name](run, known.get(name))
     write_atomic(run.folder.path / IDENTITIES, json.dumps({**known, name: tracker.identity}, indent=1).encode())
-    note = _note(run, name, tracker.identity)
-    with contextlib.suppress(OSError, StorageError):  # without it, the user is asked once more
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(note, b"")
+    note_consent(run.folder.path, _opening(name, tracker.identity))
     return tracker
 
 
 def was_opened_here(name: str, run: Run) -> bool:
-    """Return whether the tracker `name` was opened on this machine before, for the run in this folder.
-
-    The run's own files do not count: they may be from somebody else. The cache folder remembers it.
-    """
+    """Return whether the tracker `name` was opened on this machine before, for the run in this folder."""
     identity = read_identities(run).get(name)
-    with contextlib.suppress(OSError):
-        return identity is not None and is_there(_note(run, name, identity))
-    return False
+    return identity is not None and has_consent(run.folder.path, _opening(name, identity))
 
 
-def _note(run: Run, name: str, identity: str) -> Path:
-    known = "\0".join((str(run.folder.path.resolve()), name, identity))
-    return cache_folder() / "trackers" / hashlib.sha256(known.encode(errors="surrogateescape")).hexdigest()
+def _opening(name: str, identity: str) -> str:
+    return f"opening {name} for {identity}"
 
 
 def read_identities(run: Run) -> dict[str, str]:
