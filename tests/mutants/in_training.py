@@ -66,7 +66,7 @@ FAULTS = {
     "runs/checkpoint.py": {
         "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
         "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
-        "checkpoints are sorted by name": ("is_temporary(path))), key=step_of)", "is_temporary(path))))"),
+        "checkpoints are sorted by name": ("is_temporary(path)), key=step_of)", "is_temporary(path)))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
             "except UnicodeError as error:\n            say",

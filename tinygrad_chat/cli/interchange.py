@@ -35,7 +35,8 @@ def import_(
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
     from tinygrad_chat.interchange.nanochat_files import import_nanochat
-    from tinygrad_chat.runs.folder import RUNS, RunFolder, open_checkpoint
+    from tinygrad_chat.runs.folder import RUNS, RunFolder
+    from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
     tokenizer = None
@@ -61,7 +62,7 @@ def export(
 
     from tinygrad_chat.files import user_path
     from tinygrad_chat.interchange.nanochat_files import export_nanochat
-    from tinygrad_chat.runs.folder import open_checkpoint
+    from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
     out = user_path(out)
