@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.unreadable import contents
+from tests.unreadable import contents
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.reports.comparison import compare_runs

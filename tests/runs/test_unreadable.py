@@ -6,13 +6,13 @@ import errno
 import json
 import os
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.runs.unreadable import contents, refuse_to_read
-from tinygrad_chat.errors import StorageError, TinygradChatError
+from tests.unreadable import contents, refuse_to_read
+from tinygrad_chat.errors import CheckpointError, StorageError, TinygradChatError
 from tinygrad_chat.experiments.ablation import Ablation, read_rows, run_ablation
 from tinygrad_chat.reports.comparison import compare_runs
 from tinygrad_chat.reports.content import read_report
@@ -82,13 +82,14 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
     go_on(run)
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs permissions that hold for us")
 def test_permissions_themselves_keep_a_run_as_it_was(run: Run):
-    before = contents(run.folder.path)
+    before, mode = contents(run.folder.path), run.folder.checkpoints.stat().st_mode
     run.folder.checkpoints.chmod(0o300)
+    if os.access(run.folder.checkpoints, os.R_OK):
+        pytest.skip("permissions hold neither for root nor on Windows")
     with pytest.raises(StorageError, match="checkpoints: cannot be read: no permission"):
         go_on(run)
-    run.folder.checkpoints.chmod(0o700)
+    run.folder.checkpoints.chmod(mode)
     assert contents(run.folder.path) == before
 
 
@@ -173,3 +174,17 @@ def test_rows_and_environments_are_none_only_where_there_is_no_file(run: Run, tm
     assert read_rows(tmp_path) == []
     assert RunFolder(tmp_path / "new").environments() == []
     assert summarize_run(run.folder.path).outcome == "finished"
+
+
+def test_a_text_of_which_a_part_cannot_be_read_is_not_said_to_have_changed(
+    start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("a", "b"):
+        (tmp_path / "texts" / name).mkdir(parents=True)
+        (tmp_path / "texts" / name / "text.txt").write_text(f"The text of {name}.\n" * 20)
+    run = start(data=str(tmp_path / "texts"), steps=2)
+    for _ in train(run):
+        pass
+    refuse_to_read(monkeypatch, tmp_path / "texts" / "b")
+    with pytest.raises(CheckpointError, match=r"as 1 part of it cannot be read now, such as .*b; change"):
+        go_on(run)

@@ -84,8 +84,9 @@ def summarize_run(path: Path) -> RunSummary:
     """Return what the folder at `path` says; whatever cannot be read makes a `damaged` run, and no error."""
     folder = RunFolder(path)
     try:
-        is_over = is_there(folder.outcome)  # it is written while the folder is still locked
-        locked = not is_over and is_locked(path)
+        with explained(path, "read"):
+            is_over = is_there(folder.outcome)  # it is written while the folder is still locked
+            locked = not is_over and is_locked(path)
         if not is_there(folder.config):
             return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
         config = folder.read_config()

@@ -47,14 +47,15 @@ def explain_missing(path: Path) -> str:
 def _explain_missing(path: Path) -> str:
     models = [parent for parent in path.parents if _is_surely_run(parent) or is_there(parent / "state.json")]
     around = models[0] if models else None
-    if path.is_file():
+    there = is_there(path, follow=True)
+    if there and not is_folder(path, follow=True):
         such = f", such as {quoted(around)}" if around else ""
         return f"is a file; expected the folder of a run or of a checkpoint{such}"
     inside = runs_in(path)
     if inside:
         return f"is a folder of runs; expected one of them, such as {quoted(inside[-1])}"
-    if is_folder(path, follow=True) and around:
+    if there and around:
         return f"is a part of {quoted(around)}; name that"
     names = {run.name: run for run in runs_in(RUNS)}
     close = difflib.get_close_matches(path.name, names, n=1)
-    return f"no run there; did you mean {quoted(names[close[0]])}?" if close and not path.exists() else ""
+    return f"no run there; did you mean {quoted(names[close[0]])}?" if close and not there else ""

@@ -166,7 +166,7 @@ def _make_room() -> None:
         stores = [folder for folder in every if not folder.name.startswith(".") and is_folder(folder)]
         size = 0
         for number, folder in enumerate(_newest_first(stores, METADATA)):
-            size += sum(file.stat().st_size for file in folder.iterdir())
+            size += sum(file.stat().st_size for file in list_folder(folder))
             if (size > MOST_BYTES or number >= MOST_STORES) and not in_use(folder):
                 remove_folder_atomic(folder)
         for partial in every:

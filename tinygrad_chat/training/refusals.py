@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, UsageError, VocabularyError
+from tinygrad_chat.files import is_folder
 from tinygrad_chat.formatting import count
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.text.finding import UNREADABLE, LeftOut, path_of
@@ -56,7 +57,7 @@ def expect_outside(path: Path, config: TrainingConfig) -> None:
     """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
     sources = config.data.source if isinstance(config.data.source, tuple) else (config.data.source,)
     for source in sources:
-        if path_of(source).is_dir() and path_of(source).resolve() == path.resolve():
+        if is_folder(path_of(source), follow=True) and path_of(source).resolve() == path.resolve():
             raise UsageError(f"--out {path}: is the folder of the data; choose another, such as {path / 'run'}")
 
 
