@@ -64,9 +64,10 @@ FAULTS = {
         "there is a rollback more": ("len(rollbacks) < MOST_ROLLBACKS", "len(rollbacks) <= MOST_ROLLBACKS"),
     },
     "runs/checkpoint.py": {
+        "a checkpoint that cannot be read is damaged": ("NotADirectoryError, UnfitFileError)", "OSError)"),
         "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
         "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
-        "checkpoints are sorted by name": ("is_temporary(path))), key=step_of)", "is_temporary(path))))"),
+        "checkpoints are sorted by name": ("is_temporary(path)), key=step_of)", "is_temporary(path)))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
             "except UnicodeError as error:\n            say",
@@ -75,10 +76,21 @@ FAULTS = {
     "runs/recent_losses.py": {
         "the variance is that of the surprise alone": ("(1 - share) * (self.variance", "(self.variance"),
     },
+    "runs/lookup.py": {
+        "a run that cannot be read is passed over": ("return run.path.stat().st_mtime", "return None"),
+    },
     "runs/folder.py": {
+        "links are followed out of the folder": ("self.expect_own()\n            remove", "remove"),
         "the step that comes again is in the log twice": ('record["step"] < step or', 'record["step"] <= step or'),
     },
+    "files/opening.py": {
+        "what cannot be told is absent": ("if error.errno in ABSENT:", "if True:"),
+        "a link is followed": ("(0 if follow else NO_LINK)", "0"),
+        "a pipe is waited for": ("flags | AT_ONCE |", "flags |"),
+        "a file that grows is read to its end": ("file.read(os.fstat(file.fileno()).st_size)", "file.read()"),
+    },
     "files/locks.py": {
+        "a file that another name leads to is written over": ("== 0):\n", ">= 0):\n"),
         "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
     },
     "files/writing.py": {

@@ -18,7 +18,7 @@ from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
 from tinygrad_chat.runs.checkpoint import find_checkpoints
-from tinygrad_chat.runs.folder import newest_run
+from tinygrad_chat.runs.lookup import newest_run
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training import clock, loop
 from tinygrad_chat.training import evaluation as evaluation_module

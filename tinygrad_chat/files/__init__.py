@@ -4,7 +4,7 @@ opening.py  regular files of plausible size, without following links inside our 
             what cannot be read is an error, and never taken for what is not there
 locks.py    folders that one process holds
 writing.py  files and folders that are whole or not there
-places.py   what a user names, and the folder of what can be made again
+places.py   what a user names, the folder of what can be made again, and which folders are runs
 """
 
 from tinygrad_chat.files.locks import exclusive_lock, expect_free, is_locked, try_lock
@@ -12,6 +12,7 @@ from tinygrad_chat.files.opening import (
     UnfitFileError,
     expect_plain,
     explained,
+    folder_is_there,
     is_folder,
     is_there,
     list_folder,
@@ -19,7 +20,7 @@ from tinygrad_chat.files.opening import (
     read_plain,
     status_of,
 )
-from tinygrad_chat.files.places import CACHE_VARIABLE, cache_folder, user_path
+from tinygrad_chat.files.places import CACHE_VARIABLE, cache_folder, is_run, user_path
 from tinygrad_chat.files.writing import (
     fsync_file,
     fsync_folder,
@@ -39,10 +40,12 @@ __all__ = [
     "expect_free",
     "expect_plain",
     "explained",
+    "folder_is_there",
     "fsync_file",
     "fsync_folder",
     "is_folder",
     "is_locked",
+    "is_run",
     "is_there",
     "list_folder",
     "open_plain",

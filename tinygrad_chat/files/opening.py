@@ -33,7 +33,7 @@ KINDS = {
 
 
 class UnfitFileError(OSError):
-    """What stands there is no regular file, or no folder, or longer than can be read: nobody could read it."""
+    """What stands there is not what it must be, a regular file or a folder, or is longer than can be read."""
 
 
 @contextmanager
@@ -80,15 +80,24 @@ def is_folder(path: Path, *, follow: bool = False) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
+def folder_is_there(path: Path, *, follow: bool = False) -> bool:
+    """Return whether a folder stands at `path`, or nothing does.
+
+    Raises UnfitFileError where something else does, and OSError where that cannot be told.
+    """
+    status = status_of(path, follow=follow)
+    if status is not None:
+        _expect_kind(stat.S_IFDIR, status, path)
+    return status is not None
+
+
 def list_folder(folder: Path, *, follow: bool = False) -> list[Path]:
     """Return what a folder holds, by name; nothing where there is no folder.
 
     Raises OSError where it cannot be read, UnfitFileError where something else stands there.
     """
-    status = status_of(folder, follow=follow)
-    if status is None:
+    if not folder_is_there(folder, follow=follow):
         return []
-    _expect_kind(stat.S_IFDIR, status, folder)
     with os.scandir(folder) as entries:
         return sorted(folder / entry.name for entry in entries)
 
@@ -115,7 +124,7 @@ def open_plain(path: Path, mode: str = "rb", *, most: int | None = None, follow:
     return open(path, mode, opener=opener)
 
 
-def expect_plain(path: Path, *, most: int, follow: bool = False) -> None:
+def expect_plain(path: Path, *, most: int | None = None, follow: bool = False) -> None:
     """Raise OSError as `open_plain` does, for a file that a library will open by its name, or that is not there."""
     _expect_fit(path.stat(follow_symlinks=follow), path, most)
 

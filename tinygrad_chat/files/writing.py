@@ -18,10 +18,10 @@ from pathlib import Path
 from tinygrad_chat.files.opening import explained, is_folder, is_there, list_folder, open_plain
 
 
-def remove_partials(folder: Path) -> None:
+def remove_partials(folder: Path, *, follow: bool = False) -> None:
     """Remove what a process that was killed had begun to write or to remove in `folder`."""
     with explained(folder):
-        for path in list_folder(folder):
+        for path in list_folder(folder, follow=follow):
             if path.name.startswith(".") and path.name.endswith(".partial"):
                 _remove(path)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.files import cache_folder, explained, read_plain, write_atomic
+from tinygrad_chat.files import cache_folder, explained, is_folder, read_plain, write_atomic
 from tinygrad_chat.text.fetching import FetchError, fetch
 
 Progress = Callable[[str, int, int], None]
@@ -74,9 +74,9 @@ def download(name: str, progress: Progress | None = None) -> Path:
 
 def _is_kept(source: Download, path: Path) -> bool:
     """Return whether the cache has a corpus, whole. Raises DataError where a folder stands in its place."""
-    if path.is_dir():
-        raise DataError(f"{path}: expected a file, received a folder; take it away")
     try:
+        if is_folder(path, follow=True):
+            raise DataError(f"{path}: expected a file, received a folder; take it away")
         return hashlib.sha256(read_plain(path, most=source.size, follow=True)).hexdigest() == source.sha256
     except OSError:  # not there, no file, or longer: it is fetched, and takes that place
         return False

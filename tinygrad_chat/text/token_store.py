@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.files import open_plain, read_plain, try_lock
+from tinygrad_chat.files import UnfitFileError, open_plain, read_plain, try_lock
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading, token_type, write_characters, write_tokens
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
@@ -125,12 +125,14 @@ def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str) 
 
 
 def in_use(folder: Path) -> bool:
-    """Return whether a process writes a store or has it open."""
+    """Return whether a process writes a store or has it open; one that cannot be looked at may be in use."""
     try:
         with open_plain(folder / TOKENS) as file:
             return not try_lock(file)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, UnfitFileError):
         return False
+    except OSError:
+        return True
 
 
 def _write_tokens(
