@@ -75,8 +75,8 @@ def download(name: str, progress: Progress | None = None) -> Path:
 def _is_kept(source: Download, path: Path) -> bool:
     """Return whether the cache has a corpus, whole. Raises DataError where a folder stands in its place."""
     try:
-        if is_folder(path, follow=True):
+        if is_folder(path):
             raise DataError(f"{path}: expected a file, received a folder; take it away")
-        return hashlib.sha256(read_plain(path, most=source.size, follow=True)).hexdigest() == source.sha256
+        return hashlib.sha256(read_plain(path, most=source.size)).hexdigest() == source.sha256
     except OSError:  # not there, no file, or longer: it is fetched, and takes that place
         return False
