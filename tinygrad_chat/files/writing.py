@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ def remove_partials(folder: Path, *, follow: bool = False) -> None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old content or the new, and after a crash too."""
     with explained(path):
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # others may write it at the same time
+        partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")  # others may write it at the same time
         try:
             _write(partial, content)
             partial.replace(path)
