@@ -6,12 +6,12 @@ imports CuPy; the GPU is asked for by name, with `Compute.choose("cupy")`.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers take it for true; `typing` would keep Ctrl-C waiting for a handler
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tinygrad_chat.api import load, load_tokenizer, train
     from tinygrad_chat.autograd import Value, differentiable, no_grad
     from tinygrad_chat.backend import Compute
@@ -58,6 +58,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tinygrad_chat' has no attribute {name!r}")
+    import importlib
+
     if name == "Value":
         importlib.import_module("tinygrad_chat.drawing")  # so that a notebook shows a Value's graph
     return getattr(importlib.import_module(f"tinygrad_chat.{_HOME[name]}"), name)

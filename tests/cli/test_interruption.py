@@ -38,6 +38,30 @@ def ended(program: str, *arguments: object) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+BEFORE_ANYTHING = """
+import os, signal, sys
+sys.modules.pop("signal")
+class Found:
+    def find_spec(name, *_):
+        if name in sys.argv[1:]:
+            os.kill(os.getpid(), signal.SIGINT)
+            sum(range(1000))
+sys.meta_path.insert(0, Found)
+import tinygrad_chat.__main__
+"""
+
+
+@pytest.mark.parametrize("module", ["signal", "tinygrad_chat.cli", "tinygrad_chat.cli.interruption"])
+def test_ctrl_c_before_anything_has_begun_shows_nothing(module: str):
+    assert ended(BEFORE_ANYTHING, module) == (-signal.SIGINT, "")
+
+
+def test_python_has_little_to_load_before_ctrl_c_has_a_handler():
+    program = "import sys; before = set(sys.modules); import tinygrad_chat; print(*sys.modules.keys() - before)"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"tinygrad_chat", "__future__"}
+
+
 @pytest.mark.parametrize("moment", [1, 2, 40, 80, 200, 500])
 def test_ctrl_c_while_it_starts_is_one_line(moment: int, tmp_path: Path):
     command = ["train", *TINY_BIGRAM, "--out", tmp_path / "r"]
@@ -66,10 +90,10 @@ def test_other_signals_say_which_one_it_was():
 
 
 MOMENTS_OF_THEIR_OWN = """
-import os, signal, sys, threading
+import atexit, os, signal, sys, threading
 import tinygrad_chat.cli.app as app
 from tinygrad_chat.cli import main
-from tinygrad_chat.cli.interruption import on_signals, stop_on_signals
+from tinygrad_chat.cli.interruption import end_at_once, on_signals, stop_on_signals
 
 def interrupt(number=signal.SIGINT):
     os.kill(os.getpid(), number)
@@ -100,6 +124,16 @@ def at_the_same_time():
         interrupt()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
 
+def while_it_says_so():
+    def write_slowly(*arguments, write=os.write):
+        os.write = write
+        write(*arguments)
+        interrupt(signal.SIGTERM)
+        sum(range(1000))
+    on_signals(end_at_once)
+    os.write = write_slowly
+    interrupt()
+
 def a_third_time():
     try:
         with stop_on_signals(print):
@@ -113,6 +147,11 @@ def a_third_time():
             sum(range(1000))
         except BaseException:
             print("a third signal was an exception, too", file=sys.stderr)
+
+def after_it_was_said():
+    atexit.register(lambda: interrupt(signal.SIGTERM) or sum(range(1000)))
+    interrupt()
+    sum(range(1000))
 
 def at_the_end():
     threading.Thread(target=lambda: threading.main_thread().join() or interrupt()).start()
@@ -134,6 +173,8 @@ main()
         ("in_a_finaliser", (130, "tgc: interrupted\n")),
         ("while_unwinding", (130, "tgc: interrupted\n")),
         ("at_the_same_time", (143, "tgc: interrupted by SIGTERM\n")),
+        ("while_it_says_so", (130, "tgc: interrupted\n")),
+        ("after_it_was_said", (143, "tgc: interrupted\n")),
         ("a_third_time", (130, "tgc: interrupted\n")),
         ("under_nohup", (7, "")),
     ],

@@ -31,7 +31,7 @@ FAULTS = {
         "the last evaluation is the best": ("progress.best_loss is None or loss < progress.best_loss", "True"),
         "the best checkpoint is removed with the old": ("best_step=best)", "best_step=None)"),
         "a checkpoint outlives the lines before it": ("run.folder.fsync_log()", "pass"),
-        "an evaluation with NaN is a checkpoint": ("_forget_checkpoint(run)\n        where", "where"),
+        "an evaluation with NaN is a checkpoint": ("_forget_checkpoint(run)\n    where", "where"),
         "the last step is not evaluated": ("evaluation_due = last or step", "evaluation_due = step"),
         "an interrupted run saves nothing": ("checkpoint_due or interrupted:", "checkpoint_due:"),
         "an interrupted run has finished": ('"interrupted" if event.interrupted else "finished"', '"finished"'),
@@ -65,9 +65,10 @@ FAULTS = {
         "there is a rollback more": ("len(rollbacks) < MOST_ROLLBACKS", "len(rollbacks) <= MOST_ROLLBACKS"),
     },
     "runs/checkpoint.py": {
+        "a checkpoint that cannot be read is damaged": ("NotADirectoryError, UnfitFileError)", "OSError)"),
         "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
         "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
-        "checkpoints are sorted by name": ("is_temporary(path))), key=step_of)", "is_temporary(path))))"),
+        "checkpoints are sorted by name": ("is_temporary(path)), key=step_of)", "is_temporary(path)))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
             "except UnicodeError as error:\n            say",
@@ -76,22 +77,35 @@ FAULTS = {
     "runs/recent_losses.py": {
         "the variance is that of the surprise alone": ("(1 - share) * (self.variance", "(self.variance"),
     },
+    "runs/lookup.py": {
+        "a run that cannot be read is passed over": ("return run.path.stat().st_mtime", "return None"),
+    },
     "runs/folder.py": {
+        "links are followed out of the folder": ("self.expect_own()\n            remove", "remove"),
         "the step that comes again is in the log twice": ('record["step"] < step or', 'record["step"] <= step or'),
     },
-    "files.py": {
+    "files/opening.py": {
+        "what cannot be told is absent": ("if error.errno in ABSENT:", "if True:"),
+        "a link is followed": ("(0 if follow else NO_LINK)", "0"),
+        "a pipe is waited for": ("flags | AT_ONCE |", "flags |"),
+        "a file that grows is read to its end": ("file.read(os.fstat(file.fileno()).st_size)", "file.read()"),
+    },
+    "files/locks.py": {
+        "a file that another name leads to is written over": ("== 0):\n", ">= 0):\n"),
+        "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
+    },
+    "files/writing.py": {
         "a file is not forced to the disk": (
             "file.flush()\n        os.fsync(file.fileno())\n\n\ndef fsync_folder",
             "file.flush()\n\n\ndef fsync_folder",
         ),
         "a file is written where it stands": (
-            "_write(partial, content)\n            partial.replace(path)",
+            "_write(partial, content)\n        partial.replace(path)",
             "_write(path, content)",
         ),
         "a new name is not forced to the disk": (
             "partial.rename(path)\n    fsync_folder(path.parent)",
             "partial.rename(path)",
         ),
-        "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
     },
 }

@@ -153,6 +153,19 @@ def missing(name: str) -> object:
     raise ImportError(name)
 
 
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz", "a.txt.zst"])
+def test_what_becomes_hundreds_of_times_as_long_is_not_read_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr(compression, "ALWAYS", 1 << 20)
+    zstandard = pytest.importorskip(compression.ZSTANDARD) if name.endswith("zst") else None
+    compress = zstandard.compress if zstandard else gzip.compress
+    path = tmp_path / name
+    path.write_bytes(compress(b'{"text": "a"}\n' * 300_000))
+    with pytest.raises(DataError, match=r": holds more than 200 times as much as its compressed file, as no text does"):
+        documents(path)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
 import types
 from collections import Counter
@@ -13,6 +15,7 @@ import pytest
 
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import BackendError, DivergedError
+from tinygrad_chat.files import CACHE_VARIABLE
 from tinygrad_chat.tracking.opening import TRACKERS, expect_tracker, open_tracker
 from tinygrad_chat.tracking.sending import tracking
 from tinygrad_chat.tracking.tracker import RevisableTracker, Tracker
@@ -276,3 +279,61 @@ def test_an_unreadable_identity_makes_a_new_one(start: Start, library: Library):
     open_tracker("wandb", run)
     first, second = library.started
     assert first["id"] == second["id"] != ""
+
+
+# --- whose wish it is
+
+
+def received(run: Run, path: Path) -> Run:
+    """Return a run as somebody else would go on with it, who was sent its folder."""
+    return resume_run(run.folder.path.rename(path), {})
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_run_from_elsewhere_starts_no_tracker_and_imports_none(
+    start: Start, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    run = start()
+    finish(run, stop_after=4)
+    changed = resume_run(run.folder.path, {"track": name})
+    changed.folder.write_config(changed.config)
+    changed.state().save(changed.folder.checkpoints)
+    (run.folder.path / "tracker.json").write_text(json.dumps({name: "of somebody else"}))
+    imported: list[str] = []
+    monkeypatch.setattr(importlib, "import_module", lambda module: imported.append(module))
+    run = received(run, tmp_path / "received")
+    assert run.config.run.track == name
+    assert finish(run) == [
+        f"no log goes to {name}, as none of this run went there from this machine; to send it: --track {name}"
+    ]
+    assert imported == []
+    assert run.folder.outcome_is("finished")
+
+
+@ONLINE
+def test_a_tracker_is_asked_for_once_wherever_the_run_goes_on(
+    start: Start, library: Library, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = start(track=name)
+    finish(run, stop_after=1)
+    library.started.clear()
+    run = received(run, tmp_path / "moved")
+    finish(run, stop_after=2)
+    assert library.started == []
+    run = resume_run(run.folder.path, {"track": name})
+    with tracking(run, asked_for=True) as send:
+        for event in train(run, should_stop=lambda: run.progress.step == 3):
+            send(event)
+    finish(resume_run(run.folder.path, {}), stop_after=4)
+    assert len(library.started) == 2
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache of another machine"))
+    finish(resume_run(run.folder.path, {}))
+    assert len(library.started) == 2
+
+
+def test_a_cache_that_cannot_be_written_keeps_no_tracker_from_a_run(start: Start, library: Library, cache: Path):
+    cache.rmdir()
+    cache.write_text("no folder")
+    run = start(track="wandb")
+    assert len(finish(run)) == 1
+    assert library.finished == [0]

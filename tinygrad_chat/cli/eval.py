@@ -53,7 +53,7 @@ def eval_(
     from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.load import load_model
     from tinygrad_chat.parallel import use_threads
-    from tinygrad_chat.runs.folder import open_checkpoint
+    from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
     use_threads(compute.pop("threads", None))

@@ -55,10 +55,21 @@ def _end_if_interrupted(unraisable: Any) -> None:
 
 
 def say_interrupted(number: int) -> None:
-    """Say so on standard error, past all buffers, which may be in the middle of something."""
+    """Say so on standard error, past all buffers, which may be in the middle of something; once, as another signal may
+    come while it is said, or soon after."""
+    on_signals(_pass_over)
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     with contextlib.suppress(OSError):
         os.write(2, f"tgc: interrupted{by}\n".encode())
+    on_signals(_leave)
+
+
+def _pass_over(_number: int, _frame: Any) -> None:
+    """Do nothing. With SIG_IGN, Python would complain of a signal that has come just before."""
+
+
+def _leave(number: int, _frame: Any) -> None:
+    os._exit(128 + number)
 
 
 def exit_code(received: list[int]) -> int:

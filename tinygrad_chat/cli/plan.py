@@ -87,7 +87,7 @@ def plan(
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
         print_json({**planned.to_json(), **chosen, "command": wanted})
         return
-    from tinygrad_chat.cli.display import what_follows
+    from tinygrad_chat.cli.description import what_follows
 
     for line in what_follows(resolved):
         print(line)

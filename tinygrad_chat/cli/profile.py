@@ -68,7 +68,7 @@ def profile(
     if as_json:
         print_json(taken.to_json())
         return
-    from tinygrad_chat.cli.display import what_follows
+    from tinygrad_chat.cli.description import what_follows
 
     for line in what_follows(resolved):
         print(line)

@@ -52,7 +52,7 @@ def train(
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.files import user_path
     from tinygrad_chat.machine.memory import refuse_more_than_available
-    from tinygrad_chat.runs.folder import newest_run
+    from tinygrad_chat.runs.lookup import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
     from tinygrad_chat.tracking.sending import tracking
     from tinygrad_chat.training.events import Ended, Evaluated
@@ -82,7 +82,8 @@ def train(
             run = start_run(resolved, path, data=data, progress=display.progressed, confirmed=yes)
         display.begin(run)
         refuse_more_than_available()
-        with tracking(run, display.line) as send, stop_on_signals(display.line) as stopped:
+        asked_for = settings.get("track") is not None
+        with tracking(run, display.line, asked_for=asked_for) as send, stop_on_signals(display.line) as stopped:
             evaluation = None
             interrupted = False
             for event in train_run(run, should_stop=lambda: bool(stopped or display.error)):

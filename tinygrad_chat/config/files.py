@@ -11,11 +11,13 @@ import tomli_w
 
 from tinygrad_chat.config.record import flat_settings, from_saved
 from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.files import user_path
+from tinygrad_chat.files import UnfitFileError, read_plain, user_path
 from tinygrad_chat.formatting import NOT_PRINTABLE
 
 SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
 """Flat keys that only a run's own config.toml has all of; it holds settings that play no part, too."""
+
+LARGEST_FILE = 1 << 20  # bytes
 
 PRESETS = resources.files("tinygrad_chat.config") / "presets"
 
@@ -31,9 +33,10 @@ def read_settings(name: str) -> dict[str, Any]:
     Raises ConfigError where it is neither, or holds what is no setting.
     """
     try:
-        text = user_path(name).read_text(encoding="utf-8-sig")  # Notepad begins a file with a byte-order mark
+        content = read_plain(user_path(name), most=LARGEST_FILE, follow=True)
+        text = content.decode("utf-8-sig")  # Notepad begins a file with a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
-        if name not in preset_names():
+        if name not in preset_names() or not isinstance(error, FileNotFoundError | UnfitFileError):
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(
                 f"--config {name}: expected a TOML file or one of the presets {', '.join(preset_names())} ({reason})"

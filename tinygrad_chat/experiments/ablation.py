@@ -21,7 +21,7 @@ from typing import Any
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
-from tinygrad_chat.files import exclusive_lock, explained, write_atomic
+from tinygrad_chat.files import exclusive_lock, explained, folder_is_there, is_there, read_plain, write_atomic
 from tinygrad_chat.option import by_every_name, idle, refuse_idle
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder
@@ -32,6 +32,8 @@ from tinygrad_chat.training.run import Run, resume_run, start_run
 
 Choices = dict[str, Any]
 """A value for each setting that is varied."""
+
+LARGEST_FILE = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def _claim(ablation: Ablation, folder: Path) -> None:
     settings = {label(choices): ablation.config(choices, 1).used_settings() for choices in ablation.cells()}
     path = folder / "ablation.json"
     try:
-        saved = json.loads(path.read_bytes())["settings"] if path.exists() else settings
+        with explained(path, "read"):
+            content = read_plain(path, most=LARGEST_FILE) if is_there(path) else None
+        saved = settings if content is None else json.loads(content)["settings"]
         before = {cell: from_saved(each, source=str(path)).used_settings() for cell, each in saved.items()}
         differing = [cell for cell in {**before, **settings} if before.get(cell) != settings.get(cell)]
         names = {name for c in differing for name, value in settings.get(c, {}).items() if before[c].get(name) != value}
@@ -177,11 +181,14 @@ def _claim(ablation: Ablation, folder: Path) -> None:
             "choose another folder with --out"
         )
     with explained(folder):
+        folder_is_there(folder / "runs")
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps({"settings": settings}, indent=1).encode())
 
 
 def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
+    with explained(path, "read"):
+        folder_is_there(path)
     if find_checkpoints(RunFolder(path).checkpoints):
         with contextlib.suppress(CheckpointError):  # damaged: it is trained anew
             return resume_run(path, {})
@@ -190,7 +197,7 @@ def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
 
 
 def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: bool) -> None:
-    last = {} if diverged else json.loads(run.folder.log.read_bytes().splitlines()[-1])
+    last = {} if diverged else run.folder.records()[-1]
     row = {
         "cell": label(choices),
         **choices,
@@ -216,7 +223,9 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the finished runs of the ablation at `folder`, in the order in which they ended."""
     path = folder / "results.jsonl"
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    with explained(path, "read"):
+        content = read_plain(path, most=LARGEST_FILE) if is_there(path) else b""
+    for line in content.splitlines():
         with contextlib.suppress(ValueError):  # a line that a crash cut short: its run is made again
             rows.append(json.loads(line))
     return rows

@@ -58,7 +58,8 @@ def _tokens(
 ) -> Iterator[int]:
     unread = window  # what of it the cache does not hold yet
     for position in range(count):
-        logits = to_host(model.next_token_logits(np.array([unread if cache else window]), cache)[0])
+        with np.errstate(all="ignore"):  # what overflows is found where a token is drawn
+            logits = to_host(model.next_token_logits(np.array([unread if cache else window]), cache)[0])
         if position == 0 and not_first is not None:
             logits = np.where(np.arange(len(logits)) == not_first, -np.inf, logits)
         token = sample_token(logits, random, **choice)

@@ -92,7 +92,7 @@ def import_nanochat(
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """Return a file's arrays, bfloat16 widened to float32, and its metadata."""
     try:
-        expect_plain(path, most=available_memory() // 2)  # it is held twice: as it is, and as arrays
+        expect_plain(path, most=available_memory() // 2, follow=True)  # it is held twice: as it is, and as arrays
         with safe_open(path, framework="numpy") as file:  # refuses a header that promises more than there is
             metadata = file.metadata() or {}
         return {name: _array(**entry) for name, entry in deserialize(path.read_bytes())}, metadata
@@ -119,7 +119,7 @@ def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) ->
         if meta is None:
             config = json.loads(metadata["model_config"])
         else:
-            found = json.loads(read_plain(meta, most=LARGEST_META))
+            found = json.loads(read_plain(meta, most=LARGEST_META, follow=True))
             config = found["model_config"]
     except KeyError as error:
         raise CheckpointError(f"{source}: holds no model_config; name upstream's JSON file with --meta") from error

@@ -23,16 +23,16 @@ from tinygrad_chat.tensor import Tensor
 
 
 class ScalarLoss:
-    """A loss at the end of a graph of Values."""
+    """A loss, the `value` at the end of a graph of Values."""
 
     def __init__(self, value: Value, leaves: list[Value], parameters: Parameters) -> None:
-        self._value = value
+        self.value = value
         self._leaves = leaves
         self._parameters = parameters
 
     def backward(self) -> None:
         """Add its gradient to the buffer."""
-        self._value.backward()
+        self.value.backward()
         self._parameters.gradient += np.array([leaf.grad for leaf in self._leaves])
         for leaf in self._leaves:
             leaf.grad = 0.0
@@ -40,7 +40,7 @@ class ScalarLoss:
     @property
     def data(self) -> float:
         """The number."""
-        return self._value.data
+        return self.value.data
 
     def item(self) -> float:
         """The number."""

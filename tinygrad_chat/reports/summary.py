@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.errors import TinygradChatError, UsageError
-from tinygrad_chat.files import is_locked, user_path
+from tinygrad_chat.files import expect_plain, explained, is_folder, is_locked, is_run, is_there, list_folder, user_path
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
-from tinygrad_chat.runs.finding import RUNS, explain_missing, is_run
+from tinygrad_chat.runs.finding import RUNS, explain_missing, last_written
 from tinygrad_chat.runs.folder import RunFolder
 
 LARGEST_DRAWN = 1e300  # sums of a few larger numbers overflow
@@ -52,7 +52,7 @@ class RunSummary:
 def find_run(name: str, *, command: str) -> Path:
     """Return the folder of the run that `name` means: itself, or below runs/. Raises UsageError, for `command`."""
     for path in (user_path(name), RUNS / name):
-        if is_run(path):
+        if may_be_run(path):
             return path
     missing = explain_missing(user_path(name))
     default = "no run there; expected a run's folder or its name below runs/; see tgc runs"
@@ -61,29 +61,45 @@ def find_run(name: str, *, command: str) -> Path:
 
 def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:
     """Return a summary of each run in `folder`, the one that wrote last at the end, and the folders that hold none."""
-    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    runs = sorted((path for path in found if is_run(path)), key=_last_written)
-    return [summarize_run(path) for path in runs], [path for path in found if not is_run(path)]
+    with explained(folder, "read"):
+        shown = [path for path in list_folder(folder, follow=True) if not path.name.startswith(".")]
+    runs, others = [], []
+    for path in shown:
+        if may_be_run(path):
+            runs.append(path)
+        elif is_folder(path, follow=True):
+            others.append(path)
+    return [summarize_run(path) for path in sorted(runs, key=last_written)], others
+
+
+def may_be_run(path: Path) -> bool:
+    """Return whether a run stands at `path`, or something that cannot be read: its summary says why not."""
+    try:
+        return is_run(path)
+    except OSError:
+        return True
 
 
 def summarize_run(path: Path) -> RunSummary:
     """Return what the folder at `path` says; whatever cannot be read makes a `damaged` run, and no error."""
     folder = RunFolder(path)
-    locked = is_locked(path) and not folder.outcome.exists()  # it is written while the folder is still locked
-    if not folder.config.exists():
-        return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
     try:
+        with explained(path, "read"):
+            is_over = is_there(folder.outcome)  # it is written while the folder is still locked
+            locked = not is_over and is_locked(path)
+        if not is_there(folder.config):
+            return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
         config = folder.read_config()
         records, timings = folder.records(), folder.timings()
-        ended = {} if locked or not folder.outcome.exists() else folder.read_outcome()
+        checkpoints = find_checkpoints(folder.checkpoints)
+        ended = folder.read_outcome() if is_over else {}
     except (TinygradChatError, OSError) as error:
         return RunSummary(path, "damaged", str(error))
     except ValueError as error:
         return RunSummary(path, "damaged", f"outcome.json cannot be read ({error})")
     outcome = "running" if locked else ended.get("outcome", "killed")
     reason, ended_step = ended.get("reason", ""), ended.get("step", 0)
-    checkpoints = find_checkpoints(folder.checkpoints)
-    if not records and not locked and folder.log.exists() and folder.log.stat().st_size:
+    if not records and not locked and is_there(folder.log) and folder.log.stat().st_size:
         return RunSummary(path, "damaged", "log.jsonl has no whole line")
     step = max([ended_step, *(int(record["step"]) for record in records)])
     best = min(evaluations(records), key=lambda record: record["val_loss"], default={})
@@ -118,14 +134,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_DRAWN
 
 
-def _last_written(path: Path) -> float:
-    log = path / "log.jsonl"
-    return (log if log.exists() else path).stat().st_mtime
-
-
 def _count_parameters(checkpoint: Path) -> int | None:
     """Count a checkpoint's parameters by the head of its weights; None where that cannot be read."""
     try:
+        expect_plain(checkpoint / WEIGHTS)
         with safe_open(checkpoint / WEIGHTS, framework="numpy") as weights:
             return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     except (OSError, SafetensorError):

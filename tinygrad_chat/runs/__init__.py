@@ -1,9 +1,11 @@
 """What a run is on disk.
 
 finding.py        where runs are, and what a path that leads to none may have meant
-folder.py         where each of its files stands, who may write there, which run is the newest
+folder.py         where each of its files stands, who may write there
+lookup.py         which run or checkpoint is meant, by path, by name or as the newest
 checkpoint.py     checkpoints as folders: whole, or not there
 state.py          what a checkpoint holds; it saves, loads and checks itself
+consent.py        what this user has agreed to for a run that may be from somebody else
 tokenizer.py      the tokenizer of a run, or of a file
 recent_losses.py  a part of that: how a batch's loss compares with those before it
 """

@@ -27,11 +27,21 @@ from safetensors.numpy import save
 
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.files import expect_plain, remove_folder_atomic, write_folder_atomic
+from tinygrad_chat.files import (
+    UnfitFileError,
+    explained,
+    folder_is_there,
+    list_folder,
+    open_plain,
+    read_plain,
+    remove_folder_atomic,
+    write_folder_atomic,
+)
 
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 TEMPORARY = "-temporary"  # ends a checkpoint's name
 LARGEST_STATE = 64 << 20  # bytes; an alphabet of all of Unicode takes a third of it
+LARGEST_DIGESTS = 1 << 16
 
 
 class Saved(Protocol):
@@ -85,20 +95,24 @@ def _digest_line(name: str, file: Any) -> str:
 
 @contextmanager
 def explained_damage(path: Path) -> Iterator[None]:
-    """Turn whatever reading the checkpoint at `path` may raise into a CheckpointError in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename or path).name})"
-        ) from error
-    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
+    """Turn whatever reading the checkpoint at `path` may raise into a CheckpointError in one line.
+
+    But what is there and cannot be read now is a StorageError: it may be whole, and nobody may go on without it.
+    """
+    with explained(path, "read"):
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, UnfitFileError) as error:
+            raise CheckpointError(
+                f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename or path).name})"
+            ) from error
+        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
 
 
 def read_state(path: Path) -> Any:
     """Return what is in state.json. Raises what `explained_damage` explains."""
-    return json.loads(_checked(path, STATE_FILE, most=LARGEST_STATE).read_bytes())
+    return json.loads(read_plain(_checked(path, STATE_FILE, most=LARGEST_STATE), most=LARGEST_STATE))
 
 
 def map_arrays(path: Path, *names: str) -> list[dict[str, np.ndarray]]:
@@ -144,26 +158,33 @@ def _expect_numbers(arrays: Mapping[str, np.ndarray]) -> None:
 
 def digest_of(path: Path, name: str) -> str:
     """Return the SHA-256 of a file of the checkpoint, as SHA256SUMS says. Raises what `explained_damage` explains."""
-    lines = (path / DIGESTS).read_text(encoding="ascii").splitlines()
-    return next(digest for digest, named in (line.split("  ", 1) for line in lines) if named == name)
+    return next(digest for digest, named in (line.split("  ", 1) for line in _digests(path)) if named == name + "\n")
+
+
+def _digests(path: Path) -> list[str]:
+    """Return the lines of SHA256SUMS."""
+    return read_plain(path / DIGESTS, most=LARGEST_DIGESTS).decode("ascii").splitlines(keepends=True)
 
 
 def _checked(path: Path, name: str, *, most: int) -> Path:
     """Return where a file of the checkpoint is. Raises OSError for one that cannot be read in bounds, ValueError where
     its content is not what SHA256SUMS says."""
-    for each, bound in ((name, most), (DIGESTS, LARGEST_STATE)):
-        expect_plain(path / each, most=bound)
-    wanted = (path / DIGESTS).read_text(encoding="ascii").splitlines(keepends=True)
-    with (path / name).open("rb") as file:
+    wanted = _digests(path)
+    with open_plain(path / name, most=most) as file:
         if _digest_line(name, file) not in wanted:
             raise ValueError(f"{name} is not what {DIGESTS} says")
     return path / name
 
 
 def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
-    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones."""
-    named = [path for path in folder.glob("step-*") if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
-    return sorted((path for path in named if path.is_dir() and (temporary or not is_temporary(path))), key=step_of)
+    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones.
+
+    Raises StorageError where the folder cannot be read, or something else has a checkpoint's name.
+    """
+    with explained(folder, "read"):
+        named = [path for path in list_folder(folder) if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
+        found = [path for path in named if folder_is_there(path)]  # one may have been removed meanwhile
+    return sorted((path for path in found if temporary or not is_temporary(path)), key=step_of)
 
 
 def step_of(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""A run's folder: where each of its files stands, who may write there, and which run is the newest."""
+"""A run's folder: where each of its files stands, who may write there, and what a new one is called."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from tinygrad_chat.files import (
     exclusive_lock,
     explained,
     fsync_file,
+    is_there,
+    list_folder,
+    open_plain,
     read_plain,
     remove_partials,
     write_atomic,
@@ -28,6 +31,7 @@ from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_n
 from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
 
 OUTCOMES = ("finished", "interrupted", "failed", "imported")
+FOLDERS_OF_TRACKERS = ("tensorboard", "wandb")
 LARGEST_RECORD = 16 << 20  # bytes of a file that is no log
 
 
@@ -63,10 +67,13 @@ class RunFolder:
 
     def create(self, *, resumed: bool = False) -> None:
         """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
-        holds_run = find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size)
+        self.expect_own()
+        holds_run = find_checkpoints(self.checkpoints) or (is_there(self.log) and self.log.stat().st_size)
         if holds_run and not resumed:
             raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
-        if not resumed and runs_in(self.path):
+        with explained(self.path, "read"):
+            runs = [] if resumed else runs_in(self.path)
+        if runs:
             raise UsageError(
                 f"--out {self.path}: is a folder of runs; expected a new one, as in --out {quoted(self.path / 'NAME')}"
             )
@@ -74,6 +81,16 @@ class RunFolder:
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
             self.log.touch()
+
+    def expect_own(self) -> None:
+        """Raise StorageError where a file or folder of the run is something else, such as a link that leads out of it,
+        or cannot be read: nothing has been written yet, and nobody writes over what could not be read."""
+        with explained(self.path, "read"):
+            for folder in (self.checkpoints, self.samples, *(self.path / name for name in FOLDERS_OF_TRACKERS)):
+                list_folder(folder)
+            for file in (self.config, self.environment, self.log, self.timing, self.outcome):
+                if is_there(file):
+                    open_plain(file).close()
 
     def begin(self, config: TrainingConfig, environment: Mapping[str, Any], *, step: int, resumed: bool) -> None:
         """Make the folder ready for a run that goes on from `step`: its log ends there.
@@ -90,7 +107,9 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes from training here. Raises UsageError where one does."""
         with exclusive_lock(self.path):
-            for folder in (self.path, self.checkpoints, self.samples):
+            self.expect_own()
+            remove_partials(self.path, follow=True)
+            for folder in (self.checkpoints, self.samples):
                 remove_partials(folder)
             yield
 
@@ -104,11 +123,16 @@ class RunFolder:
         write_atomic(self.environment, json.dumps([*before, {"from_step": step, **environment}], indent=1).encode())
 
     def environments(self) -> list[dict[str, Any]]:
-        """Return what the run was made with, an entry for each start that some of its steps are from."""
+        """Return what the run was made with, an entry for each start that some of its steps are from.
+
+        Nothing where the file is damaged or not there. Raises StorageError where it cannot be read.
+        """
         try:
-            entries = json.loads(read_plain(self.environment, most=LARGEST_RECORD))
+            with explained(self.environment, "read"):
+                content = read_plain(self.environment, most=LARGEST_RECORD) if is_there(self.environment) else b"[]"
+            entries = json.loads(content)
             return [entry for entry in entries if is_step(entry["from_step"])]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a run goes on without it
+        except (ValueError, KeyError, TypeError, RecursionError):  # a run goes on without it
             return []
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
@@ -144,13 +168,13 @@ class RunFolder:
     def append(self, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Add a line to the log, and one beside it to the timing."""
         for file, line in ((self.log, record), (self.timing, timing)):
-            with explained(file), file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line, allow_nan=False) + "\n")
+            with explained(file), open_plain(file, "ab") as stream:
+                stream.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     def fsync_log(self) -> None:
         """Force the log to the disk, so that no checkpoint outlives the lines before it."""
         for file in (self.log, self.timing):
-            if file.exists():
+            if is_there(file):
                 fsync_file(file)
 
     def was_evaluated(self, step: int) -> bool:
@@ -162,10 +186,12 @@ class RunFolder:
 
         With `rollbacks` those stay that tell of rollbacks to that step.
         """
-        for file in (self.log, self.timing):
+        for file, lines in [
+            (file, [*_lines(file)]) for file in (self.log, self.timing)
+        ]:  # both read before either is cut
             kept = [
                 line + b"\n"
-                for line, record in _lines(file)
+                for line, record in lines
                 if record["step"] < step or (rollbacks and record["step"] == step and "rolled_back_from" in record)
             ]
             write_atomic(file, b"".join(kept))
@@ -209,7 +235,9 @@ class RunFolder:
 
 def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yield the whole lines of a JSONL file of steps, each beside the record that it holds."""
-    for line in read_plain(file, most=available_memory()).splitlines() if file.exists() else []:
+    with explained(file, "read"):
+        content = read_plain(file, most=available_memory()) if is_there(file) else b""
+    for line in content.splitlines():
         try:
             record = json.loads(line)
             whole = is_step(record["step"])
@@ -222,21 +250,6 @@ def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 def is_step(value: Any) -> bool:
     """Return whether what a file says can be a step."""
     return type(value) is int and 0 <= value < LARGEST
-
-
-def open_checkpoint(path: Path | None, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:
-    """Return what `load` reads of the checkpoint that `path` means: itself, the newest whole one of a run there or of
-    that name below runs/, or with None the newest run's.
-
-    `say` is told of damaged ones that were passed over. Raises CheckpointError where there is none.
-    """
-    if path is None:
-        return newest_run().open_newest(load, say=say)
-    if not path.exists() and (RUNS / path).exists():
-        path = RUNS / path
-    if (path / "state.json").exists():
-        return load(path)
-    return RunFolder(path.parent if path.name == "checkpoints" else path).open_newest(load, say=say)
 
 
 def claim_new_run(config: TrainingConfig) -> RunFolder:
@@ -260,18 +273,3 @@ def new_run_path(what: str, source: Path | str) -> Path:
     """Return a folder below `runs/` whose name says what, from which file and when, in letters and digits alone."""
     stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem[:40]).strip("-.")
     return RUNS / f"{what}-{stem or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def newest_run(*, begun: bool = False) -> RunFolder:
-    """Return the run below `runs/` with the newest checkpoint or, if `begun` is enough, with none yet.
-
-    Raises CheckpointError where there is none.
-    """
-    found = [(find_checkpoints(run / "checkpoints"), run) for run in RUNS.glob("*")]
-    dated = [(checkpoints[-1].stat().st_mtime, run) for checkpoints, run in found if checkpoints]
-    if begun:
-        configs = [(run / "config.toml", run) for checkpoints, run in found if not checkpoints]
-        dated += [(config.stat().st_mtime, run) for config, run in configs if config.exists()]
-    if not dated:
-        raise CheckpointError(f"no checkpoint below {RUNS}/; train a model first with: tgc train")
-    return RunFolder(max(dated)[1])

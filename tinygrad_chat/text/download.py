@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
-import os
-import tempfile
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.files import cache_folder
-
-TIMEOUT = 20  # seconds without an answer
+from tinygrad_chat.files import cache_folder, explained, is_folder, read_plain, write_atomic
+from tinygrad_chat.text.fetching import FetchError, fetch
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, such as "fetching", bytes so far, bytes in all)"""
@@ -48,44 +43,40 @@ DOWNLOADS = {
 def download(name: str, progress: Progress | None = None) -> Path:
     """Return the path of the corpus `name` (a key of DOWNLOADS) in the cache, fetching it the first time.
 
-    Raises DataError where it cannot be fetched or is not what it was when its SHA-256 was written down.
+    Raises DataError where it cannot be fetched or is not what it was when its SHA-256 was written down, StorageError
+    where the cache cannot be written.
     """
-    source = DOWNLOADS[name]
-    folder = cache_folder()
-    path = folder / f"{name}.txt"
-    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256:
+    source, path = DOWNLOADS[name], cache_folder() / f"{name}.txt"
+    if _is_kept(source, path):
         return path
-    partial = None
+    content = bytearray()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=folder)
-        with os.fdopen(descriptor, "wb") as file:
-            received = _fetch(source, file, progress)
-        if received != source.sha256:
-            raise DataError(
-                f"--data {name}: what {source.url} sent has SHA-256 {received[:12]}..., expected "
-                f"{source.sha256[:12]}...; try again later, or pass your own file with --data FILE"
-            )
-        Path(partial).replace(path)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        for piece in fetch(source.url, most=source.size):
+            content += piece
+            if progress is not None:
+                progress("fetching", len(content), source.size)
+    except FetchError as error:
         raise DataError(
-            f"--data {name}: cannot fetch {source.url} ({reason}); "
+            f"--data {name}: cannot fetch {source.url} ({error}); "
             "connect to the network once, or use --data pydoc, which needs none"
         ) from error
-    finally:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
+    received = hashlib.sha256(content).hexdigest()
+    if received != source.sha256:
+        raise DataError(
+            f"--data {name}: what {source.url} sent has SHA-256 {received[:12]}..., expected "
+            f"{source.sha256[:12]}...; try again later, or pass your own file with --data FILE"
+        )
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, bytes(content))
     return path
 
 
-def _fetch(source: Download, file, progress: Progress | None) -> str:
-    digest, done = hashlib.sha256(), 0
-    with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response:
-        while piece := response.read(1 << 16):
-            file.write(piece)
-            digest.update(piece)
-            done += len(piece)
-            if progress is not None:
-                progress("fetching", done, source.size)
-    return digest.hexdigest()
+def _is_kept(source: Download, path: Path) -> bool:
+    """Return whether the cache has a corpus, whole. Raises DataError where a folder stands in its place."""
+    try:
+        if is_folder(path):
+            raise DataError(f"{path}: expected a file, received a folder; take it away")
+        return hashlib.sha256(read_plain(path, most=source.size)).hexdigest() == source.sha256
+    except OSError:  # not there, no file, or longer: it is fetched, and takes that place
+        return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.files import remove_folder_atomic
+from tinygrad_chat.files import is_folder, list_folder, remove_folder_atomic
 from tinygrad_chat.text.token_cache import remove_abandoned, stores_folder
 from tinygrad_chat.text.token_store import METADATA, in_use, read_metadata
 
@@ -38,8 +38,8 @@ class StoredTokens:
 
 def stored_tokens() -> list[StoredTokens]:
     """Return what is kept, the last used first. Raises OSError where that cannot be read."""
-    folder = stores_folder()
-    found = [_described(path) for path in folder.iterdir() if path.name[0] != "."] if folder.exists() else []
+    every = list_folder(stores_folder(), follow=True)
+    found = [_described(path) for path in every if path.name[0] != "." and is_folder(path)]
     return sorted(found, key=lambda each: each.last_use, reverse=True)
 
 
@@ -59,7 +59,7 @@ def remove_stores(stores: Iterable[StoredTokens]) -> list[StoredTokens]:
 
 
 def _described(folder: Path) -> StoredTokens:
-    size = sum(file.stat().st_size for file in folder.iterdir())
+    size = sum(file.stat().st_size for file in list_folder(folder))
     try:
         last_use = (folder / METADATA).stat().st_mtime
         said: dict[str, Any] = read_metadata(folder)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinygrad_chat.errors import CheckpointError, StorageError
-from tinygrad_chat.files import cache_folder, read_plain, write_atomic
+from tinygrad_chat.files import cache_folder, list_folder, read_plain, write_atomic
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
@@ -67,6 +67,7 @@ def some_documents(
 
 
 def _make_room(folder: Path) -> None:
-    kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    every = [path for path in list_folder(folder, follow=True) if path.suffix == ".json"]
+    kept = sorted(every, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in kept[MOST_KEPT:]:
         path.unlink(missing_ok=True)

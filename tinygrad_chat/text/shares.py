@@ -6,12 +6,12 @@ is written in another way: `a:0.5` is a file, `a:0.50` half of the rows from the
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 
 from tinygrad_chat.errors import DataError
+from tinygrad_chat.files import is_there
 from tinygrad_chat.text.finding import path_of
 
 _SHARED = re.compile(r"(?s)(.+):(\d+(?:\.\d*)?|\.\d+)")
@@ -25,7 +25,7 @@ def split_share(name: str) -> tuple[str, Fraction | None]:
     (('a.jsonl', Fraction(7, 10)), ('a.jsonl', None))
     """
     found = _SHARED.fullmatch(name)
-    if found is None or os.path.lexists(path_of(name)):
+    if found is None or is_there(path_of(name)):
         return name, None
     return found[1], Fraction(found[2])
 

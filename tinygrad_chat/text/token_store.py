@@ -23,12 +23,12 @@ import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.files import read_plain, try_lock
+from tinygrad_chat.files import UnfitFileError, open_plain, read_plain, try_lock
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading
 from tinygrad_chat.text.split import AUTO
@@ -155,24 +155,26 @@ def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str, 
 
 
 def in_use(folder: Path) -> bool:
-    """Return whether a process writes a store or has it open."""
+    """Return whether a process writes a store or has it open; one that cannot be looked at may be in use."""
     try:
-        with (folder / TOKENS).open("rb") as file:
+        with open_plain(folder / TOKENS) as file:
             return not try_lock(file)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, UnfitFileError):
         return False
+    except OSError:
+        return True
 
 
 def _mapped(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
     """Map a file that must hold `count` numbers, locked against removal for as long as the array is there."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         if os.fstat(file.fileno()).st_size != count * dtype.itemsize:
             raise ValueError(f"{path}: expected {count} numbers")
         try_lock(file, shared=True)  # the map holds the file open, and so the lock
         return _map(file, dtype, count)
 
 
-def _map(file: BinaryIO, dtype: np.dtype, count: int) -> np.ndarray:
+def _map(file: IO[bytes], dtype: np.dtype, count: int) -> np.ndarray:
     file.flush()
     return np.memmap(file, dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)
 

@@ -6,7 +6,8 @@ import importlib
 import json
 
 from tinygrad_chat.errors import BackendError
-from tinygrad_chat.files import write_atomic
+from tinygrad_chat.files import explained, is_there, read_plain, write_atomic
+from tinygrad_chat.runs.consent import has_consent, note_consent
 from tinygrad_chat.tracking.tensorboard import TensorBoard
 from tinygrad_chat.tracking.tracker import Tracker
 from tinygrad_chat.tracking.trackio import Trackio
@@ -15,6 +16,8 @@ from tinygrad_chat.training.run import Run
 
 IDENTITIES = "tracker.json"
 """In a run's folder: by what name or number each tracker knows the run."""
+
+LARGEST_FILE = 1 << 20  # bytes
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WeightsAndBiases}
 
@@ -39,13 +42,29 @@ def open_tracker(name: str, run: Run) -> Tracker:
     known = read_identities(run)
     tracker = TRACKERS[name](run, known.get(name))
     write_atomic(run.folder.path / IDENTITIES, json.dumps({**known, name: tracker.identity}, indent=1).encode())
+    note_consent(run.folder.path, _opening(name, tracker.identity))
     return tracker
 
 
+def was_opened_here(name: str, run: Run) -> bool:
+    """Return whether the tracker `name` was opened on this machine before, for the run in this folder."""
+    identity = read_identities(run).get(name)
+    return identity is not None and has_consent(run.folder.path, _opening(name, identity))
+
+
+def _opening(name: str, identity: str) -> str:
+    return f"opening {name} for {identity}"
+
+
 def read_identities(run: Run) -> dict[str, str]:
-    """Return what tracker.json says; nothing where that cannot be read."""
+    """Return what tracker.json says; nothing where it is damaged or not there.
+
+    Raises StorageError where it cannot be read: what it says would be lost.
+    """
+    path = run.folder.path / IDENTITIES
     try:
-        found = json.loads((run.folder.path / IDENTITIES).read_bytes())
+        with explained(path, "read"):
+            found = json.loads(read_plain(path, most=LARGEST_FILE) if is_there(path) else b"{}")
         return {name: value for name, value in found.items() if isinstance(value, str)}
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return {}

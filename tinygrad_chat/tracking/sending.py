@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tinygrad_chat.reports.summary import is_number
-from tinygrad_chat.tracking.opening import expect_tracker, open_tracker, read_identities
+from tinygrad_chat.tracking.opening import expect_tracker, open_tracker, read_identities, was_opened_here
 from tinygrad_chat.tracking.tracker import RevisableTracker, Tracker
 from tinygrad_chat.training.events import Evaluated, Event, Logged, RolledBack
 from tinygrad_chat.training.run import Run
@@ -15,13 +15,18 @@ Send = Callable[[Event], None]
 
 
 @contextmanager
-def tracking(run: Run, say: Callable[[str], None] = lambda line: None) -> Iterator[Send]:
+def tracking(run: Run, say: Callable[[str], None] = lambda line: None, *, asked_for: bool = False) -> Iterator[Send]:
     """Provide what sends a run's events to its tracker, the one that its configuration names, if any.
 
     Enter before training starts. `say` is told where to look, and once of a tracker that fails: it is left alone from
-    then on. Raises BackendError where its library is not installed.
+    then on. A resumed run may be from somebody else, who chose the tracker: unless the user of today has `asked_for`
+    it, or it was opened here before, it is not even imported, and `say` is told. Raises BackendError where its library
+    is not installed.
     """
     name = run.config.run.track
+    if name is not None and run.resumed and not asked_for and not was_opened_here(name, run):
+        say(f"no log goes to {name}, as none of this run went there from this machine; to send it: --track {name}")
+        name = None
     expect_tracker(name)
     sender = _Sender(run, name, say)
     failed = True

@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
-from tinygrad_chat.files import remove_folder_atomic
+from tinygrad_chat.files import is_folder, remove_folder_atomic
 from tinygrad_chat.formatting import as_clause
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.machine.memory import memory_held
-from tinygrad_chat.models.protocol import Predictor
+from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.checkpoint import (
     checkpoint_path,
@@ -32,7 +32,7 @@ from tinygrad_chat.text.mixture import Mixture
 from tinygrad_chat.training.clock import CheckpointClock, Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate, mix_evaluations
 from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Saved, Stepped
-from tinygrad_chat.training.guards.diagnosis import explain_divergence, nonfinite_parameter
+from tinygrad_chat.training.guards.diagnosis import explain_prediction, nonfinite_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard
 from tinygrad_chat.training.guards.rollback import with_rollbacks
 from tinygrad_chat.training.run import HANDED_OVER, Run
@@ -191,7 +191,7 @@ def _save(run: Run) -> Saved:
     if unfit:
         finding = f"step {run.progress.step}: the last update has left NaN or infinity in {unfit}"
         raise DivergedError(finding, "lower --lr in a new run")
-    if run.progress.step != run.saved_step or not path.is_dir():
+    if run.progress.step != run.saved_step or not is_folder(path):
         _write_checkpoint(run)
     return Saved(run.progress.step, path)
 
@@ -224,24 +224,33 @@ def _evaluate(run: Run) -> Evaluated:
             return mix_evaluations(dict(zip(names, found, strict=True)), run.dataset.shares)
         return found[0]
 
+    def sample_of(model: LanguageModel) -> str:
+        options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.run.seed)
+        return "".join(next(sample_texts(model, run.tokenizer, options)))
+
     evaluation = evaluation_of(run.predictor)
     loss = evaluation.loss
     if not math.isfinite(loss):
-        _forget_checkpoint(run)
-        where = explain_divergence(run, evaluation_of)
-        raise DivergedError(
-            f"step {progress.step}: the validation loss is {loss:g}, {where}", "lower --lr in a new run"
-        )
+        raise _unfit(run, f"the validation loss is {loss:g}", evaluation_of)
+    try:
+        sample = sample_of(run.model)
+    except DivergedError as error:
+        raise _unfit(run, "the logits of the sample are NaN or infinite", sample_of) from error
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, loss
-    options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.run.seed)
-    sample = "".join(next(sample_texts(run.model, run.tokenizer, options)))
     run.folder.write_sample(progress.step, sample)
     return Evaluated(progress.step, evaluation, sample)
 
 
+def _unfit(run: Run, finding: str, predict: Callable[[LanguageModel], object]) -> DivergedError:
+    """Remove this step's checkpoint, whose model cannot `predict`; return the error that says what went wrong where."""
+    _forget_checkpoint(run)
+    where = explain_prediction(run, predict)
+    return DivergedError(f"step {run.progress.step}: {finding}, {where}", "lower --lr in a new run")
+
+
 def _forget_checkpoint(run: Run) -> None:
-    """Remove this step's checkpoint, whose model gives no finite loss, where there is an earlier one."""
+    """Remove this step's checkpoint where there is an earlier one."""
     remove_later_checkpoints(run.folder.checkpoints, step=run.progress.step)
     found = find_checkpoints(run.folder.checkpoints)
     if len(found) > 1:

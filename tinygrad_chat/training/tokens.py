@@ -11,8 +11,8 @@ from tinygrad_chat.runs.tokenizer import open_tokenizer
 from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.download import Progress
-from tinygrad_chat.text.shares import without_shares
 from tinygrad_chat.text.learning import learn_tokenizer
+from tinygrad_chat.text.shares import without_shares
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
 
@@ -29,7 +29,10 @@ def open_tokens(
     """Return what `open_sources` does, by a tokenizer or one that `tokenizer_called` finds or makes."""
     if isinstance(tokenizer, str):
         tokenizer = tokenizer_called(
-            tokenizer, vocabulary, lambda: open_corpus(without_shares(source), **reading, progress=progress), progress=progress
+            tokenizer,
+            vocabulary,
+            lambda: open_corpus(without_shares(source), **reading, progress=progress),
+            progress=progress,
         )
     return open_sources(source, tokenizer, **reading, split=split, progress=progress)
 

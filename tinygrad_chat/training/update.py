@@ -10,7 +10,7 @@ from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.batches import Batch
-from tinygrad_chat.training.guards.diagnosis import explain_divergence
+from tinygrad_chat.training.guards.diagnosis import explain_gradient
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.step import StepResult
 
@@ -62,7 +62,7 @@ def _diverged(run: Run, result: StepResult) -> DivergedError:
     """Take the step again to find where it went wrong; return the error that says so."""
 
     with np.errstate(all="ignore"):
-        where = explain_divergence(
+        where = explain_gradient(
             run, lambda model: run.train_step.gradient(batch_of(run), random=_dropout(run), model=model)
         )
     cause = f"the loss is {float(result.loss):g} and the norm of the gradient {float(result.grad_norm):g}"

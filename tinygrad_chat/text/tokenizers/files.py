@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tinygrad_chat.errors import CheckpointError, ConfigError
-from tinygrad_chat.files import read_plain, write_atomic
+from tinygrad_chat.files import is_folder, read_plain, write_atomic
 from tinygrad_chat.text.tokenizers.bpe import BPETokenizer
 from tinygrad_chat.text.tokenizers.huggingface import from_huggingface, to_huggingface
 from tinygrad_chat.text.tokenizers.tiktoken import from_tiktoken, to_tiktoken
@@ -21,14 +21,15 @@ def read_tokenizer(path: Path, *, pattern: str | None = None) -> BPETokenizer:
     In a folder, a `tokenizer_config.json` says with which token documents begin. Raises CheckpointError, in one line,
     where there is none, and for what is not one or asks for what this package cannot do.
     """
-    file = path / TOKENIZER if path.is_dir() else path
+    in_folder = is_folder(path, follow=True)
+    file = path / TOKENIZER if in_folder else path
     try:
-        content = read_plain(file, most=LARGEST_FILE)
+        content = read_plain(file, most=LARGEST_FILE, follow=True)
         if content.lstrip()[:1] != b"{":
             return from_tiktoken(content, pattern=pattern or "nanochat")
         if pattern is not None:
             raise ConfigError("says itself how text is split; leave the pattern out")
-        return from_huggingface(content, bos=_beginning(path / SETTINGS) if path.is_dir() else None)
+        return from_huggingface(content, bos=_beginning(path / SETTINGS) if in_folder else None)
     except ConfigError as error:
         raise CheckpointError(f"{file}: no tokenizer that can be used: {error}") from error
     except OSError as error:
@@ -46,7 +47,7 @@ def write_tokenizer(tokenizer: BPETokenizer, path: Path) -> None:
 def _beginning(path: Path) -> str | None:
     """Return the name of the token with which documents begin, as a model's settings have it, where they say so."""
     try:
-        settings = json.loads(read_plain(path, most=LARGEST_FILE))
+        settings = json.loads(read_plain(path, most=LARGEST_FILE, follow=True))
         name = settings.get("bos_token")
         name = name.get("content") if isinstance(name, dict) else name
     except (OSError, ValueError, RecursionError, AttributeError):

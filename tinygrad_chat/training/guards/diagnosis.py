@@ -1,4 +1,4 @@
-"""Where a loss or a gradient became NaN or infinite: the step that went wrong, once more, with every op watched."""
+"""Where a number became NaN or infinite: the work that went wrong, once more, with every op watched."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from tinygrad_chat.autograd import Node, Operation, PendingGradient, watched_ops
 from tinygrad_chat.autograd.mode import Watcher
 from tinygrad_chat.autograd.sweep import Rule
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.nn import Parameters
+from tinygrad_chat.training.guards.watched_scalars import NotFiniteError, WatchedScalarModel, place
 from tinygrad_chat.training.run import Run
-
-
-class _FoundError(Exception):
-    """The first result that is NaN or infinite."""
 
 
 def nonfinite_parameter(parameters: Parameters) -> str | None:
@@ -28,12 +24,35 @@ def nonfinite_parameter(parameters: Parameters) -> str | None:
     return next(name for name, master in parameters.masters() if not _finite(master))
 
 
-def explain_divergence(run: Run, work: Callable[[LanguageModel], object]) -> str:
-    """Do `work` again; return which op of which layer was the first to give NaN or infinity.
+def explain_gradient(run: Run, gradient: Callable[[LanguageModel], object]) -> str:
+    """Compute a gradient again; return which op of which layer was the first to give NaN or infinity."""
+    model = _watchable(run)
+    found = _first_found(model, gradient)
+    if found:
+        return found
+    parameters = model.parameters()
+    gradients = {name: parameters[name].grad for name in parameters}
+    for name, d_parameter in gradients.items():
+        if not _finite(d_parameter):
+            return f"first in the gradient of {name}, too large a sum of parts that are finite"
+    largest = max(gradients, key=lambda name: float(abs(gradients[name]).max()))
+    return f"too long for a float though each of its parts is finite; the largest part is that of {largest}"
 
-    In scalar mode the same step is computed with arrays of float64, whose ops have names.
-    """
-    model = run.model if run.config.compute.mode == "tensor" else _as_tensors(run)
+
+def explain_prediction(run: Run, predict: Callable[[LanguageModel], object]) -> str:
+    """Predict again; return which op of which layer was the first to give NaN or infinity."""
+    return _first_found(_watchable(run), predict) or "though the model's logits are finite"
+
+
+def _watchable(run: Run) -> LanguageModel:
+    """Return the run's model, or in scalar mode one of the same weights: it computes the same, and looks at it."""
+    if run.config.compute.mode == "tensor":
+        return run.model
+    mine = run.model.parameters()
+    return WatchedScalarModel(run.model.vocabulary, run.config.model, compute=mine.compute, weights=mine.state())
+
+
+def _first_found(model: LanguageModel, work: Callable[[LanguageModel], object]) -> str | None:
     parameters = model.parameters()
     unfit = nonfinite_parameter(parameters)
     if unfit:
@@ -41,41 +60,32 @@ def explain_divergence(run: Run, work: Callable[[LanguageModel], object]) -> str
     try:
         with watched_ops(_watcher(parameters)):
             work(model)
-    except _FoundError as found:
+    except NotFiniteError as found:
         return f"first in {found}"
-    largest = max(parameters, key=lambda name: float(abs(parameters[name].grad).max()))
-    return f"too long for a float though each of its parts is finite; the largest part is that of {largest}"
-
-
-def _as_tensors(run: Run) -> LanguageModel:
-    """Return the run's scalar model on arrays, with the same weights."""
-    mine = run.model.parameters()
-    model = GPT(run.tokenizer.size, run.config.model, compute=mine.compute, dtype=mine.data.dtype)
-    model.parameters().load(mine.state())
-    return model
+    return None
 
 
 def _watcher(parameters: Parameters) -> Watcher:
     """Return what looks at every op's result and, in the backward sweep, at every gradient that its rule gives."""
-    names = {id(parameters[name]): name.rpartition(".")[0] or name for name in parameters}
-    layer = "the first layer"
+    names = {id(parameters[name]): name for name in parameters}
+    before: list[str] = []
 
     def watch(operation: Operation, inputs: Sequence[Any]) -> Callable[[Any, Rule], Rule]:
-        nonlocal layer
+        nonlocal before
         own = [names[id(x)] for x in inputs if id(x) in names]
-        layer = own[0] if own else layer
-        where = f"{operation.name} {'of' if own else 'after'} {layer}"
+        where = place(operation.name, own, before)
+        before = own or before
 
         def seen(out: Any, rule: Rule) -> Rule:
             if not all(map(_finite, out if isinstance(out, tuple) else (out,))):
-                raise _FoundError(f"the result of {where}")
+                raise NotFiniteError(f"the result of {where}")
 
             def watched_rule(*d_outs: Any) -> Any:
                 gradients = rule(*d_outs)
                 for x, d_x in zip(inputs, gradients, strict=False):
                     found = d_x.array() if isinstance(d_x, PendingGradient) else d_x
                     if isinstance(x, Node) and found is not None and not _finite(found):
-                        raise _FoundError(f"the gradient from {where}")
+                        raise NotFiniteError(f"the gradient from {where}")
                 return gradients
 
             return watched_rule

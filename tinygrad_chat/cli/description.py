@@ -1,0 +1,71 @@
+"""What a run is about to do, in a few lines."""
+
+from __future__ import annotations
+
+from tinygrad_chat.backend.registry import why_slower
+from tinygrad_chat.config.groups import UNBOUNDED
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.formatting import count
+from tinygrad_chat.training.run import Run
+
+
+def describe(run: Run) -> list[str]:
+    """Return what is about to be trained, in a few lines."""
+    config, parameters, dataset = run.config, run.model.parameters(), run.dataset
+    options, start_from = config.model, config.recipe.start_from
+    tokens = config.tokens_per_step
+    model = config.recipe.model
+    if options.layers:
+        shape = f"{count(options.layers, 'layer')}, {count(options.heads, 'head')}, width {options.width}"
+        model += f", {shape}, context {options.context}"
+    return [
+        *what_follows(config),
+        *_slower_than_possible(run),
+        f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
+        f"data {dataset.source}: {dataset.training_tokens:,} tokens to train on, "
+        f"{dataset.validation_tokens:,} held out, vocabulary {run.tokenizer.size}",
+        *dataset.notes,
+        *(
+            [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]
+            if config.recipe.depth and tokens > dataset.training_tokens
+            else []
+        ),
+        *(
+            [f"weights from {start_from}, fine-tuned at a learning rate of {config.optimizer.lr:.3g}"]
+            if start_from
+            else []
+        ),
+        f"run {run.folder.path}: from step {run.progress.step} {_until(config)}, {config.optimizer.kind}, "
+        f"seed {config.run.seed}",
+    ]
+
+
+def _slower_than_possible(run: Run) -> list[str]:
+    compute = run.model.parameters().compute
+    reason = why_slower(compute.backend, compute.kernels) if run.config.compute.kernels == "auto" else None
+    return [f"slower than it could be: --kernels {compute.backend.kernel_sets[0]} {reason}"] if reason else []
+
+
+def what_follows(config: TrainingConfig) -> list[str]:
+    """Return what a depth has decided, and what was chosen instead; nothing where there is no depth."""
+    if config.recipe.depth is None:
+        return []
+    tokens, data, schedule, optimizer = config.tokens_per_step, config.data, config.schedule, config.optimizer
+    rates = f"learning rate {optimizer.lr:.4g}"
+    if optimizer.kind == "muon":
+        rates = (
+            f"learning rates: matrices {optimizer.lr:.4g}, embedding {optimizer.embedding_lr:.4g}, "
+            f"head {optimizer.head_lr:.4g}, scales {optimizer.scalar_lr:.4g}"
+        )
+    return [
+        f"depth {config.recipe.depth}: {count(schedule.steps, 'step')} of {count(data.batch_size, 'window')}"
+        + (f" in {data.grad_accumulation} parts" if data.grad_accumulation > 1 else "")
+        + f", {tokens:,} tokens each, {schedule.steps * tokens:,} in all",
+        f"{rates}; {count(schedule.warmup, 'step')} up, the last {schedule.warmdown:.0%} down to "
+        f"{schedule.min_lr / optimizer.lr:.0%}; weight decay {optimizer.weight_decay:.4g}",
+    ]
+
+
+def _until(config: TrainingConfig) -> str:
+    limits = [f"to {config.schedule.steps:,}"] if config.schedule.steps != UNBOUNDED else []
+    return " or ".join([*limits, *([f"for {config.schedule.minutes:g} minutes"] if config.schedule.minutes else [])])
