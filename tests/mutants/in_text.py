@@ -60,7 +60,7 @@ FAULTS = {
         ),
     },
     "text/shares.py": {
-        "a file of that very name has a share": ("or os.path.lexists(path_of(name))", ""),
+        "a file of that very name has a share": ("or is_there(path_of(name))", ""),
         "the last source has the rows that others lack": ("rows -= counts[-1]", "pass"),
         "shares need not sum to 1": ("abs(total - 1) > NEARLY_ONE", "False"),
     },
