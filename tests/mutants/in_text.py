@@ -109,6 +109,38 @@ FAULTS = {
         "a number over two pieces is two": ("text.split()[-1]\n", '""\n'),
         "the first number beyond passes": ("int(digits) < self.size", "int(digits) <= self.size"),
     },
+    "text/tokenizers/splitting.py": {
+        "what may still be a contraction is certain": ("length < HEAD or", "length < 1 or"),
+        "blanks at the end are certain": (" or pieces[number - 1].isspace()", ""),
+        "letters beyond the first plane are signs": (""""L": "\\u05d0",""", ""),
+        "a part is given twice": ("open_piece[begun:-HEAD]", "open_piece[:-HEAD]"),
+    },
+    "text/tokenizers/merging.py": {
+        "the rightmost of equals is merged": (
+            "at = ranks.index(rank)",
+            "at = len(ranks) - 1 - ranks[::-1].index(rank)",
+        ),
+        "a heap's stale entry is merged": (
+            "if right == end or rank_of.get((tokens[at], tokens[right])) != rank:",
+            "if right == end or tokens[at] < 0 or tokens[right] < 0:",
+        ),
+        "what crosses the end changes nothing": ("if crosses and merge(", "if False and merge("),
+    },
+    "text/tokenizers/bpe_training.py": {
+        "counts that have fallen are taken as they were": ("if number != -negative:", "if not number:"),
+        "a new pair is counted once a word": ("new_pairs[pair] += number", "new_pairs[pair] = number"),
+        "what stood before a pair stays counted": (
+            "pair_counts[(right if before == made else before) + left] -= number",
+            "pair_counts[(right if before == made else before) + left] -= 0",
+        ),
+    },
+    "text/tokenizers/bpe.py": {
+        "special tokens have bytes": ('[*tokens, *[b""] * len(special)]', "[*tokens, *map(str.encode, special)]"),
+        "a piece that is a token is merged all the same": (
+            "self._whole = ids if ignore_merges else {}",
+            "self._whole = {}",
+        ),
+    },
     "inference/sampler.py": {
         "the temperature multiplies": ("below_largest[order] / temperature", "below_largest[order] * temperature"),
         "top_k keeps one more": ("likeliest[top_k:] = 0", "likeliest[top_k + 1 :] = 0"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tinygrad_chat.errors import CheckpointError, ConfigError, VocabularyError
 from tinygrad_chat.text.tokenizers import (
+    BPETokenizer,
     ByteTokenizer,
     CharacterTokenizer,
     NumberTokenizer,
@@ -22,7 +23,8 @@ texts = st.text(min_size=1)
 
 
 def tokenizers_for(text: str) -> list[Tokenizer]:
-    return [CharacterTokenizer(text), ByteTokenizer()]
+    merged = BPETokenizer.from_merges([(97, 98), (32, 256), (0xC3, 0xA9)], special_tokens=["<|bos|>"])
+    return [CharacterTokenizer(text), ByteTokenizer(), merged]
 
 
 @given(texts)

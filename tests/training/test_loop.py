@@ -356,6 +356,7 @@ BESIDE: dict[str, tuple[dict[str, Any], Any]] = {
     "head_lr": ({"optimizer": "muon", "tied": False}, 0.1),
     "scalar_lr": ({"optimizer": "muon", "smear": True}, 0.1),
     "document_token": ({"document_mask": True, "document_token": 0}, 1),
+    "vocabulary": ({"tokenizer": "bpe"}, 270),
 }
 """Options that act beside others: name -> (those, another value)."""
 
