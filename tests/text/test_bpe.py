@@ -117,6 +117,20 @@ def test_a_word_a_heap_and_windows_merge_alike():
         assert all(each == results[0] for each in results)
 
 
+def test_what_follows_may_change_every_token_before(monkeypatch):
+    """Byte 0 joins byte 1, or 1 joins 2, as there is an odd or even number of bytes: nothing is certain too early."""
+    monkeypatch.setattr(merging, "WINDOW", 10)
+    monkeypatch.setattr(merging, "MARGIN", 1)
+    pairs = [(byte, byte + 1) for byte in range(198, -1, -1)]
+    tokens = [*(bytes([byte]) for byte in range(256)), *(bytes(pair) for pair in pairs)]
+    merges = Merges(pairs, range(256, 256 + len(pairs)))
+    for count in (199, 200):
+        whole = merges.merge(list(range(count)))
+        parts = [bytes([byte]) for byte in range(count)]
+        found = merge_endless(lambda part: merges.merge(list(part)), parts, tokens)
+        assert list(itertools.chain.from_iterable(found)) == whole
+
+
 def test_no_more_of_a_long_piece_is_held_than_a_window(monkeypatch):
     monkeypatch.setattr(merging, "WINDOW", 1 << 12)
     held = []

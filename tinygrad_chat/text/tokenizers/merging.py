@@ -48,14 +48,17 @@ class Merges:
         return tokens
 
     def _merge_long(self, tokens: list[int]) -> list[int]:
-        """Do so by a heap of (rank, position): n log n steps for n bytes. Merged tokens are -1 in place."""
+        """Do so by a heap: n log n steps for n bytes. A token that was merged into the one before it is -1.
+
+        The heap holds rank * n + position, as one number for both is compared in half the time.
+        """
         rank_of, results, end = self.rank_of, self.results, len(tokens)
         after, before = list(range(1, end + 1)), list(range(-1, end - 1))
         pairs = itertools.pairwise(tokens)
-        heap = [(rank, at) for at, pair in enumerate(pairs) if (rank := rank_of.get(pair, NEVER)) < NEVER]
+        heap = [rank * end + at for at, pair in enumerate(pairs) if (rank := rank_of.get(pair, NEVER)) < NEVER]
         heapq.heapify(heap)
         while heap:
-            rank, at = heapq.heappop(heap)
+            rank, at = divmod(heapq.heappop(heap), end)
             right = after[at]
             if right == end or rank_of.get((tokens[at], tokens[right])) != rank:
                 continue  # one of the two has been merged since
@@ -64,10 +67,10 @@ class Merges:
             if further < end:
                 before[further] = at
                 if (rank := rank_of.get((tokens[at], tokens[further]), NEVER)) < NEVER:
-                    heapq.heappush(heap, (rank, at))
+                    heapq.heappush(heap, rank * end + at)
             left = before[at]
             if left >= 0 and (rank := rank_of.get((tokens[left], tokens[at]), NEVER)) < NEVER:
-                heapq.heappush(heap, (rank, left))
+                heapq.heappush(heap, rank * end + left)
         return [token for token in tokens if token >= 0]
 
 
