@@ -199,6 +199,13 @@ def test_a_tokenizer_survives_json(text):
     assert loaded.encode(text).tolist() == trained().encode(text).tolist()
 
 
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_word_that_no_merge_reaches_is_a_token_only_where_merges_are_ignored(ignored: bool):
+    state = trained().state()
+    changed = {**state, "tokens": f"{state['tokens']} {b'zqxj'.hex()}", "ignore_merges": ignored}
+    assert (BPETokenizer.from_state(changed).encode("zqxj").tolist() == [700]) == ignored
+
+
 def test_special_tokens_stand_behind_the_merges_in_nanochats_order():
     assert list(trained().special_tokens) == list(CHAT_TOKENS)
     assert trained().special_tokens["<|output_end|>"] == trained().size - 1 == 699
