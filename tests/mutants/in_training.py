@@ -88,7 +88,10 @@ FAULTS = {
         "what cannot be told is absent": ("if error.errno in ABSENT:", "if True:"),
         "a link is followed": ("(0 if follow else NO_LINK)", "0"),
         "a pipe is waited for": ("flags | AT_ONCE |", "flags |"),
-        "a file that grows is read to its end": ("file.read(os.fstat(file.fileno()).st_size)", "file.read()"),
+        "a file that grows is read to its end": (
+            "file.read(min(os.fstat(file.fileno()).st_size, most))",
+            "file.read()",
+        ),
     },
     "files/locks.py": {
         "a file that another name leads to is written over": ("== 0):\n", ">= 0):\n"),

@@ -132,7 +132,7 @@ def expect_plain(path: Path, *, most: int | None = None, follow: bool = False) -
 def read_plain(path: Path, *, most: int, follow: bool = False) -> bytes:
     """Return what is in a file. Raises OSError as `open_plain` does."""
     with open_plain(path, most=most, follow=follow) as file:
-        return file.read(os.fstat(file.fileno()).st_size)  # and no more of one that grows
+        return file.read(min(os.fstat(file.fileno()).st_size, most))  # it may grow meanwhile
 
 
 def _expect_fit(status: os.stat_result, path: Path, most: int | None) -> None:
