@@ -3,10 +3,12 @@
 opening.py  regular files of plausible size, without following links inside our folders and without blocking;
             what cannot be read is an error, and never taken for what is not there
 locks.py    folders that one process holds
+holding.py  where a folder is that is moved while a process is at work there
 writing.py  files and folders that are whole or not there
 places.py   what a user names, and the folder of what can be made again
 """
 
+from tinygrad_chat.files.holding import HeldFolder, hold
 from tinygrad_chat.files.locks import exclusive_lock, expect_free, is_locked, try_lock
 from tinygrad_chat.files.opening import (
     UnfitFileError,
@@ -33,6 +35,7 @@ from tinygrad_chat.files.writing import (
 
 __all__ = [
     "CACHE_VARIABLE",
+    "HeldFolder",
     "UnfitFileError",
     "cache_folder",
     "exclusive_lock",
@@ -41,6 +44,7 @@ __all__ = [
     "explained",
     "fsync_file",
     "fsync_folder",
+    "hold",
     "is_folder",
     "is_locked",
     "is_there",

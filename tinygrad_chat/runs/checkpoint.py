@@ -27,7 +27,7 @@ from safetensors.numpy import save
 
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.files import expect_plain, remove_folder_atomic, write_folder_atomic
+from tinygrad_chat.files import expect_plain, explained, remove_folder_atomic, write_folder_atomic
 
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 TEMPORARY = "-temporary"  # ends a checkpoint's name
@@ -161,9 +161,14 @@ def _checked(path: Path, name: str, *, most: int) -> Path:
 
 
 def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
-    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones."""
+    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones: of two of the same
+    step, that is the one that a rollback to the other has left."""
     named = [path for path in folder.glob("step-*") if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
-    return sorted((path for path in named if path.is_dir() and (temporary or not is_temporary(path))), key=step_of)
+    return sorted((path for path in named if path.is_dir() and (temporary or not is_temporary(path))), key=_age)
+
+
+def _age(path: Path) -> tuple[int, bool]:
+    return step_of(path), is_temporary(path)
 
 
 def step_of(path: Path) -> int:
@@ -201,6 +206,14 @@ def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int
     for path in [path for path in find_checkpoints(folder, temporary=False) if step_of(path) <= step][:-keep]:
         if best_step is None or path != checkpoint_path(folder, best_step):
             remove_folder_atomic(path)
+
+
+def make_temporary(path: Path) -> None:
+    """Let the checkpoint at `path` be a temporary one, if it is there and no temporary one of its step is."""
+    temporary = path.with_name(f"{path.name}{TEMPORARY}")
+    if path.is_dir() and not temporary.exists():
+        with explained(path):
+            path.rename(temporary)
 
 
 def remove_temporary_checkpoints(folder: Path, *, but: Path) -> None:

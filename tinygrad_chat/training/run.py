@@ -20,6 +20,7 @@ from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
+from tinygrad_chat.runs.log import Marks
 from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.dataset import Dataset
@@ -63,6 +64,10 @@ class Run:
     """Which checkpoint its first weights are from, where they were not drawn."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
+    log: Marks | None = None
+    """What the log holds at that checkpoint, None without one."""
+    stopped_early: bool = False
+    """Whether that one is there because the run was stopped, and its settings ask for none at that step."""
 
     @property
     def model(self) -> LanguageModel:
@@ -79,8 +84,8 @@ class Run:
         """The held-out tokens that it is evaluated on."""
         return self.dataset.validation[: self.config.run.eval_tokens or None]
 
-    def state(self) -> TrainingState:
-        """Return all it takes to go on from here."""
+    def state(self, log: Marks | None = None) -> TrainingState:
+        """Return all it takes to go on from here, with a log as it is or by its marks."""
         return TrainingState(
             config=self.config,
             tokenizer=self.tokenizer,
@@ -88,6 +93,7 @@ class Run:
             optimizer=self.train_step.optimizer.state(),
             data={**self.dataset.summary(), **({OWN_DATA: True} if self.own_data else {})},
             parent=self.parent,
+            log=self.folder.lines.marks() if log is None else log,
             progress=copy.deepcopy(self.progress),
         )
 
@@ -100,7 +106,7 @@ class Run:
         self.train_step.optimizer.load(state.optimizer)
         seconds = max(self.progress.seconds, state.progress.seconds)
         self.progress = dataclasses.replace(copy.deepcopy(state.progress), seconds=seconds)
-        self.saved_step = state.step
+        self.saved_step, self.log = state.step, state.log
 
 
 def start_run(
@@ -182,6 +188,8 @@ def resume_run(
         if handed_over and not own and "data" not in changes:
             raise needs_own_data(config, path)
         say(f"{path}: no checkpoint yet; starting from step 0")
+        for problem in folder.lines.problems(None, 0):
+            say(problem)
         if data is None and tokenizer is not None:
             data = _open(config, tokenizer, progress)
         return _new_run(
@@ -224,7 +232,10 @@ def resume_run(
         finished=finished,
     )
     run.restore(saved)
+    for problem in folder.lines.problems(saved.log, saved.step):
+        say(problem)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
+    run.stopped_early = run.evaluate_at is None and not before.saves_at(saved.step)
     return run
 
 
@@ -270,7 +281,8 @@ def _is_finished(
         if minutes is not None and time_is_over:
             what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
         say(f"{folder.path}: {what}; train on with: {folder.resume_command} {more}")
-        return folder.outcome_is("finished")  # a kill may have come before its last evaluation
+        # A kill may have come before its last evaluation, and the log may have lost it.
+        return folder.outcome_is("finished") and folder.was_evaluated(saved.step)
     if steps != saved.config.schedule.steps:
         say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
     return False
