@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.errors import CheckpointError, DivergedError, StorageError
 from tinygrad_chat.formatting import count
 from tinygrad_chat.runs.checkpoint import load_newest, remove_later_checkpoints
 from tinygrad_chat.runs.state import Rollback, TrainingState
@@ -45,7 +46,7 @@ def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
     """
     failed, rollbacks, checkpoints = run.progress.step, run.progress.rollbacks, run.folder.checkpoints
     failed_batch = failed + run.progress.skipped_batches
-    saved = load_newest(checkpoints, TrainingState.load, before=before, temporary=False, say=lambda line: None)
+    saved = load_newest(checkpoints, _load, before=before, temporary=False, say=lambda line: None)
     if saved is None:
         return None
     run.restore(saved)
@@ -60,3 +61,14 @@ def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
     remove_later_checkpoints(checkpoints, step=step)
     run.folder.lines.go_on(marks, step)
     return RolledBack(step, failed, reason)
+
+
+def _load(path: Path) -> TrainingState:
+    """Load a checkpoint. One that cannot be read just now is not damaged: raises StorageError, and when the run goes on
+    it comes here once more."""
+    try:
+        return TrainingState.load(path)
+    except CheckpointError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise StorageError(str(error)) from error
+        raise
