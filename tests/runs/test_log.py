@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -151,7 +150,6 @@ def test_nor_is_one_that_is_no_file(folder: RunFolder):
 
 
 def test_a_rollback_s_mark_leads_there_from_the_log_before_it_and_after_it(folder: RunFolder):
-    first = dataclasses.replace(folder.lines.marks()["log.jsonl"])
     marks: Marks = folder.lines.marks()
     folder.append({"step": 6, "loss": 1.0}, {"step": 6, "seconds": 1.0})
     expected = folder.log.read_bytes().splitlines(keepends=True)[:LINES]
@@ -159,6 +157,7 @@ def test_a_rollback_s_mark_leads_there_from_the_log_before_it_and_after_it(folde
         record = {"step": 6, "rolled_back_from": failed}
         expected.append(json.dumps(record).encode() + b"\n")
         wanted = folder.lines.marks_of_rollback(marks, 6, record, {**record, "seconds": 1.5})
+        resumed = folder
         for _ in range(2):  # the second time it has been done
             resumed = RunFolder(folder.path)
             assert resumed.lines.problems(wanted, 6) == []
@@ -166,7 +165,6 @@ def test_a_rollback_s_mark_leads_there_from_the_log_before_it_and_after_it(folde
             assert resumed.log.read_bytes() == b"".join(expected)
         folder = resumed
         folder.append({"step": 6, "loss": 2.0}, {"step": 6, "seconds": 2.0})
-    assert wanted["log.jsonl"].lines == first.lines
 
 
 MARK: dict[str, Any] = {"lines": 2, "sha256": "ab", "then": []}
