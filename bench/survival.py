@@ -5,6 +5,7 @@ on without a traceback to the very bits of a run that was left alone, and no hal
 
 kills       `tgc train` as a process that writes a checkpoint after every step, ended by SIGKILL at random moments
 calls       one training run, killed before each single call to the operating system, and once more failing at each
+rollbacks   the same of a run that diverges, rolls back and skips spikes
 full disk   a tmpfs of several sizes fills up; then it grows and the run is resumed (Linux with user namespaces)
 read-only   the run's folder cannot be written; then it can (the same)
 damage      every file of a run cut short at several places, and bits of it flipped
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -34,7 +36,7 @@ from bench.faults import at_system_call, count_system_calls, fail, kill_at_syste
 from bench.record import write_result
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import resolve
-from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.errors import DivergedError, TinygradChatError
 from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, load_newest
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.loop import train
@@ -43,6 +45,21 @@ from tinygrad_chat.training.run import Run, resume_run, start_run
 NAME = "survival"
 TEXT = "The quick brown fox jumps over the lazy dog.\n" * 40
 TINY: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4, "warmup": 2}
+DIVERGING: dict[str, Any] = {
+    "optimizer": "sgd",
+    "lr": 2000.0,
+    "clip": 0.0,
+    "warmup": 0,
+    "on_nan": "rollback",
+    "skip_spikes": 1.5,
+    "seed": 519,
+    "steps": 8,
+    "eval_every": 4,
+    "checkpoint_every": 2,
+    "log_every": 1,
+    "keep_checkpoints": 1,
+}
+JUDGED_EARLY = 3  # batches after which so short a run skips updates
 MOST_GROWTH = 0.02  # of resident memory
 Outcome = dict[str, Any]
 
@@ -57,7 +74,8 @@ def measure(arguments: argparse.Namespace) -> None:
     chance = random.Random(arguments.seed)
     parts: dict[str, Callable[[Path], Outcome]] = {
         "kills": lambda folder: _kills(folder, arguments.kills, chance),
-        "calls": _calls,
+        "calls": lambda folder: _calls(folder, _config(folder, steps=3, eval_every=2, checkpoint_every=1, log_every=1)),
+        "rollbacks": _rollbacks,
         "full disk": _full_disk,
         "read-only": _read_only,
         "damage": lambda folder: _damage(folder, chance),
@@ -113,8 +131,9 @@ def _config(folder: Path, **settings: Any) -> TrainingConfig:
 
 
 def _exhaust(run: Run) -> None:
-    for _ in train(run):
-        pass
+    with contextlib.suppress(DivergedError):  # of one that gets on by no rollback: that, too, is to end the same
+        for _ in train(run):
+            pass
 
 
 def _expect_equal(run_folder: Path, whole: Run) -> None:
@@ -191,8 +210,7 @@ def _seconds_of_a_run(folder: Path, config: TrainingConfig) -> float:
 # --- each call to the operating system
 
 
-def _calls(folder: Path) -> Outcome:
-    config = _config(folder, steps=3, eval_every=2, checkpoint_every=1, log_every=1)
+def _calls(folder: Path, config: TrainingConfig) -> Outcome:
     whole = start_run(config, folder / "whole")
     calls = count_system_calls(lambda: _exhaust(whole))
     tally = Tally()
@@ -209,7 +227,17 @@ def _calls(folder: Path) -> Outcome:
                 _exhaust(resume_run(path, {}) if run.folder.config.exists() else start_run(config, path))
                 _expect_equal(path, whole)
             shutil.rmtree(path)
-    return tally.outcome(calls=calls)
+    records = whole.folder.records()
+    return tally.outcome(
+        calls=calls,
+        rollbacks=sum("rolled_back_from" in record for record in records),
+        skipped_spikes=sum("skipped_spike" in record for record in records),
+    )
+
+
+def _rollbacks(folder: Path) -> Outcome:
+    with mock.patch("tinygrad_chat.runs.recent_losses.WINDOW", JUDGED_EARLY):
+        return _calls(folder, _config(folder, **DIVERGING))
 
 
 def _killed(run: Run, number: int) -> None:

@@ -30,14 +30,24 @@ FAULTS = {
     "training/loop.py": {
         "the last evaluation is the best": ("progress.best_loss is None or loss < progress.best_loss", "True"),
         "the best checkpoint is removed with the old": ("best_step=best)", "best_step=None)"),
-        "a checkpoint outlives the lines before it": ("run.folder.fsync_log()", "pass"),
-        "an evaluation with NaN is a checkpoint": ("_forget_checkpoint(run)\n    where", "where"),
-        "the last step is not evaluated": ("evaluation_due = last or step", "evaluation_due = step"),
+        "an evaluation with NaN is a checkpoint": ("forget_checkpoint(run)\n    where", "where"),
+        "the last step is not evaluated": ("evaluation_due = last or run", "evaluation_due = run"),
+        "a stop says of weights with NaN what a run alone would not": ("interrupted = False", "pass"),
+        "what is left of a damaged log is no checkpoint's": ("if damaged and", "if False and"),
         "an interrupted run saves nothing": ("checkpoint_due or interrupted:", "checkpoint_due:"),
         "an interrupted run has finished": ('"interrupted" if event.interrupted else "finished"', '"finished"'),
         "the log leaves out steps that are due": ("step % options.log_every == 0", "step % options.log_every == 1"),
     },
+    "training/saving.py": {
+        "a checkpoint outlives the lines before it": ("run.folder.lines.fsync()", "pass"),
+        "a stop forgets rollbacks": ("if due and all(", "if all("),
+        "rollbacks are never forgotten": ("run.progress.rollbacks = ()", "pass"),
+    },
     "training/run.py": {
+        "a rollback goes back to where the run was stopped": (
+            "run.evaluate_at is None and not before.saves_at(saved.step)",
+            "False",
+        ),
         "a resumed run's optimiser begins anew": ("self.train_step.optimizer.load(state.optimizer)", "pass"),
         "other data of the same name go unnoticed": (
             'dataset.sha256 != saved.data.get("sha256")',
@@ -62,13 +72,21 @@ FAULTS = {
     },
     "training/guards/rollback.py": {
         "the batch that failed comes again": ("failed_batch + 1 - step", "failed_batch - step"),
+        "what a rollback learned is in memory only": (
+            "write_checkpoint(run, temporary=True, marks=marks)",
+            "pass",
+        ),
+        "the log is cut before a checkpoint says so": (
+            "    write_checkpoint(run, temporary=True, marks=marks)\n",
+            "    run.folder.lines.go_on(marks, step)\n    write_checkpoint(run, temporary=True, marks=marks)\n",
+        ),
         "there is a rollback more": ("len(rollbacks) < MOST_ROLLBACKS", "len(rollbacks) <= MOST_ROLLBACKS"),
     },
     "runs/checkpoint.py": {
         "a checkpoint that cannot be read is damaged": ("NotADirectoryError, UnfitFileError)", "OSError)"),
         "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
         "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
-        "checkpoints are sorted by name": ("is_temporary(path)), key=step_of)", "is_temporary(path)))"),
+        "checkpoints are sorted by name": ("is_temporary(path)), key=_age)", "is_temporary(path)))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
             "except UnicodeError as error:\n            say",
@@ -82,7 +100,22 @@ FAULTS = {
     },
     "runs/folder.py": {
         "links are followed out of the folder": ("self.expect_own()\n            remove", "remove"),
-        "the step that comes again is in the log twice": ('record["step"] < step or', 'record["step"] <= step or'),
+        "a run goes on where its folder no longer is": ("if found != self.path:", "if False:"),
+    },
+    "runs/log.py": {
+        "a damaged log goes unnoticed": ("if _is_of(mark, found.lines):", "if True:"),
+        "a damaged log is written over": ("if found.problem and found.content:", "if False:"),
+        "the step that comes again is in the log twice": (
+            '[line for line, found in _records(lines) if found["step"] < step])\n        found =',
+            '[line for line, found in _records(lines) if found["step"] <= step])\n        found =',
+        ),
+        "lines that stand there twice stay": ("(told or line not in seen)", "True"),
+    },
+    "runs/state.py": {
+        "a checkpoint forgets rollbacks": ("tuple(map(Rollback.load, rollbacks))", "()"),
+    },
+    "files/holding.py": {
+        "what stands at a name is taken for what was opened": ("and os.path.samestat(", "or os.path.samestat("),
     },
     "files/opening.py": {
         "what cannot be told is absent": ("if error.errno in ABSENT:", "if True:"),

@@ -1,4 +1,4 @@
-"""The log of a run that goes on: no line twice, none cut short, and a damaged checkpoint passed over."""
+"""The folder of a run that goes on from a checkpoint of an earlier version, or from the last whole one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_a_log_that_is_cut_ends_before_the_step_that_comes_again(folder: RunFolder):
+def test_without_a_mark_a_log_ends_before_the_step_that_comes_again(folder: RunFolder):
     folder.log.write_bytes(folder.log.read_bytes() + b'{"step": 5, "lo')
-    folder.cut_log(3)
+    assert not folder.lines.go_on({}, 3)
     assert [record["step"] for record in folder.records()] == [0, 1, 2]
     assert [record["step"] for record in folder.timings()] == [0, 1, 2]
 

@@ -17,6 +17,7 @@ from tinygrad_chat.machine.memory import memory_held
 from tinygrad_chat.runs import recent_losses
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.recent_losses import RecentLosses
+from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.training import batches, loop, step
 from tinygrad_chat.training.evaluation import evaluate
@@ -206,7 +207,10 @@ def test_nor_does_one_whose_failure_has_a_checkpoint_of_its_own(
             if isinstance(event, RolledBack):
                 rolled_back.append(event.step)
                 newest = find_checkpoints(run.folder.checkpoints)[-1]  # where a kill right now would go on from
-                assert newest.name == f"step-{event.step:06d}"
+                assert newest.name == f"step-{event.step:06d}-temporary"
+                assert [made.failed_step for made in TrainingState.load(newest).progress.rollbacks] == [6] * len(
+                    rolled_back
+                )
 
     with pytest.raises(DivergedError, match="step 6: the loss is nan"):
         train_until_it_fails()

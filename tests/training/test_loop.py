@@ -58,7 +58,7 @@ def test_it_evaluates_on_the_first_of_the_held_out_tokens_or_on_all(start: Start
         return [event.evaluation.tokens for event in events if isinstance(event, Evaluated)]
 
     run = start("held out")
-    held_out = len(run.dataset.validation)
+    held_out = run.dataset.validation_tokens
     assert predicted(30) == [29, 29]
     assert predicted(0) == predicted(10**6) == [held_out - 1] * 2
 

@@ -11,6 +11,7 @@ import pytest
 
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.ops.cross_entropy import IGNORED
+from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.training.evaluation import Evaluation, evaluate_batches, mix_evaluations
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run
@@ -44,8 +45,8 @@ def test_each_source_has_its_share_of_the_rows(start: Start, sources: tuple[str,
 
 def test_pieces_of_words_are_learned_from_all_sources(start: Start, sources: tuple[str, str]):
     run = start(data=sources, tokenizer="bpe", vocabulary=270, context=2)
-    assert {b"abcd", b"WXYZ"} & set(run.tokenizer.tokens) or {b"ab", b"WX"} <= set(run.tokenizer.tokens)
-    assert [len(part.training) > 0 for part in run.dataset.parts] == [True, True]
+    assert isinstance(run.tokenizer, BPETokenizer)
+    assert {b"ab", b"WX"} <= set(run.tokenizer.tokens)
 
 
 def test_the_log_has_each_source_and_all_by_their_shares(start: Start, sources: tuple[str, str]):

@@ -269,7 +269,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole_to_rounding(start: Star
     from tinygrad_chat.training.step import accumulate_gradient
 
     run = start(mode=mode, batch_size=12, context=5, width=4)
-    batch = random_batch(run.dataset.training, batch_size=12, context=5, random=np.random.default_rng(3))
+    batch = random_batch(run.dataset.parts[0].training, batch_size=12, context=5, random=np.random.default_rng(3))
     loss = accumulate_gradient(run.model, batch, parts=1)
     gradient = run.model.parameters().gradient.copy()
     for parts in (2, 3, 4, 6, 12):

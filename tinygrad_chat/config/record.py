@@ -85,6 +85,15 @@ class TrainingConfig:
         """The tokens of a training step."""
         return self.data.batch_size * self.model.context
 
+    def evaluates_at(self, step: int) -> bool:
+        """Return whether the model is to be evaluated after `step` updates, be they the last or not."""
+        return step % self.run.eval_every == 0
+
+    def saves_at(self, step: int) -> bool:
+        """Return whether a checkpoint is to be saved after `step` updates, be they the last or not."""
+        every = self.run.checkpoint_every
+        return self.evaluates_at(step) or (every is not None and step % every == 0)
+
     def used_settings(self) -> dict[str, Any]:
         """Return the settings that play a part and are not None: all it takes to build the configuration again."""
         settings = self.settings()

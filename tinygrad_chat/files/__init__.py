@@ -3,10 +3,12 @@
 opening.py  regular files of plausible size, without following links inside our folders and without blocking;
             what cannot be read is an error, and never taken for what is not there
 locks.py    folders that one process holds
+holding.py  where a folder is that is moved while a process is at work there
 writing.py  files and folders that are whole or not there
 places.py   what a user names, the folder of what can be made again, and which folders are runs
 """
 
+from tinygrad_chat.files.holding import HeldFolder, hold
 from tinygrad_chat.files.locks import exclusive_lock, expect_free, is_locked, try_lock
 from tinygrad_chat.files.opening import (
     UnfitFileError,
@@ -34,6 +36,7 @@ from tinygrad_chat.files.writing import (
 
 __all__ = [
     "CACHE_VARIABLE",
+    "HeldFolder",
     "UnfitFileError",
     "cache_folder",
     "exclusive_lock",
@@ -43,6 +46,7 @@ __all__ = [
     "folder_is_there",
     "fsync_file",
     "fsync_folder",
+    "hold",
     "is_folder",
     "is_locked",
     "is_run",

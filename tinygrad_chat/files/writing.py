@@ -53,7 +53,7 @@ def write_folder_atomic(path: Path, files: Mapping[str, bytes]) -> None:
     with explained(path):
         _remove(partial)
         try:
-            partial.mkdir(parents=True)
+            partial.mkdir()  # not its parents: a folder that was moved away stays away
             for name, content in files.items():
                 _write(partial / name, content)
             rename_folder_atomic(partial, path)

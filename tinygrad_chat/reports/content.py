@@ -101,6 +101,9 @@ class Report:
             if "rolled_back_from" in record:
                 what = f"rolled back here from step {record['rolled_back_from']}, on to other batches"
                 found.append((record["step"], one_line(f"{what}: {record.get('reason', 'no reason is given')}")))
+            if "damaged" in record:
+                what = "the log was damaged when the run went on here"
+                found.append((record["step"], one_line(f"{what}: {record['damaged']}")))
             if is_number(record.get("skipped_spike")):
                 spike = f"{record['skipped_spike']:.1f} standard deviations above recent ones"
                 found.append((record["step"], f"update skipped: the loss lay {spike}"))

@@ -31,6 +31,8 @@ from tinygrad_chat.files import (
     UnfitFileError,
     explained,
     folder_is_there,
+    is_folder,
+    is_there,
     list_folder,
     open_plain,
     read_plain,
@@ -177,14 +179,19 @@ def _checked(path: Path, name: str, *, most: int) -> Path:
 
 
 def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
-    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones.
+    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones: of two of the same
+    step, that is the one that a rollback to the other has left.
 
     Raises StorageError where the folder cannot be read, or something else has a checkpoint's name.
     """
     with explained(folder, "read"):
         named = [path for path in list_folder(folder) if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
         found = [path for path in named if folder_is_there(path)]  # one may have been removed meanwhile
-    return sorted((path for path in found if temporary or not is_temporary(path)), key=step_of)
+    return sorted((path for path in found if temporary or not is_temporary(path)), key=_age)
+
+
+def _age(path: Path) -> tuple[int, bool]:
+    return step_of(path), is_temporary(path)
 
 
 def step_of(path: Path) -> int:
@@ -222,6 +229,14 @@ def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int
     for path in [path for path in find_checkpoints(folder, temporary=False) if step_of(path) <= step][:-keep]:
         if best_step is None or path != checkpoint_path(folder, best_step):
             remove_folder_atomic(path)
+
+
+def make_temporary(path: Path) -> None:
+    """Let the checkpoint at `path` be a temporary one, if it is there and no temporary one of its step is."""
+    temporary = path.with_name(f"{path.name}{TEMPORARY}")
+    with explained(path):
+        if is_folder(path) and not is_there(temporary):
+            path.rename(temporary)
 
 
 def remove_temporary_checkpoints(folder: Path, *, but: Path) -> None:

@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.backend import available_memory
 from tinygrad_chat.config.files import parse_toml, to_toml
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.files import (
+    HeldFolder,
     exclusive_lock,
     explained,
-    fsync_file,
+    hold,
     is_there,
     list_folder,
     open_plain,
@@ -26,9 +26,9 @@ from tinygrad_chat.files import (
     write_atomic,
 )
 from tinygrad_chat.formatting import one_line, quoted
-from tinygrad_chat.option import LARGEST
 from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
 from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
+from tinygrad_chat.runs.log import Marks, RunLog, is_step, read_lines
 
 OUTCOMES = ("finished", "interrupted", "failed", "imported")
 FOLDERS_OF_TRACKERS = ("tensorboard", "wandb")
@@ -42,6 +42,7 @@ class RunFolder:
     environment.json  the machines and versions that made it: one entry for each start
     log.jsonl         one JSON object a line: losses, rates, evaluations; the same again for the same seed
     timing.jsonl      beside each of those lines: how long it took, how much memory
+    log-damaged.jsonl what stood in log.jsonl when lines of it were found to be missing; so, too, for the timing
     outcome.json      how training ended: absent while it goes on, and where it was killed
     checkpoints/      the newest and the best
     samples/          a text for each evaluation
@@ -50,6 +51,12 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        self._held: HeldFolder | None = None
+        self.moved_from: Path | None = None
+        self._place(path)
+        self.lines = RunLog(self.log, self.timing)
+
+    def _place(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.toml"
         self.environment = path / "environment.json"
@@ -59,6 +66,17 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.report = path / "report.html"
+
+    def follow(self) -> None:
+        """Go where the folder is now if it was moved since `locked` began; `moved_from` then says where it was.
+
+        Raises StorageError where it is nowhere to be found.
+        """
+        found = self.path if self._held is None else self._held.find(self.path)
+        if found != self.path:
+            self.moved_from = self.path
+            self._place(found)
+            self.lines.move(self.log, self.timing)
 
     @property
     def resume_command(self) -> str:
@@ -92,26 +110,34 @@ class RunFolder:
                 if is_there(file):
                     open_plain(file).close()
 
-    def begin(self, config: TrainingConfig, environment: Mapping[str, Any], *, step: int, resumed: bool) -> None:
-        """Make the folder ready for a run that goes on from `step`: its log ends there.
+    def begin(
+        self, config: TrainingConfig, environment: Mapping[str, Any], *, step: int, marks: Marks | None, resumed: bool
+    ) -> bool:
+        """Make the folder ready for a run that goes on from `step`: its log ends there, as the `marks` of its
+        checkpoint say, None where it has none. Return whether lines of it were damaged.
 
         Raises UsageError where it already holds another run.
         """
         self.create(resumed=resumed)
         self.outcome.unlink(missing_ok=True)
-        self.cut_log(step)
+        damaged = self.lines.go_on(marks, step)
         self.write_config(config)
         self.write_environment(environment, step=step)
+        return damaged
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training here. Raises UsageError where one does."""
-        with exclusive_lock(self.path):
+        self.moved_from = None
+        with exclusive_lock(self.path), hold(self.path) as self._held:
             self.expect_own()
             remove_partials(self.path, follow=True)
             for folder in (self.checkpoints, self.samples):
                 remove_partials(folder)
-            yield
+            try:
+                yield
+            finally:
+                self._held = None
 
     def write_config(self, config: TrainingConfig) -> None:
         """Save the resolved configuration."""
@@ -137,6 +163,7 @@ class RunFolder:
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
         """Save how the run ended: one of OUTCOMES, after how many seconds of training, and why."""
+        self.follow()
         record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": one_line(reason)}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
@@ -163,46 +190,25 @@ class RunFolder:
 
     def write_sample(self, step: int, text: str) -> None:
         """Save the text that the model wrote after `step` updates."""
+        self.follow()
         write_atomic(self.samples / f"step-{step:06d}.txt", text.encode())
 
     def append(self, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Add a line to the log, and one beside it to the timing."""
-        for file, line in ((self.log, record), (self.timing, timing)):
-            with explained(file), open_plain(file, "ab") as stream:
-                stream.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-
-    def fsync_log(self) -> None:
-        """Force the log to the disk, so that no checkpoint outlives the lines before it."""
-        for file in (self.log, self.timing):
-            if is_there(file):
-                fsync_file(file)
+        self.follow()
+        self.lines.append(record, timing)
 
     def was_evaluated(self, step: int) -> bool:
         """Return whether the log has an evaluation of `step`."""
         return any(record["step"] == step and "val_loss" in record for record in self.records())
 
-    def cut_log(self, step: int, *, rollbacks: bool = False) -> None:
-        """Drop the lines from `step` on, and any that a crash cut short: they are about to come again.
-
-        With `rollbacks` those stay that tell of rollbacks to that step.
-        """
-        for file, lines in [
-            (file, [*_lines(file)]) for file in (self.log, self.timing)
-        ]:  # both read before either is cut
-            kept = [
-                line + b"\n"
-                for line, record in lines
-                if record["step"] < step or (rollbacks and record["step"] == step and "rolled_back_from" in record)
-            ]
-            write_atomic(file, b"".join(kept))
-
     def records(self) -> list[dict[str, Any]]:
         """Return the log's whole lines."""
-        return [record for _, record in _lines(self.log)]
+        return read_lines(self.log)
 
     def timings(self) -> list[dict[str, Any]]:
         """Return the whole lines of the timing."""
-        return [record for _, record in _lines(self.timing)]
+        return read_lines(self.timing)
 
     def newest_checkpoint(self) -> Path:
         """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
@@ -231,25 +237,6 @@ class RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.config}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         return from_saved(parse_toml(text, source=str(self.config)), source=str(self.config))
-
-
-def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the whole lines of a JSONL file of steps, each beside the record that it holds."""
-    with explained(file, "read"):
-        content = read_plain(file, most=available_memory()) if is_there(file) else b""
-    for line in content.splitlines():
-        try:
-            record = json.loads(line)
-            whole = is_step(record["step"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if whole:
-            yield line, record
-
-
-def is_step(value: Any) -> bool:
-    """Return whether what a file says can be a step."""
-    return type(value) is int and 0 <= value < LARGEST
 
 
 def claim_new_run(config: TrainingConfig) -> RunFolder:

@@ -22,6 +22,7 @@ from tinygrad_chat.runs.checkpoint import (
     read_state,
     write_checkpoint,
 )
+from tinygrad_chat.runs.log import Mark, Marks, is_step
 from tinygrad_chat.runs.recent_losses import RecentLosses
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
@@ -30,11 +31,28 @@ FLAT_FORMAT = 2
 """The format before: settings flat and the progress beside them; it is read, too."""
 
 
+@dataclass(frozen=True)
+class Rollback:
+    """Training failed at `failed_step` and went back to `step`."""
+
+    step: int
+    failed_step: int
+
+    @classmethod
+    def load(cls, saved: Any) -> Rollback:
+        """Make the rollback that `saved`, its `dataclasses.asdict`, describes. Raises ValueError for another."""
+        fits = isinstance(saved, dict) and saved.keys() == {"step", "failed_step"}
+        if not (fits and all(map(is_step, saved.values()))):
+            raise ValueError(f"rollbacks: expected two steps, received {saved!r:.80}")
+        return cls(**saved)
+
+
 @dataclass
 class Progress:
     """How far a run has come: after `step` updates and `seconds` of them, with the best evaluation so far.
 
-    `skipped_batches` were passed over by rollbacks: step s trains on batch s + skipped_batches.
+    `skipped_batches` were passed over by rollbacks: step s trains on batch s + skipped_batches. The
+    `rollbacks` are those since training last came past a step that failed.
     """
 
     step: int = 0
@@ -42,6 +60,7 @@ class Progress:
     best_step: int | None = None
     best_loss: float | None = None
     skipped_batches: int = 0
+    rollbacks: tuple[Rollback, ...] = ()
     recent_losses: RecentLosses = field(default_factory=RecentLosses)
 
     @classmethod
@@ -53,7 +72,16 @@ class Progress:
         if unfit:
             raise ValueError(f"{', '.join(unfit[:3])} cannot be")
         known = {name: saved[name] for name in kinds}
-        return cls(**{**known, "recent_losses": RecentLosses.load(saved["recent_losses"])})
+        rollbacks = saved.get("rollbacks") or ()  # earlier versions saved none
+        if not isinstance(rollbacks, list | tuple):
+            raise ValueError("rollbacks cannot be")
+        return cls(
+            **{
+                **known,
+                "recent_losses": RecentLosses.load(saved["recent_losses"]),
+                "rollbacks": tuple(map(Rollback.load, rollbacks)),
+            }
+        )
 
 
 def _possible(value: Any, kinds: tuple[type | None, ...]) -> bool:
@@ -94,7 +122,7 @@ class SavedModel:
 class TrainingState:
     """All it takes to go on: `data` is the summary of what is trained on, empty for an imported model.
 
-    `parent` says of which checkpoint the first weights are, where they were not drawn.
+    `parent` says of which checkpoint the first weights are, where they were not drawn; `log` what the log holds.
     """
 
     config: TrainingConfig
@@ -103,6 +131,7 @@ class TrainingState:
     optimizer: Mapping[str, np.ndarray]
     data: Mapping[str, Any] = field(default_factory=dict)
     parent: Mapping[str, Any] = field(default_factory=dict)
+    log: Marks = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -127,6 +156,7 @@ class TrainingState:
             "data": dict(self.data),
             **({"parent": dict(self.parent)} if self.parent else {}),
             "progress": dataclasses.asdict(self.progress),
+            **({"log": {name: dataclasses.asdict(mark) for name, mark in self.log.items()}} if self.log else {}),
         }
         path = checkpoint_path(folder, self.step, temporary=temporary)
         write_checkpoint(path, state, weights=self.weights, optimizer=self.optimizer)
@@ -151,8 +181,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: expected a checkpoint of format {FLAT_FORMAT} or {FORMAT}, which this version reads"
         )
-    state = {"parent": {}, **state}  # which most have none of
-    parts = ("config", "tokenizer", "data", "parent", "progress")
+    state = {"parent": {}, "log": {}, **state}  # most have none of the first, earlier versions none of the second
+    parts = ("config", "tokenizer", "data", "parent", "progress", "log")
     unfit = [name for name in parts if not isinstance(state.get(name), dict)]
     if unfit:
         raise ValueError(f"{', '.join(unfit)} cannot be")
@@ -165,6 +195,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         "tokenizer": tokenizer_from_state(state["tokenizer"]),
         "data": state["data"],
         "parent": state["parent"],
+        "log": {name: Mark.load(mark) for name, mark in state["log"].items()},
         "progress": Progress.load(state["progress"]),
     }
 

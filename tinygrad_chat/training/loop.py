@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import traceback
@@ -10,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
-from tinygrad_chat.files import is_folder, remove_folder_atomic
 from tinygrad_chat.formatting import as_clause
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
@@ -22,20 +20,20 @@ from tinygrad_chat.runs.checkpoint import (
     checkpoint_path,
     find_checkpoints,
     load_newest,
-    remove_later_checkpoints,
+    make_temporary,
     remove_old_checkpoints,
-    remove_temporary_checkpoints,
     step_of,
 )
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.mixture import Mixture
 from tinygrad_chat.training.clock import CheckpointClock, Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate, mix_evaluations
-from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Saved, Stepped
+from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Stepped
 from tinygrad_chat.training.guards.diagnosis import explain_prediction, nonfinite_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard
 from tinygrad_chat.training.guards.rollback import with_rollbacks
 from tinygrad_chat.training.run import HANDED_OVER, Run
+from tinygrad_chat.training.saving import forget_checkpoint, save, save_temporarily, write_checkpoint
 from tinygrad_chat.training.update import update
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
@@ -48,26 +46,35 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
     The checkpoint of a step is on disk before its evaluation starts. Between the checkpoints that the settings ask
     for there is a temporary one, at most a minute old unless saving takes long. Raises UsageError where another process
     trains in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError,
-    and StorageError where something cannot be written; the checkpoints so far stay.
+    and StorageError where something cannot be written, or the folder was moved; the checkpoints so far stay.
     """
     with run.folder.locked():
         _expect_unchanged(run)
         if run.parent and run.saved_step is None:
             run.folder.create(resumed=run.resumed)
-            _save(run)  # before anything that could be resumed: nobody needs the parent from here on
-        run.folder.begin(
+            save(run, due=True)  # before anything that could be resumed: nobody needs the parent from here on
+        if run.stopped_early:  # had it not been stopped, no rollback could go back to there
+            make_temporary(checkpoint_path(run.folder.checkpoints, run.progress.step))
+        damaged = run.folder.begin(
             run.config,
             describe_environment(run.model.parameters().compute)
             | (HANDED_OVER if run.own_data else {})
             | ({"parent": dict(run.parent)} if run.parent else {}),
             step=run.progress.step,
+            marks=run.log,
             resumed=run.resumed or run.saved_step is not None,
         )
+        if damaged and run.saved_step is not None:
+            write_checkpoint(run, temporary=True)  # so that what is left of the log is what the next start expects
+        moved = False
         try:
             for event in with_rollbacks(run, lambda: _train(run, should_stop)):
                 if isinstance(event, Ended):
                     trouble = _close(run, "interrupted" if event.interrupted else "finished")
                     event = dataclasses.replace(event, trouble=trouble)
+                    moved = event.interrupted and run.folder.moved_from is not None
+                    if moved:
+                        break
                 yield event
         except (DivergedError, MemoryGrowthError) as error:
             _close(run, "failed", str(error))
@@ -82,6 +89,11 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
             shortage = _explain_shortage(run, error)
             _close(run, "failed", str(shortage))
             raise shortage from error
+        if moved:
+            raise StorageError(
+                f"{run.folder.moved_from}: was moved to {run.folder.path} while the run trained there; it has stopped "
+                f"with a checkpoint, go on with: {run.folder.resume_command}"
+            )
 
 
 def _explain_shortage(run: Run, error: Exception) -> MemoryShortageError:
@@ -122,19 +134,22 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
     options, steps = run.config.run, run.config.schedule.steps
     clock, saving, guard = Clock(run), CheckpointClock(), MemoryGuard(run.config.guards.max_memory_growth)
     while True:
-        step, interrupted = run.progress.step, should_stop()
+        run.folder.follow()
+        step, interrupted = run.progress.step, should_stop() or run.folder.moved_from is not None
         last = step >= steps or clock.fraction_used() >= 1
-        evaluation_due = last or step % options.eval_every == 0 or step == run.evaluate_at
-        checkpoint_due = options.checkpoint_every is not None and step % options.checkpoint_every == 0
-        if evaluation_due or checkpoint_due or interrupted:
+        evaluation_due = last or run.config.evaluates_at(step) or step == run.evaluate_at
+        checkpoint_due = evaluation_due or run.config.saves_at(step)
+        if interrupted and not checkpoint_due and nonfinite_parameter(run.model.parameters()):
+            interrupted = False  # the next step finds it, and says what it would have said without a stop
+        if checkpoint_due or interrupted:
             yield Began(step, "saving")
             with saving.saving():
-                saved = _save(run)
+                saved = save(run, due=checkpoint_due)
             yield saved
         elif saving.due():
             yield Began(step, "saving")
             with saving.saving():
-                _save_temporarily(run)
+                save_temporarily(run)
         if interrupted:
             break
         timing: dict[str, Any] = {"step": step, "seconds": run.progress.seconds}
@@ -144,7 +159,7 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
             evaluated = _evaluate(run)
             timing |= memory_held(run.model.parameters().backend)
             yield evaluated
-        if evaluation_due or checkpoint_due:
+        if checkpoint_due:
             best = run.progress.best_step
             remove_old_checkpoints(run.folder.checkpoints, step=step, keep=options.keep_checkpoints, best_step=best)
         if not last:
@@ -185,32 +200,6 @@ def _log(run: Run, record: dict[str, Any], timing: dict[str, Any]) -> Logged:
     return Logged(record, timing)
 
 
-def _save(run: Run) -> Saved:
-    path = checkpoint_path(run.folder.checkpoints, run.progress.step)
-    unfit = nonfinite_parameter(run.model.parameters())
-    if unfit:
-        finding = f"step {run.progress.step}: the last update has left NaN or infinity in {unfit}"
-        raise DivergedError(finding, "lower --lr in a new run")
-    if run.progress.step != run.saved_step or not is_folder(path):
-        _write_checkpoint(run)
-    return Saved(run.progress.step, path)
-
-
-def _save_temporarily(run: Run) -> None:
-    """Write a temporary checkpoint, without changing how the run goes: weights that are not finite are left for the
-    next step to find, and a full disk for the next checkpoint that is due."""
-    if nonfinite_parameter(run.model.parameters()) is None:
-        with contextlib.suppress(StorageError):
-            _write_checkpoint(run, temporary=True)
-
-
-def _write_checkpoint(run: Run, *, temporary: bool = False) -> None:
-    run.folder.fsync_log()
-    path = run.state().save(run.folder.checkpoints, temporary=temporary)
-    run.saved_step = run.progress.step
-    remove_temporary_checkpoints(run.folder.checkpoints, but=path)
-
-
 def _evaluate(run: Run) -> Evaluated:
     progress = run.progress
 
@@ -244,14 +233,6 @@ def _evaluate(run: Run) -> Evaluated:
 
 def _unfit(run: Run, finding: str, predict: Callable[[LanguageModel], object]) -> DivergedError:
     """Remove this step's checkpoint, whose model cannot `predict`; return the error that says what went wrong where."""
-    _forget_checkpoint(run)
+    forget_checkpoint(run)
     where = explain_prediction(run, predict)
     return DivergedError(f"step {run.progress.step}: {finding}, {where}", "lower --lr in a new run")
-
-
-def _forget_checkpoint(run: Run) -> None:
-    """Remove this step's checkpoint where there is an earlier one."""
-    remove_later_checkpoints(run.folder.checkpoints, step=run.progress.step)
-    found = find_checkpoints(run.folder.checkpoints)
-    if len(found) > 1:
-        remove_folder_atomic(found[-1])

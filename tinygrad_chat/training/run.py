@@ -21,11 +21,11 @@ from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
-from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
+from tinygrad_chat.runs.log import Marks
+from tinygrad_chat.runs.state import Progress, TrainingState
 from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.mixture import Data, dataset_of
-from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.batches import batches_of
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
@@ -39,7 +39,7 @@ from tinygrad_chat.training.refusals import (
     needs_own_data,
 )
 from tinygrad_chat.training.step import TrainStep
-from tinygrad_chat.training.tokens import open_tokens
+from tinygrad_chat.training.tokens import open_chosen
 
 OWN_DATA = "own"  # a key of a checkpoint's data
 HANDED_OVER = {"data": "handed over in Python"}  # says the same in environment.json, before there is a checkpoint
@@ -66,6 +66,10 @@ class Run:
     """Which checkpoint its first weights are from, where they were not drawn."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
+    log: Marks | None = None
+    """What the log holds at that checkpoint, None without one."""
+    stopped_early: bool = False
+    """Whether that one is there because the run was stopped, and its settings ask for none at that step."""
 
     @property
     def model(self) -> LanguageModel:
@@ -89,8 +93,8 @@ class Run:
         """What it trains on, by number."""
         return batches_of(self.dataset, self.config)
 
-    def state(self) -> TrainingState:
-        """Return all it takes to go on from here."""
+    def state(self, log: Marks | None = None) -> TrainingState:
+        """Return all it takes to go on from here, with a log as it is or by its marks."""
         return TrainingState(
             config=self.config,
             tokenizer=self.tokenizer,
@@ -98,6 +102,7 @@ class Run:
             optimizer=self.train_step.optimizer.state(),
             data={**self.dataset.summary(), **({OWN_DATA: True} if self.own_data else {})},
             parent=self.parent,
+            log=self.folder.lines.marks() if log is None else log,
             progress=copy.deepcopy(self.progress),
         )
 
@@ -110,7 +115,7 @@ class Run:
         self.train_step.optimizer.load(state.optimizer)
         seconds = max(self.progress.seconds, state.progress.seconds)
         self.progress = dataclasses.replace(copy.deepcopy(state.progress), seconds=seconds)
-        self.saved_step = state.step
+        self.saved_step, self.log = state.step, state.log
 
 
 def start_run(
@@ -151,7 +156,9 @@ def _new_run(
     choose_compute(config)  # fails before any long reading
     start_from = config.recipe.start_from
     parent = None if start_from is None else open_parent(start_from)
-    dataset, tokenizer = _dataset(config, data or _open_for(parent, config, progress))
+    if data is None and parent is not None:
+        data = open_data_for(parent, config.data, progress=progress)
+    dataset, tokenizer = _dataset(config, data or open_chosen(config.data, config.data.tokenizer, progress=progress))
     if parent is not None:
         expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
     config = config.replace(split=dataset.split, **({"data": dataset.source} if own_data else {}))
@@ -191,8 +198,10 @@ def resume_run(
         if handed_over and not own and "data" not in changes:
             raise needs_own_data(config, path)
         say(f"{path}: no checkpoint yet; starting from step 0")
+        for problem in folder.lines.problems(None, 0):
+            say(problem)
         if data is None and tokenizer is not None:
-            data = _open(config, tokenizer, progress)
+            data = open_chosen(config.data, tokenizer, progress=progress)
         return _new_run(
             config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=True
         )
@@ -213,7 +222,7 @@ def resume_run(
     if data is None and saved.data.get(OWN_DATA) and "data" not in changes:
         raise needs_own_data(config, path)
     try:
-        dataset, _ = _dataset(config, data or _open(config, saved.tokenizer, progress))
+        dataset, _ = _dataset(config, data or open_chosen(config.data, saved.tokenizer, progress=progress))
     except VocabularyError as error:
         raise changed_data(before, config) from error
     if data is not None:
@@ -233,25 +242,11 @@ def resume_run(
         finished=finished,
     )
     run.restore(saved)
+    for problem in folder.lines.problems(saved.log, saved.step):
+        say(problem)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
+    run.stopped_early = run.evaluate_at is None and not before.saves_at(saved.step)
     return run
-
-
-def _open(
-    config: TrainingConfig, tokenizer: Tokenizer | str, progress: DownloadProgress | None
-) -> TokenStore | MixedStore:
-    data = config.data
-    reading = {**data.reading, "vocabulary": data.vocabulary, "split": data.split}
-    return open_tokens(data.source, tokenizer, **reading, progress=progress)
-
-
-def _open_for(
-    parent: SavedModel | None, config: TrainingConfig, progress: DownloadProgress | None
-) -> TokenStore | MixedStore:
-    """Return a new run's data as the tokens of its parent, or else of a tokenizer of its own."""
-    if parent is None:
-        return _open(config, config.data.tokenizer, progress)
-    return open_data_for(parent, config.data, progress=progress)
 
 
 def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Data, Tokenizer]:
@@ -283,7 +278,8 @@ def _is_finished(
         if minutes is not None and time_is_over:
             what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
         say(f"{folder.path}: {what}; train on with: {folder.resume_command} {more}")
-        return folder.outcome_is("finished")  # a kill may have come before its last evaluation
+        # A kill may have come before its last evaluation, and the log may have lost it.
+        return folder.outcome_is("finished") and folder.was_evaluated(saved.step)
     if steps != saved.config.schedule.steps:
         say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tinygrad_chat.config.groups import DataOptions
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.files import user_path
 from tinygrad_chat.runs.tokenizer import open_tokenizer
@@ -35,6 +36,14 @@ def open_tokens(
             progress=progress,
         )
     return open_sources(source, tokenizer, **reading, split=split, progress=progress)
+
+
+def open_chosen(
+    data: DataOptions, tokenizer: Tokenizer | str, *, progress: Progress | None = None
+) -> TokenStore | MixedStore:
+    """Return what `open_tokens` does for the options of a run."""
+    chosen = {"vocabulary": data.vocabulary, "split": data.split, **data.reading}
+    return open_tokens(data.source, tokenizer, **chosen, progress=progress)
 
 
 def tokenizer_called(

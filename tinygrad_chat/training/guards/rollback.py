@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from tinygrad_chat.errors import DivergedError
+from tinygrad_chat.errors import CheckpointError, DivergedError, StorageError
 from tinygrad_chat.formatting import count, one_line
 from tinygrad_chat.runs.checkpoint import load_newest, remove_later_checkpoints
-from tinygrad_chat.runs.state import TrainingState
-from tinygrad_chat.training.events import Event, RolledBack, Saved
+from tinygrad_chat.runs.state import Rollback, TrainingState
+from tinygrad_chat.training.events import Event, RolledBack
 from tinygrad_chat.training.run import Run
+from tinygrad_chat.training.saving import write_checkpoint
 
 MOST_ROLLBACKS = 3  # without getting past where they went back to
 
 
 def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[Event]:
     """Yield what training yields; where it diverges and the run is to be rolled back, begin anew from there."""
-    rollbacks: list[RolledBack] = []  # since training last came past a step that failed
     while True:
         try:
-            for event in events():
-                if isinstance(event, Saved) and all(event.step > rollback.failed_step for rollback in rollbacks):
-                    rollbacks.clear()
-                yield event
+            yield from events()
             return
         except DivergedError as error:
-            rolled_back = None
+            rollbacks, rolled_back = run.progress.rollbacks, None
             if run.config.guards.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
                 # Its own checkpoint is the last good one, unless it failed from there already.
                 tried = any(rollback.step == run.progress.step for rollback in rollbacks)
@@ -36,23 +34,41 @@ def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[
                 raise DivergedError(f"{error.finding}, {tries}", error.advice) from error
             if rolled_back is None:
                 raise
-        rollbacks.append(rolled_back)
         yield rolled_back
 
 
 def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
     """Go back to the newest whole checkpoint of a step `before` that, and past the batch that led here; None without
-    one. A temporary one does not count: where a run goes back to is no matter of how long its steps took."""
-    failed_step, failed_batch = run.progress.step, run.progress.step + run.progress.skipped_batches
-    checkpoints = run.folder.checkpoints
-    saved = load_newest(checkpoints, TrainingState.load, before=before, temporary=False, say=lambda line: None)
+    one. A temporary one does not count: where a run goes back to is no matter of how long its steps took.
+
+    A temporary checkpoint says so before anything is removed: whoever resumes the run goes on from before the rollback
+    or from after it.
+    """
+    failed, rollbacks, checkpoints = run.progress.step, run.progress.rollbacks, run.folder.checkpoints
+    failed_batch = failed + run.progress.skipped_batches
+    saved = load_newest(checkpoints, _load, before=before, temporary=False, say=lambda line: None)
     if saved is None:
         return None
     run.restore(saved)
     step = run.progress.step
     run.progress.skipped_batches = failed_batch + 1 - step
+    run.progress.rollbacks = (*rollbacks, Rollback(step, failed))
+    record = {"step": step, "rolled_back_from": failed}
+    marks = run.folder.lines.marks_of_rollback(
+        saved.log, step, {**record, "reason": one_line(reason)}, {**record, "seconds": run.progress.seconds}
+    )
+    write_checkpoint(run, temporary=True, marks=marks)
     remove_later_checkpoints(checkpoints, step=step)
-    run.folder.cut_log(step, rollbacks=True)
-    record = {"step": step, "rolled_back_from": failed_step}
-    run.folder.append({**record, "reason": one_line(reason)}, {**record, "seconds": run.progress.seconds})
-    return RolledBack(step, failed_step, reason)
+    run.folder.lines.go_on(marks, step)
+    return RolledBack(step, failed, reason)
+
+
+def _load(path: Path) -> TrainingState:
+    """Load a checkpoint. One that cannot be read just now is not damaged: raises StorageError, and when the run goes on
+    it comes here once more."""
+    try:
+        return TrainingState.load(path)
+    except CheckpointError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise StorageError(str(error)) from error
+        raise

@@ -1,0 +1,69 @@
+"""A folder that is held open: it is known by what it is, wherever it may be moved to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tinygrad_chat.errors import StorageError
+from tinygrad_chat.files.opening import explained, status_of
+
+if sys.platform != "win32":
+    import fcntl
+
+F_GETPATH = 50  # what macOS calls for the path of an open file
+LONGEST_PATH = 1024
+
+
+class HeldFolder:
+    """An open folder, by its `descriptor`; None on Windows, which moves no folder with an open file in it."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def find(self, path: Path) -> Path:
+        """Return where the folder is now that was opened at `path`: there, as a rule.
+
+        Raises StorageError where it was moved and the system does not say to where, or removed.
+        """
+        if self._descriptor is None or self._is_at(path):
+            return path
+        moved = self._ask()
+        if moved is None or not self._is_at(moved):
+            raise StorageError(f"{path}: was moved or removed while a process was at work there; put it back")
+        return moved
+
+    def _is_at(self, path: Path) -> bool:
+        assert self._descriptor is not None
+        try:
+            status = status_of(path, follow=True)
+        except OSError:
+            return True  # nobody can tell; what is done there will fail by itself
+        return status is not None and os.path.samestat(status, os.fstat(self._descriptor))
+
+    def _ask(self) -> Path | None:
+        """Return where the system says that the folder is."""
+        try:
+            if sys.platform == "darwin":
+                name = fcntl.fcntl(self._descriptor, F_GETPATH, bytes(LONGEST_PATH)).rstrip(b"\0")
+                return Path(os.fsdecode(name))
+            return Path(f"/proc/self/fd/{self._descriptor}").readlink()
+        except (OSError, ValueError):
+            return None
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[HeldFolder]:
+    """Hold a folder open until the context ends. Raises StorageError where there is none."""
+    if os.name != "posix":
+        yield HeldFolder(None)
+        return
+    with explained(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield HeldFolder(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,264 @@
+"""A run's log and the timing beside it: lines that are added one by one, and checked where the run goes on.
+
+A checkpoint says of each of the two files how many lines it held, and their digest. So it is noticed where lines have
+got lost, were changed, or stand there twice. Then the file is kept aside as it was found, and what is left of it goes
+on, with a line that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.backend import available_memory
+from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.files import explained, fsync_file, is_there, open_plain, read_plain, write_atomic
+from tinygrad_chat.formatting import count
+from tinygrad_chat.option import LARGEST
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a file of lines holds at a checkpoint: `lines` of them, with their digest, and `then` a few more.
+
+    Those are of rollbacks. The checkpoint that says so is on disk before the file is cut and they are added.
+    """
+
+    lines: int
+    sha256: str
+    then: tuple[Record, ...] = ()
+
+    @classmethod
+    def load(cls, saved: Any) -> Mark:
+        """Make the mark that `saved`, its `dataclasses.asdict`, describes. Raises ValueError for another."""
+        if not isinstance(saved, dict) or saved.keys() != {"lines", "sha256", "then"}:
+            raise ValueError(f"log: expected lines, sha256 and then, received {saved!r:.80}")
+        lines, sha256, then = saved["lines"], saved["sha256"], saved["then"]
+        if not (is_step(lines) and isinstance(sha256, str) and isinstance(then, list)):
+            raise ValueError(f"log: expected a count, a digest and a list, received {saved!r:.80}")
+        for record in then:
+            if not (isinstance(record, dict) and is_step(record.get("step"))):
+                raise ValueError(f"log: expected a line of a log, received {record!r:.80}")
+            _line(record)
+        return cls(lines, sha256, tuple(then))
+
+
+Marks = Mapping[str, Mark]
+"""By the name of the file; empty in a checkpoint of an earlier version"""
+
+
+class RunLog:
+    """The log of a run and the timing beside it, which get their lines in pairs."""
+
+    def __init__(self, log: Path, timing: Path) -> None:
+        self._files = (_Lines(log), _Lines(timing))
+
+    def move(self, log: Path, timing: Path) -> None:
+        """Go on where the two files are now."""
+        for file, path in zip(self._files, (log, timing), strict=True):
+            file.path = path
+
+    def append(self, record: Record, timing: Record) -> None:
+        """Add a line to the log, and one beside it to the timing."""
+        for file, each in zip(self._files, (record, timing), strict=True):
+            file.append(each)
+
+    def fsync(self) -> None:
+        """Force both to the disk, so that no checkpoint outlives the lines before it."""
+        for file in self._files:
+            if is_there(file.path):
+                fsync_file(file.path)
+
+    def marks(self) -> Marks:
+        """Return what both hold now, for a checkpoint."""
+        return {file.path.name: file.mark() for file in self._files}
+
+    def marks_of_rollback(self, marks: Marks, step: int, record: Record, timing: Record) -> Marks:
+        """Return what both are to hold after a rollback to the checkpoint of `step`, which has these `marks`: what they
+        held there, what tells of earlier rollbacks to it, and one line more."""
+        return {
+            file.path.name: file.mark_of_rollback(marks.get(file.path.name), step, each)
+            for file, each in zip(self._files, (record, timing), strict=True)
+        }
+
+    def problems(self, marks: Marks | None, step: int) -> list[str]:
+        """Return what is wrong with either file, in a line each, where the run is to go on from a checkpoint of `step`
+        with these `marks`, or without one. Raises CheckpointError where one cannot be read."""
+        return [found.explain() for found in self._compare(marks, step) if found.problem]
+
+    def go_on(self, marks: Marks | None, step: int) -> bool:
+        """Let both end where a checkpoint of `step` with these `marks` was saved; return whether they were damaged.
+
+        What came after is about to come again. Raises CheckpointError where one cannot be read.
+        """
+        found = self._compare(marks, step)
+        for file, each in zip(self._files, found, strict=True):
+            file.go_on(each, step)
+        return any(each.problem for each in found)
+
+    def _compare(self, marks: Marks | None, step: int) -> list[_Found]:
+        found = [file.compare(marks, step) for file in self._files]
+        steps = [{record["step"] for _, record in _records(each.lines)} for each in found]
+        for each, mine, beside in zip(found, steps, reversed(steps), strict=True):
+            gap = sorted(beside - mine)
+            if each.missing and each.missing == len(gap):
+                each.problem += f": {_steps(gap)}"
+        return found
+
+
+@dataclass
+class _Found:
+    """What stands in a file, None where there is none, which `lines` of it stay, and what is wrong, if anything."""
+
+    path: Path
+    content: bytes | None
+    lines: list[bytes]
+    then: list[bytes] = field(default_factory=list)
+    problem: str = ""
+    missing: int = 0
+    incomplete: bool = False
+
+    def explain(self) -> str:
+        kept = f"; going on keeps this file as {_aside(self.path).name}" if self.content else ""
+        return f"{self.path}: {self.problem}{kept}"
+
+
+class _Lines:
+    """A file of JSON objects, one a line, each of a step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._count, self._digest = 0, hashlib.sha256()
+
+    def append(self, record: Record) -> None:
+        line = _line(record)
+        with explained(self.path), open_plain(self.path, "ab") as stream:
+            stream.write(line)
+        self._count += 1
+        self._digest.update(line)
+
+    def mark(self) -> Mark:
+        return Mark(self._count, self._digest.hexdigest())
+
+    def mark_of_rollback(self, mark: Mark | None, step: int, record: Record) -> Mark:
+        lines = _split(self._read())
+        mark = mark or _mark_of([line for line, found in _records(lines) if found["step"] < step])
+        before = [found for _, found in _records(lines[mark.lines :]) if _tells_of_rollback(found, step)]
+        return Mark(mark.lines, mark.sha256, (*mark.then, *before, record))
+
+    def compare(self, marks: Marks | None, step: int) -> _Found:
+        content = self._read()
+        lines = _split(content)
+        if marks is None:
+            problem = f"has {count(len(lines), 'line')}, and no checkpoint is there" if lines else ""
+            return _Found(self.path, content, [], problem=problem)
+        mark = marks.get(self.path.name)
+        if mark is None:
+            return _Found(self.path, content, [line for line, found in _records(lines) if found["step"] < step])
+        found = _Found(self.path, content, lines[: mark.lines], [_line(record) for record in mark.then])
+        if _is_of(mark, found.lines):
+            return found
+        found.lines = list(_each_once(lines, step))
+        expected = f"its {count(mark.lines, 'line')} up to step {step}"
+        found.incomplete = not _is_of(mark, found.lines)
+        if not found.incomplete:
+            found.problem = f"has other lines between {expected}, which are all there"
+        elif content is None:
+            found.problem = f"is not there, nor are {expected}"
+        elif len(found.lines) < mark.lines:
+            found.missing = mark.lines - len(found.lines)
+            found.problem = f"{found.missing} of {expected} are missing"
+        else:
+            found.problem = f"{expected} are not the ones that were written"
+        return found
+
+    def go_on(self, found: _Found, step: int) -> None:
+        if found.problem and found.content:
+            write_atomic(_aside(self.path), found.content)
+        note = [_line({"step": step, "damaged": found.problem})] if found.incomplete else []
+        lines = [*found.lines, *found.then, *note]
+        content = b"".join(lines)
+        if content != found.content:
+            write_atomic(self.path, content)
+        self._count, self._digest = len(lines), hashlib.sha256(content)
+
+    def _read(self) -> bytes | None:
+        try:
+            return read_plain(self.path, most=available_memory()) if is_there(self.path) else None
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read ({error.strerror}), so the run cannot go on") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of the file at `path`, none where there is no file. Raises StorageError where it cannot
+    be read."""
+    with explained(path, "read"):
+        content = read_plain(path, most=available_memory()) if is_there(path) else None
+    return [record for _, record in _records(_split(content))]
+
+
+def is_step(value: Any) -> bool:
+    """Return whether what a file says can be a step."""
+    return type(value) is int and 0 <= value < LARGEST
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(dict(record), allow_nan=False).encode() + b"\n"
+
+
+def _split(content: bytes | None) -> list[bytes]:
+    return [line + b"\n" for line in (content or b"").splitlines()]
+
+
+def _records(lines: Iterable[bytes]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the lines that are whole, without the zeros that a crash may leave, each beside the record in it."""
+    for damaged in lines:
+        line = damaged.lstrip(b"\0")
+        try:
+            record = json.loads(line)
+            whole = is_step(record["step"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if whole:
+            yield line, record
+
+
+def _each_once(lines: Iterable[bytes], step: int) -> Iterator[bytes]:
+    """Yield what is left of lines up to a checkpoint of `step`. Only what tells of rollbacks may stand there twice."""
+    seen = set[bytes]()
+    for line, record in _records(lines):
+        told = "rolled_back_from" in record
+        if (record["step"] < step or _tells_of_rollback(record, step)) and (told or line not in seen):
+            seen.add(line)
+            yield line
+
+
+def _tells_of_rollback(record: Record, step: int) -> bool:
+    return record["step"] == step and "rolled_back_from" in record
+
+
+def _mark_of(lines: list[bytes]) -> Mark:
+    return Mark(len(lines), hashlib.sha256(b"".join(lines)).hexdigest())
+
+
+def _is_of(mark: Mark, lines: list[bytes]) -> bool:
+    return _mark_of(lines) == Mark(mark.lines, mark.sha256)
+
+
+def _steps(steps: list[int]) -> str:
+    return f"that of step {steps[0]}" if len(steps) == 1 else f"those of steps {steps[0]} to {steps[-1]}"
+
+
+def _aside(path: Path) -> Path:
+    """Return where a damaged file is kept: log-damaged.jsonl, or with a number if there is one already."""
+    number, aside = 1, path.with_name(f"{path.stem}-damaged{path.suffix}")
+    while is_there(aside):
+        number += 1
+        aside = path.with_name(f"{path.stem}-damaged-{number}{path.suffix}")
+    return aside
