@@ -21,7 +21,9 @@ MOST_LINES = 300
 # own line. Folders within a part have an order of their own.
 ORDER = [
     {"errors"},
-    {"option", "seeds", "formatting", "files"},
+    {"seeds", "formatting", "files"},
+    {"option"},
+    {"schema"},
     {"backend", "pages"},
     {"autograd"},
     {"ops"},
@@ -60,6 +62,7 @@ HOME_OF_LIBRARY = {
     "numba": ("kernels/numba/",),
     "llvmlite": ("kernels/numba/",),
     "pyarrow": ("text/formats/",),
+    "tomllib": ("schema.py",),
 }
 
 

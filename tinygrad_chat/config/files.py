@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 from typing import Any
 
 from tinygrad_chat.config.record import flat_settings, from_saved
-from tinygrad_chat.errors import ConfigError
-from tinygrad_chat.files import user_path
+from tinygrad_chat import schema
+from tinygrad_chat.errors import ConfigError, FormatError
+from tinygrad_chat.files import read_plain, user_path
+from tinygrad_chat.schema import LARGEST_FILE
 
 SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
 """Flat keys that only a run's own config.toml has all of; it holds settings that play no part, too."""
@@ -27,7 +28,7 @@ def read_settings(name: str) -> dict[str, Any]:
     Raises ConfigError where it is neither, or holds what is no setting.
     """
     try:
-        text = user_path(name).read_text(encoding="utf-8-sig")  # Notepad begins a file with a byte-order mark
+        text = read_plain(user_path(name), most=LARGEST_FILE).decode("utf-8-sig")  # Notepad begins with a mark
     except (OSError, UnicodeDecodeError) as error:
         if name not in preset_names():
             reason = getattr(error, "strerror", None) or error
@@ -48,8 +49,8 @@ def parse_settings(text: str, *, source: str) -> dict[str, Any]:
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """Return what TOML `text` holds. Raises ConfigError, naming `source`, where it is no TOML."""
+    """Return what TOML `text` holds. Raises ConfigError, naming `source`, as `schema.parse_toml` raises FormatError."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML ({error})") from error
+        return schema.parse_toml(text, source=source)
+    except FormatError as error:
+        raise ConfigError(str(error)) from error
