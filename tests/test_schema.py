@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_chat.errors import FormatError
-from tinygrad_chat.schema import Amount, Bounds, Count, checked, parse_json, parse_lines, parse_toml, read_json
+from tinygrad_chat.schema import (
+    OPTIONAL,
+    Amount,
+    Bounds,
+    Count,
+    checked,
+    parse_json,
+    parse_lines,
+    parse_toml,
+    read_json,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class Wheel:
     """A part of a vehicle."""
 
     radius: Annotated[float, Bounds(minimum=0.1, maximum=2)]
-    spokes: Count = 8
+    spokes: Count = field(default=8, metadata=OPTIONAL)
 
 
 class Vehicle(TypedDict):

@@ -13,8 +13,9 @@ Traceback (most recent call last):
 tinygrad_chat.errors.FormatError: outcome.json: step: expected at least 0, received -1
 
 Types are int, float, str, bool, None, unions and literals of these, `list[T]`, `tuple[T, ...]`, `dict[str, T]`,
-dataclasses, TypedDicts, and numbers `Annotated` with Bounds. A number is finite, a text can be written in UTF-8. Of an
-object's keys that its type does not state, a TypedDict keeps what is plain data and a dataclass nothing.
+dataclasses, TypedDicts, and numbers `Annotated` with Bounds. A number is finite, a text can be written in UTF-8. A
+dataclass's fields must all be there, but for those with OPTIONAL as metadata. Keys that a type does not state must be
+plain data; a TypedDict keeps them, a dataclass does not.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from tinygrad_chat.option import unmet
 LARGEST_FILE = 1 << 20  # bytes, unless a kind of file says otherwise: several hundred times what such a file has
 MOST_CONTAINERS = 1 << 19  # objects and lists in a file: they take thirty times as much memory as on the disk
 MOST_DIGITS = 20  # of a whole number
+OPTIONAL = {"optional": True}  # of a field with a default, which other versions do not write
 DEEPEST = 16  # levels of what no type states
 MOST_KEY_PARTS = 8  # of a dotted key in TOML: the time to read one grows with their square
 
@@ -239,8 +241,7 @@ def _object_check(kind: Any) -> Check:
     if is_typeddict(kind):
         required = sorted(kind.__required_keys__)
     else:
-        of_none = dataclasses.MISSING
-        required = [each.name for each in dataclasses.fields(kind) if each.default is each.default_factory is of_none]
+        required = [each.name for each in dataclasses.fields(kind) if not each.metadata.get("optional")]
 
     def check(value: Any) -> Any:
         if type(value) is not dict:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from tinygrad_chat.config.record import flat_settings, from_saved
 from tinygrad_chat import schema
+from tinygrad_chat.config.record import flat_settings, from_saved
 from tinygrad_chat.errors import ConfigError, FormatError
 from tinygrad_chat.files import read_plain, user_path
 from tinygrad_chat.schema import LARGEST_FILE

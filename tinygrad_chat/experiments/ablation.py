@@ -12,19 +12,23 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig, from_saved
-from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
-from tinygrad_chat.files import exclusive_lock, explained, write_atomic
+from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, FormatError, UsageError
+from tinygrad_chat.files import exclusive_lock, explained, read_plain, write_atomic
+from tinygrad_chat.formatting import count, short_repr
 from tinygrad_chat.option import by_every_name, idle, refuse_idle
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.records import LogLine
+from tinygrad_chat.schema import Amount, Count, parse_lines, read_json
 from tinygrad_chat.training.events import Ended, Event
 from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.loop import train
@@ -32,6 +36,30 @@ from tinygrad_chat.training.run import Run, resume_run, start_run
 
 Choices = dict[str, Any]
 """A value for each setting that is varied."""
+
+MOST_RUNS = 10_000
+LARGEST_RESULTS = 64 << 20  # bytes, of so many runs
+
+
+class Row(TypedDict):
+    """A line of results.jsonl: a finished run; beside this, what was chosen for its cell."""
+
+    cell: str
+    seed: Count
+    parameters: Count
+    steps: Count
+    data_sha256: str
+    diverged: bool
+    val_loss: float | None
+    val_bpb: float | None
+    best_val_loss: Amount | None
+    seconds: Amount
+
+
+class Claim(TypedDict):
+    """What ablation.json holds: the settings of each cell."""
+
+    settings: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +71,14 @@ class Ablation:
     varied: Mapping[str, Sequence[Any]]
     seeds: int
     base: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cells = math.prod(map(len, self.varied.values()))
+        if cells * self.seeds > MOST_RUNS:
+            raise UsageError(
+                f"--seeds: expected at most {MOST_RUNS:,} runs in all, received {count(cells, 'cell')} with "
+                f"{count(self.seeds, 'seed')} each; vary fewer settings, or choose fewer --seeds"
+            )
 
     def cells(self) -> list[Choices]:
         """Return every combination of the varied values."""
@@ -92,8 +128,7 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
             )
         name, choices, kind = spec.name, spec.choices, spec.kind
         if values:
-            lines = [f"{name} = {_as_toml(value, kind)}" for value in values.split("|")]
-            found = [parse_settings(line, source=f"--vary {name}")[name] for line in lines]
+            found = [_parsed(name, value, kind) for value in values.split("|")]
             varied[name] = list(dict.fromkeys(found))  # a value given twice is one cell
         elif choices or kind is bool:
             varied[name] = list(choices) or [True, False]
@@ -102,9 +137,13 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
     return varied
 
 
-def _as_toml(value: str, kind: type) -> str:
+def _parsed(name: str, value: str, kind: type) -> Any:
     words = {"on": "true", "off": "false"}
-    return json.dumps(value.strip()) if kind is str else words.get(value.strip(), value.strip())
+    toml = json.dumps(value.strip(), ensure_ascii=False) if kind is str else words.get(value.strip(), value.strip())
+    settings = parse_settings(f"{name} = {toml}", source=f"--vary {name}")
+    if settings.keys() != {name}:
+        raise ConfigError(f"--vary {name}: expected a value, received {short_repr(value)}")
+    return settings[name]
 
 
 def label(choices: Choices) -> str:
@@ -164,16 +203,17 @@ def _claim(ablation: Ablation, folder: Path) -> None:
     """Write down what the folder is for, or make sure that it is for this."""
     settings = {label(choices): ablation.config(choices, 1).used_settings() for choices in ablation.cells()}
     path = folder / "ablation.json"
-    try:
-        saved = json.loads(path.read_bytes())["settings"] if path.exists() else settings
-        before = {cell: from_saved(each, source=str(path)).used_settings() for cell, each in saved.items()}
-        differing = [cell for cell in {**before, **settings} if before.get(cell) != settings.get(cell)]
-        names = {name for c in differing for name, value in settings.get(c, {}).items() if before[c].get(name) != value}
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
-        differing, names = ["all"], {"vary"}
-    if differing:
+    saved = read_json(path, Claim, most=LARGEST_RESULTS)["settings"] if path.exists() else settings
+    before = {cell: from_saved(each, source=str(path)).used_settings() for cell, each in saved.items()}
+    if before != settings:
+        names = {"vary"}
+        if before.keys() == settings.keys():
+            pairs = [
+                (before[cell].get(name), name, value) for cell in settings for name, value in settings[cell].items()
+            ]
+            names = {name for had, name, value in pairs if had != value} or names
         raise UsageError(
-            f"{folder}: holds an ablation with other settings ({', '.join(sorted(names or {'vary'}))}); "
+            f"{folder}: holds an ablation with other settings ({', '.join(sorted(names))}); "
             "choose another folder with --out"
         )
     with explained(folder):
@@ -190,7 +230,7 @@ def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
 
 
 def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: bool) -> None:
-    last = {} if diverged else json.loads(run.folder.log.read_bytes().splitlines()[-1])
+    last = LogLine(step=run.progress.step) if diverged else run.folder.records()[-1]
     row = {
         "cell": label(choices),
         **choices,
@@ -213,10 +253,11 @@ def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: b
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the finished runs of the ablation at `folder`, in the order in which they ended."""
+    """Return the finished runs of the ablation at `folder`, in the order in which they ended.
+
+    A line that holds no such run, perhaps as a crash cut it short, is left out: its run is made again.
+    """
     path = folder / "results.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):  # a line that a crash cut short: its run is made again
-            rows.append(json.loads(line))
-    return rows
+    content = read_plain(path, most=LARGEST_RESULTS) if path.exists() else b""
+    rows = [row for _, row in parse_lines(content, Row, source=str(path)) if not isinstance(row, FormatError)]
+    return [{**row} for row in rows if row["diverged"] or None not in (row["val_loss"], row["val_bpb"])]

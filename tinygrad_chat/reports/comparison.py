@@ -126,10 +126,10 @@ def compare_runs(paths: Mapping[str, Path]) -> Comparison:
 def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
     folder = RunFolder(summary.path)
     config = folder.read_config()
-    timings = [line for line in folder.timings() if is_number(line.get("seconds"))]
+    timings = [(line["step"], line["seconds"]) for line in folder.timings() if "seconds" in line]
     if not timings:
         raise UsageError(f"compare: {name}: timing.jsonl has no whole line; leave it out")
-    clock = np.array([(line["step"], line["seconds"]) for line in timings], dtype=float).T
+    clock = np.array(timings, dtype=float).T
 
     def curve(lines: Sequence[Mapping[str, Any]], key: str) -> Curve:
         steps = np.array([line["step"] for line in lines], dtype=float)

@@ -19,8 +19,9 @@ from tinygrad_chat.files import is_locked, user_path
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.runs.finding import RUNS, explain_missing, is_run
 from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.records import TimingLine
 
-LARGEST_DRAWN = 1e300  # sums of a few larger numbers overflow
+LARGEST_DRAWN = 1e30  # larger than any that tells something; the squares of their sums are finite, too
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,12 @@ class RunSummary:
 
     path: Path
     outcome: str
-    """One of OUTCOMES; without outcome.json `running` or `killed`, and `damaged` where something cannot be read."""
+    """That of outcome.json; without it `running` or `killed`, and `damaged` where something cannot be read."""
     reason: str = ""
     """Why it failed, or what is damaged."""
+    left_out: str = ""
+    """What is wrong with the first line of its log or timing that does not hold what it must; such lines are left
+    out."""
     model: str | None = None
     parent: str | None = None
     """The checkpoint that its weights are from, where they were not drawn."""
@@ -74,25 +78,26 @@ def summarize_run(path: Path) -> RunSummary:
         return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
     try:
         config = folder.read_config()
-        records, timings = folder.records(), folder.timings()
-        ended = {} if locked or not folder.outcome.exists() else folder.read_outcome()
-    except (TinygradChatError, OSError) as error:
+        log, timing = folder.read_log(), folder.read_timing()
+        ended = None if locked or not folder.outcome.exists() else folder.read_outcome()
+    except TinygradChatError as error:
         return RunSummary(path, "damaged", str(error))
-    except ValueError as error:
-        return RunSummary(path, "damaged", f"outcome.json cannot be read ({error})")
-    outcome = "running" if locked else ended.get("outcome", "killed")
-    reason, ended_step = ended.get("reason", ""), ended.get("step", 0)
+    except OSError as error:
+        name = Path(error.filename or path).name
+        return RunSummary(path, "damaged", f"{name}: cannot be read ({error.strerror or error})")
     checkpoints = find_checkpoints(folder.checkpoints)
-    if not records and not locked and folder.log.exists() and folder.log.stat().st_size:
-        return RunSummary(path, "damaged", "log.jsonl has no whole line")
-    step = max([ended_step, *(int(record["step"]) for record in records)])
-    best = min(evaluations(records), key=lambda record: record["val_loss"], default={})
+    if not log.lines and not locked and folder.log.exists() and folder.log.stat().st_size:
+        return RunSummary(path, "damaged", log.unfit or "log.jsonl has no whole line")
+    step = max([ended["step"] if ended else 0, *(record["step"] for record in log.records)])
+    best = min(evaluations(log.records), key=lambda record: record["val_loss"], default={})
     batch = config.tokens_per_step
-    timed = timings[-1] if timings and is_number(timings[-1].get("seconds")) else {}
+    timed = timing.records[-1] if timing.lines else TimingLine(step=0)
+    trained = timed.get("seconds", 0)
     return RunSummary(
         path,
-        outcome,
-        reason,
+        "running" if locked else ended["outcome"] if ended else "killed",
+        ended["reason"] if ended else "",
+        log.unfit or timing.unfit,
         model=config.recipe.model,
         parent=config.recipe.start_from,
         step=step,
@@ -102,8 +107,8 @@ def summarize_run(path: Path) -> RunSummary:
         best_step=best.get("step"),
         val_bpb=best.get("val_bpb"),
         tokens=step * batch,
-        seconds=ended.get("seconds", timed.get("seconds")),
-        tokens_per_second=timed["step"] * batch / timed["seconds"] if timed.get("step") and timed["seconds"] else None,
+        seconds=ended["seconds"] if ended else timed.get("seconds"),
+        tokens_per_second=timed["step"] * batch / trained if timed["step"] and trained else None,
         parameters=_count_parameters(checkpoints[-1]) if checkpoints else None,
     )
 
@@ -114,8 +119,8 @@ def evaluations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a log's value is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_DRAWN
+    """Return whether a log's value is there and is a number that can be drawn."""
+    return isinstance(value, int | float) and abs(value) < LARGEST_DRAWN
 
 
 def _last_written(path: Path) -> float:

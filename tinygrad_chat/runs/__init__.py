@@ -1,7 +1,9 @@
 """What a run is on disk.
 
 finding.py        where runs are, and what a path that leads to none may have meant
+records.py        what its records hold: outcome, environment, log, timing
 folder.py         where each of its files stands, who may write there, which run is the newest
+arrays.py         arrays in safetensors files, whose headers are checked
 checkpoint.py     checkpoints as folders: whole, or not there
 state.py          what a checkpoint holds; it saves, loads and checks itself
 recent_losses.py  a part of that: how a batch's loss compares with those before it

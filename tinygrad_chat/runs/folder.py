@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import Any
 
 import tomli_w
 
-from tinygrad_chat.backend import available_memory
 from tinygrad_chat.config.files import parse_toml
 from tinygrad_chat.config.record import TrainingConfig, from_saved
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
+from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError, UsageError
 from tinygrad_chat.files import (
     exclusive_lock,
     explained,
@@ -25,12 +24,10 @@ from tinygrad_chat.files import (
     write_atomic,
 )
 from tinygrad_chat.formatting import quoted
-from tinygrad_chat.option import LARGEST
 from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
 from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
-
-OUTCOMES = ("finished", "interrupted", "failed", "imported")
-LARGEST_RECORD = 16 << 20  # bytes of a file that is no log
+from tinygrad_chat.runs.records import Environment, Log, LogLine, Outcome, TimingLine, read_log
+from tinygrad_chat.schema import LARGEST_FILE, read_json
 
 
 class RunFolder:
@@ -105,12 +102,11 @@ class RunFolder:
         before = [entry for entry in self.environments() if entry["from_step"] < step]
         write_atomic(self.environment, json.dumps([*before, {"from_step": step, **environment}], indent=1).encode())
 
-    def environments(self) -> list[dict[str, Any]]:
+    def environments(self) -> list[Environment]:
         """Return what the run was made with, an entry for each start that some of its steps are from."""
         try:
-            entries = json.loads(read_plain(self.environment, most=LARGEST_RECORD))
-            return [entry for entry in entries if is_step(entry["from_step"])]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a run goes on without it
+            return read_json(self.environment, list[Environment])
+        except (OSError, FormatError):  # a run goes on without it
             return []
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
@@ -118,25 +114,15 @@ class RunFolder:
         record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": reason}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
-    def read_outcome(self) -> dict[str, Any]:
-        """Return what `write_outcome` wrote. Raises OSError or ValueError where that cannot be read."""
-        try:
-            found = json.loads(read_plain(self.outcome, most=LARGEST_RECORD))
-        except RecursionError as error:
-            raise ValueError("nested too deep") from error
-        kinds = {"outcome": str, "step": int, "seconds": float, "reason": str}
-        fits = isinstance(found, dict) and found.keys() == kinds.keys()
-        if not (fits and all(isinstance(found[name], kind) for name, kind in kinds.items()) and is_step(found["step"])):
-            raise ValueError(f"expected {', '.join(kinds)}, received {str(found)[:80]}")
-        if found["outcome"] not in OUTCOMES:
-            raise ValueError(f"says {found['outcome']!r:.40}")
-        return found
+    def read_outcome(self) -> Outcome:
+        """Return what `write_outcome` wrote. Raises OSError or FormatError where that cannot be read."""
+        return read_json(self.outcome, Outcome, source=self.outcome.name)
 
     def outcome_is(self, outcome: str) -> bool:
         """Return whether the folder says that the run ended so."""
         try:
             return self.read_outcome()["outcome"] == outcome
-        except (OSError, ValueError):
+        except (OSError, FormatError):
             return False
 
     def write_sample(self, step: int, text: str) -> None:
@@ -164,21 +150,29 @@ class RunFolder:
 
         With `rollbacks` those stay that tell of rollbacks to that step.
         """
-        for file in (self.log, self.timing):
+        for file, log in ((self.log, self.read_log()), (self.timing, self.read_timing())):
             kept = [
                 line + b"\n"
-                for line, record in _lines(file)
+                for line, record in log.lines
                 if record["step"] < step or (rollbacks and record["step"] == step and "rolled_back_from" in record)
             ]
             write_atomic(file, b"".join(kept))
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return the log's whole lines."""
-        return [record for _, record in _lines(self.log)]
+    def read_log(self) -> Log[LogLine]:
+        """Return the log's lines. Raises OSError where it cannot be read."""
+        return read_log(self.log, LogLine)
 
-    def timings(self) -> list[dict[str, Any]]:
-        """Return the whole lines of the timing."""
-        return [record for _, record in _lines(self.timing)]
+    def read_timing(self) -> Log[TimingLine]:
+        """Return the lines of the timing. Raises OSError where it cannot be read."""
+        return read_log(self.timing, TimingLine)
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """Return what the log's whole lines say."""
+        return self.read_log().records
+
+    def timings(self) -> Sequence[Mapping[str, Any]]:
+        """Return what the whole lines of the timing say."""
+        return self.read_timing().records
 
     def newest_checkpoint(self) -> Path:
         """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
@@ -203,27 +197,10 @@ class RunFolder:
     def read_config(self) -> TrainingConfig:
         """Return the configuration in config.toml. Raises ConfigError where it cannot be read."""
         try:
-            text = read_plain(self.config, most=LARGEST_RECORD).decode()
+            text = read_plain(self.config, most=LARGEST_FILE).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.config}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         return from_saved(parse_toml(text, source=str(self.config)), source=str(self.config))
-
-
-def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the whole lines of a JSONL file of steps, each beside the record that it holds."""
-    for line in read_plain(file, most=available_memory()).splitlines() if file.exists() else []:
-        try:
-            record = json.loads(line)
-            whole = is_step(record["step"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if whole:
-            yield line, record
-
-
-def is_step(value: Any) -> bool:
-    """Return whether what a file says can be a step."""
-    return type(value) is int and 0 <= value < LARGEST
 
 
 def open_checkpoint(path: Path | None, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tinygrad_chat.schema import Count
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
@@ -31,8 +32,8 @@ class Contents:
     """
 
     sha256: str
-    bytes: int
-    documents: int
+    bytes: Count
+    documents: Count
     lengths: str
 
 

@@ -27,14 +27,27 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.files import read_plain, try_lock
+from tinygrad_chat.files import try_lock
+from tinygrad_chat.schema import Count, checked, read_json
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading, token_type, write_characters, write_tokens
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 1  # to be raised when the same corpus and tokenizer would give other files
 TOKENS, DOCUMENTS, METADATA = "tokens.bin", "documents.bin", "metadata.json"
-LARGEST_METADATA = 64 << 20  # bytes
+LARGEST_METADATA = 32 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What metadata.json holds, beside the checksum of all of it."""
+
+    format: int
+    source: str
+    contents: Contents
+    tokenizer: dict[str, Any]
+    dtype: str
+    tokens: Count
 
 
 @dataclass(frozen=True)
@@ -98,15 +111,17 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
     As long as the tokens are in use, by whomever, `in_use` tells so.
     """
     try:
-        metadata = json.loads(read_plain(folder / METADATA, most=LARGEST_METADATA))
-        if metadata.pop("checksum") != checksum(metadata) or metadata["format"] != FORMAT:
+        found = read_json(folder / METADATA, dict[str, Any], most=LARGEST_METADATA)
+        if found.pop("checksum", None) != checksum(found):
             return None
-        contents, tokenizer = Contents(**metadata["contents"]), tokenizer_from_state(metadata["tokenizer"])
-        if store_key(contents, tokenizer) != folder.name:
+        metadata = checked(found, Metadata, source=METADATA)
+        contents, tokenizer = metadata.contents, tokenizer_from_state(metadata.tokenizer)
+        dtype = token_type(tokenizer.size)
+        if (metadata.format, store_key(contents, tokenizer), metadata.dtype) != (FORMAT, folder.name, dtype.str):
             return None
-        tokens = _mapped(folder / TOKENS, np.dtype(metadata["dtype"]), metadata["tokens"])
+        tokens = _mapped(folder / TOKENS, dtype, metadata.tokens)
         starts = _mapped(folder / DOCUMENTS, np.dtype(np.int64), contents.documents)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, TinygradChatError):
+    except (OSError, ValueError, TinygradChatError):
         return None
     with contextlib.suppress(OSError):
         os.utime(folder / METADATA)  # the stores that were used last stay longest

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 
-from tinygrad_chat.errors import BackendError
+from tinygrad_chat.errors import BackendError, FormatError
 from tinygrad_chat.files import write_atomic
+from tinygrad_chat.schema import read_json
 from tinygrad_chat.tracking.tensorboard import TensorBoard
 from tinygrad_chat.tracking.tracker import Tracker
 from tinygrad_chat.tracking.trackio import Trackio
@@ -45,7 +46,6 @@ def open_tracker(name: str, run: Run) -> Tracker:
 def read_identities(run: Run) -> dict[str, str]:
     """Return what tracker.json says; nothing where that cannot be read."""
     try:
-        found = json.loads((run.folder.path / IDENTITIES).read_bytes())
-        return {name: value for name, value in found.items() if isinstance(value, str)}
-    except (OSError, ValueError, AttributeError):
+        return read_json(run.folder.path / IDENTITIES, dict[str, str])
+    except (OSError, FormatError):
         return {}
