@@ -65,6 +65,9 @@ HOME_OF_LIBRARY = {
     "tomllib": ("schema.py",),
 }
 
+# Who reads JSON: as the type of what a file must hold, a text to learn from, a request of our own.
+READERS = {"schema.py", "text/formats/rows.py", "planning/first_steps.py"}
+
 
 def objections(path: str, source: str) -> list[str]:
     """Everything about a module, at `path` below the package, that the layout does not allow."""
@@ -136,6 +139,8 @@ def _name_objections(path: str, tree: ast.Module) -> Iterator[str]:
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     if "expanduser" in attributes and path != "files.py":
         yield "calls expanduser: user_path of files.py takes any name"
+    if path not in READERS and "json" in named and attributes & {"loads", "load", "JSONDecoder"}:
+        yield "reads JSON: schema.py reads it as the type of what it must hold"
     if "out" in keywords and not path.startswith("kernels/"):
         yield "passes out="
 
@@ -257,7 +262,7 @@ def test_what_the_layout_allows_passes(path, statement):
         ("nn/new.py", "from tinygrad_chat.optim import x", "imports optim, which is not to the left of nn"),
         ("nn/new.py", "from tinygrad_chat import GPT", "imports GPT, which is not to the left of nn"),
         ("cli/new.py", "import tinygrad_chat", "imports everything, which is not to the left of cli"),
-        ("option.py", "from tinygrad_chat.seeds import x", "imports seeds, which is not to the left of option"),
+        ("files.py", "from tinygrad_chat.seeds import x", "imports seeds, which is not to the left of files"),
         (
             "kernels/numpy/new.py",
             "from tinygrad_chat.kernels.numba import KERNELS",
@@ -288,6 +293,12 @@ def test_what_the_layout_allows_passes(path, statement):
         ("ops/new.py", "import cupy.cuda", "names cupy"),
         ("kernels/numpy/new.py", "def f(x): return cupy.exp(x)", "names cupy"),
         ("ops/new.py", "xp.exp(x, out=x)", "passes out="),
+        (
+            "runs/new.py",
+            "import json\njson.loads('1')",
+            "reads JSON: schema.py reads it as the type of what it must hold",
+        ),
+        ("runs/new.py", "import tomllib", "names tomllib"),
         ("cli/new.py", "path.expanduser()", "calls expanduser: user_path of files.py takes any name"),
         ("ops/new.py", "\n" * 301, "has more than 300 lines"),
     ],

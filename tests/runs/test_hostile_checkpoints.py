@@ -227,7 +227,10 @@ def test_a_state_that_cannot_be_is_refused(path: Path, change: Callable[[dict[st
         ("a best loss that is NaN", "state.json: progress.best_loss: expected a finite number, received nan"),
         ("recent losses fewer than none", "state.json: progress.recent_losses.count: expected at least 0, received -1"),
         ("data of no kind", "state.json: data: expected an object, received an empty list"),
-        ("a model of no name", "--model: expected one of bigram, mini-gpt, nanochat, own, received 'os.system'"),
+        (
+            "a model of no name",
+            "state.json: --model: expected one of bigram, mini-gpt, nanochat, own, received 'os.system'",
+        ),
     ],
 )
 def test_a_state_that_cannot_be_is_refused_by_file_and_key(path: Path, change: str, message: str):

@@ -150,7 +150,11 @@ def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
     Raises ConfigError, naming `source`, where it cannot be.
     """
     settings = {"eval_tokens": 0, **flat_settings(content, source=source)}  # older versions wrote nothing for all
-    return TrainingConfig.of(**{**settings, **RECIPES.get(settings.get("model", RecipeOptions.model), {})})
+    recipe = RECIPES.get(settings.get("model", RecipeOptions.model), {})
+    try:
+        return TrainingConfig.of(**{**settings, **recipe})
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
 
 
 RECIPES: dict[str, dict[str, Any]] = {"bigram": {"layers": 0, "positions": "none"}}

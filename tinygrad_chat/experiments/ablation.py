@@ -143,6 +143,7 @@ def _parsed(name: str, value: str, kind: type) -> Any:
     settings = parse_settings(f"{name} = {toml}", source=f"--vary {name}")
     if settings.keys() != {name}:
         raise ConfigError(f"--vary {name}: expected a value, received {short_repr(value)}")
+    SPECS[name].check(settings[name])
     return settings[name]
 
 

@@ -83,7 +83,8 @@ class Report:
             "running": f"running: {done} so far",
             "imported": summary.reason,
         }
-        return sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
+        sentence = sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
+        return f"{sentence}; left out here: {summary.left_out}" if summary.left_out else sentence
 
     @property
     def evaluations(self) -> Sequence[Record]:
@@ -187,11 +188,8 @@ def read_report(folder: RunFolder) -> Report:
         config = folder.read_config()
     except TinygradChatError:
         config = None
-    records, timings = [], []
-    if folder.log.is_file():
-        records = [record for record in folder.records() if is_number(record["step"])]
-    if folder.timing.is_file():
-        timings = [record for record in folder.timings() if is_number(record["step"])]
+    records = folder.records() if folder.log.is_file() else []
+    timings = folder.timings() if folder.timing.is_file() else []
     return Report(summary, config, records, timings, folder.environments(), _read_samples(folder))
 
 
@@ -202,8 +200,14 @@ def _read_samples(folder: RunFolder) -> list[tuple[int, str]]:
         for file in folder.samples.glob("step-*.txt")
         if re.fullmatch(r"step-[0-9]+", file.stem) and file.is_file()
     }
-    texts = [(step, found[step].read_text("utf-8", "replace")) for step in spread(sorted(found), MOST_SAMPLES)]
+    texts = [(step, _beginning(found[step])) for step in spread(sorted(found), MOST_SAMPLES)]
     return [(step, text[:LONGEST_SAMPLE] + "…" * (len(text) > LONGEST_SAMPLE)) for step, text in texts]
+
+
+def _beginning(file: Path) -> str:
+    """Return more of a text than is shown, and no more than that."""
+    with file.open("rb") as stream:
+        return stream.read(4 * LONGEST_SAMPLE + 4).decode("utf-8", "replace")
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:
