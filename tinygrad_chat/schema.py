@@ -27,7 +27,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, is_typeddict
@@ -132,10 +132,10 @@ _LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MOST_KEY_PARTS
 class _UnfitError(Exception):
     """A value that is not as it must be; `keys` lead to it from where the check began."""
 
-    def __init__(self, message: str, *, expected: str = "") -> None:
+    def __init__(self, message: str, *, expected: str = "", keys: Iterable[str | int] = ()) -> None:
         super().__init__(message)
         self.expected = expected
-        self.keys: list[str | int] = []
+        self.keys = [*keys]
 
 
 def _unfit(expected: str, value: Any) -> _UnfitError:
@@ -218,9 +218,11 @@ def _check_union(checks: list[Check], value: Any) -> Any:
         try:
             return check(value)
         except _UnfitError as unfit:
-            wrong.append(unfit)
-    inner = next((unfit for unfit in wrong if unfit.keys), None)  # of the right type, but for what is in it
-    raise inner or _unfit(" or ".join(unfit.expected for unfit in wrong), value)
+            wrong.append(unfit.with_traceback(None))  # which holds this very frame
+    for unfit in wrong:
+        if unfit.keys:  # of the right type, but for what is in it
+            raise _UnfitError(str(unfit), keys=unfit.keys)
+    raise _unfit(" or ".join(unfit.expected for unfit in wrong), value)
 
 
 def _check_list(check: Check, kind: Callable[[Any], Any], value: Any) -> Any:

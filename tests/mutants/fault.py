@@ -26,6 +26,7 @@ TESTS_OF = {
         "--ignore=tests/training/test_faults.py",
     ),
     "files.py": ("tests/test_files.py", "tests/training/test_faults.py"),
+    "schema.py": ("tests/test_schema.py",),
     "seeds.py": ("tests/test_seeds.py",),
 }
 

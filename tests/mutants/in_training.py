@@ -64,8 +64,8 @@ FAULTS = {
         "there is a rollback more": ("len(rollbacks) < MOST_ROLLBACKS", "len(rollbacks) <= MOST_ROLLBACKS"),
     },
     "runs/checkpoint.py": {
-        "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
-        "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
+        "digests are not looked at": ("if _digest(file) != wanted:", "if False:"),
+        "NaN in a checkpoint is let in": ("if not _is_finite(array)]", "if False]"),
         "checkpoints are sorted by name": ("is_temporary(path))), key=step_of)", "is_temporary(path))))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
@@ -77,6 +77,21 @@ FAULTS = {
     },
     "runs/folder.py": {
         "the step that comes again is in the log twice": ('record["step"] < step or', 'record["step"] <= step or'),
+    },
+    "runs/arrays.py": {
+        "numbers may stand anywhere": (
+            "entry.data_offsets != (end, end + wanted)",
+            "entry.data_offsets[-1] - entry.data_offsets[0] != wanted",
+        ),
+        "numbers that belong to no array pass": ("if end != size:", "if end > size:"),
+    },
+    "schema.py": {
+        "NaN passes": (" and value - value == 0:", ":"),
+        "nesting has no end": ("if depth == DEEPEST:", "if False:"),
+        "what is missing is not missed": ("if missing:", "if False:"),
+        "a long key in TOML is read": ('if _LONG_KEY.search(_TEXTS.sub("_", text)):', "if False:"),
+        "a point in a text of TOML counts": ('_TEXTS.sub("_", text)', "text"),
+        "an exception keeps its frames": ("unfit.with_traceback(None)", "unfit"),
     },
     "files.py": {
         "a file is not forced to the disk": (

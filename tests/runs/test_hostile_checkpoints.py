@@ -114,7 +114,7 @@ HEADERS = {
     "a gap": file_of(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xy"),
     "two arrays in one place": file_of(
         b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
-        b"x",
+        b"xy",
     ),
     "numbers of no array": save({"a": np.ones(3, np.float32)}) + b"1234",
     "fewer numbers than it says": save({"a": np.ones(3, np.float32)})[:-4],

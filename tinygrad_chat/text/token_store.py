@@ -117,7 +117,7 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
         metadata = checked(found, Metadata, source=METADATA)
         contents, tokenizer = metadata.contents, tokenizer_from_state(metadata.tokenizer)
         dtype = token_type(tokenizer.size)
-        if (metadata.format, store_key(contents, tokenizer), metadata.dtype) != (FORMAT, folder.name, dtype.str):
+        if (metadata.format, metadata.dtype) != (FORMAT, dtype.str) or store_key(contents, tokenizer) != folder.name:
             return None
         tokens = _mapped(folder / TOKENS, dtype, metadata.tokens)
         starts = _mapped(folder / DOCUMENTS, np.dtype(np.int64), contents.documents)
