@@ -121,7 +121,7 @@ def map_arrays(path: Path, *names: str) -> list[dict[str, np.ndarray]]:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """Look at a part of the numbers after the other: what is found of all of them would take a quarter of their room."""
+    """Look at the numbers in parts: what is found of all at once would take a quarter of their room."""
     numbers = array.reshape(-1)
     return all(np.isfinite(numbers[first : first + PART]).all() for first in range(0, numbers.size, PART))
 
