@@ -65,6 +65,9 @@ HOME_OF_LIBRARY = {
     "tomllib": ("schema.py",),
 }
 
+# Each of these calls takes what cannot be read for what is not there, in one version of Python or another.
+LOOKS = {"exists", "glob", "is_dir", "is_file", "isdir", "isfile", "iterdir", "lexists", "listdir", "rglob", "scandir"}
+LOOKS_AT_THE_DISK = ("files/", "config/files.py")  # the latter at what is installed with it
 # Who reads JSON: as the type of what a file must hold, a text to learn from, a request of our own.
 READERS = {"schema.py", "text/formats/rows.py", "planning/first_steps.py"}
 
@@ -137,10 +140,14 @@ def _name_objections(path: str, tree: ast.Module) -> Iterator[str]:
             yield f"names {library}"
     keywords = {keyword.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords}
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    if "expanduser" in attributes and path != "files.py":
-        yield "calls expanduser: user_path of files.py takes any name"
+    if "expanduser" in attributes and path != "files/places.py":
+        yield "calls expanduser: user_path of files/ takes any name"
     if path not in READERS and "json" in named and attributes & {"loads", "load", "JSONDecoder"}:
         yield "reads JSON: schema.py reads it as the type of what it must hold"
+    if not path.startswith(LOOKS_AT_THE_DISK):
+        yield from (
+            f"calls {name}: files/ tells what is absent from what cannot be read" for name in sorted(LOOKS & attributes)
+        )
     if "out" in keywords and not path.startswith("kernels/"):
         yield "passes out="
 
@@ -299,7 +306,12 @@ def test_what_the_layout_allows_passes(path, statement):
             "reads JSON: schema.py reads it as the type of what it must hold",
         ),
         ("runs/new.py", "import tomllib", "names tomllib"),
-        ("cli/new.py", "path.expanduser()", "calls expanduser: user_path of files.py takes any name"),
+        ("cli/new.py", "path.expanduser()", "calls expanduser: user_path of files/ takes any name"),
+        (
+            "runs/new.py",
+            "list(folder.glob('*'))",
+            "calls glob: files/ tells what is absent from what cannot be read",
+        ),
         ("ops/new.py", "\n" * 301, "has more than 300 lines"),
     ],
 )

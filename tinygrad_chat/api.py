@@ -25,7 +25,7 @@ from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.text_model import TextModel
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.option import checked_settings, validate_settings
-from tinygrad_chat.runs.folder import open_checkpoint
+from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import open_data, tokenize

@@ -61,12 +61,14 @@ Check = Callable[[Any], Any]
 """Returns a value as its type has it, or raises _UnfitError."""
 
 
-def read_json(path: Path, kind: type[T], *, source: str | None = None, most: int = LARGEST_FILE) -> T:
+def read_json(
+    path: Path, kind: type[T], *, source: str | None = None, most: int = LARGEST_FILE, follow: bool = False
+) -> T:
     """Return what a file of at most so many bytes holds, which must be of a `kind`; `source` is what messages call it.
 
-    Raises OSError where it cannot be read, and FormatError.
+    Raises OSError where it cannot be read, as `read_plain` does, and FormatError.
     """
-    return parse_json(read_plain(path, most=most), kind, source=source or str(path))
+    return parse_json(read_plain(path, most=most, follow=follow), kind, source=source or str(path))
 
 
 def parse_json(text: bytes | str, kind: type[T], *, source: str) -> T:

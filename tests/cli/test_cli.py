@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import TINY, TINY_BIGRAM, Tgc
-from tinygrad_chat import files
 from tinygrad_chat.cli.app import run
 from tinygrad_chat.inference import generation
 from tinygrad_chat.training import run as run_module
@@ -305,7 +304,7 @@ def test_a_full_disk_is_one_line_and_exit_code_3(tgc: Tgc, monkeypatch: pytest.M
 
     tgc("train", *TINY, "--out", "r")
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         code, _, err = tgc("train", "--resume", "--out", "r", "--steps", "8")
     assert code == 3
     assert "the disk is full" in err

@@ -62,6 +62,20 @@ def test_the_same_text_piped_in_again_goes_on_and_another_does_not(tgc: Tgc, pip
     assert "is not the text that the run was trained on" in err
 
 
+def test_what_stands_where_standard_input_is_kept_is_replaced_unless_it_is_that_file(pipe, cache: Path, tmp_path: Path):
+    pipe("hello world\n")
+    path = Path(keep_standard_input())
+    (tmp_path / "elsewhere").write_text("another text")
+    for stand in (lambda: path.symlink_to(tmp_path / "elsewhere"), lambda: path.write_text("cut")):
+        path.unlink()
+        stand()
+        pipe("hello world\n")
+        assert keep_standard_input() == str(path)
+        assert (path.is_symlink(), path.read_text()) == (False, "hello world\n")
+    assert (tmp_path / "elsewhere").read_text() == "another text"
+    assert [kept.name for kept in (cache / "input").iterdir()] == [path.name]
+
+
 def test_standard_input_that_is_closed_is_one_line(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     keep_standard_input.cache_clear()
     monkeypatch.setattr(sys, "stdin", None)

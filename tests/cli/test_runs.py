@@ -258,6 +258,8 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     monkeypatch.setitem(sys.modules, "wandb", None)
     tgc("train", *TINY_BIGRAM, "--eval-tokens", "99", "--out", "runs/a")
     Path("runs/broken/checkpoints").mkdir(parents=True)
+    Path("runs/broken/log.jsonl").touch()
+    os.utime("runs/broken/log.jsonl", (0, 0))  # the newest is the one that is suggested
     before = sorted(Path().rglob("*"))
     code, out, err = tgc(*command.split())
     assert (code, out) == (2, "")

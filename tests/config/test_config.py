@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import tomli_w
 
+from tests.unreadable import refuse_to_read
 from tinygrad_chat.config.defaults import DEFAULTS_FOR
 from tinygrad_chat.config.files import parse_settings, parse_toml, preset_names, read_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig, from_saved
@@ -60,6 +62,27 @@ def test_a_bad_file_is_refused_by_its_name_and_key(
     with pytest.raises(ConfigError) as caught:
         resolve({}, base=read_settings("c.toml"))
     assert message in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_no_preset_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names").mkdir()
+    assert read_settings("names")["data"] == "names"
+    Path("names").rmdir()
+    Path("names").write_text("steps = 3")
+    refuse_to_read(monkeypatch, Path("names"))
+    with pytest.raises(ConfigError, match=r"names: .*Permission denied"):
+        read_settings("names")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+def test_a_file_may_be_a_link_and_no_pipe(tmp_path: Path):
+    (tmp_path / "file.toml").write_text("steps = 3")
+    (tmp_path / "link.toml").symlink_to("file.toml")
+    assert read_settings(str(tmp_path / "link.toml")) == {"steps": 3}
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ConfigError, match="expected a file, received a pipe"):
+        read_settings(str(tmp_path / "pipe.toml"))
 
 
 def test_a_file_that_is_not_there_is_refused_with_the_presets():

@@ -25,7 +25,7 @@ TESTS_OF = {
         "--ignore=tests/training/test_device.py",
         "--ignore=tests/training/test_faults.py",
     ),
-    "files.py": ("tests/test_files.py", "tests/training/test_faults.py"),
+    "files": ("tests/files", "tests/training/test_faults.py"),
     "schema.py": ("tests/test_schema.py",),
     "seeds.py": ("tests/test_seeds.py",),
 }

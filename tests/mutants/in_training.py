@@ -64,9 +64,10 @@ FAULTS = {
         "there is a rollback more": ("len(rollbacks) < MOST_ROLLBACKS", "len(rollbacks) <= MOST_ROLLBACKS"),
     },
     "runs/checkpoint.py": {
+        "a checkpoint that cannot be read is damaged": ("NotADirectoryError, UnfitFileError)", "OSError)"),
         "digests are not looked at": ("if _digest(file) != wanted:", "if False:"),
         "NaN in a checkpoint is let in": ("if not _is_finite(array)]", "if False]"),
-        "checkpoints are sorted by name": ("is_temporary(path))), key=step_of)", "is_temporary(path))))"),
+        "checkpoints are sorted by name": ("is_temporary(path)), key=step_of)", "is_temporary(path)))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
             "except UnicodeError as error:\n            say",
@@ -75,7 +76,11 @@ FAULTS = {
     "runs/recent_losses.py": {
         "the variance is that of the surprise alone": ("(1 - share) * (self.variance", "(self.variance"),
     },
+    "runs/lookup.py": {
+        "a run that cannot be read is passed over": ("return run.path.stat().st_mtime", "return None"),
+    },
     "runs/folder.py": {
+        "links are followed out of the folder": ("self.expect_own()\n            remove", "remove"),
         "the step that comes again is in the log twice": ('record["step"] < step or', 'record["step"] <= step or'),
     },
     "runs/arrays.py": {
@@ -93,7 +98,17 @@ FAULTS = {
         "a point in a text of TOML counts": ('_TEXTS.sub("_", text)', "text"),
         "an exception keeps its frames": ("unfit.with_traceback(None)", "unfit"),
     },
-    "files.py": {
+    "files/opening.py": {
+        "what cannot be told is absent": ("if error.errno in ABSENT:", "if True:"),
+        "a link is followed": ("(0 if follow else NO_LINK)", "0"),
+        "a pipe is waited for": ("flags | AT_ONCE |", "flags |"),
+        "a file that grows is read to its end": ("file.read(os.fstat(file.fileno()).st_size)", "file.read()"),
+    },
+    "files/locks.py": {
+        "a file that another name leads to is written over": ("== 0):\n", ">= 0):\n"),
+        "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
+    },
+    "files/writing.py": {
         "a file is not forced to the disk": (
             "file.flush()\n        os.fsync(file.fileno())\n\n\ndef fsync_folder",
             "file.flush()\n\n\ndef fsync_folder",
@@ -106,6 +121,5 @@ FAULTS = {
             "partial.rename(path)\n    fsync_folder(path.parent)",
             "partial.rename(path)",
         ),
-        "two processes hold a folder": ("if not locked:\n            raise", "if False:\n            raise"),
     },
 }

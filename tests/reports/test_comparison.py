@@ -131,12 +131,20 @@ def test_what_cannot_be_compared_is_one_line_that_names_the_run(pair: dict[str, 
     (timeless / "timing.jsonl").write_text(json.dumps({"step": 0}))
     mistakes = {
         "expected at least two runs, received 1": {"long": pair["long"]},
-        "untrained: has no evaluation": {**pair, "untrained": untrained.path},
+        "untrained: has no evaluation yet; leave it out": {"long": pair["long"], "untrained": untrained.path},
         "twin: is the same run as long": {**pair, "twin": tmp_path / "short" / ".." / "long"},
-        "nothing: has no config.toml": {**pair, "nothing": tmp_path / "nothing"},
-        "timeless: timing.jsonl has no whole line": {**pair, "timeless": timeless},
+        "nothing: has no config.toml": {"long": pair["long"], "nothing": tmp_path / "nothing"},
+        "timeless: timing.jsonl has no whole line": {"timeless": timeless, "long": pair["long"]},
     }
     for message, paths in mistakes.items():
         with pytest.raises(UsageError, match=message) as caught:
             compare_runs(paths)
         assert "\n" not in str(caught.value)
+    others = {"untrained": untrained.path, "nothing": tmp_path / "nothing", "timeless": timeless}
+    comparison = compare_runs({**others, **pair})
+    assert [run.name for run in comparison.runs] == ["long", "short"]
+    assert comparison.left_out == {
+        "untrained": "has no evaluation yet",
+        "nothing": "has no config.toml",
+        "timeless": "timing.jsonl has no whole line",
+    }

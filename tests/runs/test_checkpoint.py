@@ -20,7 +20,7 @@ from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, remove_old_checkpoints
-from tinygrad_chat.runs.folder import open_checkpoint
+from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import Progress, SavedModel, TrainingState
 from tinygrad_chat.text.tokenizers import ByteTokenizer
 from tinygrad_chat.training.loop import train

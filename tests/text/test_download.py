@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,3 +90,16 @@ def test_the_shipped_hash_is_that_of_the_shakespeare_text(shakespeare: Path):
     content = shakespeare.read_bytes()
     assert hashlib.sha256(content).hexdigest() == DOWNLOADS["shakespeare"].sha256
     assert len(content) == DOWNLOADS["shakespeare"].size
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+def test_what_the_cache_holds_instead_of_a_file_is_replaced(cache: Path, url: str, monkeypatch: pytest.MonkeyPatch):
+    serve(monkeypatch, url)
+    path = download("names")
+    kept = path.rename(cache / "elsewhere")
+    for make in (lambda: os.mkfifo(path), lambda: path.symlink_to(kept)):
+        path.unlink(missing_ok=True)
+        make()
+        assert download("names") == path
+        assert path.is_file()
+        assert not path.is_symlink()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.text import finding
 from tinygrad_chat.text.corpora import open_corpus, settle_source
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.finding import holds_run
@@ -134,19 +134,67 @@ def test_what_is_named_twice_is_read_once(tmp_path: Path):
     assert "2 .txt (named twice)" in open_corpus([str(tmp_path), str(tmp_path / "*.txt")]).notes[0]
 
 
-@pytest.mark.parametrize("data", ["", "*/*"])
-def test_a_folder_that_cannot_be_read_is_never_passed_over(tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch):
-    fill(tmp_path, {"a/b.txt": b"b", "locked/c.txt": b"c"})
-    scan = os.scandir
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders called locked cannot be listed, those called closed not be entered, and secret.txt not be read."""
+    scan, stat, access = os.scandir, os.stat, os.access
 
-    def refuse(folder: Path):
-        if folder.name == "locked":
-            raise PermissionError(13, "Permission denied", str(folder))
-        return scan(folder)
+    def refuse(path: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(finding.os, "scandir", refuse)
-    with pytest.raises(DataError, match=r"locked: cannot be read \(Permission denied\)"):
+    def refuse_inside(path: Path, **options: bool) -> os.stat_result:
+        return refuse(path) if Path(path).parent.name == "closed" else stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", lambda folder: refuse(folder) if folder.name == "locked" else scan(folder))
+    monkeypatch.setattr(os, "stat", refuse_inside)
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "secret.txt" and access(path, mode))
+
+
+@pytest.mark.usefixtures("unreadable")
+@pytest.mark.parametrize("data", ["", "*", "**/*.txt"])
+def test_what_cannot_be_read_in_a_folder_is_left_out_and_named(tmp_path: Path, data: str):
+    fill(tmp_path, {"a/b.txt": b"b", "a/secret.txt": b"s", "a/locked/c.txt": b"c", "closed/d.txt": b"d"})
+    assert documents(tmp_path / data) == ["b"]
+    corpus = open_corpus(str(tmp_path / data))
+    named = {each.path.relative_to(tmp_path).as_posix() for each in corpus.left_out if each.reason == "cannot be read"}
+    assert {"a/locked", "a/secret.txt"} < named
+    assert any(name.startswith("closed") for name in named)
+    (note,) = corpus.notes
+    assert "left out 3 that cannot be read (" in note
+    assert "a/locked, " in note
+
+
+@pytest.mark.usefixtures("unreadable")
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("locked", r"locked: cannot be read \(Permission denied\)"),
+        ("closed", r"closed: cannot be read \(Permission denied\)"),
+        ("closed/c.txt", r"c.txt: cannot be read \(Permission denied\)"),
+        ("locked/*.txt", r"holds no files of text \(1 that cannot be read \(.*locked\)\)"),
+    ],
+)
+def test_what_is_named_and_cannot_be_read_is_an_error(tmp_path: Path, data: str, said: str):
+    fill(tmp_path, {"locked/c.txt": b"c", "closed/c.txt": b"c"})
+    with pytest.raises(DataError, match=said):
         open_corpus(str(tmp_path / data))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+def test_a_pipe_is_no_data_and_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match="expected a file, received a pipe; what a program writes is read by: "):
+        open_corpus(str(tmp_path / "pipe.txt"))
+    fill(tmp_path, {"a.txt": b"a"})
+    assert documents(tmp_path) == documents(tmp_path / "*.txt") == ["a"]
+    assert "(no file)" in open_corpus(str(tmp_path)).notes[0]
+
+
+def test_links_that_a_user_names_are_followed(tmp_path: Path):
+    fill(tmp_path, {"there/a.txt": b"a"})
+    (tmp_path / "folder").symlink_to(tmp_path / "there")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "there/a.txt")
+    assert documents(tmp_path / "folder") == documents(tmp_path / "link.txt") == documents(tmp_path / "fold*") == ["a"]
 
 
 def test_a_name_that_is_no_utf8_is_kept_as_an_address(tmp_path: Path):

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.layouts import EXAMPLES, Layout
+from tests.unreadable import refuse_to_read
 from tinygrad_chat.text import reading as reading_module
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.data import open_data, tokenize
@@ -168,3 +169,24 @@ def test_a_store_is_in_use_as_long_as_its_tokens_are(folder: Path):
     assert subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True).stdout == "True\n"
     del tokens
     assert not in_use(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+@pytest.mark.parametrize("name", [TOKENS, DOCUMENTS, METADATA])
+def test_a_store_of_pipes_and_links_is_made_anew_and_never_waited_for(folder: Path, text: Path, name: str):
+    elsewhere = folder.parent / "elsewhere"
+    (folder / name).rename(elsewhere)
+    for make in (lambda: os.mkfifo(folder / name), lambda: (folder / name).symlink_to(elsewhere)):
+        (folder / name).unlink(missing_ok=True)
+        make()
+        assert open_store(folder, "text") is None
+        assert not in_use(folder) or name != TOKENS
+        assert open_data(str(text), "characters").tokens.size
+        assert (folder / name).is_file()
+        assert not (folder / name).is_symlink()
+
+
+def test_a_store_that_cannot_be_looked_at_may_be_in_use(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    assert not in_use(folder)
+    refuse_to_read(monkeypatch, folder / TOKENS)
+    assert in_use(folder)

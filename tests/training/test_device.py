@@ -25,7 +25,7 @@ from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim import AdamW, Muon, adamw_groups
-from tinygrad_chat.runs.folder import open_checkpoint
+from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.training import step as step_module
 from tinygrad_chat.training.facts import resolve_with_facts

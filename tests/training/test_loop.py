@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat import GPT, files
+from tinygrad_chat import GPT
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
 from tinygrad_chat.runs.checkpoint import find_checkpoints
-from tinygrad_chat.runs.folder import newest_run
+from tinygrad_chat.runs.lookup import newest_run
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training import clock, loop
 from tinygrad_chat.training import evaluation as evaluation_module
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_before_it_stay(start: Start
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(StorageError, match=r"cannot be written: the disk is full"):
             list(events)
     assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinygrad_chat.cli.streams import say
 from tinygrad_chat.cli.table import GAP, UNKNOWN, Column, can_show, open_console, print_table
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.formatting import BLOCKS, DIGITS, duration, printable, sparkline
@@ -47,6 +48,8 @@ def compare(
     if png:
         expect_matplotlib("--png")
     comparison = compare_runs({name: find_run(name, command="compare") for name in runs})
+    for name, lack in comparison.left_out.items():
+        say(f"{name}: {lack}; left out")
     console = open_console(sys.stdout)
     _print_names(console, comparison)
     _print_tables(console, comparison)

@@ -35,7 +35,8 @@ def import_(
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
     from tinygrad_chat.interchange.nanochat_files import import_nanochat
-    from tinygrad_chat.runs.folder import RUNS, RunFolder, open_checkpoint
+    from tinygrad_chat.runs.folder import RUNS, RunFolder
+    from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
     tokenizer = None
@@ -59,13 +60,13 @@ def export(
     """Write a trained model's weights as another program's. To karpathy/nanochat: see docs/nanochat.md."""
     _expect_known(program)
 
-    from tinygrad_chat.files import user_path
+    from tinygrad_chat.files import is_there, user_path
     from tinygrad_chat.interchange.nanochat_files import export_nanochat
-    from tinygrad_chat.runs.folder import open_checkpoint
+    from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
     out = user_path(out)
-    if out.exists():
+    if is_there(out):
         raise UsageError(f"{out}: is there already; choose another name")
     saved = open_checkpoint(user_path(checkpoint) if checkpoint else None, SavedModel.load, say=say)
     print(f"{out}: {export_nanochat(saved, out)} tensors of step {saved.step}")

@@ -19,7 +19,8 @@ def report(
     """
     from tinygrad_chat.reports.summary import find_run
     from tinygrad_chat.reports.writing import write_report
-    from tinygrad_chat.runs.folder import RunFolder, newest_run
+    from tinygrad_chat.runs.folder import RunFolder
+    from tinygrad_chat.runs.lookup import newest_run
 
     for path in write_report(newest_run() if run is None else RunFolder(find_run(run, command="report"))):
         print(path)

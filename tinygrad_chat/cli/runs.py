@@ -29,20 +29,20 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line for each run")] = False,
 ) -> None:
     """List the runs in a folder: how each ended, how fast it was, its best evaluation. The newest stands last."""
-    from tinygrad_chat.files import user_path
-    from tinygrad_chat.reports.summary import find_runs, summarize_run
-    from tinygrad_chat.runs.finding import explain_missing, is_run
+    from tinygrad_chat.files import is_folder, user_path
+    from tinygrad_chat.reports.summary import find_runs, may_be_run, summarize_run
+    from tinygrad_chat.runs.finding import explain_missing
 
     path = user_path(folder)
-    if not path.is_dir() and (Path("runs") / path).is_dir():
+    if not is_folder(path, follow=True) and is_folder(Path("runs") / path, follow=True):
         path = Path("runs") / path
-    if not path.is_dir():
+    if not is_folder(path, follow=True):
         if folder == "runs":
             print("no runs/ here yet; train a model with: tgc train", file=sys.stderr)
             return
         missing = explain_missing(path) or "no such folder; expected one that holds runs, as runs/ does"
         raise UsageError(f"{folder}: {missing}")
-    found, others = ([summarize_run(path)], []) if is_run(path) else find_runs(path)
+    found, others = ([summarize_run(path)], []) if may_be_run(path) else find_runs(path)
     if as_json:
         for run in found:
             print(json.dumps({"run": str(run.path), **_known(run)}))

@@ -39,7 +39,7 @@ def sample(
     from tinygrad_chat.inference.generation import sample_texts
     from tinygrad_chat.inference.load import load_model, quick_kernels
     from tinygrad_chat.parallel import use_threads
-    from tinygrad_chat.runs.folder import open_checkpoint
+    from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
 
     path = user_path(checkpoint) if checkpoint else None

@@ -52,7 +52,7 @@ def train(
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.files import user_path
     from tinygrad_chat.machine.memory import refuse_more_than_available
-    from tinygrad_chat.runs.folder import newest_run
+    from tinygrad_chat.runs.lookup import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
     from tinygrad_chat.tracking.sending import tracking
     from tinygrad_chat.training.events import Ended, Evaluated

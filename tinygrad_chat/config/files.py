@@ -8,7 +8,7 @@ from typing import Any
 from tinygrad_chat import schema
 from tinygrad_chat.config.record import flat_settings, from_saved
 from tinygrad_chat.errors import ConfigError, FormatError
-from tinygrad_chat.files import read_plain, user_path
+from tinygrad_chat.files import UnfitFileError, read_plain, user_path
 from tinygrad_chat.schema import LARGEST_FILE
 
 SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
@@ -28,9 +28,10 @@ def read_settings(name: str) -> dict[str, Any]:
     Raises ConfigError where it is neither, or holds what is no setting.
     """
     try:
-        text = read_plain(user_path(name), most=LARGEST_FILE).decode("utf-8-sig")  # Notepad begins with a mark
+        content = read_plain(user_path(name), most=LARGEST_FILE, follow=True)
+        text = content.decode("utf-8-sig")  # Notepad begins a file with a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
-        if name not in preset_names():
+        if name not in preset_names() or not isinstance(error, FileNotFoundError | UnfitFileError):
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(
                 f"--config {name}: expected a TOML file or one of the presets {', '.join(preset_names())} ({reason})"

@@ -22,12 +22,11 @@ from typing import Any, TypedDict
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, FormatError, UsageError
-from tinygrad_chat.files import exclusive_lock, explained, read_plain, write_atomic
+from tinygrad_chat.files import exclusive_lock, explained, folder_is_there, is_there, read_plain, write_atomic
 from tinygrad_chat.formatting import count, short_repr
 from tinygrad_chat.option import by_every_name, idle, refuse_idle
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.runs.records import LogLine
 from tinygrad_chat.schema import Amount, Count, parse_lines, read_json
 from tinygrad_chat.training.events import Ended, Event
 from tinygrad_chat.training.facts import resolve_with_facts
@@ -204,7 +203,8 @@ def _claim(ablation: Ablation, folder: Path) -> None:
     """Write down what the folder is for, or make sure that it is for this."""
     settings = {label(choices): ablation.config(choices, 1).used_settings() for choices in ablation.cells()}
     path = folder / "ablation.json"
-    saved = read_json(path, Claim, most=LARGEST_RESULTS)["settings"] if path.exists() else settings
+    with explained(path, "read"):
+        saved = read_json(path, Claim, most=LARGEST_RESULTS)["settings"] if is_there(path) else settings
     before = {cell: from_saved(each, source=str(path)).used_settings() for cell, each in saved.items()}
     if before != settings:
         names = {"vary"}
@@ -218,11 +218,14 @@ def _claim(ablation: Ablation, folder: Path) -> None:
             "choose another folder with --out"
         )
     with explained(folder):
+        folder_is_there(folder / "runs")
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps({"settings": settings}, indent=1).encode())
 
 
 def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
+    with explained(path, "read"):
+        folder_is_there(path)
     if find_checkpoints(RunFolder(path).checkpoints):
         with contextlib.suppress(CheckpointError):  # damaged: it is trained anew
             return resume_run(path, {})
@@ -231,7 +234,7 @@ def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
 
 
 def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: bool) -> None:
-    last = LogLine(step=run.progress.step) if diverged else run.folder.records()[-1]
+    last = {} if diverged else run.folder.records()[-1]
     row = {
         "cell": label(choices),
         **choices,
@@ -259,6 +262,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     A line that holds no such run, perhaps as a crash cut it short, is left out: its run is made again.
     """
     path = folder / "results.jsonl"
-    content = read_plain(path, most=LARGEST_RESULTS) if path.exists() else b""
+    with explained(path, "read"):
+        content = read_plain(path, most=LARGEST_RESULTS) if is_there(path) else b""
     rows = [row for _, row in parse_lines(content, Row, source=str(path)) if not isinstance(row, FormatError)]
     return [{**row} for row in rows if row["diverged"] or None not in (row["val_loss"], row["val_bpb"])]

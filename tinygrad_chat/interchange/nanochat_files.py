@@ -97,7 +97,8 @@ def import_nanochat(
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """Return a file's arrays, bfloat16 widened to float32, and its metadata."""
     try:
-        return map_file(path, most=available_memory() // 2, types=FLOATS)  # widened, they are twice as long
+        most = available_memory() // 2  # widened, its arrays are twice as long
+        return map_file(path, most=most, types=FLOATS, follow=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except FormatError as error:
@@ -114,6 +115,6 @@ def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) ->
             raise CheckpointError(f"{path}: holds no model_config; name upstream's JSON file with --meta")
         return parse_json(metadata["model_config"], ModelConfig, source=f"{path}: model_config")
     try:
-        return read_json(meta, Meta)["model_config"]
+        return read_json(meta, Meta, follow=True)["model_config"]
     except OSError as error:
         raise CheckpointError(f"{meta}: cannot be read ({error.strerror or error})") from error

@@ -118,7 +118,8 @@ def measure(
     if answer is None:
         raise TinygradChatError(f"the measuring process ended with {process.returncode}: {last_words}")
     if isinstance(answer, Failure):
-        raise getattr(errors, answer.error, TinygradChatError)(answer.message)
+        kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
+        raise kinds.get(answer.error, TinygradChatError)(answer.message)
     return dataclasses.replace(answer, startup_seconds=startup + time.perf_counter() - answered)
 
 

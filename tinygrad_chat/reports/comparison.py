@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,11 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs and the unit of their losses, `val_loss` (nats a token) or `bits/byte`."""
+    """Runs and the unit of their losses, `val_loss` (nats a token) or `bits/byte`; and what is wrong with others."""
 
     runs: Sequence[ComparedRun]
     unit: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def reached_by_all(self, axis: str) -> float:
         """Return the largest count of `tokens` or `seconds` at which every run has been evaluated, or later too."""
@@ -100,9 +101,9 @@ class Comparison:
 
 
 def compare_runs(paths: Mapping[str, Path]) -> Comparison:
-    """Read the runs at `paths`, each under the name that it is to have.
+    """Read the runs at `paths`, each under the name that it is to have. One that is damaged is left out.
 
-    Raises UsageError for fewer than two, for one that stands there twice, is damaged or has no evaluation.
+    Raises UsageError for one that stands there twice, and where fewer than two can be compared.
     """
     if len(paths) < 2:
         raise UsageError(f"compare: expected at least two runs, received {len(paths)}")
@@ -112,23 +113,35 @@ def compare_runs(paths: Mapping[str, Path]) -> Comparison:
             raise UsageError(f"compare: {name}: is the same run as {seen[path.resolve()]}; name each run once")
         seen[path.resolve()] = name
     summaries = {name: summarize_run(path) for name, path in paths.items()}
-    for name, summary in summaries.items():
-        if summary.outcome == "damaged":
-            raise UsageError(f"compare: {name}: {summary.reason}; leave it out")
-        if summary.best_val_loss is None:
-            raise UsageError(f"compare: {name}: has no evaluation; let it train further with tgc train --resume")
-    configs = [RunFolder(path).read_config() for path in paths.values()]
+    left_out = {name: lack for name, summary in summaries.items() if (lack := _lack(summary))}
+    compared = [name for name in paths if name not in left_out]
+    if len(compared) < 2:
+        name, lack = next(iter(left_out.items()))
+        raise UsageError(f"compare: {name}: {lack}; leave it out")
+    configs = [RunFolder(paths[name]).read_config() for name in compared]
     texts = {(config.data.tokenizer, config.data.source, *config.data.reading.values()) for config in configs}
     unit = NATS if len(texts) == 1 else BITS
-    return Comparison([_read(name, summaries[name], unit) for name in paths], unit)
+    return Comparison([_read(name, summaries[name], unit) for name in compared], unit, left_out)
+
+
+def _lack(summary: RunSummary) -> str:
+    """Return what keeps a run from being compared; empty where it can be."""
+    if summary.outcome == "damaged":
+        return summary.reason
+    if summary.best_val_loss is None:
+        return "has no evaluation yet"
+    return "" if _timed(summary) else "timing.jsonl has no whole line"
+
+
+def _timed(summary: RunSummary) -> list[Mapping[str, Any]]:
+    """Return the lines of a run's timing that tell the time."""
+    return [line for line in RunFolder(summary.path).timings() if is_number(line.get("seconds"))]
 
 
 def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
     folder = RunFolder(summary.path)
     config = folder.read_config()
-    timings = [(line["step"], line["seconds"]) for line in folder.timings() if "seconds" in line]
-    if not timings:
-        raise UsageError(f"compare: {name}: timing.jsonl has no whole line; leave it out")
+    timings = [(line["step"], line["seconds"]) for line in _timed(summary)]
     clock = np.array(timings, dtype=float).T
 
     def curve(lines: Sequence[Mapping[str, Any]], key: str) -> Curve:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinygrad_chat.config.groups import OWN, UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.files import explained, list_folder, open_plain
 from tinygrad_chat.formatting import count, duration, grouped_number, quoted
 from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
-from tinygrad_chat.runs.checkpoint import checkpoint_path, find_checkpoints, step_of
+from tinygrad_chat.runs.checkpoint import find_checkpoints, is_temporary, step_of
 from tinygrad_chat.runs.folder import RunFolder
 
 Record = Mapping[str, Any]
+T = TypeVar("T")
 
 MOST_SAMPLES = 6  # texts that are shown: the first, the last, and some between them
 LONGEST_SAMPLE = 4000  # characters of each
@@ -49,6 +51,8 @@ class Report:
     environments: Sequence[Record]
     samples: Sequence[tuple[int, str]]
     """Steps and what the model wrote after them."""
+    checkpoints: Sequence[Path]
+    """Those that are on disk, oldest first."""
 
     @property
     def title(self) -> str:
@@ -142,10 +146,8 @@ class Report:
     @property
     def best_checkpoint(self) -> str:
         """The path of the best checkpoint that is on disk; empty where none is."""
-        folder = RunFolder(self.summary.path).checkpoints
-        if self.summary.best_step is not None and checkpoint_path(folder, self.summary.best_step).is_dir():
-            return str(checkpoint_path(folder, self.summary.best_step))
-        return ""
+        step = self.summary.best_step
+        return next((str(path) for path in self.checkpoints if step_of(path) == step and not is_temporary(path)), "")
 
     @property
     def commands(self) -> list[tuple[str, str]]:
@@ -153,7 +155,7 @@ class Report:
         folder, summary, config = RunFolder(self.summary.path), self.summary, self.config
         if config and config.recipe.model == OWN:
             return []  # such a model is opened in Python
-        checkpoints = find_checkpoints(folder.checkpoints)
+        checkpoints = self.checkpoints
         found: list[tuple[str, str]] = []
         if self.best_checkpoint:
             command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
@@ -182,32 +184,39 @@ class Report:
 
 
 def read_report(folder: RunFolder) -> Report:
-    """Read all that a report says. What is missing or damaged is left out, and the outcome says so."""
-    summary = summarize_run(folder.path)
+    """Read all that a report says. What is missing, damaged or unreadable is left out, and the outcome says so."""
+    return Report(
+        summarize_run(folder.path),
+        _known(folder.read_config, None),
+        _known(folder.records, []),
+        _known(folder.timings, []),
+        _known(folder.environments, []),
+        _known(lambda: _read_samples(folder), []),
+        _known(lambda: find_checkpoints(folder.checkpoints), []),
+    )
+
+
+def _known(read: Callable[[], T], otherwise: T) -> T:
+    """Return what can be read, or something else."""
     try:
-        config = folder.read_config()
+        return read()
     except TinygradChatError:
-        config = None
-    records = folder.records() if folder.log.is_file() else []
-    timings = folder.timings() if folder.timing.is_file() else []
-    return Report(summary, config, records, timings, folder.environments(), _read_samples(folder))
+        return otherwise
 
 
 def _read_samples(folder: RunFolder) -> list[tuple[int, str]]:
     """Return the first text, the last and evenly chosen ones between them."""
-    found = {
-        int(file.stem.removeprefix("step-")): file
-        for file in folder.samples.glob("step-*.txt")
-        if re.fullmatch(r"step-[0-9]+", file.stem) and file.is_file()
-    }
-    texts = [(step, _beginning(found[step])) for step in spread(sorted(found), MOST_SAMPLES)]
+    with explained(folder.samples, "read"):
+        files = [file for file in list_folder(folder.samples) if re.fullmatch(r"step-[0-9]+\.txt", file.name)]
+        found = {int(file.stem.removeprefix("step-")): file for file in files}
+        texts = [(step, _beginning(found[step])) for step in spread(sorted(found), MOST_SAMPLES)]
     return [(step, text[:LONGEST_SAMPLE] + "…" * (len(text) > LONGEST_SAMPLE)) for step, text in texts]
 
 
 def _beginning(file: Path) -> str:
-    """Return more of a text than is shown, and no more than that."""
-    with file.open("rb") as stream:
-        return stream.read(4 * LONGEST_SAMPLE + 4).decode("utf-8", "replace")
+    """Return a text's beginning, a little more of it than is shown."""
+    with open_plain(file) as opened:
+        return opened.read(4 * LONGEST_SAMPLE + 4).decode("utf-8", "replace")
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:

@@ -5,19 +5,17 @@ Nothing here writes, so it may be asked of a run that goes on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from tinygrad_chat.config.groups import UNBOUNDED
-from tinygrad_chat.errors import TinygradChatError, UsageError
-from tinygrad_chat.files import is_locked, user_path
+from tinygrad_chat.errors import FormatError, TinygradChatError, UsageError
+from tinygrad_chat.files import explained, is_folder, is_locked, is_run, is_there, list_folder, user_path
+from tinygrad_chat.runs.arrays import read_header
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
-from tinygrad_chat.runs.finding import RUNS, explain_missing, is_run
+from tinygrad_chat.runs.finding import RUNS, explain_missing, last_written
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.records import TimingLine
 
@@ -56,7 +54,7 @@ class RunSummary:
 def find_run(name: str, *, command: str) -> Path:
     """Return the folder of the run that `name` means: itself, or below runs/. Raises UsageError, for `command`."""
     for path in (user_path(name), RUNS / name):
-        if is_run(path):
+        if may_be_run(path):
             return path
     missing = explain_missing(user_path(name))
     default = "no run there; expected a run's folder or its name below runs/; see tgc runs"
@@ -65,28 +63,41 @@ def find_run(name: str, *, command: str) -> Path:
 
 def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:
     """Return a summary of each run in `folder`, the one that wrote last at the end, and the folders that hold none."""
-    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    runs = sorted((path for path in found if is_run(path)), key=_last_written)
-    return [summarize_run(path) for path in runs], [path for path in found if not is_run(path)]
+    with explained(folder, "read"):
+        shown = [path for path in list_folder(folder, follow=True) if not path.name.startswith(".")]
+    runs, others = [], []
+    for path in shown:
+        if may_be_run(path):
+            runs.append(path)
+        elif is_folder(path, follow=True):
+            others.append(path)
+    return [summarize_run(path) for path in sorted(runs, key=last_written)], others
+
+
+def may_be_run(path: Path) -> bool:
+    """Return whether a run stands at `path`, or something that cannot be read: its summary says why not."""
+    try:
+        return is_run(path)
+    except OSError:
+        return True
 
 
 def summarize_run(path: Path) -> RunSummary:
     """Return what the folder at `path` says; whatever cannot be read makes a `damaged` run, and no error."""
     folder = RunFolder(path)
-    locked = is_locked(path) and not folder.outcome.exists()  # it is written while the folder is still locked
-    if not folder.config.exists():
-        return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
     try:
+        with explained(path, "read"):
+            is_over = is_there(folder.outcome)  # it is written while the folder is still locked
+            locked = not is_over and is_locked(path)
+        if not is_there(folder.config):
+            return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
         config = folder.read_config()
         log, timing = folder.read_log(), folder.read_timing()
-        ended = None if locked or not folder.outcome.exists() else folder.read_outcome()
-    except TinygradChatError as error:
+        checkpoints = find_checkpoints(folder.checkpoints)
+        ended = folder.read_outcome() if is_over else None
+    except (TinygradChatError, OSError) as error:
         return RunSummary(path, "damaged", str(error))
-    except OSError as error:
-        name = Path(error.filename or path).name
-        return RunSummary(path, "damaged", f"{name}: cannot be read ({error.strerror or error})")
-    checkpoints = find_checkpoints(folder.checkpoints)
-    if not log.lines and not locked and folder.log.exists() and folder.log.stat().st_size:
+    if not log.lines and not locked and is_there(folder.log) and folder.log.stat().st_size:
         return RunSummary(path, "damaged", log.unfit or "log.jsonl has no whole line")
     step = max([ended["step"] if ended else 0, *(record["step"] for record in log.records)])
     best = min(evaluations(log.records), key=lambda record: record["val_loss"], default={})
@@ -123,15 +134,9 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < LARGEST_DRAWN
 
 
-def _last_written(path: Path) -> float:
-    log = path / "log.jsonl"
-    return (log if log.exists() else path).stat().st_mtime
-
-
 def _count_parameters(checkpoint: Path) -> int | None:
     """Count a checkpoint's parameters by the head of its weights; None where that cannot be read."""
     try:
-        with safe_open(checkpoint / WEIGHTS, framework="numpy") as weights:
-            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    except (OSError, SafetensorError):
+        return sum(entry.size for entry in read_header(checkpoint / WEIGHTS).entries.values())
+    except (OSError, FormatError):
         return None

@@ -8,16 +8,17 @@ the rest    the numbers of one array behind those of the other
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from safetensors.numpy import save
 
 from tinygrad_chat.errors import FormatError
-from tinygrad_chat.files import expect_plain
+from tinygrad_chat.files import open_plain
 from tinygrad_chat.formatting import short_repr
 from tinygrad_chat.schema import Count, checked, parse_json
 
@@ -62,21 +63,21 @@ def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | 
     return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
 
 
-def read_header(path: Path, *, most: int) -> Header:
-    """Return the header of a file of at most so many bytes, whose arrays fill the rest of it exactly.
+def read_header(path: Path) -> Header:
+    """Return the header of a file, whose arrays fill the rest of it exactly. Raises OSError and FormatError."""
+    with open_plain(path) as file:
+        return _header(file, path.name)
 
-    Raises OSError where it cannot be read, and FormatError.
-    """
-    expect_plain(path, most=most)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        rest = path.stat().st_size - 8
-        if not 2 <= length <= min(rest, LARGEST_HEADER):
-            raise FormatError(f"{path.name}: expected a header in its {rest:,} bytes, received one of {length:,}")
-        found = parse_json(file.read(length), dict[str, Any], source=path.name)
-    metadata = checked(found.pop(METADATA, {}), dict[str, str], source=f"{path.name}: {METADATA}")
-    entries = checked(found, dict[str, Entry], source=path.name)
-    _expect_filled(entries, rest - length, path.name)
+
+def _header(file: IO[bytes], source: str) -> Header:
+    length = int.from_bytes(file.read(8), "little")
+    rest = os.fstat(file.fileno()).st_size - 8
+    if not 2 <= length <= min(rest, LARGEST_HEADER):
+        raise FormatError(f"{source}: expected a header in its {rest:,} bytes, received one of {length:,}")
+    found = parse_json(file.read(length), dict[str, Any], source=source)
+    metadata = checked(found.pop(METADATA, {}), dict[str, str], source=f"{source}: {METADATA}")
+    entries = checked(found, dict[str, Entry], source=source)
+    _expect_filled(entries, rest - length, source)
     return Header(entries, metadata, 8 + length)
 
 
@@ -94,18 +95,20 @@ def _expect_filled(entries: Mapping[str, Entry], size: int, source: str) -> None
 
 
 def map_file(
-    path: Path, *, most: int, types: Collection[str] = SAVED
+    path: Path, *, most: int, types: Collection[str] = SAVED, follow: bool = False
 ) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """Return the arrays of a file of at most so many bytes by name, each of one of the `types`, and its metadata.
 
     They are read-only views of the file's pages, but for those in bfloat16, which are widened to float32. Raises
-    OSError and FormatError as `read_header` does.
+    OSError, as `open_plain` does, and FormatError.
     """
-    header = read_header(path, most=most)
-    for name, entry in header.entries.items():
-        if entry.dtype not in types:
-            raise FormatError(f"{path.name}: {short_repr(name)}: expected {' or '.join(types)}, received {entry.dtype}")
-    content = np.memmap(path, np.uint8, mode="r")[header.begin :].view(np.ndarray)
+    with open_plain(path, most=most, follow=follow) as file:
+        header = _header(file, path.name)
+        for name, entry in header.entries.items():
+            if entry.dtype not in types:
+                expected = " or ".join(types)
+                raise FormatError(f"{path.name}: {short_repr(name)}: expected {expected}, received {entry.dtype}")
+        content = np.memmap(file, np.uint8, mode="r")[header.begin :].view(np.ndarray)
     return {name: _array(entry, content) for name, entry in header.entries.items()}, header.metadata
 
 

@@ -25,7 +25,16 @@ import numpy as np
 
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError
-from tinygrad_chat.files import expect_plain, read_plain, remove_folder_atomic, write_folder_atomic
+from tinygrad_chat.files import (
+    UnfitFileError,
+    explained,
+    folder_is_there,
+    list_folder,
+    open_plain,
+    read_plain,
+    remove_folder_atomic,
+    write_folder_atomic,
+)
 from tinygrad_chat.formatting import short_repr
 from tinygrad_chat.runs.arrays import map_file, to_safetensors
 from tinygrad_chat.schema import read_json
@@ -84,15 +93,19 @@ def _digest(file: Any) -> str:
 
 @contextmanager
 def explained_damage(path: Path) -> Iterator[None]:
-    """Turn whatever reading the checkpoint at `path` may raise into a CheckpointError in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename or path).name})"
-        ) from error
-    except (FormatError, ConfigError) as error:
-        raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
+    """Turn whatever reading the checkpoint at `path` may raise into a CheckpointError in one line.
+
+    But what is there and cannot be read now is a StorageError: it may be whole, and nobody may go on without it.
+    """
+    with explained(path, "read"):
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, UnfitFileError) as error:
+            raise CheckpointError(
+                f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename or path).name})"
+            ) from error
+        except (FormatError, ConfigError) as error:
+            raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -138,18 +151,22 @@ def digest_of(path: Path, name: str) -> str:
 def _checked(path: Path, name: str, *, most: int) -> Path:
     """Return where a file of the checkpoint is. Raises OSError for one that cannot be read in bounds, FormatError where
     its content is not what SHA256SUMS says."""
-    expect_plain(path / name, most=most)
     wanted = digest_of(path, name)
-    with (path / name).open("rb") as file:
+    with open_plain(path / name, most=most) as file:
         if _digest(file) != wanted:
             raise FormatError(f"{name}: is not what {DIGESTS} says")
     return path / name
 
 
 def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
-    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones."""
-    named = [path for path in folder.glob("step-*") if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
-    return sorted((path for path in named if path.is_dir() and (temporary or not is_temporary(path))), key=step_of)
+    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones.
+
+    Raises StorageError where the folder cannot be read, or something else has a checkpoint's name.
+    """
+    with explained(folder, "read"):
+        named = [path for path in list_folder(folder) if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
+        found = [path for path in named if folder_is_there(path)]  # one may have been removed meanwhile
+    return sorted((path for path in found if temporary or not is_temporary(path)), key=step_of)
 
 
 def step_of(path: Path) -> int:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 
+from tinygrad_chat.files import is_folder, is_run, is_there, list_folder
 from tinygrad_chat.formatting import quoted
 
 RUNS = Path("runs")
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a folder holds anything of a run."""
-    return any((path / name).exists() for name in ("config.toml", "log.jsonl", "checkpoints"))
-
-
 def runs_in(folder: Path) -> list[Path]:
-    """Return the runs that stand in a folder, the one that wrote last at the end."""
-    found = [path for path in folder.glob("*") if _is_surely_run(path)]
-    return sorted(found, key=lambda run: (run / "log.jsonl").stat().st_mtime)
+    """Return the runs that surely stand in a folder, the one that wrote last at the end: none that cannot be read.
+
+    Raises OSError where the folder cannot be read.
+    """
+    return sorted((path for path in list_folder(folder, follow=True) if _is_surely_run(path)), key=last_written)
+
+
+def last_written(run: Path) -> float:
+    """Return when a run's log was written, or its folder where there is none that can be told."""
+    with contextlib.suppress(OSError):
+        return (run / "log.jsonl").lstat().st_mtime
+    return run.lstat().st_mtime
+
+
+def _is_surely_run(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return is_run(path)
+    return False
 
 
 def explain_missing(path: Path) -> str:
@@ -26,20 +38,24 @@ def explain_missing(path: Path) -> str:
 
     Empty where nothing is known of it.
     """
-    models = [parent for parent in path.parents if _is_surely_run(parent) or (parent / "state.json").exists()]
+    try:
+        return _explain_missing(path)
+    except OSError:  # of something around it, which is no matter here
+        return ""
+
+
+def _explain_missing(path: Path) -> str:
+    models = [parent for parent in path.parents if _is_surely_run(parent) or is_there(parent / "state.json")]
     around = models[0] if models else None
-    if path.is_file():
+    there = is_there(path, follow=True)
+    if there and not is_folder(path, follow=True):
         such = f", such as {quoted(around)}" if around else ""
         return f"is a file; expected the folder of a run or of a checkpoint{such}"
     inside = runs_in(path)
     if inside:
         return f"is a folder of runs; expected one of them, such as {quoted(inside[-1])}"
-    if path.is_dir() and around:
+    if there and around:
         return f"is a part of {quoted(around)}; name that"
     names = {run.name: run for run in runs_in(RUNS)}
     close = difflib.get_close_matches(path.name, names, n=1)
-    return f"no run there; did you mean {quoted(names[close[0]])}?" if close and not path.exists() else ""
-
-
-def _is_surely_run(folder: Path) -> bool:
-    return (folder / "config.toml").exists() and (folder / "log.jsonl").exists()
+    return f"no run there; did you mean {quoted(names[close[0]])}?" if close and not there else ""

@@ -1,4 +1,4 @@
-"""A run's folder: where each of its files stands, who may write there, and which run is the newest."""
+"""A run's folder: where each of its files stands, who may write there, and what a new one is called."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from tinygrad_chat.files import (
     exclusive_lock,
     explained,
     fsync_file,
+    is_there,
+    list_folder,
+    open_plain,
     read_plain,
     remove_partials,
     write_atomic,
@@ -28,6 +31,8 @@ from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_n
 from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
 from tinygrad_chat.runs.records import Environment, Log, LogLine, Outcome, TimingLine, read_log
 from tinygrad_chat.schema import LARGEST_FILE, read_json
+
+FOLDERS_OF_TRACKERS = ("tensorboard", "wandb")
 
 
 class RunFolder:
@@ -62,10 +67,13 @@ class RunFolder:
 
     def create(self, *, resumed: bool = False) -> None:
         """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
-        holds_run = find_checkpoints(self.checkpoints) or (self.log.exists() and self.log.stat().st_size)
+        self.expect_own()
+        holds_run = find_checkpoints(self.checkpoints) or (is_there(self.log) and self.log.stat().st_size)
         if holds_run and not resumed:
             raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
-        if not resumed and runs_in(self.path):
+        with explained(self.path, "read"):
+            runs = [] if resumed else runs_in(self.path)
+        if runs:
             raise UsageError(
                 f"--out {self.path}: is a folder of runs; expected a new one, as in --out {quoted(self.path / 'NAME')}"
             )
@@ -73,6 +81,16 @@ class RunFolder:
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
             self.log.touch()
+
+    def expect_own(self) -> None:
+        """Raise StorageError where a file or folder of the run is something else, such as a link that leads out of it,
+        or cannot be read: nothing has been written yet, and nobody writes over what could not be read."""
+        with explained(self.path, "read"):
+            for folder in (self.checkpoints, self.samples, *(self.path / name for name in FOLDERS_OF_TRACKERS)):
+                list_folder(folder)
+            for file in (self.config, self.environment, self.log, self.timing, self.outcome):
+                if is_there(file):
+                    open_plain(file).close()
 
     def begin(self, config: TrainingConfig, environment: Mapping[str, Any], *, step: int, resumed: bool) -> None:
         """Make the folder ready for a run that goes on from `step`: its log ends there.
@@ -89,7 +107,9 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes from training here. Raises UsageError where one does."""
         with exclusive_lock(self.path):
-            for folder in (self.path, self.checkpoints, self.samples):
+            self.expect_own()
+            remove_partials(self.path, follow=True)
+            for folder in (self.checkpoints, self.samples):
                 remove_partials(folder)
             yield
 
@@ -103,14 +123,18 @@ class RunFolder:
         write_atomic(self.environment, json.dumps([*before, {"from_step": step, **environment}], indent=1).encode())
 
     def environments(self) -> list[Environment]:
-        """Return what the run was made with, an entry for each start that some of its steps are from."""
+        """Return what the run was made with, an entry for each start that some of its steps are from.
+
+        Nothing where the file is damaged or not there. Raises StorageError where it cannot be read.
+        """
         try:
-            return read_json(self.environment, list[Environment])
-        except (OSError, FormatError):  # a run goes on without it
+            with explained(self.environment, "read"):
+                return read_json(self.environment, list[Environment]) if is_there(self.environment) else []
+        except FormatError:  # a run goes on without it
             return []
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
-        """Save how the run ended: one of OUTCOMES, after how many seconds of training, and why."""
+        """Save how the run ended: as `Outcome` has it, after how many seconds of training, and why."""
         record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": reason}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
@@ -132,13 +156,13 @@ class RunFolder:
     def append(self, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Add a line to the log, and one beside it to the timing."""
         for file, line in ((self.log, record), (self.timing, timing)):
-            with explained(file), file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line, allow_nan=False) + "\n")
+            with explained(file), open_plain(file, "ab") as stream:
+                stream.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     def fsync_log(self) -> None:
         """Force the log to the disk, so that no checkpoint outlives the lines before it."""
         for file in (self.log, self.timing):
-            if file.exists():
+            if is_there(file):
                 fsync_file(file)
 
     def was_evaluated(self, step: int) -> bool:
@@ -150,7 +174,7 @@ class RunFolder:
 
         With `rollbacks` those stay that tell of rollbacks to that step.
         """
-        for file, log in ((self.log, self.read_log()), (self.timing, self.read_timing())):
+        for file, log in [(self.log, self.read_log()), (self.timing, self.read_timing())]:  # read before either is cut
             kept = [
                 line + b"\n"
                 for line, record in log.lines
@@ -159,11 +183,11 @@ class RunFolder:
             write_atomic(file, b"".join(kept))
 
     def read_log(self) -> Log[LogLine]:
-        """Return the log's lines. Raises OSError where it cannot be read."""
+        """Return the log's lines. Raises StorageError where it cannot be read."""
         return read_log(self.log, LogLine)
 
     def read_timing(self) -> Log[TimingLine]:
-        """Return the lines of the timing. Raises OSError where it cannot be read."""
+        """Return the lines of the timing. Raises StorageError where it cannot be read."""
         return read_log(self.timing, TimingLine)
 
     def records(self) -> Sequence[Mapping[str, Any]]:
@@ -203,21 +227,6 @@ class RunFolder:
         return from_saved(parse_toml(text, source=str(self.config)), source=str(self.config))
 
 
-def open_checkpoint(path: Path | None, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:
-    """Return what `load` reads of the checkpoint that `path` means: itself, the newest whole one of a run there or of
-    that name below runs/, or with None the newest run's.
-
-    `say` is told of damaged ones that were passed over. Raises CheckpointError where there is none.
-    """
-    if path is None:
-        return newest_run().open_newest(load, say=say)
-    if not path.exists() and (RUNS / path).exists():
-        path = RUNS / path
-    if (path / "state.json").exists():
-        return load(path)
-    return RunFolder(path.parent if path.name == "checkpoints" else path).open_newest(load, say=say)
-
-
 def claim_new_run(config: TrainingConfig) -> RunFolder:
     """Make a folder below `runs/` that says what and when: runs/mini-gpt-pydoc-20260131-235959.
 
@@ -234,18 +243,3 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
         except FileExistsError:
             number += 1
             path = RUNS / f"{name}-{number}"
-
-
-def newest_run(*, begun: bool = False) -> RunFolder:
-    """Return the run below `runs/` with the newest checkpoint or, if `begun` is enough, with none yet.
-
-    Raises CheckpointError where there is none.
-    """
-    found = [(find_checkpoints(run / "checkpoints"), run) for run in RUNS.glob("*")]
-    dated = [(checkpoints[-1].stat().st_mtime, run) for checkpoints, run in found if checkpoints]
-    if begun:
-        configs = [(run / "config.toml", run) for checkpoints, run in found if not checkpoints]
-        dated += [(config.stat().st_mtime, run) for config, run in configs if config.exists()]
-    if not dated:
-        raise CheckpointError(f"no checkpoint below {RUNS}/; train a model first with: tgc train")
-    return RunFolder(max(dated)[1])

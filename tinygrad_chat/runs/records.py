@@ -8,7 +8,7 @@ from typing import Annotated, Generic, Literal, TypedDict, TypeVar
 
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import FormatError
-from tinygrad_chat.files import read_plain
+from tinygrad_chat.files import explained, is_there, read_plain
 from tinygrad_chat.schema import Amount, Bounds, Count, parse_lines
 
 LARGEST_LOG = 1 << 30  # bytes: several million lines
@@ -78,10 +78,9 @@ class Log(Generic[L]):
 
 
 def read_log(path: Path, kind: type[L]) -> Log[L]:
-    """Return the lines of a log, none where there is no file. Raises OSError where it cannot be read."""
-    if not path.exists():
-        return Log([])
-    content = read_plain(path, most=min(LARGEST_LOG, available_memory()))
+    """Return the lines of a log, none where there is no file. Raises StorageError where it cannot be read."""
+    with explained(path, "read"):
+        content = read_plain(path, most=min(LARGEST_LOG, available_memory())) if is_there(path) else b""
     found = list(parse_lines(content, kind, source=path.name))
     whole = found if content.endswith(b"\n") else found[:-1]
     unfit = next((str(record) for _, record in whole if isinstance(record, FormatError)), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.files import cache_folder
+from tinygrad_chat.files import cache_folder, read_plain
 
 TIMEOUT = 20  # seconds without an answer
 
@@ -53,8 +54,9 @@ def download(name: str, progress: Progress | None = None) -> Path:
     source = DOWNLOADS[name]
     folder = cache_folder()
     path = folder / f"{name}.txt"
-    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256:
-        return path
+    with contextlib.suppress(OSError):  # it is fetched anew
+        if hashlib.sha256(read_plain(path, most=source.size)).hexdigest() == source.sha256:
+            return path
     partial = None
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,19 +5,32 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.files import user_path
+from tinygrad_chat.files import (
+    UnfitFileError,
+    expect_plain,
+    is_folder,
+    is_run,
+    is_there,
+    list_folder,
+    status_of,
+    user_path,
+)
 from tinygrad_chat.formatting import count, printable
 
 FILE_ADDRESS = "file://"
 HIDDEN, OF_A_RUN, LINK, NO_FILE, TWICE = "hidden", "run", "linked folder", "no file", "named twice"
+UNREADABLE = "cannot be read"
 MOST_KINDS = 4  # that a line names
+MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -52,33 +65,37 @@ def find_files(data: str) -> tuple[list[Path] | Path | None, list[LeftOut]]:
     """Return the files that a folder or a pattern holds, in order, or a file's path, or None where there is nothing;
     and what lies among them that is no file to be read, whatever is in it.
 
-    Raises DataError where a folder cannot be looked into.
+    Raises DataError where what is named cannot be looked into, or is neither a file nor a folder.
     """
     path = path_of(data)
     left_out: list[LeftOut] = []
     try:
-        if path.is_dir():
+        if is_folder(path, follow=True):
             if holds_run(path):
                 raise DataError(f"--data {data}: is a run's folder, not text; name one beside it, or its samples/")
             return list(_files_below(path, left_out)), left_out
-        if path.exists():
+        if is_there(path, follow=True):
+            expect_plain(path, follow=True)
             return path, left_out
         if glob.has_magic(str(path)):
             found: list[Path] = []
-            for match in _matches(Path(path.anchor), path.parts[bool(path.anchor) :]):
+            for match in _matches(Path(path.anchor), path.parts[bool(path.anchor) :], left_out):
                 found += _files_of(match, left_out)
-            return found, left_out
+            return found, list(dict.fromkeys(left_out))  # ** looks twice into a folder
+    except UnfitFileError as error:
+        raise DataError(
+            f"--data {data}: {error.strerror}; what a program writes is read by: ... | tgc train --data -"
+        ) from error
     except OSError as error:
         raise DataError(
-            f"{error.filename or path}: cannot be read ({error.strerror}); change its permissions, or take it away"
+            f"--data {data}: cannot be read ({error.strerror}); change its permissions, or leave it out"
         ) from error
     return None, left_out
 
 
 def holds_run(folder: Path) -> bool:
     """Return whether a run, or an ablation, has its folder there: what it writes is no text to learn from."""
-    run = (folder / "checkpoints").is_dir() and any((folder / name).is_file() for name in ("log.jsonl", "config.toml"))
-    return run or ((folder / "ablation.json").is_file() and (folder / "runs").is_dir())
+    return is_run(folder) or (is_there(folder / "ablation.json") and is_folder(folder / "runs"))
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:
@@ -88,9 +105,17 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
     '2 .png, 1 other (no text)'
     """
     kinds: dict[str, Counter[str]] = {}
+    unreadable: list[str] = []
     for each in left_out:
-        kinds.setdefault(each.reason, Counter())[printable(each.path.suffix.lower())[:12] or "other"] += 1
-    return "; ".join(_described(reason, found) for reason, found in kinds.items())
+        if each.reason == UNREADABLE:
+            unreadable.append(str(each.path))
+        else:
+            kinds.setdefault(each.reason, Counter())[printable(each.path.suffix.lower())[:12] or "other"] += 1
+    described = [_described(reason, found) for reason, found in kinds.items()]
+    if unreadable:
+        names = printable(", ".join(unreadable[:MOST_NAMES])) + ", ..." * (len(unreadable) > MOST_NAMES)
+        described.insert(0, f"{len(unreadable):,} that cannot be read ({names})")
+    return "; ".join(described)
 
 
 def _described(reason: str, kinds: Counter[str]) -> str:
@@ -105,52 +130,81 @@ def _counted(kinds: Counter[str]) -> str:
     return ", ".join(f"{number:,} {kind}" for kind, number in [*most, *([("of other kinds", rest)] if rest else [])])
 
 
-def _files_below(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """Yield the files of a folder and those below it, by name."""
-    waiting = _listed(folder)
-    while waiting:
-        path = waiting.pop()
-        if path.name.startswith("."):
-            left_out.append(LeftOut(path, HIDDEN))
-        elif path.is_dir() and path.is_symlink():
-            left_out.append(LeftOut(path, LINK))
-        elif path.is_dir() and not holds_run(path):
-            waiting += _listed(path)
-        else:
-            yield from _files_of(path, left_out)
+@contextmanager
+def _noted(path: Path, left_out: list[LeftOut]) -> Iterator[None]:
+    """Leave out what turns out to be unreadable. The walk goes on, and people are told."""
+    try:
+        yield
+    except OSError:
+        left_out.append(LeftOut(path, UNREADABLE))
 
 
 def _files_of(path: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """Yield a file, or those of a folder that a pattern fits."""
-    if path.is_dir() and holds_run(path):
-        left_out.append(LeftOut(path, OF_A_RUN))
-    elif path.is_dir():
-        yield from _files_below(path, left_out)
-    elif path.is_file():
-        yield path
-    else:
-        left_out.append(LeftOut(path, NO_FILE))
+    """Yield a file, or those of a folder: of what a pattern fits."""
+    with _noted(path, left_out):
+        if is_folder(path, follow=True) and not holds_run(path):
+            yield from _files_below(path, left_out)
+        elif lack := _lack(path):
+            left_out.append(LeftOut(path, lack))
+        else:
+            yield path
+
+
+def _files_below(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
+    """Yield the files of a folder and those below it, by name. Raises OSError where the folder cannot be read."""
+    waiting = _listed(folder)
+    while waiting:
+        path = waiting.pop()
+        with _noted(path, left_out):
+            if path.name.startswith("."):
+                left_out.append(LeftOut(path, HIDDEN))
+            elif path.is_symlink() and is_folder(path, follow=True):
+                left_out.append(LeftOut(path, LINK))
+            elif is_folder(path) and not holds_run(path):
+                waiting += _listed(path)
+            elif lack := _lack(path):
+                left_out.append(LeftOut(path, lack))
+            else:
+                yield path
+
+
+def _lack(path: Path) -> str:
+    """Return what keeps something from being a file that can be read; empty where it is one."""
+    status = status_of(path, follow=True)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        return OF_A_RUN
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return NO_FILE
+    return "" if os.access(path, os.R_OK) else UNREADABLE
 
 
 def _listed(folder: Path) -> list[Path]:
-    """Return what a folder holds, the last name first. `Path.glob` would pass over a folder that cannot be read."""
-    with os.scandir(folder) as entries:
-        return sorted((folder / entry.name for entry in entries), reverse=True)
+    """Return what a folder holds, the last name first."""
+    return list_folder(folder, follow=True)[::-1]
 
 
-def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+def _matches(folder: Path, parts: tuple[str, ...], left_out: list[LeftOut]) -> Iterator[Path]:
     """Yield what a pattern's parts fit below a folder; ** stands for any folders, and hidden ones are not meant."""
     if not parts:
         yield folder
-    elif parts[0] == "**":
-        yield from _matches(folder, parts[1:])
-        for inner in reversed(_listed(folder)):
-            if inner.is_dir() and not inner.is_symlink() and not inner.name.startswith("."):
-                yield from _matches(inner, parts)
-    elif glob.has_magic(parts[0]):
-        for inner in reversed(_listed(folder)):
-            shown = not inner.name.startswith(".") or parts[0].startswith(".")
-            if shown and fnmatch.fnmatchcase(inner.name, parts[0]) and (len(parts) == 1 or inner.is_dir()):
-                yield from _matches(inner, parts[1:])
-    elif os.path.lexists(folder / parts[0]):
-        yield from _matches(folder / parts[0], parts[1:])
+        return
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        yield from _matches(folder, rest, left_out)
+    with _noted(folder, left_out):
+        if not glob.has_magic(first):
+            if is_there(folder / first):
+                yield from _matches(folder / first, rest, left_out)
+            return
+        for inner in list_folder(folder, follow=True):
+            with _noted(inner, left_out):
+                if first == "**":
+                    if is_folder(inner) and not inner.name.startswith("."):
+                        yield from _matches(inner, parts, left_out)
+                elif _fits(inner.name, first) and (not rest or is_folder(inner, follow=True)):
+                    yield from _matches(inner, rest, left_out)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    shown = not name.startswith(".") or pattern.startswith(".")
+    return shown and fnmatch.fnmatchcase(name, pattern)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import shutil
+import re
+import stat
 import sys
 import tempfile
 from pathlib import Path
 
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.files import cache_folder, explained
+from tinygrad_chat.files import cache_folder, explained, list_folder, status_of
 
 STANDARD_INPUT = "-"
 MOST_BYTES = 8 << 30  # of all that is kept; what came last stays
@@ -40,8 +41,8 @@ def keep_standard_input() -> str:
                 file.flush()
                 os.fsync(file.fileno())
             path = folder / f"stdin-{digest.hexdigest()[:16]}.txt"
-            if not path.exists():
-                shutil.move(partial, path)
+            if not _is_kept(path, Path(partial).stat().st_size):
+                Path(partial).replace(path)
         finally:
             Path(partial).unlink(missing_ok=True)
     _make_room(path)
@@ -57,9 +58,16 @@ def _kept() -> Path:
     return cache_folder() / "input"
 
 
+def _is_kept(path: Path, size: int) -> bool:
+    """Return whether a file of that size stands there already: not a link, nor anything else."""
+    status = status_of(path)
+    return status is not None and stat.S_ISREG(status.st_mode) and status.st_size == size
+
+
 def _make_room(newest: Path) -> None:
     size = 0
-    for path in sorted(_kept().glob("stdin-*.txt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        size += path.stat().st_size
+    kept = [path for path in list_folder(_kept(), follow=True) if re.fullmatch(r"stdin-[0-9a-f]+\.txt", path.name)]
+    for path in sorted(kept, key=lambda path: path.lstat().st_mtime_ns, reverse=True):
+        size += path.lstat().st_size
         if size > MOST_BYTES and path != newest:
             path.unlink(missing_ok=True)

@@ -18,6 +18,8 @@ from pathlib import Path
 from tinygrad_chat.errors import FormatError, StorageError
 from tinygrad_chat.files import (
     cache_folder,
+    is_folder,
+    list_folder,
     partial_folder,
     remove_folder_atomic,
     rename_folder_atomic,
@@ -160,16 +162,18 @@ def _same(stamp: str, corpus: Corpus) -> str:
 def _make_room() -> None:
     """Remove the stores that were not used for longest, what was begun and abandoned, and the oldest notes."""
     with contextlib.suppress(OSError, StorageError):
-        stores = [folder for folder in _stores().iterdir() if not folder.name.startswith(".")]
+        every = list_folder(_stores(), follow=True)
+        stores = [folder for folder in every if not folder.name.startswith(".") and is_folder(folder)]
         size = 0
         for number, folder in enumerate(_newest_first(stores, METADATA)):
-            size += sum(file.stat().st_size for file in folder.iterdir())
+            size += sum(file.stat().st_size for file in list_folder(folder))
             if (size > MOST_BYTES or number >= MOST_STORES) and not in_use(folder):
                 remove_folder_atomic(folder)
-        for partial in _stores().glob(".*.partial"):
-            if not in_use(partial):
+        for partial in every:
+            if partial.name.startswith(".") and partial.name.endswith(".partial") and not in_use(partial):
                 shutil.rmtree(partial, ignore_errors=True)
-        for note in _newest_first([*(cache_folder() / "corpora").glob("*.json")])[MOST_CORPORA:]:
+        notes = [note for note in list_folder(cache_folder() / "corpora", follow=True) if note.suffix == ".json"]
+        for note in _newest_first(notes)[MOST_CORPORA:]:
             note.unlink(missing_ok=True)
 
 

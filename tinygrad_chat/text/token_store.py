@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.files import try_lock
+from tinygrad_chat.files import UnfitFileError, open_plain, try_lock
 from tinygrad_chat.schema import Count, checked, read_json
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading, token_type, write_characters, write_tokens
@@ -140,12 +140,14 @@ def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str) 
 
 
 def in_use(folder: Path) -> bool:
-    """Return whether a process writes a store or has it open."""
+    """Return whether a process writes a store or has it open; one that cannot be looked at may be in use."""
     try:
-        with (folder / TOKENS).open("rb") as file:
+        with open_plain(folder / TOKENS) as file:
             return not try_lock(file)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, UnfitFileError):
         return False
+    except OSError:
+        return True
 
 
 def _write_tokens(
@@ -158,7 +160,7 @@ def _write_tokens(
 
 def _mapped(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
     """Map a file that must hold `count` numbers, locked against removal for as long as the array is there."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         if os.fstat(file.fileno()).st_size != count * dtype.itemsize:
             raise ValueError(f"{path}: expected {count} numbers")
         if count == 0:

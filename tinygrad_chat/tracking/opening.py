@@ -6,7 +6,7 @@ import importlib
 import json
 
 from tinygrad_chat.errors import BackendError, FormatError
-from tinygrad_chat.files import write_atomic
+from tinygrad_chat.files import explained, is_there, write_atomic
 from tinygrad_chat.schema import read_json
 from tinygrad_chat.tracking.tensorboard import TensorBoard
 from tinygrad_chat.tracking.tracker import Tracker
@@ -16,6 +16,8 @@ from tinygrad_chat.training.run import Run
 
 IDENTITIES = "tracker.json"
 """In a run's folder: by what name or number each tracker knows the run."""
+
+LARGEST_FILE = 1 << 20  # bytes
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WeightsAndBiases}
 
@@ -44,8 +46,13 @@ def open_tracker(name: str, run: Run) -> Tracker:
 
 
 def read_identities(run: Run) -> dict[str, str]:
-    """Return what tracker.json says; nothing where that cannot be read."""
+    """Return what tracker.json says; nothing where it is damaged or not there.
+
+    Raises StorageError where it cannot be read: what it says would be lost.
+    """
+    path = run.folder.path / IDENTITIES
     try:
-        return read_json(run.folder.path / IDENTITIES, dict[str, str])
-    except (OSError, FormatError):
+        with explained(path, "read"):
+            return read_json(path, dict[str, str]) if is_there(path) else {}
+    except FormatError:
         return {}

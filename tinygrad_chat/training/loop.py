@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
-from tinygrad_chat.files import remove_folder_atomic
+from tinygrad_chat.files import is_folder, remove_folder_atomic
 from tinygrad_chat.formatting import as_clause
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
@@ -185,7 +185,7 @@ def _save(run: Run) -> Saved:
     if unfit:
         finding = f"step {run.progress.step}: the last update has left NaN or infinity in {unfit}"
         raise DivergedError(finding, "lower --lr in a new run")
-    if run.progress.step != run.saved_step or not path.is_dir():
+    if run.progress.step != run.saved_step or not is_folder(path):
         _write_checkpoint(run)
     return Saved(run.progress.step, path)
 

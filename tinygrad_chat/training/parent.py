@@ -9,7 +9,7 @@ from tinygrad_chat.config.groups import DataOptions
 from tinygrad_chat.errors import VocabularyError
 from tinygrad_chat.files import user_path
 from tinygrad_chat.runs.checkpoint import WEIGHTS, digest_of
-from tinygrad_chat.runs.folder import open_checkpoint
+from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.data import count_unknown_characters, open_data

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, UsageError, VocabularyError
+from tinygrad_chat.files import is_folder
+from tinygrad_chat.formatting import count
 from tinygrad_chat.models.scalar import estimate_step_seconds
-from tinygrad_chat.text.finding import path_of
+from tinygrad_chat.text.finding import UNREADABLE, LeftOut, path_of
 from tinygrad_chat.text.tokenizers import Tokenizer
 
 LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
@@ -31,8 +34,14 @@ def expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: str) -> N
         )
 
 
-def changed_data(before: TrainingConfig, config: TrainingConfig) -> CheckpointError:
-    """Return the error for a resumed run whose data is not what it was trained on `before`."""
+def changed_data(before: TrainingConfig, config: TrainingConfig, left_out: Sequence[LeftOut] = ()) -> CheckpointError:
+    """Return the error for a resumed run whose data, without what was `left_out`, is not what it was trained on."""
+    unreadable = [each.path for each in left_out if each.reason == UNREADABLE]
+    if unreadable:
+        return CheckpointError(
+            f"--data {config.data.name}: is not what the run was trained on, as {count(len(unreadable), 'part')} of it "
+            f"cannot be read now, such as {unreadable[0]}; change its permissions"
+        )
     if config.data.source != before.data.source:
         return CheckpointError(
             f"--data {config.data.name}: is not the text that the run was trained on, {before.data.name}; leave --data "
@@ -48,7 +57,7 @@ def expect_outside(path: Path, config: TrainingConfig) -> None:
     """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
     sources = config.data.source if isinstance(config.data.source, tuple) else (config.data.source,)
     for source in sources:
-        if path_of(source).is_dir() and path_of(source).resolve() == path.resolve():
+        if is_folder(path_of(source), follow=True) and path_of(source).resolve() == path.resolve():
             raise UsageError(f"--out {path}: is the folder of the data; choose another, such as {path / 'run'}")
 
 

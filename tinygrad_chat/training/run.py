@@ -15,7 +15,7 @@ import numpy as np
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.resolve import change
 from tinygrad_chat.errors import ConfigError, UsageError, VocabularyError
-from tinygrad_chat.files import expect_free
+from tinygrad_chat.files import expect_free, is_there
 from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
@@ -175,7 +175,7 @@ def resume_run(
     """
     folder, changes = RunFolder(path), settled(changes)
     expect_free(path)
-    if folder.config.exists() and not find_checkpoints(folder.checkpoints):
+    if not find_checkpoints(folder.checkpoints) and is_there(folder.config):
         config = change(folder.read_config(), changes)
         own = data is not None
         handed_over = any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
@@ -210,7 +210,7 @@ def resume_run(
     if data is not None:
         config = config.replace(data=dataset.source)
     if dataset.sha256 != saved.data.get("sha256"):
-        raise changed_data(before, config)
+        raise changed_data(before, config, dataset.left_out)
     train_step = build_for_training(config, saved.tokenizer.size, model, saved.weights)
     run = Run(
         config,

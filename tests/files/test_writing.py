@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_chat import files
-from tinygrad_chat.errors import StorageError, UsageError
-from tinygrad_chat.files import exclusive_lock, write_atomic, write_folder_atomic
+from tinygrad_chat.errors import StorageError
+from tinygrad_chat.files import remove_partials, write_atomic, write_folder_atomic
 
 Write = Callable[[Path], None]
 
@@ -59,10 +58,32 @@ def test_every_file_is_forced_to_the_disk_before_it_gets_its_name_and_then_the_n
     assert made[-1] == "folder"  # in which the name stands, after it was given
 
 
-def test_a_folder_has_one_holder_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files, "PATIENCE", 0.0)
-    at_work = pytest.raises(UsageError, match=rf"process {os.getpid()} is at work there")
-    with exclusive_lock(tmp_path), at_work, exclusive_lock(tmp_path):
-        pass
-    with exclusive_lock(tmp_path):
-        pass
+def test_a_link_where_something_is_to_be_written_is_replaced_and_what_it_leads_to_stays(tmp_path: Path):
+    kept = tmp_path / "elsewhere"
+    kept.mkdir()
+    (kept / "a").write_bytes(b"kept")
+    (tmp_path / "target").symlink_to(kept / "a")
+    file(tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"new"
+    (tmp_path / "target").unlink()
+    for name in ("target", ".target.partial", ".target.removed.partial"):
+        (tmp_path / name).symlink_to(kept)
+    folder(tmp_path / "target")
+    assert {path.name: path.is_symlink() for path in tmp_path.iterdir()} == {"elsewhere": False, "target": False}
+    assert [path.read_bytes() for path in kept.iterdir()] == [b"kept"]
+
+
+def test_partials_are_removed_and_not_what_links_among_them_lead_to(tmp_path: Path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / ".a.partial").write_bytes(b"kept")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / ".b.partial").symlink_to(kept)
+    (here / ".c.partial").symlink_to(kept / ".a.partial")
+    remove_partials(here)
+    assert list(here.iterdir()) == []
+    (here / "samples").symlink_to(kept)
+    with pytest.raises(StorageError, match="samples: cannot be written: expected a folder, received a link"):
+        remove_partials(here / "samples")
+    assert (kept / ".a.partial").read_bytes() == b"kept"

@@ -1,0 +1,62 @@
+"""Files and folders: how they are opened, listed, locked and written, and where caches are.
+
+opening.py  regular files of plausible size, without following links inside our folders and without blocking;
+            what cannot be read is an error, and never taken for what is not there
+locks.py    folders that one process holds
+writing.py  files and folders that are whole or not there
+places.py   what a user names, the folder of what can be made again, and which folders are runs
+"""
+
+from tinygrad_chat.files.locks import exclusive_lock, expect_free, is_locked, try_lock
+from tinygrad_chat.files.opening import (
+    UnfitFileError,
+    expect_plain,
+    explained,
+    folder_is_there,
+    is_folder,
+    is_there,
+    list_folder,
+    open_plain,
+    read_plain,
+    status_of,
+)
+from tinygrad_chat.files.places import CACHE_VARIABLE, cache_folder, is_run, user_path
+from tinygrad_chat.files.writing import (
+    fsync_file,
+    fsync_folder,
+    partial_folder,
+    remove_folder_atomic,
+    remove_partials,
+    rename_folder_atomic,
+    write_atomic,
+    write_folder_atomic,
+)
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "UnfitFileError",
+    "cache_folder",
+    "exclusive_lock",
+    "expect_free",
+    "expect_plain",
+    "explained",
+    "folder_is_there",
+    "fsync_file",
+    "fsync_folder",
+    "is_folder",
+    "is_locked",
+    "is_run",
+    "is_there",
+    "list_folder",
+    "open_plain",
+    "partial_folder",
+    "read_plain",
+    "remove_folder_atomic",
+    "remove_partials",
+    "rename_folder_atomic",
+    "status_of",
+    "try_lock",
+    "user_path",
+    "write_atomic",
+    "write_folder_atomic",
+]
