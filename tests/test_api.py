@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_a_model_of_ones_own_trains_resumes_loads_and_samples(tgc: Tgc):  # noqa
     assert (code, err) == (2, "tgc: --model own: is made in Python, as in tinygrad_chat.train(..., model=YourModel)\n")
 
 
-def records(path: str) -> list[dict[str, Any]]:
+def records(path: str) -> Sequence[Mapping[str, Any]]:
     from tinygrad_chat.runs.folder import RunFolder
 
     return [record for record in RunFolder(Path(path)).records() if "val_loss" in record]

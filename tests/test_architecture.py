@@ -21,7 +21,9 @@ MOST_LINES = 300
 # own line. Folders within a part have an order of their own.
 ORDER = [
     {"errors"},
-    {"option", "seeds", "formatting", "files"},
+    {"seeds", "formatting", "files"},
+    {"option"},
+    {"schema"},
     {"backend", "pages"},
     {"autograd"},
     {"ops"},
@@ -61,11 +63,14 @@ HOME_OF_LIBRARY = {
     "llvmlite": ("kernels/numba/",),
     "pyarrow": ("text/formats/",),
     "huggingface_hub": ("text/hub.py",),
+    "tomllib": ("schema.py",),
 }
 
 # Each of these calls takes what cannot be read for what is not there, in one version of Python or another.
 LOOKS = {"exists", "glob", "is_dir", "is_file", "isdir", "isfile", "iterdir", "lexists", "listdir", "rglob", "scandir"}
 LOOKS_AT_THE_DISK = ("files/", "config/files.py")  # the latter at what is installed with it
+# Who reads JSON: as the type of what a file must hold, a text to learn from, a request of our own.
+READERS = {"schema.py", "text/formats/rows.py", "planning/first_steps.py", "text/encoding_processes.py"}
 
 
 def objections(path: str, source: str) -> list[str]:
@@ -138,6 +143,8 @@ def _name_objections(path: str, tree: ast.Module) -> Iterator[str]:
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     if "expanduser" in attributes and path != "files/places.py":
         yield "calls expanduser: user_path of files/ takes any name"
+    if path not in READERS and "json" in named and attributes & {"loads", "load", "JSONDecoder"}:
+        yield "reads JSON: schema.py reads it as the type of what it must hold"
     if not path.startswith(LOOKS_AT_THE_DISK):
         yield from (
             f"calls {name}: files/ tells what is absent from what cannot be read" for name in sorted(LOOKS & attributes)
@@ -263,7 +270,7 @@ def test_what_the_layout_allows_passes(path, statement):
         ("nn/new.py", "from tinygrad_chat.optim import x", "imports optim, which is not to the left of nn"),
         ("nn/new.py", "from tinygrad_chat import GPT", "imports GPT, which is not to the left of nn"),
         ("cli/new.py", "import tinygrad_chat", "imports everything, which is not to the left of cli"),
-        ("option.py", "from tinygrad_chat.seeds import x", "imports seeds, which is not to the left of option"),
+        ("files.py", "from tinygrad_chat.seeds import x", "imports seeds, which is not to the left of files"),
         (
             "kernels/numpy/new.py",
             "from tinygrad_chat.kernels.numba import KERNELS",
@@ -294,6 +301,12 @@ def test_what_the_layout_allows_passes(path, statement):
         ("ops/new.py", "import cupy.cuda", "names cupy"),
         ("kernels/numpy/new.py", "def f(x): return cupy.exp(x)", "names cupy"),
         ("ops/new.py", "xp.exp(x, out=x)", "passes out="),
+        (
+            "runs/new.py",
+            "import json\njson.loads('1')",
+            "reads JSON: schema.py reads it as the type of what it must hold",
+        ),
+        ("runs/new.py", "import tomllib", "names tomllib"),
         ("cli/new.py", "path.expanduser()", "calls expanduser: user_path of files/ takes any name"),
         (
             "runs/new.py",

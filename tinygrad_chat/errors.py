@@ -8,6 +8,7 @@
     ├── DataError            2      an empty, too short or undecodable corpus
     │   └── VocabularyError  2      a character that the tokenizer does not know
     ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
+    ├── FormatError          2      a file of a run, or one beside it, that does not hold what it must
     ├── StorageError         3      the disk is full or a folder cannot be written
     ├── MemoryShortageError  3      no room, in memory or on the device, for what a step needs
     ├── DivergedError        4      a loss or gradient that is NaN or infinite
@@ -56,6 +57,12 @@ class VocabularyError(DataError):
 
 class CheckpointError(TinygradChatError):
     """A checkpoint that is missing, damaged or does not fit the model."""
+
+    exit_code = 2
+
+
+class FormatError(TinygradChatError):
+    """A file that does not hold what its kind of file holds: which, under what key, and what was expected there."""
 
     exit_code = 2
 

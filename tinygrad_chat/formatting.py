@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 import shlex
 import string
 import sys
@@ -180,6 +181,27 @@ def as_json(value: Any) -> str:
     '"\\\\u001b\\\\u007f"'
     """
     return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+class _ShortRepr(reprlib.Repr):
+    """Cuts in the middle; of a number whose digits would take long to write, it says how long it is."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if x.bit_length() < 1000 else f"<an integer of {x.bit_length():,} bits>"
+
+
+_SHORT = _ShortRepr()
+_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel = 3
+
+
+def short_repr(value: object) -> str:
+    """Return what Python calls a value, cut to what fits into a message, whatever it is.
+
+    >>> short_repr(2.5), short_repr(1 << 20_000), short_repr([[0] * 9] * 9)[:35]
+    ('2.5', '<an integer of 20,001 bits>', '[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0,')
+    """
+    return _SHORT.repr(value)
 
 
 def sparkline(values: Sequence[float], low: float, high: float, levels: str = BLOCKS) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.formatting import short_repr
 
 LARGEST = 2**53  # integers that a float holds exactly
 
@@ -77,6 +78,8 @@ class OptionSpec:
         for each in values:
             if each is not None:
                 expect(self.flag, each, choices=() if self.others else self.choices, **bounds)
+            if isinstance(each, str) and "\0" in each:
+                raise ConfigError(f"{self.flag}: expected no NUL, which no path can have, received {short_repr(each)}")
 
     def convert(self, value: Any, where: str) -> Any:
         """Return a value, of a file or NumPy's too, as the option's type.
@@ -99,7 +102,7 @@ class OptionSpec:
         elif isinstance(value, numbers.Real) and self.kind is float and not isinstance(value, bool):
             return float(value)
         if type(value) is not self.kind:
-            raise ConfigError(f"{where}: expected {self.kind.__name__}, received {value!r}")
+            raise ConfigError(f"{where}: expected {self.kind.__name__}, received {short_repr(value)}")
         return value
 
 
@@ -114,6 +117,24 @@ def expect(
     below: float | None = None,
 ) -> None:
     """Raise ConfigError, saying `what` it is of, for a value that is not finite or not within these bounds."""
+    expected = unmet(value, choices=choices, minimum=minimum, maximum=maximum, above=above, below=below)
+    if expected:
+        raise ConfigError(f"{what}: expected {expected}, received {short_repr(value)}")
+
+
+def unmet(
+    value: Any,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> str | None:
+    """Return the first thing that was expected of a value and is not so; None for one that is as it should be.
+
+    Of every number it is expected that it is finite, of every text that a file in UTF-8 can hold it.
+    """
     expected = None
     if choices and value not in choices:
         expected = f"one of {', '.join(choices)}"
@@ -131,8 +152,7 @@ def expect(
         expected = f"more than {above}"
     elif below is not None and value >= below:
         expected = f"less than {below}"
-    if expected:
-        raise ConfigError(f"{what}: expected {expected}, received {value!r}")
+    return expected
 
 
 def _can_be_written(value: Any) -> bool:
@@ -147,7 +167,9 @@ def _can_be_written(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, str | int) or bool(value - value == 0)  # nan and infinities are not, NumPy's too
+    if value is None or isinstance(value, str | int):
+        return True
+    return bool(value - value == 0)  # nan and infinities are not, NumPy's too
 
 
 def option(
@@ -245,7 +267,7 @@ def unknown_key(source: str, key: str, known: Iterable[str], *, remedy: str | No
     name = key.replace("-", "_")
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else remedy or f"it has no option {flag_of(name)}"
-    return ConfigError(f"{source}: unknown key {key!r}; {hint}")
+    return ConfigError(f"{source}: unknown key {short_repr(key)}; {hint}")
 
 
 def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings: Mapping[str, Any]) -> None:

@@ -75,6 +75,7 @@ def parse_tgc(words: list[str]) -> None:
     inner = command.make_context(words[0], words[1:], parent=context)
     if isinstance(command, TyperGroup) and words[1:]:
         name, command, rest = command.resolve_command(inner, words[1:])
+        assert command is not None
         command.make_context(name, rest, parent=inner)
 
 

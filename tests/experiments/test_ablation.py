@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import TINY, tiny_settings
-from tinygrad_chat.errors import ConfigError, UsageError
+from tinygrad_chat.errors import ConfigError, FormatError, UsageError
 from tinygrad_chat.experiments.ablation import Ablation, folder_of, label, parse_variation, run_ablation
 from tinygrad_chat.experiments.report import Cell, collect, markdown, write_plot, write_reports
 from tinygrad_chat.training.events import Ended, Stepped
@@ -57,12 +57,30 @@ def test_what_varies_takes_all_choices_or_those_given():
         ("seed=1|2", "received 'seed'"),
         ("lr", "--vary lr: expected values, as in lr=A|B"),
         ("steps=few", "--vary steps"),
+        ("width=[[[[", "--vary width: not valid TOML"),
+        ("width=" + "[" * 5000, "--vary width: is nested too deep"),
+        ("width=" + "1" * 5000, "--vary width: a number has too many digits"),
+        ("width=0x" + "f" * 5000, "received <an integer of 20,000 bits>"),
+        ("width=[8]", "--vary width: width: expected int, received [8]"),
+        ("width=8\nheads=2", r"--vary width: expected a value, received '8\nheads=2'"),
+        ("width=8\n[model]\nheads=2", "--vary width: "),
+        ("width={a=1}", "--vary width: "),
     ],
 )
 def test_what_cannot_vary_is_refused(text: str, message: str):
     with pytest.raises(ConfigError) as caught:
         parse_variation(text)
     assert message in str(caught.value)
+
+
+def test_values_of_any_characters_may_vary():
+    assert parse_variation("data=\N{GRINNING FACE}.txt|b") == {"data": ["\N{GRINNING FACE}.txt", "b"]}
+
+
+@pytest.mark.parametrize(("varied", "seeds"), [({}, 10**9), ({"lr": [0.1] * 200, "clip": [1.0] * 200}, 1)])
+def test_more_runs_than_anybody_waits_for_are_refused_at_once(varied: dict[str, Any], seeds: int):
+    with pytest.raises(UsageError, match=r"expected at most 10,000 runs in all, received .* vary fewer settings"):
+        Ablation({}, varied, seeds)
 
 
 def test_every_cell_is_trained_once_with_every_seed(ablation: Ablation, tmp_path: Path):
@@ -235,6 +253,38 @@ def test_cells_of_different_tokens_are_ranked_by_bits_per_byte(text: Path, tmp_p
     finish(ablation, tmp_path / "out")
     bits = [cell.mean_bits_per_byte for cell in collect(ablation, tmp_path / "out")]
     assert bits == sorted(bits)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        "null",
+        "{}",
+        '{"cell": "norm=none,tied=on", "seed": 1}',
+        '{"cell": [], "seed": {}}',
+        "[" * 950 + "]" * 950,
+        "\ud800",
+        '{"cell": "norm=none,tied=on", "seed": 1, "diverged": false, "val_loss": null, "val_bpb": null, '
+        '"parameters": 1, "steps": 6, "data_sha256": "", "best_val_loss": null, "seconds": 1.0}',
+    ],
+)
+def test_a_result_that_is_none_is_found_anew(ablation: Ablation, tmp_path: Path, line: str):
+    finish(ablation, tmp_path)
+    whole = rows(tmp_path)
+    results = [line if row["cell"] == "norm=none,tied=on" and row["seed"] == 1 else json.dumps(row) for row in whole]
+    (tmp_path / "results.jsonl").write_text("".join(f"{result}\n" for result in results), errors="surrogatepass")
+    assert finish(ablation, tmp_path) == 0  # its run is whole
+    write_reports(collect(ablation, tmp_path), tmp_path, title="A title")
+    assert sorted(map(str, rows(tmp_path))) == sorted(map(str, whole))
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"settings": []}', '{"settings": {"a": 1}}', "[" * 950, "{"])
+def test_a_folder_that_does_not_say_what_it_is_for_is_refused(ablation: Ablation, tmp_path: Path, content: str):
+    finish(ablation, tmp_path, stop_after=1)
+    (tmp_path / "ablation.json").write_text(content)
+    with pytest.raises(FormatError, match=r"ablation\.json: "):
+        finish(ablation, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["no checkpoint", "damaged checkpoint", "cut line"])

@@ -15,7 +15,14 @@ from safetensors.numpy import load_file, save_file
 from bench.peers import nanochat
 from tests.layouts import EXAMPLES
 from tests.upstream import NANOCHAT_DIR, needs_upstream
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.errors import (
+    CheckpointError,
+    ConfigError,
+    FormatError,
+    TinygradChatError,
+    UsageError,
+    VocabularyError,
+)
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.interchange.nanochat_files import export_nanochat, import_nanochat
 from tinygrad_chat.reports.content import read_report
@@ -188,13 +195,25 @@ HOSTILE: dict[str, tuple[Callable[[Any, Any], object], str]] = {
         lambda a, c: a.update({"transformer.h.0.attn.c_q.weight": np.zeros(7, np.float32)}),
         r"is \(7,\)",
     ),
-    "whole numbers": (lambda a, c: a.update(smear_lambda=np.zeros(1, np.int64)), "holds I64"),
+    "whole numbers": (
+        lambda a, c: a.update(smear_lambda=np.zeros(1, np.int64)),
+        "expected F64 or F32 or F16 or BF16, received I64",
+    ),
     "a width that heads do not divide": (lambda a, c: c.update(n_head=3), "--heads: expected a divisor"),
-    "no width": (lambda a, c: c.pop("n_embd"), "received no fitting n_embd"),
+    "no width": (lambda a, c: c.pop("n_embd"), r"model\.safetensors: model_config: has no n_embd"),
     "a width beyond the machine": (lambda a, c: c.update(n_embd=10**9), "choose a smaller --width"),
-    "no layers": (lambda a, c: c.update(n_layer=-1), "--layers: expected at least 0"),
+    "no layers": (lambda a, c: c.update(n_layer=-1), "model_config: n_layer: expected at least 0, received -1"),
+    "an array of no dimension": (
+        lambda a, c: a.update({"transformer.h.0.attn.c_q.weight": np.array(0, np.float32)}),
+        r"blocks\.0\.attention\.query\.weight is \(\)",
+    ),
+    "a name that is a format": (lambda a, c: a.update({"x.0.{:>1900000000}": a["resid_lambdas"]}), "unknown "),
+    "a width of NaN": (lambda a, c: c.update(n_embd=float("nan")), "n_embd: expected a whole number, received nan"),
+    "a width of 2^63": (lambda a, c: c.update(n_embd=2**63), "n_embd: expected at most 9007199254740992"),
+    "heads in words": (lambda a, c: c.update(n_head=["two"]), "n_head: expected a whole number, received a list"),
+    "half a character": (lambda a, c: c.update(window_pattern="\ud800"), "window_pattern: expected text in UTF-8"),
     "another vocabulary": (lambda a, c: c.update(vocab_size=4000), "token_embedding.weight is"),
-    "no vocabulary": (lambda a, c: c.update(vocab_size=0), "vocab_size of at least 2"),
+    "no vocabulary": (lambda a, c: c.update(vocab_size=0), "vocab_size: expected at least 2, received 0"),
 }
 
 
@@ -204,7 +223,7 @@ def test_a_file_that_does_not_fit_is_one_line_and_nothing_is_made(trained: Train
     export_nanochat(trained.model, path)
     change, message = HOSTILE[case]
     changed(path, change)
-    with pytest.raises((CheckpointError, UsageError), match=message):
+    with pytest.raises(TinygradChatError, match=message):
         import_nanochat(path, RunFolder(folder))
     assert not folder.exists()
 
@@ -215,6 +234,15 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"expected a safetensors file of floats .*docs/nanochat\.md says how"):
         import_nanochat(path, RunFolder(tmp_path / "imported"))
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"model_config": []}', "[" * 950 + "]" * 950, "", '{"a": NaN}'])
+def test_a_meta_file_that_does_not_fit_is_refused(trained: TrainingState, tmp_path: Path, content: str):
+    path, meta = tmp_path / "model.safetensors", tmp_path / "meta.json"
+    export_nanochat(trained.model, path)
+    meta.write_text(content)
+    with pytest.raises(FormatError, match=r"meta\.json: "):
+        import_nanochat(path, RunFolder(tmp_path / "imported"), meta=meta)
 
 
 def test_a_tokenizer_of_another_size_is_refused(trained: TrainingState, tmp_path: Path):

@@ -161,7 +161,8 @@ def test_options_that_cannot_work_are_refused_by_their_flag(chosen, message):
 
 
 def test_names_lead_to_upstream_and_back_bit_by_bit():
-    options, vocabulary = options_from_nanochat({**SHAPES["shared heads"], "vocab_size": V})
+    config: Any = {**SHAPES["shared heads"], "vocab_size": V}
+    options, vocabulary = options_from_nanochat(config)
     state = GPT(vocabulary, options).parameters().state()
     theirs = to_nanochat(state, options)
     assert theirs["transformer.h.2.attn.ve_gate.weight"].shape == (2, 12)
@@ -182,8 +183,9 @@ def test_what_is_not_nanochats_is_refused():
     assert nanochat_config(options_of(head_width=16, feed_forward_width=128), V) == nanochat_config(options_of(), V)
     with pytest.raises(UsageError, match=r"at least one layer and a width of 24, this model 3 and 16"):
         nanochat_config(options_of(width=16), V)
+    config: Any = {**SHAPES["d4"], "n_head": "two", "vocab_size": V}
     with pytest.raises(CheckpointError, match=r"model_config: expected .*, received no fitting n_head"):
-        options_from_nanochat({**SHAPES["d4"], "n_head": "two", "vocab_size": V})
+        options_from_nanochat(config)
 
 
 # From here on upstream itself: its weights, moved away from their first values, in float32 on the CPU.
@@ -214,7 +216,8 @@ def both_of(shape: dict[str, Any]) -> tuple[Any, GPT]:
         for parameter in theirs.parameters():
             parameter += 0.03 * torch.randn_like(parameter)
         theirs.smear_lambda.fill_(0.7)
-    options, vocabulary = options_from_nanochat({**shape, "vocab_size": V})
+    config: Any = {**shape, "vocab_size": V}
+    options, vocabulary = options_from_nanochat(config)
     ours = GPT(vocabulary, options)
     ours.parameters().load(from_nanochat(arrays_of(theirs), options))
     return theirs, ours

@@ -26,6 +26,7 @@ TESTS_OF = {
         "--ignore=tests/training/test_faults.py",
     ),
     "files": ("tests/files", "tests/training/test_faults.py"),
+    "schema.py": ("tests/test_schema.py",),
     "seeds.py": ("tests/test_seeds.py",),
 }
 

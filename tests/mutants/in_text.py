@@ -79,12 +79,12 @@ FAULTS = {
     "text/token_store.py": {
         "a file that is too long is opened": ("st_size != count * dtype.itemsize", "st_size < count * dtype.itemsize"),
         "edited metadata pass": (
-            'metadata.pop("checksum", None) != checksum(metadata)',
-            'metadata.pop("checksum", None) is None',
+            'found.pop("checksum", None) != checksum(found)',
+            'found.pop("checksum", None) is None',
         ),
         "a store under another's name is opened": (
-            'store_key(contents, tokenizer, metadata["split"]) != folder.name',
-            "False",
+            "or store_key(contents, tokenizer, metadata.split) != folder.name",
+            "or False",
         ),
         "a store is not forced to the disk": ("file.flush()\n    os.fsync(file.fileno())", "file.flush()"),
     },

@@ -84,8 +84,8 @@ FAULTS = {
     },
     "runs/checkpoint.py": {
         "a checkpoint that cannot be read is damaged": ("NotADirectoryError, UnfitFileError)", "OSError)"),
-        "digests are not looked at": ("if _digest_line(name, file) not in wanted:", "if False:"),
-        "NaN in a checkpoint is let in": ("or not np.isfinite(array).all()]", "]"),
+        "digests are not looked at": ("if _digest(file) != wanted:", "if False:"),
+        "NaN in a checkpoint is let in": ("if not _is_finite(array)]", "if False]"),
         "checkpoints are sorted by name": ("is_temporary(path)), key=_age)", "is_temporary(path)))"),
         "a damaged checkpoint stops everything": (
             "except CheckpointError as error:\n            say",
@@ -112,10 +112,25 @@ FAULTS = {
         "lines that stand there twice stay": ("(told or line not in seen)", "True"),
     },
     "runs/state.py": {
-        "a checkpoint forgets rollbacks": ("tuple(map(Rollback.load, rollbacks))", "()"),
+        "a checkpoint forgets rollbacks": ("= field(default=(), metadata=OPTIONAL)", "= field(default=(), init=False)"),
     },
     "files/holding.py": {
         "what stands at a name is taken for what was opened": ("and os.path.samestat(", "or os.path.samestat("),
+    },
+    "runs/arrays.py": {
+        "numbers may stand anywhere": (
+            "entry.data_offsets != (end, end + wanted)",
+            "entry.data_offsets[-1] - entry.data_offsets[0] != wanted",
+        ),
+        "numbers that belong to no array pass": ("if end != size:", "if end > size:"),
+    },
+    "schema.py": {
+        "NaN passes": (" and value - value == 0:", ":"),
+        "nesting has no end": ("if depth == DEEPEST:", "if False:"),
+        "what is missing is not missed": ("if missing:", "if False:"),
+        "a long key in TOML is read": ('if _LONG_KEY.search(_TEXTS.sub("_", text)):', "if False:"),
+        "a point in a text of TOML counts": ('_TEXTS.sub("_", text)', "text"),
+        "an exception keeps its frames": ("unfit.with_traceback(None)", "unfit"),
     },
     "files/opening.py": {
         "what cannot be told is absent": ("if error.errno in ABSENT:", "if True:"),

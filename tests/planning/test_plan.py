@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,21 @@ def test_a_process_that_is_refused_memory_has_no_room(tiny: Tiny, error: str):
     answer = json.dumps({"error": error, "message": "step 1: unable to allocate"})
     with pytest.raises(NoRoomError, match="the run takes more than the"):
         measure(tiny(), command=(sys.executable, "-c", f"print({answer!r})"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["{", "{}", "[1]", "null", '{"first_step_seconds": NaN}', '{"error": 3}', '{"parameters": 1}', '{"error": "os"'],
+)
+def test_an_answer_that_is_none_is_last_words(tiny: Tiny, answer: str):
+    with pytest.raises(TinygradChatError, match=rf"^the measuring process ended with 0: {re.escape(answer)}$"):
+        measure(tiny(), command=(sys.executable, "-S", "-c", f"print({answer!r})"))
+
+
+def test_an_error_of_no_known_name_is_still_an_error_of_ours(tiny: Tiny):
+    answer = json.dumps({"error": "annotations", "message": "what happened"})
+    with pytest.raises(TinygradChatError, match=r"^what happened$"):
+        measure(tiny(), command=(sys.executable, "-S", "-c", f"print({answer!r})"))
 
 
 def test_a_process_that_dies_leaves_its_last_words(tiny: Tiny):

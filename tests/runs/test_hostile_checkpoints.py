@@ -89,6 +89,10 @@ def header_of(length: int, content: bytes = b"") -> bytes:
     return struct.pack("<Q", length) + content
 
 
+def file_of(header: bytes, numbers: bytes = b"") -> bytes:
+    return header_of(len(header), header) + numbers
+
+
 HEADERS = {
     "a header longer than the file": header_of(1 << 62),
     "a header of 99 MB": header_of(99_000_000, b" " * 100),
@@ -98,6 +102,24 @@ HEADERS = {
         85, b'{"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,16]}}        '
     ),
     "another type": save({"a": np.ones(3, np.float32)}).replace(b"F32", b"F99"),
+    "a type of 8 bits": save({"a": np.ones(3, np.uint8)}).replace(b'"U8"', b'"F8_E4M3"').replace(b" ", b"", 1),
+    "a list of arrays": file_of(b"[{}, {}]"),
+    "a text where an array is due": file_of(b'{"a":"b"}'),
+    "a list where an array is due": file_of(b'{"a":[]}'),
+    "a shape that is none": file_of(b'{"a":{"dtype":"U8","shape":{},"data_offsets":[0,1]}}', b"x"),
+    "a shape below 0": file_of(b'{"a":{"dtype":"U8","shape":[-1],"data_offsets":[1,0]}}', b"x"),
+    "a shape of NaN": file_of(b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,1]}}', b"x"),
+    "twenty dimensions": file_of(b'{"a":{"dtype":"U8","shape":[1' + b",1" * 19 + b'],"data_offsets":[0,1]}}', b"x"),
+    "one offset": file_of(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[1]}}', b"x"),
+    "a gap": file_of(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xy"),
+    "two arrays in one place": file_of(
+        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+        b"xy",
+    ),
+    "numbers of no array": save({"a": np.ones(3, np.float32)}) + b"1234",
+    "fewer numbers than it says": save({"a": np.ones(3, np.float32)})[:-4],
+    "metadata that are no texts": file_of(b'{"__metadata__": {"a": 1}}'),
+    "nested without end": file_of(b"[" * 100_000),
     "a type that NumPy lacks": save({"a": np.ones(4, np.float16)}).replace(b'"F16"', b'"BF16"').replace(b" ", b"", 1),
 }
 
@@ -118,7 +140,7 @@ def test_arrays_that_are_no_numbers_are_refused_by_name(path: Path, file: str, v
     arrays[name].ravel()[0] = value
     (path / file).write_bytes(save(arrays))
     resign(path)
-    assert f"{name} cannot be" in refused(path, file)
+    assert f"{file}: '{name}': expected finite numbers" in refused(path, file)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +149,9 @@ def test_arrays_that_are_no_numbers_are_refused_by_name(path: Path, file: str, v
         lambda arrays: arrays.pop("final_norm.gain"),
         lambda arrays: arrays.update({"../../climbs.out": np.ones(3, np.float32)}),
         lambda arrays: arrays.update({"final_norm.gain": np.ones((8, 8), np.float32)}),
+        lambda arrays: arrays.update({"final_norm.gain": np.array(1, np.float32)}),
     ],
-    ids=["missing", "a name that climbs out", "another shape"],
+    ids=["missing", "a name that climbs out", "another shape", "no dimension"],
 )
 def test_weights_that_do_not_fit_the_model_are_refused(path: Path, change: Callable[[dict[str, Any]], Any]):
     arrays = load_file(path / module.WEIGHTS)
@@ -152,6 +175,18 @@ STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an option of no name": lambda state: state["config"].update(__class__="x"),
     "a tokenizer of no kind": lambda state: state.update(tokenizer={"kind": "../../x"}),
     "an alphabet of no text": lambda state: state.update(tokenizer={"kind": "characters", "alphabet": 5}),
+    "an alphabet of half a character": lambda state: state.update(
+        tokenizer={"kind": "characters", "alphabet": "a\ud800"}
+    ),
+    "no best step": lambda state: state["progress"].__delitem__("best_step"),
+    "a list of settings": lambda state: state["config"].update(model=[]),
+    "data of no kind": lambda state: state.update(data=[]),
+    "a digest of data that is no text": lambda state: state["data"].update(sha256=[]),
+    "a path with NUL": lambda state: state["config"]["data"].update(source="a\0b"),
+    "a parent of no kind": lambda state: state.update(parent=[1]),
+    "a step beyond any": lambda state: state["progress"].update(step=2**63),
+    "a format of no kind": lambda state: state.update(format=[3]),
+    "something nested 950 deep": lambda state: state.update(more=json.loads("[" * 950 + "]" * 950)),
     "a step that is a path": lambda state: state["progress"].update(step="../../x"),
     "seconds that are NaN": lambda state: state["progress"].update(seconds=math.nan),
     "seconds without end": lambda state: state["progress"].update(seconds=math.inf),
@@ -183,6 +218,34 @@ def test_a_state_that_cannot_be_is_refused(path: Path, change: Callable[[dict[st
         (path / "state.json").write_text("[" * 100_000)
         resign(path)
     assert refused(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("no best step", "state.json: progress: has no best_step"),
+        ("a best loss that is NaN", "state.json: progress.best_loss: expected a finite number, received nan"),
+        ("recent losses fewer than none", "state.json: progress.recent_losses.count: expected at least 0, received -1"),
+        ("data of no kind", "state.json: data: expected an object, received an empty list"),
+        (
+            "a model of no name",
+            "state.json: --model: expected one of bigram, mini-gpt, nanochat, own, received 'os.system'",
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused_by_file_and_key(path: Path, change: str, message: str):
+    state = json.loads((path / "state.json").read_text())
+    STATES[change](state)
+    rewrite(path, state)
+    assert refused(path) == f"{path}: the checkpoint is damaged ({message})"
+
+
+@pytest.mark.parametrize("name", ["steps", "mean"])
+def test_what_an_optimiser_remembers_has_dimensions(path: Path, name: str):
+    arrays = load_file(path / module.OPTIMIZER)
+    (path / module.OPTIMIZER).write_bytes(save({**arrays, name: np.array(1, arrays[name].dtype)}))
+    resign(path)
+    assert f"optimiser state does not fit: {name} is ()" in resume_refused(path)
 
 
 def test_an_optimiser_that_took_fewer_than_no_steps_is_refused(path: Path):

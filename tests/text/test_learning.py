@@ -11,6 +11,7 @@ from tinygrad_chat.files import CACHE_VARIABLE
 from tinygrad_chat.text import learning
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.learning import learn_tokenizer, some_documents
+from tinygrad_chat.text.tokenizers import BPETokenizer
 
 LONG_AGO = 10**18  # nanoseconds
 
@@ -24,8 +25,10 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def learned(path: Path, **options: int) -> list[bytes]:
-    return learn_tokenizer(open_corpus(str(path)), **options).tokens  # pyright: ignore[reportAttributeAccessIssue]
+def learned(path: Path, vocabulary: int) -> list[bytes]:
+    tokenizer = learn_tokenizer(open_corpus(str(path)), vocabulary)
+    assert isinstance(tokenizer, BPETokenizer)
+    return tokenizer.tokens
 
 
 def test_what_was_learned_is_found_again_and_a_changed_text_is_learned_anew(

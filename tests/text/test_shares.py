@@ -72,11 +72,14 @@ def test_a_batch_has_of_each_source_the_rows_that_are_its_turn():
 
 
 def test_one_source_has_every_row():
-    assert mixed_batch(dataset(7), 3, batch_size=5, draw=lambda part, first, count: (part.source, first, count)) == (
-        "7",
-        15,
-        5,
-    )
+    asked: list[tuple[str, int, int]] = []
+
+    def draw(part: Dataset, first: int, count: int) -> Batch:
+        asked.append((part.source, first, count))
+        return np.empty(0), np.empty(0)
+
+    mixed_batch(dataset(7), 3, batch_size=5, draw=draw)
+    assert asked == [("7", 15, 5)]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_tracker_gets_each_line_of_the_log_with_its_timing_and_each_sample(
     run = start(track=name)
     (said,) = finish(run)
     assert said.startswith("tracker: ")
-    lines = [record | timing for record, timing in zip(run.folder.records(), run.folder.timings(), strict=True)]
+    lines = [{**record, **timing} for record, timing in zip(run.folder.records(), run.folder.timings(), strict=True)]
     numbers = [(step, values) for step, values in library.rows if "sample" not in values]
     assert [{"step": step, **values} for step, values in numbers] == [
         {key: value for key, value in line.items() if isinstance(value, int | float)} for line in lines

@@ -64,17 +64,19 @@ def runs(
 
 
 def _note(run: RunSummary) -> str:
-    """Return what a run's row does not explain: why it failed, or what to do."""
+    """Return what a run's row does not explain: why it failed, what to do, what is not in it."""
     from tinygrad_chat.runs.folder import RunFolder
 
     go_on = RunFolder(run.path).resume_command
-    return {
+    note = {
         "failed": f"failed at {run.reason}" if run.reason.startswith("step ") else f"failed: {run.reason}",
         "damaged": f"damaged: {run.reason}",
         "killed": f"killed; go on with: {go_on}",
         "interrupted": f"interrupted; go on with: {go_on}",
         "imported": run.reason,
     }.get(run.outcome, "")
+    left_out = f"left out: {run.left_out}" if run.left_out else ""
+    return "; ".join(filter(None, (note, left_out)))
 
 
 def _known(run: RunSummary) -> dict[str, object]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 import tomli_w
 
+from tinygrad_chat import schema
 from tinygrad_chat.config.record import flat_settings, from_saved
-from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.errors import ConfigError, FormatError
 from tinygrad_chat.files import UnfitFileError, read_plain, user_path
 from tinygrad_chat.formatting import NOT_PRINTABLE
+from tinygrad_chat.schema import LARGEST_FILE
 
 SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
 """Flat keys that only a run's own config.toml has all of; it holds settings that play no part, too."""
-
-LARGEST_FILE = 1 << 20  # bytes
 
 PRESETS = resources.files("tinygrad_chat.config") / "presets"
 
@@ -55,11 +54,11 @@ def parse_settings(text: str, *, source: str) -> dict[str, Any]:
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """Return what TOML `text` holds. Raises ConfigError, naming `source`, where it is no TOML."""
+    """Return what TOML `text` holds. Raises ConfigError, naming `source`, as `schema.parse_toml` raises FormatError."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML ({error})") from error
+        return schema.parse_toml(text, source=source)
+    except FormatError as error:
+        raise ConfigError(str(error)) from error
 
 
 def to_toml(settings: Mapping[str, Any]) -> str:

@@ -160,7 +160,11 @@ def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
     Raises ConfigError, naming `source`, where it cannot be.
     """
     settings = {**OF_OLDER_VERSIONS, **flat_settings(content, source=source)}
-    return TrainingConfig.of(**{**settings, **RECIPES.get(settings.get("model", RecipeOptions.model), {})})
+    recipe = RECIPES.get(settings.get("model", RecipeOptions.model), {})
+    try:
+        return TrainingConfig.of(**{**settings, **recipe})
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
 
 
 OF_OLDER_VERSIONS: dict[str, Any] = {"eval_tokens": 0, "split": END}

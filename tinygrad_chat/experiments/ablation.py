@@ -12,19 +12,22 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig, from_saved
-from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, UsageError
+from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, FormatError, UsageError
 from tinygrad_chat.files import exclusive_lock, explained, folder_is_there, is_there, read_plain, write_atomic
+from tinygrad_chat.formatting import count, short_repr
 from tinygrad_chat.option import by_every_name, idle, refuse_idle
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.schema import Amount, Count, parse_lines, read_json
 from tinygrad_chat.training.events import Ended, Event
 from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.loop import train
@@ -33,7 +36,29 @@ from tinygrad_chat.training.run import Run, resume_run, start_run
 Choices = dict[str, Any]
 """A value for each setting that is varied."""
 
-LARGEST_FILE = 64 << 20  # bytes
+MOST_RUNS = 10_000
+LARGEST_RESULTS = 64 << 20  # bytes, of so many runs
+
+
+class Row(TypedDict):
+    """A line of results.jsonl: a finished run; beside this, what was chosen for its cell."""
+
+    cell: str
+    seed: Count
+    parameters: Count
+    steps: Count
+    data_sha256: str
+    diverged: bool
+    val_loss: float | None
+    val_bpb: float | None
+    best_val_loss: Amount | None
+    seconds: Amount
+
+
+class Claim(TypedDict):
+    """What ablation.json holds: the settings of each cell."""
+
+    settings: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,14 @@ class Ablation:
     varied: Mapping[str, Sequence[Any]]
     seeds: int
     base: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cells = math.prod(map(len, self.varied.values()))
+        if cells * self.seeds > MOST_RUNS:
+            raise UsageError(
+                f"--seeds: expected at most {MOST_RUNS:,} runs in all, received {count(cells, 'cell')} with "
+                f"{count(self.seeds, 'seed')} each; vary fewer settings, or choose fewer --seeds"
+            )
 
     def cells(self) -> list[Choices]:
         """Return every combination of the varied values."""
@@ -94,8 +127,7 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
             )
         name, choices, kind = spec.name, spec.choices, spec.kind
         if values:
-            lines = [f"{name} = {_as_toml(value, kind)}" for value in values.split("|")]
-            found = [parse_settings(line, source=f"--vary {name}")[name] for line in lines]
+            found = [_parsed(name, value, kind) for value in values.split("|")]
             varied[name] = list(dict.fromkeys(found))  # a value given twice is one cell
         elif choices or kind is bool:
             varied[name] = list(choices) or [True, False]
@@ -104,9 +136,14 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
     return varied
 
 
-def _as_toml(value: str, kind: type) -> str:
+def _parsed(name: str, value: str, kind: type) -> Any:
     words = {"on": "true", "off": "false"}
-    return json.dumps(value.strip()) if kind is str else words.get(value.strip(), value.strip())
+    toml = json.dumps(value.strip(), ensure_ascii=False) if kind is str else words.get(value.strip(), value.strip())
+    settings = parse_settings(f"{name} = {toml}", source=f"--vary {name}")
+    if settings.keys() != {name}:
+        raise ConfigError(f"--vary {name}: expected a value, received {short_repr(value)}")
+    SPECS[name].check(settings[name])
+    return settings[name]
 
 
 def label(choices: Choices) -> str:
@@ -166,18 +203,18 @@ def _claim(ablation: Ablation, folder: Path) -> None:
     """Write down what the folder is for, or make sure that it is for this."""
     settings = {label(choices): ablation.config(choices, 1).used_settings() for choices in ablation.cells()}
     path = folder / "ablation.json"
-    try:
-        with explained(path, "read"):
-            content = read_plain(path, most=LARGEST_FILE) if is_there(path) else None
-        saved = settings if content is None else json.loads(content)["settings"]
-        before = {cell: from_saved(each, source=str(path)).used_settings() for cell, each in saved.items()}
-        differing = [cell for cell in {**before, **settings} if before.get(cell) != settings.get(cell)]
-        names = {name for c in differing for name, value in settings.get(c, {}).items() if before[c].get(name) != value}
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
-        differing, names = ["all"], {"vary"}
-    if differing:
+    with explained(path, "read"):
+        saved = read_json(path, Claim, most=LARGEST_RESULTS)["settings"] if is_there(path) else settings
+    before = {cell: from_saved(each, source=str(path)).used_settings() for cell, each in saved.items()}
+    if before != settings:
+        names = {"vary"}
+        if before.keys() == settings.keys():
+            pairs = [
+                (before[cell].get(name), name, value) for cell in settings for name, value in settings[cell].items()
+            ]
+            names = {name for had, name, value in pairs if had != value} or names
         raise UsageError(
-            f"{folder}: holds an ablation with other settings ({', '.join(sorted(names or {'vary'}))}); "
+            f"{folder}: holds an ablation with other settings ({', '.join(sorted(names))}); "
             "choose another folder with --out"
         )
     with explained(folder):
@@ -220,12 +257,12 @@ def _append_row(folder: Path, run: Run, choices: Choices, seed: int, diverged: b
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the finished runs of the ablation at `folder`, in the order in which they ended."""
+    """Return the finished runs of the ablation at `folder`, in the order in which they ended.
+
+    A line that holds no such run, perhaps as a crash cut it short, is left out: its run is made again.
+    """
     path = folder / "results.jsonl"
-    rows = []
     with explained(path, "read"):
-        content = read_plain(path, most=LARGEST_FILE) if is_there(path) else b""
-    for line in content.splitlines():
-        with contextlib.suppress(ValueError):  # a line that a crash cut short: its run is made again
-            rows.append(json.loads(line))
-    return rows
+        content = read_plain(path, most=LARGEST_RESULTS) if is_there(path) else b""
+    rows = [row for _, row in parse_lines(content, Row, source=str(path)) if not isinstance(row, FormatError)]
+    return [{**row} for row in rows if row["diverged"] or None not in (row["val_loss"], row["val_bpb"])]

@@ -124,7 +124,7 @@ def write_plot(cells: Sequence[Cell], folder: Path, *, title: str, png: bool = F
 def _csv(folder: Path) -> str:
     rows = read_rows(folder)
     content = io.StringIO()
-    writer = csv.DictWriter(content, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(content, list(rows[0]), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return printable(content.getvalue())

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
-from tinygrad_chat.errors import CheckpointError, UsageError
+from tinygrad_chat.errors import UsageError
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.options import SMEAR_CHANNELS, ModelOptions
 from tinygrad_chat.models.parameter_table import by_name, parameter_table
+from tinygrad_chat.schema import Bounds, Count
 
 NAMES = {
     "token_embedding.weight": "transformer.wte.weight",
@@ -67,29 +68,35 @@ def from_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> di
 def _upstream_names(options: ModelOptions) -> dict[str, str]:
     """Return upstream's name for every parameter, by ours."""
     table = parameter_table(options, vocabulary=1)  # the names are those of any vocabulary
-    return {name: NAMES[entry.name].format(layer) for name, layer, entry in by_name(table)}
+    return {name: NAMES[entry.name].replace("{}", str(layer)) for name, layer, entry in by_name(table)}
 
 
 def _swapped(name: str, array: np.ndarray, options: ModelOptions) -> np.ndarray:
     """Swap the two halves of every head's rows in queries and keys; other arrays stay."""
     D = options.head_channels
-    if not name.endswith((".query.weight", ".key.weight")) or len(array) % D:
+    if not name.endswith((".query.weight", ".key.weight")) or array.ndim != 2 or len(array) % D:
         return array
     heads = array.reshape(-1, 2, D // 2, *array.shape[1:])
     return np.ascontiguousarray(heads[:, ::-1].reshape(array.shape))
 
 
-def options_from_nanochat(config: Mapping[str, Any]) -> tuple[ModelOptions, int]:
-    """Return the options and the vocabulary that upstream's model_config stands for. Raises CheckpointError."""
-    wanted = [*CONFIG, "vocab_size"]
-    kinds = {name: str if name == "window_pattern" else int for name in wanted}
-    unfit = [name for name in wanted if type(config.get(name)) is not kinds[name]]
-    if unfit:
-        raise CheckpointError(f"model_config: expected {', '.join(wanted)}, received no fitting {', '.join(unfit)}")
-    vocabulary = config["vocab_size"]
-    if vocabulary < 2:
-        raise CheckpointError(f"model_config: expected a vocab_size of at least 2, received {vocabulary}")
-    return ModelOptions(**NANOCHAT | {ours: config[theirs] for theirs, ours in CONFIG.items()}), vocabulary
+class ModelConfig(TypedDict):
+    """Upstream's model_config, as far as a model follows from it."""
+
+    sequence_len: Count
+    n_layer: Count
+    n_head: Count
+    n_kv_head: Count
+    n_embd: Count
+    window_pattern: str
+    vocab_size: Annotated[int, Bounds(minimum=2)]
+
+
+def options_from_nanochat(config: ModelConfig) -> tuple[ModelOptions, int]:
+    """Return the options and the vocabulary that upstream's model_config stands for. Raises ConfigError where no model
+    has such options."""
+    chosen: Mapping[str, Any] = config
+    return ModelOptions(**NANOCHAT | {ours: chosen[theirs] for theirs, ours in CONFIG.items()}), config["vocab_size"]
 
 
 def nanochat_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:

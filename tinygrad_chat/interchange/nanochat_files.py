@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
 
 from tinygrad_chat.backend import Compute, available_memory
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
-from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.files import expect_plain, read_plain, write_atomic
+from tinygrad_chat.errors import CheckpointError, FormatError
+from tinygrad_chat.files import write_atomic
 from tinygrad_chat.interchange.nanochat import (
     CONFIG,
+    ModelConfig,
     from_nanochat,
     nanochat_config,
     options_from_nanochat,
@@ -29,15 +29,20 @@ from tinygrad_chat.interchange.nanochat import (
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.models.weights import checked_weights
-from tinygrad_chat.runs.checkpoint import to_safetensors
+from tinygrad_chat.runs.arrays import FLOATS, map_file, to_safetensors
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import SavedModel, TrainingState
+from tinygrad_chat.schema import parse_json, read_json
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer
 
-LARGEST_META = 16 << 20  # bytes
 SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
 BUFFERS = 2  # arrays as long as the parameters while a run is made: the weights, and the file that they are written to
-TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}  # and BF16, which NumPy does not know
+
+
+class Meta(TypedDict):
+    """What upstream's meta_<step>.json holds, as far as a model needs it."""
+
+    model_config: ModelConfig
 
 
 def export_nanochat(saved: SavedModel, path: Path) -> int:
@@ -92,41 +97,24 @@ def import_nanochat(
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """Return a file's arrays, bfloat16 widened to float32, and its metadata."""
     try:
-        expect_plain(path, most=available_memory() // 2, follow=True)  # it is held twice: as it is, and as arrays
-        with safe_open(path, framework="numpy") as file:  # refuses a header that promises more than there is
-            metadata = file.metadata() or {}
-        return {name: _array(**entry) for name, entry in deserialize(path.read_bytes())}, metadata
+        most = available_memory() // 2  # widened, its arrays are twice as long
+        return map_file(path, most=most, types=FLOATS, follow=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, KeyError, ValueError) as error:
+    except FormatError as error:
         raise CheckpointError(
             f"{path}: expected a safetensors file of floats ({error}); docs/nanochat.md says how to make one from "
             "PyTorch's"
         ) from error
 
 
-def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
-    if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
-    if dtype not in TYPES:
-        raise ValueError(f"holds {dtype}")
-    return np.frombuffer(data, TYPES[dtype]).reshape(shape)
-
-
-def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) -> Mapping[str, Any]:
-    source = path if meta is None else meta
+def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) -> ModelConfig:
+    """Return upstream's model_config: of the metadata, or of upstream's own JSON file."""
+    if meta is None:
+        if "model_config" not in metadata:
+            raise CheckpointError(f"{path}: holds no model_config; name upstream's JSON file with --meta")
+        return parse_json(metadata["model_config"], ModelConfig, source=f"{path}: model_config")
     try:
-        if meta is None:
-            config = json.loads(metadata["model_config"])
-        else:
-            found = json.loads(read_plain(meta, most=LARGEST_META, follow=True))
-            config = found["model_config"]
-    except KeyError as error:
-        raise CheckpointError(f"{source}: holds no model_config; name upstream's JSON file with --meta") from error
+        return read_json(meta, Meta, follow=True)["model_config"]
     except OSError as error:
-        raise CheckpointError(f"{source}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{source}: model_config is not valid JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{source}: expected model_config to be an object, received {str(config)[:40]}")
-    return config
+        raise CheckpointError(f"{meta}: cannot be read ({error.strerror or error})") from error

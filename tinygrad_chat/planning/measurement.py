@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import psutil
 from tinygrad_chat import errors
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.errors import NoRoomError, TinygradChatError
+from tinygrad_chat.errors import FormatError, NoRoomError, TinygradChatError
+from tinygrad_chat.schema import OPTIONAL, Amount, Count, parse_json
 
 PYTHON = (sys.executable, "-P")  # what lies in the current folder must not be imported
 COMMAND = (*PYTHON, "-m", "tinygrad_chat.planning.first_steps")
@@ -38,23 +41,24 @@ class Measurement:
     before the first step, and at its peak.
     """
 
-    parameters: int
-    vocabulary: int
-    validation_tokens: int
-    document_tokens: float
-    startup_seconds: float
-    steps: int
-    first_step_seconds: float
-    step_seconds: float
+    parameters: Count
+    vocabulary: Count
+    validation_tokens: Count
+    document_tokens: Amount
+    steps: Count
+    first_step_seconds: Amount
+    step_seconds: Amount
     between_steps_seconds: float
-    evaluation_seconds_a_token: float
-    sample_seconds_a_token: float
-    checkpoint_seconds: float
-    built_memory: int
-    step_memory: int
-    peak_memory: int
-    device_memory: int | None
+    evaluation_seconds_a_token: Amount
+    sample_seconds_a_token: Amount
+    checkpoint_seconds: Amount
+    built_memory: Count
+    step_memory: Count
+    peak_memory: Count
+    device_memory: Count | None
     environment: dict[str, Any]
+    startup_seconds: float = field(default=0.0, metadata=OPTIONAL)
+    """Known to who started the process, and not to the process that measures."""
 
     @property
     def fullest_memory(self) -> int:
@@ -79,7 +83,8 @@ def measure(
     most = MOST_SHARE * available_memory()
     limit = most if room is None else min(room, most)
     request = {"settings": config.used_settings(), "seconds": seconds, "confirmed": confirmed}
-    startup, answer, last_words = 0.0, None, ""
+    startup, last_words = 0.0, ""
+    answer: Measurement | Failure | None = None
     began = answered = time.perf_counter()
     with subprocess.Popen(
         [*command, json.dumps(request)],
@@ -92,17 +97,19 @@ def measure(
         try:
             assert process.stdout
             for line in process.stdout:
-                if not line.startswith("{"):
-                    last_words = line.strip() or last_words
-                elif (news := json.loads(line)).keys() == {"first_step_seconds"}:
-                    startup = time.perf_counter() - began - news["first_step_seconds"]
-                else:
+                news = _news(line)
+                if isinstance(news, FirstStep):
+                    startup = time.perf_counter() - began - news.first_step_seconds
+                elif news is not None:
                     answer, answered = news, time.perf_counter()
+                else:
+                    last_words = line.strip() or last_words
             process.wait()
         finally:
             process.kill()  # does nothing where it has ended
             watch.end()
-    if watch.exceeded or (answer is not None and answer.get("error") in ("MemoryError", "MemoryShortageError")):
+    failed = isinstance(answer, Failure)
+    if watch.exceeded or (failed and answer.error in ("MemoryError", "MemoryShortageError")):
         raise NoRoomError(
             f"--batch-size {config.data.batch_size} --grad-accumulation {config.data.grad_accumulation}: the run takes "
             f"more than the {limit / 2**30:.3g} GiB of memory that it may; let --fit choose, or choose a smaller "
@@ -110,9 +117,33 @@ def measure(
         )
     if answer is None:
         raise TinygradChatError(f"the measuring process ended with {process.returncode}: {last_words}")
-    if "error" in answer:
-        raise getattr(errors, answer["error"])(answer["message"])
-    return Measurement(startup_seconds=startup + time.perf_counter() - answered, **answer)
+    if isinstance(answer, Failure):
+        kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
+        raise kinds.get(answer.error, TinygradChatError)(answer.message)
+    return dataclasses.replace(answer, startup_seconds=startup + time.perf_counter() - answered)
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """What the process says once it has taken a step."""
+
+    first_step_seconds: Amount
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why it could not measure: the name of an error, and what it says."""
+
+    error: str
+    message: str = field(default="", metadata=OPTIONAL)
+
+
+def _news(line: str) -> Measurement | Failure | FirstStep | None:
+    """Return what a line of the process says; None where it is another's, such as a library's warning."""
+    for kind in (Measurement, Failure, FirstStep):
+        with contextlib.suppress(FormatError):
+            return parse_json(line, kind, source="the measuring process")
+    return None
 
 
 class _Watch(threading.Thread):

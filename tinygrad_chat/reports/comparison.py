@@ -152,7 +152,8 @@ def _timed(summary: RunSummary) -> list[Mapping[str, Any]]:
 def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
     folder = RunFolder(summary.path)
     config = folder.read_config()
-    clock = np.array([(line["step"], line["seconds"]) for line in _timed(summary)], dtype=float).T
+    timings = [(line["step"], line["seconds"]) for line in _timed(summary)]
+    clock = np.array(timings, dtype=float).T
     records = folder.records()
     evaluated = evaluations(records)
     # The held-out text tells how many bits a byte one nat a token is, and so how many bytes a token has.

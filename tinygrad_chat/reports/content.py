@@ -86,7 +86,8 @@ class Report:
             "running": f"running: {done} so far",
             "imported": summary.reason,
         }
-        return one_line(sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}"))
+        sentence = sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
+        return one_line(f"{sentence}; left out here: {summary.left_out}" if summary.left_out else sentence)
 
     @property
     def evaluations(self) -> Sequence[Record]:

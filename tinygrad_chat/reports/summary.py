@@ -5,22 +5,21 @@ Nothing here writes, so it may be asked of a run that goes on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from tinygrad_chat.config.groups import UNBOUNDED
-from tinygrad_chat.errors import TinygradChatError, UsageError
-from tinygrad_chat.files import expect_plain, explained, is_folder, is_locked, is_run, is_there, list_folder, user_path
+from tinygrad_chat.errors import FormatError, TinygradChatError, UsageError
+from tinygrad_chat.files import explained, is_folder, is_locked, is_run, is_there, list_folder, user_path
+from tinygrad_chat.runs.arrays import read_header
 from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.runs.finding import RUNS, explain_missing, last_written
 from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.records import TimingLine
 
-LARGEST_DRAWN = 1e300  # sums of a few larger numbers overflow
+LARGEST_DRAWN = 1e30  # larger than any that tells something; the squares of their sums are finite, too
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,12 @@ class RunSummary:
 
     path: Path
     outcome: str
-    """One of OUTCOMES; without outcome.json `running` or `killed`, and `damaged` where something cannot be read."""
+    """That of outcome.json; without it `running` or `killed`, and `damaged` where something cannot be read."""
     reason: str = ""
     """Why it failed, or what is damaged."""
+    left_out: str = ""
+    """What is wrong with the first line of its log or timing that does not hold what it must; such lines are left
+    out."""
     model: str | None = None
     parent: str | None = None
     """The checkpoint that its weights are from, where they were not drawn."""
@@ -90,25 +92,23 @@ def summarize_run(path: Path) -> RunSummary:
         if not is_there(folder.config):
             return RunSummary(path, "running") if locked else RunSummary(path, "damaged", "has no config.toml")
         config = folder.read_config()
-        records, timings = folder.records(), folder.timings()
+        log, timing = folder.read_log(), folder.read_timing()
         checkpoints = find_checkpoints(folder.checkpoints)
-        ended = folder.read_outcome() if is_over else {}
+        ended = folder.read_outcome() if is_over else None
     except (TinygradChatError, OSError) as error:
         return RunSummary(path, "damaged", str(error))
-    except ValueError as error:
-        return RunSummary(path, "damaged", f"outcome.json cannot be read ({error})")
-    outcome = "running" if locked else ended.get("outcome", "killed")
-    reason, ended_step = ended.get("reason", ""), ended.get("step", 0)
-    if not records and not locked and is_there(folder.log) and folder.log.stat().st_size:
-        return RunSummary(path, "damaged", "log.jsonl has no whole line")
-    step = max([ended_step, *(int(record["step"]) for record in records)])
-    best = min(evaluations(records), key=lambda record: record["val_loss"], default={})
+    if not log.lines and not locked and is_there(folder.log) and folder.log.stat().st_size:
+        return RunSummary(path, "damaged", log.unfit or "log.jsonl has no whole line")
+    step = max([ended["step"] if ended else 0, *(record["step"] for record in log.records)])
+    best = min(evaluations(log.records), key=lambda record: record["val_loss"], default={})
     batch = config.tokens_per_step
-    timed = timings[-1] if timings and is_number(timings[-1].get("seconds")) else {}
+    timed = timing.records[-1] if timing.lines else TimingLine(step=0)
+    trained = timed.get("seconds", 0)
     return RunSummary(
         path,
-        outcome,
-        reason,
+        "running" if locked else ended["outcome"] if ended else "killed",
+        ended["reason"] if ended else "",
+        log.unfit or timing.unfit,
         model=config.recipe.model,
         parent=config.recipe.start_from,
         step=step,
@@ -118,8 +118,8 @@ def summarize_run(path: Path) -> RunSummary:
         best_step=best.get("step"),
         val_bpb=best.get("val_bpb"),
         tokens=step * batch,
-        seconds=ended.get("seconds", timed.get("seconds")),
-        tokens_per_second=timed["step"] * batch / timed["seconds"] if timed.get("step") and timed["seconds"] else None,
+        seconds=ended["seconds"] if ended else timed.get("seconds"),
+        tokens_per_second=timed["step"] * batch / trained if timed["step"] and trained else None,
         parameters=_count_parameters(checkpoints[-1]) if checkpoints else None,
     )
 
@@ -130,15 +130,13 @@ def evaluations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a log's value is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_DRAWN
+    """Return whether a log's value is there and is a number that can be drawn."""
+    return isinstance(value, int | float) and abs(value) < LARGEST_DRAWN
 
 
 def _count_parameters(checkpoint: Path) -> int | None:
     """Count a checkpoint's parameters by the head of its weights; None where that cannot be read."""
     try:
-        expect_plain(checkpoint / WEIGHTS)
-        with safe_open(checkpoint / WEIGHTS, framework="numpy") as weights:
-            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    except (OSError, SafetensorError):
+        return sum(entry.size for entry in read_header(checkpoint / WEIGHTS).entries.values())
+    except (OSError, FormatError):
         return None

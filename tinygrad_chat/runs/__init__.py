@@ -1,8 +1,10 @@
 """What a run is on disk.
 
 finding.py        where runs are, and what a path that leads to none may have meant
+records.py        what its records hold: outcome, environment, log, timing
 folder.py         where each of its files stands, who may write there
 lookup.py         which run or checkpoint is meant, by path, by name or as the newest
+arrays.py         arrays in safetensors files, whose headers are checked
 checkpoint.py     checkpoints as folders: whole, or not there
 state.py          what a checkpoint holds; it saves, loads and checks itself
 consent.py        what this user has agreed to for a run that may be from somebody else

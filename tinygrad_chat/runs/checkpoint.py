@@ -22,11 +22,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from tinygrad_chat.backend import available_memory
-from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError
 from tinygrad_chat.files import (
     UnfitFileError,
     explained,
@@ -39,11 +37,15 @@ from tinygrad_chat.files import (
     remove_folder_atomic,
     write_folder_atomic,
 )
+from tinygrad_chat.formatting import short_repr
+from tinygrad_chat.runs.arrays import map_file, to_safetensors
+from tinygrad_chat.schema import read_json
 
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 TEMPORARY = "-temporary"  # ends a checkpoint's name
-LARGEST_STATE = 64 << 20  # bytes; an alphabet of all of Unicode takes a third of it
+LARGEST_STATE = 32 << 20  # bytes; an alphabet of all of Unicode takes half of it
 LARGEST_DIGESTS = 1 << 16
+PART = 1 << 22  # numbers that are looked at at a time
 
 
 class Saved(Protocol):
@@ -83,16 +85,12 @@ def write_checkpoint(
     write_folder_atomic(path, {**files, DIGESTS: digests.encode()})
 
 
-def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
-    """Return the content of a safetensors file of the arrays, whatever their order in memory.
-
-    The library, as of 0.8, writes memory as it lies: of a transposed array, or of every second row, other numbers.
-    """
-    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
-
-
 def _digest_line(name: str, file: Any) -> str:
-    return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
+    return f"{_digest(file)}  {name}\n"
+
+
+def _digest(file: Any) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -108,13 +106,15 @@ def explained_damage(path: Path) -> Iterator[None]:
             raise CheckpointError(
                 f"{path}: no checkpoint there ({error.strerror}: {Path(error.filename or path).name})"
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        except (FormatError, ConfigError) as error:
             raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
 
 
-def read_state(path: Path) -> Any:
+def read_state(path: Path) -> dict[str, Any]:
     """Return what is in state.json. Raises what `explained_damage` explains."""
-    return json.loads(read_plain(_checked(path, STATE_FILE, most=LARGEST_STATE), most=LARGEST_STATE))
+    return read_json(
+        _checked(path, STATE_FILE, most=LARGEST_STATE), dict[str, Any], source=STATE_FILE, most=LARGEST_STATE
+    )
 
 
 def map_arrays(path: Path, *names: str) -> list[dict[str, np.ndarray]]:
@@ -126,55 +126,37 @@ def map_arrays(path: Path, *names: str) -> list[dict[str, np.ndarray]]:
     mapped, room = [], available_memory()
     for name in names:
         file = _checked(path, name, most=room)
+        arrays, _ = map_file(file, most=room)
+        unfit = [name for name, array in arrays.items() if not _is_finite(array)]
+        if unfit:
+            raise FormatError(f"{name}: {short_repr(unfit[0])}: expected finite numbers, received NaN or infinity")
         room -= file.stat().st_size
-        mapped.append(_map(file))
+        mapped.append(arrays)
     return mapped
 
 
-def _map(file: Path) -> dict[str, np.ndarray]:
-    with safe_open(file, framework="numpy") as checked:  # refuses a header that does not fit the file
-        names = list(checked.keys())
-    content = np.memmap(file, np.uint8, mode="r")
-    begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
-    header = json.loads(content[8:begin].tobytes())
-    arrays = {}
-    for each in names:
-        entry = header[each]
-        first, last = entry["data_offsets"]
-        kind = np.dtype(_KINDS[entry["dtype"]])
-        arrays[each] = content[begin + first : begin + last].view(np.ndarray).view(kind).reshape(entry["shape"])
-    _expect_numbers(arrays)
-    return arrays
-
-
-_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
-"""What we save, by safetensors' names."""
-
-
-def _expect_numbers(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError for arrays that are not of a kind that we save, bfloat16 among them, or hold NaN or infinity."""
-    unfit = [name for name, array in arrays.items() if array.dtype.kind not in "fiu" or not np.isfinite(array).all()]
-    if unfit:
-        raise ValueError(f"{', '.join(unfit[:3])} cannot be")
+def _is_finite(array: np.ndarray) -> bool:
+    """Look at the numbers in parts: what is found of all at once would take a quarter of their room."""
+    numbers = array.reshape(-1)
+    return all(np.isfinite(numbers[first : first + PART]).all() for first in range(0, numbers.size, PART))
 
 
 def digest_of(path: Path, name: str) -> str:
     """Return the SHA-256 of a file of the checkpoint, as SHA256SUMS says. Raises what `explained_damage` explains."""
-    return next(digest for digest, named in (line.split("  ", 1) for line in _digests(path)) if named == name + "\n")
-
-
-def _digests(path: Path) -> list[str]:
-    """Return the lines of SHA256SUMS."""
-    return read_plain(path / DIGESTS, most=LARGEST_DIGESTS).decode("ascii").splitlines(keepends=True)
+    lines = read_plain(path / DIGESTS, most=LARGEST_DIGESTS).decode("ascii", "replace")
+    found = re.search(rf"^([0-9a-f]{{64}})  {re.escape(name)}\n", lines, re.MULTILINE)
+    if found is None:
+        raise FormatError(f"{DIGESTS}: has no digest of {name}")
+    return found[1]
 
 
 def _checked(path: Path, name: str, *, most: int) -> Path:
-    """Return where a file of the checkpoint is. Raises OSError for one that cannot be read in bounds, ValueError where
+    """Return where a file of the checkpoint is. Raises OSError for one that cannot be read in bounds, FormatError where
     its content is not what SHA256SUMS says."""
-    wanted = _digests(path)
+    wanted = digest_of(path, name)
     with open_plain(path / name, most=most) as file:
-        if _digest_line(name, file) not in wanted:
-            raise ValueError(f"{name} is not what {DIGESTS} says")
+        if _digest(file) != wanted:
+            raise FormatError(f"{name}: is not what {DIGESTS} says")
     return path / name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from tinygrad_chat.config.files import parse_toml, to_toml
 from tinygrad_chat.config.record import TrainingConfig, from_saved
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
+from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError, UsageError
 from tinygrad_chat.files import (
     HeldFolder,
     exclusive_lock,
@@ -28,11 +28,11 @@ from tinygrad_chat.files import (
 from tinygrad_chat.formatting import one_line, quoted
 from tinygrad_chat.runs.checkpoint import Load, Loaded, find_checkpoints, load_newest
 from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
-from tinygrad_chat.runs.log import Marks, RunLog, is_step, read_lines
+from tinygrad_chat.runs.log import Marks, RunLog
+from tinygrad_chat.runs.records import Environment, Log, LogLine, Outcome, TimingLine, read_log
+from tinygrad_chat.schema import LARGEST_FILE, read_json
 
-OUTCOMES = ("finished", "interrupted", "failed", "imported")
 FOLDERS_OF_TRACKERS = ("tensorboard", "wandb")
-LARGEST_RECORD = 16 << 20  # bytes of a file that is no log
 
 
 class RunFolder:
@@ -148,44 +148,32 @@ class RunFolder:
         before = [entry for entry in self.environments() if entry["from_step"] < step]
         write_atomic(self.environment, json.dumps([*before, {"from_step": step, **environment}], indent=1).encode())
 
-    def environments(self) -> list[dict[str, Any]]:
+    def environments(self) -> list[Environment]:
         """Return what the run was made with, an entry for each start that some of its steps are from.
 
         Nothing where the file is damaged or not there. Raises StorageError where it cannot be read.
         """
         try:
             with explained(self.environment, "read"):
-                content = read_plain(self.environment, most=LARGEST_RECORD) if is_there(self.environment) else b"[]"
-            entries = json.loads(content)
-            return [entry for entry in entries if is_step(entry["from_step"])]
-        except (ValueError, KeyError, TypeError, RecursionError):  # a run goes on without it
+                return read_json(self.environment, list[Environment]) if is_there(self.environment) else []
+        except FormatError:  # a run goes on without it
             return []
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
-        """Save how the run ended: one of OUTCOMES, after how many seconds of training, and why."""
+        """Save how the run ended: as `Outcome` has it, after how many seconds of training, and why."""
         self.follow()
         record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": one_line(reason)}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
-    def read_outcome(self) -> dict[str, Any]:
-        """Return what `write_outcome` wrote. Raises OSError or ValueError where that cannot be read."""
-        try:
-            found = json.loads(read_plain(self.outcome, most=LARGEST_RECORD))
-        except RecursionError as error:
-            raise ValueError("nested too deep") from error
-        kinds = {"outcome": str, "step": int, "seconds": float, "reason": str}
-        fits = isinstance(found, dict) and found.keys() == kinds.keys()
-        if not (fits and all(isinstance(found[name], kind) for name, kind in kinds.items()) and is_step(found["step"])):
-            raise ValueError(f"expected {', '.join(kinds)}, received {str(found)[:80]}")
-        if found["outcome"] not in OUTCOMES:
-            raise ValueError(f"says {found['outcome']!r:.40}")
-        return found
+    def read_outcome(self) -> Outcome:
+        """Return what `write_outcome` wrote. Raises OSError or FormatError where that cannot be read."""
+        return read_json(self.outcome, Outcome, source=self.outcome.name)
 
     def outcome_is(self, outcome: str) -> bool:
         """Return whether the folder says that the run ended so."""
         try:
             return self.read_outcome()["outcome"] == outcome
-        except (OSError, ValueError):
+        except (OSError, FormatError):
             return False
 
     def write_sample(self, step: int, text: str) -> None:
@@ -202,13 +190,21 @@ class RunFolder:
         """Return whether the log has an evaluation of `step`."""
         return any(record["step"] == step and "val_loss" in record for record in self.records())
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return the log's whole lines."""
-        return read_lines(self.log)
+    def read_log(self) -> Log[LogLine]:
+        """Return the log's lines. Raises StorageError where it cannot be read."""
+        return read_log(self.log, LogLine)
 
-    def timings(self) -> list[dict[str, Any]]:
-        """Return the whole lines of the timing."""
-        return read_lines(self.timing)
+    def read_timing(self) -> Log[TimingLine]:
+        """Return the lines of the timing. Raises StorageError where it cannot be read."""
+        return read_log(self.timing, TimingLine)
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """Return what the log's whole lines say."""
+        return self.read_log().records
+
+    def timings(self) -> Sequence[Mapping[str, Any]]:
+        """Return what the whole lines of the timing say."""
+        return self.read_timing().records
 
     def newest_checkpoint(self) -> Path:
         """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
@@ -233,7 +229,7 @@ class RunFolder:
     def read_config(self) -> TrainingConfig:
         """Return the configuration in config.toml. Raises ConfigError where it cannot be read."""
         try:
-            text = read_plain(self.config, most=LARGEST_RECORD).decode()
+            text = read_plain(self.config, most=LARGEST_FILE).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.config}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         return from_saved(parse_toml(text, source=str(self.config)), source=str(self.config))

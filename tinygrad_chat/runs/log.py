@@ -7,20 +7,22 @@ on, with a line that says what is wrong.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tinygrad_chat.backend import available_memory
-from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.errors import CheckpointError, FormatError
 from tinygrad_chat.files import explained, fsync_file, is_there, open_plain, read_plain, write_atomic
 from tinygrad_chat.formatting import count
-from tinygrad_chat.option import LARGEST
+from tinygrad_chat.runs.records import Line
+from tinygrad_chat.schema import Count, parse_json
 
-Record = Mapping[str, Any]
+Record = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,9 @@ class Mark:
     Those are of rollbacks. The checkpoint that says so is on disk before the file is cut and they are added.
     """
 
-    lines: int
+    lines: Count
     sha256: str
-    then: tuple[Record, ...] = ()
-
-    @classmethod
-    def load(cls, saved: Any) -> Mark:
-        """Make the mark that `saved`, its `dataclasses.asdict`, describes. Raises ValueError for another."""
-        if not isinstance(saved, dict) or saved.keys() != {"lines", "sha256", "then"}:
-            raise ValueError(f"log: expected lines, sha256 and then, received {saved!r:.80}")
-        lines, sha256, then = saved["lines"], saved["sha256"], saved["then"]
-        if not (is_step(lines) and isinstance(sha256, str) and isinstance(then, list)):
-            raise ValueError(f"log: expected a count, a digest and a list, received {saved!r:.80}")
-        for record in then:
-            if not (isinstance(record, dict) and is_step(record.get("step"))):
-                raise ValueError(f"log: expected a line of a log, received {record!r:.80}")
-            _line(record)
-        return cls(lines, sha256, tuple(then))
+    then: tuple[Line, ...] = ()
 
 
 Marks = Mapping[str, Mark]
@@ -150,7 +138,7 @@ class _Lines:
         lines = _split(self._read())
         mark = mark or _mark_of([line for line, found in _records(lines) if found["step"] < step])
         before = [found for _, found in _records(lines[mark.lines :]) if _tells_of_rollback(found, step)]
-        return Mark(mark.lines, mark.sha256, (*mark.then, *before, record))
+        return Mark(mark.lines, mark.sha256, (*mark.then, *before, cast(Line, record)))
 
     def compare(self, marks: Marks | None, step: int) -> _Found:
         content = self._read()
@@ -195,19 +183,6 @@ class _Lines:
             raise CheckpointError(f"{self.path}: cannot be read ({error.strerror}), so the run cannot go on") from error
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of the file at `path`, none where there is no file. Raises StorageError where it cannot
-    be read."""
-    with explained(path, "read"):
-        content = read_plain(path, most=available_memory()) if is_there(path) else None
-    return [record for _, record in _records(_split(content))]
-
-
-def is_step(value: Any) -> bool:
-    """Return whether what a file says can be a step."""
-    return type(value) is int and 0 <= value < LARGEST
-
-
 def _line(record: Record) -> bytes:
     return json.dumps(dict(record), allow_nan=False).encode() + b"\n"
 
@@ -216,17 +191,12 @@ def _split(content: bytes | None) -> list[bytes]:
     return [line + b"\n" for line in (content or b"").splitlines()]
 
 
-def _records(lines: Iterable[bytes]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _records(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Line]]:
     """Yield the lines that are whole, without the zeros that a crash may leave, each beside the record in it."""
     for damaged in lines:
         line = damaged.lstrip(b"\0")
-        try:
-            record = json.loads(line)
-            whole = is_step(record["step"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if whole:
-            yield line, record
+        with contextlib.suppress(FormatError):
+            yield line, parse_json(line, Line, source="")
 
 
 def _each_once(lines: Iterable[bytes], step: int) -> Iterator[bytes]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from tinygrad_chat.schema import Amount, Count
 
 WINDOW = 50  # batches that the averages look back over, and that must have been seen before anything is judged
 
@@ -14,18 +14,9 @@ WINDOW = 50  # batches that the averages look back over, and that must have been
 class RecentLosses:
     """A running mean and variance: plain over the first WINDOW losses, exponential from then on."""
 
-    count: int = 0
-    mean: float = 0.0
-    variance: float = 0.0
-
-    @classmethod
-    def load(cls, state: Mapping[str, Any]) -> RecentLosses:
-        """Make the averages that `state`, their `dataclasses.asdict`, describes. Raises ValueError for another."""
-        kinds = {"count": int, "mean": float, "variance": float}
-        fits = state.keys() == kinds.keys() and all(isinstance(state[name], kind) for name, kind in kinds.items())
-        if not (fits and all(math.isfinite(value) and value >= 0 for value in state.values())):
-            raise ValueError(f"recent losses: expected a count, a mean and a variance, received {dict(state)!r:.80}")
-        return cls(**state)
+    count: Count = 0
+    mean: Amount = 0.0
+    variance: Amount = 0.0
 
     def z_score(self, loss: float) -> float:
         """Return how many standard deviations `loss` lies above the mean; 0 while too few losses are known."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig, from_saved
-from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.errors import FormatError
 from tinygrad_chat.runs.checkpoint import (
     OPTIMIZER,
+    STATE_FILE,
     WEIGHTS,
     checkpoint_path,
     explained_damage,
@@ -22,8 +22,9 @@ from tinygrad_chat.runs.checkpoint import (
     read_state,
     write_checkpoint,
 )
-from tinygrad_chat.runs.log import Mark, Marks, is_step
+from tinygrad_chat.runs.log import Mark, Marks
 from tinygrad_chat.runs.recent_losses import RecentLosses
+from tinygrad_chat.schema import OPTIONAL, Amount, Count, checked
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 3
@@ -35,16 +36,8 @@ FLAT_FORMAT = 2
 class Rollback:
     """Training failed at `failed_step` and went back to `step`."""
 
-    step: int
-    failed_step: int
-
-    @classmethod
-    def load(cls, saved: Any) -> Rollback:
-        """Make the rollback that `saved`, its `dataclasses.asdict`, describes. Raises ValueError for another."""
-        fits = isinstance(saved, dict) and saved.keys() == {"step", "failed_step"}
-        if not (fits and all(map(is_step, saved.values()))):
-            raise ValueError(f"rollbacks: expected two steps, received {saved!r:.80}")
-        return cls(**saved)
+    step: Count
+    failed_step: Count
 
 
 @dataclass
@@ -55,40 +48,33 @@ class Progress:
     `rollbacks` are those since training last came past a step that failed.
     """
 
-    step: int = 0
-    seconds: float = 0.0
-    best_step: int | None = None
-    best_loss: float | None = None
-    skipped_batches: int = 0
-    rollbacks: tuple[Rollback, ...] = ()
+    step: Count = 0
+    seconds: Amount = 0.0
+    best_step: Count | None = None
+    best_loss: Amount | None = None
+    skipped_batches: Count = 0
+    rollbacks: tuple[Rollback, ...] = field(default=(), metadata=OPTIONAL)  # earlier versions saved none
     recent_losses: RecentLosses = field(default_factory=RecentLosses)
 
-    @classmethod
-    def load(cls, saved: Mapping[str, Any]) -> Progress:
-        """Make the progress that `saved`, its `dataclasses.asdict`, describes. Raises ValueError for another."""
-        kinds = {"step": (int,), "seconds": (float,), "best_step": (int, None), "best_loss": (float, None)}
-        kinds = {**kinds, "skipped_batches": (int,), "recent_losses": (dict,)}
-        unfit = [name for name, allowed in kinds.items() if not _possible(saved.get(name), allowed)]
-        if unfit:
-            raise ValueError(f"{', '.join(unfit[:3])} cannot be")
-        known = {name: saved[name] for name in kinds}
-        rollbacks = saved.get("rollbacks") or ()  # earlier versions saved none
-        if not isinstance(rollbacks, list | tuple):
-            raise ValueError("rollbacks cannot be")
-        return cls(
-            **{
-                **known,
-                "recent_losses": RecentLosses.load(saved["recent_losses"]),
-                "rollbacks": tuple(map(Rollback.load, rollbacks)),
-            }
-        )
+
+class DataSummary(TypedDict, total=False):
+    """What a run records of the data that it is trained on, as far as going on depends on it; beside that, more."""
+
+    source: str
+    sha256: str
+    own: bool
 
 
-def _possible(value: Any, kinds: tuple[type | None, ...]) -> bool:
-    """Return whether a value is of one of the kinds and, if a number, one that can be: none is negative."""
-    if value is None or type(value) not in kinds:
-        return value is None and None in kinds
-    return not isinstance(value, int | float) or (math.isfinite(value) and value >= 0)
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """What state.json holds."""
+
+    config: dict[str, Any]
+    tokenizer: dict[str, Any]
+    data: DataSummary
+    parent: dict[str, Any]
+    progress: Progress
+    log: dict[str, Mark] = field(default_factory=dict, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,36 +158,23 @@ class TrainingState:
 
 def _read_state(path: Path) -> dict[str, Any]:
     """Return the checked parts of a checkpoint's state.json."""
-    state = read_state(path)
-    if not isinstance(state, dict):
-        raise ValueError("state.json holds no object")
-    if state.get("format") == FLAT_FORMAT:
-        state = _from_flat(state)
-    elif state.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: expected a checkpoint of format {FLAT_FORMAT} or {FORMAT}, which this version reads"
-        )
-    state = {"parent": {}, "log": {}, **state}  # most have none of the first, earlier versions none of the second
-    parts = ("config", "tokenizer", "data", "parent", "progress", "log")
-    unfit = [name for name in parts if not isinstance(state.get(name), dict)]
-    if unfit:
-        raise ValueError(f"{', '.join(unfit)} cannot be")
-    try:
-        config = from_saved(state["config"], source="state.json")
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    found = read_state(path)
+    if found.get("format") == FLAT_FORMAT:
+        found = _from_flat(found)
+    elif found.get("format") != FORMAT:
+        raise FormatError(f"{STATE_FILE}: format: expected {FLAT_FORMAT} or {FORMAT}, which this version reads")
+    state = checked({"parent": {}, **found}, SavedState, source=STATE_FILE)  # most have no parent
     return {
-        "config": config,
-        "tokenizer": tokenizer_from_state(state["tokenizer"]),
-        "data": state["data"],
-        "parent": state["parent"],
-        "log": {name: Mark.load(mark) for name, mark in state["log"].items()},
-        "progress": Progress.load(state["progress"]),
+        "config": from_saved(state.config, source=STATE_FILE),
+        "tokenizer": tokenizer_from_state(state.tokenizer),
+        "data": state.data,
+        "parent": state.parent,
+        "log": state.log,
+        "progress": state.progress,
     }
 
 
 def _from_flat(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state of format 2 as one of format 3."""
-    progress = {each.name: state.get(each.name) for each in dataclasses.fields(Progress)}
-    progress["skipped_batches"] = state.get("passed_batches")
-    return {**state, "progress": progress}
+    progress = {each.name: state[each.name] for each in dataclasses.fields(Progress) if each.name in state}
+    return {**state, "progress": {**progress, "skipped_batches": state.get("passed_batches")}}

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.errors import DataError, StorageError
-from tinygrad_chat.files import cache_folder, read_plain, write_atomic
+from tinygrad_chat.errors import DataError, FormatError, StorageError
+from tinygrad_chat.files import cache_folder, write_atomic
 from tinygrad_chat.formatting import as_clause, memory_size
+from tinygrad_chat.schema import Count, read_json
 from tinygrad_chat.text.formats.compression import needed
 
 HUB = "hub:"
@@ -102,9 +103,9 @@ def _fits(file: str, kind: tuple[str, ...]) -> bool:
 def _list_files(name: HubName) -> tuple[str, dict[str, int]]:
     """Return the commit that a name stands for, and the size of each of its files in bytes."""
     if name.revision is not None and _COMMIT.fullmatch(name.revision):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            kept = json.loads(read_plain(_list_of(name.repository, name.revision), most=LONGEST_LIST))
-            return name.revision, {str(file): int(size) for file, size in kept.items()}
+        with contextlib.suppress(OSError, FormatError):
+            kept = _list_of(name.repository, name.revision)
+            return name.revision, read_json(kept, dict[str, Count], most=LONGEST_LIST)
     hub = needed("huggingface_hub", str(name), extra="hub")
     with _explained(str(name)):
         info: Any = hub.HfApi().dataset_info(name.repository, revision=name.revision, files_metadata=True)

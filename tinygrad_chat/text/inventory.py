@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tinygrad_chat.errors import FormatError
 from tinygrad_chat.files import is_folder, list_folder, remove_folder_atomic
 from tinygrad_chat.text.token_cache import remove_abandoned, stores_folder
 from tinygrad_chat.text.token_store import METADATA, in_use, read_metadata
@@ -62,16 +62,16 @@ def _described(folder: Path) -> StoredTokens:
     size = sum(file.stat().st_size for file in list_folder(folder))
     try:
         last_use = (folder / METADATA).stat().st_mtime
-        said: dict[str, Any] = read_metadata(folder)
+        said = read_metadata(folder)
         return StoredTokens(
             folder,
             size,
             last_use,
-            source=str(said["source"]),
-            tokenizer=str(said["tokenizer"]["kind"]),
-            vocabulary=int(said["vocabulary"]),
-            documents=int(said["contents"]["documents"]),
-            tokens=int(said["tokens"]),
+            source=said.source,
+            tokenizer=str(said.tokenizer.get("kind")),
+            vocabulary=said.vocabulary,
+            documents=said.contents.documents,
+            tokens=said.tokens,
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, FormatError):
         return StoredTokens(folder, size, folder.stat().st_mtime)

@@ -6,9 +6,11 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tinygrad_chat.errors import CheckpointError, StorageError
-from tinygrad_chat.files import cache_folder, list_folder, read_plain, write_atomic
+from tinygrad_chat.errors import CheckpointError, FormatError, StorageError
+from tinygrad_chat.files import cache_folder, list_folder, write_atomic
+from tinygrad_chat.schema import read_json
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
@@ -33,8 +35,8 @@ def learn_tokenizer(corpus: Corpus, vocabulary: int = VOCABULARY, *, progress: P
     named = [LEARNING, vocabulary, [str(file.absolute()) for file in corpus.files], corpus.cut, stamp]
     path = cache_folder() / "tokenizers" / f"{checksum(named)[:32]}.json"
     if stamp:
-        with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, CheckpointError):
-            return tokenizer_from_state(json.loads(read_plain(path, most=LARGEST_STATE)))
+        with contextlib.suppress(OSError, FormatError, CheckpointError):
+            return tokenizer_from_state(read_json(path, dict[str, Any], most=LARGEST_STATE))
     tokenizer = train_bpe(some_documents(corpus, progress), vocabulary, progress=progress)
     if stamp and stamp == stamp_of(corpus):
         with contextlib.suppress(OSError, StorageError):

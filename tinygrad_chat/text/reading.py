@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tinygrad_chat.schema import Count
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
@@ -22,11 +23,11 @@ class Contents:
     """
 
     sha256: str
-    bytes: int
-    documents: int
+    bytes: Count
+    documents: Count
     lengths: str
-    different: int
-    held_out: int
+    different: Count
+    held_out: Count
 
     def split(self, chosen: str) -> str:
         """Return how the corpus is split, as `choose_split` has it."""

@@ -15,22 +15,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinygrad_chat.errors import StorageError
+from tinygrad_chat.errors import FormatError, StorageError
 from tinygrad_chat.files import (
     cache_folder,
     is_folder,
     list_folder,
     partial_folder,
-    read_plain,
     remove_folder_atomic,
     rename_folder_atomic,
     write_atomic,
 )
+from tinygrad_chat.schema import read_json
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.reading import Contents, Reading
 from tinygrad_chat.text.token_store import (
     FORMAT,
+    LARGEST_METADATA,
     METADATA,
     TokenStore,
     checksum,
@@ -131,9 +132,8 @@ def _note(corpus: Corpus) -> Path:
 
 def _recall(corpus: Corpus) -> Known | None:
     try:
-        note = json.loads(read_plain(_note(corpus), most=1 << 24))
-        return Known(Contents(**note["contents"]), note["alphabet"], note["stamp"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(_note(corpus), Known, most=LARGEST_METADATA)
+    except (OSError, FormatError):
         return None
 
 

@@ -27,8 +27,9 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.files import UnfitFileError, open_plain, read_plain, try_lock
+from tinygrad_chat.errors import FormatError, TinygradChatError
+from tinygrad_chat.files import UnfitFileError, open_plain, try_lock
+from tinygrad_chat.schema import Count, checked, read_json
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading
 from tinygrad_chat.text.split import AUTO
@@ -37,7 +38,22 @@ from tinygrad_chat.text.writing import token_type, write_tokens
 
 FORMAT = 2  # to be raised when the same corpus and tokenizer would give other files
 TOKENS, DOCUMENTS, METADATA = "tokens.bin", "documents.bin", "metadata.json"
-LARGEST_METADATA = 64 << 20  # bytes
+LARGEST_METADATA = 32 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What metadata.json holds, beside the checksum of all of it."""
+
+    format: int
+    source: str
+    contents: Contents
+    tokenizer: dict[str, Any]
+    dtype: str
+    vocabulary: Count
+    tokens: Count
+    split: str
+    held_out_from: Count
 
 
 @dataclass(frozen=True)
@@ -120,26 +136,26 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
     """
     try:
         metadata = read_metadata(folder)
-        contents, tokenizer = Contents(**metadata["contents"]), tokenizer_from_state(metadata["tokenizer"])
-        if store_key(contents, tokenizer, metadata["split"]) != folder.name:
+        contents, tokenizer = metadata.contents, tokenizer_from_state(metadata.tokenizer)
+        dtype = token_type(tokenizer.size)
+        fits = (metadata.format, metadata.dtype) == (FORMAT, dtype.str)
+        if not fits or store_key(contents, tokenizer, metadata.split) != folder.name:
             return None
-        tokens = _mapped(folder / TOKENS, np.dtype(metadata["dtype"]), metadata["tokens"])
+        tokens = _mapped(folder / TOKENS, dtype, metadata.tokens)
         starts = _mapped(folder / DOCUMENTS, np.dtype(np.int64), contents.documents)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, TinygradChatError):
+    except (OSError, ValueError, TinygradChatError):
         return None
     with contextlib.suppress(OSError):
         os.utime(folder / METADATA)  # the stores that were used last stay longest
-    return TokenStore(source, contents, tokenizer, tokens, starts, metadata["split"], metadata["held_out_from"])
+    return TokenStore(source, contents, tokenizer, tokens, starts, metadata.split, metadata.held_out_from)
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what a store says of itself. Raises OSError or ValueError where it is none, or no whole one."""
-    metadata = json.loads(read_plain(folder / METADATA, most=LARGEST_METADATA))
-    if not isinstance(metadata, dict) or metadata.pop("checksum", None) != checksum(metadata):
-        raise ValueError(f"{folder / METADATA}: is not what was written")
-    if metadata["format"] != FORMAT:
-        raise ValueError(f"{folder / METADATA}: expected format {FORMAT}, received {metadata['format']!r}")
-    return metadata
+def read_metadata(folder: Path) -> Metadata:
+    """Return what a store says of itself. Raises OSError or FormatError where it is none, or no whole one."""
+    found = read_json(folder / METADATA, dict[str, Any], most=LARGEST_METADATA)
+    if found.pop("checksum", None) != checksum(found):
+        raise FormatError(f"{folder / METADATA}: is not what was written")
+    return checked(found, Metadata, source=METADATA)
 
 
 def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str, split: str = AUTO) -> TokenStore:

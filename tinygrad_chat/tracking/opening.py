@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 
-from tinygrad_chat.errors import BackendError
-from tinygrad_chat.files import explained, is_there, read_plain, write_atomic
+from tinygrad_chat.errors import BackendError, FormatError
+from tinygrad_chat.files import explained, is_there, write_atomic
 from tinygrad_chat.runs.consent import has_consent, note_consent
+from tinygrad_chat.schema import read_json
 from tinygrad_chat.tracking.tensorboard import TensorBoard
 from tinygrad_chat.tracking.tracker import Tracker
 from tinygrad_chat.tracking.trackio import Trackio
@@ -64,7 +65,6 @@ def read_identities(run: Run) -> dict[str, str]:
     path = run.folder.path / IDENTITIES
     try:
         with explained(path, "read"):
-            found = json.loads(read_plain(path, most=LARGEST_FILE) if is_there(path) else b"{}")
-        return {name: value for name, value in found.items() if isinstance(value, str)}
-    except (ValueError, AttributeError):
+            return read_json(path, dict[str, str]) if is_there(path) else {}
+    except FormatError:
         return {}

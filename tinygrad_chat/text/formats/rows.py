@@ -16,7 +16,7 @@ Document = Iterable[str]
 """A document's text in pieces."""
 
 TEXT_FIELD = "text"
-LONGEST_ROW = 1 << 26  # characters: as JSON, as Python's objects and as text a row takes several times that in memory
+LONGEST_ROW = 1 << 24  # characters: as JSON, as Python's objects and as text a row takes several times that in memory
 SLICE = 1 << 20  # characters of a row that are handed on at a time
 MOST_KEYS = 8  # that a message names
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TypedDict
 
-from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError
 from tinygrad_chat.files import is_folder, read_plain, write_atomic
+from tinygrad_chat.schema import read_json
 from tinygrad_chat.text.tokenizers.bpe import BPETokenizer
 from tinygrad_chat.text.tokenizers.huggingface import from_huggingface, to_huggingface
 from tinygrad_chat.text.tokenizers.tiktoken import from_tiktoken, to_tiktoken
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 LARGEST_FILE = 32 << 20  # bytes; that of a vocabulary of 256,000 tokens has 17 MB
+
+
+class _Named(TypedDict, total=False):
+    """A token with its properties."""
+
+    content: str
+
+
+class _Settings(TypedDict, total=False):
+    """What counts of tokenizer_config.json."""
+
+    bos_token: str | _Named | None
 
 
 def read_tokenizer(path: Path, *, pattern: str | None = None) -> BPETokenizer:
@@ -47,9 +60,7 @@ def write_tokenizer(tokenizer: BPETokenizer, path: Path) -> None:
 def _beginning(path: Path) -> str | None:
     """Return the name of the token with which documents begin, as a model's settings have it, where they say so."""
     try:
-        settings = json.loads(read_plain(path, most=LARGEST_FILE, follow=True))
-        name = settings.get("bos_token")
-        name = name.get("content") if isinstance(name, dict) else name
-    except (OSError, ValueError, RecursionError, AttributeError):
+        name = read_json(path, _Settings, most=LARGEST_FILE, follow=True).get("bos_token")
+    except (OSError, FormatError):
         return None
-    return name if isinstance(name, str) else None
+    return name.get("content") if isinstance(name, dict) else name

@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.errors import ConfigError, FormatError
+from tinygrad_chat.schema import parse_json
 from tinygrad_chat.text.tokenizers.bpe import MOST_MERGES, MOST_TOKENS, BPETokenizer
 from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE
 from tinygrad_chat.text.tokenizers.splitting import PATTERNS
@@ -41,10 +42,9 @@ def from_huggingface(content: bytes, *, bos: str | None = None) -> BPETokenizer:
     Raises ConfigError, naming it, for what is not as it should be, and for what this package cannot do.
     """
     try:
-        root = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"expected JSON ({error!s:.80})") from error
-    root = _table(root, "the file")
+        root = parse_json(content, dict[str, Any], source="the file")
+    except FormatError as error:
+        raise ConfigError(str(error)) from error
     model = _table(root.get("model"), "model")
     _expect_plain(root, model)
     added = [_table(each, "added_tokens") for each in _list(root.get("added_tokens") or [], "added_tokens")]

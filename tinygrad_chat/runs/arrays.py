@@ -1,0 +1,118 @@
+"""Arrays in safetensors files: the header is checked first, and the numbers stay in the file until they are used.
+
+8 bytes     how long the header is
+the header  JSON: of each array its type, its shape and where its numbers stand; texts under __metadata__
+the rest    the numbers of one array behind those of the other
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from safetensors.numpy import save
+
+from tinygrad_chat.errors import FormatError
+from tinygrad_chat.files import open_plain
+from tinygrad_chat.formatting import short_repr
+from tinygrad_chat.schema import Count, checked, parse_json
+
+LARGEST_HEADER = 16 << 20  # bytes: a hundred thousand arrays
+MOST_DIMENSIONS = 8
+METADATA = "__metadata__"
+TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+"""NumPy's by safetensors' names; of bfloat16, which NumPy lacks, the bits."""
+
+SAVED = ("F64", "F32", "F16", "I64", "I32", "U8")
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a header says of an array: `data_offsets` are its first byte behind the header and the one after it."""
+
+    dtype: Literal["F64", "F32", "F16", "BF16", "I64", "I32", "U8"]
+    shape: tuple[Count, ...]
+    data_offsets: tuple[Count, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Every array of a file by name, texts that stand beside them, and at which byte the numbers begin."""
+
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    begin: int
+
+
+def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
+    """Return the content of a safetensors file of the arrays, whatever their order in memory.
+
+    The library, as of 0.8, writes memory as it lies: of a transposed array, or of every second row, other numbers.
+    """
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a file, whose arrays fill the rest of it exactly. Raises OSError and FormatError."""
+    with open_plain(path) as file:
+        return _header(file, path.name)
+
+
+def _header(file: IO[bytes], source: str) -> Header:
+    length = int.from_bytes(file.read(8), "little")
+    rest = os.fstat(file.fileno()).st_size - 8
+    if not 2 <= length <= min(rest, LARGEST_HEADER):
+        raise FormatError(f"{source}: expected a header in its {rest:,} bytes, received one of {length:,}")
+    found = parse_json(file.read(length), dict[str, Any], source=source)
+    metadata = checked(found.pop(METADATA, {}), dict[str, str], source=f"{source}: {METADATA}")
+    entries = checked(found, dict[str, Entry], source=source)
+    _expect_filled(entries, rest - length, source)
+    return Header(entries, metadata, 8 + length)
+
+
+def _expect_filled(entries: Mapping[str, Entry], size: int, source: str) -> None:
+    """Raise FormatError unless each array's numbers are as many as its shape says, and all of them fill `size` bytes
+    without a gap."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        wanted = entry.size * np.dtype(TYPES[entry.dtype]).itemsize
+        if len(entry.shape) > MOST_DIMENSIONS or entry.data_offsets != (end, end + wanted):
+            raise FormatError(f"{source}: {short_repr(name)}: its type, its shape and its place do not fit together")
+        end += wanted
+    if end != size:
+        raise FormatError(f"{source}: expected {end:,} bytes of numbers, received {size:,}")
+
+
+def map_file(
+    path: Path, *, most: int, types: Collection[str] = SAVED, follow: bool = False
+) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    """Return the arrays of a file of at most so many bytes by name, each of one of the `types`, and its metadata.
+
+    They are read-only views of the file's pages, but for those in bfloat16, which are widened to float32. Raises
+    OSError, as `open_plain` does, and FormatError.
+    """
+    with open_plain(path, most=most, follow=follow) as file:
+        header = _header(file, path.name)
+        for name, entry in header.entries.items():
+            if entry.dtype not in types:
+                expected = " or ".join(types)
+                raise FormatError(f"{path.name}: {short_repr(name)}: expected {expected}, received {entry.dtype}")
+        content = np.memmap(file, np.uint8, mode="r")[header.begin :].view(np.ndarray)
+    return {name: _array(entry, content) for name, entry in header.entries.items()}, header.metadata
+
+
+def _array(entry: Entry, content: np.ndarray) -> np.ndarray:
+    first, last = entry.data_offsets
+    numbers = content[first:last].view(TYPES[entry.dtype]).reshape(entry.shape)
+    return (numbers.astype(np.uint32) << 16).view(np.float32) if entry.dtype == "BF16" else numbers

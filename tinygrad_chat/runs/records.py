@@ -1,0 +1,87 @@
+"""What the records of a run hold, a type for each file, and how its logs are read: line by line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Generic, Literal, TypedDict, TypeVar
+
+from tinygrad_chat.backend import available_memory
+from tinygrad_chat.errors import FormatError
+from tinygrad_chat.files import explained, is_there, read_plain
+from tinygrad_chat.schema import Amount, Bounds, Count, parse_lines
+
+LARGEST_LOG = 1 << 30  # bytes: several million lines
+
+Seconds = Annotated[float, Bounds(minimum=0, maximum=1e10)]  # three hundred years
+
+
+class Outcome(TypedDict):
+    """outcome.json: how training ended, after how many steps and seconds, and why."""
+
+    outcome: Literal["finished", "interrupted", "failed", "imported"]
+    step: Count
+    seconds: Seconds
+    reason: str
+
+
+class Environment(TypedDict):
+    """An entry of environment.json: what the run is made with from a step on."""
+
+    from_step: Count
+
+
+class Line(TypedDict):
+    """What each line of a log states."""
+
+    step: Count
+
+
+class LogLine(Line, total=False):
+    """A line of log.jsonl: what the seed decides."""
+
+    loss: float
+    lr: float
+    grad_norm: Amount
+    val_loss: float
+    val_perplexity: Amount
+    val_bpb: float
+    skipped_spike: float
+    rolled_back_from: Count
+    reason: str
+
+
+class TimingLine(Line, total=False):
+    """A line of timing.jsonl: what the machine does."""
+
+    seconds: Seconds
+    tokens_per_second: Amount
+    memory: Count
+    device_memory: Count
+
+
+L = TypeVar("L", LogLine, TimingLine)
+
+
+@dataclass(frozen=True)
+class Log(Generic[L]):
+    """The lines of a log that hold what they must, as bytes and as records; `unfit` says what is wrong with the first
+    of the others. One that a crash cut short, the last, is no matter."""
+
+    lines: list[tuple[bytes, L]]
+    unfit: str = ""
+
+    @property
+    def records(self) -> list[L]:
+        """What the lines say."""
+        return [record for _, record in self.lines]
+
+
+def read_log(path: Path, kind: type[L]) -> Log[L]:
+    """Return the lines of a log, none where there is no file. Raises StorageError where it cannot be read."""
+    with explained(path, "read"):
+        content = read_plain(path, most=min(LARGEST_LOG, available_memory())) if is_there(path) else b""
+    found = list(parse_lines(content, kind, source=path.name))
+    whole = found if content.endswith(b"\n") else found[:-1]
+    unfit = next((str(record) for _, record in whole if isinstance(record, FormatError)), "")
+    return Log([(line, record) for line, record in found if not isinstance(record, FormatError)], unfit)
