@@ -8,6 +8,7 @@ import sys
 from bench import (
     decode,
     gpu,
+    hostile,
     kernels,
     memory,
     ops,
@@ -25,7 +26,7 @@ from bench import (
 from tinygrad_chat.errors import TinygradChatError
 
 MEASUREMENTS = (
-    *(step, train, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, plan),
+    *(step, train, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, hostile, plan),
     overview,
 )
 
