@@ -26,7 +26,23 @@ from bench import (
 from tinygrad_chat.errors import TinygradChatError
 
 MEASUREMENTS = (
-    *(step, train, decode, upstream, gpu, kernels, scaling, memory, startup, ops, scalar, quality, survival, hostile, plan),
+    *(
+        step,
+        train,
+        decode,
+        upstream,
+        gpu,
+        kernels,
+        scaling,
+        memory,
+        startup,
+        ops,
+        scalar,
+        quality,
+        survival,
+        hostile,
+        plan,
+    ),
     overview,
 )
 

@@ -2,8 +2,8 @@
 
 Each try damages a copy of two small runs, of weights and of a text, and runs commands there. A command may refuse, in
 one line and with an exit code of the table. It must not end in a traceback or a warning, hang, print a line of more
-than 400 characters or characters that a terminal obeys, take 200 MiB more than when all is well, or write outside. Where
-a run cannot go on, nothing of it may be lost: with its files put back it ends as if nothing had happened.
+than 400 characters or characters that a terminal obeys, take 200 MiB more than when all is well, or write outside.
+Where a run cannot go on, nothing of it may be lost: with its files put back it ends as if nothing had happened.
 
 runs        one to three files of a run are damaged; runs, report, compare, sample, train --resume and --from look at it
 weights     a safetensors file lies, or its header is drawn from nothing; import, and sample from what comes of it
@@ -13,9 +13,11 @@ lines       command lines with values of every kind
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
+import re
 import tempfile
 import time
 from collections import Counter
@@ -70,10 +72,11 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def _tried(trials: Sequence[Trial], workshop: Workshop, workers: int) -> Iterator[Result]:
-    """Yield how tries ended, as they end. The workers are copies of this process, and copy themselves for each command."""
+    """Yield how tries ended, as they end. The workers are copies of this process; each copies itself for a command."""
     if workers == 1 or len(trials) == 1:
         yield from map(workshop.attempt, trials)
         return
+    gc.freeze()  # so that collecting garbage there copies no memory of ours
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         yield from pool.imap_unordered(workshop.attempt, trials)
 
@@ -82,6 +85,8 @@ def _with_progress(results: Iterable[Result], count: int) -> Iterator[Result]:
     failed = 0
     for number, result in enumerate(results, start=1):
         failed += bool(result.objections)
+        for kind, place, _ in result.objections[:1]:
+            print(f"{result.trial.part}/{result.trial.number}: {kind}: {place[:200]}", flush=True)
         if number % 100 == 0 or number == count:
             print(f"{number} of {count} tries, {failed} failed", flush=True)
         yield result
@@ -133,7 +138,8 @@ def _conclude(results: Sequence[Result], arguments: argparse.Namespace, *, secon
     for result in results:
         for kind, place, number in result.objections:
             name = result.commands[number]["name"] if number < len(result.commands) else ""
-            found.setdefault((kind, f"{name}: {place}"), []).append(f"{result.trial.part}/{result.trial.number}")
+            where = re.sub(r"\d[\d,]*", "N", place)[:100]
+            found.setdefault((kind, f"{name}: {where}"), []).append(f"{result.trial.part}/{result.trial.number}")
     kinds = [
         {"kind": kind, "where": place, "tries": len(tries), "examples": tries[:5]}
         for (kind, place), tries in sorted(found.items(), key=lambda item: -len(item[1]))

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -114,10 +115,11 @@ def _become(arguments: Sequence[str], folder: Path, out: IO[bytes], err: IO[byte
             os.dup2(file.fileno(), number)
         _open_standard_streams()
         sys.argv = ["tgc", *arguments]
-        _warn_as_usual()
+        _complain_as_usual()
         _limit()
         _be_nobody_special()
         main(arguments)
+        code = 0
     except SystemExit as ended:
         code = ended.code
     except BaseException:
@@ -136,11 +138,13 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w")
 
 
-def _warn_as_usual() -> None:
-    """Let Python warn of what it warns of in a program that asks for nothing else."""
+def _complain_as_usual() -> None:
+    """Let Python say what it says in a program that asks for nothing else, whatever this one asked for."""
     warnings.resetwarnings()
     for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", category)
+    warnings.showwarning = lambda *warning: print(warnings.formatwarning(*warning[:4]), end="", file=sys.stderr)
+    sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
 
 
 def _limit() -> None:

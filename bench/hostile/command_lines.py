@@ -12,8 +12,15 @@ from bench.hostile.values import FLOATS, INTEGERS, STRINGS
 from tinygrad_chat.cli.app import COMMANDS, app
 
 TRAIN = {
-    **{"--data": "text.txt", "--layers": "1", "--heads": "2", "--width": "8", "--context": "8", "--batch-size": "2"},
-    **{"--steps": "2", "--threads": "1", "--eval-every": "1"},
+    "--data": "text.txt",
+    "--layers": "1",
+    "--heads": "2",
+    "--width": "8",
+    "--context": "8",
+    "--batch-size": "2",
+    "--steps": "2",
+    "--threads": "1",
+    "--eval-every": "1",
 }
 USUAL: dict[str, dict[str, str]] = {
     "train": {**TRAIN, "--out": "runs/c"},
@@ -117,9 +124,9 @@ def random_command_line(chance: random.Random) -> list[str]:
     arguments = list(ARGUMENTS.get(command, []))
     for _ in range(chance.choices([1, 2, 3, 4], [5, 3, 2, 1])[0]):
         what = chance.random()
-        if what < 0.62:
-            option = chance.choice(_options(command))
-            chosen = _with(chosen, _given(option, chance))
+        options = _options(command) if command in COMMANDS else []
+        if what < 0.62 and options:
+            chosen = _with(chosen, _given(chance.choice(options), chance))
         elif what < 0.68:
             removable = [each for each in chosen if each[0] not in ("--steps", "--max-new-tokens", "--profile-steps")]
             if removable:
@@ -151,14 +158,14 @@ def _given(option: Any, chance: random.Random) -> tuple[str, ...]:
     if option.is_flag:
         return (name,)
     longest = max(option.opts, key=len)
-    kind = option.type.name
+    kind = str(option.type_descriptor.annotation)
     if longest == "--vary":
         return name, chance.choice(VARIATIONS)
     if longest == "--set":
         return name, chance.choice(SETTINGS)
     if option.metavar and "|" in option.metavar and chance.random() < 0.6:
         return name, chance.choice([*option.metavar.split("|"), "auto", "AUTO", ""])
-    if "integer" in kind and chance.random() < 0.7:
+    if "int" in kind and chance.random() < 0.7:
         numbers = [number for number in INTEGERS if longest not in ENDLESS or not 3 < number <= 2**53]
         return name, str(chance.choice(numbers))
     if "float" in kind and chance.random() < 0.7:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.hostile.safetensors import changed_file
-from bench.hostile.values import STRINGS, changed, json_bytes, toml_bytes
+from bench.hostile.values import STRINGS, UNREADABLE, changed, json_bytes, toml_bytes
 
 SIZES = (1 << 28, 1 << 33, 1 << 43)  # bytes of files that hold nothing and take no room on the disk
+WRITTEN_ONLY = (".html", ".md", ".txt", "")  # few commands, or none, read these
 Damage = tuple[str, list[Path]]
 """What was done, in words, and to which paths."""
 
@@ -25,7 +26,7 @@ def damage(folder: Path, below: Path, chance: random.Random) -> Damage:
     files = [path for path in named if (folder / path).is_file() and not (folder / path).is_symlink()]
     what = chance.random()
     if what < 0.6 and files:
-        path = chance.choice(files)
+        path = chance.choices(files, [1 if path.suffix in WRITTEN_ONLY else 4 for path in files])[0]
         words = _say_otherwise(folder / path, chance)
         return f"{path}: {words}", [path, *_resign(folder, path, chance)]
     if what < 0.75 and files:
@@ -43,7 +44,7 @@ def _say_otherwise(file: Path, chance: random.Random) -> str:
     content = file.read_bytes()
     try:
         file.write_bytes(_otherwise(file.name, content, chance))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # it was damaged before
+    except UNREADABLE:  # it was damaged before
         file.write_bytes(_broken(content, content, chance))
         return "broken once more"
     return "says otherwise"
@@ -102,7 +103,7 @@ def _broken(content: bytes, theirs: bytes, chance: random.Random) -> bytes:
 
 def _replace(path: Path, chance: random.Random) -> str:
     """Put something of another kind where a file or folder stands, or forbid to look at it."""
-    if chance.random() < 0.25:
+    if chance.random() < 0.25 and not path.is_symlink():  # of a link, what it leads to would change
         path.chmod(0)
         return "without permissions"
     up = os.path.relpath(path.parents[_depth(path)] / "outside", path.parent)
@@ -177,19 +178,22 @@ def remove(path: Path) -> None:
     """Remove what is at a path, whatever it is and whatever its permissions are."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
-        return
-    path.chmod(0o700)
-    for inside in path.rglob("*"):
+    else:
+        permit(path)
+        shutil.rmtree(path)
+
+
+def permit(folder: Path) -> None:
+    """Allow to look into a folder and those below it."""
+    folder.chmod(0o700)
+    for inside in folder.iterdir():
         if inside.is_dir() and not inside.is_symlink():
-            inside.chmod(0o700)
-    shutil.rmtree(path)
+            permit(inside)
 
 
 def restore(path: Path, whole: Path, folder: Path) -> None:
     """Put what was whole back to its place in `folder`, or remove what was not there."""
     place = folder / path
-    if place.parent.is_dir():
-        place.parent.chmod(0o700)
     remove(place)
     source = whole / path
     if source.is_dir():

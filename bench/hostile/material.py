@@ -79,7 +79,7 @@ def _make() -> Material:
     shutil.copytree(runs / "a", whole)
     for _ in train(resume_run(whole, {})):
         pass
-    log, weights = (whole / "log.jsonl").read_bytes(), last_weights(whole)
+    log, weights = (whole / "log.jsonl").read_bytes(), last_weights(whole).read_bytes()
     shutil.rmtree(whole)
     Path("plots").mkdir()
     write_comparison_plot(compare_runs({name: runs / name for name in ("a", "b")}), Path("plots"))
@@ -113,6 +113,6 @@ def _train(path: Path, *, until: int | None = None, **settings: Any) -> Run:
     return run
 
 
-def last_weights(run: Path) -> bytes:
-    """Return the weights file of a run's last step. Raises OSError where there is none."""
-    return (run / "checkpoints" / f"step-{RUN['steps']:06d}" / "weights.safetensors").read_bytes()
+def last_weights(run: Path) -> Path:
+    """Return where the weights of a run's last step are."""
+    return run / "checkpoints" / f"step-{RUN['steps']:06d}" / "weights.safetensors"

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.hostile.command_lines import random_command_line
 from bench.hostile.damage import Damage, damage
 from bench.hostile.safetensors import changed_file, random_file
-from bench.hostile.values import changed, hostile_value, json_bytes
+from bench.hostile.values import UNREADABLE, changed, hostile_value, json_bytes
 
 RESUME = ("train", "--resume", "--out", "runs/a")
 SHORT = ("--max-new-tokens", "8", "--seed", "1")
@@ -18,7 +18,7 @@ SHORT = ("--max-new-tokens", "8", "--seed", "1")
 
 @dataclass
 class Prepared:
-    """Commands to run in a folder, one after the other, and what was done there before: in words, and to which paths."""
+    """Commands to run in a folder, one after the other; what was done there before, in words, and to which paths."""
 
     commands: Sequence[Sequence[str]]
     done: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ def prepare_weights(folder: Path, chance: random.Random) -> Prepared:
         for _ in range(chance.choice([1, 1, 2])):
             try:
                 content = changed_file(content, chance)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+            except UNREADABLE:
                 break  # what was changed before cannot be read any more
         (folder / file).write_bytes(content)
         prepared.done.append(f"{file}: says otherwise")

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.hostile.child import Ended, attempt
 from bench.hostile.command_lines import ARGUMENTS, USUAL
-from bench.hostile.damage import remove, restore
+from bench.hostile.damage import permit, remove, restore
 from bench.hostile.judge import controls, objections
 from bench.hostile.material import Material, last_weights
 from bench.hostile.parts import PARTS, RESUME, Prepared
@@ -81,12 +81,12 @@ class Workshop:
         try:
             prepared = prepare(trial, self.material, folder)
             result = Result(trial, prepared.done)
-            outside = _digest(folder / "outside")
+            outside = digest(folder / "outside")
             for command in prepared.commands:
                 self._run(command, folder, result)
-                if trial.part != "lines" and _digest(folder / "outside") != outside:  # where nobody named it
+                if trial.part != "lines" and digest(folder / "outside") != outside:  # where nobody named it
                     result.objections.append(("outside", "something was written there", len(result.commands) - 1))
-                    outside = _digest(folder / "outside")
+                    outside = digest(folder / "outside")
             if RESUME in prepared.commands:
                 self._expect_nothing_lost(prepared, folder, result)
             return result
@@ -121,20 +121,25 @@ class Workshop:
         number = [tuple(command) for command in prepared.commands].index(RESUME)
         if result.commands[number]["code"] == 0:
             return
+        run = folder / "runs" / "a"
+        if run.is_dir() and not run.is_symlink():
+            permit(run)
         for path in sorted(set(prepared.damaged)):
             restore(path, self.material.path, folder)
         ended = self._run(RESUME, folder, result)
-        run, place = folder / "runs" / "a", len(result.commands) - 1
+        place = len(result.commands) - 1
         if ended.code != 0:
             result.objections.append(("lost", f"put back, the run does not go on: {ended.err[-200:]!r}", place))
             return
-        if last_weights(run) != self.material.weights:
-            result.objections.append(("lost", "put back, the run ends with other weights", place))
-        if (run / "log.jsonl").read_bytes() != self.material.log:
-            result.objections.append(("lost", "put back, the run ends with another log", place))
+        for what, path, content in (
+            ("weights", last_weights(run), self.material.weights),
+            ("log", run / "log.jsonl", self.material.log),
+        ):
+            if not path.is_file() or path.read_bytes() != content:
+                result.objections.append(("lost", f"put back, the run ends with other {what}", place))
 
 
-def _digest(folder: Path) -> str:
+def digest(folder: Path) -> str:
     """Return a digest of what is in a folder, by name, kind and content."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

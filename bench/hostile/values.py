@@ -7,20 +7,33 @@ import json
 import math
 import random
 import re
+import struct
 from typing import Any
 
 import tomli_w
 
-# None of them is a path that leads out of a try's folder, other than a step or two: some commands write where they are told.
+# Some commands write where they are told: no path here leads further than to the folder around a try's.
 STRINGS = (
     *("", " ", "\x00", "a\nb", "\r", "-", "--help", "null", "nan", "1e999", "../../outside/victim.txt", "outside"),
     *("outside/zero", "outside/pipe", "~no-such-user/x", "{}", "{:>1900000000}", "{foo}", "%s%n", "[bold]", "[/]"),
     *("\x1b]0;title\x07", "\x1b]52;c;aGk=\x07", "\x1bP+q\x1b\\", "\x9b31m", "\u202egnp.exe", "\u2066", "\ud800"),
     *("; touch OWNED", "$(touch OWNED)", "a;touch${IFS}OWNED", "`touch OWNED`", "<script>alert(1)</script>", "|"),
-    *("x" * 300, "ä" * 5000, "\n" * 1000, "z" * 1_000_000, "\U0001f980" * 70, "０１", "1_000", "0x10", "True"),
+    *("x" * 300, "ä" * 5000, "\n" * 1000, "z" * 1_000_000, "\U0001f980" * 70, "\uff10\uff11", "1_000", "0x10", "True"),
 )
 INTEGERS = (0, -1, 1, 2, 7, 255, 65536, 10**5, 2**31, 2**53, 2**53 + 1, 2**63, 2**64, -(2**63), 10**12, 10**30, 10**400)
 FLOATS = (0.0, -0.0, 0.5, -1.0, 1e-320, 1e299, 1.7e308, -1e299, 3e38, math.nan, math.inf, -math.inf)
+
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    struct.error,
+)
+"""What reading a file raises that an earlier change has broken."""
 
 _RAW = re.compile(r'"@raw:(\w+)@"')
 _WRITTEN = {"digits": "9" * 5000, "deep": "[" * 100_000, "brackets": "[" * 950 + "]" * 950, "objects": '{"a":' * 950}
