@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import resource
 import select
@@ -144,6 +145,7 @@ def _complain_as_usual() -> None:
     for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", category)
     warnings.showwarning = lambda *warning: print(warnings.formatwarning(*warning[:4]), end="", file=sys.stderr)
+    faulthandler.disable()
     sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
 
 

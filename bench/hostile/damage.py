@@ -194,6 +194,8 @@ def permit(folder: Path) -> None:
 def restore(path: Path, whole: Path, folder: Path) -> None:
     """Put what was whole back to its place in `folder`, or remove what was not there."""
     place = folder / path
+    if not place.parent.is_dir():  # a checkpoint that was damaged and, being old, is gone
+        return
     remove(place)
     source = whole / path
     if source.is_dir():
