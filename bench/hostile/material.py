@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from tinygrad_chat.training.run import Run, resume_run, start_run
 
 DATA = Path("text.txt")
 TEXT = "The quick brown fox jumps over the lazy dog.\n" * 20
+NOT_HERE = ("tinygrad_chat.__main__", "tinygrad_chat.kernels.cuda", "tinygrad_chat.kernels.numba")
 STOPPED = 4  # the step at which the run was interrupted that is damaged; it has six
 SIZES: dict[str, Any] = {"layers": 1, "heads": 2, "width": 8, "context": 8, "batch_size": 3, "threads": 1}
 RUN: dict[str, Any] = {**SIZES, "steps": 6, "eval_every": 2, "checkpoint_every": 1, "log_every": 1, "warmup": 2}
@@ -57,7 +60,10 @@ class Material:
 
 
 def make_material(path: Path) -> Material:
-    """Make the whole files in a new folder `path`. So this process has imported what commands need."""
+    """Make the whole files in a new folder `path`; afterwards this process has imported all that commands need."""
+    for module in pkgutil.walk_packages(tinygrad_chat.__path__, "tinygrad_chat.", onerror=lambda name: None):
+        if not module.name.startswith(NOT_HERE):
+            importlib.import_module(module.name)
     path.mkdir(parents=True)
     before = os.environ.get(CACHE_VARIABLE)
     os.environ[CACHE_VARIABLE] = str(path / "cache")
