@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -16,10 +17,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import tinygrad_chat
+from tinygrad_chat.cli.app import run
 from tinygrad_chat.files import CACHE_VARIABLE
 from tinygrad_chat.interchange.nanochat_files import export_nanochat, import_nanochat
-from tinygrad_chat.reports.comparison import compare_runs
-from tinygrad_chat.reports.comparison_plot import write_comparison_plot
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.checkpoint import to_safetensors
 from tinygrad_chat.runs.folder import RunFolder
@@ -87,9 +87,10 @@ def _make() -> Material:
         pass
     log, weights = (whole / "log.jsonl").read_bytes(), last_weights(whole).read_bytes()
     shutil.rmtree(whole)
-    Path("plots").mkdir()
-    write_comparison_plot(compare_runs({name: runs / name for name in ("a", "b")}), Path("plots"))
     _make_weights(Path("weights"))
+    for command in (["runs"], ["compare", "a", "b", "--out", "plots"], ["sample", "--checkpoint", "a", "--seed", "1"]):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            run(command)  # which imports what the copies need: none of these sets a limit
     Path("outside/empty").mkdir(parents=True)
     Path("outside/victim.txt").write_text("mine\n")
     return Material(Path.cwd(), log, weights)
@@ -109,16 +110,15 @@ def _make_weights(folder: Path) -> None:
     shutil.rmtree(trained.folder.path)
     import_nanochat(whole, RunFolder(Path("runs/imported")))
     write_report(RunFolder(Path("runs/imported")))
-    list(tinygrad_chat.load("runs/imported").generate("", max_new_tokens=4))
 
 
 def _train(path: Path, *, until: int | None = None, **settings: Any) -> Run:
-    run = start_run(resolve_with_facts({**settings, "data": str(DATA)})[0], path)
-    for _ in train(run, should_stop=lambda: until is not None and run.progress.step >= until):
+    trained = start_run(resolve_with_facts({**settings, "data": str(DATA)})[0], path)
+    for _ in train(trained, should_stop=lambda: until is not None and trained.progress.step >= until):
         pass
-    return run
+    return trained
 
 
-def last_weights(run: Path) -> Path:
+def last_weights(folder: Path) -> Path:
     """Return where the weights of a run's last step are."""
-    return run / "checkpoints" / f"step-{RUN['steps']:06d}" / "weights.safetensors"
+    return folder / "checkpoints" / f"step-{RUN['steps']:06d}" / "weights.safetensors"
