@@ -39,7 +39,7 @@ CAPABILITIES = 0x20080522  # the version of capset(2)
 class Ended:
     """How a command ended: `code` is None where it hung, negative where a signal killed it.
 
-    `memory` is the most that it held beyond what this process holds, in bytes.
+    `memory` is the most that it held beyond what it started with, in bytes.
     """
 
     arguments: Sequence[str]
@@ -53,15 +53,16 @@ class Ended:
 def attempt(arguments: Sequence[str], folder: Path, *, longest: float = LONGEST) -> Ended:
     """Run `tgc` with the arguments in the folder and return how it ended. Nothing of it is left running."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        held = psutil.Process().memory_info().rss
         ended, open_meanwhile = os.pipe()
         began = time.monotonic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of copying a process with threads: they sleep
             child = os.fork()
         if child == 0:
+            os.write(open_meanwhile, _held().to_bytes(8, "big"))
             _become(arguments, folder, out, err)
         os.close(open_meanwhile)
+        held = int.from_bytes(os.read(ended, 8), "big")
         try:
             in_time = _wait(child, ended, longest)
             seconds = time.monotonic() - began
@@ -73,6 +74,11 @@ def attempt(arguments: Sequence[str], folder: Path, *, longest: float = LONGEST)
         peak = used.ru_maxrss << (0 if sys.platform == "darwin" else 10)
         code = os.waitstatus_to_exitcode(status) if in_time else None
         return Ended(arguments, code, _content(out), _content(err), seconds, max(0, peak - held))
+
+
+def _held() -> int:
+    """Return the bytes that this process holds. A copy starts without those pages of files that it can read again."""
+    return psutil.Process().memory_info().rss
 
 
 def _wait(child: int, ended: int, longest: float) -> bool:

@@ -17,7 +17,7 @@ from bench.hostile.judge import controls, objections
 from bench.hostile.material import Material, last_weights
 from bench.hostile.parts import PARTS, RESUME, Prepared
 from tinygrad_chat.cli.app import COMMANDS
-from tinygrad_chat.errors import UsageError
+from tinygrad_chat.errors import DivergedError, UsageError
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Trial:
     part: str
     number: int
     seed: int
+
+    @property
+    def chance(self) -> random.Random:
+        """What decides the damage."""
+        return random.Random(f"{self.seed}/{self.part}/{self.number}")
 
     @property
     def command(self) -> str:
@@ -47,7 +52,7 @@ class Result:
 def prepare(trial: Trial, material: Material, folder: Path) -> Prepared:
     """Make the folder of a try as it is before the commands."""
     material.copy(folder)
-    return PARTS[trial.part](folder, random.Random(f"{trial.seed}/{trial.part}/{trial.number}"))
+    return PARTS[trial.part](folder, trial.chance)
 
 
 def usual_memory(material: Material, scratch: Path) -> dict[str, int]:
@@ -119,7 +124,7 @@ class Workshop:
     def _expect_nothing_lost(self, prepared: Prepared, folder: Path, result: Result) -> None:
         """Where the damaged run could not go on, put its files back: it must then end as if nothing had happened."""
         number = [tuple(command) for command in prepared.commands].index(RESUME)
-        if result.commands[number]["code"] == 0:
+        if result.commands[number]["code"] in (0, DivergedError.exit_code):  # it went on with what it was given
             return
         run = folder / "runs" / "a"
         if run.is_dir() and not run.is_symlink():
