@@ -106,6 +106,7 @@ VARIATIONS += (
 SETTINGS = ("a=1", "a=", "=1", "a=nan", "a=b", "a=" + "9" * 5000, "a=1e999", "é=1", "a b=1", "a=1=2")
 ENDLESS = {"--steps", "--minutes", "--max-new-tokens", "--num-samples", "--profile-steps", "--warmup-steps"}
 """What may be as much as anyone likes, and then takes as long: these get values that are small or cannot be."""
+MODERATE = 10**6  # a model as large as that can be trained, and takes the memory of one
 
 
 @functools.cache
@@ -166,7 +167,7 @@ def _given(option: Any, chance: random.Random) -> tuple[str, ...]:
     if option.metavar and "|" in option.metavar and chance.random() < 0.6:
         return name, chance.choice([*option.metavar.split("|"), "auto", "AUTO", ""])
     if "int" in kind and chance.random() < 0.7:
-        numbers = [number for number in INTEGERS if longest not in ENDLESS or not 3 < number <= 2**53]
+        numbers = [number for number in INTEGERS if not 3 < number <= (2**53 if longest in ENDLESS else MODERATE)]
         return name, str(chance.choice(numbers))
     if "float" in kind and chance.random() < 0.7:
         return name, repr(chance.choice([number for number in FLOATS if longest not in ENDLESS or not number > 1]))

@@ -73,11 +73,15 @@ def usual_memory(material: Material, scratch: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where tries are made, from which material, and how much memory each command takes that meets no damage."""
+    """Where tries are made, from which material, and how much memory each command takes that meets no damage.
+
+    Commands that are `left_out` are not run.
+    """
 
     material: Material
     scratch: Path
     usual: dict[str, int]
+    left_out: frozenset[str] = frozenset()
 
     def attempt(self, trial: Trial) -> Result:
         """Make a try and judge it; its folder is gone afterwards."""
@@ -85,6 +89,7 @@ class Workshop:
         folder = parent / "try"
         try:
             prepared = prepare(trial, self.material, folder)
+            prepared.commands = [command for command in prepared.commands if command[0] not in self.left_out]
             result = Result(trial, prepared.done)
             outside = digest(folder / "outside")
             for command in prepared.commands:
