@@ -160,3 +160,10 @@ def test_a_run_that_does_not_go_on_is_seen(monkeypatch: pytest.MonkeyPatch, work
         sys.exit(2 if "--resume" in arguments else 0)
 
     assert "lost" in _pretend(monkeypatch, workshop, fail)
+
+
+def test_a_fault_of_the_package_is_seen(monkeypatch: pytest.MonkeyPatch, workshop: Workshop):
+    monkeypatch.setattr("tinygrad_chat.runs.folder.RunFolder.read_config", lambda folder: {}["width"])
+    looking = dataclasses.replace(workshop, left_out=frozenset({"train", "sample"}))
+    kinds = {(kind, place) for kind, place, _ in looking.attempt(Trial("runs", 0, SEED)).objections}
+    assert any(kind == "traceback" and place.startswith("KeyError in ") for kind, place in kinds)
