@@ -8,6 +8,7 @@ import sys
 from bench import (
     decode,
     gpu,
+    hostile,
     kernels,
     memory,
     ops,
@@ -41,6 +42,7 @@ MEASUREMENTS = (
         scalar,
         quality,
         survival,
+        hostile,
         plan,
         packing,
         tokenizer,
