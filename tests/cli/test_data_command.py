@@ -41,7 +41,7 @@ def test_what_is_kept_is_listed_the_last_used_first(tgc: Tgc, texts: list[str]):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == ["data", "tokenizer", "tokens", "size", "last", "used", "id", "documents"]
-    assert [line.split()[0] for line in lines[1:4]] == ["a.txt", "b.txt", "c\N{REPLACEMENT CHARACTER}[31m.txt"]
+    assert [line.split()[0] for line in lines[1:4]] == ["a.txt", "b.txt", r"c\x1b[31m.txt"]
     assert "bytes 257     141" in lines[1]
     assert lines[-1].startswith("3 texts, ")
     assert [each["source"] for each in listed(tgc)] == texts
@@ -63,7 +63,7 @@ def test_some_are_removed_by_name_or_id_and_the_others_stay(tgc: Tgc, texts: lis
 def test_all_are_removed_but_what_is_in_use(tgc: Tgc, texts: list[str]):
     held = open_data("b.txt", "bytes")
     code, out, err = tgc("data", "clear", "--yes")
-    assert (code, out, err) == (0, "removed the tokens of 2 texts\n", "b.txt: is in use, and stays\n")
+    assert (code, out, err) == (0, "removed the tokens of 2 texts\n", "tgc: b.txt: is in use, and stays\n")
     assert held.tokens[1:7].tobytes() == b"t\0e\0x\0t\0 \x001\0"
     assert [each["source"] for each in listed(tgc)] == ["b.txt"]
 

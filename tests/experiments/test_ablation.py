@@ -249,7 +249,9 @@ def test_a_cell_that_diverges_is_a_result_and_the_others_go_on(text: Path, tmp_p
 
 def test_cells_of_different_tokens_are_ranked_by_bits_per_byte(text: Path, tmp_path: Path):
     (tmp_path / "chinese.txt").write_text("\u65e5\u672c\u8a9e\u6587" * 200, encoding="utf-8")
-    ablation = Ablation({**TINY, "data": str(tmp_path / "chinese.txt")}, parse_variation("tokenizer"), seeds=1)
+    ablation = Ablation(
+        {**TINY, "data": str(tmp_path / "chinese.txt")}, parse_variation("tokenizer=characters|bytes"), seeds=1
+    )
     finish(ablation, tmp_path / "out")
     bits = [cell.mean_bits_per_byte for cell in collect(ablation, tmp_path / "out")]
     assert bits == sorted(bits)

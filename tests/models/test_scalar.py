@@ -136,7 +136,7 @@ def test_the_estimate_counts_about_as_many_products_as_the_graph_holds(
     model = ScalarModel(V, options)
     tokens = np.random.default_rng(0).integers(0, V, (1, options.context + 1))
     loss: Any = model.loss(tokens[:, :-1], tokens[:, 1:])
-    edges = sum(len(node.parents) for node in below(loss._value))
+    edges = sum(len(node.parents) for node in below(loss.value))
     assert 0.5 < estimated / (edges / 2) < 2  # a product has two parents
 
 

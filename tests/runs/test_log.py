@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tinygrad_chat.errors import CheckpointError, FormatError
+from tinygrad_chat.errors import FormatError, StorageError
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.log import Mark, Marks
 from tinygrad_chat.runs.state import TrainingState
@@ -138,7 +138,7 @@ def test_each_damaged_file_is_kept_under_a_name_of_its_own(folder: RunFolder):
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read anything")
 def test_a_log_that_cannot_be_read_is_not_taken_for_a_damaged_one(folder: RunFolder):
     folder.log.chmod(0)
-    with pytest.raises(CheckpointError, match=r"log.jsonl: cannot be read \(Permission denied\)"):
+    with pytest.raises(StorageError, match=r"log.jsonl: cannot be read: no permission"):
         folder.lines.go_on(folder.lines.marks(), LINES)
 
 
@@ -146,7 +146,7 @@ def test_nor_is_one_that_is_no_file(folder: RunFolder):
     marks = folder.lines.marks()
     folder.log.unlink()
     folder.log.mkdir()
-    with pytest.raises(CheckpointError, match=r"log.jsonl: cannot be read \(expected a file, received a folder\)"):
+    with pytest.raises(StorageError, match=r"log.jsonl: cannot be read: expected a file, received a folder"):
         folder.lines.problems(marks, LINES)
 
 

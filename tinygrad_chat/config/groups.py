@@ -64,7 +64,7 @@ class DataOptions:
 
     source: str | tuple[str, ...] = option(
         "pydoc",
-        "a file, a folder, a pattern, - (standard input), shakespeare or names; may be repeated",
+        "a file, folder or pattern, -, shakespeare or names",
         name="data",
         common=True,
         fixed=False,
@@ -77,13 +77,13 @@ class DataOptions:
     )
     tokenizer: str = option(
         "characters",
-        "what a token is; bpe learns frequent pieces of words, a path is a tokenizer.json or a run",
+        "what a token is; PATH is that of a tokenizer.json or a run",
         choices=("characters", "bytes", "bpe"),
         others=True,
         common=True,
     )
     vocabulary: int = option(
-        4096, "tokens that bpe learns", minimum=265, maximum=1 << 20, common=True, needs=needs("tokenizer", "bpe")
+        4096, "tokens that bpe learns", minimum=265, maximum=1 << 20, needs=needs("tokenizer", "bpe")
     )
     packing: str = option(
         NONE,
@@ -219,7 +219,6 @@ class ComputeOptions:
         None,
         "processor threads (default one for each core)",
         minimum=1,
-        common=True,
         fixed=False,
         needs=needs("mode", "tensor"),
     )

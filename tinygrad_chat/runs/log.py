@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from tinygrad_chat.backend import available_memory
-from tinygrad_chat.errors import CheckpointError, FormatError
+from tinygrad_chat.errors import FormatError
 from tinygrad_chat.files import explained, fsync_file, is_there, open_plain, read_plain, write_atomic
 from tinygrad_chat.formatting import count
 from tinygrad_chat.runs.records import Line
@@ -77,13 +77,13 @@ class RunLog:
 
     def problems(self, marks: Marks | None, step: int) -> list[str]:
         """Return what is wrong with either file, in a line each, where the run is to go on from a checkpoint of `step`
-        with these `marks`, or without one. Raises CheckpointError where one cannot be read."""
+        with these `marks`, or without one. Raises StorageError where one cannot be read."""
         return [found.explain() for found in self._compare(marks, step) if found.problem]
 
     def go_on(self, marks: Marks | None, step: int) -> bool:
         """Let both end where a checkpoint of `step` with these `marks` was saved; return whether they were damaged.
 
-        What came after is about to come again. Raises CheckpointError where one cannot be read.
+        What came after is about to come again. Raises StorageError where one cannot be read.
         """
         found = self._compare(marks, step)
         for file, each in zip(self._files, found, strict=True):
@@ -177,10 +177,8 @@ class _Lines:
         self._count, self._digest = len(lines), hashlib.sha256(content)
 
     def _read(self) -> bytes | None:
-        try:
+        with explained(self.path, "read"):
             return read_plain(self.path, most=available_memory()) if is_there(self.path) else None
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read ({error.strerror}), so the run cannot go on") from error
 
 
 def _line(record: Record) -> bytes:
