@@ -15,7 +15,7 @@ from tests.upstream import NANOCHAT_DIR, needs_upstream, upstream_module
 from tinygrad_chat import GPT, ModelOptions, Tensor
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
+from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.interchange.nanochat import from_nanochat, nanochat_config, options_from_nanochat, to_nanochat
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
@@ -183,9 +183,6 @@ def test_what_is_not_nanochats_is_refused():
     assert nanochat_config(options_of(head_width=16, feed_forward_width=128), V) == nanochat_config(options_of(), V)
     with pytest.raises(UsageError, match=r"at least one layer and a width of 24, this model 3 and 16"):
         nanochat_config(options_of(width=16), V)
-    config: Any = {**SHAPES["d4"], "n_head": "two", "vocab_size": V}
-    with pytest.raises(CheckpointError, match=r"model_config: expected .*, received no fitting n_head"):
-        options_from_nanochat(config)
 
 
 # From here on upstream itself: its weights, moved away from their first values, in float32 on the CPU.

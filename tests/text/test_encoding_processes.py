@@ -159,8 +159,9 @@ def test_a_kill_or_a_failing_call_while_others_encode_leaves_nothing_that_mislea
 
 def test_a_process_ends_with_the_one_that_has_started_it():
     with module._Encoder(NUMBERS) as encoder:
-        encoder.ask(["1 2"])
-        assert [tokens.tolist() for tokens in encoder.take() if tokens is not None] == [[1, 2]]
+        found = encoder.encode(["1 2"])
+        assert found is not None
+        assert [tokens.tolist() for tokens in found] == [[1, 2]]
         encoder._questions.close()  # as the system does when a process dies, however that comes about
         assert encoder._process.wait(timeout=60) == 0
 

@@ -137,9 +137,9 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
 
 
 def _parsed(name: str, value: str, kind: type) -> Any:
-    words = {"on": "true", "off": "false"}
-    toml = json.dumps(value.strip(), ensure_ascii=False) if kind is str else words.get(value.strip(), value.strip())
-    settings = parse_settings(f"{name} = {toml}", source=f"--vary {name}")
+    words, settings = {"on": "true", "off": "false"}, {name: value.strip()}
+    if kind is not str:
+        settings = parse_settings(f"{name} = {words.get(value.strip(), value.strip())}", source=f"--vary {name}")
     if settings.keys() != {name}:
         raise ConfigError(f"--vary {name}: expected a value, received {short_repr(value)}")
     SPECS[name].check(settings[name])

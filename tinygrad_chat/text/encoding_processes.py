@@ -1,9 +1,10 @@
 """Documents encoded by several processes, for tokenizers in pure Python: in order, whatever their number.
 
 `python -m tinygrad_chat.text.encoding_processes` is one of them. Its first line of input is a tokenizer, in JSON; every
-further line is a list of texts, and the answer to it is how many tokens each has, int64, and then the tokens. They take
-turns. One that dies, or meets a text that it cannot encode, is not asked again: this process encodes in its place, and
-so meets the same error itself. Each ends with its input, and so with the process that has started it.
+further line is a list of texts, and the answer to it is how many tokens each has, int64, and then the tokens. A thread
+for each waits for its answers, so that none waits for another. One that dies, or meets a text that it cannot encode,
+gives none: this process encodes in its place, and so meets the same error itself. Each ends with its input, and so with
+the process that has started it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -25,6 +28,7 @@ from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
 LEAST_BYTES = 4 << 20  # of a corpus: for less, processes that start would take longer than they help
 CHUNK = 1 << 18  # characters that a process is given at a time
+WAITING = 2  # chunks for each process, so that it finds the next one
 PLACE = str(Path(__file__).parents[2])
 
 Texts = list[str | None]
@@ -42,13 +46,38 @@ def encode_in_processes(
 ) -> Generator[np.ndarray | None]:
     """Yield the tokens of document after document, in pieces, and None where one begins."""
     with contextlib.ExitStack() as stack:
-        encoders = deque(stack.enter_context(_Encoder(tokenizer)) for _ in range(processes))
+        threads = stack.enter_context(ThreadPoolExecutor(processes))
+        idle: SimpleQueue[_Encoder] = SimpleQueue()
+        for _ in range(processes):
+            idle.put(stack.enter_context(_Encoder(tokenizer)))
+
+        def encode(texts: list[str]) -> list[np.ndarray] | None:
+            encoder = idle.get()
+            try:
+                return encoder.encode(texts)
+            finally:
+                idle.put(encoder)
+
+        asked: deque[tuple[Texts, Future[list[np.ndarray] | None]]] = deque()
         for texts in _chunks(documents, tokenizer):
-            encoders.rotate(-1)
-            yield from encoders[-1].take()  # it was asked before all the others
-            encoders[-1].ask(texts)
-        for encoder in encoders:
-            yield from encoder.take()
+            asked.append((texts, threads.submit(encode, [text for text in texts if text is not None])))
+            if len(asked) > WAITING * processes:
+                yield from _answered(*asked.popleft(), tokenizer)
+        while asked:
+            yield from _answered(*asked.popleft(), tokenizer)
+
+
+def _answered(
+    texts: Texts, answer: Future[list[np.ndarray] | None], tokenizer: Tokenizer
+) -> Iterator[np.ndarray | None]:
+    """Yield the tokens of the texts, and None where a document begins; where there is no answer, encode them here."""
+    found = answer.result()
+    tokens = iter([] if found is None else found)
+    for text in texts:
+        if text is None:
+            yield None
+        else:
+            yield tokenizer.encode(text) if found is None else next(tokens)
 
 
 def _chunks(documents: Iterable[Iterable[str]], tokenizer: Tokenizer) -> Iterator[Texts]:
@@ -81,8 +110,7 @@ class _Encoder:
     """A process that encodes what it is asked to, while this one goes on."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._texts: Texts = []
+        self._dtype = np.dtype(np.min_scalar_type(tokenizer.size - 1))
         self._unsent = _line(tokenizer.state())
         path = os.pathsep.join(filter(None, [PLACE, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
@@ -106,34 +134,20 @@ class _Encoder:
                 stream.close()
         self._process.wait()
 
-    def ask(self, texts: Texts) -> None:
-        """Let the process encode some texts; those before must have been taken."""
-        self._texts = texts
-        with contextlib.suppress(OSError):  # where it is dead, and gives no answer either
-            self._questions.write(self._unsent + _line([text for text in texts if text is not None]))
+    def encode(self, texts: list[str]) -> list[np.ndarray] | None:
+        """Return the tokens of each text, None where the process has not sent them all."""
+        with contextlib.suppress(OSError, ValueError):  # where it is dead, or its pipes are closed
+            self._questions.write(self._unsent + _line(texts))
             self._questions.flush()
             self._unsent = b""
-
-    def take(self) -> Iterator[np.ndarray | None]:
-        """Yield the tokens of the texts that were asked for last, and None where a document begins."""
-        texts, self._texts = self._texts, []
-        answers = self._read(sum(text is not None for text in texts))
-        for text in texts:
-            if text is None:
-                yield None
-            else:
-                yield self._tokenizer.encode(text) if answers is None else next(answers)
-
-    def _read(self, count: int) -> Iterator[np.ndarray] | None:
-        """Return the tokens of so many texts, None where the process has not sent them all."""
-        dtype = np.dtype(np.min_scalar_type(self._tokenizer.size - 1))
-        lengths = np.frombuffer(self._answers.read(8 * count), np.uint8)
-        if lengths.size < 8 * count:
-            return None
-        ends = np.cumsum(lengths.view(np.int64))
-        size = dtype.itemsize * int(ends[-1] if count else 0)
-        tokens = self._answers.read(size)
-        return iter(np.split(np.frombuffer(tokens, dtype), ends[:-1])) if len(tokens) == size else None
+            lengths = np.frombuffer(self._answers.read(8 * len(texts)), np.uint8)
+            if lengths.size == 8 * len(texts):
+                ends = np.cumsum(lengths.view(np.int64))
+                size = self._dtype.itemsize * int(ends[-1] if texts else 0)
+                tokens = self._answers.read(size)
+                if len(tokens) == size:
+                    return np.split(np.frombuffer(tokens, self._dtype), ends[:-1]) if texts else []
+        return None
 
 
 def _line(message: object) -> bytes:
