@@ -47,9 +47,12 @@ FAULTS = {
         ),
     },
     "text/encoding_processes.py": {
-        "the last to be asked answers first": ("encoders.rotate(-1)", "encoders.rotate(1)"),
-        "what was asked last is lost": ("for encoder in encoders:\n", "for encoder in ():\n"),
-        "an answer that was cut off counts": ("if len(tokens) == size else None", ""),
+        "the last to be asked answers first": (
+            "yield from _answered(*asked.popleft(), tokenizer)\n        while",
+            "yield from _answered(*asked.pop(), tokenizer)\n        while",
+        ),
+        "what was asked last is lost": ("        while asked:\n", "        while False:\n"),
+        "an answer that was cut off counts": ("if len(tokens) == size:", "if True:"),
     },
     "text/split.py": {
         "a document is held out more often than not": ("* HELD_OUT < 1 << 64", "* HELD_OUT > 1 << 64"),
