@@ -166,6 +166,14 @@ def test_a_process_ends_with_the_one_that_has_started_it():
         assert encoder._process.wait(timeout=60) == 0
 
 
+@pytest.mark.parametrize("answer", [b"", b"\3\0", b"\3" + 7 * b"\0", b"\3" + 7 * b"\0" + b"\1\2"])
+def test_an_answer_that_was_cut_off_is_none(answer: bytes):
+    with module._Encoder(NUMBERS) as encoder:
+        encoder._answers.close()
+        encoder._answers = io.BytesIO(answer)
+        assert encoder.encode(["1 2 3"]) is None
+
+
 def test_what_cannot_be_encoded_is_the_error_of_one_process_and_no_other_is_left_behind(
     monkeypatch: pytest.MonkeyPatch,
 ):
