@@ -27,6 +27,7 @@ USUAL: dict[str, dict[str, str]] = {
     "plan": TRAIN,
     "profile": {**TRAIN, "--profile-steps": "2"},
     "sample": {"--checkpoint": "a", "--max-new-tokens": "8", "--seed": "1"},
+    "eval": {"--data": "text.txt"},
     "ablate": {**TRAIN, "--vary": "tied", "--seeds": "1", "--out": "ablation"},
     "graph": {"--out": "graph.svg"},
     "import": {"--out": "runs/c"},
@@ -36,6 +37,9 @@ USUAL: dict[str, dict[str, str]] = {
 
 ARGUMENTS = {
     "runs": [],
+    "eval": ["a"],
+    "tokenizer": ["show", "abc", "--tokenizer", "a"],
+    "data": ["show", "text.txt"],
     "report": ["a"],
     "compare": ["a", "b"],
     "graph": ["a*b + exp(c)"],

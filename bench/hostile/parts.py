@@ -34,6 +34,7 @@ def prepare_runs(folder: Path, chance: random.Random) -> Prepared:
             ("report", "a"),
             ("compare", "a", "b", "--out", "plots"),
             ("sample", "--checkpoint", "a", *SHORT),
+            ("eval", "a", "--data", "text.txt"),
             RESUME,
             ("train", "--from", "runs/a", "--data", "text.txt", "--steps", "1", "--out", "runs/c"),
         ]
