@@ -1,18 +1,26 @@
-"""Seconds to train a BPE tokenizer, and megabytes a second that it encodes: ours, tiktoken, tokenizers, rustbpe.
+"""Tokenizers: how fast ours is beside tiktoken, tokenizers and rustbpe, what models make of it, and a gigabyte stored.
+
+speed: seconds to train a BPE tokenizer, and megabytes a second that it encodes.
 
 The text is the source of Python's standard library, file by file, or --text. All train with the same pattern, and all
 encode with the tokenizer that ours has trained, on one core, and then on all: ours in several processes, theirs in
 threads. Merges and tokens must agree before anything is timed. What is not installed is left out.
+
+quality: bits per byte of models that are trained on pydoc for the same time, by tokenizer (`bench/token_quality.py`).
+store: time and memory to tokenize a stream and to find it again (`bench/token_store.py`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,9 +29,12 @@ import numpy as np
 
 from bench import turns
 from bench.record import write_result
+from bench.token_quality import TOKENIZERS, measure_quality
+from bench.token_store import measure_store
 from tinygrad_chat.text.encoding_processes import encode_in_processes
 from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.text.tokenizers.bpe_training import train_bpe
+from tinygrad_chat.text.tokenizers.files import write_tokenizer
 from tinygrad_chat.text.tokenizers.huggingface import to_huggingface
 from tinygrad_chat.text.tokenizers.splitting import PATTERNS
 
@@ -31,6 +42,7 @@ NAME = "tokenizer"
 VOCABULARY = 4096
 SPECIAL = 9  # of these
 TRAIN, ONE_CORE, ALL_CORES = "train (s)", "encode, one core (MB/s)", "encode, all cores (MB/s)"
+PARTS = ("speed", "quality", "store")
 Row = tuple[str, str]
 
 
@@ -38,9 +50,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     turns.add_arguments(parser)
     parser.add_argument("--megabytes", type=float, default=10.0, help="of text (10)")
     parser.add_argument("--text", type=Path, help="a text in UTF-8 (the sources of the standard library)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
+    parser.add_argument("--minutes", type=float, default=1.0, help="that each model is trained for (1)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the models (1 2 3)")
+    parser.add_argument("--stored", type=int, default=1000, help="megabytes of the store's stream (1000)")
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    path = arguments.results / f"{NAME}.json"
+    measured = {name: part for name, part in _measured_before(path).items() if name in PARTS}
+    for name in arguments.parts:
+        measured[name] = MEASURE[name](arguments)
+    packages = tuple(name for name in ("tiktoken", "tokenizers", "rustbpe") if find_spec(name))
+    command = f"{turns.command_of(NAME, arguments)} --megabytes {arguments.megabytes:g}"
+    print(f"written: {write_result(NAME, command, measured, packages=packages, folder=arguments.results)}")
+
+
+def _measured_before(path: Path) -> dict[str, Any]:
+    """Return what other parts have measured, on an earlier day perhaps: each part says with what."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _measure_quality(arguments: argparse.Namespace) -> dict[str, Any]:
+    tokenizers = {"default": list(TOKENIZERS), "nanochat": ["characters", "bpe 2048"]}
+    rows = [
+        row
+        for recipe, names in tokenizers.items()
+        for row in measure_quality(arguments.minutes, recipe=recipe, tokenizers=names, seeds=arguments.seeds)
+    ]
+    return {"date": date.today().isoformat(), "text": "pydoc", "rows": rows}
+
+
+def _measure_store(arguments: argparse.Namespace) -> dict[str, Any]:
+    size = arguments.stored * 10**6
+    with tempfile.TemporaryDirectory() as folder:
+        learned = Path(folder) / "tokenizer.json"
+        documents = _documents(arguments.text, int(arguments.megabytes * 1e6))
+        write_tokenizer(train_bpe([[document] for document in documents], VOCABULARY), learned)
+        rows = []
+        for name, tokenizer in (("bytes", "bytes"), ("bpe", str(learned))):
+            rows.append({**measure_store(size, tokenizer), "tokenizer": name})
+            print(f"store of {arguments.stored} MB, {name}: {rows[-1]}")
+    return {"date": date.today().isoformat(), "bytes": size, "rows": rows}
+
+
+def _measure_speed(arguments: argparse.Namespace) -> dict[str, Any]:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # until it is to take all cores
     documents = list(_documents(arguments.text, int(arguments.megabytes * 1e6)))
     size = sum(len(document.encode()) for document in documents)
@@ -59,10 +113,14 @@ def measure(arguments: argparse.Namespace) -> None:
         value = middle if what == TRAIN else size / middle / 1e6
         rows.append({"what": what, "engine": engine, "value": value, "seconds": samples})
         print(f"{what:<26} {engine:<14} {value:>8.2f}")
-    packages = tuple(name for name in ("tiktoken", "tokenizers", "rustbpe") if find_spec(name))
-    command = f"{turns.command_of(NAME, arguments)} --megabytes {arguments.megabytes:g}"
-    measured = {"bytes": size, "vocabulary": VOCABULARY, "rows": rows}
-    print(f"written: {write_result(NAME, command, measured, packages=packages, folder=arguments.results)}")
+    return {"date": date.today().isoformat(), "bytes": size, "vocabulary": VOCABULARY, "rows": rows}
+
+
+MEASURE: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "speed": _measure_speed,
+    "quality": _measure_quality,
+    "store": _measure_store,
+}
 
 
 def _documents(path: Path | None, most: int) -> Iterator[str]:
