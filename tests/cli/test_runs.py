@@ -276,3 +276,17 @@ def test_tracking_leaves_json_alone_on_stdout(tgc: Tgc):
     assert json.loads(out)["run"] == "r"
     assert f"tracker: tensorboard --logdir {Path('r/tensorboard')}" in err
     assert [path.name.startswith("events.out") for path in Path("r/tensorboard").iterdir()] == [True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links")
+def test_a_run_that_is_a_circle_of_links_hides_no_other(tgc: Tgc):
+    for name in ("a", "b"):
+        assert tgc("train", *TINY_BIGRAM, "--data", __file__, "--out", f"runs/{name}")[0] == 0
+    Path("runs/round").symlink_to("round")
+    code, text, _ = tgc("runs")
+    assert code == 0
+    assert {"a", "b"} <= {line.split()[0] for line in text.splitlines() if line}
+    for command in (("report", "round"), ("compare", "a", "round"), ("compare", "a", "b", "round")):
+        code, _, said = tgc(*command)
+        assert code in (0, 2, 3)
+        assert "Traceback" not in said

@@ -15,6 +15,7 @@ from rich.text import Text
 from tinygrad_chat.cli.console import TextConsole
 from tinygrad_chat.cli.description import describe
 from tinygrad_chat.cli.streams import EscapedStream, PatientStream, as_is, escaped_streams
+from tinygrad_chat.files import real_path
 from tinygrad_chat.formatting import count, one_line, printable
 from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, RolledBack, Saved, Stepped
@@ -233,6 +234,6 @@ def summarize(run: Run, ended: Ended) -> list[tuple[str, str]]:
     if ended.trouble:
         lines.append((f"no report: {ended.trouble}", ""))
     else:
-        lines.append((f"report: {page}", f"link {page.resolve().as_uri()}"))
+        lines.append((f"report: {page}", f"link {real_path(page).as_uri()}"))
     commands = [f"{INDENT}{command}" for _, command in report.commands[:MOST_COMMANDS]]
     return [*lines, *((text, "") for text in (["next:", *commands] if commands else []))]

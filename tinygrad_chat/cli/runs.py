@@ -12,6 +12,7 @@ import typer
 from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.cli.table import UNKNOWN, Column, open_console, print_table
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.files import real_path
 from tinygrad_chat.formatting import duration, one_line, quoted
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def runs(
         names = [name for name in IMPORTANCE if name != "from" or any(run.parent for run in found)]
         columns = [Column(name, [row[name] for row in rows], left=name in ("run", "outcome", "from")) for name in names]
         print_table(console, columns, styles=[STYLES.get(run.outcome, "red") for run in found], keep=3)
-        notes = [one_line(f"{run.path.resolve().name}: {note}") for run in found if (note := _note(run))]
+        notes = [one_line(f"{real_path(run.path).name}: {note}") for run in found if (note := _note(run))]
         if notes:
             print("\n".join(["", *notes]))
     else:
@@ -95,7 +96,7 @@ def _cells(run: RunSummary) -> dict[str, str]:
     if run.steps is not None and run.step != run.steps and not imported:
         steps += f" of {run.steps:,}"
     return {
-        "run": run.path.resolve().name,
+        "run": real_path(run.path).name,
         "outcome": run.outcome,
         "val_loss": shown(run.best_val_loss, ".4f"),
         "steps": steps,

@@ -22,7 +22,7 @@ from tinygrad_chat.files.opening import (
     read_plain,
     status_of,
 )
-from tinygrad_chat.files.places import CACHE_VARIABLE, cache_folder, is_run, user_path
+from tinygrad_chat.files.places import CACHE_VARIABLE, cache_folder, is_run, real_path, user_path
 from tinygrad_chat.files.writing import (
     fsync_file,
     fsync_folder,
@@ -55,6 +55,7 @@ __all__ = [
     "open_plain",
     "partial_folder",
     "read_plain",
+    "real_path",
     "remove_folder_atomic",
     "remove_partials",
     "rename_folder_atomic",

@@ -23,6 +23,12 @@ def user_path(name: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser fails for a name that is no user's
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return where a path leads in the end. Of links that go round in a circle, which `Path.resolve` fails for, it is
+    one of them."""
+    return Path(os.path.realpath(path))
+
+
 def cache_folder() -> Path:
     """Return where things are kept that can be made again: what TINYGRAD_CHAT_CACHE names, or the user's cache."""
     return user_path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("tinygrad_chat"))

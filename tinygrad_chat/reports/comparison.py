@@ -17,6 +17,7 @@ import numpy as np
 
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.files import real_path
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.folder import RunFolder
 
@@ -119,9 +120,9 @@ def compare_runs(paths: Mapping[str, Path]) -> Comparison:
         raise UsageError(f"compare: expected at least two runs, received {len(paths)}")
     seen: dict[Path, str] = {}
     for name, path in paths.items():
-        if path.resolve() in seen:
-            raise UsageError(f"compare: {name}: is the same run as {seen[path.resolve()]}; name each run once")
-        seen[path.resolve()] = name
+        if real_path(path) in seen:
+            raise UsageError(f"compare: {name}: is the same run as {seen[real_path(path)]}; name each run once")
+        seen[real_path(path)] = name
     summaries = {name: summarize_run(path) for name, path in paths.items()}
     left_out = {name: lack for name, summary in summaries.items() if (lack := _lack(summary))}
     compared = [name for name in paths if name not in left_out]

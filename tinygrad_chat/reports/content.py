@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tinygrad_chat.config.groups import OWN, UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.files import explained, list_folder, open_plain
+from tinygrad_chat.files import explained, list_folder, open_plain, real_path
 from tinygrad_chat.formatting import as_command, count, duration, grouped_number, one_line, quoted
 from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
@@ -57,7 +57,7 @@ class Report:
     def title(self) -> str:
         """What was trained on what."""
         if self.config is None:
-            return self.summary.path.resolve().name
+            return real_path(self.summary.path).name
         return f"{self.config.recipe.model} on {Path(self.config.data.name).name or self.config.data.name}"
 
     @property

@@ -6,6 +6,7 @@ How it looks stands in pages/report.html; here is what goes into it.
 from __future__ import annotations
 
 from tinygrad_chat.drawing.chart import Chart, draw_chart
+from tinygrad_chat.files import real_path
 from tinygrad_chat.pages import Markup, render
 from tinygrad_chat.pages.renderer import Fields
 from tinygrad_chat.reports.charts import ends, loss_chart, other_charts
@@ -17,7 +18,7 @@ def page(report: Report) -> Markup:
     return render(
         "report.html",
         title=report.title,
-        name=report.summary.path.resolve().name,
+        name=real_path(report.summary.path).name,
         model=report.model,
         outcome=report.summary.outcome,
         outcome_sentence=report.outcome,

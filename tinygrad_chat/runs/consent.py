@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 
 from tinygrad_chat.errors import StorageError
-from tinygrad_chat.files import cache_folder, is_there, write_atomic
+from tinygrad_chat.files import cache_folder, is_there, real_path, write_atomic
 
 
 def note_consent(folder: Path, what: str) -> None:
@@ -27,5 +27,5 @@ def has_consent(folder: Path, what: str) -> bool:
 
 
 def _note(folder: Path, what: str) -> Path:
-    subject = f"{folder.resolve()}\0{what}".encode(errors="surrogateescape")
+    subject = f"{real_path(folder)}\0{what}".encode(errors="surrogateescape")
     return cache_folder() / "consent" / hashlib.sha256(subject).hexdigest()

@@ -22,6 +22,7 @@ from tinygrad_chat.files import (
     list_folder,
     open_plain,
     read_plain,
+    real_path,
     remove_partials,
     write_atomic,
 )
@@ -254,5 +255,5 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
 def new_run_path(what: str, source: Path | str) -> Path:
     """Return a folder below `runs/` whose name says what, from which file and when, in letters and digits alone."""
-    stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem[:40]).strip("-.")
+    stem = re.sub(r"[^\w.]+", "-", real_path(source).stem[:40]).strip("-.")
     return RUNS / f"{what}-{stem or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"

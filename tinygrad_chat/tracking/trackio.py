@@ -8,6 +8,7 @@ import io
 import secrets
 from collections.abc import Mapping
 
+from tinygrad_chat.files import real_path
 from tinygrad_chat.tracking.tracker import PROJECT, Tracker
 from tinygrad_chat.training.run import Run
 
@@ -19,7 +20,7 @@ class Trackio(Tracker):
 
     def __init__(self, run: Run, identity: str | None) -> None:
         trackio = self._trackio = importlib.import_module(self.library)
-        self.identity = identity or f"{run.folder.path.resolve().name}-{secrets.token_hex(4)}"  # it knows runs by name
+        self.identity = identity or f"{real_path(run.folder.path).name}-{secrets.token_hex(4)}"  # it knows runs by name
         with contextlib.redirect_stdout(io.StringIO()):  # the screen is not its own
             self._run = trackio.init(
                 project=PROJECT, name=self.identity, config=run.config.used_settings(), resume="allow", embed=False

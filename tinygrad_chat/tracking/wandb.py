@@ -7,6 +7,7 @@ import importlib
 import secrets
 from collections.abc import Mapping
 
+from tinygrad_chat.files import real_path
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.tracking.tracker import PROJECT, Tracker
 from tinygrad_chat.training.run import Run
@@ -22,7 +23,7 @@ class WeightsAndBiases(Tracker):
         self.identity = identity or secrets.token_hex(4)
         self._run = wandb.init(
             project=PROJECT,
-            name=run.folder.path.resolve().name,
+            name=real_path(run.folder.path).name,
             config=run.config.used_settings(),
             dir=str(run.folder.path),
             id=self.identity,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, UsageError, VocabularyError
-from tinygrad_chat.files import is_folder
+from tinygrad_chat.files import is_folder, real_path
 from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.text.finding import UNREADABLE, LeftOut, path_of
@@ -57,7 +57,7 @@ def changed_data(before: TrainingConfig, config: TrainingConfig, left_out: Seque
 def expect_outside(path: Path, config: TrainingConfig) -> None:
     """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
     for source in without_shares(config.data.source):
-        if is_folder(path_of(source), follow=True) and path_of(source).resolve() == path.resolve():
+        if is_folder(path_of(source), follow=True) and real_path(path_of(source)) == real_path(path):
             other = quoted(path / "run")
             raise UsageError(f"--out {path}: is the folder of the data; choose another, as in --out {other}")
 
