@@ -67,7 +67,7 @@ def train(
     if ties not in ("bytes", "letters"):
         raise UsageError(f"--ties: expected bytes or letters, received {ties!r}")
 
-    from tinygrad_chat.cli.display import open_progress
+    from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.files import user_path
     from tinygrad_chat.text.corpora import open_corpus, settle_source
     from tinygrad_chat.text.learning import some_documents
@@ -76,13 +76,7 @@ def train(
     from tinygrad_chat.text.tokenizers.splitting import BY_DIGITS
 
     source = settle_source(data if len(data) > 1 else data[0])
-    with open_progress(sys.stderr) as bar:
-        task = None if bar is None else bar.add_task("reading", total=None)
-
-        def progress(activity: str, done: int, total: int) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, description=activity, completed=done, total=total)
-
+    with open_amount() as progress:
         corpus = open_corpus(source, text_field=text_field, encoding=encoding, progress=progress)
         made = train_bpe(
             some_documents(corpus, progress),
