@@ -101,8 +101,10 @@ FAULTS = {
         "the last character is unknown": ("tokens[tokens == self.bos] = 0", "tokens[tokens >= self.bos - 1] = 0"),
         "every character is a byte": ("[len(character.encode()) for", "[1 for"),
     },
-    "text/tokenizers/bytes.py": {
+    "text/tokenizers/tokenizer.py": {
         "half a character at the end is lost": ('decoder.decode(b"", final=True)', '""'),
+    },
+    "text/tokenizers/bytes.py": {
         "BOS has a byte": ("[1] * 256 + [0]", "[1] * 257"),
     },
     "text/tokenizers/numbers.py": {
