@@ -15,7 +15,7 @@ from tinygrad_chat.cli.help import Command, Group
 from tinygrad_chat.cli.streams import say, stream_of_texts
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import CheckpointError, DataError, UsageError
-from tinygrad_chat.formatting import printable
+from tinygrad_chat.formatting import memory_size, printable
 from tinygrad_chat.option import expect
 from tinygrad_chat.text.standard_input import STANDARD_INPUT
 
@@ -26,7 +26,7 @@ COLOURS = ("black on bright_blue", "black on bright_green", "black on bright_mag
 """Of the pieces of a text, in turn: no two neighbours have the same."""
 LEAST_SECONDS = 0.2  # of encoding, over which a speed is taken
 LONGEST = 64 << 20  # bytes of standard input
-MOST_COMPARED = 4 << 20  # characters of a corpus by which tokenizers are compared
+MOST_COMPARED = 4 << 20  # bytes of a corpus by which tokenizers are compared
 
 app = typer.Typer(
     cls=Group,
@@ -76,7 +76,7 @@ def train(
     from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.files import user_path
     from tinygrad_chat.text.corpora import open_corpus, settle_source
-    from tinygrad_chat.text.learning import some_documents
+    from tinygrad_chat.text.learning import MOST_LEARNED, some_documents
     from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE, train_bpe
     from tinygrad_chat.text.tokenizers.files import write_tokenizer
     from tinygrad_chat.text.tokenizers.splitting import BY_DIGITS
@@ -90,8 +90,11 @@ def train(
             raise DataError(f"--data {corpus.name}: is empty; expected a text to learn from")
         for note in corpus.notes:
             say(note)
+        documents, most = corpus.documents(any_bytes=True), MOST_LEARNED if trainer == "python" else sys.maxsize
+        if corpus.size() > most:
+            say(f"the first {memory_size(most)} are counted; --trainer rustbpe counts all")
         made = train_bpe(
-            some_documents(corpus, progress),
+            some_documents(documents, most, total=corpus.size(), progress=progress),
             vocabulary,
             pattern=BY_DIGITS[digits],
             alphabet=HUGGING_FACE if ties == "letters" else range(256),
@@ -166,10 +169,10 @@ def compare(
 
     with open_amount() as progress:
         corpus = open_corpus(settle_source(data or SPECS["data"].default), progress=progress)
-        made = {"bpe": learn_tokenizer(corpus, progress=progress)} if "bpe" in tokenizers else {}
+        made = {"bpe": learn_tokenizer([corpus], progress=progress)} if "bpe" in tokenizers else {}
     for note in corpus.notes:
         say(note)
-    texts = ["".join(document) for document in some_documents(corpus, most=MOST_COMPARED)]
+    texts = ["".join(document) for document in some_documents(corpus.documents(any_bytes=True), MOST_COMPARED)]
     size = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
     if not size:
         raise DataError(f"--data {corpus.name}: is empty; expected a text to encode")
