@@ -62,6 +62,14 @@ def test_a_text_that_a_tokenizer_lacks_is_one_line_that_names_the_run(tgc: Tgc):
     assert said.count("\n") == 1
 
 
+def test_a_run_whose_text_is_gone_says_so_and_what_to_do(tgc: Tgc):
+    Path("abc.txt").unlink()
+    code, _, said = tgc("eval", "bytes")
+    assert code == 2
+    assert said.startswith("tgc: bytes: --data abc.txt: no such file or folder")
+    assert said.endswith("; or name another text with --data\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -109,6 +109,12 @@ def test_several_texts_are_compared_on_and_learned_from(line: Line):
     assert [row.split()[0] for row in out.splitlines()[1:]] == ["bytes", "bpe"]
 
 
+def test_what_cannot_be_opened_is_said_before_anything_is_learned(line: Line, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tinygrad_chat.text.learning.learn_tokenizer", None)
+    code, _, err = line("tokenizer compare bpe none --data text.txt")
+    assert (code, err[: len(NEITHER) + 5]) == (2, f"tgc: {NEITHER}")
+
+
 def test_a_file_that_is_there_stays_and_is_noticed_before_anything_is_learned(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ):

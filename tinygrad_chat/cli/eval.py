@@ -11,7 +11,7 @@ from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.groups import ComputeOptions, DataOptions
-from tinygrad_chat.errors import UsageError, VocabularyError
+from tinygrad_chat.errors import DataError, UsageError
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ def eval_(
             )
             try:
                 found += [(str(name or saved.path), each) for each in evaluated]
-            except VocabularyError as error:
-                raise VocabularyError(f"{name or saved.path}: {error}") from error
+            except DataError as error:
+                remedy = "" if "data" in settings else "; or name another text with --data"
+                raise type(error)(f"{name or saved.path}: {error}{remedy}") from error
     for note in dict.fromkeys(note for _, each in found for note in each.notes):
         say(note)
     if as_json:

@@ -167,9 +167,11 @@ def compare(
     from tinygrad_chat.text.learning import learn_tokenizer, some_documents
     from tinygrad_chat.text.tokenizers import CharacterTokenizer
 
+    opened = {name: _open(name) for name in tokenizers if name not in ("bpe", "characters")}
     with open_amount() as progress:
         corpus = open_corpus(settle_source(data or SPECS["data"].default), progress=progress)
-        made = {"bpe": learn_tokenizer([corpus], progress=progress)} if "bpe" in tokenizers else {}
+        if "bpe" in tokenizers:
+            opened["bpe"] = learn_tokenizer([corpus], progress=progress)
     for note in corpus.notes:
         say(note)
     texts = ["".join(document) for document in some_documents(corpus.documents(any_bytes=True), MOST_COMPARED)]
@@ -177,16 +179,15 @@ def compare(
     if not size:
         raise DataError(f"--data {corpus.name}: is empty; expected a text to encode")
     if "characters" in tokenizers:
-        made["characters"] = CharacterTokenizer("".join(texts))
+        opened["characters"] = CharacterTokenizer("".join(texts))
     rows = []
     for name in tokenizers:
-        opened = made[name] if name in made else _open(name)
         began, rounds, tokens = time.perf_counter(), 0, 0
         while rounds == 0 or time.perf_counter() - began < LEAST_SECONDS:
-            tokens = sum(len(opened.encode(text)) for text in texts)
+            tokens = sum(len(opened[name].encode(text)) for text in texts)
             rounds += 1
         speed = rounds * size / (time.perf_counter() - began) / 1e6
-        rows.append((name, f"{opened.size:,}", f"{tokens:,}", f"{size / tokens:.3f}", f"{speed:.1f}"))
+        rows.append((name, f"{opened[name].size:,}", f"{tokens:,}", f"{size / tokens:.3f}", f"{speed:.1f}"))
     names = ("tokenizer", "vocabulary", "tokens", "bytes a token", "MB/s")
     columns = [
         Column(name, cells, left=name == names[0]) for name, cells in zip(names, zip(*rows, strict=True), strict=True)
