@@ -131,10 +131,12 @@ def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, settings: Ma
     if not isinstance(data, Dataset):
         texts: Any = data
         corpus = Corpus("texts", lambda any_bytes=False: ([text] for text in texts))
+        split = settings.get("split", AUTO)
         chosen: str | Tokenizer = tokenizer or SPECS["tokenizer"].default
         if isinstance(chosen, str):
-            chosen = tokenizer_called(chosen, settings.get("vocabulary", SPECS["vocabulary"].default), lambda: corpus)
-        return tokenize(corpus, chosen, settings.get("split", AUTO))
+            vocabulary = settings.get("vocabulary", SPECS["vocabulary"].default)
+            chosen = tokenizer_called(chosen, vocabulary, lambda: [corpus], split=split)
+        return tokenize(corpus, chosen, split)
     if tokenizer is not None and not isinstance(tokenizer, str):
         return data, tokenizer
     largest = int(max(np.max(part, initial=0) for part in (data.training, data.validation)))

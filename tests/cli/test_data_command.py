@@ -121,9 +121,27 @@ def test_sources_with_shares_are_shown_each_by_itself_and_one_that_is_none_is_on
         "a: 1 document, 250 bytes",
         "b: 1 document, 250 bytes",
     ]
+    assert "\n\nb: 1 document" in out
     assert tgc("data", "show", "a:0.5", "b")[0] == 2
     assert tgc("data", "show", "c")[2].startswith("tgc: --data c: no such file or folder")
     assert tgc("data", "show", "a", "--split", "x")[2].startswith("tgc: --split: expected one of auto, documents, end")
+
+
+def test_a_text_is_shown_by_a_tokenizer_that_is_learned_from_it(tgc: Tgc):
+    Path("a").write_text("word " * 50)
+    code, out, err = tgc("data", "show", "a", "-n", "0", "--tokenizer", "bpe", "--vocabulary", "267")
+    assert (code, err, out.splitlines()[1]) == (0, "", "151 tokens by bpe, vocabulary 267, 1.67 bytes a token")
+    code, out, err = tgc("data", "show", "a", "--vocabulary", "300")
+    message = "--vocabulary: plays no part with --tokenizer characters; it needs --tokenizer bpe"
+    assert (code, err) == (2, f"tgc: {message}\n")
+
+
+def test_one_token_is_no_tokens(tgc: Tgc):
+    Path("a").touch()
+    assert tgc("data", "show", "a")[1].splitlines()[1:3] == [
+        "1 token by characters, vocabulary 1, 0 bytes a token",
+        "0 tokens held out: the end",
+    ]
 
 
 def test_alone_it_says_what_it_can(tgc: Tgc):

@@ -156,6 +156,16 @@ def test_a_comparison_is_a_table_the_shapes_of_the_curves_and_a_picture(tgc: Tgc
     assert out.endswith(f"curves: {Path('plots/compare.svg')}\n")
 
 
+def test_where_tokens_differ_it_is_said_what_each_run_was_evaluated_on(tgc: Tgc):
+    for tokenizer in ("characters", "bytes"):
+        assert tgc("train", *TINY, "--tokenizer", tokenizer, "--out", f"runs/{tokenizer}")[0] == 0
+    code, _, err = tgc("compare", "characters", "bytes")
+    message = (
+        "each run on what it holds out, as far as --eval-tokens; on one text: tgc eval characters bytes --data FILE"
+    )
+    assert (code, err) == (0, f"tgc: bits/byte: {message}\n")
+
+
 def test_a_comparison_leaves_a_png_where_it_is_asked_for(tgc: Tgc):
     pytest.importorskip("matplotlib")
     train_two(tgc)

@@ -20,6 +20,7 @@ Line = Callable[[str], tuple[int, str, str]]
 @pytest.fixture
 def line(tgc: Tgc) -> Line:
     """Run a line that begins with `tgc`, but without that, where text.txt lies and what was learned from it."""
+    Path("empty.txt").touch()
     Path("text.txt").write_text("The cat sat on the mat, and the other cat sat there: 12345.\n" * 30)
     done = tgc("tokenizer", "train", "text.txt", "--vocabulary", "280")
     assert done == (0, "tokenizer.json: 280 tokens\n", "")
@@ -81,16 +82,66 @@ def test_digits_ties_and_ranks_can_be_chosen(line: Line):
     assert out.startswith("b.json: ")
 
 
-NEITHER = "tokenizer: expected a tokenizer.json, ranks of tiktoken, or a run; "
+def test_half_a_character_is_shown_as_its_bytes(line: Line):
+    code, out, _ = line("tokenizer show ée -t bytes")
+    assert (code, out) == (0, "195\tb'\\xc3'\n169\tb'\\xa9'\n101\t'e'\n")
+    assert line("tokenizer show é -t tokenizer.json")[1] == out[: out.index("101")]
+
+
+def test_numbers_may_be_given_in_one_piece(line: Line):
+    assert line("tokenizer decode '104 105' 33 -t bytes") == (0, "hi!\n", "")
+
+
+def test_what_is_left_out_of_a_folder_is_said(line: Line):
+    Path("folder").mkdir()
+    Path("folder/a.txt").write_text("the cat\n" * 9)
+    Path("folder/b.png").write_bytes(b"\x89PNG\0")
+    for command in ("tokenizer train folder --vocabulary 266 -o a.json", "tokenizer compare bytes --data folder"):
+        code, _, err = line(command)
+        assert code == 0
+        assert err.startswith("tgc: folder: left out 1 .png (no text)\n")
+
+
+def test_several_texts_are_compared_on_and_learned_from(line: Line):
+    Path("more.txt").write_text("and more\n" * 9)
+    code, out, err = line("tokenizer compare bytes bpe --data text.txt --data more.txt")
+    assert (code, err) == (0, "tgc: 1,881 bytes of text.txt and 1 more\n")
+    assert [row.split()[0] for row in out.splitlines()[1:]] == ["bytes", "bpe"]
+
+
+def test_what_cannot_be_opened_is_said_before_anything_is_learned(line: Line, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tinygrad_chat.text.learning.learn_tokenizer", None)
+    code, _, err = line("tokenizer compare bpe none --data text.txt")
+    assert (code, err[: len(NEITHER) + 5]) == (2, f"tgc: {NEITHER}")
+
+
+def test_a_file_that_is_there_stays_and_is_noticed_before_anything_is_learned(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
+    before = Path("tokenizer.json").read_bytes()
+    monkeypatch.setattr("tinygrad_chat.text.tokenizers.bpe_training.train_bpe", None)
+    code, _, err = line("tokenizer train text.txt --vocabulary 270")
+    assert (code, err) == (2, "tgc: tokenizer.json: is there already; name another file with --out, or remove it\n")
+    assert Path("tokenizer.json").read_bytes() == before
+    code, _, err = line("tokenizer train text.txt --vocabulary 270 --out no/such.json")
+    assert (code, err) == (
+        3,
+        "tgc: no/such.json: cannot be written: No such file or directory; choose another folder\n",
+    )
+
+
+NEITHER = "tokenizer: expected a tokenizer.json, ranks of tiktoken, a run, or bytes; "
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     {
-        "tokenizer train none.txt": "--data none.txt: no such file or folder",
+        "tokenizer train none.txt -o a": "--data none.txt: no such file or folder",
         "tokenizer train text.txt --vocabulary 264": "--vocabulary: expected at least 265, received 264",
-        "tokenizer train text.txt --ties x": "--ties: expected bytes or letters, received 'x'",
-        "tokenizer train text.txt --trainer x": "trainer: expected one of python, rustbpe, received 'x'",
+        "tokenizer train text.txt --ties x": "--ties: expected one of bytes, letters, received 'x'",
+        "tokenizer train text.txt --ties letters --trainer rustbpe -o a": "--ties letters: plays no part with",
+        "tokenizer train empty.txt -o a": "--data empty.txt: is empty; expected a text to learn from",
+        "tokenizer train text.txt --trainer x": "--trainer: expected one of python, rustbpe, received 'x'",
         "tokenizer train text.txt --out no/such.json": "no/such.json: cannot be written: No such file or directory",
         "tokenizer encode a -t none.json": NEITHER + "none.json: no",
         "tokenizer encode a -t text.txt": NEITHER + "text.txt: no",

@@ -84,7 +84,7 @@ def test_progress_ends_with_all_of_it(trained: Run):
 def test_texts_that_cannot_be_are_refused(trained: Run, tmp_path: Path):
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "strange.txt").write_text("☃")
-    with pytest.raises(DataError, match="at least one target"):
+    with pytest.raises(DataError, match=r"empty.txt: expected at least 2 tokens"):
         evaluated(trained, data=str(tmp_path / "empty.txt"))
     with pytest.raises(VocabularyError, match="☃"):
         evaluated(trained, data=str(tmp_path / "strange.txt"))

@@ -257,6 +257,17 @@ def test_cells_of_different_tokens_are_ranked_by_bits_per_byte(text: Path, tmp_p
     assert bits == sorted(bits)
 
 
+def test_vocabularies_are_ranked_by_bits_per_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ablation = Ablation({**TINY, "tokenizer": "bpe"}, parse_variation("vocabulary=300|500"), seeds=1)
+    found = {"vocabulary=300": (2.0, 3.0), "vocabulary=500": (2.5, 2.0)}
+    made = [
+        {"cell": cell, "seed": 1, "diverged": False, "val_loss": loss, "val_bpb": bits, "parameters": 1}
+        for cell, (loss, bits) in found.items()
+    ]
+    monkeypatch.setattr("tinygrad_chat.experiments.report.read_rows", lambda folder: made)
+    assert [cell.choices["vocabulary"] for cell in collect(ablation, tmp_path)] == [500, 300]
+
+
 @pytest.mark.parametrize(
     "line",
     [

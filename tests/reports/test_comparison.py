@@ -62,6 +62,20 @@ def test_settings_that_differ_are_named_and_no_others(pair: dict[str, Path]):
     assert compare_runs(pair).differing_settings() == {"lr": [0.004, 0.01]}
 
 
+def test_a_setting_that_plays_no_part_in_a_run_has_no_value_there(tmp_path: Path):
+    learned = made_up(tmp_path / "bpe", {0: 4.0, 6: 3.0}, tokenizer="bpe", vocabulary=500)
+    comparison = compare_runs({"bpe": learned, "plain": made_up(tmp_path / "plain", {0: 4.0, 6: 3.0})})
+    assert comparison.differing_settings() == {"tokenizer": ["bpe", "characters"], "vocabulary": [500, None]}
+
+
+def test_vocabularies_of_two_sizes_are_compared_in_bits_per_byte(tmp_path: Path):
+    paths = {
+        str(size): made_up(tmp_path / str(size), {0: 4.0, 6: 3.0}, tokenizer="bpe", vocabulary=size)
+        for size in (300, 500)
+    }
+    assert compare_runs(paths).unit == "bits/byte"
+
+
 @pytest.mark.parametrize("settings", [{"tokenizer": "bytes"}, {"data": "names"}, {"text_field": "body"}])
 def test_runs_on_other_tokens_or_texts_are_compared_in_bits_per_byte(
     pair: dict[str, Path], tmp_path: Path, settings: dict[str, Any]

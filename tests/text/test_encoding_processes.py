@@ -191,4 +191,7 @@ def test_processes_are_for_slow_tokenizers_and_long_texts(monkeypatch: pytest.Mo
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert how_many_processes(NUMBERS, 1 << 30) == 1
     monkeypatch.setattr(NumberTokenizer, "slow", True)
-    assert [how_many_processes(NUMBERS, size) for size in (module.LEAST_BYTES - 1, module.LEAST_BYTES)] == [1, 5]
+    sizes = (0, 2 * module.BYTES_EACH - 1, 2 * module.BYTES_EACH, 4 * module.BYTES_EACH, 1 << 40)
+    assert [how_many_processes(NUMBERS, size) for size in sizes] == [1, 1, 2, 4, 5]
+    monkeypatch.setattr(os, "cpu_count", lambda: 192)
+    assert how_many_processes(NUMBERS, 1 << 40) == module.MOST_PROCESSES

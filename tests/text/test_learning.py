@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tinygrad_chat.files import CACHE_VARIABLE
 from tinygrad_chat.text import learning
-from tinygrad_chat.text.corpora import open_corpus
+from tinygrad_chat.text.corpora import Corpus, open_corpus
 from tinygrad_chat.text.learning import learn_tokenizer, some_documents
+from tinygrad_chat.text.split import is_held_out
 from tinygrad_chat.text.tokenizers import BPETokenizer
 
 LONG_AGO = 10**18  # nanoseconds
@@ -26,7 +28,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def learned(path: Path, vocabulary: int) -> list[bytes]:
-    tokenizer = learn_tokenizer(open_corpus(str(path)), vocabulary)
+    tokenizer = learn_tokenizer([open_corpus(str(path))], vocabulary)
     assert isinstance(tokenizer, BPETokenizer)
     return tokenizer.tokens
 
@@ -70,5 +72,29 @@ def test_old_ones_make_room(path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_of_a_long_corpus_the_first_documents_count(tmp_path: Path):
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(name * 100)
-    texts = ["".join(document) for document in some_documents(open_corpus(str(tmp_path)), most=150)]
-    assert texts == ["a" * 100, "b" * 100]
+    documents = open_corpus(str(tmp_path)).documents()
+    assert ["".join(document) for document in some_documents(documents, most=150)] == ["a" * 100, "b" * 50]
+
+
+@pytest.mark.parametrize("split", ["auto", "documents"])
+def test_documents_that_are_held_out_do_not_count(tmp_path: Path, split: str):
+    texts = [f"{number} thethethe" for number in range(200)]
+    other = [text for text in (f"{number} zzzz" for number in range(60)) if is_held_out(sha256(text.encode()).digest())]
+    texts += other
+    assert other
+    corpus = Corpus("texts", lambda any_bytes=False: ([text] for text in texts))
+    tokenizer = learn_tokenizer([corpus], 300, split=split)
+    assert isinstance(tokenizer, BPETokenizer)
+    assert b" thethethe" in tokenizer.tokens
+    assert b"zz" not in tokenizer.tokens
+
+
+def test_the_end_that_is_held_out_of_each_text_does_not_count():
+    def corpus(word: str, last: str) -> Corpus:
+        text = word * 900 + last * 100
+        return Corpus("text", lambda any_bytes=False: iter([[text[:500], text[500:]]]))
+
+    tokenizer = learn_tokenizer([corpus(" ab", " xx"), corpus(" cd", " yy")], 300)
+    assert isinstance(tokenizer, BPETokenizer)
+    assert {b" ab", b" cd"} < set(tokenizer.tokens)
+    assert not {b"xx", b"yy", b" x", b" y"} & set(tokenizer.tokens)

@@ -78,6 +78,10 @@ BAD = {
     "merges that make none": (changed("model", "merges", to=[["q", "z"]]), "expected pairs of tokens that make"),
     "no special one": (changed("added_tokens", to=[]), "added_tokens: expected one of <|bos|>"),
     "added ones without names": (changed("added_tokens", to=[{"id": 3}]), "added_tokens: expected text as content"),
+    "blanks that are added": (
+        changed("added_tokens", to=[{"id": 3, "content": "<|bos|>"}, {"id": 4, "content": "  ", "special": False}]),
+        "added_tokens: '  ' stands in any text",
+    ),
     "added ones as text": (changed("added_tokens", to=["<|bos|>"]), "added_tokens: expected an object"),
     "no base64": (lambda: b"!!! 0\n", "line 1: expected a token in base64 and the rank 0"),
     "ranks out of order": (lambda: b"AA== 1\n", "line 1: expected a token in base64 and the rank 0"),

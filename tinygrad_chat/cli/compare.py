@@ -12,7 +12,7 @@ import typer
 from tinygrad_chat.cli.streams import say
 from tinygrad_chat.cli.table import GAP, UNKNOWN, Column, can_show, open_console, print_table
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import BLOCKS, DIGITS, duration, one_line, sparkline
+from tinygrad_chat.formatting import BLOCKS, DIGITS, duration, one_line, quoted, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ def compare(
     """
     from tinygrad_chat.drawing.png import expect_matplotlib
     from tinygrad_chat.files import explained, user_path
-    from tinygrad_chat.reports.comparison import compare_runs
+    from tinygrad_chat.reports.comparison import BITS, compare_runs
     from tinygrad_chat.reports.comparison_plot import write_comparison_plot
     from tinygrad_chat.reports.summary import find_run
 
@@ -50,6 +50,11 @@ def compare(
     comparison = compare_runs({name: find_run(name, command="compare") for name in runs})
     for name, lack in comparison.left_out.items():
         say(f"{name}: {lack}; left out")
+    if comparison.unit == BITS:
+        say(
+            f"{BITS}: each run on what it holds out, as far as --eval-tokens; on one text: "
+            f"tgc eval {' '.join(quoted(run.name) for run in comparison.runs)} --data FILE"
+        )
     console = open_console(sys.stdout)
     _print_names(console, comparison)
     _print_tables(console, comparison)

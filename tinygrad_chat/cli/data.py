@@ -15,6 +15,7 @@ from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.formatting import count, duration, scaled_number
+from tinygrad_chat.option import refuse_idle
 
 if TYPE_CHECKING:
     from tinygrad_chat.text.inventory import StoredTokens
@@ -74,22 +75,31 @@ def list_(
 def show(
     data: Annotated[list[str], typer.Argument(help="what --data of tgc train takes", show_default=False)],
     tokenizer: Annotated[str, typer.Option(help=SPECS["tokenizer"].help)] = SPECS["tokenizer"].default,
+    vocabulary: Annotated[int | None, typer.Option(help=SPECS["vocabulary"].help)] = None,
     text_field: Annotated[str, typer.Option(help=SPECS["text_field"].help)] = SPECS["text_field"].default,
     encoding: Annotated[str | None, typer.Option(help=SPECS["encoding"].help)] = None,
     split: Annotated[str, typer.Option(help=SPECS["split"].help)] = SPECS["split"].default,
     documents: Annotated[int, typer.Option("--documents", "-n", min=0, help="documents to show of each side")] = 3,
 ) -> None:
     """Show what a text is to a model: its documents, their tokens, and what is held out to evaluate on."""
+    from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.text.corpora import settle_source
     from tinygrad_chat.text.token_store import TokenStore
     from tinygrad_chat.training.tokens import open_tokens
 
     for name, value in {"tokenizer": tokenizer, "text_field": text_field, "encoding": encoding, "split": split}.items():
         SPECS[name].check(value)
-    source = settle_source(data if len(data) > 1 else data[0])
+    if vocabulary is None:
+        vocabulary = int(SPECS["vocabulary"].default)
+    else:
+        SPECS["vocabulary"].check(vocabulary)
+        refuse_idle(SPECS, ["vocabulary"], {"tokenizer": tokenizer})
     reading = {"text_field": text_field, "encoding": encoding, "split": split}
-    opened = open_tokens(source, tokenizer, vocabulary=SPECS["vocabulary"].default, **reading)
-    for store in [opened] if isinstance(opened, TokenStore) else opened.stores:
+    with open_amount() as progress:
+        opened = open_tokens(settle_source(data), tokenizer, vocabulary=vocabulary, **reading, progress=progress)
+    for number, store in enumerate([opened] if isinstance(opened, TokenStore) else opened.stores):
+        if number:
+            print()
         for line in _shown(store, documents):
             print(line)
 
@@ -140,11 +150,11 @@ def _shown(store: TokenStore, documents: int) -> Iterator[str]:
     yield f"{store.source}: {count(contents.documents, 'document')}, {contents.bytes:,} bytes"
     yield from store.notes
     yield (
-        f"{total:,} tokens by {store.tokenizer.kind}, vocabulary {store.tokenizer.size:,}, "
+        f"{count(total, 'token')} by {store.tokenizer.kind}, vocabulary {store.tokenizer.size:,}, "
         f"{contents.bytes / text_tokens:.3g} bytes a token"
     )
     whole = "whole documents, by their hash" if store.split == "documents" else "the end"
-    yield f"{total - store.held_out_from:,} tokens held out: {whole}"
+    yield f"{count(total - store.held_out_from, 'token')} held out: {whole}"
     kept = int((store.document_starts < store.held_out_from).sum())
     sides = {"to train on": range(min(documents, kept))}
     if store.split == "documents":

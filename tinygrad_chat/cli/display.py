@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from shutil import get_terminal_size
 from typing import Any, TextIO, cast
@@ -28,6 +29,7 @@ _BESIDE_A_BAR = ("step", "loss", "val_loss", "val_bpb", "tokens_per_second")
 MOST_COMMANDS = 2
 INDENT = "  "
 EXCERPT = 3  # lines of a sample that stay above a bar
+COUNTED = {"merging": "pairs", "evaluating": "tokens"}  # what is not bytes, by what is being done
 LONGEST_LABEL = 60  # characters of what stands before a bar
 
 
@@ -132,8 +134,7 @@ class Bar(Lines):
 
     def progressed(self, activity: str, done: int, total: int) -> None:
         """Move the bar along the download, the reading, or the merges of a tokenizer."""
-        size = f"{total:,} pairs" if activity == "merging" else f"{total / 1e6:.1f} MB"
-        self._progress.update(self._task, description=f"{activity} {size}", completed=done, total=total)
+        self._progress.update(self._task, description=of_how_much(activity, total), completed=done, total=total)
 
     def begin(self, run: Run) -> None:
         """Say what is about to be trained, and start the bar."""
@@ -199,6 +200,29 @@ def open_progress(stream: TextIO | PatientStream) -> Iterator[Progress | None]:
     console = TextConsole(cast(TextIO, stream), width=get_terminal_size().columns)
     with Progress(*columns, console=console, transient=True) as progress, escaped_streams():
         yield progress
+
+
+def of_how_much(activity: str, total: int) -> str:
+    """Return what is being done, and how much of it there is.
+
+    >>> of_how_much("merging", 3831), of_how_much("reading", 2_000_000)
+    ('merging 3,831 pairs', 'reading 2.0 MB')
+    """
+    unit = COUNTED.get(activity)
+    return f"{activity} {total:,} {unit}" if unit else f"{activity} {total / 1e6:.1f} MB"
+
+
+@contextmanager
+def open_amount() -> Iterator[Callable[[str, int, int], None]]:
+    """Provide what shows on a terminal how far something has come: (what is being done, how much so far, in all)."""
+    with open_progress(sys.stderr) as bar:
+        task = None if bar is None else bar.add_task("opening", total=None)
+
+        def show(activity: str, done: int, total: int) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, description=of_how_much(activity, total), completed=done, total=total)
+
+        yield show
 
 
 def print_above(progress: Progress, text: str, style: str = "") -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,12 +11,11 @@ from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.groups import ComputeOptions, DataOptions
-from tinygrad_chat.errors import UsageError
+from tinygrad_chat.errors import DataError, UsageError
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
     from tinygrad_chat.evaluation.text import TextEvaluation
-    from tinygrad_chat.text.download import Progress
 
 OWN_TEXT = "what each run holds out of its own text"
 READING = ("data", "text_field", "encoding")
@@ -49,23 +46,33 @@ def eval_(
     if not settings.keys() >= {"data"} and settings:
         raise UsageError(f"--{next(iter(settings)).replace('_', '-')}: plays no part without --data")
 
+    from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.evaluation.text import evaluate_on_text
     from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.load import load_model
     from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
+    from tinygrad_chat.text.corpora import settle_source
 
+    if "data" in settings:
+        settings["data"] = settle_source(settings["data"])  # standard input can be read once, for all runs
     use_threads(compute.pop("threads", None))
     found: list[tuple[str, TextEvaluation]] = []
-    with _progress() as progress:
+    with open_amount() as progress:
         for name in runs or [None]:
             saved = open_checkpoint(user_path(name) if name else None, SavedModel.load, say=say)
             model = load_model(saved, **compute)
             evaluated = evaluate_on_text(
                 model, saved.tokenizer, saved.config, most_bytes=max_bytes, progress=progress, **settings
             )
-            found += [(str(name or saved.path), each) for each in evaluated]
+            try:
+                found += [(str(name or saved.path), each) for each in evaluated]
+            except DataError as error:
+                remedy = "" if "data" in settings else "; or name another text with --data"
+                raise type(error)(f"{name or saved.path}: {error}{remedy}") from error
+    for note in dict.fromkeys(note for _, each in found for note in each.notes):
+        say(note)
     if as_json:
         print_json({"evaluations": [{"run": name, **each.to_json()} for name, each in found]})
     else:
@@ -86,16 +93,3 @@ def _columns(found: list[tuple[str, TextEvaluation]]) -> list[Column]:
         Column("tokens", [f"{each.tokens:,}" for each in evaluations]),
         Column("tokens/s", [f"{each.evaluation.tokens / each.seconds:,.0f}" for _, each in found]),
     ]
-
-
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Provide what moves a bar on a terminal."""
-    from tinygrad_chat.cli.display import open_progress
-
-    with open_progress(sys.stderr) as bar:
-        if bar is None:
-            yield None
-            return
-        task = bar.add_task("opening", total=None)
-        yield lambda activity, done, total: bar.update(task, description=activity, completed=done, total=total)

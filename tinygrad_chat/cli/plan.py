@@ -113,7 +113,7 @@ def _answer_measurement(request: str) -> None:
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
     """Provide what shows, on a terminal, what is being done and how far a download is."""
-    from tinygrad_chat.cli.display import open_progress
+    from tinygrad_chat.cli.display import of_how_much, open_progress
 
     with open_progress(sys.stderr) as bar:
         task = None if bar is None else bar.add_task("reading", total=None)
@@ -124,7 +124,7 @@ def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
 
         def progressed(activity: str, done: int, total: int) -> None:
             if bar is not None and task is not None:
-                bar.update(task, description=f"{activity} {total / 1e6:.1f} MB", completed=done, total=total)
+                bar.update(task, description=of_how_much(activity, total), completed=done, total=total)
 
         yield say, progressed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +14,9 @@ from tinygrad_chat.cli.flags import Raw
 from tinygrad_chat.cli.help import Command, Group
 from tinygrad_chat.cli.streams import say, stream_of_texts
 from tinygrad_chat.config.record import SPECS
-from tinygrad_chat.errors import CheckpointError, UsageError
-from tinygrad_chat.formatting import printable
+from tinygrad_chat.errors import CheckpointError, DataError, UsageError
+from tinygrad_chat.formatting import memory_size, printable
+from tinygrad_chat.option import expect
 from tinygrad_chat.text.standard_input import STANDARD_INPUT
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ COLOURS = ("black on bright_blue", "black on bright_green", "black on bright_mag
 """Of the pieces of a text, in turn: no two neighbours have the same."""
 LEAST_SECONDS = 0.2  # of encoding, over which a speed is taken
 LONGEST = 64 << 20  # bytes of standard input
-MOST_COMPARED = 4 << 20  # characters of a corpus by which tokenizers are compared
+MOST_COMPARED = 4 << 20  # bytes of a corpus by which tokenizers are compared
 
 app = typer.Typer(
     cls=Group,
@@ -35,7 +37,9 @@ app = typer.Typer(
 
 Which = Annotated[
     str | None,
-    typer.Option("--tokenizer", "-t", help="a tokenizer.json, ranks of tiktoken, or a run (default: the newest run)"),
+    typer.Option(
+        "--tokenizer", "-t", help="a tokenizer.json, ranks of tiktoken, a run, or bytes (default: the newest run)"
+    ),
 ]
 Text = Annotated[str | None, typer.Argument(help="the text; - or nothing reads standard input", show_default=False)]
 
@@ -64,35 +68,39 @@ def train(
 ) -> None:
     """Learn a BPE tokenizer from texts, and write it as a file that other programs read, too."""
     SPECS["vocabulary"].check(vocabulary)
-    if ties not in ("bytes", "letters"):
-        raise UsageError(f"--ties: expected bytes or letters, received {ties!r}")
+    expect("--ties", ties, choices=("bytes", "letters"))
+    expect("--trainer", trainer, choices=("python", "rustbpe"))
+    if trainer == "rustbpe" and ties == "letters":
+        raise UsageError("--ties letters: plays no part with --trainer rustbpe, which breaks ties by bytes")
 
-    from tinygrad_chat.cli.display import open_progress
+    from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.files import user_path
     from tinygrad_chat.text.corpora import open_corpus, settle_source
-    from tinygrad_chat.text.learning import some_documents
+    from tinygrad_chat.text.learning import MOST_LEARNED, some_documents
     from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE, train_bpe
     from tinygrad_chat.text.tokenizers.files import write_tokenizer
     from tinygrad_chat.text.tokenizers.splitting import BY_DIGITS
 
-    source = settle_source(data if len(data) > 1 else data[0])
-    with open_progress(sys.stderr) as bar:
-        task = None if bar is None else bar.add_task("reading", total=None)
-
-        def progress(activity: str, done: int, total: int) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, description=activity, completed=done, total=total)
-
+    path = user_path(out)
+    _expect_new(path)
+    source = settle_source(data)
+    with open_amount() as progress:
         corpus = open_corpus(source, text_field=text_field, encoding=encoding, progress=progress)
+        if not any(map(any, corpus.documents(any_bytes=True))):
+            raise DataError(f"--data {corpus.name}: is empty; expected a text to learn from")
+        for note in corpus.notes:
+            say(note)
+        documents, most = corpus.documents(any_bytes=True), MOST_LEARNED if trainer == "python" else sys.maxsize
+        if corpus.size() > most:
+            say(f"the first {memory_size(most)} are counted; --trainer rustbpe counts all")
         made = train_bpe(
-            some_documents(corpus, progress),
+            some_documents(documents, most, total=corpus.size(), progress=progress),
             vocabulary,
             pattern=BY_DIGITS[digits],
             alphabet=HUGGING_FACE if ties == "letters" else range(256),
             trainer=trainer,
             progress=progress,
         )
-    path = user_path(out)
     write_tokenizer(made, path)
     if made.size < vocabulary:
         say(f"the text has words for {made.size:,} tokens; with more text there would be {vocabulary:,}")
@@ -113,7 +121,7 @@ def decode(
 ) -> None:
     """Write the text of tokens that are given as numbers."""
     stream = stream_of_texts(raw=raw)
-    words = (tokens or _given(None).split()) if tokens != ["-"] else _given("-").split()
+    words = _given(" ".join(tokens) if tokens else None).split()
     unfit = [word for word in words if not (word.isascii() and word.isdecimal() and len(word) < 10)]
     if unfit:
         raise UsageError(f"tokenizer decode: expected numbers, received {unfit[0]!r:.80}")
@@ -130,61 +138,94 @@ def show(text: Text = None, tokenizer: Which = None) -> None:
     opened = _open(tokenizer)
     given = _given(text)
     tokens = opened.encode(given).tolist()
-    pieces = [opened.decode([token]) for token in tokens]
+    pieces = [opened.decode_bytes([token]) for token in tokens]
     if sys.stdout.isatty():
         line = Coloured()
         for number, piece in enumerate(pieces):
-            line.append(printable(piece).replace("\n", "\u21b5\n"), COLOURS[number % len(COLOURS)])
+            shown = printable(piece.decode("utf-8", "backslashreplace")).replace("\n", "\u21b5\n")
+            line.append(shown, COLOURS[number % len(COLOURS)])
         open_console(sys.stdout).print(line, soft_wrap=True)
     else:
         for token, piece in zip(tokens, pieces, strict=True):
-            print(f"{token}\t{piece!r}")
+            print(f"{token}\t{_text_or_bytes(piece)!r}")
     size = len(given.encode("utf-8", "surrogateescape"))
     say(f"{len(tokens):,} tokens, {size:,} bytes: {size / max(1, len(tokens)):.2f} bytes a token")
 
 
 @app.command(cls=Command)
 def compare(
-    tokenizers: Annotated[list[str], typer.Argument(help="files, runs, characters or bytes", show_default=False)],
-    data: Annotated[str, typer.Option(help="a text, as --data of tgc train takes it")] = SPECS["data"].default,
+    tokenizers: Annotated[
+        list[str],
+        typer.Argument(help="files or runs; characters, bytes or bpe, made for the text", show_default=False),
+    ],
+    data: Annotated[list[str] | None, typer.Option(help="a text, as --data of tgc train takes it (pydoc)")] = None,
 ) -> None:
     """Compare tokenizers on a text: how many bytes a token stands for, and how fast they encode."""
+    from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.cli.table import Column, open_console, print_table
     from tinygrad_chat.text.corpora import open_corpus, settle_source
-    from tinygrad_chat.text.learning import some_documents
-    from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer
+    from tinygrad_chat.text.learning import learn_tokenizer, some_documents
+    from tinygrad_chat.text.tokenizers import CharacterTokenizer
 
-    corpus = open_corpus(settle_source(data))
-    texts = ["".join(document) for document in some_documents(corpus, most=MOST_COMPARED)]
+    opened = {name: _open(name) for name in tokenizers if name not in ("bpe", "characters")}
+    with open_amount() as progress:
+        corpus = open_corpus(settle_source(data or SPECS["data"].default), progress=progress)
+        if "bpe" in tokenizers:
+            opened["bpe"] = learn_tokenizer([corpus], progress=progress)
+    for note in corpus.notes:
+        say(note)
+    texts = ["".join(document) for document in some_documents(corpus.documents(any_bytes=True), MOST_COMPARED)]
     size = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
     if not size:
-        raise UsageError(f"--data {data}: is empty; expected a text to encode")
-    made = {"characters": lambda: CharacterTokenizer("".join(texts)), "bytes": ByteTokenizer}
+        raise DataError(f"--data {corpus.name}: is empty; expected a text to encode")
+    if "characters" in tokenizers:
+        opened["characters"] = CharacterTokenizer("".join(texts))
     rows = []
     for name in tokenizers:
-        opened = made[name]() if name in made else _open(name)
         began, rounds, tokens = time.perf_counter(), 0, 0
         while rounds == 0 or time.perf_counter() - began < LEAST_SECONDS:
-            tokens = sum(len(opened.encode(text)) for text in texts)
+            tokens = sum(len(opened[name].encode(text)) for text in texts)
             rounds += 1
         speed = rounds * size / (time.perf_counter() - began) / 1e6
-        rows.append((name, f"{opened.size:,}", f"{tokens:,}", f"{size / tokens:.3f}", f"{speed:.1f}"))
+        rows.append((name, f"{opened[name].size:,}", f"{tokens:,}", f"{size / tokens:.3f}", f"{speed:.1f}"))
     names = ("tokenizer", "vocabulary", "tokens", "bytes a token", "MB/s")
     columns = [
         Column(name, cells, left=name == names[0]) for name, cells in zip(names, zip(*rows, strict=True), strict=True)
     ]
     print_table(open_console(sys.stdout), columns, keep=4)
-    say(f"{size:,} bytes of {data}")
+    say(f"{size:,} bytes of {corpus.name}")
+
+
+def _expect_new(path: Path) -> None:
+    """Raise UsageError or StorageError, before anything takes its time, for a file that is not to be, or cannot be."""
+    from tinygrad_chat.files import explained, is_there
+
+    if is_there(path):
+        raise UsageError(f"{path}: is there already; name another file with --out, or remove it")
+    with explained(path):
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _text_or_bytes(piece: bytes) -> str | bytes:
+    """Return what a token stands for as text, where it is whole characters."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return piece
 
 
 def _open(name: str | None) -> Tokenizer:
     from tinygrad_chat.files import user_path
     from tinygrad_chat.runs.tokenizer import open_tokenizer
+    from tinygrad_chat.text.tokenizers import ByteTokenizer
 
+    if name == ByteTokenizer.kind:
+        return ByteTokenizer()
     try:
         return open_tokenizer(None if name is None else user_path(name), say=say)
     except CheckpointError as error:
-        raise UsageError(f"tokenizer: expected a tokenizer.json, ranks of tiktoken, or a run; {error}") from error
+        expected = "a tokenizer.json, ranks of tiktoken, a run, or bytes"
+        raise UsageError(f"tokenizer: expected {expected}; {error}") from error
 
 
 def _given(text: str | None) -> str:

@@ -118,6 +118,9 @@ class DataOptions:
             )
 
 
+WHAT_TOKENS_ARE = ("data", "text_field", "encoding", "split", "tokenizer", "vocabulary")
+"""The options by which runs differ in what a token is, or in what is held out: bits per byte compare such runs."""
+
 BESIDE_MUON = needs("optimizer", "muon")
 
 

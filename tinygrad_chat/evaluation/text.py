@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import DataError
 from tinygrad_chat.models.protocol import Predictor
 from tinygrad_chat.option import expect
 from tinygrad_chat.text.batches import Batch, batches_in_order
@@ -26,11 +27,15 @@ CHUNK = 1 << 20  # tokens whose bytes are added up at a time
 
 @dataclass(frozen=True)
 class TextEvaluation:
-    """What a model makes of a text from one `source`, and how many `seconds` it took."""
+    """What a model makes of a text from one `source`, and how many `seconds` it took.
+
+    `notes` are lines that tell people what of it was left out, and how the rest was read.
+    """
 
     source: str
     evaluation: Evaluation
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes_per_token(self) -> float:
@@ -71,10 +76,15 @@ def evaluate_on_text(
     rows = options.batch_size // options.grad_accumulation
     for store in opened.stores if isinstance(opened, MixedStore) else (opened,):
         tokens = first_bytes(_evaluated(store, held_out=data is None), sizes, most_bytes)
+        if len(tokens) < 2:
+            raise DataError(
+                f"--data {store.source}: expected at least 2 tokens to evaluate on, received {len(tokens)}; "
+                "use a longer text, or more --max-bytes"
+            )
         batches = batches_in_order(tokens, batch_size=rows, context=model.context)
         start = time.perf_counter()
         found = evaluate_batches(model, _told(batches, len(tokens) - 1, progress), sizes)
-        yield TextEvaluation(store.source, found, time.perf_counter() - start)
+        yield TextEvaluation(store.source, found, time.perf_counter() - start, store.notes)
 
 
 def first_bytes(tokens: np.ndarray, sizes: np.ndarray, most_bytes: int | None) -> np.ndarray:

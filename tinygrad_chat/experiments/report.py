@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinygrad_chat.config.groups import WHAT_TOKENS_ARE
 from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_intervals
 from tinygrad_chat.drawing.png import intervals_as_png
 from tinygrad_chat.experiments.ablation import Ablation, Choices, label, read_rows, shown
@@ -76,7 +77,7 @@ def collect(ablation: Ablation, folder: Path) -> list[Cell]:
         if mine:
             losses, bits = [row["val_loss"] for row in whole], [row["val_bpb"] for row in whole]
             cells.append(Cell(choices, mine[0]["parameters"], losses, bits, len(mine) - len(whole)))
-    by_bits = {"tokenizer", "data", "text_field", "encoding"} & ablation.varied.keys()
+    by_bits = ablation.varied.keys() & set(WHAT_TOKENS_ARE)
     return sorted(cells, key=lambda cell: cell.mean_bits_per_byte if by_bits else cell.mean)
 
 

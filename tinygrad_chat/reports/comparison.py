@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.config.groups import WHAT_TOKENS_ARE
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import real_path
+from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.folder import RunFolder
 
@@ -105,9 +107,9 @@ class Comparison:
         return lowest - margin, highest + margin
 
     def differing_settings(self) -> dict[str, list[Any]]:
-        """Return the settings that are not the same in all runs: by name, the value of each run."""
+        """Return the settings that are not the same in all runs: by name, the value of each run, where it has one."""
         settings = [run.config.settings() for run in self.runs]
-        values = {name: [each[name] for each in settings] for name in SPECS}
+        values = {name: [None if idle(spec, each) else each[name] for each in settings] for name, spec in SPECS.items()}
         return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 
@@ -130,9 +132,8 @@ def compare_runs(paths: Mapping[str, Path]) -> Comparison:
         name, lack = next(iter(left_out.items()))
         raise UsageError(f"compare: {name}: {lack}; leave it out")
     configs = [RunFolder(paths[name]).read_config() for name in compared]
-    data = [config.data for config in configs]
-    texts = {(each.tokenizer, each.source, each.split, *each.reading.values()) for each in data}
-    unit = NATS if len(texts) == 1 else BITS
+    settings = [config.settings() for config in configs]
+    unit = NATS if len({tuple(each[name] for name in WHAT_TOKENS_ARE) for each in settings}) == 1 else BITS
     return Comparison([_read(name, summaries[name], unit) for name in compared], unit, left_out)
 
 

@@ -26,7 +26,8 @@ import numpy as np
 
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
-LEAST_BYTES = 4 << 20  # of a corpus: for less, processes that start would take longer than they help
+BYTES_EACH = 2 << 20  # of a corpus: for less, a process that starts would take longer than it helps
+MOST_PROCESSES = 16  # this one reads, hashes and writes for them all: with more they would wait for it
 CHUNK = 1 << 18  # characters that a process is given at a time
 WAITING = 2  # chunks for each process, so that it finds the next one
 PLACE = str(Path(__file__).parents[2])
@@ -36,9 +37,9 @@ Texts = list[str | None]
 
 
 def how_many_processes(tokenizer: Tokenizer, size: int) -> int:
-    """Return how many processes are to encode a corpus of `size` bytes: one for each core, where that is worth it."""
+    """Return how many processes are to encode a corpus of `size` bytes: one for each core, where they are worth it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if tokenizer.slow and size >= LEAST_BYTES else 1
+    return max(1, min(cores, MOST_PROCESSES, size // BYTES_EACH)) if tokenizer.slow else 1
 
 
 def encode_in_processes(

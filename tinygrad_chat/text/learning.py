@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,38 @@ from tinygrad_chat.schema import read_json
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
+from tinygrad_chat.text.reading import Reading
+from tinygrad_chat.text.split import AUTO, DOCUMENTS, end_from
 from tinygrad_chat.text.token_cache import stamp_of
 from tinygrad_chat.text.token_store import checksum
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 from tinygrad_chat.text.tokenizers.bpe_training import train_bpe
 
 VOCABULARY = 4096
-LEARNING = 1  # to be raised when the same text would give another tokenizer
-MOST_LEARNED = 100 << 20  # characters of a corpus: what comes behind them hardly changes which are frequent
+LEARNING = 2  # to be raised when the same text would give another tokenizer
+MOST_LEARNED = 100 << 20  # bytes of text: what comes behind them hardly changes which are frequent
 MOST_KEPT = 100
 LARGEST_STATE = 64 << 20  # bytes
 
 
-def learn_tokenizer(corpus: Corpus, vocabulary: int = VOCABULARY, *, progress: Progress | None = None) -> Tokenizer:
-    """Return a BPE tokenizer of `vocabulary` tokens, or fewer where a text has no more, for what a corpus holds.
+def learn_tokenizer(
+    corpora: Sequence[Corpus], vocabulary: int = VOCABULARY, *, split: str = AUTO, progress: Progress | None = None
+) -> Tokenizer:
+    """Return a BPE tokenizer of `vocabulary` tokens, or fewer where a text has no more, for what corpora hold.
 
-    Of a corpus longer than MOST_LEARNED its first documents count. `progress` is told of what is read, and of merges.
+    What `split` holds out of each of them does not count: it is there to evaluate on. Of more than MOST_LEARNED the
+    first documents count. `progress` is told of what is read, and of merges.
     """
-    stamp = stamp_of(corpus) if corpus.files else ""
-    named = [LEARNING, vocabulary, [str(file.absolute()) for file in corpus.files], corpus.cut, stamp]
-    path = cache_folder() / "tokenizers" / f"{checksum(named)[:32]}.json"
+    stamp = _stamp_of_all(corpora)
+    files = [[[str(file.absolute()) for file in corpus.files], corpus.cut] for corpus in corpora]
+    path = cache_folder() / "tokenizers" / f"{checksum([LEARNING, vocabulary, split, files, stamp])[:32]}.json"
     if stamp:
         with contextlib.suppress(OSError, FormatError, CheckpointError):
             return tokenizer_from_state(read_json(path, dict[str, Any], most=LARGEST_STATE))
-    tokenizer = train_bpe(some_documents(corpus, progress), vocabulary, progress=progress)
-    if stamp and stamp == stamp_of(corpus):
+    documents = itertools.chain.from_iterable(training_documents(corpus, split, progress) for corpus in corpora)
+    total = sum(corpus.size() for corpus in corpora)
+    tokenizer = train_bpe(some_documents(documents, total=total, progress=progress), vocabulary, progress=progress)
+    if stamp and stamp == _stamp_of_all(corpora):
         with contextlib.suppress(OSError, StorageError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(tokenizer.state()).encode())
@@ -46,26 +54,51 @@ def learn_tokenizer(corpus: Corpus, vocabulary: int = VOCABULARY, *, progress: P
     return tokenizer
 
 
-def some_documents(
-    corpus: Corpus, progress: Progress | None = None, *, most: int = MOST_LEARNED
-) -> Iterator[Iterator[str]]:
-    """Yield the first documents of a corpus, about `most` characters in all; `progress` is told of each MiB."""
-    read, total = 0, min(corpus.size(), most)
+def training_documents(corpus: Corpus, split: str, progress: Progress | None = None) -> Iterator[Iterable[str]]:
+    """Yield what is not held out of a corpus. The end of a text begins where a tenth of its bytes is left, as it has no
+    tokens yet. `progress` is told of what is read to find that out."""
+    reading = Reading(corpus, any_bytes=True, activity="reading", progress=progress)
+    for document in reading:
+        for _ in document:
+            pass
+    contents, documents = reading.contents(), corpus.documents(any_bytes=True)
+    if contents.split(split) == DOCUMENTS:
+        yield from (document for document, out in zip(documents, reading.held_out, strict=False) if not out)
+    else:
+        yield from some_documents(documents, end_from(contents.bytes))
 
-    def pieces(document: Iterator[str]) -> Iterator[str]:
+
+def some_documents(
+    documents: Iterable[Iterable[str]],
+    most: int = MOST_LEARNED,
+    *,
+    total: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[Iterator[str]]:
+    """Yield the first documents, the last cut so that they have `most` bytes in all; `progress` is told of each MiB."""
+    read, total = 0, min(total, most)
+
+    def pieces(document: Iterable[str]) -> Iterator[str]:
         nonlocal read
         for piece in document:
-            before, read = read, read + len(piece)
+            size = len(piece.encode("utf-8", "surrogateescape"))
+            before, read = read, read + size
             if progress is not None and before // PIECE < read // PIECE and read <= total:
                 progress("counting words", read, total)
-            yield piece
+            yield piece if read <= most else piece[: len(piece) * (most - before) // size]
             if read >= most:
                 return
 
-    for document in corpus.documents(any_bytes=True):
-        yield pieces(iter(document))
+    for document in documents:
         if read >= most:
             return
+        yield pieces(document)
+
+
+def _stamp_of_all(corpora: Sequence[Corpus]) -> str:
+    """Return what tells whether any of their files have changed; empty where that could happen without a trace."""
+    stamps = [stamp_of(corpus) if corpus.files else "" for corpus in corpora]
+    return checksum(stamps) if all(stamps) else ""
 
 
 def _make_room(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygrad_chat.config.groups import DataOptions
@@ -13,7 +13,8 @@ from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.learning import learn_tokenizer
-from tinygrad_chat.text.shares import without_shares
+from tinygrad_chat.text.shares import shares_of, without_shares
+from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
 
@@ -32,7 +33,8 @@ def open_tokens(
         tokenizer = tokenizer_called(
             tokenizer,
             vocabulary,
-            lambda: open_corpus(without_shares(source), **reading, progress=progress),
+            lambda: [open_corpus(each, **reading, progress=progress) for each in _split_apart(source)],
+            split=split,
             progress=progress,
         )
     return open_sources(source, tokenizer, **reading, split=split, progress=progress)
@@ -47,20 +49,30 @@ def open_chosen(
 
 
 def tokenizer_called(
-    name: str, vocabulary: int, open_text: Callable[[], Corpus], *, progress: Progress | None = None
+    name: str,
+    vocabulary: int,
+    open_texts: Callable[[], Sequence[Corpus]],
+    *,
+    split: str = AUTO,
+    progress: Progress | None = None,
 ) -> Tokenizer | str:
     """Return the tokenizer called `name`, but that itself where reading the text will make it: characters, bytes.
 
-    "bpe" is learned from the corpus, with that `vocabulary`; other names are paths of a tokenizer's file or of a run.
-    Raises UsageError, in one line, where there is none.
+    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary`; other names are paths of
+    a tokenizer's file or of a run. Raises UsageError, in one line, where there is none.
     """
     if name in (CharacterTokenizer.kind, ByteTokenizer.kind):
         return name
     if name == BPETokenizer.kind:
-        return learn_tokenizer(open_text(), vocabulary, progress=progress)
+        return learn_tokenizer(open_texts(), vocabulary, split=split, progress=progress)
     try:
         return open_tokenizer(user_path(name))
     except CheckpointError as error:
         raise UsageError(
             f"--tokenizer: expected characters, bytes, bpe, or the path of a tokenizer.json or a run; {error}"
         ) from error
+
+
+def _split_apart(source: Source) -> Sequence[Source]:
+    """Return what is split by itself: each source that has a share, or all in one."""
+    return without_shares(source) if shares_of(source) else [source]

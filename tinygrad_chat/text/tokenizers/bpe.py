@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -20,7 +19,7 @@ from tinygrad_chat.errors import ConfigError, VocabularyError
 from tinygrad_chat.text.tokenizers.merging import Merges, merge_endless
 from tinygrad_chat.text.tokenizers.normalization import normalized
 from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
-from tinygrad_chat.text.tokenizers.tokenizer import BOS
+from tinygrad_chat.text.tokenizers.tokenizer import BOS, characters_of
 
 CHAT_TOKENS = (
     *(BOS, "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"),
@@ -144,14 +143,7 @@ class BPETokenizer:
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield the text of each token once its characters are complete; what is no UTF-8 becomes U+FFFD."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for content in self._bytes_of(tokens):
-            text = decoder.decode(content)
-            if text:
-                yield text
-        rest = decoder.decode(b"", final=True)
-        if rest:
-            yield rest
+        return characters_of(self._bytes_of(tokens))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of all the tokens."""

@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.text.tokenizers.tokenizer import BOS, PiecewiseTokenizer
+from tinygrad_chat.text.tokenizers.tokenizer import BOS, PiecewiseTokenizer, characters_of
 
 
 class ByteTokenizer(PiecewiseTokenizer):
@@ -28,14 +27,11 @@ class ByteTokenizer(PiecewiseTokenizer):
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield each character once all its bytes are there; what is no UTF-8 becomes U+FFFD."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for token in self.without_bos(tokens):
-            text = decoder.decode(bytes([token]))
-            if text:
-                yield text
-        rest = decoder.decode(b"", final=True)
-        if rest:
-            yield rest
+        return characters_of(bytes([token]) for token in self.without_bos(tokens))
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes themselves."""
+        return bytes(self.without_bos(tokens))
 
     def bytes_per_token(self) -> np.ndarray:
         """Return 1 for each byte and 0 for BOS, (V,) integers."""

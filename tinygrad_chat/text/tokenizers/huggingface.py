@@ -52,6 +52,9 @@ def from_huggingface(content: bytes, *, bos: str | None = None) -> BPETokenizer:
     others = {_text(each, "content"): _number(each.get("id")) for each in added if each.get("special") is False}
     if len(special) + len(others) < len(added):
         raise ConfigError("added_tokens: expected each name once")
+    ordinary = [name for name in others if name.isspace() or name.isalnum()]
+    if ordinary:  # as GPT-NeoX's runs of blanks: in a text they are the added tokens, where ours would be merged ones
+        raise ConfigError(f"added_tokens: {ordinary[0]!r:.80} stands in any text; such tokens are not supported")
     named = set(special.values()) | set(others.values())
     vocabulary = _table(model.get("vocab"), "model: vocab")
     numbers = {letters: _number(number) for letters, number in vocabulary.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -46,6 +47,10 @@ class Tokenizer(Protocol):
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of all the tokens."""
+        ...
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes that the tokens stand for, also where they are no UTF-8."""
         ...
 
     def bytes_per_token(self) -> np.ndarray:
@@ -96,3 +101,23 @@ class PiecewiseTokenizer(ABC):
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of all the tokens."""
         return "".join(self.decode_stream(tokens))
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes that the tokens stand for."""
+        return self.decode(tokens).encode("utf-8", "surrogateescape")
+
+
+def characters_of(contents: Iterable[bytes]) -> Iterator[str]:
+    """Yield UTF-8 that comes cut anywhere, each character once all its bytes are there; what is none becomes U+FFFD.
+
+    >>> list(characters_of([b"a\\xc3", b"\\xa9", b"\\xff"]))
+    ['a', 'é', '\ufffd']
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for content in contents:
+        text = decoder.decode(content)
+        if text:
+            yield text
+    rest = decoder.decode(b"", final=True)
+    if rest:
+        yield rest
