@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from tinygrad_chat.config.files import parse_settings
+from tinygrad_chat.config.files import parse_settings, to_toml
 from tinygrad_chat.config.record import SPECS, TrainingConfig, from_saved
 from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, FormatError, UsageError
 from tinygrad_chat.files import exclusive_lock, explained, folder_is_there, is_there, read_plain, write_atomic
@@ -138,9 +138,9 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
 
 
 def _parsed(name: str, value: str, kind: type) -> Any:
-    words = {"on": "true", "off": "false"}
-    toml = json.dumps(value.strip(), ensure_ascii=False) if kind is str else words.get(value.strip(), value.strip())
-    settings = parse_settings(f"{name} = {toml}", source=f"--vary {name}")
+    words, word = {"on": "true", "off": "false"}, value.strip()
+    toml = to_toml({name: word}) if kind is str else f"{name} = {words.get(word, word)}"
+    settings = parse_settings(toml, source=f"--vary {name}")
     if settings.keys() != {name}:
         raise ConfigError(f"--vary {name}: expected a value, received {short_repr(value)}")
     SPECS[name].check(settings[name])
