@@ -171,7 +171,7 @@ def _kills(folder: Path, wanted: int, chance: random.Random) -> Outcome:
                 if code != -signal.SIGKILL:
                     raise AssertionError(f"exit code {code}: {errors.strip()}")
                 kills += 1
-                while_writing += any(path.rglob(".*.partial"))
+                while_writing += any(path.rglob(".*.tgc-partial"))
                 damaged: list[str] = []
                 load_newest(path / "checkpoints", TrainingState.load, say=damaged.append)
                 if damaged:

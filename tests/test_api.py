@@ -158,6 +158,8 @@ def test_a_run_on_texts_that_was_killed_at_once_says_so_too(tgc: Tgc):  # noqa: 
     code, out, err = tgc("train", "--resume", "--out", "run")
     assert (code, out) == (2, "")
     assert "is trained on data that was handed over in Python (texts); hand it again to" in err
+    Path("run", "log.jsonl").write_bytes(b"")
+    Path("run", "timing.jsonl").unlink()
     assert tinygrad_chat.train(WORDS, resume=True, out="run").config.data.source == "texts"
 
 
@@ -238,3 +240,16 @@ def test_several_paths_and_patterns_are_data_too(text: Path, tmp_path: Path, mon
     model = tinygrad_chat.train([text, tmp_path / "more.txt"], **TINY, out="run")
     assert model.config.data.source == (str(text), str(tmp_path / "more.txt"))
     assert tinygrad_chat.train(**TINY, data="*.txt", out="other").config.data.source == "*.txt"
+
+
+def test_what_is_damaged_in_a_run_is_warned_of(text: Path):
+    tinygrad_chat.train(text, **TINY, out="run", checkpoint_every=4)
+    Path("run", "checkpoints", "step-000008", "state.json").write_text("{}")
+    for use in (lambda: tinygrad_chat.load("run"), lambda: tinygrad_chat.train(resume=True, out="run")):
+        with pytest.warns(UserWarning, match="step-000008: the checkpoint is damaged .*; passed over") as warned:
+            use()
+        assert [each.filename for each in warned] == [__file__]
+    log = Path("run", "log.jsonl")
+    log.write_text("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"log\.jsonl: 1 of its .* missing"):
+        tinygrad_chat.train(resume=True, out="run", steps=9)

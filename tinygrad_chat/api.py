@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def train(
     one's own. `model` is a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further
     `settings` are the options of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its
     default. With `start_from`, a run or a checkpoint, that model is fine-tuned in a run of its own. With `resume` the
-    run at `out` goes on, as it is but for what is given and may change. `watch` is called with each event, such as
-    `training.events.Logged`. Raises a TinygradChatError, in one line, for what cannot be.
+    run at `out` goes on, as it is but for what is given and may change; there is a warning for each file of it that is
+    damaged. `watch` is called with each event, such as `training.events.Logged`. Raises a TinygradChatError, in one
+    line, for what cannot be.
     """
     if isinstance(data, os.PathLike):
         data = os.fspath(data)
@@ -77,11 +79,14 @@ def train(
             raise ConfigError("resume: expected out, the folder of the run that is to go on; received none")
         split = AUTO
         with contextlib.suppress(CheckpointError):  # a run without a checkpoint begins anew
-            saved = _open_saved(path)
+            saved = open_checkpoint(path, SavedModel.load, say=lambda line: None)  # the same is told of below
             tokenizer, split = tokenizer or saved.tokenizer, saved.config.data.split
         known = None if isinstance(tokenizer, str) else tokenizer
         own = _open_own(data, tokenizer, {**settings, "split": split})
-        run = resume_run(path, settings, data=own, model=make, tokenizer=known)
+        damaged: list[str] = []
+        run = resume_run(path, settings, data=own, model=make, tokenizer=known, warn=damaged.append)
+        for line in damaged:
+            warnings.warn(line, stacklevel=2)
     else:
         if tokenizer is None and start_from is not None and not (data is None or isinstance(data, str)):
             tokenizer = load_tokenizer(start_from)
@@ -154,9 +159,13 @@ def load(
 ) -> TextModel:
     """Open a trained model: a run's folder, its name below runs/, or one of its checkpoints; by default the newest run.
 
-    One of your own is made anew by `model`(vocabulary). Raises CheckpointError where there is none, or it is damaged.
+    One of your own is made anew by `model`(vocabulary). There is a warning for each damaged checkpoint that a run has
+    after the one that is opened. Raises CheckpointError where there is none, or it is damaged.
     """
-    saved = _open_saved(path)
+    damaged: list[str] = []
+    saved = open_checkpoint(None if path is None else user_path(path), SavedModel.load, say=damaged.append)
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
     opened = load_model(saved, backend=backend, kernels=kernels, dtype=dtype, mode=mode, make=model)
     checkpoint = saved.path or Path()
     named = path is not None and Path(path).name == checkpoint.name
@@ -171,11 +180,3 @@ def load_tokenizer(path: str | Path | None = None) -> Tokenizer:
     used.
     """
     return open_tokenizer(None if path is None else user_path(path))
-
-
-def _open_saved(path: str | Path | None) -> SavedModel:
-    return open_checkpoint(None if path is None else user_path(path), SavedModel.load, say=_be_quiet)
-
-
-def _be_quiet(line: str) -> None:
-    """Pass over a damaged checkpoint without a word: a whole one is opened instead, or an error is raised."""

@@ -34,6 +34,15 @@ def short_number(value: float) -> str:
     return f"{mantissa}e{int(power)}" if power else mantissa
 
 
+def decimal_number(value: float, places: int = 4) -> str:
+    """Return a number with so many decimal places, a very large one by its power of ten.
+
+    >>> decimal_number(2.34561), decimal_number(12.3, 1), decimal_number(1.0142e304)
+    ('2.3456', '12.3', '1.014e304')
+    """
+    return f"{value:.{places}f}" if abs(value) < GROUPED[1] else short_number(value)
+
+
 def grouped_number(value: float) -> str:
     """Return a number with four digits or, where it has more, with all of them in groups.
 

@@ -136,9 +136,18 @@ def _add(folder: Path, below: Path, chance: random.Random) -> Damage:
     path = below / chance.choice(
         [
             ".lock",
-            *(".config.toml.partial", ".log.jsonl.partial", ".outcome.json.partial", ".report.html.partial"),
+            *(
+                ".config.toml.tgc-partial",
+                ".log.jsonl.tgc-partial",
+                ".outcome.json.tgc-partial",
+                ".report.html.tgc-partial",
+            ),
             *("checkpoints/step-000005", "checkpoints/step-999999", f"checkpoints/step-{'9' * 30}", "tracker.json"),
-            *("checkpoints/.step-000005.partial", "samples/.step-000006.txt.partial", "samples/step-000004.txt"),
+            *(
+                "checkpoints/.step-000005.tgc-partial",
+                "samples/.step-000006.txt.tgc-partial",
+                "samples/step-000004.txt",
+            ),
             *("checkpoints/step-000005-temporary", "\x1b]0;owned\x07", "a\nb", "\u202egpj", "n" * 255, "; touch OWNED"),
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import TINY_BIGRAM, Tgc
-from tinygrad_chat.cli.display import Bar, open_display, open_progress
+from tinygrad_chat.cli.display import Bar, format_record, open_display, open_progress
 from tinygrad_chat.cli.streams import PatientStream
 from tinygrad_chat.training import loop
 from tinygrad_chat.training.events import Began
@@ -146,3 +147,8 @@ def test_no_sample_speaks_to_the_terminal(start: Start, terminal: Terminal, monk
     assert "\x1b[2J" not in terminal.getvalue()
     assert "\x07" not in terminal.getvalue()
     assert "\\x1b[2J\\x07gone" in terminal.text()
+
+
+def test_numbers_of_any_size_take_little_room_in_a_line():
+    record = {"step": 3, "loss": 1.5e38, "val_perplexity": math.exp(700), "grad_norm": 2e200, "lr": 1e99}
+    assert format_record(record) == "step=3 loss=1.5e38 val_perplexity=1.014e304 grad_norm=2e200 lr=1e+99"

@@ -25,7 +25,7 @@ def folder(path: Path) -> None:
 
 
 def test_what_a_killed_process_left_behind_does_not_disturb(tmp_path: Path):
-    partial = tmp_path / ".target.partial"
+    partial = tmp_path / ".target.tgc-partial"
     partial.mkdir()
     (partial / "rest").write_bytes(b"half")
     folder(tmp_path / "target")
@@ -96,7 +96,7 @@ def test_a_link_where_something_is_to_be_written_is_replaced_and_what_it_leads_t
     file(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == b"new"
     (tmp_path / "target").unlink()
-    for name in ("target", ".target.partial", ".target.removed.partial"):
+    for name in ("target", ".target.tgc-partial", ".target.removed.tgc-partial"):
         (tmp_path / name).symlink_to(kept)
     folder(tmp_path / "target")
     assert {path.name: path.is_symlink() for path in tmp_path.iterdir()} == {"elsewhere": False, "target": False}
@@ -106,14 +106,24 @@ def test_a_link_where_something_is_to_be_written_is_replaced_and_what_it_leads_t
 def test_partials_are_removed_and_not_what_links_among_them_lead_to(tmp_path: Path):
     kept = tmp_path / "kept"
     kept.mkdir()
-    (kept / ".a.partial").write_bytes(b"kept")
+    (kept / ".a.tgc-partial").write_bytes(b"kept")
     here = tmp_path / "here"
     here.mkdir()
-    (here / ".b.partial").symlink_to(kept)
-    (here / ".c.partial").symlink_to(kept / ".a.partial")
+    (here / ".b.tgc-partial").symlink_to(kept)
+    (here / ".c.tgc-partial").symlink_to(kept / ".a.tgc-partial")
     remove_partials(here)
     assert list(here.iterdir()) == []
     (here / "samples").symlink_to(kept)
     with pytest.raises(StorageError, match="samples: cannot be written: expected a folder, received a link"):
         remove_partials(here / "samples")
-    assert (kept / ".a.partial").read_bytes() == b"kept"
+    assert (kept / ".a.tgc-partial").read_bytes() == b"kept"
+
+
+def test_what_another_program_left_half_written_is_not_ours_to_remove(tmp_path: Path):
+    for name in (".download.partial", "notes.tgc-partial", ".tgc-partial.txt"):
+        (tmp_path / name).write_bytes(b"kept")
+    (tmp_path / ".model.partial").mkdir()
+    (tmp_path / ".log.jsonl.tgc-partial").write_bytes(b"ours")
+    remove_partials(tmp_path)
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert left == {".download.partial", "notes.tgc-partial", ".tgc-partial.txt", ".model.partial"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from tests.models.table_model import certain, table_model
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.errors import ConfigError, UsageError, VocabularyError
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.errors import ConfigError, DivergedError, UsageError, VocabularyError
 from tinygrad_chat.inference.generation import generate, prompt_tokens, sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.text.tokenizers import ByteTokenizer, CharacterTokenizer
@@ -144,3 +146,13 @@ def test_what_cannot_be_generated_is_refused_at_once(prompt, options, error, mes
     model = GPT(5, ModelOptions(layers=1, heads=1, width=4, context=4))
     with pytest.raises(error, match=message):
         generate(model, prompt, **{"max_new_tokens": 1, "random": np.random.default_rng(0), **options})
+
+
+@pytest.mark.parametrize("size", [1e10, 1e25, 3e38])
+@pytest.mark.parametrize("kernels", ["numpy", "auto"])
+@pytest.mark.parametrize("variant", VARIANTS[:3], ids=str)
+def test_huge_weights_give_a_text_or_one_line_and_no_warning(variant: dict[str, Any], kernels: str, size: float):
+    model = GPT(10, ModelOptions(**{**SMALL, **variant}), compute=Compute.choose(kernels=kernels))
+    model.parameters().data[:] = size * np.random.default_rng(0).choice([-1, 1], model.parameters().size)
+    with contextlib.suppress(DivergedError):
+        assert len(list(generate(model, [3], max_new_tokens=12, random=np.random.default_rng(5)))) == 12

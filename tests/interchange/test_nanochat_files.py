@@ -24,8 +24,10 @@ from tinygrad_chat.errors import (
     VocabularyError,
 )
 from tinygrad_chat.inference.load import load_model
+from tinygrad_chat.interchange import nanochat_files
 from tinygrad_chat.interchange.nanochat_files import export_nanochat, import_nanochat
 from tinygrad_chat.reports.content import read_report
+from tinygrad_chat.runs.arrays import map_file
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
@@ -259,3 +261,25 @@ def test_a_model_that_is_not_nanochats_is_not_exported(start: Start, tmp_path: P
     with pytest.raises(UsageError, match=r"nanochat's GPT has .*; train one with --model nanochat"):
         export_nanochat(run.state().model, tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("widened", [False, True])
+def test_a_file_and_the_run_that_is_made_of_it_must_fit_into_memory_together(
+    trained: TrainingState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widened: bool
+):
+    path, meta = tmp_path / "model.safetensors", tmp_path / "meta.json"
+    export_nanochat(trained.model, path)
+    arrays, metadata = map_file(path, most=1 << 30)
+    meta.write_text(json.dumps({"model_config": json.loads(metadata["model_config"])}))
+    numbers = sum(array.size for array in arrays.values())
+    needed = 3 * 4 * numbers  # the file, the weights of the run, the file that they are written to
+    if widened:
+        write_bfloat16(path, arrays)
+        needed = (2 + 4 + 2 * 4) * numbers
+    folder = RunFolder(tmp_path / "imported")
+    monkeypatch.setattr(nanochat_files, "available_memory", lambda: needed - 1)
+    with pytest.raises(CheckpointError, match="the run that is made of them take at least"):
+        import_nanochat(path, folder, meta=meta)
+    assert not folder.path.exists()
+    monkeypatch.setattr(nanochat_files, "available_memory", lambda: needed)
+    import_nanochat(path, folder, meta=meta)

@@ -139,3 +139,13 @@ def test_a_trace_has_every_span_in_its_place(backend: Backend):
         assert all(event["dur"] >= 0 for event in mine)
         assert all(one["ts"] + one["dur"] <= after["ts"] + 1 for one, after in itertools.pairwise(mine))
     assert {event["cat"] for event in events} == {"forward", "backward", "update"}
+
+
+def test_a_step_that_overflows_is_measured_without_a_warning():
+    model = GPT(V, OPTIONS)
+    model.parameters().data[:] = 3e38
+    tokens = np.zeros((B, T), np.int64)
+    train_step = TrainStep(model, AdamW(model.parameters()), lambda step: 1e-3, clip=1.0)
+    step = watched_step(train_step, lambda: (tokens, tokens))
+    step(None)
+    step(Recorder(get_backend("numpy")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from tests.tiny import tiny_settings
 from tinygrad_chat.reports.comparison import compare_runs
 from tinygrad_chat.reports.content import LONGEST_SAMPLE, read_report
+from tinygrad_chat.reports.html import page
+from tinygrad_chat.reports.markdown import markdown
 from tinygrad_chat.reports.summary import find_runs, summarize_run
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.folder import RunFolder
@@ -122,3 +125,17 @@ def test_a_sample_without_end_is_read_to_where_it_is_shown(runs: Path):
     (_, text) = read_report(RunFolder(runs / "a")).samples[-1]
     sample.unlink()
     assert len(text) == LONGEST_SAMPLE + 1
+
+
+def test_large_numbers_are_written_by_their_powers_of_ten(runs: Path):
+    log = runs / "a" / "log.jsonl"
+    whole = log.read_bytes()
+    try:
+        values = dict.fromkeys(("val_loss", "val_bpb", "skipped_spike"), 9e29) | {"val_perplexity": 9e29}
+        log.write_text(json.dumps({"step": 0, "sources": {"b": values}, **values}) + "\n", encoding="utf-8")
+        report = read_report(RunFolder(runs / "a"))
+        for written in (page(report), markdown(report)):
+            assert "9e29" in written
+            assert re.search("[0-9,]{20}", re.sub("<svg.*?</svg>", "", written, flags=re.DOTALL)) is None
+    finally:
+        log.write_bytes(whole)

@@ -176,7 +176,7 @@ def test_a_run_of_version_0_1_opens_resumes_and_samples(start: Callable[..., Run
 def test_checkpoints_are_found_in_the_order_of_their_steps(tmp_path: Path):
     for step in (10_000_000, 5, 2_000_000, 250):
         state(step).save(tmp_path)
-    (tmp_path / ".step-000007.partial").mkdir()
+    (tmp_path / ".step-000007.tgc-partial").mkdir()
     (tmp_path / "step-notes").mkdir()
     assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (5, 250, 2_000_000, 10_000_000)]
 
@@ -216,3 +216,11 @@ def test_a_folder_without_checkpoints_says_how_to_make_one(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="train a model first with: tgc train"):
         open_checkpoint(None, SavedModel.load, say=print)
+
+
+def test_a_number_that_no_run_has_steps_for_makes_no_checkpoint(tmp_path: Path):
+    state(7).save(tmp_path)
+    for digits in (16, 240):
+        (tmp_path / f"step-{'9' * digits}").mkdir()
+        (tmp_path / f"step-{'9' * digits}-temporary").mkdir()
+    assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 7)]

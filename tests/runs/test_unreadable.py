@@ -116,7 +116,7 @@ def test_a_report_tells_what_can_be_read(run: Run, name: str, monkeypatch: pytes
     refuse_to_read(monkeypatch, run.folder.path / name)
     report = read_report(run.folder)
     assert report.config is not None
-    assert ("cannot be read" in report.outcome) == (name in ("checkpoints", "log.jsonl", "timing.jsonl"))
+    assert "cannot be read" in report.outcome
     assert bool(report.samples) == (name != "samples")
     assert [path.name for path in write_report(run.folder)] == ["report.html", "report.md"]
 
@@ -188,3 +188,15 @@ def test_a_text_of_which_a_part_cannot_be_read_is_not_said_to_have_changed(
     refuse_to_read(monkeypatch, tmp_path / "texts" / "b")
     with pytest.raises(CheckpointError, match=r"as 1 part of it cannot be read now, such as .*b; change"):
         go_on(run)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_a_sample_that_cannot_be_read_hides_no_other_and_is_told_of(
+    run: Run, code: int, monkeypatch: pytest.MonkeyPatch
+):
+    refuse_to_read(monkeypatch, run.folder.samples / "step-000001.txt", code=code)
+    report = read_report(run.folder)
+    assert [step for step, _ in report.samples] == [0, 2]
+    assert f"left out here: {run.folder.samples / 'step-000001.txt'}: cannot be read" in report.outcome
+    go_on(run)
+    assert "step-000001.txt: cannot be read" in run.folder.report.read_text(encoding="utf-8")

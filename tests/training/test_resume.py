@@ -155,7 +155,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(start: Start):
     assert any(isinstance(event, Saved) for event in events)
     events.close()
     for path in find_checkpoints(run.folder.checkpoints):
-        path.rename(path.with_name(f".{path.name}.partial"))  # as if it had not been finished
+        path.rename(path.with_name(f".{path.name}.tgc-partial"))  # as if it had not been finished
     said: list[str] = []
     resumed = resume_run(run.folder.path, {}, say=said.append)
     finish(resumed)

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from tinygrad_chat.cli.display import Lines, open_progress, print_above
 from tinygrad_chat.cli.streams import PatientStream, as_is
+from tinygrad_chat.formatting import decimal_number
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Stepped
 from tinygrad_chat.training.run import Run
 
@@ -23,7 +24,8 @@ class AblationLines(Lines):
             self._evaluated = event
         elif isinstance(event, Ended) and not event.interrupted:
             whole = self._evaluated.step == event.step
-            result = f"val_loss={self._evaluated.evaluation.loss:.4f}" if whole else f"diverged at step {event.step}"
+            loss = decimal_number(self._evaluated.evaluation.loss)
+            result = f"val_loss={loss}" if whole else f"diverged at step {event.step}"
             self.line(f"{run.folder.path.name} {result} seconds={run.progress.seconds:.1f}")
 
 

@@ -12,7 +12,7 @@ import typer
 from tinygrad_chat.cli.streams import say
 from tinygrad_chat.cli.table import GAP, UNKNOWN, Column, can_show, open_console, print_table
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.formatting import BLOCKS, DIGITS, duration, one_line, quoted, sparkline
+from tinygrad_chat.formatting import BLOCKS, DIGITS, decimal_number, duration, one_line, quoted, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,9 +122,9 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     runs, unit = comparison.runs, comparison.unit
     amount, _ = comparison.axes
     read, seconds = map(comparison.reached_by_all, comparison.axes)
-    yield f"best {unit}", [f"{run.best:.4f}" for run in runs]
-    yield f"{unit} at {read:,.0f} {amount}", [f"{run.at(amount, read):.4f}" for run in runs]
-    yield f"{unit} after {duration(seconds)}", [f"{run.at('seconds', seconds):.4f}" for run in runs]
+    yield f"best {unit}", [decimal_number(run.best) for run in runs]
+    yield f"{unit} at {read:,.0f} {amount}", [decimal_number(run.at(amount, read)) for run in runs]
+    yield f"{unit} after {duration(seconds)}", [decimal_number(run.at("seconds", seconds)) for run in runs]
     yield "tokens/s", [_known(run.summary.tokens_per_second) for run in runs]
     yield "tokens", [_known(run.summary.tokens) for run in runs]
     yield "time", [UNKNOWN if run.summary.seconds is None else duration(run.summary.seconds) for run in runs]

@@ -17,12 +17,12 @@ from tinygrad_chat.cli.console import TextConsole
 from tinygrad_chat.cli.description import describe
 from tinygrad_chat.cli.streams import EscapedStream, PatientStream, as_is, escaped_streams
 from tinygrad_chat.files import real_path
-from tinygrad_chat.formatting import count, one_line, printable
+from tinygrad_chat.formatting import count, decimal_number, one_line, printable
 from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, RolledBack, Saved, Stepped
 from tinygrad_chat.training.run import Run
 
-_FORMATS = {"step": "d", "lr": ".3g", "grad_norm": ".3f", "tokens_per_second": ".0f"}
+_PLACES = {"grad_norm": 3, "tokens_per_second": 0}
 
 _BESIDE_A_BAR = ("step", "loss", "val_loss", "val_bpb", "tokens_per_second")
 
@@ -40,7 +40,13 @@ def format_record(record: Mapping[str, Any]) -> str:
     'step=100 loss=2.3456 lr=0.002'
     """
     numbers = {name: value for name, value in record.items() if name != "sources"}
-    return " ".join(f"{name}={value:{_FORMATS.get(name, '.4f')}}" for name, value in numbers.items())
+    return " ".join(f"{name}={_written(name, value)}" for name, value in numbers.items())
+
+
+def _written(name: str, value: float) -> str:
+    if name == "lr":
+        return f"{value:.3g}"
+    return str(value) if name == "step" else decimal_number(value, _PLACES.get(name, 4))
 
 
 def _with_speed(event: Logged) -> dict[str, Any]:
@@ -112,7 +118,8 @@ class Lines:
         spike = event.record.get("skipped_spike")
         if spike is not None:
             step, loss = event.record["step"], event.record["loss"]
-            self.line(f"step {step}: the loss {loss:.4f} lies {spike:.1f} standard deviations above; update skipped")
+            above = f"{decimal_number(spike, 1)} standard deviations above"
+            self.line(f"step {step}: the loss {decimal_number(loss)} lies {above}; update skipped")
 
 
 def _goes_on_from_an_evaluation(event: Logged) -> bool:
@@ -146,7 +153,7 @@ class Bar(Lines):
         super().show(event)
         if isinstance(event, Stepped):
             self._progress.update(self._task, completed=event.fraction)
-            self._describe(event.step, f"loss {event.loss:.3f}")
+            self._describe(event.step, f"loss {decimal_number(event.loss, 3)}")
         elif isinstance(event, Began):
             self._describe(event.step, event.activity)
         elif isinstance(event, Saved | Evaluated):
@@ -253,7 +260,7 @@ def summarize(run: Run, ended: Ended) -> list[tuple[str, str]]:
         )
     ]
     if run.progress.best_loss is not None:
-        best = f"best val_loss {run.progress.best_loss:.4f} at step {run.progress.best_step:,}"
+        best = f"best val_loss {decimal_number(run.progress.best_loss)} at step {run.progress.best_step:,}"
         lines.append((f"{best}: {report.best_checkpoint}" if report.best_checkpoint else best, ""))
     if ended.trouble:
         lines.append((f"no report: {ended.trouble}", ""))

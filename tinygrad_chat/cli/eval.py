@@ -12,6 +12,7 @@ from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.groups import ComputeOptions, DataOptions
 from tinygrad_chat.errors import DataError, UsageError
+from tinygrad_chat.formatting import decimal_number, short_number
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def eval_(
     from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.load import load_model
     from tinygrad_chat.parallel import use_threads
+    from tinygrad_chat.runs.consent import expect_named
     from tinygrad_chat.runs.lookup import open_checkpoint
     from tinygrad_chat.runs.state import SavedModel
     from tinygrad_chat.text.corpora import settle_source
@@ -62,6 +64,8 @@ def eval_(
     with open_amount() as progress:
         for name in runs or [None]:
             saved = open_checkpoint(user_path(name) if name else None, SavedModel.load, say=say)
+            if "data" not in settings and saved.folder is not None:
+                expect_named(saved.folder, saved.config.data.source)
             model = load_model(saved, **compute)
             evaluated = evaluate_on_text(
                 model, saved.tokenizer, saved.config, most_bytes=max_bytes, progress=progress, **settings
@@ -84,12 +88,12 @@ def _columns(found: list[tuple[str, TextEvaluation]]) -> list[Column]:
     evaluations = [each.evaluation for _, each in found]
     return [
         Column("run", [name for name, _ in found], left=True),
-        Column("bits/byte", [f"{each.bits_per_byte:.4f}" for each in evaluations]),
+        Column("bits/byte", [decimal_number(each.bits_per_byte) for each in evaluations]),
         Column("text", [each.source for _, each in found], left=True),
         Column("bytes", [f"{each.bytes:,}" for each in evaluations]),
         Column("bytes/token", [f"{each.bytes_per_token:.2f}" for _, each in found]),
-        Column("loss", [f"{each.loss:.4f}" for each in evaluations]),
-        Column("perplexity", [f"{each.perplexity:,.4g}" for each in evaluations]),
+        Column("loss", [decimal_number(each.loss) for each in evaluations]),
+        Column("perplexity", [short_number(each.perplexity) for each in evaluations]),
         Column("tokens", [f"{each.tokens:,}" for each in evaluations]),
         Column("tokens/s", [f"{each.evaluation.tokens / each.seconds:,.0f}" for _, each in found]),
     ]

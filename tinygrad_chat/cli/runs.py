@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,7 @@ from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.cli.table import UNKNOWN, Column, open_console, print_table
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import real_path
-from tinygrad_chat.formatting import duration, one_line, quoted
+from tinygrad_chat.formatting import decimal_number, duration, one_line, quoted
 
 if TYPE_CHECKING:
     from tinygrad_chat.reports.summary import RunSummary
@@ -89,23 +90,23 @@ def _known(run: RunSummary) -> dict[str, object]:
 def _cells(run: RunSummary) -> dict[str, str]:
     imported = run.outcome == "imported"  # what it was trained on, and how long, nobody knows
 
-    def shown(value: float | None, form: str) -> str:
-        return UNKNOWN if value is None or (imported and not value) else f"{value:{form}}"
+    def shown(value: float | None, written: Callable[[Any], str] = "{:,}".format) -> str:
+        return UNKNOWN if value is None or (imported and not value) else written(value)
 
-    steps = shown(run.step, ",")
+    steps = shown(run.step)
     if run.steps is not None and run.step != run.steps and not imported:
         steps += f" of {run.steps:,}"
     return {
         "run": real_path(run.path).name,
         "outcome": run.outcome,
-        "val_loss": shown(run.best_val_loss, ".4f"),
+        "val_loss": shown(run.best_val_loss, decimal_number),
         "steps": steps,
         "from": UNKNOWN if run.parent is None else _short(run.parent),
-        "bits/byte": shown(run.val_bpb, ".4f"),
-        "tokens/s": shown(run.tokens_per_second, ",.0f"),
+        "bits/byte": shown(run.val_bpb, decimal_number),
+        "tokens/s": shown(run.tokens_per_second, "{:,.0f}".format),
         "time": UNKNOWN if run.seconds is None or imported else duration(run.seconds),
-        "tokens": shown(run.tokens, ","),
-        "parameters": shown(run.parameters, ","),
+        "tokens": shown(run.tokens),
+        "parameters": shown(run.parameters),
     }
 
 

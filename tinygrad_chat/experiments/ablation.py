@@ -26,6 +26,7 @@ from tinygrad_chat.files import exclusive_lock, explained, folder_is_there, is_t
 from tinygrad_chat.formatting import count, short_repr
 from tinygrad_chat.option import by_every_name, idle, refuse_idle
 from tinygrad_chat.runs.checkpoint import find_checkpoints
+from tinygrad_chat.runs.consent import note_data
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.schema import Amount, Count, parse_lines, read_json
 from tinygrad_chat.training.events import Ended, Event
@@ -227,6 +228,7 @@ def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
     with explained(path, "read"):
         folder_is_there(path)
     if find_checkpoints(RunFolder(path).checkpoints):
+        note_data(path, config.data.source)  # which today's user has named
         with contextlib.suppress(CheckpointError):  # damaged: it is trained anew
             return resume_run(path, {})
     shutil.rmtree(path, ignore_errors=True)  # what a run that was killed at its start has left

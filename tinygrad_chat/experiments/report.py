@@ -15,7 +15,7 @@ from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_interv
 from tinygrad_chat.drawing.png import intervals_as_png
 from tinygrad_chat.experiments.ablation import Ablation, Choices, label, read_rows, shown
 from tinygrad_chat.files import write_atomic
-from tinygrad_chat.formatting import printable
+from tinygrad_chat.formatting import decimal_number, printable
 from tinygrad_chat.reports.markdown import escaped
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
@@ -93,9 +93,9 @@ def table(cells: Sequence[Cell]) -> dict[str, list[str]]:
     varied = {name: [shown(cell.choices[name]) for cell in cells] for name in cells[0].choices}
     return {
         **varied,
-        "val_loss": [f"{cell.mean:.4f}" for cell in cells],
-        "95 % interval": ["" if cell.interval is None else f"± {cell.interval:.4f}" for cell in cells],
-        "bits per byte": [f"{cell.mean_bits_per_byte:.4f}" for cell in cells],
+        "val_loss": [decimal_number(cell.mean) for cell in cells],
+        "95 % interval": ["" if cell.interval is None else f"± {decimal_number(cell.interval)}" for cell in cells],
+        "bits per byte": [decimal_number(cell.mean_bits_per_byte) for cell in cells],
         "runs": [f"{len(cell.losses)}{f', {cell.diverged} diverged' if cell.diverged else ''}" for cell in cells],
         "parameters": [f"{cell.parameters:,}" for cell in cells],
     }

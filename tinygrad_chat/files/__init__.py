@@ -24,8 +24,10 @@ from tinygrad_chat.files.opening import (
 )
 from tinygrad_chat.files.places import CACHE_VARIABLE, cache_folder, is_run, real_path, user_path
 from tinygrad_chat.files.writing import (
+    PARTIAL,
     fsync_file,
     fsync_folder,
+    is_partial,
     partial_folder,
     remove_folder_atomic,
     remove_partials,
@@ -36,6 +38,7 @@ from tinygrad_chat.files.writing import (
 
 __all__ = [
     "CACHE_VARIABLE",
+    "PARTIAL",
     "HeldFolder",
     "UnfitFileError",
     "cache_folder",
@@ -49,6 +52,7 @@ __all__ = [
     "hold",
     "is_folder",
     "is_locked",
+    "is_partial",
     "is_run",
     "is_there",
     "list_folder",

@@ -1,7 +1,7 @@
 """Files that are whole or not there: written beside their place, forced to the disk, then renamed.
 
-What is being written, or removed, is called `.NAME.partial` until it is done, with something of its own before the
-end where several may write it at once.
+What is being written, or removed, is called `.NAME.tgc-partial` until it is done, with something of its own before the
+end where several may write it at once. Who clears up knows by that end what is ours.
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ from pathlib import Path
 
 from tinygrad_chat.files.opening import explained, is_folder, is_there, list_folder, open_plain
 
+PARTIAL = ".tgc-partial"
+"""Ends the name of what is not whole yet, and of nothing that other programs write."""
+
+
+def is_partial(path: Path) -> bool:
+    """Return whether a path is that of something of ours that is not whole yet."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
+
 
 def remove_partials(folder: Path, *, follow: bool = False) -> None:
     """Remove what a process that was killed had begun to write or to remove in `folder`."""
     with explained(folder):
         for path in list_folder(folder, follow=follow):
-            if path.name.startswith(".") and path.name.endswith(".partial"):
+            if is_partial(path):
                 _remove(path)
 
 
@@ -39,7 +47,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def _write_beside(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PARTIAL}")
     try:
         _write(partial, content)
         partial.replace(path)
@@ -49,7 +57,7 @@ def _write_beside(path: Path, content: bytes) -> None:
 
 def write_folder_atomic(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files so that it appears with all of them or not at all; one that stood there goes before."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}{PARTIAL}")
     with explained(path):
         _remove(partial)
         try:
@@ -68,7 +76,7 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     Give it its name by `rename_folder_atomic`; one that has none at the end is removed.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=parent))
+    partial = Path(tempfile.mkdtemp(prefix=".", suffix=PARTIAL, dir=parent))
     try:
         yield partial
     finally:
@@ -86,7 +94,7 @@ def rename_folder_atomic(partial: Path, path: Path) -> None:
 
 def remove_folder_atomic(path: Path) -> None:
     """Remove a folder so that it is whole or not there: it loses its name first."""
-    removed = path.with_name(f".{path.name}.removed.partial")
+    removed = path.with_name(f".{path.name}.removed{PARTIAL}")
     with explained(path):
         _remove(removed)
         path.rename(removed)

@@ -18,6 +18,7 @@ from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
 from tinygrad_chat.errors import CheckpointError, FormatError
 from tinygrad_chat.files import write_atomic
+from tinygrad_chat.formatting import memory_size
 from tinygrad_chat.interchange.nanochat import (
     CONFIG,
     ModelConfig,
@@ -29,7 +30,7 @@ from tinygrad_chat.interchange.nanochat import (
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.models.weights import checked_weights
-from tinygrad_chat.runs.arrays import FLOATS, map_file, to_safetensors
+from tinygrad_chat.runs.arrays import FLOATS, map_file, read_header, to_safetensors
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import SavedModel, TrainingState
 from tinygrad_chat.schema import parse_json, read_json
@@ -37,6 +38,7 @@ from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokeni
 
 SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
 BUFFERS = 2  # arrays as long as the parameters while a run is made: the weights, and the file that they are written to
+BYTES_A_NUMBER = 4  # of these arrays
 
 
 class Meta(TypedDict):
@@ -97,7 +99,14 @@ def import_nanochat(
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """Return a file's arrays, bfloat16 widened to float32, and its metadata."""
     try:
-        most = available_memory() // 2  # widened, its arrays are twice as long
+        most = available_memory()
+        header = read_header(path, follow=True)
+        needed = header.memory + BUFFERS * BYTES_A_NUMBER * header.size
+        if needed > most:
+            raise CheckpointError(
+                f"{path}: its {header.size:,} numbers and the run that is made of them take at least "
+                f"{memory_size(needed)}, and only {memory_size(most)} are available here"
+            )
         return map_file(path, most=most, types=FLOATS, follow=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error

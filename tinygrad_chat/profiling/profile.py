@@ -139,6 +139,7 @@ def watched_step(
     optimizer = train_step.optimizer
     size = optimizer.parameters.gradient.nbytes
 
+    @np.errstate(all="ignore")  # what overflows takes as long
     def step(recorder: Recorder | None) -> None:
         batch = draw()
         if recorder is None:

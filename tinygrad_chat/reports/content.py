@@ -5,6 +5,7 @@ Nothing here asks how a run ended before it reads: of one that was killed or dam
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from tinygrad_chat.config.groups import OWN, UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.files import explained, list_folder, open_plain, real_path
-from tinygrad_chat.formatting import as_command, count, duration, grouped_number, one_line, quoted
+from tinygrad_chat.formatting import as_command, count, decimal_number, duration, grouped_number, one_line, quoted
 from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
-from tinygrad_chat.runs.checkpoint import find_checkpoints, is_temporary, step_of
+from tinygrad_chat.runs.checkpoint import NAME, find_checkpoints, is_temporary, step_of
 from tinygrad_chat.runs.folder import RunFolder
 
 Record = Mapping[str, Any]
@@ -52,6 +53,8 @@ class Report:
     """Steps and what the model wrote after them."""
     checkpoints: Sequence[Path]
     """Those that are on disk, oldest first."""
+    left_out: Sequence[str]
+    """Why some of the samples and environments are not here; of all else the summary says so."""
 
     @property
     def title(self) -> str:
@@ -87,7 +90,8 @@ class Report:
             "imported": summary.reason,
         }
         sentence = sentences.get(summary.outcome, f"{summary.outcome}: {summary.reason}")
-        return one_line(f"{sentence}; left out here: {summary.left_out}" if summary.left_out else sentence)
+        left_out = "; ".join(filter(None, (summary.left_out, *self.left_out)))
+        return one_line(f"{sentence}; left out here: {left_out}" if left_out else sentence)
 
     @property
     def evaluations(self) -> Sequence[Record]:
@@ -106,7 +110,7 @@ class Report:
                 what = "the log was damaged when the run went on here"
                 found.append((record["step"], one_line(f"{what}: {record['damaged']}")))
             if is_number(record.get("skipped_spike")):
-                spike = f"{record['skipped_spike']:.1f} standard deviations above recent ones"
+                spike = f"{decimal_number(record['skipped_spike'], 1)} standard deviations above recent ones"
                 found.append((record["step"], f"update skipped: the loss lay {spike}"))
         return sorted(found)
 
@@ -116,10 +120,10 @@ class Report:
         summary, found = self.summary, list[tuple[str, str, str]]()
         best = next((line for line in self.evaluations if line["step"] == summary.best_step), {})
         if summary.best_val_loss is not None:
-            found.append(("best val loss", f"{summary.best_val_loss:.4f}", f"at step {summary.best_step:,}"))
-            found.append(("bits per byte", f"{summary.val_bpb:.4f}", "at that step"))
+            found.append(("best val loss", decimal_number(summary.best_val_loss), f"at step {summary.best_step:,}"))
+            found.append(("bits per byte", decimal_number(summary.val_bpb or 0.0), "at that step"))
         for source, loss, bits in _by_source(best):
-            found.append((f"val loss of {source}", f"{loss:.4f}", f"{bits:.4f} bits per byte"))
+            found.append((f"val loss of {source}", decimal_number(loss), f"{decimal_number(bits)} bits per byte"))
         if is_number(best.get("val_perplexity")):
             found.append(("perplexity", grouped_number(best["val_perplexity"]), "at that step"))
         if summary.parameters is not None:
@@ -189,37 +193,42 @@ class Report:
 
 def read_report(folder: RunFolder) -> Report:
     """Read all that a report says. What is missing, damaged or unreadable is left out, and the outcome says so."""
+    unread: list[str] = []
     return Report(
         summarize_run(folder.path),
         _known(folder.read_config, None),
         _known(folder.records, []),
         _known(folder.timings, []),
-        _known(folder.environments, []),
-        _known(lambda: _read_samples(folder), []),
+        _known(folder.environments, [], say=unread.append),
+        _known(lambda: list(_samples(folder, say=unread.append)), [], say=unread.append),
         _known(lambda: find_checkpoints(folder.checkpoints), []),
+        unread,
     )
 
 
-def _known(read: Callable[[], T], otherwise: T) -> T:
-    """Return what can be read, or something else."""
+def _known(read: Callable[[], T], otherwise: T, *, say: Callable[[str], None] = lambda line: None) -> T:
+    """Return what can be read; where that is nothing, `say` why, and return something else."""
     try:
         return read()
-    except TinygradChatError:
+    except TinygradChatError as error:
+        say(str(error))
         return otherwise
 
 
-def _read_samples(folder: RunFolder) -> list[tuple[int, str]]:
-    """Return the first text, the last and evenly chosen ones between them."""
+def _samples(folder: RunFolder, *, say: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+    """Yield the first text, the last and evenly chosen ones between them, of those that can be read."""
     with explained(folder.samples, "read"):
-        files = [file for file in list_folder(folder.samples) if re.fullmatch(r"step-[0-9]+\.txt", file.name)]
-        found = {int(file.stem.removeprefix("step-")): file for file in files}
-        texts = [(step, _beginning(found[step])) for step in spread(sorted(found), MOST_SAMPLES)]
-    return [(step, text[:LONGEST_SAMPLE] + "…" * (len(text) > LONGEST_SAMPLE)) for step, text in texts]
+        files = [file for file in list_folder(folder.samples) if re.fullmatch(rf"{NAME}\.txt", file.name)]
+    found = {step_of(file.with_suffix("")): file for file in files}
+    for step in spread(sorted(found), MOST_SAMPLES):
+        text = _known(functools.partial(_beginning, found[step]), None, say=say)
+        if text is not None:
+            yield step, text[:LONGEST_SAMPLE] + "…" * (len(text) > LONGEST_SAMPLE)
 
 
 def _beginning(file: Path) -> str:
     """Return a text's beginning, a little more of it than is shown."""
-    with open_plain(file) as opened:
+    with explained(file, "read"), open_plain(file) as opened:
         return opened.read(4 * LONGEST_SAMPLE + 4).decode("utf-8", "replace")
 
 

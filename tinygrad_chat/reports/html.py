@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tinygrad_chat.drawing.chart import Chart, draw_chart
 from tinygrad_chat.files import real_path
+from tinygrad_chat.formatting import decimal_number
 from tinygrad_chat.pages import Markup, render
 from tinygrad_chat.pages.renderer import Fields
 from tinygrad_chat.reports.charts import ends, loss_chart, other_charts
@@ -54,7 +55,7 @@ def _figure(chart: Chart) -> Fields:
 
 
 def _samples(report: Report) -> list[Fields]:
-    losses = {line["step"]: f"val loss {line['val_loss']:.3f}" for line in report.evaluations}
+    losses = {line["step"]: f"val loss {decimal_number(line['val_loss'], 3)}" for line in report.evaluations}
     return [{"step": f"{step:,}", "loss": losses.get(step, ""), "text": text} for step, text in report.samples]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from tinygrad_chat.formatting import printable, sparkline
+from tinygrad_chat.formatting import decimal_number, printable, sparkline
 from tinygrad_chat.reports.content import Report, environment_text, spread
 
 MOST_EVALUATIONS = 12  # lines of the table
@@ -26,9 +26,9 @@ def _sections(report: Report) -> Iterator[list[str]]:
         losses = [line["val_loss"] for line in report.evaluations]
         yield ["## Validation loss"]
         shape = sparkline(spread(losses, MOST_BLOCKS), min(losses), max(losses))
-        yield [f"`{shape}` from {losses[0]:.4f} to {losses[-1]:.4f}, in nats a token"]
+        yield [f"`{shape}` from {decimal_number(losses[0])} to {decimal_number(losses[-1])}, in nats a token"]
         rows = [
-            (f"{line['step']:,}", f"{line['val_loss']:.4f}", f"{line['val_bpb']:.4f}")
+            (f"{line['step']:,}", decimal_number(line["val_loss"]), decimal_number(line["val_bpb"]))
             for line in spread(report.evaluations, MOST_EVALUATIONS)
         ]
         yield list(_table(("step", "val loss", "bits per byte"), rows, right=3))

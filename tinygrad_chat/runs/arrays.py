@@ -45,6 +45,11 @@ class Entry:
         """How many numbers there are."""
         return math.prod(self.shape)
 
+    @property
+    def widened(self) -> int:
+        """The bytes that its numbers take beside the file when they are read."""
+        return 4 * self.size if self.dtype == "BF16" else 0
+
 
 @dataclass(frozen=True)
 class Header:
@@ -53,6 +58,16 @@ class Header:
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
     begin: int
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are in all arrays."""
+        return sum(entry.size for entry in self.entries.values())
+
+    @property
+    def memory(self) -> int:
+        """The bytes of the arrays when they are read: those of the file, and what is widened."""
+        return sum(entry.data_offsets[-1] - entry.data_offsets[0] + entry.widened for entry in self.entries.values())
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
@@ -63,9 +78,9 @@ def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | 
     return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, follow: bool = False) -> Header:
     """Return the header of a file, whose arrays fill the rest of it exactly. Raises OSError and FormatError."""
-    with open_plain(path) as file:
+    with open_plain(path, follow=follow) as file:
         return _header(file, path.name)
 
 

@@ -42,6 +42,7 @@ from tinygrad_chat.runs.arrays import map_file, to_safetensors
 from tinygrad_chat.schema import read_json
 
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
+NAME = "step-[0-9]{1,15}"  # of so many digits no run has more steps: a longer number is no checkpoint's, nor a sample's
 TEMPORARY = "-temporary"  # ends a checkpoint's name
 LARGEST_STATE = 32 << 20  # bytes; an alphabet of all of Unicode takes half of it
 LARGEST_DIGESTS = 1 << 16
@@ -167,7 +168,7 @@ def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
     Raises StorageError where the folder cannot be read, or something else has a checkpoint's name.
     """
     with explained(folder, "read"):
-        named = [path for path in list_folder(folder) if re.fullmatch(rf"step-[0-9]+({TEMPORARY})?", path.name)]
+        named = [path for path in list_folder(folder) if re.fullmatch(rf"{NAME}({TEMPORARY})?", path.name)]
         found = [path for path in named if folder_is_there(path)]  # one may have been removed meanwhile
     return sorted((path for path in found if temporary or not is_temporary(path)), key=_age)
 

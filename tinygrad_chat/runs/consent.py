@@ -7,8 +7,12 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-from tinygrad_chat.errors import StorageError
+from tinygrad_chat.errors import StorageError, UsageError
 from tinygrad_chat.files import cache_folder, is_there, real_path, write_atomic
+from tinygrad_chat.formatting import quoted
+from tinygrad_chat.text.corpora import Source
+from tinygrad_chat.text.hub import is_on_hub
+from tinygrad_chat.text.shares import without_shares
 
 
 def note_consent(folder: Path, what: str) -> None:
@@ -24,6 +28,27 @@ def has_consent(folder: Path, what: str) -> bool:
     with contextlib.suppress(OSError):
         return is_there(_note(folder, what))
     return False
+
+
+def note_data(folder: Path, data: Source) -> None:
+    """Remember which data sets of the hub the user has named for the run in a folder."""
+    for name in _on_hub(data):
+        note_consent(folder, f"reading {name}")
+
+
+def expect_named(folder: Path, data: Source) -> None:
+    """Raise UsageError where the settings of the run in a folder name a data set of the hub, which is on the network,
+    and the user never has."""
+    if not all(has_consent(folder, f"reading {name}") for name in _on_hub(data)):
+        flags = " ".join(f"--data {quoted(name)}" for name in ([data] if isinstance(data, str) else data))
+        raise UsageError(
+            f"{folder}: its settings name data on the Hugging Face hub, which was not asked for on this machine; to "
+            f"fetch it, add: {flags}"
+        )
+
+
+def _on_hub(data: Source) -> list[str]:
+    return [name for name in without_shares(data) if is_on_hub(name)]
 
 
 def _note(folder: Path, what: str) -> Path:

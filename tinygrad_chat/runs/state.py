@@ -90,6 +90,11 @@ class SavedModel:
     weights: Mapping[str, np.ndarray]
     path: Path | None = None
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the run that it is from."""
+        return self.path and self.path.resolve().parent.parent
+
     @classmethod
     def load(cls, path: Path) -> SavedModel:
         """Read the model of the checkpoint at `path`. Raises CheckpointError as `TrainingState.load` does."""

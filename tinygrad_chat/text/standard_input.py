@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.files import cache_folder, explained, list_folder, status_of
+from tinygrad_chat.files import PARTIAL, cache_folder, explained, list_folder, status_of
 
 STANDARD_INPUT = "-"
 MOST_BYTES = 8 << 30  # of all that is kept; what came last stays
@@ -31,7 +31,7 @@ def keep_standard_input() -> str:
     folder = _kept()
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=folder, prefix=".", suffix=".partial")
+        descriptor, partial = tempfile.mkstemp(dir=folder, prefix=".", suffix=PARTIAL)
         try:
             digest = hashlib.sha256()
             with os.fdopen(descriptor, "wb") as file:

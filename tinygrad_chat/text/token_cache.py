@@ -19,6 +19,7 @@ from tinygrad_chat.errors import FormatError, StorageError
 from tinygrad_chat.files import (
     cache_folder,
     is_folder,
+    is_partial,
     list_folder,
     partial_folder,
     remove_folder_atomic,
@@ -181,7 +182,7 @@ def _make_room() -> None:
 
 def remove_abandoned() -> None:
     """Remove what a process that was killed had begun to write."""
-    abandoned = [path for path in list_folder(stores_folder(), follow=True) if path.name.endswith(".partial")]
+    abandoned = [path for path in list_folder(stores_folder(), follow=True) if is_partial(path)]
     for partial in abandoned:
         if not in_use(partial):
             shutil.rmtree(partial, ignore_errors=True)

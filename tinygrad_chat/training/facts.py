@@ -12,6 +12,7 @@ from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve, re
 from tinygrad_chat.machine.limits import measure_product_rate
 from tinygrad_chat.option import validate_settings
 from tinygrad_chat.parallel import use_threads
+from tinygrad_chat.runs.consent import expect_named
 from tinygrad_chat.text.corpora import settle_source
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.download import Progress
@@ -48,13 +49,16 @@ def resolve_with_facts(
     Only what the settings follow from is looked at: nanochat's follow from the vocabulary and, where there are only
     minutes, from how fast the machine multiplies. Those of a run that starts from another follow from that one, and say
     from which of its checkpoints. `progress` is told of a download, `say` of damaged checkpoints, `may_be_idle` is as
-    `resolve` has it. Raises CheckpointError where no weights are there to begin with.
+    `resolve` has it. Raises CheckpointError where no weights are there to begin with,
+    UsageError where their run has data of the hub that the user has not named.
     """
     flags, base = settled(flags), settled(base or {})
     chosen = merge(base, flags)
     validate_settings(SPECS, chosen)  # before anything takes its time
     if chosen.get("start_from") is not None:
         parent = open_parent(chosen["start_from"], say=say)
+        if "data" not in chosen and parent.folder is not None:
+            expect_named(parent.folder, parent.config.data.source)
         facts, exactly = _facts_of(parent.tokenizer), {**flags, "start_from": str(parent.path)}
         return resolve_from(parent.config, exactly, facts, base=base, may_be_idle=may_be_idle), data
     needed = needed_facts(chosen)

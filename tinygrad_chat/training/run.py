@@ -20,6 +20,7 @@ from tinygrad_chat.files import expect_free, is_there
 from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
+from tinygrad_chat.runs.consent import expect_named, note_data
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.log import Marks
 from tinygrad_chat.runs.state import Progress, TrainingState
@@ -167,6 +168,7 @@ def _new_run(
     train_step = build_for_training(config, tokenizer.size, model, parent and parent.weights)
     folder = RunFolder(path) if path else claim_new_run(config)
     folder.create(resumed=resumed)
+    note_data(folder.path, config.data.source)
     described = {} if parent is None else describe_parent(parent)
     return Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data, parent=described)
 
@@ -181,14 +183,17 @@ def resume_run(
     progress: DownloadProgress | None = None,
     confirmed: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] | None = None,
 ) -> Run:
     """Return the run at `path` at its newest whole checkpoint, with `changes` to its configuration by flat names.
 
     `data`, `model` and `tokenizer` are those of a run that was started with its own. One that was killed before its
-    first checkpoint starts anew. `say` is told of checkpoints that are damaged, and of a run that is `finished`.
-    Raises CheckpointError where none is whole or the data has changed, VocabularyError for another tokenizer,
-    ConfigError for a change that cannot be, and UsageError as `start_run` does.
+    first checkpoint starts anew. `say` is told of a run that is `finished`, and `warn`, by default the same, of damaged
+    checkpoints and logs. Raises CheckpointError where none is whole or the data has changed, VocabularyError for
+    another tokenizer, ConfigError for a change that cannot be, UsageError for data of the hub that the user has not
+    named and as `start_run` does.
     """
+    warn = warn or say
     folder, changes = RunFolder(path), settled(changes)
     expect_free(path)
     if not find_checkpoints(folder.checkpoints) and is_there(folder.config):
@@ -197,15 +202,17 @@ def resume_run(
         handed_over = any(entry.items() >= HANDED_OVER.items() for entry in folder.environments())
         if handed_over and not own and "data" not in changes:
             raise needs_own_data(config, path)
+        if not own and "data" not in changes:
+            expect_named(path, config.data.source)
         say(f"{path}: no checkpoint yet; starting from step 0")
         for problem in folder.lines.problems(None, 0):
-            say(problem)
+            warn(problem)
         if data is None and tokenizer is not None:
             data = open_chosen(config.data, tokenizer, progress=progress)
         return _new_run(
             config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=True
         )
-    saved = folder.open_newest(TrainingState.load, say=say)
+    saved = folder.open_newest(TrainingState.load, say=warn)
     if not saved.data:
         raise UsageError(
             f"{path}: was imported, and has no training to go on with; train its model in a run of its own with: "
@@ -219,8 +226,10 @@ def resume_run(
     given = tokenizer if data is None else tokenizer_of(data)
     if given is not None:
         expect_same_tokenizer(given, saved.tokenizer, str(path))
-    if data is None and saved.data.get(OWN_DATA) and "data" not in changes:
-        raise needs_own_data(config, path)
+    if data is None and "data" not in changes:
+        if saved.data.get(OWN_DATA):
+            raise needs_own_data(config, path)
+        expect_named(path, config.data.source)
     try:
         dataset, _ = _dataset(config, data or open_chosen(config.data, saved.tokenizer, progress=progress))
     except VocabularyError as error:
@@ -229,6 +238,7 @@ def resume_run(
         config = config.replace(data=dataset.source)
     if dataset.sha256 != saved.data.get("sha256"):
         raise changed_data(before, config, dataset.left_out)
+    note_data(path, config.data.source)
     train_step = build_for_training(config, saved.tokenizer.size, model, saved.weights)
     run = Run(
         config,
@@ -243,7 +253,7 @@ def resume_run(
     )
     run.restore(saved)
     for problem in folder.lines.problems(saved.log, saved.step):
-        say(problem)
+        warn(problem)
     run.evaluate_at = saved.step if folder.was_evaluated(saved.step) else None
     run.stopped_early = run.evaluate_at is None and not before.saves_at(saved.step)
     return run
