@@ -205,8 +205,8 @@ def test_a_model_that_says_no_logits_is_told_how():
             "--layers: plays no part with --model own",
         ),
         (lambda: tinygrad_chat.train(WORDS, model=MLP, optimizer="muon"), ConfigError, "--optimizer muon: knows"),
-        (lambda: tinygrad_chat.load("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
-        (lambda: tinygrad_chat.load_tokenizer("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
+        (lambda: tinygrad_chat.load("nowhere"), CheckpointError, "nowhere: no such file or folder"),
+        (lambda: tinygrad_chat.load_tokenizer("nowhere"), CheckpointError, "nowhere: no such file or folder"),
         (lambda: tinygrad_chat.train(WORDS, **TINY).logits([]), UsageError, "logits: expected a text, or tokens"),
         (
             lambda: tinygrad_chat.train(WORDS, **TINY).logits([[1, 2], [3]]),
