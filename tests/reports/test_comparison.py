@@ -62,6 +62,12 @@ def test_settings_that_differ_are_named_and_no_others(pair: dict[str, Path]):
     assert compare_runs(pair).differing_settings() == {"lr": [0.004, 0.01]}
 
 
+def test_a_setting_that_plays_no_part_in_a_run_is_none(pair: dict[str, Path], tmp_path: Path):
+    learned = made_up(tmp_path / "bpe", {0: 4.0, 6: 3.0}, tokenizer="bpe", vocabulary=400)
+    differing = compare_runs({"long": pair["long"], "bpe": learned}).differing_settings()
+    assert differing == {"tokenizer": ["characters", "bpe"], "vocabulary": [None, 400]}
+
+
 @pytest.mark.parametrize("settings", [{"tokenizer": "bytes"}, {"data": "names"}, {"text_field": "body"}])
 def test_runs_on_other_tokens_or_texts_are_compared_in_bits_per_byte(
     pair: dict[str, Path], tmp_path: Path, settings: dict[str, Any]

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.folder import RunFolder
 
@@ -104,9 +105,15 @@ class Comparison:
         return lowest - margin, highest + margin
 
     def differing_settings(self) -> dict[str, list[Any]]:
-        """Return the settings that are not the same in all runs: by name, the value of each run."""
+        """Return the settings that are not the same in all runs: by name, the value of each run.
+
+        None stands where it plays no part.
+        """
         settings = [run.config.settings() for run in self.runs]
-        values = {name: [each[name] for each in settings] for name in SPECS}
+        differ = [name for name in SPECS if any(each[name] != settings[0][name] for each in settings)]
+        values = {
+            name: [each[name] if idle(SPECS[name], each) is None else None for each in settings] for name in differ
+        }
         return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 
