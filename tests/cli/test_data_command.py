@@ -100,7 +100,7 @@ def test_a_text_is_shown_with_its_documents_and_their_tokens(tgc: Tgc):
     assert (code, err) == (0, "")
     assert out.splitlines()[:7] == [
         "many.jsonl: 60 documents, 710 bytes",
-        "770 tokens by bytes, vocabulary 257, 1 bytes a token",
+        "770 tokens by bytes, vocabulary 257, 1.00 bytes a token",
         out.splitlines()[2],
         "",
         "document 1, to train on: 12 tokens",
@@ -121,6 +121,7 @@ def test_sources_with_shares_are_shown_each_by_itself_and_one_that_is_none_is_on
         "a: 1 document, 250 bytes",
         "b: 1 document, 250 bytes",
     ]
+    assert out.count("\n\nb: ") == 1
     assert tgc("data", "show", "a:0.5", "b")[0] == 2
     assert tgc("data", "show", "c")[2].startswith("tgc: --data c: no such file or folder")
     assert tgc("data", "show", "a", "--split", "x")[2].startswith("tgc: --split: expected one of auto, documents, end")
@@ -132,3 +133,10 @@ def test_alone_it_says_what_it_can(tgc: Tgc):
     assert out == tgc("data", "--help")[1]
     for name in ("list", "show", "clear"):
         assert f"\n  {name} " in out
+    assert "..." not in out.partition("Commands:")[2]  # what each is for stands there whole
+
+
+def test_help_names_the_choices_as_that_of_training_does(tgc: Tgc):
+    out = tgc("data", "show", "--help")[1]
+    assert "--tokenizer characters|bytes|bpe|PATH" in out
+    assert "--split auto|documents|end" in out

@@ -41,12 +41,14 @@ def test_programs_get_one_object(tgc: Tgc):
     ("arguments", "message"),
     [
         (("--encoding", "latin-1"), "--encoding: plays no part without --data"),
-        (("nowhere",), "nowhere: no checkpoint"),
+        (("nowhere",), "nowhere: no such file or folder; tgc runs lists the runs"),
+        (("bytes", "characters", "--data", "upper.txt"), "characters: character 'A'"),
         (("--data", "nothing.txt"), "--data nothing.txt: no such file"),
         (("--max-bytes", "0"), "--max-bytes"),
     ],
 )
 def test_a_mistake_gets_one_line(tgc: Tgc, arguments: tuple[str, ...], message: str):
+    Path("upper.txt").write_text("ABC " * 9)
     code, text, said = tgc("eval", *arguments)
     assert (code, text) == (2, "")
     assert message in said

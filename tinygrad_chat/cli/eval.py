@@ -13,7 +13,7 @@ from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.groups import ComputeOptions, DataOptions
-from tinygrad_chat.errors import UsageError
+from tinygrad_chat.errors import UsageError, VocabularyError
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def eval_(
 ) -> None:
     """Measure how good trained models are on a text: bits per byte, which compare any tokenizers.
 
-    Without --data each is measured on the text that its own run holds out; to compare several, name one text for all.
+    Without --data each is measured on all of the text that its own run holds out, of which training may evaluate a part
+    (--eval-tokens). To compare several, name one text for all.
     """
     compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
     ComputeOptions(**compute)  # says what cannot be
@@ -65,7 +66,11 @@ def eval_(
             evaluated = evaluate_on_text(
                 model, saved.tokenizer, saved.config, most_bytes=max_bytes, progress=progress, **settings
             )
-            found += [(str(name or saved.path), each) for each in evaluated]
+            called = str(name or saved.path)
+            try:
+                found += [(called, each) for each in evaluated]
+            except VocabularyError as error:  # which of the models
+                raise VocabularyError(f"{called}: {error}") from error
     if as_json:
         print_json({"evaluations": [{"run": name, **each.to_json()} for name, each in found]})
     else:

@@ -56,9 +56,11 @@ def train(
     digits: Annotated[int, typer.Option(min=1, max=3, help="digits of a number that one token may have")] = 2,
     ties: Annotated[
         str,
-        typer.Option(metavar="bytes|letters", help="order of pairs that are equally frequent: of tokenizers, letters"),
+        typer.Option(
+            metavar="bytes|letters", help="which of equally frequent pairs is first: as in rustbpe, or in tokenizers"
+        ),
     ] = "bytes",
-    trainer: Annotated[str, typer.Option(metavar="python|rustbpe", help="who counts: rustbpe is faster")] = "python",
+    trainer: Annotated[str, typer.Option(metavar="python|rustbpe", help="what learns: rustbpe is faster")] = "python",
     text_field: Annotated[str, typer.Option(help=SPECS["text_field"].help)] = SPECS["text_field"].default,
     encoding: Annotated[str | None, typer.Option(help=SPECS["encoding"].help)] = None,
 ) -> None:
@@ -68,13 +70,16 @@ def train(
         raise UsageError(f"--ties: expected bytes or letters, received {ties!r}")
 
     from tinygrad_chat.cli.display import open_progress
-    from tinygrad_chat.files import user_path
+    from tinygrad_chat.files import is_there, user_path
     from tinygrad_chat.text.corpora import open_corpus, settle_source
     from tinygrad_chat.text.learning import some_documents
     from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE, train_bpe
     from tinygrad_chat.text.tokenizers.files import write_tokenizer
     from tinygrad_chat.text.tokenizers.splitting import BY_DIGITS
 
+    path = user_path(out)
+    if is_there(path):
+        raise UsageError(f"--out {path}: is there already; choose another name")
     source = settle_source(data if len(data) > 1 else data[0])
     with open_progress(sys.stderr) as bar:
         task = None if bar is None else bar.add_task("reading", total=None)
@@ -92,7 +97,6 @@ def train(
             trainer=trainer,
             progress=progress,
         )
-    path = user_path(out)
     write_tokenizer(made, path)
     if made.size < vocabulary:
         say(f"the text has words for {made.size:,} tokens; with more text there would be {vocabulary:,}")
@@ -122,7 +126,7 @@ def decode(
 
 @app.command(cls=Command)
 def show(text: Text = None, tokenizer: Which = None) -> None:
-    """Show the pieces of a text: in colours on a terminal, elsewhere one a line with its number."""
+    """Show the pieces of a text: in colours where there are any, elsewhere one a line with its number."""
     from rich.text import Text as Coloured
 
     from tinygrad_chat.cli.table import open_console
@@ -131,11 +135,12 @@ def show(text: Text = None, tokenizer: Which = None) -> None:
     given = _given(text)
     tokens = opened.encode(given).tolist()
     pieces = [opened.decode([token]) for token in tokens]
-    if sys.stdout.isatty():
+    console = open_console(sys.stdout)
+    if console.color_system and not console.no_color:  # without colours nobody could tell the pieces apart in a line
         line = Coloured()
         for number, piece in enumerate(pieces):
             line.append(printable(piece).replace("\n", "\u21b5\n"), COLOURS[number % len(COLOURS)])
-        open_console(sys.stdout).print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     else:
         for token, piece in zip(tokens, pieces, strict=True):
             print(f"{token}\t{piece!r}")
