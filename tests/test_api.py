@@ -13,7 +13,7 @@ import pytest
 import tinygrad_chat
 from tests.cli.conftest import Tgc, tgc  # noqa: F401 - a fixture
 from tinygrad_chat import Dataset, NextTokenModel, TextModel, nn, ops
-from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
+from tinygrad_chat.errors import CheckpointError, ConfigError, DataError, UsageError, VocabularyError
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer
 from tinygrad_chat.training.events import Logged
 
@@ -207,8 +207,9 @@ def test_a_model_that_says_no_logits_is_told_how():
             "--layers: plays no part with --model own",
         ),
         (lambda: tinygrad_chat.train(WORDS, model=MLP, optimizer="muon"), ConfigError, "--optimizer muon: knows"),
-        (lambda: tinygrad_chat.load("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
-        (lambda: tinygrad_chat.load_tokenizer("nowhere"), CheckpointError, "nowhere: no checkpoint there"),
+        (lambda: tinygrad_chat.train(["a text", 3]), DataError, "--data texts: expected texts, each a str, received 3"),  # pyright: ignore[reportArgumentType]
+        (lambda: tinygrad_chat.load("nowhere"), CheckpointError, "nowhere: no such file or folder"),
+        (lambda: tinygrad_chat.load_tokenizer("nowhere"), CheckpointError, "nowhere: no such file or folder"),
         (lambda: tinygrad_chat.train(WORDS, **TINY).logits([]), UsageError, "logits: expected a text, or tokens"),
         (
             lambda: tinygrad_chat.train(WORDS, **TINY).logits([[1, 2], [3]]),

@@ -29,7 +29,7 @@ from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.runs.tokenizer import open_tokenizer
-from tinygrad_chat.text.corpora import Corpus
+from tinygrad_chat.text.corpora import corpus_of_texts
 from tinygrad_chat.text.data import open_sources, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.split import AUTO
@@ -135,7 +135,7 @@ def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, settings: Ma
         return None
     if not isinstance(data, Dataset):
         texts: Any = data
-        corpus = Corpus("texts", lambda any_bytes=False: ([text] for text in texts))
+        corpus = corpus_of_texts(texts)
         split = settings.get("split", AUTO)
         chosen: str | Tokenizer = tokenizer or SPECS["tokenizer"].default
         if isinstance(chosen, str):

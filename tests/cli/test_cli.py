@@ -227,7 +227,7 @@ MISTAKES = [
     ),
     ("train --config nowhere.toml", "--config nowhere.toml: expected a TOML file or one of the presets"),
     ("train --config bad.toml", "--config bad.toml: unknown key 'stesp'; did you mean steps?"),
-    ("train --resume --out nowhere", "nowhere: no checkpoint there"),
+    ("train --resume --out nowhere", "nowhere: no such file or folder; tgc runs lists the runs"),
     ("train --resume --config bad.toml", "--config: a resumed run keeps its configuration"),
     ("train --resume", "no checkpoint below runs/; train a model first with: tgc train"),
     ("train --backend tpu", "--backend: expected one of auto, numpy, cupy, received 'tpu'"),
@@ -360,7 +360,9 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, n
     assert process.returncode == code
     assert err == ""
     steps = int(re.search(r"interrupted: ([\d,]+) steps", out)[1].replace(",", ""))  # pyright: ignore[reportOptionalSubscript]
-    assert "\nnext:\n  tgc train --resume --out r\n  tgc sample --checkpoint r/checkpoints/step-" in out
+    assert out.endswith(
+        "\nnext:\n  tgc train --resume --out r\n  tgc sample --checkpoint r\n"
+    )  # not the untrained step 0
     assert (tmp_path / f"r/checkpoints/step-{steps:06d}/weights.safetensors").exists()
     resume = [*command[:4], "--resume", "--out", "r", "--steps", str(steps + 1), "--json"]
     resumed = subprocess.run(resume, cwd=tmp_path, capture_output=True, check=True)

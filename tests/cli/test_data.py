@@ -6,6 +6,7 @@ import html
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -98,6 +99,16 @@ def test_data_may_be_repeated_and_the_run_remembers_it(tgc: Tgc):
     assert tgc("train", "--resume", "--out", "run", "--steps", "5")[0] == 0
     assert tgc("train", "--config", "run/config.toml", "--out", "again")[0] == 0
     assert Path("again/log.jsonl").read_bytes()[:100] == Path("run/log.jsonl").read_bytes()[:100]
+
+
+def test_a_run_is_named_after_its_first_source_and_compared_by_all(tgc: Tgc):
+    write("a.txt")
+    write("b.txt", "more text\n" * 30)
+    assert tgc(*TRAIN, "--data", "a.txt:0.5", "--data", "b.txt:0.5")[0] == 0
+    assert tgc(*TRAIN, "--data", "b.txt", "--out", "other")[0] == 0
+    [run] = Path("runs").iterdir()
+    assert run.name.startswith("bigram-a-20")
+    assert re.search(r"^data +…:0.5, b.txt:0.5 +b.txt$", tgc("compare", str(run), "other")[1], re.MULTILINE)
 
 
 def test_what_a_folder_holds_beside_text_is_said_and_listed(tgc: Tgc):

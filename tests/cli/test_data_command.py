@@ -100,7 +100,7 @@ def test_a_text_is_shown_with_its_documents_and_their_tokens(tgc: Tgc):
     assert (code, err) == (0, "")
     assert out.splitlines()[:7] == [
         "many.jsonl: 60 documents, 710 bytes",
-        "770 tokens by bytes, vocabulary 257, 1 bytes a token",
+        "770 tokens by bytes, vocabulary 257, 1.00 bytes a token",
         out.splitlines()[2],
         "",
         "document 1, to train on: 12 tokens",
@@ -139,7 +139,7 @@ def test_a_text_is_shown_by_a_tokenizer_that_is_learned_from_it(tgc: Tgc):
 def test_one_token_is_no_tokens(tgc: Tgc):
     Path("a").touch()
     assert tgc("data", "show", "a")[1].splitlines()[1:3] == [
-        "1 token by characters, vocabulary 1, 0 bytes a token",
+        "1 token by characters, vocabulary 1, 0.00 bytes a token",
         "0 tokens held out: the end",
     ]
 
@@ -150,3 +150,10 @@ def test_alone_it_says_what_it_can(tgc: Tgc):
     assert out == tgc("data", "--help")[1]
     for name in ("list", "show", "clear"):
         assert f"\n  {name} " in out
+    assert "..." not in out.partition("Commands:")[2]  # what each is for stands there whole
+
+
+def test_help_names_the_choices_as_that_of_training_does(tgc: Tgc):
+    out = tgc("data", "show", "--help")[1]
+    assert "--tokenizer characters|bytes|bpe|PATH" in out
+    assert "--split auto|documents|end" in out

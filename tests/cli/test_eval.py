@@ -74,13 +74,15 @@ def test_a_run_whose_text_is_gone_says_so_and_what_to_do(tgc: Tgc):
     ("arguments", "message"),
     [
         (("--encoding", "latin-1"), "--encoding: plays no part without --data"),
-        (("nowhere",), "nowhere: no checkpoint"),
+        (("nowhere",), "nowhere: no such file or folder; tgc runs lists the runs"),
+        (("bytes", "characters", "--data", "upper.txt"), "characters: character 'A'"),
         (("--data", "nothing.txt"), "--data nothing.txt: no such file"),
         (("--max-bytes", "0"), "--max-bytes"),
         (("--max-bytes", "1"), "--data abc.txt: expected at least 2 tokens to evaluate on, received 1"),
     ],
 )
 def test_a_mistake_gets_one_line(tgc: Tgc, arguments: tuple[str, ...], message: str):
+    Path("upper.txt").write_text("ABC " * 9)
     code, text, said = tgc("eval", *arguments)
     assert (code, text) == (2, "")
     assert message in said

@@ -47,6 +47,7 @@ def test_what_is_suggested_can_be_pasted(tgc: Tgc):
     assert tgc("export", "nanochat", "n.safetensors", "--checkpoint", "n")[0] == 0
     shutil.copytree("n", f"all {OWNED}/{OWNED}")
     Path(f"all {OWNED}/{OWNED}/outcome.json").unlink()  # as if it had been killed
+    Path(f"none {OWNED}").mkdir()
     suggestions: list[str] = []
     for arguments in SUGGESTING:
         _, out, err = tgc(*arguments)

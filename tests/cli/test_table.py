@@ -72,8 +72,18 @@ def test_on_a_terminal_no_line_is_too_long_and_what_is_left_out_is_named(width: 
     assert "\n".join(lines).split("a wider terminal also shows: ")[1].split() == [
         f"column{n}," for n in range(shown, 8)
     ] + ["column8"]
-    assert rows[1].split()[0].endswith("\u2026") == (width < 80)  # only where it has to be
+    assert ("\u2026" in rows[1].split()[0]) == (width < 80)  # only where it has to be
     assert [line.split()[1] for line in rows[:2]] == ["1", "22"]
+
+
+@pytest.mark.parametrize("letter", ["a", "\u8a9e"])
+def test_a_name_without_room_keeps_its_beginning_and_its_end(letter: str):
+    names = [f"run-{letter * 40}-{number}" for number in (1, 2)]
+    lines = on_terminal([Column("run", names, left=True), Column("loss", ["1.0", "2.0"])], 30)
+    assert all(cell_len(line) <= 30 for line in lines)
+    for line, end in zip(lines[1:], ("1  ", "2  "), strict=True):
+        assert line.startswith(f"run-{letter}")
+        assert f"{letter}-{end}" in line
 
 
 def test_columns_that_must_stay_do():

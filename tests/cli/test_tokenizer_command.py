@@ -60,6 +60,12 @@ def test_pieces_are_shown_a_line_each_and_on_a_terminal_in_colours(line: Line, m
     tokenizer.show("the cat", "tokenizer.json")
     assert "\x1b[" in terminal.getvalue()
     assert "cat" in terminal.getvalue()
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            patched.setattr(sys, "stdout", plain := Terminal())
+            tokenizer.show("the cat", "tokenizer.json")
+        assert len(plain.getvalue().splitlines()) == len(pieces) - 1  # as in a pipe: there is no escape here
 
 
 def test_tokenizers_are_compared_on_a_text(line: Line):
@@ -143,7 +149,7 @@ NEITHER = "tokenizer: expected a tokenizer.json, ranks of tiktoken, a run, or by
         "tokenizer train empty.txt -o a": "--data empty.txt: is empty; expected a text to learn from",
         "tokenizer train text.txt --trainer x": "--trainer: expected one of python, rustbpe, received 'x'",
         "tokenizer train text.txt --out no/such.json": "no/such.json: cannot be written: No such file or directory",
-        "tokenizer encode a -t none.json": NEITHER + "none.json: no",
+        "tokenizer encode a -t none.json": NEITHER + "none.json: no such file or folder; tgc runs lists the runs",
         "tokenizer encode a -t text.txt": NEITHER + "text.txt: no",
         "tokenizer decode x -t tokenizer.json": "tokenizer decode: expected numbers, received 'x'",
         "tokenizer decode 300 -t tokenizer.json": "decode: expected tokens from 0 to 279, received 300",

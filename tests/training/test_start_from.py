@@ -227,7 +227,7 @@ def test_at_the_terminal_runs_and_reports_show_the_parent(tgc: Tgc, text: Path, 
 def test_a_parent_that_is_not_there_is_one_line(tgc: Tgc, command: str):  # noqa: F811
     code, out, err = tgc(*command.split(), "--from", "nowhere")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "nowhere: no checkpoint there" in err
+    assert "nowhere: no such file or folder" in err
 
 
 def test_an_ablation_and_a_plan_may_start_from_a_run_too(start: Start, tmp_path: Path):

@@ -49,6 +49,7 @@ def ablate(
     from tinygrad_chat.experiments.report import collect, table, write_plot, write_reports
     from tinygrad_chat.files import user_path
     from tinygrad_chat.machine.memory import refuse_more_than_available
+    from tinygrad_chat.text.shares import without_shares
     from tinygrad_chat.training.events import Ended
 
     if png:
@@ -75,7 +76,7 @@ def ablate(
         print(f"interrupted; go on with the same command. Results so far: {folder}")
         raise typer.Exit(exit_code(stopped))
     first = ablation.config(*ablation.runs()[0])
-    source, steps = Path(first.data.name).stem, first.schedule.steps
+    source, steps = Path(without_shares(first.data.source)[0]).stem, first.schedule.steps
     title = f"{first.recipe.model} ({first.compute.mode}) on {source}, {steps:,} steps"
     cells = collect(ablation, folder)
     write_reports(cells, folder, title=title)

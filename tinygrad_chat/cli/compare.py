@@ -141,6 +141,8 @@ def _shorten(value: Any) -> str:
     from tinygrad_chat.config.groups import UNBOUNDED
     from tinygrad_chat.experiments.ablation import shown
 
+    if isinstance(value, tuple):
+        value = ", ".join(value)
     text = UNKNOWN if value is None or value == UNBOUNDED else shown(value)
     return text if len(text) <= LONGEST_VALUE else f"…{text[1 - LONGEST_VALUE :]}"
 

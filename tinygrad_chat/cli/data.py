@@ -6,10 +6,11 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinygrad_chat.cli.flags import metavar_of
 from tinygrad_chat.cli.help import Command, Group
 from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.config.record import SPECS
@@ -30,6 +31,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="List the texts that were tokenized, show what is in one, or remove their tokens.",
 )
+
+
+def _option(name: str) -> Any:
+    """Return the flag of an option of `tgc train`, as that describes it."""
+    return typer.Option(help=SPECS[name].help, metavar=metavar_of(SPECS[name]))
 
 
 @app.callback(invoke_without_command=True)
@@ -74,11 +80,11 @@ def list_(
 @app.command(cls=Command)
 def show(
     data: Annotated[list[str], typer.Argument(help="what --data of tgc train takes", show_default=False)],
-    tokenizer: Annotated[str, typer.Option(help=SPECS["tokenizer"].help)] = SPECS["tokenizer"].default,
-    vocabulary: Annotated[int | None, typer.Option(help=SPECS["vocabulary"].help)] = None,
-    text_field: Annotated[str, typer.Option(help=SPECS["text_field"].help)] = SPECS["text_field"].default,
-    encoding: Annotated[str | None, typer.Option(help=SPECS["encoding"].help)] = None,
-    split: Annotated[str, typer.Option(help=SPECS["split"].help)] = SPECS["split"].default,
+    tokenizer: Annotated[str, _option("tokenizer")] = SPECS["tokenizer"].default,
+    vocabulary: Annotated[int | None, _option("vocabulary")] = None,
+    text_field: Annotated[str, _option("text_field")] = SPECS["text_field"].default,
+    encoding: Annotated[str | None, _option("encoding")] = None,
+    split: Annotated[str, _option("split")] = SPECS["split"].default,
     documents: Annotated[int, typer.Option("--documents", "-n", min=0, help="documents to show of each side")] = 3,
 ) -> None:
     """Show what a text is to a model: its documents, their tokens, and what is held out to evaluate on."""
@@ -151,7 +157,7 @@ def _shown(store: TokenStore, documents: int) -> Iterator[str]:
     yield from store.notes
     yield (
         f"{count(total, 'token')} by {store.tokenizer.kind}, vocabulary {store.tokenizer.size:,}, "
-        f"{contents.bytes / text_tokens:.3g} bytes a token"
+        f"{contents.bytes / text_tokens:.2f} bytes a token"
     )
     whole = "whole documents, by their hash" if store.split == "documents" else "the end"
     yield f"{count(total - store.held_out_from, 'token')} held out: {whole}"

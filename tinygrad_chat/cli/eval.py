@@ -40,7 +40,8 @@ def eval_(
 ) -> None:
     """Measure how good trained models are on a text: bits per byte, which compare any tokenizers.
 
-    Without --data each is measured on the text that its own run holds out; to compare several, name one text for all.
+    Without --data each is measured on all of the text that its own run holds out, of which training may evaluate a part
+    (--eval-tokens). To compare several, name one text for all.
     """
     compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
     ComputeOptions(**compute)  # says what cannot be

@@ -81,8 +81,7 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     option = typer.Option(
         *names,
         help=spec.help + ("" if shown in (None, "") else f" (default {shown})"),
-        metavar="|".join((*spec.choices, *["PATH"] * spec.others))
-        or (f"<{spec.kind.__name__}>" if spec.several else None),
+        metavar=metavar_of(spec),
         autocompletion=(lambda: list(spec.choices)) if spec.choices else None,
         rich_help_panel=_panel(spec),
         hidden=hidden,
@@ -90,6 +89,11 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
     kind: Any = list[spec.kind] if spec.several else spec.kind
     annotation = Annotated[kind | None, option]  # None: not given, so a file or the default decides
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def metavar_of(spec: OptionSpec) -> str | None:
+    """Return how the help writes what an option takes: its choices, or None where its type says it."""
+    return "|".join((*spec.choices, *["PATH"] * spec.others)) or (f"<{spec.kind.__name__}>" if spec.several else None)
 
 
 _PANELS = {"Recipe": "Model", "Optimizer": "Training", "Schedule": "Training", "Compute": "Run", "Guard": "Run"}

@@ -7,10 +7,15 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 WIDEST_OPTION = 34  # characters: the help of an option that takes more begins below it
+LONGEST_SENTENCE = 200  # characters
 
 
 class Command(TyperCommand):
     """A command whose help has its options under their headings."""
+
+    def get_short_help_str(self, limit: int = LONGEST_SENTENCE) -> str:
+        """Return what stands beside the command in a list: the whole first sentence of its help."""
+        return super().get_short_help_str(max(limit, LONGEST_SENTENCE))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and options."""

@@ -105,14 +105,22 @@ def _print(console: Console, table: Table, rows: Iterable[Sequence[str]], styles
 
 
 def _that_fit(columns: Sequence[Column], room: int, keep: int) -> Sequence[Column]:
-    from rich.text import Text
-
     shown = list(columns)
     widths = [column.width for column in columns]
     while len(shown) > keep and sum(widths[: len(shown)]) + GAP * (len(shown) - 1) > room:
         shown.pop()
     first, *others = shown
-    names = [Text(one_line(name)) for name in first.cells]
-    for name in names:
-        name.truncate(max(SHORTEST_NAME, room - sum(GAP + column.width for column in others)), overflow="ellipsis")
-    return [dataclasses.replace(first, cells=[name.plain for name in names]), *others]
+    left = max(SHORTEST_NAME, room - sum(GAP + column.width for column in others))
+    return [dataclasses.replace(first, cells=[_shortened(one_line(name), left) for name in first.cells]), *others]
+
+
+def _shortened(name: str, room: int) -> str:
+    """Return a name that takes at most `room` characters, cut in the middle: what tells runs apart is their end."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(name) <= room:
+        return name
+    kept = room // 2
+    while cell_len(name[-kept:]) > room // 2:  # some characters are as wide as two
+        kept -= 1
+    return f"{set_cell_size(name, room - 1 - cell_len(name[-kept:]))}…{name[-kept:]}"

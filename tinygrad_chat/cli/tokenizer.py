@@ -60,9 +60,11 @@ def train(
     digits: Annotated[int, typer.Option(min=1, max=3, help="digits of a number that one token may have")] = 2,
     ties: Annotated[
         str,
-        typer.Option(metavar="bytes|letters", help="order of pairs that are equally frequent: of tokenizers, letters"),
+        typer.Option(
+            metavar="bytes|letters", help="which of equally frequent pairs is first: as in rustbpe, or in tokenizers"
+        ),
     ] = "bytes",
-    trainer: Annotated[str, typer.Option(metavar="python|rustbpe", help="who counts: rustbpe is faster")] = "python",
+    trainer: Annotated[str, typer.Option(metavar="python|rustbpe", help="what learns: rustbpe is faster")] = "python",
     text_field: Annotated[str, typer.Option(help=SPECS["text_field"].help)] = SPECS["text_field"].default,
     encoding: Annotated[str | None, typer.Option(help=SPECS["encoding"].help)] = None,
 ) -> None:
@@ -130,7 +132,7 @@ def decode(
 
 @app.command(cls=Command)
 def show(text: Text = None, tokenizer: Which = None) -> None:
-    """Show the pieces of a text: in colours on a terminal, elsewhere one a line with its number."""
+    """Show the pieces of a text: in colours where there are any, elsewhere one a line with its number."""
     from rich.text import Text as Coloured
 
     from tinygrad_chat.cli.table import open_console
@@ -139,12 +141,13 @@ def show(text: Text = None, tokenizer: Which = None) -> None:
     given = _given(text)
     tokens = opened.encode(given).tolist()
     pieces = [opened.decode_bytes([token]) for token in tokens]
-    if sys.stdout.isatty():
+    console = open_console(sys.stdout)
+    if console.color_system and not console.no_color:  # without colours nobody could tell the pieces apart in a line
         line = Coloured()
         for number, piece in enumerate(pieces):
             shown = printable(piece.decode("utf-8", "backslashreplace")).replace("\n", "\u21b5\n")
             line.append(shown, COLOURS[number % len(COLOURS)])
-        open_console(sys.stdout).print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     else:
         for token, piece in zip(tokens, pieces, strict=True):
             print(f"{token}\t{_text_or_bytes(piece)!r}")

@@ -40,7 +40,7 @@ def train(
     ] = False,
     **settings: Any,
 ) -> None:
-    """Train a model. Without any option: a small GPT on Python's own manual, in about a minute."""
+    """Train a model. Without any option: a small GPT on Python's own manual, in a minute or two."""
     if out == "":
         raise UsageError("--out: expected a folder, received none; leave it out for a new one below runs/")
     if quiet and verbose:

@@ -157,6 +157,11 @@ class Report:
         step = self.summary.best_step
         return next((str(path) for path in self.checkpoints if step_of(path) == step and not is_temporary(path)), "")
 
+    def _is_untrained(self, checkpoints: Sequence[Path]) -> bool:
+        """Return whether the best evaluation is that of random weights, and there are others to write text with."""
+        began_random = self.config is not None and self.config.recipe.start_from is None
+        return began_random and self.summary.best_step == 0 and step_of(checkpoints[-1]) > 0
+
     @property
     def commands(self) -> list[tuple[str, str]]:
         """What can be done with the run: in words, and the command, what one does first at the beginning."""
@@ -165,7 +170,7 @@ class Report:
             return []  # such a model is opened in Python
         checkpoints = self.checkpoints
         found: list[tuple[str, str]] = []
-        if self.best_checkpoint:
+        if self.best_checkpoint and not self._is_untrained(checkpoints):
             command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
             found.append((f"write text with the best checkpoint, of step {summary.best_step:,}", command))
         elif checkpoints:

@@ -32,6 +32,7 @@ from tinygrad_chat.runs.finding import RUNS, explain_missing, runs_in
 from tinygrad_chat.runs.log import Marks, RunLog
 from tinygrad_chat.runs.records import Environment, Log, LogLine, Outcome, TimingLine, read_log
 from tinygrad_chat.schema import LARGEST_FILE, read_json
+from tinygrad_chat.text.shares import without_shares
 
 FOLDERS_OF_TRACKERS = ("tensorboard", "wandb")
 
@@ -212,6 +213,9 @@ class RunFolder:
         found = find_checkpoints(self.checkpoints)
         if not found:
             missing = explain_missing(self.path)
+            with explained(self.path, "read"):
+                if not missing and not is_there(self.path, follow=True):
+                    missing = "no such file or folder; tgc runs lists the runs"
             default = f"no checkpoint there; train one with: tgc train --out {quoted(self.path)}"
             raise CheckpointError(f"{self.path}: {missing or default}")
         return found[-1]
@@ -241,7 +245,7 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
     Two runs that start in the same second get two folders.
     """
-    path, number = new_run_path(config.recipe.model, config.data.name), 1
+    path, number = new_run_path(config.recipe.model, without_shares(config.data.source)[0]), 1
     name = path.name
     while True:
         try:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.formatting import count, short_list
+from tinygrad_chat.formatting import count, one_line, short_list
 from tinygrad_chat.text.download import DOWNLOADS, Progress, download
 from tinygrad_chat.text.finding import TWICE, LeftOut, describe_left_out, find_files, path_of, storable
 from tinygrad_chat.text.formats.compression import open_bytes
@@ -109,6 +109,18 @@ def open_corpus(
         left_out=tuple(each for part in parts for each in part.left_out),
         notes=tuple(note for part in parts for note in part.notes),
     )
+
+
+def corpus_of_texts(texts: Iterable[str], source: str = "texts") -> Corpus:
+    """Return texts as a corpus, each a document. Reading it raises DataError for what is no text."""
+
+    def documents(any_bytes: bool = False) -> Iterator[Document]:
+        for text in texts:
+            if not isinstance(text, str):
+                raise DataError(f"--data {source}: expected texts, each a str, received {one_line(repr(text)):.80}")
+            yield [text]
+
+    return Corpus(source, documents)
 
 
 def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path], progress: Progress | None) -> Corpus:

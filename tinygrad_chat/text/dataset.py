@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.text.corpora import Corpus
+from tinygrad_chat.text.corpora import corpus_of_texts
 from tinygrad_chat.text.data import tokenize
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.split import END, HELD_OUT, end_from
@@ -103,8 +103,7 @@ class Dataset:
 
         Raises DataError as `from_store` does, and VocabularyError for what `tokenizer` does not know.
         """
-        corpus = Corpus(source, lambda any_bytes=False: ([text] for text in texts))
-        return cls.from_store(tokenize(corpus, tokenizer), context=context)
+        return cls.from_store(tokenize(corpus_of_texts(texts, source), tokenizer), context=context)
 
     @property
     def parts(self) -> tuple[Dataset, ...]:

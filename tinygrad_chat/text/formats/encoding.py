@@ -37,9 +37,9 @@ _FOREIGN = {
     b"\x1f\x8b": "is compressed by gzip; let its name end in .gz",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; let its name end in .zst",
     b"PAR1": "is Parquet; let its name end in .parquet",
-    b"\x89PNG": "is a picture",
-    b"\xff\xd8\xff": "is a picture",
-    b"GIF8": "is a picture",
+    b"\x89PNG": "is a picture; name a text",
+    b"\xff\xd8\xff": "is a picture; name a text",
+    b"GIF8": "is a picture; name a text",
 }
 """How files begin that are no plain text, though some of them would pass for it, and what to do."""
 
