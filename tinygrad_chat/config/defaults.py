@@ -18,6 +18,7 @@ DEFAULTS_FOR: dict[str, dict[str, Any]] = {
         "context": 8,
         "batch_size": 1,
         "steps": 300,
+        "tokenizer": "characters",
         "warmup": 20,
         "lr": 0.01,
         "eval_every": 100,

@@ -76,14 +76,14 @@ class DataOptions:
         AUTO, "what is held out: whole documents by their hash, or the end of the text", choices=(AUTO, DOCUMENTS, END)
     )
     tokenizer: str = option(
-        "characters",
-        "what a token is; PATH is that of a tokenizer.json or a run",
-        choices=("characters", "bytes", "bpe"),
+        AUTO,
+        "what a token is (auto: bpe for long texts, characters for short ones)",
+        choices=(AUTO, "characters", "bytes", "bpe"),
         others=True,
         common=True,
     )
     vocabulary: int = option(
-        4096, "tokens that bpe learns", minimum=265, maximum=1 << 20, needs=needs("tokenizer", "bpe")
+        4096, "tokens that bpe learns", minimum=265, maximum=1 << 20, needs=needs("tokenizer", AUTO, "bpe")
     )
     packing: str = option(
         NONE,

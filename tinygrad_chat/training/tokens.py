@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinygrad_chat.config.groups import DataOptions
+from tinygrad_chat.config.groups import AUTO, DataOptions
 from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.files import user_path
 from tinygrad_chat.runs.tokenizer import open_tokenizer
@@ -16,6 +16,9 @@ from tinygrad_chat.text.learning import learn_tokenizer
 from tinygrad_chat.text.shares import without_shares
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
+
+LONG_ENOUGH = 200_000
+"""Bytes of a text from which on pieces of words are learned by default: in fewer, too few are frequent."""
 
 
 def open_tokens(
@@ -29,12 +32,11 @@ def open_tokens(
 ) -> TokenStore | MixedStore:
     """Return what `open_sources` does, by a tokenizer or one that `tokenizer_called` finds or makes."""
     if isinstance(tokenizer, str):
-        tokenizer = tokenizer_called(
-            tokenizer,
-            vocabulary,
-            lambda: open_corpus(without_shares(source), **reading, progress=progress),
-            progress=progress,
-        )
+
+        def open_text() -> Corpus:
+            return open_corpus(without_shares(source), **reading, progress=progress)
+
+        tokenizer = tokenizer_called(tokenizer, vocabulary, open_text, progress=progress)
     return open_sources(source, tokenizer, **reading, split=split, progress=progress)
 
 
@@ -51,9 +53,13 @@ def tokenizer_called(
 ) -> Tokenizer | str:
     """Return the tokenizer called `name`, but that itself where reading the text will make it: characters, bytes.
 
+    "auto" is bpe for a corpus of files that is LONG_ENOUGH, and characters for others.
+
     "bpe" is learned from the corpus, with that `vocabulary`; other names are paths of a tokenizer's file or of a run.
     Raises UsageError, in one line, where there is none.
     """
+    if name == AUTO:
+        name = BPETokenizer.kind if open_text().size() >= LONG_ENOUGH else CharacterTokenizer.kind
     if name in (CharacterTokenizer.kind, ByteTokenizer.kind):
         return name
     if name == BPETokenizer.kind:
