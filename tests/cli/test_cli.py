@@ -22,7 +22,7 @@ from tinygrad_chat.training import run as run_module
 
 
 def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
-    code, out, err = tgc("train", *TINY)
+    code, out, err = tgc("train", *TINY, "--tokenizer", "characters")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     number = r"[\d.]+"
@@ -260,7 +260,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str,
     Path("bad.toml").write_text("stesp = 3")
     Path("hollow").mkdir()
     if "--checkpoint r" in command:
-        tgc("train", *TINY_BIGRAM, "--out", "r")
+        tgc("train", *TINY_BIGRAM, "--tokenizer", "characters", "--out", "r")
     before = sorted(Path().rglob("*"))
     code, out, err = tgc(*command.split())
     assert (code, out) == (2, "")
@@ -376,7 +376,10 @@ def test_a_terminal_shows_a_bar_and_evaluations_but_no_log(tmp_path: Path):
     main, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60", "LINES": "30"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tinygrad_chat", "train", *TINY], cwd=tmp_path, stdout=terminal, env=environment
+        [sys.executable, "-m", "tinygrad_chat", "train", *TINY, "--tokenizer", "characters"],
+        cwd=tmp_path,
+        stdout=terminal,
+        env=environment,
     )
     os.close(terminal)
     shown = b""

@@ -76,7 +76,7 @@ def completed(words: str) -> list[str]:
 def test_a_shell_completes_commands_options_and_choices():
     assert completed("tgc re") == ["report"]
     assert completed("tgc train --tok") == ["--tokenizer"]
-    assert completed("tgc train --tokenizer ") == ["characters", "bytes", "bpe"]
+    assert completed("tgc train --tokenizer ") == ["auto", "characters", "bytes", "bpe"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="bash")

@@ -176,7 +176,7 @@ FROM = {"start_from": "runs/a"}
         (NANOCHAT, {"beta2": 0.9}, "--beta2: plays no part with --optimizer muon"),
         (NANOCHAT, {"lr_schedule": "constant", "warmdown": 0.5}, "--warmdown: plays no part with --lr-schedule const"),
         (NANOCHAT, {"steps": 5, "tokens_per_parameter": 3.0}, "--tokens-per-parameter: plays no part with --steps 5"),
-        (MINI, {"tokenizer": "bytes"}, "--tokenizer: the model of runs/a has characters, received bytes"),
+        (MINI, {"tokenizer": "bytes"}, "--tokenizer: the model of runs/a has auto, received bytes"),
         (MINI, {"depth": 2}, "--depth: the model of runs/a has none, received 2"),
         (MINI, {"momentum": 0.5}, "--momentum: plays no part with --optimizer adamw"),
     ],

@@ -18,6 +18,7 @@ DEFAULTS_FOR: dict[str, dict[str, Any]] = {
         "context": 8,
         "batch_size": 1,
         "steps": 300,
+        "tokenizer": "characters",
         "warmup": 20,
         "lr": 0.01,
         "eval_every": 100,
@@ -33,6 +34,8 @@ RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "w
 def defaults_for(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit the model, engine and optimiser of the `chosen` settings."""
     defaults: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
+    if "vocabulary" in chosen:
+        defaults["tokenizer"] = "bpe"
     for name in ("mode", "model", "optimizer"):
         defaults = {**DEFAULTS_FOR.get(chosen.get(name, SPECS[name].default), {}), **defaults}
     return defaults

@@ -76,9 +76,9 @@ class DataOptions:
         AUTO, "what is held out: whole documents by their hash, or the end of the text", choices=(AUTO, DOCUMENTS, END)
     )
     tokenizer: str = option(
-        "characters",
-        "what a token is; PATH is that of a tokenizer.json or a run",
-        choices=("characters", "bytes", "bpe"),
+        AUTO,
+        "what a token is (auto: bpe for long texts, characters for short ones)",
+        choices=(AUTO, "characters", "bytes", "bpe"),
         others=True,
         common=True,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from tinygrad_chat.backend import Compute
+from tinygrad_chat.config.defaults import defaults_for
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.config.resolve import Facts, merge, needed_facts, resolve, resolve_from
 from tinygrad_chat.machine.limits import measure_product_rate
@@ -66,7 +67,7 @@ def resolve_with_facts(
         return resolve(flags, base=base, may_be_idle=may_be_idle), data
 
     def setting(name: str) -> Any:
-        return chosen.get(name, SPECS[name].default)
+        return {**defaults_for(chosen), **chosen}.get(name, SPECS[name].default)
 
     if data is None:
         reading = {name: setting(name) for name in ("text_field", "encoding", "split", "vocabulary")}

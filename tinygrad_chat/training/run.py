@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.config.groups import AUTO
+from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.config.resolve import change
 from tinygrad_chat.errors import ConfigError, UsageError, VocabularyError
 from tinygrad_chat.files import expect_free, is_there
@@ -162,6 +163,8 @@ def _new_run(
     dataset, tokenizer = _dataset(config, data or open_chosen(config.data, config.data.tokenizer, progress=progress))
     if parent is not None:
         expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
+    if config.data.tokenizer == AUTO and tokenizer.kind in SPECS["tokenizer"].choices:
+        config = config.replace(tokenizer=tokenizer.kind)
     config = config.replace(split=dataset.split, **({"data": dataset.source} if own_data else {}))
     if not confirmed:
         expect_patience(config, tokenizer)

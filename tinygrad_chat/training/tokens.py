@@ -18,6 +18,9 @@ from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
 
+LONG_ENOUGH = 200_000
+"""Bytes of a text from which on pieces of words are learned by default: in fewer, too few are frequent."""
+
 
 def open_tokens(
     source: Source,
@@ -58,13 +61,17 @@ def tokenizer_called(
 ) -> Tokenizer | str:
     """Return the tokenizer called `name`, but that itself where reading the text will make it: characters, bytes.
 
-    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary`; other names are paths of
-    a tokenizer's file or of a run. Raises UsageError, in one line, where there is none.
+    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary`. "auto" is bpe where the
+    texts are files that are together LONG_ENOUGH, and characters where not. Other names are paths of a tokenizer's file
+    or of a run. Raises UsageError, in one line, where there is none.
     """
     if name in (CharacterTokenizer.kind, ByteTokenizer.kind):
         return name
-    if name == BPETokenizer.kind:
-        return learn_tokenizer(open_texts(), vocabulary, split=split, progress=progress)
+    if name in (AUTO, BPETokenizer.kind):
+        texts = open_texts()
+        if name == AUTO and sum(text.size() for text in texts) < LONG_ENOUGH:
+            return CharacterTokenizer.kind
+        return learn_tokenizer(texts, vocabulary, split=split, progress=progress)
     try:
         return open_tokenizer(user_path(name))
     except CheckpointError as error:
