@@ -170,3 +170,14 @@ def test_a_run_s_folder_may_itself_be_a_link_that_its_owner_names(run: Run, tmp_
     sample(run)
     assert [summary.step for summary in find_runs(run.folder.path.parent)[0]] == [4]
     assert find_checkpoints(tmp_path / "elsewhere" / "checkpoints")[-1].name == "step-000004"
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "timing.jsonl"])
+def test_a_log_that_has_another_name_elsewhere_is_not_added_to_there(run: Run, outside: Path, name: str):
+    log = run.folder.path / name
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))  # as it was at the newest checkpoint
+    (outside / "log").hardlink_to(log)
+    before = (outside / "log").read_bytes()
+    go_on(run)
+    assert (outside / "log").read_bytes() == before
+    assert log.read_bytes() != before

@@ -17,7 +17,7 @@ from typing import cast
 
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import FormatError
-from tinygrad_chat.files import explained, fsync_file, is_there, open_plain, read_plain, write_atomic
+from tinygrad_chat.files import explained, fsync_file, is_there, open_plain, read_plain, status_of, write_atomic
 from tinygrad_chat.formatting import count
 from tinygrad_chat.runs.records import Line
 from tinygrad_chat.schema import Count, parse_json
@@ -172,9 +172,15 @@ class _Lines:
         note = [_line({"step": step, "damaged": found.problem})] if found.incomplete else []
         lines = [*found.lines, *found.then, *note]
         content = b"".join(lines)
-        if content != found.content:
+        if content != found.content or self._has_other_names():
             write_atomic(self.path, content)
         self._count, self._digest = len(lines), hashlib.sha256(content)
+
+    def _has_other_names(self) -> bool:
+        """Return whether the file may stand elsewhere, too, by a hard link: nothing is to be added to it there."""
+        with explained(self.path, "read"):
+            status = status_of(self.path)
+        return status is not None and status.st_nlink > 1
 
     def _read(self) -> bytes | None:
         with explained(self.path, "read"):
