@@ -76,6 +76,7 @@ CALLS = {
     "export": ["nanochat", "a.safetensors"],
     "graph": ["a*b"],
     "import": ["nanochat", "a.safetensors"],
+    "tokenizer": ["compare", "bytes"],
 }
 
 
