@@ -76,7 +76,7 @@ CALLS = {
     "export": ["nanochat", "a.safetensors"],
     "graph": ["a*b"],
     "import": ["nanochat", "a.safetensors"],
-    "tokenizer": ["show", "a"],
+    "tokenizer": ["compare", "bytes"],
 }
 
 

@@ -156,7 +156,7 @@ NEITHER = "tokenizer: expected a tokenizer.json, ranks of tiktoken, a run, or by
         "tokenizer compare none --data text.txt": NEITHER,
         "train --data text.txt --tokenizer none": "--tokenizer: expected characters, bytes, bpe, or the path of a",
         "train --data text.txt --tokenizer text.txt": "--tokenizer: expected characters, bytes, bpe, or the path of a",
-        "train --data text.txt --tokenizer bytes --vocabulary 300": "--vocabulary: plays no part with --tokenizer bytes",
+        "train --tokenizer bytes --vocabulary 300": "--vocabulary: plays no part with --tokenizer bytes",
         "train --data text.txt --tokenizer bpe --vocabulary 3": "--vocabulary: expected at least 265, received 3",
     }.items(),
 )
