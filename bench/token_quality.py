@@ -18,19 +18,14 @@ from bench import turns
 from tinygrad_chat.runs.checkpoint import checkpoint_path
 
 RECIPES = {"default": (), "nanochat": ("--model", "nanochat")}
-TOKENIZERS = {
-    "characters": (),
-    **{f"bpe {size}": ("--tokenizer", "bpe", "--vocabulary", str(size)) for size in (1024, 2048, 4096)},
-}
+TOKENIZERS = {"characters": ("--tokenizer", "characters"), "bpe": ("--tokenizer", "bpe")}
 
 
-def measure_quality(
-    minutes: float, *, recipe: str, tokenizers: Sequence[str], seeds: Sequence[int]
-) -> list[dict[str, Any]]:
+def measure_quality(minutes: float, *, recipe: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Return a row for each seed and tokenizer, in turns."""
     rows = []
     for seed in seeds:
-        for tokenizer in tokenizers:
+        for tokenizer in TOKENIZERS:
             found = _train_and_evaluate([*RECIPES[recipe], *TOKENIZERS[tokenizer]], minutes, seed)
             rows.append({"recipe": recipe, "tokenizer": tokenizer, "seed": seed, "minutes": minutes, **found})
             turns.progress(f"{recipe:9} {tokenizer:10} seed {seed}: {found['bits_per_byte']:.4f} bits/byte")

@@ -29,7 +29,7 @@ import numpy as np
 
 from bench import turns
 from bench.record import write_result
-from bench.token_quality import TOKENIZERS, measure_quality
+from bench.token_quality import RECIPES, measure_quality
 from bench.token_store import measure_store
 from tinygrad_chat.text.encoding_processes import encode_in_processes
 from tinygrad_chat.text.tokenizers import BPETokenizer
@@ -72,11 +72,8 @@ def _measured_before(path: Path) -> dict[str, Any]:
 
 
 def _measure_quality(arguments: argparse.Namespace) -> dict[str, Any]:
-    tokenizers = {"default": list(TOKENIZERS), "nanochat": ["characters", "bpe 2048"]}
     rows = [
-        row
-        for recipe, names in tokenizers.items()
-        for row in measure_quality(arguments.minutes, recipe=recipe, tokenizers=names, seeds=arguments.seeds)
+        row for recipe in RECIPES for row in measure_quality(arguments.minutes, recipe=recipe, seeds=arguments.seeds)
     ]
     return {"date": date.today().isoformat(), "text": "pydoc", "rows": rows}
 
