@@ -131,7 +131,8 @@ def test_a_text_is_shown_by_a_tokenizer_that_is_learned_from_it(tgc: Tgc):
     Path("a").write_text("word " * 50)
     code, out, err = tgc("data", "show", "a", "-n", "0", "--tokenizer", "bpe", "--vocabulary", "267")
     assert (code, err, out.splitlines()[1]) == (0, "", "151 tokens by bpe, vocabulary 267, 1.67 bytes a token")
-    code, out, err = tgc("data", "show", "a", "--vocabulary", "300")
+    assert tgc("data", "show", "a", "-n", "0", "--vocabulary", "267")[1] == out
+    code, out, err = tgc("data", "show", "a", "--tokenizer", "characters", "--vocabulary", "300")
     message = "--vocabulary: plays no part with --tokenizer characters; it needs --tokenizer bpe"
     assert (code, err) == (2, f"tgc: {message}\n")
 
@@ -155,5 +156,5 @@ def test_alone_it_says_what_it_can(tgc: Tgc):
 
 def test_help_names_the_choices_as_that_of_training_does(tgc: Tgc):
     out = tgc("data", "show", "--help")[1]
-    assert "--tokenizer characters|bytes|bpe|PATH" in out
+    assert "--tokenizer auto|characters|bytes|bpe|PATH" in out
     assert "--split auto|documents|end" in out

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import TINY_BIGRAM, Tgc
+from tinygrad_chat.text.standard_input import keep_standard_input
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,9 @@ def test_programs_get_one_object(tgc: Tgc):
 
 def test_a_text_is_taken_from_a_pipe_once_for_all_runs(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abba dcc\n" * 9)))
+    keep_standard_input.cache_clear()
     code, text, said = tgc("eval", "characters", "bytes", "--data", "-")
+    keep_standard_input.cache_clear()
     assert (code, said) == (0, "")
     assert [row.split()[3] for row in text.splitlines()[1:]] == ["81", "81"]
 

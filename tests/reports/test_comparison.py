@@ -64,7 +64,9 @@ def test_settings_that_differ_are_named_and_no_others(pair: dict[str, Path]):
 
 def test_a_setting_that_plays_no_part_in_a_run_has_no_value_there(tmp_path: Path):
     learned = made_up(tmp_path / "bpe", {0: 4.0, 6: 3.0}, tokenizer="bpe", vocabulary=500)
-    comparison = compare_runs({"bpe": learned, "plain": made_up(tmp_path / "plain", {0: 4.0, 6: 3.0})})
+    comparison = compare_runs(
+        {"bpe": learned, "plain": made_up(tmp_path / "plain", {0: 4.0, 6: 3.0}, tokenizer="characters")}
+    )
     assert comparison.differing_settings() == {"tokenizer": ["bpe", "characters"], "vocabulary": [500, None]}
 
 

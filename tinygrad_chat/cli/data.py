@@ -99,6 +99,7 @@ def show(
         vocabulary = int(SPECS["vocabulary"].default)
     else:
         SPECS["vocabulary"].check(vocabulary)
+        tokenizer = "bpe" if tokenizer == SPECS["tokenizer"].default else tokenizer
         refuse_idle(SPECS, ["vocabulary"], {"tokenizer": tokenizer})
     reading = {"text_field": text_field, "encoding": encoding, "split": split}
     with open_amount() as progress:
