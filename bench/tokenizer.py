@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=float, default=10.0, help="of text (10)")
     parser.add_argument("--text", type=Path, help="a text in UTF-8 (the sources of the standard library)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES), help="models (both)")
     parser.add_argument("--minutes", type=float, default=1.0, help="that each model is trained for (1)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the models (1 2 3)")
     parser.add_argument("--stored", type=int, default=1000, help="megabytes of the store's stream (1000)")
@@ -73,7 +74,9 @@ def _measured_before(path: Path) -> dict[str, Any]:
 
 def _measure_quality(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = [
-        row for recipe in RECIPES for row in measure_quality(arguments.minutes, recipe=recipe, seeds=arguments.seeds)
+        row
+        for recipe in arguments.recipes
+        for row in measure_quality(arguments.minutes, recipe=recipe, seeds=arguments.seeds)
     ]
     return {"date": date.today().isoformat(), "text": "pydoc", "rows": rows}
 

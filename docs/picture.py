@@ -114,8 +114,8 @@ def _color(name: str) -> str:
 
 
 def until(pieces: Sequence[bytes], percent: int) -> Sequence[bytes]:
-    """Return the pieces up to the one in which the progress bar has come this far."""
-    shown = re.compile(rb"(\d+)%")
+    """Return the pieces up to the one in which the progress bar of the training has come this far."""
+    shown = re.compile(rb"step [\d,]+ .*?(\d+)%")
     for number, piece in enumerate(pieces):
         if any(int(found) >= percent for found in shown.findall(piece)):
             return pieces[: number + 1]

@@ -171,7 +171,7 @@ FALLING = needs("lr_schedule", "linear", "1-sqrt", "cosine", "nanochat")
 class ScheduleOptions:
     """How long a run trains, and how its learning rate rises and falls."""
 
-    steps: int = option(2000, "updates of the weights", minimum=1, common=True, fixed=False)
+    steps: int = option(1000, "updates of the weights", minimum=1, common=True, fixed=False)
     minutes: float | None = option(
         None,
         "minutes of training; with --steps, at most this long",
