@@ -21,7 +21,7 @@ MOST_LINES = 300
 # own line. Folders within a part have an order of their own.
 ORDER = [
     {"errors"},
-    {"seeds", "formatting", "files"},
+    {"seeds", "formatting", "files", "tools"},
     {"option"},
     {"schema"},
     {"backend", "pages"},
@@ -29,7 +29,7 @@ ORDER = [
     {"ops"},
     {"tensor"},
     {"drawing", "nn", "text"},
-    {"optim", "models"},
+    {"optim", "models", "tasks"},
     {"config", "kernels", "parallel"},
     {"machine"},
     {"runs"},
@@ -43,7 +43,7 @@ ORDER = [
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 WITHIN = {
     "kernels": [{"numpy"}, {"numba"}, {"cuda"}],  # what Numba's lack is NumPy's
-    "text": [{"tokenizers"}, {"formats"}],
+    "text": [{"tokenizers"}, {"conversations"}, {"embedded", "formats"}],
     "training": [{"guards"}],
 }
 """The folders within a part: each imports no later one. Files beside them import them, and may be imported by them."""
