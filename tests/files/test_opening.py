@@ -18,6 +18,7 @@ from tinygrad_chat.files import (
     is_there,
     list_folder,
     open_plain,
+    plain_lines,
     read_plain,
     status_of,
 )
@@ -133,3 +134,9 @@ def test_reading_has_a_bound_also_for_a_file_that_grows(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fstat", grown)
     assert len(read_plain(path, most=6000)) <= 6000
+
+
+def test_of_a_long_line_only_the_end_comes(tmp_path: Path):
+    (tmp_path / "log").write_bytes(b"one\n" + bytes(50) + b"two\nthree")
+    lines = list(plain_lines(tmp_path / "log", most=100, longest=8))
+    assert lines == [b"one\n", bytes(4) + b"two\n", b"three"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_chat.errors import StorageError
-from tinygrad_chat.files import remove_partials, write_atomic, write_folder_atomic
+from tinygrad_chat.files import keep_aside, remove_partials, write_atomic, write_folder_atomic
 
 Write = Callable[[Path], None]
 
@@ -127,3 +127,16 @@ def test_what_another_program_left_half_written_is_not_ours_to_remove(tmp_path: 
     remove_partials(tmp_path)
     left = {entry.name for entry in tmp_path.iterdir()}
     assert left == {".download.partial", "notes.tgc-partial", ".tgc-partial.txt", ".model.partial"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_kept_aside_stays_when_a_file_is_written_anew(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+):
+    path, aside = tmp_path / "log", tmp_path / "aside"
+    path.write_bytes(b"old")
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no links here")))
+    keep_aside(path, aside)
+    write_atomic(path, b"new")
+    assert (path.read_bytes(), aside.read_bytes()) == (b"new", b"old")

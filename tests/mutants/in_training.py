@@ -104,7 +104,7 @@ FAULTS = {
     },
     "runs/log.py": {
         "a damaged log goes unnoticed": ("if _is_of(mark, found.lines):", "if True:"),
-        "a damaged log is written over": ("if found.problem and found.content:", "if False:"),
+        "a damaged log is written over": ("if found.problem and found.raw:", "if False:"),
         "the step that comes again is in the log twice": (
             '[line for line, found in _records(lines) if found["step"] < step])\n        found =',
             '[line for line, found in _records(lines) if found["step"] <= step])\n        found =',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,21 @@ def test_a_run_of_a_version_without_marks_goes_on_as_ever(start: Callable[..., R
     finish(resumed)
     assert said == []
     assert resumed.folder.log.read_bytes() == whole.folder.log.read_bytes()
+
+
+def test_a_log_of_zeros_takes_no_memory(folder: RunFolder):
+    """A crash of the file system may leave a file as long as it was meant to be, of nothing."""
+    marks = folder.lines.marks()
+    with folder.log.open("ab") as file:
+        file.truncate(100 << 20)
+    tracemalloc.start()
+    try:
+        assert not RunFolder(folder.path).lines.problems(marks, LINES)
+        assert len(RunFolder(folder.path).records()) == LINES
+        assert RunFolder(folder.path).lines.go_on(marks, LINES) is False
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 << 20
+    assert folder.lines.problems(marks, LINES) == []
+    assert folder.log.stat().st_size < 1000

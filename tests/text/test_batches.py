@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinygrad_chat.errors import ConfigError, DataError
-from tinygrad_chat.text.batches import batches_in_order, random_batch
+from tinygrad_chat.text.batches import batches_in_order, expect_known, random_batch
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,11 @@ def test_the_longest_window_is_all_tokens_but_the_last():
 def test_windows_in_order_need_a_context():
     with pytest.raises(ConfigError, match=r"^context: expected at least 1, received 0$"):
         next(batches_in_order(np.arange(10), batch_size=1, context=0))
+
+
+def test_tokens_that_no_vocabulary_has_tell_of_a_damaged_disk():
+    batch = np.array([[0, 1]]), np.array([[1, -1]])
+    assert expect_known(batch, 2) is batch
+    for damaged in ((np.array([[0, 2]]), batch[1]), (batch[0], np.array([[2, -1]]))):
+        with pytest.raises(DataError, match=r"expected tokens below 2, received 2: .* tgc data clear --yes"):
+            expect_known(damaged, 2)

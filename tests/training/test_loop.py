@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,10 +17,11 @@ import pytest
 from tinygrad_chat import GPT
 from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig
-from tinygrad_chat.errors import CheckpointError, ConfigError, DivergedError, StorageError, UsageError
+from tinygrad_chat.errors import CheckpointError, ConfigError, DataError, DivergedError, StorageError, UsageError
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.lookup import newest_run
 from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.training import batches, clock, loop
 from tinygrad_chat.training import evaluation as evaluation_module
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Saved, Stepped
@@ -461,3 +463,12 @@ def test_the_best_step_is_that_of_the_lowest_validation_loss_and_its_checkpoint_
     finish(run)
     assert (run.progress.best_step, run.progress.best_loss) == (3, 1.0)
     assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000003", "step-000006"]
+
+
+def test_damaged_tokens_in_the_cache_are_named(start: Start):
+    """A store is opened without looking at every token: one that no vocabulary has is met where it is trained on."""
+    run = start()
+    assert isinstance(run.dataset, Dataset)
+    run.dataset = dataclasses.replace(run.dataset, training=run.dataset.training * 0 + 250)
+    with pytest.raises(DataError, match="received 250: what is kept of the data is damaged"):
+        finish(run)

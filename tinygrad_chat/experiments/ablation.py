@@ -265,6 +265,6 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "results.jsonl"
     with explained(path, "read"):
-        content = read_plain(path, most=LARGEST_RESULTS) if is_there(path) else b""
-    rows = [row for _, row in parse_lines(content, Row, source=str(path)) if not isinstance(row, FormatError)]
+        lines = read_plain(path, most=LARGEST_RESULTS).splitlines() if is_there(path) else []
+    rows = [row for _, row in parse_lines(lines, Row, source=str(path)) if not isinstance(row, FormatError)]
     return [{**row} for row in rows if row["diverged"] or None not in (row["val_loss"], row["val_bpb"])]

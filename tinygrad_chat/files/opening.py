@@ -135,6 +135,22 @@ def read_plain(path: Path, *, most: int, follow: bool = False) -> bytes:
         return file.read(min(os.fstat(file.fileno()).st_size, most))  # it may grow meanwhile
 
 
+def plain_lines(path: Path, *, most: int, longest: int) -> Iterator[bytes]:
+    """Yield the lines of a file, each with its end; of one of more than `longest` bytes only the last of them.
+
+    Raises OSError as `open_plain` does. So a file that holds no lines, however long, takes little memory.
+    """
+    with open_plain(path, most=most) as file:
+        line = b""
+        while part := file.readline(longest):
+            line = (line + part)[-longest:]
+            if line.endswith(b"\n"):
+                yield line
+                line = b""
+        if line:
+            yield line
+
+
 def _expect_fit(status: os.stat_result, path: Path, most: int | None) -> None:
     _expect_kind(stat.S_IFREG, status, path)
     if most is not None and status.st_size > most:

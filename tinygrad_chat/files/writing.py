@@ -83,6 +83,16 @@ def partial_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def keep_aside(path: Path, aside: Path) -> None:
+    """Let what a file holds now stay under a second name when it is written anew; where the disk has no second names
+    for files, as a copy."""
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except OSError:
+        with open_plain(path) as file, open_plain(aside, "xb") as copy:
+            shutil.copyfileobj(file, copy)
+
+
 def rename_folder_atomic(partial: Path, path: Path) -> None:
     """Name a folder whose files were forced to the disk; a folder that stood at `path` goes before."""
     fsync_folder(partial)

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import FormatError
-from tinygrad_chat.files import explained, fsync_file, is_there, open_plain, read_plain, status_of, write_atomic
+from tinygrad_chat.files import explained, fsync_file, is_there, keep_aside, open_plain, status_of, write_atomic
 from tinygrad_chat.formatting import count
-from tinygrad_chat.runs.records import Line
+from tinygrad_chat.runs.records import Line, log_lines
 from tinygrad_chat.schema import Count, parse_json
 
 Record = Mapping[str, object]
@@ -105,7 +104,7 @@ class _Found:
     """What stands in a file, None where there is none, which `lines` of it stay, and what is wrong, if anything."""
 
     path: Path
-    content: bytes | None
+    raw: list[bytes] | None
     lines: list[bytes]
     then: list[bytes] = field(default_factory=list)
     problem: str = ""
@@ -113,7 +112,7 @@ class _Found:
     incomplete: bool = False
 
     def explain(self) -> str:
-        kept = f"; going on keeps this file as {_aside(self.path).name}" if self.content else ""
+        kept = f"; going on keeps this file as {_aside(self.path).name}" if self.raw else ""
         return f"{self.path}: {self.problem}{kept}"
 
 
@@ -141,15 +140,15 @@ class _Lines:
         return Mark(mark.lines, mark.sha256, (*mark.then, *before, cast(Line, record)))
 
     def compare(self, marks: Marks | None, step: int) -> _Found:
-        content = self._read()
-        lines = _split(content)
+        raw = self._read()
+        lines = _split(raw)
         if marks is None:
             problem = f"has {count(len(lines), 'line')}, and no checkpoint is there" if lines else ""
-            return _Found(self.path, content, [], problem=problem)
+            return _Found(self.path, raw, [], problem=problem)
         mark = marks.get(self.path.name)
         if mark is None:
-            return _Found(self.path, content, [line for line, found in _records(lines) if found["step"] < step])
-        found = _Found(self.path, content, lines[: mark.lines], [_line(record) for record in mark.then])
+            return _Found(self.path, raw, [line for line, found in _records(lines) if found["step"] < step])
+        found = _Found(self.path, raw, lines[: mark.lines], [_line(record) for record in mark.then])
         if _is_of(mark, found.lines):
             return found
         found.lines = list(_each_once(lines, step))
@@ -157,7 +156,7 @@ class _Lines:
         found.incomplete = not _is_of(mark, found.lines)
         if not found.incomplete:
             found.problem = f"has other lines between {expected}, which are all there"
-        elif content is None:
+        elif raw is None:
             found.problem = f"is not there, nor are {expected}"
         elif len(found.lines) < mark.lines:
             found.missing = mark.lines - len(found.lines)
@@ -167,12 +166,13 @@ class _Lines:
         return found
 
     def go_on(self, found: _Found, step: int) -> None:
-        if found.problem and found.content:
-            write_atomic(_aside(self.path), found.content)
+        if found.problem and found.raw:
+            with explained(self.path):
+                keep_aside(self.path, _aside(self.path))
         note = [_line({"step": step, "damaged": found.problem})] if found.incomplete else []
         lines = [*found.lines, *found.then, *note]
         content = b"".join(lines)
-        if content != found.content or self._has_other_names():
+        if found.raw is None or content != b"".join(found.raw) or self._has_other_names():
             write_atomic(self.path, content)
         self._count, self._digest = len(lines), hashlib.sha256(content)
 
@@ -182,17 +182,18 @@ class _Lines:
             status = status_of(self.path)
         return status is not None and status.st_nlink > 1
 
-    def _read(self) -> bytes | None:
+    def _read(self) -> list[bytes] | None:
         with explained(self.path, "read"):
-            return read_plain(self.path, most=available_memory()) if is_there(self.path) else None
+            return list(log_lines(self.path)) if is_there(self.path) else None
 
 
 def _line(record: Record) -> bytes:
     return json.dumps(dict(record), allow_nan=False).encode() + b"\n"
 
 
-def _split(content: bytes | None) -> list[bytes]:
-    return [line + b"\n" for line in (content or b"").splitlines()]
+def _split(raw: list[bytes] | None) -> list[bytes]:
+    """Return the lines without what another program made of their ends."""
+    return [line.rstrip(b"\r\n") + b"\n" for line in raw or []]
 
 
 def _records(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Line]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypedDict, TypeVar
 
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import FormatError
-from tinygrad_chat.files import explained, is_there, read_plain
+from tinygrad_chat.files import explained, is_there, plain_lines
 from tinygrad_chat.schema import Amount, Bounds, Count, parse_lines
 
 LARGEST_LOG = 1 << 30  # bytes: several million lines
+LONGEST_LINE = 1 << 16  # bytes: a thousand times a usual one
 
 Seconds = Annotated[float, Bounds(minimum=0, maximum=1e10)]  # three hundred years
 
@@ -80,8 +82,13 @@ class Log(Generic[L]):
 def read_log(path: Path, kind: type[L]) -> Log[L]:
     """Return the lines of a log, none where there is no file. Raises StorageError where it cannot be read."""
     with explained(path, "read"):
-        content = read_plain(path, most=min(LARGEST_LOG, available_memory())) if is_there(path) else b""
-    found = list(parse_lines(content, kind, source=path.name))
-    whole = found if content.endswith(b"\n") else found[:-1]
+        lines = list(log_lines(path)) if is_there(path) else []
+    found = list(parse_lines(lines, kind, source=path.name))
+    whole = found if lines and lines[-1].endswith(b"\n") else found[:-1]
     unfit = next((str(record) for _, record in whole if isinstance(record, FormatError)), "")
-    return Log([(line, record) for line, record in found if not isinstance(record, FormatError)], unfit)
+    return Log([(line.rstrip(), record) for line, record in found if not isinstance(record, FormatError)], unfit)
+
+
+def log_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a log as they stand. Raises OSError where it cannot be read."""
+    return plain_lines(path, most=min(LARGEST_LOG, available_memory()), longest=LONGEST_LINE)

@@ -37,6 +37,17 @@ def batches_in_order(tokens: np.ndarray, *, batch_size: int, context: int) -> It
         yield _windows(tokens, np.array([predicted - rest]), rest)
 
 
+def expect_known(batch: Batch, vocabulary: int) -> Batch:
+    """Return a batch. Raises DataError where it holds a token that no vocabulary of that size has: a damaged disk."""
+    largest = max(array.max(initial=0) for array in batch)
+    if largest >= vocabulary:
+        raise DataError(
+            f"data: expected tokens below {vocabulary}, received {largest}: what is kept of the data is damaged; "
+            "remove it with tgc data clear --yes, and the data is read again"
+        )
+    return batch
+
+
 def _expect_windows(batch_size: int, context: int) -> None:
     expect("batch_size", batch_size, minimum=1)
     expect("context", context, minimum=1)

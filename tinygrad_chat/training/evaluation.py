@@ -13,7 +13,7 @@ from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.models.protocol import Predictor
 from tinygrad_chat.ops.cross_entropy import IGNORED
-from tinygrad_chat.text.batches import Batch, batches_in_order
+from tinygrad_chat.text.batches import Batch, batches_in_order, expect_known
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def evaluate_batches(model: Predictor, batches: Iterable[Batch], bytes_per_token
     """
     nats, nats_of_text, predicted, size = 0.0, 0.0, 0, 0
     with np.errstate(all="ignore"):
-        for inputs, targets in batches:
+        for batch in batches:
+            inputs, targets = expect_known(batch, len(bytes_per_token))
             losses, counted = to_host(model.token_losses(inputs, targets)), targets != IGNORED
             sizes = np.where(counted, bytes_per_token[targets], 0)
             nats += float(losses.sum(dtype=np.float64, where=counted))

@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.batches import Batch
+from tinygrad_chat.text.batches import Batch, expect_known
 from tinygrad_chat.training.guards.diagnosis import explain_gradient
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.step import StepResult
@@ -40,8 +40,9 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
 
 
 def batch_of(run: Run) -> Batch:
-    """Return the batch that the run's next step trains on."""
-    return run.batch(run.progress.step + run.progress.skipped_batches)
+    """Return the batch that the run's next step trains on. Raises DataError as `expect_known` does."""
+    batch = run.batch(run.progress.step + run.progress.skipped_batches)
+    return expect_known(batch, run.train_step.model.vocabulary)
 
 
 def _dropout(run: Run) -> np.random.Generator | None:
