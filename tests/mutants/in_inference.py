@@ -4,27 +4,24 @@ from __future__ import annotations
 
 FAULTS = {
     "nn/cache.py": {
-        "a cleared cache keeps the last embedding": ("self.last_embedding: Any = None", "pass"),
+        "a cleared cache keeps the last embedding": (
+            "self.last_embedding: Any = None",
+            "self.last_embedding = getattr(self, 'last_embedding', None)",
+        ),
         "a row that leaves takes the last with it": ("if row < last:", "if False:"),
         "a newcomer begins with the others": ("np.append(self.starts, self.end - length)", "np.append(self.starts, 0)"),
         "rows that move keep their beginnings": ("self.starts + by, end", "self.starts, end"),
-        "the newest embedding stays with its row": (
-            "self.document_start, self.last_embedding):",
-            "self.document_start):",
-        ),
+        "the newest embedding stays with its row": ("document_start, self.last_embedding):", "document_start,):"),
     },
     "inference/processors.py": {
         "top_k keeps one more": ("< count, likeliest", "<= count, likeliest"),
         "top_p leaves out the token that reaches it": ("xp.cumsum(likeliest) - likeliest", "xp.cumsum(likeliest)"),
-        "min_p compares with 1": ("part * likeliest[0]", "part"),
-        "a penalty makes logits below 0 likelier": (
-            "known / penalty, known * penalty",
-            "known / penalty, known / penalty",
-        ),
+        "min_p compares with 1": ("part * probabilities.max()", "part"),
+        "a penalty makes logits below 0 likelier": ("known * penalty", "known / penalty"),
         "the logits are changed in place": ("logits.copy()", "logits"),
     },
     "inference/sampler.py": {
-        "the temperature multiplies": ("below_largest[order] / temperature", "below_largest[order] * temperature"),
+        "the temperature multiplies": ("below_largest / options.temperature", "below_largest * options.temperature"),
         "of equals the last comes first": (
             'xp.argsort(-below_largest, kind="stable")',
             "xp.argsort(below_largest)[::-1]",

@@ -187,5 +187,5 @@ def _drawn(request: Request, logits: Any) -> Any:
         token = draw_token(allowed, request.random.random(), request.options, request.seen)
     told = token.reshape(1)
     if request.rivals:
-        told = xp.concatenate([told, xp.argsort(-known, kind="stable")[: request.rivals]])
+        told = xp.concatenate([told, xp.argsort(-known)[: request.rivals]])
     return xp.stack([told.astype(np.float64), known[told]], axis=1).reshape(-1)
