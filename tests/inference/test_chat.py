@@ -34,13 +34,11 @@ from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Conversation, P
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
 
 
-def chat_with(model: Any, *, system: str | None = None, tool: Any = None, **options: Any) -> Chat:
-    """Return a chat that notes in `said` what it says."""
-    said: list[str] = []
+def chat_with(model: Any, *, system: str | None = None, tool: Any = None, said: Any = None, **options: Any) -> Chat:
+    """Return a chat that always takes the likeliest token and notes in `said` what it says."""
+    said = [] if said is None else said
     engine = Engine(model, BYTES, rows=1, tool=tool)
-    chat = Chat(engine, system=system, options=GenerationOptions(**{"temperature": 0, **options}), say=said.append)
-    chat.said = said  # pyright: ignore[reportAttributeAccessIssue]
-    return chat
+    return Chat(engine, system=system, options=GenerationOptions(**{"temperature": 0, **options}), say=said.append)
 
 
 def answer(steps: Any) -> str:
@@ -64,7 +62,7 @@ def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came():
     chat = chat_with(answering("abcdef"))
     steps = chat.reply("one")
     assert [next(steps).text for _ in range(3)] == ["a", "b", "c"]
-    steps.close()  # pyright: ignore[reportAttributeAccessIssue]
+    steps.close()
     assert chat.conversation == Conversation.of("one", "abc")
     assert answer(chat.reply("two")) == "abcdef"
     assert chat.conversation == Conversation.of("one", "abc", "two", "abcdef")
@@ -74,10 +72,18 @@ def test_a_question_without_any_answer_is_not_said_and_can_be_asked_again():
     chat = chat_with(answering("é"))
     steps = chat.reply("one")
     next(steps)  # half a character
-    steps.close()  # pyright: ignore[reportAttributeAccessIssue]
+    steps.close()
     assert chat.conversation is None
     assert answer(chat.retry()) == "é"
     assert chat.conversation == Conversation.of("one", "é")
+
+
+def test_an_answer_that_nobody_waits_for_does_not_hold_up_the_next():
+    chat = chat_with(answering("hi"))
+    chat.reply("one")
+    assert [step.text for step in chat.reply("two")] == ["h", "i", ""]
+    assert chat.conversation == Conversation.of("two", "hi")
+    assert len(chat.engine._active) == len(chat.engine._waiting) == 0
 
 
 def test_the_last_question_can_be_asked_again_or_otherwise():
@@ -109,7 +115,8 @@ def test_a_conversation_can_be_taken_up_again():
 
 
 def test_once_the_context_is_full_the_oldest_turns_are_not_shown_and_a_line_says_so():
-    chat = chat_with(answering("hi", context=100), system="S", max_new_tokens=10)
+    said: list[str] = []
+    chat = chat_with(answering("hi", context=100), system="S", said=said, max_new_tokens=10)
     asked = [f"question {number}" for number in range(9)]
     shown = []
     for text in asked:
@@ -126,20 +133,21 @@ def test_once_the_context_is_full_the_oldest_turns_are_not_shown_and_a_line_says
         "S\n\nquestion 3hiquestion 4hiquestion 5hiquestion 6",
         "S\n\nquestion 3hiquestion 4hiquestion 5hiquestion 6hiquestion 7",
     ]
-    assert chat.said[0] == (  # pyright: ignore[reportAttributeAccessIssue]
+    assert said[0] == (
         "the conversation no longer fits the context of 100 tokens; from now on the model does not see its oldest "
         "turns (3 of 5)"
     )
-    assert len(chat.said) == 2  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(said) == 2
 
 
 def test_a_message_too_long_for_the_context_is_refused_and_nothing_is_lost():
-    chat = chat_with(answering("hi", context=64), max_new_tokens=500)
+    said: list[str] = []
+    chat = chat_with(answering("hi", context=64), said=said, max_new_tokens=500)
     assert answer(chat.reply("one")) == "hi"
     with pytest.raises(UsageError, match=r"too long: with it the model would read 64 tokens, and 48 leave room for an"):
         chat.reply("x" * 60)
     assert chat.conversation == Conversation.of("one", "hi")
-    assert chat.said == []  # pyright: ignore[reportAttributeAccessIssue]
+    assert said == []
     with pytest.raises(DataError, match="expected text, received none"):
         chat.reply("")
     assert answer(chat.reply("x" * 44)) == "hi"
@@ -186,7 +194,7 @@ def test_an_answer_stopped_within_a_call_has_no_part_of_it():
         steps = chat.reply("one")
         for _ in range(taken):
             next(steps)
-        steps.close()  # pyright: ignore[reportAttributeAccessIssue]
+        steps.close()
         assert chat.conversation is None
 
 

@@ -188,6 +188,26 @@ def test_who_closes_a_stream_cancels_its_request_and_no_other():
     assert (first.finish_reason, len(finished(engine, second).tokens)) == ("cancelled", 4)
 
 
+@pytest.mark.parametrize("name", ["rotary", "nanochat documents", "numbers one at a time"])
+def test_an_interrupted_step_loses_no_request(name: str, monkeypatch: pytest.MonkeyPatch):
+    model, options = MODELS[name], GenerationOptions(max_new_tokens=6, temperature=0)
+    engine, alone = (Engine(model, None, rows=rows) for rows in (2, 1))
+    requests = [engine.submit(prompt, options) for prompt in ([1, 3, 4], [2, 4], [0])]
+    engine.step()
+    original = type(model).next_token_logits
+
+    def interrupted(*given: Any) -> Any:
+        original(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "next_token_logits", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    for request, prompt in zip(requests, ([1, 3, 4], [2, 4], [0]), strict=True):
+        assert finished(engine, request).tokens == finished(alone, alone.submit(prompt, options)).tokens
+
+
 ABC = CharacterTokenizer("abcde")
 CHAIN = {ABC.bos: 0, 0: 1, 1: 2, 2: 3, 3: 4, 4: 0}
 
@@ -249,6 +269,16 @@ def test_a_call_is_answered_by_forced_tokens():
         (ord("b"), "b", TEXT, False),
         (END, "", TEXT, False),
     ]
+
+
+def test_a_stop_string_is_looked_for_in_what_the_assistant_says_and_not_in_calls():
+    chain = tokens_of(START, "a", CALL_START, "bcd", CALL_END)
+    model = table_model(certain(V, {**dict(itertools.pairwise(chain)), RESULT_END: ord("x"), ord("x"): END}), 64)
+    engine = Engine(model, BYTES, tool=lambda call: "bcd")
+    options = GenerationOptions(temperature=0, stop=("bcd", "abc", "ax"))
+    steps = list(engine.stream(engine.submit_answer(Conversation.of("x"), options)))
+    texts = {kind: "".join(step.text for step in steps if step.kind == kind) for kind in (TEXT, CALL, RESULT)}
+    assert texts == {TEXT: "ax", CALL: "bcd", RESULT: "bcd"}
 
 
 def test_a_long_call_and_a_long_result_are_cut():

@@ -32,7 +32,12 @@ FAULTS = {
     "inference/text_stream.py": {
         "the beginning of a stop string is shown": ("default=0)", "default=0) * 0"),
         "the text ends behind the stop string": ("self._held[: min(found)]", "self._held"),
-        "what was held back is lost": ('held, self._held = self._held, ""', 'held, self._held = "", ""'),
+        "what was held back is lost": (
+            'held, self._held = self._held, ""\n        self._half',
+            'held, self._held = "", ""\n        self._half',
+        ),
+        "a call may hold a stop string": ("if not may_stop:", "if False:"),
+        "half a character goes on behind a special token": ("if not content:", "if False:"),
     },
     "inference/calls.py": {
         "a call has no end": ("if len(self._call) == LONGEST_CALL", "if False"),
@@ -49,8 +54,9 @@ FAULTS = {
     "inference/engine.py": {
         "a full context goes on from its last token": ("[-max(self.model.context // 2, 1) :]", "[-1:]"),
         "who closes a stream leaves its request": ("request.cancel()", "pass"),
+        "an interrupted step leaves its rows": ("self._rows.clear()", "pass"),
         "all waiting requests get a row": ("and len(self._active) < self._most", ""),
-        "a text may be empty": ('"forbidden_first": calls.ends}', '"forbidden_first": ()}'),
+        "a text may be empty": ("forbidden_first=calls.ends", "forbidden_first=()"),
     },
     "inference/chat.py": {
         "an answer that is stopped is lost": (
@@ -62,9 +68,9 @@ FAULTS = {
         "a refused message leaves turns out": ("self._left_out = before\n", "pass\n"),
     },
     "inference/generation.py": {
-        "BOS is text": ('"stop_tokens": [tokenizer.bos]', '"stop_tokens": []'),
+        "BOS is text": ("ends = (tokenizer.bos,)", "ends = ()"),
         "every sample is the first": ('"sampling", number)', '"sampling", 0)'),
-        "a text may be empty": ("[] if options.prompt else [tokenizer.bos]", "[]"),
+        "a text may be empty": ("() if options.prompt else (tokenizer.bos,)", "()"),
         "the prompt's BOS is forgotten": (
             "[tokenizer.bos, *tokens] if len(tokens) < model.context else tokens",
             "tokens",

@@ -55,7 +55,7 @@ FAULTS = {
             "xp.asarray(numbers - 0 * starts)",
         ),
         "a cache forgets where the document began": ("cache.document_start = starts[:, -1:]", "pass"),
-        "nothing is dropped from the embedding": ("x0 = drop(self._embed(", "x0 = (self._embed("),
+        "nothing is dropped from the embedding": ("x0 = drop(embedded)", "x0 = embedded"),
         "the padding of the head is scored": (
             "len(self.head.weight) == self.vocabulary",
             "len(self.head.weight) >= self.vocabulary",

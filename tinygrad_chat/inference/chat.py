@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.inference.request import Request, TokenStep
+from tinygrad_chat.inference.request import Request, Steps, TokenStep
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.conversations import CALL, TEXT, Conversation, Message, Part
 from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM, USER
@@ -55,7 +55,10 @@ class Chat:
         return Conversation((*self._system, *_messages(self._turns))) if self._turns else None
 
     @conversation.setter
-    def conversation(self, conversation: Conversation) -> None:
+    def conversation(self, conversation: Conversation | None) -> None:
+        if conversation is None:
+            self.clear()
+            return
         messages = list(conversation.messages)
         self.system = messages.pop(0).text if messages[0].role == SYSTEM else None
         self.clear()
@@ -67,7 +70,7 @@ class Chat:
         """How many tokens the model is shown of the conversation so far."""
         return len(self._template.render(shown).tokens) if (shown := self._shown()) else 0
 
-    def reply(self, text: str) -> Iterator[TokenStep]:
+    def reply(self, text: str) -> Steps:
         """Say something; yield the steps of the answer, which is then part of the conversation.
 
         Where the iterator is closed early, what there is of the answer is kept. Raises DataError for an empty text, and
@@ -75,18 +78,21 @@ class Chat:
         """
         asked = Message(USER, (Part(TEXT, text),))
         shown = self._fitting(asked)
+        if self.request:
+            self.request.cancel()  # nobody may have waited for its end
         random = rng(self.options.seed, "sampling", self._answers)
         self._answers += 1
         self._asked = text
-        settings = {"rivals": self.rivals, "tools": self.tools, "random": random}
-        self.request = self.engine.submit_answer(shown, self.options, **settings)
+        self.request = self.engine.submit_answer(
+            shown, self.options, rivals=self.rivals, tools=self.tools, random=random
+        )
         return self._answer(asked, self.request)
 
-    def retry(self) -> Iterator[TokenStep]:
+    def retry(self) -> Steps:
         """Ask the last question again: what was answered is forgotten. Raises UsageError where nothing was asked."""
         return self.edit(self._asked)
 
-    def edit(self, text: str) -> Iterator[TokenStep]:
+    def edit(self, text: str) -> Steps:
         """Ask something else instead of the last question. Raises UsageError where nothing was asked."""
         if not self._asked:
             raise UsageError("chat: expected a question before this, received none")
@@ -95,7 +101,7 @@ class Chat:
             self._left_out = min(self._left_out, len(self._turns))
         return self.reply(text)
 
-    def _answer(self, asked: Message, request: Request) -> Iterator[TokenStep]:
+    def _answer(self, asked: Message, request: Request) -> Steps:
         steps: list[TokenStep] = []
         try:
             for step in self.engine.stream(request):

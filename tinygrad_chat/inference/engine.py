@@ -7,7 +7,7 @@ own, so a seed gives the same text in any company, as far as float32 products of
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.calls import Tool, ToolCalls
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.processors import forbid
-from tinygrad_chat.inference.request import Request, TokenStep
+from tinygrad_chat.inference.request import Request, Steps
 from tinygrad_chat.inference.rows import rows_of
 from tinygrad_chat.inference.sampler import NO_TOKEN, draw_token, log_probabilities, no_numbers
 from tinygrad_chat.inference.text_stream import TextStream
@@ -117,21 +117,39 @@ class Engine:
         that have no place in it. Without `tools` none is called."""
         calls = ToolCalls(self.template, self.tool if tools else None)
         prompt = self.template.render_prompt(conversation).tolist()
-        ends = {"stop_tokens": calls.ends, "forbidden_first": calls.ends}
-        return self.submit(prompt, options, **ends, rivals=rivals, calls=calls, random=random)
+        return self.submit(
+            prompt,
+            options,
+            stop_tokens=calls.ends,
+            forbidden_first=calls.ends,
+            rivals=rivals,
+            calls=calls,
+            random=random,
+        )
 
     def step(self) -> None:
         """Give every request its next token, if there is a row for it. Raises DivergedError for logits that are no
-        numbers."""
+        numbers.
+
+        Where it is interrupted, no request is lost: what the rows hold may be half written, so that all are read anew.
+        """
+        try:
+            self._step()
+        except BaseException:
+            self._rows.clear()
+            self._waiting.extendleft(reversed(self._active))
+            self._active.clear()
+            raise
+
+    def _step(self) -> None:
         self._remove_finished()
         self._waiting = deque(request for request in self._waiting if request.finish_reason is None)
         logits = []
         if self._active:
             logits.append(self._rows.step([request.window[-1] for request in self._active]))
         while self._waiting and len(self._active) < self._most:
-            request = self._waiting.popleft()
-            logits.append(self._rows.join(request.window))
-            self._active.append(request)
+            logits.append(self._rows.join(self._waiting[0].window))
+            self._active.append(self._waiting.popleft())
         if not logits:
             return
         for request, found in zip(self._active, self._draw(logits), strict=True):
@@ -142,7 +160,7 @@ class Engine:
             request.take(token, logprob, tuple(rivals), self.model.context)
         self._remove_finished()
 
-    def stream(self, request: Request) -> Iterator[TokenStep]:
+    def stream(self, request: Request) -> Steps:
         """Yield a request's steps as they come; the others advance with it. To close the iterator cancels it."""
         try:
             while request.steps or request.finish_reason is None:

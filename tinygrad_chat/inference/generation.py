@@ -65,16 +65,14 @@ def sample_texts(
     """
     start = prompt_tokens(model, tokenizer, options.prompt, say=say)
     engine = Engine(model, tokenizer, rows=1, prefix_bytes=0, cached=cached)
-    ends = {
-        "stop_tokens": [tokenizer.bos],
-        "forbidden_first": [] if options.prompt else [tokenizer.bos],  # no text is empty
-    }
+    first = () if options.prompt else (tokenizer.bos,)  # what it does not begin with: no text is empty
 
     def pieces(number: int) -> Iterator[str]:
         if options.prompt:
             yield options.prompt
         random = rng(options.seed, "sampling", number)
-        request = engine.submit(start, options, **ends, endless=True, random=random)
+        ends = (tokenizer.bos,)
+        request = engine.submit(start, options, stop_tokens=ends, forbidden_first=first, endless=True, random=random)
         yield from filter(None, (step.text for step in engine.stream(request)))
         if request.text.rest:
             yield request.text.rest

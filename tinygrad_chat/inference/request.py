@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,10 @@ class TokenStep(NamedTuple):
     """Whether the token was put there, as a tool's result is, and not drawn."""
     kind: str = TEXT
     """What it is part of: TEXT, a CALL of a tool or its RESULT (text/conversations)."""
+
+
+Steps = Generator[TokenStep, None, None]
+"""Steps as they come; `close` ends it all early."""
 
 
 class Request:
@@ -90,11 +94,11 @@ class Request:
         self.window.append(token)
         if self.options.repetition_penalty != 1 and token not in self._unpenalized:
             self._seen.add(token)
-        text = self.text.push(token)
+        text = self.text.push(token, may_stop=kind == TEXT)
         if self.text.stopped or token in self.stop_tokens:
             self.finish_reason = "stop"
         elif len(self.tokens) == self.options.max_new_tokens or (len(self.window) > context and not self.endless):
             self.finish_reason = "length"
-        if self.finish_reason or called:
+        if self.finish_reason:
             text += self.text.flush()
         self.steps.append(TokenStep(token, text, logprob, rivals, forced, kind))

@@ -28,6 +28,10 @@ class Rows(Protocol):
         """Forget a row."""
         ...
 
+    def clear(self) -> None:
+        """Forget all rows."""
+        ...
+
 
 def rows_of(model: LanguageModel, most: int, *, cached: bool, prefix_bytes: int) -> Rows:
     """Return the rows, at most so many, that suit a model. `prefix_bytes` are kept of rows that left."""
@@ -82,6 +86,11 @@ class SharedRows:
         self._read[row] = self._read[-1]
         self._read.pop()
 
+    def clear(self) -> None:
+        """Forget all rows; the prefixes stay."""
+        self._read.clear()
+        self._cache.clear(rows=0)
+
     def _logits(self, tokens: Sequence[Sequence[int]], cache: KeyValueCache) -> Any:
         self.tokens_read += sum(map(len, tokens))
         return next_logits(self._model, tokens, cache)
@@ -106,6 +115,10 @@ class SeparateRows:
             read.append(token)
             logits.append(next_logits(self._model, [[token] if self._cached else read], cache))
         return array_module(logits[0]).concatenate(logits)
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self._rows.clear()
 
     def leave(self, row: int) -> None:
         """Forget a row."""

@@ -11,21 +11,26 @@ from tinygrad_chat.text.tokenizers import Tokenizer
 class TextStream:
     """Takes tokens one by one; gives the text of each once it is certain to be shown.
 
-    The first of the `stops` to be complete ends the text before it: then `stopped` is true.
+    The first of the `stops` to be complete ends the text before it: then `stopped` is true. Special tokens are between
+    texts: no character and no stop string goes on behind one.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
+        self._held, self._half = "", b""
         self.stopped = False
 
-    def push(self, token: int) -> str:
-        """Take a token; return what text is certain now."""
-        if self._tokenizer is None:
-            return ""
-        self._held += self._decoder.decode(self._tokenizer.decode_bytes([token]))
+    def push(self, token: int, *, may_stop: bool = True) -> str:
+        """Take a token; return what text is certain now: all of it where none `may_stop`."""
+        content = self._tokenizer.decode_bytes([token]) if self._tokenizer else b""
+        if not content:
+            return self.flush()
+        self._held += self._decoder.decode(content)
+        if not may_stop:
+            held, self._held = self._held, ""
+            return held
         found = [at for at in map(self._held.find, self._stops) if at >= 0]
         if found:
             self.stopped = True
