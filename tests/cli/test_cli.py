@@ -145,6 +145,20 @@ def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypa
     assert drawn == sorted(set(drawn))  # something new was shown before each draw
 
 
+def test_a_sample_ends_before_a_stop_text(tgc: Tgc):
+    tgc("train", *TINY, "--out", "r")
+    options = ("--checkpoint", "r", "--prompt", "The", "--max-new-tokens", "20", "--seed", "7")
+    _, whole, _ = tgc("sample", *options)
+    stop = whole[5]
+    code, text, _ = tgc("sample", *options, "--stop", "<>", "--stop", stop)
+    assert (code, text) == (0, whole[: whole.index(stop, 3)] + "\n")
+    code, _, error = tgc("sample", *options, "--stop", "")
+    assert code == 2
+    assert "--stop: expected a text" in error
+    _, penalised, _ = tgc("sample", *options, "--repetition-penalty", "5", "--min-p", "0.9")
+    assert penalised != whole
+
+
 def test_several_samples_are_told_apart(tgc: Tgc):
     tgc("train", *TINY, "--out", "r")
     _, out, _ = tgc("sample", "--checkpoint", "r", "--num-samples", "3", "--max-new-tokens", "5")
