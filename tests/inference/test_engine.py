@@ -30,6 +30,7 @@ from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.request import Request
 from tinygrad_chat.inference.rows import SharedRows
+from tinygrad_chat.inference.text_stream import TextStream
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.scalar import ScalarModel
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, ChatTemplate, Conversation
@@ -227,6 +228,11 @@ def test_a_stop_string_ends_the_text_before_it_and_is_never_shown_in_part(stop, 
     request = engine.submit([ABC.bos], GenerationOptions(max_new_tokens=5, temperature=0, stop=stop))
     assert [step.text for step in engine.stream(request)] == pieces
     assert request.finish_reason == reason
+
+
+def test_no_character_goes_on_behind_a_special_token():
+    stream = TextStream(BYTES)
+    assert [stream.push(token) for token in (0xC3, END, 0xA9, 0xC3, 0xA9)] == ["", "", "\ufffd", "", "é"]
 
 
 def test_a_stop_token_ends_it_and_is_a_step_without_text():

@@ -73,6 +73,7 @@ def test_what_is_forbidden_is_never_drawn_and_the_logits_stay_as_they_were():
 def test_options_work_in_the_order_that_is_stated():
     x = np.log([0.4, 0.3, 0.2, 0.1])
     np.testing.assert_allclose(probabilities(x, top_k=2, top_p=0.5), [1, 0, 0, 0])  # 0.4 / 0.7 > 0.5
+    np.testing.assert_allclose(probabilities(x, top_k=2, min_p=0.7), [4 / 7, 3 / 7, 0, 0])  # 3 / 4 > 0.7
     np.testing.assert_allclose(probabilities(x, temperature=0.5, min_p=0.5), [16 / 25, 9 / 25, 0, 0])  # 9 / 16 > 0.5
 
 
