@@ -17,7 +17,7 @@ import pytest
 
 from tests.cli.conftest import TINY, TINY_BIGRAM, Tgc
 from tinygrad_chat.cli.app import run
-from tinygrad_chat.inference import generation
+from tinygrad_chat.inference import engine
 from tinygrad_chat.training import run as run_module
 
 
@@ -137,12 +137,26 @@ def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypa
         def flush(self) -> None:
             seen.append(self.getvalue())
 
-    original = generation.sample_token
-    monkeypatch.setattr(generation, "sample_token", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
+    original = engine.draw_token
+    monkeypatch.setattr(engine, "draw_token", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Screen())
         run(["sample", "--checkpoint", "r", "--prompt", "T", "--max-new-tokens", "6"])
     assert drawn == sorted(set(drawn))  # something new was shown before each draw
+
+
+def test_a_sample_ends_before_a_stop_text(tgc: Tgc):
+    tgc("train", *TINY, "--out", "r")
+    options = ("--checkpoint", "r", "--prompt", "The", "--max-new-tokens", "20", "--seed", "7")
+    _, whole, _ = tgc("sample", *options)
+    stop = whole[5]
+    code, text, _ = tgc("sample", *options, "--stop", "<>", "--stop", stop)
+    assert (code, text) == (0, whole[: whole.index(stop, 3)] + "\n")
+    code, _, error = tgc("sample", *options, "--stop", "")
+    assert code == 2
+    assert "--stop: expected a text" in error
+    _, penalised, _ = tgc("sample", *options, "--repetition-penalty", "5", "--min-p", "0.9")
+    assert penalised != whole
 
 
 def test_several_samples_are_told_apart(tgc: Tgc):

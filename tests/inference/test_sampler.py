@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tinygrad_chat.errors import ConfigError, DivergedError
-from tinygrad_chat.inference.sampler import probabilities, sample_token
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.inference.processors import forbid, penalize
+from tinygrad_chat.inference.sampler import NO_TOKEN, draw_token, probabilities
 
 logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
 
@@ -42,10 +44,43 @@ def test_top_p_keeps_the_fewest_likeliest_that_reach_p(x, p):
     assert kept.sum() == pytest.approx(1)
 
 
+@given(logits, st.floats(0.01, 1))
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest(x, part):
+    full, kept = probabilities(x), probabilities(x, min_p=part)
+    inside = kept > 0
+    assert full[inside].min() >= part * full.max() * (1 - 1e-12)
+    assert full[~inside].max(initial=0) <= part * full.max() * (1 + 1e-12)
+    np.testing.assert_allclose(kept[inside], full[inside] / full[inside].sum(), rtol=1e-9)
+
+
+@given(logits, st.floats(1.01, 10), st.sets(st.integers(0, 11)))
+def test_a_penalty_for_repetition_makes_tokens_that_were_seen_less_likely_and_no_others(x, penalty, seen):
+    seen = {token for token in seen if token < len(x)}
+    changed = penalize(x, seen, penalty)
+    for token, (before, after) in enumerate(zip(x.tolist(), changed.tolist(), strict=True)):
+        expected = before if token not in seen else before / penalty if before > 0 else before * penalty
+        assert after == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(probabilities(x, repetition_penalty=penalty, seen=seen), probabilities(changed))
+
+
+def test_what_is_forbidden_is_never_drawn_and_the_logits_stay_as_they_were():
+    x = np.array([0.0, 9.0, 1.0])
+    assert probabilities(forbid(x, [1]))[1] == 0
+    assert x.tolist() == [0, 9, 1]
+    assert forbid(x, []) is x
+
+
+def test_options_work_in_the_order_that_is_stated():
+    x = np.log([0.4, 0.3, 0.2, 0.1])
+    np.testing.assert_allclose(probabilities(x, top_k=2, top_p=0.5), [1, 0, 0, 0])  # 0.4 / 0.7 > 0.5
+    np.testing.assert_allclose(probabilities(x, top_k=2, min_p=0.7), [4 / 7, 3 / 7, 0, 0])  # 3 / 4 > 0.7
+    np.testing.assert_allclose(probabilities(x, temperature=0.5, min_p=0.5), [16 / 25, 9 / 25, 0, 0])  # 9 / 16 > 0.5
+
+
 def test_top_k_of_one_takes_the_likeliest_and_of_equals_the_first():
-    random = np.random.default_rng(0)
-    assert sample_token(np.array([0.0, 3.0, 1.0]), random, top_k=1) == 1
-    assert sample_token(np.zeros(5), random, top_k=1) == 0
+    options = GenerationOptions(top_k=1)
+    assert draw_token(np.array([0.0, 3.0, 1.0]), 0.999, options) == 1
+    assert draw_token(np.zeros(5), 0.999, options) == 0
 
 
 def test_extreme_logits_and_temperatures_stay_numbers():
@@ -55,9 +90,9 @@ def test_extreme_logits_and_temperatures_stay_numbers():
 
 
 def test_draws_follow_the_probabilities():
-    random, x = np.random.default_rng(0), np.log([0.5, 0.3, 0.2])
-    drawn = np.bincount([sample_token(x, random) for _ in range(4000)], minlength=3) / 4000
-    np.testing.assert_allclose(drawn, [0.5, 0.3, 0.2], atol=0.03)
+    x, options = np.log([0.5, 0.3, 0.2]), GenerationOptions(temperature=1)
+    drawn = np.bincount([draw_token(x, each / 1000, options) for each in range(1000)], minlength=3) / 1000
+    np.testing.assert_allclose(drawn, [0.5, 0.3, 0.2], atol=0.002)
 
 
 def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
@@ -72,15 +107,18 @@ def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
         ({"top_k": 2.5}, "--top-k: expected int, received 2.5"),
         ({"top_p": 0.0}, "--top-p: expected more than 0, received 0.0"),
         ({"top_p": 1.5}, "--top-p: expected at most 1, received 1.5"),
+        ({"min_p": 0.0}, "--min-p: expected more than 0, received 0.0"),
+        ({"repetition_penalty": 0.5}, "--repetition-penalty: expected at least 1, received 0.5"),
         ({"temperature": -1.0}, "--temperature: expected at least 0, received -1.0"),
         ({"temperature": float("nan")}, "--temperature: expected a finite number, received nan"),
         ({"temperature": float("inf")}, "--temperature: expected a finite number, received inf"),
     ],
 )
 def test_options_out_of_range_are_refused_as_the_flags_are(options, message):
-    for choose in (probabilities, lambda x, **options: sample_token(x, np.random.default_rng(0), **options)):
-        with pytest.raises(ConfigError, match=f"^{message}$"):
-            choose(np.log([0.5, 0.3, 0.2]), **options)
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        probabilities(np.log([0.5, 0.3, 0.2]), **options)
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        GenerationOptions(**options)
 
 
 def test_options_may_be_numbers_of_numpy():
@@ -92,4 +130,6 @@ def test_options_may_be_numbers_of_numpy():
 @pytest.mark.parametrize("unfit", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_an_error_and_no_token(unfit: float):
     with pytest.raises(DivergedError, match="the model's logits are NaN or infinite; use an earlier checkpoint"):
-        sample_token(np.array([0.0, unfit, 1.0]), np.random.default_rng(0))
+        probabilities(np.array([0.0, unfit, 1.0]))
+    with np.errstate(all="ignore"):
+        assert draw_token(np.array([0.0, unfit, 1.0]), 0.5, GenerationOptions()) == NO_TOKEN
