@@ -2,12 +2,14 @@
 
 corpus.py   what such a corpus is, and what of it is kept for tasks
 python.py   what the functions of this Python do
+tutor.py    sums, units and spelling, with a calculator
 """
 
 from tinygrad_chat.text.embedded.corpus import EmbeddedCorpus, is_held_out
 from tinygrad_chat.text.embedded.python import PYTHON
+from tinygrad_chat.text.embedded.tutor import TUTOR
 
-CORPORA: dict[str, EmbeddedCorpus] = {corpus.name: corpus for corpus in (PYTHON,)}
+CORPORA: dict[str, EmbeddedCorpus] = {corpus.name: corpus for corpus in (PYTHON, TUTOR)}
 """By the name that `--data` knows. Nothing of them is made before somebody asks."""
 
 __all__ = ["CORPORA", "EmbeddedCorpus", "is_held_out"]
