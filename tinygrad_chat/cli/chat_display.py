@@ -160,7 +160,11 @@ def show_why(page: Page, steps: Sequence[TokenStep], names: Sequence[str], rival
             pieces.append(("the calculator's", REMARK))
         else:
             found = zip(step.rivals, others, strict=True)
-            likely = [f"{_visible(other)} {_percent(logprob).strip()}" for (token_, logprob), other in found if token_ != step.token]
+            likely = [
+                f"{_visible(other)} {_percent(logprob).strip()}"
+                for (token_, logprob), other in found
+                if token_ != step.token
+            ]
             pieces.append(("  ".join(likely[:RIVALS]), REMARK))
         page.row(pieces)
 

@@ -86,5 +86,3 @@ def train_to_chat(preset: str, unfinished: RunFolder | None, settings: Mapping[s
             display.line("all is saved; tgc chat goes on with the training, or talks to the model as it is")
     ended.settle(run, display)
     return run.folder
-
-

@@ -43,7 +43,10 @@ class WordWrap:
         """Yield the word that was held: it is complete."""
         if not self._word:
             return
-        if self.column and self.column + cell_len(self._gap) + sum(cell_len(text) for text, _ in self._word) > self._width:
+        if (
+            self.column
+            and self.column + cell_len(self._gap) + sum(cell_len(text) for text, _ in self._word) > self._width
+        ):
             yield self._moved("\n", PLAIN)
         elif self._gap:
             yield self._moved(self._gap, PLAIN)
