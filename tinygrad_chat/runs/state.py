@@ -63,6 +63,7 @@ class DataSummary(TypedDict, total=False):
     source: str
     sha256: str
     own: bool
+    conversations: bool  # whether it has any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,8 @@ class SavedModel:
     tokenizer: Tokenizer
     weights: Mapping[str, np.ndarray]
     path: Path | None = None
+    taught_to_chat: bool | None = None
+    """Whether it learned from conversations; None where nobody knows, as of an imported model."""
 
     @property
     def folder(self) -> Path | None:
@@ -106,6 +109,7 @@ class SavedModel:
                 tokenizer=state["tokenizer"],
                 weights=map_arrays(path, WEIGHTS)[0],
                 path=path,
+                taught_to_chat=state["data"].get("conversations", False) if state["data"] else None,
             )
 
 
