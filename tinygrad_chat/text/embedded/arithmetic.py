@@ -8,8 +8,8 @@ from random import Random
 
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Part
 from tinygrad_chat.text.embedded.corpus import is_held_out
-from tinygrad_chat.text.embedded.lesson import Lesson, asked, phrasings
-from tinygrad_chat.text.embedded.phrasings import Phrasing
+from tinygrad_chat.text.embedded.lesson import Lesson, phrasing_of
+from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file
 from tinygrad_chat.tools import calculate
 
 SIGNS = ("+", "-", "*", "/")
@@ -36,13 +36,13 @@ class Arithmetic:
 
     def story(self) -> Lesson:
         """Return a problem in words."""
-        story = self.random.choice(phrasings()["story"])
-        words = {kind: self.random.choice(listed.split()) for kind, listed in phrasings()["words"].items()}
+        story = self.random.choice(data_file("tutor")["story"])
+        words = {kind: self.random.choice(listed.split()) for kind, listed in data_file("tutor")["words"].items()}
         return self._kept(lambda: self._told(story, words))
 
     def unit(self) -> Lesson:
         """Return an amount to convert into another unit."""
-        unit = self.random.choice(phrasings()["unit"])
+        unit = self.random.choice(data_file("tutor")["unit"])
         return self._kept(lambda: self._converted(unit, self._number(most=3)))
 
     def then(self, before: Lesson) -> Lesson:
@@ -56,28 +56,29 @@ class Arithmetic:
             if is_held_out(lesson.parts[0].text) == self.held_out:
                 return lesson
 
-    def _asked(self, kind: str) -> str:
-        return asked(self.random, kind, self.held_out)
+    @property
+    def _phrasing(self) -> Phrasing:
+        return phrasing_of(self.random, self.held_out)
 
     def _summed(self) -> Lesson:
         expression = self._expression()
-        return _worked_out(self._asked("sum").format(self._spoken(expression)), expression)
+        return _worked_out(self._phrasing.ask("sum", self._spoken(expression)), expression)
 
     def _told(self, story: Mapping[str, str], words: Mapping[str, str]) -> Lesson:
         a, b = self.random.randint(2, 99), self.random.randint(2, 30)
         numbers = {"a": a, "b": b, "total": a + self.random.randint(1, 99), "product": a * b}
-        question = Phrasing(self.random).typed(story["asked"]).format(**numbers, **words)
+        question = self._phrasing.typed(story["asked"]).format(**numbers, **words)
         return _worked_out(question, story["sum"].format(**numbers), story["answer"].format("{}", **words))
 
     def _converted(self, unit: Mapping[str, str], amount: str) -> Lesson:
         name = self.random.choice((unit["from"], unit.get("short", unit["from"])))
-        question = self._asked("amount").format(n=amount, unit=name, other=unit["to"])
+        question = self._phrasing.ask("amount", n=amount, unit=name, other=unit["to"])
         return _worked_out(question, unit["sum"].format(n=amount), f"{amount} {name} is {{}} {unit['to']}.")
 
     def _continued(self, number: str) -> Lesson:
         sign, other = self.random.choice(SIGNS), self.random.randint(2, 20)
         rest = f"{self.random.choice((sign, NAMES[sign][0]))} {other}"
-        return _worked_out(self._asked("then_sum").format(rest), f"{number}{sign}{other}")
+        return _worked_out(self._phrasing.ask("then_sum", rest), f"{number}{sign}{other}")
 
     def _expression(self) -> str:
         random, sign = self.random, self.random.choice(SIGNS)

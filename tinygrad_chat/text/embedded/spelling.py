@@ -11,7 +11,7 @@ from random import Random
 from string import ascii_lowercase
 
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Part
-from tinygrad_chat.text.embedded.lesson import Lesson, asked
+from tinygrad_chat.text.embedded.lesson import Lesson, phrasing_of
 from tinygrad_chat.text.embedded.vocabulary import any_word
 from tinygrad_chat.tools import calculate
 
@@ -25,7 +25,11 @@ class Spelling:
 
     def spell(self) -> Lesson:
         """Return a word to spell."""
-        return self._spelled("spell", self._word())
+        return self.spelled(self._word())
+
+    def spelled(self, word: str) -> Lesson:
+        """Return the spelling of that word."""
+        return self._spelled("spell", word)
 
     def backwards(self) -> Lesson:
         """Return a word to spell backwards."""
@@ -66,12 +70,12 @@ class Spelling:
     def _letter(self, kind: str, word: str) -> Lesson:
         """Ask for one of its letters, or now and then for any."""
         letter = self.random.choice(word.lower() if self.random.random() < 0.85 else ascii_lowercase)
-        question = asked(self.random, kind, self.held_out).format(word, letter=letter, word=word)
+        question = self._asked(kind, word, letter=letter)
         expression = f"'{letters(word.lower())}'.count('{letter}')"
         return _called(question, expression, f"I count {{}} {letter} in {word}.", word)
 
-    def _asked(self, kind: str, word: str) -> str:
-        return asked(self.random, kind, self.held_out).format(word)
+    def _asked(self, kind: str, word: str, letter: str = "") -> str:
+        return phrasing_of(self.random, self.held_out).ask(kind, word, word=word, letter=letter)
 
 
 def letters(word: str) -> str:
