@@ -22,6 +22,9 @@ NAMES = {
 DIGITS = {1: 3, 2: 5, 3: 4, 4: 2}
 """How many digits a number has, and how often."""
 
+THREE, DECIMALS, WITHOUT_REST = 0.25, 0.12, 0.7
+"""Shares of sums of three numbers, of numbers with decimals, and of divisions that leave no rest."""
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -68,7 +71,7 @@ class Arithmetic:
         a, b = self.random.randint(2, 99), self.random.randint(2, 30)
         numbers = {"a": a, "b": b, "total": a + self.random.randint(1, 99), "product": a * b}
         question = self._phrasing.typed(story["asked"]).format(**numbers, **words)
-        return _worked_out(question, story["sum"].format(**numbers), story["answer"].format("{}", **words))
+        return _worked_out(question, story["sum"].format(**numbers), story["answer"].format("{}", **numbers, **words))
 
     def _converted(self, unit: Mapping[str, str], amount: str) -> Lesson:
         name = self.random.choice((unit["from"], unit.get("short", unit["from"])))
@@ -82,23 +85,20 @@ class Arithmetic:
 
     def _expression(self) -> str:
         random, sign = self.random, self.random.choice(SIGNS)
-        if random.random() < 0.25:
+        if random.random() < THREE:
             a, b, c = (self._number(most=2) for _ in range(3))
-            other = random.choice(SIGNS[:3])
-            first = random.choice(SIGNS[:3])
-            return random.choice(
-                (f"{a}{first}{b}{other}{c}", f"({a}{first}{b}){other}{c}", f"{a}{first}({b}{other}{c})")
-            )
+            first, then = random.choice(SIGNS[:3]), random.choice(SIGNS[:3])
+            return random.choice((f"{a}{first}{b}{then}{c}", f"({a}{first}{b}){then}{c}", f"{a}{first}({b}{then}{c})"))
         a, b = self._number(), self._number(most=3 if sign in "*/" else 4)
-        if sign == "/" and random.random() < 0.7 and "." not in a + b:
-            return f"{int(a) * int(b)}/{b}" if int(a) * int(b) < 10**5 else f"{a}/{b}"
+        if sign == "/" and random.random() < WITHOUT_REST:
+            a = calculate(f"{a}*{b}")
         return f"{a}{sign}{b}"
 
     def _number(self, most: int = 4) -> str:
         """Return a number above 0, now and then with decimals."""
         digits = min(most, self.random.choices(tuple(DIGITS), tuple(DIGITS.values()))[0])
         whole = self.random.randint(10 ** (digits - 1), 10**digits - 1)
-        if self.random.random() > 0.12:
+        if self.random.random() > DECIMALS:
             return str(whole)
         return f"{whole}.{self.random.choice((5, 25, 75, self.random.randint(1, 9)))}"
 
