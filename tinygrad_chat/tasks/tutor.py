@@ -76,12 +76,9 @@ class Letters:
     def problems(self, count: int, seed: int) -> Iterator[Problem]:
         """Yield as many problems as are asked for."""
         spelling = Spelling(Random(f"task {self.name} {seed}"), held_out=True)
-        for kind in islice(cycle(("letter", "length", "backwards", "then")), count):
-            if kind == "then":
-                first = spelling.spell()
-                lesson, before = spelling.then(first), (first,)
-            else:
-                lesson, before = getattr(spelling, kind)(), ()
+        for draw in islice(cycle((spelling.letter, spelling.length, spelling.backwards, None)), count):
+            before = () if draw else (spelling.spell(),)
+            lesson = draw() if draw else spelling.then(*before)
             yield _problem(lesson, last_number if lesson.answer.isdecimal() else letters_alone, *before)
 
 

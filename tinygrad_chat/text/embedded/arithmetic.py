@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Part
 from tinygrad_chat.text.embedded.corpus import is_held_out
-from tinygrad_chat.text.embedded.lesson import Lesson, phrasing_of
+from tinygrad_chat.text.embedded.lesson import Lesson, phrasing_of, worked_out
 from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file
 from tinygrad_chat.tools import calculate
 
@@ -65,23 +64,24 @@ class Arithmetic:
 
     def _summed(self) -> Lesson:
         expression = self._expression()
-        return _worked_out(self._phrasing.ask("sum", self._spoken(expression)), expression)
+        return worked_out(self._phrasing.ask("sum", self._spoken(expression)), expression, f"{expression} is {{}}.")
 
     def _told(self, story: Mapping[str, str], words: Mapping[str, str]) -> Lesson:
         a, b = self.random.randint(2, 99), self.random.randint(2, 30)
         numbers = {"a": a, "b": b, "total": a + self.random.randint(1, 99), "product": a * b}
         question = self._phrasing.typed(story["asked"]).format(**numbers, **words)
-        return _worked_out(question, story["sum"].format(**numbers), story["answer"].format("{}", **numbers, **words))
+        return worked_out(question, story["sum"].format(**numbers), story["answer"].format("{}", **numbers, **words))
 
     def _converted(self, unit: Mapping[str, str], amount: str) -> Lesson:
         name = self.random.choice((unit["from"], unit.get("short", unit["from"])))
         question = self._phrasing.ask("amount", n=amount, unit=name, other=unit["to"])
-        return _worked_out(question, unit["sum"].format(n=amount), f"{amount} {name} is {{}} {unit['to']}.")
+        return worked_out(question, unit["sum"].format(n=amount), f"{amount} {name} is {{}} {unit['to']}.")
 
     def _continued(self, number: str) -> Lesson:
         sign, other = self.random.choice(SIGNS), self.random.randint(2, 20)
         rest = f"{self.random.choice((sign, NAMES[sign][0]))} {other}"
-        return _worked_out(self._phrasing.ask("then_sum", rest), f"{number}{sign}{other}")
+        expression = f"{number}{sign}{other}"
+        return worked_out(self._phrasing.ask("then_sum", rest), expression, f"{expression} is {{}}.")
 
     def _expression(self) -> str:
         random, sign = self.random, self.random.choice(SIGNS)
@@ -109,9 +109,3 @@ class Arithmetic:
             return expression
         words = {sign: f" {self.random.choice(NAMES[sign]) if kind > 0.65 else sign} " for sign in SIGNS}
         return "".join(words.get(letter, letter) for letter in expression)
-
-
-def _worked_out(question: str, expression: str, answer: str | None = None) -> Lesson:
-    result = calculate(expression)
-    text = (answer or f"{expression} is {{}}.").format(result)
-    return Lesson(question, (Part(CALL, expression), Part(RESULT, result), Part(TEXT, text)), result)
