@@ -117,7 +117,9 @@ def test_a_name_alone_means_one_thing():
         known = questions.any_known()
         written = questions._written(known)
         assert meant.setdefault(written, known.name) == known.name, written
-    assert (meant["split"], meant["sorted"], meant["sqrt"]) == ("str.split", "sorted", "math.sqrt")
+    for name in ("str.split", "sorted", "math.sqrt"):
+        known = documented()[name]
+        assert known.last_name in {questions._written(known) for _ in range(60)}, name
 
 
 def test_figures_are_copied_from_the_calculator():
