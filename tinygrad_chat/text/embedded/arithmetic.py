@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Part
 from tinygrad_chat.text.embedded.corpus import is_held_out
-from tinygrad_chat.text.embedded.lesson import Lesson, asked, phrasings
-from tinygrad_chat.text.embedded.phrasings import Phrasing
+from tinygrad_chat.text.embedded.lesson import Lesson, phrasing_of, worked_out
+from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file
 from tinygrad_chat.tools import calculate
 
 SIGNS = ("+", "-", "*", "/")
@@ -21,6 +20,9 @@ NAMES = {
 }
 DIGITS = {1: 3, 2: 5, 3: 4, 4: 2}
 """How many digits a number has, and how often."""
+
+THREE, DECIMALS, WITHOUT_REST = 0.25, 0.12, 0.7
+"""Shares of sums of three numbers, of numbers with decimals, and of divisions that leave no rest."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,13 @@ class Arithmetic:
 
     def story(self) -> Lesson:
         """Return a problem in words."""
-        story = self.random.choice(phrasings()["story"])
-        words = {kind: self.random.choice(listed.split()) for kind, listed in phrasings()["words"].items()}
+        story = self.random.choice(data_file("tutor")["story"])
+        words = {kind: self.random.choice(listed.split()) for kind, listed in data_file("tutor")["words"].items()}
         return self._kept(lambda: self._told(story, words))
 
     def unit(self) -> Lesson:
         """Return an amount to convert into another unit."""
-        unit = self.random.choice(phrasings()["unit"])
+        unit = self.random.choice(data_file("tutor")["unit"])
         return self._kept(lambda: self._converted(unit, self._number(most=3)))
 
     def then(self, before: Lesson) -> Lesson:
@@ -56,48 +58,47 @@ class Arithmetic:
             if is_held_out(lesson.parts[0].text) == self.held_out:
                 return lesson
 
-    def _asked(self, kind: str) -> str:
-        return asked(self.random, kind, self.held_out)
+    @property
+    def _phrasing(self) -> Phrasing:
+        return phrasing_of(self.random, self.held_out)
 
     def _summed(self) -> Lesson:
         expression = self._expression()
-        return _worked_out(self._asked("sum").format(self._spoken(expression)), expression)
+        return worked_out(self._phrasing.ask("sum", self._spoken(expression)), expression, f"{expression} is {{}}.")
 
     def _told(self, story: Mapping[str, str], words: Mapping[str, str]) -> Lesson:
         a, b = self.random.randint(2, 99), self.random.randint(2, 30)
         numbers = {"a": a, "b": b, "total": a + self.random.randint(1, 99), "product": a * b}
-        question = Phrasing(self.random).typed(story["asked"]).format(**numbers, **words)
-        return _worked_out(question, story["sum"].format(**numbers), story["answer"].format("{}", **words))
+        question = self._phrasing.typed(story["asked"]).format(**numbers, **words)
+        return worked_out(question, story["sum"].format(**numbers), story["answer"].format("{}", **numbers, **words))
 
     def _converted(self, unit: Mapping[str, str], amount: str) -> Lesson:
         name = self.random.choice((unit["from"], unit.get("short", unit["from"])))
-        question = self._asked("amount").format(n=amount, unit=name, other=unit["to"])
-        return _worked_out(question, unit["sum"].format(n=amount), f"{amount} {name} is {{}} {unit['to']}.")
+        question = self._phrasing.ask("amount", n=amount, unit=name, other=unit["to"])
+        return worked_out(question, unit["sum"].format(n=amount), f"{amount} {name} is {{}} {unit['to']}.")
 
     def _continued(self, number: str) -> Lesson:
         sign, other = self.random.choice(SIGNS), self.random.randint(2, 20)
         rest = f"{self.random.choice((sign, NAMES[sign][0]))} {other}"
-        return _worked_out(self._asked("then_sum").format(rest), f"{number}{sign}{other}")
+        expression = f"{number}{sign}{other}"
+        return worked_out(self._phrasing.ask("then_sum", rest), expression, f"{expression} is {{}}.")
 
     def _expression(self) -> str:
         random, sign = self.random, self.random.choice(SIGNS)
-        if random.random() < 0.25:
+        if random.random() < THREE:
             a, b, c = (self._number(most=2) for _ in range(3))
-            other = random.choice(SIGNS[:3])
-            first = random.choice(SIGNS[:3])
-            return random.choice(
-                (f"{a}{first}{b}{other}{c}", f"({a}{first}{b}){other}{c}", f"{a}{first}({b}{other}{c})")
-            )
+            first, then = random.choice(SIGNS[:3]), random.choice(SIGNS[:3])
+            return random.choice((f"{a}{first}{b}{then}{c}", f"({a}{first}{b}){then}{c}", f"{a}{first}({b}{then}{c})"))
         a, b = self._number(), self._number(most=3 if sign in "*/" else 4)
-        if sign == "/" and random.random() < 0.7 and "." not in a + b:
-            return f"{int(a) * int(b)}/{b}" if int(a) * int(b) < 10**5 else f"{a}/{b}"
+        if sign == "/" and random.random() < WITHOUT_REST:
+            a = calculate(f"{a}*{b}")
         return f"{a}{sign}{b}"
 
     def _number(self, most: int = 4) -> str:
         """Return a number above 0, now and then with decimals."""
         digits = min(most, self.random.choices(tuple(DIGITS), tuple(DIGITS.values()))[0])
         whole = self.random.randint(10 ** (digits - 1), 10**digits - 1)
-        if self.random.random() > 0.12:
+        if self.random.random() > DECIMALS:
             return str(whole)
         return f"{whole}.{self.random.choice((5, 25, 75, self.random.randint(1, 9)))}"
 
@@ -108,9 +109,3 @@ class Arithmetic:
             return expression
         words = {sign: f" {self.random.choice(NAMES[sign]) if kind > 0.65 else sign} " for sign in SIGNS}
         return "".join(words.get(letter, letter) for letter in expression)
-
-
-def _worked_out(question: str, expression: str, answer: str | None = None) -> Lesson:
-    result = calculate(expression)
-    text = (answer or f"{expression} is {{}}.").format(result)
-    return Lesson(question, (Part(CALL, expression), Part(RESULT, result), Part(TEXT, text)), result)

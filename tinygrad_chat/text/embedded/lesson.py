@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from random import Random
-from typing import Any
 
-from tinygrad_chat.schema import parse_toml
-from tinygrad_chat.text.conversations import Part
-from tinygrad_chat.text.embedded.phrasings import Phrasing
+from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Part
+from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file
+from tinygrad_chat.tools import calculate
 
 
 @dataclass(frozen=True)
@@ -26,13 +23,13 @@ class Lesson:
     word: str = ""
 
 
-@cache
-def phrasings() -> dict[str, Any]:
-    """Return what tutor.toml holds."""
-    file = resources.files("tinygrad_chat.text.embedded") / "tutor.toml"
-    return parse_toml(file.read_text(encoding="utf-8"), source="tutor.toml")
+def phrasing_of(random: Random, held_out: bool) -> Phrasing:
+    """Return how the tutor is asked: as in training, or in a way that is `held_out`."""
+    return Phrasing(random, held_out, data_file("tutor"))
 
 
-def asked(random: Random, kind: str, held_out: bool) -> str:
-    """Return a phrasing of a kind of question, as somebody types it, with the places that are to be filled in."""
-    return Phrasing(random, held_out).typed(random.choice(phrasings()[kind]["held_out" if held_out else "asked"]))
+def worked_out(question: str, expression: str, answer: str, word: str = "") -> Lesson:
+    """Return a question that is answered by calling the calculator; `answer` has a place for what it says."""
+    result = calculate(expression)
+    parts = (Part(CALL, expression), Part(RESULT, result), Part(TEXT, answer.format(result)))
+    return Lesson(question, parts, result, word)

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from random import Random
 from string import ascii_lowercase
 
-from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Part
-from tinygrad_chat.text.embedded.lesson import Lesson, asked
-from tinygrad_chat.text.embedded.vocabulary import any_word
-from tinygrad_chat.tools import calculate
+from tinygrad_chat.text.conversations import TEXT, Part
+from tinygrad_chat.text.embedded.lesson import Lesson, phrasing_of, worked_out
+from tinygrad_chat.text.embedded.vocabulary import CAPITALS, any_word
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,11 @@ class Spelling:
 
     def spell(self) -> Lesson:
         """Return a word to spell."""
-        return self._spelled("spell", self._word())
+        return self.spelled(self._word())
+
+    def spelled(self, word: str) -> Lesson:
+        """Return the spelling of that word."""
+        return self._spelled("spell", word)
 
     def backwards(self) -> Lesson:
         """Return a word to spell backwards."""
@@ -56,30 +59,25 @@ class Spelling:
         return Lesson(self._asked(kind, word), (Part(TEXT, letters(word)),), letters(word), word)
 
     def _backwards(self, kind: str, word: str) -> Lesson:
-        return _called(self._asked(kind, word), f"'{letters(word)}'[::-1]", "{}", word)
+        return worked_out(self._asked(kind, word), f"'{letters(word)}'[::-1]", "{}", word)
 
     def _length(self, kind: str, word: str) -> Lesson:
-        return _called(
+        return worked_out(
             self._asked(kind, word), f"'{letters(word)}'.count('-')+1", f"I count {{}} letters in {word}.", word
         )
 
     def _letter(self, kind: str, word: str) -> Lesson:
         """Ask for one of its letters, or now and then for any."""
         letter = self.random.choice(word.lower() if self.random.random() < 0.85 else ascii_lowercase)
-        question = asked(self.random, kind, self.held_out).format(word, letter=letter, word=word)
+        written = letter.upper() if self.random.random() < CAPITALS else letter
+        question = self._asked(kind, word, letter=written)
         expression = f"'{letters(word.lower())}'.count('{letter}')"
-        return _called(question, expression, f"I count {{}} {letter} in {word}.", word)
+        return worked_out(question, expression, f"I count {{}} {letter} in {word}.", word)
 
-    def _asked(self, kind: str, word: str) -> str:
-        return asked(self.random, kind, self.held_out).format(word)
+    def _asked(self, kind: str, word: str, letter: str = "") -> str:
+        return phrasing_of(self.random, self.held_out).ask(kind, word, word=word, letter=letter)
 
 
 def letters(word: str) -> str:
     """Return a word letter by letter: `b-a-n-a-n-a`."""
     return "-".join(word)
-
-
-def _called(question: str, expression: str, answer: str, word: str) -> Lesson:
-    result = calculate(expression)
-    parts = (Part(CALL, expression), Part(RESULT, result), Part(TEXT, answer.format(result)))
-    return Lesson(question, parts, result, word)

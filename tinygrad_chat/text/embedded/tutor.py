@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from random import Random
 
@@ -15,10 +16,14 @@ COUNT = 60_000
 LENGTHS = {1: 5, 2: 3, 3: 2}
 """How many lessons a conversation has, and how often."""
 
-KINDS = {"sum": 20, "story": 5, "unit": 10, "spell": 35, "backwards": 10, "letter": 12, "length": 8}
-"""What a lesson is about, and how often. Most are on words: spelling takes by far the longest to learn."""
+WEIGHTS = (20, 5, 10, 35, 10, 12, 8)
+"""How often a lesson is a sum, a problem in words, an amount in another unit; a word to spell, to turn around, to count
+a letter in, to count the letters of. Most are on words: spelling takes longest to learn."""
 
 GOES_BACK, SPELLS_ON = 0.4, 0.8
+"""Below the former, a later lesson goes back to the word before; up to the latter, it spells another one, or goes on
+with what a sum came to."""
+
 LONGEST_TO_GO_ON_WITH = 9  # characters of a number
 
 
@@ -30,8 +35,9 @@ def any_lesson(arithmetic: Arithmetic, spelling: Spelling, before: Lesson | None
         return spelling.then(before) if drawn < GOES_BACK else spelling.then_spell()
     if before is not None and not before.word and drawn < SPELLS_ON and len(before.answer) <= LONGEST_TO_GO_ON_WITH:
         return arithmetic.then(before)
-    kind = random.choices(tuple(KINDS), tuple(KINDS.values()))[0]
-    return getattr(arithmetic if kind in ("sum", "story", "unit") else spelling, kind)()
+    sums = (arithmetic.sum, arithmetic.story, arithmetic.unit)
+    words = (spelling.spell, spelling.backwards, spelling.letter, spelling.length)
+    return random.choices((*sums, *words), WEIGHTS)[0]()
 
 
 def _conversations(seed: int) -> Iterator[Conversation]:
@@ -44,4 +50,6 @@ def _conversations(seed: int) -> Iterator[Conversation]:
         yield Conversation.of(*(said for lesson in lessons for said in (lesson.question, lesson.parts)))
 
 
-TUTOR = EmbeddedCorpus("tutor", "sums, units and spelling, with a calculator", _conversations, "1")
+TUTOR = EmbeddedCorpus(
+    "tutor", "sums, units and spelling, with a calculator", _conversations, f"1 for Python {platform.python_version()}"
+)

@@ -16,6 +16,9 @@ from tinygrad_chat.text.embedded.corpus import is_held_out
 from tinygrad_chat.text.embedded.made_up import made_up_word
 
 SHORTEST, LONGEST = 3, 12
+REAL, CAPITALS = 0.3, 0.1
+"""Shares of words that are real, and that begin with a capital."""
+
 PART = (2, 5)
 """How many letters a part of a real word has, at least and at most."""
 
@@ -43,20 +46,24 @@ def real_words(held_out: bool) -> tuple[str, ...]:
 
 def any_word(random: Random, *, held_out: bool = False) -> str:
     """Return a word to spell, now and then with a capital: real or made up, of those trained on or `held_out`."""
+    word = random.choice(real_words(held_out)) if random.random() < REAL else made_of_parts(random, held_out=held_out)
+    return word.capitalize() if random.random() < CAPITALS else word
+
+
+def made_of_parts(random: Random, *, held_out: bool = False) -> str:
+    """Return a made-up word: of parts of real ones, of syllables, or of letters drawn at random."""
+    kind = random.choices((_of_real_ones, made_up_word, _of_letters), (9, 3, 2))[0]
     while True:
-        word = _any_word(random, held_out)
-        if is_held_out(word) == held_out and len(word) <= LONGEST:
-            return word.capitalize() if random.random() < 0.1 else word
+        word = kind(random)
+        if len(word) <= LONGEST and is_held_out(word) == held_out:
+            return word
 
 
-def _any_word(random: Random, held_out: bool) -> str:
-    kind = random.random()
-    if kind < 0.3:
-        return random.choice(real_words(held_out))
-    if kind < 0.75:
-        return "".join(_part(random) for _ in range(random.choice((1, 2, 2, 3))))
-    if kind < 0.9:
-        return made_up_word(random)
+def _of_real_ones(random: Random) -> str:
+    return "".join(_part(random) for _ in range(random.choice((1, 2, 2, 3))))
+
+
+def _of_letters(random: Random) -> str:
     return "".join(random.choices(ascii_lowercase, k=random.randint(2, 8)))
 
 
