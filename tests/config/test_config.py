@@ -87,7 +87,7 @@ def test_a_file_may_be_a_link_and_no_pipe(tmp_path: Path):
 
 def test_a_file_that_is_not_there_is_refused_with_the_presets():
     with pytest.raises(
-        ConfigError, match=r"--config nowhere.toml: expected a TOML file or one of the presets best-small, names, "
+        ConfigError, match=r"--config nowhere.toml: expected a TOML file or one of the presets best-small, chat, "
     ):
         resolve({}, base=read_settings("nowhere.toml"))
 

@@ -60,6 +60,13 @@ def test_facts_that_are_missing_are_an_error_of_ours_and_are_said_beforehand():
         resolve({"model": "nanochat", "minutes": 1.0}, Facts(vocabulary=5))
 
 
+@pytest.mark.parametrize("model", ["mini-gpt", "nanochat"])
+def test_masked_documents_begin_with_the_tokenizers_bos(model):
+    chosen = {"model": model, "document_mask": True}
+    assert "bos" in needed_facts(chosen)
+    assert resolve(chosen, Facts(vocabulary=5, bos=3)).model.document_token == 3
+
+
 IDLE: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "sgd", "beta2": 0.9}, "--beta2: plays no part with --optimizer sgd; it needs --optimizer adamw"),
     ({"optimizer": "muon", "beta1": 0.9}, "--beta1: plays no part with --optimizer muon; it needs --optimizer adamw"),

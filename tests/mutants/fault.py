@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import in_inference, in_kernels, in_models, in_ops, in_optim, in_text, in_tools, in_training
+from tests.mutants import (
+    in_embedded,
+    in_inference,
+    in_kernels,
+    in_models,
+    in_ops,
+    in_optim,
+    in_text,
+    in_tools,
+    in_training,
+)
 
 PACKAGE = "tinygrad_chat"
 
@@ -26,6 +36,9 @@ TESTS_OF = {
         "--ignore=tests/training/test_faults.py",
     ),
     "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
+    "text/embedded": ("tests/text/embedded",),
+    "tasks/recall.py": ("tests/tasks/test_recall.py",),
+    "runs/figures.py": ("tests/runs/test_figures.py",),
     "files": ("tests/files", "tests/training/test_faults.py"),
     "schema.py": ("tests/test_schema.py",),
     "seeds.py": ("tests/test_seeds.py",),
@@ -59,7 +72,7 @@ class Fault:
 
 FAULTS = [
     Fault(file, what, *replaced)
-    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_tools, in_inference)
+    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_embedded, in_tools, in_inference)
     for file, faults in part.FAULTS.items()
     for what, replaced in faults.items()
 ]

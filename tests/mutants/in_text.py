@@ -54,6 +54,12 @@ FAULTS = {
         "what was asked last is lost": ("        while asked:\n", "        while False:\n"),
         "an answer that was cut off counts": ("if len(tokens) == size:", "if True:"),
     },
+    "text/embedded/arithmetic.py": {
+        "sums that tasks ask are trained on": ("== self.held_out:", "in (True, False):"),
+    },
+    "text/embedded/vocabulary.py": {
+        "words that tasks ask are trained on": (" and is_held_out(word) == held_out", ""),
+    },
     "text/split.py": {
         "a document is held out more often than not": ("* HELD_OUT < 1 << 64", "* HELD_OUT > 1 << 64"),
         "few documents are enough": ("documents >= LEAST_DOCUMENTS", "documents >= 1"),

@@ -67,11 +67,10 @@ def resolve(
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
     _expect_facts(chosen, facts)
-    defaults = defaults_for(chosen)
-    if chosen.get("document_mask"):
-        defaults["document_token"] = facts.bos
+    masked = {"document_token": facts.bos} if chosen.get("document_mask") else {}
+    defaults = {**defaults_for(chosen), **masked}
     if chosen.get("model") == "nanochat":
-        defaults = {**defaults, **_settings_of_nanochat(chosen, facts)}
+        defaults = {**defaults, **_settings_of_nanochat({**masked, **chosen}, facts)}
     settings = {**defaults, **chosen}
     if settings.get("optimizer") == "muon":
         initialisation = settings.get("initialisation", ModelOptions.initialisation)
