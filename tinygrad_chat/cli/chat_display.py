@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from tinygrad_chat.cli.markdown import BLOCK, BOLD, CODE, PLAIN, MarkdownReader, Span
 from tinygrad_chat.formatting import one_line, printable
 from tinygrad_chat.text.conversations import CALL, RESULT
 
@@ -87,7 +88,6 @@ class StyledPage:
 
     def begin(self) -> None:
         """Look anew how wide the terminal is."""
-        from tinygrad_chat.cli.markdown import MarkdownReader
         from tinygrad_chat.cli.wrapping import WordWrap
 
         self._console.width = get_terminal_size().columns
@@ -109,20 +109,24 @@ class StyledPage:
         self._show_call()
         self._show(self._reader.finish())
         for text, style in self._lines.finish():
-            self._write(text, style)
+            self._write(text, _STYLES[style])
         self._write("\n", "")
 
-    def _show(self, spans: object) -> None:
-        for span in spans:  # pyright: ignore[reportGeneralTypeIssues]
+    def _show(self, spans: Iterable[Span]) -> None:
+        for span in spans:
             for text, style in self._lines.feed(*span):
                 self._write(text, _STYLES[style])
 
     def _show_call(self) -> None:
-        """Show what a tool was asked and what it said, in one line above what follows or within it."""
-        if self._result:
-            call = one_line(f"{self._call} = {self._result}")
-            self._write(f" ({call}) " if self._lines.column else f"{call}\n", REMARK)
-            self._call = self._result = ""
+        """Show what a tool was asked and what it said: in a line above the answer, or where it was within it."""
+        if not self._result:
+            return
+        call = one_line(f"{self._call} = {self._result}")
+        self._call = self._result = ""
+        if self._lines.column == 0 and self._lines.between_words:
+            self.remark(call)
+        else:
+            self._show([("" if self._lines.between_words else " ", PLAIN), (f"({call})", CALL), (" ", PLAIN)])
 
     def remark(self, text: str, style: str = REMARK) -> None:
         """Write a line."""
@@ -132,8 +136,8 @@ class StyledPage:
         """Write as much as fits into a line."""
         from rich.text import Text
 
-        line = Text.assemble(*((one_line(text), style) for text, style in pieces), no_wrap=True, overflow="ellipsis")
-        self._console.print(line)
+        line = Text.assemble(*((one_line(text), style) for text, style in pieces))
+        self._console.print(line, no_wrap=True, overflow="ellipsis")
 
     def _write(self, text: str, style: str) -> None:
         from rich.text import Text
@@ -141,7 +145,7 @@ class StyledPage:
         self._console.print(Text(text, style), end="", soft_wrap=True)
 
 
-_STYLES = {"": "", "bold": "bold", "code": "cyan", "block": "cyan"}
+_STYLES = {PLAIN: "", BOLD: "bold", CODE: "cyan", BLOCK: "cyan", CALL: REMARK}
 
 
 def page_for(stream: TextIO) -> Page:
