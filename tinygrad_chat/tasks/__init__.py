@@ -1,8 +1,13 @@
 """What a model is asked, and how its answer is checked.
 
-task.py   Problem and Task: what each task offers
+task.py             Problem and Task: what each task offers
+registry.py         the tasks by name, and those in a file of one's own
+multiple_choice.py  which of four sentences says what a function does
+programs.py         functions to complete, which hidden checks run
+running.py          a program of a stranger's in a process of its own
 """
 
+from tinygrad_chat.tasks.registry import TASKS, default_tasks, open_task
 from tinygrad_chat.tasks.task import Problem, Task
 
-__all__ = ["Problem", "Task"]
+__all__ = ["TASKS", "Problem", "Task", "default_tasks", "open_task"]
