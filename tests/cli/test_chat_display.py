@@ -49,9 +49,8 @@ def test_a_call_of_the_calculator_is_shown_dim_where_it_was_made(terminal: Termi
     call = [step(""), step("347*28", "python"), step("", "python"), step("9716", "python_output")]
     show(page_for(terminal), *call, step("It is "), step("9716."))
     show(page_for(terminal), step("It is"), *call, step("9716."))
-    assert terminal.getvalue() == (
-        f"{DIM}347*28 = 9716{END}\nIt is 9716.\nIt is {DIM}(347*28{END} {DIM}={END} {DIM}9716){END} 9716.\n"
-    )
+    shown = terminal.getvalue().replace(f"{END} {DIM}", " ")
+    assert shown == f"{DIM}347*28 = 9716{END}\nIt is 9716.\nIt is {DIM}(347*28 = 9716){END} 9716.\n"
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
@@ -74,8 +73,13 @@ def test_what_a_model_writes_speaks_to_no_terminal(terminal: Terminal):  # noqa:
 
 
 def test_why_has_a_colour_for_each_probability_and_a_table_without(terminal: Terminal):  # noqa: F811
-    steps = [step("sure", probability=0.99), step("not", probability=0.05), step("9", "python_output")]
-    names, rivals = ["sure", "not", "9"], [["sure", "x"], ["not", "y"], ["9", "z"]]
+    steps = [
+        step("", "python"),
+        step("sure", probability=0.99),
+        step("not", probability=0.05),
+        step("9", "python_output"),
+    ]
+    names, rivals = ["<call>", "sure", "not", "9"], [["z", "x"], ["sure", "x"], ["not", "y"], ["9", "z"]]
     show_why(page_for(terminal), steps, names, rivals)
     first = terminal.getvalue().splitlines()[0]
     assert first == f"\x1b[32msure{END}\x1b[31mnot{END}{DIM}9{END}"
@@ -83,6 +87,7 @@ def test_why_has_a_colour_for_each_probability_and_a_table_without(terminal: Ter
     show_why(PlainPage(plain), steps, names, rivals)
     assert [line.split() for line in plain.getvalue().splitlines()] == [
         ["surenot9"],
+        ["100.0", "%", "'<call>'", "'x'", "5.0", "%"],
         ["99.0", "%", "'sure'", "'x'", "5.0", "%"],
         ["5.0", "%", "'not'", "'y'", "5.0", "%"],
         ["100.0", "%", "'9'", "the", "calculator's"],
@@ -105,3 +110,9 @@ def test_no_line_of_short_words_is_too_wide_and_no_word_is_lost(pieces: list[str
     longest = max(map(cell_len, whole.split()), default=0)
     if longest <= width:
         assert all(cell_len(line.strip()) <= width for line in shown.split("\n"))
+
+
+def test_remarks_break_between_words(terminal: Terminal, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", "20")
+    StyledPage(terminal).remark("a remark that takes more than one line")
+    assert terminal.text() == "a remark that takes\nmore than one line\n"

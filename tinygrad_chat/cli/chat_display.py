@@ -44,8 +44,12 @@ class Page(Protocol):
         """Say something in a line that is no part of an answer."""
         ...
 
-    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Show texts, each with its style, in one line."""
+    def passage(self, pieces: Iterable[Span]) -> None:
+        """Show texts, each with its style, in as many lines as they take."""
+        ...
+
+    def row(self, pieces: Iterable[Span]) -> None:
+        """Show texts, each with its style, in one line: as much as fits."""
         ...
 
 
@@ -73,7 +77,11 @@ class PlainPage:
         """Write a line."""
         print(one_line(text), file=self._stream, flush=True)
 
-    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
+    def passage(self, pieces: Iterable[Span]) -> None:
+        """Write the texts."""
+        print("".join(text for text, _ in pieces), file=self._stream, flush=True)
+
+    def row(self, pieces: Iterable[Span]) -> None:
         """Write a line."""
         self.remark("".join(text for text, _ in pieces).rstrip())
 
@@ -129,10 +137,21 @@ class StyledPage:
             self._show([("" if self._lines.between_words else " ", PLAIN), (f"({call})", CALL), (" ", PLAIN)])
 
     def remark(self, text: str, style: str = REMARK) -> None:
-        """Write a line."""
-        self._write(one_line(text) + "\n", style)
+        """Write a text without line ends of its own."""
+        self.passage([(one_line(text), style)])
 
-    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
+    def passage(self, pieces: Iterable[Span]) -> None:
+        """Write the texts in lines that break between words."""
+        from tinygrad_chat.cli.wrapping import WordWrap
+
+        lines = WordWrap(get_terminal_size().columns)
+        for text, style in pieces:
+            for part, its_style in lines.feed(printable(text), style):
+                self._write(part, its_style)
+        for part, its_style in (*lines.finish(), ("\n", "")):
+            self._write(part, its_style)
+
+    def row(self, pieces: Iterable[Span]) -> None:
         """Write as much as fits into a line."""
         from rich.text import Text
 
@@ -156,7 +175,7 @@ def page_for(stream: TextIO) -> Page:
 
 def show_why(page: Page, steps: Sequence[TokenStep], names: Sequence[str], rivals: Sequence[Sequence[str]]) -> None:
     """Show the tokens of an answer: how likely each was, and what else might have come, by their `names`."""
-    page.row([(name, _shade(step)) for name, step in zip(names, steps, strict=True)])
+    page.passage((step.text, _shade(step)) for step in steps)
     for step, name, others in zip(steps, names, rivals, strict=True):
         token = _visible(name)
         pieces = [(f"{_percent(step.logprob)}  ", _shade(step)), (f"{token:{TOKEN_WIDTH}}  ", "")]
