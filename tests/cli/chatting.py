@@ -102,7 +102,7 @@ def sit_at_terminal(patch: pytest.MonkeyPatch, lines: Sequence[Line]) -> list[st
         prompts.append(prompt)
         line = next(coming, EOFError)
         if isinstance(line, type):
-            raise line
+            raise line()
         return line if isinstance(line, str) else line()
 
     patch.setattr("builtins.input", read)

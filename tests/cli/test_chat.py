@@ -13,6 +13,7 @@ import pytest
 from tests.cli.chatting import CALL, CONTEXT, Line, ScriptedModel, save_run, sit_at_terminal, write_presets
 from tests.cli.conftest import TINY_BIGRAM, Tgc
 from tests.cli.test_sample import hand_in  # noqa: F401 - a fixture
+from tinygrad_chat.config.record import TrainingConfig
 
 SCRIPT = {
     "hi": "Hello.",
@@ -22,6 +23,7 @@ SCRIPT = {
     "<|user_end|>hi": "You wrote a name.",
     "/new": "A slash.",
     "one\ntwo": "Two lines.",
+    "how large?": "<|python_start|>context<|python_end|><|output_start|>256<|output_end|>I see 256 tokens.",
     "escape": "\x1b[31mred",
 }
 Person = Callable[..., tuple[int, str, str]]
@@ -284,3 +286,15 @@ def test_a_history_is_kept_and_bounded(person: Person, monkeypatch: pytest.Monke
     person(*map(typed, ["hi", "who?"]))
     person(*map(typed, ["half", "é"]))
     assert (tmp_path / "cache/chat-history.txt").read_text(encoding="utf-8") == "who?\nhalf\né\n"
+
+
+def test_the_calculator_knows_the_model_s_own_figures(person: Person):
+    context = TrainingConfig.of(tokenizer="bpe").model.context
+    person("how large?", "/save a.jsonl")
+    assert said(Path("a.jsonl")).startswith(f"context = {context}")
+
+
+def said(path: Path) -> str:
+    """The parts of the only answer in a file."""
+    _, answer = json.loads(path.read_text())["messages"]
+    return " = ".join(part["text"] for part in answer["content"])
