@@ -196,7 +196,7 @@ def _open(
 
 def _talk(opened: Chat, saved: SavedModel) -> None:
     """Have a conversation with whoever sits there."""
-    from tinygrad_chat.cli.chat_display import page_for
+    from tinygrad_chat.cli.chat_display import is_styled, page_for
     from tinygrad_chat.cli.chat_input import open_terminal_input
     from tinygrad_chat.cli.chat_loop import converse
     from tinygrad_chat.cli.chat_runs import run_of
@@ -204,5 +204,5 @@ def _talk(opened: Chat, saved: SavedModel) -> None:
 
     page = page_for(sys.stdout)
     page.remark(f"{run_of(saved).path}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
-    with open_terminal_input() as read_line:
+    with open_terminal_input(styled=is_styled(sys.stdout)) as read_line:
         converse(Session(opened, page, read_line))
