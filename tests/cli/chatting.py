@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tinygrad_chat.config.files import to_toml
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import TrainingState
+from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.tokenizers.bpe import BPETokenizer
 
 TOKENIZER = BPETokenizer.from_merges([])  # each byte is a token
@@ -114,8 +116,9 @@ def sit_at_terminal(patch: pytest.MonkeyPatch, lines: Sequence[Line]) -> list[st
 def write_presets(patch: pytest.MonkeyPatch, folder: Path, **settings: Any) -> None:
     """Let our own models be tiny ones, of as many layers as their size says."""
     folder.mkdir()
-    (folder.parent / "text.txt").write_text("abc dba\n" * 400)
-    tiny = {"data": str(folder.parent / "text.txt"), "tokenizer": "bpe", "vocabulary": 266, "model": "mini-gpt"}
+    chats = (Conversation.of(f"{number}?", f"It is {number}.").to_json() for number in range(100))
+    (folder.parent / "chats.jsonl").write_text("".join(f"{json.dumps(chat)}\n" for chat in chats))
+    tiny = {"data": str(folder.parent / "chats.jsonl"), "tokenizer": "bpe", "vocabulary": 266, "model": "mini-gpt"}
     tiny |= {"width": 8, "heads": 2, "context": 64, "batch_size": 2, "steps": 6, "log_every": 1, "eval_every": 3}
     for layers, name in enumerate(("chat-small", "chat", "chat-standard"), start=1):
         (folder / f"{name}.toml").write_text(to_toml({**tiny, **settings, "layers": layers}))

@@ -244,12 +244,34 @@ def test_edit_asks_for_the_changed_question(person: Person):
 
 
 def test_a_conversation_is_saved_and_loaded(person: Person, model: ScriptedModel):
-    pytest.importorskip("tinygrad_chat.text.conversations.dialects")
     assert shown(person("347 * 28?", "/save a.jsonl"))[1:] == ["saved 2 messages; /load a.jsonl brings them back"]
     [line] = Path("a.jsonl").read_text().splitlines()
     assert [message["role"] for message in json.loads(line)["messages"]] == ["user", "assistant"]
     assert shown(person("/load a.jsonl", "hi")) == ["loaded 2 messages of a.jsonl", "Hello."]
     assert "<|python_start|>347*28<|python_end|><|output_start|>9716<|output_end|>It is" in model.seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "a.jsonl: expected a conversation in a line, found none"),
+        ("{", "a.jsonl, line 1: not valid JSON"),
+        ('{"messages": []}', "a.jsonl, line 1"),
+        (None, "a.jsonl: No such file or directory"),
+    ],
+    ids=str,
+)
+def test_what_is_no_conversation_is_one_line_and_the_chat_goes_on(person: Person, content: str | None, message: str):
+    if content is not None:
+        Path("a.jsonl").write_text(content)
+    said, answer = shown(person("/load a.jsonl", "hi"))
+    assert said.startswith(message)
+    assert answer == "Hello."
+
+
+def test_a_question_that_was_loaded_is_answered(person: Person):
+    Path("a.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
+    assert shown(person("/load a.jsonl")) == ["loaded 1 message of a.jsonl", "Hello."]
 
 
 def test_saving_replaces_no_file_unasked(person: Person):

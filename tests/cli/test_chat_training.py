@@ -17,7 +17,6 @@ from tinygrad_chat.cli.chat_training import QUESTIONS, Rehearsal
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.finding import RUNS
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.training.events import Stepped
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run
@@ -29,8 +28,6 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedModel:
     scripted = ScriptedModel({"hi": "Hello."})
     scripted.stand_in(monkeypatch)
     write_presets(monkeypatch, tmp_path / "presets")
-    summary = Dataset.summary
-    monkeypatch.setattr(Dataset, "summary", lambda self: {**summary(self), "trained_tokens": 9})
     return scripted
 
 

@@ -7,7 +7,7 @@ import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinygrad_chat.cli.chat_display import show_why
 from tinygrad_chat.cli.chat_session import Session
@@ -85,7 +85,7 @@ def read_conversation(path: Path) -> tuple[Conversation, int]:
     if not lines:
         raise UsageError(f"{path}: expected a conversation in a line, found none")
     where = f"{path}, line {lines[-1][0]}"
-    return conversation_of(parse_json(lines[-1][1], dict, source=where), where), len(lines)
+    return conversation_of(parse_json(lines[-1][1], dict[str, Any] | list[Any], source=where), where), len(lines)
 
 
 def _system(session: Session, text: str) -> None:
