@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutants import (
+    in_cli,
     in_embedded,
     in_inference,
     in_kernels,
@@ -23,6 +24,7 @@ PACKAGE = "tinygrad_chat"
 # The tests of a file are those of its folder, but for what is proven elsewhere and for what would take long and is
 # about something else; the longest name that fits counts.
 TESTS_OF = {
+    "cli": tuple(f"tests/cli/test_{name}.py" for name in ("markdown", "chat", "chat_display", "chat_training")),
     "ops": ("tests/test_catalogue.py", "tests/ops"),
     "kernels": (
         "tests/test_catalogue.py::test_kernel_agrees_with_its_reference",
@@ -72,7 +74,18 @@ class Fault:
 
 FAULTS = [
     Fault(file, what, *replaced)
-    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_embedded, in_tools, in_inference)
+    for part in (
+        in_cli,
+        in_embedded,
+        in_inference,
+        in_kernels,
+        in_models,
+        in_ops,
+        in_optim,
+        in_text,
+        in_tools,
+        in_training,
+    )
     for file, faults in part.FAULTS.items()
     for what, replaced in faults.items()
 ]

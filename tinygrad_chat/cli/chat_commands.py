@@ -7,15 +7,15 @@ import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinygrad_chat.cli.chat_display import show_why
+from tinygrad_chat.cli.chat_session import Session
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import is_there, read_plain, user_path, write_atomic
 from tinygrad_chat.formatting import count, quoted
 
 if TYPE_CHECKING:
-    from tinygrad_chat.cli.chat_session import Session
     from tinygrad_chat.text.conversations import Conversation
 
 LARGEST_CHAT = 16 << 20  # bytes of a file that `/load` reads
@@ -85,7 +85,7 @@ def read_conversation(path: Path) -> tuple[Conversation, int]:
     if not lines:
         raise UsageError(f"{path}: expected a conversation in a line, found none")
     where = f"{path}, line {lines[-1][0]}"
-    return conversation_of(parse_json(lines[-1][1], dict, source=where), where), len(lines)
+    return conversation_of(parse_json(lines[-1][1], dict[str, Any] | list[Any], source=where), where), len(lines)
 
 
 def _system(session: Session, text: str) -> None:
@@ -130,7 +130,7 @@ def _why(session: Session, _: str) -> None:
 
 def _help(session: Session, _: str) -> None:
     for name, command in COMMANDS.items():
-        session.page.row([(f"/{f'{name} {command.takes}':17} ", "bold"), (command.about, "")])
+        session.page.passage([(f"/{f'{name} {command.takes}':17} ", "bold"), (command.about, "")])
     for text in (
         'a line that ends in \\ goes on; so does all between lines of """',
         "Ctrl-C stops an answer; Ctrl-D ends the chat; // at the beginning of a line is a slash",
