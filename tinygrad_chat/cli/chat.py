@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-
 import secrets
 import sys
 from collections.abc import Mapping
-
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer

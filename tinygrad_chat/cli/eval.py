@@ -16,6 +16,7 @@ from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
     from tinygrad_chat.cli.eval_tables import Evaluated
+    from tinygrad_chat.inference.engine import Engine
     from tinygrad_chat.runs.state import SavedModel
     from tinygrad_chat.tasks import Task
     from tinygrad_chat.text.download import Progress
@@ -157,6 +158,8 @@ class _Evaluator:
 
         tasks = named or (default_tasks() if self.saved.taught_to_chat else [])
         engine = Engine(self.model, self.saved.tokenizer, rows=ROWS, tool=calculate if tools else None)
+        if tasks:
+            self._expect_chats(engine)
         for each in tasks:
             result = evaluate_task(engine, each, run_programs=run_programs, progress=self.progress, **asking)
             self.found.tasks.append(result)
@@ -165,3 +168,9 @@ class _Evaluator:
                     add_results(RunFolder(self.saved.folder).scores, self.saved.step, [result])
             except (FormatError, StorageError) as error:
                 say(f"{error}; the scores are shown and not kept")
+
+    def _expect_chats(self, engine: Engine) -> None:
+        try:
+            _ = engine.template
+        except UsageError as error:
+            raise UsageError(f"{self.found.run}: {error}") from error
