@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import tinygrad_chat
 from tests.cli.conftest import Tgc, tgc  # noqa: F401 - a fixture
 from tinygrad_chat import Dataset, NextTokenModel, TextModel, nn, ops
 from tinygrad_chat.errors import CheckpointError, ConfigError, DataError, UsageError, VocabularyError
+from tinygrad_chat.tasks import Problem
+from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer
 from tinygrad_chat.training.events import Logged
 

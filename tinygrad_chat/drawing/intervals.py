@@ -27,29 +27,34 @@ class Interval:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """What is drawn: rows, the first at the top, over values that `x_name` names."""
+    """What is drawn: rows, the first at the top, over values that `x_name` names, which cover at least `x_range`."""
 
     title: str
     rows: Sequence[Interval]
     x_name: str
+    x_range: tuple[float, ...] = ()
 
 
-def draw_intervals(chart: IntervalChart) -> Markup:
-    """Return the rows as SVG: dots are values, a bar is their mean with its interval."""
+def draw_intervals(chart: IntervalChart, *, width: float = WIDTH, standalone: bool = True) -> Markup:
+    """Return the rows as SVG: dots are values, a bar is their mean with its interval.
+
+    Only a `standalone` picture brings its style; in a page it is the page's, which has chart_svg.css.
+    """
     height = TOP + ROW * len(chart.rows) + BELOW
     title = f'<text class="title" x="{SIDE:g}" y="22">{escape(chart.title)}</text>'
     if not chart.rows:
-        return picture([title], WIDTH, 2 * LINE, name=f"{chart.title}: no values")
+        return picture([title], width, 2 * LINE, name=f"{chart.title}: no values", standalone=standalone)
     left = SIDE + LETTER * max(len(row.name) for row in chart.rows) + 12
-    x_axis = spanning(values_shown(chart), min(left, WIDTH / 2), WIDTH - SIDE, margin=0.04)
+    x_axis = spanning(values_shown(chart), min(left, width / 2), width - SIDE, margin=0.04)
     rows = [part for position, row in enumerate(chart.rows) for part in _row(row, TOP + ROW * (position + 0.5), x_axis)]
-    return picture([title, *_frame(chart, x_axis, height - BELOW), *rows], WIDTH, height, name=chart.title)
+    parts = [title, *_frame(chart, x_axis, height - BELOW), *rows]
+    return picture(parts, width, height, name=chart.title, standalone=standalone)
 
 
 def values_shown(chart: IntervalChart) -> list[float]:
     """Return all that the axis must reach: values, and the ends of intervals."""
     ends = [row.mean + sign * (row.half_width or 0.0) for row in chart.rows for sign in (-1, 1)]
-    return [*ends, *(value for row in chart.rows for value in row.values)]
+    return [*chart.x_range, *ends, *(value for row in chart.rows for value in row.values)]
 
 
 def _frame(chart: IntervalChart, x_axis: Scale, bottom: float) -> Iterator[str]:
