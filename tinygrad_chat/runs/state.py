@@ -85,13 +85,18 @@ class SavedModel:
     The weights stay in their file until they are used.
     """
 
-    step: int
+    progress: Progress
     config: TrainingConfig
     tokenizer: Tokenizer
     weights: Mapping[str, np.ndarray]
     path: Path | None = None
     taught_to_chat: bool | None = None
     """Whether it learned from conversations; None where nobody knows, as of an imported model."""
+
+    @property
+    def step(self) -> int:
+        """The updates that have been done."""
+        return self.progress.step
 
     @property
     def folder(self) -> Path | None:
@@ -104,7 +109,7 @@ class SavedModel:
         with explained_damage(path):
             state = _read_state(path)
             return cls(
-                step=state["progress"].step,
+                progress=state["progress"],
                 config=state["config"],
                 tokenizer=state["tokenizer"],
                 weights=map_arrays(path, WEIGHTS)[0],
@@ -137,7 +142,7 @@ class TrainingState:
     @property
     def model(self) -> SavedModel:
         """The model that has been trained so far."""
-        return SavedModel(step=self.step, config=self.config, tokenizer=self.tokenizer, weights=self.weights)
+        return SavedModel(progress=self.progress, config=self.config, tokenizer=self.tokenizer, weights=self.weights)
 
     def save(self, folder: Path, *, temporary: bool = False) -> Path:
         """Write a checkpoint below `folder`, `temporary` or to stay; return its path.

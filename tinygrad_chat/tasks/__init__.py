@@ -1,6 +1,7 @@
 """What a model is asked, and how its answer is checked.
 
 task.py             Problem and Task: what each task offers
+recall.py           what it learned of Python, what there is not, and what was said before
 registry.py         the tasks by name, and those in a file of one's own
 multiple_choice.py  which of four sentences says what a function does
 programs.py         functions to complete, which hidden checks run

@@ -18,6 +18,11 @@ from tinygrad_chat.tasks.task import Problem, Task
 
 TASKS: dict[str, str] = {
     # what the model was told about Python and itself
+    "python": "recall:Documentation",
+    "reverse": "recall:Reverse",
+    "known": "recall:Known",
+    "unknown": "recall:Unknown",
+    "turns": "recall:Turns",
     # sums and words, whose answers code checks
     # the model chooses, or writes a program
     "sentences": "multiple_choice:Sentences",

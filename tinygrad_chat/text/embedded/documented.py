@@ -109,7 +109,7 @@ def _things() -> Iterator[tuple[str, str, Any]]:
         if callable(thing) and ours and not name.startswith("_") and not name.endswith("Warning"):
             yield "builtins", name, thing
     for kind in TYPES:
-        for name, thing in vars(kind).items():
+        for name in vars(kind):
             if not name.startswith("_"):
                 yield kind.__name__, f"{kind.__name__}.{name}", getattr(kind, name)
     for module, names in {**dict.fromkeys(MODULES, ""), **FEW_OF}.items():

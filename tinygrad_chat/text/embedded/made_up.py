@@ -14,12 +14,6 @@ from tinygrad_chat.text.embedded.corpus import is_held_out
 from tinygrad_chat.text.embedded.documented import documented
 from tinygrad_chat.text.embedded.phrasings import one_letter_wrong, words
 
-STARTS = ["b", "bl", "br", "c", "ch", "cl", "cr", "d", "dr", "f", "fl", "fr", "g", "gl", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pl", "pr", "qu", "r", "s", "sh", "sk", "sl", "sp", "st", "t", "th", "tr", "v", "w", "wh", "z"]
-VOWELS = ["a", "e", "i", "o", "u", "oo", "ee", "ai", "ou"]
-ENDS = ["b", "ck", "d", "ff", "g", "k", "l", "ll", "m", "n", "nd", "ng", "nk", "p", "r", "rk", "s", "sh", "st", "t", "x", "zz"] + [""] * 6
-BEFORE = ("get", "set", "to", "is", "as", "do", "make", "find", "re", "un", "pre", "my", "new", "safe", "fast")
-AFTER = ("all", "er", "ed", "s", "2", "one", "first", "by", "of", "with", "many", "now", "fast", "it", "each")
-
 
 @cache
 def known_names() -> Set[str]:
@@ -37,8 +31,11 @@ def made_up_name(random: Random, *, held_out: bool = False) -> str:
 
 def made_up_word(random: Random) -> str:
     """Return one to three syllables."""
-    word = "".join(random.choice(STARTS) + random.choice(VOWELS) for _ in range(random.choice((1, 1, 2, 2, 3))))
-    return word + random.choice(ENDS) + random.choice(("", "", "", "ate", "ify", "er", "ing", "le"))
+    syllables = (
+        random.choice(words("starts")) + random.choice(words("vowels")) for _ in range(random.choice((1, 1, 2, 2, 3)))
+    )
+    end = random.choice(words("ends")) if random.random() < 0.8 else ""
+    return "".join(syllables) + end + random.choice(("", "", "", "ate", "ify", "er", "ing", "le"))
 
 
 def _any_name(random: Random) -> str:
@@ -55,8 +52,9 @@ def _any_name(random: Random) -> str:
     if kind < 0.68:  # list.sorted
         return f"{home}.{_word(random)}"
     if kind < 0.78:  # str.splitter, get_append
-        changed = random.choice((f"{real.last_name}{random.choice(('', '_'))}{random.choice(AFTER)}",
-                                 f"{random.choice(BEFORE)}{random.choice(('', '_'))}{real.last_name}"))  # fmt: skip
+        joint, last = random.choice(("", "_")), real.last_name
+        longer = f"{last}{joint}{random.choice(words('after'))}", f"{random.choice(words('before'))}{joint}{last}"
+        changed = random.choice(longer)
         return random.choice((f"{real.home}.{changed}", changed)) if real.home != "builtins" else changed
     if kind < 0.88:
         return random.choice((made_up_word(random), _word(random)))
@@ -70,5 +68,5 @@ def _homes() -> tuple[str, ...]:
 
 
 def _word(random: Random) -> str:
-    word = random.choice(words("made_up", False))
-    return word if random.random() < 0.6 else f"{word}_{random.choice(words('made_up', False))}"
+    word = random.choice(words("made_up"))
+    return word if random.random() < 0.6 else f"{word}_{random.choice(words('made_up'))}"

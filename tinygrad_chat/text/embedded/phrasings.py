@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,18 +19,18 @@ GREETINGS = ("hi, ", "hello, ", "hey, ", "please, ", "ok, ", "so, ", "well, ", "
 
 
 @cache
-def phrasings() -> dict[str, Any]:
-    """Return what phrasings.toml holds."""
-    file = resources.files("tinygrad_chat.text.embedded") / "phrasings.toml"
-    return parse_toml(file.read_text(encoding="utf-8"), source="phrasings.toml")
+def data_file(name: str) -> dict[str, Any]:
+    """Return what a TOML file of this folder holds."""
+    file = resources.files("tinygrad_chat.text.embedded") / f"{name}.toml"
+    return parse_toml(file.read_text(encoding="utf-8"), source=file.name)
 
 
 @cache
-def words(kind: str, held_out: bool) -> tuple[str, ...]:
-    """Return the words of a list that are trained on, or those that only tasks use."""
-    text = phrasings()["words"][kind]
-    listed = text.split(";") if ";" in text else text.split()
-    return tuple(word.strip() for word in listed if is_held_out(word.strip()) == held_out)
+def words(kind: str, held_out: bool | None = None) -> tuple[str, ...]:
+    """Return the words of a list: all, or those that are trained on, or those that only tasks use."""
+    text = data_file("phrasings")["words"][kind]
+    listed = (word.strip() for word in (text.split(";") if ";" in text else text.split()))
+    return tuple(word for word in listed if held_out is None or is_held_out(word) == held_out)
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,16 @@ class Phrasing:
     """Draws how a question is asked: as in training, or in a way that is `held_out`."""
 
     random: Random
-    held_out: bool = False
+    held_out: bool
+    phrasings: Mapping[str, Any]
 
     def ask(self, kind: str, *names: str, **fields: str) -> str:
         """Return a question of that kind about names, as somebody types it: no name is mistyped."""
-        phrasing = self.random.choice(phrasings()[kind]["held_out" if self.held_out else "asked"])
-        return self.typed(phrasing).format(*names, **fields)
+        return self.ask_one_of(self.phrasings[kind]).format(*names, **fields)
+
+    def ask_one_of(self, phrasings: Mapping[str, Any]) -> str:
+        """Return one of the phrasings that are `asked`, or of those `held_out`, as somebody types it."""
+        return self.typed(self.random.choice(phrasings["held_out" if self.held_out else "asked"]))
 
     def typed(self, phrasing: str) -> str:
         """Return a phrasing as somebody types it who is in a hurry, now and then."""

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
+from tinygrad_chat.text.conversations import Part
 from tinygrad_chat.text.embedded.documented import TYPES, Documented, documented
 from tinygrad_chat.text.embedded.made_up import known_names, made_up_name
-from tinygrad_chat.text.embedded.phrasings import Phrasing, phrasings, words
+from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file, words
 
 REFUSAL = "I don't know that; I know about Python, sums, spelling and myself."
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 MOST_ARGUMENTS = 6
-VERBS = set(
-    ["accept", "add", "append", "assemble", "apply", "build", "calculate", "call", "capitalize", "change", "check", "choose", "clear", "close", "collapse", "combine", "compute", "concatenate", "construct", "convert", "copy", "count", "create", "decode", "delete", "deserialize", "determine", "divide", "encode", "escape", "execute", "expand", "extend", "extract", "fill", "find", "format", "generate", "get", "insert", "join", "kill", "list", "make", "map", "merge", "move", "open", "pad", "partition", "pop", "print", "push", "raise", "read", "remove", "rename", "repeat", "replace", "report", "return", "round", "run", "search", "send", "serialize", "set", "shuffle", "sleep", "sort", "split", "strip", "suspend", "swap", "tell", "test", "transform", "update", "wrap", "write", "yield"]
-)
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,14 @@ class Exchange:
     """A question, its answer, and the name that it was about, to which a later question may go back."""
 
     question: str
-    answer: str
+    answer: str | tuple[Part, ...]
     about: Documented | None = None
 
 
 @dataclass(frozen=True)
 class PythonQuestions:
-    """Draws exchanges about names; with `held_out`, in phrasings, about made-up names and topics that training never has."""
+    """Draws exchanges about names; with `held_out`, in phrasings and about made-up names and topics that training
+    never has."""
 
     random: Random
     held_out: bool = False
@@ -38,7 +37,7 @@ class PythonQuestions:
     @property
     def phrasing(self) -> Phrasing:
         """How questions are asked."""
-        return Phrasing(self.random, self.held_out)
+        return Phrasing(self.random, self.held_out, data_file("phrasings"))
 
     def any_known(self) -> Documented:
         """Return a name that is documented, each as likely as another."""
@@ -59,7 +58,7 @@ class PythonQuestions:
     def reverse(self) -> Exchange:
         """Ask which function does something."""
         if self.random.random() < 0.3:
-            intent = self.random.choice(phrasings()["intent"])
+            intent = self.random.choice(data_file("phrasings")["intent"])
             wish, names = self.random.choice(intent["asks"]), intent["names"]
         else:
             wish, names = self.random.choice(_wishes())
@@ -76,7 +75,7 @@ class PythonQuestions:
     def off_topic(self) -> Exchange:
         """Ask about something else than Python."""
         kind = "held_out" if self.held_out else "asked"
-        template = self.phrasing.typed(self.random.choice(phrasings()["off_topic"][kind]))
+        template = self.phrasing.typed(self.random.choice(data_file("phrasings")["off_topic"][kind]))
         return Exchange(re.sub(r"\{(\w+)\}", lambda found: self._topic(found[1]), template), REFUSAL)
 
     def then_name(self) -> Exchange:
@@ -173,8 +172,8 @@ def _wishes() -> tuple[tuple[str, tuple[str, ...]], ...]:
     for known in _all_documented():
         first, _, rest = known.sentence.rstrip(".").partition(" ")
         verb = first.lower()
-        verb = verb if verb in VERBS else verb.removesuffix("s")
-        if verb in VERBS and len(known.sentence) < 80:
+        verb = verb if verb in words("verbs") else verb.removesuffix("s")
+        if verb in words("verbs") and len(known.sentence) < 80:
             found.setdefault(f"{verb} {rest}", []).append(known.name)
     return tuple((wish, tuple(names)) for wish, names in found.items() if len(names) <= 3)
 
