@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from bench import (
+    chat,
     decode,
     gpu,
     hostile,
@@ -46,6 +47,7 @@ MEASUREMENTS = (
         plan,
         packing,
         tokenizer,
+        chat,
     ),
     overview,
 )

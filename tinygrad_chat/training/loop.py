@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +27,7 @@ from tinygrad_chat.runs.checkpoint import (
     remove_old_checkpoints,
     step_of,
 )
+from tinygrad_chat.runs.figures import facts_of
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.mixture import Mixture
 from tinygrad_chat.tools import calculate
@@ -221,7 +223,8 @@ def _evaluate(run: Run) -> Evaluated:
         held_out = [part.validation for part in run.dataset.parts]
         questions = first_questions(held_out, run.tokenizer, SAMPLE_QUESTIONS)
         if questions:
-            return answers_as_text(Engine(model, run.tokenizer, tool=calculate), questions)
+            tool = functools.partial(calculate, facts=facts_of(run.state({}).model))
+            return answers_as_text(Engine(model, run.tokenizer, tool=tool), questions)
         options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.run.seed)
         return "".join(next(sample_texts(model, run.tokenizer, options)))
 
