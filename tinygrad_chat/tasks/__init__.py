@@ -2,6 +2,7 @@
 
 task.py             Problem and Task: what each task offers
 recall.py           what it learned of Python, what there is not, and what was said before
+tutor.py            sums, units and words
 registry.py         the tasks by name, and those in a file of one's own
 multiple_choice.py  which of four sentences says what a function does
 programs.py         functions to complete, which hidden checks run

@@ -24,6 +24,10 @@ TASKS: dict[str, str] = {
     "unknown": "recall:Unknown",
     "turns": "recall:Turns",
     # sums and words, whose answers code checks
+    "sums": "tutor:Sums",
+    "units": "tutor:Units",
+    "spelling": "tutor:Words",
+    "letters": "tutor:Letters",
     # the model chooses, or writes a program
     "sentences": "multiple_choice:Sentences",
     "choices": "multiple_choice:Choices",
