@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.cli.chatting import ScriptedModel, save_run
 from tests.cli.conftest import TINY_BIGRAM
 from tests.cli.hostile import HOSTILE, MARK, NAME, Watched, damage_checkpoints, write_received
 from tests.planning.test_plan import MEASURED
@@ -158,6 +159,12 @@ def another_run(patch: pytest.MonkeyPatch) -> None:
     shutil.copytree(RUN, "runs/again")
 
 
+def a_model_that_chats(patch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(RUN)
+    save_run(Path(RUN))
+    ScriptedModel({"a": HOSTILE}).stand_in(patch)
+
+
 SCENARIOS = [
     Scenario("the names of its text and its folder", (*TRAIN, "--out", "runs/x" + NAME)),
     Scenario("what the model writes", (*TRAIN, "--verbose", "--out", "out")),
@@ -195,6 +202,10 @@ SCENARIOS = [
     Scenario("what the model writes", ("sample", "--checkpoint", RUN, "--prompt", HOSTILE.replace("\r", ""))),
     Scenario("the path of a checkpoint", ("sample", "--checkpoint", RUN), damaged),
     Scenario("a tensor's name", ("sample", "--checkpoint", RUN), strange_tensor),
+    Scenario("what the model writes", ("chat", "--checkpoint", RUN, "-p", "a"), a_model_that_chats),
+    Scenario("the name of a run", ("chat", "--checkpoint", f"no {NAME}", "-p", "a")),
+    Scenario("the name of a run", ("chat", "--checkpoint", RUN, "-p", "a")),
+    Scenario("a size", ("chat", "--config", HOSTILE, "-p", "a"), raw=False),
     Scenario("the name of a text", ("eval", RUN, "--data", f"no {NAME}")),
     Scenario("the name of a run", ("eval", NAME, "plain")),
     Scenario("the names of runs, in JSON", ("eval", NAME, "--json"), raw=False),

@@ -71,6 +71,7 @@ def test_ctrl_c_while_it_starts_is_one_line(moment: int, tmp_path: Path):
 CALLS = {
     **{name: [] for name in COMMANDS},
     "ablate": ["--vary", "lr"],
+    "chat": ["-p", "a"],
     "compare": ["a", "b"],
     "data": ["list"],
     "export": ["nanochat", "a.safetensors"],

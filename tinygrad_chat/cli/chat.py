@@ -120,21 +120,19 @@ def _is_terminal() -> bool:
 
 def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any], *, yes: bool) -> SavedModel:
     """Return the model to talk to, trained now where there is none, or where one is to be finished."""
-    from tinygrad_chat.cli.chat_runs import PRESETS, chat_models, named_model, unfinished_default
+    from tinygrad_chat.cli.chat_runs import DEFAULT, SIZES, chat_models, named_model, run_of, unfinished_default
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
 
     if checkpoint is not None:
         return named_model(user_path(checkpoint), say=say)
-    if size is not None and size not in PRESETS:
-        raise UsageError(f"--config: expected small or standard, received {size!r:.40}")
-    preset = PRESETS[size or ""]
+    if size is not None and size not in SIZES:
+        raise UsageError(f"--config: expected {' or '.join(SIZES)}, received {size!r:.40}")
+    preset = SIZES[size] if size else DEFAULT
     found = list(chat_models(preset if size else None))
     if not found:
         if not _agreed(_offer(preset), yes=yes):
-            raise UsageError(
-                "there is no model to talk to yet; tgc chat --yes trains one, and tgc sample writes text with any other"
-            )
+            raise UsageError("there is no model to talk to yet; tgc chat --yes trains one")
         return _trained(preset, None, compute)
     saved = found[0]
     unfinished = unfinished_default(saved)
@@ -144,9 +142,7 @@ def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any],
             return _trained(preset, unfinished, compute)
         say(f"the training of {where}; tgc chat --yes goes on with it")
     elif len(found) > 1:
-        say(
-            f"this is {quoted(saved.folder or '')}, the newest of {len(found):,} that can chat; --checkpoint names another"
-        )
+        say(f"{quoted(run_of(saved).path)} is the newest of {len(found):,} that can chat; --checkpoint names another")
     return saved
 
 
@@ -199,9 +195,10 @@ def _talk(opened: Chat, saved: SavedModel) -> None:
     """Have a conversation with whoever sits there."""
     from tinygrad_chat.cli.chat_display import page_for
     from tinygrad_chat.cli.chat_input import open_terminal_input
+    from tinygrad_chat.cli.chat_runs import run_of
     from tinygrad_chat.cli.chat_session import Session
 
     page = page_for(sys.stdout)
-    page.remark(f"{saved.folder}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
+    page.remark(f"{run_of(saved).path}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
     with open_terminal_input() as read_line:
         Session(opened, page, read_line).run()

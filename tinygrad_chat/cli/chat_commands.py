@@ -130,7 +130,7 @@ def _why(session: Session, _: str) -> None:
 
 def _help(session: Session, _: str) -> None:
     for name, command in COMMANDS.items():
-        session.page.row([(f"/{f'{name} {command.takes}':17} ", "bold"), (command.about, "")])
+        session.page.passage([(f"/{f'{name} {command.takes}':17} ", "bold"), (command.about, "")])
     for text in (
         'a line that ends in \\ goes on; so does all between lines of """',
         "Ctrl-C stops an answer; Ctrl-D ends the chat; // at the beginning of a line is a slash",

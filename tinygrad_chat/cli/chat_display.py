@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from tinygrad_chat.cli.markdown import BLOCK, BOLD, CODE, PLAIN, MarkdownReader, Span
 from tinygrad_chat.formatting import one_line, printable
 from tinygrad_chat.text.conversations import CALL, RESULT
 
@@ -43,8 +44,12 @@ class Page(Protocol):
         """Say something in a line that is no part of an answer."""
         ...
 
-    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Show texts, each with its style, in one line."""
+    def passage(self, pieces: Iterable[Span]) -> None:
+        """Show texts, each with its style, in as many lines as they take."""
+        ...
+
+    def row(self, pieces: Iterable[Span]) -> None:
+        """Show texts, each with its style, in one line: as much as fits."""
         ...
 
 
@@ -72,7 +77,11 @@ class PlainPage:
         """Write a line."""
         print(one_line(text), file=self._stream, flush=True)
 
-    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
+    def passage(self, pieces: Iterable[Span]) -> None:
+        """Write the texts."""
+        print("".join(text for text, _ in pieces), file=self._stream, flush=True)
+
+    def row(self, pieces: Iterable[Span]) -> None:
         """Write a line."""
         self.remark("".join(text for text, _ in pieces).rstrip())
 
@@ -87,7 +96,6 @@ class StyledPage:
 
     def begin(self) -> None:
         """Look anew how wide the terminal is."""
-        from tinygrad_chat.cli.markdown import MarkdownReader
         from tinygrad_chat.cli.wrapping import WordWrap
 
         self._console.width = get_terminal_size().columns
@@ -109,31 +117,46 @@ class StyledPage:
         self._show_call()
         self._show(self._reader.finish())
         for text, style in self._lines.finish():
-            self._write(text, style)
+            self._write(text, _STYLES[style])
         self._write("\n", "")
 
-    def _show(self, spans: object) -> None:
-        for span in spans:  # pyright: ignore[reportGeneralTypeIssues]
+    def _show(self, spans: Iterable[Span]) -> None:
+        for span in spans:
             for text, style in self._lines.feed(*span):
                 self._write(text, _STYLES[style])
 
     def _show_call(self) -> None:
-        """Show what a tool was asked and what it said, in one line above what follows or within it."""
-        if self._result:
-            call = one_line(f"{self._call} = {self._result}")
-            self._write(f" ({call}) " if self._lines.column else f"{call}\n", REMARK)
-            self._call = self._result = ""
+        """Show what a tool was asked and what it said: in a line above the answer, or where it was within it."""
+        if not self._result:
+            return
+        call = one_line(f"{self._call} = {self._result}")
+        self._call = self._result = ""
+        if self._lines.column == 0 and self._lines.between_words:
+            self.remark(call)
+        else:
+            self._show([("" if self._lines.between_words else " ", PLAIN), (f"({call})", CALL), (" ", PLAIN)])
 
     def remark(self, text: str, style: str = REMARK) -> None:
-        """Write a line."""
-        self._write(one_line(text) + "\n", style)
+        """Write a text without line ends of its own."""
+        self.passage([(one_line(text), style)])
 
-    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
+    def passage(self, pieces: Iterable[Span]) -> None:
+        """Write the texts in lines that break between words."""
+        from tinygrad_chat.cli.wrapping import WordWrap
+
+        lines = WordWrap(get_terminal_size().columns)
+        for text, style in pieces:
+            for part, its_style in lines.feed(printable(text), style):
+                self._write(part, its_style)
+        for part, its_style in (*lines.finish(), ("\n", "")):
+            self._write(part, its_style)
+
+    def row(self, pieces: Iterable[Span]) -> None:
         """Write as much as fits into a line."""
         from rich.text import Text
 
-        line = Text.assemble(*((one_line(text), style) for text, style in pieces), no_wrap=True, overflow="ellipsis")
-        self._console.print(line)
+        line = Text.assemble(*((one_line(text), style) for text, style in pieces))
+        self._console.print(line, no_wrap=True, overflow="ellipsis")
 
     def _write(self, text: str, style: str) -> None:
         from rich.text import Text
@@ -141,7 +164,7 @@ class StyledPage:
         self._console.print(Text(text, style), end="", soft_wrap=True)
 
 
-_STYLES = {"": "", "bold": "bold", "code": "cyan", "block": "cyan"}
+_STYLES = {PLAIN: "", BOLD: "bold", CODE: "cyan", BLOCK: "cyan", CALL: REMARK}
 
 
 def page_for(stream: TextIO) -> Page:
@@ -152,7 +175,7 @@ def page_for(stream: TextIO) -> Page:
 
 def show_why(page: Page, steps: Sequence[TokenStep], names: Sequence[str], rivals: Sequence[Sequence[str]]) -> None:
     """Show the tokens of an answer: how likely each was, and what else might have come, by their `names`."""
-    page.row([(name, _shade(step)) for name, step in zip(names, steps, strict=True)])
+    page.passage((step.text, _shade(step)) for step in steps)
     for step, name, others in zip(steps, names, rivals, strict=True):
         token = _visible(name)
         pieces = [(f"{_percent(step.logprob)}  ", _shade(step)), (f"{token:{TOKEN_WIDTH}}  ", "")]

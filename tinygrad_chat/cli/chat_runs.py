@@ -10,15 +10,17 @@ from typing import Any
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.groups import AUTO
 from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError, StorageError, UsageError
-from tinygrad_chat.files import is_locked
+from tinygrad_chat.files import is_locked, real_path
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.lookup import newest_runs, open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.conversations import ChatTemplate
 
-PRESETS = {"": "chat", "small": "chat-small", "standard": "chat-standard"}
-"""What is trained where there is no model yet, by the size that is asked for."""
+DEFAULT = "chat"
+"""The preset that is trained where there is no model yet."""
+SIZES = {"small": "chat-small", "standard": "chat-standard"}
+"""The presets of the sizes that may be asked for."""
 
 Say = Callable[[str], None]
 
@@ -57,10 +59,16 @@ def is_made_by(preset: str, run: RunFolder) -> bool:
     return all(settings[name] == value or value == AUTO for name, value in read_settings(preset).items())
 
 
+def run_of(saved: SavedModel) -> RunFolder:
+    """Return the run of a model that is on a disk, as short as it can be named from here."""
+    folder, here = saved.folder, real_path(".")
+    assert folder
+    return RunFolder(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
 def unfinished_default(saved: SavedModel) -> RunFolder | None:
-    """Return the run of a model that one of our presets makes, if its training was stopped and nobody goes on with it."""
-    assert saved.folder
-    run = RunFolder(saved.folder)
+    """Return the run of a model of our own, if its training was stopped and nobody goes on with it."""
+    run = run_of(saved)
     if run.outcome_is("finished") or is_locked(run.path):
         return None
-    return run if any(is_made_by(preset, run) for preset in PRESETS.values()) else None
+    return run if any(is_made_by(preset, run) for preset in (DEFAULT, *SIZES.values())) else None

@@ -66,13 +66,15 @@ class Session:
         """Show an answer as it comes. Ctrl-C stops it; what came of it until then stays in the conversation."""
         self.steps = []
         self.page.begin()
-        with note_ctrl_c() as stopped:
-            for step in steps:
-                self.steps.append(step)
-                self.page.step(step)
-                if stopped and self.chat.request:
-                    self.chat.request.cancel()
-        self.page.end()
+        try:
+            with note_ctrl_c() as stopped:
+                for step in steps:
+                    self.steps.append(step)
+                    self.page.step(step)
+                    if stopped and self.chat.request:
+                        self.chat.request.cancel()
+        finally:
+            self.page.end()
         if stopped:
             self.page.remark("stopped")
 

@@ -16,8 +16,7 @@ from tinygrad_chat.formatting import decimal_number, duration
 from tinygrad_chat.inference.chat import Chat
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.runs.finding import new_run_path
-from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.folder import RunFolder, new_run_path
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Stepped
 from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.run import Run, resume_run, start_run
@@ -66,7 +65,7 @@ def train_to_chat(preset: str, unfinished: RunFolder | None, settings: Mapping[s
         if unfinished is None:
             base = read_settings(preset)
             resolved, data = resolve_with_facts(settings, base, progress=display.progressed, say=display.line)
-            run = start_run(resolved, new_run_path(preset, ""), data=data, progress=display.progressed)
+            run = start_run(resolved, new_run_path(preset), data=data, progress=display.progressed)
         else:
             run = resume_run(unfinished.path, settings, progress=display.progressed, say=display.line)
             if run.finished:

@@ -107,7 +107,7 @@ def raise_on_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def note_ctrl_c() -> Iterator[list[int]]:
-    """Within this context the first Ctrl-C is noted in the list, to stop between two tokens; a second one interrupts."""
+    """Within this context the first Ctrl-C is noted in the list, to stop between two tokens; another interrupts."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:

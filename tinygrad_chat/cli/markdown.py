@@ -67,7 +67,7 @@ class MarkdownReader:
         return self._within_line()
 
     def _at_start_of_line(self) -> tuple[int, str, str] | tuple[()] | None:
-        """Return as `_next` does, () where more must come first, and None where the line begins with nothing special."""
+        """Return as `_next` does, () where more must come first, and None where nothing special begins the line."""
         if fence := _FENCE.match(self._held):
             self._style = PLAIN if self._style == BLOCK else BLOCK
             return fence.end(), "", PLAIN

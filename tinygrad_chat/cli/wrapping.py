@@ -39,6 +39,11 @@ class WordWrap:
             else:
                 self._word.append((piece, style))
 
+    @property
+    def between_words(self) -> bool:
+        """Whether what comes next stands apart from what is there."""
+        return not self._word and (self.column == 0 or bool(self._gap))
+
     def finish(self) -> Iterator[Span]:
         """Yield the word that was held: it is complete."""
         if not self._word:

@@ -259,7 +259,7 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
             path = RUNS / f"{name}-{number}"
 
 
-def new_run_path(what: str, source: Path | str) -> Path:
+def new_run_path(what: str, source: Path | str | None = None) -> Path:
     """Return a folder below `runs/` whose name says what, from which file and when, in letters and digits alone."""
-    stem = re.sub(r"[^\w.]+", "-", real_path(source).stem[:40]).strip("-.")
-    return RUNS / f"{what}-{stem or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
+    stem = "" if source is None else re.sub(r"[^\w.]+", "-", real_path(source).stem[:40]).strip("-.") or "text"
+    return RUNS / "-".join(filter(None, [what, stem, f"{datetime.now():%Y%m%d-%H%M%S}"]))

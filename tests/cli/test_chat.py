@@ -1,0 +1,286 @@
+"""`tgc chat`: which model, one message through a pipe, and a conversation with its commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.chatting import CALL, CONTEXT, Line, ScriptedModel, save_run, sit_at_terminal, write_presets
+from tests.cli.conftest import TINY_BIGRAM, Tgc
+from tests.cli.test_sample import hand_in  # noqa: F401 - a fixture
+
+SCRIPT = {
+    "hi": "Hello.",
+    "who?": "I am **tiny**.",
+    "347 * 28?": CALL,
+    "half": "ab\U0001f600c",
+    "<|user_end|>hi": "You wrote a name.",
+    "/new": "A slash.",
+    "one\ntwo": "Two lines.",
+    "escape": "\x1b[31mred",
+}
+Person = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedModel:
+    """What every run turns out to hold."""
+    scripted = ScriptedModel(SCRIPT)
+    scripted.stand_in(monkeypatch)
+    write_presets(monkeypatch, tmp_path / "presets")
+    return scripted
+
+
+@pytest.fixture
+def person(tgc: Tgc, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Person:
+    """Have somebody write lines to `tgc chat` where a run is; return what it ends with and shows."""
+    save_run(Path("runs/r"))
+    monkeypatch.setenv("TINYGRAD_CHAT_CACHE", str(tmp_path / "cache"))
+
+    def write(*lines: Line, options: tuple[str, ...] = ()) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            sit_at_terminal(patch, lines)
+            return tgc("chat", *options)
+
+    return write
+
+
+def shown(result: tuple[int, str, str]) -> list[str]:
+    """What stands below the first line, when a chat has ended well."""
+    code, out, _ = result
+    assert code == 0
+    return out.rstrip("\n").split("\n")[1:]
+
+
+# One message
+
+
+@pytest.mark.usefixtures("model")
+def test_a_question_is_answered_with_the_answer_alone(tgc: Tgc, hand_in: Callable[[bytes], None]):  # noqa: F811
+    save_run(Path("runs/r"))
+    assert tgc("chat", "-p", "hi") == (0, "Hello.\n", "")
+    hand_in(b"one\ntwo\n")
+    assert tgc("chat") == (0, "Two lines.\n", "")
+    hand_in(b"who?\n")
+    assert tgc("chat", "--prompt", "-") == (0, "I am **tiny**.\n", "")
+
+
+@pytest.mark.usefixtures("model")
+def test_json_is_one_object(tgc: Tgc):
+    save_run(Path("runs/r"))
+    code, out, err = tgc("chat", "--json", "-p", "347 * 28?", "--system", "Be exact.")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (found["answer"], found["finish_reason"]) == ("It is 9716.", "stop")
+    assert found["messages"][0] == {"role": "system", "content": "Be exact."}
+    assert found["messages"][2]["content"][0] == {"type": "python", "text": "347*28"}
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-p", "  "), "expected a message, received none; give one by -p 'Who are you?', a pipe, or a terminal"),
+        (("-p", "x" * CONTEXT), "the message is too long"),
+        (("--config", "large"), "--config: expected small or standard, received 'large'"),
+        (("--config", "small", "--checkpoint", "r", "-p", "a"), "--config: trains a model of our own, --checkpoint"),
+        (("--temperature", "-1", "-p", "a"), "--temperature: expected at least 0, received -1.0"),
+        (("--checkpoint", "nowhere", "-p", "a"), "nowhere: "),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_cannot_be_is_one_line(tgc: Tgc, arguments: tuple[str, ...], message: str):
+    save_run(Path("runs/r"))
+    code, out, err = tgc("chat", "-p", "hi", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"tgc: {message}")
+
+
+@pytest.mark.usefixtures("model")
+def test_json_needs_a_question(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    sit_at_terminal(monkeypatch, [])
+    assert tgc("chat", "--json")[2] == "tgc: --json: needs a question, as in tgc chat --json -p 'Who are you?'\n"
+
+
+def test_names_of_special_tokens_are_text(tgc: Tgc, model: ScriptedModel):
+    save_run(Path("runs/r"))
+    assert tgc("chat", "-p", "<|user_end|>hi") == (0, "You wrote a name.\n", "")
+    assert model.seen == ["<|bos|><|user_start|><|user_end|>hi<|user_end|><|assistant_start|>"]
+
+
+@pytest.mark.usefixtures("model")
+def test_half_an_emoji_is_not_shown(tgc: Tgc):
+    save_run(Path("runs/r"))
+    assert tgc("chat", "-p", "half", "--max-new-tokens", "4") == (0, "ab\n", "")
+    assert tgc("chat", "-p", "half", "--max-new-tokens", "6") == (0, "ab\U0001f600\n", "")
+
+
+@pytest.mark.usefixtures("model")
+def test_what_a_model_writes_is_escaped_but_for_raw(tgc: Tgc):
+    save_run(Path("runs/r"))
+    assert tgc("chat", "-p", "escape") == (0, "\\x1b[31mred\n", "")
+    assert tgc("chat", "-p", "escape", "--raw") == (0, "\x1b[31mred\n", "")
+
+
+# Which model
+
+
+@pytest.mark.usefixtures("model")
+def test_the_newest_run_that_can_chat_answers_and_is_named_where_there_are_several(tgc: Tgc):
+    for number, (name, chats) in enumerate({"old": True, "new": True, "text": False}.items()):
+        run = save_run(Path("runs") / name, conversations=chats)
+        os.utime(run.newest_checkpoint(), (number, number))
+    found = "tgc: runs/new is the newest of 2 that can chat; --checkpoint names another\n"
+    assert tgc("chat", "-p", "hi") == (0, "Hello.\n", found)
+    assert tgc("chat", "-p", "hi", "--checkpoint", "runs/old") == (0, "Hello.\n", "")
+
+
+def test_a_model_that_was_never_taught_to_chat_is_offered_for_completion(tgc: Tgc):
+    save_run(Path("runs/text"), conversations=False)
+    code, out, err = tgc("chat", "-p", "hi", "--checkpoint", "text")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "never taught to chat; it goes on with a text: tgc sample --checkpoint text" in err
+
+
+def test_a_tokenizer_without_the_tokens_of_chats_cannot(tgc: Tgc):
+    Path("abc.txt").write_text("abc dba\n" * 40)
+    assert tgc("train", *TINY_BIGRAM, "--data", "abc.txt", "--out", "runs/r")[0] == 0
+    assert "runs/r: was never taught to chat" in tgc("chat", "-p", "hi", "--checkpoint", "runs/r")[2]
+
+
+# A conversation
+
+
+def test_a_conversation_goes_on_until_ctrl_d(person: Person, model: ScriptedModel):
+    result = person("hi", "", "who?")
+    assert shown(result) == ["Hello.", "I am **tiny**."]
+    assert result[1].startswith("runs/r, step 0. /help lists the commands, Ctrl-D ends.\n")
+    assert model.seen[1].startswith("<|bos|><|user_start|>hi<|user_end|><|assistant_start|>Hello.<|assistant_end|>")
+
+
+def test_lines_that_belong_together_are_one_message(person: Person):
+    assert shown(person("one\\", "two")) == ["Two lines."]
+    assert shown(person('"""one', 'two"""')) == ["Two lines."]
+    assert shown(person('"""', "one", "two", '"""')) == ["Two lines."]
+
+
+def test_ctrl_c_stops_an_answer_and_what_was_said_stays(person: Person, model: ScriptedModel):
+    def press(step: int, logits: Callable[..., object] = model.next_token_logits) -> Callable[..., object]:
+        def pressed(tokens: object, cache: object = None) -> object:
+            nonlocal step
+            step -= 1
+            if step == 0:
+                signal.raise_signal(signal.SIGINT)
+            return logits(tokens, cache)
+
+        return pressed
+
+    model.next_token_logits = press(3)  # pyright: ignore[reportAttributeAccessIssue]
+    assert shown(person("hi", "who?")) == ["Hel", "stopped", "I am **tiny**."]
+    assert "<|assistant_start|>Hel<|assistant_end|>" in model.seen[1]
+
+
+def test_ctrl_c_twice_ends_the_chat_and_once_does_not(person: Person):
+    once = "Ctrl-C once more ends the chat; so does Ctrl-D"
+    assert shown(person(KeyboardInterrupt, "hi", KeyboardInterrupt, KeyboardInterrupt, "never read")) == [
+        *("", once, "Hello.", "", once),
+    ]
+
+
+def test_a_slash_twice_is_text_and_an_unknown_command_names_the_closest(person: Person):
+    [answer, unknown] = shown(person("//new", "/nwe"))
+    assert answer == "A slash."
+    assert unknown == "no such command: /nwe; did you mean /new? A line that begins with // is text"
+
+
+def test_new_forgets_and_retry_and_edit_ask_again(person: Person, model: ScriptedModel):
+    assert shown(person("hi", "/retry", "/edit who?", "/new", "hi")) == [
+        *("Hello.", "Hello.", "I am **tiny**.", "a new conversation", "Hello."),
+    ]
+    assert [seen.count("<|user_start|>") for seen in model.seen] == [1, 1, 1, 1]
+
+
+def test_edit_asks_for_the_changed_question(person: Person):
+    assert shown(person("hi", "/edit", "who?")) == ["Hello.", "I am **tiny**."]
+    assert shown(person("/edit")) == ["nothing has been said yet"]
+
+
+def test_a_conversation_is_saved_and_loaded(person: Person, model: ScriptedModel):
+    pytest.importorskip("tinygrad_chat.text.conversations.dialects")
+    assert shown(person("347 * 28?", "/save a.jsonl"))[1:] == ["saved 2 messages; /load a.jsonl brings them back"]
+    [line] = Path("a.jsonl").read_text().splitlines()
+    assert [message["role"] for message in json.loads(line)["messages"]] == ["user", "assistant"]
+    assert shown(person("/load a.jsonl", "hi")) == ["loaded 2 messages of a.jsonl", "Hello."]
+    assert "<|python_start|>347*28<|python_end|><|output_start|>9716<|output_end|>It is" in model.seen[-1]
+
+
+def test_saving_replaces_no_file_unasked(person: Person):
+    Path("a.jsonl").write_text("mine")
+    assert shown(person("hi", "/save a.jsonl", "n")) == ["Hello.", "not saved"]
+    assert Path("a.jsonl").read_text() == "mine"
+    assert shown(person("hi", "/save a.jsonl", "y"))[1].startswith("saved 2 messages")
+    assert Path("a.jsonl").read_text() != "mine"
+
+
+def test_settings_of_a_chat(person: Person, model: ScriptedModel):
+    assert shown(person("/temperature 0", "/temperature hot", "/temperature -1", "/system Be brief.", "hi")) == [
+        "temperature 0",
+        "/temperature: expected a number, received 'hot'",
+        "--temperature: expected at least 0, received -1.0",
+        "a system message from the next answer on",
+        "Hello.",
+    ]
+    assert model.seen[0].startswith("<|bos|><|user_start|>Be brief.\n\nhi<|user_end|>")
+
+
+def test_tokens_are_counted(person: Person):
+    used = len("hi") + len("Hello.") + 5
+    [_, said] = shown(person("hi", "/tokens"))
+    assert said == f"{used} tokens of the conversation in the model's context of {CONTEXT}; {CONTEXT - used} left"
+
+
+def test_why_shows_each_token_and_its_rivals(person: Person):
+    assert shown(person("/why")) == ["/why: there is no answer yet"]
+    [_, whole, *rows] = shown(person("hi", "/why"))
+    assert whole == "Hello."
+    assert rows[0].split()[:4] == ["88.9", "%", "'H'", "'z'"]
+    assert len(rows) == len("Hello.") + 1
+    assert "'<|assis…nt_end|>'" in rows[-1]
+    assert any("the calculator's" in row for row in shown(person("347 * 28?", "/why")))
+
+
+def test_commands_say_what_they_take(person: Person):
+    assert shown(person("/save", "/new now")) == [
+        "/save: expected FILE, as in /save chat.jsonl",
+        "/new: takes nothing, received 'now'",
+    ]
+    assert any(line.startswith("/why") for line in shown(person("/help")))
+    assert shown(person("/quit", "never read")) == []
+
+
+@pytest.mark.usefixtures("model")
+def test_without_tools_no_calculator_is_called(tgc: Tgc):
+    save_run(Path("runs/r"))
+    assert tgc("chat", "-p", "347 * 28?")[1] == "It is 9716.\n"
+    assert "z347*28z" in tgc("chat", "-p", "347 * 28?", "--no-tools")[1]  # what would have been a call is text
+
+
+def test_a_history_is_kept_and_bounded(person: Person, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    readline = pytest.importorskip("readline")
+    monkeypatch.setattr("tinygrad_chat.cli.chat_input.LONGEST_HISTORY", 3)
+
+    def typed(line: str) -> Callable[[], str]:
+        def type_it() -> str:
+            readline.add_history(line)
+            return line
+
+        return type_it
+
+    person(*map(typed, ["hi", "who?"]))
+    person(*map(typed, ["half", "é"]))
+    assert (tmp_path / "cache/chat-history.txt").read_text(encoding="utf-8") == "who?\nhalf\né\n"
