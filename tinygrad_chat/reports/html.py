@@ -45,12 +45,16 @@ def _unless_empty(**lists: list[Fields]) -> list[Fields]:
 
 
 def _loss(report: Report) -> list[Fields]:
-    """Return two drawings, of which a page shows the one that suits its width: letters do not shrink with it."""
     chart = loss_chart(report)
     if not chart.series:
         return []
+    return [_wide_and_narrow(chart)]
+
+
+def _wide_and_narrow(chart: Chart) -> Fields:
+    """Return two drawings, of which a page shows the one that suits its width: letters do not shrink with it."""
     wide = draw_chart(chart, width=940, height=360, standalone=False)
-    return [{"wide": wide, "narrow": draw_chart(chart, height=320, standalone=False), "ends": ends(chart)}]
+    return {"wide": wide, "narrow": draw_chart(chart, height=320, standalone=False), "ends": ends(chart)}
 
 
 def _scores(report: Report) -> list[Fields]:
@@ -62,7 +66,7 @@ def _scores(report: Report) -> list[Fields]:
         {
             "wide": draw_intervals(chart, width=940, standalone=False),
             "narrow": draw_intervals(chart, width=460, standalone=False),
-            "over_time": [_figure(over_time)] if over_time.series else [],
+            "over_time": [_wide_and_narrow(over_time)] if over_time.series else [],
             "rows": [row._asdict() for row in score_rows(report)],
             "answers": [
                 {

@@ -40,7 +40,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
         for task, example in examples(report):
             yield [f"{escaped(task)}, {'solved' if example.solved else 'not solved'}:"]
             expected = "" if example.solved else f"\n(expected) {example.expected}"
-            yield list(_fenced(f"{example.question}\n> {example.answer}{expected}"))
+            yield list(_fenced(f"> {example.question}\n{example.answer}{expected}"))
     if report.events:
         yield ["## What happened"]
         yield [f"- step {step:,}: {escaped(what)}" for step, what in report.events]

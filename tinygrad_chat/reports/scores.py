@@ -44,7 +44,7 @@ def score_chart(report: Report) -> IntervalChart:
         for result in _newest(report)
     ]
     step = f"{report.scores[-1].step:,}" if report.scores else ""
-    return IntervalChart(f"Problems solved at step {step}", rows, "%, with their 95 % interval", (0.0, 100.0))
+    return IntervalChart(f"Problems solved at step {step}", rows, "%, with their 95 % interval", bounds=(0.0, 100.0))
 
 
 def scores_over_time(report: Report) -> Chart:
