@@ -67,10 +67,9 @@ def _runs(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, d
     for seed in range(1, 1 + arguments.seeds) if not arguments.runs else ():
         run = folder / f"seed-{seed}"
         turns.progress(f"{run.name}: training")
-        steps = [] if arguments.steps is None else ["--steps", f"{arguments.steps}"]
-        trained = turns.tgc(
-            "train", "--json", "--config", arguments.config, "--seed", f"{seed}", *steps, "--out", f"{run}"
-        )
+        settings = ["--config", arguments.config, "--seed", f"{seed}", "--out", f"{run}"]
+        settings += [] if arguments.steps is None else ["--steps", f"{arguments.steps}"]
+        trained = turns.tgc("train", "--json", *settings)
         kept = ("step", "seconds", "parameters", "best_val_loss", "tokens_per_second")
         yield run, {"seed": seed, **{name: trained[name] for name in kept if name in trained}}
 
