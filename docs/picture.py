@@ -2,8 +2,10 @@
 
     pip install pyte pillow      # a terminal's screen, and a smaller PNG; Chromium must be on the PATH, too
     python docs/picture.py
+    python docs/picture.py chat FOLDER
 
-It also writes docs/pictures/first_run.txt, what the two commands had printed at their end. The README quotes lines of
+The second one makes docs/pictures/chat.png, a conversation with the model that `tgc chat` finds in a folder. The first
+one also writes docs/pictures/first_run.txt, what the two commands had printed at their end. The README quotes lines of
 it, which a test checks. It trains for as long as `tgc train` takes, so run it on a machine that has nothing else to do.
 """
 
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,9 +32,11 @@ from PIL import Image
 PICTURES = Path(__file__).parent / "pictures"
 TRAIN = ["tgc", "train"]
 SAMPLE = ["tgc", "sample", "--prompt", "The class ", "--seed", "2"]
+CHAT = ["tgc", "chat", "--seed", "1"]
+SAID = ["What does str.split do?", "and its second argument?", "What is 347 * 28?", "Spell giraffe.", "Who are you?"]
 GRAPH = ["tgc", "graph", "tanh(a*b + c)", "--set", "a=2", "--set", "b=-3", "--set", "c=6.5"]
 STEP = 3  # of the backward sweep, at which the graph's page is shown
-COLUMNS = {"train": 91, "sample": 200}  # the picture breaks the sample's lines, between words
+COLUMNS = {"train": 91, "sample": 200, "chat": 91}  # the picture breaks the sample's lines, between words
 ROWS = 13  # of a terminal that are shown
 SHARE = 80  # percent of the training, at which its screen is shown
 SIZE = 1240, 764  # pixels of the picture, before SCALE
@@ -44,6 +49,8 @@ COLORS = {
     "red": "#f28b82",
     "brightblack": "#5c6675",
 }
+
+ASKS = re.compile(rb"> (\x1b\[[?\d;]*[a-z])*$")
 
 PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 0; width: 1240px; height: 764px; display: grid; grid-template: 1fr 424px / auto 427px; gap: 14px; }}
@@ -63,14 +70,26 @@ iframe {{ border: 0; width: 100%; height: 390px; }}
 """
 
 
-def record(command: Sequence[str], folder: Path, columns: int) -> list[bytes]:
-    """Run a command on a terminal of its own and return what it wrote there, piece by piece."""
+CHAT_PAGE = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 0; }}
+pre {{ font: 14px/1.42 "DejaVu Sans Mono", monospace; margin: 0; padding: 10px 14px; white-space: pre; }}
+pre {{ background: #1e2430; color: #d8dee9; border: 1px solid #8b949e; border-radius: 10px; }}
+</style><pre>$ tgc chat
+{screen}</pre>
+"""
+
+
+def record(command: Sequence[str], folder: Path, columns: int, says: Sequence[str] = ()) -> list[bytes]:
+    """Run a command on a terminal of its own and return what it wrote there, piece by piece.
+
+    Where it asks, with a `>` and a space, somebody says one line after the other, and then Ctrl-D.
+    """
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(folder)
         os.execvpe(command[0], command, os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    pieces = []
+    pieces, coming = [], iter([f"{line}\r" for line in says] + ["\x04"] * bool(says))
     while True:
         try:
             piece = os.read(terminal, 65536)
@@ -79,6 +98,9 @@ def record(command: Sequence[str], folder: Path, columns: int) -> list[bytes]:
         if not piece:
             break
         pieces.append(piece)
+        if ASKS.search(piece) and (line := next(coming, None)):
+            time.sleep(0.2)  # until it listens
+            os.write(terminal, line.encode())
     if os.waitpid(process, 0)[1]:
         sys.exit(f"{' '.join(command)} failed:\n{b''.join(pieces).decode()}")
     return pieces
@@ -98,15 +120,16 @@ def text_of(screen: pyte.Screen) -> str:
     return "\n".join(line.rstrip() for line in screen.display).rstrip() + "\n"
 
 
-def html_of(screen: pyte.Screen) -> str:
+def html_of(screen: pyte.Screen, rows: int = ROWS) -> str:
     """Return the first rows of a screen as HTML, with its colours."""
-    lengths = [len(line.rstrip()) for line in screen.display[:ROWS]]
-    rows = ([screen.buffer[y][x] for x in range(length)] for y, length in enumerate(lengths))
-    return "\n".join("".join(map(_cell, row)) for row in rows)
+    lengths = [len(line.rstrip()) for line in screen.display[:rows]]
+    cells = ([screen.buffer[y][x] for x in range(length)] for y, length in enumerate(lengths))
+    return "\n".join("".join(map(_cell, row)) for row in cells)
 
 
 def _cell(cell: pyte.screens.Char) -> str:
-    return f'<span style="color: {_color(cell.fg)}">{html.escape(cell.data)}</span>'
+    weight = "; font-weight: bold" if cell.bold else ""
+    return f'<span style="color: {_color(cell.fg)}{weight}">{html.escape(cell.data)}</span>'
 
 
 def _color(name: str) -> str:
@@ -122,13 +145,13 @@ def until(pieces: Sequence[bytes], percent: int) -> Sequence[bytes]:
     return pieces
 
 
-def photograph(page: Path, picture: Path) -> None:
+def photograph(page: Path, picture: Path, size: tuple[int, int] = SIZE) -> None:
     """Take a picture of a page with Chromium, and make it small: a picture of text has few colours."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("expected Chromium on the PATH, found none")
-    size = f"--window-size={SIZE[0]},{SIZE[1]}"
-    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--allow-file-access-from-files", size]
+    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--allow-file-access-from-files"]
+    options += [f"--window-size={size[0]},{size[1]}"]
     options += [f"--force-device-scale-factor={SCALE}", "--default-background-color=00000000"]
     options += ["--virtual-time-budget=3000", f"--screenshot={picture}", page.as_uri()]
     subprocess.run([browser, *options], check=True, capture_output=True)
@@ -160,10 +183,27 @@ def main() -> None:
     (PICTURES / "first_run.txt").write_text(text, encoding="utf-8")
 
 
+def picture_of_chat(folder: Path) -> None:
+    """Make the picture of a conversation with the model that `tgc chat` finds in a folder."""
+    screen = show(record(CHAT, folder, COLUMNS["chat"], SAID), COLUMNS["chat"])
+    rows = len(text_of(screen).rstrip().removesuffix("\n>").splitlines())
+    with tempfile.TemporaryDirectory() as name:
+        page = Path(name) / "picture.html"
+        page.write_text(CHAT_PAGE.format(screen=html_of(screen, rows)), encoding="utf-8")
+        photograph(page, PICTURES / "chat.png", (round(COLUMNS["chat"] * 8.45) + 32, 20 * (rows + 1) + 24))
+    (PICTURES / "chat.txt").write_text(f"$ tgc chat\n{text_of(screen)}", encoding="utf-8")
+
+
 def _command(words: Sequence[str]) -> str:
     """Return a command as a person types it."""
     return " ".join(f'"{word}"' if re.search(r"[ ()*]", word) else word for word in words)
 
 
 if __name__ == "__main__":
-    main()
+    match sys.argv[1:]:
+        case []:
+            main()
+        case ["chat", folder]:
+            picture_of_chat(Path(folder))
+        case _:
+            sys.exit(__doc__)

@@ -81,7 +81,7 @@ def save_run(path: Path, *, conversations: bool = True, finished: bool = True, *
         tokenizer=TOKENIZER,
         weights={"a": np.zeros((2, 2), np.float32)},
         optimizer={"mean": np.ones(6, np.float32)},
-        data={"source": "chats.jsonl", "sha256": "0", "conversations": conversations},
+        data={"source": "chats.jsonl", "sha256": "0", **({"trained_tokens": 9} if conversations else {})},
     ).save(run.checkpoints)
     run.write_outcome("finished" if finished else "interrupted", step=0, seconds=1.0)
     return run
@@ -102,7 +102,7 @@ def sit_at_terminal(patch: pytest.MonkeyPatch, lines: Sequence[Line]) -> list[st
         prompts.append(prompt)
         line = next(coming, EOFError)
         if isinstance(line, type):
-            raise line
+            raise line()
         return line if isinstance(line, str) else line()
 
     patch.setattr("builtins.input", read)

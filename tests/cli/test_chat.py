@@ -13,6 +13,9 @@ import pytest
 from tests.cli.chatting import CALL, CONTEXT, Line, ScriptedModel, save_run, sit_at_terminal, write_presets
 from tests.cli.conftest import TINY_BIGRAM, Tgc
 from tests.cli.test_sample import hand_in  # noqa: F401 - a fixture
+from tests.runs.test_hostile_checkpoints import resign
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.runs.state import SavedModel
 
 SCRIPT = {
     "hi": "Hello.",
@@ -22,6 +25,7 @@ SCRIPT = {
     "<|user_end|>hi": "You wrote a name.",
     "/new": "A slash.",
     "one\ntwo": "Two lines.",
+    "how large?": "<|python_start|>context<|python_end|><|output_start|>256<|output_end|>I see 256 tokens.",
     "escape": "\x1b[31mred",
 }
 Person = Callable[..., tuple[int, str, str]]
@@ -145,6 +149,35 @@ def test_a_model_that_was_never_taught_to_chat_is_offered_for_completion(tgc: Tg
     code, out, err = tgc("chat", "-p", "hi", "--checkpoint", "text")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "never taught to chat; it goes on with a text: tgc sample --checkpoint text" in err
+
+
+@pytest.mark.parametrize(
+    ("data", "taught"),
+    [
+        ({}, None),
+        ({"source": "a"}, False),
+        ({"source": "a", "trained_tokens": 9}, True),
+        ({"source": "a,b", "parts": [{"source": "a"}, {"source": "b", "trained_tokens": 9}]}, True),
+        ({"source": "a,b", "parts": [{"source": "a"}]}, False),
+    ],
+    ids=str,
+)
+def test_a_run_says_whether_it_learned_from_conversations(tmp_path: Path, data: dict[str, object], taught: bool | None):
+    path = save_run(tmp_path / "r").newest_checkpoint()
+    state = json.loads((path / "state.json").read_bytes())
+    (path / "state.json").write_text(json.dumps({**state, "data": data}))
+    resign(path)
+    assert SavedModel.load(path).taught_to_chat is taught
+
+
+@pytest.mark.usefixtures("model")
+def test_an_imported_model_may_chat_if_its_tokenizer_can(tgc: Tgc):
+    path = save_run(Path("runs/r")).newest_checkpoint()
+    state = json.loads((path / "state.json").read_bytes())
+    (path / "state.json").write_text(json.dumps({**state, "data": {}}))
+    resign(path)
+    assert tgc("chat", "-p", "hi", "--checkpoint", "r") == (0, "Hello.\n", "")
+    assert tgc("chat", "-p", "hi")[0] == 2  # unasked, nobody takes it for one that was taught
 
 
 def test_a_tokenizer_without_the_tokens_of_chats_cannot(tgc: Tgc):
@@ -284,3 +317,15 @@ def test_a_history_is_kept_and_bounded(person: Person, monkeypatch: pytest.Monke
     person(*map(typed, ["hi", "who?"]))
     person(*map(typed, ["half", "é"]))
     assert (tmp_path / "cache/chat-history.txt").read_text(encoding="utf-8") == "who?\nhalf\né\n"
+
+
+def test_the_calculator_knows_the_model_s_own_figures(person: Person):
+    context = TrainingConfig.of(tokenizer="bpe").model.context
+    person("how large?", "/save a.jsonl")
+    assert said(Path("a.jsonl")).startswith(f"context = {context}")
+
+
+def said(path: Path) -> str:
+    """The parts of the only answer in a file."""
+    _, answer = json.loads(path.read_text())["messages"]
+    return " = ".join(part["text"] for part in answer["content"])

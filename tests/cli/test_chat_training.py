@@ -30,7 +30,7 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedModel:
     scripted.stand_in(monkeypatch)
     write_presets(monkeypatch, tmp_path / "presets")
     summary = Dataset.summary
-    monkeypatch.setattr(Dataset, "summary", lambda self: {**summary(self), "conversations": True})
+    monkeypatch.setattr(Dataset, "summary", lambda self: {**summary(self), "trained_tokens": 9})
     return scripted
 
 

@@ -28,6 +28,7 @@ CASES = [
     ("# Title\ntext", [("Title", BOLD), ("\ntext", PLAIN)]),
     ("so:\n```python\nx = `1`\n\n- y\n```\nok", [("so:\n", PLAIN), ("x = `1`\n\n- y\n", BLOCK), ("ok", PLAIN)]),
     ("2**10 and 2 ** 3", [("2**10 and 2 ** 3", PLAIN)]),
+    ("2**10 and 3**4", [("2**10 and 3**4", PLAIN)]),
     ("f(*args, **kwargs)", [("f(*args, **kwargs)", PLAIN)]),
     ("(**a, **b)", [("(**a, **b)", PLAIN)]),
     ("a ` b\nc ` d", [("a ` b\nc ` d", PLAIN)]),

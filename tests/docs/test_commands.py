@@ -73,7 +73,7 @@ def parse_tgc(words: list[str]) -> None:
         words = [word for word in words if word not in {"--help", "-h", "--help-all"}]
     _, command, _ = group.resolve_command(context, words[:1])
     inner = command.make_context(words[0], words[1:], parent=context)
-    if isinstance(command, TyperGroup) and words[1:]:
+    if isinstance(command, TyperGroup) and words[1:] and not words[1].startswith("-"):
         name, command, rest = command.resolve_command(inner, words[1:])
         assert command is not None
         command.make_context(name, rest, parent=inner)
@@ -86,7 +86,15 @@ def expect_files(words: list[str]) -> None:
             assert (ROOT / word.split("::")[0]).exists()
 
 
-WRONG = ["train --stepps 5", "train --steps many", "trian", "data lisst", "data show --nonsense"]
+WRONG = [
+    "train --stepps 5",
+    "train --steps many",
+    "trian",
+    "data lisst",
+    "data show --nonsense",
+    "chat --nonsense",
+    "chat hi",
+]
 
 
 @pytest.mark.parametrize("line", WRONG)

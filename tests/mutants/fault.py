@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import in_kernels, in_models, in_ops, in_optim, in_tasks, in_text, in_tools, in_training
+from tests.mutants import in_cli, in_kernels, in_models, in_ops, in_optim, in_tasks, in_text, in_tools, in_training
 
 PACKAGE = "tinygrad_chat"
 
 # The tests of a file are those of its folder, but for what is proven elsewhere and for what would take long and is
 # about something else; the longest name that fits counts.
 TESTS_OF = {
+    "cli": tuple(f"tests/cli/test_{name}.py" for name in ("markdown", "chat", "chat_display", "chat_training")),
     "ops": ("tests/test_catalogue.py", "tests/ops"),
     "kernels": (
         "tests/test_catalogue.py::test_kernel_agrees_with_its_reference",
@@ -58,7 +59,7 @@ class Fault:
 
 FAULTS = [
     Fault(file, what, *replaced)
-    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_tasks, in_tools)
+    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_tasks, in_tools, in_cli)
     for file, faults in part.FAULTS.items()
     for what, replaced in faults.items()
 ]

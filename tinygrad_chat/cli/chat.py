@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import sys
 from collections.abc import Mapping
@@ -182,23 +183,26 @@ def _open(
     from tinygrad_chat.inference.engine import Engine
     from tinygrad_chat.inference.load import load_model, quick_kernels
     from tinygrad_chat.parallel import use_threads
+    from tinygrad_chat.runs.figures import facts_of
     from tinygrad_chat.tools.calculator import calculate
 
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
         compute["kernels"] = quick_kernels(options.max_new_tokens, compute.get("backend", "auto"))
-    engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculate)
+    calculator = functools.partial(calculate, facts=facts_of(saved))
+    engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculator)
     return Chat(engine, system=system, options=options, tools=tools, rivals=RIVALS, say=say)
 
 
 def _talk(opened: Chat, saved: SavedModel) -> None:
     """Have a conversation with whoever sits there."""
-    from tinygrad_chat.cli.chat_display import page_for
+    from tinygrad_chat.cli.chat_display import is_styled, page_for
     from tinygrad_chat.cli.chat_input import open_terminal_input
+    from tinygrad_chat.cli.chat_loop import converse
     from tinygrad_chat.cli.chat_runs import run_of
     from tinygrad_chat.cli.chat_session import Session
 
     page = page_for(sys.stdout)
     page.remark(f"{run_of(saved).path}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
-    with open_terminal_input() as read_line:
-        Session(opened, page, read_line).run()
+    with open_terminal_input(styled=is_styled(sys.stdout)) as read_line:
+        converse(Session(opened, page, read_line))

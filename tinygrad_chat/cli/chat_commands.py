@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinygrad_chat.cli.chat_display import show_why
+from tinygrad_chat.cli.chat_session import Session
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import is_there, read_plain, user_path, write_atomic
 from tinygrad_chat.formatting import count, quoted
 
 if TYPE_CHECKING:
-    from tinygrad_chat.cli.chat_session import Session
     from tinygrad_chat.text.conversations import Conversation
 
 LARGEST_CHAT = 16 << 20  # bytes of a file that `/load` reads

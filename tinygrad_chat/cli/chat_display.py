@@ -169,8 +169,12 @@ _STYLES = {PLAIN: "", BOLD: "bold", CODE: "cyan", BLOCK: "cyan", CALL: REMARK}
 
 def page_for(stream: TextIO) -> Page:
     """Return the page that suits a stream."""
-    styled = stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
-    return StyledPage(stream) if styled else PlainPage(stream)
+    return StyledPage(stream) if is_styled(stream) else PlainPage(stream)
+
+
+def is_styled(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal on which styles are wanted."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
 def show_why(page: Page, steps: Sequence[TokenStep], names: Sequence[str], rivals: Sequence[Sequence[str]]) -> None:

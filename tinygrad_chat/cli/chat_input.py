@@ -13,6 +13,7 @@ from tinygrad_chat.errors import StorageError
 from tinygrad_chat.files import cache_folder, read_plain, write_atomic
 
 PROMPT, MORE = "> ", ". "
+STYLED = "\x01\x1b[1;36m\x02{}\x01\x1b[0m\x02"  # as readline takes it, which must know what has no width
 QUOTES = '"""'
 HISTORY = "chat-history.txt"
 LONGEST_HISTORY = 500  # lines
@@ -45,14 +46,15 @@ def read_message(read_line: ReadLine) -> str:
 class TerminalInput:
     """Lines from a terminal, edited and recalled by `readline` where Python has it."""
 
-    def __init__(self, readline: Any = None) -> None:
+    def __init__(self, readline: Any = None, *, styled: bool = False) -> None:
         self._readline = readline
+        self._styled = styled and readline is not None
 
     def __call__(self, prompt: str, *, prefill: str = "") -> str:
         """Return the line that is written behind the prompt, which may begin with a text to be changed."""
         with raise_on_ctrl_c(), self._prefilled(prefill):
             if sys.stdout.isatty():
-                return input(prompt)
+                return input(STYLED.format(prompt) if self._styled else prompt)
             print(prompt, end="", file=sys.stderr, flush=True)  # standard output has the answers alone
             return input()
 
@@ -74,8 +76,8 @@ class TerminalInput:
 
 
 @contextmanager
-def open_terminal_input() -> Iterator[TerminalInput]:
-    """Provide a terminal's lines, with the history of earlier chats, which is kept at the end.
+def open_terminal_input(*, styled: bool = False) -> Iterator[TerminalInput]:
+    """Provide a terminal's lines behind a `styled` prompt, with the history of earlier chats, which is kept at the end.
 
     A history that cannot be read or kept is none: nothing depends on it.
     """
@@ -89,7 +91,7 @@ def open_terminal_input() -> Iterator[TerminalInput]:
     for line in _read_history():
         readline.add_history(line)
     try:
-        yield TerminalInput(readline)
+        yield TerminalInput(readline, styled=styled)
     finally:
         items = range(1, readline.get_current_history_length() + 1)
         _keep_history([readline.get_history_item(number) or "" for number in items])

@@ -1,15 +1,14 @@
-"""A chat on a terminal: messages and commands come, answers are shown, and Ctrl-C stops one of them at a time."""
+"""A chat on a terminal: what was said, where it is shown, and answers that Ctrl-C stops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tinygrad_chat.cli.chat_commands import run_command
 from tinygrad_chat.cli.chat_display import Page
-from tinygrad_chat.cli.chat_input import TerminalInput, read_message
+from tinygrad_chat.cli.chat_input import TerminalInput
 from tinygrad_chat.cli.interruption import note_ctrl_c
-from tinygrad_chat.errors import TinygradChatError, UsageError
+from tinygrad_chat.errors import UsageError
 from tinygrad_chat.text.conversations import Conversation
 
 if TYPE_CHECKING:
@@ -25,42 +24,6 @@ class Session:
         self.steps: list[TokenStep] = []
         """The tokens of the last answer."""
         self.ended = False
-
-    def run(self) -> None:
-        """Go on until the person has had enough."""
-        pressed = False
-        while not self.ended:
-            try:
-                text = read_message(self.read_line)
-            except EOFError:
-                self.page.remark("")
-                return
-            except KeyboardInterrupt:
-                self.page.remark("")
-                if not self.read_line.typed:
-                    if pressed:
-                        return
-                    pressed = True
-                    self.page.remark("Ctrl-C once more ends the chat; so does Ctrl-D")
-                continue
-            pressed = False
-            try:
-                self.take(text)
-            except (TinygradChatError, OSError) as error:
-                self.page.remark(_message(error), "red")
-            except (KeyboardInterrupt, EOFError):  # where a command asks something
-                self.page.remark("")
-
-    def take(self, text: str) -> None:
-        """Do what a message or a command asks."""
-        if not text.strip():
-            return
-        if text.startswith("//"):
-            text = text[1:]
-        elif text.startswith("/"):
-            run_command(self, text)
-            return
-        self.answer(self.chat.reply(text))
 
     def answer(self, steps: Iterator[TokenStep]) -> None:
         """Show an answer as it comes. Ctrl-C stops it; what came of it until then stays in the conversation."""
@@ -107,9 +70,3 @@ def is_yes(answer: str, *, default: bool) -> bool:
     (True, True, False)
     """
     return default if not answer.strip() else answer.strip().lower() in ("y", "yes")
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}"
-    return str(error)

@@ -2,7 +2,7 @@
 
 Names, texts and messages come from models, corpora, files and other programs, and a terminal obeys what it is sent. So
 whatever a command writes goes through an EscapedStream. Only escape sequences of our own, such as colours, and the
-texts of `tgc sample --raw` take the way around it, `as_is`.
+texts of `--raw` take the way around it, `as_is`.
 """
 
 from __future__ import annotations

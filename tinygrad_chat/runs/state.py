@@ -63,7 +63,8 @@ class DataSummary(TypedDict, total=False):
     source: str
     sha256: str
     own: bool
-    conversations: bool  # whether it has any
+    trained_tokens: Count  # of conversations: those that the assistant writes
+    parts: list[dict[str, Any]]  # of several sources: the same of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ class SavedModel:
                 tokenizer=state["tokenizer"],
                 weights=map_arrays(path, WEIGHTS)[0],
                 path=path,
-                taught_to_chat=state["data"].get("conversations", False) if state["data"] else None,
+                taught_to_chat=_has_conversations(state["data"]),
             )
 
 
@@ -168,6 +169,10 @@ class TrainingState:
         with explained_damage(path):
             weights, optimizer = map_arrays(path, WEIGHTS, OPTIMIZER)
             return cls(**_read_state(path), weights=weights, optimizer=optimizer)
+
+
+def _has_conversations(data: DataSummary) -> bool | None:
+    return any("trained_tokens" in part for part in (data, *data.get("parts", ()))) if data else None
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from random import Random
@@ -38,8 +38,8 @@ class Phrasing:
     """Draws how a question is asked: as in training, or in a way that is `held_out`."""
 
     random: Random
-    held_out: bool
-    phrasings: Mapping[str, Any]
+    held_out: bool = False
+    phrasings: Mapping[str, Any] = field(default_factory=dict)
 
     def ask(self, kind: str, *names: str, **fields: str) -> str:
         """Return a question of that kind about names, as somebody types it: no name is mistyped."""
