@@ -104,8 +104,8 @@ def _expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> None:
     kind = CharacterTokenizer.kind if tokenizer is None else tokenizer.kind
     if tokenizer is None or any(name not in tokenizer.special_tokens for pair in AROUND.values() for name in pair):
         raise UsageError(
-            f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks; "
-            "use --tokenizer bpe, or begin with a run that did"
+            f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks"
+            "; use --tokenizer bpe, or begin with a run that did"
         )
 
 
