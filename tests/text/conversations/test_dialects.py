@@ -71,7 +71,7 @@ def nested(depth):
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, r"messages\[0\].content: half a surrogate"),
         (
             {"messages": [MESSAGES[0], {"role": "tool", "content": "5"}]},
-            r"messages\[1\].role: expected a tool's result",
+            r"messages\[1\].role: expected a call before",
         ),
         (MESSAGES[0], "a message alone"),
         ({"instruction": "Hi", "output": ""}, "output: expected text"),
