@@ -64,7 +64,8 @@ def train(
     """Train a model and return it; the run is kept in a folder, at `out` or anew below runs/.
 
     `data` is what `--data` names, such as a file or a folder; or paths; or texts, each a document; or conversations; or
-    a `Dataset` of one's own. `model` is a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further
+    a `Dataset` of one's own. `model` is a name, or makes one's own of a vocabulary: its class will do
+    (`NextTokenModel`). Further
     `settings` are the options of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its
     default. With `start_from`, a run or a checkpoint, that model is fine-tuned in a run of its own. With `resume` the
     run at `out` goes on, as it is but for what is given and may change; there is a warning for each file of it that is
