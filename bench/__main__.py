@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from bench import (
+    chat,
     chat_speed,
     decode,
     gpu,
@@ -48,6 +49,7 @@ MEASUREMENTS = (
         plan,
         packing,
         tokenizer,
+        chat,
     ),
     overview,
 )

@@ -6,9 +6,6 @@ checkpoint with the best validation loss, on all of the held-out text.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,16 +32,8 @@ def measure_quality(minutes: float, *, recipe: str, seeds: Sequence[int]) -> lis
 def _train_and_evaluate(settings: Sequence[str], minutes: float, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = ["--out", f"{folder}/run"]
-        trained = _tgc("train", "--json", "--minutes", f"{minutes:g}", "--seed", f"{seed}", *settings, *out)
+        trained = turns.tgc("train", "--json", "--minutes", f"{minutes:g}", "--seed", f"{seed}", *settings, *out)
         best = checkpoint_path(Path(folder, "run", "checkpoints"), trained["best_step"])
-        [found] = _tgc("eval", "--json", str(best))["evaluations"]
+        [found] = turns.tgc("eval", "--json", str(best))["evaluations"]
     kept = {name: found[name] for name in ("bits_per_byte", "loss", "bytes", "bytes_per_token")}
     return {**kept, **{name: trained[name] for name in ("step", "best_step", "parameters")}}
-
-
-def _tgc(*arguments: str) -> Any:
-    command = [sys.executable, "-m", "tinygrad_chat", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise turns.BenchmarkError(f"tgc {arguments[0]}: {done.stderr.strip()[-300:]}")
-    return json.loads(done.stdout.splitlines()[-1])

@@ -137,6 +137,14 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def tgc(*arguments: str) -> Any:
+    """Return what a command prints with --json. Raises BenchmarkError where it fails."""
+    done = subprocess.run([sys.executable, "-m", "tinygrad_chat", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(f"tgc {arguments[0]}: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def ratio(samples: Sequence[float], to: Sequence[float]) -> float:
     """Return the median over the rounds of the ratio of `samples` to others within a round."""
     return statistics.median(a / b for a, b in zip(samples, to, strict=True))

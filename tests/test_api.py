@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import tinygrad_chat
 from tests.cli.conftest import Tgc, tgc  # noqa: F401 - a fixture
 from tinygrad_chat import Dataset, NextTokenModel, TextModel, nn, ops
 from tinygrad_chat.errors import CheckpointError, ConfigError, DataError, UsageError, VocabularyError
+from tinygrad_chat.tasks import Problem
+from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer
 from tinygrad_chat.training.events import Logged
 
@@ -254,3 +256,20 @@ def test_what_is_damaged_in_a_run_is_warned_of(text: Path):
     log.write_text("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
     with pytest.warns(UserWarning, match=r"log\.jsonl: 1 of its .* missing"):
         tinygrad_chat.train(resume=True, out="run", steps=9)
+
+
+def test_a_model_is_asked_a_task(text: Path):
+    class Anything:
+        name, about, chance = "anything", "say anything", 0.0
+
+        def problems(self, count: int, seed: int) -> Iterator[Problem]:
+            for number in range(count):
+                yield Problem(Conversation.of(f"{seed}?"), "yes", lambda said, number=number: number > 0)
+
+    chats = {"tokenizer": "bpe", "vocabulary": 265, "context": 32}
+    model = tinygrad_chat.train([text.read_text(encoding="utf-8") * 9], **{**TINY, **chats}, out="run")
+    result = tinygrad_chat.evaluate("run", Anything(), count=4, seed=7)
+    assert (result.solved, result.count, result.examples[0].question) == (3, 4, "7?")
+    assert tinygrad_chat.evaluate(model, "sentences", count=1).count == 1
+    with pytest.raises(UsageError, match="--run-programs"):
+        tinygrad_chat.evaluate(model, "programs")

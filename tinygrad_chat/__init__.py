@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from typing import Any
 
-    from tinygrad_chat.api import load, load_tokenizer, train
+    from tinygrad_chat.api import evaluate, load, load_tokenizer, train
     from tinygrad_chat.autograd import Value, differentiable, no_grad
     from tinygrad_chat.backend import Compute
     from tinygrad_chat.inference.text_model import TextModel
@@ -32,6 +32,7 @@ _HOME = {
     "TextModel": "inference.text_model",
     "Value": "autograd",
     "differentiable": "autograd",
+    "evaluate": "api",
     "load": "api",
     "load_tokenizer": "api",
     "no_grad": "autograd",
@@ -48,6 +49,7 @@ __all__ = [
     "TextModel",
     "Value",
     "differentiable",
+    "evaluate",
     "load",
     "load_tokenizer",
     "no_grad",

@@ -21,20 +21,25 @@ import numpy as np
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.evaluation.answers import ROWS, evaluate_task
 from tinygrad_chat.files import user_path
+from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.text_model import TextModel
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.runs.lookup import open_checkpoint
+from tinygrad_chat.runs.scores import TaskResult
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.runs.tokenizer import open_tokenizer
+from tinygrad_chat.tasks import Task, open_task
 from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.corpora import corpus_of_conversations, corpus_of_texts
 from tinygrad_chat.text.data import open_sources, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.tokenizers import BPETokenizer, NumberTokenizer, Tokenizer
+from tinygrad_chat.tools import calculate
 from tinygrad_chat.training.events import Event
 from tinygrad_chat.training.facts import OpenData, resolve_with_facts, settled
 from tinygrad_chat.training.loop import train as train_run
@@ -59,7 +64,8 @@ def train(
     """Train a model and return it; the run is kept in a folder, at `out` or anew below runs/.
 
     `data` is what `--data` names, such as a file or a folder; or paths; or texts, each a document; or conversations; or
-    a `Dataset` of one's own. `model` is a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further
+    a `Dataset` of one's own. `model` is a name, or makes one's own of a vocabulary: its class will do
+    (`NextTokenModel`). Further
     `settings` are the options of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its
     default. With `start_from`, a run or a checkpoint, that model is fine-tuned in a run of its own. With `resume` the
     run at `out` goes on, as it is but for what is given and may change; there is a warning for each file of it that is
@@ -172,6 +178,29 @@ def load(
     checkpoint = saved.path or Path()
     named = path is not None and Path(path).name == checkpoint.name
     return TextModel(opened, saved.tokenizer, saved.config, str(checkpoint if named else checkpoint.parent.parent))
+
+
+def evaluate(
+    model: TextModel | str | Path | None = None,
+    task: str | Task = "sentences",
+    *,
+    count: int = 100,
+    seed: int = 1,
+    tools: bool = True,
+    run_programs: bool = False,
+    examples: int = 3,
+) -> TaskResult:
+    """Ask a model `count` problems of a task: a TextModel, or what `load` takes.
+
+    `task` is a name of `tinygrad_chat.tasks.TASKS`, a file such as "mine.py", or an object of your own that is like
+    `tasks.Task`. The result has `accuracy`, its standard `error`, `centred` and so many `examples`. A model may ask a
+    calculator unless `tools` is off; programs that it writes are run only with `run_programs`. Raises UsageError for a
+    task that is none, and for a model that was not made for chats.
+    """
+    opened = model if isinstance(model, TextModel) else load(model)
+    engine = Engine(opened.model, opened.tokenizer, rows=ROWS, tool=calculate if tools else None)
+    asked = open_task(task) if isinstance(task, str) else task
+    return evaluate_task(engine, asked, count=count, seed=seed, run_programs=run_programs, examples=examples)
 
 
 def load_tokenizer(path: str | Path | None = None) -> Tokenizer:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import TINY_BIGRAM, Tgc
+from tests.runs.test_hostile_checkpoints import resign
+from tinygrad_chat.tasks import TASKS
 from tinygrad_chat.text.standard_input import keep_standard_input
 
 
@@ -78,7 +80,14 @@ def test_a_run_whose_text_is_gone_says_so_and_what_to_do(tgc: Tgc):
     [
         (("--encoding", "latin-1"), "--encoding: plays no part without --data"),
         (("nowhere",), "nowhere: no such file or folder; tgc runs lists the runs"),
-        (("bytes", "characters", "--data", "upper.txt"), "characters: character 'A'"),
+        (("characters", "--data", "upper.txt"), "characters: character 'A'"),
+        (("--task", "sum"), "--task sum: expected one of "),
+        (("--task", "nowhere.py"), "--task nowhere.py: FileNotFoundError"),
+        (("--task", "sums", "--data", "abc.txt"), "--data: plays no part beside --task"),
+        (("--task", "sums", "--max-bytes", "5"), "--max-bytes: plays no part beside --task"),
+        (("--json", "--markdown"), "--markdown: plays no part beside --json"),
+        (("--json", "--examples", "2"), "--examples: plays no part beside --json"),
+        (("bytes", "--task", "sentences"), "bytes: conversations: the tokenizer (bytes) has no token <|"),
         (("--data", "nothing.txt"), "--data nothing.txt: no such file"),
         (("--max-bytes", "0"), "--max-bytes"),
         (("--max-bytes", "1"), "--data abc.txt: expected at least 2 tokens to evaluate on, received 1"),
@@ -90,3 +99,93 @@ def test_a_mistake_gets_one_line(tgc: Tgc, arguments: tuple[str, ...], message: 
     assert (code, text) == (2, "")
     assert message in said
     assert said.count("\n") == 1
+
+
+OWN_TASK = """
+from tinygrad_chat.tasks import Problem
+from tinygrad_chat.text.conversations import Conversation
+
+class Anything:
+    name, about, chance = "anything", "say anything", 0.5
+
+    def problems(self, count, seed):
+        for number in range(count):
+            yield Problem(Conversation.of(f"{number}?"), "yes", lambda said, number=number: number % 4 > 0)
+
+class Choice(Anything):
+    name = "choice"
+
+    def problems(self, count, seed):
+        yield Problem(Conversation.of("Which?"), "b", "b".__eq__, ("b", "zz"))
+"""
+
+
+@pytest.fixture
+def chats(tgc: Tgc) -> None:
+    """Two runs whose tokens are those of chats, though they have learned none, and tasks."""
+    Path("own.py").write_text(OWN_TASK)
+    Path("longer.txt").write_text("abc dba\n" * 120)
+    chat = ("--data", "longer.txt", "--tokenizer", "bpe", "--vocabulary", "265")
+    for name in ("a", "b"):
+        assert tgc("train", *TINY_BIGRAM, *chat, "--context", "64", "--out", f"runs/{name}")[0] == 0
+
+
+@pytest.mark.usefixtures("chats")
+def test_a_task_of_ones_own_is_asked_shown_and_kept(tgc: Tgc):
+    code, text, said = tgc("eval", "a", "--task", "own.py:Anything", "--problems", "8", "--examples", "1")
+    assert (code, said) == (0, "")
+    head, row, mean, *rest = text.splitlines()
+    assert head.split() == ["task", "solved", "of", "by", "chance", "centred", "seconds"]
+    assert row.split()[:-1] == ["anything", "75.0", "±", "14.5", "%", "8", "50%", "0.500"]
+    assert mean.split() == ["mean,", "centred", "0.500"]
+    assert rest[:3] == ["", "a, anything: not solved", "  asked     0?"]
+    [kept] = json.loads(Path("runs/a/evaluation.json").read_text())
+    assert (kept["step"], kept["results"][0]["task"], kept["results"][0]["solved"]) == (4, "anything", 6)
+
+
+@pytest.mark.usefixtures("chats")
+def test_runs_stand_beside_each_other(tgc: Tgc):
+    tasks = ("--task", "own.py:Anything", "--task", "own.py:Choice")
+    code, text, _ = tgc("eval", "a", "b", *tasks, "--problems", "4", "--markdown")
+    assert code == 0
+    assert text.splitlines()[:2] == ["| task | a | b |", "| --- | ---: | ---: |"]
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| anything", "| choice", "| mean, centred"]
+
+
+@pytest.mark.usefixtures("chats")
+def test_what_was_found_is_shown_though_a_later_run_fails(tgc: Tgc):
+    code, text, said = tgc("eval", "a", "nowhere", "bytes", "b", "--task", "own.py:Anything")
+    assert code == 2
+    assert text.splitlines()[0].split() == ["task", "a", "b"]
+    assert [line.split(":")[1] for line in said.splitlines()] == [" bytes", " nowhere"]
+    code, text, said = tgc("eval", "--json", "characters", "nowhere", "bytes")
+    found = json.loads(text)
+    assert (code, [each["run"] for each in found["evaluations"]]) == (2, ["characters", "bytes"])
+    assert [each["run"] for each in found["failed"]] == ["nowhere"]
+    assert said.count("\n") == 1
+
+
+@pytest.mark.usefixtures("chats")
+def test_scores_that_cannot_be_kept_are_shown(tgc: Tgc):
+    Path("runs/a/evaluation.json").write_text("{")
+    code, text, said = tgc("eval", "a", "--task", "own.py:Anything", "--problems", "4")
+    assert code == 0
+    assert "anything" in text
+    assert "evaluation.json: not valid JSON" in said
+    assert said.endswith("; the scores are shown and not kept\n")
+    assert Path("runs/a/evaluation.json").read_text() == "{"
+
+
+@pytest.mark.usefixtures("chats")
+def test_a_run_that_chats_is_asked_all_tasks_and_measured_on_its_text(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = Path("runs/a/checkpoints/step-000004")
+    written = json.loads((checkpoint / "state.json").read_text())
+    written["data"]["conversations"] = True
+    (checkpoint / "state.json").write_text(json.dumps(written))
+    resign(checkpoint)
+    monkeypatch.setattr("tinygrad_chat.tasks.registry.TASKS", {"sentences": TASKS["sentences"]})
+    code, text, _ = tgc("eval", "--json", "a", "bytes", "--problems", "3")
+    found = json.loads(text)
+    assert (code, [each["run"] for each in found["evaluations"]]) == (0, ["a", "bytes"])
+    assert [(each["run"], each["task"], each["count"]) for each in found["tasks"]] == [("a", "sentences", 3)]
+    assert list(found["mean_centred"]) == ["a"]

@@ -165,6 +165,23 @@ def a_model_that_chats(patch: pytest.MonkeyPatch) -> None:
     ScriptedModel({"a": HOSTILE}).stand_in(patch)
 
 
+ASKS = """
+from tinygrad_chat.tasks import Problem
+from tinygrad_chat.text.conversations import Conversation
+
+class Asks:
+    name, about, chance = "asks", "", 0.0
+
+    def problems(self, count, seed):
+        yield Problem(Conversation.of("a"), "b", lambda said: False)
+"""
+
+
+def a_model_that_is_asked(patch: pytest.MonkeyPatch) -> None:
+    a_model_that_chats(patch)
+    Path("a.py").write_text(ASKS)
+
+
 SCENARIOS = [
     Scenario("the names of its text and its folder", (*TRAIN, "--out", "runs/x" + NAME)),
     Scenario("what the model writes", (*TRAIN, "--verbose", "--out", "out")),
@@ -208,6 +225,9 @@ SCENARIOS = [
     Scenario("a size", ("chat", "--config", HOSTILE, "-p", "a"), raw=False),
     Scenario("the name of a text", ("eval", RUN, "--data", f"no {NAME}")),
     Scenario("the name of a run", ("eval", NAME, "plain")),
+    Scenario("the name of a task", ("eval", RUN, "--task", f"no {NAME}")),
+    Scenario("what a task says", ("eval", RUN, "--task", "a.py"), write("a.py", f"raise ValueError({HOSTILE!r})")),
+    Scenario("what the model answers", ("eval", RUN, "--task", "a.py", "--examples", "1"), a_model_that_is_asked),
     Scenario("the names of runs, in JSON", ("eval", NAME, "--json"), raw=False),
     Scenario("the name of its file", ("tokenizer", "train", TEXT, "--vocabulary", "265", "--out", f"{NAME}.json")),
     Scenario("the name of a tokenizer", ("tokenizer", "show", "a", "--tokenizer", f"no {NAME}")),

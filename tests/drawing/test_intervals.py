@@ -9,7 +9,7 @@ import pytest
 
 from tests.drawing.graphs import SVG
 from tinygrad_chat.drawing.chart import Chart, Mark, Series, draw_chart, draw_charts
-from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_intervals
+from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_intervals, values_shown
 
 HOSTILE = '</svg><script>alert("&")</script> $x_1$ _'
 ROWS = [Interval("first", [1.0, 2.0], 1.5, 1.0), Interval(HOSTILE, [3.0], 3.0), Interval("x" * 200, [2.0], 2.0)]
@@ -82,3 +82,12 @@ def test_a_png_is_drawn_of_every_style_and_of_any_name():
     chart = Chart(HOSTILE, series, HOSTILE, HOSTILE, marks=[Mark(HOSTILE, 1, HOSTILE)], log=True, x_range=(0, 3))
     assert charts_as_png([chart, Chart("c", [Series("_s", points, 9)], from_zero=True)]).startswith(b"\x89PNG")
     assert intervals_as_png(IntervalChart(HOSTILE, ROWS, HOSTILE)).startswith(b"\x89PNG")
+
+
+def test_no_interval_reaches_beyond_what_can_be():
+    rows = [Interval("none", [0.0], 0.0, 9.0), Interval("half", [50.0], 50.0, 9.0)]
+    assert set(values_shown(IntervalChart("A", rows, "%", bounds=(0.0, 100.0)))) == {0.0, 9.0, 41.0, 50.0, 59.0, 100.0}
+    root = ElementTree.fromstring(draw_intervals(IntervalChart("A", rows, "%", bounds=(0.0, 100.0))))
+    dot, *_ = root.iter(f"{SVG}circle")
+    bar = next(path.attrib["d"] for path in root.iter(f"{SVG}path") if "line" in path.attrib["class"])
+    assert float(re.findall(r"M([\d.]+)", bar)[1]) == pytest.approx(float(dot.attrib["cx"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,11 +19,8 @@ from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.tools import calculate
 
 TOKENIZER = BPETokenizer.from_merges([])
-START, END, CALL, CALLED = (
-    TOKENIZER.special_tokens[f"<|{name}|>"]
-    for name in ("assistant_start", "assistant_end", "python_start", "python_end")
-)
-OUTPUT_END = TOKENIZER.special_tokens["<|output_end|>"]
+NAMES = ("assistant_start", "assistant_end", "python_start", "python_end", "output_end")
+START, END, CALL, CALLED, OUTPUT_END = (TOKENIZER.special_tokens[f"<|{name}|>"] for name in NAMES)
 
 
 class Asked:
@@ -61,7 +59,7 @@ def test_answers_are_checked_each_by_its_own_problem():
 def test_what_a_tool_was_asked_and_said_is_no_part_of_an_answer():
     # <call>1+2</call> 3 <result over> k
     steps = [START, CALL, *TOKENIZER.encode("1+2").tolist(), CALLED]
-    after = {**dict(zip(steps, steps[1:], strict=False)), OUTPUT_END: ord("k"), ord("k"): END}
+    after = {**dict(itertools.pairwise(steps)), OUTPUT_END: ord("k"), ord("k"): END}
     engine = engine_that_says("k", tool=calculate, after=after)
     assert evaluate_task(engine, Asked(asks("a?", "k"))).examples[0].answer == "k"
 
@@ -138,6 +136,6 @@ def test_programs_are_run_only_where_that_is_asked_for():
 
 
 @pytest.mark.parametrize("options", [{"count": 0}, {"seed": -1}])
-def test_numbers_out_of_range_are_refused(options: dict[str, int]):
+def test_numbers_out_of_range_are_refused(options: Any):
     with pytest.raises(ConfigError, match=r"--problems|--seed"):
         evaluate_task(engine_that_says("yes"), Asked(asks("a?", "b")), **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -89,18 +88,15 @@ def test_a_program_that_takes_too_much_memory_fails():
 )
 def test_what_a_program_has_no_use_for_is_refused(attempt: str, tmp_path: Path):
     (tmp_path / "kept").write_text("")
-    attempt = attempt.replace("PATH", str(tmp_path / "kept"))
-    refused = f"refused = False\ntry:\n{textwrap.indent(attempt.replace('; ', chr(10)), '    ')}\nexcept PermissionError:\n    refused = True"
-    assert passes(refused, "assert refused")
+    attempt = attempt.replace("PATH", str(tmp_path / "kept")).replace("; ", "\n    ")
+    assert passes(f"try:\n    {attempt}\nexcept PermissionError:\n    refused = True", "assert refused")
     assert (tmp_path / "kept").exists()
 
 
 def test_a_program_knows_nothing_of_the_user(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECRET", "1")
-    checks = (
-        "import os, sys\nassert not os.environ.get('SECRET')\nassert not os.listdir('.')\nassert sys.flags.isolated"
-    )
-    assert passes("", checks)
+    checks = ("'SECRET' not in os.environ", "not os.listdir('.')", "sys.flags.isolated")
+    assert passes("import os, sys", "\n".join(f"assert {check}" for check in checks))
     assert not passes("import numpy", "")
 
 

@@ -11,6 +11,7 @@ import pytest
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.tasks import TASKS, default_tasks, open_task
 from tinygrad_chat.text.conversations import ChatTemplate
+from tinygrad_chat.text.embedded.questions import REFUSAL
 from tinygrad_chat.text.tokenizers import BPETokenizer
 
 OWN = """
@@ -37,7 +38,7 @@ def test_each_task_asks_questions_whose_answers_pass_and_others_do_not(name: str
     for problem in problems:
         template.render_prompt(problem.question)  # a user asks last
         assert problem.is_solved_by(problem.answer)
-        assert not problem.is_solved_by("~~~")
+        assert not problem.is_solved_by(REFUSAL if name == "known" else "~~~")
         assert not problem.choices or problem.answer in problem.choices
 
 

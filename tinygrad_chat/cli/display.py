@@ -29,11 +29,8 @@ _BESIDE_A_BAR = ("step", "loss", "val_loss", "val_bpb", "tokens_per_second")
 MOST_COMMANDS = 2
 INDENT = "  "
 EXCERPT = 3  # lines of a sample that stay above a bar
-COUNTED = {
-    "merging": "pairs",
-    "evaluating": "tokens",
-    "answering": "problems",
-}  # what is not bytes, by what is being done
+COUNTED = {"merging": "pairs", "evaluating": "tokens", "answering": "problems"}
+"""What is not bytes, by the first word of what is being done."""
 LONGEST_LABEL = 60  # characters of what stands before a bar
 
 

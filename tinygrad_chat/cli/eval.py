@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
     from tinygrad_chat.cli.eval_tables import Evaluated
+    from tinygrad_chat.inference.engine import Engine
     from tinygrad_chat.runs.state import SavedModel
     from tinygrad_chat.tasks import Task
     from tinygrad_chat.text.download import Progress
@@ -150,13 +152,17 @@ class _Evaluator:
         """Ask it the tasks that were named; without any, all that it can be asked, if it was taught to chat."""
         from tinygrad_chat.evaluation.answers import ROWS, evaluate_task
         from tinygrad_chat.inference.engine import Engine
+        from tinygrad_chat.runs.figures import facts_of
         from tinygrad_chat.runs.folder import RunFolder
         from tinygrad_chat.runs.scores import add_results
         from tinygrad_chat.tasks import default_tasks
         from tinygrad_chat.tools import calculate
 
         tasks = named or (default_tasks() if self.saved.taught_to_chat else [])
-        engine = Engine(self.model, self.saved.tokenizer, rows=ROWS, tool=calculate if tools else None)
+        tool = functools.partial(calculate, facts=facts_of(self.saved)) if tools else None
+        engine = Engine(self.model, self.saved.tokenizer, rows=ROWS, tool=tool)
+        if tasks:
+            self._expect_chats(engine)
         for each in tasks:
             result = evaluate_task(engine, each, run_programs=run_programs, progress=self.progress, **asking)
             self.found.tasks.append(result)
@@ -165,3 +171,9 @@ class _Evaluator:
                     add_results(RunFolder(self.saved.folder).scores, self.saved.step, [result])
             except (FormatError, StorageError) as error:
                 say(f"{error}; the scores are shown and not kept")
+
+    def _expect_chats(self, engine: Engine) -> None:
+        try:
+            _ = engine.template
+        except UsageError as error:
+            raise UsageError(f"{self.found.run}: {error}") from error

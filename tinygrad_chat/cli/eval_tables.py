@@ -71,10 +71,7 @@ def _texts(found: Sequence[Evaluated]) -> list[Column]:
         Column("loss", [decimal_number(each.loss) for each in evaluations]),
         Column("perplexity", [short_number(each.perplexity) for each in evaluations]),
         Column("tokens", [f"{each.tokens:,}" for each in evaluations]),
-        Column(
-            "tokens/s",
-            [f"{each.tokens / text.seconds:,.0f}" for (_, text), each in zip(rows, evaluations, strict=True)],
-        ),
+        Column("tokens/s", [f"{text.evaluation.tokens / text.seconds:,.0f}" for _, text in rows]),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,29 +28,38 @@ class Interval:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """What is drawn: rows, the first at the top, over values that `x_name` names."""
+    """What is drawn: rows, the first at the top, over values that `x_name` names.
+
+    `bounds` are the least and the most that they can be: all between is shown, and no interval reaches beyond.
+    """
 
     title: str
     rows: Sequence[Interval]
     x_name: str
+    bounds: tuple[float, float] | None = None
 
 
-def draw_intervals(chart: IntervalChart) -> Markup:
-    """Return the rows as SVG: dots are values, a bar is their mean with its interval."""
+def draw_intervals(chart: IntervalChart, *, width: float = WIDTH, standalone: bool = True) -> Markup:
+    """Return the rows as SVG: dots are values, a bar is their mean with its interval.
+
+    Only a `standalone` picture brings its style; in a page it is the page's, which has chart_svg.css.
+    """
     height = TOP + ROW * len(chart.rows) + BELOW
     title = f'<text class="title" x="{SIDE:g}" y="22">{escape(chart.title)}</text>'
     if not chart.rows:
-        return picture([title], WIDTH, 2 * LINE, name=f"{chart.title}: no values")
+        return picture([title], width, 2 * LINE, name=f"{chart.title}: no values", standalone=standalone)
     left = SIDE + LETTER * max(len(row.name) for row in chart.rows) + 12
-    x_axis = spanning(values_shown(chart), min(left, WIDTH / 2), WIDTH - SIDE, margin=0.04)
-    rows = [part for position, row in enumerate(chart.rows) for part in _row(row, TOP + ROW * (position + 0.5), x_axis)]
-    return picture([title, *_frame(chart, x_axis, height - BELOW), *rows], WIDTH, height, name=chart.title)
+    x_axis = spanning(values_shown(chart), min(left, width / 2), width - SIDE, margin=0.04)
+    heights = [TOP + ROW * (position + 0.5) for position in range(len(chart.rows))]
+    rows = [part for row, y in zip(chart.rows, heights, strict=True) for part in _row(row, chart.bounds, y, x_axis)]
+    parts = [title, *_frame(chart, x_axis, height - BELOW), *rows]
+    return picture(parts, width, height, name=chart.title, standalone=standalone)
 
 
 def values_shown(chart: IntervalChart) -> list[float]:
     """Return all that the axis must reach: values, and the ends of intervals."""
-    ends = [row.mean + sign * (row.half_width or 0.0) for row in chart.rows for sign in (-1, 1)]
-    return [*ends, *(value for row in chart.rows for value in row.values)]
+    ends = [end for row in chart.rows for end in _ends(row, chart.bounds)]
+    return [*(chart.bounds or ()), *ends, *(value for row in chart.rows for value in row.values)]
 
 
 def _frame(chart: IntervalChart, x_axis: Scale, bottom: float) -> Iterator[str]:
@@ -62,11 +72,18 @@ def _frame(chart: IntervalChart, x_axis: Scale, bottom: float) -> Iterator[str]:
     yield f'<text x="{x_axis.end:.1f}" y="{bottom + 34:.1f}" text-anchor="end">{escape(chart.x_name)}</text>'
 
 
-def _row(row: Interval, y: float, x_axis: Scale) -> Iterator[str]:
+def _ends(row: Interval, bounds: tuple[float, float] | None) -> list[float]:
+    """Return where an interval begins and ends; without one its mean."""
+    low, high = bounds or (-math.inf, math.inf)
+    half = row.half_width or 0.0
+    return [max(row.mean - half, low), min(row.mean + half, high)]
+
+
+def _row(row: Interval, bounds: tuple[float, float] | None, y: float, x_axis: Scale) -> Iterator[str]:
     longest = int((x_axis.start - SIDE) / LETTER)
     name = row.name if len(row.name) <= longest else f"{row.name[: longest - 1]}…"
     yield f'<text class="name" x="{SIDE:g}" y="{y + 4:.1f}">{escape(name)}</text>'
-    ends = [x_axis.place(row.mean + sign * row.half_width) for sign in (-1, 1)] if row.half_width is not None else []
+    ends = [] if row.half_width is None else [x_axis.place(end) for end in _ends(row, bounds)]
     caps = "".join(f"M{x:.2f} {y - CAP:.1f}v{2 * CAP:g}" for x in ends)
     bar = f"M{ends[0]:.2f} {y:.1f}H{ends[1]:.2f}{caps}" if ends else ""
     yield f'<path class="c1 line" d="M{x_axis.place(row.mean):.2f} {y - 2 * CAP:.1f}v{4 * CAP:g}{bar}"/>'

@@ -10,8 +10,8 @@ import numpy as np
 
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.answers import written_answers
 from tinygrad_chat.inference.engine import Engine
-from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.models.protocol import Predictor
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.option import expect
@@ -22,7 +22,6 @@ from tinygrad_chat.text.conversations import TEXT, ChatTemplate, Conversation, M
 from tinygrad_chat.text.conversations.conversation import ASSISTANT
 from tinygrad_chat.text.download import Progress
 
-LONGEST_ANSWER = 200  # tokens
 EXAMPLES = 3
 ROWS = 32  # requests that share a step: they need not wait for each other
 
@@ -77,39 +76,10 @@ def _answers(engine: Engine, problems: Sequence[Problem], watch: Watch) -> list[
             watch(len(answers))
     others = [index for index in range(len(problems)) if index not in answers]
     chosen = len(answers)
-    written = written_answers(engine, [problems[index].question for index in others], lambda done: watch(chosen + done))
+    questions = (problems[index].question for index in others)
+    written = written_answers(engine, questions, lambda done: watch(chosen + done))
     answers.update(zip(others, written, strict=True))
     return [answers[index] for index in range(len(problems))]
-
-
-def written_answers(
-    engine: Engine,
-    questions: Sequence[Conversation],
-    watch: Watch = lambda done: None,
-    *,
-    most_tokens: int = LONGEST_ANSWER,
-) -> list[str]:
-    """Return the likeliest answer to each question, '' where the context has no room for one.
-
-    Answers are texts, without calls of tools and their results. `watch` is told how many there are so far.
-    """
-    options = GenerationOptions(max_new_tokens=most_tokens, temperature=0)
-    requests = [
-        engine.submit_answer(question, options) if _has_room(engine, question) else None for question in questions
-    ]
-    going_on = [request for request in requests if request]
-    while going_on:
-        engine.step()
-        going_on = [request for request in going_on if request.finish_reason is None]
-        watch(len(requests) - len(going_on))
-    return [
-        "".join(step.text for step in request.steps if step.kind == TEXT) if request else "" for request in requests
-    ]
-
-
-def _has_room(engine: Engine, question: Conversation) -> bool:
-    """Return whether the context has room for a question and a token of its answer."""
-    return len(engine.template.render_prompt(question)) < engine.model.context
 
 
 def likeliest(model: Predictor, template: ChatTemplate, problem: Problem) -> str:

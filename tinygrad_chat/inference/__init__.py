@@ -12,5 +12,6 @@ prefixes.py     what earlier requests have read, for those that begin alike
 engine.py       requests that join and leave: token after token
 generation.py   a text that goes on from a prompt
 chat.py         a conversation
+answers.py      the likeliest answers to many questions at a time
 text_model.py   a model with its tokenizer: text in, text out
 """

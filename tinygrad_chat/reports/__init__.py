@@ -3,6 +3,7 @@
 summary.py          what a run's folder says, in one record
 content.py          all that a run's report says
 charts.py           its charts
+scores.py           what it says of tasks
 html.py             what goes into pages/report.html
 markdown.py         the report for a repository or an issue
 writing.py          both, into the run's folder

@@ -22,6 +22,7 @@ from tinygrad_chat.option import idle
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.checkpoint import NAME, find_checkpoints, is_temporary, step_of
 from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.scores import Scores, mean_centred, read_scores
 
 Record = Mapping[str, Any]
 T = TypeVar("T")
@@ -53,8 +54,10 @@ class Report:
     """Steps and what the model wrote after them."""
     checkpoints: Sequence[Path]
     """Those that are on disk, oldest first."""
+    scores: Sequence[Scores]
+    """How many problems of tasks it solved, by step; empty where nobody has asked it any."""
     left_out: Sequence[str]
-    """Why some of the samples and environments are not here; of all else the summary says so."""
+    """Why some of the samples, environments and scores are not here; of all else the summary says so."""
 
     @property
     def title(self) -> str:
@@ -126,6 +129,10 @@ class Report:
             found.append((f"val loss of {source}", decimal_number(loss), f"{decimal_number(bits)} bits per byte"))
         if is_number(best.get("val_perplexity")):
             found.append(("perplexity", grouped_number(best["val_perplexity"]), "at that step"))
+        if self.scores:
+            results = self.scores[-1].results
+            note = f"mean of {count(len(results), 'task')} at step {self.scores[-1].step:,}, guessing is 0"
+            found.append(("score", decimal_number(mean_centred(results), 3), note))
         if summary.parameters is not None:
             found.append(("parameters", f"{summary.parameters:,}", ""))
         if summary.tokens:
@@ -207,6 +214,7 @@ def read_report(folder: RunFolder) -> Report:
         _known(folder.environments, [], say=unread.append),
         _known(lambda: list(_samples(folder, say=unread.append)), [], say=unread.append),
         _known(lambda: find_checkpoints(folder.checkpoints), []),
+        _known(lambda: read_scores(folder.scores), [], say=unread.append),
         unread,
     )
 

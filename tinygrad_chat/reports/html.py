@@ -6,12 +6,14 @@ How it looks stands in pages/report.html; here is what goes into it.
 from __future__ import annotations
 
 from tinygrad_chat.drawing.chart import Chart, draw_chart
+from tinygrad_chat.drawing.intervals import draw_intervals
 from tinygrad_chat.files import real_path
 from tinygrad_chat.formatting import decimal_number
 from tinygrad_chat.pages import Markup, render
 from tinygrad_chat.pages.renderer import Fields
 from tinygrad_chat.reports.charts import ends, loss_chart, other_charts
 from tinygrad_chat.reports.content import Report, environment_text
+from tinygrad_chat.reports.scores import examples, score_chart, score_rows, scores_over_time
 
 
 def page(report: Report) -> Markup:
@@ -28,6 +30,7 @@ def page(report: Report) -> Markup:
         ),
         loss=_loss(report),
         other_charts=_unless_empty(charts=[_figure(chart) for chart in other_charts(report) if chart.series]),
+        scores=_scores(report),
         what_happened=_unless_empty(events=[{"step": f"{step:,}", "what": what} for step, what in report.events]),
         samples_over_time=_unless_empty(samples=_samples(report)),
         going_on=_going_on(report),
@@ -42,12 +45,41 @@ def _unless_empty(**lists: list[Fields]) -> list[Fields]:
 
 
 def _loss(report: Report) -> list[Fields]:
-    """Return two drawings, of which a page shows the one that suits its width: letters do not shrink with it."""
     chart = loss_chart(report)
     if not chart.series:
         return []
+    return [_wide_and_narrow(chart)]
+
+
+def _wide_and_narrow(chart: Chart) -> Fields:
+    """Return two drawings, of which a page shows the one that suits its width: letters do not shrink with it."""
     wide = draw_chart(chart, width=940, height=360, standalone=False)
-    return [{"wide": wide, "narrow": draw_chart(chart, height=320, standalone=False), "ends": ends(chart)}]
+    return {"wide": wide, "narrow": draw_chart(chart, height=320, standalone=False), "ends": ends(chart)}
+
+
+def _scores(report: Report) -> list[Fields]:
+    """Return the scores in tasks as pictures, of which a page shows the one that suits its width, and as a table."""
+    if not report.scores:
+        return []
+    chart, over_time = score_chart(report), scores_over_time(report)
+    return [
+        {
+            "wide": draw_intervals(chart, width=940, standalone=False),
+            "narrow": draw_intervals(chart, width=460, standalone=False),
+            "over_time": [_wide_and_narrow(over_time)] if over_time.series else [],
+            "rows": [row._asdict() for row in score_rows(report)],
+            "answers": [
+                {
+                    "task": task,
+                    "outcome": "solved" if example.solved else "not solved",
+                    "question": example.question,
+                    "answer": example.answer,
+                    "expected": [] if example.solved else [{"text": example.expected}],
+                }
+                for task, example in examples(report)
+            ],
+        }
+    ]
 
 
 def _figure(chart: Chart) -> Fields:

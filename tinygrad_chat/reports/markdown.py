@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tinygrad_chat.formatting import decimal_number, printable, sparkline
 from tinygrad_chat.reports.content import Report, environment_text, spread
+from tinygrad_chat.reports.scores import examples, score_rows
 
 MOST_EVALUATIONS = 12  # lines of the table
 MOST_BLOCKS = 40
@@ -32,6 +33,14 @@ def _sections(report: Report) -> Iterator[list[str]]:
             for line in spread(report.evaluations, MOST_EVALUATIONS)
         ]
         yield list(table(("step", "val loss", "bits per byte"), rows, right=3))
+    if report.scores:
+        yield [f"## Problems solved at step {report.scores[-1].step:,}"]
+        rows = [(escaped(row.task), *row[1:]) for row in score_rows(report)]
+        yield list(table(("task", "solved", "problems", "by chance", "centred"), rows, right=4))
+        for task, example in examples(report):
+            yield [f"{escaped(task)}, {'solved' if example.solved else 'not solved'}:"]
+            expected = "" if example.solved else f"\n(expected) {example.expected}"
+            yield list(_fenced(f"> {example.question}\n{example.answer}{expected}"))
     if report.events:
         yield ["## What happened"]
         yield [f"- step {step:,}: {escaped(what)}" for step, what in report.events]

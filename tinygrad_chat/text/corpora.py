@@ -108,7 +108,8 @@ def open_corpus(
     if len({part.conversations for part in parts}) > 1:
         chats = next(part.name for part in parts if part.conversations)
         raise DataError(
-            f"--data {chats}: holds conversations, and another source text; mix them by shares, as in --data {chats}:0.8"
+            f"--data {chats}: holds conversations, and another source text; mix them by shares, as in "
+            f"--data {chats}:0.8"
         )
 
     def documents(any_bytes: bool = False) -> Iterator[Document]:

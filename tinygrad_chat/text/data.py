@@ -73,7 +73,7 @@ def tokenize(
     """
     known = _known(tokenizer)
     if corpus.conversations:
-        _expect_chat_tokens(corpus, known)
+        expect_chat_tokens(corpus, known)
     if corpus.files or corpus.stamp:
         store = find_store(corpus, known, split, progress=progress)
         if store is not None:
@@ -99,14 +99,15 @@ def count_unknown_characters(corpus: Corpus, tokenizer: CharacterTokenizer) -> C
     return Counter({character: count for character, count in counts.items() if character not in tokenizer})
 
 
-def _expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> None:
-    """Raise UsageError where a tokenizer, None for one of characters, cannot tell who speaks."""
+def expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> Tokenizer:
+    """Return the tokenizer of conversations. Raises UsageError where a tokenizer, None for one of characters, cannot tell who speaks."""
     kind = CharacterTokenizer.kind if tokenizer is None else tokenizer.kind
     if tokenizer is None or any(name not in tokenizer.special_tokens for pair in AROUND.values() for name in pair):
         raise UsageError(
-            f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks; "
-            "use --tokenizer bpe, or begin with a run that did"
+            f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks"
+            "; use --tokenizer bpe, or begin with a run that did"
         )
+    return tokenizer
 
 
 def _known(tokenizer: Tokenizer | str) -> Tokenizer | None:

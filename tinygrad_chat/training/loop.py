@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -10,6 +11,8 @@ from typing import Any
 
 from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
 from tinygrad_chat.formatting import as_clause
+from tinygrad_chat.inference.answers import answers_as_text, first_questions
+from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.generation import sample_texts
 from tinygrad_chat.inference.options import SamplingOptions
 from tinygrad_chat.machine.environment import describe_environment
@@ -24,8 +27,10 @@ from tinygrad_chat.runs.checkpoint import (
     remove_old_checkpoints,
     step_of,
 )
+from tinygrad_chat.runs.figures import facts_of
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.mixture import Mixture
+from tinygrad_chat.tools import calculate
 from tinygrad_chat.training.clock import CheckpointClock, Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate, mix_evaluations
 from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Stepped
@@ -37,6 +42,7 @@ from tinygrad_chat.training.saving import forget_checkpoint, save, save_temporar
 from tinygrad_chat.training.update import update
 
 SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
+SAMPLE_QUESTIONS = 3  # that are answered instead where a run learns from conversations
 EVALUATION_BATCH = 4096  # tokens at a time
 
 
@@ -214,6 +220,11 @@ def _evaluate(run: Run) -> Evaluated:
         return found[0]
 
     def sample_of(model: LanguageModel) -> str:
+        held_out = [part.validation for part in run.dataset.parts]
+        questions = first_questions(held_out, run.tokenizer, SAMPLE_QUESTIONS)
+        if questions:
+            tool = functools.partial(calculate, facts=facts_of(run.state({}).model))
+            return answers_as_text(Engine(model, run.tokenizer, tool=tool), questions)
         options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.run.seed)
         return "".join(next(sample_texts(model, run.tokenizer, options)))
 

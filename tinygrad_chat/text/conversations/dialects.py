@@ -117,9 +117,7 @@ def _of_messages(rows: Any, key: str) -> Conversation:
         parts = _parts(row, says, place, kind=RESULT if role == TOOL else CALL if name == "function_call" else TEXT)
         goes_on = bool(messages) and messages[-1][0] == ASSISTANT
         if role == TOOL and not (goes_on and any(part.kind == CALL for part in messages[-1][1])):
-            raise DataError(
-                f"{place}.{speaks}: expected a tool's result after an assistant's call, received none before"
-            )
+            raise DataError(f"{place}.{speaks}: expected a call before a tool's result, received none")
         if role == TOOL or (role == ASSISTANT and goes_on and messages[-1][1][-1].kind != TEXT):
             messages[-1][1].extend(parts)  # a call, its result and what follows from it are one message
         else:

@@ -1,0 +1,69 @@
+"""The likeliest answers to many questions at a time, and the questions that held-out conversations begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.text.conversations import TEXT, Conversation
+from tinygrad_chat.text.conversations.conversation import USER
+from tinygrad_chat.text.conversations.template import AROUND
+from tinygrad_chat.text.tokenizers import Tokenizer
+
+LONGEST_ANSWER = 200  # tokens
+LOOKED_THROUGH = 1 << 16  # tokens of a text, for questions
+
+
+def written_answers(
+    engine: Engine, questions: Iterable[Conversation], watch: Callable[[int], Any] = lambda done: None
+) -> list[str]:
+    """Return the likeliest answer to each question, '' where the context has no room for one.
+
+    Answers are texts, without calls of tools and their results. `watch` is told how many there are so far.
+    """
+    options = GenerationOptions(max_new_tokens=LONGEST_ANSWER, temperature=0)
+    requests = [
+        engine.submit_answer(question, options) if _has_room(engine, question) else None for question in questions
+    ]
+    going_on = [request for request in requests if request]
+    while going_on:
+        engine.step()
+        going_on = [request for request in going_on if request.finish_reason is None]
+        watch(len(requests) - len(going_on))
+    return [
+        "".join(step.text for step in request.steps if step.kind == TEXT) if request else "" for request in requests
+    ]
+
+
+def _has_room(engine: Engine, question: Conversation) -> bool:
+    """Return whether the context has room for a question and a token of its answer."""
+    return len(engine.template.render_prompt(question)) < engine.model.context
+
+
+def first_questions(texts: Sequence[np.ndarray], tokenizer: Tokenizer, most: int) -> list[Conversation]:
+    """Return what the first conversations in some texts, which are tokens (T,), begin with: of each text as many.
+
+    Nothing of texts that hold no conversations.
+    """
+    start, end = (tokenizer.special_tokens.get(name, -1) for name in AROUND[USER])
+    found: list[Conversation] = []
+    for tokens in texts:
+        looked_through = np.asarray(tokens[:LOOKED_THROUGH])
+        beginnings = np.flatnonzero(looked_through[1:] == start) + 1
+        firsts = beginnings[looked_through[beginnings - 1] == tokenizer.bos]
+        for first in firsts[: max(1, most // len(texts))]:
+            length = np.flatnonzero(looked_through[first:] == end)[:1]
+            asked = tokenizer.decode(looked_through[first + 1 : first + int(length[0])]) if len(length) else ""
+            if asked:
+                found.append(Conversation.of(asked))
+    return found[:most]
+
+
+def answers_as_text(engine: Engine, questions: Sequence[Conversation]) -> str:
+    """Return questions and the answers to them as a text for people."""
+    answers = zip(questions, written_answers(engine, questions), strict=True)
+    return "\n\n".join(f"> {question.messages[-1].text}\n{answer}" for question, answer in answers)
