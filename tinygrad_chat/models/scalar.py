@@ -97,23 +97,27 @@ class ScalarModel:
         self,
         tokens: Any,
         targets: Any,
+        weights: Any = None,
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
         token_count: int | None = None,
     ) -> ScalarLoss:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout.
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), each times its weight if there are any.
 
-        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
+        There is no dropout. `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
         """
         self._refresh()
         token_count = token_count or max(1, count_targets(targets))
-        pairs = zip(tokens.tolist(), targets.tolist(), strict=True)
-        losses = [self._sequence_loss(*pair, token_count) for pair in pairs]
+        rows = [None] * len(tokens) if weights is None else weights.tolist()
+        sequences = zip(tokens.tolist(), targets.tolist(), rows, strict=True)
+        losses = [self._sequence_loss(*sequence, token_count) for sequence in sequences]
         return ScalarLoss(sum(losses[1:], losses[0]), self._values, self._parameters)
 
-    def _sequence_loss(self, tokens: list[int], targets: list[int], token_count: int) -> Value:
-        loss = self._gpt.loss(tokens, targets, token_count)
+    def _sequence_loss(
+        self, tokens: list[int], targets: list[int], weights: list[float] | None, token_count: int
+    ) -> Value:
+        loss = self._gpt.loss(tokens, targets, token_count, weights)
         return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
 
     def token_losses(self, tokens: Any, targets: Any) -> np.ndarray:

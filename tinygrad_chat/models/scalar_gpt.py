@@ -56,9 +56,18 @@ class ScalarGPT:
         self.options = options
         self.vocabulary = vocabulary
 
-    def loss(self, tokens: Sequence[int], targets: Sequence[int], token_count: int) -> Value:
-        """The sum of the targets' losses, divided by the `token_count` of the batch that the sequence is part of."""
+    def loss(
+        self,
+        tokens: Sequence[int],
+        targets: Sequence[int],
+        token_count: int,
+        weights: Sequence[float] | None = None,
+    ) -> Value:
+        """The sum of the targets' losses, each times its weight if there are any, divided by the `token_count` of the
+        batch that the sequence is part of."""
         losses = self.token_losses(tokens, targets)
+        if weights is not None:
+            losses = [loss * weight for loss, weight in zip(losses, weights, strict=True)]
         return mean(losses) * (len(losses) / token_count)
 
     def token_losses(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:

@@ -11,6 +11,8 @@ from tinygrad_chat.option import expect
 
 Batch = tuple[np.ndarray, np.ndarray]
 """tokens (B, T) and, for each, the token that follows it: targets (B, T)"""
+WeightedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""the same, and what each target's loss is multiplied by: weights (B, T)"""
 
 
 def random_batch(tokens: np.ndarray, *, batch_size: int, context: int, random: np.random.Generator) -> Batch:
