@@ -174,9 +174,10 @@ def resolve_from(
 ) -> TrainingConfig:
     """Do as `resolve` for a run that begins with the weights of another one's model, whose configuration is `parent`.
 
-    The model and what a token is are the parent's, but for dropout and the document mask. So are, unless others are
-    chosen, the data, the engine, the batch size and the update rule, at FINE_TUNING of its learning rates. The schedule
-    and all else are the new run's own. Raises ConfigError where another model is chosen, too.
+    The model and what a token is are the parent's, but for dropout, the document mask and adapters. So are, unless
+    others are chosen, the data, the engine, the batch size and the update rule, at FINE_TUNING of its learning rates,
+    or with adapters, which begin anew, at the whole. The schedule and all else are the new run's own. Raises
+    ConfigError where another model is chosen, too.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
@@ -188,7 +189,8 @@ def resolve_from(
                 f"{chosen[name]}; leave it out, or train a new model without --from"
             )
     inherited = {name: settings[name] for name in parent.used_settings() if name in _inherited(settings, chosen)}
-    inherited |= {name: FINE_TUNING * rate for name, rate in inherited.items() if name in RATES}
+    share = 1.0 if chosen.get("lora") else FINE_TUNING
+    inherited |= {name: share * rate for name, rate in inherited.items() if name in RATES}
     config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_idle=may_be_idle)
     free = {name: getattr(config.model, name) for name in FREE}
     return dataclasses.replace(config, model=dataclasses.replace(parent.model, **free))
@@ -199,8 +201,8 @@ FINE_TUNING = 0.1
 keep what it knows."""
 
 RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
-FREE = {"dropout", "document_mask", "document_token"}
-"""The options of a model that another run may choose anew, as no weight depends on them."""
+FREE = {"dropout", "document_mask", "document_token", "lora", "lora_alpha"}
+"""The options of a model that another run may choose anew, as no weight of its parent depends on them."""
 
 OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary"} - FREE
 """What cannot be chosen for a model that has been trained."""

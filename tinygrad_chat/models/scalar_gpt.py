@@ -164,10 +164,17 @@ class ScalarGPT:
         return self.linear(f"{part}.contract", [activation(h) for h in hidden])
 
     def linear(self, part: str, x: Vector) -> Vector:
-        """One dot product of x with each row of the weight, plus the bias if there is one."""
+        """One dot product of x with each row of the weight, plus the bias if there is one.
+
+        With an adapter, plus its product of low rank: down to a few numbers, and up again.
+        """
         out = matrix_vector(self.weights[f"{part}.weight"], x)
-        bias = self.weights.get(f"{part}.bias")
-        return out if bias is None else add(out, bias)
+        bias, lora_a = (self.weights.get(f"{part}.{name}") for name in ("bias", "lora_a"))
+        out = out if bias is None else add(out, bias)
+        if lora_a is None:
+            return out
+        learned = matrix_vector(self.weights[f"{part}.lora_b"], matrix_vector(lora_a, x))
+        return add(out, [element * self.options.lora_scale for element in learned])
 
     def norm(self, part: str, x: Vector) -> Vector:
         """Bring x to a common size, then scale (and shift) each element."""

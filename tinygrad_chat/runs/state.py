@@ -12,6 +12,7 @@ import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import FormatError
+from tinygrad_chat.models.lora import merge
 from tinygrad_chat.runs.checkpoint import (
     OPTIMIZER,
     STATE_FILE,
@@ -81,7 +82,8 @@ class SavedState:
 class SavedModel:
     """A trained model: what sampling needs of the checkpoint at `path`, None where it is not from a disk.
 
-    The weights stay in their file until they are used.
+    The weights stay in their file until they are used; but adapters are merged into those beside them, so that it is a
+    model like any other.
     """
 
     step: int
@@ -100,13 +102,11 @@ class SavedModel:
         """Read the model of the checkpoint at `path`. Raises CheckpointError as `TrainingState.load` does."""
         with explained_damage(path):
             state = _read_state(path)
-            return cls(
-                step=state["progress"].step,
-                config=state["config"],
-                tokenizer=state["tokenizer"],
-                weights=map_arrays(path, WEIGHTS)[0],
-                path=path,
-            )
+            config, tokenizer, weights = state["config"], state["tokenizer"], map_arrays(path, WEIGHTS)[0]
+            if config.model.lora:
+                weights = merge(config.model, tokenizer.size, weights)
+                config = config.replace(lora=None)
+            return cls(step=state["progress"].step, config=config, tokenizer=tokenizer, weights=weights, path=path)
 
 
 @dataclass(frozen=True, kw_only=True)
