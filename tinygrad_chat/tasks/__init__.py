@@ -1,8 +1,10 @@
 """What a model is asked, and how its answer is checked.
 
-task.py   Problem and Task: what each task offers
+task.py       Problem and Task: what each task offers
+registry.py   the tasks by name
 """
 
+from tinygrad_chat.tasks.registry import TASKS, task_called
 from tinygrad_chat.tasks.task import Problem, Task
 
-__all__ = ["Problem", "Task"]
+__all__ = ["TASKS", "Problem", "Task", "task_called"]
