@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tinygrad_chat.errors import ConfigError, DivergedError
-from tinygrad_chat.inference.sampler import probabilities, sample_token
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.inference.sampler import NO_TOKEN, draw_token, probabilities
 
 logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
 
@@ -43,9 +44,9 @@ def test_top_p_keeps_the_fewest_likeliest_that_reach_p(x, p):
 
 
 def test_top_k_of_one_takes_the_likeliest_and_of_equals_the_first():
-    random = np.random.default_rng(0)
-    assert sample_token(np.array([0.0, 3.0, 1.0]), random, top_k=1) == 1
-    assert sample_token(np.zeros(5), random, top_k=1) == 0
+    options = GenerationOptions(top_k=1)
+    assert draw_token(np.array([0.0, 3.0, 1.0]), 0.999, options) == 1
+    assert draw_token(np.zeros(5), 0.999, options) == 0
 
 
 def test_extreme_logits_and_temperatures_stay_numbers():
@@ -55,9 +56,9 @@ def test_extreme_logits_and_temperatures_stay_numbers():
 
 
 def test_draws_follow_the_probabilities():
-    random, x = np.random.default_rng(0), np.log([0.5, 0.3, 0.2])
-    drawn = np.bincount([sample_token(x, random) for _ in range(4000)], minlength=3) / 4000
-    np.testing.assert_allclose(drawn, [0.5, 0.3, 0.2], atol=0.03)
+    x, options = np.log([0.5, 0.3, 0.2]), GenerationOptions(temperature=1)
+    drawn = np.bincount([draw_token(x, each / 1000, options) for each in range(1000)], minlength=3) / 1000
+    np.testing.assert_allclose(drawn, [0.5, 0.3, 0.2], atol=0.002)
 
 
 def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
@@ -78,9 +79,10 @@ def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
     ],
 )
 def test_options_out_of_range_are_refused_as_the_flags_are(options, message):
-    for choose in (probabilities, lambda x, **options: sample_token(x, np.random.default_rng(0), **options)):
-        with pytest.raises(ConfigError, match=f"^{message}$"):
-            choose(np.log([0.5, 0.3, 0.2]), **options)
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        probabilities(np.log([0.5, 0.3, 0.2]), **options)
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        GenerationOptions(**options)
 
 
 def test_options_may_be_numbers_of_numpy():
@@ -92,4 +94,6 @@ def test_options_may_be_numbers_of_numpy():
 @pytest.mark.parametrize("unfit", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_an_error_and_no_token(unfit: float):
     with pytest.raises(DivergedError, match="the model's logits are NaN or infinite; use an earlier checkpoint"):
-        sample_token(np.array([0.0, unfit, 1.0]), np.random.default_rng(0))
+        probabilities(np.array([0.0, unfit, 1.0]))
+    with np.errstate(all="ignore"):
+        assert draw_token(np.array([0.0, unfit, 1.0]), 0.5, GenerationOptions()) == NO_TOKEN

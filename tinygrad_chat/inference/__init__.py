@@ -1,8 +1,16 @@
 """From a trained model to text.
 
-options.py     what a user can choose
-load.py        a model opened for sampling
-sampler.py     one token from its logits
-generation.py  token after token, with the key/value cache
-text_model.py  a model with its tokenizer: text in, text out
+options.py      what a user can choose
+load.py         a model opened for sampling
+processors.py   what stands between logits and a draw
+sampler.py      one token from its logits
+text_stream.py  tokens to text as they come, up to a stop string
+request.py      what is asked of the engine, and the steps of its answer
+calls.py        where an answer calls a tool
+rows.py         what each request has read, in the key/value cache
+prefixes.py     what earlier requests have read, for those that begin alike
+engine.py       requests that join and leave: token after token
+generation.py   a text that goes on from a prompt
+chat.py         a conversation
+text_model.py   a model with its tokenizer: text in, text out
 """

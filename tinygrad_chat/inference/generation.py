@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from tinygrad_chat.backend import to_host
-from tinygrad_chat.errors import UsageError
-from tinygrad_chat.inference.options import SamplingOptions, expect_sampling
-from tinygrad_chat.inference.sampler import sample_token
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions, SamplingOptions
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.tokenizers import Tokenizer
@@ -26,50 +23,16 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     cached: bool = True,
-    not_first: int | None = None,
 ) -> Iterator[int]:
     """Yield up to `max_new_tokens` tokens that go on from the tokens of `prompt`, at least one and at most the context.
 
     Once the context is full, the model goes on from its later half, so that a full context need not be read again for
-    every token. The key/value cache changes the speed and nothing else. `not_first` is a token not to begin with.
-    Raises ConfigError for an option out of range, UsageError for a prompt that the model cannot read.
+    every token. The key/value cache changes the speed and nothing else. Raises ConfigError for an option out of range, UsageError for a prompt that the model cannot read.
     """
-    choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    expect_sampling(max_new_tokens=max_new_tokens, **choice)
-    if not 1 <= len(prompt) <= model.context:
-        raise UsageError(
-            f"generate: expected a prompt of 1 to {model.context} tokens (the model's context), received {len(prompt)}"
-        )
-    if not 0 <= min(prompt) <= max(prompt) < model.vocabulary:
-        received = f"{min(prompt)} to {max(prompt)}"
-        raise UsageError(f"generate: expected tokens from 0 to {model.vocabulary - 1}, received {received}")
-    cache = model.new_cache(1) if cached else None
-    return _tokens(model, list(prompt), max_new_tokens, random, choice, cache, not_first)
-
-
-def _tokens(
-    model: LanguageModel,
-    window: list[int],  # what the model looks at
-    count: int,
-    random: np.random.Generator,
-    choice: Mapping[str, Any],
-    cache: Any,
-    not_first: int | None,
-) -> Iterator[int]:
-    unread = window  # what of it the cache does not hold yet
-    for position in range(count):
-        with np.errstate(all="ignore"):  # what overflows is found where a token is drawn
-            logits = to_host(model.next_token_logits(np.array([unread if cache else window]), cache)[0])
-        if position == 0 and not_first is not None:
-            logits = np.where(np.arange(len(logits)) == not_first, -np.inf, logits)
-        token = sample_token(logits, random, **choice)
-        yield token
-        window.append(token)
-        unread = [token]
-        if len(window) > model.context:
-            unread = window = window[-max(model.context // 2, 1) :]
-            if cache:
-                cache.clear()
+    engine = Engine(model, None, rows=1, prefix_bytes=0, cached=cached)
+    options = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
+    request = engine.submit(prompt, options, endless=True, random=random)
+    return (step.token for step in engine.stream(request))
 
 
 def prompt_tokens(
@@ -100,27 +63,19 @@ def sample_texts(
     than the context, of which the end counts.
     """
     start = prompt_tokens(model, tokenizer, options.prompt, say=say)
-
-    def new_tokens(number: int) -> Iterator[int]:
-        tokens = generate(
-            model,
-            start,
-            max_new_tokens=options.max_new_tokens,
-            random=rng(options.seed, "sampling", number),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            cached=cached,
-            not_first=None if options.prompt else tokenizer.bos,  # no text is empty
-        )
-        for token in tokens:
-            if token == tokenizer.bos:
-                return
-            yield token
+    engine = Engine(model, tokenizer, rows=1, prefix_bytes=0, cached=cached)
+    ends = {
+        "stop_tokens": [tokenizer.bos],
+        "forbidden_first": [] if options.prompt else [tokenizer.bos],  # no text is empty
+    }
 
     def pieces(number: int) -> Iterator[str]:
         if options.prompt:
             yield options.prompt
-        yield from tokenizer.decode_stream(new_tokens(number))
+        random = rng(options.seed, "sampling", number)
+        request = engine.submit(start, options, **ends, endless=True, random=random)
+        yield from filter(None, (step.text for step in engine.stream(request)))
+        if request.text.rest:
+            yield request.text.rest
 
     return (pieces(number) for number in range(options.num_samples))

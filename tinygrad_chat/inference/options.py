@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import option, specs_of, validate, validate_settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
-    """How text is drawn from a model. Without `prompt` it begins as a new document does."""
+class GenerationOptions:
+    """How tokens are drawn from a model, and where they end."""
 
-    prompt: str = option("", "text to go on from; - reads standard input")
     max_new_tokens: int = option(500, "most tokens to add; a text may end earlier", minimum=1)
     temperature: float = option(
         0.8, "below 1 more careful, above 1 more varied, 0 always the likeliest token", minimum=0
@@ -21,11 +21,34 @@ class SamplingOptions:
     top_p: float | None = option(
         None, "choose among the likeliest tokens that share this probability", above=0, maximum=1
     )
-    num_samples: int = option(1, "texts to draw", minimum=1)
+    min_p: float | None = option(
+        None, "choose among tokens at least this part as likely as the likeliest", above=0, maximum=1
+    )
+    repetition_penalty: float = option(
+        1.0, "above 1, tokens that occurred before are less likely (1: as the model has it)", minimum=1
+    )
+    stop: str | tuple[str, ...] | None = option(None, "end before this text; may be given several times", several=True)
     seed: int = option(1, "decides what is drawn", minimum=0)
 
     def __post_init__(self) -> None:
         validate(self)
+        if not all(self.stops):
+            raise ConfigError("--stop: expected a text, received none")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts before which it ends."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(GenerationOptions):
+    """How text is drawn from a model. Without `prompt` it begins as a new document does."""
+
+    prompt: str = option("", "text to go on from; - reads standard input")
+    num_samples: int = option(1, "texts to draw", minimum=1)
 
 
 def expect_sampling(**settings: Any) -> None:

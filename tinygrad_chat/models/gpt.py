@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import with_own_compute
+from tinygrad_chat.autograd import no_grad, with_own_compute
 from tinygrad_chat.backend import Compute, to_host
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
@@ -17,6 +17,9 @@ from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names
 from tinygrad_chat.nn import KeyValueCache, Linear, ResidualStream, dropper
 from tinygrad_chat.tensor import Tensor
+
+Positions = slice | np.ndarray
+"""Where tokens (B, T) stand in their sequences: a slice where it is the same for all, else (B, T)."""
 
 
 class GPT(NextTokenModel):
@@ -98,11 +101,12 @@ class GPT(NextTokenModel):
         T, seen = tokens.shape[1], cache.length if cache else 0
         if seen + T > self.context:
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {seen + T}")
-        positions, middle = slice(seen, seen + T), None
-        starts = self._document_starts(tokens, positions, cache) if self.options.document_mask else None
-        in_document = None if starts is None else self.compute.backend.xp.arange(seen, seen + T) - starts
+        if cache:
+            cache.make_room(T)
+        positions, middle = cache.positions(T) if cache else slice(0, T), None
+        embedded, starts = self._read(tokens, positions, cache)
         rotate, drop = self._rotation(positions), dropper(self.options.dropout, random, offset)
-        x0 = drop(self._embed(tokens, positions, in_document, cache))
+        x0 = drop(embedded)
         stream = ResidualStream(x0)
         for layer, block in enumerate(self.blocks):
             if self.residual_scales is not None:
@@ -118,17 +122,30 @@ class GPT(NextTokenModel):
             cache.advance(T)
         return stream.read(self.final_norm)
 
-    def _document_starts(self, tokens: Any, positions: slice, cache: KeyValueCache | None) -> Any:
+    def _read(self, tokens: Any, positions: Positions, cache: KeyValueCache | None) -> tuple[Tensor, Any]:
+        """Embed tokens (B, T) at `positions` of their sequences; return with them the key (B, T) before which each
+        sees nothing, None where it sees all."""
+        xp, starts, in_document = self.compute.backend.xp, None, None
+        row_starts = cache.starts[:, None] if cache and not isinstance(positions, slice) else None
+        if self.options.document_mask:
+            numbers = np.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions
+            starts = self._document_starts(tokens, numbers, cache)
+            in_document = xp.asarray(numbers - starts)
+            starts = starts if row_starts is None else starts + row_starts
+        elif row_starts is not None:
+            starts = np.broadcast_to(row_starts, tokens.shape)
+        return self._embed(tokens, positions, in_document, cache), None if starts is None else xp.asarray(starts)
+
+    def _document_starts(self, tokens: Any, positions: np.ndarray, cache: KeyValueCache | None) -> np.ndarray:
         """Return the position at which the document of each of tokens (B, T) begins; what comes before the first
         document of a sequence is one, too."""
-        xp, before = self.compute.backend.xp, cache.document_start if cache else 0
         begins = to_host(tokens) == self.options.document_token
-        starts = np.maximum.accumulate(np.where(begins, np.arange(positions.start, positions.stop), before), axis=1)
+        starts = np.maximum.accumulate(np.where(begins, positions, cache.document_start if cache else 0), axis=1)
         if cache:
             cache.document_start = starts[:, -1:]
-        return xp.asarray(starts)
+        return starts
 
-    def _embed(self, tokens: Any, positions: slice, in_document: Any, cache: KeyValueCache | None) -> Tensor:
+    def _embed(self, tokens: Any, positions: Positions, in_document: Any, cache: KeyValueCache | None) -> Tensor:
         """Tokens (B, T) at `positions` of their sequence or, where that is not None, at those `in_document` (B, T)."""
         x = self.token_embedding(tokens)
         x = x if isinstance(x, Tensor) else Tensor(x)  # of an array, which is not trained: the first of the graph
@@ -136,8 +153,10 @@ class GPT(NextTokenModel):
             rows = self.position_embedding.weight
             if in_document is not None:
                 x = x + self.position_embedding(in_document)
-            else:
+            elif isinstance(positions, slice):
                 x = x + (rows if self.context == tokens.shape[1] else rows[positions])
+            else:
+                x = x + self.position_embedding(self.compute.backend.xp.asarray(positions))
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         if self.smear_gate is not None:
@@ -150,12 +169,19 @@ class GPT(NextTokenModel):
             x = x + (smeared - x) * (in_document > 0)[..., None].astype(x.dtype)  # a first token has none before it
         return x
 
-    def _rotation(self, positions: slice) -> Rotate:
+    def _rotation(self, positions: Positions) -> Rotate:
         if not self._angles:
             return lambda x: x
-        cosine, sine = (angle[positions] for angle in self._angles)
+        each = positions if isinstance(positions, slice) else self.compute.backend.xp.asarray(positions.ravel())
+        cosine, sine = (angle[each] for angle in self._angles)
         rms, epsilon = self.options.qk_norm, self.options.norm_epsilon
-        return lambda x: ops.rotary(x, cosine=cosine, sine=sine, rms=rms, epsilon=epsilon)
+
+        def rotate(x: Tensor) -> Tensor:
+            in_one_row = x if isinstance(positions, slice) else x.reshape(1, positions.size, x.shape[-1])
+            turned = ops.rotary(in_one_row, cosine=cosine, sine=sine, rms=rms, epsilon=epsilon)
+            return turned if in_one_row is x else turned.reshape(*x.shape)
+
+        return rotate
 
     def _project(self, x: Tensor) -> Tensor:
         """x (..., C) -> logits (..., V): the head without the rows that only pad it."""
@@ -178,6 +204,14 @@ class GPT(NextTokenModel):
             backend=self.compute.backend,
             dtype=self.token_embedding.weight.dtype,
         )
+
+    @with_own_compute
+    def restore(self, cache: KeyValueCache, tokens: Any, keys_and_values: Any) -> None:
+        """Fill a cache of one row as if it had read tokens (T,), given what one that did holds of them."""
+        cache.clear(rows=1)
+        with no_grad():
+            self._read(self.compute.backend.xp.asarray(tokens)[None], slice(0, len(tokens)), cache)
+        cache.load(keys_and_values)
 
     def _last_logits(self, tokens: Any, cache: KeyValueCache | None) -> Any:
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data

@@ -4,40 +4,110 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinygrad_chat.backend import Backend
 
 
 class KeyValueCache:
-    """Keys and values of `length` tokens so far, for every layer of a model, in buffers of `capacity` positions.
+    """Keys and values of the tokens so far, for every layer of a model, in buffers of `capacity` positions.
 
     Each layer hands its new keys and values (B, T, width) to `extend` and gets back those of all tokens; after the
-    last layer, `advance` counts the new tokens. It stands beside the layers because models must be able to make one;
-    only `sampling` drives it.
+    last layer, `advance` counts the new tokens. Rows may be of different lengths. They end together, at column `end`,
+    and each begins at a column of its own, before which it sees nothing:
+
+        column   0  1  2  3  4  5
+        row 0    a  b  c  d  e  f       starts[0] = 0
+        row 1             p  q  r       starts[1] = 3
+
+    So a step appends one column to all of them. It stands beside the layers because models must be able to make one;
+    only `inference` drives it.
     """
 
     def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
-        shape = (layers, 2, batch, capacity, width)
-        self._buffer = backend.xp.empty(shape, dtype)
+        self._xp = backend.xp
+        self._buffer = self._xp.empty((layers, 2, batch, capacity, width), dtype)
+        self._batch = batch
         self.capacity = capacity
-        self.length = 0
+        self.clear()
+
+    def clear(self, rows: int | None = None) -> None:
+        """Forget everything, keeping the memory; `rows` are to come, by default as many as there is room for."""
+        self.rows = self._batch if rows is None else rows
+        self.end = 0
+        self.starts = np.zeros(self.rows, np.int64)
+        """The column (B,) at which each row begins."""
         self.last_embedding: Any = None
-        """Of the newest token (B, 1, width), for models that smear it into the next."""
-        self.document_start: Any = 0
-        """The position (B, 1) at which the newest token's document begins, for models that see no other."""
+        """Of each row's newest token (B, 1, width), for models that smear it into the next."""
+        self.document_start = np.zeros((self.rows, 1), np.int64)
+        """The position in its row (B, 1) at which the newest token's document begins, for models that see no other."""
+
+    @property
+    def length(self) -> int:
+        """How many tokens the longest row has."""
+        return int(self.end - self.starts.min(initial=self.end))
+
+    def positions(self, tokens: int) -> slice | np.ndarray:
+        """Return where in their rows that many new tokens stand: a slice where all rows are as long, else (B, T)."""
+        if not self.starts.any():
+            return slice(self.end, self.end + tokens)
+        return np.arange(self.end, self.end + tokens) - self.starts[:, None]
+
+    def make_room(self, tokens: int) -> None:
+        """Move the rows so that the longest begins at the first column, if there is no room for new tokens behind."""
+        if self.end + tokens > self.capacity:
+            self._move(self.length)
 
     def extend(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
         """Store the new tokens' keys and values (arrays) for a layer; return those of all tokens, as views."""
-        end = self.length + key.shape[1]
-        keys, values = self._buffer[layer]
-        keys[:, self.length : end] = key
-        values[:, self.length : end] = value
+        end = self.end + key.shape[1]
+        keys, values = self._buffer[layer, :, : self.rows]
+        keys[:, self.end : end] = key
+        values[:, self.end : end] = value
         return keys[:, :end], values[:, :end]
 
     def advance(self, tokens: int) -> None:
         """Count `tokens` new positions as stored in every layer."""
-        self.length += tokens
+        self.end += tokens
 
-    def clear(self) -> None:
-        """Forget everything, keeping the memory."""
-        self.length = 0
-        self.last_embedding, self.document_start = None, 0
+    def join(self, other: KeyValueCache) -> None:
+        """Take in the one row of another cache, as the last."""
+        length = other.length
+        if length > self.end:
+            self._move(length)
+        self._buffer[:, :, self.rows, self.end - length : self.end] = other.keys_and_values(0)
+        self.rows += 1
+        self.starts = np.append(self.starts, self.end - length)
+        self.document_start = np.concatenate([self.document_start, other.document_start])
+        if other.last_embedding is not None:
+            self.last_embedding = self._xp.concatenate([self.last_embedding, other.last_embedding])
+
+    def leave(self, row: int) -> None:
+        """Forget a row; the last one takes its place."""
+        last = self.rows - 1
+        if row < last:
+            taken = slice(int(self.starts[last]), self.end)
+            self._buffer[:, :, row, taken] = self._buffer[:, :, last, taken]
+            for each in (self.starts, self.document_start, self.last_embedding):
+                if each is not None:
+                    each[row] = each[last]
+        self.rows = last
+        self.starts, self.document_start = self.starts[:last], self.document_start[:last]
+        if self.last_embedding is not None:
+            self.last_embedding = self.last_embedding[:last]
+
+    def keys_and_values(self, row: int) -> Any:
+        """Return what it holds of a row, (layers, 2, length, width), as a view."""
+        return self._buffer[:, :, row, int(self.starts[row]) : self.end]
+
+    def load(self, keys_and_values: Any) -> None:
+        """Take over what another had of its row's first tokens, as the one row of this, which is empty."""
+        self.end = keys_and_values.shape[2]
+        self._buffer[:, :, 0, : self.end] = keys_and_values
+
+    def _move(self, end: int) -> None:
+        """Move what it holds so that the rows end at another column."""
+        kept, by = self.length, end - self.end
+        held = self._buffer[:, :, : self.rows, self.end - kept : self.end].copy()  # the places overlap
+        self._buffer[:, :, : self.rows, end - kept : end] = held
+        self.starts, self.end = self.starts + by, end

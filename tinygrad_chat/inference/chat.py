@@ -1,0 +1,159 @@
+"""A conversation with a model: what was said, what is asked next, and what still fits its context."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.inference.request import Request, TokenStep
+from tinygrad_chat.seeds import rng
+from tinygrad_chat.text.conversations import CALL, TEXT, Conversation, Message, Part
+from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM, USER
+
+ROOM = 4  # of the context, one part in so many is left for an answer
+
+
+class Chat:
+    """One conversation. `reply` asks and yields the answer token by token.
+
+    `options`, `system` and `tools` may be changed between two replies. Once the conversation no longer fits the context
+    with room for an answer, the model is shown only its later turns and the system message, and `say` is told;
+    `conversation` keeps all of it. Raises UsageError for a tokenizer without the tokens of chats.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        system: str | None = None,
+        options: GenerationOptions | None = None,
+        tools: bool = True,
+        rivals: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.engine, self.options, self.tools, self.rivals = engine, options or GenerationOptions(), tools, rivals
+        self.system = system
+        self.request: Request | None = None
+        """What was asked of the engine last: its `finish_reason` says why the answer ended."""
+        self._template = engine.template
+        self._say = say
+        self._answers = 0  # how many were begun: each draws from a stream of its own
+        self._asked = ""
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew; the system message stays."""
+        self._turns: list[tuple[Message, Message]] = []
+        self._left_out = 0  # of the oldest turns
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """All that was said, None before the first answer. To set it is to go on from there."""
+        return Conversation((*self._system, *_messages(self._turns))) if self._turns else None
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        messages = list(conversation.messages)
+        self.system = messages.pop(0).text if messages[0].role == SYSTEM else None
+        self.clear()
+        self._turns = list(zip(messages[::2], messages[1::2], strict=False))  # what was not answered is not said
+        self._asked = messages[-1].text if len(messages) % 2 else messages[-2].text
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens the model is shown of the conversation so far."""
+        return len(self._template.render(shown).tokens) if (shown := self._shown()) else 0
+
+    def reply(self, text: str) -> Iterator[TokenStep]:
+        """Say something; yield the steps of the answer, which is then part of the conversation.
+
+        Where the iterator is closed early, what there is of the answer is kept. Raises DataError for an empty text, and
+        UsageError for one that is too long for the context.
+        """
+        asked = Message(USER, (Part(TEXT, text),))
+        shown = self._fitting(asked)
+        random = rng(self.options.seed, "sampling", self._answers)
+        self._answers += 1
+        self._asked = text
+        settings = {"rivals": self.rivals, "tools": self.tools, "random": random}
+        self.request = self.engine.submit_answer(shown, self.options, **settings)
+        return self._answer(asked, self.request)
+
+    def retry(self) -> Iterator[TokenStep]:
+        """Ask the last question again: what was answered is forgotten. Raises UsageError where nothing was asked."""
+        return self.edit(self._asked)
+
+    def edit(self, text: str) -> Iterator[TokenStep]:
+        """Ask something else instead of the last question. Raises UsageError where nothing was asked."""
+        if not self._asked:
+            raise UsageError("chat: expected a question before this, received none")
+        if self._turns and self._turns[-1][0].text == self._asked:
+            self._turns.pop()
+            self._left_out = min(self._left_out, len(self._turns))
+        return self.reply(text)
+
+    def _answer(self, asked: Message, request: Request) -> Iterator[TokenStep]:
+        steps: list[TokenStep] = []
+        try:
+            for step in self.engine.stream(request):
+                steps.append(step)
+                yield step
+        finally:
+            request.cancel()
+            parts = _parts(steps)
+            if any(part.text for part in parts):
+                self._turns.append((asked, Message(ASSISTANT, parts)))
+
+    @property
+    def _system(self) -> tuple[Message, ...]:
+        return (Message(SYSTEM, (Part(TEXT, self.system),)),) if self.system else ()
+
+    def _shown(self, *asked: Message) -> Conversation | None:
+        messages = (*_messages(self._turns[self._left_out :]), *asked)
+        return Conversation((*self._system, *messages)) if messages else None
+
+    def _fitting(self, asked: Message) -> Conversation:
+        """Return what the model is shown. Once it is too much, so many of the oldest turns go that it is half of the
+        context: to leave out one with each question would be to read all the others again each time."""
+        context = self.engine.model.context
+        most = context - min(self.options.max_new_tokens, context // ROOM)
+        before = self._left_out
+        while True:
+            shown = self._shown(asked)
+            assert shown
+            length = len(self._template.render_prompt(shown))
+            if length <= (most if self._left_out == before else context // 2):
+                break
+            if self._left_out == len(self._turns):
+                if length <= most:
+                    break
+                self._left_out = before
+                raise UsageError(
+                    f"the message is too long: with it the model would read {length:,} tokens, and {most:,} leave room "
+                    f"for an answer within its context of {context:,}; say it in fewer words"
+                )
+            self._left_out += 1
+        if self._left_out > before:
+            self._say(
+                f"the conversation no longer fits the context of {context:,} tokens; from now on the model does not "
+                f"see its oldest turns ({self._left_out} of {len(self._turns)})"
+            )
+        return shown
+
+
+def _messages(turns: Sequence[tuple[Message, Message]]) -> Iterator[Message]:
+    return itertools.chain.from_iterable(turns)
+
+
+def _parts(steps: Sequence[TokenStep]) -> tuple[Part, ...]:
+    """Return what was said; a call that was not over, and one without its whole result, was not."""
+    groups = [(kind, list(group)) for kind, group in itertools.groupby(steps, key=lambda step: step.kind)]
+    parts = [Part(kind, "".join(step.text for step in group)) for kind, group in groups]
+    if parts and parts[-1].kind != TEXT:
+        parts.pop()
+        if parts and parts[-1].kind == CALL:
+            parts.pop()
+    return tuple(part for part in parts if part.text or part.kind != TEXT)
