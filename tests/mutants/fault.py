@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import in_kernels, in_models, in_ops, in_optim, in_text, in_training
+from tests.mutants import in_kernels, in_models, in_ops, in_optim, in_text, in_tools, in_training
 
 PACKAGE = "tinygrad_chat"
 
@@ -58,7 +58,7 @@ class Fault:
 
 FAULTS = [
     Fault(file, what, *replaced)
-    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text)
+    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_tools)
     for file, faults in part.FAULTS.items()
     for what, replaced in faults.items()
 ]

@@ -1,0 +1,13 @@
+"""Faults in the tools that a model calls."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "tools/calculator.py": {
+        "powers of any size are begun": ("abs(exponent) * (bits - 1) > MOST_DIGITS * 4", "False"),
+        "brackets nest without end": ("if self.depth > MOST_DEPTH:", "if False:"),
+        "what stands behind an expression is ignored": ('if self.kind != "end":', "if False:"),
+        "powers are taken from left to right": ("_number(self.signed())) if", "_number(self.atom())) if"),
+        "decimals lose their leading zeros": ('f"{rest:0{places}}"', 'f"{rest}"'),
+    },
+}
