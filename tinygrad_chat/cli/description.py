@@ -35,8 +35,20 @@ def describe(run: Run) -> list[str]:
             if start_from
             else []
         ),
+        *_rewards(config),
         f"run {run.folder.path}: from step {run.progress.step} {_until(config)}, {config.optimizer.kind}, "
         f"seed {config.run.seed}",
+    ]
+
+
+def _rewards(config: TrainingConfig) -> list[str]:
+    options = config.objective
+    if not options.by_reward:
+        return []
+    problems = count(config.data.batch_size // options.group_size, "problem")
+    return [
+        f"objective {options.kind}: {problems} of {options.task} a step, {options.group_size} answers to each; the data "
+        "only shows what is forgotten"
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tinygrad_chat.config.defaults import DEFAULTS_FOR, RATES_OF_VALUES, defaults_for, rates_beside_muon
 from tinygrad_chat.config.groups import OptimizerOptions
+from tinygrad_chat.config.objective import GRPO
 from tinygrad_chat.config.record import RECIPES, SPECS, TrainingConfig
 from tinygrad_chat.config.scaling_laws import TRAINING, depth_for, settings_of_depth
 from tinygrad_chat.errors import ConfigError
@@ -211,6 +212,8 @@ OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabul
 def _inherited(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> set[str]:
     """Return the names of what a fine-tuned run has of its parent's `settings` where nothing else is chosen."""
     names = OF_THE_MODEL | {"mode", "batch_size"}
+    if chosen.get("objective") == GRPO:  # a batch of answers is no batch of texts
+        names -= {"batch_size"}
     if "document_mask" not in chosen:
         names |= {"document_mask", "document_token"}
     if chosen.get("mode", settings["mode"]) != "scalar":

@@ -45,6 +45,8 @@ class Rollback:
 class Progress:
     """How far a run has come: after `step` updates and `seconds` of them, with the best evaluation so far.
 
+    It is compared by its loss or, where there is a reward, by how much is missing to 1.
+
     `skipped_batches` were passed over by rollbacks: step s trains on batch s + skipped_batches. The
     `rollbacks` are those since training last came past a step that failed.
     """

@@ -5,6 +5,6 @@ registry.py   the tasks by name
 """
 
 from tinygrad_chat.tasks.registry import TASKS, task_called
-from tinygrad_chat.tasks.task import Problem, Task
+from tinygrad_chat.tasks.task import PracticeTask, Problem, Task
 
-__all__ = ["TASKS", "Problem", "Task", "task_called"]
+__all__ = ["TASKS", "PracticeTask", "Problem", "Task", "task_called"]
