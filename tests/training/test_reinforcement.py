@@ -16,6 +16,8 @@ from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.models.scalar import ScalarModel
 from tinygrad_chat.optim import SGD
+from tinygrad_chat.reports.charts import other_charts
+from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.tasks import Problem
 from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.training.batches import Drawn
@@ -137,6 +139,10 @@ def test_the_reward_rises_and_the_log_says_how(parent: Path, tmp_path: Path):
     assert records[0].keys() >= {"loss", "reward", "no_signal", "answer_length", "val_reward", "val_loss"}
     assert 1 <= records[0]["answer_length"] <= 5
     assert run.progress.best_step == 20
+    report = read_report(run.folder)
+    assert other_charts(report)[0].title == "Reward"
+    assert report.key_numbers[0] == ("best val reward", "1.0000", "at step 20")
+    assert report.summary.tokens is None  # how long answers get, nobody knows
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(parent: Path, tmp_path: Path):

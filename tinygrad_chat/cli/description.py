@@ -46,10 +46,8 @@ def _rewards(config: TrainingConfig) -> list[str]:
     if not options.by_reward:
         return []
     problems = count(config.data.batch_size // options.group_size, "problem")
-    return [
-        f"objective {options.kind}: {problems} of {options.task} a step, {options.group_size} answers to each; the data "
-        "only shows what is forgotten"
-    ]
+    tries = f"{problems} of {options.task} a step, {options.group_size} answers to each"
+    return [f"objective {options.kind}: {tries}; the data shows only what is forgotten"]
 
 
 def _numbers(run: Run) -> str:
