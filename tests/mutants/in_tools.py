@@ -4,7 +4,7 @@ from __future__ import annotations
 
 FAULTS = {
     "tools/calculator.py": {
-        "powers of any size are begun": ("abs(exponent) * (bits - 1) > MOST_DIGITS * 4", "False"),
+        "powers of one are too large": ("abs(exponent) * (bits - 1)", "abs(exponent) * bits"),
         "brackets nest without end": ("if self.depth > MOST_DEPTH:", "if False:"),
         "what stands behind an expression is ignored": ('if self.kind != "end":', "if False:"),
         "powers are taken from left to right": ("_number(self.signed())) if", "_number(self.atom())) if"),

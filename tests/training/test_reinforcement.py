@@ -70,7 +70,7 @@ class Impossible(Brief):
 def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the tasks of this file have names."""
     made = {"brief": Brief, "impossible": Impossible, "held-out": HeldOut}
-    monkeypatch.setattr("tinygrad_chat.training.reinforcement.task_called", lambda name: made[name]())
+    monkeypatch.setattr("tinygrad_chat.training.reinforcement.open_task", lambda name: made[name]())
 
 
 @pytest.fixture

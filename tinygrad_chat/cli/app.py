@@ -21,6 +21,7 @@ from tinygrad_chat.formatting import as_clause, one_line
 CLOSED_PIPE = 141  # what shells report for a program whose reader has gone
 
 COMMANDS = {
+    "chat": ("chat:app", "talk to a model"),
     "train": ("train:train", "train a model, or go on with a run"),
     "data": ("data:app", "list, show or remove the texts that were tokenized"),
     "plan": ("plan:plan", "predict the memory and time of a run"),

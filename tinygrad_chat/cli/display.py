@@ -29,7 +29,11 @@ _BESIDE_A_BAR = ("step", "loss", "reward", "val_reward", "val_loss", "val_bpb", 
 MOST_COMMANDS = 2
 INDENT = "  "
 EXCERPT = 3  # lines of a sample that stay above a bar
-COUNTED = {"merging": "pairs", "evaluating": "tokens"}  # what is not bytes, by what is being done
+COUNTED = {
+    "merging": "pairs",
+    "evaluating": "tokens",
+    "answering": "problems",
+}  # what is not bytes, by what is being done
 LONGEST_LABEL = 60  # characters of what stands before a bar
 
 
@@ -215,7 +219,7 @@ def of_how_much(activity: str, total: int) -> str:
     >>> of_how_much("merging", 3831), of_how_much("reading", 2_000_000)
     ('merging 3,831 pairs', 'reading 2.0 MB')
     """
-    unit = COUNTED.get(activity)
+    unit = COUNTED.get(activity.split()[0])
     return f"{activity} {total:,} {unit}" if unit else f"{activity} {total / 1e6:.1f} MB"
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.cli.streams import print_json, say
-from tinygrad_chat.cli.table import Column, open_console, print_table
 from tinygrad_chat.config.groups import ComputeOptions, DataOptions
-from tinygrad_chat.errors import DataError, UsageError
-from tinygrad_chat.formatting import decimal_number, short_number
+from tinygrad_chat.errors import DataError, FormatError, StorageError, TinygradChatError, UsageError
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
-    from tinygrad_chat.evaluation.text import TextEvaluation
+    from tinygrad_chat.cli.eval_tables import Evaluated
+    from tinygrad_chat.runs.state import SavedModel
+    from tinygrad_chat.tasks import Task
+    from tinygrad_chat.text.download import Progress
 
 OWN_TEXT = "what each run holds out of its own text"
+OWN_TASKS = "all, of a run that was taught to chat"
 READING = ("data", "text_field", "encoding")
 
 
@@ -35,66 +38,130 @@ def eval_(
         typer.Argument(help="runs or checkpoints (default: the newest run)", metavar="[RUN ...]", show_default=False),
     ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="read at most so much of each text", min=1)] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"ask this task alone, by its name or as FILE.py of your own; several times for several "
+            f"(default {OWN_TASKS})",
+            metavar="TASK",
+        ),
+    ] = None,
+    problems: Annotated[int, typer.Option(help="how many of each task (default 100)", min=1, show_default=False)] = 100,
+    seed: Annotated[int, typer.Option(help="decides which problems (default 1)", min=0, show_default=False)] = 1,
+    examples: Annotated[int, typer.Option(help="show so many answers to each task", min=0, show_default=False)] = 0,
+    run_programs: Annotated[bool, typer.Option("--run-programs", help="run programs that a model writes")] = False,
+    tools: Annotated[bool, typer.Option("--tools/--no-tools", help="a calculator for the model (default on)")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="a JSON object, alone on stdout")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="tables in Markdown")] = False,
     **settings: Any,
 ) -> None:
-    """Measure how good trained models are on a text: bits per byte, which compare any tokenizers.
+    """Measure how good trained models are: on a text, in bits per byte, and of those that chat, how many problems of
+    each task they solve.
 
     Without --data each is measured on all of the text that its own run holds out, of which training may evaluate a part
-    (--eval-tokens). To compare several, name one text for all.
+    (--eval-tokens). To compare several, name one text for all. The scores of tasks are kept in the run's folder.
     """
     compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
     ComputeOptions(**compute)  # says what cannot be
     if not settings.keys() >= {"data"} and settings:
         raise UsageError(f"--{next(iter(settings)).replace('_', '-')}: plays no part without --data")
+    if task and (settings or max_bytes):
+        raise UsageError(f"--{'data' if settings else 'max-bytes'}: plays no part beside --task")
+    if as_json and (markdown or examples):
+        raise UsageError(f"--{'markdown' if markdown else 'examples'}: plays no part beside --json, which has all")
 
     from tinygrad_chat.cli.display import open_amount
-    from tinygrad_chat.evaluation.text import evaluate_on_text
-    from tinygrad_chat.files import user_path
-    from tinygrad_chat.inference.load import load_model
+    from tinygrad_chat.cli.eval_tables import Evaluated, as_objects, print_tables
     from tinygrad_chat.parallel import use_threads
-    from tinygrad_chat.runs.consent import expect_named
-    from tinygrad_chat.runs.lookup import open_checkpoint
-    from tinygrad_chat.runs.state import SavedModel
+    from tinygrad_chat.tasks import open_task
     from tinygrad_chat.text.corpora import settle_source
 
+    named = [open_task(name) for name in task or []]
     if "data" in settings:
         settings["data"] = settle_source(settings["data"])  # standard input can be read once, for all runs
     use_threads(compute.pop("threads", None))
-    found: list[tuple[str, TextEvaluation]] = []
+    asking = {"count": problems, "seed": seed, "run_programs": run_programs, "examples": max(examples, 3)}
+    found: list[Evaluated] = []
+    failed: list[TinygradChatError] = []
     with open_amount() as progress:
         for name in runs or [None]:
-            saved = open_checkpoint(user_path(name) if name else None, SavedModel.load, say=say)
-            if "data" not in settings and saved.folder is not None:
-                expect_named(saved.folder, saved.config.data.source)
-            model = load_model(saved, **compute)
-            evaluated = evaluate_on_text(
-                model, saved.tokenizer, saved.config, most_bytes=max_bytes, progress=progress, **settings
-            )
-            try:
-                found += [(str(name or saved.path), each) for each in evaluated]
-            except DataError as error:
-                remedy = "" if "data" in settings else "; or name another text with --data"
-                raise type(error)(f"{name or saved.path}: {error}{remedy}") from error
-    for note in dict.fromkeys(note for _, each in found for note in each.notes):
+            found.append(Evaluated(name or ""))
+            with _told(found[-1], failed, several=len(runs or []) > 1):
+                evaluator = _Evaluator(found[-1], name, compute, progress)
+                if not named:
+                    evaluator.measure_texts(max_bytes, settings)
+                evaluator.ask(named, tools=tools, **asking)
+    for note in dict.fromkeys(note for each in found for text in each.texts for note in text.notes):
         say(note)
     if as_json:
-        print_json({"evaluations": [{"run": name, **each.to_json()} for name, each in found]})
+        print_json(as_objects(found))
     else:
-        print_table(open_console(sys.stdout), _columns(found), keep=3)
+        print_tables(found, examples=examples, markdown=markdown)
+    if failed:
+        raise failed[0]
 
 
-def _columns(found: list[tuple[str, TextEvaluation]]) -> list[Column]:
-    """Return what is known, in the order of importance."""
-    evaluations = [each.evaluation for _, each in found]
-    return [
-        Column("run", [name for name, _ in found], left=True),
-        Column("bits/byte", [decimal_number(each.bits_per_byte) for each in evaluations]),
-        Column("text", [each.source for _, each in found], left=True),
-        Column("bytes", [f"{each.bytes:,}" for each in evaluations]),
-        Column("bytes/token", [f"{each.bytes_per_token:.2f}" for _, each in found]),
-        Column("loss", [decimal_number(each.loss) for each in evaluations]),
-        Column("perplexity", [short_number(each.perplexity) for each in evaluations]),
-        Column("tokens", [f"{each.tokens:,}" for each in evaluations]),
-        Column("tokens/s", [f"{each.evaluation.tokens / each.seconds:,.0f}" for _, each in found]),
-    ]
+@contextmanager
+def _told(found: Evaluated, failed: list[TinygradChatError], *, several: bool) -> Iterator[None]:
+    """Keep what is wrong with one of several runs for the end, when what was found of the others is shown."""
+    try:
+        yield
+    except TinygradChatError as error:
+        if not several:
+            raise
+        found.error = str(error)
+        if failed:
+            say(str(error))
+        failed.append(error)
+
+
+class _Evaluator:
+    """Evaluates a run, and writes down what it has found as it finds it."""
+
+    def __init__(self, found: Evaluated, name: str | None, compute: dict[str, Any], progress: Progress) -> None:
+        from tinygrad_chat.files import user_path
+        from tinygrad_chat.inference.load import load_model
+        from tinygrad_chat.runs.lookup import open_checkpoint
+        from tinygrad_chat.runs.state import SavedModel
+
+        self.saved: SavedModel = open_checkpoint(user_path(name) if name else None, SavedModel.load, say=say)
+        self.model = load_model(self.saved, **compute)
+        self.found, self.progress = found, progress
+        found.run = name or str(self.saved.path)
+
+    def measure_texts(self, most_bytes: int | None, settings: dict[str, Any]) -> None:
+        """Measure it on its own held-out text, or on the one that the settings name."""
+        from tinygrad_chat.evaluation.text import evaluate_on_text
+        from tinygrad_chat.runs.consent import expect_named
+
+        if "data" not in settings and self.saved.folder is not None:
+            expect_named(self.saved.folder, self.saved.config.data.source)
+        tokenizer, config = self.saved.tokenizer, self.saved.config
+        evaluated = evaluate_on_text(
+            self.model, tokenizer, config, most_bytes=most_bytes, progress=self.progress, **settings
+        )
+        try:
+            self.found.texts += evaluated
+        except DataError as error:
+            remedy = "" if "data" in settings else "; or name another text with --data"
+            raise type(error)(f"{self.found.run}: {error}{remedy}") from error
+
+    def ask(self, named: list[Task], *, tools: bool, run_programs: bool, **asking: Any) -> None:
+        """Ask it the tasks that were named; without any, all that it can be asked, if it was taught to chat."""
+        from tinygrad_chat.evaluation.answers import ROWS, evaluate_task
+        from tinygrad_chat.inference.engine import Engine
+        from tinygrad_chat.runs.folder import RunFolder
+        from tinygrad_chat.runs.scores import add_results
+        from tinygrad_chat.tasks import default_tasks
+        from tinygrad_chat.tools import calculate
+
+        tasks = named or (default_tasks() if self.saved.taught_to_chat else [])
+        engine = Engine(self.model, self.saved.tokenizer, rows=ROWS, tool=calculate if tools else None)
+        for each in tasks:
+            result = evaluate_task(engine, each, run_programs=run_programs, progress=self.progress, **asking)
+            self.found.tasks.append(result)
+            try:
+                if self.saved.folder is not None:
+                    add_results(RunFolder(self.saved.folder).scores, self.saved.step, [result])
+            except (FormatError, StorageError) as error:
+                say(f"{error}; the scores are shown and not kept")

@@ -96,3 +96,36 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
         for number, handler in before.items():
             if signal.getsignal(number) is not end_at_once:  # which a second signal has set, that is unwinding now
                 signal.signal(number, handler)
+
+
+@contextmanager
+def raise_on_ctrl_c() -> Iterator[None]:
+    """Within this context Ctrl-C raises KeyboardInterrupt: a line is not wanted, and no more than that."""
+    with _on_ctrl_c(signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def note_ctrl_c() -> Iterator[list[int]]:
+    """Within this context the first Ctrl-C is noted in the list, to stop between two tokens; a second one interrupts."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            unwind(number, frame)
+        received.append(number)
+
+    with _on_ctrl_c(note):
+        yield received
+
+
+@contextmanager
+def _on_ctrl_c(handler: Callable[[int, Any], object]) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is handler:  # and no second signal is unwinding now
+            signal.signal(signal.SIGINT, before)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +16,9 @@ from tinygrad_chat.config.record import GROUPS
 from tinygrad_chat.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
+    from tinygrad_chat.cli.display import Lines
     from tinygrad_chat.training.evaluation import Evaluation
+    from tinygrad_chat.training.events import Event
     from tinygrad_chat.training.run import Run
 
 
@@ -49,15 +53,10 @@ def train(
         raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
 
     from tinygrad_chat.cli.display import open_display
-    from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
     from tinygrad_chat.files import user_path
-    from tinygrad_chat.machine.memory import refuse_more_than_available
     from tinygrad_chat.runs.lookup import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
-    from tinygrad_chat.tracking.sending import tracking
-    from tinygrad_chat.training.events import Ended, Evaluated
     from tinygrad_chat.training.facts import resolve_with_facts
-    from tinygrad_chat.training.loop import train as train_run
     from tinygrad_chat.training.run import resume_run, start_run
 
     with open_display(sys.stderr if as_json else sys.stdout, quiet=quiet, verbose=verbose) as display:
@@ -80,26 +79,54 @@ def train(
             resolved, data = resolve_with_facts(settings, base, progress=display.progressed, say=display.line)
             expect_tracker(resolved.run.track)
             run = start_run(resolved, path, data=data, progress=display.progressed, confirmed=yes)
-        display.begin(run)
-        refuse_more_than_available()
-        asked_for = settings.get("track") is not None
-        with tracking(run, display.line, asked_for=asked_for) as send, stop_on_signals(display.line) as stopped:
-            evaluation = None
-            interrupted = False
-            for event in train_run(run, should_stop=lambda: bool(stopped or display.error)):
-                display.show(event)
-                send(event)
-                if isinstance(event, Evaluated):
-                    evaluation = event.evaluation
-                elif isinstance(event, Ended):
-                    interrupted = event.interrupted
+        ended = follow(run, display, display.show, asked_for=settings.get("track") is not None)
     if as_json:
-        print_json(_summary(run, evaluation, interrupted=interrupted))
-    if display.error and not stopped and not isinstance(display.error, BrokenPipeError):
-        reason = f"{display.error.filename}: {display.error.strerror}"
-        raise StorageError(f"{reason}; all is saved, go on with: {run.folder.resume_command}")
-    if interrupted:
-        raise typer.Exit(exit_code(stopped))
+        print_json(_summary(run, ended.evaluation, interrupted=ended.interrupted))
+    ended.settle(run, display)
+
+
+@dataclass
+class Followed:
+    """How a training ended that was followed: the last evaluation, and by which signals it was stopped, if by any."""
+
+    evaluation: Evaluation | None
+    interrupted: bool
+    signals: list[int]
+
+    def settle(self, run: Run, display: Lines) -> None:
+        """End the command as the training was ended from outside, where it was."""
+        from tinygrad_chat.cli.interruption import exit_code
+
+        if display.error and not self.signals and not isinstance(display.error, BrokenPipeError):
+            reason = f"{display.error.filename}: {display.error.strerror}"
+            raise StorageError(f"{reason}; all is saved, go on with: {run.folder.resume_command}")
+        if self.interrupted:
+            raise typer.Exit(exit_code(self.signals))
+
+
+def follow(run: Run, display: Lines, show: Callable[[Event], None], *, asked_for: bool = False) -> Followed:
+    """Train, `show` each event and send it to the run's tracker; the first signal stops it between two steps.
+
+    `asked_for` says whether somebody wants a tracker now, as `tracking` has it.
+    """
+    from tinygrad_chat.cli.interruption import stop_on_signals
+    from tinygrad_chat.machine.memory import refuse_more_than_available
+    from tinygrad_chat.tracking.sending import tracking
+    from tinygrad_chat.training.events import Ended, Evaluated
+    from tinygrad_chat.training.loop import train as train_run
+
+    display.begin(run)
+    refuse_more_than_available()
+    with tracking(run, display.line, asked_for=asked_for) as send, stop_on_signals(display.line) as stopped:
+        followed = Followed(None, False, stopped)
+        for event in train_run(run, should_stop=lambda: bool(stopped or display.error)):
+            show(event)
+            send(event)
+            if isinstance(event, Evaluated):
+                followed.evaluation = event.evaluation
+            elif isinstance(event, Ended):
+                followed.interrupted = event.interrupted
+    return followed
 
 
 def _summary(run: Run, evaluation: Evaluation | None, *, interrupted: bool) -> dict[str, Any]:

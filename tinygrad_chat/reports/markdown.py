@@ -21,7 +21,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
     yield [f"# {escaped(report.title)}"]
     yield [f"**{escaped(report.outcome)}**"]
     yield [escaped(report.model)]
-    yield list(_table(("", "", ""), [(name, f"**{value}**", note) for name, value, note in report.key_numbers]))
+    yield list(table(("", "", ""), [(name, f"**{value}**", note) for name, value, note in report.key_numbers]))
     if report.evaluations:
         losses = [line["val_loss"] for line in report.evaluations]
         yield ["## Validation loss"]
@@ -31,7 +31,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
             (f"{line['step']:,}", decimal_number(line["val_loss"]), decimal_number(line["val_bpb"]))
             for line in spread(report.evaluations, MOST_EVALUATIONS)
         ]
-        yield list(_table(("step", "val loss", "bits per byte"), rows, right=3))
+        yield list(table(("step", "val loss", "bits per byte"), rows, right=3))
     if report.events:
         yield ["## What happened"]
         yield [f"- step {step:,}: {escaped(what)}" for step, what in report.events]
@@ -48,17 +48,15 @@ def _sections(report: Report) -> Iterator[list[str]]:
     if report.config:
         yield ["## Configuration"]
         settings = [setting for group in report.settings.values() for setting in group]
-        yield list(
-            _table(("setting", "value"), [(f"`{setting.name}`", escaped(setting.value)) for setting in settings])
-        )
+        yield list(table(("setting", "value"), [(f"`{setting.name}`", escaped(setting.value)) for setting in settings]))
     if report.environments:
         yield ["## Environment"]
     for entry in report.environments:
         rows = [(escaped(name), escaped(environment_text(value))) for name, value in entry.items()]
-        yield list(_table(("", ""), rows))
+        yield list(table(("", ""), rows))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0) -> Iterator[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0) -> Iterator[str]:
     """Yield a table's lines; its last `right` columns are aligned right."""
     if not rows:
         return

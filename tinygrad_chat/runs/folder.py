@@ -48,6 +48,7 @@ class RunFolder:
     outcome.json      how training ended: absent while it goes on, and where it was killed
     checkpoints/      the newest and the best
     samples/          a text for each evaluation
+    evaluation.json   after `tgc eval`: how many problems of each task a checkpoint solved
     report.html       all of it for people, and report.md
     tracker.json      with --track: by what name the tracker knows the run
     """
@@ -67,6 +68,7 @@ class RunFolder:
         self.outcome = path / "outcome.json"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.scores = path / "evaluation.json"
         self.report = path / "report.html"
 
     def follow(self) -> None:

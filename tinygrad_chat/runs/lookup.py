@@ -34,14 +34,22 @@ def newest_run(*, begun: bool = False) -> RunFolder:
 
     Raises CheckpointError where there is none, StorageError where that run cannot be read.
     """
+    runs = newest_runs(begun=begun)
+    if not runs:
+        raise CheckpointError(f"no checkpoint below {RUNS}/; train a model first with: tgc train")
+    find_checkpoints(runs[0].checkpoints)
+    return runs[0]
+
+
+def newest_runs(*, begun: bool = False) -> list[RunFolder]:
+    """Return the runs below `runs/` that have a checkpoint or, if `begun` is enough, none yet, the newest first.
+
+    Raises StorageError where the folder cannot be read.
+    """
     with explained(RUNS, "read"):
         runs = [RunFolder(path) for path in list_folder(RUNS, follow=True) if is_folder(path, follow=True)]
         dated = [(date, run) for run in runs if (date := _last_saved(run, begun=begun)) is not None]
-    if not dated:
-        raise CheckpointError(f"no checkpoint below {RUNS}/; train a model first with: tgc train")
-    newest = max(dated, key=lambda entry: entry[0])[1]
-    find_checkpoints(newest.checkpoints)
-    return newest
+    return [run for _, run in sorted(dated, key=lambda entry: entry[0], reverse=True)]
 
 
 def _last_saved(run: RunFolder, *, begun: bool) -> float | None:

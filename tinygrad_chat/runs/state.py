@@ -66,6 +66,7 @@ class DataSummary(TypedDict, total=False):
     source: str
     sha256: str
     own: bool
+    conversations: bool  # whether it has any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +89,18 @@ class SavedModel:
     model like any other.
     """
 
-    step: int
+    progress: Progress
     config: TrainingConfig
     tokenizer: Tokenizer
     weights: Mapping[str, np.ndarray]
     path: Path | None = None
+    taught_to_chat: bool | None = None
+    """Whether it learned from conversations; None where nobody knows, as of an imported model."""
+
+    @property
+    def step(self) -> int:
+        """The updates that have been done."""
+        return self.progress.step
 
     @property
     def folder(self) -> Path | None:
@@ -108,7 +116,14 @@ class SavedModel:
             if config.model.lora:
                 weights = merge(config.model, tokenizer.size, weights)
                 config = config.replace(lora=None)
-            return cls(step=state["progress"].step, config=config, tokenizer=tokenizer, weights=weights, path=path)
+            return cls(
+                progress=state["progress"],
+                config=config,
+                tokenizer=tokenizer,
+                weights=weights,
+                path=path,
+                taught_to_chat=state["data"].get("conversations", False) if state["data"] else None,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +150,7 @@ class TrainingState:
     @property
     def model(self) -> SavedModel:
         """The model that has been trained so far."""
-        return SavedModel(step=self.step, config=self.config, tokenizer=self.tokenizer, weights=self.weights)
+        return SavedModel(progress=self.progress, config=self.config, tokenizer=self.tokenizer, weights=self.weights)
 
     def save(self, folder: Path, *, temporary: bool = False) -> Path:
         """Write a checkpoint below `folder`, `temporary` or to stay; return its path.

@@ -1,23 +1,110 @@
-"""The tasks that have a name, and how one is opened: its module is imported when it is asked for, and not before."""
+"""The tasks that have a name, and those in a file of one's own: a task's module is imported when it is asked for."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from tinygrad_chat.errors import UsageError
-from tinygrad_chat.tasks.task import Task
+from tinygrad_chat.errors import TinygradChatError, UsageError
+from tinygrad_chat.files import user_path
+from tinygrad_chat.formatting import one_line, short_repr
+from tinygrad_chat.tasks.task import Problem, Task
 
 TASKS: dict[str, str] = {
     # what the model was told about Python and itself
+    "python": "recall:Documentation",
+    "reverse": "recall:Reverse",
+    "known": "recall:Known",
+    "unknown": "recall:Unknown",
+    "turns": "recall:Turns",
     # sums and words, whose answers code checks
+    "sums": "tutor:Sums",
+    "units": "tutor:Units",
+    "spelling": "tutor:Words",
+    "letters": "tutor:Letters",
     # the model chooses, or writes a program
+    "sentences": "multiple_choice:Sentences",
+    "choices": "multiple_choice:Choices",
+    "programs": "programs:Programs",
 }
 """Each task's name, and the class that makes it as `module:Class`; the order is that of tables."""
 
+NOT_BY_DEFAULT = ("choices", "programs")
+"""Those that are asked only by name: models are not taught to choose letters here, and programs are run."""
 
-def task_called(name: str) -> Task:
-    """Return the task of that name. Raises UsageError where there is none."""
-    if name not in TASKS:
+MEMBERS = ("name", "about", "chance", "problems")
+
+
+def default_tasks() -> list[Task]:
+    """Return what a model that chats is asked where no task is named."""
+    return [open_task(name) for name in TASKS if name not in NOT_BY_DEFAULT]
+
+
+def open_task(name: str) -> Task:
+    """Return the task of that name, or the one in a `FILE.py`, or its class `FILE.py:Class`, which is run.
+
+    Raises UsageError where there is none.
+    """
+    if name in TASKS:
+        module, _, made = TASKS[name].partition(":")
+        return getattr(importlib.import_module(f"tinygrad_chat.tasks.{module}"), made)()
+    file, _, made = name.partition(".py:")
+    if not made and not name.endswith(".py"):
         raise UsageError(f"--task {name}: expected one of {', '.join(TASKS)}, or a FILE.py of your own")
-    module, _, made = TASKS[name].partition(":")
-    return getattr(importlib.import_module(f"tinygrad_chat.tasks.{module}"), made)()
+    path = user_path(f"{file}.py" if made else name)
+    with running(name):
+        module = _module(path)
+        found = [getattr(module, made)] if made else [each for each in vars(module).values() if _is_task(each, module)]
+    if len(found) != 1:
+        known = ", ".join(each.__name__ for each in found) or "none"
+        raise UsageError(f"--task {name}: expected one class with {', '.join(MEMBERS)}, received {known}")
+    if not _is_task(found[0], module):
+        raise UsageError(f"--task {name}: expected a class with {', '.join(MEMBERS)}, received another thing")
+    with running(name):
+        return found[0]()
+
+
+def problems_of(task: Task, count: int, seed: int) -> list[Problem]:
+    """Return at most `count` problems of a task. Raises UsageError for one that has none, or other things."""
+    if not (isinstance(task.chance, int | float) and 0 <= task.chance < 1):
+        raise UsageError(f"--task {task.name}: expected a chance from 0 to below 1, received {short_repr(task.chance)}")
+    with running(task.name):
+        problems = list(itertools.islice(task.problems(count, seed), count))
+    if not problems:
+        raise UsageError(f"--task {task.name}: expected at least one problem, received none")
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise UsageError(f"--task {task.name}: expected each to be a Problem, received {short_repr(problem)}")
+    return problems
+
+
+@contextmanager
+def running(task: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a task's own code into a UsageError of one line."""
+    try:
+        yield
+    except TinygradChatError:
+        raise
+    except Exception as error:
+        raise UsageError(one_line(f"--task {task}: {type(error).__name__}: {error}")) from error
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--task {path}: expected a file of Python")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _is_task(thing: Any, module: ModuleType) -> bool:
+    """Return whether it is a class, made in that module, that has all of a task."""
+    own = isinstance(thing, type) and thing.__module__ == module.__name__
+    return own and all(hasattr(thing, member) for member in MEMBERS)

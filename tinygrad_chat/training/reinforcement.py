@@ -19,7 +19,7 @@ from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.tasks.registry import task_called
+from tinygrad_chat.tasks.registry import open_task
 from tinygrad_chat.tasks.task import PracticeTask, Problem
 from tinygrad_chat.text.batches import WeightedBatch
 from tinygrad_chat.text.conversations import TEXT, ChatTemplate
@@ -108,7 +108,7 @@ def open_reinforcement(config: TrainingConfig, tokenizer: Tokenizer) -> Reinforc
     """
     if not config.objective.by_reward:
         return None
-    task = task_called(str(config.objective.task))
+    task = open_task(str(config.objective.task))
     if not isinstance(task, PracticeTask):
         raise UsageError(f"--task {task.name}: has problems for evaluation alone, and none to practise on")
     return Reinforcement(task, tokenizer, config)

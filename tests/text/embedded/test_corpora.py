@@ -1,0 +1,138 @@
+"""What is trained on: the same for a seed, of the right make-up, and without what tasks ask."""
+
+from itertools import islice
+from random import Random
+
+import pytest
+
+from tinygrad_chat.tasks import open_task
+from tinygrad_chat.text.conversations import CALL, RESULT, TEXT
+from tinygrad_chat.text.embedded import CORPORA, is_held_out
+from tinygrad_chat.text.embedded.documented import documented
+from tinygrad_chat.text.embedded.made_up import known_names, made_up_name
+from tinygrad_chat.text.embedded.phrasings import data_file, one_letter_wrong, words
+from tinygrad_chat.text.embedded.questions import REFUSAL, PythonQuestions, argument_of, arguments_of, module_of
+
+SOME = 1500
+RECALLED = ("python", "reverse", "unknown", "known", "turns")
+
+
+def some(name: str, seed: int = 0, count: int = SOME):
+    return list(islice(CORPORA[name].conversations(seed), count))
+
+
+@pytest.mark.parametrize("name", ["python", "self"])
+def test_the_seed_decides_the_conversations(name):
+    assert some(name, count=50) == some(name, count=50)
+    assert some(name, count=50) != some(name, seed=1, count=50)
+    assert all(chat.ends_with_answer for chat in some(name))
+
+
+def test_about_a_third_of_python_is_refused():
+    answers = [message.text for chat in some("python") for message in chat.messages[1::2]]
+    assert 0.25 < answers.count(REFUSAL) / len(answers) < 0.4
+
+
+def test_an_answer_to_what_a_name_does_is_its_sentence():
+    sentences = {each.sentence for each in documented().values()}
+    answers = {message.text for chat in some("python") for message in chat.messages[1::2]}
+    assert len(answers & sentences) > 300
+
+
+def every_list(section):
+    if isinstance(section, dict) and "asked" in section:
+        yield section["asked"], section["held_out"]
+    elif isinstance(section, dict | list):
+        for each in section.values() if isinstance(section, dict) else section:
+            yield from every_list(each)
+
+
+@pytest.mark.parametrize("file", ["phrasings", "talk"])
+def test_there_are_twelve_phrasings_of_everything_and_none_that_is_held_out_is_among_them(file):
+    lists = list(every_list(data_file(file)))
+    assert len(lists) > 7
+    every_asked = {phrasing for asked, _ in lists for phrasing in asked}
+    for asked, held_out in lists:
+        assert len(asked) >= 12 and len(held_out) >= 2, asked[0]
+        assert not every_asked & set(held_out)
+
+
+def test_no_answer_of_small_talk_depends_on_more_than_what_is_said():
+    said = [phrasing for asked, held_out in every_list(data_file("talk")) for phrasing in asked + held_out]
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize("name", RECALLED)
+def test_what_tasks_ask_is_not_trained_on(name):
+    trained = {chat.messages[-2].text for each in ("python", "self") for chat in some(each)}
+    asked = [problem.question.messages[-1].text for problem in open_task(name).problems(200, seed=0)]
+    assert len(asked) == 200
+    assert not trained & set(asked)
+
+
+def test_made_up_names_are_not_documented_and_tasks_have_their_own():
+    random = Random(0)
+    trained = {made_up_name(random) for _ in range(2000)}
+    asked = {made_up_name(random, held_out=True) for _ in range(300)}
+    assert len(trained) > 1900
+    assert len(asked) > 280
+    assert not trained & asked
+    assert not {name.lower() for name in trained | asked} & known_names()
+    assert all(is_held_out(name) for name in asked)
+
+
+def test_topics_that_are_held_out_are_some_of_each_list():
+    for kind in ("thing", "place", "person", "food", "action"):
+        ours, theirs = words(kind, False), words(kind, True)
+        assert theirs
+        assert len(ours) > 5 * len(theirs)
+        assert not set(ours) & set(theirs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_wrong_letter_leaves_the_first_one(seed):
+    wrong = one_letter_wrong("python", Random(seed))
+    assert wrong[0] == "p"
+    assert abs(len(wrong) - 6) <= 1
+
+
+def test_answers_about_arguments_and_modules():
+    known = documented()
+    assert arguments_of(known["str.split"]) == "str.split takes 2 arguments: sep, maxsplit."
+    assert arguments_of(known["list.append"]) == "list.append takes 1 argument: object."
+    assert arguments_of(known["str.upper"]) == "str.upper takes no arguments."
+    assert argument_of(known["str.split"], 1) == "Its second argument is maxsplit."
+    assert argument_of(known["str.split"], 2) == "It takes only 2 arguments."
+    assert argument_of(known["str.upper"], 0) == "It takes no arguments."
+    assert module_of(known["math.sqrt"]) == "sqrt is in the module math."
+    assert module_of(known["str.split"]) == "split is a method of str, which is built in."
+    assert module_of(known["len"]) == "len is built in."
+
+
+def test_a_name_alone_means_one_thing():
+    questions = PythonQuestions(Random(0))
+    meant: dict[str, str] = {}
+    for _ in range(3000):
+        known = questions.any_known()
+        written = questions._written(known)
+        assert meant.setdefault(written, known.name) == known.name, written
+
+
+def test_figures_are_copied_from_the_calculator():
+    figures = [message for chat in some("self") for message in chat.messages if len(message.parts) > 1]
+    assert len(figures) > 100
+    for message in figures:
+        call, result, text = message.parts
+        assert (call.kind, result.kind, text.kind) == (CALL, RESULT, TEXT)
+        assert call.text.isidentifier()
+        assert result.text in text.text
+    assert {message.parts[0].text for message in figures} == {each["name"] for each in data_file("talk")["figure"]}
+
+
+def test_a_name_that_was_told_is_remembered():
+    chats = [[message.text for message in chat.messages] for chat in some("self")]
+    remembered = [chat for chat in chats for text in chat if text.startswith("Your name is ")]
+    assert len(remembered) > 30
+    for chat in remembered:
+        name = next(text for text in chat if text.startswith("Your name is ")).removeprefix("Your name is ")
+        assert f"Nice to meet you, {name}" in chat

@@ -1,0 +1,209 @@
+"""`tgc chat`: talk to a model, which is trained first where there is none."""
+
+from __future__ import annotations
+
+
+import secrets
+import sys
+from collections.abc import Mapping
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinygrad_chat.cli.flags import Raw, flags_of
+from tinygrad_chat.cli.help import Group
+from tinygrad_chat.cli.prompt import read_prompt
+from tinygrad_chat.cli.streams import print_json, say, stream_of_texts
+from tinygrad_chat.config.groups import ComputeOptions
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.option import specs_of
+
+if TYPE_CHECKING:
+    from tinygrad_chat.inference.chat import Chat
+    from tinygrad_chat.runs.state import SavedModel
+
+SEEDS = 10**6  # to choose among
+TEMPERATURE = 0.3  # facts rather than fancies
+RIVALS = 4  # that each token is compared with by `/why`, itself among them
+
+app = typer.Typer(
+    cls=Group,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Talk to a model. Where there is none yet, one is trained first, with nothing to download.",
+)
+
+
+@app.callback(invoke_without_command=True)
+@flags_of(
+    ComputeOptions,
+    GenerationOptions,
+    short=False,
+    defaults={"mode": "its own", "seed": "another each time", "temperature": str(TEMPERATURE)},
+)
+def chat(
+    context: typer.Context,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="a checkpoint's or a run's folder (default: the newest run that can chat)", rich_help_panel="Model"
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--config", metavar="small|standard", help="the size of our own model", rich_help_panel="Model"),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", help="ask this and end; - reads standard input", rich_help_panel="Chat"),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="what the model is told before all else", rich_help_panel="Chat")
+    ] = None,
+    tools: Annotated[
+        bool, typer.Option("--tools/--no-tools", help="let the model use its calculator", rich_help_panel="Chat")
+    ] = True,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="train a model without asking", rich_help_panel="Run")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with a prompt: answer as a JSON object", rich_help_panel="Run")
+    ] = False,
+    raw: Raw = False,
+    **settings: Any,
+) -> None:
+    """Talk to a model. Where there is none yet, one is trained first, with nothing to download."""
+    if context.invoked_subcommand is not None:
+        return
+    stream = stream_of_texts(raw=raw)
+    compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
+    ComputeOptions(**compute)  # says what cannot be
+    options = GenerationOptions(**{"seed": secrets.randbelow(SEEDS), "temperature": TEMPERATURE, **settings})
+    if checkpoint is not None and size is not None:
+        raise UsageError("--config: trains a model of our own, --checkpoint names one; leave one of the two out")
+    question = _question(prompt)
+    if as_json and question is None:
+        raise UsageError("--json: needs a question, as in tgc chat --json -p 'Who are you?'")
+
+    saved = _model(checkpoint, size, compute, yes=yes)
+    opened = _open(saved, compute, options, system=system, tools=tools)
+    if question is None:
+        _talk(opened, saved)
+    elif as_json:
+        answer = "".join(step.text for step in opened.reply(question) if step.kind == "text")
+        messages = opened.conversation.to_json()["messages"] if opened.conversation else []
+        reason = opened.request and opened.request.finish_reason
+        print_json({"answer": answer, "finish_reason": reason, "messages": messages, "checkpoint": str(saved.path)})
+    else:
+        from tinygrad_chat.cli.chat_display import PlainPage, page_for
+
+        page = PlainPage(stream) if raw else page_for(stream)
+        page.begin()
+        for step in opened.reply(question):
+            page.step(step)
+        page.end()
+
+
+def _question(prompt: str | None) -> str | None:
+    """Return the one message to answer: the prompt, or what comes through a pipe; None where a person is to talk."""
+    if prompt is None and _is_terminal():
+        return None
+    question = read_prompt(prompt, say=say)
+    if not question.strip():
+        raise UsageError("expected a message, received none; give one by -p 'Who are you?', a pipe, or a terminal")
+    return question
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any], *, yes: bool) -> SavedModel:
+    """Return the model to talk to, trained now where there is none, or where one is to be finished."""
+    from tinygrad_chat.cli.chat_runs import PRESETS, chat_models, named_model, unfinished_default
+    from tinygrad_chat.files import user_path
+    from tinygrad_chat.formatting import quoted
+
+    if checkpoint is not None:
+        return named_model(user_path(checkpoint), say=say)
+    if size is not None and size not in PRESETS:
+        raise UsageError(f"--config: expected small or standard, received {size!r:.40}")
+    preset = PRESETS[size or ""]
+    found = list(chat_models(preset if size else None))
+    if not found:
+        if not _agreed(_offer(preset), yes=yes):
+            raise UsageError(
+                "there is no model to talk to yet; tgc chat --yes trains one, and tgc sample writes text with any other"
+            )
+        return _trained(preset, None, compute)
+    saved = found[0]
+    unfinished = unfinished_default(saved)
+    if unfinished is not None:
+        where = f"{quoted(unfinished.path)} was stopped at step {saved.step:,}"
+        if _agreed(f"The training of {where}. Go on with it? No talks to it as it is. [Y/n] ", yes=yes):
+            return _trained(preset, unfinished, compute)
+        say(f"the training of {where}; tgc chat --yes goes on with it")
+    elif len(found) > 1:
+        say(
+            f"this is {quoted(saved.folder or '')}, the newest of {len(found):,} that can chat; --checkpoint names another"
+        )
+    return saved
+
+
+def _offer(preset: str) -> str:
+    from tinygrad_chat.config.files import read_settings
+
+    minutes = read_settings(preset).get("minutes")
+    takes = f" About {minutes:g} minutes on this machine." if minutes else ""
+    return f"There is no model to talk to yet. Train one now?{takes} [Y/n] "
+
+
+def _agreed(question: str, *, yes: bool) -> bool:
+    """Return whether the person wants that: at a terminal they are asked, elsewhere only --yes says so."""
+    from tinygrad_chat.cli.chat_input import TerminalInput
+    from tinygrad_chat.cli.chat_session import is_yes
+
+    if yes or not _is_terminal():
+        return yes
+    try:
+        return is_yes(TerminalInput()(question), default=True)
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _trained(preset: str, unfinished: Any, compute: Mapping[str, Any]) -> SavedModel:
+    from tinygrad_chat.cli.chat_training import train_to_chat
+    from tinygrad_chat.runs.state import SavedModel
+
+    return train_to_chat(preset, unfinished, compute).open_newest(SavedModel.load, say=say)
+
+
+def _open(
+    saved: SavedModel, compute: dict[str, Any], options: GenerationOptions, *, system: str | None, tools: bool
+) -> Chat:
+    from tinygrad_chat.inference.chat import Chat
+    from tinygrad_chat.inference.engine import Engine
+    from tinygrad_chat.inference.load import load_model, quick_kernels
+    from tinygrad_chat.parallel import use_threads
+    from tinygrad_chat.tools.calculator import calculate
+
+    use_threads(compute.pop("threads", None))
+    if compute.get("kernels", "auto") == "auto":
+        compute["kernels"] = quick_kernels(options.max_new_tokens, compute.get("backend", "auto"))
+    engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculate)
+    return Chat(engine, system=system, options=options, tools=tools, rivals=RIVALS, say=say)
+
+
+def _talk(opened: Chat, saved: SavedModel) -> None:
+    """Have a conversation with whoever sits there."""
+    from tinygrad_chat.cli.chat_display import page_for
+    from tinygrad_chat.cli.chat_input import open_terminal_input
+    from tinygrad_chat.cli.chat_session import Session
+
+    page = page_for(sys.stdout)
+    page.remark(f"{saved.folder}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
+    with open_terminal_input() as read_line:
+        Session(opened, page, read_line).run()

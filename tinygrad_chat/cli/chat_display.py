@@ -1,0 +1,184 @@
+"""How a chat looks: answers as they are written, remarks of ours beside them, and why each token came.
+
+On a terminal answers have light Markdown and lines that break between words; in a pipe they are as the model wrote
+them, and alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from tinygrad_chat.formatting import one_line, printable
+from tinygrad_chat.text.conversations import CALL, RESULT
+
+if TYPE_CHECKING:
+    from tinygrad_chat.inference.request import TokenStep
+
+REMARK = "dim"
+RIVALS = 3  # beside each token, by `/why`
+TOKEN_WIDTH = 18  # characters of a token that `/why` shows
+SHADES = ("red", "dark_orange", "yellow", "green_yellow", "green")  # of tokens by probability: what is a fifth each
+
+
+class Page(Protocol):
+    """Where a chat is shown."""
+
+    def begin(self) -> None:
+        """An answer begins."""
+        ...
+
+    def step(self, step: TokenStep) -> None:
+        """Show what a token adds to the answer."""
+        ...
+
+    def end(self) -> None:
+        """The answer is over."""
+        ...
+
+    def remark(self, text: str, style: str = REMARK) -> None:
+        """Say something in a line that is no part of an answer."""
+        ...
+
+    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Show texts, each with its style, in one line."""
+        ...
+
+
+class PlainPage:
+    """A pipe, a file, or a terminal that knows no more than lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def begin(self) -> None:
+        """Nothing stands before an answer."""
+
+    def step(self, step: TokenStep) -> None:
+        """Write the text of a token, if it is the answer's own."""
+        if step.kind not in (CALL, RESULT):
+            self._stream.write(step.text)
+            self._stream.flush()
+
+    def end(self) -> None:
+        """End the line."""
+        self._stream.write("\n")
+        self._stream.flush()
+
+    def remark(self, text: str, style: str = REMARK) -> None:
+        """Write a line."""
+        print(one_line(text), file=self._stream, flush=True)
+
+    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Write a line."""
+        self.remark("".join(text for text, _ in pieces).rstrip())
+
+
+class StyledPage:
+    """A terminal with styles."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from tinygrad_chat.cli.console import TextConsole
+
+        self._console = TextConsole(stream, width=get_terminal_size().columns)
+
+    def begin(self) -> None:
+        """Look anew how wide the terminal is."""
+        from tinygrad_chat.cli.markdown import MarkdownReader
+        from tinygrad_chat.cli.wrapping import WordWrap
+
+        self._console.width = get_terminal_size().columns
+        self._reader, self._lines = MarkdownReader(), WordWrap(self._console.width)
+        self._call, self._result = "", ""
+
+    def step(self, step: TokenStep) -> None:
+        """Show the text of a token, and a call of a tool when it has been answered."""
+        if step.kind == CALL:
+            self._call += step.text
+        elif step.kind == RESULT:
+            self._result += step.text
+        else:
+            self._show_call()
+            self._show(self._reader.feed(printable(step.text)))
+
+    def end(self) -> None:
+        """Show what was held back, and end the line."""
+        self._show_call()
+        self._show(self._reader.finish())
+        for text, style in self._lines.finish():
+            self._write(text, style)
+        self._write("\n", "")
+
+    def _show(self, spans: object) -> None:
+        for span in spans:  # pyright: ignore[reportGeneralTypeIssues]
+            for text, style in self._lines.feed(*span):
+                self._write(text, _STYLES[style])
+
+    def _show_call(self) -> None:
+        """Show what a tool was asked and what it said, in one line above what follows or within it."""
+        if self._result:
+            call = one_line(f"{self._call} = {self._result}")
+            self._write(f" ({call}) " if self._lines.column else f"{call}\n", REMARK)
+            self._call = self._result = ""
+
+    def remark(self, text: str, style: str = REMARK) -> None:
+        """Write a line."""
+        self._write(one_line(text) + "\n", style)
+
+    def row(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Write as much as fits into a line."""
+        from rich.text import Text
+
+        line = Text.assemble(*((one_line(text), style) for text, style in pieces), no_wrap=True, overflow="ellipsis")
+        self._console.print(line)
+
+    def _write(self, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(text, style), end="", soft_wrap=True)
+
+
+_STYLES = {"": "", "bold": "bold", "code": "cyan", "block": "cyan"}
+
+
+def page_for(stream: TextIO) -> Page:
+    """Return the page that suits a stream."""
+    styled = stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    return StyledPage(stream) if styled else PlainPage(stream)
+
+
+def show_why(page: Page, steps: Sequence[TokenStep], names: Sequence[str], rivals: Sequence[Sequence[str]]) -> None:
+    """Show the tokens of an answer: how likely each was, and what else might have come, by their `names`."""
+    page.row([(name, _shade(step)) for name, step in zip(names, steps, strict=True)])
+    for step, name, others in zip(steps, names, rivals, strict=True):
+        token = _visible(name)
+        pieces = [(f"{_percent(step.logprob)}  ", _shade(step)), (f"{token:{TOKEN_WIDTH}}  ", "")]
+        if step.forced:
+            pieces.append(("the calculator's", REMARK))
+        else:
+            found = zip(step.rivals, others, strict=True)
+            likely = [
+                f"{_visible(other)} {_percent(logprob).strip()}"
+                for (token_, logprob), other in found
+                if token_ != step.token
+            ]
+            pieces.append(("  ".join(likely[:RIVALS]), REMARK))
+        page.row(pieces)
+
+
+def _percent(logprob: float) -> str:
+    return f"{100 * math.exp(logprob):5.1f} %"
+
+
+def _shade(step: TokenStep) -> str:
+    if step.forced:
+        return REMARK
+    return SHADES[min(int(math.exp(step.logprob) * len(SHADES)), len(SHADES) - 1)]
+
+
+def _visible(name: str) -> str:
+    """Return a token so that one sees where it begins and ends."""
+    return one_line(repr(name), most=TOKEN_WIDTH)

@@ -1,0 +1,66 @@
+"""Which model a chat is with: the one that is named, or the newest that was taught to chat."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.config.groups import AUTO
+from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError, StorageError, UsageError
+from tinygrad_chat.files import is_locked
+from tinygrad_chat.formatting import quoted
+from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.lookup import newest_runs, open_checkpoint
+from tinygrad_chat.runs.state import SavedModel
+from tinygrad_chat.text.conversations import ChatTemplate
+
+PRESETS = {"": "chat", "small": "chat-small", "standard": "chat-standard"}
+"""What is trained where there is no model yet, by the size that is asked for."""
+
+Say = Callable[[str], None]
+
+
+def named_model(path: Path, *, say: Say) -> SavedModel:
+    """Return the model that a user names. Raises UsageError where it was never taught to chat."""
+    saved = open_checkpoint(path, SavedModel.load, say=say)
+    taught = saved.taught_to_chat
+    if taught is None:  # imported
+        with contextlib.suppress(UsageError):
+            taught = bool(ChatTemplate(saved.tokenizer))
+    if not taught:
+        raise UsageError(
+            f"{path}: was never taught to chat; it goes on with a text: tgc sample --checkpoint {quoted(path)}, and "
+            f"learns to chat by: tgc train --from {quoted(path)} --data CHATS.jsonl"
+        )
+    return saved
+
+
+def chat_models(preset: str | None) -> Iterator[SavedModel]:
+    """Yield the models below runs/ that were taught to chat, the newest first; with a `preset` only those made by it.
+
+    What cannot be read is passed over: another one may serve.
+    """
+    for run in newest_runs():
+        with contextlib.suppress(CheckpointError, ConfigError, FormatError, StorageError, OSError):
+            if preset is None or is_made_by(preset, run):
+                saved = run.open_newest(SavedModel.load, say=lambda line: None)
+                if saved.taught_to_chat:
+                    yield saved
+
+
+def is_made_by(preset: str, run: RunFolder) -> bool:
+    """Return whether a run has the settings of a preset. Raises ConfigError where its own cannot be read."""
+    settings: Mapping[str, Any] = run.read_config().settings()
+    return all(settings[name] == value or value == AUTO for name, value in read_settings(preset).items())
+
+
+def unfinished_default(saved: SavedModel) -> RunFolder | None:
+    """Return the run of a model that one of our presets makes, if its training was stopped and nobody goes on with it."""
+    assert saved.folder
+    run = RunFolder(saved.folder)
+    if run.outcome_is("finished") or is_locked(run.path):
+        return None
+    return run if any(is_made_by(preset, run) for preset in PRESETS.values()) else None

@@ -1,0 +1,88 @@
+"""The first run: a model to talk to is trained while one watches it learn."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+from tinygrad_chat.cli.display import INDENT, open_display
+from tinygrad_chat.cli.train import follow
+from tinygrad_chat.config.files import read_settings
+from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.formatting import decimal_number, duration
+from tinygrad_chat.inference.chat import Chat
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.runs.finding import new_run_path
+from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Stepped
+from tinygrad_chat.training.facts import resolve_with_facts
+from tinygrad_chat.training.run import Run, resume_run, start_run
+
+QUESTIONS = ("What does str.split do?", "What is 347 * 28?", "Who are you?")
+EVERY = 30.0  # seconds between two times that they are asked
+LONGEST_ANSWER = 40  # tokens
+LONGEST_LINE = 60  # characters of an answer that are shown
+
+
+class Rehearsal:
+    """Asks a model in training the same questions again and again, and shows what it says: the run is not changed."""
+
+    def __init__(self, run: Run, line: Callable[..., None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._line, self._clock = run, line, clock
+        self._next = -float("inf")
+
+    def watch(self, event: Event) -> None:
+        """Ask if it is time to, between two steps."""
+        if isinstance(event, Stepped) and self._clock() >= self._next:
+            self.ask(f"step {event.step:,}, loss {decimal_number(event.loss, 2)}")
+            self._next = self._clock() + EVERY
+
+    def ask(self, when: str) -> None:
+        """Ask now. What cannot be asked, as when the model's numbers have gone astray, is for the training to say."""
+        with contextlib.suppress(TinygradChatError):
+            answers = [self._answer(question) for question in QUESTIONS]
+            self._line(f"{duration(self._run.progress.seconds)} of training, {when}", style="dim")
+            width = max(map(len, QUESTIONS))
+            for question, answer in zip(QUESTIONS, answers, strict=True):
+                self._line(f"{INDENT}{question:{width}}  {answer[:LONGEST_LINE]}", style="cyan")
+
+    def _answer(self, question: str) -> str:
+        engine = Engine(self._run.model, self._run.tokenizer, rows=1)  # a new one: what it keeps is of these weights
+        chat = Chat(engine, options=GenerationOptions(temperature=0, max_new_tokens=LONGEST_ANSWER))
+        return "".join(step.text for step in chat.reply(question))
+
+
+def train_to_chat(preset: str, unfinished: RunFolder | None, settings: Mapping[str, Any]) -> RunFolder:
+    """Train the model of a preset in a folder of its own, or go on with one that is `unfinished`; return its folder.
+
+    `settings` are those that the user gave. Ends the command where the training is stopped from outside, after it has
+    said how to go on.
+    """
+    with open_display(sys.stderr) as display:
+        if unfinished is None:
+            base = read_settings(preset)
+            resolved, data = resolve_with_facts(settings, base, progress=display.progressed, say=display.line)
+            run = start_run(resolved, new_run_path(preset, ""), data=data, progress=display.progressed)
+        else:
+            run = resume_run(unfinished.path, settings, progress=display.progressed, say=display.line)
+            if run.finished:
+                return run.folder
+        rehearsal = Rehearsal(run, display.line)
+
+        def show(event: Event) -> None:
+            if isinstance(event, Ended):
+                rehearsal.ask(f"{event.step:,} steps")
+            elif not isinstance(event, Logged | Evaluated):
+                display.show(event)
+            rehearsal.watch(event)
+
+        ended = follow(run, display, show)
+        if ended.interrupted:
+            display.line("all is saved; tgc chat goes on with the training, or talks to the model as it is")
+    ended.settle(run, display)
+    return run.folder

@@ -1,0 +1,137 @@
+"""What a model answers to the problems of a task: written greedily, many at a time, or chosen by likelihood."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import to_host
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.models.protocol import Predictor
+from tinygrad_chat.ops.cross_entropy import IGNORED
+from tinygrad_chat.option import expect
+from tinygrad_chat.runs.scores import Example, TaskResult
+from tinygrad_chat.tasks import Problem, Task
+from tinygrad_chat.tasks.registry import problems_of, running
+from tinygrad_chat.text.conversations import TEXT, ChatTemplate, Conversation, Message, Part
+from tinygrad_chat.text.conversations.conversation import ASSISTANT
+from tinygrad_chat.text.download import Progress
+
+LONGEST_ANSWER = 200  # tokens
+EXAMPLES = 3
+ROWS = 32  # requests that share a step: they need not wait for each other
+
+Watch = Callable[[int], Any]
+
+
+def evaluate_task(
+    engine: Engine,
+    task: Task,
+    *,
+    count: int = 100,
+    seed: int = 1,
+    examples: int = EXAMPLES,
+    run_programs: bool = False,
+    progress: Progress | None = None,
+) -> TaskResult:
+    """Return how a model does at `count` problems of a task, at fewer where it has no more.
+
+    It writes the likeliest answer, with tools where the engine has them; where a problem has choices, the likeliest of
+    them is its answer. A question that its context has no room for is not solved. `examples` of what it answered are
+    kept, unsolved ones first. Raises UsageError for a task whose own code fails or that has no problems, and, unless
+    `run_programs`, for one that runs what the model writes; ConfigError for a number out of range.
+    """
+    expect("--problems", count, minimum=1)
+    expect("--seed", seed, minimum=0)
+    if getattr(task, "runs_programs", False) and not run_programs:
+        raise UsageError(f"--task {task.name}: runs programs that the model writes; add --run-programs to allow it")
+    start = time.perf_counter()
+    problems = problems_of(task, count, seed)
+
+    def watch(done: int) -> None:
+        if progress is not None:
+            progress(f"answering {task.name}", done, len(problems))
+
+    answers = _answers(engine, problems, watch)
+    done: list[Example] = []
+    with running(task.name):
+        for problem, answer in zip(problems, answers, strict=True):
+            solved = bool(problem.is_solved_by(answer))
+            done.append(Example(as_text(problem.question), answer, problem.answer, solved))
+    shown = sorted(done, key=lambda example: example.solved)[:examples]
+    solved = sum(example.solved for example in done)
+    return TaskResult(task.name, solved, len(done), task.chance, seed, time.perf_counter() - start, tuple(shown))
+
+
+def _answers(engine: Engine, problems: Sequence[Problem], watch: Watch) -> list[str]:
+    """Return the answer to each problem."""
+    answers: dict[int, str] = {}
+    for index, problem in enumerate(problems):
+        if problem.choices:
+            answers[index] = likeliest(engine.model, engine.template, problem)
+            watch(len(answers))
+    others = [index for index in range(len(problems)) if index not in answers]
+    chosen = len(answers)
+    written = written_answers(engine, [problems[index].question for index in others], lambda done: watch(chosen + done))
+    answers.update(zip(others, written, strict=True))
+    return [answers[index] for index in range(len(problems))]
+
+
+def written_answers(
+    engine: Engine,
+    questions: Sequence[Conversation],
+    watch: Watch = lambda done: None,
+    *,
+    most_tokens: int = LONGEST_ANSWER,
+) -> list[str]:
+    """Return the likeliest answer to each question, '' where the context has no room for one.
+
+    Answers are texts, without calls of tools and their results. `watch` is told how many there are so far.
+    """
+    options = GenerationOptions(max_new_tokens=most_tokens, temperature=0)
+    requests = [
+        engine.submit_answer(question, options) if _has_room(engine, question) else None for question in questions
+    ]
+    going_on = [request for request in requests if request]
+    while going_on:
+        engine.step()
+        going_on = [request for request in going_on if request.finish_reason is None]
+        watch(len(requests) - len(going_on))
+    return [
+        "".join(step.text for step in request.steps if step.kind == TEXT) if request else "" for request in requests
+    ]
+
+
+def _has_room(engine: Engine, question: Conversation) -> bool:
+    """Return whether the context has room for a question and a token of its answer."""
+    return len(engine.template.render_prompt(question)) < engine.model.context
+
+
+def likeliest(model: Predictor, template: ChatTemplate, problem: Problem) -> str:
+    """Return the choice whose tokens have the highest mean log-probability as an answer; '' where one has no room."""
+    messages, start = problem.question.messages, len(template.render_prompt(problem.question))
+    chosen = [Message(ASSISTANT, (Part(TEXT, choice),)) for choice in problem.choices]
+    rows = [template.render(Conversation((*messages, message))).tokens[:-1] for message in chosen]  # without its end
+    longest = max(map(len, rows))
+    if longest - 1 > model.context:
+        return ""
+    tokens, targets = np.zeros((len(rows), longest), np.int64), np.full((len(rows), longest), IGNORED)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = row
+        targets[index, start : len(row)] = row[start:]
+    losses = to_host(model.token_losses(tokens[:, :-1], targets[:, 1:]))
+    means = losses.sum(axis=1, dtype=np.float64) / [len(row) - start for row in rows]
+    return problem.choices[int(np.argmin(means))]
+
+
+def as_text(conversation: Conversation) -> str:
+    """Return what is said in a conversation, a line for each message; of a single one its text."""
+    messages = conversation.messages
+    if len(messages) == 1:
+        return messages[0].text
+    return "\n".join(f"{message.role}: {message.text}" for message in messages)

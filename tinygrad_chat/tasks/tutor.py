@@ -1,0 +1,110 @@
+"""Sums, units and words to work out: endlessly many, whose numbers, words and phrasings training never has.
+
+The answer counts, and not how it was found: by a tool or by heart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import cycle, islice
+from random import Random
+
+from tinygrad_chat.tasks.task import Problem
+from tinygrad_chat.text.conversations import Conversation
+from tinygrad_chat.text.embedded.arithmetic import Arithmetic
+from tinygrad_chat.text.embedded.lesson import Lesson
+from tinygrad_chat.text.embedded.spelling import Spelling
+from tinygrad_chat.text.embedded.vocabulary import made_of_parts, real_words
+
+
+class Sums:
+    """Sums in signs and in words, problems in words, and sums that go on from one before.
+
+    `practice` has others for reinforcement: those of training, none of which `problems` asks.
+    """
+
+    name, about, chance = "sums", "work out sums with numbers that are new, in signs and in words", 0.0
+
+    def problems(self, count: int, seed: int) -> Iterator[Problem]:
+        """Yield as many problems as are asked for."""
+        return self._asked(Arithmetic(Random(f"task {self.name} {seed}"), held_out=True), count)
+
+    def practice(self, count: int, seed: int) -> Iterator[Problem]:
+        """Yield as many problems to learn from as are asked for."""
+        return self._asked(Arithmetic(Random(f"practice {self.name} {seed}")), count)
+
+    def _asked(self, arithmetic: Arithmetic, count: int) -> Iterator[Problem]:
+        for kind in islice(cycle(("sum", "sum", "story", "then")), count):
+            first = arithmetic.story() if kind == "story" else arithmetic.sum()
+            if kind == "then":
+                yield _problem(arithmetic.then(first), last_number, first)
+            else:
+                yield _problem(first, last_number)
+
+
+class Units:
+    """Amounts to convert from one unit to another."""
+
+    name, about, chance = "units", "convert amounts that are new into another unit", 0.0
+
+    def problems(self, count: int, seed: int) -> Iterator[Problem]:
+        """Yield as many problems as are asked for."""
+        arithmetic = Arithmetic(Random(f"task {self.name} {seed}"), held_out=True)
+        return (_problem(arithmetic.unit(), last_number) for _ in range(count))
+
+
+class Words:
+    """Words to spell: real ones and made up ones by turns."""
+
+    name, about, chance = "spelling", "spell words that are new, half of them made up", 0.0
+
+    def problems(self, count: int, seed: int) -> Iterator[Problem]:
+        """Yield as many problems as are asked for."""
+        random = Random(f"task {self.name} {seed}")
+        spelling = Spelling(random, held_out=True)
+        for real in islice(cycle((True, False)), count):
+            word = random.choice(real_words(True)) if real else made_of_parts(random, held_out=True)
+            yield _problem(spelling.spelled(word), letters_alone)
+
+
+class Letters:
+    """Letters to count and words to turn around, also in second turns."""
+
+    name, about, chance = "letters", "count the letters of words that are new, and turn them around", 0.0
+
+    def problems(self, count: int, seed: int) -> Iterator[Problem]:
+        """Yield as many problems as are asked for."""
+        spelling = Spelling(Random(f"task {self.name} {seed}"), held_out=True)
+        for kind in islice(cycle(("letter", "length", "backwards", "then")), count):
+            if kind == "then":
+                first = spelling.spell()
+                lesson, before = spelling.then(first), (first,)
+            else:
+                lesson, before = getattr(spelling, kind)(), ()
+            yield _problem(lesson, last_number if lesson.answer.isdecimal() else letters_alone, *before)
+
+
+def last_number(text: str) -> str:
+    """Return the last number in an answer, "" where there is none.
+
+    >>> last_number("12+7 is 19."), last_number("That is -0.5"), last_number("none")
+    ('19', '-0.5', '')
+    """
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
+    return numbers[-1] if numbers else ""
+
+
+def letters_alone(text: str) -> str:
+    """Return an answer without what stands around its letters.
+
+    >>> letters_alone(" b-a-n-a-n-a. ")
+    'b-a-n-a-n-a'
+    """
+    return text.strip(" .\n")
+
+
+def _problem(lesson: Lesson, found: Callable[[str], str], *before: Lesson) -> Problem:
+    said = [said for each in before for said in (each.question, each.parts)]
+    text = "".join(part.text for part in lesson.parts if part.kind == "text")
+    return Problem(Conversation.of(*said, lesson.question), text, lambda answer: found(answer) == lesson.answer)

@@ -1,0 +1,89 @@
+"""How people ask: phrasings with a place for a name, some of them held out, and what makes them look typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from random import Random
+from typing import Any
+
+from tinygrad_chat.schema import parse_toml
+from tinygrad_chat.text.embedded.corpus import is_held_out
+
+MISTYPED, LOWERED, UNMARKED, GREETED = 0.12, 0.4, 0.35, 0.05
+"""Shares of questions with a letter wrong, without capitals, without a mark at the end, with a greeting before."""
+
+GREETINGS = ("hi, ", "hello, ", "hey, ", "please, ", "ok, ", "so, ", "well, ", "sorry, ")
+
+
+@cache
+def data_file(name: str) -> dict[str, Any]:
+    """Return what a TOML file of this folder holds."""
+    file = resources.files("tinygrad_chat.text.embedded") / f"{name}.toml"
+    return parse_toml(file.read_text(encoding="utf-8"), source=file.name)
+
+
+@cache
+def words(kind: str, held_out: bool | None = None) -> tuple[str, ...]:
+    """Return the words of a list: all, or those that are trained on, or those that only tasks use."""
+    text = data_file("phrasings")["words"][kind]
+    listed = (word.strip() for word in (text.split(";") if ";" in text else text.split()))
+    return tuple(word for word in listed if held_out is None or is_held_out(word) == held_out)
+
+
+@dataclass(frozen=True)
+class Phrasing:
+    """Draws how a question is asked: as in training, or in a way that is `held_out`."""
+
+    random: Random
+    held_out: bool
+    phrasings: Mapping[str, Any]
+
+    def ask(self, kind: str, *names: str, **fields: str) -> str:
+        """Return a question of that kind about names, as somebody types it: no name is mistyped."""
+        return self.ask_one_of(self.phrasings[kind]).format(*names, **fields)
+
+    def ask_one_of(self, phrasings: Mapping[str, Any]) -> str:
+        """Return one of the phrasings that are `asked`, or of those `held_out`, as somebody types it."""
+        return self.typed(self.random.choice(phrasings["held_out" if self.held_out else "asked"]))
+
+    def typed(self, phrasing: str) -> str:
+        """Return a phrasing as somebody types it who is in a hurry, now and then."""
+        random = self.random
+        if random.random() < MISTYPED:
+            phrasing = _mistyped(phrasing, random)
+        if random.random() < LOWERED:
+            phrasing = phrasing.lower()
+        if random.random() < UNMARKED:
+            phrasing = phrasing.rstrip("?.!")
+        if random.random() < GREETED:
+            greeting = random.choice(GREETINGS)
+            phrasing = greeting + phrasing[:1].lower() + phrasing[1:]
+        return phrasing or "?"
+
+
+def _mistyped(phrasing: str, random: Random) -> str:
+    """Return a phrasing with a wrong letter in one of its longer words."""
+    pieces = phrasing.split(" ")
+    longer = [place for place, piece in enumerate(pieces) if piece.isalpha() and len(piece) > 3]
+    if longer:
+        place = random.choice(longer)
+        pieces[place] = one_letter_wrong(pieces[place], random)
+    return " ".join(pieces)
+
+
+def one_letter_wrong(word: str, random: Random) -> str:
+    """Return a word of three letters or more with one left out, doubled, changed, or two swapped; never the first."""
+    place = random.randrange(1, len(word) - 1)
+    before, letter, after = word[:place], word[place], word[place + 1 :]
+    other = random.choice("abcdefghijklmnopqrstuvwxyz")
+    return random.choice(
+        [
+            before + after,
+            before + letter + letter + after,
+            before + other + after,
+            before + after[0] + letter + after[1:],
+        ]
+    )
