@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from bench import (
+    chat_speed,
     decode,
     gpu,
     hostile,
@@ -32,6 +33,7 @@ MEASUREMENTS = (
         step,
         train,
         decode,
+        chat_speed,
         upstream,
         gpu,
         kernels,

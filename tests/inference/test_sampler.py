@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from tinygrad_chat.errors import ConfigError, DivergedError
 from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.inference.processors import forbid, penalize
 from tinygrad_chat.inference.sampler import NO_TOKEN, draw_token, probabilities
 
 logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
@@ -41,6 +42,38 @@ def test_top_p_keeps_the_fewest_likeliest_that_reach_p(x, p):
     assert inside.sum() >= p - 1e-9
     assert inside[:-1].sum() < p + 1e-9
     assert kept.sum() == pytest.approx(1)
+
+
+@given(logits, st.floats(0.01, 1))
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest(x, part):
+    full, kept = probabilities(x), probabilities(x, min_p=part)
+    inside = kept > 0
+    assert full[inside].min() >= part * full.max() * (1 - 1e-12)
+    assert full[~inside].max(initial=0) <= part * full.max() * (1 + 1e-12)
+    np.testing.assert_allclose(kept[inside], full[inside] / full[inside].sum(), rtol=1e-9)
+
+
+@given(logits, st.floats(1.01, 10), st.sets(st.integers(0, 11)))
+def test_a_penalty_for_repetition_makes_tokens_that_were_seen_less_likely_and_no_others(x, penalty, seen):
+    seen = {token for token in seen if token < len(x)}
+    changed = penalize(x, seen, penalty)
+    for token, (before, after) in enumerate(zip(x.tolist(), changed.tolist(), strict=True)):
+        expected = before if token not in seen else before / penalty if before > 0 else before * penalty
+        assert after == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(probabilities(x, repetition_penalty=penalty, seen=seen), probabilities(changed))
+
+
+def test_what_is_forbidden_is_never_drawn_and_the_logits_stay_as_they_were():
+    x = np.array([0.0, 9.0, 1.0])
+    assert probabilities(forbid(x, [1]))[1] == 0
+    assert x.tolist() == [0, 9, 1]
+    assert forbid(x, []) is x
+
+
+def test_options_work_in_the_order_that_is_stated():
+    x = np.log([0.4, 0.3, 0.2, 0.1])
+    np.testing.assert_allclose(probabilities(x, top_k=2, top_p=0.5), [1, 0, 0, 0])  # 0.4 / 0.7 > 0.5
+    np.testing.assert_allclose(probabilities(x, temperature=0.5, min_p=0.5), [16 / 25, 9 / 25, 0, 0])  # 9 / 16 > 0.5
 
 
 def test_top_k_of_one_takes_the_likeliest_and_of_equals_the_first():
@@ -73,6 +106,8 @@ def test_at_no_temperature_the_likeliest_is_certain_and_of_equals_the_first():
         ({"top_k": 2.5}, "--top-k: expected int, received 2.5"),
         ({"top_p": 0.0}, "--top-p: expected more than 0, received 0.0"),
         ({"top_p": 1.5}, "--top-p: expected at most 1, received 1.5"),
+        ({"min_p": 0.0}, "--min-p: expected more than 0, received 0.0"),
+        ({"repetition_penalty": 0.5}, "--repetition-penalty: expected at least 1, received 0.5"),
         ({"temperature": -1.0}, "--temperature: expected at least 0, received -1.0"),
         ({"temperature": float("nan")}, "--temperature: expected a finite number, received nan"),
         ({"temperature": float("inf")}, "--temperature: expected a finite number, received inf"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import in_kernels, in_models, in_ops, in_optim, in_text, in_tools, in_training
+from tests.mutants import in_inference, in_kernels, in_models, in_ops, in_optim, in_text, in_tools, in_training
 
 PACKAGE = "tinygrad_chat"
 
@@ -25,6 +25,7 @@ TESTS_OF = {
         "--ignore=tests/training/test_device.py",
         "--ignore=tests/training/test_faults.py",
     ),
+    "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
     "files": ("tests/files", "tests/training/test_faults.py"),
     "schema.py": ("tests/test_schema.py",),
     "seeds.py": ("tests/test_seeds.py",),
@@ -58,7 +59,7 @@ class Fault:
 
 FAULTS = [
     Fault(file, what, *replaced)
-    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_tools)
+    for part in (in_ops, in_kernels, in_optim, in_models, in_training, in_text, in_tools, in_inference)
     for file, faults in part.FAULTS.items()
     for what, replaced in faults.items()
 ]

@@ -1,4 +1,4 @@
-"""Faults on the way from text to tokens and batches, and from a model back to text."""
+"""Faults on the way from text to tokens and batches."""
 
 from __future__ import annotations
 
@@ -148,37 +148,6 @@ FAULTS = {
         "a piece that is a token is merged all the same": (
             "self._whole = ids if ignore_merges else {}",
             "self._whole = {}",
-        ),
-    },
-    "inference/sampler.py": {
-        "the temperature multiplies": ("below_largest[order] / temperature", "below_largest[order] * temperature"),
-        "top_k keeps one more": ("likeliest[top_k:] = 0", "likeliest[top_k + 1 :] = 0"),
-        "top_p leaves out the token that reaches it": ("np.cumsum(likeliest) - likeliest", "np.cumsum(likeliest)"),
-        "of equals the last comes first": (
-            'np.argsort(-below_largest, kind="stable")',
-            "np.argsort(below_largest)[::-1]",
-        ),
-        "NaN is a token": ("if not np.isfinite(np.max(logits)):", "if False:"),
-    },
-    "inference/generation.py": {
-        "a full context goes on from its last token": ("window[-max(model.context // 2, 1) :]", "window[-1:]"),
-        "a full context leaves its cache": ("cache.clear()", "pass"),
-        "BOS is text": (
-            "if token == tokenizer.bos:\n                return",
-            "if token == tokenizer.bos:\n                continue",
-        ),
-        "every sample is the first": ('"sampling", number)', '"sampling", 0)'),
-        "a text may be empty": ("not_first=None if options.prompt else tokenizer.bos", "not_first=None"),
-        "the prompt's BOS is forgotten": (
-            "[tokenizer.bos, *tokens] if len(tokens) < model.context else tokens",
-            "tokens",
-        ),
-    },
-    "inference/text_model.py": {
-        "the prompt is in the text": ("next(pieces)  # the prompt itself", "pass"),
-        "a token beyond the vocabulary is let in": (
-            "tokens.max() < self.model.vocabulary",
-            "tokens.max() <= self.model.vocabulary",
         ),
     },
     "seeds.py": {

@@ -23,3 +23,42 @@ def test_each_layer_gets_back_all_of_its_own_and_a_cleared_cache_nothing():
     assert (cache.length, cache.last_embedding) == (0, None)
     again, _ = cache.extend(0, values[0][:, :1], keys[0][:, :1])
     np.testing.assert_array_equal(again, values[0][:, :1])
+
+
+def rows_of(cache: KeyValueCache) -> list[list[float]]:
+    return [cache.keys_and_values(row)[0, 0, :, 0].tolist() for row in range(cache.rows)]
+
+
+def filled(numbers: list[float], batch: int = 1) -> KeyValueCache:
+    """Return a cache whose first row has keys and values that are these numbers."""
+    cache = KeyValueCache(1, batch, 6, 1, backend=get_backend("numpy"), dtype=np.float64)
+    cache.clear(rows=1)
+    content = np.reshape(numbers, (1, -1, 1))
+    cache.extend(0, content, content)
+    cache.advance(len(numbers))
+    cache.last_embedding = content[:, -1:]
+    return cache
+
+
+def test_rows_of_any_length_join_end_together_and_leave():
+    cache = filled([1, 2, 3], batch=3)
+    cache.join(filled([10]))
+    cache.join(filled([20, 21, 22, 23, 24]))  # longer than what is there, which moves
+    assert rows_of(cache) == [[1, 2, 3], [10], [20, 21, 22, 23, 24]]
+    assert (cache.length, cache.end, cache.starts.tolist()) == (5, 5, [2, 4, 0])
+    positions = cache.positions(2)
+    assert isinstance(positions, np.ndarray)
+    assert positions.tolist() == [[3, 4], [1, 2], [5, 6]]
+    new = np.array([4.0, 11, 25]).reshape(3, 1, 1)
+    cache.make_room(1)
+    cache.extend(0, new, new)
+    cache.advance(1)
+    assert rows_of(cache) == [[1, 2, 3, 4], [10, 11], [20, 21, 22, 23, 24, 25]]
+    cache.leave(0)  # the last takes its place
+    assert rows_of(cache) == [[20, 21, 22, 23, 24, 25], [10, 11]]
+    assert cache.last_embedding.ravel().tolist() == [24, 10]
+    cache.leave(0)
+    assert rows_of(cache) == [[10, 11]]
+    cache.make_room(1)  # the end was reached: what is left moves to the first column
+    assert (rows_of(cache), cache.end, cache.starts.tolist()) == ([[10, 11]], 2, [0])
+    assert cache.positions(1) == slice(2, 3)

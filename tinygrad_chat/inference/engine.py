@@ -135,11 +135,11 @@ class Engine:
         if not logits:
             return
         for request, found in zip(self._active, self._draw(logits), strict=True):
-            token, logprob, *rivals = found.tolist()
+            numbers = found.tolist()
+            (token, logprob), *rivals = zip(map(int, numbers[::2]), numbers[1::2], strict=True)
             if token == NO_TOKEN:
                 raise no_numbers()
-            pairs = zip(map(int, rivals[::2]), rivals[1::2], strict=True)
-            request.take(int(token), logprob, tuple(pairs), self.model.context)
+            request.take(token, logprob, tuple(rivals), self.model.context)
         self._remove_finished()
 
     def stream(self, request: Request) -> Iterator[TokenStep]:
@@ -185,6 +185,7 @@ def _drawn(request: Request, logits: Any) -> Any:
     else:
         allowed = forbid(logits, request.forbidden)
         token = draw_token(allowed, request.random.random(), request.options, request.seen)
-    rivals = xp.argsort(-known, kind="stable")[: request.rivals]
-    pairs = xp.stack([rivals.astype(np.float64), known[rivals]], axis=1).reshape(-1)
-    return xp.concatenate([token.reshape(1).astype(np.float64), known[token].reshape(1), pairs])
+    told = token.reshape(1)
+    if request.rivals:
+        told = xp.concatenate([told, xp.argsort(-known)[: request.rivals]])
+    return xp.stack([told.astype(np.float64), known[told]], axis=1).reshape(-1)

@@ -27,7 +27,8 @@ def generate(
     """Yield up to `max_new_tokens` tokens that go on from the tokens of `prompt`, at least one and at most the context.
 
     Once the context is full, the model goes on from its later half, so that a full context need not be read again for
-    every token. The key/value cache changes the speed and nothing else. Raises ConfigError for an option out of range, UsageError for a prompt that the model cannot read.
+    every token. The key/value cache changes the speed and nothing else. Raises ConfigError for an option out of range,
+    UsageError for a prompt that the model cannot read.
     """
     engine = Engine(model, None, rows=1, prefix_bytes=0, cached=cached)
     options = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p)

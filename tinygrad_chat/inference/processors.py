@@ -2,10 +2,12 @@
 
     1. forbid             tokens that may not come
     2. penalize           tokens that came before                          logits (V,) -> logits (V,)
-    3. temperature        see `sampler.probabilities`                      logits (V,) -> probabilities
-    4. top-k, top-p, min-p, each over what the one before it has left      likeliest (V,) -> likeliest (V,)
+    3. temperature        see `sampler.probabilities`                      logits (V,) -> probabilities (V,)
+    4. keep_top_k, keep_top_p                                              likeliest (V,) -> likeliest (V,)
+    5. keep_min_p                                                          probabilities (V,) -> probabilities (V,)
 
-The last three take probabilities, the likeliest first, and put 0 in place of those that they rule out.
+Each of the last three puts 0 in place of what it rules out, of what the one before it has left. The first two of them
+take probabilities in their order, the likeliest first; for the third any order does.
 """
 
 from __future__ import annotations
@@ -55,6 +57,6 @@ def keep_top_p(likeliest: Any, share: float) -> Any:
     return xp.where(before >= share, 0, likeliest)
 
 
-def keep_min_p(likeliest: Any, part: float) -> Any:
+def keep_min_p(probabilities: Any, part: float) -> Any:
     """Keep those at least `part` as likely as the likeliest (Nguyen et al., arXiv:2407.01082)."""
-    return array_module(likeliest).where(likeliest < part * likeliest[0], 0, likeliest)
+    return array_module(probabilities).where(probabilities < part * probabilities.max(), 0, probabilities)

@@ -31,7 +31,7 @@ class TokenStep(NamedTuple):
 
 
 class Request:
-    """Tokens to go on from, and what came of it: `tokens`, those of the answer so far, the one at which it stopped, too.
+    """Tokens to go on from, and what came of it: `tokens`, those of the answer with the one at which it stopped.
 
     `finish_reason` is None while it goes on, then "stop" (a stop token or string), "length" (max_new_tokens, or the
     context is full) or "cancelled".

@@ -50,23 +50,24 @@ def no_numbers() -> DivergedError:
 def _probabilities(logits: Any, options: GenerationOptions, seen: Collection[int]) -> Any:
     xp = array_module(logits)
     logits = penalize(logits, seen, options.repetition_penalty)
+    if options.temperature == 0:
+        return (xp.arange(len(logits)) == logits.argmax()).astype(np.float64)  # of equal tokens the first
     below_largest = logits.astype(np.float64) - logits.max()
-    order = xp.argsort(-below_largest, kind="stable")  # of equal tokens the first comes first
-    top_k, temperature = (1, 1.0) if options.temperature == 0 else (options.top_k, options.temperature)
     with np.errstate(over="ignore"):  # next to no temperature: minus infinity, a probability of 0
-        likeliest = xp.exp(below_largest[order] / temperature)
-    if top_k is not None:
-        likeliest = keep_top_k(likeliest, top_k)
-    likeliest /= likeliest.sum()
-    if options.top_p is not None:
-        likeliest = keep_top_p(likeliest, options.top_p)
-        likeliest /= likeliest.sum()
+        kept = xp.exp(below_largest / options.temperature)
+    if options.top_k is not None or options.top_p is not None:
+        order = xp.argsort(-below_largest, kind="stable")  # slow, so only where it is needed
+        kept[order] = _keep_likeliest(kept[order], options)
     if options.min_p is not None:
-        likeliest = keep_min_p(likeliest, options.min_p)
-        likeliest /= likeliest.sum()
-    result = xp.empty_like(likeliest)
-    result[order] = likeliest
-    return result
+        kept = keep_min_p(kept, options.min_p)
+    return kept / kept.sum()
+
+
+def _keep_likeliest(likeliest: Any, options: GenerationOptions) -> Any:
+    if options.top_k is not None:
+        likeliest = keep_top_k(likeliest, options.top_k)
+    likeliest /= likeliest.sum()
+    return likeliest if options.top_p is None else keep_top_p(likeliest, options.top_p)
 
 
 def draw_token(logits: Any, uniform: float, options: GenerationOptions, seen: Collection[int] = ()) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy as np
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.chat import Chat
+from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.generation import sample_texts
-from tinygrad_chat.inference.options import SamplingOptions
+from tinygrad_chat.inference.options import GenerationOptions, SamplingOptions
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.tools.calculator import calculate
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,32 @@ class TextModel:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 1,
+        **options: Any,
     ) -> Iterator[str]:
         """Yield what the model writes after `prompt`, piece by piece as it comes; the same for the same seed.
 
         It ends after `max_new_tokens`, or where the model begins a new document. Of a prompt longer than the context
         the model sees the end. At `temperature` 0 it takes the likeliest token, `top_k` and `top_p` narrow the choice.
-        Raises ConfigError for an option out of range, VocabularyError for a character that the model does not know.
+        `options` are the others of `GenerationOptions`: min_p, repetition_penalty, stop. Raises ConfigError for an
+        option out of range, VocabularyError for a character that the model does not know.
         """
-        options = SamplingOptions(
-            prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-        )
-        pieces = next(sample_texts(self.model, self.tokenizer, options))
+        choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, **options}
+        chosen = SamplingOptions(prompt=prompt, max_new_tokens=max_new_tokens, **choice)
+        pieces = next(sample_texts(self.model, self.tokenizer, chosen))
         if prompt:
             next(pieces)  # the prompt itself
         return pieces
+
+    def chat(
+        self, *, system: str | None = None, tools: bool = True, say: Callable[[str], None] = print, **options: Any
+    ) -> Chat:
+        """Return a new conversation with the model, which may use a calculator as a tool.
+
+        `options` are those of `GenerationOptions`. Raises ConfigError for one out of range, UsageError for a model
+        whose tokenizer has not the tokens of chats.
+        """
+        engine = Engine(self.model, self.tokenizer, rows=1, tool=calculate)
+        return Chat(engine, system=system, options=GenerationOptions(**options), tools=tools, say=say)
 
     def logits(self, tokens: Any) -> np.ndarray:
         """Return the unnormalised log-probabilities of the token that comes next.

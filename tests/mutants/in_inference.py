@@ -1,0 +1,80 @@
+"""Faults on the way from a model back to text."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "nn/cache.py": {
+        "a cleared cache keeps the last embedding": (
+            "self.last_embedding: Any = None",
+            "self.last_embedding = getattr(self, 'last_embedding', None)",
+        ),
+        "a row that leaves takes the last with it": ("if row < last:", "if False:"),
+        "a newcomer begins with the others": ("np.append(self.starts, self.end - length)", "np.append(self.starts, 0)"),
+        "rows that move keep their beginnings": ("self.starts + by, end", "self.starts, end"),
+        "the newest embedding stays with its row": ("document_start, self.last_embedding):", "document_start,):"),
+    },
+    "inference/processors.py": {
+        "top_k keeps one more": ("< count, likeliest", "<= count, likeliest"),
+        "top_p leaves out the token that reaches it": ("xp.cumsum(likeliest) - likeliest", "xp.cumsum(likeliest)"),
+        "min_p compares with 1": ("part * probabilities.max()", "part"),
+        "a penalty makes logits below 0 likelier": ("known * penalty", "known / penalty"),
+        "the logits are changed in place": ("logits.copy()", "logits"),
+    },
+    "inference/sampler.py": {
+        "the temperature multiplies": ("below_largest / options.temperature", "below_largest * options.temperature"),
+        "of equals the last comes first": (
+            'xp.argsort(-below_largest, kind="stable")',
+            "xp.argsort(below_largest)[::-1]",
+        ),
+        "NaN is a token": ("xp.where(xp.isfinite(logits.max()), token, NO_TOKEN)", "token"),
+        "log-probabilities are logits": ("below_largest - xp.log(xp.exp(below_largest).sum())", "below_largest"),
+    },
+    "inference/text_stream.py": {
+        "the beginning of a stop string is shown": ("default=0)", "default=0) * 0"),
+        "the text ends behind the stop string": ("self._held[: min(found)]", "self._held"),
+        "what was held back is lost": ('held, self._held = self._held, ""', 'held, self._held = "", ""'),
+    },
+    "inference/calls.py": {
+        "a call has no end": ("if len(self._call) == LONGEST_CALL", "if False"),
+        "a result has no end": ("[:LONGEST_RESULT]", ""),
+        "a call begins without a tool": ("if tool else frozenset())", "if True else frozenset())"),
+        "a call may hold special tokens": ("special - {self._call_end}", "frozenset()"),
+    },
+    "inference/prefixes.py": {
+        "what is kept has no bound": ("> self._most_bytes:\n            self", "> 1 << 60:\n            self"),
+        "what was used counts as old": ("self._kept.append(found)", "self._kept.insert(0, found)"),
+        "no token is left to read": ("tokens[:-1]", "tokens"),
+        "any beginning fits": ("one[:length] != other[:length]", "one[:0] != other[:0]"),
+    },
+    "inference/engine.py": {
+        "a full context goes on from its last token": ("[-max(self.model.context // 2, 1) :]", "[-1:]"),
+        "who closes a stream leaves its request": ("request.cancel()", "pass"),
+        "all waiting requests get a row": ("and len(self._active) < self._most", ""),
+        "a text may be empty": ('"forbidden_first": calls.ends}', '"forbidden_first": ()}'),
+    },
+    "inference/chat.py": {
+        "an answer that is stopped is lost": (
+            "if any(part.text for part in parts):",
+            "if request.finish_reason == 'stop':",
+        ),
+        "every answer draws the same": ("self._answers += 1", "pass"),
+        "turns go one at a time": ("else context // 2):", "else most):"),
+        "a refused message leaves turns out": ("self._left_out = before\n", "pass\n"),
+    },
+    "inference/generation.py": {
+        "BOS is text": ('"stop_tokens": [tokenizer.bos]', '"stop_tokens": []'),
+        "every sample is the first": ('"sampling", number)', '"sampling", 0)'),
+        "a text may be empty": ("[] if options.prompt else [tokenizer.bos]", "[]"),
+        "the prompt's BOS is forgotten": (
+            "[tokenizer.bos, *tokens] if len(tokens) < model.context else tokens",
+            "tokens",
+        ),
+    },
+    "inference/text_model.py": {
+        "the prompt is in the text": ("next(pieces)  # the prompt itself", "pass"),
+        "a token beyond the vocabulary is let in": (
+            "tokens.max() < self.model.vocabulary",
+            "tokens.max() <= self.model.vocabulary",
+        ),
+    },
+}
