@@ -148,6 +148,12 @@ def test_memory_is_counted_for_what_is_trained():
     assert beside < 0.35 * whole
 
 
+def test_adapters_that_are_there_stay():
+    weights = learned(adapted(PLAIN), base_of(PLAIN))
+    found = with_adapters(adapted(PLAIN), V, weights, random)
+    assert all(found[name] is array for name, array in weights.items())
+
+
 def test_weights_that_do_not_fit_are_refused():
     weights = learned(adapted(PLAIN), base_of(PLAIN))
     del weights["blocks.0.attention.query.lora_b"]

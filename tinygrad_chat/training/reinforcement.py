@@ -7,7 +7,7 @@ once, by the weights that drew it, there is no ratio to clip and no KL term. doc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.tasks.registry import open_task
+from tinygrad_chat.tasks.registry import open_task, practice_of, problems_of, running
 from tinygrad_chat.tasks.task import PracticeTask, Problem
 from tinygrad_chat.text.batches import WeightedBatch
 from tinygrad_chat.text.conversations import TEXT, ChatTemplate
@@ -56,11 +56,11 @@ class Reinforcement:
     def draw(self, number: int, model: LanguageModel) -> Drawn:
         """Let the model answer a batch's problems, each in a group of answers; return what it can learn of them."""
         options, G = self._objective, self._objective.group_size
-        problems = list(self._task.practice(self._rows // G, seed=_seed_of(self._seed, number)))
+        problems = practice_of(self._task, self._rows // G, seed=_seed_of(self._seed, number))
         asked = [problem for problem in problems for _ in range(G)]
         streams = [rng(self._seed, "rollouts", number, *divmod(row, G)) for row in range(len(asked))]
         answers = self._answers(model, asked, temperature=options.temperature, streams=streams)
-        rewards = _rewards(asked, answers).reshape(-1, G)
+        rewards = self._rewards(asked, answers).reshape(-1, G)
         advantages = rewards - rewards.mean(axis=1, keepdims=True)
         told = {
             "reward": float(rewards.mean()),
@@ -71,9 +71,15 @@ class Reinforcement:
 
     def score(self, model: LanguageModel) -> float:
         """Return the fraction of held-out problems that the model solves by its likeliest tokens."""
-        problems = list(self._task.problems(self._objective.eval_problems, seed=HELD_OUT_SEED))
+        problems = problems_of(self._task, self._objective.eval_problems, seed=HELD_OUT_SEED)
         streams = [np.random.default_rng(0)] * len(problems)  # nothing is drawn
-        return float(_rewards(problems, self._answers(model, problems, temperature=0, streams=streams)).mean())
+        return float(self._rewards(problems, self._answers(model, problems, temperature=0, streams=streams)).mean())
+
+    def _rewards(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> np.ndarray:
+        """Return 1 for each answer that solves its problem, 0 for each that does not."""
+        with running(self._task.name):
+            solved = [problem.is_solved_by(answer.text) for problem, answer in zip(problems, answers, strict=True)]
+        return np.array(solved, np.float64)
 
     def _answers(
         self,
@@ -126,16 +132,6 @@ def as_batch(answers: Sequence[Answer], advantages: Sequence[float]) -> Weighted
         targets[row, first : first + len(answer.tokens)] = np.where(answer.drawn, answer.tokens, IGNORED)
     weights = np.where(targets == IGNORED, 0, np.asarray(advantages)[:, None]).astype(np.float32)
     return tokens, targets, weights
-
-
-def _rewards(problems: Sequence[Problem], answers: Sequence[Answer]) -> np.ndarray:
-    """Return 1 for each answer that solves its problem, 0 for each that does not."""
-
-    def each() -> Iterator[bool]:
-        for problem, answer in zip(problems, answers, strict=True):
-            yield problem.is_solved_by(answer.text)
-
-    return np.fromiter(each(), np.float64)
 
 
 def _seed_of(seed: int, number: int) -> int:
