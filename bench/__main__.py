@@ -17,6 +17,7 @@ from bench import (
     packing,
     plan,
     quality,
+    reinforcement,
     scalar,
     scaling,
     startup,
@@ -48,6 +49,7 @@ MEASUREMENTS = (
         plan,
         packing,
         tokenizer,
+        reinforcement,
     ),
     overview,
 )
