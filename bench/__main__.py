@@ -18,6 +18,7 @@ from bench import (
     packing,
     plan,
     quality,
+    reinforcement,
     scalar,
     scaling,
     startup,
@@ -50,6 +51,7 @@ MEASUREMENTS = (
         packing,
         tokenizer,
         chat,
+        reinforcement,
     ),
     overview,
 )

@@ -232,11 +232,13 @@ def rotations(draw: st.DrawFn) -> Case:
 def losses(draw: st.DrawFn) -> Case:
     random, lead, V = draw(seeds), draw(shapes), draw(st.integers(1, 5))
     targets = np.asarray(random.integers(-1 if draw(st.booleans()) else 0, V, size=lead))
-    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}, {"ignore_index": 0}, {"token_count": 7}]))
+    options = draw(st.sampled_from([{}, {"soft_cap": 2.0}, {"ignore_index": 0}, {"token_count": 7}, {"weights": True}]))
     ignored = options.get("ignore_index", -1)
     targets = np.where(targets == -1, ignored, targets)
     if np.all(targets == ignored):  # PyTorch's mean over no token is nan; test_ops.py states ours
         targets, options = np.zeros_like(targets), {}
+    if "weights" in options:
+        options = {"weights": normal(random, lead)}
     return Case((3 * normal(random, (*lead, V)), targets), options)
 
 
@@ -395,14 +397,17 @@ def torch_cross_entropy(
     soft_cap: float | None = None,
     ignore_index: int = -1,
     token_count: int | None = None,
+    weights: Any = None,
 ) -> Any:
+    import torch
     import torch.nn.functional as F
 
     if soft_cap is not None:
         logits = soft_cap * (logits / soft_cap).tanh()
     total = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index, reduction="sum"
+        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index, reduction="none"
     )
+    total = (total if weights is None else total * torch.as_tensor(weights).reshape(-1)).sum()
     return total / (token_count or (targets != ignore_index).sum())
 
 

@@ -24,14 +24,14 @@ LARGEST = 2**53  # integers that a float holds exactly
 
 @dataclass(frozen=True)
 class Needs:
-    """That an option plays a part only where the option called `name` has one of `values`."""
+    """That an option plays a part only where the option called `name` has one of `values` or, without any, is given."""
 
     name: str
     values: tuple[Any, ...]
 
 
 def needs(name: str, *values: Any) -> Needs:
-    """Return what an option needs of another: `needs("optimizer", "adamw")`."""
+    """Return what an option needs of another: `needs("optimizer", "adamw")`, or `needs("start_from")`."""
     return Needs(name, values)
 
 
@@ -274,8 +274,10 @@ def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings
     """Raise ConfigError for the first of the options `chosen` by name that plays no part beside all the `settings`."""
     for name in chosen:
         need = idle(specs[name], settings)
-        if need is not None and need.values == (True,):
-            raise ConfigError(f"{specs[name].flag}: plays no part without {flag_of(need.name)}")
+        if need is not None and need.values in ((True,), ()):
+            other = specs[need.name]
+            shortest = min((other.flag, *other.flags), key=len)  # --from, and not --start-from
+            raise ConfigError(f"{specs[name].flag}: plays no part without {shortest}")
         if need is not None:
             values = ", ".join(value if isinstance(value, str) else f"{value}".lower() for value in need.values)
             raise ConfigError(
@@ -286,4 +288,8 @@ def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings
 
 def idle(spec: OptionSpec, settings: Mapping[str, Any]) -> Needs | None:
     """Return what an option would need to play a part beside the `settings`, None where it plays one."""
-    return next((need for need in spec.needs if settings[need.name] not in need.values), None)
+    return next((need for need in spec.needs if not _is_met(need, settings[need.name])), None)
+
+
+def _is_met(need: Needs, value: Any) -> bool:
+    return value in need.values if need.values else value is not None

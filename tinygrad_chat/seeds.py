@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-PURPOSES = ("initialisation", "batches", "dropout", "sampling", "documents", "blocks", "rows")
+PURPOSES = ("initialisation", "batches", "dropout", "sampling", "documents", "blocks", "rows", "rollouts")
 
 
-def rng(seed: int, purpose: str, position: int = 0) -> np.random.Generator:
-    """Return the generator for `purpose` (one of PURPOSES) at `position`, such as a step or the number of a sample."""
-    key = (PURPOSES.index(purpose), position)
+def rng(seed: int, purpose: str, position: int = 0, *within: int) -> np.random.Generator:
+    """Return the generator for `purpose` (one of PURPOSES) at `position`, such as a step or the number of a sample, or
+    at a place `within` it."""
+    key = (PURPOSES.index(purpose), position, *within)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

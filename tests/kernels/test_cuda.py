@@ -191,6 +191,7 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "a large vocabulary": loss_case(7, 1000),
     "a vocabulary of odd size, capped": loss_case(5, 333, soft_cap=15.0),
     "many rows": loss_case(600, 3, token_count=2400),
+    "rows of different weights": loss_case(40, 12, weights=drawn(40), token_count=60),
     "no target that counts": loss_case(6, 12, targets=-1),
     "some targets that count": loss_case(6, 12, targets=[-1, 3, -1, 0, 11, -1]),
     "logits far from 0": ("cross_entropy", Case((drawn(4, 50, offset=100), random.integers(0, 50, 4)))),

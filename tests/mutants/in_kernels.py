@@ -18,7 +18,7 @@ FAULTS = {
         "a token counted from the end is another": (".astype(np.int64) % len(table)", ".astype(np.int64)"),
     },
     "kernels/numpy/cross_entropy.py": {
-        "each row has the first one's weight": ("d_part[each] -= weights[part]", "d_part[each] -= weights[0]"),
+        "each row has the first one's weight": ("d_part[each] -= shares[part]", "d_part[each] -= shares[0]"),
         "the upstream gradient is taken for 1": ("d_rows if d_out == 1 else d_rows * d_out", "d_rows"),
     },
     "kernels/numpy/attention.py": {

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 FAULTS = {
+    "models/lora.py": {
+        "merged weights forget the scale": ("options.lora_scale * (weights", "1.0 * (weights"),
+        "adapters that are there are drawn anew": ("adapters | dict(weights)", "dict(weights) | adapters"),
+    },
+    "models/weights.py": {
+        "nothing is frozen beside adapters": ("if not is_trained(entry.role, options)", "if False"),
+    },
     "autograd/value.py": {
         "divide: wrong sign of the second gradient": ("(1 / y, -(x / y) / y)", "(1 / y, (x / y) / y)"),
         "a leaf used twice gets one gradient": ("parent.grad += d_out * local", "parent.grad = d_out * local"),

@@ -74,9 +74,10 @@ FAULTS = {
         "ignored targets count in the mean": ("xp.maximum(counted.sum(), 1)", "xp.maximum(counted.size, 1)"),
         "the soft cap's slope is missing": ("d_rows *= 1 - bent * bent", "pass"),
         "ignored targets have a gradient": (
-            "xp.where(counted[:, None], d_rows * (d_out / count), 0)",
-            "d_rows * (d_out / count)",
+            "xp.where(counted[:, None], d_rows * d_each, 0)",
+            "d_rows * d_each",
         ),
+        "weights are left out of the gradient": ("d_out / count if weights is None else", "d_out / count if True else"),
         "token_losses: each slice takes the labels of the first": ("labels[part]]", "labels[: len(shifted)]]"),
     },
     "ops/attention.py": {

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 FAULTS = {
+    "training/reinforcement.py": {
+        "an answer is worth its reward alone": ("rewards - rewards.mean(axis=1, keepdims=True)", "rewards"),
+        "what a tool said is learned": ("np.where(answer.drawn, answer.tokens, IGNORED)", "answer.tokens"),
+        "each step tries with the same random numbers": ('"rollouts", number, *divmod', '"rollouts", 0, *divmod'),
+        "the prompt's last token is no input of the answer": ("len(answer.prompt) - 1, np", "len(answer.prompt), np"),
+    },
     "training/step.py": {
         "each part is a mean of its own": ('"token_count": token_count}', '"token_count": None}'),
         "each part drops what the first does": ('"offset": offset', '"offset": 0'),

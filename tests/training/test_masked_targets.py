@@ -62,6 +62,30 @@ def test_threads_give_what_the_whole_batch_gives_with_dropout_too(threads: int, 
     )
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("engine", [GPT, ScalarModel])
+def test_weights_multiply_the_loss_of_each_target_in_parts_and_threads_too(engine: Any, parts: int):
+    model = build(engine)
+    weights = np.random.default_rng(1).normal(size=(B, T))
+    whole = of_whole(model, weights=weights)
+    assert whole[0] == pytest.approx((weights * model.token_losses(tokens, targets)).sum() / (targets != -1).sum())
+    for threads in (None, DataParallel(model, 3)) if engine is GPT else (None,):
+        batch = tokens, targets, weights
+        expect_same(model, accumulate_gradient(model, batch, parts=parts, data_parallel=threads), whole)
+
+
+def test_both_engines_weigh_alike():
+    weights = np.random.default_rng(1).normal(size=(B, T))
+    found = [of_whole(build(engine), weights=weights) for engine in (GPT, ScalarModel)]
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-9)
+
+
+def test_weights_are_one_a_target():
+    with pytest.raises(ShapeError, match=r"targets \(2,\) need weights of that shape, received \(3,\)"):
+        cross_entropy(np.zeros((2, 3)), np.zeros(2, int), weights=np.ones(3))
+
+
 @pytest.mark.parametrize("engine", [GPT, ScalarModel])
 def test_the_loss_is_the_mean_over_the_targets_that_count(engine: Any):
     model = build(engine)

@@ -21,7 +21,7 @@ def describe(run: Run) -> list[str]:
     return [
         *what_follows(config),
         *_slower_than_possible(run),
-        f"model {model}: {parameters.size:,} parameters on {parameters.backend.name} ({parameters.backend.device})",
+        f"model {model}: {_numbers(run)} on {parameters.backend.name} ({parameters.backend.device})",
         f"data {dataset.source}: {dataset.training_tokens:,} tokens to train on, "
         f"{dataset.validation_tokens:,} held out, vocabulary {run.tokenizer.size}",
         *dataset.notes,
@@ -36,9 +36,26 @@ def describe(run: Run) -> list[str]:
             if start_from
             else []
         ),
+        *_rewards(config),
         f"run {run.folder.path}: from step {run.progress.step} {_until(config)}, {config.optimizer.kind}, "
         f"seed {config.run.seed}",
     ]
+
+
+def _rewards(config: TrainingConfig) -> list[str]:
+    options = config.objective
+    if not options.by_reward:
+        return []
+    problems = count(config.data.batch_size // options.group_size, "problem")
+    tries = f"{problems} of {options.task} a step, {options.group_size} answers to each"
+    return [f"objective {options.kind}: {tries}; the data shows only what is forgotten"]
+
+
+def _numbers(run: Run) -> str:
+    trained, rank = run.model.parameters().size, run.config.model.lora
+    if not rank:
+        return f"{trained:,} parameters"
+    return f"{trained:,} parameters of adapters of rank {rank}, beside those of {run.config.recipe.start_from}"
 
 
 def _slower_than_possible(run: Run) -> list[str]:

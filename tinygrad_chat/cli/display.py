@@ -24,7 +24,7 @@ from tinygrad_chat.training.run import Run
 
 _PLACES = {"grad_norm": 3, "tokens_per_second": 0}
 
-_BESIDE_A_BAR = ("step", "loss", "val_loss", "val_bpb", "tokens_per_second")
+_BESIDE_A_BAR = ("step", "loss", "reward", "val_reward", "val_loss", "val_bpb", "tokens_per_second")
 
 MOST_COMMANDS = 2
 INDENT = "  "
@@ -253,15 +253,19 @@ def summarize(run: Run, ended: Ended) -> list[tuple[str, str]]:
     """Return what came of a run and what to do next, in a few lines, each with its style on a terminal."""
     report, page = read_report(run.folder), run.folder.report
     tokens_per_second = ended.step * run.config.tokens_per_step / max(run.progress.seconds, 1e-9)
+    speed = "" if run.config.objective.by_reward else f", {tokens_per_second:,.0f} tokens/s"
     lines = [
         (
             f"{'interrupted' if ended.interrupted else 'done'}: {count(ended.step, 'step')} in "
-            f"{run.progress.seconds:.1f} s of training, {tokens_per_second:,.0f} tokens/s",
+            f"{run.progress.seconds:.1f} s of training{speed}",
             "bold",
         )
     ]
     if run.progress.best_loss is not None:
-        best = f"best val_loss {decimal_number(run.progress.best_loss)} at step {run.progress.best_step:,}"
+        measured = f"val_loss {decimal_number(run.progress.best_loss)}"
+        if run.config.objective.by_reward:
+            measured = f"val_reward {decimal_number(1 - run.progress.best_loss)}"
+        best = f"best {measured} at step {run.progress.best_step:,}"
         lines.append((f"{best}: {report.best_checkpoint}" if report.best_checkpoint else best, ""))
     if ended.trouble:
         lines.append((f"no report: {ended.trouble}", ""))

@@ -11,6 +11,7 @@ from tinygrad_chat.config.record import SPECS
 DEFAULTS_FOR: dict[str, dict[str, Any]] = {
     "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits, of rank `width`
     "muon": {"lr": 0.02},
+    "grpo": {"batch_size": 128, "steps": 100, "eval_every": 20, "log_every": 1},
     "scalar": {  # small enough to watch
         "layers": 1,
         "heads": 4,
@@ -25,7 +26,8 @@ DEFAULTS_FOR: dict[str, dict[str, Any]] = {
         "eval_tokens": 512,
     },
 }
-"""By the value of --model, --mode or --optimizer; nanochat's settings follow from its depth, in scaling_laws.py."""
+"""By the value of --model, --mode, --optimizer or --objective; nanochat's settings follow from its depth, in
+scaling_laws.py."""
 
 RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "weight_decay": 0.1}
 """For nanochat in scalar mode: its laws are not made for eight tokens a step."""
@@ -36,7 +38,7 @@ def defaults_for(chosen: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
     if "vocabulary" in chosen:
         defaults["tokenizer"] = "bpe"
-    for name in ("mode", "model", "optimizer"):
+    for name in ("objective", "mode", "model", "optimizer"):
         defaults = {**DEFAULTS_FOR.get(chosen.get(name, SPECS[name].default), {}), **defaults}
     return defaults
 

@@ -20,6 +20,7 @@ from tinygrad_chat.config.groups import (
     RunOptions,
     ScheduleOptions,
 )
+from tinygrad_chat.config.objective import ObjectiveOptions
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.option import OptionSpec, checked_settings, idle, specs_of, unknown_key
@@ -34,6 +35,7 @@ GROUPS: dict[str, type[Any]] = {
     "compute": ComputeOptions,
     "run": RunOptions,
     "guards": GuardOptions,
+    "objective": ObjectiveOptions,
 }
 """The record's attributes and the tables of a file."""
 
@@ -55,12 +57,22 @@ class TrainingConfig:
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     run: RunOptions = field(default_factory=RunOptions)
     guards: GuardOptions = field(default_factory=GuardOptions)
+    objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
 
     def __post_init__(self) -> None:
         if self.compute.mode == "scalar" and self.model.dropout:
             raise ConfigError(f"--dropout: expected 0 in scalar mode, received {self.model.dropout}")
+        if self.objective.by_reward:
+            self._expect_groups()
         if self.schedule.min_lr > self.optimizer.lr:
             raise ConfigError(f"--min-lr: expected at most --lr {self.optimizer.lr}, received {self.schedule.min_lr}")
+
+    def _expect_groups(self) -> None:
+        rows, group = self.data.batch_size, self.objective.group_size
+        if self.recipe.start_from is None:
+            raise ConfigError("--objective grpo: plays no part without --from, a run that was taught to chat")
+        if rows % group:
+            raise ConfigError(f"--batch-size: expected a multiple of --group-size {group}, received {rows}")
 
     @classmethod
     def of(cls, **settings: Any) -> TrainingConfig:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tinygrad_chat.config.defaults import DEFAULTS_FOR, RATES_OF_VALUES, defaults_for, rates_beside_muon
 from tinygrad_chat.config.groups import OptimizerOptions
+from tinygrad_chat.config.objective import GRPO
 from tinygrad_chat.config.record import RECIPES, SPECS, TrainingConfig
 from tinygrad_chat.config.scaling_laws import TRAINING, depth_for, settings_of_depth
 from tinygrad_chat.errors import ConfigError
@@ -173,9 +174,10 @@ def resolve_from(
 ) -> TrainingConfig:
     """Do as `resolve` for a run that begins with the weights of another one's model, whose configuration is `parent`.
 
-    The model and what a token is are the parent's, but for dropout and the document mask. So are, unless others are
-    chosen, the data, the engine, the batch size and the update rule, at FINE_TUNING of its learning rates. The schedule
-    and all else are the new run's own. Raises ConfigError where another model is chosen, too.
+    The model and what a token is are the parent's, but for dropout, the document mask and adapters. So are, unless
+    others are chosen, the data, the engine, the batch size and the update rule, at FINE_TUNING of its learning rates,
+    or with adapters, which begin anew, at the whole. The schedule and all else are the new run's own. Raises
+    ConfigError where another model is chosen, too.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
@@ -187,7 +189,8 @@ def resolve_from(
                 f"{chosen[name]}; leave it out, or train a new model without --from"
             )
     inherited = {name: settings[name] for name in parent.used_settings() if name in _inherited(settings, chosen)}
-    inherited |= {name: FINE_TUNING * rate for name, rate in inherited.items() if name in RATES}
+    share = 1.0 if chosen.get("lora") else FINE_TUNING
+    inherited |= {name: share * rate for name, rate in inherited.items() if name in RATES}
     config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_idle=may_be_idle)
     free = {name: getattr(config.model, name) for name in FREE}
     return dataclasses.replace(config, model=dataclasses.replace(parent.model, **free))
@@ -198,8 +201,8 @@ FINE_TUNING = 0.1
 keep what it knows."""
 
 RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
-FREE = {"dropout", "document_mask", "document_token"}
-"""The options of a model that another run may choose anew, as no weight depends on them."""
+FREE = {"dropout", "document_mask", "document_token", "lora", "lora_alpha"}
+"""The options of a model that another run may choose anew, as no weight of its parent depends on them."""
 
 OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary"} - FREE
 """What cannot be chosen for a model that has been trained."""
@@ -208,6 +211,8 @@ OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabul
 def _inherited(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> set[str]:
     """Return the names of what a fine-tuned run has of its parent's `settings` where nothing else is chosen."""
     names = OF_THE_MODEL | {"mode", "batch_size"}
+    if chosen.get("objective") == GRPO:  # a batch of answers is no batch of texts
+        names -= {"batch_size"}
     if "document_mask" not in chosen:
         names |= {"document_mask", "document_token"}
     if chosen.get("mode", settings["mode"]) != "scalar":

@@ -10,6 +10,7 @@ base.py        what models of Tensors share, and what a model of one's own begin
 gpt.py         the GPT of Tensors
 blocks.py      what it is made of: attention, feed-forward, block
 weights.py     its weights: drawn, checked, made into layers
+lora.py        adapters beside a trained model's weights, and what both are together
 nanochat.py    what makes a GPT karpathy/nanochat's
 scalar_gpt.py  the same GPT, one number at a time; the whole of it in one file
 scalar.py      the scalar GPT behind the protocol

@@ -56,19 +56,24 @@ class NextTokenModel(Module):
         self,
         tokens: Any,
         targets: Any,
+        weights: Any = None,
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
         token_count: int | None = None,
     ) -> Tensor:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), each times its weight if there are any.
 
-        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
+        With `random`, as in training: dropout. `offset` and `token_count` are for a part of a larger batch
+        (`LanguageModel.loss`).
         """
         logits = self.logits(tokens, random=random, offset=offset)
-        targets = self.compute.backend.xp.asarray(targets)
+        xp = self.compute.backend.xp
+        targets = xp.asarray(targets)
+        weights = None if weights is None else xp.asarray(weights, np.result_type(np.float32, logits.dtype))
         overwrite, cap = self.overwrites_logits, self.soft_cap
-        return ops.cross_entropy(logits, targets, soft_cap=cap, token_count=token_count, overwrite=overwrite)
+        options = {"soft_cap": cap, "token_count": token_count, "overwrite": overwrite}
+        return ops.cross_entropy(logits, targets, weights=weights, **options)
 
     @with_own_compute
     def token_losses(self, tokens: Any, targets: Any) -> Any:

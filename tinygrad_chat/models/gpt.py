@@ -14,7 +14,7 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights
+from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names
 from tinygrad_chat.nn import KeyValueCache, Linear, ResidualStream, dropper
 from tinygrad_chat.tensor import Tensor
 
@@ -62,7 +62,10 @@ class GPT(NextTokenModel):
             weights, kept_in = draw_weights(options, vocabulary, random), self.dtype
         else:
             weights, kept_in = checked_weights(options, vocabulary, weights), compute_dtype
-        parts = Weights({name: Tensor(xp.asarray(array, kept_in)) for name, array in weights.items()}, options)
+        frozen = frozen_names(options, vocabulary)
+        self.frozen = {name: xp.array(weights[name], compute_dtype) for name in weights if name in frozen}
+        trained = {name: Tensor(xp.asarray(weights[name], kept_in)) for name in weights if name not in frozen}
+        parts = Weights(trained | self.frozen, options)
         self.token_embedding = parts.embedding("token_embedding")
         self.position_embedding = parts.embedding("position_embedding") if options.positions == "learned" else None
         self.embedding_norm = parts.norm("embedding_norm") if options.embedding_norm else None
@@ -145,6 +148,7 @@ class GPT(NextTokenModel):
     def _embed(self, tokens: Any, positions: Positions, in_document: Any, cache: KeyValueCache | None) -> Tensor:
         """Tokens (B, T) at `positions` of their sequence or, where that is not None, at those `in_document` (B, T)."""
         x = self.token_embedding(tokens)
+        x = x if isinstance(x, Tensor) else Tensor(x)  # of an array, which is not trained: the first of the graph
         if self.position_embedding is not None:
             rows = self.position_embedding.weight
             if in_document is not None:

@@ -8,7 +8,7 @@ from tinygrad_chat.autograd import Value
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import NoRoomError
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.size import count_parameters, count_scaled_parameters
+from tinygrad_chat.models.size import count_parameters, count_scaled_parameters, count_trained_parameters
 
 BYTES_A_NUMBER = {"tensor": 4, "scalar": 8}
 """Of the flat buffers of each engine: float32, float64."""
@@ -26,13 +26,15 @@ BYTES_A_VALUE = 16
 def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor") -> int:
     """Return the bytes without which a model cannot even be built.
 
-    They hold `buffers` arrays as long as the parameters (weights, gradient, what the optimiser remembers), the tables
-    of rotary angles while they are made, and each block's objects; in scalar mode also a Value for each number.
+    They hold `buffers` arrays as long as the parameters (weights, gradient, what the optimiser remembers), of those
+    that are not trained one, the tables of rotary angles while they are made, and each block's objects; in scalar mode
+    also a Value for each number.
     """
-    numbers = count_parameters(options, vocabulary)
+    numbers, trained = (count(options, vocabulary) for count in (count_parameters, count_trained_parameters))
+    buffered = numbers + trained * (buffers - 1)
     tables = 3 * 8 * options.context * (options.head_channels // 2) if options.positions == "rotary" else 0
     values = numbers * (sys.getsizeof(Value(0.5)) + sys.getsizeof(0.5)) if mode == "scalar" else 0
-    return numbers * buffers * BYTES_A_NUMBER[mode] + tables + values + options.layers * BYTES_A_LAYER
+    return buffered * BYTES_A_NUMBER[mode] + tables + values + options.layers * BYTES_A_LAYER
 
 
 def least_step_memory(

@@ -88,6 +88,15 @@ class ModelOptions:
     vocabulary_multiple: int = option(
         1, "pad the rows of embeddings and head to a multiple of this", minimum=1, needs=NOT_OWN
     )
+    lora: int | None = option(
+        None,
+        "train adapters of this rank beside the matrices of the blocks, and nothing else",
+        minimum=1,
+        needs=(WITH_BLOCKS, needs("start_from")),
+    )
+    lora_alpha: float = option(
+        16.0, "what adapters add is multiplied by this over their rank", above=0, needs=(WITH_BLOCKS, needs("lora"))
+    )
     initialisation: str = option("gpt2", "initial values of weights", choices=("gpt2", "nanochat"), needs=NOT_OWN)
 
     @property
@@ -119,6 +128,11 @@ class ModelOptions:
     def smear_channels(self) -> int:
         """Channels that the gate of the smear reads."""
         return min(SMEAR_CHANNELS, self.width)
+
+    @property
+    def lora_scale(self) -> float:
+        """What the adapters' product is multiplied by: alpha / rank (Hu et al., arXiv:2106.09685)."""
+        return self.lora_alpha / (self.lora or 1)
 
     @property
     def middle(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from tinygrad_chat.models.initialisation import INITIALISATIONS, ONES, ZEROS, Constant, Initialiser, Ramp
+from tinygrad_chat.models.initialisation import INITIALISATIONS, ONES, ZEROS, Constant, Initialiser, Normal, Ramp
 from tinygrad_chat.models.options import ModelOptions
 
 Role = Literal[
@@ -28,6 +28,7 @@ Role = Literal[
     "embedding_scale",
     "smear_scale",
     "backout_scale",
+    "adapter",
 ]
 """What a parameter is for; "matrix" stands for those of attention and feed-forward."""
 
@@ -73,6 +74,10 @@ def parameter_table(options: ModelOptions, vocabulary: int) -> list[Entry]:
         yield Entry(f"blocks.{{}}.{name}.weight", (outputs, inputs), "matrix", initialiser, blocks)
         if options.bias:
             yield Entry(f"blocks.{{}}.{name}.bias", (outputs,), "bias", ZEROS, blocks)
+        if options.lora:  # B is 0, so that at first nothing changes (Hu et al., arXiv:2106.09685)
+            narrow = Normal(1 / math.sqrt(inputs))
+            yield Entry(f"blocks.{{}}.{name}.lora_a", (options.lora, inputs), "adapter", narrow, blocks)
+            yield Entry(f"blocks.{{}}.{name}.lora_b", (outputs, options.lora), "adapter", ZEROS, blocks)
 
     def attention() -> Iterator[Entry]:
         yield from linear("attention.query", options.query_width, C, initial.read)
@@ -128,3 +133,8 @@ def by_name(table: Iterable[Entry]) -> Iterator[tuple[str, int, Entry]]:
 def parameter_roles(options: ModelOptions, vocabulary: int) -> dict[str, Role]:
     """Return the role of every parameter, by name."""
     return {name: entry.role for name, _, entry in by_name(parameter_table(options, vocabulary))}
+
+
+def is_trained(role: Role, options: ModelOptions) -> bool:
+    """Return whether parameters of that role are trained: all are, or with adapters, those alone."""
+    return not options.lora or role == "adapter"

@@ -54,6 +54,7 @@ class LanguageModel(Predictor, Protocol):
         self,
         tokens: Any,
         targets: Any,
+        weights: Any = None,
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
@@ -61,7 +62,8 @@ class LanguageModel(Predictor, Protocol):
     ) -> Loss:
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
 
-        Targets of -1 do not count. Of a part of a larger batch, `offset` is the index of its first row there, so that
+        Targets of -1 do not count. With `weights` (B, T) each target's loss is multiplied by its own, and the mean is
+        over as many as without. Of a part of a larger batch, `offset` is the index of its first row there, so that
         it drops what the whole would, and `token_count` the number of targets that count in the whole: what the sum of
         the losses is divided by, so that the parts' losses and gradients add up to the whole one's.
         """

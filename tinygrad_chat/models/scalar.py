@@ -16,7 +16,7 @@ from tinygrad_chat.errors import ConfigError, ShapeError
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.scalar_gpt import ScalarCache, ScalarGPT
 from tinygrad_chat.models.size import count_scaled_parameters
-from tinygrad_chat.models.weights import checked_weights, draw_weights
+from tinygrad_chat.models.weights import checked_weights, draw_weights, frozen_names
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.tensor import Tensor
@@ -33,7 +33,8 @@ class ScalarLoss:
     def backward(self) -> None:
         """Add its gradient to the buffer."""
         self.value.backward()
-        self._parameters.gradient += np.array([leaf.grad for leaf in self._leaves])
+        gradient = self._parameters.gradient
+        gradient += np.array([leaf.grad for leaf in self._leaves[: gradient.size]])  # the others are not trained
         for leaf in self._leaves:
             leaf.grad = 0.0
 
@@ -85,35 +86,43 @@ class ScalarModel:
             weights = draw_weights(options, vocabulary, random)
         else:
             weights = checked_weights(options, vocabulary, weights)
-        tensors = {name: Tensor(np.asarray(array, np.float64)) for name, array in weights.items()}
-        self._parameters = Parameters(tensors, compute=compute)
+        frozen = frozen_names(options, vocabulary)
+        arrays = {name: np.array(array, np.float64) for name, array in weights.items()}
+        self._frozen = {name: arrays[name] for name in arrays if name in frozen}
+        trained = {name: Tensor(arrays[name]) for name in arrays if name not in frozen}
+        self._parameters = Parameters(trained, self._frozen, compute=compute)
         self.compute = self._parameters.compute
-        self._values = [Value(0.0) for _ in range(self._parameters.size)]
+        shapes = {name: arrays[name].shape for name in (*self._parameters, *self._frozen)}
+        self._values = [Value(0.0) for name in shapes for _ in range(arrays[name].size)]  # the trained ones first
         remaining = iter(self._values)
-        values = {name: _shaped(remaining, self._parameters[name].shape) for name in self._parameters}
+        values = {name: _shaped(remaining, shape) for name, shape in shapes.items()}
         self._gpt = ScalarGPT(values, options, vocabulary)
 
     def loss(
         self,
         tokens: Any,
         targets: Any,
+        weights: Any = None,
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
         token_count: int | None = None,
     ) -> ScalarLoss:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). There is no dropout.
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), each times its weight if there are any.
 
-        `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
+        There is no dropout. `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
         """
         self._refresh()
         token_count = token_count or max(1, count_targets(targets))
-        pairs = zip(tokens.tolist(), targets.tolist(), strict=True)
-        losses = [self._sequence_loss(*pair, token_count) for pair in pairs]
+        rows = [None] * len(tokens) if weights is None else weights.tolist()
+        sequences = zip(tokens.tolist(), targets.tolist(), rows, strict=True)
+        losses = [self._sequence_loss(*sequence, token_count) for sequence in sequences]
         return ScalarLoss(sum(losses[1:], losses[0]), self._values, self._parameters)
 
-    def _sequence_loss(self, tokens: list[int], targets: list[int], token_count: int) -> Value:
-        loss = self._gpt.loss(tokens, targets, token_count)
+    def _sequence_loss(
+        self, tokens: list[int], targets: list[int], weights: list[float] | None, token_count: int
+    ) -> Value:
+        loss = self._gpt.loss(tokens, targets, token_count, weights)
         return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
 
     def token_losses(self, tokens: Any, targets: Any) -> np.ndarray:
@@ -159,7 +168,8 @@ class ScalarModel:
         return self._parameters
 
     def _refresh(self) -> None:
-        for value, number in zip(self._values, self._parameters.data.tolist(), strict=True):
+        numbers = np.concatenate([self._parameters.data, *(array.ravel() for array in self._frozen.values())])
+        for value, number in zip(self._values, numbers.tolist(), strict=True):
             value.data = number
 
 

@@ -56,9 +56,18 @@ class ScalarGPT:
         self.options = options
         self.vocabulary = vocabulary
 
-    def loss(self, tokens: Sequence[int], targets: Sequence[int], token_count: int) -> Value:
-        """The sum of the targets' losses, divided by the `token_count` of the batch that the sequence is part of."""
+    def loss(
+        self,
+        tokens: Sequence[int],
+        targets: Sequence[int],
+        token_count: int,
+        weights: Sequence[float] | None = None,
+    ) -> Value:
+        """The sum of the targets' losses, each times its weight if there are any, divided by the `token_count` of the
+        batch that the sequence is part of."""
         losses = self.token_losses(tokens, targets)
+        if weights is not None:
+            losses = [loss * weight for loss, weight in zip(losses, weights, strict=True)]
         return mean(losses) * (len(losses) / token_count)
 
     def token_losses(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
@@ -155,10 +164,17 @@ class ScalarGPT:
         return self.linear(f"{part}.contract", [activation(h) for h in hidden])
 
     def linear(self, part: str, x: Vector) -> Vector:
-        """One dot product of x with each row of the weight, plus the bias if there is one."""
+        """One dot product of x with each row of the weight, plus the bias if there is one.
+
+        With an adapter, plus its product of low rank: down to a few numbers, and up again.
+        """
         out = matrix_vector(self.weights[f"{part}.weight"], x)
-        bias = self.weights.get(f"{part}.bias")
-        return out if bias is None else add(out, bias)
+        bias, lora_a = (self.weights.get(f"{part}.{name}") for name in ("bias", "lora_a"))
+        out = out if bias is None else add(out, bias)
+        if lora_a is None:
+            return out
+        learned = matrix_vector(self.weights[f"{part}.lora_b"], matrix_vector(lora_a, x))
+        return add(out, [element * self.options.lora_scale for element in learned])
 
     def norm(self, part: str, x: Vector) -> Vector:
         """Bring x to a common size, then scale (and shift) each element."""

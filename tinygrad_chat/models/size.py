@@ -6,7 +6,7 @@ Whatever the options say, the numbers come at once: the table is as long for a b
 from __future__ import annotations
 
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.parameter_table import Role, parameter_table
+from tinygrad_chat.models.parameter_table import Role, is_trained, parameter_table
 
 
 def count_parameters(options: ModelOptions, vocabulary: int, *roles: Role) -> int:
@@ -16,6 +16,11 @@ def count_parameters(options: ModelOptions, vocabulary: int, *roles: Role) -> in
     804096
     """
     return sum(entry.size for entry in parameter_table(options, vocabulary) if not roles or entry.role in roles)
+
+
+def count_trained_parameters(options: ModelOptions, vocabulary: int) -> int:
+    """Return how many of those numbers training moves, and remembers something of."""
+    return sum(entry.size for entry in parameter_table(options, vocabulary) if is_trained(entry.role, options))
 
 
 def count_scaled_parameters(options: ModelOptions, vocabulary: int) -> int:

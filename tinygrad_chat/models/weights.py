@@ -9,9 +9,8 @@ import numpy as np
 
 from tinygrad_chat.models.initialisation import Constant, Initialiser, Normal, Ramp, Uniform
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.parameter_table import by_name, parameter_table
-from tinygrad_chat.nn import Embedding, LayerNorm, Linear, Norm, RMSNorm, expect_fitting
-from tinygrad_chat.tensor import Tensor
+from tinygrad_chat.models.parameter_table import by_name, is_trained, parameter_table
+from tinygrad_chat.nn import Embedding, LayerNorm, Linear, LoRALinear, Norm, RMSNorm, expect_fitting
 
 
 def draw(initialiser: Initialiser, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -45,10 +44,19 @@ def checked_weights(options: ModelOptions, vocabulary: int, weights: Mapping[str
     return {name: weights[name] for name in shapes}
 
 
-class Weights:
-    """Tensors by name, and the layers of a GPT of `options` around them. `path` stands before every name."""
+def frozen_names(options: ModelOptions, vocabulary: int) -> set[str]:
+    """Return the names of the weights that training does not move: none, or beside adapters all others."""
+    table = by_name(parameter_table(options, vocabulary))
+    return {name for name, _, entry in table if not is_trained(entry.role, options)}
 
-    def __init__(self, tensors: Mapping[str, Tensor], options: ModelOptions, path: str = "") -> None:
+
+class Weights:
+    """Tensors by name, and the layers of a GPT of `options` around them. `path` stands before every name.
+
+    A bare array takes the place of a Tensor that is not trained: to an op it is a constant.
+    """
+
+    def __init__(self, tensors: Mapping[str, Any], options: ModelOptions, path: str = "") -> None:
         self._tensors = tensors
         self._options = options
         self._path = path
@@ -57,13 +65,18 @@ class Weights:
         """Return the weights below a path, such as blocks.0.attention."""
         return Weights(self._tensors, self._options, f"{self._path}{path}.")
 
-    def get(self, name: str) -> Tensor | None:
+    def get(self, name: str) -> Any:
         """Return the Tensor of that name, if the model has it."""
         return self._tensors.get(self._path + name)
 
     def linear(self, name: str) -> Linear:
-        """Return the linear layer of that name."""
-        return Linear.of(weight=self._tensors[f"{self._path}{name}.weight"], bias=self.get(f"{name}.bias"))
+        """Return the linear layer of that name, with its adapter if it has one."""
+        base = {"weight": self._tensors[f"{self._path}{name}.weight"], "bias": self.get(f"{name}.bias")}
+        lora_a = self.get(f"{name}.lora_a")
+        if lora_a is None:
+            return Linear.of(**base)
+        scale = self._options.lora_scale
+        return LoRALinear.of(**base, lora_a=lora_a, lora_b=self.get(f"{name}.lora_b"), scale=scale)
 
     def embedding(self, name: str) -> Embedding:
         """Return the embedding of that name."""

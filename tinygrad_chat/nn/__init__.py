@@ -1,7 +1,7 @@
 """Layers, the residual stream between them, and the buffers that their parameters live in."""
 
 from tinygrad_chat.nn.cache import KeyValueCache
-from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Norm, RMSNorm, dropper
+from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, LoRALinear, Norm, RMSNorm, dropper
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.nn.parameters import GradientBuffer, Parameters, expect_fitting
 from tinygrad_chat.nn.residual import ResidualStream
@@ -13,6 +13,7 @@ __all__ = [
     "KeyValueCache",
     "LayerNorm",
     "Linear",
+    "LoRALinear",
     "Module",
     "Norm",
     "Parameters",

@@ -37,6 +37,23 @@ class Linear(Module):
         return ops.linear(x, self.weight, self.bias)
 
 
+class LoRALinear(Linear):
+    """A linear layer that stays as it is, plus what is learned beside it: a product of low rank, times `scale`.
+
+    x (..., inputs) -> (..., outputs). `weight` and `bias` are bare arrays, which are constants; `lora_a`
+    (rank, inputs) and `lora_b` (outputs, rank) are Tensors (Hu et al., arXiv:2106.09685).
+    """
+
+    lora_a: Tensor
+    lora_b: Tensor
+    scale: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        learned = ops.linear(ops.linear(x, self.lora_a), self.lora_b)
+        return super().__call__(x) + learned * self.scale
+
+
 class Embedding(Module):
     """Integer tokens (...) -> rows (..., width) of `weight` (count, width), drawn around 0 with deviation `std`."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 from tinygrad_chat.nn.parameters import Parameters
@@ -18,6 +19,8 @@ class Module:
     ['weight', 'bias']
     """
 
+    frozen: Mapping[str, Any] = MappingProxyType({})
+    """Arrays by name that the module computes with and training does not move: saved and loaded as parameters are."""
     _parameters: Parameters | None = None
 
     @classmethod
@@ -42,7 +45,8 @@ class Module:
         the whole.
         """
         if self._parameters is None:
-            self._parameters = Parameters(dict(self.named_parameters()), compute=getattr(self, "compute", None))
+            named, compute = dict(self.named_parameters()), getattr(self, "compute", None)
+            self._parameters = Parameters(named, self.frozen, compute=compute)
         return self._parameters
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,23 @@ class Parameters:
     `data` and `gradient` are flat arrays of `size` elements, computed on as `compute` says. Matrices come first and
     fill `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
     checkpoint are each one operation on an array, whatever the model. Back end and `dtype` are the Tensors' own, at
-    least float32, unless others are asked for. A gradient that a Tensor has already goes along.
+    least float32, unless others are asked for. A gradient that a Tensor has already goes along. Arrays that are
+    `frozen` stay where they are; nothing but `state` and `load` looks at them.
 
     Where that is in another type than float32, there are also `compute_weights`, the data in that type, which the
     Tensors are views of; the data, its gradient and checkpoints stay float32.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], *, compute: Compute | None = None, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        frozen: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        compute: Compute | None = None,
+        dtype: Any = None,
+    ) -> None:
         named = sorted(tensors.items(), key=lambda item: item[1].ndim < 2)  # stable: matrices first
-        self._named = dict(named)
+        self._named, self._frozen = dict(named), dict(frozen)
         self.compute = compute or default_compute(named[0][1].backend if named else get_backend("numpy"))
         xp, dtype = self.backend.xp, dtype or np.result_type(np.float32, *{tensor.dtype for tensor in tensors.values()})
         self.size = sum(tensor.size for tensor in tensors.values())
@@ -55,7 +64,7 @@ class Parameters:
     def __reduce__(self) -> tuple[Any, ...]:
         """Let deep copies and pickles be buffers of their own, which the copies of the Tensors are moved into."""
         moved = functools.partial(type(self), compute=self.compute, dtype=self.data.dtype)
-        return moved, (self._named,), {"data": self.data, "gradient": self.gradient}
+        return moved, (self._named, self._frozen), {"data": self.data, "gradient": self.gradient}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.data[...], self.gradient[...] = state["data"], state["gradient"]
@@ -105,13 +114,14 @@ class Parameters:
         self.gradient.fill(0)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter in host memory, by name."""
-        return {name: np.array(to_host(master)) for name, master in self.masters()}
+        """Return a copy of every parameter in host memory, by name; of the frozen arrays, too."""
+        state = {name: np.array(to_host(master)) for name, master in self.masters()}
+        return state | {name: np.array(to_host(array), self.data.dtype) for name, array in self._frozen.items()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Overwrite the parameters. Raises CheckpointError where a name or a shape does not fit; then none changed."""
-        expect_fitting({name: tensor.shape for name, tensor in self._named.items()}, state)
-        for name, master in self.masters():
+        expect_fitting({name: array.shape for name, array in (self._named | self._frozen).items()}, state)
+        for name, master in (*self.masters(), *self._frozen.items()):
             master[...] = self.backend.xp.asarray(state[name], master.dtype)
         self.refresh_compute_weights()
 

@@ -47,8 +47,11 @@ def count_targets(targets: Any) -> int:
     return int(np.count_nonzero(targets != IGNORED))
 
 
-def check_loss_options(token_count: int | None, soft_cap: float | None) -> None:
-    """Raise ShapeError for a number of tokens that no loss can be divided by, ConfigError for a cap that is none."""
+def check_loss_options(targets: Any, weights: Any, token_count: int | None, soft_cap: float | None) -> None:
+    """Raise ShapeError for weights that are not one a target, or a number of tokens that no loss can be divided by,
+    ConfigError for a cap that is none."""
+    if weights is not None and weights.shape != targets.shape:
+        raise ShapeError(f"cross_entropy: targets {targets.shape} need weights of that shape, received {weights.shape}")
     if token_count is not None and token_count < 1:
         raise ShapeError(f"cross_entropy: expected a token_count of at least 1, received {token_count}")
     if soft_cap is not None:
@@ -60,6 +63,7 @@ def cross_entropy(
     logits: Any,
     targets: Any,
     *,
+    weights: Any = None,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
     token_count: int | None = None,
@@ -71,10 +75,12 @@ def cross_entropy(
     number of tokens; with none left the loss is 0, and where a row does not count its gradient is 0 whatever its logits
     are (PyTorch: nan beside a nan). For a part of a batch, `token_count` is how many targets count in
     the whole: the sum is divided by that, so that the losses of the parts add up to the whole one's, however unequally
-    the targets lie. `soft_cap` bends each logit to soft_cap * tanh(logit / soft_cap) first (Gemma 2, arXiv:2408.00118).
+    the targets lie. An array `weights` (...), which has no gradient, multiplies each token's loss; the sum is divided
+    by the number of tokens still, so that a weight of 1 changes nothing. `soft_cap` bends each logit to
+    soft_cap * tanh(logit / soft_cap) first (Gemma 2, arXiv:2408.00118).
     With `overwrite` nobody reads the logits again: a kernel may overwrite them with their gradient.
     """
-    check_loss_options(token_count, soft_cap)
+    check_loss_options(targets, weights, token_count, soft_cap)
     xp = array_module(logits)
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
@@ -86,6 +92,8 @@ def cross_entropy(
     e = xp.exp(shifted)
     total = e.sum(axis=-1)
     losses = xp.where(counted, xp.log(total) - shifted[each, labels], 0)
+    if weights is not None:
+        losses = losses * weights.reshape(-1)
     count = token_count or xp.maximum(counted.sum(), 1).astype(logits.dtype)
 
     def backward(d_out):  # derivation: docs/derivations/cross_entropy.md
@@ -93,7 +101,8 @@ def cross_entropy(
         d_rows[each, labels] -= 1
         if bent is not None:
             d_rows *= 1 - bent * bent
-        d_rows = xp.where(counted[:, None], d_rows * (d_out / count), 0)
+        d_each = d_out / count if weights is None else (d_out / count) * weights.reshape(-1, 1)
+        d_rows = xp.where(counted[:, None], d_rows * d_each, 0)
         return d_rows.reshape(logits.shape), None
 
     return losses.sum() / count, backward

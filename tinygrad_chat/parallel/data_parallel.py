@@ -30,6 +30,7 @@ class DataParallel:
         self,
         tokens: np.ndarray,
         targets: np.ndarray,
+        weights: np.ndarray | None = None,
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
@@ -37,9 +38,9 @@ class DataParallel:
     ) -> float:
         """Add the gradient of the loss of targets (B, T) given tokens (B, T) to the model's; return that loss.
 
-        The options are those of the model's `loss`: every thread divides by the token count of the whole. The number of
-        threads changes the result by rounding only, and with the same number it is the same to the last bit. A batch of
-        one row is left to a single thread.
+        Weights and options are those of the model's `loss`: every thread divides by the token count of the whole. The
+        number of threads changes the result by rounding only, and with the same number it is the same to the last bit.
+        A batch of one row is left to a single thread.
         """
         token_count = token_count or max(1, count_targets(targets))
         shares = self._shares(len(tokens))
@@ -50,6 +51,7 @@ class DataParallel:
             loss = self.model.loss(
                 tokens[rows],
                 targets[rows],
+                None if weights is None else weights[rows],
                 random=copy.deepcopy(random),
                 offset=offset + rows.start,
                 token_count=token_count,

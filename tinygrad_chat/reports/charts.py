@@ -42,7 +42,12 @@ def other_charts(report: Report) -> list[Chart]:
     rates = [Series("learning rate", _points(report.records, "lr"), 2)]
     norms = _noisy("gradient norm", _points(report.records, "grad_norm"), 3)
     speeds = [(step, speed) for step, speed in _points(report.timings, "tokens_per_second") if speed > 0]
+    rewards = [
+        *_noisy("of answers to practise", _points(report.records, "reward"), 0),
+        Series("of held-out problems", _points(report.evaluations, "val_reward"), 1, "marked"),
+    ]
     return [
+        *([_chart(report, "Reward", "mean", rewards, from_zero=True)] if any(each.points for each in rewards) else []),
         _chart(report, "Bits per byte", "of the held-out text", bits),
         _chart(report, "Learning rate", "", rates, from_zero=True),
         _chart(report, "Gradient norm", "before clipping", norms),

@@ -122,8 +122,16 @@ class Report:
         """What it came to: a name, a value and a note on it, of what is known."""
         summary, found = self.summary, list[tuple[str, str, str]]()
         best = next((line for line in self.evaluations if line["step"] == summary.best_step), {})
+        if summary.val_reward is not None:
+            found.append(("best val reward", decimal_number(summary.val_reward), f"at step {summary.best_step:,}"))
         if summary.best_val_loss is not None:
-            found.append(("best val loss", decimal_number(summary.best_val_loss), f"at step {summary.best_step:,}"))
+            found.append(
+                (
+                    "best val loss" if summary.val_reward is None else "val loss",
+                    decimal_number(summary.best_val_loss),
+                    f"at step {summary.best_step:,}",
+                )
+            )
             found.append(("bits per byte", decimal_number(summary.val_bpb or 0.0), "at that step"))
         for source, loss, bits in _by_source(best):
             found.append((f"val loss of {source}", decimal_number(loss), f"{decimal_number(bits)} bits per byte"))

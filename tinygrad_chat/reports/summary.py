@@ -43,6 +43,8 @@ class RunSummary:
     minutes: float | None = None
     best_val_loss: float | None = None
     best_step: int | None = None
+    val_reward: float | None = None
+    """At `best_step`, where the run learns from rewards; that step has the best, and its loss is not the lowest."""
     val_bpb: float | None = None
     """Bits per byte at `best_step`."""
     tokens: int | None = None
@@ -100,7 +102,7 @@ def summarize_run(path: Path) -> RunSummary:
     if not log.lines and not locked and is_there(folder.log) and folder.log.stat().st_size:
         return RunSummary(path, "damaged", log.unfit or "log.jsonl has no whole line")
     step = max([ended["step"] if ended else 0, *(record["step"] for record in log.records)])
-    best = min(evaluations(log.records), key=lambda record: record["val_loss"], default={})
+    best = min(evaluations(log.records), key=shortfall, default={})
     batch = config.tokens_per_step
     timed = timing.records[-1] if timing.lines else TimingLine(step=0)
     trained = timed.get("seconds", 0)
@@ -115,11 +117,14 @@ def summarize_run(path: Path) -> RunSummary:
         steps=None if config.schedule.steps == UNBOUNDED else config.schedule.steps,
         minutes=config.schedule.minutes,
         best_val_loss=best.get("val_loss"),
+        val_reward=best.get("val_reward"),
         best_step=best.get("step"),
         val_bpb=best.get("val_bpb"),
-        tokens=step * batch,
+        tokens=None if config.objective.by_reward else step * batch,
         seconds=ended["seconds"] if ended else timed.get("seconds"),
-        tokens_per_second=timed["step"] * batch / trained if timed["step"] and trained else None,
+        tokens_per_second=timed["step"] * batch / trained
+        if timed["step"] and trained and not config.objective.by_reward
+        else None,
         parameters=_count_parameters(checkpoints[-1]) if checkpoints else None,
     )
 
@@ -127,6 +132,11 @@ def summarize_run(path: Path) -> RunSummary:
 def evaluations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the lines of a log that hold an evaluation."""
     return [record for record in records if is_number(record.get("val_loss")) and is_number(record.get("val_bpb"))]
+
+
+def shortfall(record: Mapping[str, Any]) -> float:
+    """Return what evaluations are compared by: how much is missing to a reward of 1 or, without rewards, the loss."""
+    return 1 - record["val_reward"] if is_number(record.get("val_reward")) else record["val_loss"]
 
 
 def is_number(value: Any) -> bool:

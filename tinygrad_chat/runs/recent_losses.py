@@ -15,7 +15,7 @@ class RecentLosses:
     """A running mean and variance: plain over the first WINDOW losses, exponential from then on."""
 
     count: Count = 0
-    mean: Amount = 0.0
+    mean: float = 0.0  # below 0 where what did worse is made less likely
     variance: Amount = 0.0
 
     def z_score(self, loss: float) -> float:

@@ -46,6 +46,10 @@ class LogLine(Line, total=False):
     lr: float
     grad_norm: Amount
     val_loss: float
+    val_reward: float
+    reward: float
+    no_signal: Amount
+    answer_length: Amount
     val_perplexity: Amount
     val_bpb: float
     skipped_spike: float

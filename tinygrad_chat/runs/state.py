@@ -12,6 +12,7 @@ import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.errors import FormatError
+from tinygrad_chat.models.lora import merge
 from tinygrad_chat.runs.checkpoint import (
     OPTIMIZER,
     STATE_FILE,
@@ -43,6 +44,8 @@ class Rollback:
 @dataclass
 class Progress:
     """How far a run has come: after `step` updates and `seconds` of them, with the best evaluation so far.
+
+    It is compared by its loss or, where there is a reward, by how much is missing to 1.
 
     `skipped_batches` were passed over by rollbacks: step s trains on batch s + skipped_batches. The
     `rollbacks` are those since training last came past a step that failed.
@@ -83,7 +86,8 @@ class SavedState:
 class SavedModel:
     """A trained model: what sampling needs of the checkpoint at `path`, None where it is not from a disk.
 
-    The weights stay in their file until they are used.
+    The weights stay in their file until they are used; but adapters are merged into those beside them, so that it is a
+    model like any other.
     """
 
     progress: Progress
@@ -109,11 +113,15 @@ class SavedModel:
         """Read the model of the checkpoint at `path`. Raises CheckpointError as `TrainingState.load` does."""
         with explained_damage(path):
             state = _read_state(path)
+            config, tokenizer, weights = state["config"], state["tokenizer"], map_arrays(path, WEIGHTS)[0]
+            if config.model.lora:
+                weights = merge(config.model, tokenizer.size, weights)
+                config = config.replace(lora=None)
             return cls(
                 progress=state["progress"],
-                config=state["config"],
-                tokenizer=state["tokenizer"],
-                weights=map_arrays(path, WEIGHTS)[0],
+                config=config,
+                tokenizer=tokenizer,
+                weights=weights,
                 path=path,
                 taught_to_chat=_has_conversations(state["data"]),
             )

@@ -10,6 +10,6 @@ running.py          a program of a stranger's in a process of its own
 """
 
 from tinygrad_chat.tasks.registry import TASKS, default_tasks, open_task
-from tinygrad_chat.tasks.task import Problem, Task
+from tinygrad_chat.tasks.task import PracticeTask, Problem, Task
 
-__all__ = ["TASKS", "Problem", "Task", "default_tasks", "open_task"]
+__all__ = ["TASKS", "PracticeTask", "Problem", "Task", "default_tasks", "open_task"]

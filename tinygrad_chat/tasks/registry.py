@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from typing import Any
 from tinygrad_chat.errors import TinygradChatError, UsageError
 from tinygrad_chat.files import user_path
 from tinygrad_chat.formatting import one_line, short_repr
-from tinygrad_chat.tasks.task import Problem, Task
+from tinygrad_chat.tasks.task import PracticeTask, Problem, Task
 
 TASKS: dict[str, str] = {
     # what the model was told about Python and itself
@@ -74,10 +74,23 @@ def problems_of(task: Task, count: int, seed: int) -> list[Problem]:
     """Return at most `count` problems of a task. Raises UsageError for one that has none, or other things."""
     if not (isinstance(task.chance, int | float) and 0 <= task.chance < 1):
         raise UsageError(f"--task {task.name}: expected a chance from 0 to below 1, received {short_repr(task.chance)}")
-    with running(task.name):
-        problems = list(itertools.islice(task.problems(count, seed), count))
+    problems = _taken(task, task.problems, count, seed)
     if not problems:
         raise UsageError(f"--task {task.name}: expected at least one problem, received none")
+    return problems
+
+
+def practice_of(task: PracticeTask, count: int, seed: int) -> list[Problem]:
+    """Return `count` problems of a task to learn from. Raises UsageError where it has fewer, or other things."""
+    problems = _taken(task, task.practice, count, seed)
+    if len(problems) < count:
+        raise UsageError(f"--task {task.name}: expected {count} problems to practise on, received {len(problems)}")
+    return problems
+
+
+def _taken(task: Task, make: Callable[[int, int], Iterator[Problem]], count: int, seed: int) -> list[Problem]:
+    with running(task.name):
+        problems = list(itertools.islice(make(count, seed), count))
     for problem in problems:
         if not isinstance(problem, Problem):
             raise UsageError(f"--task {task.name}: expected each to be a Problem, received {short_repr(problem)}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tinygrad_chat.text.conversations import Conversation
 
@@ -43,4 +43,13 @@ class Task(Protocol):
 
     def problems(self, count: int, seed: int) -> Iterator[Problem]:
         """Yield at most `count` problems; the same ones for the same seed."""
+        ...
+
+
+@runtime_checkable
+class PracticeTask(Task, Protocol):
+    """A task that a model can also learn by trying (`tgc train --objective grpo`)."""
+
+    def practice(self, count: int, seed: int) -> Iterator[Problem]:
+        """Yield `count` problems to learn from, the same ones for the same seed; `problems` yields none of them."""
         ...

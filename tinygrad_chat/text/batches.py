@@ -11,6 +11,8 @@ from tinygrad_chat.option import expect
 
 Batch = tuple[np.ndarray, np.ndarray]
 """tokens (B, T) and, for each, the token that follows it: targets (B, T)"""
+WeightedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""the same, and what each target's loss is multiplied by: weights (B, T)"""
 
 
 def random_batch(tokens: np.ndarray, *, batch_size: int, context: int, random: np.random.Generator) -> Batch:
@@ -37,15 +39,14 @@ def batches_in_order(tokens: np.ndarray, *, batch_size: int, context: int) -> It
         yield _windows(tokens, np.array([predicted - rest]), rest)
 
 
-def expect_known(batch: Batch, vocabulary: int) -> Batch:
-    """Return a batch. Raises DataError where it holds a token that no vocabulary of that size has: a damaged disk."""
-    largest = max(array.max(initial=0) for array in batch)
+def expect_known(batch: Batch | WeightedBatch, vocabulary: int) -> None:
+    """Raise DataError where a batch holds a token that no vocabulary of that size has: the disk is damaged."""
+    largest = max(array.max(initial=0) for array in batch[:2])
     if largest >= vocabulary:
         raise DataError(
             f"data: expected tokens below {vocabulary}, received {largest}: what is kept of the data is damaged; "
             "remove it with tgc data clear --yes, and the data is read again"
         )
-    return batch
 
 
 def _expect_windows(batch_size: int, context: int) -> None:

@@ -6,6 +6,7 @@ tokens.py      its text as tokens, by the tokenizer that was asked for
 build.py       the parts of a run, made as its configuration says
 run.py         a run: new, started from another, or resumed
 refusals.py    what it is refused for
+reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
 update.py      one update of a run: its batch, the step, what guards it
 loop.py        the loop

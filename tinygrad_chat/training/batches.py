@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from tinygrad_chat.config.groups import BEST_FIT
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.batches import Batch, random_batch
+from tinygrad_chat.text.batches import Batch, WeightedBatch, random_batch
 from tinygrad_chat.text.conversations.windows import ConversationRows
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.mixture import Data, mixed_batch
 from tinygrad_chat.text.packing import PackedRows
+
+
+class Drawn(NamedTuple):
+    """What a step trains on: its batch, what the log is told of it, and whether anything can be learned from it."""
+
+    batch: Batch | WeightedBatch
+    told: Mapping[str, float] = MappingProxyType({})
+    has_signal: bool = True
 
 
 def batches_of(data: Data, config: TrainingConfig) -> Callable[[int], Batch]:

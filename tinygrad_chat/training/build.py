@@ -11,6 +11,7 @@ from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.engines import ENGINES
+from tinygrad_chat.models.lora import with_adapters
 from tinygrad_chat.models.memory import expect_room, expect_room_for_step
 from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.models.protocol import LanguageModel
@@ -50,6 +51,8 @@ def build_model(
         on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
         expect_room(config.model, vocabulary, buffers=on_host, mode=config.compute.mode)
         engine, random = ENGINES[config.compute.mode], rng(config.run.seed, "initialisation")
+        if weights is not None and config.model.lora:
+            weights = with_adapters(config.model, vocabulary, weights, random)
         model = engine(vocabulary, config.model, random=random, compute=compute, weights=weights)
     if weights is not None:
         model.parameters().load(weights)  # as they are, where the model computes with rounded ones
@@ -139,9 +142,10 @@ def build_optimizer(
         }
         if config.recipe.model == OWN:
             raise ConfigError("--optimizer muon: knows the roles of our models' parameters only; choose adamw or sgd")
+        roles = parameter_roles(config.model, model.vocabulary)
         return Muon(
             parameters,
-            adamw_groups(parameter_roles(config.model, model.vocabulary), lr=options.lr, **rates),
+            adamw_groups({name: roles[name] for name in parameters}, lr=options.lr, **rates),
             momentum=muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown),
             weight_decay=cosine_decay(peak=options.weight_decay, steps=config.schedule.steps),
             together=one_after_the_other if data_parallel is None else ThreadTeam(data_parallel.threads).do,

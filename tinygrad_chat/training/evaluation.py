@@ -41,8 +41,8 @@ def evaluate_batches(model: Predictor, batches: Iterable[Batch], bytes_per_token
     """
     nats, nats_of_text, predicted, size = 0.0, 0.0, 0, 0
     with np.errstate(all="ignore"):
-        for batch in batches:
-            inputs, targets = expect_known(batch, len(bytes_per_token))
+        for inputs, targets in batches:
+            expect_known((inputs, targets), len(bytes_per_token))
             losses, counted = to_host(model.token_losses(inputs, targets)), targets != IGNORED
             sizes = np.where(counted, bytes_per_token[targets], 0)
             nats += float(losses.sum(dtype=np.float64, where=counted))

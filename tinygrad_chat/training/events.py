@@ -27,11 +27,15 @@ class Saved:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The model after `step` updates: how good it is, and a text by it."""
+    """The model after `step` updates: how good it is, and a text by it.
+
+    Of a run that learns from rewards, `reward` is the mean over held-out problems.
+    """
 
     step: int
     evaluation: Evaluation
     sample: str
+    reward: float | None = None
 
 
 @dataclass(frozen=True)

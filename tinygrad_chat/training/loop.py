@@ -172,7 +172,7 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
             with clock:
                 measured = update(run, clock.fraction_used())
         if evaluated or step % options.log_every == 0 or (measured and "skipped_spike" in measured):
-            if measured:
+            if measured and run.reinforcement is None:  # of whose answers nobody knows how long they get
                 timing["tokens_per_second"] = clock.tokens_per_second()
             yield _log(run, _record(step, evaluated, measured), timing)
         if evaluated:
@@ -190,6 +190,8 @@ def _record(step: int, evaluated: Evaluated | None, measured: dict[str, float] |
     if measured:
         record["loss"] = measured["loss"]
     if evaluated:
+        if evaluated.reward is not None:
+            record["val_reward"] = evaluated.reward
         record["val_loss"] = evaluated.evaluation.loss
         record["val_perplexity"] = evaluated.evaluation.perplexity
         record["val_bpb"] = evaluated.evaluation.bits_per_byte
@@ -236,10 +238,12 @@ def _evaluate(run: Run) -> Evaluated:
         sample = sample_of(run.model)
     except DivergedError as error:
         raise _unfit(run, "the logits of the sample are NaN or infinite", sample_of) from error
-    if progress.best_loss is None or loss < progress.best_loss:
-        progress.best_step, progress.best_loss = progress.step, loss
+    reward = None if run.reinforcement is None else run.reinforcement.score(run.model)
+    compared = loss if reward is None else 1 - reward
+    if progress.best_loss is None or compared < progress.best_loss:
+        progress.best_step, progress.best_loss = progress.step, compared
     run.folder.write_sample(progress.step, sample)
-    return Evaluated(progress.step, evaluation, sample)
+    return Evaluated(progress.step, evaluation, sample, reward)
 
 
 def _unfit(run: Run, finding: str, predict: Callable[[LanguageModel], object]) -> DivergedError:

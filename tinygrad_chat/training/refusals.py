@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.errors import CheckpointError, UsageError, VocabularyError
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.files import is_folder, real_path
 from tinygrad_chat.formatting import count, quoted
 from tinygrad_chat.models.scalar import estimate_step_seconds
+from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.finding import UNREADABLE, LeftOut, path_of
 from tinygrad_chat.text.shares import without_shares
 from tinygrad_chat.text.tokenizers import Tokenizer
@@ -74,3 +77,35 @@ def expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
             f"{config.model.layers} would take about {seconds / 60:.0f} minutes; choose smaller ones, or add --yes to "
             "go on"
         )
+
+
+def is_finished(
+    config: TrainingConfig,
+    saved: TrainingState,
+    folder: RunFolder,
+    changes: Mapping[str, Any],
+    *,
+    say: Callable[[str], None],
+) -> bool:
+    """Return whether a run has ended and is asked for no more; say so, or how its schedule goes on.
+
+    Raises ConfigError where it has already done more than is asked.
+    """
+    steps, minutes, seconds = config.schedule.steps, config.schedule.minutes, saved.progress.seconds
+    if steps < saved.step:
+        raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {steps}")
+    time_is_over = minutes is not None and seconds >= 60 * minutes
+    if time_is_over and "minutes" in changes:
+        raise ConfigError(
+            f"--minutes: expected more than the {seconds / 60:.2f} that the run has used, received {minutes:g}"
+        )
+    if saved.step == steps or time_is_over:
+        what, more = (f"its {count(steps, 'step')} are done", f"--steps {2 * steps}")
+        if minutes is not None and time_is_over:
+            what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
+        say(f"{folder.path}: {what}; train on with: {folder.resume_command} {more}")
+        # A kill may have come before its last evaluation, and the log may have lost it.
+        return folder.outcome_is("finished") and folder.was_evaluated(saved.step)
+    if steps != saved.config.schedule.steps:
+        say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
+    return False

@@ -14,9 +14,9 @@ from typing import Any
 from tinygrad_chat.config.groups import AUTO
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.config.resolve import change
-from tinygrad_chat.errors import ConfigError, UsageError, VocabularyError
+from tinygrad_chat.errors import UsageError, VocabularyError
 from tinygrad_chat.files import expect_free, is_there
-from tinygrad_chat.formatting import count, quoted
+from tinygrad_chat.formatting import quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.consent import expect_named, note_data
@@ -27,7 +27,7 @@ from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.mixture import Data, dataset_of
 from tinygrad_chat.text.tokenizers import Tokenizer
-from tinygrad_chat.training.batches import batches_of
+from tinygrad_chat.training.batches import Drawn, batches_of
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
 from tinygrad_chat.training.evaluation import HeldOut
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
@@ -37,8 +37,10 @@ from tinygrad_chat.training.refusals import (
     expect_outside,
     expect_patience,
     expect_same_tokenizer,
+    is_finished,
     needs_own_data,
 )
+from tinygrad_chat.training.reinforcement import Reinforcement, open_reinforcement
 from tinygrad_chat.training.step import TrainStep
 from tinygrad_chat.training.tokens import open_chosen
 
@@ -56,6 +58,8 @@ class Run:
     tokenizer: Tokenizer
     train_step: TrainStep
     progress: Progress = field(default_factory=Progress)
+    reinforcement: Reinforcement | None = None
+    """What its batches are drawn from where it learns from rewards, and not from its data."""
     evaluate_at: int | None = None
     """A step whose evaluation the log has lost, beside those that are due: where a finished run goes on."""
     resumed: bool = False
@@ -94,8 +98,14 @@ class Run:
 
     @functools.cached_property
     def batch(self) -> Callable[[int], Batch]:
-        """What it trains on, by number."""
+        """The batches of its data, by number."""
         return batches_of(self.dataset, self.config)
+
+    def draw(self, number: int) -> Drawn:
+        """Return what the step of that number trains on: with rewards, answers of the model as it is now."""
+        if self.reinforcement is None:
+            return Drawn(self.batch(number))
+        return self.reinforcement.draw(number, self.model)
 
     def state(self, log: Marks | None = None) -> TrainingState:
         """Return all it takes to go on from here, with a log as it is or by its marks."""
@@ -170,12 +180,15 @@ def _new_run(
     config = config.replace(split=dataset.split, **({"data": dataset.source} if own_data else {}))
     if not confirmed:
         expect_patience(config, tokenizer)
+    reinforcement = open_reinforcement(config, tokenizer)
     train_step = build_for_training(config, tokenizer.size, model, parent and parent.weights)
     folder = RunFolder(path) if path else claim_new_run(config)
     folder.create(resumed=resumed)
     note_data(folder.path, config.data.source)
     described = {} if parent is None else describe_parent(parent)
-    return Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data, parent=described)
+    run = Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data, parent=described)
+    run.reinforcement = reinforcement
+    return run
 
 
 def resume_run(
@@ -225,7 +238,7 @@ def resume_run(
         )
     before = saved.config
     config = change(before, changes)
-    finished = _is_finished(config, saved, folder, changes, say=say)
+    finished = is_finished(config, saved, folder, changes, say=say)
     if not confirmed:
         expect_patience(config, saved.tokenizer)
     given = tokenizer if data is None else tokenizer_of(data)
@@ -255,6 +268,7 @@ def resume_run(
         own_data=data is not None,
         parent=saved.parent,
         finished=finished,
+        reinforcement=open_reinforcement(config, saved.tokenizer),
     )
     run.restore(saved)
     for problem in folder.lines.problems(saved.log, saved.step):
@@ -266,35 +280,3 @@ def resume_run(
 
 def _dataset(config: TrainingConfig, data: OpenData) -> tuple[Data, Tokenizer]:
     return data if isinstance(data, tuple) else (dataset_of(data, context=config.model.context), data.tokenizer)
-
-
-def _is_finished(
-    config: TrainingConfig,
-    saved: TrainingState,
-    folder: RunFolder,
-    changes: Mapping[str, Any],
-    *,
-    say: Callable[[str], None],
-) -> bool:
-    """Return whether a run has ended and is asked for no more; say so, or how its schedule goes on.
-
-    Raises ConfigError where it has already done more than is asked.
-    """
-    steps, minutes, seconds = config.schedule.steps, config.schedule.minutes, saved.progress.seconds
-    if steps < saved.step:
-        raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {steps}")
-    time_is_over = minutes is not None and seconds >= 60 * minutes
-    if time_is_over and "minutes" in changes:
-        raise ConfigError(
-            f"--minutes: expected more than the {seconds / 60:.2f} that the run has used, received {minutes:g}"
-        )
-    if saved.step == steps or time_is_over:
-        what, more = (f"its {count(steps, 'step')} are done", f"--steps {2 * steps}")
-        if minutes is not None and time_is_over:
-            what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
-        say(f"{folder.path}: {what}; train on with: {folder.resume_command} {more}")
-        # A kill may have come before its last evaluation, and the log may have lost it.
-        return folder.outcome_is("finished") and folder.was_evaluated(saved.step)
-    if steps != saved.config.schedule.steps:
-        say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
-    return False

@@ -13,7 +13,7 @@ from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
 from tinygrad_chat.parallel import DataParallel
-from tinygrad_chat.text.batches import Batch
+from tinygrad_chat.text.batches import Batch, WeightedBatch
 
 
 class StepResult(NamedTuple):
@@ -57,7 +57,7 @@ class TrainStep:
 
     def __call__(
         self,
-        batch: Batch,
+        batch: Batch | WeightedBatch,
         position: int,
         *,
         random: np.random.Generator | None = None,
@@ -75,7 +75,11 @@ class TrainStep:
         return StepResult(loss, grad_norm, self.schedule(position), skipped)
 
     def gradient(
-        self, batch: Batch, *, random: np.random.Generator | None = None, model: LanguageModel | None = None
+        self,
+        batch: Batch | WeightedBatch,
+        *,
+        random: np.random.Generator | None = None,
+        model: LanguageModel | None = None,
     ) -> Any:
         """Leave the gradient of a batch's mean loss in the model's buffer; return that loss.
 
@@ -104,7 +108,7 @@ class TrainStep:
 
 def accumulate_gradient(
     model: LanguageModel,
-    batch: Batch,
+    batch: Batch | WeightedBatch,
     *,
     parts: int,
     random: np.random.Generator | None = None,
@@ -118,11 +122,11 @@ def accumulate_gradient(
     """
     parameters = model.parameters()
     parameters.zero_gradient()
-    tokens, targets = batch
+    tokens, targets, *_ = batch
     token_count = max(1, count_targets(targets))
     rows, total = -(-len(tokens) // parts), 0.0
     for offset in range(0, len(tokens), rows):
-        part = tokens[offset : offset + rows], targets[offset : offset + rows]
+        part = [array[offset : offset + rows] for array in batch]
         options = {"random": copy.deepcopy(random), "offset": offset, "token_count": token_count}
         if data_parallel is None:
             loss = model.loss(*part, **options)

@@ -9,7 +9,8 @@ import numpy as np
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.batches import Batch, expect_known
+from tinygrad_chat.text.batches import expect_known
+from tinygrad_chat.training.batches import Drawn
 from tinygrad_chat.training.guards.diagnosis import explain_gradient
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.step import StepResult
@@ -21,28 +22,34 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
     Raises DivergedError where the loss or the gradient is NaN or infinite; then the weights are as before.
     """
     progress, recent, limit = run.progress, run.progress.recent_losses, run.config.guards.skip_spikes
+    drawn = draw_of(run)
+
+    def skip(loss: float) -> bool:
+        return not drawn.has_signal or (limit is not None and recent.z_score(loss) > limit)
+
     with np.errstate(all="ignore"):  # what overflows is found as a loss or a norm that is not finite
         result = run.train_step(
-            batch_of(run),
+            drawn.batch,
             _position(run, fraction_used),
             random=_dropout(run),
-            skip=None if limit is None else lambda loss: recent.z_score(loss) > limit,
+            skip=None if limit is None and drawn.has_signal else skip,
         )
     loss, grad_norm = float(result.loss), float(result.grad_norm)  # only here does the host wait for a device
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise _diverged(run, result)
-    record = {"loss": loss, "lr": result.lr, "grad_norm": grad_norm}
-    if result.skipped:
+        raise _diverged(run, result, drawn)
+    record = {"loss": loss, **drawn.told, "lr": result.lr, "grad_norm": grad_norm}
+    if result.skipped and drawn.has_signal:
         record["skipped_spike"] = recent.z_score(loss)
     recent.add(loss)
     progress.step += 1
     return record
 
 
-def batch_of(run: Run) -> Batch:
-    """Return the batch that the run's next step trains on. Raises DataError as `expect_known` does."""
-    batch = run.batch(run.progress.step + run.progress.skipped_batches)
-    return expect_known(batch, run.train_step.model.vocabulary)
+def draw_of(run: Run) -> Drawn:
+    """Return what the run's next step trains on. Raises DataError as `expect_known` does."""
+    drawn = run.draw(run.progress.step + run.progress.skipped_batches)
+    expect_known(drawn.batch, run.train_step.model.vocabulary)
+    return drawn
 
 
 def _dropout(run: Run) -> np.random.Generator | None:
@@ -59,12 +66,12 @@ def _position(run: Run, fraction_used: float) -> int:
     return step if step < schedule.warmup else max(step, int(fraction_used * schedule.steps))
 
 
-def _diverged(run: Run, result: StepResult) -> DivergedError:
+def _diverged(run: Run, result: StepResult, drawn: Drawn) -> DivergedError:
     """Take the step again to find where it went wrong; return the error that says so."""
 
     with np.errstate(all="ignore"):
         where = explain_gradient(
-            run, lambda model: run.train_step.gradient(batch_of(run), random=_dropout(run), model=model)
+            run, lambda model: run.train_step.gradient(drawn.batch, random=_dropout(run), model=model)
         )
     cause = f"the loss is {float(result.loss):g} and the norm of the gradient {float(result.grad_norm):g}"
     return DivergedError(

@@ -40,14 +40,14 @@ extern "C" __global__ void cross_entropy(const REAL* logits, const long long* la
     losses[n] = label == ignored ? 0 : known ? log_sums[n] - bend(to_float(logits[label]), cap) : nothing;
 }
 
-// losses (N) -> loss, their sum divided by `token_count` or, where that is 0, by the number of labels that count; and
+// losses (N) -> loss, their sum, each times its weight if there are `weights` (N), divided by `token_count` or, where that is 0, by the number of labels that count; and
 // what each row's gradient is multiplied by. One block.
-extern "C" __global__ void mean_loss(const float* losses, const long long* labels, float* loss, float* factor,
-                                     long long N, long long ignored, long long token_count) {
+extern "C" __global__ void mean_loss(const float* losses, const long long* labels, const float* weights, float* loss,
+                                     float* factor, long long N, long long ignored, long long token_count) {
     __shared__ float partial[WARP];
     float sum = 0, count = 0;
     for (long long n = threadIdx.x; n < N; n += blockDim.x) {
-        sum += losses[n];
+        sum += weights ? weights[n] * losses[n] : losses[n];
         count += labels[n] != ignored;
     }
     sum = block_sum(sum, partial);
@@ -73,8 +73,8 @@ __device__ void row_gradient(const REAL* logits, REAL* d_logits, long long V, lo
 }
 
 // d_logits (N, V), which may be the logits themselves; 0 in a row whose label is `ignored`, whatever it holds.
-extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long long* labels, const float* log_sums,
-                                                  const float* factor, const float* d_out, REAL* d_logits, long long V,
+extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long long* labels, const float* weights,
+                                                  const float* log_sums, const float* factor, const float* d_out, REAL* d_logits, long long V,
                                                   long long ignored, float cap, long long wide) {
     const long long n = blockIdx.x, label = labels[n];
     logits += n * V, d_logits += n * V;
@@ -82,7 +82,7 @@ extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long
         for (long long v = threadIdx.x; v < V; v += blockDim.x) round_to(d_logits[v], 0);
         return;
     }
-    const float scale = *factor * *d_out;
+    const float scale = *factor * *d_out * (weights ? weights[n] : 1);
     if (wide)
         row_gradient<WIDE>(logits, d_logits, V, label, log_sums[n], scale, cap);
     else

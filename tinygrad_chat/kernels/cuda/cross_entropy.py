@@ -15,25 +15,29 @@ def cross_entropy(
     logits: Any,
     targets: Any,
     *,
+    weights: Any = None,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
     token_count: int | None = None,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: to look would mean to wait."""
-    check_loss_options(token_count, soft_cap)
+    check_loss_options(targets, weights, token_count, soft_cap)
     check_targets(logits, targets)
     xp, real, V = array_module(logits), logits.dtype, logits.shape[-1]
     rows, labels = contiguous(logits, real).reshape(-1, V), contiguous(targets, np.int64).ravel()
+    if weights is not None:
+        weights = contiguous(xp.asarray(weights), np.float32)
     N, cap = len(rows), float(soft_cap or 0)
     wide = width(V, rows) > 1
     log_sums, losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, N, (), ()))
     launch("cross_entropy.cu", "cross_entropy", real, N, rows, labels, log_sums, losses, V, ignore_index, cap, wide)
-    launch("cross_entropy.cu", "mean_loss", real, 1, losses, labels, loss, factor, N, ignore_index, token_count or 0)
+    count = token_count or 0
+    launch("cross_entropy.cu", "mean_loss", real, 1, losses, labels, weights, loss, factor, N, ignore_index, count)
 
     def backward(d_out: Any):
         d_rows = rows if overwrite else xp.empty_like(rows)
-        arrays = rows, labels, log_sums, factor, contiguous(d_out, np.float32), d_rows
+        arrays = rows, labels, weights, log_sums, factor, contiguous(d_out, np.float32), d_rows
         wide = width(V, rows, d_rows) > 1
         launch("cross_entropy.cu", "cross_entropy_backward", real, N, *arrays, V, ignore_index, cap, wide)
         return d_rows.reshape(logits.shape), None

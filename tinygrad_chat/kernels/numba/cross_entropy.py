@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
+from tinygrad_chat.kernels.numpy.cross_entropy import cross_entropy as in_slices
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets, counted_labels
 
 
@@ -16,13 +17,20 @@ def cross_entropy(
     logits: np.ndarray,
     targets: np.ndarray,
     *,
+    weights: np.ndarray | None = None,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
     token_count: int | None = None,
     overwrite: bool = False,
 ):
-    """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
-    check_loss_options(token_count, soft_cap)
+    """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway.
+
+    With weights, which only few losses have, NumPy's.
+    """
+    options = {"ignore_index": ignore_index, "soft_cap": soft_cap, "token_count": token_count, "overwrite": overwrite}
+    if weights is not None:
+        return in_slices(logits, targets, weights=weights, **options)
+    check_loss_options(targets, weights, token_count, soft_cap)
     check_targets(logits, targets)
     V = logits.shape[-1]
     labels = contiguous(targets.astype(np.int64, copy=False)).ravel()

@@ -14,16 +14,19 @@ def cross_entropy(
     logits: np.ndarray,
     targets: np.ndarray,
     *,
+    weights: np.ndarray | None = None,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
     token_count: int | None = None,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
-    check_loss_options(token_count, soft_cap)
+    check_loss_options(targets, weights, token_count, soft_cap)
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
-    weights = counted * rows.dtype.type(1 / (token_count or max(counted.sum(), 1)))  # of each row in the result
+    shares = counted * rows.dtype.type(1 / (token_count or max(counted.sum(), 1)))  # of each row in the result
+    if weights is not None:
+        shares *= weights.reshape(-1)
     losses = np.empty(len(rows), rows.dtype)
     d_rows = np.empty((0, 0), rows.dtype)
     if recording():
@@ -38,11 +41,11 @@ def cross_entropy(
         at_label = e[each]
         np.exp(e, out=e)
         total = e.sum(axis=1)
-        losses[part] = np.where(counted[part], weights[part] * (np.log(total) - at_label), 0)
+        losses[part] = np.where(counted[part], shares[part] * (np.log(total) - at_label), 0)
         if not recording():
             continue
-        d_part = np.multiply(e, (weights[part] / total)[:, None], out=d_rows[part])
-        d_part[each] -= weights[part]
+        d_part = np.multiply(e, (shares[part] / total)[:, None], out=d_rows[part])
+        d_part[each] -= shares[part]
         if bent is not None:
             d_part *= 1 - bent * bent
         d_part[~counted[part]] = 0

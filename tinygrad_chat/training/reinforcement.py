@@ -1,0 +1,139 @@
+"""Reinforcement: a model answers problems, and learns from which of its own answers were right.
+
+The policy gradient of GRPO (Shao et al., arXiv:2402.03300) as nanochat simplifies it: an answer's advantage is its
+reward less the mean of its group, every token that the model drew is as heavy as any other, and as each answer is used
+once, by the weights that drew it, there is no ratio to clip and no KL term. docs/reinforcement.md derives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.ops.cross_entropy import IGNORED
+from tinygrad_chat.seeds import rng
+from tinygrad_chat.tasks.registry import open_task, practice_of, problems_of, running
+from tinygrad_chat.tasks.task import PracticeTask, Problem
+from tinygrad_chat.text.batches import WeightedBatch
+from tinygrad_chat.text.conversations import TEXT, ChatTemplate
+from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.tools.calculator import calculate
+from tinygrad_chat.training.batches import Drawn
+
+HELD_OUT_SEED = 0  # of the problems of evaluations: the same ones for every run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered: the prompt's tokens, the answer's, and which of these it drew itself, and no tool."""
+
+    prompt: Sequence[int]
+    tokens: Sequence[int]
+    drawn: Sequence[bool]
+    text: str
+
+
+class Reinforcement:
+    """Makes batches of a model's own answers to a task's problems.
+
+    Which problems and what random numbers depend on the seed, the batch's number and the place in it alone: so a run
+    can be resumed without more state than its weights.
+    """
+
+    def __init__(self, task: PracticeTask, tokenizer: Tokenizer, config: TrainingConfig) -> None:
+        self._task, self._tokenizer = task, tokenizer
+        self._objective, self._seed = config.objective, config.run.seed
+        self._rows = config.data.batch_size
+        self._template = ChatTemplate(tokenizer)
+
+    def draw(self, number: int, model: LanguageModel) -> Drawn:
+        """Let the model answer a batch's problems, each in a group of answers; return what it can learn of them."""
+        options, G = self._objective, self._objective.group_size
+        problems = practice_of(self._task, self._rows // G, seed=_seed_of(self._seed, number))
+        asked = [problem for problem in problems for _ in range(G)]
+        streams = [rng(self._seed, "rollouts", number, *divmod(row, G)) for row in range(len(asked))]
+        answers = self._answers(model, asked, temperature=options.temperature, streams=streams)
+        rewards = self._rewards(asked, answers).reshape(-1, G)
+        advantages = rewards - rewards.mean(axis=1, keepdims=True)
+        told = {
+            "reward": float(rewards.mean()),
+            "no_signal": float(np.mean(~advantages.any(axis=1))),
+            "answer_length": float(np.mean([len(answer.tokens) for answer in answers])),
+        }
+        return Drawn(as_batch(answers, advantages.ravel()), told, has_signal=bool(advantages.any()))
+
+    def score(self, model: LanguageModel) -> float:
+        """Return the fraction of held-out problems that the model solves by its likeliest tokens."""
+        problems = problems_of(self._task, self._objective.eval_problems, seed=HELD_OUT_SEED)
+        streams = [np.random.default_rng(0)] * len(problems)  # nothing is drawn
+        return float(self._rewards(problems, self._answers(model, problems, temperature=0, streams=streams)).mean())
+
+    def _rewards(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> np.ndarray:
+        """Return 1 for each answer that solves its problem, 0 for each that does not."""
+        with running(self._task.name):
+            solved = [problem.is_solved_by(answer.text) for problem, answer in zip(problems, answers, strict=True)]
+        return np.array(solved, np.float64)
+
+    def _answers(
+        self,
+        model: LanguageModel,
+        problems: Sequence[Problem],
+        *,
+        temperature: float,
+        streams: Sequence[np.random.Generator],
+    ) -> list[Answer]:
+        engine = Engine(model, self._tokenizer, rows=min(len(problems), self._rows), tool=calculate)
+        options = GenerationOptions(temperature=temperature, max_new_tokens=self._objective.max_new_tokens)
+        requests = [
+            engine.submit_answer(problem.question, options, random=random)
+            for problem, random in zip(problems, streams, strict=True)
+        ]
+        while any(request.finish_reason is None for request in requests):
+            engine.step()
+        answers = []
+        for problem, request in zip(problems, requests, strict=True):
+            prompt, steps = self._template.render_prompt(problem.question).tolist(), list(request.steps)
+            text = "".join(step.text for step in steps if step.kind == TEXT)
+            tokens, drawn = [step.token for step in steps], [not step.forced for step in steps]
+            answers.append(Answer(prompt, tokens, drawn, text))
+        return answers
+
+
+def open_reinforcement(config: TrainingConfig, tokenizer: Tokenizer) -> Reinforcement | None:
+    """Return what a run that learns from rewards draws its batches from, None for any other.
+
+    Raises UsageError for a task that there is not or that has nothing to practise on, and for a tokenizer without the
+    tokens of chats.
+    """
+    if not config.objective.by_reward:
+        return None
+    task = open_task(str(config.objective.task))
+    if not isinstance(task, PracticeTask):
+        raise UsageError(f"--task {task.name}: has problems for evaluation alone, and none to practise on")
+    return Reinforcement(task, tokenizer, config)
+
+
+def as_batch(answers: Sequence[Answer], advantages: Sequence[float]) -> WeightedBatch:
+    """Return answers as tokens, targets and weights (B, T): each token that was drawn is a target, and its weight is
+    the advantage of its answer. The loss, -advantage * log p, has the gradient that rewards what did better."""
+    length = max(len(answer.prompt) + len(answer.tokens) for answer in answers) - 1
+    shape = len(answers), length
+    tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
+    for row, answer in enumerate(answers):
+        first, whole = len(answer.prompt) - 1, np.array([*answer.prompt, *answer.tokens])
+        tokens[row, : len(whole) - 1] = whole[:-1]
+        targets[row, first : first + len(answer.tokens)] = np.where(answer.drawn, answer.tokens, IGNORED)
+    weights = np.where(targets == IGNORED, 0, np.asarray(advantages)[:, None]).astype(np.float32)
+    return tokens, targets, weights
+
+
+def _seed_of(seed: int, number: int) -> int:
+    """Return a seed for the problems of a batch."""
+    return int(rng(seed, "rollouts", number).integers(2**31))
