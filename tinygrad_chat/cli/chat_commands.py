@@ -85,7 +85,8 @@ def read_conversation(path: Path) -> tuple[Conversation, int]:
     if not lines:
         raise UsageError(f"{path}: expected a conversation in a line, found none")
     where = f"{path}, line {lines[-1][0]}"
-    return conversation_of(parse_json(lines[-1][1], dict[str, Any] | list[Any], source=where), where), len(lines)
+    kind: Any = dict[str, Any] | list[Any]  # a dialect is a bare list
+    return conversation_of(parse_json(lines[-1][1], kind, source=where), where), len(lines)
 
 
 def _system(session: Session, text: str) -> None:
