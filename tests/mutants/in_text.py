@@ -92,7 +92,7 @@ FAULTS = {
             'found.pop("checksum", None) is None',
         ),
         "a store under another's name is opened": (
-            "or store_key(contents, tokenizer, metadata.split) != folder.name",
+            "or key != folder.name",
             "or False",
         ),
         "a store is not forced to the disk": ("file.flush()\n    os.fsync(file.fileno())", "file.flush()"),
@@ -157,7 +157,7 @@ FAULTS = {
         ),
     },
     "seeds.py": {
-        "the position plays no part": ("PURPOSES.index(purpose), position)", "PURPOSES.index(purpose), 0)"),
-        "all purposes draw the same": ("PURPOSES.index(purpose), position)", "0, position)"),
+        "the position plays no part": ("PURPOSES.index(purpose), position, ", "PURPOSES.index(purpose), 0, "),
+        "all purposes draw the same": ("PURPOSES.index(purpose), position, ", "0, position, "),
     },
 }

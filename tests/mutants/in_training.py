@@ -23,7 +23,7 @@ FAULTS = {
     "training/update.py": {
         "every step drops the same": ('"dropout", number)', '"dropout", 0)'),
         "a rollback does not pass over batches": (
-            "run.batch(run.progress.step + run.progress.skipped_batches)",
+            "run.draw(run.progress.step + run.progress.skipped_batches)",
             "run.batch(run.progress.step)",
         ),
         "the schedule's warm-up follows the clock": ("step if step < schedule.warmup else max(", "max("),
@@ -34,7 +34,7 @@ FAULTS = {
         "rows are never packed": ("if config.data.packing == BEST_FIT:", "if False:"),
     },
     "training/loop.py": {
-        "the last evaluation is the best": ("progress.best_loss is None or loss < progress.best_loss", "True"),
+        "the last evaluation is the best": ("progress.best_loss is None or compared < progress.best_loss", "True"),
         "the best checkpoint is removed with the old": ("best_step=best)", "best_step=None)"),
         "an evaluation with NaN is a checkpoint": ("forget_checkpoint(run)\n    where", "where"),
         "the last step is not evaluated": ("evaluation_due = last or run", "evaluation_due = run"),

@@ -328,6 +328,13 @@ CHANGES: dict[str, Any] = {
 }
 ELSEWHERE = {
     "backend",
+    "eval_problems",
+    "group_size",
+    "lora",
+    "max_new_tokens",
+    "objective",
+    "task",
+    "temperature",
     "document_mask",
     "data",
     "text_field",
