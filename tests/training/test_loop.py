@@ -331,6 +331,7 @@ ELSEWHERE = {
     "eval_problems",
     "group_size",
     "lora",
+    "lora_alpha",
     "max_new_tokens",
     "objective",
     "task",
