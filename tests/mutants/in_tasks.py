@@ -25,7 +25,6 @@ FAULTS = {
             "process.returncode == 0",
         ),
         "a program may write": ('or event == "open" and arguments[2] & 3:', ":"),
-        "time has no end": ("timeout=seconds)", "timeout=20)"),
     },
     "inference/answers.py": {
         "what is cut begins": ("[looked_through[beginnings - 1] == tokenizer.bos]", ""),
