@@ -100,7 +100,8 @@ def count_unknown_characters(corpus: Corpus, tokenizer: CharacterTokenizer) -> C
 
 
 def expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> Tokenizer:
-    """Return the tokenizer of conversations. Raises UsageError where a tokenizer, None for one of characters, cannot tell who speaks."""
+    """Return the tokenizer of conversations. Raises UsageError where it, None for one of characters, cannot tell who
+    speaks."""
     kind = CharacterTokenizer.kind if tokenizer is None else tokenizer.kind
     if tokenizer is None or any(name not in tokenizer.special_tokens for pair in AROUND.values() for name in pair):
         raise UsageError(
