@@ -29,7 +29,8 @@ from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.runs.tokenizer import open_tokenizer
-from tinygrad_chat.text.corpora import corpus_of_texts
+from tinygrad_chat.text.conversations import Conversation
+from tinygrad_chat.text.corpora import corpus_of_conversations, corpus_of_texts
 from tinygrad_chat.text.data import open_sources, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.split import AUTO
@@ -40,7 +41,7 @@ from tinygrad_chat.training.loop import train as train_run
 from tinygrad_chat.training.run import resume_run, start_run
 from tinygrad_chat.training.tokens import tokenizer_called
 
-Data = str | os.PathLike[str] | Sequence[str] | Sequence[os.PathLike[str]] | Dataset
+Data = str | os.PathLike[str] | Sequence[str] | Sequence[os.PathLike[str]] | Sequence[Conversation] | Dataset
 Make = Callable[[int], LanguageModel]
 
 
@@ -57,8 +58,9 @@ def train(
 ) -> TextModel:
     """Train a model and return it; the run is kept in a folder, at `out` or anew below runs/.
 
-    `data` is what `--data` names, such as a file or a folder; or paths; or texts, each a document; or a `Dataset` of
-    one's own. `model` is a name, or makes one's own of a vocabulary: its class will do (`NextTokenModel`). Further
+    `data` is what `--data` names, such as a file or a folder; or paths; or texts, each a document; or conversations; or
+    a `Dataset` of one's own. `model` is a name, or makes one's own of a vocabulary: its class will do
+    (`NextTokenModel`). Further
     `settings` are the options of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its
     default. With `start_from`, a run or a checkpoint, that model is fine-tuned in a run of its own. With `resume` the
     run at `out` goes on, as it is but for what is given and may change; there is a warning for each file of it that is
@@ -134,8 +136,9 @@ def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, settings: Ma
     if data is None or isinstance(data, str):
         return None
     if not isinstance(data, Dataset):
-        texts: Any = data
-        corpus = corpus_of_texts(texts)
+        own: Any = data
+        chats = bool(own) and isinstance(own[0], Conversation)
+        corpus = corpus_of_conversations(own) if chats else corpus_of_texts(own)
         split = settings.get("split", AUTO)
         chosen: str | Tokenizer = tokenizer or SPECS["tokenizer"].default
         if isinstance(chosen, str):

@@ -100,7 +100,7 @@ def test_where_json_is_cut_into_pieces_makes_no_difference(texts: list[str], pie
     pieces = [text[start : start + piece] for start in range(0, len(text), piece)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "SLICE", 3)
-        assert ["".join(each) for each in rows.json_array(pieces, Path("a"), "text")] == texts
+        assert ["".join(each) for each in rows.documents_of(rows.json_array(pieces, Path("a")), "text")] == texts
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-
 import secrets
 import sys
 from collections.abc import Mapping
-
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinygrad_chat.cli.chat_render import render
 from tinygrad_chat.cli.flags import Raw, flags_of
-from tinygrad_chat.cli.help import Group
+from tinygrad_chat.cli.help import Command, Group
 from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import print_json, say, stream_of_texts
 from tinygrad_chat.config.groups import ComputeOptions
@@ -34,6 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Talk to a model. Where there is none yet, one is trained first, with nothing to download.",
 )
+
+app.command("render", cls=Command)(render)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-
 from tinygrad_chat.cli.display import INDENT, open_display
 from tinygrad_chat.cli.train import follow
 from tinygrad_chat.config.files import read_settings

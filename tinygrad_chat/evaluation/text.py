@@ -13,8 +13,11 @@ import numpy as np
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.models.protocol import Predictor
+from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.option import expect
 from tinygrad_chat.text.batches import Batch, batches_in_order
+from tinygrad_chat.text.conversations.template import ChatTemplate
+from tinygrad_chat.text.conversations.windows import ConversationRows
 from tinygrad_chat.text.corpora import Source
 from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.download import Progress
@@ -75,6 +78,9 @@ def evaluate_on_text(
     sizes = tokenizer.bytes_per_token()
     rows = options.batch_size // options.grad_accumulation
     for store in opened.stores if isinstance(opened, MixedStore) else (opened,):
+        if store.marks is not None:
+            yield _evaluate_chats(model, store, sizes, rows, most_bytes, held_out=data is None, progress=progress)
+            continue
         tokens = first_bytes(_evaluated(store, held_out=data is None), sizes, most_bytes)
         if len(tokens) < 2:
             raise DataError(
@@ -85,6 +91,38 @@ def evaluate_on_text(
         start = time.perf_counter()
         found = evaluate_batches(model, _told(batches, len(tokens) - 1, progress), sizes)
         yield TextEvaluation(store.source, found, time.perf_counter() - start, store.notes)
+
+
+def _evaluate_chats(
+    model: Predictor,
+    store: TokenStore,
+    sizes: np.ndarray,
+    batch_size: int,
+    most_bytes: int | None,
+    *,
+    held_out: bool,
+    progress: Progress | None,
+) -> TextEvaluation:
+    """Return how good a model is at what the assistant says, in rows that have about `most_bytes` of that."""
+    assert store.marks is not None
+    first = store.held_out_from if held_out else 0
+    starts = store.document_starts[store.document_starts >= first] - first
+    template = ChatTemplate(store.tokenizer)
+    rows = ConversationRows(
+        store.tokens[first:], store.marks[first:], starts, template=template, context=model.context, seed=0
+    )
+
+    def batches() -> Iterator[Batch]:
+        size = 0
+        for batch in rows.in_order(batch_size):
+            yield batch
+            size += int(sizes[batch[1][batch[1] != IGNORED]].sum())
+            if most_bytes is not None and size >= most_bytes:
+                return
+
+    start = time.perf_counter()
+    found = evaluate_batches(model, _told(batches(), rows.rows * rows.context, progress), sizes)
+    return TextEvaluation(store.source, found, time.perf_counter() - start, store.notes)
 
 
 def first_bytes(tokens: np.ndarray, sizes: np.ndarray, most_bytes: int | None) -> np.ndarray:

@@ -59,7 +59,7 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
     built = _held(run)
     first = _take_steps(run, 0.0)
     held_out = run.evaluation_tokens
-    validation = held_out[0]
+    validation = dataset.parts[0].validation[: len(held_out[0])]
     _compile_kernels(run, validation)
     evaluation, sample = _seconds_of_evaluation(run, validation), _seconds_of_sampling(run)
     steps = _take_steps(run, seconds)

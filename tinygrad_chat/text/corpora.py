@@ -19,7 +19,10 @@ from pathlib import Path
 
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.formatting import count, one_line, short_list
+from tinygrad_chat.text.conversations.conversation import Conversation
+from tinygrad_chat.text.conversations.document import chat_document
 from tinygrad_chat.text.download import DOWNLOADS, Progress, download
+from tinygrad_chat.text.embedded import CORPORA, EmbeddedCorpus
 from tinygrad_chat.text.finding import TWICE, LeftOut, describe_left_out, find_files, path_of, storable
 from tinygrad_chat.text.formats.compression import open_bytes
 from tinygrad_chat.text.formats.data_file import DataFile, look_at
@@ -30,6 +33,8 @@ from tinygrad_chat.text.shares import looks_shared, split_share, without_shares
 from tinygrad_chat.text.standard_input import STANDARD_INPUT, keep_standard_input, was_standard_input
 
 READING = 2  # to be raised when the same files would give other documents
+CHAT_READING = 1  # to be raised when the same rows would give other conversations
+TEXT, CHATS = "text beside conversations", "conversations beside text"
 
 Source = str | Sequence[str]
 """What `--data` names: a built-in name, a path or a pattern, or a data set on the hub; or several of them."""
@@ -42,8 +47,9 @@ class Corpus:
     With `any_bytes`, bytes that are no text come through as surrogate escapes instead of a DataError. `files` are
     those that the documents come from, and `cut` is how they are decoded and cut into documents, where more than their
     names decides that: while neither changes, nor do the documents, and their tokens are kept from one start to the
-    next. A corpus without files is tokenized at each start. `left_out` is what lies among the files and is not read,
-    and `notes` are lines that tell people of that, and of how the files were read.
+    next. What is made on the spot has a `stamp` instead, which changes with it; a corpus without files and stamp is
+    tokenized at each start. `left_out` is what lies among the files and is not read, and `notes` are lines that tell
+    people of that, and of how the files were read. Where `conversations` is true, its documents are `ChatDocument`s.
     """
 
     name: str
@@ -52,6 +58,8 @@ class Corpus:
     cut: str = ""
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    stamp: str = ""
+    conversations: bool = False
 
     def size(self) -> int:
         """Return how many bytes its files have; 0 where there are none, or one is gone."""
@@ -97,6 +105,12 @@ def open_corpus(
     parts = [_open(name, text_field, named, seen, progress) for name in names]
     if len(parts) == 1:
         return parts[0]
+    if len({part.conversations for part in parts}) > 1:
+        chats = next(part.name for part in parts if part.conversations)
+        raise DataError(
+            f"--data {chats}: holds conversations, and another source text; mix them by shares, as in "
+            f"--data {chats}:0.8"
+        )
 
     def documents(any_bytes: bool = False) -> Iterator[Document]:
         return itertools.chain.from_iterable(part.documents(any_bytes=any_bytes) for part in parts)
@@ -108,6 +122,8 @@ def open_corpus(
         cut=" and ".join(f"{len(part.files)} {part.cut}" for part in parts),
         left_out=tuple(each for part in parts for each in part.left_out),
         notes=tuple(note for part in parts for note in part.notes),
+        stamp=" ".join(part.stamp for part in parts if part.stamp),
+        conversations=parts[0].conversations,
     )
 
 
@@ -123,10 +139,30 @@ def corpus_of_texts(texts: Iterable[str], source: str = "texts") -> Corpus:
     return Corpus(source, documents)
 
 
+def corpus_of_conversations(conversations: Iterable[Conversation], source: str = "conversations") -> Corpus:
+    """Return conversations as a corpus. Reading it raises DataError for one without an answer."""
+
+    def documents(any_bytes: bool = False) -> Iterator[Document]:
+        for number, conversation in enumerate(conversations, start=1):
+            yield chat_document(conversation, f"--data {source}, conversation {number}")
+
+    return Corpus(source, documents, conversations=True)
+
+
+def _embedded(corpus: EmbeddedCorpus) -> Corpus:
+    def documents(any_bytes: bool = False) -> Iterator[Document]:
+        return (chat_document(each, f"--data {corpus.name}") for each in corpus.conversations())
+
+    name = corpus.name
+    return Corpus(name, documents, cut=f"embedded {name}", stamp=f"{name} {corpus.version}", conversations=True)
+
+
 def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path], progress: Progress | None) -> Corpus:
     """Return the corpus of one name, without the files that were `seen` under another; its own are added to them."""
     if data == "pydoc":
         return Corpus(data, _pydoc, _pydoc_files(), cut="by topic")
+    if data in CORPORA:
+        return _embedded(CORPORA[data])
     if data in DOWNLOADS:
         path = download(data, progress)
         if DOWNLOADS[data].document_per_line:
@@ -146,14 +182,23 @@ def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path]
         if not files and len(new) == len(paths):
             why = f" ({describe_left_out(left_out)})" if left_out else ""
             raise DataError(f"--data {data}: holds no files of text{why}; put text or JSONL files there")
+    chats = [file for file in files if file.holds_conversations(text_field)]
+    if chats and len(chats) < len(files):
+        rest = [file for file in files if file not in chats]
+        most = max(chats, rest, key=lambda some: sum(file.path.stat().st_size for file in some))
+        left_out += [LeftOut(file.path, TEXT if most is chats else CHATS) for file in files if file not in most]
+        files, chats = most, chats if most is chats else []
 
     def documents(any_bytes: bool = False) -> Iterator[Document]:
         for file in files:
             yield from file.documents(text_field, any_bytes)
 
     cut = f"{READING}, rows by {text_field!r}, encoding {encoding and encoding.codec}"
+    if chats:
+        cut = f"conversations {CHAT_READING}, encoding {encoding and encoding.codec}"
     notes = (*_notes_of(data, files, text_field), *_notes_of_left_out(data, left_out))
-    return Corpus(data, documents, tuple(file.path for file in files), cut, tuple(left_out), notes)
+    paths = [file.path for file in files]
+    return Corpus(data, documents, tuple(paths), cut, tuple(left_out), notes, conversations=bool(chats))
 
 
 def _readable(looked: list[DataFile], text_field: str, left_out: list[LeftOut]) -> list[DataFile]:
@@ -172,7 +217,7 @@ def _nothing(data: str) -> DataError:
         return DataError(
             f"--data {data}: what came from standard input is no longer kept there; pipe it in again with --data -"
         )
-    built_in = ", ".join(["pydoc", *DOWNLOADS])
+    built_in = ", ".join(["pydoc", *DOWNLOADS, *CORPORA])
     return DataError(f"--data {data}: no such file or folder, and not one of the built-in names {built_in}")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from tinygrad_chat.errors import StorageError, UsageError
 from tinygrad_chat.formatting import short_list
+from tinygrad_chat.text.conversations.template import AROUND
 from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.rows import TEXT_FIELD
@@ -71,7 +72,9 @@ def tokenize(
     Raises VocabularyError for text that `tokenizer` does not know, StorageError where there is no room for its tokens.
     """
     known = _known(tokenizer)
-    if corpus.files:
+    if corpus.conversations:
+        expect_chat_tokens(corpus, known)
+    if corpus.files or corpus.stamp:
         store = find_store(corpus, known, split, progress=progress)
         if store is not None:
             return store
@@ -94,6 +97,18 @@ def count_unknown_characters(corpus: Corpus, tokenizer: CharacterTokenizer) -> C
         for piece in document:
             counts.update(piece)
     return Counter({character: count for character, count in counts.items() if character not in tokenizer})
+
+
+def expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> Tokenizer:
+    """Return the tokenizer of conversations. Raises UsageError where it, None for one of characters, cannot tell who
+    speaks."""
+    kind = CharacterTokenizer.kind if tokenizer is None else tokenizer.kind
+    if tokenizer is None or any(name not in tokenizer.special_tokens for pair in AROUND.values() for name in pair):
+        raise UsageError(
+            f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks"
+            "; use --tokenizer bpe, or begin with a run that did"
+        )
+    return tokenizer
 
 
 def _known(tokenizer: Tokenizer | str) -> Tokenizer | None:

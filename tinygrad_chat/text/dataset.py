@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,12 +10,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinygrad_chat.errors import DataError
+from tinygrad_chat.formatting import scaled_number
+from tinygrad_chat.text.conversations.template import ChatTemplate
+from tinygrad_chat.text.conversations.windows import TRAINED, ConversationRows
 from tinygrad_chat.text.corpora import corpus_of_texts
 from tinygrad_chat.text.data import tokenize
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.split import END, HELD_OUT, end_from
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Chats:
+    """Which tokens of conversations are trained: `marks` of the training tokens and of those held out, where each of
+    the latter begins, and the `template` that they follow."""
+
+    training_marks: np.ndarray
+    validation_marks: np.ndarray
+    validation_starts: np.ndarray
+    template: ChatTemplate
+
+    @functools.cached_property
+    def trained_tokens(self) -> int:
+        """How many of the training tokens the assistant writes."""
+        return int(np.count_nonzero(self.training_marks & TRAINED))
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,8 @@ class Dataset:
     split: str = END
     document_starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     """Where the documents begin in the training tokens."""
+    chats: Chats | None = None
+    """Of conversations: what of them is trained."""
 
     @classmethod
     def from_store(cls, store: TokenStore, *, context: int) -> Dataset:
@@ -45,6 +67,8 @@ class Dataset:
 
         Raises DataError where either part is too short for one window of `context` tokens and its targets.
         """
+        if store.marks is not None:
+            return cls._from_chats(store, store.marks)
         if store.contents.bytes == 0:
             least = _least(context)
             raise DataError(f"--data {store.source}: is empty; expected at least {least} characters of text")
@@ -69,6 +93,32 @@ class Dataset:
             store.notes,
             store.split,
             document_starts=_within(store.document_starts, training),
+        )
+
+    @classmethod
+    def _from_chats(cls, store: TokenStore, marks: np.ndarray) -> Dataset:
+        """Make one of conversations, of which each side needs at least one."""
+        contents, first = store.contents, store.held_out_from
+        held_out = store.document_starts >= first
+        if held_out.all() or not held_out.any():
+            raise DataError(
+                f"--data {store.source}: expected at least one conversation to train on and one to hold out, received "
+                f"{int((~held_out).sum())} and {int(held_out.sum())}; give more conversations, or --split {END}"
+            )
+        return cls(
+            store.source,
+            contents.sha256,
+            contents.bytes,
+            contents.documents,
+            store.tokens[:first],
+            store.tokens[first:],
+            store.left_out,
+            store.notes,
+            store.split,
+            document_starts=store.document_starts[~held_out],
+            chats=Chats(
+                marks[:first], marks[first:], store.document_starts[held_out] - first, ChatTemplate(store.tokenizer)
+            ),
         )
 
     @classmethod
@@ -120,8 +170,41 @@ class Dataset:
         """How many tokens are held out."""
         return len(self.validation)
 
+    def training_rows(self, *, context: int, seed: int) -> ConversationRows:
+        """Return the rows that conversations are trained on. Raises DataError as `ConversationRows` does."""
+        assert self.chats is not None
+        return ConversationRows(
+            self.training,
+            self.chats.training_marks,
+            self.document_starts,
+            template=self.chats.template,
+            context=context,
+            seed=seed,
+        )
+
+    def validation_rows(self, *, context: int) -> ConversationRows:
+        """Return the rows that a model of conversations is evaluated on, in an order that is always the same."""
+        assert self.chats is not None
+        return ConversationRows(
+            self.validation,
+            self.chats.validation_marks,
+            self.chats.validation_starts,
+            template=self.chats.template,
+            context=context,
+            seed=0,
+        )
+
+    @property
+    def objective(self) -> str:
+        """What is learned of it, in a few words."""
+        if self.chats is None:
+            return "the next token"
+        share = self.chats.trained_tokens / max(1, self.training_tokens)
+        return f"what the assistant says ({share:.0%} of {scaled_number(self.training_tokens)} tokens)"
+
     def summary(self) -> dict[str, str | int]:
         """Return what a run records of its data, ready for JSON."""
+        trained = {} if self.chats is None else {"trained_tokens": self.chats.trained_tokens}
         return {
             "source": self.source,
             "sha256": self.sha256,
@@ -130,6 +213,7 @@ class Dataset:
             "split": self.split,
             "training_tokens": self.training_tokens,
             "validation_tokens": self.validation_tokens,
+            **trained,
         }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tinygrad_chat.errors import CheckpointError, FormatError, StorageError
 from tinygrad_chat.files import cache_folder, list_folder, write_atomic
 from tinygrad_chat.schema import read_json
+from tinygrad_chat.text.conversations.document import ChatDocument
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
@@ -56,14 +57,20 @@ def learn_tokenizer(
 
 def training_documents(corpus: Corpus, split: str, progress: Progress | None = None) -> Iterator[Iterable[str]]:
     """Yield what is not held out of a corpus. The end of a text begins where a tenth of its bytes is left, as it has no
-    tokens yet. `progress` is told of what is read to find that out."""
+    tokens yet. Of conversations, each part of a message is one. `progress` is told of what is read to find that out."""
     reading = Reading(corpus, any_bytes=True, activity="reading", progress=progress)
     for document in reading:
         for _ in document:
             pass
     contents, documents = reading.contents(), corpus.documents(any_bytes=True)
-    if contents.split(split) == DOCUMENTS:
-        yield from (document for document, out in zip(documents, reading.held_out, strict=False) if not out)
+    if contents.split(split) == DOCUMENTS or corpus.conversations:
+        held_out = reading.held_out if contents.split(split) == DOCUMENTS else itertools.repeat(0)
+        kept = (document for document, out in zip(documents, held_out, strict=False) if not out)
+        for document in kept:
+            if isinstance(document, ChatDocument):
+                yield from ([text] for text in document.texts())
+            else:
+                yield document
     else:
         yield from some_documents(documents, end_from(contents.bytes))
 
@@ -97,7 +104,7 @@ def some_documents(
 
 def _stamp_of_all(corpora: Sequence[Corpus]) -> str:
     """Return what tells whether any of their files have changed; empty where that could happen without a trace."""
-    stamps = [stamp_of(corpus) if corpus.files else "" for corpus in corpora]
+    stamps = [stamp_of(corpus) for corpus in corpora]
     return checksum(stamps) if all(stamps) else ""
 
 

@@ -60,6 +60,11 @@ class Mixture:
         return tuple(each for part in self.parts for each in part.left_out)
 
     @property
+    def objective(self) -> str:
+        """What is learned of each part, where they are not all the same."""
+        return " and ".join(dict.fromkeys(part.objective for part in self.parts))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Lines for people: what each part gives, and how it was read."""
         lines: list[str] = []

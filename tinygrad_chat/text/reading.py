@@ -10,6 +10,7 @@ from tinygrad_chat.schema import Count
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
+from tinygrad_chat.text.formats.rows import Document
 from tinygrad_chat.text.split import LEAST_DOCUMENTS, choose_split, is_held_out
 
 
@@ -38,12 +39,14 @@ class Reading:
     """One pass over the documents of a corpus. Whoever iterates over it must come to the end of each document.
 
     `size` is that of the corpus's files in bytes. `held_out` says of each document so far, by a byte that is 0 or 1,
-    whether its hash holds it out. `progress` is told of each MiB of a corpus that comes from files. Rows of JSON are
-    longer than their text: with them it ends early.
+    whether its hash holds it out; `document` is the last of them, whole. `progress` is told of each MiB of a corpus
+    that comes from files. Rows of JSON are longer than their text: with them it ends early.
     """
 
     def __init__(self, corpus: Corpus, *, any_bytes: bool, activity: str, progress: Progress | None = None) -> None:
         self._documents = corpus.documents(any_bytes=any_bytes)
+        self.conversations = corpus.conversations
+        self.document: Document = ()
         self._digest, self._lengths = hashlib.sha256(), hashlib.sha256()
         self._document = hashlib.sha256()
         self._bytes = self._held_out_bytes = self._told = 0
@@ -55,6 +58,7 @@ class Reading:
     def __iter__(self) -> Iterator[Iterator[str]]:
         for document in self._documents:
             start, self._document = self._bytes, hashlib.sha256()
+            self.document = document
             yield self._pieces(document)
             length, digest = self._bytes - start, self._document.digest()
             held_out = is_held_out(digest)

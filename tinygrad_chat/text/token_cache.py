@@ -84,7 +84,8 @@ def find_store(
         tokenizer = CharacterTokenizer(known.alphabet)
     if tokenizer is None:
         return None
-    return open_store(stores_folder() / store_key(known.contents, tokenizer, split), corpus.name)
+    key = store_key(known.contents, tokenizer, split, conversations=corpus.conversations)
+    return open_store(stores_folder() / key, corpus.name)
 
 
 def make_store(
@@ -146,7 +147,9 @@ def _remember(corpus: Corpus, known: Known) -> None:
 
 
 def stamp_of(corpus: Corpus) -> str:
-    """Return a digest of all that tells whether the files have changed; empty where they could without a trace."""
+    """Return a digest of all that tells whether a corpus has changed; empty where it could without a trace."""
+    if not corpus.files:
+        return corpus.stamp
     now, files = time.time_ns(), []
     try:
         for file in corpus.files:
@@ -156,7 +159,7 @@ def stamp_of(corpus: Corpus) -> str:
             files.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
     except OSError:
         return ""
-    return checksum(files)
+    return checksum([files, corpus.stamp] if corpus.stamp else files)
 
 
 def _same(stamp: str, corpus: Corpus) -> str:

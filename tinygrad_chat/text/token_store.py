@@ -1,10 +1,11 @@
 """A tokenized corpus on disk: what a text takes long to become, once.
 
-A store is a folder of three files:
+A store is a folder of three files, or four:
 
     tokens.bin      every document's tokens, each document after a BOS, in the smallest unsigned type that holds them:
                     first those to train on, then those that are held out
     documents.bin   the index in it at which each document begins, int64
+    marks.bin       of conversations: which tokens are trained, a byte for each (conversations/windows.py)
     metadata.json   which corpus, split how, and which tokenizer, how many tokens, and a checksum of all that
 
 It has its name only once it is whole and on the disk, so nobody meets half of one. Opening it checks that the metadata
@@ -20,7 +21,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -29,7 +30,7 @@ import numpy as np
 
 from tinygrad_chat.errors import FormatError, TinygradChatError
 from tinygrad_chat.files import UnfitFileError, open_plain, try_lock
-from tinygrad_chat.schema import Count, checked, read_json
+from tinygrad_chat.schema import OPTIONAL, Count, checked, read_json
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading
 from tinygrad_chat.text.split import AUTO
@@ -37,7 +38,9 @@ from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 from tinygrad_chat.text.writing import token_type, write_tokens
 
 FORMAT = 2  # to be raised when the same corpus and tokenizer would give other files
+CONVERSATIONS = 1  # the same of conversations
 TOKENS, DOCUMENTS, METADATA = "tokens.bin", "documents.bin", "metadata.json"
+TRAINED_MARKS = "marks.bin"
 LARGEST_METADATA = 32 << 20  # bytes
 
 
@@ -54,6 +57,7 @@ class Metadata:
     tokens: Count
     split: str
     held_out_from: Count
+    conversations: bool = field(default=False, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class TokenStore:
     """A corpus as tokens (N,), each document after a BOS, with the index of each BOS: `document_starts` (documents,).
 
     Both arrays are memory-mapped, so a corpus may be larger than memory. The tokens from `held_out_from` on are not to
-    be trained on: whole documents, or the end of all, as `split` says. `source` is the corpus's name, `left_out` and
+    be trained on: whole documents, or the end of all, as `split` says. Of conversations, `marks` (N,) say which tokens
+    are trained; of text there are none, as all are. `source` is the corpus's name, `left_out` and
     `notes` are what was found when it was opened.
     """
 
@@ -74,6 +79,7 @@ class TokenStore:
     held_out_from: int
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    marks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,11 @@ class MixedStore:
         return self.stores[0].tokenizer
 
 
-def store_key(contents: Contents, tokenizer: Tokenizer, split: str) -> str:
+def store_key(contents: Contents, tokenizer: Tokenizer, split: str, *, conversations: bool) -> str:
     """Return the name of the store of that corpus and that tokenizer, split so."""
     named = {"contents": dataclasses.asdict(contents), "split": contents.split(split), "tokenizer": tokenizer.state()}
+    if conversations:  # a text may hold the same bytes
+        named["conversations"] = CONVERSATIONS
     return checksum({"format": FORMAT, **named})[:32]
 
 
@@ -106,11 +114,14 @@ def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, sou
 
     Return the name that it is to have. Raises OSError where there is no room.
     """
-    with (folder / TOKENS).open("wb") as tokens, (folder / DOCUMENTS).open("wb") as starts:
+    with contextlib.ExitStack() as stack:
+        names = (TOKENS, DOCUMENTS, *([TRAINED_MARKS] if reading.conversations else []))
+        files = [stack.enter_context((folder / name).open("wb")) for name in names]
+        tokens, starts, marks = *files[:2], (files[2] if reading.conversations else None)
         try_lock(tokens)  # until the folder has its name, this tells it from one that was abandoned
-        written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, folder=folder)
-        _force(tokens)
-        _force(starts)
+        written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, marks=marks, folder=folder)
+        for file in files:
+            _force(file)
     contents = reading.contents()
     metadata = {
         "format": FORMAT,
@@ -122,11 +133,12 @@ def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, sou
         "tokens": written.tokens,
         "split": written.split,
         "held_out_from": written.held_out_from,
+        **({"conversations": True} if reading.conversations else {}),
     }
     with (folder / METADATA).open("wb") as file:
         file.write(json.dumps({**metadata, "checksum": checksum(metadata)}, indent=1).encode())
         _force(file)
-    return store_key(contents, written.tokenizer, written.split)
+    return store_key(contents, written.tokenizer, written.split, conversations=reading.conversations)
 
 
 def open_store(folder: Path, source: str) -> TokenStore | None:
@@ -139,15 +151,20 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
         contents, tokenizer = metadata.contents, tokenizer_from_state(metadata.tokenizer)
         dtype = token_type(tokenizer.size)
         fits = (metadata.format, metadata.dtype) == (FORMAT, dtype.str)
-        if not fits or store_key(contents, tokenizer, metadata.split) != folder.name:
+        key = store_key(contents, tokenizer, metadata.split, conversations=metadata.conversations)
+        if not fits or key != folder.name:
             return None
         tokens = _mapped(folder / TOKENS, dtype, metadata.tokens)
         starts = _mapped(folder / DOCUMENTS, np.dtype(np.int64), contents.documents)
+        marks = None
+        if metadata.conversations:
+            marks = _mapped(folder / TRAINED_MARKS, np.dtype(np.uint8), metadata.tokens)
     except (OSError, ValueError, TinygradChatError):
         return None
     with contextlib.suppress(OSError):
         os.utime(folder / METADATA)  # the stores that were used last stay longest
-    return TokenStore(source, contents, tokenizer, tokens, starts, metadata.split, metadata.held_out_from)
+    split = metadata.split, metadata.held_out_from
+    return TokenStore(source, contents, tokenizer, tokens, starts, *split, marks=marks)
 
 
 def read_metadata(folder: Path) -> Metadata:
@@ -160,14 +177,16 @@ def read_metadata(folder: Path) -> Metadata:
 
 def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str, split: str = AUTO) -> TokenStore:
     """Return a store that goes with its arrays. Raises OSError where there is no room for it."""
-    with tempfile.TemporaryFile() as tokens, tempfile.TemporaryFile() as starts:
-        written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, folder=None)
+    with tempfile.TemporaryFile() as tokens, tempfile.TemporaryFile() as starts, tempfile.TemporaryFile() as noted:
+        marks = noted if reading.conversations else None
+        written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, marks=marks, folder=None)
         made, contents = written.tokenizer, reading.contents()
         arrays = (
             _map(tokens, token_type(made.size), written.tokens),
             _map(starts, np.dtype(np.int64), contents.documents),
         )
-    return TokenStore(source, contents, made, *arrays, written.split, written.held_out_from)
+        mapped = _map(noted, np.dtype(np.uint8), written.tokens) if reading.conversations else None
+    return TokenStore(source, contents, made, *arrays, written.split, written.held_out_from, marks=mapped)
 
 
 def in_use(folder: Path) -> bool:

@@ -17,12 +17,16 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tinygrad_chat.text.conversations.document import ChatDocument
+from tinygrad_chat.text.conversations.template import ChatTemplate
+from tinygrad_chat.text.conversations.windows import OF_SYSTEM, TRAINED
 from tinygrad_chat.text.encoding_processes import encode_in_processes, how_many_processes
 from tinygrad_chat.text.reading import Reading
 from tinygrad_chat.text.split import DOCUMENTS, end_from
 from tinygrad_chat.text.tokenizers import CharacterTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.characters import code_points_of
 
+MARKS = 2  # bits behind a token of a conversation on its way to the disk
 CHUNK = 1 << 20  # tokens, or documents, that are in memory at a time
 BEYOND = sys.maxunicode + 1  # BOS among code points: after every character, as in the tokenizer that is made of them
 
@@ -52,9 +56,11 @@ def write_tokens(
     *,
     tokens: BinaryIO,
     starts: BinaryIO,
+    marks: BinaryIO | None = None,
     folder: Path | None,
 ) -> Written:
-    """Write the tokens of each document after a BOS, and at which token it begins, int64.
+    """Write the tokens of each document after a BOS, at which token it begins, int64, and, of conversations, each
+    token's `marks`, a byte.
 
     Without a `tokenizer` it is one of the characters that the documents turn out to hold. What is in between lies in a
     temporary file in `folder`.
@@ -64,6 +70,9 @@ def write_tokens(
             dtype, bos = np.dtype(np.uint32), BEYOND
             lengths = _spool(_encode_in_turn(reading, lambda pieces: map(code_points_of, pieces)), spool, bos, dtype)
             tokenizer, translation = _characters(spool)
+        elif reading.conversations:
+            dtype, translation = np.dtype(np.uint32), None
+            lengths = _spool(_marked(reading, ChatTemplate(tokenizer)), spool, tokenizer.bos << MARKS, dtype)
         else:
             dtype, translation = token_type(tokenizer.size), None
             lengths = _spool(_encode(reading, tokenizer), spool, tokenizer.bos, dtype)
@@ -72,10 +81,16 @@ def write_tokens(
         count = 0
         for places, sizes in _laid_out(lengths, held_out, split):
             for part in _read(spool, places, sizes, dtype):
+                if marks is not None:
+                    marks.write((part & ((1 << MARKS) - 1)).astype(np.uint8).data)
+                    part = (part >> MARKS).astype(token_type(tokenizer.size))
                 tokens.write((part if translation is None else translation[part]).data)
             starts.write((count + np.cumsum(sizes) - sizes).data)
             count += int(sizes.sum())
         kept = int(lengths.sum(where=~held_out)) if split == DOCUMENTS else end_from(count)
+        if split != DOCUMENTS and reading.conversations and len(lengths) > 1:  # not within one
+            borders = np.cumsum(lengths)[:-1]
+            kept = int(borders[np.abs(borders - kept).argmin()])
     return Written(tokenizer, split, count, kept)
 
 
@@ -84,6 +99,20 @@ def _encode(reading: Reading, tokenizer: Tokenizer) -> Encoded:
     if processes > 1:
         return encode_in_processes(reading, tokenizer, processes)
     return _encode_in_turn(reading, tokenizer.encode_document)
+
+
+def _marked(reading: Reading, template: ChatTemplate) -> Encoded:
+    """Yield the tokens of conversations, each with its marks in its last bits, and None where one begins."""
+    for pieces in reading:
+        yield None
+        for _ in pieces:
+            pass
+        assert isinstance(reading.document, ChatDocument)
+        conversation = reading.document.conversation
+        tokens, trained = template.render(conversation)
+        marks = trained * TRAINED
+        marks[: template.count_system_tokens(conversation)] += OF_SYSTEM
+        yield ((tokens << MARKS) + marks)[1:]  # without BOS, which is there already
 
 
 def _encode_in_turn(

@@ -14,6 +14,7 @@ from tinygrad_chat.errors import DataError
 from tinygrad_chat.models.protocol import Predictor
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.text.batches import Batch, batches_in_order
+from tinygrad_chat.text.conversations.windows import ConversationRows
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,14 @@ def mix_evaluations(sources: Mapping[str, Evaluation], shares: Sequence[Fraction
     return Evaluation(loss, _perplexity(loss), per_byte, tokens, size, sources)
 
 
-def evaluate(model: Predictor, tokens: np.ndarray, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
-    """Predict each of `tokens` but the first once, in windows of the model's context, in order."""
+HeldOut = np.ndarray | ConversationRows
+"""What a model is evaluated on: the tokens of a text, or rows of conversations."""
+
+
+def evaluate(model: Predictor, tokens: HeldOut, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
+    """Predict each of `tokens` but the first once, in windows of the model's context, in order; or what the assistant
+    says in rows of conversations."""
+    if isinstance(tokens, ConversationRows):
+        return evaluate_batches(model, tokens.in_order(batch_size), bytes_per_token)
     batches = batches_in_order(tokens, batch_size=batch_size, context=model.context)
     return evaluate_batches(model, batches, bytes_per_token)

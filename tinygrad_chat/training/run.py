@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinygrad_chat.config.groups import AUTO
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.config.resolve import change
@@ -31,6 +29,7 @@ from tinygrad_chat.text.mixture import Data, dataset_of
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.batches import batches_of
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
+from tinygrad_chat.training.evaluation import HeldOut
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
 from tinygrad_chat.training.parent import describe_parent, open_data_for, open_parent
 from tinygrad_chat.training.refusals import (
@@ -84,11 +83,14 @@ class Run:
         return self.train_step.data_parallel or self.model
 
     @property
-    def evaluation_tokens(self) -> tuple[np.ndarray, ...]:
-        """The held-out tokens that it is evaluated on: of each source as many."""
-        parts, limit = self.dataset.parts, self.config.run.eval_tokens
+    def evaluation_tokens(self) -> tuple[HeldOut, ...]:
+        """What it is evaluated on: the held-out tokens, or rows of conversations; of each source as many."""
+        parts, limit, context = self.dataset.parts, self.config.run.eval_tokens, self.config.model.context
         most = max(limit // len(parts), 2) if limit else None  # one token predicts none
-        return tuple(part.validation[:most] for part in parts)
+        return tuple(
+            part.validation[:most] if part.chats is None else part.validation_rows(context=context).first(most)
+            for part in parts
+        )
 
     @functools.cached_property
     def batch(self) -> Callable[[int], Batch]:

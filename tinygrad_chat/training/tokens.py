@@ -61,15 +61,16 @@ def tokenizer_called(
 ) -> Tokenizer | str:
     """Return the tokenizer called `name`, but that itself where reading the text will make it: characters, bytes.
 
-    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary`. "auto" is bpe where the
-    texts are files that are together LONG_ENOUGH, and characters where not. Other names are paths of a tokenizer's file
-    or of a run. Raises UsageError, in one line, where there is none.
+    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary`. "auto" is bpe where there
+    are conversations, or texts in files that are together LONG_ENOUGH, and characters where not. Other names are paths
+    of a tokenizer's file or of a run. Raises UsageError, in one line, where there is none.
     """
     if name in (CharacterTokenizer.kind, ByteTokenizer.kind):
         return name
     if name in (AUTO, BPETokenizer.kind):
         texts = open_texts()
-        if name == AUTO and sum(text.size() for text in texts) < LONG_ENOUGH:
+        chats = any(text.conversations for text in texts)
+        if name == AUTO and not chats and sum(text.size() for text in texts) < LONG_ENOUGH:
             return CharacterTokenizer.kind
         return learn_tokenizer(texts, vocabulary, split=split, progress=progress)
     try:

@@ -79,6 +79,15 @@ class ChatTemplate:
         trained = np.concatenate([np.full(len(piece.tokens), piece.trained) for piece in pieces])
         return Rendered(tokens, trained)
 
+    def count_system_tokens(self, conversation: Conversation) -> int:
+        """Return how many of its tokens stand before the end of the system message; 0 without one."""
+        first, *others = conversation.messages
+        if first.role != SYSTEM or not others:
+            return 0
+        system = first.text + "\n\n"
+        sizes = self.tokenizer.bytes_per_token()[self.tokenizer.encode(system + others[0].text)]
+        return 2 + int((sizes.cumsum() <= len(system.encode())).sum())  # 2: BOS, and the user's beginning
+
     def render_prompt(self, conversation: Conversation) -> np.ndarray:
         """Return the tokens (T,) after which the assistant's next message begins.
 

@@ -11,17 +11,25 @@ from tinygrad_chat.text.formats.compression import COMPRESSED, open_bytes
 from tinygrad_chat.text.formats.encoding import Encoding, decode, find_encoding, read_beginning
 from tinygrad_chat.text.formats.html import page_text
 from tinygrad_chat.text.formats.parquet import parquet_rows
-from tinygrad_chat.text.formats.rows import Document, csv_rows, has_column, json_array, json_lines
+from tinygrad_chat.text.formats.rows import (
+    Document,
+    Rows,
+    are_conversations,
+    columns_are_conversations,
+    columns_of,
+    csv_conversations,
+    csv_rows,
+    documents_of,
+    json_array,
+    json_lines,
+)
 
-Rows = Callable[[Iterable[str], Path, str], Iterator[Document]]
-
-ROWS: dict[str, Rows] = {
+JSON: dict[str, Callable[[Iterable[str], Path], Rows]] = {
     ".jsonl": json_lines,
     ".ndjson": json_lines,
     ".json": json_array,
-    ".csv": csv_rows,
-    ".tsv": csv_rows,
 }
+TABLES = (".csv", ".tsv")
 PAGES = (".html", ".htm", ".xhtml")
 DRAWINGS = (".svg", ".eps")
 
@@ -42,8 +50,14 @@ class DataFile:
         """Yield its documents, as `open_corpus` has it. Raises DataError where it holds no text of its kind."""
         if self.kind == ".parquet":
             yield from parquet_rows(self.path, text_field)
-        elif self.kind in ROWS:
-            yield from ROWS[self.kind](self._text(), self.path, text_field)
+        elif self.kind in JSON:
+            yield from documents_of(JSON[self.kind](self._text(), self.path), text_field)
+        elif self.kind in TABLES:
+            columns = columns_of(self._text(), self.path)
+            if columns_are_conversations(columns, text_field):
+                yield from documents_of(csv_conversations(self._text(), self.path, columns), text_field)
+            else:
+                yield from csv_rows(self._text(), self.path, text_field)
         elif self.kind in PAGES and self.encoding is not None:
             yield page_text(self._text(any_bytes))
         else:
@@ -53,7 +67,7 @@ class DataFile:
         """Return what keeps it from being read beside others; empty where it can be."""
         if self.kind in DRAWINGS or (self.encoding is None and self.kind != ".parquet"):
             return "no text"
-        if self.kind in ROWS or self.kind == ".parquet":
+        if self.kind in JSON or self.kind in TABLES or self.kind == ".parquet":
             try:
                 next(self.documents(text_field), None)
             except DataError:
@@ -62,9 +76,18 @@ class DataFile:
 
     def rows_as_they_stand(self, text_field: str) -> bool:
         """Return whether it is a CSV file whose rows are documents as they stand, having no column of that name."""
-        if ROWS.get(self.kind) is not csv_rows or self.encoding is None:
+        if self.kind not in TABLES or self.encoding is None:
             return False
-        return not has_column(self._text(), self.path, text_field)
+        columns = columns_of(self._text(), self.path)
+        return text_field not in columns and not columns_are_conversations(columns, text_field)
+
+    def holds_conversations(self, text_field: str) -> bool:
+        """Return whether its documents are conversations. Raises DataError where its beginning cannot be read."""
+        if self.encoding is None:
+            return False
+        if self.kind in JSON:
+            return are_conversations(JSON[self.kind](self._text(), self.path), text_field)[0]
+        return self.kind in TABLES and columns_are_conversations(columns_of(self._text(), self.path), text_field)
 
     def _text(self, any_bytes: bool = False) -> Iterator[str]:
         with open_bytes(self.path) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.formatting import printable
+from tinygrad_chat.text.conversations.dialects import conversation_of, has_keys, looks_like_conversation
+from tinygrad_chat.text.conversations.document import chat_document
 
 Document = Iterable[str]
 """A document's text in pieces."""
@@ -24,8 +27,12 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _KINDS = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
 
 
-def json_lines(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
-    """Yield what stands under `field` in each line of JSON. Raises DataError, naming the line, for any other."""
+Rows = Iterator[tuple[Any, str]]
+"""Rows, each with where it stands."""
+
+
+def json_lines(text: Iterable[str], path: Path) -> Rows:
+    """Yield the value in each line of JSON. Raises DataError, naming the line, for any other."""
     for number, line in enumerate(_lines(text, path), start=1):
         if not line.isspace():
             where = f"{path}, line {number}"
@@ -33,16 +40,36 @@ def json_lines(text: Iterable[str], path: Path, field: str) -> Iterator[Document
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}: expected one JSON object a line ({error})") from None
-            yield document_of(row, field, where)
+            yield row, where
 
 
-def json_array(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
-    """Yield what stands under `field` in each object of a JSON array, or of objects one behind the other.
-
-    Raises DataError, naming the row, for anything else.
-    """
+def json_array(text: Iterable[str], path: Path) -> Rows:
+    """Yield the values of a JSON array, or those one behind the other. Raises DataError for anything else."""
     for number, row in enumerate(_values(iter(text), path), start=1):
-        yield document_of(row, field, f"{path}, row {number}")
+        yield row, f"{path}, row {number}"
+
+
+def documents_of(rows: Rows, field: str) -> Iterator[Document]:
+    """Yield what stands under `field` in each row, or the conversation that it is where `are_conversations` says so.
+
+    Raises DataError, naming where it stands, for any other.
+    """
+    chats, rows = are_conversations(rows, field)
+    for row, where in rows:
+        yield chat_document(conversation_of(row, where), where) if chats else document_of(row, field, where)
+
+
+def are_conversations(rows: Rows, field: str) -> tuple[bool, Rows]:
+    """Return whether rows are conversations, told by the first of them, and the rows: no "text", but a dialect's keys.
+
+    Whoever asks for another key means that one.
+    """
+    first = next(rows, None)
+    if first is None:
+        return False, rows
+    row = first[0]
+    chats = field == TEXT_FIELD and looks_like_conversation(row) and not (isinstance(row, dict) and field in row)
+    return chats, itertools.chain([first], rows)
 
 
 def csv_rows(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
@@ -76,11 +103,30 @@ def csv_rows(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
         raise DataError(f"{path}, line {rows.line_num}: cannot be read as CSV ({error})") from None
 
 
-def has_column(text: Iterable[str], path: Path, field: str) -> bool:
-    """Return whether the first line of a CSV file names a column `field`."""
+def columns_of(text: Iterable[str], path: Path) -> list[str]:
+    """Return what the first line of a CSV file calls its columns."""
     first = next(_lines(text, path), "")
     header = next(csv.reader([first], delimiter=_delimiter(first)), [])
-    return field in [name.strip() for name in header]
+    return [name.strip() for name in header]
+
+
+def csv_conversations(text: Iterable[str], path: Path, columns: list[str]) -> Rows:
+    """Yield the rows of a CSV file by its columns, the first line left out. Raises DataError for what is no CSV."""
+    csv.field_size_limit(LONGEST_ROW)
+    lines = _lines(text, path)
+    first = next(lines, "")
+    rows = csv.reader(lines, delimiter=_delimiter(first))
+    try:
+        for row in rows:
+            if row:
+                yield dict(zip(columns, row, strict=False)), f"{path}, line {rows.line_num + 1}"
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num + 1}: cannot be read as CSV ({error})") from None
+
+
+def columns_are_conversations(columns: list[str], field: str) -> bool:
+    """Return whether columns called so hold conversations: no "text", but a question and an answer."""
+    return field == TEXT_FIELD and field not in columns and has_keys(columns)
 
 
 def _delimiter(first: str) -> str:

@@ -1,0 +1,106 @@
+"""Conversations in rows: each answer that can be trained is trained once, and no row without one."""
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_chat.errors import DataError
+from tinygrad_chat.ops.cross_entropy import IGNORED
+from tinygrad_chat.text.conversations import ChatTemplate, Conversation
+from tinygrad_chat.text.conversations.windows import OF_SYSTEM, TRAINED, ConversationRows, cut_at_turns
+from tinygrad_chat.text.tokenizers.bpe_training import train_bpe
+
+
+@functools.cache
+def template() -> ChatTemplate:
+    return ChatTemplate(train_bpe([["to be or not to be"]], 270))
+
+
+def laid_out(conversations):
+    tokens, marks, starts = [], [], []
+    for conversation in conversations:
+        starts.append(len(tokens))
+        rendered = template().render(conversation)
+        system = np.arange(len(rendered.tokens)) < template().count_system_tokens(conversation)
+        system[0] = False  # as a store has it: BOS bears no mark
+        tokens += rendered.tokens.tolist()
+        marks += (rendered.trained * TRAINED + system * OF_SYSTEM).tolist()
+    return np.array(tokens), np.array(marks, np.uint8), np.array(starts)
+
+
+texts = st.text("to be", min_size=1, max_size=25)
+chats = st.builds(
+    lambda turns, system: Conversation.of(*(text for turn in turns for text in turn), system=system),
+    st.lists(st.tuples(texts, texts), min_size=1, max_size=6),
+    st.none() | texts,
+)
+
+
+@given(st.lists(chats, min_size=1, max_size=6), st.integers(8, 60))
+def test_every_answer_that_fits_is_trained_once_and_no_row_is_empty(conversations, context):
+    tokens, marks, starts = laid_out(conversations)
+    rows = ConversationRows(tokens, marks, starts, template=template(), context=context, seed=3)
+    inputs, targets = rows.take(0, rows.rows)
+    assert inputs.shape == targets.shape == (rows.rows, context)
+    assert (targets != IGNORED).any(axis=1).all()
+
+    start, end = template().around("assistant")
+    most = context + 1 - 2 - 1  # beside BOS, the user's beginning and the assistant's
+    due = []
+    for conversation in conversations:
+        for message in conversation.messages:
+            if message.role == "assistant":
+                answer = [*template().tokenizer.encode(message.text).tolist(), end]
+                due.append(answer[:most])
+    trained = []
+    for line, wanted in zip(inputs, targets, strict=True):
+        for place in np.flatnonzero((line == start) & (wanted != IGNORED)):
+            rest = wanted[place:]
+            stop = np.flatnonzero(rest == IGNORED)
+            trained.append(rest[: stop[0] if len(stop) else None].tolist())
+    assert sorted(trained) == sorted(due)
+
+
+@given(chats, st.integers(9, 40))
+def test_a_cut_conversation_goes_on_with_its_system_message_and_its_latest_turns(conversation, room):
+    tokens, marks, _ = laid_out([conversation])
+    if len(tokens) <= room:
+        return
+    for prefix, start, trained_from, stop in cut_at_turns(tokens, marks, template(), room):
+        assert prefix + stop - start <= room
+        assert ((marks[max(start, trained_from) : stop] & TRAINED) != 0).any()
+        held = np.append(tokens[:prefix], tokens[start:stop])
+        assert held[:2].tolist() == tokens[:2].tolist()  # BOS, and a user begins
+        assert (held == template().around("assistant")[0]).any()
+        system = int(((marks & OF_SYSTEM) != 0).sum())
+        if prefix > 2:
+            assert prefix == system + 1
+
+
+def test_turns_overlap():
+    conversation = Conversation.of(*["to be"] * 40)
+    tokens, marks, _ = laid_out([conversation])
+    windows = cut_at_turns(tokens, marks, template(), len(tokens) // 3)
+    assert len(windows) > 3
+    assert all(window.start < window.trained_from for window in windows[1:])  # earlier turns are read
+
+
+def test_rows_are_shuffled_anew_in_each_epoch_and_hold_the_same():
+    tokens, marks, starts = laid_out([Conversation.of("to " * n, "be " * n) for n in range(1, 9)] * 4)
+    rows = ConversationRows(tokens, marks, starts, template=template(), context=40, seed=3)
+    (first, _), (second, _) = rows.take(0, rows.rows), rows.take(rows.rows, rows.rows)
+    assert not np.array_equal(first, second)
+    assert sorted(map(tuple, first.tolist())) == sorted(map(tuple, second.tolist()))
+    again = ConversationRows(tokens, marks, starts, template=template(), context=40, seed=3)
+    assert np.array_equal(again.take(rows.rows, rows.rows)[0], second)
+
+
+def test_a_context_too_short_for_a_question_and_an_answer_is_refused():
+    tokens, marks, starts = laid_out([Conversation.of("to", "be")])
+    with pytest.raises(Exception, match="--context"):
+        ConversationRows(tokens, marks, starts, template=template(), context=4, seed=0)
+    with pytest.raises(DataError, match="at least one"):
+        ConversationRows(tokens[:0], marks[:0], starts[:0], template=template(), context=16, seed=0)

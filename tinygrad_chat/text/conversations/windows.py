@@ -1,0 +1,187 @@
+"""Conversations packed whole into rows of a context; one that is longer is cut at its turns.
+
+Such a one becomes windows that overlap: each begins with the system message, if there is one, goes on with the latest
+turns before what it trains, and trains answers that no other does. A question and its answer that are too long together
+lose the beginning of the question; an answer that is too long alone loses its end. So no row is without a token that is
+trained, and none is there twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tinygrad_chat.errors import DataError
+from tinygrad_chat.ops.cross_entropy import IGNORED
+from tinygrad_chat.option import expect
+from tinygrad_chat.seeds import rng
+from tinygrad_chat.text.batches import Batch
+from tinygrad_chat.text.conversations.template import ChatTemplate
+from tinygrad_chat.text.packing import BLOCK
+
+LEAST_CONTEXT = 8  # BOS, a question's token, an answer's, and what stands around them
+TRAINED, OF_SYSTEM = 1, 2
+"""What a store says of a token, bit by bit: the assistant writes it; it stands in or before the system message."""
+
+
+class Window(NamedTuple):
+    """Which tokens of a conversation a row holds: the first `prefix`, and those from `start` up to `stop`.
+
+    Those before `trained_from` are only read here.
+    """
+
+    prefix: int
+    start: int
+    trained_from: int
+    stop: int
+
+    @property
+    def inputs(self) -> int:
+        """How much of a row it takes: its last token is only a target."""
+        return self.prefix + self.stop - self.start - 1
+
+
+class ConversationRows:
+    """Rows of `context` tokens that hold whole conversations, in an order that depends on nothing but the seed.
+
+    `tokens` (N,) are the conversations one behind the other, each from one of `starts` on; `marks` (N,) are TRAINED and
+    OF_SYSTEM. Row i of all epochs is a function of the seed and i. What remains of a row is padding, which counts in no
+    loss. Raises DataError where there is no conversation.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        marks: np.ndarray,
+        starts: np.ndarray,
+        *,
+        template: ChatTemplate,
+        context: int,
+        seed: int,
+    ) -> None:
+        expect("--context (for conversations)", context, minimum=LEAST_CONTEXT)
+        if not len(starts):
+            raise DataError("conversations: expected at least one to train on, received none")
+        self._tokens, self._marks = tokens, marks
+        self.context, self.seed = context, seed
+        ends = np.append(starts[1:], len(tokens))
+        self._windows: list[tuple[int, Window]] = []
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            if end - start <= context + 1:
+                self._windows.append((start, Window(0, 0, 0, end - start)))
+            else:
+                cut = cut_at_turns(tokens[start:end], marks[start:end], template, context + 1)
+                self._windows += [(start, window) for window in cut]
+        order = rng(seed, "documents").permutation(len(self._windows)).tolist()
+        self._rows = list(self._packed(order))
+        self.rows = len(self._rows)
+        self._epoch = functools.lru_cache(maxsize=2)(self._epoch)  # a batch may reach into the next one
+
+    def take(self, first: int, count: int) -> Batch:
+        """Return rows `first` and following of all epochs: (count, T) tokens and targets, IGNORED where none counts."""
+        expect("count", count, minimum=1)
+        tokens = np.full((count, self.context), self._tokens[0], np.int64)  # BOS: only other padding sees it
+        targets = np.full((count, self.context), IGNORED, np.int64)
+        for number in range(count):
+            epoch, row = divmod(first + number, self.rows)
+            at = 0
+            for which in self._rows[self._epoch(epoch)[row]]:
+                start, window = self._windows[which]
+                places = np.append(np.arange(window.prefix), np.arange(window.start, window.stop))
+                held, marks = self._tokens[start + places].astype(np.int64), self._marks[start + places]
+                trained = ((marks & TRAINED) != 0) & (places >= window.trained_from)
+                filled = slice(at, at + window.inputs)
+                tokens[number, filled] = held[:-1]
+                targets[number, filled] = np.where(trained, held, IGNORED)[1:]
+                at += window.inputs
+        return tokens, targets
+
+    def first(self, tokens: int | None) -> ConversationRows:
+        """Return its first rows, with that many tokens, or at least one row; all of them for None."""
+        some = copy.copy(self)
+        some.rows = self.rows if tokens is None else min(self.rows, max(1, tokens // self.context))
+        return some
+
+    def __len__(self) -> int:
+        return self.rows * self.context
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yield each row of an epoch once: what a model is evaluated on."""
+        for first in range(0, self.rows, batch_size):
+            yield self.take(first, min(batch_size, self.rows - first))
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        return rng(self.seed, "rows", epoch).permutation(self.rows)
+
+    def _packed(self, order: Sequence[int]) -> Iterator[list[int]]:
+        """Yield rows of numbers of windows: those in BLOCK rows' worth of tokens are packed together."""
+        block, size = [], 0
+        for which in order:
+            block.append(which)
+            size += self._windows[which][1].inputs
+            if size >= BLOCK * self.context:
+                yield from self._block(block)
+                block, size = [], 0
+        yield from self._block(block)
+
+    def _block(self, block: Sequence[int]) -> Iterator[list[int]]:
+        lengths = [self._windows[which][1].inputs for which in block]
+        for row in fit_whole(lengths, self.context):
+            yield [block[number] for number in row]
+
+
+def fit_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Return rows of what has these lengths, none cut: the longest that fits into what is left of a row comes next.
+
+    >>> fit_whole([3, 2, 4], 5)
+    [[2], [0, 1]]
+    """
+    waiting = sorted((length, number) for number, length in enumerate(lengths))
+    rows: list[list[int]] = []
+    while waiting:
+        row, room = [], capacity
+        while (fitting := bisect_right(waiting, (room, len(lengths))) - 1) >= 0:
+            length, number = waiting.pop(fitting)
+            row.append(number)
+            room -= length
+        rows.append(row)
+    return rows
+
+
+def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, room: int) -> list[Window]:
+    """Return windows of at most `room` tokens of a conversation (N,) that is longer: each trains what no other does."""
+    asked = np.flatnonzero(tokens == template.around("user")[0]).tolist()
+    answered = np.flatnonzero(tokens == template.around("assistant")[0]).tolist()
+    ends = [*asked[1:], len(tokens)]
+    of_system = max(2, int(((marks & OF_SYSTEM) != 0).sum()) + 1)  # and BOS, which bears no mark
+    prefix = of_system if of_system <= room // 2 else 2  # BOS and the beginning of a question, at least
+
+    def window(first: int, done: int, stop: int) -> Window:
+        start = 0 if first == 0 else asked[first] + 1
+        return Window(prefix if first else 0, start, asked[done], stop)
+
+    windows, done = [], 0
+    while done < len(asked):
+        first = next(turn for turn in range(done + 1) if asked[done] - asked[turn] <= room // 2)
+        while first < done and window(first, done, ends[done]).inputs >= room:
+            first += 1
+        fitting = [stop for stop in ends[done:] if window(first, done, stop).inputs < room]
+        if fitting:
+            windows.append(window(first, done, fitting[-1]))
+            done += len(fitting)
+        else:
+            windows.append(_cut_turn(asked[done], answered[done], ends[done], prefix, room))
+            done += 1
+    return windows
+
+
+def _cut_turn(asked: int, answered: int, end: int, prefix: int, room: int) -> Window:
+    """Return a question and its answer without the question's beginning, or without all of it and the answer's end."""
+    prefix = prefix if prefix + end - answered <= room else 2
+    start = min(answered, max(asked + 1, prefix if asked == 1 else 0, end - (room - prefix)))
+    return Window(prefix, start, asked, min(end, start + room - prefix))
