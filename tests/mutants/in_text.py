@@ -55,7 +55,7 @@ FAULTS = {
         "an answer that was cut off counts": ("if len(tokens) == size:", "if True:"),
     },
     "text/embedded/arithmetic.py": {
-        "sums that tasks ask are trained on": ("== self.held_out:", "in (False, self.held_out):"),
+        "sums that tasks ask are trained on": ("== self.held_out:", "in (True, False):"),
     },
     "text/embedded/vocabulary.py": {
         "words that tasks ask are trained on": (" and is_held_out(word) == held_out", ""),
