@@ -153,4 +153,4 @@ def _any_exchange(talk: Talk, questions: PythonQuestions, before: Exchange | Non
     return "", talk.term() if drawn < 0.9 else any_exchange(questions, None)
 
 
-SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "1")
+SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "2")
