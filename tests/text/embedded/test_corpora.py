@@ -58,6 +58,12 @@ def test_there_are_twelve_phrasings_of_everything_and_none_that_is_held_out_is_a
         assert not every_asked & set(held_out)
 
 
+def test_a_question_stands_within_another():
+    assert "Could you explain {} to me." in within_another("Explain {} to me.")
+    assert "Do you know what {} is?" in within_another("What is {}?")
+    assert within_another("What is {} used for?") == ["What is {} used for?"]
+
+
 def plain(phrasing: str) -> str:
     """What is left of it without capitals, marks, a greeting and `please`."""
     said = phrasing.lower().rstrip("?.!").removesuffix("please").rstrip(" ,")
