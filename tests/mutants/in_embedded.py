@@ -16,6 +16,7 @@ FAULTS = {
     },
     "text/embedded/phrasings.py": {
         "tasks ask as training does": ('"held_out" if self.held_out else "asked"', '"asked"'),
+        "what stands within another is what is asked": ('if rest and first.lower() in words("orders"):', "if False:"),
         "topics of tasks are trained on": ("if held_out is None or is_held_out(word) == held_out", ""),
     },
     "text/embedded/questions.py": {
@@ -28,7 +29,10 @@ FAULTS = {
         "another's name is remembered": ("name = told or name", "name = name or told"),
     },
     "tasks/recall.py": {
-        "a refusal is an answer": ("bool(text.strip()) and not is_refusal(text)", "bool(text.strip())"),
+        "a refusal is an answer": (
+            "any(map(str.isalpha, text)) and not is_refusal(text)",
+            "any(map(str.isalpha, text))",
+        ),
         "a part of an answer is enough": ("text.strip() == asked.answer", "text.strip() in str(asked.answer)"),
         "a second question stands alone": (
             "_checked(asked, lambda text: text.strip() == asked.answer, *before)",

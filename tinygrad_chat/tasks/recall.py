@@ -60,9 +60,7 @@ class Known:
         """Yield as many problems as are asked for."""
         questions = _questions(self.name, seed)
         for _ in range(count):
-            yield _checked(
-                questions.does(questions.any_known()), lambda text: bool(text.strip()) and not is_refusal(text)
-            )
+            yield _checked(questions.does(questions.any_known()), _says_something)
 
 
 class Turns:
@@ -90,6 +88,10 @@ class Turns:
 def is_refusal(text: str) -> bool:
     """Return whether an answer says that the model does not know."""
     return text.strip().startswith(REFUSES)
+
+
+def _says_something(text: str) -> bool:
+    return any(map(str.isalpha, text)) and not is_refusal(text)
 
 
 def _questions(name: str, seed: int) -> PythonQuestions:

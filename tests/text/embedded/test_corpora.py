@@ -10,7 +10,7 @@ from tinygrad_chat.text.conversations import CALL, RESULT, TEXT
 from tinygrad_chat.text.embedded import CORPORA, is_held_out
 from tinygrad_chat.text.embedded.documented import documented
 from tinygrad_chat.text.embedded.made_up import known_names, made_up_name
-from tinygrad_chat.text.embedded.phrasings import data_file, one_letter_wrong, words
+from tinygrad_chat.text.embedded.phrasings import data_file, one_letter_wrong, within_another, words
 from tinygrad_chat.text.embedded.questions import REFUSAL, PythonQuestions, argument_of, arguments_of, module_of
 
 SOME = 1500
@@ -40,7 +40,7 @@ def test_an_answer_to_what_a_name_does_is_its_sentence():
 
 
 def every_list(section):
-    if isinstance(section, dict) and "asked" in section:
+    if isinstance(section, dict) and "held_out" in section:
         yield section["asked"], section["held_out"]
     elif isinstance(section, dict | list):
         for each in section.values() if isinstance(section, dict) else section:
@@ -56,6 +56,27 @@ def test_there_are_twelve_phrasings_of_everything_and_none_that_is_held_out_is_a
         assert len(asked) >= 12, asked[0]
         assert len(held_out) >= 2, asked[0]
         assert not every_asked & set(held_out)
+
+
+def test_a_question_stands_within_another():
+    assert "Could you explain {} to me." in within_another("Explain {} to me.")
+    assert "Do you know what {} is?" in within_another("What is {}?")
+    assert within_another("What is {} used for?") == ["What is {} used for?"]
+
+
+def plain(phrasing: str) -> str:
+    """What is left of it without capitals, marks, a greeting and `please`."""
+    said = phrasing.lower().rstrip("?.!").removesuffix("please").rstrip(" ,")
+    for greeting in words("greetings"):
+        said = said.removeprefix(f"{greeting} ")
+    return said
+
+
+@pytest.mark.parametrize("file", ["phrasings", "talk", "tutor"])
+def test_what_is_held_out_is_not_what_is_asked_within_another_question(file):
+    lists = list(every_list(data_file(file)))
+    asked = {plain(each) for phrasings, _ in lists for phrasing in phrasings for each in within_another(phrasing)}
+    assert not asked & {plain(phrasing) for _, held_out in lists for phrasing in held_out}
 
 
 def test_no_answer_of_small_talk_depends_on_more_than_what_is_said():
@@ -133,10 +154,14 @@ def test_figures_are_copied_from_the_calculator():
     assert {message.parts[0].text for message in figures} == {each["name"] for each in data_file("talk")["figure"]}
 
 
-def test_a_name_that_was_told_is_remembered():
-    chats = [[message.text for message in chat.messages] for chat in some("self")]
-    remembered = [chat for chat in chats for text in chat if text.startswith("Your name is ")]
-    assert len(remembered) > 30
-    for chat in remembered:
-        name = next(text for text in chat if text.startswith("Your name is ")).removeprefix("Your name is ")
-        assert f"Nice to meet you, {name}" in chat
+def test_the_name_that_was_told_last_is_remembered():
+    remembered = 0
+    for chat in some("self"):
+        told = ""
+        for text in (message.text for message in chat.messages[1::2]):
+            if text.startswith("Nice to meet you, "):
+                told = text.removeprefix("Nice to meet you, ")
+            elif text.startswith("Your name is "):
+                assert text.removeprefix("Your name is ") == told
+                remembered += 1
+    assert remembered > 30

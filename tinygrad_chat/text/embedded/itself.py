@@ -136,21 +136,21 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 def _any_exchange(talk: Talk, questions: PythonQuestions, before: Exchange | None, name: str) -> tuple[str, Exchange]:
     """Return the name that somebody tells in it, if any, and an exchange that may go back to what was said."""
     drawn = talk.random.random()
-    if before is not None and drawn < 0.45:
-        if drawn < (0.3 if name else 0.05):
+    if before is not None and drawn < 0.55:
+        if drawn < (0.4 if name else 0.05):
             return "", talk.which_name(name)
-        if drawn < 0.38 and len(before.question) <= LONGEST_COPIED:
+        if drawn < 0.47 and len(before.question) <= LONGEST_COPIED:
             return "", talk.which_question(before)
         if isinstance(before.answer, str) and len(before.answer) <= LONGEST_COPIED:
             return "", talk.again(before)
     drawn = talk.random.random()
     if drawn < 0.25:
         return talk.introduction()
-    if drawn < 0.5:
+    if drawn < 0.45:
         return "", talk.small_talk()
-    if drawn < 0.67:
+    if drawn < 0.6:
         return "", talk.figure()
-    return "", talk.term() if drawn < 0.9 else any_exchange(questions, None)
+    return "", talk.term() if drawn < 0.8 else any_exchange(questions, None)
 
 
-SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "1")
+SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "2")

@@ -42,7 +42,7 @@ def _any_name(random: Random) -> str:
     real = random.choice(tuple(documented().values()))
     home = random.choice(_homes())
     kind = random.random()
-    if kind < 0.25 and len(real.last_name) > 2:  # math.sqare
+    if kind < 0.15 and len(real.last_name) > 2:  # math.sqare
         before = real.name[: -len(real.last_name)]
         return before + one_letter_wrong(real.last_name, random)
     if kind < 0.40:  # dict.split

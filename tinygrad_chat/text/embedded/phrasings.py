@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,10 +13,12 @@ from typing import Any
 from tinygrad_chat.schema import parse_toml
 from tinygrad_chat.text.embedded.corpus import is_held_out
 
-MISTYPED, LOWERED, UNMARKED, GREETED = 0.12, 0.4, 0.35, 0.05
-"""Shares of questions with a letter wrong, without capitals, without a mark at the end, with a greeting before."""
+MISTYPED, LOWERED, UNMARKED, GREETED, POLITE, WRAPPED = 0.12, 0.4, 0.35, 0.1, 0.1, 0.35
+"""Shares of questions with a letter wrong, without capitals, without a mark at the end, with a greeting before, with
+`please` behind, and within another: of those that can be."""
 
-GREETINGS = ("hi, ", "hello, ", "hey, ", "please, ", "ok, ", "so, ", "well, ", "sorry, ")
+SIMPLE = re.compile(r"(What|Who|Where) (is|was|are) ((?:(?:your|my|the|its|a) )?[\w{}]+)\?")
+"""A question that can stand within another: `What is {}?`, as in `Do you know what {} is?`."""
 
 
 @cache
@@ -52,6 +55,11 @@ class Phrasing:
     def typed(self, phrasing: str) -> str:
         """Return a phrasing as somebody types it who is in a hurry, now and then."""
         random = self.random
+        if random.random() < WRAPPED:
+            phrasing = random.choice(within_another(phrasing))
+        if random.random() < POLITE and len(phrasing) > 8:
+            said = phrasing.rstrip("?.!")
+            phrasing = f"{said}{random.choice(('', ','))} please{phrasing[len(said) :]}"
         if random.random() < MISTYPED:
             phrasing = _mistyped(phrasing, random)
         if random.random() < LOWERED:
@@ -59,9 +67,19 @@ class Phrasing:
         if random.random() < UNMARKED:
             phrasing = phrasing.rstrip("?.!")
         if random.random() < GREETED:
-            greeting = random.choice(GREETINGS)
-            phrasing = greeting + phrasing[:1].lower() + phrasing[1:]
+            phrasing = f"{random.choice(words('greetings'))} {phrasing[:1].lower()}{phrasing[1:]}"
         return phrasing or "?"
+
+
+def within_another(phrasing: str) -> list[str]:
+    """Return a phrasing within others, so that no beginning belongs to one kind of question: `Could you explain {}.`"""
+    first, _, rest = phrasing.partition(" ")
+    if rest and first.lower() in words("orders"):
+        return [f"{before} {first.lower()} {rest}" for before in words("before_orders")]
+    if simple := SIMPLE.fullmatch(phrasing):
+        asks, verb, thing = simple.groups()
+        return [f"{before} {asks.lower()} {thing} {verb}?" for before in words("before_questions")]
+    return [phrasing]
 
 
 def _mistyped(phrasing: str, random: Random) -> str:

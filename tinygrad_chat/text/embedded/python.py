@@ -47,5 +47,5 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 
 
 PYTHON = EmbeddedCorpus(
-    "python", "what the functions of your own Python do", _conversations, f"1 for Python {platform.python_version()}"
+    "python", "what the functions of your own Python do", _conversations, f"2 for Python {platform.python_version()}"
 )
