@@ -15,7 +15,7 @@ FAULTS = {
         "tasks ask of names that are trained on": ("is_held_out(name) == held_out", "True"),
     },
     "text/embedded/phrasings.py": {
-        "tasks ask as training does": ('"held_out" if self.held_out else "asked"', '"asked"'),
+        "tasks ask as training does": ("if self.held_out:", "if False:"),
         "what stands within another is what is asked": ('if rest and first.lower() in words("orders"):', "if False:"),
         "topics of tasks are trained on": ("if held_out is None or is_held_out(word) == held_out", ""),
     },

@@ -10,7 +10,7 @@ from tinygrad_chat.text.conversations import CALL, RESULT, TEXT
 from tinygrad_chat.text.embedded import CORPORA, is_held_out
 from tinygrad_chat.text.embedded.documented import documented
 from tinygrad_chat.text.embedded.made_up import known_names, made_up_name
-from tinygrad_chat.text.embedded.phrasings import data_file, one_letter_wrong, within_another, words
+from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file, one_letter_wrong, plain, within_another, words
 from tinygrad_chat.text.embedded.questions import REFUSAL, PythonQuestions, argument_of, arguments_of, module_of
 
 SOME = 1500
@@ -64,19 +64,18 @@ def test_a_question_stands_within_another():
     assert within_another("What is {} used for?") == ["What is {} used for?"]
 
 
-def plain(phrasing: str) -> str:
-    """What is left of it without capitals, marks, a greeting and `please`."""
-    said = phrasing.lower().rstrip("?.!").removesuffix("please").rstrip(" ,")
-    for greeting in words("greetings"):
-        said = said.removeprefix(f"{greeting} ")
-    return said
-
-
 @pytest.mark.parametrize("file", ["phrasings", "talk", "tutor"])
-def test_what_is_held_out_is_not_what_is_asked_within_another_question(file):
-    lists = list(every_list(data_file(file)))
-    asked = {plain(each) for phrasings, _ in lists for phrasing in phrasings for each in within_another(phrasing)}
-    assert not asked & {plain(phrasing) for _, held_out in lists for phrasing in held_out}
+def test_what_is_held_out_is_never_asked_with_other_words_or_within_another_question(file):
+    lists = [{"asked": asked, "held_out": held_out} for asked, held_out in every_list(data_file(file))]
+    phrasing = Phrasing(Random(1), file=file)
+    asked = {plain(phrasing.ask_one_of(each)) for each in lists for _ in range(400)}
+    assert len(asked) > 800
+    assert not asked & {plain(held_out) for each in lists for held_out in each["held_out"]}
+
+
+def test_a_phrasing_may_have_alternatives():
+    drawn = {plain(Phrasing(Random(seed)).ask_one_of({"asked": ["[A|B] c?"], "held_out": []})) for seed in range(99)}
+    assert {"a c", "b c"} <= drawn
 
 
 def test_no_answer_of_small_talk_depends_on_more_than_what_is_said():
@@ -90,6 +89,18 @@ def test_what_tasks_ask_is_not_trained_on(name):
     asked = [problem.question.messages[-1].text for problem in open_task(name).problems(200, seed=0)]
     assert len(asked) == 200
     assert not trained & set(asked)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_no_name_that_there_is_is_refused(held_out, monkeypatch):
+    """Of dict.split, which there is not, `split` alone is a method of str."""
+    written = set()
+    monkeypatch.setattr(PythonQuestions, "_form", lambda _, name, home, last: written.update((name, last)) or name)
+    questions = PythonQuestions(Random(4), held_out)
+    for _ in range(1000):
+        questions.unknown()
+    assert len(written) > 300
+    assert not {name.lower() for name in written} & known_names()
 
 
 def test_made_up_names_are_not_documented_and_tasks_have_their_own():

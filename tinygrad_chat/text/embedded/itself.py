@@ -56,7 +56,7 @@ class Talk:
     @property
     def phrasing(self) -> Phrasing:
         """How people say it."""
-        return Phrasing(self.random, self.held_out, data_file("talk"))
+        return Phrasing(self.random, self.held_out, "talk")
 
     def figure(self, name: str = "") -> Exchange:
         """Ask for one of the model's figures."""
@@ -139,7 +139,7 @@ def _any_exchange(talk: Talk, questions: PythonQuestions, before: Exchange | Non
     if before is not None and drawn < 0.55:
         if drawn < (0.4 if name else 0.05):
             return "", talk.which_name(name)
-        if drawn < 0.47 and len(before.question) <= LONGEST_COPIED:
+        if drawn < 0.44 and len(before.question) <= LONGEST_COPIED:
             return "", talk.which_question(before)
         if isinstance(before.answer, str) and len(before.answer) <= LONGEST_COPIED:
             return "", talk.again(before)
@@ -153,4 +153,4 @@ def _any_exchange(talk: Talk, questions: PythonQuestions, before: Exchange | Non
     return "", talk.term() if drawn < 0.8 else any_exchange(questions, None)
 
 
-SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "2")
+SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "3")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Part
-from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file
+from tinygrad_chat.text.embedded.phrasings import Phrasing
 from tinygrad_chat.tools import calculate
 
 
@@ -25,7 +25,7 @@ class Lesson:
 
 def phrasing_of(random: Random, held_out: bool) -> Phrasing:
     """Return how the tutor is asked: as in training, or in a way that is `held_out`."""
-    return Phrasing(random, held_out, data_file("tutor"))
+    return Phrasing(random, held_out, "tutor")
 
 
 def worked_out(question: str, expression: str, answer: str, word: str = "") -> Lesson:

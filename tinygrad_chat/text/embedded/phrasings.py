@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from random import Random
@@ -13,12 +13,15 @@ from typing import Any
 from tinygrad_chat.schema import parse_toml
 from tinygrad_chat.text.embedded.corpus import is_held_out
 
-MISTYPED, LOWERED, UNMARKED, GREETED, POLITE, WRAPPED = 0.12, 0.4, 0.35, 0.1, 0.1, 0.35
+MISTYPED, LOWERED, UNMARKED, GREETED, POLITE, WRAPPED, FILLED = 0.12, 0.4, 0.35, 0.1, 0.1, 0.35, 0.15
 """Shares of questions with a letter wrong, without capitals, without a mark at the end, with a greeting before, with
-`please` behind, and within another: of those that can be."""
+`please` behind, within another, and with a word in it that means next to nothing: of those that can be."""
 
 SIMPLE = re.compile(r"(What|Who|Where) (is|was|are) ((?:(?:your|my|the|its|a) )?[\w{}]+)\?")
 """A question that can stand within another: `What is {}?`, as in `Do you know what {} is?`."""
+
+
+ALTERNATIVES = re.compile(r"\[([^\]]*\|[^\]]*)\]")
 
 
 @cache
@@ -42,15 +45,26 @@ class Phrasing:
 
     random: Random
     held_out: bool = False
-    phrasings: Mapping[str, Any] = field(default_factory=dict)
+    file: str = "phrasings"
 
     def ask(self, kind: str, *names: str, **fields: str) -> str:
         """Return a question of that kind about names, as somebody types it: no name is mistyped."""
-        return self.ask_one_of(self.phrasings[kind]).format(*names, **fields)
+        return self.ask_one_of(data_file(self.file)[kind]).format(*names, **fields)
 
     def ask_one_of(self, phrasings: Mapping[str, Any]) -> str:
-        """Return one of the phrasings that are `asked`, or of those `held_out`, as somebody types it."""
-        return self.typed(self.random.choice(phrasings["held_out" if self.held_out else "asked"]))
+        """Return one of the phrasings that are `asked`, or of those `held_out`, as somebody types it.
+
+        What is asked may have alternatives, as in `What [is|was] {}?`, and never turns into what is held out.
+        """
+        if self.held_out:
+            return self.typed(self.random.choice(phrasings["held_out"]))
+        while True:
+            typed = self.typed(ALTERNATIVES.sub(self._one_of, self.random.choice(phrasings["asked"])))
+            if plain(typed) not in _every_held_out(self.file):
+                return typed
+
+    def _one_of(self, found: re.Match[str]) -> str:
+        return self.random.choice(found[1].split("|"))
 
     def typed(self, phrasing: str) -> str:
         """Return a phrasing as somebody types it who is in a hurry, now and then."""
@@ -60,6 +74,8 @@ class Phrasing:
         if random.random() < POLITE and len(phrasing) > 8:
             said = phrasing.rstrip("?.!")
             phrasing = f"{said}{random.choice(('', ','))} please{phrasing[len(said) :]}"
+        if random.random() < FILLED:
+            phrasing = _filled(phrasing, random)
         if random.random() < MISTYPED:
             phrasing = _mistyped(phrasing, random)
         if random.random() < LOWERED:
@@ -80,6 +96,36 @@ def within_another(phrasing: str) -> list[str]:
         asks, verb, thing = simple.groups()
         return [f"{before} {asks.lower()} {thing} {verb}?" for before in words("before_questions")]
     return [phrasing]
+
+
+def plain(phrasing: str) -> str:
+    """Return what is left of a phrasing without capitals, marks, a greeting and `please`."""
+    said = phrasing.lower().rstrip("?.!").removesuffix("please").rstrip(" ,")
+    for greeting in words("greetings"):
+        said = said.removeprefix(f"{greeting} ")
+    return said
+
+
+@cache
+def _every_held_out(file: str) -> Set[str]:
+    """Return the phrasings that only tasks use, of everything that a file has."""
+    return {plain(phrasing) for phrasing in _held_out_below(data_file(file))}
+
+
+def _held_out_below(section: Any) -> Iterator[str]:
+    if isinstance(section, dict | list):
+        yield from section.get("held_out", ()) if isinstance(section, dict) else ()
+        for each in section.values() if isinstance(section, dict) else section:
+            yield from _held_out_below(each)
+
+
+def _filled(phrasing: str, random: Random) -> str:
+    """Return a phrasing with a word in it that means next to nothing."""
+    pieces = phrasing.split(" ")
+    place = random.randint(1, len(pieces)) if len(pieces) > 2 else 0
+    if not place or "{" in " ".join(pieces[place - 1 : place + 1]):  # a name stays what it is
+        return phrasing
+    return " ".join([*pieces[:place], random.choice(words("fillers")), *pieces[place:]])
 
 
 def _mistyped(phrasing: str, random: Random) -> str:

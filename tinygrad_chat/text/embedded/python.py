@@ -23,16 +23,16 @@ def any_exchange(questions: PythonQuestions, before: Exchange | None) -> Exchang
             return questions.then_name()
         return questions.then_argument(before.about) if drawn < 0.45 else questions.then_module(before.about)
     drawn = questions.random.random()
-    if drawn < 0.42:
+    if drawn < 0.4:
         return questions.does(questions.any_known())
-    if drawn < 0.66:
+    if drawn < 0.68:
         return questions.unknown()
-    if drawn < 0.78:
+    if drawn < 0.79:
         return questions.off_topic()
     if drawn < 0.88:
         return questions.reverse()
     known = questions.any_known()
-    return questions.arguments(known) if drawn < 0.95 else questions.module(known)
+    return questions.arguments(known) if drawn < 0.94 else questions.module(known)
 
 
 def _conversations(seed: int) -> Iterator[Conversation]:
@@ -47,5 +47,5 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 
 
 PYTHON = EmbeddedCorpus(
-    "python", "what the functions of your own Python do", _conversations, f"2 for Python {platform.python_version()}"
+    "python", "what the functions of your own Python do", _conversations, f"3 for Python {platform.python_version()}"
 )

@@ -37,7 +37,7 @@ class PythonQuestions:
     @property
     def phrasing(self) -> Phrasing:
         """How questions are asked."""
-        return Phrasing(self.random, self.held_out, data_file("phrasings"))
+        return Phrasing(self.random, self.held_out, "phrasings")
 
     def any_known(self) -> Documented:
         """Return a name that is documented, each as likely as another."""
@@ -58,7 +58,7 @@ class PythonQuestions:
     def reverse(self) -> Exchange:
         """Ask which function does something."""
         if self.random.random() < 0.3:
-            intent = self.random.choice(data_file("phrasings")["intent"])
+            intent = self.random.choice([i for i in data_file("phrasings")["intent"] if i["names"][0] in documented()])
             wish, names = self.random.choice(intent["asks"]), intent["names"]
         else:
             wish, names = self.random.choice(_wishes())
@@ -70,12 +70,12 @@ class PythonQuestions:
         name = made_up_name(self.random, held_out=self.held_out)
         kind = self.random.choices(("does", "arguments", "module"), (8, 1, 1))[0]
         home, _, last = name.rpartition(".")
-        return Exchange(self.phrasing.ask(kind, self._form(name, home, last)), REFUSAL)
+        alone = "" if last.lower() in known_names() else last  # of dict.split, split is one that there is
+        return Exchange(self.phrasing.ask(kind, self._form(name, home, alone)), REFUSAL)
 
     def off_topic(self) -> Exchange:
         """Ask about something else than Python."""
-        kind = "held_out" if self.held_out else "asked"
-        template = self.phrasing.typed(self.random.choice(data_file("phrasings")["off_topic"][kind]))
+        template = self.phrasing.ask_one_of(data_file("phrasings")["off_topic"])
         return Exchange(re.sub(r"\{(\w+)\}", lambda found: self._topic(found[1]), template), REFUSAL)
 
     def then_name(self) -> Exchange:
