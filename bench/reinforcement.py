@@ -30,20 +30,13 @@ LESSONS = 20_000
 VOCABULARY = 400
 MODEL = {"layers": 3, "heads": 4, "width": 96, "context": 96, "positions": "rotary"}
 TAUGHT = {"batch_size": 24, "packing": "best-fit", "lr": 3e-3, "eval_every": 1000, "eval_tokens": 2000, "log_every": 50}
-TRIED = {
-    "objective": "grpo",
-    "task": "sums",
-    "batch_size": 64,
-    "group_size": 8,
-    "max_new_tokens": 40,
-    "eval_tokens": 2000,
-}
+TRIED = {"objective": "grpo", "task": "sums", "max_new_tokens": 56, "weight_decay": 0.0, "eval_tokens": 2000}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--taught", type=int, default=900, help="steps on conversations")
-    parser.add_argument("--tried", type=int, default=60, help="steps by rewards")
-    parser.add_argument("--lr", type=float, default=5e-4, help="learning rate of the latter")
+    parser.add_argument("--taught", type=int, default=600, help="steps on conversations")
+    parser.add_argument("--tried", type=int, default=200, help="steps by rewards")
+    parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of the latter")
     parser.add_argument("--problems", type=int, default=200, help="held-out sums that are asked")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=1)

@@ -188,6 +188,12 @@ def test_what_plays_no_part_is_refused(settings: dict[str, Any], message: str):
         resolve_with_facts(settings)
 
 
+def test_by_default_it_learns_at_a_small_part_of_its_parents_rate(parent: Path, tmp_path: Path):
+    settings = {name: value for name, value in TRIES.items() if name != "lr"}
+    config, _ = resolve_with_facts({"start_from": str(parent), **settings})
+    assert config.optimizer.lr == pytest.approx(0.03 * 4e-3)
+
+
 def test_groups_that_do_not_fill_a_batch_are_refused(parent: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="--batch-size: expected a multiple of --group-size 5, received 12"):
         tried(parent, tmp_path / "run", group_size=5)

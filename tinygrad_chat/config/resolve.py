@@ -176,7 +176,7 @@ def resolve_from(
 
     The model and what a token is are the parent's, but for dropout, the document mask and adapters. So are, unless
     others are chosen, the data, the engine, the batch size and the update rule, at FINE_TUNING of its learning rates,
-    or with adapters, which begin anew, at the whole. The schedule and all else are the new run's own. Raises
+    at OF_ADAPTERS times that with adapters, which begin anew. The schedule and all else are the new run's own. Raises
     ConfigError where another model is chosen, too.
     """
     chosen = merge(base or {}, flags)
@@ -189,7 +189,8 @@ def resolve_from(
                 f"{chosen[name]}; leave it out, or train a new model without --from"
             )
     inherited = {name: settings[name] for name in parent.used_settings() if name in _inherited(settings, chosen)}
-    share = 1.0 if chosen.get("lora") else FINE_TUNING
+    share = FINE_TUNING_BY_REWARD if chosen.get("objective") == GRPO else FINE_TUNING
+    share *= OF_ADAPTERS if chosen.get("lora") else 1.0
     inherited |= {name: share * rate for name, rate in inherited.items() if name in RATES}
     config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_idle=may_be_idle)
     free = {name: getattr(config.model, name) for name in FREE}
@@ -199,6 +200,12 @@ def resolve_from(
 FINE_TUNING = 0.1
 """The share of a run's learning rates that its model is trained on at: enough to learn another text, little enough to
 keep what it knows."""
+
+FINE_TUNING_BY_REWARD = 0.03
+"""The same where a model learns from rewards: a batch of answers says less than one of texts (docs/log.md)."""
+
+OF_ADAPTERS = 10.0
+"""How much larger the rates of adapters are: they begin at 0, and the weights beside them stay."""
 
 RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
 FREE = {"dropout", "document_mask", "document_token", "lora", "lora_alpha"}
