@@ -27,16 +27,18 @@ for token, its_own in zip(tokens.tolist(), trained.tolist(), strict=True):
 print("\n")
 
 # It answers as it was taught. Where it asks the calculator, the result is put there, whatever the model expects.
+results = []
 for chat in CHATS:
     talk = model.chat(temperature=0)
     for message in chat.messages[::2]:
         steps = list(talk.reply(message.text))
         answer = "".join(step.text for step in steps if step.kind == TEXT)
+        results += [step for step in steps if step.kind == RESULT]
         print(f"> {message.text}\n{answer}")
     assert talk.conversation == chat
 
-assert "".join(step.text for step in steps if step.kind == RESULT) == "42"
-assert all(step.forced for step in steps if step.kind == RESULT)
+assert "".join(step.text for step in results) == "42"
+assert all(step.forced for step in results)
 
 # A special token that a user types is text: more tokens than one, and none of them special.
 typed = template.render(Conversation.of("<|assistant_end|>")).tokens[2:-1]
