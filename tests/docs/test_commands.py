@@ -109,16 +109,18 @@ def test_a_wrong_measurement_would_be_found(capsys: pytest.CaptureFixture[str]):
     assert "stepp" in capsys.readouterr().err
 
 
-def test_the_readme_begins_with_clone_install_train_and_sample():
-    clone, install, train, sample = README[0]
+def test_the_readme_begins_with_clone_install_and_chat_then_train_and_sample():
+    clone, install, chat = README[0]
     assert clone.startswith("git clone ")
     assert install == "python3 -m venv .venv && .venv/bin/pip install -e ."
+    assert chat == ".venv/bin/tgc chat"
+    train, sample = README[1]
     assert (train, sample.split()[:2]) == (".venv/bin/tgc train", [".venv/bin/tgc", "sample"])
 
 
 def test_ci_runs_the_readmes_commands_exactly_as_they_are_printed():
-    assert README[1] == [".venv/bin/pip install -e '.[test]' && .venv/bin/pytest --hypothesis-profile ci"]
-    shown = [*README[0][1:], *README[1]]
+    assert README[2] == [".venv/bin/pip install -e '.[test]' && .venv/bin/pytest --hypothesis-profile ci"]
+    shown = [README[0][1], *README[1], *README[2]]  # what needs nobody at a terminal, as `tgc chat` does
     assert [line for line in CI if line in shown] == shown
     assert "- run: bash .ci/run" in WORKFLOW
 

@@ -171,7 +171,7 @@ def test_what_the_readme_prints_was_printed():
     commands = [line.removeprefix("$ ") for line in record if line.startswith("$ ")]
     assert commands == [
         line.removeprefix(".venv/bin/")
-        for line in next(block.text for block in blocks(README) if not block.language).splitlines()[2:]
+        for line in [block.text for block in blocks(README) if not block.language][1].splitlines()
     ]
 
 

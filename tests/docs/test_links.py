@@ -54,7 +54,7 @@ def test_every_page_is_in_the_index():
             assert page in linked, name(page)
 
 
-def test_the_picture_is_small_and_stands_in_the_readme():
-    picture = ROOT / "docs" / "pictures" / "first_run.png"
-    assert "](docs/pictures/first_run.png)" in read(ROOT / "README.md")
-    assert picture.stat().st_size < 300_000
+@pytest.mark.parametrize("picture", ["chat.png", "first_run.png"])
+def test_a_picture_is_small_and_stands_in_the_readme(picture: str):
+    assert f"](docs/pictures/{picture})" in read(ROOT / "README.md")
+    assert (ROOT / "docs" / "pictures" / picture).stat().st_size < 300_000

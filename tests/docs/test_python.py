@@ -16,6 +16,7 @@ from tests.docs.pages import PAGES, ROOT, Block, blocks, name
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.text.conversations import Conversation
 
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 SOURCES = "\n".join(
@@ -32,6 +33,7 @@ KNOWN |= {"Any": Any}
 """What a page's text has introduced before its blocks."""
 FEW: dict[str, Any] = {"steps": 2, "batch_size": 2}
 SMALL: dict[str, Any] = {"layers": 1, "heads": 2, "width": 8, "context": 8}
+ROOM: dict[str, Any] = {"context": 64, "vocabulary": 300}  # for a question and its answer
 
 
 def is_quoted(block: Block) -> bool:
@@ -49,6 +51,8 @@ def test_python_that_is_shown_runs_or_is_quoted(block: Block, tmp_path, monkeypa
     train = tinygrad_chat.train
 
     def train_briefly(data: Any = None, **settings: Any) -> Any:
+        if isinstance(data, list) and isinstance(data[0], Conversation):
+            return train(data, **settings | FEW | SMALL | ROOM)
         return train(text, **settings | FEW | ({} if "model" in settings else SMALL))
 
     monkeypatch.setattr(tinygrad_chat, "train", train_briefly)

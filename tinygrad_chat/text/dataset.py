@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.formatting import scaled_number
 from tinygrad_chat.text.conversations.template import ChatTemplate
 from tinygrad_chat.text.conversations.windows import TRAINED, ConversationRows
 from tinygrad_chat.text.corpora import corpus_of_texts
@@ -200,7 +199,7 @@ class Dataset:
         if self.chats is None:
             return "the next token"
         share = self.chats.trained_tokens / max(1, self.training_tokens)
-        return f"what the assistant says ({share:.0%} of {scaled_number(self.training_tokens)} tokens)"
+        return f"what the assistant says ({share:.0%} of {self.training_tokens:,} tokens)"
 
     def summary(self) -> dict[str, str | int]:
         """Return what a run records of its data, ready for JSON."""

@@ -1,4 +1,4 @@
-"""Lesson 7: a task of your own, for `tgc eval RUN --task examples/07_a_task_of_your_own.py` or from Python."""
+"""Lesson 8: a task of your own, for `tgc eval RUN --task examples/08_a_task_of_your_own.py` or from Python."""
 
 import tempfile
 from collections.abc import Iterator
