@@ -159,7 +159,7 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path):
 
 def test_a_line_that_does_not_fit_hides_no_other():
     content = b'{"radius": 1}\n{"radius": 9}\n[[\n\n{"radius": 2}\n{"rad'
-    lines = list(parse_lines(content, Wheel, source="x"))
+    lines = list(parse_lines(content.splitlines(), Wheel, source="x"))
     assert [line for line, _ in lines] == content.split(b"\n")
     assert [found for _, found in lines if isinstance(found, Wheel)] == [Wheel(1), Wheel(2)]
     assert [str(found)[:11] for _, found in lines if not isinstance(found, Wheel)] == [
@@ -252,7 +252,7 @@ def test_whatever_toml_comes_it_is_read_or_refused(text: str):
     "read",
     [
         lambda: checked({"name": "", "wheels": [], "weight": None}, Bicycle, source="x"),
-        lambda: list(parse_lines(b'{"radius": 1}\n{"radius": 9}\n[[\n', Wheel, source="x")),
+        lambda: list(parse_lines([b'{"radius": 1}', b'{"radius": 9}', b"[["], Wheel, source="x")),
         lambda: refusal_of(checked, {"name": "", "wheels": [], "weight": {}}, Bicycle, source="x"),
     ],
     ids=["a union", "lines", "a refusal"],

@@ -92,8 +92,9 @@ def _integer(digits: str) -> int:
 
 
 def parse_lines(lines: Iterable[bytes], kind: type[T], *, source: str) -> Iterator[tuple[bytes, T | FormatError]]:
-    """Yield each line of JSON, and what it holds or what is wrong with it: one that does not fit hides no other."""
-    for number, line in enumerate(lines, start=1):
+    """Yield each line of JSON without its end, and what it holds or what is wrong with it: one that does not fit hides
+    no other."""
+    for number, line in enumerate((each.rstrip(b"\r\n") for each in lines), start=1):
         try:
             yield line, parse_json(line, kind, source=f"{source}, line {number}")
         except FormatError as error:

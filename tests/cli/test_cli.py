@@ -182,7 +182,7 @@ def test_version_and_help_and_no_command(tgc: Tgc):
     everything = tgc("train", "--help-all")[1]
     assert "--lr-schedule" in everything
     headings = [line for line in everything.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Run:", "Model:", "Data:", "Training:", "Options:"]
+    assert headings == ["Run:", "Model:", "Data:", "Training:", "Objective:", "Options:"]
     assert "list[" not in everything
 
 

@@ -180,7 +180,7 @@ def test_scores_that_cannot_be_kept_are_shown(tgc: Tgc):
 def test_a_run_that_chats_is_asked_all_tasks_and_measured_on_its_text(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     checkpoint = Path("runs/a/checkpoints/step-000004")
     written = json.loads((checkpoint / "state.json").read_text())
-    written["data"]["conversations"] = True
+    written["data"]["trained_tokens"] = 1
     (checkpoint / "state.json").write_text(json.dumps(written))
     resign(checkpoint)
     monkeypatch.setattr("tinygrad_chat.tasks.registry.TASKS", {"sentences": TASKS["sentences"]})

@@ -90,7 +90,7 @@ def read_log(path: Path, kind: type[L]) -> Log[L]:
     found = list(parse_lines(lines, kind, source=path.name))
     whole = found if lines and lines[-1].endswith(b"\n") else found[:-1]
     unfit = next((str(record) for _, record in whole if isinstance(record, FormatError)), "")
-    return Log([(line.rstrip(), record) for line, record in found if not isinstance(record, FormatError)], unfit)
+    return Log([(line, record) for line, record in found if not isinstance(record, FormatError)], unfit)
 
 
 def log_lines(path: Path) -> Iterator[bytes]:
