@@ -29,13 +29,14 @@ def test_a_word_is_spelled_wholly():
         assert not problem.is_solved_by(problem.answer.replace("-", ""))
 
 
-def test_practice_is_apart_from_problems():
-    asked = {problem.question for problem in Sums().problems(300, seed=0)}
-    practised = list(Sums().practice(300, seed=0))
+@pytest.mark.parametrize("task", [Sums(), Units(), Words(), Letters()])
+def test_practice_is_apart_from_problems(task):
+    asked = {problem.question for problem in task.problems(300, seed=0)}
+    practised = list(task.practice(300, seed=0))
     assert len(practised) == 300
     assert not asked & {problem.question for problem in practised}
     assert all(problem.is_solved_by(problem.answer) for problem in practised)
-    assert [each.question for each in Sums().practice(9, seed=1)] != [each.question for each in practised[:9]]
+    assert [each.question for each in task.practice(9, seed=1)] != [each.question for each in practised[:9]]
 
 
 def test_letters_ask_for_counts_and_for_words_turned_around():

@@ -18,24 +18,34 @@ from tinygrad_chat.text.embedded.spelling import Spelling
 from tinygrad_chat.text.embedded.vocabulary import made_of_parts, real_words
 
 
-class Sums:
-    """Sums in signs and in words, problems in words, and sums that go on from one before.
+class _Lessons:
+    """Lessons to work out, endlessly many: `problems` asks those that are held out, and `practice`, for reinforcement,
+    those of training."""
 
-    `practice` has others for reinforcement: those of training, none of which `problems` asks.
-    """
-
-    name, about, chance = "sums", "work out sums with numbers that are new, in signs and in words", 0.0
+    name: str
+    chance = 0.0
 
     def problems(self, count: int, seed: int) -> Iterator[Problem]:
         """Yield as many problems as are asked for."""
-        return self._asked(Arithmetic(Random(f"task {self.name} {seed}"), held_out=True), count)
+        return islice(self._asked(Random(f"task {self.name} {seed}"), held_out=True), count)
 
     def practice(self, count: int, seed: int) -> Iterator[Problem]:
         """Yield as many problems to learn from as are asked for."""
-        return self._asked(Arithmetic(Random(f"practice {self.name} {seed}")), count)
+        return islice(self._asked(Random(f"practice {self.name} {seed}"), held_out=False), count)
 
-    def _asked(self, arithmetic: Arithmetic, count: int) -> Iterator[Problem]:
-        for kind in islice(cycle(("sum", "sum", "story", "then")), count):
+    def _asked(self, random: Random, *, held_out: bool) -> Iterator[Problem]:
+        """Yield problems without end."""
+        raise NotImplementedError
+
+
+class Sums(_Lessons):
+    """Sums in signs and in words, problems in words, and sums that go on from one before."""
+
+    name, about = "sums", "work out sums with numbers that are new, in signs and in words"
+
+    def _asked(self, random: Random, *, held_out: bool) -> Iterator[Problem]:
+        arithmetic = Arithmetic(random, held_out)
+        for kind in cycle(("sum", "sum", "story", "then")):
             first = arithmetic.story() if kind == "story" else arithmetic.sum()
             if kind == "then":
                 yield _problem(arithmetic.then(first), last_number, first)
@@ -43,40 +53,37 @@ class Sums:
                 yield _problem(first, last_number)
 
 
-class Units:
+class Units(_Lessons):
     """Amounts to convert from one unit to another."""
 
-    name, about, chance = "units", "convert amounts that are new into another unit", 0.0
+    name, about = "units", "convert amounts that are new into another unit"
 
-    def problems(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield as many problems as are asked for."""
-        arithmetic = Arithmetic(Random(f"task {self.name} {seed}"), held_out=True)
-        return (_problem(arithmetic.unit(), last_number) for _ in range(count))
+    def _asked(self, random: Random, *, held_out: bool) -> Iterator[Problem]:
+        arithmetic = Arithmetic(random, held_out)
+        while True:
+            yield _problem(arithmetic.unit(), last_number)
 
 
-class Words:
+class Words(_Lessons):
     """Words to spell: real ones and made up ones by turns."""
 
-    name, about, chance = "spelling", "spell words that are new, half of them made up", 0.0
+    name, about = "spelling", "spell words that are new, half of them made up"
 
-    def problems(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield as many problems as are asked for."""
-        random = Random(f"task {self.name} {seed}")
-        spelling = Spelling(random, held_out=True)
-        for real in islice(cycle((True, False)), count):
-            word = random.choice(real_words(True)) if real else made_of_parts(random, held_out=True)
+    def _asked(self, random: Random, *, held_out: bool) -> Iterator[Problem]:
+        spelling = Spelling(random, held_out)
+        for real in cycle((True, False)):
+            word = random.choice(real_words(held_out)) if real else made_of_parts(random, held_out=held_out)
             yield _problem(spelling.spelled(word), letters_alone)
 
 
-class Letters:
+class Letters(_Lessons):
     """Letters to count and words to turn around, also in second turns."""
 
-    name, about, chance = "letters", "count the letters of words that are new, and turn them around", 0.0
+    name, about = "letters", "count the letters of words that are new, and turn them around"
 
-    def problems(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield as many problems as are asked for."""
-        spelling = Spelling(Random(f"task {self.name} {seed}"), held_out=True)
-        for draw in islice(cycle((spelling.letter, spelling.length, spelling.backwards, None)), count):
+    def _asked(self, random: Random, *, held_out: bool) -> Iterator[Problem]:
+        spelling = Spelling(random, held_out)
+        for draw in cycle((spelling.letter, spelling.length, spelling.backwards, None)):
             before = () if draw else (spelling.spell(),)
             lesson = draw() if draw else spelling.then(*before)
             yield _problem(lesson, last_number if lesson.answer.isdecimal() else letters_alone, *before)
