@@ -114,9 +114,8 @@ def _of_messages(rows: Any, key: str) -> Conversation:
         role = ROLES.get(name.lower()) if isinstance(name, str) else None
         if role is None:
             raise DataError(f"{place}.{speaks}: expected one of {', '.join(ROLES)}, received {_shown(name)}")
-        parts = _parts(
-            row, says, place, kind=RESULT if role == TOOL else CALL if name.lower() == FUNCTION_CALL else TEXT
-        )
+        kind = RESULT if role == TOOL else CALL if name.lower() == FUNCTION_CALL else TEXT
+        parts = _parts(row, says, place, kind=kind)
         goes_on = bool(messages) and messages[-1][0] == ASSISTANT
         if role == TOOL and not (goes_on and any(part.kind == CALL for part in messages[-1][1])):
             raise DataError(f"{place}.{speaks}: expected a call before a tool's result, received none")
