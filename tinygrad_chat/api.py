@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.text_model import TextModel
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.option import checked_settings, validate_settings
+from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.scores import TaskResult
 from tinygrad_chat.runs.state import SavedModel
@@ -39,7 +40,6 @@ from tinygrad_chat.text.data import open_sources, tokenize
 from tinygrad_chat.text.dataset import Dataset
 from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.tokenizers import BPETokenizer, NumberTokenizer, Tokenizer
-from tinygrad_chat.tools import calculate
 from tinygrad_chat.training.events import Event
 from tinygrad_chat.training.facts import OpenData, resolve_with_facts, settled
 from tinygrad_chat.training.loop import train as train_run
@@ -73,7 +73,7 @@ def train(
     line, for what cannot be.
     """
     if isinstance(data, os.PathLike):
-        data = os.fspath(data)
+        data = os.fspath(cast(os.PathLike[str], data))
     elif isinstance(data, Sequence) and data and all(isinstance(each, os.PathLike) for each in data):
         settings["data"], data = [os.fspath(each) for each in data], None
     if start_from is not None:
@@ -103,7 +103,7 @@ def train(
         run = start_run(config, path, data=opened, model=make)
     for event in train_run(run):
         watch(event)
-    return TextModel(run.model, run.tokenizer, run.config, str(run.folder.path))
+    return TextModel(run.model, run.tokenizer, run.config, str(run.folder.path), run.calculator)
 
 
 def _named(data: Data | None, model: str | Make | None, tokenizer: str | Tokenizer | None) -> dict[str, Any]:
@@ -177,7 +177,8 @@ def load(
     opened = load_model(saved, backend=backend, kernels=kernels, dtype=dtype, mode=mode, make=model)
     checkpoint = saved.path or Path()
     named = path is not None and Path(path).name == checkpoint.name
-    return TextModel(opened, saved.tokenizer, saved.config, str(checkpoint if named else checkpoint.parent.parent))
+    source = str(checkpoint if named else checkpoint.parent.parent)
+    return TextModel(opened, saved.tokenizer, saved.config, source, calculator_of(saved))
 
 
 def evaluate(
@@ -198,7 +199,7 @@ def evaluate(
     task that is none, and for a model that was not made for chats.
     """
     opened = model if isinstance(model, TextModel) else load(model)
-    engine = Engine(opened.model, opened.tokenizer, rows=ROWS, tool=calculate if tools else None)
+    engine = Engine(opened.model, opened.tokenizer, rows=ROWS, tool=opened.calculator if tools else None)
     asked = open_task(task) if isinstance(task, str) else task
     return evaluate_task(engine, asked, count=count, seed=seed, run_programs=run_programs, examples=examples)
 

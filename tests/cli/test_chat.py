@@ -170,6 +170,11 @@ def test_a_run_says_whether_it_learned_from_conversations(tmp_path: Path, data: 
     assert SavedModel.load(path).taught_to_chat is taught
 
 
+def test_a_model_that_learned_from_rewards_chats_whatever_text_is_measured_beside(tmp_path: Path):
+    run = save_run(tmp_path / "r", conversations=False, objective="grpo", task="sums", start_from="a", batch_size=16)
+    assert SavedModel.load(run.newest_checkpoint()).taught_to_chat is True
+
+
 @pytest.mark.usefixtures("model")
 def test_an_imported_model_may_chat_if_its_tokenizer_can(tgc: Tgc):
     path = save_run(Path("runs/r")).newest_checkpoint()

@@ -13,7 +13,9 @@ import pytest
 
 from tests.cli.chatting import ScriptedModel, sit_at_terminal, write_presets
 from tests.cli.conftest import Tgc
+from tinygrad_chat.cli.chat_runs import MINUTES
 from tinygrad_chat.cli.chat_training import QUESTIONS, Rehearsal
+from tinygrad_chat.config.files import PRESETS
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.finding import RUNS
 from tinygrad_chat.runs.folder import RunFolder
@@ -63,7 +65,10 @@ def test_a_person_is_asked_and_then_talks(tgc: Tgc, monkeypatch: pytest.MonkeyPa
     prompts = sit_at_terminal(monkeypatch, ["", "hi"])
     code, out, err = tgc("chat")
     assert (code, out.split()[-1]) == (0, "Hello.")
-    assert "There is no model to talk to yet. Train one now? [Y/n] " in err
+    assert (
+        "There is no model to talk to yet. Train one now (about 10 minutes on two cores, nothing to download)? [Y/n] "
+        in err
+    )
     assert len(prompts) == 3
 
 
@@ -152,3 +157,9 @@ def test_a_model_whose_numbers_went_astray_is_not_asked(start: Callable[..., Run
     run.model.parameters().data[...] = float("nan")
     Rehearsal(run, lambda text, style="": said.append(text)).watch(Stepped(1, 1.0, 0.5))
     assert said == []
+
+
+@pytest.mark.parametrize(("minutes", "words"), {10: "ten minutes", 3: "three minutes", 60: "an hour"}.items())
+def test_what_the_offer_says_of_the_time_its_preset_says_too(minutes: int, words: str):
+    [name] = [name for name, about in MINUTES.items() if about == minutes]
+    assert f"about {words} on two cores" in (PRESETS / f"{name}.toml").read_text().splitlines()[0]

@@ -159,6 +159,9 @@ def another_run(patch: pytest.MonkeyPatch) -> None:
     shutil.copytree(RUN, "runs/again")
 
 
+A_CHAT = json.dumps({"input": HOSTILE, "output": HOSTILE}) + "\n"
+
+
 def a_model_that_chats(patch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(RUN)
     save_run(Path(RUN))
@@ -222,6 +225,7 @@ SCENARIOS = [
     Scenario("what the model writes", ("chat", "--checkpoint", RUN, "-p", "a"), a_model_that_chats),
     Scenario("the name of a run", ("chat", "--checkpoint", f"no {NAME}", "-p", "a")),
     Scenario("the name of a run", ("chat", "--checkpoint", RUN, "-p", "a")),
+    Scenario("what a conversation says", ("chat", "render", "a.jsonl"), write("a.jsonl", A_CHAT)),
     Scenario("a size", ("chat", "--config", HOSTILE, "-p", "a"), raw=False),
     Scenario("the name of a text", ("eval", RUN, "--data", f"no {NAME}")),
     Scenario("the name of a run", ("eval", NAME, "plain")),

@@ -13,6 +13,7 @@ import pytest
 import tinygrad_chat
 from tests.cli.conftest import Tgc
 from tinygrad_chat.cli import display, tokenizer
+from tinygrad_chat.text.conversations.jinja import chat_template
 
 Line = Callable[[str], tuple[int, str, str]]
 
@@ -86,6 +87,13 @@ def test_digits_ties_and_ranks_can_be_chosen(line: Line):
     assert code == 0
     assert err.startswith("tgc: the text has words for ")
     assert out.startswith("b.json: ")
+
+
+def test_the_template_of_chats_is_written_for_other_programs(line: Line):
+    assert line("tokenizer show --chat-template -t tokenizer.json") == (0, f"{chat_template()}\n", "")
+    message = "tgc: conversations: the tokenizer (bytes) has no token <|user_start|>; train with --tokenizer bpe"
+    assert line("tokenizer show --chat-template -t bytes")[::2] == (2, f"{message}, which has\n")
+    assert line("tokenizer show --chat-template a -t bytes")[2].startswith("tgc: --chat-template: plays no part with")
 
 
 def test_half_a_character_is_shown_as_its_bytes(line: Line):

@@ -207,3 +207,24 @@ def test_a_model_chats_from_python():
     assert answer(step for step in chat.reply("x") if step.kind == RESULT) == "6"
     with pytest.raises(UsageError, match=r"has no token <\|user_start\|>"):
         TextModel(answering("hi"), CharacterTokenizer("abc"), TrainingConfig()).chat()
+
+
+def test_a_conversation_of_thousands_of_turns_is_gone_on_with():
+    said: list[str] = []
+    chat = chat_with(answering("hi", context=100), said=said, max_new_tokens=10)
+    rendered = list[int]()
+    render = chat._template.render_prompt
+    chat.conversation = Conversation.of(*["one", "hi"] * 3000)
+
+    class Counting:
+        def render_prompt(self, conversation: Conversation) -> Any:
+            rendered.append(len(conversation.messages))
+            return render(conversation)
+
+    chat._template = Counting()  # pyright: ignore[reportAttributeAccessIssue]
+    assert answer(chat.reply("two")) == "hi"
+    assert said == [
+        "the conversation no longer fits the context of 100 tokens; from now on the model does not see its oldest "
+        "turns (2,996 of 3,000)"
+    ]
+    assert sum(rendered) < 4 * 6000  # and not once for each turn

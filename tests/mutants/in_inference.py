@@ -64,8 +64,11 @@ FAULTS = {
             "if request.finish_reason == 'stop':",
         ),
         "every answer draws the same": ("self._answers += 1", "pass"),
-        "turns go one at a time": ("else context // 2):", "else most):"),
-        "a refused message leaves turns out": ("self._left_out = before\n", "pass\n"),
+        "turns go one at a time": ("[1] <= context // 2)", "[1] <= most)"),
+        "a refused message leaves turns out": (
+            "        if length > most:\n",
+            "        if length > most:\n            self._left_out = left_out\n",
+        ),
     },
     "inference/generation.py": {
         "BOS is text": ("ends = (tokenizer.bos,)", "ends = ()"),

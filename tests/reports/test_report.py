@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.cli.chatting import save_run
 from tinygrad_chat.cli.app import run as tgc
 from tinygrad_chat.errors import DivergedError
 from tinygrad_chat.formatting import printable
@@ -328,3 +329,11 @@ def test_tgc_report_of_what_is_no_run_is_one_line(
     assert list(Path("notes").iterdir()) == []
     assert tgc(["report"]) == 2
     assert "train a model first with: tgc train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("conversations", "command"), [(True, "tgc chat"), (False, "tgc sample")])
+def test_a_model_that_was_taught_to_chat_is_talked_to(tmp_path, conversations, command):
+    run = save_run(tmp_path / "r", conversations=conversations)
+    words, suggested = read_report(run).commands[0]
+    assert suggested == f"{command} --checkpoint {run.path}"
+    assert words.startswith("talk to the newest" if conversations else "write text with the newest")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import sys
 from collections.abc import Mapping
@@ -151,11 +150,10 @@ def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any],
 
 
 def _offer(preset: str) -> str:
-    from tinygrad_chat.config.files import read_settings
+    from tinygrad_chat.cli.chat_runs import MINUTES
 
-    minutes = read_settings(preset).get("minutes")
-    takes = f" About {minutes:g} minutes on this machine." if minutes else ""
-    return f"There is no model to talk to yet. Train one now?{takes} [Y/n] "
+    takes = f"about {MINUTES[preset]} minutes on two cores, nothing to download"
+    return f"There is no model to talk to yet. Train one now ({takes})? [Y/n] "
 
 
 def _agreed(question: str, *, yes: bool) -> bool:
@@ -186,14 +184,12 @@ def _open(
     from tinygrad_chat.inference.engine import Engine
     from tinygrad_chat.inference.load import load_model, quick_kernels
     from tinygrad_chat.parallel import use_threads
-    from tinygrad_chat.runs.figures import facts_of
-    from tinygrad_chat.tools.calculator import calculate
+    from tinygrad_chat.runs.figures import calculator_of
 
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
         compute["kernels"] = quick_kernels(options.max_new_tokens, compute.get("backend", "auto"))
-    calculator = functools.partial(calculate, facts=facts_of(saved))
-    engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculator)
+    engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculator_of(saved))
     return Chat(engine, system=system, options=options, tools=tools, rivals=RIVALS, say=say)
 
 

@@ -21,6 +21,8 @@ DEFAULT = "chat"
 """The preset that is trained where there is no model yet."""
 SIZES = {"small": "chat-small", "standard": "chat-standard"}
 """The presets of the sizes that may be asked for."""
+MINUTES = {DEFAULT: 10, "chat-small": 3, "chat-standard": 60}
+"""About how long each takes on two cores, as measured (docs/log.md): the first line of each preset says so, too."""
 
 Say = Callable[[str], None]
 

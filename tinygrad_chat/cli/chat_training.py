@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,11 +16,8 @@ from tinygrad_chat.formatting import decimal_number, duration
 from tinygrad_chat.inference.chat import Chat
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.runs.figures import facts_of
 from tinygrad_chat.runs.folder import RunFolder, new_run_path
-from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.conversations import TEXT
-from tinygrad_chat.tools.calculator import calculate
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Stepped
 from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.run import Run, resume_run, start_run
@@ -56,11 +52,7 @@ class Rehearsal:
 
     def _answer(self, question: str) -> str:
         run = self._run
-        now = SavedModel(config=run.config, tokenizer=run.tokenizer, weights={}, progress=run.progress)
-        calculator = functools.partial(calculate, facts=facts_of(now))
-        engine = Engine(
-            run.model, run.tokenizer, rows=1, tool=calculator
-        )  # a new one: what it keeps is of these weights
+        engine = Engine(run.model, run.tokenizer, rows=1, tool=run.calculator)  # new: it keeps what is of these weights
         chat = Chat(engine, options=GenerationOptions(temperature=0, max_new_tokens=LONGEST_ANSWER))
         return "".join(step.text for step in chat.reply(question) if step.kind == TEXT)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,14 +151,13 @@ class _Evaluator:
         """Ask it the tasks that were named; without any, all that it can be asked, if it was taught to chat."""
         from tinygrad_chat.evaluation.answers import ROWS, evaluate_task
         from tinygrad_chat.inference.engine import Engine
-        from tinygrad_chat.runs.figures import facts_of
+        from tinygrad_chat.runs.figures import calculator_of
         from tinygrad_chat.runs.folder import RunFolder
         from tinygrad_chat.runs.scores import add_results
         from tinygrad_chat.tasks import default_tasks
-        from tinygrad_chat.tools import calculate
 
         tasks = named or (default_tasks() if self.saved.taught_to_chat else [])
-        tool = functools.partial(calculate, facts=facts_of(self.saved)) if tools else None
+        tool = calculator_of(self.saved) if tools else None
         engine = Engine(self.model, self.saved.tokenizer, rows=ROWS, tool=tool)
         if tasks:
             self._expect_chats(engine)

@@ -131,8 +131,19 @@ def decode(
 
 
 @app.command(cls=Command)
-def show(text: Text = None, tokenizer: Which = None) -> None:
+def show(
+    text: Text = None,
+    tokenizer: Which = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="its template of chats instead, in Jinja, as other programs read it")
+    ] = False,
+) -> None:
     """Show the pieces of a text: in colours where there are any, elsewhere one a line with its number."""
+    if chat_template:
+        if text is not None:
+            raise UsageError("--chat-template: plays no part with a text; leave one of the two out")
+        _show_chat_template(_open(tokenizer))
+        return
     from rich.text import Text as Coloured
 
     from tinygrad_chat.cli.table import open_console
@@ -197,6 +208,14 @@ def compare(
     ]
     print_table(open_console(sys.stdout), columns, keep=4)
     say(f"{size:,} bytes of {corpus.name}")
+
+
+def _show_chat_template(tokenizer: Tokenizer) -> None:
+    from tinygrad_chat.text.conversations import ChatTemplate
+    from tinygrad_chat.text.conversations.jinja import chat_template
+
+    ChatTemplate(tokenizer)  # says what it lacks
+    print(chat_template())
 
 
 def _expect_new(path: Path) -> None:

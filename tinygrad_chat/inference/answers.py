@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.text.conversations import TEXT, Conversation
+from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.conversations.conversation import USER
 from tinygrad_chat.text.conversations.template import AROUND
 from tinygrad_chat.text.tokenizers import Tokenizer
@@ -29,14 +29,9 @@ def written_answers(
     requests = [
         engine.submit_answer(question, options) if _has_room(engine, question) else None for question in questions
     ]
-    going_on = [request for request in requests if request]
-    while going_on:
-        engine.step()
-        going_on = [request for request in going_on if request.finish_reason is None]
-        watch(len(requests) - len(going_on))
-    return [
-        "".join(step.text for step in request.steps if step.kind == TEXT) if request else "" for request in requests
-    ]
+    refused = requests.count(None)
+    engine.finish(filter(None, requests), lambda done: watch(refused + done))
+    return [request.written if request else "" for request in requests]
 
 
 def _has_room(engine: Engine, question: Conversation) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
 from tinygrad_chat.errors import UsageError
@@ -68,7 +69,9 @@ class Chat:
     @property
     def token_count(self) -> int:
         """How many tokens the model is shown of the conversation so far."""
-        return len(self._template.render(shown).tokens) if (shown := self._shown()) else 0
+        turns = self._turns[self._left_out :]
+        shown = Conversation((*self._system, *_messages(turns))) if turns else None
+        return len(self._template.render(shown).tokens) if shown else 0
 
     def reply(self, text: str) -> Steps:
         """Say something; yield the steps of the answer, which is then part of the conversation.
@@ -117,37 +120,35 @@ class Chat:
     def _system(self) -> tuple[Message, ...]:
         return (Message(SYSTEM, (Part(TEXT, self.system),)),) if self.system else ()
 
-    def _shown(self, *asked: Message) -> Conversation | None:
-        messages = (*_messages(self._turns[self._left_out :]), *asked)
-        return Conversation((*self._system, *messages)) if messages else None
-
     def _fitting(self, asked: Message) -> Conversation:
         """Return what the model is shown. Once it is too much, so many of the oldest turns go that it is half of the
         context: to leave out one with each question would be to read all the others again each time."""
         context = self.engine.model.context
         most = context - min(self.options.max_new_tokens, context // ROOM)
-        before = self._left_out
-        while True:
-            shown = self._shown(asked)
-            assert shown
-            length = len(self._template.render_prompt(shown))
-            if length <= (most if self._left_out == before else context // 2):
-                break
-            if self._left_out == len(self._turns):
-                if length <= most:
-                    break
-                self._left_out = before
-                raise UsageError(
-                    f"the message is too long: with it the model would read {length:,} tokens, and {most:,} leave room "
-                    f"for an answer within its context of {context:,}; say it in fewer words"
-                )
-            self._left_out += 1
-        if self._left_out > before:
+        shown, length = self._without(self._left_out, asked)
+        if length <= most:
+            return shown
+        turns = range(self._left_out + 1, len(self._turns))  # a conversation that was loaded may have thousands
+        left_out = bisect_left(turns, True, key=lambda turn: self._without(turn, asked)[1] <= context // 2)
+        left_out = min(self._left_out + 1 + left_out, len(self._turns))
+        shown, length = self._without(left_out, asked)
+        if length > most:
+            raise UsageError(
+                f"the message is too long: with it the model would read {length:,} tokens, and {most:,} leave room "
+                f"for an answer within its context of {context:,}; say it in fewer words"
+            )
+        if left_out > self._left_out:
+            self._left_out = left_out
             self._say(
                 f"the conversation no longer fits the context of {context:,} tokens; from now on the model does not "
-                f"see its oldest turns ({self._left_out} of {len(self._turns)})"
+                f"see its oldest turns ({left_out:,} of {len(self._turns):,})"
             )
         return shown
+
+    def _without(self, turns: int, asked: Message) -> tuple[Conversation, int]:
+        """Return what is shown without so many of the oldest turns, and how many tokens that is."""
+        shown = Conversation((*self._system, *_messages(self._turns[turns:]), asked))
+        return shown, len(self._template.render_prompt(shown))
 
 
 def _messages(turns: Sequence[tuple[Message, Message]]) -> Iterator[Message]:

@@ -7,7 +7,7 @@ own, so a seed gives the same text in any company, as far as float32 products of
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,6 +170,15 @@ class Engine:
                     self.step()
         finally:
             request.cancel()
+
+    def finish(self, requests: Iterable[Request], watch: Callable[[int], Any] = lambda done: None) -> None:
+        """Go on until all the requests are over; `watch` is told how many are, each time that one is."""
+        every = list(requests)
+        going_on = every
+        while going_on := [request for request in going_on if request.finish_reason is None]:
+            watch(len(every) - len(going_on))
+            self.step()
+        watch(len(every))
 
     def _draw(self, logits: list[Any]) -> list[np.ndarray]:
         """Return for each request its token, the token's log-probability, and the same of each rival: all that leaves

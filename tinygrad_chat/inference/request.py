@@ -73,6 +73,11 @@ class Request:
         self.finish_reason = self.finish_reason or "cancelled"
 
     @property
+    def written(self) -> str:
+        """The answer's text, of the steps that nobody has taken: without calls of tools and their results."""
+        return "".join(step.text for step in self.steps if step.kind == TEXT)
+
+    @property
     def forbidden(self) -> Collection[int]:
         """The tokens that cannot come next."""
         now = self.calls.forbidden if self.calls else frozenset()

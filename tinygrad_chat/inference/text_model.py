@@ -11,6 +11,7 @@ import numpy as np
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.calls import Tool
 from tinygrad_chat.inference.chat import Chat
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.generation import sample_texts
@@ -24,13 +25,15 @@ from tinygrad_chat.tools.calculator import calculate
 class TextModel:
     """What `tinygrad_chat.load` and `train` return: a `model`, its `tokenizer` and the `config` it was trained with.
 
-    `path` is the folder of its run, or of its checkpoint where that was named.
+    `path` is the folder of its run, or of its checkpoint where that was named; `calculator` is what the model may ask
+    in chats.
     """
 
     model: LanguageModel
     tokenizer: Tokenizer
     config: TrainingConfig
     path: str = ""
+    calculator: Tool = calculate
 
     def generate(
         self,
@@ -65,7 +68,7 @@ class TextModel:
         `options` are those of `GenerationOptions`. Raises ConfigError for one out of range, UsageError for a model
         whose tokenizer has not the tokens of chats.
         """
-        engine = Engine(self.model, self.tokenizer, rows=1, tool=calculate)
+        engine = Engine(self.model, self.tokenizer, rows=1, tool=self.calculator)
         return Chat(engine, system=system, options=GenerationOptions(**options), tools=tools, say=say)
 
     def logits(self, tokens: Any) -> np.ndarray:

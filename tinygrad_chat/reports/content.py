@@ -23,6 +23,7 @@ from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, su
 from tinygrad_chat.runs.checkpoint import NAME, find_checkpoints, is_temporary, step_of
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.scores import Scores, mean_centred, read_scores
+from tinygrad_chat.runs.state import taught_to_chat
 
 Record = Mapping[str, Any]
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class Report:
     """Steps and what the model wrote after them."""
     checkpoints: Sequence[Path]
     """Those that are on disk, oldest first."""
+    chats: bool
+    """Whether the newest of them holds a model that was taught to chat."""
     scores: Sequence[Scores]
     """How many problems of tasks it solved, by step; empty where nobody has asked it any."""
     left_out: Sequence[str]
@@ -185,11 +188,12 @@ class Report:
             return []  # such a model is opened in Python
         checkpoints = self.checkpoints
         found: list[tuple[str, str]] = []
+        use, command = ("talk to", "tgc chat") if self.chats else ("write text with", "tgc sample")
         if self.best_checkpoint and not self._is_untrained(checkpoints):
-            command = f"tgc sample --checkpoint {quoted(self.best_checkpoint)}"
-            found.append((f"write text with the best checkpoint, of step {summary.best_step:,}", command))
+            words = f"{use} the best checkpoint, of step {summary.best_step:,}"
+            found.append((words, f"{command} --checkpoint {quoted(self.best_checkpoint)}"))
         elif checkpoints:
-            found.append(("write text with the newest checkpoint", f"tgc sample --checkpoint {quoted(folder.path)}"))
+            found.append((f"{use} the newest checkpoint", f"{command} --checkpoint {quoted(folder.path)}"))
         if summary.outcome == "imported":  # there is no training to go on with, or to do again
             return [*found, ("fine-tune the model on a text", f"tgc train --from {quoted(folder.path)} --data TEXT")]
         if checkpoints and config:
@@ -214,6 +218,7 @@ class Report:
 def read_report(folder: RunFolder) -> Report:
     """Read all that a report says. What is missing, damaged or unreadable is left out, and the outcome says so."""
     unread: list[str] = []
+    checkpoints = _known(lambda: find_checkpoints(folder.checkpoints), [])
     return Report(
         summarize_run(folder.path),
         _known(folder.read_config, None),
@@ -221,7 +226,8 @@ def read_report(folder: RunFolder) -> Report:
         _known(folder.timings, []),
         _known(folder.environments, [], say=unread.append),
         _known(lambda: list(_samples(folder, say=unread.append)), [], say=unread.append),
-        _known(lambda: find_checkpoints(folder.checkpoints), []),
+        checkpoints,
+        bool(checkpoints and _known(lambda: taught_to_chat(checkpoints[-1]), None)),
         _known(lambda: read_scores(folder.scores), [], say=unread.append),
         unread,
     )

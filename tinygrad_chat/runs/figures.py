@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.models.size import count_parameters
 from tinygrad_chat.runs.state import SavedModel
+from tinygrad_chat.tools import calculate
 
 
 def facts_of(saved: SavedModel) -> dict[str, int | float]:
@@ -22,3 +26,8 @@ def facts_of(saved: SavedModel) -> dict[str, int | float]:
         facts["parameters"] = count_parameters(shape, vocabulary)
     loss = progress.best_loss if progress.best_loss is not None else progress.recent_losses.mean
     return facts | ({"loss": round(loss, 2)} if loss else {})
+
+
+def calculator_of(saved: SavedModel) -> Callable[[str], str]:
+    """Return the calculator that a model may ask in a chat: it knows the model's own figures."""
+    return functools.partial(calculate, facts=facts_of(saved))

@@ -123,7 +123,7 @@ class SavedModel:
                 tokenizer=tokenizer,
                 weights=weights,
                 path=path,
-                taught_to_chat=_has_conversations(state["data"]),
+                taught_to_chat=_was_taught_to_chat(state),
             )
 
 
@@ -179,8 +179,18 @@ class TrainingState:
             return cls(**_read_state(path), weights=weights, optimizer=optimizer)
 
 
-def _has_conversations(data: DataSummary) -> bool | None:
-    return any("trained_tokens" in part for part in (data, *data.get("parts", ()))) if data else None
+def taught_to_chat(path: Path) -> bool | None:
+    """Return what `SavedModel.taught_to_chat` is of the checkpoint at `path`. Raises CheckpointError for damage."""
+    with explained_damage(path):
+        return _was_taught_to_chat(_read_state(path))
+
+
+def _was_taught_to_chat(state: Mapping[str, Any]) -> bool | None:
+    data = state["data"]
+    if not data:
+        return None
+    answers = state["config"].objective.by_reward  # whatever text is measured beside
+    return answers or any("trained_tokens" in part for part in (data, *data.get("parts", ())))
 
 
 def _read_state(path: Path) -> dict[str, Any]:

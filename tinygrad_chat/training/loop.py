@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -27,10 +26,8 @@ from tinygrad_chat.runs.checkpoint import (
     remove_old_checkpoints,
     step_of,
 )
-from tinygrad_chat.runs.figures import facts_of
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.mixture import Mixture
-from tinygrad_chat.tools import calculate
 from tinygrad_chat.training.clock import CheckpointClock, Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate, mix_evaluations
 from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Stepped
@@ -225,8 +222,7 @@ def _evaluate(run: Run) -> Evaluated:
         held_out = [part.validation for part in run.dataset.parts]
         questions = first_questions(held_out, run.tokenizer, SAMPLE_QUESTIONS)
         if questions:
-            tool = functools.partial(calculate, facts=facts_of(run.state({}).model))
-            return answers_as_text(Engine(model, run.tokenizer, tool=tool), questions)
+            return answers_as_text(Engine(model, run.tokenizer, tool=run.calculator), questions)
         options = SamplingOptions(max_new_tokens=SAMPLE_LENGTH, seed=run.config.run.seed)
         return "".join(next(sample_texts(model, run.tokenizer, options)))
 

@@ -22,7 +22,7 @@ from tinygrad_chat.seeds import rng
 from tinygrad_chat.tasks.registry import open_task, practice_of, problems_of, running
 from tinygrad_chat.tasks.task import PracticeTask, Problem
 from tinygrad_chat.text.batches import WeightedBatch
-from tinygrad_chat.text.conversations import TEXT, ChatTemplate
+from tinygrad_chat.text.conversations import ChatTemplate
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.tools.calculator import calculate
 from tinygrad_chat.training.batches import Drawn
@@ -95,14 +95,12 @@ class Reinforcement:
             engine.submit_answer(problem.question, options, random=random)
             for problem, random in zip(problems, streams, strict=True)
         ]
-        while any(request.finish_reason is None for request in requests):
-            engine.step()
+        engine.finish(requests)
         answers = []
         for problem, request in zip(problems, requests, strict=True):
-            prompt, steps = self._template.render_prompt(problem.question).tolist(), list(request.steps)
-            text = "".join(step.text for step in steps if step.kind == TEXT)
-            tokens, drawn = [step.token for step in steps], [not step.forced for step in steps]
-            answers.append(Answer(prompt, tokens, drawn, text))
+            prompt = self._template.render_prompt(problem.question).tolist()
+            drawn = [not step.forced for step in request.steps]
+            answers.append(Answer(prompt, request.tokens, drawn, request.written))
         return answers
 
 

@@ -20,6 +20,7 @@ from tinygrad_chat.formatting import quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.consent import expect_named, note_data
+from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.log import Marks
 from tinygrad_chat.runs.state import Progress, TrainingState
@@ -95,6 +96,11 @@ class Run:
             part.validation[:most] if part.chats is None else part.validation_rows(context=context).first(most)
             for part in parts
         )
+
+    @property
+    def calculator(self) -> Callable[[str], str]:
+        """What its model may ask in a chat: it knows the figures of the model as it is now."""
+        return calculator_of(self.state({}).model)
 
     @functools.cached_property
     def batch(self) -> Callable[[int], Batch]:

@@ -20,6 +20,7 @@ MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": 
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]},
         {"instruction": "Hi", "input": "", "output": "Hello."},
         {"input": "Hi", "output": "Hello."},
+        {"messages": [{"role": "USER", "content": "Hi"}, {"role": "Assistant", "content": "Hello."}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, MESSAGES[1]]},
     ],
 )
@@ -63,6 +64,7 @@ def nested(depth):
         ({"conversations": [MESSAGES[0], MESSAGES[0]]}, r"conversations\[1\].role: expected 'assistant'"),
         ({"messages": [MESSAGES[1]]}, r"messages\[0\].role: expected 'user'"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\].content: expected text, received none"),
+        ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\].content: expected text, received null"),
         ({"messages": [{"role": "user", "content": ""}]}, r"messages\[0\].content: expected text, received none"),
         ({"messages": [{"role": "user", "content": 5}]}, r"messages\[0\].content: expected text, received 5"),
         ({"messages": [{"role": "user", "content": 0}]}, r"messages\[0\].content: expected text, received 0"),
@@ -73,6 +75,7 @@ def nested(depth):
             {"messages": [MESSAGES[0], {"role": "tool", "content": "5"}]},
             r"messages\[1\].role: expected a call before",
         ),
+        ({"text": "a row of text"}, "expected messages, conversations, .* received the keys text"),
         (MESSAGES[0], "a message alone"),
         ({"instruction": "Hi", "output": ""}, "output: expected text"),
         ({"input": None, "output": "x"}, "input: expected text, received null"),

@@ -104,3 +104,21 @@ def test_a_context_too_short_for_a_question_and_an_answer_is_refused():
         ConversationRows(tokens, marks, starts, template=template(), context=4, seed=0)
     with pytest.raises(DataError, match="at least one"):
         ConversationRows(tokens[:0], marks[:0], starts[:0], template=template(), context=16, seed=0)
+
+
+def test_ten_thousand_turns_are_cut_as_few_are():
+    tokens, marks, _ = laid_out([Conversation.of(*["to", "be"] * 10_000)])
+    windows = cut_at_turns(tokens, marks, template(), 65)
+    trained = [marks[max(window.start, window.trained_from) : window.stop] & TRAINED for window in windows]
+    assert sum(map(np.count_nonzero, trained)) == np.count_nonzero(marks & TRAINED)
+    assert max(window.inputs for window in windows) <= 64
+    assert len({window.stop - window.trained_from for window in windows[1:-1]}) == 1  # each goes as far as the next
+
+
+def test_a_huge_message_is_one_row_on_either_side():
+    question, answer = ["to " * 100_000, "be"], ["to", "be " * 100_000]
+    for said, inputs in ((question, 64), (answer, 64)):
+        tokens, marks, _ = laid_out([Conversation.of(*said)])
+        [window] = cut_at_turns(tokens, marks, template(), 65)
+        assert window.inputs == inputs
+        assert (marks[window.start : window.stop] & TRAINED).any()

@@ -31,7 +31,7 @@ from tinygrad_chat.text.conversations.conversation import (
 
 LISTS = ("messages", "conversations")
 PAIRS = (("instruction", "output"), ("input", "output"))
-TOOL = "tool"
+TOOL, FUNCTION_CALL = "tool", "function_call"
 ROLES = {
     "system": SYSTEM,
     "developer": SYSTEM,
@@ -39,12 +39,12 @@ ROLES = {
     "human": USER,
     "assistant": ASSISTANT,
     "gpt": ASSISTANT,
-    "function_call": ASSISTANT,
-    "tool": TOOL,
+    FUNCTION_CALL: ASSISTANT,
+    TOOL: TOOL,
     "function": TOOL,
     "observation": TOOL,
 }
-"""Who speaks, by the names of all dialects."""
+"""Who speaks, by the names of all dialects; capitals are no matter."""
 
 
 def looks_like_conversation(row: Any) -> bool:
@@ -111,10 +111,11 @@ def _of_messages(rows: Any, key: str) -> Conversation:
         if speaks not in row:
             raise DataError(f"{place}.role: expected who speaks, received the keys {_keys(row)}")
         name = row[speaks]
-        role = ROLES.get(name) if isinstance(name, str) else None
+        role = ROLES.get(name.lower()) if isinstance(name, str) else None
         if role is None:
             raise DataError(f"{place}.{speaks}: expected one of {', '.join(ROLES)}, received {_shown(name)}")
-        parts = _parts(row, says, place, kind=RESULT if role == TOOL else CALL if name == "function_call" else TEXT)
+        kind = RESULT if role == TOOL else CALL if name.lower() == FUNCTION_CALL else TEXT
+        parts = _parts(row, says, place, kind=kind)
         goes_on = bool(messages) and messages[-1][0] == ASSISTANT
         if role == TOOL and not (goes_on and any(part.kind == CALL for part in messages[-1][1])):
             raise DataError(f"{place}.{speaks}: expected a call before a tool's result, received none")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -167,13 +167,13 @@ def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, 
 
     windows, done = [], 0
     while done < len(asked):
-        first = next(turn for turn in range(done + 1) if asked[done] - asked[turn] <= room // 2)
+        first = bisect_left(asked, asked[done] - room // 2)
         while first < done and window(first, done, ends[done]).inputs >= room:
             first += 1
-        fitting = [stop for stop in ends[done:] if window(first, done, stop).inputs < room]
-        if fitting:
-            windows.append(window(first, done, fitting[-1]))
-            done += len(fitting)
+        fitting = bisect_left(ends, room, lo=done, key=lambda stop: window(first, done, stop).inputs)
+        if fitting > done:
+            windows.append(window(first, done, ends[fitting - 1]))
+            done = fitting
         else:
             windows.append(_cut_turn(asked[done], answered[done], ends[done], prefix, room))
             done += 1
