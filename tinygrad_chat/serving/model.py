@@ -113,11 +113,12 @@ class ModelSource:
         limit = self._options.cache_mib
         total = rows + PREFIX_BYTES if limit is None else limit << 20
         named = f"--rows {self._options.rows}: so many answers at a time need {memory_size(rows)} of cache"
-        if total < rows:
+        if limit is not None and total < rows:
             raise NoRoomError(f"{named}, and --cache-mib allows {limit:,} MiB; raise that, or choose fewer rows")
-        if total > available_memory():
+        free = available_memory()
+        if total > free:
             raise NoRoomError(
-                f"{named}, with what is kept of earlier ones {memory_size(total)}, and {memory_size(available_memory())} "
-                "are free; choose fewer rows or a smaller --cache-mib"
+                f"{named}, and {memory_size(total)} with what is kept of earlier ones; {memory_size(free)} are free; "
+                "choose fewer rows or a smaller --cache-mib"
             )
         return total - rows

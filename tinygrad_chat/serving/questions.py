@@ -1,4 +1,4 @@
-"""From what is asked to what the engine is asked. All of it runs in the worker's thread, with the model that answers."""
+"""From what is asked to what the engine is asked: in the worker's thread, with the model that answers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def chat_template(served: Served) -> ChatTemplate:
     if served.template is None:
         raise ApiError(
             400,
-            f"{served.name} was never taught to chat, and its tokenizer ({served.tokenizer.kind}) has no tokens for it; "
+            f"{served.name} cannot chat: its tokenizer ({served.tokenizer.kind}) has no tokens for it; "
             "/v1/completions goes on with a text",
             param="model",
         )
