@@ -2,6 +2,7 @@
 
 summary.py          what a run's folder says, in one record
 content.py          all that a run's report says
+samples.py          texts that it has written while it was trained
 charts.py           its charts
 scores.py           what it says of tasks
 html.py             what goes into pages/report.html

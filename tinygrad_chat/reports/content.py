@@ -5,31 +5,26 @@ Nothing here asks how a run ended before it reads: of one that was killed or dam
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tinygrad_chat.config.groups import OWN, UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
-from tinygrad_chat.errors import TinygradChatError
-from tinygrad_chat.files import explained, list_folder, open_plain, real_path
+from tinygrad_chat.files import real_path
 from tinygrad_chat.formatting import as_command, count, decimal_number, duration, grouped_number, one_line, quoted
 from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
+from tinygrad_chat.reports.samples import known, read_samples
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
-from tinygrad_chat.runs.checkpoint import NAME, find_checkpoints, is_temporary, step_of
+from tinygrad_chat.runs.checkpoint import find_checkpoints, is_temporary, step_of
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.scores import Scores, mean_centred, read_scores
 from tinygrad_chat.runs.state import taught_to_chat
 
 Record = Mapping[str, Any]
 T = TypeVar("T")
-
-MOST_SAMPLES = 6  # texts that are shown: the first, the last, and some between them
-LONGEST_SAMPLE = 4000  # characters of each
 
 
 @dataclass(frozen=True)
@@ -218,56 +213,19 @@ class Report:
 def read_report(folder: RunFolder) -> Report:
     """Read all that a report says. What is missing, damaged or unreadable is left out, and the outcome says so."""
     unread: list[str] = []
-    checkpoints = _known(lambda: find_checkpoints(folder.checkpoints), [])
+    checkpoints = known(lambda: find_checkpoints(folder.checkpoints), [])
     return Report(
         summarize_run(folder.path),
-        _known(folder.read_config, None),
-        _known(folder.records, []),
-        _known(folder.timings, []),
-        _known(folder.environments, [], say=unread.append),
-        _known(lambda: list(_samples(folder, say=unread.append)), [], say=unread.append),
+        known(folder.read_config, None),
+        known(folder.records, []),
+        known(folder.timings, []),
+        known(folder.environments, [], say=unread.append),
+        known(lambda: list(read_samples(folder, say=unread.append)), [], say=unread.append),
         checkpoints,
-        bool(checkpoints and _known(lambda: taught_to_chat(checkpoints[-1]), None)),
-        _known(lambda: read_scores(folder.scores), [], say=unread.append),
+        bool(checkpoints and known(lambda: taught_to_chat(checkpoints[-1]), None)),
+        known(lambda: read_scores(folder.scores), [], say=unread.append),
         unread,
     )
-
-
-def _known(read: Callable[[], T], otherwise: T, *, say: Callable[[str], None] = lambda line: None) -> T:
-    """Return what can be read; where that is nothing, `say` why, and return something else."""
-    try:
-        return read()
-    except TinygradChatError as error:
-        say(str(error))
-        return otherwise
-
-
-def _samples(folder: RunFolder, *, say: Callable[[str], None]) -> Iterator[tuple[int, str]]:
-    """Yield the first text, the last and evenly chosen ones between them, of those that can be read."""
-    with explained(folder.samples, "read"):
-        files = [file for file in list_folder(folder.samples) if re.fullmatch(rf"{NAME}\.txt", file.name)]
-    found = {step_of(file.with_suffix("")): file for file in files}
-    for step in spread(sorted(found), MOST_SAMPLES):
-        text = _known(functools.partial(_beginning, found[step]), None, say=say)
-        if text is not None:
-            yield step, text[:LONGEST_SAMPLE] + "…" * (len(text) > LONGEST_SAMPLE)
-
-
-def _beginning(file: Path) -> str:
-    """Return a text's beginning, a little more of it than is shown."""
-    with explained(file, "read"), open_plain(file) as opened:
-        return opened.read(4 * LONGEST_SAMPLE + 4).decode("utf-8", "replace")
-
-
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """Return at most so many items, evenly spread, the first and the last among them.
-
-    >>> spread(range(10), 4)
-    [0, 3, 6, 9]
-    """
-    if len(items) <= most:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def environment_text(value: Any) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from tinygrad_chat.formatting import decimal_number, printable, sparkline
-from tinygrad_chat.reports.content import Report, environment_text, spread
+from tinygrad_chat.reports.content import Report, environment_text
+from tinygrad_chat.reports.samples import spread
 from tinygrad_chat.reports.scores import examples, score_rows
 
 MOST_EVALUATIONS = 12  # lines of the table
