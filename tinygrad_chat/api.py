@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -73,9 +73,9 @@ def train(
     line, for what cannot be.
     """
     if isinstance(data, os.PathLike):
-        data = os.fspath(cast(os.PathLike[str], data))
+        data = os.fspath(data)
     elif isinstance(data, Sequence) and data and all(isinstance(each, os.PathLike) for each in data):
-        settings["data"], data = [os.fspath(each) for each in data], None
+        settings["data"], data = [os.fspath(each) for each in data if isinstance(each, os.PathLike)], None
     if start_from is not None:
         settings["start_from"] = os.fspath(start_from)
     settings = {**_named(data, model, tokenizer), **settled(checked_settings(SPECS, settings, source="train"))}

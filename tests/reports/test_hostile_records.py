@@ -12,9 +12,9 @@ import pytest
 from tests.tiny import tiny_settings
 from tinygrad_chat.reports.comparison import compare_runs
 from tinygrad_chat.reports.content import read_report
-from tinygrad_chat.reports.samples import LONGEST_SAMPLE
 from tinygrad_chat.reports.html import page
 from tinygrad_chat.reports.markdown import markdown
+from tinygrad_chat.reports.samples import LONGEST_SAMPLE
 from tinygrad_chat.reports.summary import find_runs, summarize_run
 from tinygrad_chat.reports.writing import write_report
 from tinygrad_chat.runs.folder import RunFolder

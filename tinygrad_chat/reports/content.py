@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tinygrad_chat.config.groups import OWN, UNBOUNDED
+from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.files import real_path
-from tinygrad_chat.formatting import as_command, count, decimal_number, duration, grouped_number, one_line, quoted
+from tinygrad_chat.formatting import as_command, count, decimal_number, duration, grouped_number, one_line
 from tinygrad_chat.machine.memory import KINDS
 from tinygrad_chat.option import idle
+from tinygrad_chat.reports.commands import commands_of
 from tinygrad_chat.reports.samples import known, read_samples
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.checkpoint import find_checkpoints, is_temporary, step_of
@@ -170,44 +171,10 @@ class Report:
         step = self.summary.best_step
         return next((str(path) for path in self.checkpoints if step_of(path) == step and not is_temporary(path)), "")
 
-    def _is_untrained(self, checkpoints: Sequence[Path]) -> bool:
-        """Return whether the best evaluation is that of random weights, and there are others to write text with."""
-        began_random = self.config is not None and self.config.recipe.start_from is None
-        return began_random and self.summary.best_step == 0 and step_of(checkpoints[-1]) > 0
-
     @property
     def commands(self) -> list[tuple[str, str]]:
         """What can be done with the run: in words, and the command, what one does first at the beginning."""
-        folder, summary, config = RunFolder(self.summary.path), self.summary, self.config
-        if config and config.recipe.model == OWN:
-            return []  # such a model is opened in Python
-        checkpoints = self.checkpoints
-        found: list[tuple[str, str]] = []
-        use, command = ("talk to", "tgc chat") if self.chats else ("write text with", "tgc sample")
-        if self.best_checkpoint and not self._is_untrained(checkpoints):
-            words = f"{use} the best checkpoint, of step {summary.best_step:,}"
-            found.append((words, f"{command} --checkpoint {quoted(self.best_checkpoint)}"))
-        elif checkpoints:
-            found.append((f"{use} the newest checkpoint", f"{command} --checkpoint {quoted(folder.path)}"))
-        if summary.outcome == "imported":  # there is no training to go on with, or to do again
-            return [*found, ("fine-tune the model on a text", f"tgc train --from {quoted(folder.path)} --data TEXT")]
-        if checkpoints and config:
-            further = " --on-nan rollback" if (summary.outcome, config.guards.on_nan) == ("failed", "stop") else ""
-            if summary.outcome == "finished":
-                by_time = config.schedule.minutes is not None and summary.step != summary.steps
-                further = (
-                    f" --minutes {2 * (config.schedule.minutes or 0):g}"
-                    if by_time
-                    else f" --steps {2 * config.schedule.steps}"
-                )
-            words = f"go on from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
-            first = 0 if summary.outcome in ("interrupted", "killed") else len(found)
-            found.insert(first, (words, f"{folder.resume_command}{further}"))
-        if config:
-            lower = f" --lr {config.optimizer.lr / 4:.2g}" if summary.outcome == "failed" else ""
-            words = f"train the same again{' at a lower learning rate' if lower else ''}, in another folder"
-            found.append((words, f"tgc train --config {quoted(folder.config)}{lower}"))
-        return found
+        return commands_of(self.summary, self.config, self.checkpoints, self.best_checkpoint, chats=self.chats)
 
 
 def read_report(folder: RunFolder) -> Report:
