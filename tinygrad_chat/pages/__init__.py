@@ -16,6 +16,6 @@ no other. The page of `tgc serve` is several, which the server sends with a poli
 from __future__ import annotations
 
 from tinygrad_chat.pages.palette import palettes, svg_style
-from tinygrad_chat.pages.renderer import Markup, escape, json_data, render
+from tinygrad_chat.pages.renderer import Markup, escape, json_data, read_file, render
 
-__all__ = ["Markup", "escape", "json_data", "palettes", "render", "svg_style"]
+__all__ = ["Markup", "escape", "json_data", "palettes", "read_file", "render", "svg_style"]

@@ -73,6 +73,5 @@ function problemOf(status, { message, code }, retryAfter) {
     return new Problem("busy", `The server is busy.${when}`);
   }
   if (code === "context_length_exceeded") return new Problem("full", said);
-  if (code === "model_cannot_chat") return new Problem("plain", said);
   return new Problem("refused", said);
 }

@@ -37,7 +37,7 @@ function save() {
   if (!lines) { toast("There is no chat to export."); return; }
   const address = URL.createObjectURL(new Blob([lines], { type: "application/jsonl" }));
   element("a", { href: address, download: "chats.jsonl" }).click();
-  URL.revokeObjectURL(address);
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);  // once the file is written
 }
 
 async function take() {

@@ -16,13 +16,16 @@ export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name in made) made[name] = value;
-    else made.setAttribute(name, value);
+    else made.setAttribute(name, visible(value));
   }
   made.append(...children.map((child) => typeof child === "string" ? visible(child) : child));
   return made;
 }
 
 export const byId = (id) => document.getElementById(id);
+
+/** Let an element hold this text alone. */
+export const write = (id, text) => byId(id).replaceChildren(visible(text));
 
 export const button = (text, onclick, className = "quiet") => element("button", { type: "button", className, onclick }, text);
 

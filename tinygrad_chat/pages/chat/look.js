@@ -1,7 +1,7 @@
 /** The look inside: how likely the model found each token, what else it might have said, and what it attended to. */
 
 import * as api from "./api.js";
-import { byId, element, written } from "./dom.js";
+import { byId, element, write, written } from "./dom.js";
 
 const LEAST_BAR = 0.005;
 const PLACES = ["first choice", "second choice", "third choice"];
@@ -52,7 +52,7 @@ async function ask(index) {
 function note(text) {
   byId("look-content").hidden = true;
   byId("look-note").hidden = false;
-  byId("look-note").textContent = text;
+  write("look-note", text);
 }
 
 function showSpeed(speed) {
@@ -78,9 +78,10 @@ function token(each, index) {
 function colour() {
   const weights = chosen === null ? null : attention();
   const most = weights && Math.max(...weights, 1e-9);
+  if (weights) tellAttention(weights);
   [...byId("tokens").children].forEach((shown, index) => {
     const share = probability(looked.tokens[index]);
-    const strength = weights ? (weights[index] ?? 0) / most : share === null ? 0 : 1 - share;
+    const strength = weights ? Math.sqrt((weights[index] ?? 0) / most) : share === null ? 0 : 1 - share;
     shown.style.setProperty("--strength", `${Math.round(100 * strength)}%`);
     shown.ariaPressed = String(index === chosen);
     shown.classList.toggle("after", chosen !== null && index > chosen);
@@ -103,10 +104,12 @@ async function choose(index) {
   else if (await ask(index)) chosen = index;
   else return;
   colour();
-  if (chosen === null) return;
-  const most = attention().map((weight, position) => [weight, position]).sort(([a], [b]) => b - a).slice(0, 3);
-  byId("attention-note").textContent = `${spelled(looked.tokens[index].text)} attends most to `
-    + most.map(([weight, position]) => `${spelled(looked.tokens[position].text)} (${percent(weight)})`).join(", ") + ".";
+}
+
+function tellAttention(weights) {
+  const most = weights.map((weight, position) => [weight, position]).sort(([a], [b]) => b - a).slice(0, 3);
+  const named = most.map(([weight, position]) => `${spelled(looked.tokens[position].text)} (${percent(weight)})`);
+  write("attention-note", `${spelled(looked.tokens[chosen].text)} attends most to ${named.join(", ")}.`);
 }
 
 function describe(index) {

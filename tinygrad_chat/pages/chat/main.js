@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import * as chats from "./chats.js";
-import { button, byId, element, written } from "./dom.js";
+import { button, byId, element, visible, write, written } from "./dom.js";
 import { askForKey } from "./key.js";
 import * as looking from "./look.js";
 import * as panes from "./panes.js";
@@ -79,6 +79,7 @@ async function answer() {
   let first = null, count = 0, note = null;
   keep(own);
   show();
+  showBusy();
   const writing = transcript.begin();
   try {
     for await (const step of api.answer(path, { model: model.id, ...body, ...options }, mine.signal)) {
@@ -119,7 +120,8 @@ function complain(problem) {
     full: [["Ask in a new chat", () => { const text = textOf(chat.messages.at(-1)); open(); ask(text); }]],
     plain: [["Go on from this text", () => { byId("mode-completion").click(); answer(); }]],
   };
-  transcript.complain(problem.message, remedies[problem.kind] ?? [again]);
+  const kind = model.chats === false && !completes() ? "plain" : problem.kind;
+  transcript.complain(problem.message, remedies[kind] ?? [again]);
   if (problem.kind === "key") withKey(answer);
 }
 
@@ -146,7 +148,7 @@ function show() {
   transcript.show(chat.messages, actions, welcome());
   if (isOver() && chat.messages.at(-1)?.role === "user") transcript.complain("This was not answered.", [["Ask again", answer]]);
   if (isOver() && !byId("look").hidden) lookAtLast();
-  byId("room").textContent = "";
+  write("room", "");
   chats.show(chat);
 }
 
@@ -168,7 +170,7 @@ function showBusy() {
 }
 
 function showRoom(used) {
-  byId("room").textContent = model.max_model_len ? `${written(used)} of ${written(model.max_model_len)} tokens` : "";
+  write("room", model.max_model_len ? `${written(used)} of ${written(model.max_model_len)} tokens` : "");
 }
 
 function keep(kept) {
@@ -181,8 +183,8 @@ function keep(kept) {
 async function meet() {
   try {
     [model] = await api.models();
-    byId("model").textContent = model.id;
-    document.title = model.id;
+    document.title = visible(model.id);
+    write("model", model.id);
     if (model.max_model_len) byId("max_tokens").max = model.max_model_len;
     settings.remember();
     if (model.chats === false && !completes()) byId("mode-completion").click();
