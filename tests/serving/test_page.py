@@ -445,6 +445,10 @@ def test_a_model_that_cannot_chat_goes_on_from_a_text(page: Page):
     ask(page, "wxy")
     page.get_by_role("button", name="Go on from this text").click()
     assert answers(page)[-1].startswith("z")
+    page.locator(".answer").get_by_role("button", name="Look inside").last.click()
+    expect(page.locator(".token").nth(1)).to_have_text("w")
+    page.locator(".token").nth(1).click()  # a bigram has no attention to show
+    expect(page.locator("#attention")).to_be_hidden()
 
 
 # --- the look inside

@@ -10,7 +10,7 @@ let looked = null;  // what the server said of it
 let chosen = null;  // the index of the token whose attention is shown
 let turn = 0;       // so that an answer that is late does not replace a newer one
 
-/** Look into a conversation, {messages}. */
+/** Look into a conversation, {messages}, or a text, {prompt}. */
 export async function look(body, speed) {
   asked = body;
   chosen = null;
@@ -100,6 +100,7 @@ function attention() {
 }
 
 async function choose(index) {
+  if (!looked.attention.length) return;  // a model that has none
   if (index === chosen) chosen = null;
   else if (await ask(index)) chosen = index;
   else return;

@@ -133,7 +133,8 @@ async function withKey(act) {
 
 function lookAt(index) {
   const { count, first, rest, seed } = speeds.get(chat.messages[index]) ?? {};
-  looking.look({ messages: chat.messages.slice(0, index + 1) }, count && {
+  const shown = chat.messages.slice(0, index + 1);
+  looking.look(completes() ? { prompt: shown.slice(-2).map(textOf).join("") } : { messages: shown }, count && {
     tokens: written(count),
     "a second": count > 1 ? written(1000 * (count - 1) / rest) : "–",
     "to the first": `${written(first / 1000, 2)} s`,
