@@ -11,11 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
-pytest.importorskip("starlette", reason="starlette is not installed (extra serve)")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra browser)")
-
 import uvicorn
 from playwright.sync_api import Page, Route
 

@@ -15,7 +15,7 @@ RIVALS = 5
 
 
 def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
-    """Return the tokens of a chat, or of a text, with their rivals, and the attention of one of them, by layer and head, to itself
+    """Return the tokens of a chat, or of a text, with their rivals, and the attention of one of them, by layer and head,
     and those before it."""
     expect_model(asked.model, served)
     tokens = _tokens(asked, served)
