@@ -53,10 +53,16 @@ class Served:
     @functools.cached_property
     def template(self) -> ChatTemplate | None:
         """How it reads chats; None where its tokenizer has not the tokens for it."""
-        try:
-            return self.engine.template
-        except UsageError:
-            return None
+        return ChatTemplate(self.tokenizer) if can_chat(self.tokenizer) else None
+
+
+def can_chat(tokenizer: Tokenizer) -> bool:
+    """Return whether a tokenizer has the tokens of chats."""
+    try:
+        ChatTemplate(tokenizer)
+    except UsageError:
+        return False
+    return True
 
 
 class ModelSource:
@@ -100,7 +106,7 @@ class ModelSource:
             model,
             saved.tokenizer,
             rows=self._options.rows,
-            tool=functools.partial(calculate, facts=facts_of(saved)),
+            tool=functools.partial(calculate, facts=facts_of(saved)) if can_chat(saved.tokenizer) else None,
             prefix_bytes=self._prefix_bytes(model),
         )
         created = int(saved.path.stat().st_mtime)
@@ -113,11 +119,12 @@ class ModelSource:
         limit = self._options.cache_mib
         total = rows + PREFIX_BYTES if limit is None else limit << 20
         named = f"--rows {self._options.rows}: so many answers at a time need {memory_size(rows)} of cache"
-        if total < rows:
+        if limit is not None and total < rows:
             raise NoRoomError(f"{named}, and --cache-mib allows {limit:,} MiB; raise that, or choose fewer rows")
-        if total > available_memory():
+        free = available_memory()
+        if total > free:
             raise NoRoomError(
-                f"{named}, with what is kept of earlier ones {memory_size(total)}, and {memory_size(available_memory())} "
-                "are free; choose fewer rows or a smaller --cache-mib"
+                f"{named}, and {memory_size(total)} with what is kept of earlier ones; {memory_size(free)} are free; "
+                "choose fewer rows or a smaller --cache-mib"
             )
         return total - rows

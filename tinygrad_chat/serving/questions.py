@@ -1,4 +1,4 @@
-"""From what is asked to what the engine is asked. All of it runs in the worker's thread, with the model that answers."""
+"""From what is asked to what the engine is asked: in the worker's thread, with the model that answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.inference.calls import ToolCalls
 from tinygrad_chat.inference.options import CHAT_TEMPERATURE, GenerationOptions
 from tinygrad_chat.inference.request import Request
 from tinygrad_chat.option import LARGEST
@@ -56,7 +57,7 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
 
 
 def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], served: Served) -> list[Request]:
-    """Submit prompts, each as often as completions are wanted."""
+    """Submit prompts, each as often as completions are wanted. No tool is called in a text."""
     most = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
     options = _options(asked, most, COMPLETION_TEMPERATURE)
     numbers = _random_numbers(options.seed, len(prompts) * (asked.n or 1))
@@ -66,6 +67,7 @@ def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], s
             options,
             stop_tokens=(served.tokenizer.bos,),
             rivals=asked.logprobs or 0,
+            calls=ToolCalls(served.template, None) if served.template else None,
             random=next(numbers),
         )
         for prompt in prompts
@@ -113,7 +115,7 @@ def chat_template(served: Served) -> ChatTemplate:
     if served.template is None:
         raise ApiError(
             400,
-            f"{served.name} was never taught to chat, and its tokenizer ({served.tokenizer.kind}) has no tokens for it; "
+            f"{served.name} cannot chat: its tokenizer ({served.tokenizer.kind}) has no tokens for it; "
             "/v1/completions goes on with a text",
             param="model",
         )
