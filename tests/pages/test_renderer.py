@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -126,8 +127,11 @@ def test_json_in_a_page_is_the_value_and_cannot_end_its_element(text: str):
 # --- the shipped files
 
 
-FILES = sorted(file.name for file in renderer.resources.files("tinygrad_chat.pages").iterdir())
-TEMPLATES = [name for name in FILES if name.endswith(".html")]
+FOLDER = Path(renderer.__file__).parent
+FILES = sorted(
+    path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.suffix in {".html", ".css", ".js"}
+)
+TEMPLATES = ["graph.html", "report.html"]
 
 
 class Reader(HTMLParser):
@@ -182,12 +186,23 @@ def test_no_script_that_comes_in_by_a_field_is_allowed(template: Template):
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_file_names_another_address_and_those_that_may_stand_in_xml_need_no_escaping(name: str):
-    if name.endswith((".html", ".css", ".js")):
-        text = renderer.read_file(name)
-        addresses = set(re.findall(r"\w+://[^\"'\s]+", text))
-        assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
-        assert not re.findall(r"@import|url\(|innerHTML|eval\(", text)
-        assert name.endswith((".html", "graph.js")) or not set("<&") & set(text)
+    text = renderer.read_file(name)
+    addresses = set(re.findall(r"\w+://[^\"'\s]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
+    assert not re.findall(r"@import|url\(|(?:inner|outer)HTML|insertAdjacent|document\.write|eval\(", text)
+    assert name.endswith((".html", "graph.js")) or name.startswith("chat/") or not set("<&") & set(text)
+    assert text.count("\n") <= 300
+
+
+def test_the_page_of_the_server_has_no_style_or_script_of_its_own_and_names_files_that_there_are():
+    page = renderer.read_file("chat.html")
+    assert Reader(page).own == {"style": [], "script": []}
+    named = re.findall(r'(?:src|href)="static/([^"]+)"', page)
+    assert named == ["palette.css", "chat.css", "chat/theme.js", "chat/main.js"]
+    modules = {f"chat/{name}" for file in FILES for name in re.findall(r'from "\./([^"]+)"', renderer.read_file(file))}
+    assert {*named, *modules} <= set(FILES)
+    assert {name for name in FILES if name.startswith("chat/")} == {"chat/main.js", "chat/theme.js", *modules}
+    assert len(re.findall(r'(?:src|href)="', page)) == len(named) + 2  # an empty icon, and a link within the page
 
 
 def test_a_picture_that_stands_alone_has_its_colours_written_out_in_both_schemes():
@@ -204,4 +219,24 @@ def test_every_colour_that_is_used_is_in_the_palette_and_has_a_dark_one():
     light, dark = palettes()
     assert {name for name in light if light[name] == dark[name]} == {"font"}
     styles = "".join(renderer.read_file(name) for name in FILES if name.endswith(".css"))
-    assert set(re.findall(r"var\(--([\w-]+)\)", styles)) <= light.keys()
+    own = set(re.findall(r"--([\w-]+): ", styles))
+    assert set(re.findall(r"var\(--([\w-]+)\)", styles)) <= light.keys() | own
+
+
+def contrast(one: str, other: str) -> float:
+    """Return how much two colours differ in brightness, as WCAG 2 counts it."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("text", ["text", "muted", "gradient"])
+@pytest.mark.parametrize("ground", ["paper", "box"])
+def test_texts_can_be_read_on_their_grounds_on_light_screens_and_on_dark_ones(text: str, ground: str):
+    for palette in palettes():
+        assert contrast(palette[text], palette[ground]) >= 4.5

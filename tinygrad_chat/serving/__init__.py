@@ -12,6 +12,7 @@ streams.py    an answer at once, or as events while it comes
 scoring.py    how likely the tokens of a text are
 metrics.py    what was done so far, as Prometheus reads it
 openapi.py    the description of it all
+page.py       the page at / and its files, with the policy that lets them run
 app.py        the application: which path does what
 server.py     the application on a port, until it is told to end
 

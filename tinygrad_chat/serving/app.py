@@ -24,6 +24,7 @@ from tinygrad_chat.serving.model import Served
 from tinygrad_chat.serving.openai import ChatFormat, CompletionFormat, Scores, model, models, usage_of
 from tinygrad_chat.serving.openapi import description
 from tinygrad_chat.serving.options import ServingOptions
+from tinygrad_chat.serving.page import page_routes
 from tinygrad_chat.serving.questions import ask_chat, ask_completion, completion_prompts, expect_model
 from tinygrad_chat.serving.requests import (
     ChatRequest,
@@ -39,21 +40,17 @@ from tinygrad_chat.serving.worker import Answers, Worker
 
 
 def create_app(
-    newest: Callable[[], Served],
-    options: ServingOptions | None = None,
-    *,
-    routes: Sequence[Any] = (),
-    say: Callable[[str], None] = print,
+    newest: Callable[[], Served], options: ServingOptions | None = None, *, say: Callable[[str], None] = print
 ) -> Starlette:
     """Return the application that answers with the model that `newest` gives at each request.
 
-    `routes` are further ones, as those of a page. `say` is told what a log would hold, in one line.
+    `say` is told what a log would hold, in one line.
     """
     options = options or ServingOptions()
     metrics = Metrics()
     worker = Worker(newest, places=options.rows + options.max_queue, metrics=metrics)
     api = Api(worker, metrics, options, say)
-    own = api.routes()
+    routes = [*api.routes(), *page_routes()]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -61,13 +58,13 @@ def create_app(
         yield
         await asyncio.to_thread(worker.close)
 
-    paths = frozenset(route.path for route in (*own, *routes))
+    paths = frozenset(route.path for route in routes)
     middleware = [Middleware(Guard, options=options, metrics=metrics, say=say, paths=paths)]
     if options.origins:
         cors = {"allow_origins": options.origins, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
         middleware.insert(0, Middleware(CORSMiddleware, **cors))
     return Starlette(
-        routes=[*own, *routes],
+        routes=routes,
         middleware=middleware,
         exception_handlers={HTTPException: on_http_exception},
         lifespan=lifespan,

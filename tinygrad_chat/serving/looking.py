@@ -8,20 +8,17 @@ from tinygrad_chat.inference.looking import attention_at, token_scores
 from tinygrad_chat.serving.errors import ApiError, context_exceeded
 from tinygrad_chat.serving.model import Served
 from tinygrad_chat.serving.openai import LEAST_LOGPROB, token_name
-from tinygrad_chat.serving.questions import chat_template, chat_tokens, conversation, expect_model
+from tinygrad_chat.serving.questions import chat_template, chat_tokens, conversation, expect_model, prompt_tokens
 from tinygrad_chat.serving.requests import LookRequest
 
 RIVALS = 5
 
 
 def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
-    """Return the tokens of a chat with their rivals, and the attention of one of them, by layer and head, to itself
+    """Return the tokens of a chat, or of a text, with their rivals, and the attention of one of them, by layer and head,
     and those before it."""
     expect_model(asked.model, served)
-    said = conversation(asked.messages)
-    tokens = chat_tokens(said, chat_template(served), served.context, answer=not said.ends_with_answer)
-    if len(tokens) > served.context:
-        raise context_exceeded(len(tokens), served.context, "messages")
+    tokens = _tokens(asked, served)
     index = len(tokens) - 1 if asked.index is None else asked.index
     if index >= len(tokens):
         raise ApiError(
@@ -44,3 +41,15 @@ def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
         "index": index,
         "attention": [layer.round(6).tolist() for layer in attention_at(model, tokens, index)],
     }
+
+
+def _tokens(asked: LookRequest, served: Served) -> list[int]:
+    if (asked.prompt is None) == (asked.messages is None):
+        raise ApiError(400, "expected either a prompt or messages", param="messages")
+    if asked.messages is None:
+        return prompt_tokens(asked.prompt, served)
+    said = conversation(asked.messages)
+    tokens = chat_tokens(said, chat_template(served), served.context, answer=not said.ends_with_answer)
+    if len(tokens) > served.context:
+        raise context_exceeded(len(tokens), served.context, "messages")
+    return tokens

@@ -80,13 +80,14 @@ def completion_prompts(asked: CompletionRequest, served: Served) -> list[list[in
     expect_model(asked.model, served)
     given = "" if asked.prompt is None else asked.prompt
     several = given if isinstance(given, list) and not (given and isinstance(given[0], int)) else [given]
-    prompts = [_prompt_tokens(each, served) for each in several]
+    prompts = [prompt_tokens(each, served) for each in several]
     if not prompts:
         raise ApiError(400, "prompt: expected at least one, received none", param="prompt")
     return prompts
 
 
-def _prompt_tokens(prompt: object, served: Served) -> list[int]:
+def prompt_tokens(prompt: object, served: Served) -> list[int]:
+    """Return a prompt as tokens: a text begins as documents do. Raises ApiError for what the model cannot read."""
     if isinstance(prompt, str):
         expect_readable(len(prompt.encode()), served, "prompt")
         tokens = [served.tokenizer.bos, *served.tokenizer.encode(prompt).tolist()]

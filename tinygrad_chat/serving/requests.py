@@ -155,9 +155,10 @@ class DetokenizeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LookRequest:
-    """POST /v1/look: what a model makes of each token of a chat."""
+    """POST /v1/look: what a model makes of each token of a chat, or of a text."""
 
     model: str | None = optional("the model's id, or tgc")
-    messages: list[ChatMessage]
+    messages: list[ChatMessage] | None = optional("a chat")
+    prompt: str | None = optional("or a text")
     index: Count | None = optional("the token whose attention is wanted; by default the last")
     top_logprobs: Annotated[int, Bounds(minimum=0, maximum=20)] | None = optional("rivals of each token (5)")
