@@ -92,7 +92,7 @@ class ModelSource:
     def _take(self, folder: Path) -> None:
         try:
             saved = RunFolder(folder).open_newest(SavedModel.load, say=self._say)
-            if saved.path != self.served.path:
+            if saved.path and self.served.path and saved.path.name != self.served.path.name:
                 self.served = self._open(saved)
                 self._say(f"now with step {saved.step:,}")
         except (TinygradChatError, MemoryError, OSError) as error:
