@@ -359,7 +359,8 @@ def test_everything_that_one_can_act_on_has_a_name(page: Page):
     for name in ("settings", "look"):
         page.locator(f"[data-opens={name}]").click()
         unnamed = """() => [...document.querySelectorAll('button, input, select, textarea, [role=button]')]
-            .filter((each) => each.checkVisibility() && !each.ariaLabel && !each.labels?.length && !each.innerText.trim())
+            .filter((each) => each.checkVisibility())
+            .filter((each) => !each.ariaLabel && !each.labels?.length && !each.innerText.trim())
             .map((each) => each.outerHTML)"""
         assert page.evaluate(unnamed) == []
     expect(page.get_by_role("log")).to_have_attribute("aria-live", "polite")

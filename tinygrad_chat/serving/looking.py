@@ -15,8 +15,8 @@ RIVALS = 5
 
 
 def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
-    """Return the tokens of a chat, or of a text, with their rivals, and the attention of one of them, by layer and head,
-    and those before it."""
+    """Return the tokens of a chat, or of a text, with their rivals, and the attention of one of them to
+    itself and those before it, by layer and head."""
     expect_model(asked.model, served)
     tokens = _tokens(asked, served)
     index = len(tokens) - 1 if asked.index is None else asked.index
