@@ -223,6 +223,8 @@ SCENARIOS = [
     Scenario("the name of a run", ("chat", "--checkpoint", f"no {NAME}", "-p", "a")),
     Scenario("the name of a run", ("chat", "--checkpoint", RUN, "-p", "a")),
     Scenario("a size", ("chat", "--config", HOSTILE, "-p", "a"), raw=False),
+    Scenario("the name of a run", ("serve", f"no {NAME}")),
+    Scenario("an address", ("serve", RUN, "--host", HOSTILE, "--api-key", "a"), raw=False),
     Scenario("the name of a text", ("eval", RUN, "--data", f"no {NAME}")),
     Scenario("the name of a run", ("eval", NAME, "plain")),
     Scenario("the name of a task", ("eval", RUN, "--task", f"no {NAME}")),
