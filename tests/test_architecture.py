@@ -35,7 +35,7 @@ ORDER = [
     {"runs"},
     {"inference", "reports"},
     {"training"},
-    {"evaluation", "experiments", "interchange", "planning", "profiling", "tracking"},
+    {"evaluation", "experiments", "interchange", "planning", "profiling", "serving", "tracking"},
     {"api"},
     {"cli"},
     {"__main__"},
@@ -64,6 +64,8 @@ HOME_OF_LIBRARY = {
     "pyarrow": ("text/formats/",),
     "huggingface_hub": ("text/hub.py",),
     "tomllib": ("schema.py",),
+    "starlette": ("serving/", "cli/serve.py"),
+    "uvicorn": ("serving/", "cli/serve.py"),
 }
 
 # Each of these calls takes what cannot be read for what is not there, in one version of Python or another.

@@ -62,9 +62,13 @@ class CheckpointError(TinygradChatError):
 
 
 class FormatError(TinygradChatError):
-    """A file that does not hold what its kind of file holds: which, under what key, and what was expected there."""
+    """A file that does not hold what its kind of file holds: which, under what `key`, and what was expected there."""
 
     exit_code = 2
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class StorageError(TinygradChatError):

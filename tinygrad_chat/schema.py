@@ -158,8 +158,8 @@ def checked(value: Any, kind: type[T], *, source: str) -> T:
     try:
         return _check_of(kind)(value)
     except _UnfitError as unfit:
-        path = "".join(f"[{key}]" if isinstance(key, int) else f".{_key(key)}" for key in unfit.keys)
-        raise FormatError(": ".join(filter(None, (source, path.removeprefix("."), str(unfit))))) from None
+        path = "".join(f"[{key}]" if isinstance(key, int) else f".{_key(key)}" for key in unfit.keys).removeprefix(".")
+        raise FormatError(": ".join(filter(None, (source, path, str(unfit)))), key=path) from None
 
 
 def _key(key: str) -> str:

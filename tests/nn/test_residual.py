@@ -33,7 +33,7 @@ def test_a_norm_reads_every_branch_added_so_far(norm: Norm):
 def test_where_there_is_a_kernel_each_branch_is_added_by_the_norm_that_reads_it(place: str, norm: str):
     layers, seen = 3, []
 
-    def watch(operation: Operation, inputs: Any) -> Any:
+    def watch(operation: Operation, inputs: Any, options: Any) -> Any:
         seen.append(operation.name)
         return lambda out, rule: rule
 

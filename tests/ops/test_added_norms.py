@@ -76,7 +76,7 @@ def test_bare_arrays_give_bare_arrays():
 def test_a_watcher_sees_the_op_once_with_both_results():
     seen: list[Any] = []
 
-    def watch(operation: Any, inputs: Any) -> Any:
+    def watch(operation: Any, inputs: Any, options: Any) -> Any:
         def finish(out: Any, rule: Any) -> Any:
             seen.append((operation.name, len(out)))
             return rule

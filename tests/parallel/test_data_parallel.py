@@ -71,7 +71,7 @@ def test_the_same_number_of_threads_gives_the_same_bits():
 def test_reference_ops_and_watchers_reach_every_thread():
     model, seen = make_gpt(), []
 
-    def watch(operation: Operation, inputs: Any) -> Any:
+    def watch(operation: Operation, inputs: Any, options: Any) -> Any:
         if operation.name == "cross_entropy":
             seen.append(operation)
         return lambda out, rule: rule

@@ -98,7 +98,7 @@ class Operation(Generic[Others]):
                 if parent is None:
                     arrays[index] = _constant(arrays[index], first.data)
         mode = current_mode()
-        seen = None if mode.watcher is None else mode.watcher(self, inputs)
+        seen = None if mode.watcher is None else mode.watcher(self, inputs, options)
         out, rule = self._run(mode.kernels_for(first.data).get(self, self.reference), arrays, options)
         if seen is not None:
             rule = seen(out, rule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from tinygrad_chat.backend import Compute, Kernels, backend_of, default_compute,
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-Watcher = Callable[[Any, Sequence[Any]], Callable[[Any, Rule], Rule]]
-"""(operation, inputs), before the op runs -> what is called with (out, rule) after it and returns the rule to use"""
+Watcher = Callable[[Any, Sequence[Any], Mapping[str, Any]], Callable[[Any, Rule], Rule]]
+"""(operation, inputs, options), before the op runs -> what is called with (out, rule) after it and returns the rule to
+use"""
 
 
 @dataclass(slots=True)

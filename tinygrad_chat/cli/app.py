@@ -22,6 +22,7 @@ CLOSED_PIPE = 141  # what shells report for a program whose reader has gone
 
 COMMANDS = {
     "chat": ("chat:app", "talk to a model"),
+    "serve": ("serve:serve", "let programs and people ask a model: an API and a page"),
     "train": ("train:train", "train a model, or go on with a run"),
     "data": ("data:app", "list, show or remove the texts that were tokenized"),
     "plan": ("plan:plan", "predict the memory and time of a run"),

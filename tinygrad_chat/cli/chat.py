@@ -17,6 +17,7 @@ from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import print_json, say, stream_of_texts
 from tinygrad_chat.config.groups import ComputeOptions
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.inference.options import CHAT_TEMPERATURE as TEMPERATURE
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.option import specs_of
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from tinygrad_chat.runs.state import SavedModel
 
 SEEDS = 10**6  # to choose among
-TEMPERATURE = 0.3  # facts rather than fancies
 RIVALS = 4  # that each token is compared with by `/why`, itself among them
 
 app = typer.Typer(

@@ -8,6 +8,8 @@ from typing import Any
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import option, specs_of, validate, validate_settings
 
+CHAT_TEMPERATURE = 0.3  # facts rather than fancies
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:

@@ -43,6 +43,11 @@ class KeyValueCache:
         """The position in its row (B, 1) at which the newest token's document begins, for models that see no other."""
 
     @property
+    def nbytes(self) -> int:
+        """The memory that it takes once it is full."""
+        return self._buffer.nbytes
+
+    @property
     def length(self) -> int:
         """How many tokens the longest row has."""
         return int(self.end - self.starts.min(initial=self.end))

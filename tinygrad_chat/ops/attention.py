@@ -70,6 +70,20 @@ def merge_heads(x: Any) -> Any:
     return x.transpose(0, 3, 1, 2, 4).reshape(B, T, G * shared * D)
 
 
+def attention_weights(
+    query: Any, key: Any, *, heads: int, causal: bool = True, window: int | None = None, document_starts: Any = None
+) -> Any:
+    """The weights (B, G, H / G, T, S) of each query's mean: softmax(query . key / sqrt(D)) over the keys that it may
+    see. All is as `attention` has it, which takes the mean with them."""
+    (T, S), D = (query.shape[1], key.shape[1]), query.shape[2] // heads
+    xp, G = array_module(query), key.shape[2] // D
+    q, k = split_heads(query, G, D), split_heads(key, G, D)
+    visible = visible_positions(xp, T, S, causal=causal, window=window, document_starts=document_starts)
+    scores = xp.where(visible, (q @ k.swapaxes(-1, -2)) * (1 / math.sqrt(D)), -math.inf)
+    e = xp.exp(scores - scores.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
 @differentiable
 def attention(
     query: Any,
@@ -89,14 +103,11 @@ def attention(
     its document begins, at or before its own position: it sees none before that.
     """
     G = count_shared_heads(query, key, value, heads, window, document_starts)
-    (T, S), D = (query.shape[1], key.shape[1]), query.shape[2] // heads
-    xp = array_module(query)
+    D = query.shape[2] // heads
     scale = 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query, key, value))
-    visible = visible_positions(xp, T, S, causal=causal, window=window, document_starts=document_starts)
-    scores = xp.where(visible, (q @ k.swapaxes(-1, -2)) * scale, -math.inf)
-    e = xp.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights = e / e.sum(axis=-1, keepdims=True)  # (B, G, H / G, T, S)
+    seen = {"causal": causal, "window": window, "document_starts": document_starts}
+    weights = attention_weights(query, key, heads=heads, **seen)
     out = weights @ v
 
     def backward(d_out):  # derivation: docs/derivations/attention.md

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +46,9 @@ class Recorder:
         yield
         self.close()
 
-    def watch(self, operation: Operation, inputs: Sequence[Any]) -> Callable[[Any, Rule], Rule]:
+    def watch(
+        self, operation: Operation, inputs: Sequence[Any], options: Mapping[str, Any]
+    ) -> Callable[[Any, Rule], Rule]:
         """Record an op, as a watcher."""
         forward = self._begin(operation.name, "forward")
 

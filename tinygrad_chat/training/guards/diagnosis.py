@@ -70,7 +70,7 @@ def _watcher(parameters: Parameters) -> Watcher:
     names = {id(parameters[name]): name for name in parameters}
     before: list[str] = []
 
-    def watch(operation: Operation, inputs: Sequence[Any]) -> Callable[[Any, Rule], Rule]:
+    def watch(operation: Operation, inputs: Sequence[Any], options: Any) -> Callable[[Any, Rule], Rule]:
         nonlocal before
         own = [names[id(x)] for x in inputs if id(x) in names]
         where = place(operation.name, own, before)

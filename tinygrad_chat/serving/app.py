@@ -1,0 +1,226 @@
+"""The application: which path does what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from tinygrad_chat.inference.looking import token_scores
+from tinygrad_chat.serving import looking, tokens
+from tinygrad_chat.serving.errors import ApiError
+from tinygrad_chat.serving.limits import Guard, on_http_exception, read_request, unless_gone
+from tinygrad_chat.serving.metrics import Metrics
+from tinygrad_chat.serving.model import Served
+from tinygrad_chat.serving.openai import ChatFormat, CompletionFormat, Scores, model, models, usage_of
+from tinygrad_chat.serving.openapi import description
+from tinygrad_chat.serving.options import ServingOptions
+from tinygrad_chat.serving.questions import ask_chat, ask_completion, completion_prompts, expect_model
+from tinygrad_chat.serving.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    Generation,
+    LookRequest,
+    TokenizeRequest,
+    refuse_unsupported,
+)
+from tinygrad_chat.serving.streams import EventStream, events, whole
+from tinygrad_chat.serving.worker import Answers, Worker
+
+
+def create_app(
+    newest: Callable[[], Served],
+    options: ServingOptions | None = None,
+    *,
+    routes: Sequence[Any] = (),
+    say: Callable[[str], None] = print,
+) -> Starlette:
+    """Return the application that answers with the model that `newest` gives at each request.
+
+    `routes` are further ones, as those of a page. `say` is told what a log would hold, in one line.
+    """
+    options = options or ServingOptions()
+    metrics = Metrics()
+    worker = Worker(newest, places=options.rows + options.max_queue, metrics=metrics)
+    api = Api(worker, metrics, options, say)
+    own = api.routes()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        await asyncio.to_thread(worker.close)
+
+    paths = frozenset(route.path for route in (*own, *routes))
+    middleware = [Middleware(Guard, options=options, metrics=metrics, say=say, paths=paths)]
+    if options.origins:
+        cors = {"allow_origins": options.origins, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        middleware.insert(0, Middleware(CORSMiddleware, **cors))
+    return Starlette(
+        routes=[*own, *routes],
+        middleware=middleware,
+        exception_handlers={HTTPException: on_http_exception},
+        lifespan=lifespan,
+    )
+
+
+class Api:
+    """The paths of the API."""
+
+    def __init__(self, worker: Worker, metrics: Metrics, options: ServingOptions, say: Callable[[str], None]) -> None:
+        self._worker, self._metrics, self._options, self._say = worker, metrics, options, say
+
+    def routes(self) -> list[Route]:
+        """Return which path does what."""
+        return [
+            Route("/health", self.health),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name:path}", self.model),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/completions", self.completion, methods=["POST"]),
+            Route("/v1/look", self.look, methods=["POST"]),
+            Route("/tokenize", self.tokenize, methods=["POST"]),
+            Route("/detokenize", self.detokenize, methods=["POST"]),
+            Route("/tokenizer_info", self.tokenizer_info),
+        ]
+
+    async def health(self, request: Request) -> Response:
+        """Say that it is there."""
+        return JSONResponse({"status": "ok", "model": self._worker.served.name})
+
+    async def metrics(self, request: Request) -> Response:
+        """Say what was done so far."""
+        text = self._metrics.text(places=self._worker.taken, step=self._worker.served.step)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe all of it."""
+        return JSONResponse(description())
+
+    async def models(self, request: Request) -> Response:
+        """List the one model that there is."""
+        return JSONResponse(models(self._worker.served))
+
+    async def model(self, request: Request) -> Response:
+        """Say what there is to say of it."""
+        expect_model(request.path_params["name"], self._worker.served)
+        return JSONResponse(model(self._worker.served))
+
+    async def chat(self, request: Request) -> Response:
+        """Answer a chat."""
+        asked = await self._read(request, ChatRequest)
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._worker.place(asked.n or 1))
+            answers = await unless_gone(request, self._worker.ask(functools.partial(ask_chat, asked)))
+            held.callback(answers.cancel)
+            form = ChatFormat(asked, answers.served)
+            prompts = [len(answers.prompts[0])]  # the same for all
+            return await self._answer(request, asked, answers, form, prompts, held)
+
+    async def completion(self, request: Request) -> Response:
+        """Go on with a text."""
+        asked = await self._read(request, CompletionRequest)
+        deadline = self._deadline()
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._worker.place(_count_completions(asked)))
+            compute = functools.partial(completion_prompts, asked)
+            prompts = await unless_gone(request, self._worker.compute(compute))
+            several = [prompt for prompt in prompts for _ in range(asked.n or 1)]
+            scored = await self._scored(request, asked, prompts, deadline) if asked.echo else []
+            echoed = [each for each in scored for _ in range(asked.n or 1)]
+            if asked.max_tokens == 0:
+                form = CompletionFormat(asked, self._worker.served, echoed)
+                return JSONResponse(
+                    form.whole([[]] * len(several), ["length"] * len(several), usage_of(map(len, prompts), []))
+                )
+            answers = await unless_gone(request, self._worker.ask(functools.partial(ask_completion, asked, prompts)))
+            held.callback(answers.cancel)
+            form = CompletionFormat(asked, answers.served, echoed)
+            return await self._answer(request, asked, answers, form, [len(each) for each in prompts], held)
+
+    async def _scored(
+        self, request: Request, asked: CompletionRequest, prompts: Sequence[Sequence[int]], deadline: float
+    ) -> list[tuple[str, Scores]]:
+        """Return each prompt's text and the scores of its tokens: one prompt at a time, so that others get on."""
+        texts = isinstance(asked.prompt, str) or (isinstance(asked.prompt, list) and isinstance(asked.prompt[0], str))
+
+        def score(prompt: Sequence[int], served: Served) -> tuple[str, Scores]:
+            scores = [] if asked.logprobs is None else token_scores(served.engine.model, prompt, asked.logprobs)
+            shown = 1 if texts or asked.prompt is None else 0  # BOS stands before a text, and is none of it
+            return served.tokenizer.decode(prompt[shown:]), scores[shown:]
+
+        found = []
+        for prompt in prompts:
+            self._expect_time(deadline)
+            found.append(await unless_gone(request, self._worker.compute(functools.partial(score, prompt))))
+        return found
+
+    async def _answer(
+        self,
+        request: Request,
+        asked: Generation,
+        answers: Answers,
+        form: Any,
+        prompts: Sequence[int],
+        held: contextlib.ExitStack,
+    ) -> Response:
+        """Return the answers, or a stream of them, which takes over what is `held` for them."""
+        usage = functools.partial(usage_of, prompts, answers.requests)
+        deadline = self._deadline()
+        if not asked.stream:
+            return JSONResponse(await unless_gone(request, whole(answers, form, usage, deadline=deadline)))
+        counted = usage if asked.stream_options and asked.stream_options.include_usage else None
+        coming = events(answers, form, counted, deadline=deadline, on_error=self._say)
+        return EventStream(coming, held.pop_all())
+
+    async def tokenize(self, request: Request) -> Response:
+        """Return the tokens of a text or of a chat."""
+        asked = await self._read(request, TokenizeRequest)
+        return JSONResponse(await asyncio.to_thread(tokens.tokenized, asked, self._worker.served))
+
+    async def detokenize(self, request: Request) -> Response:
+        """Return the text of tokens."""
+        asked = await self._read(request, DetokenizeRequest)
+        return JSONResponse(await asyncio.to_thread(tokens.detokenized, asked, self._worker.served))
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """Say which tokenizer it is."""
+        return JSONResponse(tokens.tokenizer_info(self._worker.served))
+
+    async def look(self, request: Request) -> Response:
+        """Return what the model makes of each token of a chat."""
+        asked = await self._read(request, LookRequest)
+        with self._worker.place():
+            compute = functools.partial(looking.looked_at, asked)
+            return JSONResponse(await unless_gone(request, self._worker.compute(compute)))
+
+    async def _read(self, request: Request, kind: Any) -> Any:
+        asked = await read_request(request, kind)
+        refuse_unsupported(asked)
+        return asked
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._options.timeout
+
+    def _expect_time(self, deadline: float) -> None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise ApiError(504, "the answer took longer than this server allows (--timeout)")
+
+
+def _count_completions(asked: CompletionRequest) -> int:
+    given = asked.prompt
+    several = isinstance(given, list) and given and not isinstance(given[0], int)
+    return (len(given) if several and given else 1) * (asked.n or 1)

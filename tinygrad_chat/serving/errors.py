@@ -1,0 +1,63 @@
+"""What is wrong with a request, as OpenAI's clients expect to be told: a status, and an object `error`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinygrad_chat.errors import FormatError, MemoryShortageError, NoRoomError, TinygradChatError
+from tinygrad_chat.formatting import one_line
+
+KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+INVALID, SERVER = "invalid_request_error", "server_error"
+
+
+class ApiError(Exception):
+    """An answer that is an error. `param` is what of the request it is about, `code` what programs compare."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, one_line(message), param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The error as JSON has it."""
+        kind = KINDS.get(self.status, SERVER if self.status >= 500 else INVALID)
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """Return what to answer where an error has ended a request.
+
+    Errors of this package are whoever asks's own, but for those of a lack of memory. What no error of ours explains is
+    ours to mend: whoever asks is told no more than that.
+    """
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, MemoryError | MemoryShortageError | NoRoomError):
+        return ApiError(503, "there is not enough memory for this now; ask for less, or later", code="out_of_memory")
+    if isinstance(error, FormatError):
+        return ApiError(400, str(error).removeprefix("the body: "), param=error.key or None)
+    if isinstance(error, TinygradChatError) and error.exit_code == 2:
+        return ApiError(400, str(error))
+    return ApiError(500, "an error of the server's own; its log says which")
+
+
+def context_exceeded(received: int, context: int, param: str) -> ApiError:
+    """Return the error for a prompt that is longer than what a model can read."""
+    return ApiError(
+        400,
+        f"the model's context is {context:,} tokens, and the prompt has {received:,}; say it in fewer words, or leave "
+        "out what was said first",
+        param=param,
+        code="context_length_exceeded",
+    )

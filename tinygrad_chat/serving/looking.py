@@ -1,0 +1,46 @@
+"""What a model makes of a chat, token by token, for the page that shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygrad_chat.inference.looking import attention_at, token_scores
+from tinygrad_chat.serving.errors import ApiError, context_exceeded
+from tinygrad_chat.serving.model import Served
+from tinygrad_chat.serving.openai import LEAST_LOGPROB, token_name
+from tinygrad_chat.serving.questions import chat_template, chat_tokens, conversation, expect_model
+from tinygrad_chat.serving.requests import LookRequest
+
+RIVALS = 5
+
+
+def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
+    """Return the tokens of a chat with their rivals, and the attention of one of them, by layer and head, to itself
+    and those before it."""
+    expect_model(asked.model, served)
+    said = conversation(asked.messages)
+    tokens = chat_tokens(said, chat_template(served), served.context, answer=not said.ends_with_answer)
+    if len(tokens) > served.context:
+        raise context_exceeded(len(tokens), served.context, "messages")
+    index = len(tokens) - 1 if asked.index is None else asked.index
+    if index >= len(tokens):
+        raise ApiError(
+            400, f"index: expected less than {len(tokens)}, the number of tokens, received {index}", param="index"
+        )
+    model, tokenizer = served.engine.model, served.tokenizer
+    scores = token_scores(model, tokens, RIVALS if asked.top_logprobs is None else asked.top_logprobs)
+    return {
+        "tokens": [
+            {
+                "text": token_name(tokenizer, score.token),
+                "logprob": None if score.logprob is None else max(score.logprob, LEAST_LOGPROB),
+                "rivals": [
+                    {"text": token_name(tokenizer, token), "logprob": max(logprob, LEAST_LOGPROB)}
+                    for token, logprob in score.rivals
+                ],
+            }
+            for score in scores
+        ],
+        "index": index,
+        "attention": [layer.round(6).tolist() for layer in attention_at(model, tokens, index)],
+    }

@@ -1,0 +1,49 @@
+"""What was done so far, as Prometheus reads it: plain text, a line for each number."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+
+class Metrics:
+    """Numbers that only grow, since the start."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """By path and status."""
+        self.prompted = 0
+        """Tokens of prompts."""
+        self.generated = 0
+        """Tokens of answers."""
+        self.stepping = 0.0
+        """Seconds in which the engine was at work."""
+        self._began = time.time()
+
+    def text(self, *, places: int, step: int) -> str:
+        """Return all of them, with how many places are taken now and the step of the model."""
+        requests = [
+            f'tgc_requests_total{{path="{path}",status="{status}"}} {number}'
+            for (path, status), number in sorted(self.requests.items())
+        ]
+        lines = [
+            *_about("tgc_requests_total", "counter", "requests by path and status"),
+            *requests,
+            *_about("tgc_prompt_tokens_total", "counter", "tokens of prompts"),
+            f"tgc_prompt_tokens_total {self.prompted}",
+            *_about("tgc_generated_tokens_total", "counter", "tokens of answers"),
+            f"tgc_generated_tokens_total {self.generated}",
+            *_about("tgc_step_seconds_total", "counter", "seconds in which the engine was at work"),
+            f"tgc_step_seconds_total {self.stepping:.6f}",
+            *_about("tgc_answers_open", "gauge", "answers that are being written or waited for"),
+            f"tgc_answers_open {places}",
+            *_about("tgc_model_step", "gauge", "the updates that the model was trained for"),
+            f"tgc_model_step {step}",
+            *_about("tgc_start_time_seconds", "gauge", "when the server was started"),
+            f"tgc_start_time_seconds {self._began:.3f}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _about(name: str, kind: str, purpose: str) -> tuple[str, str]:
+    return f"# HELP {name} {purpose}", f"# TYPE {name} {kind}"

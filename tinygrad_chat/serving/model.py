@@ -1,0 +1,124 @@
+"""The model that answers, and a newer one of the same run once training has written it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.backend import available_memory
+from tinygrad_chat.errors import CheckpointError, NoRoomError, TinygradChatError, UsageError
+from tinygrad_chat.formatting import memory_size
+from tinygrad_chat.inference.engine import PREFIX_BYTES, Engine
+from tinygrad_chat.inference.load import load_model
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.nn import KeyValueCache
+from tinygrad_chat.runs.checkpoint import find_checkpoints
+from tinygrad_chat.runs.figures import facts_of
+from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.state import SavedModel
+from tinygrad_chat.serving.options import ServingOptions
+from tinygrad_chat.text.conversations import ChatTemplate
+from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.tools.calculator import calculate
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A model with its engine, under the `name` that requests give it. `step` is how long it was trained."""
+
+    name: str
+    engine: Engine
+    step: int = 0
+    path: Path | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        assert self.engine.tokenizer
+        return self.engine.tokenizer
+
+    @property
+    def context(self) -> int:
+        """The most tokens that it can read."""
+        return self.engine.model.context
+
+    @functools.cached_property
+    def template(self) -> ChatTemplate | None:
+        """How it reads chats; None where its tokenizer has not the tokens for it."""
+        try:
+            return self.engine.template
+        except UsageError:
+            return None
+
+
+class ModelSource:
+    """Opens the model of a run for serving and, with `--follow`, each newer one that it is asked for.
+
+    Raises what `load_model` does, and NoRoomError where the memory for its answers is not there.
+    """
+
+    def __init__(
+        self, saved: SavedModel, options: ServingOptions, *, compute: Mapping[str, Any] | None = None, say: Say
+    ) -> None:
+        self._options, self._compute, self._say = options, dict(compute or {}), say
+        self._tried = saved.path
+        self.served = self._open(saved)
+
+    def newest(self) -> Served:
+        """Return the model to answer with from now on. What cannot be opened is told, and the one before stays."""
+        folder = self.served.path and self.served.path.resolve().parent.parent
+        if self._options.follow and folder:
+            with contextlib.suppress(TinygradChatError, OSError):
+                checkpoints = find_checkpoints(folder / "checkpoints")
+                if checkpoints and checkpoints[-1].name != (self._tried and self._tried.name):
+                    self._tried = checkpoints[-1]
+                    self._take(folder)
+        return self.served
+
+    def _take(self, folder: Path) -> None:
+        try:
+            saved = RunFolder(folder).open_newest(SavedModel.load, say=self._say)
+            if saved.path != self.served.path:
+                self.served = self._open(saved)
+                self._say(f"now with step {saved.step:,}")
+        except (TinygradChatError, MemoryError, OSError) as error:
+            self._say(f"a newer checkpoint cannot be served, and the one before stays: {error}")
+
+    def _open(self, saved: SavedModel) -> Served:
+        if saved.path is None or saved.folder is None:
+            raise CheckpointError("serve: expected a model that is on the disk")
+        model = load_model(saved, **self._compute)
+        engine = Engine(
+            model,
+            saved.tokenizer,
+            rows=self._options.rows,
+            tool=functools.partial(calculate, facts=facts_of(saved)),
+            prefix_bytes=self._prefix_bytes(model),
+        )
+        created = int(saved.path.stat().st_mtime)
+        return Served(name=saved.folder.name, engine=engine, step=saved.step, path=saved.path, created=created)
+
+    def _prefix_bytes(self, model: LanguageModel) -> int:
+        """Return what is left for what earlier requests have read, beside the rows and one that joins them."""
+        cache = model.new_cache(1)
+        rows = (self._options.rows + 1) * cache.nbytes if isinstance(cache, KeyValueCache) else 0
+        limit = self._options.cache_mib
+        total = rows + PREFIX_BYTES if limit is None else limit << 20
+        named = f"--rows {self._options.rows}: so many answers at a time need {memory_size(rows)} of cache"
+        if limit is not None and total < rows:
+            raise NoRoomError(f"{named}, and --cache-mib allows {limit:,} MiB; raise that, or choose fewer rows")
+        free = available_memory()
+        if total > free:
+            raise NoRoomError(
+                f"{named}, and {memory_size(total)} with what is kept of earlier ones; {memory_size(free)} are free; "
+                "choose fewer rows or a smaller --cache-mib"
+            )
+        return total - rows

@@ -1,0 +1,239 @@
+"""Answers as OpenAI's JSON: whole, or chunk by chunk as they come."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from tinygrad_chat.inference.request import Request, TokenStep
+from tinygrad_chat.serving.model import Served
+from tinygrad_chat.serving.requests import ChatRequest, CompletionRequest
+from tinygrad_chat.text.conversations import TEXT
+from tinygrad_chat.text.tokenizers import Tokenizer
+
+LEAST_LOGPROB = -9999.0
+"""What OpenAI writes for a token that cannot come: JSON has no infinity."""
+
+Json = dict[str, Any]
+Scores = Sequence[tuple[int, float | None, Sequence[tuple[int, float]]]]
+"""Tokens, each with its log-probability, None where nothing stands before it, and its rivals."""
+
+
+class Format(Protocol):
+    """How answers to one request are written. `index` is the number of an answer."""
+
+    def first(self, index: int) -> Json | None:
+        """Return the chunk before its first token."""
+        ...
+
+    def step(self, index: int, step: TokenStep) -> Json | None:
+        """Return the chunk of a token; None for one that shows nothing."""
+        ...
+
+    def last(self, index: int, reason: str) -> Json:
+        """Return the chunk that says why it ended."""
+        ...
+
+    def usage(self, usage: Json) -> Json:
+        """Return the chunk that counts the tokens."""
+        ...
+
+    def whole(self, answers: Sequence[Sequence[TokenStep]], reasons: Sequence[str], usage: Json) -> Json:
+        """Return all answers at once."""
+        ...
+
+
+class ChatFormat:
+    """Answers of a chat. Beside OpenAI's, a message has `parts` where the model has called its calculator, and a
+    chunk `part` for a piece of a call or a result: `{"type": "python", "text": "2+3"}`."""
+
+    def __init__(self, asked: ChatRequest, served: Served) -> None:
+        self._tokenizer, self._rivals = served.tokenizer, asked.top_logprobs or 0
+        self._logprobs = bool(asked.logprobs)
+        self._head = _head("chatcmpl", "chat.completion", served)
+        self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
+
+    def first(self, index: int) -> Json:
+        """Return the chunk that says who speaks."""
+        return self._chunk(index, {"role": "assistant", "content": ""})
+
+    def step(self, index: int, step: TokenStep) -> Json | None:
+        """Return the chunk of a token."""
+        if step.kind != TEXT:
+            return self._chunk(index, {"part": {"type": step.kind, "text": step.text}}) if step.text else None
+        found = self._scores([step])
+        return self._chunk(index, {"content": step.text}, found) if step.text or found else None
+
+    def last(self, index: int, reason: str) -> Json:
+        """Return the chunk that says why it ended."""
+        return self._chunk(index, {}, reason=reason)
+
+    def usage(self, usage: Json) -> Json:
+        """Return the chunk that counts the tokens."""
+        return {**self._chunk_head, "choices": [], "usage": usage}
+
+    def whole(self, answers: Sequence[Sequence[TokenStep]], reasons: Sequence[str], usage: Json) -> Json:
+        """Return all answers at once."""
+        choices = [
+            {
+                "index": index,
+                "message": self._message(steps),
+                "logprobs": self._logprobs_of(self._scores(steps)),
+                "finish_reason": reason,
+            }
+            for index, (steps, reason) in enumerate(zip(answers, reasons, strict=True))
+        ]
+        return {**self._head, "choices": choices, "usage": usage}
+
+    def _chunk(self, index: int, delta: Json, scores: list[Json] | None = None, *, reason: str | None = None) -> Json:
+        choice = {"index": index, "delta": delta, "logprobs": self._logprobs_of(scores or []), "finish_reason": reason}
+        return {**self._chunk_head, "choices": [choice]}
+
+    def _message(self, steps: Sequence[TokenStep]) -> Json:
+        message: Json = {"role": "assistant", "content": "", "refusal": None}
+        parts: list[dict[str, str]] = []
+        for step in steps:
+            if not parts or parts[-1]["type"] != step.kind:
+                parts.append({"type": step.kind, "text": ""})
+            parts[-1]["text"] += step.text
+        message["content"] = "".join(part["text"] for part in parts if part["type"] == TEXT)
+        if any(part["type"] != TEXT for part in parts):
+            message["parts"] = [part for part in parts if part["text"]]
+        return message
+
+    def _scores(self, steps: Sequence[TokenStep]) -> list[Json]:
+        if not self._logprobs:
+            return []
+        special = self._tokenizer.special_tokens.values()
+        shown = (step for step in steps if step.kind == TEXT and step.token not in special)
+        return [
+            {**self._scored(step.token, step.logprob), "top_logprobs": [self._scored(*rival) for rival in step.rivals]}
+            for step in shown
+        ]
+
+    def _logprobs_of(self, scores: list[Json]) -> Json | None:
+        return {"content": scores, "refusal": None} if self._logprobs and scores else None
+
+    def _scored(self, token: int, logprob: float) -> Json:
+        content = self._tokenizer.decode_bytes([token])
+        return {
+            "token": token_name(self._tokenizer, token),
+            "logprob": max(logprob, LEAST_LOGPROB),
+            "bytes": list(content),
+        }
+
+
+class CompletionFormat:
+    """Texts that go on from prompts. `echoed` has the text and, where they are wanted, the scores of the prompt that
+    each one begins with."""
+
+    def __init__(self, asked: CompletionRequest, served: Served, echoed: Sequence[tuple[str, Scores]] = ()) -> None:
+        self._tokenizer, self._rivals, self._echoed = served.tokenizer, asked.logprobs, echoed
+        self._head = _head("cmpl", "text_completion", served)
+        self._written: dict[int, int] = {}
+        """How many characters of each text there are so far."""
+
+    def first(self, index: int) -> Json | None:
+        """Return the chunk with the prompt, if it is wanted."""
+        if not self._echoed:
+            return None
+        text, scores = self._echoed[index]
+        return self._chunk(index, text, self._logprobs(index, scores))
+
+    def step(self, index: int, step: TokenStep) -> Json | None:
+        """Return the chunk of a token."""
+        scores = self._logprobs(index, [(step.token, step.logprob, step.rivals)])
+        return self._chunk(index, step.text, scores) if step.text or scores else None
+
+    def last(self, index: int, reason: str) -> Json:
+        """Return the chunk that says why it ended."""
+        return self._chunk(index, "", None, reason=reason)
+
+    def usage(self, usage: Json) -> Json:
+        """Return the chunk that counts the tokens."""
+        return {**self._head, "choices": [], "usage": usage}
+
+    def whole(self, answers: Sequence[Sequence[TokenStep]], reasons: Sequence[str], usage: Json) -> Json:
+        """Return all texts at once."""
+        choices = []
+        for index, (steps, reason) in enumerate(zip(answers, reasons, strict=True)):
+            text, scores = self._echoed[index] if self._echoed else ("", ())
+            found = [*scores, *((step.token, step.logprob, step.rivals) for step in steps)]
+            text += "".join(step.text for step in steps)
+            choices.append(
+                {"index": index, "text": text, "logprobs": self._logprobs(index, found), "finish_reason": reason}
+            )
+        return {**self._head, "choices": choices, "usage": usage}
+
+    def _chunk(self, index: int, text: str, logprobs: Json | None, *, reason: str | None = None) -> Json:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return {**self._head, "choices": [choice]}
+
+    def _logprobs(self, index: int, scores: Scores) -> Json | None:
+        if self._rivals is None:
+            return None
+        offsets, at = [], self._written.get(index, 0)
+        for token, _, _ in scores:
+            offsets.append(at)
+            at += len(self._tokenizer.decode([token]))
+        self._written[index] = at
+        return {
+            "tokens": [token_name(self._tokenizer, token) for token, _, _ in scores],
+            "token_logprobs": [None if logprob is None else max(logprob, LEAST_LOGPROB) for _, logprob, _ in scores],
+            "top_logprobs": [self._top(logprob, rivals) for _, logprob, rivals in scores] if self._rivals else None,
+            "text_offset": offsets,
+        }
+
+    def _top(self, logprob: float | None, rivals: Sequence[tuple[int, float]]) -> dict[str, float] | None:
+        if logprob is None:
+            return None
+        return {token_name(self._tokenizer, token): max(each, LEAST_LOGPROB) for token, each in rivals}
+
+
+def token_name(tokenizer: Tokenizer, token: int) -> str:
+    """Return a token as OpenAI names it: its text, or its bytes where they are a part of a character. A special one
+    has its own name."""
+    content = tokenizer.decode_bytes([token])
+    if not content:
+        names = {number: name for name, number in tokenizer.special_tokens.items()}
+        return names.get(token, "")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
+
+
+def usage_of(prompts: Iterable[int], requests: Sequence[Request]) -> Json:
+    """Return how many tokens were read, of prompts of these lengths, and written."""
+    read, written = sum(prompts), sum(len(request.tokens) for request in requests)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def models(served: Served) -> Json:
+    """Return the list of models: the one that there is."""
+    return {"object": "list", "data": [model(served)]}
+
+
+def model(served: Served) -> Json:
+    """Return what there is to say of a model; all behind `owned_by` is ours."""
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "tinygrad_chat",
+        "max_model_len": served.context,
+        "chats": served.template is not None,
+        "step": served.step,
+    }
+
+
+def _head(prefix: str, kind: str, served: Served) -> Json:
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": served.name,
+        "system_fingerprint": f"step-{served.step}",
+    }

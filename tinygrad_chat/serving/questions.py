@@ -1,0 +1,193 @@
+"""From what is asked to what the engine is asked: in the worker's thread, with the model that answers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.inference.options import CHAT_TEMPERATURE, GenerationOptions
+from tinygrad_chat.inference.request import Request
+from tinygrad_chat.option import LARGEST
+from tinygrad_chat.seeds import rng
+from tinygrad_chat.serving.errors import ApiError, context_exceeded
+from tinygrad_chat.serving.model import Served
+from tinygrad_chat.serving.requests import CALCULATOR, ChatMessage, ChatRequest, CompletionRequest, Generation
+from tinygrad_chat.text.conversations import TEXT, ChatTemplate, Conversation, Message, Part
+from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM
+
+ALIAS = "tgc"
+"""What any model may be called, by those who do not want to ask which one it is."""
+FEWEST_TOKENS = 1e-9
+"""A share of the probability that the likeliest token alone has."""
+COMPLETION_TOKENS = 16  # OpenAI's default
+COMPLETION_TEMPERATURE = 1.0  # likewise
+
+
+def expect_model(name: str | None, served: Served) -> None:
+    """Raise ApiError for a model that is not served."""
+    if name not in (None, "", ALIAS, served.name):
+        message = f"the model {name!r:.80} is not here; this server has {served.name}, and {ALIAS} means it, too"
+        raise ApiError(404, message, param="model", code="model_not_found")
+
+
+def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
+    """Submit a chat's question, as often as answers are wanted."""
+    expect_model(asked.model, served)
+    tools = _wants_tools(asked)
+    template = chat_template(served)
+    said = conversation(asked.messages)
+    if said.ends_with_answer:
+        raise ApiError(400, "messages: expected a user's message last, to be answered", param="messages")
+    prompt = chat_tokens(said, template, served.context, answer=True)
+    if len(prompt) > served.context:
+        raise context_exceeded(len(prompt), served.context, "messages")
+    most = asked.max_completion_tokens or asked.max_tokens or served.context
+    options = _options(asked, most, CHAT_TEMPERATURE)
+    rivals = asked.top_logprobs or 0
+    if rivals and not asked.logprobs:
+        raise ApiError(400, "top_logprobs: plays no part without logprobs", param="top_logprobs")
+    return [
+        served.engine.submit_answer(said, options, rivals=rivals, tools=tools, random=random)
+        for random in _random_numbers(options.seed, asked.n or 1)
+    ]
+
+
+def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], served: Served) -> list[Request]:
+    """Submit prompts, each as often as completions are wanted."""
+    most = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
+    options = _options(asked, most, COMPLETION_TEMPERATURE)
+    numbers = _random_numbers(options.seed, len(prompts) * (asked.n or 1))
+    return [
+        served.engine.submit(
+            prompt,
+            options,
+            stop_tokens=(served.tokenizer.bos,),
+            rivals=asked.logprobs or 0,
+            random=next(numbers),
+        )
+        for prompt in prompts
+        for _ in range(asked.n or 1)
+    ]
+
+
+def completion_prompts(asked: CompletionRequest, served: Served) -> list[list[int]]:
+    """Return the prompts as tokens: texts begin as documents do, and tokens are taken as they are."""
+    expect_model(asked.model, served)
+    given = "" if asked.prompt is None else asked.prompt
+    several = given if isinstance(given, list) and not (given and isinstance(given[0], int)) else [given]
+    prompts = [_prompt_tokens(each, served) for each in several]
+    if not prompts:
+        raise ApiError(400, "prompt: expected at least one, received none", param="prompt")
+    return prompts
+
+
+def _prompt_tokens(prompt: object, served: Served) -> list[int]:
+    if isinstance(prompt, str):
+        expect_readable(len(prompt.encode()), served, "prompt")
+        tokens = [served.tokenizer.bos, *served.tokenizer.encode(prompt).tolist()]
+    else:
+        assert isinstance(prompt, list)
+        tokens = prompt
+        if not tokens or not 0 <= min(tokens) <= max(tokens) < served.tokenizer.size:
+            expected = f"at least one token from 0 to {served.tokenizer.size - 1}"
+            raise ApiError(400, f"prompt: expected {expected}, received others", param="prompt")
+    if len(tokens) > served.context:
+        raise context_exceeded(len(tokens), served.context, "prompt")
+    return tokens
+
+
+def expect_readable(size: int, served: Served, param: str) -> None:
+    """Raise ApiError for so many bytes that they are more tokens than the context, however they are split: without
+    this, to encode what is then refused would take as long as somebody wants."""
+    longest = int(served.tokenizer.bytes_per_token().max())
+    if size > served.context * longest:
+        raise context_exceeded(-(-size // longest), served.context, param)
+
+
+def chat_template(served: Served) -> ChatTemplate:
+    """Return the template of a model that can chat. Raises ApiError for any other."""
+    if served.template is None:
+        raise ApiError(
+            400,
+            f"{served.name} cannot chat: its tokenizer ({served.tokenizer.kind}) has no tokens for it; "
+            "/v1/completions goes on with a text",
+            param="model",
+        )
+    return served.template
+
+
+def chat_tokens(said: Conversation, template: ChatTemplate, context: int, *, answer: bool) -> list[int]:
+    """Return a conversation as the model reads it, with the beginning of an `answer` or without. Raises ApiError for
+    one that is longer than the context by its bytes alone."""
+    longest = int(template.tokenizer.bytes_per_token().max())
+    size = sum(len(part.text.encode()) for message in said.messages for part in message.parts)
+    if size > context * longest:
+        raise context_exceeded(-(-size // longest), context, "messages")
+    return (template.render_prompt(said) if answer else template.render(said).tokens).tolist()
+
+
+def conversation(messages: Sequence[ChatMessage]) -> Conversation:
+    """Return messages as a conversation. Neighbours of one role are one message, a blank line between them, and an
+    answer that was stopped before its first word is left out."""
+    said: list[Message] = []
+    for number, message in enumerate(messages):
+        if message.tool_calls or message.function_call:
+            param = f"messages[{number}].tool_calls"
+            raise ApiError(400, f"{param}: the model has no tools but its own; leave it out", param=param)
+        role = SYSTEM if message.role == "developer" else message.role
+        parts = _parts(message)
+        if role == ASSISTANT and not any(part.text for part in parts):
+            continue
+        try:
+            if said and said[-1].role == role:
+                said[-1] = Message(role, (*said[-1].parts, Part(TEXT, "\n\n"), *parts))
+            else:
+                said.append(Message(role, parts))
+        except TinygradChatError as error:
+            param = f"messages[{number}]"
+            raise ApiError(400, f"{param}: {error}", param=param) from error
+    return Conversation(tuple(said))
+
+
+def _parts(message: ChatMessage) -> tuple[Part, ...]:
+    if isinstance(message.content, list):
+        return tuple(Part(part.type, part.text) for part in message.content)
+    return (Part(TEXT, message.content or ""),)
+
+
+def _wants_tools(asked: ChatRequest) -> bool:
+    """Return whether the calculator may be used. Raises ApiError for a tool that the model does not have."""
+    for tool in asked.tools or []:
+        described = tool.get("function")
+        name = described.get("name") if isinstance(described, dict) else None
+        if name != CALCULATOR:
+            raise ApiError(
+                400,
+                f"tools: the model knows one tool, {CALCULATOR}, which this server runs by itself; leave tools out",
+                param="tools",
+                code="unsupported_parameter",
+            )
+    if asked.tool_choice not in (None, "auto", "none"):
+        raise ApiError(400, "tool_choice: expected auto or none, received something else", param="tool_choice")
+    return asked.tool_choice != "none"
+
+
+def _options(asked: Generation, most: int, temperature: float) -> GenerationOptions:
+    return GenerationOptions(
+        max_new_tokens=max(most, 1),
+        temperature=temperature if asked.temperature is None else asked.temperature,
+        top_k=asked.top_k,
+        top_p=None if asked.top_p is None else max(asked.top_p, FEWEST_TOKENS),
+        min_p=asked.min_p or None,
+        repetition_penalty=asked.repetition_penalty or 1.0,
+        stop=asked.stops or None,
+        seed=secrets.randbelow(LARGEST) if asked.seed is None else asked.seed % LARGEST,
+    )
+
+
+def _random_numbers(seed: int, count: int) -> Iterator[np.random.Generator]:
+    """Yield the random numbers of each answer, those of `tgc sample` with several samples."""
+    return (rng(seed, "sampling", number) for number in range(count))

@@ -1,0 +1,88 @@
+"""The application on a port, until it is told to end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from tinygrad_chat.errors import UsageError
+
+MOST_HEADER = 1 << 15  # bytes of all headers of a request together
+BACKLOG = 1024  # connections that wait to be taken
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there. Raises UsageError where it cannot."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UsageError(f"--host {host}: {error.strerror or error}") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"--port {port}: is in use by another program; choose another, such as {port + 1}"
+            ) from error
+        raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error
+    return listening
+
+
+class Server:
+    """Serves an application on a socket. `on_start` is called once it answers."""
+
+    def __init__(self, app: ASGIApp, listening: socket.socket, *, on_start: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level="critical",  # what goes wrong is told by the application, in one line
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=MOST_HEADER,
+            backlog=BACKLOG,
+        )
+        self._server = _Uvicorn(config, on_start)
+        self._listening = listening
+
+    def run(self) -> None:
+        """Serve until `drain` or `stop` is called."""
+        self._server.run(sockets=[self._listening])
+
+    def drain(self) -> None:
+        """Take no new connection, and end once the requests that are there are answered."""
+        self._server.should_exit = True
+
+    def stop(self) -> None:
+        """End without waiting for answers."""
+        self._server.should_exit = self._server.force_exit = True
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, which leaves signals to the command."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._on_start()

@@ -1,0 +1,87 @@
+"""An answer at once, or as server-sent events while it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from tinygrad_chat.inference.request import TokenStep
+from tinygrad_chat.serving.errors import as_api_error
+from tinygrad_chat.serving.openai import Format, Json
+from tinygrad_chat.serving.worker import Answers
+
+STALL_SECONDS = 60.0  # after which nobody reads what is sent
+
+
+async def whole(answers: Answers, form: Format, usage: Callable[[], Json], *, deadline: float) -> Json:
+    """Return the answers once they are all over."""
+    found: list[list[TokenStep]] = [[] for _ in answers.requests]
+    async for index, step in answers.steps(deadline):
+        if step is not None:
+            found[index].append(step)
+    return form.whole(found, [str(request.finish_reason) for request in answers.requests], usage())
+
+
+async def events(
+    answers: Answers,
+    form: Format,
+    usage: Callable[[], Json] | None,
+    *,
+    deadline: float,
+    on_error: Callable[[str], None],
+) -> AsyncIterator[str]:
+    """Yield the answers as they come, then their `usage`, if it is wanted. What goes wrong is an event, too."""
+    try:
+        for index in range(len(answers.requests)):
+            chunk = form.first(index)
+            if chunk is not None:
+                yield _event(chunk)
+        async for index, step in answers.steps(deadline):
+            chunk = (
+                form.last(index, str(answers.requests[index].finish_reason)) if step is None else form.step(index, step)
+            )
+            if chunk is not None:
+                yield _event(chunk)
+        if usage is not None:
+            yield _event(form.usage(usage()))
+    except Exception as error:
+        found = as_api_error(error)
+        if found.status == 500:
+            on_error(f"an answer has ended early: {type(error).__name__}: {error}")
+        yield _event(found.content)
+    yield "data: [DONE]\n\n"
+
+
+def _event(content: Any) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. What is `held` for them is let go when the last is sent, or whoever asked has gone, or has
+    not read for a while."""
+
+    def __init__(self, content: AsyncIterator[str], held: contextlib.ExitStack) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(content, headers=headers, media_type="text/event-stream")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them, as ASGI has it."""
+        with self._held:
+            await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send them, each within a time."""
+
+        async def send_in_time(message: Any) -> None:
+            async with asyncio.timeout(STALL_SECONDS):
+                await send(message)
+
+        async with contextlib.aclosing(self.body_iterator):  # pyright: ignore[reportArgumentType] - a generator
+            await super().stream_response(send_in_time)
