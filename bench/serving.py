@@ -145,7 +145,9 @@ async def _measure_streams(port: int, count: int, new_tokens: int) -> dict[str, 
         / sum(each.finished for each in alone),
         "seconds_to_first_token": _spread([each.first for each in whole]),
         "seconds_to_end": _spread([each.finished for each in whole]),
-        "fairness": _jain([each.usage["completion_tokens"] / (each.finished - each.first) for each in whole if each.text]),
+        "fairness": _jain(
+            [each.usage["completion_tokens"] / (each.finished - each.first) for each in whole if each.text]
+        ),
         "objections": objections,
     }
 

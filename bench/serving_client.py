@@ -93,9 +93,7 @@ class Client:
         await self._line(reader)
 
     @staticmethod
-    async def _read_events(
-        pieces: AsyncIterator[bytes], answer: Answer, began: float, leave_after: int | None
-    ) -> None:
+    async def _read_events(pieces: AsyncIterator[bytes], answer: Answer, began: float, leave_after: int | None) -> None:
         """Read server-sent events to the end, or so many. Raises ConnectionError where the end was not announced."""
         unread, count = b"", 0
         async for piece in pieces:

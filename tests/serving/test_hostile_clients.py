@@ -113,7 +113,11 @@ def test_a_slow_reader_delays_nobody_and_is_left_after_a_while(server: ServerThr
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         slow.connect(("127.0.0.1", server.port))
-        slow.sendall(request(server.port, CHAT, {**SHORT, "max_tokens": 300, "stream": True, "logprobs": True, "top_logprobs": 20}))
+        slow.sendall(
+            request(
+                server.port, CHAT, {**SHORT, "max_tokens": 300, "stream": True, "logprobs": True, "top_logprobs": 20}
+            )
+        )
         eventually(lambda: server.open_answers > 0)
         assert [ask(server.port, CHAT, SHORT).status for _ in range(5)] == [200] * 5
         eventually(lambda: server.open_answers == 0)
@@ -175,7 +179,9 @@ def test_headers_of_a_megabyte_are_refused(server: ServerThread):
     assert ask(server.port, "/health").status == 200
 
 
-@pytest.mark.parametrize("content", [b"\x00" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9\r\n\r\n"])
+@pytest.mark.parametrize(
+    "content", [b"\x00" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9\r\n\r\n"]
+)
 def test_what_is_no_http_is_refused(server: ServerThread, content: bytes):
     with connect(server.port) as client:
         client.sendall(content)
@@ -184,7 +190,9 @@ def test_what_is_no_http_is_refused(server: ServerThread, content: bytes):
     assert ask(server.port, "/health").status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", "[", "a b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", "[", "a b"]
+)
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/metrics", "/static/chat.css"])
 def test_a_page_elsewhere_cannot_ask_by_a_name_of_its_own(server: ServerThread, host: str, path: str):
     """DNS rebinding: a name that a stranger owns may lead to this machine."""
@@ -211,7 +219,9 @@ def test_no_other_page_may_ask(server: ServerThread):
     assert server.model.tokens_read == 0
 
 
-@pytest.mark.parametrize("given", [None, "Bearer wrong", "Bearer ", "right", "Basic right", "Bearer righ", "Bearer rightt"])
+@pytest.mark.parametrize(
+    "given", [None, "Bearer wrong", "Bearer ", "right", "Basic right", "Bearer righ", "Bearer rightt"]
+)
 def test_a_wrong_key_is_401(given: str | None):
     headers = {} if given is None else {"Authorization": given}
     with server_thread(api_key="right") as server:
@@ -220,6 +230,14 @@ def test_a_wrong_key_is_401(given: str | None):
             assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
         assert ask(server.port, "/v1/models", Authorization="Bearer right").status == 200
         assert server.model.tokens_read == 0
+
+
+def test_keys_are_compared_in_a_time_that_tells_nothing(monkeypatch: pytest.MonkeyPatch):
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr("hmac.compare_digest", lambda *keys: compared.append(keys) or keys[0] == keys[1])
+    with server_thread(api_key="right") as server:
+        ask(server.port, "/v1/models", Authorization="Bearer wrong")
+    assert compared == [(b"wrong", b"right")]
 
 
 def test_nothing_is_left_of_many_requests(server: ServerThread):

@@ -33,7 +33,7 @@ def text_of(answer: Answer) -> str:
 def test_a_signal_lets_streams_end_and_takes_no_new_ones(tmp_path: Path, number: int):
     with server_process(tmp_path, pace=0.01) as server, connect(server.port) as stream:
         stream.sendall(request(server.port, CHAT, STREAM))
-        begun = read_until(stream, b"content\":\"0")
+        begun = read_until(stream, b'content":"0')
         server.process.send_signal(number)
         eventually(lambda: is_closed(server.port))
         assert text_of(read_answer(stream, begun)) == "0" * 40
@@ -44,7 +44,7 @@ def test_a_signal_lets_streams_end_and_takes_no_new_ones(tmp_path: Path, number:
 def test_a_second_signal_does_not_wait(tmp_path: Path):
     with server_process(tmp_path, pace=0.05) as server, connect(server.port) as stream:
         stream.sendall(request(server.port, CHAT, {**STREAM, "max_tokens": 3000}))
-        read_until(stream, b"content\":\"0")
+        read_until(stream, b'content":"0')
         server.process.send_signal(signal.SIGINT)
         eventually(lambda: is_closed(server.port))
         server.process.send_signal(signal.SIGINT)
@@ -164,4 +164,3 @@ def is_closed(port: int) -> bool:
     except OSError:
         return True
     return False
-

@@ -59,7 +59,9 @@ def client() -> Iterator[TestClient]:
 FIELDS = [(path, name) for path, body in BODIES.items() for name in body]
 
 numbers = st.integers() | st.floats() | st.sampled_from([10**400, -(10**400), 2**63, 2**53 + 1, -1, 0, 1e308, 5e-324])
-texts = st.text(st.characters(), max_size=20) | st.sampled_from(["\ud800", "\udfff\ud800", "\x00", "<|bos|>", "é" * 999])
+texts = st.text(st.characters(), max_size=20) | st.sampled_from(
+    ["\ud800", "\udfff\ud800", "\x00", "<|bos|>", "é" * 999]
+)
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
