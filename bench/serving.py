@@ -36,7 +36,7 @@ NAME = "serving"
 TINY = "--tokenizer bpe --vocabulary 300 --layers 2 --heads 2 --width 32 --context 128 --batch-size 8 --steps 20"
 MOST_GROWTH = 0.05  # of resident memory, after the first tenth of the requests
 CONNECTIONS = 8
-WORDS = "the server answers every stream with its own words and mixes none of them up".split()
+SENTENCE = "the server answers every stream with its own words and mixes none of them up"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +154,7 @@ async def _measure_streams(port: int, count: int, new_tokens: int) -> dict[str, 
 
 def _stream_request(number: int, new_tokens: int) -> dict[str, Any]:
     chance = random.Random(number)
-    words = " ".join(chance.choices(WORDS, k=6))
+    words = " ".join(chance.choices(SENTENCE.split(), k=6))
     return {
         "model": "tgc",
         "messages": [_said("user", f"{number} {words}")],
