@@ -14,7 +14,7 @@ from tests.cli.chatting import TOKENIZER, ScriptedModel
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.serving.app import create_app
-from tinygrad_chat.serving.model import Served
+from tinygrad_chat.serving.model import Served, can_chat
 from tinygrad_chat.serving.options import ServingOptions
 from tinygrad_chat.tools.calculator import calculate
 
@@ -32,7 +32,12 @@ def restless_model(**options: Any) -> GPT:
 
 def served(model: Any = None, *, tokenizer: Any = TOKENIZER, rows: int = 4) -> Served:
     """A model with its engine, by default the restless one."""
-    engine = Engine(restless_model() if model is None else model, tokenizer, rows=rows, tool=calculate)
+    engine = Engine(
+        restless_model() if model is None else model,
+        tokenizer,
+        rows=rows,
+        tool=calculate if can_chat(tokenizer) else None,
+    )
     return Served(name="tiny", engine=engine, step=7)
 
 

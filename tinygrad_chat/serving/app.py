@@ -18,8 +18,7 @@ from starlette.routing import Route
 
 from tinygrad_chat.inference.looking import token_scores
 from tinygrad_chat.serving import looking, tokens
-from tinygrad_chat.serving.errors import ApiError
-from tinygrad_chat.serving.limits import Guard, on_http_exception, read_request, unless_gone
+from tinygrad_chat.serving.limits import Guard, in_time, on_http_exception, read_request
 from tinygrad_chat.serving.metrics import Metrics
 from tinygrad_chat.serving.model import Served
 from tinygrad_chat.serving.openai import ChatFormat, CompletionFormat, Scores, model, models, usage_of
@@ -122,13 +121,14 @@ class Api:
     async def chat(self, request: Request) -> Response:
         """Answer a chat."""
         asked = await self._read(request, ChatRequest)
+        deadline = self._deadline()
         with contextlib.ExitStack() as held:
             held.enter_context(self._worker.place(asked.n or 1))
-            answers = await unless_gone(request, self._worker.ask(functools.partial(ask_chat, asked)))
+            answers = await in_time(request, self._worker.ask(functools.partial(ask_chat, asked)), deadline)
             held.callback(answers.cancel)
             form = ChatFormat(asked, answers.served)
             prompts = [len(answers.prompts[0])]  # the same for all
-            return await self._answer(request, asked, answers, form, prompts, held)
+            return await self._answer(request, asked, answers, form, prompts, held, deadline)
 
     async def completion(self, request: Request) -> Response:
         """Go on with a text."""
@@ -137,7 +137,7 @@ class Api:
         with contextlib.ExitStack() as held:
             held.enter_context(self._worker.place(_count_completions(asked)))
             compute = functools.partial(completion_prompts, asked)
-            prompts = await unless_gone(request, self._worker.compute(compute))
+            prompts = await in_time(request, self._worker.compute(compute), deadline)
             several = [prompt for prompt in prompts for _ in range(asked.n or 1)]
             scored = await self._scored(request, asked, prompts, deadline) if asked.echo else []
             echoed = [each for each in scored for _ in range(asked.n or 1)]
@@ -146,10 +146,12 @@ class Api:
                 return JSONResponse(
                     form.whole([[]] * len(several), ["length"] * len(several), usage_of(map(len, prompts), []))
                 )
-            answers = await unless_gone(request, self._worker.ask(functools.partial(ask_completion, asked, prompts)))
+            answers = await in_time(
+                request, self._worker.ask(functools.partial(ask_completion, asked, prompts)), deadline
+            )
             held.callback(answers.cancel)
             form = CompletionFormat(asked, answers.served, echoed)
-            return await self._answer(request, asked, answers, form, [len(each) for each in prompts], held)
+            return await self._answer(request, asked, answers, form, [len(each) for each in prompts], held, deadline)
 
     async def _scored(
         self, request: Request, asked: CompletionRequest, prompts: Sequence[Sequence[int]], deadline: float
@@ -164,8 +166,8 @@ class Api:
 
         found = []
         for prompt in prompts:
-            self._expect_time(deadline)
-            found.append(await unless_gone(request, self._worker.compute(functools.partial(score, prompt))))
+            compute = functools.partial(score, prompt)
+            found.append(await in_time(request, self._worker.compute(compute), deadline))
         return found
 
     async def _answer(
@@ -176,12 +178,12 @@ class Api:
         form: Any,
         prompts: Sequence[int],
         held: contextlib.ExitStack,
+        deadline: float,
     ) -> Response:
         """Return the answers, or a stream of them, which takes over what is `held` for them."""
         usage = functools.partial(usage_of, prompts, answers.requests)
-        deadline = self._deadline()
         if not asked.stream:
-            return JSONResponse(await unless_gone(request, whole(answers, form, usage, deadline=deadline)))
+            return JSONResponse(await in_time(request, whole(answers, form, usage), deadline))
         counted = usage if asked.stream_options and asked.stream_options.include_usage else None
         coming = events(answers, form, counted, deadline=deadline, on_error=self._say)
         return EventStream(coming, held.pop_all())
@@ -205,7 +207,7 @@ class Api:
         asked = await self._read(request, LookRequest)
         with self._worker.place():
             compute = functools.partial(looking.looked_at, asked)
-            return JSONResponse(await unless_gone(request, self._worker.compute(compute)))
+            return JSONResponse(await in_time(request, self._worker.compute(compute), self._deadline()))
 
     async def _read(self, request: Request, kind: Any) -> Any:
         asked = await read_request(request, kind)
@@ -214,10 +216,6 @@ class Api:
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._options.timeout
-
-    def _expect_time(self, deadline: float) -> None:
-        if asyncio.get_running_loop().time() > deadline:
-            raise ApiError(504, "the answer took longer than this server allows (--timeout)")
 
 
 def _count_completions(asked: CompletionRequest) -> int:

@@ -61,3 +61,8 @@ def context_exceeded(received: int, context: int, param: str) -> ApiError:
         param=param,
         code="context_length_exceeded",
     )
+
+
+def out_of_time() -> ApiError:
+    """Return the error for an answer that takes too long."""
+    return ApiError(504, "the answer took longer than this server allows (--timeout)", code="timeout")

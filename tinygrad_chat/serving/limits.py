@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinygrad_chat.schema import parse_json
-from tinygrad_chat.serving.errors import ApiError, as_api_error
+from tinygrad_chat.serving.errors import ApiError, as_api_error, out_of_time
 from tinygrad_chat.serving.metrics import Metrics
 from tinygrad_chat.serving.options import ServingOptions
 
@@ -146,15 +146,17 @@ def _gone() -> ApiError:
     return ApiError(499, "whoever asked has gone")
 
 
-async def unless_gone(request: Request, answer: Coroutine[Any, Any, T]) -> T:
-    """Return what `answer` gives; end it where whoever asked goes away before. Raises ApiError then."""
+async def in_time(request: Request, answer: Coroutine[Any, Any, T], deadline: float) -> T:
+    """Return what `answer` gives; end it where whoever asked goes away before, or the loop's clock says `deadline`.
+    Raises ApiError then."""
     answering = asyncio.ensure_future(answer)
     leaving = asyncio.ensure_future(_leaves(request))
     try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            raise _gone()
-        return answering.result()
+        left = deadline - asyncio.get_running_loop().time()
+        await asyncio.wait({answering, leaving}, timeout=max(left, 0), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        raise _gone() if leaving.done() else out_of_time()
     finally:
         for each in (answering, leaving):
             each.cancel()

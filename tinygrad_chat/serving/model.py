@@ -56,10 +56,16 @@ class Served:
     @functools.cached_property
     def template(self) -> ChatTemplate | None:
         """How it reads chats; None where its tokenizer has not the tokens for it."""
-        try:
-            return self.engine.template
-        except UsageError:
-            return None
+        return ChatTemplate(self.tokenizer) if can_chat(self.tokenizer) else None
+
+
+def can_chat(tokenizer: Tokenizer) -> bool:
+    """Return whether a tokenizer has the tokens of chats."""
+    try:
+        ChatTemplate(tokenizer)
+    except UsageError:
+        return False
+    return True
 
 
 class ModelSource:
@@ -89,7 +95,7 @@ class ModelSource:
     def _take(self, folder: Path) -> None:
         try:
             saved = RunFolder(folder).open_newest(SavedModel.load, say=self._say)
-            if saved.path != self.served.path:
+            if saved.path and self.served.path and saved.path.name != self.served.path.name:
                 self.served = self._open(saved)
                 self._say(f"now with step {saved.step:,}")
         except (TinygradChatError, MemoryError, OSError) as error:
@@ -105,7 +111,7 @@ class ModelSource:
             model,
             saved.tokenizer,
             rows=self._options.rows,
-            tool=functools.partial(calculate, facts=facts_of(saved)),
+            tool=functools.partial(calculate, facts=facts_of(saved)) if can_chat(saved.tokenizer) else None,
             prefix_bytes=self._prefix_bytes(model),
         )
         created = int(saved.path.stat().st_mtime)

@@ -50,7 +50,7 @@ class ChatFormat:
     chunk `part` for a piece of a call or a result: `{"type": "python", "text": "2+3"}`."""
 
     def __init__(self, asked: ChatRequest, served: Served) -> None:
-        self._tokenizer, self._rivals = served.tokenizer, asked.top_logprobs or 0
+        self._tokenizer = served.tokenizer
         self._logprobs = bool(asked.logprobs)
         self._head = _head("chatcmpl", "chat.completion", served)
         self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
@@ -64,7 +64,7 @@ class ChatFormat:
         if step.kind != TEXT:
             return self._chunk(index, {"part": {"type": step.kind, "text": step.text}}) if step.text else None
         found = self._scores([step])
-        return self._chunk(index, {"content": step.text}, found) if step.text or found else None
+        return self._chunk(index, {"content": step.text}, found or None) if step.text or found else None
 
     def last(self, index: int, reason: str) -> Json:
         """Return the chunk that says why it ended."""
@@ -88,7 +88,12 @@ class ChatFormat:
         return {**self._head, "choices": choices, "usage": usage}
 
     def _chunk(self, index: int, delta: Json, scores: list[Json] | None = None, *, reason: str | None = None) -> Json:
-        choice = {"index": index, "delta": delta, "logprobs": self._logprobs_of(scores or []), "finish_reason": reason}
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": scores and self._logprobs_of(scores),
+            "finish_reason": reason,
+        }
         return {**self._chunk_head, "choices": [choice]}
 
     def _message(self, steps: Sequence[TokenStep]) -> Json:
@@ -114,7 +119,7 @@ class ChatFormat:
         ]
 
     def _logprobs_of(self, scores: list[Json]) -> Json | None:
-        return {"content": scores, "refusal": None} if self._logprobs and scores else None
+        return {"content": scores, "refusal": None} if self._logprobs else None
 
     def _scored(self, token: int, logprob: float) -> Json:
         content = self._tokenizer.decode_bytes([token])

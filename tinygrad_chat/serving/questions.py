@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.inference.calls import ToolCalls
 from tinygrad_chat.inference.options import CHAT_TEMPERATURE, GenerationOptions
 from tinygrad_chat.inference.request import Request
 from tinygrad_chat.option import LARGEST
@@ -56,7 +57,7 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
 
 
 def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], served: Served) -> list[Request]:
-    """Submit prompts, each as often as completions are wanted."""
+    """Submit prompts, each as often as completions are wanted. No tool is called in a text."""
     most = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
     options = _options(asked, most, COMPLETION_TEMPERATURE)
     numbers = _random_numbers(options.seed, len(prompts) * (asked.n or 1))
@@ -66,6 +67,7 @@ def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], s
             options,
             stop_tokens=(served.tokenizer.bos,),
             rivals=asked.logprobs or 0,
+            calls=ToolCalls(served.template, None) if served.template else None,
             random=next(numbers),
         )
         for prompt in prompts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 from collections.abc import Callable, Iterator
 
@@ -59,6 +60,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until `drain` or `stop` is called."""
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it warns of each client that leaves
         self._server.run(sockets=[self._listening])
 
     def drain(self) -> None:

@@ -19,10 +19,10 @@ from tinygrad_chat.serving.worker import Answers
 STALL_SECONDS = 60.0  # after which nobody reads what is sent
 
 
-async def whole(answers: Answers, form: Format, usage: Callable[[], Json], *, deadline: float) -> Json:
+async def whole(answers: Answers, form: Format, usage: Callable[[], Json]) -> Json:
     """Return the answers once they are all over."""
     found: list[list[TokenStep]] = [[] for _ in answers.requests]
-    async for index, step in answers.steps(deadline):
+    async for index, step in answers.steps():
         if step is not None:
             found[index].append(step)
     return form.whole(found, [str(request.finish_reason) for request in answers.requests], usage())

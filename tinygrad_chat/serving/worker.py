@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.request import Request, TokenStep
-from tinygrad_chat.serving.errors import ApiError
+from tinygrad_chat.serving.errors import ApiError, out_of_time
 from tinygrad_chat.serving.metrics import Metrics
 from tinygrad_chat.serving.model import Served
 
@@ -39,7 +39,7 @@ class Answers:
         self._open = set(range(len(requests)))
         self._coming: asyncio.Queue[Coming | Exception] = asyncio.Queue()
 
-    async def steps(self, deadline: float) -> AsyncIterator[tuple[int, TokenStep | None]]:
+    async def steps(self, deadline: float | None = None) -> AsyncIterator[tuple[int, TokenStep | None]]:
         """Yield what comes, until all are over or the loop's clock says `deadline`. Raises ApiError then, and what has
         ended them early."""
         left = len(self.requests)
@@ -48,7 +48,7 @@ class Answers:
                 async with asyncio.timeout_at(deadline):
                     coming = await self._coming.get()
             except TimeoutError:
-                raise ApiError(504, "the answer took longer than this server allows (--timeout)") from None
+                raise out_of_time() from None
             if isinstance(coming, Exception):
                 raise coming
             for index, step in coming:
