@@ -21,6 +21,7 @@ from bench import (
     reinforcement,
     scalar,
     scaling,
+    serving,
     startup,
     step,
     survival,
@@ -52,6 +53,7 @@ MEASUREMENTS = (
         tokenizer,
         chat,
         reinforcement,
+        serving,
     ),
     overview,
 )

@@ -28,6 +28,7 @@ USUAL: dict[str, dict[str, str]] = {
     "profile": {**TRAIN, "--profile-steps": "2"},
     "sample": {"--checkpoint": "a", "--max-new-tokens": "8", "--seed": "1"},
     "chat": {"--prompt": "hi", "--checkpoint": "a", "--max-new-tokens": "8", "--seed": "1"},
+    "serve": {"--port": "0"},
     "eval": {"--data": "text.txt"},
     "ablate": {**TRAIN, "--vary": "tied", "--seeds": "1", "--out": "ablation"},
     "graph": {"--out": "graph.svg"},
@@ -36,8 +37,12 @@ USUAL: dict[str, dict[str, str]] = {
 }
 """What keeps each command short."""
 
+NOWHERE = {"serve": ("--host", "192.0.2.1", "--api-key", "a")}
+"""Said last: no machine has this address, and a server that could listen would never end."""
+
 ARGUMENTS = {
     "runs": [],
+    "serve": ["a"],
     "eval": ["a"],
     "tokenizer": ["show", "abc", "--tokenizer", "a"],
     "data": ["show", "text.txt"],
@@ -148,7 +153,7 @@ def random_command_line(chance: random.Random) -> list[str]:
         else:
             command = chance.choice([command.upper(), command[:-1], _text(chance), "help", command + "\x1b[31m"])
     chance.shuffle(chosen)
-    line = [command, *(word for words in chosen for word in words), *arguments]
+    line = [command, *(word for words in chosen for word in words), *NOWHERE.get(command, ()), *arguments]
     # A command line is bytes without zeros.
     return [word.replace("\x00", "") for word in line]
 

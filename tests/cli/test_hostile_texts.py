@@ -227,6 +227,8 @@ SCENARIOS = [
     Scenario("the name of a run", ("chat", "--checkpoint", RUN, "-p", "a")),
     Scenario("what a conversation says", ("chat", "render", "a.jsonl"), write("a.jsonl", A_CHAT)),
     Scenario("a size", ("chat", "--config", HOSTILE, "-p", "a"), raw=False),
+    Scenario("the name of a run", ("serve", f"no {NAME}")),
+    Scenario("an address", ("serve", RUN, "--host", HOSTILE, "--api-key", "a"), raw=False),
     Scenario("the name of a text", ("eval", RUN, "--data", f"no {NAME}")),
     Scenario("the name of a run", ("eval", NAME, "plain")),
     Scenario("the name of a task", ("eval", RUN, "--task", f"no {NAME}")),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.errors import CheckpointError, NoRoomError, TinygradChatError, UsageError
@@ -101,7 +104,9 @@ class ModelSource:
     def _open(self, saved: SavedModel) -> Served:
         if saved.path is None or saved.folder is None:
             raise CheckpointError("serve: expected a model that is on the disk")
-        model = load_model(saved, **self._compute)
+        # Copied: the pages of a file that somebody cuts short would end the process.
+        weights = {name: np.array(array) for name, array in saved.weights.items()}
+        model = load_model(dataclasses.replace(saved, weights=weights), **self._compute)
         engine = Engine(
             model,
             saved.tokenizer,

@@ -24,6 +24,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
         raise UsageError(f"--host {host}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise UsageError(f"--host {host}: expected an address or a name of a machine, received neither") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)

@@ -73,7 +73,7 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them, as ASGI has it."""
-        with self._held:
+        with self._held, contextlib.suppress(TimeoutError):
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:

@@ -1,0 +1,24 @@
+"""Faults planted in `serving/`."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "serving/limits.py": {
+        "any name is this machine's": ("host and not _is_this_machine(host)", "False"),
+        "pages of any origin may ask": ("if origin is not None and", "if False and"),
+        "any key opens": ('not hmac.compare_digest(sent.encode("utf-8", "replace"), key.encode())', "not sent"),
+        "a body in chunks has no bound": ("if len(body) > MOST_BODY:", "if False:"),
+        "who leaves is answered to the end": ("if not answering.done():", "if await answering is None:"),
+    },
+    "serving/worker.py": {
+        "the queue has no end": ("if self.taken + count > self._places:", "if False:"),
+    },
+    "serving/model.py": {
+        "weights stay in their file": ("np.array(array)", "array"),
+        "a newer checkpoint is left": ("if self._options.follow and folder:", "if False:"),
+        "a newer checkpoint is taken unasked": ("if self._options.follow and folder:", "if folder:"),
+    },
+    "serving/streams.py": {
+        "who does not read is waited for": ("asyncio.timeout(STALL_SECONDS)", "asyncio.timeout(None)"),
+    },
+}
