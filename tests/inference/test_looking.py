@@ -56,7 +56,7 @@ def test_scores_are_what_the_model_loses(name: str):
     scores = token_scores(model, READ, rivals=TOKENS)
     losses = model.token_losses(np.array([READ[:-1]]), np.array([READ[1:]]))[0]
     assert scores[0] == (READ[0], None, ())
-    np.testing.assert_allclose([score.logprob for score in scores[1:]], -losses, rtol=1e-9)
+    np.testing.assert_allclose(np.array([score.logprob for score in scores[1:]], float), -losses, rtol=1e-9)
     for score in scores[1:]:
         assert dict(score.rivals)[score.token] == pytest.approx(score.logprob)
         assert sorted(dict(score.rivals).values(), reverse=True) == [logprob for _, logprob in score.rivals]

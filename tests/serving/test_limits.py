@@ -63,7 +63,7 @@ def test_with_a_key_only_who_sends_it_is_answered(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(limits.hmac, "compare_digest", compare)
     with asking(api_key="secret") as client:
         for sent in (None, "Bearer other", "Basic secret", "Bearer", "Bearer é"):
-            headers = {"authorization": sent.encode()} if sent else {}
+            headers = [(b"authorization", sent.encode())] if sent else []
             answer = client.get("/v1/models", headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
             assert "secret" not in answer.text

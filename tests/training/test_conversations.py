@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,19 @@ from tinygrad_chat.parallel.data_parallel import make_data_parallel
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.data import open_data
+from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.training.step import accumulate_gradient
 from tinygrad_chat.training.tokens import open_tokens
 
-TINY = {"steps": 2, "layers": 1, "width": 8, "heads": 1, "context": 32, "batch_size": 4, "vocabulary": 270}
+TINY: dict[str, Any] = {
+    "steps": 2,
+    "layers": 1,
+    "width": 8,
+    "heads": 1,
+    "context": 32,
+    "batch_size": 4,
+    "vocabulary": 270,
+}
 CHATS = [Conversation.of(f"What is {n} + 1?", f"It is {n + 1}.") for n in range(80)]
 
 
@@ -32,8 +42,15 @@ def chats(tmp_path):
     return written(tmp_path, [chat.to_json() for chat in CHATS])
 
 
-def opened(path):
-    return open_tokens(str(path), "auto", vocabulary=270, split="auto", text_field="text", encoding=None)
+def opened(path: Path) -> TokenStore:
+    store = open_tokens(str(path), "auto", vocabulary=270, split="auto", text_field="text", encoding=None)
+    assert isinstance(store, TokenStore)
+    return store
+
+
+def trained_tokens(store: TokenStore) -> list[int]:
+    assert store.marks is not None
+    return store.tokens[store.marks & 1 == 1].tolist()
 
 
 def test_the_store_keeps_what_is_trained_and_is_found_again(chats):
@@ -41,7 +58,7 @@ def test_the_store_keeps_what_is_trained_and_is_found_again(chats):
     assert store.tokenizer.kind == "bpe"
     assert store.split == "documents"
     assert 0 < store.held_out_from < len(store.tokens)
-    said = store.tokenizer.decode(store.tokens[store.marks & 1 == 1].tolist())
+    said = store.tokenizer.decode(trained_tokens(store))
     assert sorted(said.split(".")) == sorted("".join(chat.messages[1].text for chat in CHATS).split("."))
     assert isinstance(opened(chats).marks, np.memmap)
     text = written(chats.parent, [{"text": json.dumps(chat.to_json())} for chat in CHATS], "texts.jsonl")
@@ -91,7 +108,7 @@ def test_a_table_of_questions_and_answers(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("instruction,output\n" + "".join(f'"Add 1 to {n}",It is {n + 1}.\n' for n in range(9)))
     store = opened(path)
-    assert "It is 9." in store.tokenizer.decode(store.tokens[store.marks & 1 == 1].tolist())
+    assert "It is 9." in store.tokenizer.decode(trained_tokens(store))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,9 +45,9 @@ def attention_at(model: LanguageModel, tokens: Sequence[int], index: int) -> lis
 
     Nothing for a model without attention, and for one that computes with Values.
     """
-    read: list[tuple[Any, Any, dict[str, Any]]] = []
+    read: list[tuple[Any, Any, Mapping[str, Any]]] = []
 
-    def watch(operation: Operation, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
+    def watch(operation: Operation, inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
         if operation is ops.attention:
             read.append((inputs[0].data, inputs[1].data, options))
         return _unchanged
