@@ -8,7 +8,6 @@ FAULTS = {
         "pages of any origin may ask": ("if origin is not None and", "if False and"),
         "any key opens": ('not hmac.compare_digest(sent.encode("utf-8", "replace"), key.encode())', "not sent"),
         "a body in chunks has no bound": ("if len(body) > MOST_BODY:", "if False:"),
-        "who leaves is answered to the end": ("if not answering.done():", "if await answering is None:"),
     },
     "serving/worker.py": {
         "the queue has no end": ("if self.taken + count > self._places:", "if False:"),
