@@ -268,7 +268,7 @@ def _short_request(number: int) -> tuple[str, Any, int | None, int]:
 
 async def _held(port: int, process: psutil.Popen) -> dict[str, int]:
     """Return what the server's process holds once the clients that left are forgotten."""
-    client = Client(port)
+    client, answers = Client(port), -1
     for _ in range(100):
         answers = _open_answers((await client.ask("/metrics")).body)
         if answers == 0:

@@ -6,12 +6,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from tests.cli.chatting import TOKENIZER
 from tests.serving.paced import PacedModel
 from tests.serving.talking import HOST, ask
 from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.serving.app import create_app
 from tinygrad_chat.serving.model import Served
 from tinygrad_chat.serving.options import ServingOptions
@@ -25,7 +26,7 @@ class ServerThread:
         self.said: list[str] = []
         self.model = PacedModel("0")
         self.options = ServingOptions(port=0, **options)
-        served = Served(name="paced", engine=Engine(self.model, TOKENIZER, rows=self.options.rows))
+        served = Served(name="paced", engine=Engine(cast(LanguageModel, self.model), TOKENIZER, rows=self.options.rows))
         self._listening = listen(HOST, 0)
         self.port: int = self._listening.getsockname()[1]
         started = threading.Event()
