@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("starlette", reason="starlette, of the extra serve, is not installed")
-schemathesis: Any = pytest.importorskip("schemathesis", reason="schemathesis, of the extra fuzz, is not installed")
-checks: Any = pytest.importorskip("schemathesis.specs.openapi.checks")
-
 from tests.serving.talking import HOST
 from tests.serving.threads import server_thread
+
+schemathesis: Any = pytest.importorskip("schemathesis", reason="schemathesis, of the extra fuzz, is not installed")
+checks: Any = pytest.importorskip("schemathesis.specs.openapi.checks")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def described() -> Iterator[Any]:
         yield schemathesis.openapi.from_url(f"http://{HOST}:{server.port}/openapi.json")
 
 
-@settings(suppress_health_check=[*HealthCheck])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_what_is_described_is_what_happens(described: Any, data: st.DataObject):
     operations = [found.ok() for found in described.get_all_operations()]
