@@ -33,7 +33,10 @@ PICTURES = Path(__file__).parent / "pictures"
 TRAIN = ["tgc", "train"]
 SAMPLE = ["tgc", "sample", "--prompt", "The class ", "--seed", "2"]
 CHAT = ["tgc", "chat", "--seed", "1"]
-SAID = ["What does str.split do?", "and its second argument?", "What is 347 * 28?", "Spell giraffe.", "Who are you?"]
+SAID = [
+    *("What is the capital of France?", "What does str.split do?", "Which function sorts a list?"),
+    *("What is 347 * 28?", "Spell giraffe.", "How many parameters do you have?"),
+]
 GRAPH = ["tgc", "graph", "tanh(a*b + c)", "--set", "a=2", "--set", "b=-3", "--set", "c=6.5"]
 STEP = 3  # of the backward sweep, at which the graph's page is shown
 COLUMNS = {"train": 91, "sample": 200, "chat": 91}  # the picture breaks the sample's lines, between words
@@ -89,7 +92,7 @@ def record(command: Sequence[str], folder: Path, columns: int, says: Sequence[st
         os.chdir(folder)
         os.execvpe(command[0], command, os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    pieces, coming = [], iter([f"{line}\r" for line in says] + ["\x04"] * bool(says))
+    pieces, heard, coming = [], b"", iter([f"{line}\r" for line in says] + ["\x04"] * bool(says))
     while True:
         try:
             piece = os.read(terminal, 65536)
@@ -98,9 +101,11 @@ def record(command: Sequence[str], folder: Path, columns: int, says: Sequence[st
         if not piece:
             break
         pieces.append(piece)
-        if ASKS.search(piece) and (line := next(coming, None)):
+        heard += piece
+        if ASKS.search(heard) and (line := next(coming, None)):
             time.sleep(0.2)  # until it listens
             os.write(terminal, line.encode())
+            heard = b""
     if os.waitpid(process, 0)[1]:
         sys.exit(f"{' '.join(command)} failed:\n{b''.join(pieces).decode()}")
     return pieces
