@@ -11,7 +11,13 @@ import pytest
 pytest.importorskip("starlette", reason="starlette is not installed (extra serve)")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra browser)")
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (  # pyright: ignore[reportMissingImports]
+    Browser,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests.serving.browsing import (
     CHROMIUM,
