@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -20,6 +21,7 @@ from tinygrad_chat.text.tokenizers.merging import Merges, merge_endless
 from tinygrad_chat.text.tokenizers.normalization import normalized
 from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
 from tinygrad_chat.text.tokenizers.tokenizer import BOS, characters_of
+from tinygrad_chat.text.tokenizers.turns import Turns
 
 CHAT_TOKENS = (
     *(BOS, "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"),
@@ -40,7 +42,8 @@ class BPETokenizer:
     of tokens in the order of their ranks. `special_tokens` stand for no text, and `added_tokens` stand for their name:
     neither come out of text, unless `encode` is asked for them. `bos` names that with which documents begin. With
     `ignore_merges`, a piece that is a token is not merged. With `normalize`, text is brought into Unicode's NFC first.
-    Raises ConfigError for what does not fit.
+    Beside `bos`, a text ends with any of the special tokens named `ends`. `turns` is the template of chats that another
+    program's model was trained with. Raises ConfigError for what does not fit.
     """
 
     kind = "bpe"
@@ -57,12 +60,15 @@ class BPETokenizer:
         pattern: str = "nanochat",
         ignore_merges: bool = False,
         normalize: bool = False,
+        ends: Sequence[str] = (),
+        turns: Turns | None = None,
     ) -> None:
         self.tokens = list(tokens)
         self.merges = list(merges)
         self.special_tokens: Mapping[str, int] = dict(special_tokens)
         self.added_tokens: Mapping[str, int] = dict(added_tokens or {})
         self.bos_name, self.pattern, self.ignore_merges, self.normalize = bos, pattern, ignore_merges, normalize
+        self.end_names, self.turns = tuple(ends), turns
         self.size = len(self.tokens)
         self._splitter = Splitter(pattern)
         named = set(self.special_tokens.values()) | set(self.added_tokens.values())
@@ -97,6 +103,17 @@ class BPETokenizer:
     def bos(self) -> int:
         """The token with which each document begins."""
         return self.special_tokens[self.bos_name]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens with which a text ends."""
+        return frozenset({self.bos, *(self.special_tokens[name] for name in self.end_names)})
+
+    def for_chats(self, turns: Turns | None, ends: Sequence[str]) -> BPETokenizer:
+        """Return the same tokenizer with another template of chats, and other tokens with which a text ends."""
+        changed = copy.copy(self)
+        changed.turns, changed.end_names = turns, tuple(name for name in ends if name != self.bos_name)
+        return changed
 
     def encode(self, text: str, *, special: Collection[str] = ()) -> np.ndarray:
         """Return the tokens of `text`, in the smallest type that holds them all.
@@ -165,6 +182,8 @@ class BPETokenizer:
             "bos": self.bos_name,
             "ignore_merges": self.ignore_merges,
             "normalize": self.normalize,
+            **({"ends": list(self.end_names)} if self.end_names else {}),
+            **({"turns": self.turns.state()} if self.turns else {}),
         }
 
     @classmethod
@@ -184,7 +203,11 @@ class BPETokenizer:
         except ValueError as error:
             raise ConfigError(f"tokens, merges: expected hexadecimal tokens and pairs of numbers ({error})") from error
         names = ("special_tokens", "added_tokens", "bos", "pattern", "ignore_merges", "normalize")
-        return cls(tokens, merges, **{name: state[name] for name in names})
+        ends, turns = state.get("ends", []), state.get("turns")
+        if not (isinstance(ends, list) and all(isinstance(name, str) for name in ends) and isinstance(turns, dict | None)):
+            raise ConfigError("ends, turns: expected a list of names and an object")
+        found = Turns.from_state(turns) if turns else None
+        return cls(tokens, merges, ends=ends, turns=found, **{name: state[name] for name in names})
 
     def _encode_piece(self, piece: str) -> bytes:
         """Return the tokens of a pre-token as the bytes of an array of `dtype`."""
@@ -250,6 +273,9 @@ def _check(tokenizer: BPETokenizer, ids: Mapping[bytes, int], named: Collection[
         raise ConfigError("added tokens: expected the bytes of their names")
     if tokenizer.bos_name not in tokenizer.special_tokens:
         raise ConfigError(f"bos: expected the name of a special token, received {tokenizer.bos_name!r:.80}")
+    for name in tokenizer.end_names:
+        if name not in tokenizer.special_tokens:
+            raise ConfigError(f"ends: expected names of special tokens, received {name!r:.80}")
     if len(ids) < sum(bool(token) for number, token in enumerate(tokens) if number not in named):
         raise ConfigError("tokens: expected each once")
     missing = [byte for byte in range(256) if bytes([byte]) not in ids]
