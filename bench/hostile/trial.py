@@ -137,8 +137,10 @@ class Workshop:
         run = folder / "runs" / "a"
         if run.is_dir() and not run.is_symlink():
             permit(run)
+        begun_anew = any(run.glob("log-damaged*"))  # by what the run wrote before it stopped: an older one is damage
         for path in sorted(set(prepared.damaged)):
-            restore(path, self.material.path, folder)
+            if not (begun_anew and path.name == "log.jsonl"):
+                restore(path, self.material.path, folder)
         ended = self._run(RESUME, folder, result)
         place = len(result.commands) - 1
         if ended.code != 0:
@@ -148,6 +150,8 @@ class Workshop:
             ("weights", last_weights(run), self.material.weights),
             ("log", run / "log.jsonl", self.material.log),
         ):
+            if what == "log" and begun_anew:
+                continue
             if not path.is_file() or path.read_bytes() != content:
                 result.objections.append(("lost", f"put back, the run ends with other {what}", place))
 
