@@ -24,11 +24,10 @@ from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.log import Marks
 from tinygrad_chat.runs.state import Progress, TrainingState
-from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.mixture import Data, dataset_of
 from tinygrad_chat.text.tokenizers import Tokenizer
-from tinygrad_chat.training.batches import Drawn, batches_of
+from tinygrad_chat.training.batches import Batches, Drawn
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
 from tinygrad_chat.training.evaluation import HeldOut
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
@@ -103,9 +102,9 @@ class Run:
         return calculator_of(self.state({}).model)
 
     @functools.cached_property
-    def batch(self) -> Callable[[int], Batch]:
+    def batch(self) -> Batches:
         """The batches of its data, by number."""
-        return batches_of(self.dataset, self.config)
+        return Batches(self.dataset, self.config)
 
     def draw(self, number: int) -> Drawn:
         """Return what the step of that number trains on: with rewards, answers of the model as it is now."""
