@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad_chat
-from tinygrad_chat.errors import DataError, UsageError
+from tinygrad_chat.errors import ConfigError, DataError, UsageError
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.parallel.data_parallel import make_data_parallel
@@ -90,6 +90,14 @@ def test_a_tokenizer_that_cannot_tell_who_speaks_is_refused(chats, tmp_path):
     tinygrad_chat.train("pydoc", tokenizer="characters", out=tmp_path / "text", **tiny)
     with pytest.raises(UsageError, match="no tokens that tell who speaks"):
         tinygrad_chat.train(str(chats), start_from=tmp_path / "text", out=tmp_path / "tuned")
+
+
+def test_packing_plays_no_part_but_beside_text(chats, tmp_path):
+    with pytest.raises(ConfigError, match=r"^--packing best-fit: plays no part with conversations, which are always"):
+        tinygrad_chat.train(str(chats), packing="best-fit", out=tmp_path / "a", **TINY)
+    assert not (tmp_path / "a").exists()
+    mixed = [Path(f"{chats}:0.5"), Path("pydoc:0.5")]
+    tinygrad_chat.train(mixed, packing="best-fit", tokenizer="bpe", out=tmp_path / "b", **TINY)
 
 
 def test_rows_of_the_wrong_shape_name_file_line_and_key(chats):

@@ -35,6 +35,7 @@ from tinygrad_chat.training.parent import describe_parent, open_data_for, open_p
 from tinygrad_chat.training.refusals import (
     changed_data,
     expect_outside,
+    expect_packed,
     expect_patience,
     expect_same_tokenizer,
     is_finished,
@@ -183,6 +184,7 @@ def _new_run(
     if config.data.tokenizer == AUTO and tokenizer.kind in SPECS["tokenizer"].choices:
         config = config.replace(tokenizer=tokenizer.kind)
     config = config.replace(split=dataset.split, **({"data": dataset.source} if own_data else {}))
+    expect_packed(dataset, config)
     if not confirmed:
         expect_patience(config, tokenizer)
     reinforcement = open_reinforcement(config, tokenizer)
