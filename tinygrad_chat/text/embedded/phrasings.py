@@ -15,10 +15,10 @@ from typing import Any
 from tinygrad_chat.schema import parse_toml
 from tinygrad_chat.text.embedded.corpus import is_held_out
 
-MISTYPED, LOWERED, UNMARKED, OPENED, CLOSED, WRAPPED, FILLED = 0.12, 0.4, 0.35, 0.2, 0.2, 0.35, 0.15
+MISTYPED, LOWERED, UNMARKED, OPENED, CLOSED, WRAPPED, FILLED, ASIDE = 0.12, 0.4, 0.35, 0.2, 0.2, 0.35, 0.15, 0.08
 """Shares of questions with a letter wrong, without capitals, without a mark at the end, with words before, such as a
-greeting, with words behind, such as `please`, within another, and with a word in it that means next to nothing: of
-those that can be."""
+greeting, with words behind, such as `please`, within another, with a word in it that means next to nothing, and with
+a sentence beside it that has nothing to do with it: of those that can be."""
 
 SIMPLE = re.compile(r"(What|Who|Where) (is|was|are) ((?:(?:your|my|the|its|a) )?[\w{}]+)\?")
 """A question that can stand within another: `What is {}?`, as in `Do you know what {} is?`."""
@@ -80,6 +80,11 @@ class Phrasing:
             said = phrasing.rstrip("?.!")
             closed = random.choice(words("closers")) if random.random() < 0.6 else "please"
             phrasing = f"{said}{random.choice(('', ','))} {closed}{phrasing[len(said) :]}"
+        if random.random() < ASIDE:
+            aside = random.choice(words("asides"))
+            phrasing = random.choice(
+                (f"{aside}. {phrasing}", f"{phrasing.rstrip('?.!')}, {aside[:1].lower()}{aside[1:]}")
+            )
         if random.random() < FILLED:
             phrasing = _filled(phrasing, random)
         if random.random() < MISTYPED:
