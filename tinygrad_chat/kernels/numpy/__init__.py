@@ -10,7 +10,7 @@ from tinygrad_chat.kernels.numpy.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numpy.embedding import embedding
 from tinygrad_chat.kernels.numpy.linear import linear
 from tinygrad_chat.kernels.numpy.normalization import layernorm, rmsnorm
-from tinygrad_chat.kernels.numpy.pointwise import gelu
+from tinygrad_chat.kernels.numpy.pointwise import gelu, swiglu
 from tinygrad_chat.optim import adamw
 
 KERNELS = {
@@ -22,4 +22,5 @@ KERNELS = {
     ops.layernorm: layernorm,
     ops.linear: linear,
     ops.rmsnorm: rmsnorm,
+    ops.swiglu: swiglu,
 }
