@@ -178,6 +178,7 @@ def test_adapters_learn_from_rewards_too(parent: Path, tmp_path: Path):
     [
         ({"objective": "grpo", "task": "brief"}, "--objective grpo: plays no part without --from"),
         ({"objective": "grpo"}, "--objective grpo: expected a --task"),
+        ({"objective": "grpo", "task": "brief", "packing": "best-fit"}, "--packing: plays no part"),
         ({"task": "brief"}, "--task: plays no part with --objective auto"),
         ({"group_size": 4}, "--group-size: plays no part with --objective auto"),
     ],
