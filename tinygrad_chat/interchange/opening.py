@@ -1,4 +1,4 @@
-"""Any model, opened: of a run or a checkpoint of ours, a Hugging Face folder, a GGUF file, or by its name on the hub."""
+"""Any model, opened: of a run or a checkpoint of ours, a Hugging Face folder, a GGUF file, or of the hub."""
 
 from __future__ import annotations
 
