@@ -102,8 +102,8 @@ FAULTS = {
             "        if False and system",
         ),
         "what is typed becomes control": (
-            "self.tokenizer.encode(part.text if number else system + part.text)",
-            "self.tokenizer.encode(part.text if number else system + part.text, special=[*self.tokenizer.special_tokens])",
+            "if number else system + part.text)",
+            "if number else system + part.text, special=[*self.tokenizer.special_tokens])",
         ),
         "a system message is a token shorter": ("return 2 + int(", "return 1 + int("),
     },
