@@ -22,8 +22,12 @@ from tinygrad_chat.text.tokenizers.huggingface import from_huggingface
 
 SIGNS = r"[^\s\p{L}\p{N}]"
 REGEX = {
-    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?" + SIGNS + r"+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?" + SIGNS + r"+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?"
+    + SIGNS
+    + r"+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?"
+    + SIGNS
+    + r"+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 ODD = [
     "",
@@ -48,7 +52,10 @@ def lines() -> list[str]:
 def theirs(pattern: str, *, size: int = 900) -> Any:
     """A tokenizer of the library `tokenizers` that has learned some of the lines, split as a family's is."""
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers, of the extra peers, is not installed")
-    pre, made = tokenizers.pre_tokenizers, tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=pattern == "llama3"))
+    pre, made = (
+        tokenizers.pre_tokenizers,
+        tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=pattern == "llama3")),
+    )
     by_bytes = pre.ByteLevel(add_prefix_space=False, use_regex=pattern not in REGEX)
     first = {
         "gpt2": [],

@@ -1,8 +1,29 @@
-"""Faults in what is read from other programs' files, and written for them."""
+"""Faults in what becomes of other programs' models here, and of ours there."""
 
 from __future__ import annotations
 
 FAULTS = {
+    "interchange/family.py": {
+        "queries, keys and values are all the queries": ("starts[name] = rows.get(theirs, 0)", "starts[name] = 0"),
+        "what the family does not know is passed over": ("if missing or unknown:", "if missing:"),
+        "rotary pairs keep their sense": (
+            "swapped(name, array, options) if self.swapped else array\n            array = array.T",
+            "array\n            array = array.T",
+        ),
+    },
+    "interchange/families.py": {
+        "gate and what it lets through change places": (
+            '"feed_forward.gate": "mlp.gate_proj",\n    "feed_forward.expand": "mlp.up_proj"',
+            '"feed_forward.gate": "mlp.up_proj",\n    "feed_forward.expand": "mlp.gate_proj"',
+        ),
+    },
+    "interchange/family_configs.py": {
+        "a window of some layers is one of all": ("if len(set(kinds)) > 1:", "if False:"),
+        "biases of attention alone are passed over": ("c.attention_bias, (c.mlp_bias,)", "c.attention_bias, (0, 1)"),
+    },
+    "interchange/rope.py": {
+        "a scaling that we do not have is passed over": ('if kind == "default":', 'if kind in ("default", "dynamic"):'),
+    },
     "interchange/gguf.py": {
         "one array may lie over another": ("if offset != due or", "if"),
         "an array may reach beyond the file": ("or begin + due + length > len(self._content):", "or False:"),
@@ -16,12 +37,18 @@ FAULTS = {
             "(third >> 4) | (second >> 6 << 4)",
             "(third >> 4) | (first >> 6 << 4)",
         ),
-        "nibbles come in pairs": ("packed[..., None, :] >> np.array(list(shifts)", "packed[..., None, :] << np.array(list(shifts)"),
+        "nibbles come in pairs": (
+            "packed[..., None, :] >> np.array(list(shifts)",
+            "packed[..., None, :] << np.array(list(shifts)",
+        ),
         "only the first part is unpacked": ("range(0, len(blocks), PART)", "range(0, min(PART, len(blocks)), PART)"),
         "bfloat16 is cut, not rounded": ("bits + 0x7FFF + (bits >> 16 & 1)", "bits"),
     },
     "interchange/gguf_model.py": {
-        "rows of keys stay as llama.cpp turns them": ('kind in ("query", "key") and turned', 'kind == "query" and turned'),
+        "rows of keys stay as llama.cpp turns them": (
+            'kind in ("query", "key") and turned',
+            'kind == "query" and turned',
+        ),
         "values are where keys are": (
             '("query", "key", "value").index(kind)',
             '("query", "key", "value").index(kind) % 2',
