@@ -64,10 +64,6 @@ FAULTS = {
         "the next question is asked as the first": ("question=question,", "question=answer,"),
         "blanks are kept": ("stripped=_stripped(texts[7], texts[8])", "stripped=()"),
     },
-    "text/conversations/template.py": {
-        "the end of an answer is not learned": ("trained=at < own", "trained=False"),
-        "what stands behind the end is learned": ("trained=at < own", "trained=True"),
-    },
     "text/tokenizers/gguf.py": {
         "a special token stands for text": ('"special": bool(kinds[number] != ADDED)', '"special": False'),
         "Llama's pieces are merged": ('"ignore_merges": pattern == "llama3"', '"ignore_merges": False'),
