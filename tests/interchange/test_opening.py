@@ -144,6 +144,14 @@ def test_a_file_that_is_no_model_says_what_to_name_instead(folder: Path):
         open_model(folder / "a.txt", say=print)
 
 
+def test_factors_that_are_not_llamas_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    other = np.linspace(1, 8, 4).astype(np.float32)
+    monkeypatch.setattr("tinygrad_chat.interchange.gguf_export.rotary_factors", lambda options: other)
+    export_gguf(small_model("llama 3.1"), tmp_path / "a.gguf")
+    with pytest.raises(CheckpointError, match=r"rope_freqs\.weight: expected Llama 3's, received others"):
+        open_model(tmp_path / "a.gguf", say=print)
+
+
 def test_who_needs_a_run_is_told_how_to_make_one(folder: Path):
     export_gguf(small_model("llama"), folder / "a.gguf")
     for path in (folder, folder / "a.gguf"):
