@@ -61,6 +61,15 @@ def test_names_of_special_tokens_that_somebody_writes_are_text(tgc: Tgc, place: 
     assert int(err.split()[3].replace(",", "")) > int(before.split()[3].replace(",", "")) + len(name) // 2
 
 
+def test_a_tokenizer_of_bytes_is_called_so(tgc: Tgc):
+    write(HI)
+    for kind in ("bytes", "characters"):
+        assert (
+            f"the tokenizer ({kind}) has no tokens that tell"
+            in tgc("chat", "render", "a.jsonl", "--tokenizer", kind)[2]
+        )
+
+
 def trained() -> str:
     """A tokenizer of bytes and special tokens alone."""
     from tinygrad_chat.text.tokenizers.bpe import BPETokenizer

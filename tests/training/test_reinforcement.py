@@ -178,7 +178,6 @@ def test_adapters_learn_from_rewards_too(parent: Path, tmp_path: Path):
     [
         ({"objective": "grpo", "task": "brief"}, "--objective grpo: plays no part without --from"),
         ({"objective": "grpo"}, "--objective grpo: expected a --task"),
-        ({"objective": "grpo", "task": "brief", "packing": "best-fit"}, "--packing: plays no part"),
         ({"task": "brief"}, "--task: plays no part with --objective auto"),
         ({"group_size": 4}, "--group-size: plays no part with --objective auto"),
     ],
@@ -187,6 +186,11 @@ def test_adapters_learn_from_rewards_too(parent: Path, tmp_path: Path):
 def test_what_plays_no_part_is_refused(settings: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         resolve_with_facts(settings)
+
+
+def test_rows_of_answers_are_not_packed(parent: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="--packing: plays no part with --objective grpo"):
+        tried(parent, tmp_path / "run", packing="best-fit")
 
 
 def test_by_default_it_learns_at_a_small_part_of_its_parents_rate(parent: Path, tmp_path: Path):
