@@ -169,11 +169,10 @@ def fit_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, room: int) -> list[Window]:
     """Return windows of at most `room` tokens of a conversation (N,) that is longer: each trains what no other does."""
-    asked = np.flatnonzero(tokens == template.around("user")[0]).tolist()
-    answered = np.flatnonzero(tokens == template.around("assistant")[0]).tolist()
-    ends = [*asked[1:], len(tokens)]
-    of_system = max(2, int(((marks & OF_SYSTEM) != 0).sum()) + 1)  # and BOS, which bears no mark
-    prefix = of_system if of_system <= room // 2 else 2  # BOS and the beginning of a question, at least
+    asked, answered = template.borders(tokens, with_system=bool((marks & OF_SYSTEM).any()))
+    ends, least = [*asked[1:], len(tokens)], asked[0] + 1  # BOS and the beginning of a question
+    of_system = max(least, int(((marks & OF_SYSTEM) != 0).sum()) + 1)  # and BOS, which bears no mark
+    prefix = of_system if of_system <= room // 2 else least
 
     def window(first: int, done: int, stop: int) -> Window:
         if first == 0:
@@ -190,16 +189,19 @@ def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, 
             windows.append(window(first, done, ends[fitting - 1]))
             done = fitting
         else:
-            windows.append(_cut_turn(asked[done], answered[done], ends[done], prefix, of_system, room))
+            windows.append(_cut_turn(asked[done], answered[done], ends[done], prefix, of_system, room, least))
             done += 1
     return windows
 
 
-def _cut_turn(asked: int, answered: int, end: int, prefix: int, of_system: int, room: int) -> Window:
+def _cut_turn(
+    asked: int, answered: int, end: int, prefix: int, of_system: int, room: int, least: int
+) -> Window:
     """Return a question and its answer without the question's beginning, or without all of it and the answer's end."""
-    prefix = prefix if prefix + end - answered <= room else 2
-    begins = of_system if asked == 1 else asked + 1  # what the user says
-    start = min(answered, max(asked + 1, prefix if asked == 1 else 0, end - (room - prefix)))
+    prefix = prefix if prefix + end - answered <= room else least
+    is_first = asked < least
+    begins = of_system if is_first else asked + 1  # what the user says
+    start = min(answered, max(asked + 1, prefix if is_first else 0, end - (room - prefix)))
     stop = min(end, start + room - prefix)
     happened = {
         NO_QUESTION: start == answered,
