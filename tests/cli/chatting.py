@@ -120,6 +120,6 @@ def write_presets(patch: pytest.MonkeyPatch, folder: Path, **settings: Any) -> N
     (folder.parent / "chats.jsonl").write_text("".join(f"{json.dumps(chat)}\n" for chat in chats))
     tiny = {"data": str(folder.parent / "chats.jsonl"), "tokenizer": "bpe", "vocabulary": 266, "model": "mini-gpt"}
     tiny |= {"width": 8, "heads": 2, "context": 64, "batch_size": 2, "steps": 6, "log_every": 1, "eval_every": 3}
-    for layers, name in enumerate(("chat-small", "chat", "chat-standard"), start=1):
+    for layers, name in enumerate(("chat-small", "chat", "chat-standard", "chat-portable"), start=1):
         (folder / f"{name}.toml").write_text(to_toml({**tiny, **settings, "layers": layers}))
     patch.setattr("tinygrad_chat.config.files.PRESETS", folder)

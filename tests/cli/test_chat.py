@@ -91,7 +91,7 @@ def test_json_is_one_object(tgc: Tgc):
     [
         (("-p", "  "), "expected a message, received none; give one by -p 'Who are you?', a pipe, or a terminal"),
         (("-p", "x" * CONTEXT), "the message is too long"),
-        (("--config", "large"), "--config: expected small or standard, received 'large'"),
+        (("--config", "large"), "--config: expected small, standard, portable, received 'large'"),
         (("--config", "small", "--checkpoint", "r", "-p", "a"), "--config: trains a model of our own, --checkpoint"),
         (("--temperature", "-1", "-p", "a"), "--temperature: expected at least 0, received -1.0"),
         (("--checkpoint", "nowhere", "-p", "a"), "nowhere: "),

@@ -54,7 +54,12 @@ def chat(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option("--config", metavar="small|standard", help="the size of our own model", rich_help_panel="Model"),
+        typer.Option(
+            "--config",
+            metavar="small|standard|portable",
+            help="our own model in another size, or in a shape that other programs open",
+            rich_help_panel="Model",
+        ),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -130,7 +135,7 @@ def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any],
     if checkpoint is not None:
         return named_model(user_path(checkpoint), say=say)
     if size is not None and size not in SIZES:
-        raise UsageError(f"--config: expected {' or '.join(SIZES)}, received {size!r:.40}")
+        raise UsageError(f"--config: expected {', '.join(SIZES)}, received {size!r:.40}")
     preset = SIZES[size] if size else DEFAULT
     found = list(chat_models(preset if size else None))
     if not found:
