@@ -164,17 +164,21 @@ def load(
     kernels: str = "auto",
     dtype: str = "auto",
     mode: str | None = None,
+    weights: str = "float32",
 ) -> TextModel:
     """Open a trained model: a run's folder, its name below runs/, or one of its checkpoints; by default the newest run.
 
-    One of your own is made anew by `model`(vocabulary). There is a warning for each damaged checkpoint that a run has
-    after the one that is opened. Raises CheckpointError where there is none, or it is damaged.
+    One of your own is made anew by `model`(vocabulary). `weights` says how matrices are kept: as float32, as float16 in
+    half of the memory or as int8 in a quarter; both are faster, and without a gradient. There is a warning for each
+    damaged checkpoint that a run has after the one that is opened. Raises CheckpointError where there is none, or it is
+    damaged.
     """
     damaged: list[str] = []
     saved = open_checkpoint(None if path is None else user_path(path), SavedModel.load, say=damaged.append)
     for line in damaged:
         warnings.warn(line, stacklevel=2)
-    opened = load_model(saved, backend=backend, kernels=kernels, dtype=dtype, mode=mode, make=model)
+    computing: dict[str, Any] = {"backend": backend, "kernels": kernels, "dtype": dtype, "mode": mode}
+    opened = load_model(saved, **computing, weights=weights, make=model)
     checkpoint = saved.path or Path()
     named = path is not None and Path(path).name == checkpoint.name
     source = str(checkpoint if named else checkpoint.parent.parent)
