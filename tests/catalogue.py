@@ -225,7 +225,13 @@ def rotations(draw: st.DrawFn) -> Case:
     T, H, half = (draw(st.integers(1, most)) for most in (4, 2, 3))
     cosine, sine = (angles.astype(np.float64) for angles in ops.rotary_angles(T, 2 * half))
     options = {"cosine": cosine, "sine": sine, "rms": draw(st.sampled_from([None, 1.0, 1.2]))}
-    return Case((normal(random, (*lead, T, H * 2 * half)),), options)
+    gain = normal(random, (draw(st.integers(0, 1)), 2 * half))
+    return Case((normal(random, (*lead, T, H * 2 * half)), *gain), options)
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> Case:
+    return Case(tuple(normal(draw(seeds), (2, *draw(shapes)))))
 
 
 @st.composite
@@ -360,13 +366,15 @@ def torch_attention(
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(-2)
 
 
-def torch_rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None) -> Any:
+def torch_rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | None) -> Any:
     """A turn written as a product of complex numbers."""
     import torch
 
     if rms is not None:
         heads = x.unflatten(-1, (-1, 2 * cosine.shape[-1]))
         x = rms * torch.nn.functional.rms_norm(heads, heads.shape[-1:], eps=1e-5).flatten(-2)
+    if gain is not None:
+        x = (x.unflatten(-1, (-1, 2 * cosine.shape[-1])) * gain).flatten(-2)
     first, second = x.unflatten(-1, (-1, 2, cosine.shape[-1])).unbind(-2)
     turned = torch.complex(first, second) * torch.as_tensor(cosine + 1j * sine)[:, None]
     return torch.stack([turned.real, turned.imag], dim=-2).reshape(x.shape)
@@ -445,6 +453,7 @@ CATALOGUE: dict[str, Entry] = {
     "sigmoid": Entry(ops.sigmoid, one(), torch_function("sigmoid")),
     "relu": Entry(ops.relu, one(away_from_zero), torch_function("relu")),
     "squared_relu": Entry(ops.squared_relu, one(away_from_zero), lambda x: x.relu() ** 2),
+    "swiglu": Entry(ops.swiglu, gates(), lambda gate, up: functional("silu")(gate) * up),
     "gelu": Entry(ops.gelu, one(), functional("gelu", approximate="tanh")),
     "sum": Entry(ops.sum, reductions(), torch_reduction("sum")),
     "mean": Entry(ops.mean, reductions(), torch_reduction("mean")),

@@ -64,7 +64,8 @@ def attention(B: int, T: int, S: int, G: int, shared: int, D: int) -> list[Case]
 
 def rotary(B: int, T: int, H: int, half: int) -> list[Case]:
     angles = {"cosine": drawn(T, half), "sine": drawn(T, half)}
-    return [Case((drawn(B, T, 2 * H * half),), {**angles, "rms": rms}) for rms in (None, 1.0)]
+    x, gain = drawn(B, T, 2 * H * half), drawn(2 * half)
+    return [Case(inputs, {**angles, "rms": rms}) for inputs in ((x,), (x, gain)) for rms in (None, 1.0)]
 
 
 def norm(vectors: int, added: bool = False) -> Callable[..., Case]:
@@ -84,6 +85,7 @@ SIZED: dict[str, Sequence[Callable[..., Any]]] = {
     **dict.fromkeys(["sum", "mean", "max", "min"], reduced()),
     **dict.fromkeys(["var", "std"], reduced(correction=1) + reduced(correction=0)),
     **dict.fromkeys(["softmax", "log_softmax"], (along(axis=0), along(axis=1))),
+    "swiglu": [lambda A, B: Case((drawn(A, B), drawn(A, B)))],
     "where": [lambda A, B: Case((np.arange(B) % 2 == 0, drawn(A, 1), drawn(B)))],
     "clip": [along(min=1.7, max=2.0)],
     "reshape": [lambda A, B: Case((drawn(A, B),), {"shape": (B, 1, A)})],

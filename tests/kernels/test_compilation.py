@@ -67,6 +67,7 @@ CALLS = {
     ops.rmsnorm: Case((x, gain)),
     ops.rotary: Case((x,), {"cosine": angles[0], "sine": angles[1]}),
     ops.squared_relu: Case((x,)),
+    ops.swiglu: Case((x, x)),
 }
 
 

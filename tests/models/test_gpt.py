@@ -37,6 +37,14 @@ VARIANTS = [
 ]
 FURTHER = [{"window": 2}, {"soft_cap": 0.5}, {"norm": "none", "tied": False}, {"positions": "none"}, {"layers": 0}]
 FURTHER += [{"heads": 3, "head_width": 6, "feed_forward_width": 5, "positions": "rotary", "bias": True}]
+FURTHER += [
+    {"norm": "rmsnorm", "activation": "swiglu", "bias": bias, "feed_forward_width": 9} for bias in (True, False)
+]
+FURTHER += [
+    {"query_key_value_bias": True, "key_value_heads": 2},
+    {"positions": "rotary", "qk_norm": 1.0, "qk_gain": True, "head_width": 6, "key_value_heads": 2},
+    {"positions": "rotary", "no_rotary_every": 2},
+]
 CACHED = [
     {},
     {"positions": "rotary"},
@@ -44,6 +52,8 @@ CACHED = [
     {"window": 2},
     {"positions": "rotary", "key_value_heads": 2, "window": 3, "soft_cap": 1.0},
     {"heads": 3, "head_width": 2, "feed_forward_width": 7},
+    {"positions": "rotary", "qk_norm": 1.0, "qk_gain": True, "activation": "swiglu", "query_key_value_bias": True},
+    {"positions": "rotary", "no_rotary_every": 2, "rotary_scaling": "yarn", "rotary_base": 9.0},
     {"document_mask": True, "document_token": 0},
     {"document_mask": True, "document_token": 0, "positions": "rotary", "smear": True},
 ]
@@ -207,6 +217,20 @@ def test_weights_are_decided_by_the_random_stream():
         ({"dropout": 1.0}, "--dropout: expected less than 1, received 1.0"),
         ({"window": 0}, "--window: expected at least 1, received 0"),
         ({"soft_cap": 0.0}, "--soft-cap: expected more than 0, received 0.0"),
+        ({"qk_gain": True}, "--qk-gain: expected a --qk-norm, received none"),
+        (
+            {"positions": "rotary", "qk_norm": 1.0, "no_rotary_every": 4},
+            "--no-rotary-every: expected no --qk-norm, which is part of the turn",
+        ),
+        (
+            {"positions": "rotary", "rotary_scaling": "llama3", "rotary_slow_turns": 4.0},
+            "--rotary-slow-turns: expected less than --rotary-fast-turns 4.0, received 4.0",
+        ),
+        (
+            {"positions": "rotary", "rotary_scaling": "yarn", "rotary_base": 1.0},
+            "--rotary-scaling yarn: expected a --rotary-base above 1, received 1",
+        ),
+        ({"rotary_factor": 0.5}, "--rotary-factor: expected at least 1, received 0.5"),
         ({"norm": "batchnorm"}, "--norm: expected one of layernorm, rmsnorm, none, received 'batchnorm'"),
     ],
 )

@@ -65,11 +65,11 @@ def test_a_short_window_is_a_quarter_of_the_context_in_whole_tiles_and_the_token
 def test_a_key_at_the_windows_edge_is_seen_and_the_one_before_it_is_not():
     attention = moved(options_of(layers=2, value_embeddings=False)).blocks[0].attention
     x = np.random.default_rng(0).normal(size=(1, 200, 32))
-    before = attention(Tensor(x), lambda heads: heads, None, None, None).data[0, 199]
+    before = attention(Tensor(x), None, None, None, None).data[0, 199]
     for position, seen in ((199 - 128, True), (199 - 129, False)):
         changed = x.copy()
         changed[0, position] += 1
-        assert np.any(attention(Tensor(changed), lambda heads: heads, None, None, None).data[0, 199] != before) == seen
+        assert np.any(attention(Tensor(changed), None, None, None, None).data[0, 199] != before) == seen
 
 
 def test_value_embeddings_are_in_every_other_layer_and_the_last():

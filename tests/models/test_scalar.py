@@ -40,6 +40,21 @@ FURTHER: list[dict[str, Any]] = [
     {"document_mask": True, "document_token": 2, "positions": "rotary", "window": 2, "layers": 2},
     {**NANOCHAT, "document_mask": True, "document_token": 1, "layers": 2},
     {"head_width": 3, "feed_forward_width": 5, "bias": True},
+    {"activation": "swiglu", "norm": "rmsnorm", "query_key_value_bias": True},
+    {"positions": "rotary", "qk_norm": 0.8, "qk_gain": True, "key_value_heads": 1, "head_width": 6},
+    {"positions": "rotary", "no_rotary_every": 2, "layers": 2, "activation": "swiglu", "bias": True},
+    {"positions": "rotary", "head_width": 8, "rotary_scaling": "linear", "rotary_factor": 3.0, "rotary_base": 9.0},
+    {"positions": "rotary", "head_width": 8, "rotary_scaling": "llama3", "rotary_base": 9.0, "rotary_slow_turns": 0.01},
+    {"positions": "rotary", "head_width": 8, "rotary_scaling": "yarn", "rotary_base": 9.0, "rotary_fast_turns": 2.0},
+    {
+        "positions": "rotary",
+        "qk_norm": 1.0,
+        "qk_gain": True,
+        "rotary_scaling": "yarn",
+        "rotary_original_context": 9,
+        "rotary_attention_factor": 1.5,
+    },
+    {"positions": "rotary", "qk_norm": 1.0, "rotary_scaling": "yarn"},
     {**NANOCHAT, "heads": 3, "key_value_heads": 1, "head_width": 6, "feed_forward_width": 3},
 ]
 OPTIMIZERS = {"adamw": (AdamW, 0.01), "sgd": (SGD, 0.05)}

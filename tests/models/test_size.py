@@ -29,6 +29,8 @@ def any_options(draw: st.DrawFn) -> ModelOptions:
     shared, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_width = 2 * draw(st.integers(1, 3))
     norm, bias = draw(st.sampled_from(["layernorm", "rmsnorm", "none"])), draw(st.booleans())
+    positions = draw(st.sampled_from(["learned", "rotary", "none"]))
+    qk_norm = draw(st.sampled_from([None, 1.2])) if positions == "rotary" else None
     return ModelOptions(
         layers=draw(st.integers(0, 3)),
         heads=shared * group,
@@ -39,8 +41,11 @@ def any_options(draw: st.DrawFn) -> ModelOptions:
         context=draw(st.integers(1, 9)),
         norm=norm,
         norm_gain=norm == "layernorm" or bias or draw(st.booleans()),
-        activation=draw(st.sampled_from(["gelu", "squared_relu"])),
-        positions=draw(st.sampled_from(["learned", "rotary", "none"])),
+        activation=draw(st.sampled_from(["gelu", "squared_relu", "swiglu"])),
+        query_key_value_bias=draw(st.booleans()),
+        positions=positions,
+        qk_norm=qk_norm,
+        qk_gain=qk_norm is not None and draw(st.booleans()),
         tied=draw(st.booleans()),
         bias=bias,
         window=draw(st.sampled_from([None, 2])),

@@ -19,9 +19,10 @@ def loss(state: State, tokens: torch.Tensor, targets: torch.Tensor, options: Mod
         x = x + state["position_embedding.weight"][: tokens.shape[1]]
     for layer in range(options.layers):
         part = f"blocks.{layer}"
-        x = x + _attention(_norm(x, f"{part}.attention_norm", state, options), f"{part}.attention", state, options)
-        hidden = _linear(_norm(x, f"{part}.feed_forward_norm", state, options), f"{part}.feed_forward.expand", state)
-        x = x + _linear(_activation(hidden, options), f"{part}.feed_forward.contract", state)
+        normalised = _norm(x, f"{part}.attention_norm", state, options)
+        x = x + _attention(normalised, layer, f"{part}.attention", state, options)
+        normalised = _norm(x, f"{part}.feed_forward_norm", state, options)
+        x = x + _feed_forward(normalised, f"{part}.feed_forward", state, options)
     head = state["token_embedding.weight" if options.tied else "head.weight"]
     logits = _norm(x, "final_norm", state, options) @ head.T
     if options.soft_cap is not None:
@@ -42,11 +43,18 @@ def _norm(x: torch.Tensor, name: str, state: State, options: ModelOptions) -> to
     return F.layer_norm(x, gain.shape, gain, state.get(f"{name}.bias"), eps=1e-5)
 
 
-def _activation(x: torch.Tensor, options: ModelOptions) -> torch.Tensor:
-    return F.relu(x) ** 2 if options.activation == "squared_relu" else F.gelu(x, approximate="tanh")
+def _feed_forward(x: torch.Tensor, name: str, state: State, options: ModelOptions) -> torch.Tensor:
+    hidden = _linear(x, f"{name}.expand", state)
+    if options.activation == "swiglu":
+        hidden = F.silu(_linear(x, f"{name}.gate", state)) * hidden
+    elif options.activation == "squared_relu":
+        hidden = F.relu(hidden) ** 2
+    else:
+        hidden = F.gelu(hidden, approximate="tanh")
+    return _linear(hidden, f"{name}.contract", state)
 
 
-def _attention(x: torch.Tensor, name: str, state: State, options: ModelOptions) -> torch.Tensor:
+def _attention(x: torch.Tensor, layer: int, name: str, state: State, options: ModelOptions) -> torch.Tensor:
     B, T, C = x.shape
     D = options.head_width or C // options.heads
 
@@ -54,7 +62,11 @@ def _attention(x: torch.Tensor, name: str, state: State, options: ModelOptions) 
         return _linear(x, f"{name}.{part}", state).view(B, T, -1, D).transpose(1, 2)
 
     query, key, value = (by_head(part) for part in ("query", "key", "value"))
-    if options.positions == "rotary":
+    if options.qk_norm is not None:
+        query, key = (options.qk_norm * F.rms_norm(part, (D,), eps=1e-5) for part in (query, key))
+    if options.qk_gain:
+        query, key = query * state[f"{name}.query_gain"], key * state[f"{name}.key_gain"]
+    if options.positions == "rotary" and (layer + 1) % (options.no_rotary_every or layer + 2):
         query, key = _turned(query), _turned(key)
     repeats = options.heads // key.shape[1]
     age = torch.arange(T)[:, None] - torch.arange(T)

@@ -71,7 +71,7 @@ FAULTS = {
     },
     "models/blocks.py": {
         "no layer has a window": ('{"window": self.window, ', '{"window": None, '),
-        "keys are not turned": ("rotate(self.key(x))", "self.key(x)"),
+        "keys are not turned": ("rotate(key, self.key_gain)", "key"),
     },
     "models/base.py": {
         "an evaluation does not bend the logits": ("soft_cap=self.soft_cap)", "soft_cap=None)"),

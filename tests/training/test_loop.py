@@ -293,6 +293,7 @@ CHANGES: dict[str, Any] = {
     "positions": "rotary",
     "tied": False,
     "bias": True,
+    "query_key_value_bias": True,
     "dropout": 0.5,
     "window": 2,
     "embedding_norm": True,
@@ -356,11 +357,20 @@ ELSEWHERE = {
     "tokens_per_parameter",
     "start_from",
 }  # have tests of their own
+LLAMA3 = {"positions": "rotary", "rotary_scaling": "llama3", "rotary_original_context": 10}
 BESIDE: dict[str, tuple[dict[str, Any], Any]] = {
     "momentum": ({"optimizer": "sgd"}, 0.5),
     "norm_gain": ({"norm": "rmsnorm"}, False),
     "rotary_base": ({"positions": "rotary"}, 10.0),
     "qk_norm": ({"positions": "rotary"}, 1.2),
+    "qk_gain": ({"positions": "rotary", "qk_norm": 1.0}, True),
+    "rotary_scaling": ({"positions": "rotary"}, "linear"),
+    "rotary_factor": ({"positions": "rotary", "rotary_scaling": "linear"}, 3.0),
+    "rotary_original_context": (LLAMA3, 100),
+    "rotary_slow_turns": (LLAMA3, 1e-6),
+    "rotary_fast_turns": (LLAMA3, 1e6),
+    "rotary_attention_factor": ({"positions": "rotary", "rotary_scaling": "yarn"}, 2.0),
+    "no_rotary_every": ({"positions": "rotary"}, 1),
     "window_pattern": ({"window": 2, "layers": 2}, "SL"),
     "embedding_lr": ({"optimizer": "muon"}, 0.1),
     "head_lr": ({"optimizer": "muon", "tied": False}, 0.1),

@@ -9,6 +9,7 @@ protocol.py    what training and sampling ask of a model
 base.py        what models of Tensors share, and what a model of one's own begins with
 gpt.py         the GPT of Tensors
 blocks.py      what it is made of: attention, feed-forward, block
+rotary_scaling.py   rotary pairs slowed down, for a longer context
 weights.py     its weights: drawn, checked, made into layers
 lora.py        adapters beside a trained model's weights, and what both are together
 nanochat.py    what makes a GPT karpathy/nanochat's

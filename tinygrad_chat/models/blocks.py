@@ -12,7 +12,7 @@ from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Module, ResidualStream
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
-Rotate = Callable[[Tensor], Tensor]
+Rotate = Callable[[Tensor, Tensor | None], Tensor]
 
 GATE_REACH = 3.0  # what the gate of a value embedding multiplies by at most (nanochat's)
 
@@ -24,23 +24,27 @@ class Attention(Module):
         self.layer = layer
         self.heads = options.heads
         self.window = options.window_of(layer)
+        self.has_rotary = options.has_rotary(layer)
         self.query = weights.linear("query")
         self.key = weights.linear("key")
         self.value = weights.linear("value")
         self.output = weights.linear("output")
+        self.query_gain, self.key_gain = weights.get("query_gain"), weights.get("key_gain")
         self.value_gate = weights.linear("value_gate") if options.has_value_embedding(layer) else None
 
     def __call__(
         self,
         x: Tensor,
-        rotate: Rotate,
+        rotate: Rotate | None,
         value_embedding: Tensor | None,
         document_starts: Any,
         cache: KeyValueCache | None,
     ) -> Tensor:
         """Attend; with a cache, also to the tokens that it holds. `value_embedding` (B, T, G D) joins the values;
         `document_starts` (B, T), if they are there, are as `ops.attention` has them."""
-        query, key, value = rotate(self.query(x)), rotate(self.key(x)), self.value(x)
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if rotate is not None and self.has_rotary:
+            query, key = rotate(query, self.query_gain), rotate(key, self.key_gain)
         if self.value_gate is not None:
             logits = self.value_gate(x[..., : self.value_gate.weight.shape[1]])
             value = ops.gated_sum(value, value_embedding, logits, reach=GATE_REACH)
@@ -51,15 +55,21 @@ class Attention(Module):
 
 
 class FeedForward(Module):
-    """Let each position compute on its own: out to a greater width, a non-linearity, and back."""
+    """Let each position compute on its own: out to a greater width, a non-linearity, and back.
+
+    The non-linearity is a function of each number or, where there is a gate, of two.
+    """
 
     def __init__(self, options: ModelOptions, weights: Weights) -> None:
+        self.gate = weights.linear("gate") if options.activation == "swiglu" else None
         self.expand = weights.linear("expand")
         self.contract = weights.linear("contract")
         self.activation = ACTIVATIONS[options.activation]
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
+        if self.gate is not None:
+            return self.contract(self.activation(self.gate(x), self.expand(x)))
         return self.contract(self.activation(self.expand(x)))
 
 
@@ -75,7 +85,7 @@ class Block(Module):
     def __call__(
         self,
         stream: ResidualStream,
-        rotate: Rotate,
+        rotate: Rotate | None,
         drop: Drop,
         value_embedding: Tensor | None,
         document_starts: Any,

@@ -14,6 +14,7 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.rotary_scaling import attention_factor, pair_scales
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names
 from tinygrad_chat.nn import KeyValueCache, ResidualStream, StoredWeight, dropper
 from tinygrad_chat.tensor import Tensor
@@ -85,8 +86,10 @@ class GPT(NextTokenModel):
         self.backout_scale = parts.get("backout_scale")
         self._angles = []
         if options.positions == "rotary":
-            angles = ops.rotary_angles(options.context, options.head_channels, base=options.rotary_base)
-            self._angles = [xp.asarray(angle, self.dtype) for angle in angles]
+            angles = ops.rotary_angles(
+                options.context, options.head_channels, base=options.rotary_base, scales=pair_scales(options)
+            )
+            self._angles = [xp.asarray(angle * attention_factor(options), self.dtype) for angle in angles]
         if drawn and compute_dtype != self.dtype:
             self.parameters()  # which keeps the weights as drawn, and rounds a copy to compute with
 
@@ -172,16 +175,16 @@ class GPT(NextTokenModel):
             x = x + (smeared - x) * (in_document > 0)[..., None].astype(x.dtype)  # a first token has none before it
         return x
 
-    def _rotation(self, positions: Positions) -> Rotate:
+    def _rotation(self, positions: Positions) -> Rotate | None:
         if not self._angles:
-            return lambda x: x
+            return None
         each = positions if isinstance(positions, slice) else self.compute.backend.xp.asarray(positions.ravel())
         cosine, sine = (angle[each] for angle in self._angles)
         rms, epsilon = self.options.qk_norm, self.options.norm_epsilon
 
-        def rotate(x: Tensor) -> Tensor:
+        def rotate(x: Tensor, gain: Tensor | None) -> Tensor:
             in_one_row = x if isinstance(positions, slice) else x.reshape(1, positions.size, x.shape[-1])
-            turned = ops.rotary(in_one_row, cosine=cosine, sine=sine, rms=rms, epsilon=epsilon)
+            turned = ops.rotary(in_one_row, gain, cosine=cosine, sine=sine, rms=rms, epsilon=epsilon)
             return turned if in_one_row is x else turned.reshape(*x.shape)
 
         return rotate

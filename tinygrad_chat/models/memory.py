@@ -43,8 +43,8 @@ def least_step_memory(
     """Return the bytes without which no training step of so many tokens at once can be taken, beside the model's own.
 
     Backward needs what forward has computed: of each block the stream, before and behind each branch, norms, queries,
-    keys, values and what attention gives, feed-forward's two wide arrays; and the logits, whose place their gradient
-    takes. Each number has `size` bytes. What a step really takes is up to twice as much.
+    keys, values and what attention gives, feed-forward's two wide arrays or, with a gate, three; and the logits, whose
+    place their gradient takes. Each number has `size` bytes. What a step really takes is up to twice as much.
     """
     if mode == "scalar":
         return tokens * (BYTES_A_TOKEN + BYTES_A_VALUE * count_scaled_parameters(options, vocabulary))
@@ -52,7 +52,7 @@ def least_step_memory(
     of_a_block = (
         (6 + options.residual_scales) * options.width
         + (1 + turned) * (options.query_width + options.key_value_width)
-        + 2 * options.feed_forward_channels
+        + (3 if options.activation == "swiglu" else 2) * options.feed_forward_channels
     )
     numbers = options.layers * of_a_block + 2 * options.width + vocabulary
     return tokens * (BYTES_A_TOKEN + size * numbers)

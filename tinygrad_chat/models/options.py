@@ -12,11 +12,15 @@ SHORT_WINDOW = 128  # a short window is a quarter of the context in whole multip
 GATE_CHANNELS = 12  # of the stream, which the gates of value embeddings read
 SMEAR_CHANNELS = 24  # of the embedding, which the gate of the smear reads
 
+FAST_TURNS = {"llama3": 4.0, "yarn": 32.0}
+"""The default of rotary_fast_turns."""
 
 WITH_BLOCKS = needs("model", "mini-gpt", "nanochat")
 NOT_OWN = needs("model", "bigram", "mini-gpt", "nanochat")  # a model of one's own has its own shape
 WITH_NORM = needs("norm", "layernorm", "rmsnorm")
 WITH_ROTARY = needs("positions", "rotary")
+SCALED = needs("rotary_scaling", "linear", "llama3", "yarn")
+SCALED_BY_PAIR = needs("rotary_scaling", "llama3", "yarn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +43,68 @@ class ModelOptions:
     norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"), needs=NOT_OWN)
     norm_gain: bool = option(True, "a learned gain in each norm", needs=(NOT_OWN, WITH_NORM))
     norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=(NOT_OWN, WITH_NORM))
-    activation: str = option("gelu", "feed-forward non-linearity", choices=("gelu", "squared_relu"), needs=WITH_BLOCKS)
+    activation: str = option(
+        "gelu",
+        "feed-forward non-linearity (swiglu: a second matrix gates the first)",
+        choices=("gelu", "squared_relu", "swiglu"),
+        needs=WITH_BLOCKS,
+    )
     positions: str = option(
         "learned", "how the model knows positions", choices=("learned", "rotary", "none"), needs=WITH_BLOCKS
     )
     rotary_base: float = option(
         10000.0, "how slowly the slowest rotary pair turns", minimum=1, needs=(NOT_OWN, WITH_ROTARY)
     )
+    rotary_scaling: str = option(
+        "none",
+        "how rotary pairs are slowed down for a context longer than the one that was learned with",
+        choices=("none", "linear", "llama3", "yarn"),
+        needs=(WITH_BLOCKS, WITH_ROTARY),
+    )
+    rotary_factor: float = option(8.0, "by how much they are slowed down", minimum=1, needs=(WITH_BLOCKS, SCALED))
+    rotary_original_context: int | None = option(
+        None,
+        "the context that was learned with, by default the context divided by the factor",
+        minimum=1,
+        needs=(WITH_BLOCKS, SCALED_BY_PAIR),
+    )
+    rotary_slow_turns: float = option(
+        1.0,
+        "pairs that turn less often in the original context are slowed down in full",
+        above=0,
+        needs=(WITH_BLOCKS, SCALED_BY_PAIR),
+    )
+    rotary_fast_turns: float | None = option(
+        None,
+        "pairs that turn more often are not slowed down, by default 4 (llama3) or 32 (yarn)",
+        above=0,
+        needs=(WITH_BLOCKS, SCALED_BY_PAIR),
+    )
+    rotary_attention_factor: float | None = option(
+        None,
+        "what turned queries and keys are multiplied by, by default 1 + ln(factor) / 10",
+        above=0,
+        needs=(WITH_BLOCKS, needs("rotary_scaling", "yarn")),
+    )
+    no_rotary_every: int | None = option(
+        None,
+        "each such layer, the 4th, 8th, ... for 4, knows no positions",
+        minimum=1,
+        needs=(WITH_BLOCKS, WITH_ROTARY),
+    )
     qk_norm: float | None = option(
         None, "give queries and keys this root mean square in each head", above=0, needs=(NOT_OWN, WITH_ROTARY)
     )
+    qk_gain: bool = option(
+        False,
+        "a learned gain for each channel of queries and keys, behind their norm",
+        needs=(WITH_BLOCKS, needs("qk_norm")),
+    )
     tied: bool = option(True, "share the token embedding with the output head", needs=NOT_OWN)
     bias: bool = option(False, "biases in linear layers and layernorm", needs=NOT_OWN)
+    query_key_value_bias: bool = option(
+        False, "biases of queries, keys and values alone", needs=(WITH_BLOCKS, needs("bias", False))
+    )
     dropout: float = option(
         0.0, "share of activations dropped in training", minimum=0, below=1, needs=needs("mode", "tensor")
     )
@@ -150,6 +204,11 @@ class ModelOptions:
             window = window or quarter + 1  # upstream counts those before the token's own
         return None if window is None or window >= self.context else window
 
+    def has_rotary(self, layer: int) -> bool:
+        """Return whether a layer's queries and keys are turned by their positions."""
+        every = self.no_rotary_every
+        return self.positions == "rotary" and (every is None or (layer + 1) % every != 0)
+
     @property
     def value_embedding_layers(self) -> range:
         """The layers that have a value embedding: every other one, the last included."""
@@ -177,7 +236,23 @@ class ModelOptions:
             raise ConfigError(f"--positions rotary: expected an even width per head, received {self.head_channels}")
         if self.qk_norm is not None and self.positions != "rotary":
             raise ConfigError(f"--qk-norm: expected --positions rotary, received {self.positions}")
+        if self.qk_gain and self.qk_norm is None:
+            raise ConfigError("--qk-gain: expected a --qk-norm, received none")
+        if self.qk_norm is not None and self.no_rotary_every is not None:
+            raise ConfigError("--no-rotary-every: expected no --qk-norm, which is part of the turn")
+        self._check_scaling()
         if not self.norm_gain and (self.norm == "layernorm" or self.bias):
             raise ConfigError("--no-norm-gain: expected --norm rmsnorm without --bias")
         if self.window_pattern is not None and (not self.window_pattern or set(self.window_pattern.upper()) - {*"SL"}):
             raise ConfigError(f"--window-pattern: expected letters S and L, received {self.window_pattern!r}")
+
+    def _check_scaling(self) -> None:
+        if self.rotary_scaling in ("llama3", "yarn"):
+            fast = FAST_TURNS[self.rotary_scaling] if self.rotary_fast_turns is None else self.rotary_fast_turns
+            if fast <= self.rotary_slow_turns:
+                raise ConfigError(
+                    f"--rotary-slow-turns: expected less than --rotary-fast-turns {fast}, "
+                    f"received {self.rotary_slow_turns}"
+                )
+        if self.rotary_scaling == "yarn" and self.rotary_base == 1:
+            raise ConfigError("--rotary-scaling yarn: expected a --rotary-base above 1, received 1")

@@ -70,9 +70,11 @@ def parameter_table(options: ModelOptions, vocabulary: int) -> list[Entry]:
         if options.norm == "layernorm" and options.bias:
             yield Entry(f"{name}.bias", (C,), "bias", ZEROS, layers)
 
-    def linear(name: str, outputs: int, inputs: int, initialiser: Initialiser) -> Iterator[Entry]:
+    def linear(
+        name: str, outputs: int, inputs: int, initialiser: Initialiser, bias: bool = options.bias
+    ) -> Iterator[Entry]:
         yield Entry(f"blocks.{{}}.{name}.weight", (outputs, inputs), "matrix", initialiser, blocks)
-        if options.bias:
+        if bias:
             yield Entry(f"blocks.{{}}.{name}.bias", (outputs,), "bias", ZEROS, blocks)
         if options.lora:  # B is 0, so that at first nothing changes (Hu et al., arXiv:2106.09685)
             narrow = Normal(1 / math.sqrt(inputs))
@@ -80,14 +82,20 @@ def parameter_table(options: ModelOptions, vocabulary: int) -> list[Entry]:
             yield Entry(f"blocks.{{}}.{name}.lora_b", (outputs, options.lora), "adapter", ZEROS, blocks)
 
     def attention() -> Iterator[Entry]:
-        yield from linear("attention.query", options.query_width, C, initial.read)
-        yield from linear("attention.key", options.key_value_width, C, initial.read)
-        yield from linear("attention.value", options.key_value_width, C, initial.read)
+        bias = options.bias or options.query_key_value_bias
+        yield from linear("attention.query", options.query_width, C, initial.read, bias)
+        yield from linear("attention.key", options.key_value_width, C, initial.read, bias)
+        yield from linear("attention.value", options.key_value_width, C, initial.read, bias)
         yield from linear("attention.output", C, options.query_width, initial.write)
+        if options.qk_gain:
+            for name in ("query_gain", "key_gain"):
+                yield Entry(f"blocks.{{}}.attention.{name}", (options.head_channels,), "gain", ONES, blocks)
         gates = options.key_value_heads or options.heads, options.gate_channels
         yield Entry("blocks.{}.attention.value_gate.weight", gates, "value_gate", initial.gate, with_value_embedding)
 
     def feed_forward() -> Iterator[Entry]:
+        if options.activation == "swiglu":
+            yield from linear("feed_forward.gate", options.feed_forward_channels, C, initial.expand)
         yield from linear("feed_forward.expand", options.feed_forward_channels, C, initial.expand)
         yield from linear("feed_forward.contract", C, options.feed_forward_channels, initial.write)
 

@@ -22,6 +22,7 @@ from tinygrad_chat.autograd.fused import (
     softmax_average,
 )
 from tinygrad_chat.autograd.value import Value
+from tinygrad_chat.models.rotary_scaling import attention_factor, pair_scales
 
 GATE_REACH = 3.0
 IGNORED = -1  # a target that does not count
@@ -55,6 +56,8 @@ class ScalarGPT:
         self.weights = weights
         self.options = options
         self.vocabulary = vocabulary
+        self.pair_scales = pair_scales(options)
+        self.attention_factor = attention_factor(options)
 
     def loss(
         self,
@@ -122,8 +125,11 @@ class ScalarGPT:
         options, part = self.options, f"blocks.{layer}.attention"
         D = options.head_channels
         queries, keys, values = (split(self.linear(f"{part}.{name}", x), D) for name in ("query", "key", "value"))
-        if options.positions == "rotary":
-            queries, keys = ([self.turn(head, position) for head in heads] for heads in (queries, keys))
+        if options.has_rotary(layer):
+            queries, keys = (
+                [self.turn(head, position, self.weights.get(f"{part}.{gain}")) for head in heads]
+                for heads, gain in ((queries, "query_gain"), (keys, "key_gain"))
+            )
         if options.has_value_embedding(layer):
             embeddings = split(self.weights[f"value_embeddings.{layer}.weight"][token], D)
             gates = matrix_vector(self.weights[f"{part}.value_gate.weight"], x[: options.gate_channels])
@@ -145,23 +151,35 @@ class ScalarGPT:
             gathered += softmax_average([score / math.sqrt(D) for score in scores], list(columns))
         return self.linear(f"{part}.output", gathered)
 
-    def turn(self, x: Vector, position: int) -> Vector:
-        """Rotary positions: turn each pair (x[d], x[d + D / 2]) by an angle that grows with the position."""
-        half = len(x) // 2
-        angles = [position * self.options.rotary_base ** (-d / half) for d in range(half)]
+    def turn(self, x: Vector, position: int, gain: Vector | None) -> Vector:
+        """Rotary positions: turn each pair (x[d], x[d + D / 2]) by an angle that grows with the position.
+
+        A norm may come before the turn or after it, which keeps lengths; where there is a gain, both come before.
+        """
+        half, size = len(x) // 2, self.options.qk_norm
+        if gain is not None:
+            x, size = multiplied(self.sized(x, size), gain), None
+        angles = [position * self.options.rotary_base ** (-d / half) * self.pair_scales[d] for d in range(half)]
         pairs = list(zip(x[:half], x[half:], angles, strict=True))
         first = [a * math.cos(angle) - b * math.sin(angle) for a, b, angle in pairs]
         second = [a * math.sin(angle) + b * math.cos(angle) for a, b, angle in pairs]
-        turned, size = first + second, self.options.qk_norm
-        if size is None:
-            return turned
-        return scaled(turned, inverse_root_mean_square(turned, self.options.norm_epsilon) * size)
+        turned = first + second if size is None else self.sized(first + second, size)
+        return turned if self.attention_factor == 1 else [element * self.attention_factor for element in turned]
+
+    def sized(self, x: Vector, size: float) -> Vector:
+        """Bring x to a root mean square of `size`."""
+        return scaled(x, inverse_root_mean_square(x, self.options.norm_epsilon) * size)
 
     def feed_forward(self, part: str, x: Vector) -> Vector:
-        """Out to a greater width, a non-linearity, and back."""
+        """Out to a greater width, a non-linearity, and back; in swiglu, another vector of that width opens gates."""
         hidden = self.linear(f"{part}.expand", x)
-        activation = gelu if self.options.activation == "gelu" else squared_relu
-        return self.linear(f"{part}.contract", [activation(h) for h in hidden])
+        if self.options.activation == "swiglu":
+            gates = self.linear(f"{part}.gate", x)
+            activated = multiplied(hidden, [gate * sigmoid(gate) for gate in gates])
+        else:
+            activation = gelu if self.options.activation == "gelu" else squared_relu
+            activated = [activation(h) for h in hidden]
+        return self.linear(f"{part}.contract", activated)
 
     def linear(self, part: str, x: Vector) -> Vector:
         """One dot product of x with each row of the weight, plus the bias if there is one.
@@ -185,7 +203,7 @@ class ScalarGPT:
             x = [element - middle for element in x]
         out = scaled(x, inverse_root_mean_square(x, self.options.norm_epsilon))
         if self.options.norm_gain:
-            out = [element * gain for element, gain in zip(out, self.weights[f"{part}.gain"], strict=True)]
+            out = multiplied(out, self.weights[f"{part}.gain"])
         bias = self.weights.get(f"{part}.bias")
         return out if bias is None else add(out, bias)
 
@@ -193,6 +211,11 @@ class ScalarGPT:
 def add(x: Sequence[Value], y: Sequence[Value]) -> Vector:
     """Add two vectors."""
     return [a + b for a, b in zip(x, y, strict=True)]
+
+
+def multiplied(x: Sequence[Value], y: Sequence[Value]) -> Vector:
+    """Multiply two vectors element by element."""
+    return [a * b for a, b in zip(x, y, strict=True)]
 
 
 def scaled(x: Sequence[Value], scale: Value) -> Vector:

@@ -11,7 +11,11 @@ from tinygrad_chat import ops
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
 
-ACTIVATIONS = {"gelu": ops.gelu, "squared_relu": ops.squared_relu}
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "gelu": ops.gelu,
+    "squared_relu": ops.squared_relu,
+    "swiglu": ops.swiglu,
+}
 
 INITIAL_STD = 0.02  # GPT-2's, for widths of this order (Radford et al., 2019)
 

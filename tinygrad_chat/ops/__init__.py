@@ -16,7 +16,7 @@ from tinygrad_chat.ops.embedding import embedding
 from tinygrad_chat.ops.matmul import linear, matmul
 from tinygrad_chat.ops.mixing import gated_sum, scaled_sum, smear
 from tinygrad_chat.ops.normalization import add_layernorm, add_rmsnorm, layernorm, rmsnorm
-from tinygrad_chat.ops.pointwise import abs, clip, exp, gelu, log, relu, sigmoid, sqrt, squared_relu, tanh
+from tinygrad_chat.ops.pointwise import abs, clip, exp, gelu, log, relu, sigmoid, sqrt, squared_relu, swiglu, tanh
 from tinygrad_chat.ops.reduction import max, mean, min, std, sum, var
 from tinygrad_chat.ops.rotary import rotary, rotary_angles
 from tinygrad_chat.ops.shape import concatenate, index, reshape, split, stack, transpose
@@ -65,6 +65,7 @@ __all__ = [
     "std",
     "subtract",
     "sum",
+    "swiglu",
     "tanh",
     "transpose",
     "var",

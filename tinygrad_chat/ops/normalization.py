@@ -24,7 +24,8 @@ def check_same_shape(op: str, x: Any, branch: Any) -> None:
         raise ShapeError(f"{op}: expected x and branch of one shape, received {x.shape} and {branch.shape}")
 
 
-def _sum_rows(rows: Any) -> Any:
+def sum_rows(rows: Any) -> Any:
+    """The sum of rows (..., C) -> (C,)."""
     return rows.sum(axis=tuple(range(rows.ndim - 1)))
 
 
@@ -49,7 +50,7 @@ def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
         along_mean = d_unit.mean(axis=-1, keepdims=True)
         along_unit = (d_unit * unit).mean(axis=-1, keepdims=True)
         d_x = inverse_std * (d_unit - along_mean - unit * along_unit)
-        return d_x, _sum_rows(d_out * unit), _sum_rows(d_out) if bias is not None else None
+        return d_x, sum_rows(d_out * unit), sum_rows(d_out) if bias is not None else None
 
     return out, backward
 
@@ -70,7 +71,7 @@ def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
         d_unit = d_out if gain is None else d_out * gain
         along_unit = (d_unit * unit).mean(axis=-1, keepdims=True)
         d_x = inverse_rms * (d_unit - unit * along_unit)
-        return d_x, None if gain is None else _sum_rows(d_out * unit)
+        return d_x, None if gain is None else sum_rows(d_out * unit)
 
     return out, backward
 

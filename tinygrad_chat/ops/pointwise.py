@@ -7,6 +7,7 @@ from typing import Any
 
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.errors import ShapeError
 
 # gelu(x) = x * P(X <= x) for a standard normal X; this is Hendrycks & Gimpel's tanh form of it (arXiv:1606.08415).
 GELU_SCALE = math.sqrt(2 / math.pi)
@@ -114,6 +115,25 @@ def squared_relu(x: Any):
         return (d_out * 2 * positive,)
 
     return positive * positive, backward
+
+
+@differentiable
+def swiglu(gate: Any, up: Any):
+    """gate * sigmoid(gate), which is its swish, times `up`, of the same shape (Shazeer, arXiv:2002.05202)."""
+    check_gate(gate, up)
+    s, _ = sigmoid.reference(gate)
+    swish = gate * s
+
+    def backward(d_out):  # derivation: docs/derivations/swiglu.md
+        return d_out * up * (s * (1 + gate * (1 - s))), d_out * swish
+
+    return swish * up, backward
+
+
+def check_gate(gate: Any, up: Any) -> None:
+    """Raise ShapeError unless a gate and what it lets through have one shape."""
+    if gate.shape != up.shape:
+        raise ShapeError(f"swiglu: expected gate and up of one shape, received {gate.shape} and {up.shape}")
 
 
 @differentiable

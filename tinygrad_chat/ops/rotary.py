@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,23 @@ import numpy as np
 from tinygrad_chat.autograd import differentiable
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.ops.normalization import sum_rows
 
 
-def rotary_angles(positions: int, head_width: int, *, base: float = 10000.0) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine, each (T, D / 2), of the angle that pair d is turned by at position t: t * base^(-2 d / D)."""
+def rotary_angles(
+    positions: int, head_width: int, *, base: float = 10000.0, scales: Sequence[float] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine, each (T, D / 2), of the angle that pair d is turned by at position t: t * base^(-2 d / D),
+    times scales[d] if there are any."""
     frequencies = base ** (-np.arange(0, head_width, 2) / head_width)
+    if scales is not None:
+        frequencies = frequencies * scales
     angles = np.outer(np.arange(positions), frequencies)
     return np.cos(angles), np.sin(angles)
 
 
-def check_angles(x: Any, cosine: Any, sine: Any) -> None:
-    """Raise ShapeError unless cosine and sine (T, D / 2) fit x (..., T, H D)."""
+def check_angles(x: Any, gain: Any, cosine: Any, sine: Any) -> None:
+    """Raise ShapeError unless cosine and sine (T, D / 2) fit x (..., T, H D), and a gain its heads."""
     T, half = cosine.shape
     if half == 0:
         raise ShapeError(f"rotary: expected angles of at least 1 pair of channels, received cosine {cosine.shape}")
@@ -27,17 +34,20 @@ def check_angles(x: Any, cosine: Any, sine: Any) -> None:
         raise ShapeError(
             f"rotary: angles {cosine.shape} need x (..., {T}, a multiple of {2 * half}), received {x.shape}"
         )
+    if gain is not None and gain.shape != (2 * half,):
+        raise ShapeError(f"rotary: angles {cosine.shape} need a gain ({2 * half},), received {gain.shape}")
 
 
 @differentiable
-def rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
+def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
     """Turn each pair (d, d + D/2) of every head's D channels by its position's angle.
 
     x (..., T, H D), heads side by side; cosine and sine (T, D / 2). A turn keeps lengths, so queries and keys then meet
     at an angle that depends on their distance alone. The backward rule turns the gradient back. With `rms` each head
-    is given that root mean square (Henry et al., arXiv:2010.04245), before or after the turn: that is the same.
+    is given that root mean square (Henry et al., arXiv:2010.04245), before or after the turn: that is the same. A
+    `gain` (D,) then multiplies the channels of each head, before the turn.
     """
-    check_angles(x, cosine, sine)
+    check_angles(x, gain, cosine, sine)
     D = 2 * cosine.shape[1]
     heads = x.reshape(*x.shape[:-1], x.shape[-1] // D, D)  # (..., T, H, D)
     unit = inverse_rms = None
@@ -45,13 +55,19 @@ def rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None = None, epsilon:
         inverse_rms = 1 / array_module(x).sqrt((heads * heads).mean(axis=-1, keepdims=True) + epsilon)
         unit = heads * inverse_rms
         heads = unit * rms
+    sized = heads
+    if gain is not None:
+        heads = sized * gain
 
     def backward(d_out):
-        d_heads = _turn(d_out.reshape(heads.shape), cosine, -sine)
+        d_heads, d_gain = _turn(d_out.reshape(heads.shape), cosine, -sine), None
+        if gain is not None:
+            d_gain = sum_rows(d_heads * sized)
+            d_heads = d_heads * gain
         if rms is not None:  # as in rmsnorm
             d_unit = d_heads * rms
             d_heads = inverse_rms * (d_unit - unit * (d_unit * unit).mean(axis=-1, keepdims=True))
-        return (d_heads.reshape(x.shape),)
+        return d_heads.reshape(x.shape), d_gain
 
     return _turn(heads, cosine, sine).reshape(x.shape), backward
 

@@ -66,5 +66,6 @@ KERNELS = {
         ops.scaled_sum: mixing.scaled_sum,
         ops.smear: mixing.smear,
         ops.squared_relu: pointwise.squared_relu,
+        ops.swiglu: pointwise.swiglu,
     }.items()
 }

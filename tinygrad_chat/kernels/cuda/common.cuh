@@ -75,3 +75,9 @@ __device__ inline float block_max(float x, float* partial) {
     for (int warp = 1; warp < blockDim.x / WARP; ++warp) largest = max(largest, partial[warp]);
     return largest;
 }
+
+// As in the op: by an exponential that does not overflow, and without losing the digits of small results.
+__device__ inline float sigmoid(float x) {
+    const float e = expf(-fabsf(x));
+    return (x < 0 ? e : 1) / (1 + e);
+}

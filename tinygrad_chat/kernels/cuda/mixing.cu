@@ -2,12 +2,6 @@
 
 constexpr int WARPS = 8;
 
-// As in the op: by an exponential that does not overflow, and without losing the digits of small results.
-__device__ inline float sigmoid(float x) {
-    const float e = expf(-fabsf(x));
-    return (x < 0 ? e : 1) / (1 + e);
-}
-
 template <int W>
 __device__ void sum_scaled(const REAL* x, const REAL* y, REAL* out, long long size, float x_scale, float y_scale) {
     const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;

@@ -1,4 +1,4 @@
-// Functions of one number: ops.gelu, ops.relu, ops.squared_relu; and ops.add. Each thread takes W elements.
+// Functions of one number: ops.gelu, ops.relu, ops.squared_relu; and of two: ops.swiglu, ops.add. Each thread takes W elements.
 
 constexpr float GELU_SCALE = 0.7978845608028654f;  // sqrt(2 / pi)
 constexpr float GELU_CUBIC = 0.044715f;
@@ -62,6 +62,50 @@ __device__ void apply_backward(const REAL* x, const REAL* d_out, REAL* d_x, long
 POINTWISE(gelu, Gelu)
 POINTWISE(relu, Relu)
 POINTWISE(squared_relu, SquaredRelu)
+
+template <int W> __device__ void open_gates(const REAL* gate, const REAL* up, REAL* out, long long size) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float gates[W], values[W];
+    load<W>(gate + i, gates);
+    load<W>(up + i, values);
+    for (int w = 0; w < W; ++w) values[w] *= gates[w] * sigmoid(gates[w]);
+    store<W>(out + i, values);
+}
+
+// out = gate sigmoid(gate) up
+extern "C" __global__ void swiglu(const REAL* gate, const REAL* up, REAL* out, long long size, long long wide) {
+    if (wide)
+        open_gates<WIDE>(gate, up, out, size);
+    else
+        open_gates<1>(gate, up, out, size);
+}
+
+template <int W>
+__device__ void open_gates_backward(const REAL* gate, const REAL* up, const REAL* d_out, REAL* d_gate, REAL* d_up,
+                                    long long size) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float gates[W], values[W], d[W];
+    load<W>(gate + i, gates);
+    load<W>(up + i, values);
+    load<W>(d_out + i, d);
+    for (int w = 0; w < W; ++w) {
+        const float s = sigmoid(gates[w]);
+        values[w] *= d[w] * s * (1 + gates[w] * (1 - s));
+        d[w] *= gates[w] * s;
+    }
+    store<W>(d_gate + i, values);
+    store<W>(d_up + i, d);
+}
+
+extern "C" __global__ void swiglu_backward(const REAL* gate, const REAL* up, const REAL* d_out, REAL* d_gate,
+                                           REAL* d_up, long long size, long long wide) {
+    if (wide)
+        open_gates_backward<WIDE>(gate, up, d_out, d_gate, d_up, size);
+    else
+        open_gates_backward<1>(gate, up, d_out, d_gate, d_up, size);
+}
 
 template <int W> __device__ void add_elements(const REAL* x, const REAL* y, REAL* out, long long size, long long period) {
     const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;

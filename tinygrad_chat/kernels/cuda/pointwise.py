@@ -1,4 +1,4 @@
-"""Functions of one number, and addition."""
+"""Functions of one number, and of two: swiglu and addition."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, width
 from tinygrad_chat.kernels.cuda.sums import column_sums
 from tinygrad_chat.ops import arithmetic
+from tinygrad_chat.ops.pointwise import check_gate
 
 
 def gelu(x: Any):
@@ -37,6 +38,25 @@ def _pointwise(name: str, x: Any):
         blocks = per_thread(x.size, each)
         launch("pointwise.cu", f"{name}_backward", x.dtype, blocks, x, d_out, d_x, x.size, each > 1)
         return (d_x,)
+
+    return out, backward
+
+
+def swiglu(gate: Any, up: Any):
+    """`ops.swiglu`, saving nothing but its inputs."""
+    check_gate(gate, up)
+    xp, real = array_module(gate), gate.dtype
+    gate, up = contiguous(gate, real), contiguous(up, real)
+    out = xp.empty_like(gate)
+    each = width(out.size, gate, up, out)
+    launch("pointwise.cu", "swiglu", real, per_thread(out.size, each), gate, up, out, out.size, each > 1)
+
+    def backward(d_out: Any):
+        arrays = gate, up, contiguous(d_out, real), xp.empty_like(gate), xp.empty_like(up)
+        each = width(out.size, *arrays)
+        blocks = per_thread(out.size, each)
+        launch("pointwise.cu", "swiglu_backward", real, blocks, *arrays, out.size, each > 1)
+        return arrays[-2:]
 
     return out, backward
 

@@ -2,12 +2,12 @@
 
 constexpr int WARPS = 8;
 
-// Turn x by its position's angles, or back, which is the rule backwards. With an `rms` other than 0, each head is
-// given that root mean square.
+// Turn x by its position's angles. With an `rms` other than 0, each head is given that root mean square before, and with
+// a gain (D), which may be null, its channels are multiplied by that.
 // cosine and sine (T, D / 2) -> out. The head's 1 / root mean square is kept in `inverse_rms` (N).
-extern "C" __global__ void rotary(const REAL* x, const float* cosine, const float* sine, REAL* out, float* inverse_rms,
-                                  long long N, long long T, long long heads, long long D, float epsilon,
-                                  float rms) {
+extern "C" __global__ void rotary(const REAL* x, const REAL* gain, const float* cosine, const float* sine, REAL* out,
+                                  float* inverse_rms, long long N, long long T, long long heads, long long D,
+                                  float epsilon, float rms) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (n >= N) return;
     const int lane = threadIdx.x % WARP, half = D / 2;
@@ -22,14 +22,23 @@ extern "C" __global__ void rotary(const REAL* x, const float* cosine, const floa
         scale = rms * inverse;
     }
     for (int d = lane; d < half; d += WARP) {
-        const float first = to_float(x[d]) * scale, second = to_float(x[d + half]) * scale;
+        float first = to_float(x[d]) * scale, second = to_float(x[d + half]) * scale;
+        if (gain) first *= to_float(gain[d]), second *= to_float(gain[d + half]);
         round_to(out[d], first * cosine[d] - second * sine[d]);
         round_to(out[d + half], first * sine[d] + second * cosine[d]);
     }
 }
 
-// d_out -> d_x: turned back; with `rms`, less its part along the head, which a norm takes away.
-extern "C" __global__ void rotary_backward(const REAL* x, const float* cosine, const float* sine,
+// The gradient of pair d of a head, turned back and times the gain, which may be null.
+__device__ void turn_back(const REAL* d_out, const REAL* gain, const float* cosine, const float* sine, int d, int half,
+                          float& d_first, float& d_second) {
+    const float first = to_float(d_out[d]), second = to_float(d_out[d + half]);
+    d_first = first * cosine[d] + second * sine[d], d_second = second * cosine[d] - first * sine[d];
+    if (gain) d_first *= to_float(gain[d]), d_second *= to_float(gain[d + half]);
+}
+
+// d_out -> d_x: turned back and times the gain; with `rms`, less its part along the head, which a norm takes away.
+extern "C" __global__ void rotary_backward(const REAL* x, const REAL* gain, const float* cosine, const float* sine,
                                            const float* inverse_rms, const REAL* d_out, REAL* d_x, long long N,
                                            long long T, long long heads, long long D, float rms) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
@@ -38,19 +47,36 @@ extern "C" __global__ void rotary_backward(const REAL* x, const float* cosine, c
     const long long t = n / heads % T;
     x += n * D, d_out += n * D, d_x += n * D, cosine += t * half, sine += t * half;
     const float inverse = rms ? inverse_rms[n] : 1, scale = rms ? rms * inverse : 1;
-    float along = 0;
+    float along = 0, d_first, d_second;
     if (rms) {
         for (int d = lane; d < half; d += WARP) {
-            const float first = to_float(d_out[d]), second = to_float(d_out[d + half]);
-            along += (first * cosine[d] + second * sine[d]) * to_float(x[d]) +
-                     (second * cosine[d] - first * sine[d]) * to_float(x[d + half]);
+            turn_back(d_out, gain, cosine, sine, d, half, d_first, d_second);
+            along += d_first * to_float(x[d]) + d_second * to_float(x[d + half]);
         }
         along = warp_sum(along) * inverse * inverse / D;
     }
     for (int d = lane; d < half; d += WARP) {
-        const float first = to_float(d_out[d]), second = to_float(d_out[d + half]);
-        const float d_first = first * cosine[d] + second * sine[d], d_second = second * cosine[d] - first * sine[d];
+        turn_back(d_out, gain, cosine, sine, d, half, d_first, d_second);
         round_to(d_x[d], scale * (d_first - (rms ? along * to_float(x[d]) : 0)));
         round_to(d_x[d + half], scale * (d_second - (rms ? along * to_float(x[d + half]) : 0)));
     }
+}
+
+// The sums over heads that are the gain's gradient, for the heads of one chunk each: partial (chunks, D). A pair to each
+// thread; add_chunks adds the chunks up.
+extern "C" __global__ void rotary_backward_gain(const REAL* x, const float* cosine, const float* sine,
+                                                const float* inverse_rms, const REAL* d_out, float* partial,
+                                                long long N, long long T, long long heads, long long D, float rms) {
+    const int d = blockIdx.x * blockDim.x + threadIdx.x, half = D / 2;
+    if (d >= half) return;
+    float d_first, d_second, first = 0, second = 0;
+    for (long long n = blockIdx.y; n < N; n += gridDim.y) {
+        const long long t = n / heads % T * half;
+        const float scale = rms ? rms * inverse_rms[n] : 1;
+        turn_back(d_out + n * D, nullptr, cosine + t, sine + t, d, half, d_first, d_second);
+        first += d_first * to_float(x[n * D + d]) * scale;
+        second += d_second * to_float(x[n * D + d + half]) * scale;
+    }
+    partial[blockIdx.y * D + d] = first;
+    partial[blockIdx.y * D + d + half] = second;
 }

@@ -7,27 +7,34 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp
+from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp
+from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.rotary import check_angles
 
 
-def rotary(x: Any, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
+def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
     """`ops.rotary`."""
-    check_angles(x, cosine, sine)
+    check_angles(x, gain, cosine, sine)
     xp, real = array_module(x), x.dtype
     T, D = len(cosine), 2 * cosine.shape[1]
     x, cosine, sine = contiguous(x, real), contiguous(cosine, np.float32), contiguous(sine, np.float32)
+    gain = None if gain is None else contiguous(gain, real)
     N, out = x.size // D, xp.empty_like(x)
     size = 0.0 if rms is None else float(rms)
     inverse_rms = xp.empty(N, np.float32) if size else None
     sizes = N, T, x.shape[-1] // D, D
-    arrays = x, cosine, sine, out, inverse_rms
+    arrays = x, gain, cosine, sine, out, inverse_rms
     launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, float(epsilon), size)
 
     def backward(d_out: Any):
         d_out, d_x = contiguous(d_out, real), xp.empty_like(x)
-        arrays = x, cosine, sine, inverse_rms, d_out, d_x
+        arrays = x, gain, cosine, sine, inverse_rms, d_out, d_x
         launch("rotary.cu", "rotary_backward", real, per_warp(N), *arrays, *sizes, size)
-        return (d_x,)
+        if gain is None:
+            return d_x, None
+        partial = xp.empty((chunks_of(N), D), np.float32)
+        grid, arrays = (per_thread(D // 2), len(partial)), (x, cosine, sine, inverse_rms, d_out, partial)
+        launch("rotary.cu", "rotary_backward_gain", real, grid, *arrays, *sizes, size)
+        return d_x, add_chunks(partial, real)
 
     return out, backward

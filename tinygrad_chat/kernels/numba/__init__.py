@@ -17,7 +17,7 @@ from tinygrad_chat.kernels.numba.attention import attention
 from tinygrad_chat.kernels.numba.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numba.embedding import embedding
 from tinygrad_chat.kernels.numba.normalization import layernorm, rmsnorm
-from tinygrad_chat.kernels.numba.pointwise import gelu, squared_relu
+from tinygrad_chat.kernels.numba.pointwise import gelu, squared_relu, swiglu
 from tinygrad_chat.kernels.numba.rotary import rotary
 from tinygrad_chat.kernels.numba.stored_product import stored_product
 from tinygrad_chat.kernels.numpy import KERNELS as NUMPY_KERNELS
@@ -33,6 +33,7 @@ COMPILED: dict[Operation[...], Callable[..., Any]] = {
     ops.rmsnorm: rmsnorm,
     ops.rotary: rotary,
     ops.squared_relu: squared_relu,
+    ops.swiglu: swiglu,
 }
 
 

@@ -1,6 +1,6 @@
-"""Functions of one number, in one pass over memory.
+"""Functions of one number or two, in one pass over memory.
 
-Each saves nothing but x: to compute the rest again costs less than to store it and read it back.
+Each saves nothing but its inputs: to compute the rest again costs less than to store it and read it back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential
-from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_FLAT, GELU_SCALE
+from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_FLAT, GELU_SCALE, check_gate
 
 
 def squared_relu(x: np.ndarray):
@@ -22,6 +22,21 @@ def squared_relu(x: np.ndarray):
 def gelu(x: np.ndarray):
     """`ops.gelu`, as x * sigmoid(y) with y = 2 * scale * (x + cubic * x^3): (1 + tanh(y / 2)) / 2 is the same."""
     return _pointwise(x, _gelu, _gelu_backward)
+
+
+def swiglu(gate: np.ndarray, up: np.ndarray):
+    """`ops.swiglu`."""
+    check_gate(gate, up)
+    flat_gate, flat_up = contiguous(gate).ravel(), contiguous(up).ravel()
+    out = np.empty_like(flat_gate)
+    _swiglu(flat_gate, flat_up, out)
+
+    def backward(d_out: np.ndarray):
+        d_gate, d_up = np.empty_like(flat_gate), np.empty_like(flat_up)
+        _swiglu_backward(flat_gate, flat_up, contiguous(d_out).ravel(), d_gate, d_up)
+        return d_gate.reshape(gate.shape), d_up.reshape(up.shape)
+
+    return out.reshape(gate.shape), backward
 
 
 def _pointwise(x: np.ndarray, compute: Any, compute_backward: Any):
@@ -70,3 +85,19 @@ def _gelu_backward(x: Any, d_out: Any, d_x: Any) -> None:
         square = b * b
         s = one / (one + exponential(-b * (linear + cubic * square)))
         d_x[i] = d_out[i] * s * (one + (one - s) * b * (linear + three * cubic * square))
+
+
+@compiled
+def _swiglu(gate: Any, up: Any, out: Any) -> None:
+    one = gate.dtype.type(1)
+    for i in range(gate.size):
+        out[i] = gate[i] / (one + exponential(-gate[i])) * up[i]
+
+
+@compiled
+def _swiglu_backward(gate: Any, up: Any, d_out: Any, d_gate: Any, d_up: Any) -> None:
+    one = gate.dtype.type(1)
+    for i in range(gate.size):
+        s = one / (one + exponential(-gate[i]))
+        d_gate[i] = d_out[i] * up[i] * s * (one + gate[i] * (one - s))
+        d_up[i] = d_out[i] * gate[i] * s

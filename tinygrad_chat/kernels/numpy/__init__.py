@@ -10,7 +10,7 @@ from tinygrad_chat.kernels.numpy.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numpy.embedding import embedding
 from tinygrad_chat.kernels.numpy.linear import linear
 from tinygrad_chat.kernels.numpy.normalization import layernorm, rmsnorm
-from tinygrad_chat.kernels.numpy.pointwise import gelu
+from tinygrad_chat.kernels.numpy.pointwise import gelu, swiglu
 from tinygrad_chat.kernels.numpy.stored_product import stored_product
 from tinygrad_chat.nn import stored
 from tinygrad_chat.optim import adamw
@@ -24,5 +24,6 @@ KERNELS = {
     ops.layernorm: layernorm,
     ops.linear: linear,
     ops.rmsnorm: rmsnorm,
+    ops.swiglu: swiglu,
     stored.stored_product: stored_product,
 }

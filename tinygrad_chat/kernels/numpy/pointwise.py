@@ -1,4 +1,4 @@
-"""Functions of one number, in slices that stay in the processor's cache between one pass and the next."""
+"""Functions of one number or two, in slices that stay in the processor's cache between one pass and the next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_FLAT, GELU_SCALE
+from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_FLAT, GELU_SCALE, check_gate
 
 SLICE = 1 << 16  # elements: a few arrays of this length fit in a core's L2
 
@@ -49,3 +49,35 @@ def gelu(x: np.ndarray):
         return (d_x.reshape(x.shape),)
 
     return out.reshape(x.shape), backward
+
+
+def swiglu(gate: np.ndarray, up: np.ndarray):
+    """`ops.swiglu`, saving the gate's sigmoid."""
+    check_gate(gate, up)
+    flat_gate, flat_up = gate.reshape(-1), up.reshape(-1)
+    s, out = np.empty_like(flat_gate), np.empty_like(flat_gate)
+    with np.errstate(over="ignore"):  # e^-x may be infinite, and s is 0 then
+        for part in _slices(out.size):
+            s_part, out_part = s[part], out[part]
+            np.negative(flat_gate[part], out=s_part)
+            np.exp(s_part, out=s_part)
+            s_part += 1
+            np.divide(1, s_part, out=s_part)
+            np.multiply(flat_gate[part], s_part, out=out_part)
+            out_part *= flat_up[part]
+
+    def backward(d_out: np.ndarray):
+        d_flat = d_out.reshape(-1)
+        d_gate, d_up = np.empty_like(flat_gate), np.empty_like(flat_gate)
+        for part in _slices(d_flat.size):
+            slope, swish = d_gate[part], d_up[part]
+            np.multiply(flat_gate[part], s[part], out=swish)
+            np.subtract(flat_gate[part], swish, out=slope)  # gate * (1 - s)
+            slope += 1
+            slope *= s[part]
+            slope *= flat_up[part]
+            slope *= d_flat[part]
+            swish *= d_flat[part]
+        return d_gate.reshape(gate.shape), d_up.reshape(up.shape)
+
+    return out.reshape(gate.shape), backward
