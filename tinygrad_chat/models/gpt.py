@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import no_grad, with_own_compute
+from tinygrad_chat.autograd import no_grad, recomputed, with_own_compute
 from tinygrad_chat.backend import Compute, to_host
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
@@ -35,6 +35,8 @@ class GPT(NextTokenModel):
     """
 
     overwrites_logits = True
+    recompute = False
+    """Whether a backward sweep computes each block again, instead of a step keeping all that is in it."""
 
     def __init__(
         self,
@@ -119,7 +121,11 @@ class GPT(NextTokenModel):
                 mixed = ops.scaled_sum(stream.x, x0, self.embedding_scales, self.residual_scales, layer=layer)
                 stream = ResidualStream(mixed)
             embedding = self.value_embeddings[layer]
-            block(stream, rotate, drop, embedding and embedding(tokens), starts, cache)
+            value_embedding = embedding and embedding(tokens)
+            if self.recompute:
+                stream = ResidualStream(_again(block, stream.x, value_embedding, rotate, starts))
+            else:
+                block(stream, rotate, drop, value_embedding, starts, cache)
             if self.backout_scale is not None and layer == self.options.middle:
                 middle = stream.x
         if middle is not None:
@@ -222,3 +228,15 @@ class GPT(NextTokenModel):
 
     def _last_logits(self, tokens: Any, cache: KeyValueCache | None) -> Any:
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data
+
+
+def _again(block: Block, x: Tensor, value_embedding: Tensor | None, rotate: Rotate | None, starts: Any) -> Tensor:
+    """Return the stream x behind a block, of which nothing else is kept; there is neither dropout nor a cache."""
+
+    def past_the_block(x: Tensor, value_embedding: Tensor | None = None) -> Tensor:
+        stream = ResidualStream(x)
+        block(stream, rotate, lambda each: each, value_embedding, starts, None)
+        return stream.x
+
+    inputs = [x] if value_embedding is None else [x, value_embedding]
+    return recomputed(past_the_block, inputs, [weight for _, weight in block.named_parameters()])
