@@ -214,8 +214,7 @@ def _show_chat_template(tokenizer: Tokenizer) -> None:
     from tinygrad_chat.text.conversations import ChatTemplate
     from tinygrad_chat.text.conversations.jinja import chat_template
 
-    ChatTemplate(tokenizer)  # says what it lacks
-    print(chat_template())
+    print(chat_template(ChatTemplate(tokenizer).turns))
 
 
 def _expect_new(path: Path) -> None:

@@ -27,7 +27,7 @@ def with_chats(
     if not isinstance(template, str) or not template:
         return tokenizer
     try:
-        found = tokenizer.for_chats(turns_of(template, names), tokenizer.end_names)
+        found = tokenizer.for_chats(turns_of(template, names, tokenizer.special_tokens), tokenizer.end_names)
         _ = ChatTemplate(found).ends
     except (FormatError, BackendError) as error:
         say(f"{error}; the model goes on with texts, and cannot chat")

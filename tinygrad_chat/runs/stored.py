@@ -16,9 +16,9 @@ class StoredArray:
 
     Nothing of it is kept: who reads it twice has it converted twice.
 
-    >>> half = StoredArray((2,), lambda: np.array([1, 2], np.float16))
-    >>> np.asarray(half), half.map((2, 1), lambda array: array[:, None]).shape
-    (array([1., 2.], dtype=float16), (2, 1))
+    >>> stored = StoredArray((2, 3), lambda: np.arange(6.0).reshape(2, 3))
+    >>> np.asarray(stored[1:].T).tolist(), stored.map((6,), np.ravel).shape
+    ([[3.0], [4.0], [5.0]], (6,))
     """
 
     shape: tuple[int, ...]
@@ -37,6 +37,16 @@ class StoredArray:
     def map(self, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> StoredArray:
         """Return what `change` will make of it, an array of that shape."""
         return StoredArray(shape, lambda: change(self.read()))
+
+    @property
+    def T(self) -> StoredArray:  # noqa: N802 - NumPy's name
+        """The array transposed."""
+        return self.map(self.shape[::-1], np.transpose)
+
+    def __getitem__(self, rows: slice) -> StoredArray:
+        """Some of its rows."""
+        count = len(range(*rows.indices(self.shape[0])))
+        return self.map((count, *self.shape[1:]), lambda array: array[rows])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.read()

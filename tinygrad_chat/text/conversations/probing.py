@@ -11,7 +11,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -83,8 +83,9 @@ class _Rendered(TypedDict, total=False):
     error: str
 
 
-def turns_of(template: str, names: Mapping[str, str]) -> Turns:
-    """Return what a Jinja template puts around messages; `names` are those of special tokens, such as bos_token.
+def turns_of(template: str, names: Mapping[str, str], special: Collection[str]) -> Turns:
+    """Return what a Jinja template puts around messages. `names` are those of special tokens that it asks for, such as
+    bos_token; any of all the `special` ones must end an answer.
 
     Raises BackendError without the extra `templates`, FormatError for a template that fails, that takes too long or too
     much memory, or that does more.
@@ -123,7 +124,7 @@ def turns_of(template: str, names: Mapping[str, str]) -> Turns:
     keeps_to_it = behind.startswith(asked_text) and texts[3] == first + expected
     if texts[5] is not None and system in texts[5]:
         keeps_to_it = keeps_to_it and texts[6] == before + system + behind_system + expected
-    if not keeps_to_it:
+    if not keeps_to_it or not any(name and name in end for name in special):
         raise _more()
     return found
 

@@ -91,8 +91,12 @@ class ChatTemplate:
     @functools.cached_property
     def ends(self) -> frozenset[int]:
         """What ends an answer: its own last token, and those with which something else begins or a text ends."""
-        own = (next(_specials(self._pieces[name]), NO_TOKEN) for name in ("end", "question"))
-        return frozenset({*own, *self.around(USER)[:1], *self.tokenizer.ends}) - {NO_TOKEN}
+        return frozenset({self.answer_end, *self.around(USER)[:1], *self.tokenizer.ends}) - {NO_TOKEN}
+
+    @property
+    def answer_end(self) -> int:
+        """The token with which the assistant ends an answer."""
+        return next(_specials(self._pieces["end"]), NO_TOKEN)
 
     def around(self, kind: str) -> tuple[int, int]:
         """Return the tokens that stand before and after a role's message, or a part of that kind; NO_TOKEN where there
