@@ -54,6 +54,7 @@ class Bounds:
 
 
 Count = Annotated[int, Bounds(minimum=0)]
+Positive = Annotated[int, Bounds(minimum=1)]
 Amount = Annotated[float, Bounds(minimum=0)]
 
 T = TypeVar("T")

@@ -53,7 +53,7 @@ CONFIG = {
 def to_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
     """Return arrays of the model's parameters, such as weights or gradients, by upstream's names."""
     names = _upstream_names(options)
-    return {names[name]: _swapped(name, array, options) for name, array in arrays.items()}
+    return {names[name]: swapped(name, array, options) for name, array in arrays.items()}
 
 
 def from_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
@@ -62,7 +62,7 @@ def from_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> di
     ours = {theirs: name for name, theirs in _upstream_names(options).items()}
     renamed = {name.removeprefix(COMPILED): array for name, array in arrays.items()}
     renamed = {ours.get(name, name): array for name, array in renamed.items()}
-    return {name: _swapped(name, array, options) for name, array in renamed.items()}
+    return {name: swapped(name, array, options) for name, array in renamed.items()}
 
 
 def _upstream_names(options: ModelOptions) -> dict[str, str]:
@@ -71,7 +71,7 @@ def _upstream_names(options: ModelOptions) -> dict[str, str]:
     return {name: NAMES[entry.name].replace("{}", str(layer)) for name, layer, entry in by_name(table)}
 
 
-def _swapped(name: str, array: np.ndarray, options: ModelOptions) -> np.ndarray:
+def swapped(name: str, array: np.ndarray, options: ModelOptions) -> np.ndarray:
     """Swap the two halves of every head's rows in queries and keys; other arrays stay."""
     D = options.head_channels
     if not name.endswith((".query.weight", ".key.weight")) or array.ndim != 2 or len(array) % D:

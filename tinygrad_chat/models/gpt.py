@@ -14,7 +14,6 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.rotary_scaling import attention_factor, pair_scales
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names
 from tinygrad_chat.nn import KeyValueCache, ResidualStream, StoredWeight, dropper
 from tinygrad_chat.tensor import Tensor
@@ -89,9 +88,9 @@ class GPT(NextTokenModel):
         self._angles = []
         if options.positions == "rotary":
             angles = ops.rotary_angles(
-                options.context, options.head_channels, base=options.rotary_base, scales=pair_scales(options)
+                options.context, options.head_channels, base=options.rotary_base, scales=options.pair_scales
             )
-            self._angles = [xp.asarray(angle * attention_factor(options), self.dtype) for angle in angles]
+            self._angles = [xp.asarray(angle * options.attention_factor, self.dtype) for angle in angles]
         if drawn and compute_dtype != self.dtype:
             self.parameters()  # which keeps the weights as drawn, and rounds a copy to compute with
 

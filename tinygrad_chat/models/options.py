@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tinygrad_chat.errors import ConfigError
+from tinygrad_chat.models.rotary_scaling import FAST_TURNS, pair_scales
 from tinygrad_chat.option import needs, option, validate
 
 # Constants of karpathy/nanochat, which has no names for them.
 SHORT_WINDOW = 128  # a short window is a quarter of the context in whole multiples of this
 GATE_CHANNELS = 12  # of the stream, which the gates of value embeddings read
 SMEAR_CHANNELS = 24  # of the embedding, which the gate of the smear reads
-
-FAST_TURNS = {"llama3": 4.0, "yarn": 32.0}
-"""The default of rotary_fast_turns."""
 
 WITH_BLOCKS = needs("model", "mini-gpt", "nanochat")
 NOT_OWN = needs("model", "bigram", "mini-gpt", "nanochat")  # a model of one's own has its own shape
@@ -210,6 +209,36 @@ class ModelOptions:
         return self.positions == "rotary" and (every is None or (layer + 1) % every != 0)
 
     @property
+    def original_context(self) -> int:
+        """The context that was learned with, where rotary pairs are slowed down for a longer one."""
+        return self.rotary_original_context or max(1, round(self.context / self.rotary_factor))
+
+    @property
+    def fast_turns(self) -> float:
+        """How often a rotary pair turns in the original context that is not slowed down."""
+        return self.rotary_fast_turns or FAST_TURNS.get(self.rotary_scaling, math.inf)
+
+    @property
+    def pair_scales(self) -> list[float]:
+        """What the frequency of each rotary pair of a head is multiplied by."""
+        return pair_scales(
+            self.rotary_scaling,
+            self.head_channels,
+            base=self.rotary_base,
+            factor=self.rotary_factor,
+            context=self.original_context,
+            slow=self.rotary_slow_turns,
+            fast=self.fast_turns,
+        )
+
+    @property
+    def attention_factor(self) -> float:
+        """What turned queries and keys are multiplied by; YaRN's sharpens attention."""
+        if self.rotary_scaling != "yarn":
+            return 1.0
+        return self.rotary_attention_factor or 1 + math.log(self.rotary_factor) / 10
+
+    @property
     def value_embedding_layers(self) -> range:
         """The layers that have a value embedding: every other one, the last included."""
         return range((self.layers - 1) % 2, self.layers, 2) if self.value_embeddings else range(0)
@@ -240,19 +269,14 @@ class ModelOptions:
             raise ConfigError("--qk-gain: expected a --qk-norm, received none")
         if self.qk_norm is not None and self.no_rotary_every is not None:
             raise ConfigError("--no-rotary-every: expected no --qk-norm, which is part of the turn")
-        self._check_scaling()
+        if self.rotary_scaling in FAST_TURNS and self.fast_turns <= self.rotary_slow_turns:
+            raise ConfigError(
+                f"--rotary-slow-turns: expected less than --rotary-fast-turns {self.fast_turns}, "
+                f"received {self.rotary_slow_turns}"
+            )
+        if self.rotary_scaling == "yarn" and self.rotary_base == 1:
+            raise ConfigError("--rotary-scaling yarn: expected a --rotary-base above 1, received 1")
         if not self.norm_gain and (self.norm == "layernorm" or self.bias):
             raise ConfigError("--no-norm-gain: expected --norm rmsnorm without --bias")
         if self.window_pattern is not None and (not self.window_pattern or set(self.window_pattern.upper()) - {*"SL"}):
             raise ConfigError(f"--window-pattern: expected letters S and L, received {self.window_pattern!r}")
-
-    def _check_scaling(self) -> None:
-        if self.rotary_scaling in ("llama3", "yarn"):
-            fast = FAST_TURNS[self.rotary_scaling] if self.rotary_fast_turns is None else self.rotary_fast_turns
-            if fast <= self.rotary_slow_turns:
-                raise ConfigError(
-                    f"--rotary-slow-turns: expected less than --rotary-fast-turns {fast}, "
-                    f"received {self.rotary_slow_turns}"
-                )
-        if self.rotary_scaling == "yarn" and self.rotary_base == 1:
-            raise ConfigError("--rotary-scaling yarn: expected a --rotary-base above 1, received 1")

@@ -22,7 +22,6 @@ from tinygrad_chat.autograd.fused import (
     softmax_average,
 )
 from tinygrad_chat.autograd.value import Value
-from tinygrad_chat.models.rotary_scaling import attention_factor, pair_scales
 
 GATE_REACH = 3.0
 IGNORED = -1  # a target that does not count
@@ -56,8 +55,7 @@ class ScalarGPT:
         self.weights = weights
         self.options = options
         self.vocabulary = vocabulary
-        self.pair_scales = pair_scales(options)
-        self.attention_factor = attention_factor(options)
+        self.pair_scales = options.pair_scales
 
     def loss(
         self,
@@ -164,7 +162,8 @@ class ScalarGPT:
         first = [a * math.cos(angle) - b * math.sin(angle) for a, b, angle in pairs]
         second = [a * math.sin(angle) + b * math.cos(angle) for a, b, angle in pairs]
         turned = first + second if size is None else self.sized(first + second, size)
-        return turned if self.attention_factor == 1 else [element * self.attention_factor for element in turned]
+        factor = self.options.attention_factor
+        return turned if factor == 1 else [element * factor for element in turned]
 
     def sized(self, x: Vector, size: float) -> Vector:
         """Bring x to a root mean square of `size`."""

@@ -1,0 +1,170 @@
+"""A family of models that other programs know: its settings and the names of its weights, beside ours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.errors import CheckpointError, TinygradChatError, UsageError
+from tinygrad_chat.formatting import short_list
+from tinygrad_chat.interchange.family_configs import Config
+from tinygrad_chat.interchange.nanochat import swapped
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.parameter_table import by_name, parameter_roles, parameter_table
+from tinygrad_chat.option import flag_of
+
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+"""End the names of what some files hold beside weights: masks, and angles that follow from the settings."""
+
+MODEL_FIELDS = dataclasses.fields(ModelOptions)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a weight of ours is in a family's files: in the array of that `name` and `shape`, from which `change`
+    takes it."""
+
+    name: str
+    shape: tuple[int, ...]
+    change: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model with the settings and names that transformers has for it.
+
+    `names` are ours -> theirs, {} being the layer; where several of ours have one name of theirs, they lie there one
+    behind the other. Those `transposed` are (inputs, outputs) there. In a `swapped` family rotary pairs turn the other
+    way. All have the options `always`; a model without them gets zeros in their place.
+    """
+
+    name: str
+    architecture: str
+    options_from: Callable[[Config], tuple[ModelOptions, int]]
+    settings: Callable[[ModelOptions, int], dict[str, Any]]
+    names: Mapping[str, str]
+    prefix: str
+    transposed: frozenset[str] = frozenset()
+    swapped: bool = False
+    always: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def differences(self, options: ModelOptions, vocabulary: int) -> list[str]:
+        """Return in words, an option each, why a model is none of this family."""
+        try:
+            theirs, _ = self.options_from(self.settings(options, vocabulary))
+        except TinygradChatError as error:
+            return [str(error)]
+        mine, theirs = _in_full(dataclasses.replace(options, **self.always)), _in_full(theirs)
+        pairs = [(each.name, getattr(theirs, each.name), getattr(mine, each.name)) for each in MODEL_FIELDS]
+        return [f"{flag_of(name)} {there} and not {here}" for name, there, here in pairs if there != here]
+
+    def config_of(self, options: ModelOptions, vocabulary: int) -> dict[str, Any]:
+        """Return the config.json of a model. Raises UsageError, naming an option, where it is none of this family."""
+        differences = self.differences(options, vocabulary)
+        if differences:
+            raise UsageError(f"a {self.name} has {differences[0]}")
+        return {
+            "architectures": [self.architecture],
+            "model_type": self.name,
+            **self.settings(options, vocabulary),
+        }
+
+    def sources(self, options: ModelOptions, vocabulary: int) -> dict[str, Source]:
+        """Return, by the name of each weight of ours, where it is in this family's files."""
+        table = list(by_name(parameter_table(options, vocabulary)))
+        rows: dict[str, int] = {}
+        starts = {}
+        for name, layer, entry in table:
+            theirs = self._name(entry.name, layer)
+            starts[name] = rows.get(theirs, 0)
+            rows[theirs] = starts[name] + entry.shape[0]
+
+        def change_of(name: str, place: slice, transposed: bool) -> Callable[[Any], Any]:
+            def change(array: Any) -> Any:
+                ours = (array.T if transposed else array)[place]
+                return swapped(name, ours, options) if self.swapped else ours
+
+            return change
+
+        sources = {}
+        for name, layer, entry in table:
+            theirs, transposed = self._name(entry.name, layer), entry.name in self.transposed
+            shape = rows[theirs], *entry.shape[1:]
+            place = slice(starts[name], starts[name] + entry.shape[0])
+            shape = shape[::-1] if transposed else shape
+            sources[name] = Source(theirs, shape, change_of(name, place, transposed))
+        return sources
+
+    def weights_from(self, arrays: Mapping[str, Any], options: ModelOptions, vocabulary: int) -> dict[str, Any]:
+        """Return a model's weights by our names, views where they can be, of a family's `arrays`.
+
+        Raises CheckpointError for one that is missing, has another shape, or is not known.
+        """
+        sources = self.sources(options, vocabulary)
+        there = {self._with_prefix(name): array for name, array in arrays.items()}
+        wanted = {source.name: source.shape for source in sources.values()}
+        missing = sorted(wanted.keys() - there.keys())
+        tied = {"lm_head.weight"} if options.tied else set()
+        unknown = sorted(name for name in there.keys() - wanted.keys() - tied if not name.endswith(BUFFERS))
+        if missing or unknown:
+            raise CheckpointError(
+                f"{self.name}: missing {short_list(missing) or 'none'}, unknown {short_list(unknown) or 'none'}"
+            )
+        for name, shape in wanted.items():
+            if tuple(there[name].shape) != shape:
+                raise CheckpointError(f"{self.name}: {name} is {tuple(there[name].shape)}, expected {shape}")
+        return {name: source.change(there[source.name]) for name, source in sources.items()}
+
+    def weights_to(self, weights: Mapping[str, Any], options: ModelOptions, vocabulary: int) -> dict[str, np.ndarray]:
+        """Return a model's weights, or gradients of them, as this family's files hold them."""
+        whole = dataclasses.replace(options, vocabulary_multiple=1, lora=None, **self.always)
+        own = parameter_roles(options, vocabulary)
+        parts: dict[str, list[np.ndarray]] = {}
+        for name, layer, entry in by_name(parameter_table(whole, vocabulary)):
+            there = name in own
+            array = weights[name][: entry.shape[0]] if there else np.zeros(entry.shape, np.float32)  # without padding
+            array = swapped(name, array, options) if self.swapped else array
+            array = array.T if entry.name in self.transposed else array
+            parts.setdefault(self._name(entry.name, layer), []).append(array)
+        return {name: found[0] if len(found) == 1 else np.concatenate(found, axis=-1) for name, found in parts.items()}
+
+    def _name(self, ours: str, layer: int) -> str:
+        return self.names[ours].replace("{}", str(layer))
+
+    def _with_prefix(self, name: str) -> str:
+        """Return a name as files of the whole model have it; those of its body alone leave the prefix out."""
+        return name if name.startswith((self.prefix, "lm_head.")) else self.prefix + name
+
+
+def _in_full(options: ModelOptions) -> ModelOptions:
+    """Return options that say what others leave to a default, and nothing of what makes no other model."""
+    windows = {options.window_of(layer) for layer in range(options.layers)}
+    uniform = len(windows) == 1
+    scaled = options.rotary_scaling != "none"
+    by_pair = options.rotary_scaling in ("llama3", "yarn")
+    return dataclasses.replace(
+        options,
+        head_width=options.head_channels,
+        key_value_heads=options.key_value_heads or options.heads,
+        feed_forward_width=options.feed_forward_channels,
+        window=windows.pop() if uniform else options.window,
+        window_pattern=None if uniform else options.window_pattern,
+        rotary_base=options.rotary_base if options.positions == "rotary" else ModelOptions.rotary_base,
+        rotary_factor=options.rotary_factor if scaled else ModelOptions.rotary_factor,
+        rotary_original_context=options.original_context if by_pair else None,
+        rotary_slow_turns=options.rotary_slow_turns if by_pair else ModelOptions.rotary_slow_turns,
+        rotary_fast_turns=options.fast_turns if by_pair else None,
+        rotary_attention_factor=options.attention_factor if options.rotary_scaling == "yarn" else None,
+        no_rotary_every=options.no_rotary_every if options.no_rotary_every in range(1, options.layers + 1) else None,
+        query_key_value_bias=options.query_key_value_bias and not options.bias,
+        dropout=0.0,
+        document_mask=False,
+        document_token=None,
+        vocabulary_multiple=1,
+        lora=None,
+        initialisation=ModelOptions.initialisation,
+    )
