@@ -11,7 +11,7 @@ import typer
 
 from tinygrad_chat.cli.chat_render import render
 from tinygrad_chat.cli.flags import Raw, flags_of
-from tinygrad_chat.cli.help import Command, Group
+from tinygrad_chat.cli.help import Command, GroupOfRuns
 from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import print_json, say, stream_of_texts
 from tinygrad_chat.errors import UsageError
@@ -27,7 +27,7 @@ SEEDS = 10**6  # to choose among
 RIVALS = 4  # that each token is compared with by `/why`, itself among them
 
 app = typer.Typer(
-    cls=Group,
+    cls=GroupOfRuns,
     add_completion=False,
     rich_markup_mode=None,
     help="Talk to a model. Where there is none yet, one is trained first, with nothing to download.",
@@ -48,7 +48,9 @@ def chat(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="a checkpoint's or a run's folder (default: the newest run that can chat)", rich_help_panel="Model"
+            help="a run, a checkpoint, another program's model or smollm2; --checkpoint itself may be left out "
+            "(default: the newest run that can chat)",
+            rich_help_panel="Model",
         ),
     ] = None,
     size: Annotated[
