@@ -33,7 +33,7 @@ USUAL: dict[str, dict[str, str]] = {
     "ablate": {**TRAIN, "--vary": "tied", "--seeds": "1", "--out": "ablation"},
     "graph": {"--out": "graph.svg"},
     "import": {"--out": "runs/c"},
-    "export": {"--checkpoint": "imported"},
+    "export": {"--weights": "F16"},
 }
 """What keeps each command short."""
 
@@ -49,8 +49,8 @@ ARGUMENTS = {
     "report": ["a"],
     "compare": ["a", "b"],
     "graph": ["a*b + exp(c)"],
-    "import": ["nanochat", "weights/model.safetensors"],
-    "export": ["nanochat", "exported.safetensors"],
+    "import": ["weights/model.safetensors"],
+    "export": ["nanochat", "imported", "exported.safetensors"],
 }
 WEIGHTS = {"plan": 1, "profile": 1, "train": 14, "ablate": 4}  # the rest 4: those take long, that has most options
 

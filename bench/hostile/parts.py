@@ -80,7 +80,7 @@ def prepare_weights(folder: Path, chance: random.Random) -> Prepared:
         _note(prepared, damage(folder, weights, chance))
     options = ("--meta", str(meta)) if file.name == "bare.safetensors" else ()
     prepared.commands = [
-        ("import", "nanochat", str(file), *options, "--out", "runs/c"),
+        ("import", str(file), *options, "--out", "runs/c"),
         ("sample", "--checkpoint", "c", *SHORT),
         ("runs",),
     ]

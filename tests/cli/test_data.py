@@ -191,7 +191,7 @@ def test_a_home_folder_is_meant_where_there_is_one(tgc: Tgc, monkeypatch: pytest
     assert Path("run/report.html").exists()
     for command in (["runs", "~/run"], ["report", "~/run"], ["sample", "--checkpoint", "~/run"]):
         assert tgc(*command)[0] == 0
-    for command in (["import", "nanochat", "~nobody.safetensors"], ["export", "nanochat", "~nobody.safetensors"]):
+    for command in (["import", "~nobody.safetensors"], ["export", "nanochat", "nobody", "~nobody.safetensors"]):
         code, _, err = tgc(*command)
         assert (code, err.count("\n")) == (2, 1)
 

@@ -34,7 +34,7 @@ def export_huggingface(saved: SavedModel, folder: Path, kind: str = "F32") -> in
     arrays = family.weights_to(saved.weights, options, tokenizer.size)
     names, ends = {number: name for name, number in tokenizer.special_tokens.items()}, end_tokens(saved, tokenizer)
     shared = {"bos_token_id": tokenizer.bos, "eos_token_id": ends if len(ends) > 1 else ends[0]}
-    config = family.config_of(options, tokenizer.size) | shared | {"dtype": NAME_OF[kind]}
+    config = family.config_of(options, tokenizer.size) | shared | {"pad_token_id": ends[0], "dtype": NAME_OF[kind]}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": tokenizer.bos_name,

@@ -1,4 +1,4 @@
-"""Any model, opened: of a run or a checkpoint of ours, a Hugging Face folder, a GGUF file, a package of a model."""
+"""Any model, opened: of a run or a checkpoint of ours, a Hugging Face folder, a GGUF file, a package, the hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.files import explained, is_folder, is_run, is_there
 from tinygrad_chat.interchange.chats import Say
+from tinygrad_chat.interchange.hub import is_on_hub, model_folder
 from tinygrad_chat.interchange.huggingface_files import CONFIG, is_pickle, no_pickle
 from tinygrad_chat.interchange.packaged import packaged_model
 from tinygrad_chat.runs.finding import RUNS
@@ -26,6 +27,8 @@ def open_model(path: Path | None, *, say: Say) -> SavedModel:
 def open_foreign(path: Path, *, say: Say) -> SavedModel | None:
     """Return another program's model at `path`, or of a package under that name; None where there is none. Raises
     CheckpointError where it is unfit."""
+    if is_on_hub(path):
+        path = model_folder(str(path))
     with explained(path, "read"):
         if is_folder(path, follow=True):
             other = is_there(path / CONFIG, follow=True) and not is_run(path)
