@@ -52,5 +52,5 @@ def test_what_cannot_be_is_one_line(tgc: Tgc, arguments: tuple[str, ...], messag
 
 @pytest.mark.usefixtures("run")
 def test_a_run_in_scalar_mode_is_refused_by_its_own_mode():
-    with pytest.raises(ConfigError, match="^--weights: expected float32 with --mode scalar, received float16"):
+    with pytest.raises(ConfigError, match=r"^--weights: expected float32 with --mode scalar, received float16"):
         tinygrad_chat.load("r", mode="scalar", weights="float16")
