@@ -77,7 +77,6 @@ FAULTS = {
             "part * groups // parts + groups // parts",
         ),
         "sums leave 32 bits": ("LARGEST_INT32 // (LARGEST_INT8 * columns)", "LARGEST_INT32 // LARGEST_INT8"),
-        "what is no number is a number": ("larger(largest, abs(rows[n, c]))", "max(abs(rows[n, c]), largest)"),
     },
     "kernels/numba/vectors.py": {
         "only even columns count": (
