@@ -35,6 +35,7 @@ OPS = (
     "rmsnorm",
     "gelu",
     "squared_relu",
+    "swiglu",
     "embedding",
     "cross_entropy",
     "softmax",
@@ -74,6 +75,8 @@ def inputs_of(name: str, configuration: Configuration) -> tuple[tuple[np.ndarray
         return (x, normal(C)), {}
     if name in ("gelu", "squared_relu"):
         return (normal(B, T, options.feed_forward_channels),), {}
+    if name == "swiglu":
+        return (normal(B, T, options.feed_forward_channels), normal(B, T, options.feed_forward_channels)), {}
     if name == "embedding":
         return (normal(V, C), tokens), {}
     if name == "cross_entropy":

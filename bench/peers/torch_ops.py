@@ -41,6 +41,7 @@ OPS: dict[str, Callable[..., Tensor]] = {
     "rmsnorm": lambda x, gain: F.rms_norm(x, gain.shape, gain, eps=1e-5),
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
     "squared_relu": lambda x: F.relu(x).square(),
+    "swiglu": lambda gate, up: F.silu(gate) * up,
     "embedding": lambda table, tokens: F.embedding(tokens, table),
     "cross_entropy": lambda logits, targets, *, overwrite: F.cross_entropy(logits.flatten(0, 1), targets.flatten()),
     "softmax": lambda x: F.softmax(x, dim=-1),

@@ -76,7 +76,6 @@ IDLE: list[tuple[dict[str, Any], str]] = [
     ({"model": "bigram", "layers": 4}, "--layers: plays no part with --model bigram; it needs --model mini-gpt"),
     ({"model": "bigram", "heads": 1}, "--heads: plays no part with --model bigram"),
     ({"rotary_base": 100.0}, "--rotary-base: plays no part with --positions learned; it needs --positions rotary"),
-    ({"qk_gain": True}, "--qk-gain: plays no part without --qk-norm"),
     ({"bias": True, "query_key_value_bias": True}, "--query-key-value-bias: plays no part with --bias True"),
     ({"rotary_factor": 2.0}, "--rotary-factor: plays no part with --rotary-scaling none; it needs --rotary-scaling"),
     ({"norm": "none", "norm_gain": True}, "--norm-gain: plays no part with --norm none"),

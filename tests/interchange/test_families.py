@@ -68,6 +68,40 @@ def test_a_model_goes_out_and_comes_back_with_the_same_logits(family: str, chose
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
+def test_each_matrix_has_the_name_of_its_part():
+    """Two of one shape that were swapped would go out and come back unnoticed."""
+    block = "model.layers.1"
+    expected = {
+        "attention.query.weight": "self_attn.q_proj.weight",
+        "attention.key.weight": "self_attn.k_proj.weight",
+        "attention.value.weight": "self_attn.v_proj.weight",
+        "attention.output.weight": "self_attn.o_proj.weight",
+        "attention.query_gain": "self_attn.q_norm.weight",
+        "attention.key_gain": "self_attn.k_norm.weight",
+        "feed_forward.gate.weight": "mlp.gate_proj.weight",
+        "feed_forward.expand.weight": "mlp.up_proj.weight",
+        "feed_forward.contract.weight": "mlp.down_proj.weight",
+        "attention_norm.gain": "input_layernorm.weight",
+        "feed_forward_norm.gain": "post_attention_layernorm.weight",
+    }
+    sources = FAMILIES["qwen3"].sources(ModelOptions(**MODELS["Qwen3"][1]), V)
+    for ours, theirs in expected.items():
+        assert sources[f"blocks.1.{ours}"].name == f"{block}.{theirs}"
+    gpt2 = FAMILIES["gpt2"].sources(ModelOptions(**MODELS["GPT-2"][1]), V)
+    assert gpt2["blocks.0.attention_norm.bias"].name == "transformer.h.0.ln_1.bias"
+    assert gpt2["blocks.0.feed_forward.expand.weight"].name == "transformer.h.0.mlp.c_fc.weight"
+    nanochat = FAMILIES["nanochat"].sources(ModelOptions(**MODELS["NanoChat"][1]), V)
+    assert nanochat["blocks.0.feed_forward.contract.weight"].name == "model.layers.0.mlp.fc2.weight"
+
+
+def test_rotary_pairs_of_nanochat_turn_the_other_way():
+    options = ModelOptions(**NANOCHAT)
+    weights = draw_weights(options, V)
+    query = FAMILIES["nanochat"].weights_to(weights, options, V)["model.layers.0.self_attn.q_proj.weight"]
+    ours = weights["blocks.0.attention.query.weight"]
+    np.testing.assert_array_equal(query[:4], ours[[2, 3, 0, 1]])  # a head of 4 channels
+
+
 def test_weights_lie_where_the_sources_say_and_are_views():
     family = FAMILIES["gpt2"]
     options = ModelOptions(**SMALL, bias=True)

@@ -40,6 +40,10 @@ FAULTS = {
     "kernels/numba/pointwise.py": {
         "gelu: the slope is that at 4 beyond 4": ("flat = real(3), real(GELU_FLAT)", "flat = real(3), real(4)"),
         "squared_relu: a factor of 2 is missing": ("(x[i] + x[i])", "x[i]"),
+        "swiglu: the gradients are swapped": (
+            "d_gate, d_up)\n        return d_gate.",
+            "d_up, d_gate)\n        return d_gate.",
+        ),
     },
     "kernels/numba/normalization.py": {
         "every channel has the first one's bias": ("y += bias[c]", "y += bias[0]"),
@@ -59,6 +63,7 @@ FAULTS = {
             "d_y[i + half] * cosine[t, i] + d_y[i] * sine[t, i]",
         ),
         "the part along the head is a sum, not a mean": ("inverse * inverse / real(D)", "inverse * inverse"),
+        "the gain's gradient forgets the size of heads": ("d[i] * x[i] * size", "d[i] * x[i]"),
     },
     "kernels/numba/attention.py": {
         "the gradient of a sum of 1 is missing": ("(d_weights[n, s] - along[n])", "d_weights[n, s]"),
@@ -97,6 +102,10 @@ FAULTS = {
     },
     "kernels/cuda/pointwise.cu": {
         "gelu: the slope is that at 4 beyond 4": ("max(-10.0f, min(x, 10.0f))", "max(-4.0f, min(x, 4.0f))"),
+        "swiglu: the gate's slope is the sigmoid's alone": ("* s * (1 + gates[w] * (1 - s));", "* s;"),
+    },
+    "kernels/cuda/rotary.cu": {
+        "the gain is left out of the gradient": ("if (gain) d_first *= to_float(gain[d])", "if (gain) d_first *= 1"),
     },
     "kernels/cuda/normalization.cu": {
         "what comes through the stream is lost": ("values[w] += stream[w];", ";"),

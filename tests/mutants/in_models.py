@@ -81,7 +81,13 @@ FAULTS = {
         ),
         "backout is added": ("self.backout_scale, subtract=True", "self.backout_scale, subtract=False"),
     },
+    "models/rotary_scaling.py": {
+        "llama3: slow pairs stay as they are": ("(each - slow) / (fast - slow)", "(fast - each) / (fast - slow)"),
+        "yarn: the last pair is one too early": ("min(math.ceil(slowest)", "min(math.floor(slowest)"),
+    },
     "models/blocks.py": {
+        "every layer is turned": ("if rotate is not None and self.has_rotary", "if rotate is not None"),
+        "the gate is let through itself": ("self.gate(x), self.expand(x)", "self.expand(x), self.gate(x)"),
         "no layer has a window": ('{"window": self.window, ', '{"window": None, '),
         "keys are not turned": ("rotate(key, self.key_gain)", "key"),
     },
@@ -90,6 +96,10 @@ FAULTS = {
     },
     "models/scalar_gpt.py": {
         "the window is one too long": ("max(0, position + 1 - window)", "max(0, position - window)"),
+        "the gain comes before the norm": (
+            "multiplied(self.sized(x, size), gain)",
+            "self.sized(multiplied(x, gain), size)",
+        ),
         "a part's loss has the whole one's weight": ("mean(losses) * (len(losses) / token_count)", "mean(losses)"),
     },
     "parallel/data_parallel.py": {

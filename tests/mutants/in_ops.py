@@ -30,6 +30,7 @@ FAULTS = {
         "clip: the gradient passes where it was clipped": ("d_out * (out == x)", "d_out"),
         "tanh: the square is missing": ("1 - out * out", "1 - out"),
         "squared_relu: a factor of 2 is missing": ("d_out * 2 * positive", "d_out * positive"),
+        "swiglu: the gate's slope is the sigmoid's alone": ("(s * (1 + gate * (1 - s)))", "s"),
         "gelu: two digits are swapped": ("0.044715", "0.044175"),
         "gelu: the slope of the cube without its 3": ("1 + 3 * GELU_CUBIC", "1 + GELU_CUBIC"),
     },
@@ -61,6 +62,9 @@ FAULTS = {
         ),
         "angles of twice as wide a head": ("head_width, 2) / head_width", "head_width, 2) / (2 * head_width)"),
         "the size of heads is forgotten": ("heads = unit * rms", "heads = unit"),
+        "the gain's gradient is that of heads of size 1": ("sum_rows(d_heads * sized)", "sum_rows(d_heads * heads)"),
+        "the gain is left out of the gradient": ("d_heads = d_heads * gain", "pass"),
+        "pairs are not slowed down": ("frequencies = frequencies * scales", "pass"),
     },
     "ops/embedding.py": {
         "a token seen twice gets one gradient": ("xp.add.at(d_table, tokens, d_out)", "d_table[tokens] = d_out"),

@@ -55,10 +55,10 @@ class Family:
     def differences(self, options: ModelOptions, vocabulary: int) -> list[str]:
         """Return in words, an option each, why a model is none of this family."""
         try:
-            theirs, _ = self.options_from(self.settings(options, vocabulary))
+            mine = _in_full(dataclasses.replace(options, **self.always))
+            theirs = _in_full(self.options_from(self.settings(options, vocabulary))[0])
         except TinygradChatError as error:
             return [str(error)]
-        mine, theirs = _in_full(dataclasses.replace(options, **self.always)), _in_full(theirs)
         pairs = [(each.name, getattr(theirs, each.name), getattr(mine, each.name)) for each in MODEL_FIELDS]
         return [f"{flag_of(name)} {there} and not {here}" for name, there, here in pairs if there != here]
 

@@ -60,7 +60,8 @@ def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | Non
         heads = sized * gain
 
     def backward(d_out):
-        d_heads, d_gain = _turn(d_out.reshape(heads.shape), cosine, -sine), None
+        d_heads = _turn(d_out.reshape(heads.shape), cosine, -sine)
+        d_gain = None
         if gain is not None:
             d_gain = sum_rows(d_heads * sized)
             d_heads = d_heads * gain
