@@ -27,7 +27,7 @@ USUAL: dict[str, dict[str, str]] = {
     "plan": TRAIN,
     "profile": {**TRAIN, "--profile-steps": "2"},
     "sample": {"--checkpoint": "a", "--max-new-tokens": "8", "--seed": "1"},
-    "chat": {"--prompt": "hi", "--checkpoint": "a", "--max-new-tokens": "8", "--seed": "1"},
+    "chat": {"--prompt": "hi", "--checkpoint": "talk", "--max-new-tokens": "8", "--seed": "1"},
     "serve": {"--port": "0"},
     "eval": {"--data": "text.txt"},
     "ablate": {**TRAIN, "--vary": "tied", "--seeds": "1", "--out": "ablation"},

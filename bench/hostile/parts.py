@@ -35,6 +35,7 @@ def prepare_runs(folder: Path, chance: random.Random) -> Prepared:
             ("compare", "a", "b", "--out", "plots"),
             ("sample", "--checkpoint", "a", *SHORT),
             ("eval", "a", "--data", "text.txt"),
+            ("chat", "--checkpoint", "a", "--prompt", "hi", *SHORT),
             RESUME,
             ("train", "--from", "runs/a", "--data", "text.txt", "--steps", "1", "--out", "runs/c"),
         ]

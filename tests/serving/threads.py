@@ -42,6 +42,11 @@ class ServerThread:
         lines = ask(self.port, "/metrics").body.decode().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("tgc_answers_open "))
 
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._server._server.server_state.connections)
+
     def keep_little_unsent(self) -> None:
         """Let the system keep no more for who does not read than it must: connections inherit this."""
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)

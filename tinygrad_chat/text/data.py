@@ -44,7 +44,7 @@ def open_data(
     """
     corpus = open_corpus(data, text_field=text_field, encoding=encoding, progress=progress)
     store = tokenize(corpus, tokenizer, split, progress=progress)
-    return dataclasses.replace(store, left_out=corpus.left_out, notes=corpus.notes)
+    return dataclasses.replace(store, left_out=corpus.left_out, notes=(*corpus.notes, *store.notes))
 
 
 def open_sources(data: Source, tokenizer: Tokenizer | str, **options: Any) -> TokenStore | MixedStore:

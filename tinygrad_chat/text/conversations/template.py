@@ -128,6 +128,27 @@ class ChatTemplate:
         size = sum(len(str(piece.content).encode()) for piece in pieces if isinstance(piece.content, str))
         return int((self.tokenizer.bytes_per_token()[with_question].cumsum() <= size).sum())
 
+    def borders(self, tokens: np.ndarray, *, with_system: bool) -> tuple[list[int], list[int]]:
+        """Return for each turn of a rendered conversation (N,) the last token before what the user says, and the first
+        with which the answer is asked for."""
+        sizes = {name: len(self._tokens_of(name)) for name in ("first", "system", "question", "asked")}
+        first = sizes["system" if with_system else "first"] - 1
+        asked = [first, *(found + sizes["question"] - 1 for found in self._found(tokens, "question"))]
+        return asked, [found + sizes["asked"] for found in self._found(tokens, "answer")]
+
+    def _tokens_of(self, name: str) -> np.ndarray:
+        return self._encoded(self._pieces[name]).tokens
+
+    def _found(self, tokens: np.ndarray, name: str) -> list[int]:
+        """Return where a text of the template stands; its last token may be one with what is said behind it."""
+        sought = self._tokens_of(name)
+        if not isinstance(self._pieces[name][-1].content, int):
+            sought = sought[:-1]
+        places = np.arange(len(tokens) - len(sought) + 1)
+        for at, token in enumerate(sought):
+            places = places[tokens[places + at] == token]
+        return places.tolist()
+
     @functools.cached_property
     def _pieces(self) -> dict[str, list[_Piece]]:
         """The template's texts, and those around a tool's, as pieces."""

@@ -42,21 +42,21 @@ def _any_name(random: Random) -> str:
     real = random.choice(tuple(documented().values()))
     home = random.choice(_homes())
     kind = random.random()
-    if kind < 0.15 and len(real.last_name) > 2:  # math.sqare
+    if kind < 0.20 and len(real.last_name) > 2:  # math.sqare
         before = real.name[: -len(real.last_name)]
         return before + one_letter_wrong(real.last_name, random)
-    if kind < 0.30:  # dict.split
+    if kind < 0.48:  # dict.split
         return f"{home}.{real.last_name}"
-    if kind < 0.48:  # str.frobnicate
+    if kind < 0.58:  # str.frobnicate
         return f"{home}.{made_up_word(random)}"
-    if kind < 0.63:  # list.sorted
+    if kind < 0.69:  # list.sorted
         return f"{home}.{_word(random)}"
-    if kind < 0.75:  # str.splitter, get_append
+    if kind < 0.84:  # str.splitter, get_append
         joint, last = random.choice(("", "_")), real.last_name
         longer = f"{last}{joint}{random.choice(words('after'))}", f"{random.choice(words('before'))}{joint}{last}"
         changed = random.choice(longer)
         return random.choice((f"{real.home}.{changed}", changed)) if real.home != "builtins" else changed
-    if kind < 0.87:
+    if kind < 0.93:
         return random.choice((made_up_word(random), _word(random)))
     outer = random.choice((made_up_word(random), _word(random)))
     return f"{outer}.{random.choice((made_up_word(random), _word(random), real.last_name))}"
