@@ -281,9 +281,7 @@ SCENARIOS = [
     Scenario("the name of its picture", ("graph", "a*b", "--out", f"{NAME}.svg")),
     Scenario("a variable", ("graph", "a*b", "--set", f"{HOSTILE}=1"), raw=False),
     Scenario("a file's name", ("import", f"{NAME}.safetensors")),
-    Scenario(
-        "a tensor's name", ("import", f"{NAME}.safetensors"), weights_of_nanochat(key=f"x.0.{HOSTILE}")
-    ),
+    Scenario("a tensor's name", ("import", f"{NAME}.safetensors"), weights_of_nanochat(key=f"x.0.{HOSTILE}")),
     Scenario("model_config", ("import", f"{NAME}.safetensors"), weights_of_nanochat(config=f'"{MARK}')),
     Scenario("a model's name", ("import", HOSTILE)),
     Scenario("an architecture", ("import", NAME), huggingface_folder({"architectures": [HOSTILE]}), raw=False),

@@ -27,7 +27,9 @@ ROTARY: dict[str, Any] = {
     "key_value_heads": 2,
 }
 LLAMA3: dict[str, Any] = {
-    **{"rotary_scaling": "llama3", "rotary_factor": 8.0, "rotary_original_context": 8192},
+    "rotary_scaling": "llama3",
+    "rotary_factor": 8.0,
+    "rotary_original_context": 8192,
     "rotary_base": 5e5,
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -84,5 +86,10 @@ def small_model(name: str, *, chatml: bool = False) -> SavedModel:
     weights = {key: array + stream.normal(0, 0.1, array.shape).astype(np.float32) for key, array in drawn.items()}
     config = TrainingConfig(model=options)
     return SavedModel(
-        progress=Progress(), config=config, tokenizer=tokenizer, weights=weights, path=Path("model"), taught_to_chat=True
+        progress=Progress(),
+        config=config,
+        tokenizer=tokenizer,
+        weights=weights,
+        path=Path("model"),
+        taught_to_chat=True,
     )

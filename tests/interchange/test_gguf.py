@@ -126,7 +126,7 @@ HOSTILE = {
         header(key("a", 9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 1) + b"\xff"), number=1),
         "is not UTF-8",
     ),
-    "a list that ends": (header(key("a", 9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 9)), number=1), "9 more bytes"),
+    "a list that ends": (header(key("a", 9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 9)), number=1), "more bytes"),
     "a key twice": (header(2 * key("a", 7, b"\1"), number=2), "'a' stands there twice"),
     "a part": (header(key("split.count", 2, struct.pack("<H", 3)), number=1), "is one of 3 parts"),
     "an odd alignment": (header(key("general.alignment", 4, struct.pack("<I", 24)), number=1), "a power of two"),

@@ -72,7 +72,8 @@ def test_blocks_are_unpacked_as_llama_cpp_does(kind):
 def test_blocks_are_unpacked_as_gguf_does(kind):
     gguf = pytest.importorskip("gguf", reason="gguf, of the extra peers, is not installed")
     many = 20_000 if kind.numbers == 1 else 300
-    blocks = random_blocks(kind, many) if kind.numbers > 1 else np.random.default_rng(1).integers(0, 1 << 14, many, "<u2")
+    halves = np.random.default_rng(1).integers(0, 1 << 14, many, "<u2")
+    blocks = random_blocks(kind, many) if kind.numbers > 1 else halves
     raw = np.frombuffer(blocks.tobytes(), np.uint8)
     expected = gguf.quants.dequantize(raw.reshape(1, -1), gguf.GGMLQuantizationType[kind.name])
     np.testing.assert_allclose(kind.read(raw, expected.shape), expected, rtol=1e-6, atol=1e-7)

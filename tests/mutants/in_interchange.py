@@ -1,4 +1,4 @@
-"""Faults in what becomes of other programs' models here, and of ours there."""
+"""Faults in what is read from other programs' files, and written for them."""
 
 from __future__ import annotations
 
@@ -23,5 +23,53 @@ FAULTS = {
     },
     "interchange/rope.py": {
         "a scaling that we do not have is passed over": ('if kind == "default":', 'if kind in ("default", "dynamic"):'),
+    },
+    "interchange/gguf.py": {
+        "one array may lie over another": ("if offset != due or", "if"),
+        "an array may reach beyond the file": ("or begin + due + length > len(self._content):", "or False:"),
+        "a key may stand there twice": ("if key in metadata:", "if False:"),
+        "lists of texts have no bound": ("if self._texts > MOST_TEXTS:", "if False:"),
+        "a text may be longer than what is left": ("if length > end - at:", "if False:"),
+        "one part of several is taken for the whole": ("not in (0, 1):", "not in (0, 1, 3):"),
+    },
+    "interchange/gguf_blocks.py": {
+        "the high bits of minima are those of scales": (
+            "(third >> 4) | (second >> 6 << 4)",
+            "(third >> 4) | (first >> 6 << 4)",
+        ),
+        "nibbles come in pairs": (
+            "packed[..., None, :] >> np.array(list(shifts)",
+            "packed[..., None, :] << np.array(list(shifts)",
+        ),
+        "only the first part is unpacked": ("range(0, len(blocks), PART)", "range(0, min(PART, len(blocks)), PART)"),
+        "bfloat16 is cut, not rounded": ("bits + 0x7FFF + (bits >> 16 & 1)", "bits"),
+    },
+    "interchange/gguf_model.py": {
+        "rows of keys stay as llama.cpp turns them": (
+            'kind in ("query", "key") and turned',
+            'kind == "query" and turned',
+        ),
+        "values are where keys are": (
+            '("query", "key", "value").index(kind)',
+            '("query", "key", "value").index(kind) % 2',
+        ),
+    },
+    "interchange/huggingface_files.py": {
+        "a shard may be anywhere": ("if not SHARD.fullmatch(shard):", "if False:"),
+        "an index may lie about its files": ("if listed != found.keys():", "if False:"),
+    },
+    "text/conversations/probing.py": {
+        "a template may do more": ("if not keeps_to_it or", "if"),
+        "what comes before the system is lost": ("system=before,", "system=first,"),
+        "the next question is asked as the first": ("question=question,", "question=answer,"),
+        "blanks are kept": ("stripped=_stripped(texts[7], texts[8])", "stripped=()"),
+    },
+    "text/conversations/template.py": {
+        "the end of an answer is not learned": ("trained=at < own", "trained=False"),
+        "what stands behind the end is learned": ("trained=at < own", "trained=True"),
+    },
+    "text/tokenizers/gguf.py": {
+        "a special token stands for text": ('"special": bool(kinds[number] != ADDED)', '"special": False'),
+        "Llama's pieces are merged": ('"ignore_merges": pattern == "llama3"', '"ignore_merges": False'),
     },
 }

@@ -11,13 +11,12 @@ import typer
 
 from tinygrad_chat.cli.chat_render import render
 from tinygrad_chat.cli.flags import Raw, flags_of
-from tinygrad_chat.cli.help import Command, Group
+from tinygrad_chat.cli.help import Command, GroupOfRuns
 from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import print_json, say, stream_of_texts
-from tinygrad_chat.config.groups import ComputeOptions
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.options import CHAT_TEMPERATURE as TEMPERATURE
-from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.inference.options import GenerationOptions, InferenceOptions
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ SEEDS = 10**6  # to choose among
 RIVALS = 4  # that each token is compared with by `/why`, itself among them
 
 app = typer.Typer(
-    cls=Group,
+    cls=GroupOfRuns,
     add_completion=False,
     rich_markup_mode=None,
     help="Talk to a model. Where there is none yet, one is trained first, with nothing to download.",
@@ -39,7 +38,7 @@ app.command("render", cls=Command)(render)
 
 @app.callback(invoke_without_command=True)
 @flags_of(
-    ComputeOptions,
+    InferenceOptions,
     GenerationOptions,
     short=False,
     defaults={"mode": "its own", "seed": "another each time", "temperature": str(TEMPERATURE)},
@@ -49,7 +48,9 @@ def chat(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="a checkpoint's or a run's folder (default: the newest run that can chat)", rich_help_panel="Model"
+            help="a run, a checkpoint, another program's model or smollm2; --checkpoint itself may be left out "
+            "(default: the newest run that can chat)",
+            rich_help_panel="Model",
         ),
     ] = None,
     size: Annotated[
@@ -84,8 +85,8 @@ def chat(
     if context.invoked_subcommand is not None:
         return
     stream = stream_of_texts(raw=raw)
-    compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
-    ComputeOptions(**compute)  # says what cannot be
+    compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
+    InferenceOptions(**compute)  # says what cannot be
     options = GenerationOptions(**{"seed": secrets.randbelow(SEEDS), "temperature": TEMPERATURE, **settings})
     if checkpoint is not None and size is not None:
         raise UsageError("--config: trains a model of our own, --checkpoint names one; leave one of the two out")
@@ -179,7 +180,8 @@ def _trained(preset: str, unfinished: Any, compute: Mapping[str, Any]) -> SavedM
     from tinygrad_chat.cli.chat_training import train_to_chat
     from tinygrad_chat.runs.state import SavedModel
 
-    return train_to_chat(preset, unfinished, compute).open_newest(SavedModel.load, say=say)
+    training = {name: value for name, value in compute.items() if name != "weights"}
+    return train_to_chat(preset, unfinished, training).open_newest(SavedModel.load, say=say)
 
 
 def _open(
@@ -193,7 +195,8 @@ def _open(
 
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
-        compute["kernels"] = quick_kernels(options.max_new_tokens, compute.get("backend", "auto"))
+        chosen = {name: compute[name] for name in ("backend", "weights") if name in compute}
+        compute["kernels"] = quick_kernels(options.max_new_tokens, **chosen)
     engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculator_of(saved))
     return Chat(engine, system=system, options=options, tools=tools, rivals=RIVALS, say=say)
 

@@ -86,18 +86,12 @@ def _expect_none(flag: str, value: object) -> None:
 
 
 def export(
-    program: Annotated[
-        str, typer.Argument(help="the other program", metavar="|".join(PROGRAMS), show_default=False)
-    ],
+    program: Annotated[str, typer.Argument(help="the other program", metavar="|".join(PROGRAMS), show_default=False)],
     run: Annotated[
         str, typer.Argument(help="a run or a checkpoint, or another model that tgc opens", show_default=False)
     ],
-    out: Annotated[
-        Path, typer.Argument(help="the folder to write (gguf, nanochat: the file)", show_default=False)
-    ],
-    weights: Annotated[
-        str, typer.Option(help="how numbers are stored: " + ", ".join(TYPES), metavar="TYPE")
-    ] = "F32",
+    out: Annotated[Path, typer.Argument(help="the folder to write (gguf, nanochat: the file)", show_default=False)],
+    weights: Annotated[str, typer.Option(help="how numbers are stored: " + ", ".join(TYPES), metavar="TYPE")] = "F32",
 ) -> None:
     """Write a trained model for another program: for transformers and vLLM, for llama.cpp, or for karpathy/nanochat.
 

@@ -44,7 +44,8 @@ def export_gguf(saved: SavedModel, path: Path, kind: str = "F32") -> int:
     options, tokenizer, turns = saved.config.model, exported_tokenizer(saved), exported_turns(saved)
     family = family_for(options, tokenizer.size)
     if family.name not in ARCHITECTURE or options.window_of(0) is not None:
-        raise UsageError(f"llama.cpp has no such model: {family.name}{' with a window' * (family.name in ARCHITECTURE)}")
+        windowed = " with a window" if family.name in ARCHITECTURE else ""
+        raise UsageError(f"llama.cpp has no such model: {family.name}{windowed}")
     if family.name == "smollm3" and options.no_rotary_every != SKIPPED_ROTARY:
         raise UsageError(f"llama.cpp's smollm3 has --no-rotary-every {SKIPPED_ROTARY}, not {options.no_rotary_every}")
     try:

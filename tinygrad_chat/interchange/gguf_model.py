@@ -148,7 +148,8 @@ def config_of(file: GGUF) -> dict[str, Any]:
         raise FormatError("expected an array token_embd.weight, received none")
     config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in file.tensors}
     if architecture in INTERLEAVED:
-        config |= {"attention_bias": "blk.0.attn_q.bias" in file.tensors, "mlp_bias": "blk.0.ffn_up.bias" in file.tensors}
+        for name, array in (("attention_bias", "blk.0.attn_q.bias"), ("mlp_bias", "blk.0.ffn_up.bias")):
+            config[name] = array in file.tensors
     scaling = _scaling(file, architecture)
     return config | ({"rope_scaling": scaling} if scaling else {})
 
@@ -180,9 +181,10 @@ def rotary_factors(options: ModelOptions) -> np.ndarray | None:
 def _expect_planned(file: GGUF, options: ModelOptions) -> None:
     """Raise FormatError where pairs are slowed down in another way than Llama 3's."""
     there, planned = file.tensors.get(ROTARY_FACTORS), rotary_factors(options)
-    if there is not None and planned is not None:
-        if there.shape != planned.shape or not np.allclose(np.asarray(there), planned, rtol=1e-3):
-            raise FormatError(f"{ROTARY_FACTORS}: expected Llama 3's, received others")
+    if there is None or planned is None:
+        return
+    if there.shape != planned.shape or not np.allclose(np.asarray(there), planned, rtol=1e-3):
+        raise FormatError(f"{ROTARY_FACTORS}: expected Llama 3's, received others")
 
 
 def to_ours(file: GGUF, options: ModelOptions) -> dict[str, StoredArray]:

@@ -24,9 +24,7 @@ KINDS = {
 """GGUF's number for the type of a setting, of those that are written."""
 
 
-def write_gguf(
-    path: Path, settings: Mapping[str, Any], arrays: Mapping[str, Any], kinds: Mapping[str, str]
-) -> None:
+def write_gguf(path: Path, settings: Mapping[str, Any], arrays: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
     """Write a file of settings and arrays, each stored as its name in `kinds` says.
 
     A setting is a text, a NumPy number, a Python bool or float, or a list or an array of such. Raises StorageError;

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a model of ours: options by its config.json, weights in place, its tokenizer and template."""
+"""A Hugging Face folder as a model of ours: options by its config.json, weights in place, tokenizer and template."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinygrad_chat.interchange.huggingface_files import (
 )
 from tinygrad_chat.runs.state import Progress, SavedModel
 from tinygrad_chat.text.conversations.probing import LONGEST_TEMPLATE
-from tinygrad_chat.text.tokenizers import BPETokenizer, NumberTokenizer, Tokenizer
+from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.files import SETTINGS, TOKENIZER, read_tokenizer
 
 
@@ -59,7 +59,8 @@ def _tokenizer(folder: Path, config: dict[str, Any], vocabulary: int, say: Say) 
         )
     settings, generation = read_settings(folder, SETTINGS), read_settings(folder, GENERATION)
     names = {key: _name(settings.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    ends = [generation.get("eos_token_id"), config.get("eos_token_id"), tokenizer.special_tokens.get(names["eos_token"])]
+    ends = [settings_of.get("eos_token_id") for settings_of in (generation, config)]
+    ends.append(tokenizer.special_tokens.get(names["eos_token"]))
     numbers = [number for each in ends for number in (each if isinstance(each, list) else [each])]
     return with_chats(tokenizer, _template(folder, settings), names=names, ends=numbers, say=say)
 
@@ -75,4 +76,3 @@ def _template(folder: Path, settings: dict[str, Any]) -> Any:
     if is_there(path, follow=True):
         return read_plain(path, most=4 * LONGEST_TEMPLATE, follow=True).decode("utf-8", "replace")
     return named_template(settings.get("chat_template"))
-

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import write_folder_atomic
 from tinygrad_chat.interchange.exporting import end_tokens, exported_tokenizer, exported_turns
 from tinygrad_chat.interchange.families import family_for

@@ -38,7 +38,7 @@ def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: 
 
 
 def least_step_memory(
-    options: ModelOptions, vocabulary: int, *, tokens: int, mode: str = "tensor", size: int = 4
+    options: ModelOptions, vocabulary: int, *, tokens: int, mode: str = "tensor", size: int = 4, recompute: bool = False
 ) -> int:
     """Return the bytes without which no training step of so many tokens at once can be taken, beside the model's own.
 
@@ -54,7 +54,10 @@ def least_step_memory(
         + (1 + turned) * (options.query_width + options.key_value_width)
         + (3 if options.activation == "swiglu" else 2) * options.feed_forward_channels
     )
-    numbers = options.layers * of_a_block + 2 * options.width + vocabulary
+    of_blocks = options.layers * of_a_block
+    if recompute:  # the stream before each, and one of them whole
+        of_blocks = options.layers * options.width + min(options.layers, 1) * of_a_block
+    numbers = of_blocks + 2 * options.width + vocabulary
     return tokens * (BYTES_A_TOKEN + size * numbers)
 
 
@@ -80,18 +83,20 @@ def expect_room_for_step(
     buffers: int,
     mode: str = "tensor",
     size: int = 4,
+    recompute: bool = False,
     available: int | None = None,
 ) -> None:
     """Do as `expect_room` for a step that computes the gradient of so many `rows` of a batch at once."""
     available = available_memory() if available is None else available
     expect_room(options, vocabulary, buffers=buffers, mode=mode, available=available)
     held = least_memory(options, vocabulary, buffers=buffers, mode=mode)
-    step = least_step_memory(options, vocabulary, tokens=rows * options.context, mode=mode, size=size)
+    tokens = rows * options.context
+    step = least_step_memory(options, vocabulary, tokens=tokens, mode=mode, size=size, recompute=recompute)
     if held + step > available:
         raise NoRoomError(
             f"--batch-size: a step of {rows:,} windows of --context {options.context} at once takes at least "
             f"{(held + step) / 2**30:,.1f} GiB, and {_only(available)}; choose a smaller --batch-size, --context or "
-            "--width, or compute it in more parts with --grad-accumulation, which tgc plan --fit chooses"
+            "--width, compute it in more parts with --grad-accumulation, which tgc plan --fit chooses, or --recompute"
         )
 
 

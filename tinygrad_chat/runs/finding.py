@@ -33,6 +33,12 @@ def _is_surely_run(path: Path) -> bool:
     return False
 
 
+def _is_of_another_program(path: Path) -> bool:
+    if is_folder(path, follow=True):
+        return is_there(path / "config.json", follow=True) and not is_there(path / "config.toml")
+    return path.suffix == ".gguf"
+
+
 def explain_missing(path: Path) -> str:
     """Return what is at `path` instead of a run or a checkpoint, and what may have been meant, as what follows a colon.
 
@@ -48,6 +54,8 @@ def _explain_missing(path: Path) -> str:
     models = [parent for parent in path.parents if _is_surely_run(parent) or is_there(parent / "state.json")]
     around = models[0] if models else None
     there = is_there(path, follow=True)
+    if there and _is_of_another_program(path):
+        return f"is another program's model; a run is made of it by: tgc import {quoted(path)}"
     if there and not is_folder(path, follow=True):
         such = f", such as {quoted(around)}" if around else ""
         return f"is a file; expected the folder of a run or of a checkpoint{such}"

@@ -82,7 +82,7 @@ def test_a_template_that_we_write_is_understood_as_it_was_meant(turns: Turns):
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "chat_template: "),
         ("{{ cycler.__init__.__globals__.os.system('echo') }}", "chat_template: "),
         ("{{ 'a' * 10 ** 10 }}", "chat_template: "),
-        ("{% set x = namespace(t='a' * 1000) %}{% for i in range(99) %}{% set x.t = x.t * 10 %}{% endfor %}", "template: "),
+        ("{% set x = namespace(t='a' * 1000) %}{% for i in range(99) %}{% set x.t = x.t * 10 %}{% endfor %}", "chat_"),
     ],
 )
 def test_what_does_more_or_harm_is_refused_in_one_line(template: str, expected: str):
@@ -95,7 +95,7 @@ def test_what_does_more_or_harm_is_refused_in_one_line(template: str, expected: 
 
 def test_a_template_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(probing, "SECONDS", 1)
-    endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}"
+    endless = "{% for a in range(9999) %}" * 3 + "{% endfor %}" * 3
     with pytest.raises(FormatError, match=r"^chat_template: (took more than 1 seconds|was not done within 3 seconds)"):
         turns_of(endless, {}, SPECIAL)
 

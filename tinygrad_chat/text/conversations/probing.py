@@ -146,7 +146,7 @@ def _around(text: str | None, words: list[str]) -> list[str]:
 
 def _stripped(middle: str | None, with_system: str | None) -> tuple[str, ...]:
     """Return the roles whose messages lose the blanks around them, given texts with blanks around each message."""
-    system, question, answer, further = SAID[:4]
+    system, _, answer, further = SAID[:4]
     roles = {SYSTEM: (with_system, system), USER: (middle, further), ASSISTANT: (middle, answer)}
     return tuple(role for role, (text, word) in roles.items() if text and f" \n{word} \n" not in text and word in text)
 
@@ -156,7 +156,8 @@ def _render(
 ) -> list[str | None]:
     """Return each of the conversations as the template has it, None where it refuses one."""
     if len(template) > LONGEST_TEMPLATE:
-        raise FormatError(f"chat_template: expected at most {LONGEST_TEMPLATE:,} characters, received {len(template):,}")
+        received = f"{len(template):,}"
+        raise FormatError(f"chat_template: expected at most {LONGEST_TEMPLATE:,} characters, received {received}")
     places = [importlib.util.find_spec(name) for name in LIBRARIES]
     if None in places:
         raise BackendError("chat_template: jinja2 is not installed; run: pip install 'tinygrad-chat[templates]'")

@@ -194,9 +194,7 @@ def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, 
     return windows
 
 
-def _cut_turn(
-    asked: int, answered: int, end: int, prefix: int, of_system: int, room: int, least: int
-) -> Window:
+def _cut_turn(asked: int, answered: int, end: int, prefix: int, of_system: int, room: int, least: int) -> Window:
     """Return a question and its answer without the question's beginning, or without all of it and the answer's end."""
     prefix = prefix if prefix + end - answered <= room else least
     is_first = asked < least

@@ -39,11 +39,11 @@ class BPETokenizer:
     """Text to tokens by merges of bytes, within the pieces that a pattern of `splitting.PATTERNS` splits it into.
 
     `tokens` has the bytes of each token, none for special ones; a byte that is none of them is left out of a text, as
-    other programs do. `merges` are pairs of tokens in the order of their ranks. `special_tokens` stand for no text, and `added_tokens` stand for their name:
-    neither come out of text, unless `encode` is asked for them. `bos` names that with which documents begin. With
-    `ignore_merges`, a piece that is a token is not merged. With `normalize`, text is brought into Unicode's NFC first.
-    Beside `bos`, a text ends with any of the special tokens named `ends`. `turns` is the template of chats that another
-    program's model was trained with. Raises ConfigError for what does not fit.
+    other programs do. `merges` are pairs of tokens in the order of their ranks. `special_tokens` stand for no text, and
+    `added_tokens` stand for their name: neither come out of text, unless `encode` is asked for them. `bos` names that
+    with which documents begin. With `ignore_merges`, a piece that is a token is not merged. With `normalize`, text is
+    brought into Unicode's NFC first. Beside `bos`, a text ends with any of the special tokens named `ends`. `turns` is
+    the template of chats that another program's model was trained with. Raises ConfigError for what does not fit.
     """
 
     kind = "bpe"
@@ -206,7 +206,8 @@ class BPETokenizer:
             raise ConfigError(f"tokens, merges: expected hexadecimal tokens and pairs of numbers ({error})") from error
         names = ("special_tokens", "added_tokens", "bos", "pattern", "ignore_merges", "normalize")
         ends, turns = state.get("ends", []), state.get("turns")
-        if not (isinstance(ends, list) and all(isinstance(name, str) for name in ends) and isinstance(turns, dict | None)):
+        named = isinstance(ends, list) and all(isinstance(name, str) for name in ends)
+        if not named or not isinstance(turns, dict | None):
             raise ConfigError("ends, turns: expected a list of names and an object")
         found = Turns.from_state(turns) if turns else None
         return cls(tokens, merges, ends=ends, turns=found, **{name: state[name] for name in names})
