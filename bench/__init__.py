@@ -12,6 +12,7 @@ scalar.py          the scalar engine against two forms in which textbooks write 
 plan.py            what `tgc plan` predicts against what a run takes
 tokenizer.py       seconds to train a BPE tokenizer, megabytes a second that it encodes
 survival.py        runs that are killed, disks that are full, files that are damaged
+serving/           a server under load: beside PyTorch, many streams, thousands of requests
 
 turns.py           workers, processes of one engine each that take turns
 worker.py          an engine that trains, in a process of its own

@@ -39,6 +39,8 @@ COLORS = {
     "torch compile, again": "#b9bfc5",
     "jax jit": "#a9b8c9",
     "torch bfloat16": "#dee2e6",
+    "mean": "#d9480f",
+    "seed": "#f4a27a",
 }
 BEHIND = "#3b6ea5"  # a ratio below 1
 INK = "#212529"

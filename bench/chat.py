@@ -24,6 +24,7 @@ from tinygrad_chat.inference.chat import Chat
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.load import load_model, quick_kernels
 from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 
@@ -42,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="of each training (the preset's)")
     parser.add_argument("--problems", type=int, default=200, help="of each task (200)")
     parser.add_argument("--tasks", nargs="+", default=list(BAR), help="what they are asked (what has a bar)")
+    parser.add_argument("--keep", type=Path, help="train them in this folder, and take those that are finished there")
     parser.add_argument("--runs", nargs="+", type=Path, default=[], help="measure these, and train none")
 
 
 def measure(arguments: argparse.Namespace) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for run, trained in _runs(arguments, Path(folder)):
+        for run, trained in _runs(arguments, arguments.keep or Path(folder)):
             rows.append(
                 {"run": run.name, **trained, "scores": _scores(run, arguments), **_times(run, arguments.rounds)}
             )
@@ -62,16 +64,20 @@ def measure(arguments: argparse.Namespace) -> None:
 def _runs(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each run, and what is known of its training."""
     for run in arguments.runs:
-        saved = open_checkpoint(run, SavedModel.load, say=turns.progress)
-        yield run, {"seed": saved.config.run.seed, "step": saved.step, "seconds": saved.progress.seconds}
+        yield run, _known_of(run)
     for seed in range(1, 1 + arguments.seeds) if not arguments.runs else ():
         run = folder / f"seed-{seed}"
-        turns.progress(f"{run.name}: training")
-        settings = ["--config", arguments.config, "--seed", f"{seed}", "--out", f"{run}"]
-        settings += [] if arguments.steps is None else ["--steps", f"{arguments.steps}"]
-        trained = turns.tgc("train", "--json", *settings)
-        kept = ("step", "seconds", "parameters", "best_val_loss", "tokens_per_second")
-        yield run, {"seed": seed, **{name: trained[name] for name in kept if name in trained}}
+        if not (run.exists() and RunFolder(run).outcome_is("finished")):
+            turns.progress(f"{run.name}: training")
+            settings = ["--config", arguments.config, "--seed", f"{seed}", "--out", f"{run}"]
+            settings += [] if arguments.steps is None else ["--steps", f"{arguments.steps}"]
+            turns.tgc("train", "--json", *(["--resume", "--out", f"{run}"] if run.exists() else settings))
+        yield run, _known_of(run)
+
+
+def _known_of(run: Path) -> dict[str, Any]:
+    saved = open_checkpoint(run, SavedModel.load, say=turns.progress)
+    return {"seed": saved.config.run.seed, "step": saved.step, "seconds": saved.progress.seconds}
 
 
 def _scores(run: Path, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:

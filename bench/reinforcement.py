@@ -8,13 +8,16 @@ before and after, and the mean reward of each step; which problems it tries and 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tinygrad_chat
-from bench.record import write_result
+from bench.chart import Curve, Panel, draw_curves
+from bench.record import RESULTS, write_result
 from tinygrad_chat.cli.display import format_record
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.training.events import Event, Logged
@@ -43,6 +46,28 @@ def measure(arguments: argparse.Namespace) -> None:
             print(f"seed {seed}: {runs[-1]['before']:.3f} of held-out problems before, {runs[-1]['after']:.3f} after")
     settings = {name: getattr(arguments, name) for name in ("task", "taught", "tried", "lr", "problems")}
     print(f"written: {write_result(NAME, f'python -m bench {NAME}', {**settings, 'options': TRIED, 'runs': runs})}")
+    _draw(RESULTS, runs, arguments)
+
+
+def _draw(folder: Path, runs: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Draw, over the steps, the fraction of held-out problems that each seed solves, and the mean of all."""
+    steps = [min(number * _every(arguments), arguments.tried) for number in range(len(runs[0]["scores"]))]
+    means = [statistics.fmean(scores) for scores in zip(*(run["scores"] for run in runs), strict=True)]
+    curves = [Curve("mean", f"{len(runs)} seeds", steps, means)]
+    curves += [Curve("seed", f"{run['seed']}", steps, run["scores"]) for run in runs]
+    draw_curves(
+        folder,
+        NAME,
+        title=f"Held-out problems of {arguments.task} that are solved",
+        remark=f"of {arguments.problems}, after steps in which a model learned from its own answers alone",
+        panels=[Panel("steps by rewards", curves)],
+        logarithmic=False,
+    )
+
+
+def _every(arguments: argparse.Namespace) -> int:
+    """Return from how many steps to how many it is evaluated."""
+    return max(arguments.tried // 6, 1)
 
 
 def one_seed(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -54,7 +79,7 @@ def one_seed(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str
         if isinstance(event, Logged):
             records.append(event.record)
 
-    tried = {"task": arguments.task, "steps": arguments.tried, "eval_every": max(arguments.tried // 3, 1)}
+    tried = {"task": arguments.task, "steps": arguments.tried, "eval_every": _every(arguments)}
     begun = time.perf_counter()
     tinygrad_chat.train(
         start_from=folder / "taught",

@@ -62,7 +62,7 @@ HOME_OF_LIBRARY = {
     "numba": ("kernels/numba/",),
     "llvmlite": ("kernels/numba/",),
     "pyarrow": ("text/formats/",),
-    "huggingface_hub": ("text/hub.py",),
+    "huggingface_hub": ("text/hub.py", "interchange/hub.py"),
     "tomllib": ("schema.py",),
     "starlette": ("serving/", "cli/serve.py"),
     "uvicorn": ("serving/", "cli/serve.py"),

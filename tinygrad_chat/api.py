@@ -26,6 +26,7 @@ from tinygrad_chat.files import user_path
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.text_model import TextModel
+from tinygrad_chat.interchange.opening import open_model
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.option import checked_settings, validate_settings
 from tinygrad_chat.runs.figures import calculator_of
@@ -167,16 +168,16 @@ def load(
 ) -> TextModel:
     """Open a trained model: a run's folder, its name below runs/, or one of its checkpoints; by default the newest run.
 
-    One of your own is made anew by `model`(vocabulary). There is a warning for each damaged checkpoint that a run has
+    Models of other programs are opened, too: a Hugging Face folder, a GGUF file. One of your own is made anew by `model`(vocabulary). There is a warning for each damaged checkpoint that a run has
     after the one that is opened. Raises CheckpointError where there is none, or it is damaged.
     """
     damaged: list[str] = []
-    saved = open_checkpoint(None if path is None else user_path(path), SavedModel.load, say=damaged.append)
+    saved = open_model(None if path is None else user_path(path), say=damaged.append)
     for line in damaged:
         warnings.warn(line, stacklevel=2)
     opened = load_model(saved, backend=backend, kernels=kernels, dtype=dtype, mode=mode, make=model)
     checkpoint = saved.path or Path()
-    named = path is not None and Path(path).name == checkpoint.name
+    named = saved.of_another_program or (path is not None and Path(path).name == checkpoint.name)
     source = str(checkpoint if named else checkpoint.parent.parent)
     return TextModel(opened, saved.tokenizer, saved.config, source, calculator_of(saved))
 

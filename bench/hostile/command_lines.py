@@ -27,13 +27,13 @@ USUAL: dict[str, dict[str, str]] = {
     "plan": TRAIN,
     "profile": {**TRAIN, "--profile-steps": "2"},
     "sample": {"--checkpoint": "a", "--max-new-tokens": "8", "--seed": "1"},
-    "chat": {"--prompt": "hi", "--checkpoint": "a", "--max-new-tokens": "8", "--seed": "1"},
+    "chat": {"--prompt": "hi", "--checkpoint": "talk", "--max-new-tokens": "8", "--seed": "1"},
     "serve": {"--port": "0"},
     "eval": {"--data": "text.txt"},
     "ablate": {**TRAIN, "--vary": "tied", "--seeds": "1", "--out": "ablation"},
     "graph": {"--out": "graph.svg"},
     "import": {"--out": "runs/c"},
-    "export": {"--checkpoint": "imported"},
+    "export": {"--weights": "F16"},
 }
 """What keeps each command short."""
 
@@ -49,8 +49,8 @@ ARGUMENTS = {
     "report": ["a"],
     "compare": ["a", "b"],
     "graph": ["a*b + exp(c)"],
-    "import": ["nanochat", "weights/model.safetensors"],
-    "export": ["nanochat", "exported.safetensors"],
+    "import": ["weights/model.safetensors"],
+    "export": ["nanochat", "imported", "exported.safetensors"],
 }
 WEIGHTS = {"plan": 1, "profile": 1, "train": 14, "ablate": 4}  # the rest 4: those take long, that has most options
 

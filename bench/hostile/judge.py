@@ -59,12 +59,13 @@ def objections(ended: Ended, *, usual_memory: int = 0) -> Iterator[tuple[str, st
     longest = max(judged.split("\n"), key=len)
     if len(longest) > LONGEST_LINE:
         yield "long line", f"{len(longest):,} characters: {longest[:60]!r}"
-    yield from controls(ended.out + ended.err, "output")
+    as_it_is = is_data(ended) and "--raw" in ended.arguments  # which was asked for
+    yield from controls(ended.err if as_it_is else ended.out + ended.err, "output")
 
 
 def is_data(ended: Ended) -> bool:
     """Return whether the standard output is no message: what a model writes, or JSON."""
-    return "sample" in ended.arguments[:1] or "--json" in ended.arguments
+    return bool({"sample", "chat"} & {*ended.arguments[:1]}) or "--json" in ended.arguments
 
 
 def controls(text: str, what: str) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What is damaged: two small runs, weights of nanochat's, a recipe and a text, all of them whole."""
+"""What is damaged: three small runs, weights of nanochat's, a recipe and a text, all of them whole."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ NOT_HERE = ("tinygrad_chat.__main__", "tinygrad_chat.kernels.cuda", "tinygrad_ch
 STOPPED = 4  # the step at which the run was interrupted that is damaged; it has six
 SIZES: dict[str, Any] = {"layers": 1, "heads": 2, "width": 8, "context": 8, "batch_size": 3, "threads": 1}
 RUN: dict[str, Any] = {**SIZES, "steps": 6, "eval_every": 2, "checkpoint_every": 1, "log_every": 1, "warmup": 2}
+CHATS = Path("chats.jsonl")
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}]}
+TALK: dict[str, Any] = {**SIZES, "context": 32, "steps": 1, "eval_every": 1, "data": str(CHATS)}
 NANOCHAT: dict[str, Any] = {**SIZES, "model": "nanochat", "width": 24, "steps": 1, "eval_every": 1}
 
 
@@ -43,6 +46,7 @@ class Material:
 
     runs/a        interrupted: what is damaged
     runs/b        finished
+    runs/talk     taught to chat
     weights/      a model of nanochat's, with its model_config inside and, without it, beside
     text.txt      what they were trained on
     outside/      what nothing may be written to, though links lead there
@@ -79,6 +83,8 @@ def make_material(path: Path) -> Material:
 def _make() -> Material:
     runs = Path("runs")
     DATA.write_text(TEXT)
+    CHATS.write_text(f"{json.dumps(CHAT)}\n" * 20)
+    _train(runs / "talk", **TALK)
     _train(runs / "b", seed=2, **RUN)
     _train(runs / "a", until=STOPPED, **RUN)
     whole = Path("whole")
@@ -113,7 +119,7 @@ def _make_weights(folder: Path) -> None:
 
 
 def _train(path: Path, *, until: int | None = None, **settings: Any) -> Run:
-    trained = start_run(resolve_with_facts({**settings, "data": str(DATA)})[0], path)
+    trained = start_run(resolve_with_facts({"data": str(DATA), **settings})[0], path)
     for _ in train(trained, should_stop=lambda: until is not None and trained.progress.step >= until):
         pass
     return trained

@@ -35,6 +35,7 @@ def prepare_runs(folder: Path, chance: random.Random) -> Prepared:
             ("compare", "a", "b", "--out", "plots"),
             ("sample", "--checkpoint", "a", *SHORT),
             ("eval", "a", "--data", "text.txt"),
+            ("chat", "--checkpoint", "a", "--prompt", "hi", *SHORT),
             RESUME,
             ("train", "--from", "runs/a", "--data", "text.txt", "--steps", "1", "--out", "runs/c"),
         ]
@@ -80,7 +81,7 @@ def prepare_weights(folder: Path, chance: random.Random) -> Prepared:
         _note(prepared, damage(folder, weights, chance))
     options = ("--meta", str(meta)) if file.name == "bare.safetensors" else ()
     prepared.commands = [
-        ("import", "nanochat", str(file), *options, "--out", "runs/c"),
+        ("import", str(file), *options, "--out", "runs/c"),
         ("sample", "--checkpoint", "c", *SHORT),
         ("runs",),
     ]

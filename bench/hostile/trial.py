@@ -6,12 +6,13 @@ import hashlib
 import random
 import shlex
 import tempfile
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.hostile.child import Ended, attempt
-from bench.hostile.command_lines import ARGUMENTS, USUAL
+from bench.hostile.command_lines import ARGUMENTS, NOWHERE, USUAL
 from bench.hostile.damage import permit, remove, restore
 from bench.hostile.judge import controls, objections
 from bench.hostile.material import Material, last_weights
@@ -55,10 +56,12 @@ def prepare(trial: Trial, material: Material, folder: Path) -> Prepared:
     return PARTS[trial.part](folder, trial.chance)
 
 
-def usual_memory(material: Material, scratch: Path) -> dict[str, int]:
+def usual_memory(material: Material, scratch: Path, *, left_out: Set[str] = frozenset()) -> dict[str, int]:
     """Return what each command takes, beyond its start, when all is well. Raises UsageError where it is not."""
     usual = {}
     for name in COMMANDS:
+        if name in left_out or name in NOWHERE:  # a server that has all that it needs does not end
+            continue
         with tempfile.TemporaryDirectory(dir=scratch) as parent:
             folder = Path(parent) / "usual"
             material.copy(folder)
@@ -134,8 +137,10 @@ class Workshop:
         run = folder / "runs" / "a"
         if run.is_dir() and not run.is_symlink():
             permit(run)
+        begun_anew = any(run.glob("log-damaged*"))  # by what the run wrote before it stopped: an older one is damage
         for path in sorted(set(prepared.damaged)):
-            restore(path, self.material.path, folder)
+            if not (begun_anew and path.name == "log.jsonl"):
+                restore(path, self.material.path, folder)
         ended = self._run(RESUME, folder, result)
         place = len(result.commands) - 1
         if ended.code != 0:
@@ -145,6 +150,8 @@ class Workshop:
             ("weights", last_weights(run), self.material.weights),
             ("log", run / "log.jsonl", self.material.log),
         ):
+            if what == "log" and begun_anew:
+                continue
             if not path.is_file() or path.read_bytes() != content:
                 result.objections.append(("lost", f"put back, the run ends with other {what}", place))
 

@@ -21,7 +21,7 @@ from bench.hostile.damage import remove
 from bench.hostile.judge import MOST_MEMORY, objections
 from bench.hostile.material import Material, make_material
 from bench.hostile.parts import PARTS
-from bench.hostile.trial import Trial, Workshop, digest, prepare
+from bench.hostile.trial import Trial, Workshop, digest, prepare, usual_memory
 
 SEED = 4
 QUICK = {"runs": 8, "weights": 10, "lines": 30}
@@ -45,6 +45,10 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 @pytest.fixture
 def workshop(material: Material, tmp_path: Path) -> Workshop:
     return Workshop(material, tmp_path, {})
+
+
+def test_every_command_but_a_server_succeeds_when_all_is_whole(material: Material, tmp_path: Path):
+    assert {"train", "chat", "eval"} <= set(usual_memory(material, tmp_path, left_out=SLOW))
 
 
 @pytest.mark.parametrize("part", PARTS)

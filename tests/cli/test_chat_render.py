@@ -33,6 +33,13 @@ def test_calls_are_trained_and_their_results_are_read(tgc: Tgc):
     assert "+[<|python_start|>]++[1+1]++[<|python_end|>]+<|output_start|>2<|output_end|>+[Two]+" in shown
 
 
+def test_a_question_that_nobody_has_answered_is_not_shown_and_said(tgc: Tgc):
+    write(HI, {"messages": [*HI["messages"], HI["messages"][0]]})
+    _, out, err = tgc("chat", "render", "a.jsonl")
+    assert out.splitlines() == [f"{START}hi{MIDDLE}+[yo]+{END}"] * 2
+    assert err.endswith(" of them trained (29%); left out 1 question that nobody has answered\n")
+
+
 @pytest.mark.parametrize("place", ["user", "assistant", "system", "tool"])
 def test_names_of_special_tokens_that_somebody_writes_are_text(tgc: Tgc, place: str):
     """They are counted: as control each would be one token."""
@@ -52,6 +59,15 @@ def test_names_of_special_tokens_that_somebody_writes_are_text(tgc: Tgc, place: 
     _, out, err = tgc("chat", "render", "a.jsonl", "--tokenizer", trained())
     assert name in out
     assert int(err.split()[3].replace(",", "")) > int(before.split()[3].replace(",", "")) + len(name) // 2
+
+
+def test_a_tokenizer_of_bytes_is_called_so(tgc: Tgc):
+    write(HI)
+    for kind in ("bytes", "characters"):
+        assert (
+            f"the tokenizer ({kind}) has no tokens that tell"
+            in tgc("chat", "render", "a.jsonl", "--tokenizer", kind)[2]
+        )
 
 
 def trained() -> str:

@@ -122,6 +122,21 @@ def test_what_a_folder_holds_beside_text_is_said_and_listed(tgc: Tgc):
     assert json.loads(out)["left_out"] == [{"path": "notes/photo.png", "reason": "no text"}]
 
 
+def test_what_is_left_out_of_conversations_is_said(tgc: Tgc):
+    asked = {"role": "user", "content": "hi"}
+    chat = [asked, {"role": "assistant", "content": "yo" * 99}]
+    Path("a.jsonl").write_text(f"{json.dumps(chat)}\n" * 20 + json.dumps([*chat, asked]))
+    few = ("--tokenizer", "bpe", "--vocabulary", "266", "--split", "end", *TINY_BIGRAM)
+    code, out, err = tgc("train", "--data", "a.jsonl", *few)
+    assert (code, err) == (0, "")
+    left_out = "a.jsonl: left out 1 question that nobody has answered"
+    cut = "a.jsonl: cut 19 conversations longer than the context of 8 tokens; "
+    cut += "questions left out: 19, answers without their end: 19"
+    assert [line for line in out.splitlines() if line.startswith("a.jsonl")] == [left_out, cut]
+    assert left_out in tgc("data", "show", "a.jsonl", "-n", "0")[1].splitlines()
+    assert tgc("eval", "--data", "a.jsonl")[2] == f"tgc: {left_out}\ntgc: {cut}\n".replace("19", "21")
+
+
 def test_runs_inside_the_data_change_nothing(tgc: Tgc):
     write("a.txt")
     for left_out in ("", ".: left out 1 run"):
@@ -191,7 +206,7 @@ def test_a_home_folder_is_meant_where_there_is_one(tgc: Tgc, monkeypatch: pytest
     assert Path("run/report.html").exists()
     for command in (["runs", "~/run"], ["report", "~/run"], ["sample", "--checkpoint", "~/run"]):
         assert tgc(*command)[0] == 0
-    for command in (["import", "nanochat", "~nobody.safetensors"], ["export", "nanochat", "~nobody.safetensors"]):
+    for command in (["import", "~nobody.safetensors"], ["export", "nanochat", "nobody", "~nobody.safetensors"]):
         code, _, err = tgc(*command)
         assert (code, err.count("\n")) == (2, 1)
 

@@ -113,6 +113,28 @@ def weights_of_nanochat(*, key: str = "x", config: str | None = None) -> Prepare
     return prepare
 
 
+def huggingface_folder(config: Mapping[str, Any], **files: Any) -> Prepare:
+    def prepare(patch: pytest.MonkeyPatch) -> None:
+        Path(NAME).mkdir(exist_ok=True)
+        for name, content in {"config": config, **files}.items():
+            Path(NAME, f"{name}.json").write_text(json.dumps(content))
+
+    return prepare
+
+
+def shards(places: Mapping[str, str]) -> Prepare:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = {"architectures": ["LlamaForCausalLM"], "vocab_size": 9, **sizes}
+    return huggingface_folder(config, **{"model.safetensors.index": {"weight_map": places}})
+
+
+def hostile_gguf() -> bytes:
+    """A file with a setting of that name, twice."""
+    name = HOSTILE.encode()
+    key = len(name).to_bytes(8, "little") + name + (7).to_bytes(4, "little") + b"\1"
+    return b"GGUF" + (3).to_bytes(4, "little") + bytes(8) + (2).to_bytes(8, "little") + 2 * key
+
+
 def strange_tensor(patch: pytest.MonkeyPatch) -> None:
     for checkpoint in (Path(RUN) / "checkpoints").iterdir():
         arrays = load_file(checkpoint / WEIGHTS)
@@ -258,15 +280,18 @@ SCENARIOS = [
     ),
     Scenario("the name of its picture", ("graph", "a*b", "--out", f"{NAME}.svg")),
     Scenario("a variable", ("graph", "a*b", "--set", f"{HOSTILE}=1"), raw=False),
-    Scenario("a file's name", ("import", "nanochat", f"{NAME}.safetensors")),
+    Scenario("a file's name", ("import", f"{NAME}.safetensors")),
     Scenario(
-        "a tensor's name", ("import", "nanochat", f"{NAME}.safetensors"), weights_of_nanochat(key=f"x.0.{HOSTILE}")
+        "a tensor's name", ("import", f"{NAME}.safetensors"), weights_of_nanochat(key=f"x.0.{HOSTILE}")
     ),
-    Scenario("model_config", ("import", "nanochat", f"{NAME}.safetensors"), weights_of_nanochat(config=f'"{MARK}')),
-    Scenario("another program's name", ("import", HOSTILE, "a"), raw=False),
-    Scenario("a file's name", ("export", "nanochat", TEXT)),
-    Scenario("another program's name", ("export", HOSTILE, "a"), raw=False),
-    Scenario("the path of a checkpoint", ("export", "nanochat", "a", "--checkpoint", RUN), damaged),
+    Scenario("model_config", ("import", f"{NAME}.safetensors"), weights_of_nanochat(config=f'"{MARK}')),
+    Scenario("a model's name", ("import", HOSTILE)),
+    Scenario("an architecture", ("import", NAME), huggingface_folder({"architectures": [HOSTILE]}), raw=False),
+    Scenario("a shard's name", ("import", NAME), shards({"x": HOSTILE}), raw=False),
+    Scenario("a setting's name", ("import", f"{NAME}.gguf"), write(f"{NAME}.gguf", hostile_gguf())),
+    Scenario("a file's name", ("export", "nanochat", RUN, TEXT)),
+    Scenario("another program's name", ("export", HOSTILE, "a", "b"), raw=False),
+    Scenario("the path of a checkpoint", ("export", "nanochat", RUN, "a"), damaged),
     Scenario("a library", ("doctor",), speaking_library),
 ]
 NAMED = [
@@ -372,13 +397,13 @@ FLOODS = [
     Scenario("a value of a TOML file", ("train", "--config", "a.toml"), write("a.toml", f"tokenizer = '{FLOOD}'")),
     Scenario("a TOML file", ("train", "--config", "a.toml"), write("a.toml", FLOOD)),
     Scenario("an option", ("train", f"--{FLOOD[:100_000]}")),
-    Scenario("a tensor's name", ("import", "nanochat", f"{NAME}.safetensors"), weights_of_nanochat(key=FLOOD)),
+    Scenario("a tensor's name", ("import", f"{NAME}.safetensors"), weights_of_nanochat(key=FLOOD)),
     Scenario(
         "10,000 layers",
-        ("import", "nanochat", f"{NAME}.safetensors"),
+        ("import", f"{NAME}.safetensors"),
         weights_of_nanochat(config=json.dumps({**IMPORTED, "n_layer": 10_000, "vocab_size": 9})),
     ),
-    Scenario("model_config", ("import", "nanochat", f"{NAME}.safetensors"), weights_of_nanochat(config=FLOOD)),
+    Scenario("model_config", ("import", f"{NAME}.safetensors"), weights_of_nanochat(config=FLOOD)),
     Scenario("config.toml", ("runs",), write(f"{RUN}/config.toml", f"{FLOOD} = 1")),
     Scenario(
         "outcome.json",

@@ -74,9 +74,9 @@ CALLS = {
     "chat": ["-p", "a"],
     "compare": ["a", "b"],
     "data": ["list"],
-    "export": ["nanochat", "a.safetensors"],
+    "export": ["nanochat", "a", "a.safetensors"],
     "graph": ["a*b"],
-    "import": ["nanochat", "a.safetensors"],
+    "import": ["a.safetensors"],
     "tokenizer": ["compare", "bytes"],
 }
 

@@ -81,8 +81,8 @@ def test_an_imported_run_is_shown_as_one_of_which_little_is_known(tgc: Tgc):
     shape = ("--model", "nanochat", "--depth", "1", "--width", "32", "--heads", "2", "--context", "8")
     length = ("--batch-size", "2", "--steps", "1", "--eval-tokens", "9")
     assert tgc("train", *shape, *length, "--tokenizer", "bytes", "--out", "n")[0] == 0
-    assert tgc("export", "nanochat", "n.safetensors", "--checkpoint", "n")[0] == 0
-    code, out, _ = tgc("import", "nanochat", "n.safetensors", "--out", "runs/n")
+    assert tgc("export", "nanochat", "n", "n.safetensors")[0] == 0
+    code, out, _ = tgc("import", "n.safetensors", "--out", "runs/n")
     assert (code, out.splitlines()[-1]) == (0, "fine-tune it with: tgc train --from runs/n --data TEXT")
     head, row, _, note = tgc("runs")[1].splitlines()
     cells = dict(zip(head.split(), row.split(), strict=True))

@@ -35,7 +35,7 @@ SUGGESTING = [
     ("sample", "--checkpoint", f"runs/{OWNED}x"),
     ("sample", "--checkpoint", f"runs/{OWNED}/samples"),
     ("runs", f"runs/{OWNED}/samples"),
-    ("import", "nanochat", "n.safetensors", "--out", f"imported {OWNED}"),
+    ("import", "n.safetensors", "--out", f"imported {OWNED}"),
 ]
 
 
@@ -44,7 +44,7 @@ def test_what_is_suggested_can_be_pasted(tgc: Tgc):
     Path(OWNED).mkdir()
     Path(OWNED, "a.txt").write_text("abc " * 99)
     assert tgc("train", *NANOCHAT, "--data", OWNED, "--out", "n")[0] == 0
-    assert tgc("export", "nanochat", "n.safetensors", "--checkpoint", "n")[0] == 0
+    assert tgc("export", "nanochat", "n", "n.safetensors")[0] == 0
     shutil.copytree("n", f"all {OWNED}/{OWNED}")
     Path(f"all {OWNED}/{OWNED}/outcome.json").unlink()  # as if it had been killed
     Path(f"none {OWNED}").mkdir()

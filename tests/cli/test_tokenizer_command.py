@@ -144,7 +144,7 @@ def test_a_file_that_is_there_stays_and_is_noticed_before_anything_is_learned(
     )
 
 
-NEITHER = "tokenizer: expected a tokenizer.json, ranks of tiktoken, a run, or bytes; "
+NEITHER = "tokenizer: expected bytes, or the path of a tokenizer.json, of tiktoken's ranks or of a run; "
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ NEITHER = "tokenizer: expected a tokenizer.json, ranks of tiktoken, a run, or by
         "tokenizer decode x -t tokenizer.json": "tokenizer decode: expected numbers, received 'x'",
         "tokenizer decode 300 -t tokenizer.json": "decode: expected tokens from 0 to 279, received 300",
         "tokenizer compare none --data text.txt": NEITHER,
-        "train --data text.txt --tokenizer none": "--tokenizer: expected characters, bytes, bpe, or the path of a",
-        "train --data text.txt --tokenizer text.txt": "--tokenizer: expected characters, bytes, bpe, or the path of a",
+        "train --data text.txt --tokenizer none": "--tokenizer: expected characters, bpe, bytes, or the path of a",
+        "train --data text.txt --tokenizer text.txt": "--tokenizer: expected characters, bpe, bytes, or the path of a",
         "train --tokenizer bytes --vocabulary 300": "--vocabulary: plays no part with --tokenizer bytes",
         "train --data text.txt --tokenizer bpe --vocabulary 3": "--vocabulary: expected at least 265, received 3",
     }.items(),

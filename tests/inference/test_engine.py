@@ -158,6 +158,8 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
     assert [read(0, 1, 2, 3), read(1, 1, 2, 3), read(0, 1, 2, 3)] == [4, 4, 1]
     assert read(2, 1, 2, 3) == 4  # in place of the one with 1
     assert [read(0, 1, 2, 3), read(2, 1, 2, 3), read(1, 1, 2, 3)] == [1, 1, 4]
+    assert read(2, 1, 3, 3) == 2  # of the one with 2, which is thereby used later than the one with 1
+    assert [read(2, 1, 2, 3), read(1, 1, 2, 3)] == [1, 4]
 
 
 def test_more_requests_than_rows_wait_and_one_may_leave_while_it_waits():

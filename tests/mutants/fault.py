@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from tests.mutants import (
-    in_cli,
-    in_embedded,
-    in_inference,
-    in_interchange,
-    in_kernels,
-    in_models,
-    in_ops,
-    in_optim,
-    in_serving,
-    in_tasks,
-    in_text,
-    in_tools,
-    in_training,
-)
-
 PACKAGE = "tinygrad_chat"
+
+PARTS = [import_module(f"{__package__}.{path.stem}") for path in sorted(Path(__file__).parent.glob("in_*.py"))]
+"""The modules with the lists."""
 
 # The tests of a file are those of its folder, but for what is proven elsewhere and for what would take long and is
 # about something else; the longest name that fits counts.
@@ -41,6 +29,7 @@ TESTS_OF = {
         "--ignore=tests/training/test_faults.py",
     ),
     "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
+    "text/conversations": ("tests/text/conversations", "tests/training/test_conversations.py"),
     "text/embedded": ("tests/text/embedded",),
     "tasks/recall.py": ("tests/tasks/test_recall.py",),
     "runs/figures.py": ("tests/runs/test_figures.py",),
@@ -77,21 +66,7 @@ class Fault:
 
 FAULTS = [
     Fault(file, what, *replaced)
-    for part in (
-        in_cli,
-        in_embedded,
-        in_inference,
-        in_interchange,
-        in_kernels,
-        in_models,
-        in_ops,
-        in_optim,
-        in_serving,
-        in_tasks,
-        in_text,
-        in_tools,
-        in_training,
-    )
+    for part in PARTS
     for file, faults in part.FAULTS.items()
     for what, replaced in faults.items()
 ]

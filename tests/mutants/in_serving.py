@@ -17,7 +17,11 @@ FAULTS = {
         "a newer checkpoint is left": ("if self._options.follow and folder:", "if False:"),
         "a newer checkpoint is taken unasked": ("if self._options.follow and folder:", "if folder:"),
     },
-    "serving/streams.py": {
-        "who does not read is waited for": ("asyncio.timeout(STALL_SECONDS)", "asyncio.timeout(None)"),
+    "serving/connection.py": {
+        "who says nothing is waited for": ("elif self._heading is None:", "elif False:"),
+        "each byte of a head gives more time": ("elif self._heading is None:", "else:"),
+        "who does not read is waited for": ("self.transport.abort()", "self._watch_stall()"),
+        "who reads slowly is left": ("if self._unsent() < unsent:", "if False:"),
+        "only a long answer is watched": ("self.transport.set_write_buffer_limits(0)", "pass"),
     },
 }

@@ -30,6 +30,7 @@ FAULTS = {
     },
     "text/reading.py": {
         "documents of other lengths are the same text": ("length.to_bytes", "(0).to_bytes"),
+        "questions without an answer are not counted": ("document.unanswered is not None", "False"),
         "a document is held out by those before it": (
             "self._bytes, hashlib.sha256()\n",
             "self._bytes, self._document\n",
@@ -59,6 +60,76 @@ FAULTS = {
     },
     "text/embedded/vocabulary.py": {
         "words that tasks ask are trained on": (" and is_held_out(word) == held_out", ""),
+    },
+    "text/conversations/conversation.py": {
+        "two may speak in a row": ("if role != due:", "if False:"),
+        "a message may be empty": ("if not any(part.text for part in self.parts):", "if False:"),
+        "a user may call tools": (
+            "if self.role != ASSISTANT and any(part.kind != TEXT for part in self.parts):",
+            "if False:",
+        ),
+        "calls are what is said": ("for part in self.parts if part.kind == TEXT)", "for part in self.parts)"),
+    },
+    "text/conversations/dialects.py": {
+        "what Alpaca adds is lost": ('asked += "\\n\\n" + _text(row["input"], "input")', "pass"),
+        "the system message of a pair is lost": ("*said, system=system)", "*said)"),
+        "a result needs no call": ("if role == TOOL and not (", "if False and not ("),
+        "what follows a result is another message": (
+            "goes_on and messages[-1][1][-1].kind != TEXT)",
+            "False)",
+        ),
+        "a function call is text": ("CALL if name.lower() == FUNCTION_CALL else TEXT", "TEXT"),
+        "capitals matter": ("ROLES.get(name.lower()) if", "ROLES.get(name) if"),
+    },
+    "text/conversations/document.py": {
+        "an unanswered question is no part of what is hashed": (
+            "() if self.unanswered is None else (self.unanswered,)",
+            "()",
+        ),
+        "a conversation needs no answer": ("if not messages or messages[-1].role != ASSISTANT:", "if not messages:"),
+    },
+    "text/conversations/template.py": {
+        "results are trained": ("part.kind == CALL))", "True))"),
+        "calls are not trained": ("part.kind == CALL))", "False))"),
+        "users' messages are trained": ("own = message.role != USER", "own = True"),
+        "the end of an answer is not trained": ("_Piece(np.array([end]), own)", "_Piece(np.array([end]), False)"),
+        "the beginning of an answer is trained": (
+            "[_Piece(np.array([start]), False)]",
+            "[_Piece(np.array([start]), own)]",
+        ),
+        "every message has the system's before it": (
+            '                system = ""\n        if system',
+            "        if False and system",
+        ),
+        "what is typed becomes control": (
+            "if number else system + part.text)",
+            "if number else system + part.text, special=[*self.tokenizer.special_tokens])",
+        ),
+        "a system message is a token shorter": ("return 2 + int(", "return 1 + int("),
+    },
+    "text/conversations/windows.py": {
+        "what others train is trained twice": ("& (places >= window.trained_from)", "& (places >= 0)"),
+        "padding counts": ("self.context), IGNORED, np.int64)", "self.context), 0, np.int64)"),
+        "one that fits just so is cut": ("if end - start <= context + 1:", "if end - start <= context:"),
+        "the end of a long answer is trained, not its beginning": (
+            "stop = min(end, start + room - prefix)",
+            "stop = end",
+        ),
+        "no earlier turn is read": ("bisect_left(asked, asked[done] - room // 2)", "done"),
+        "a system message may take all of a row": ("of_system <= room // 2 else 2", "True else 2"),
+        "every epoch has the same order": ('rng(self.seed, "rows", epoch)', 'rng(self.seed, "rows")'),
+        "the shortest comes next": ("waiting.pop(fitting)", "waiting.pop(0)"),
+        "lost questions are not counted": ("NO_QUESTION: start == answered", "NO_QUESTION: False"),
+        "lost beginnings are not counted": ("begins < start < answered", "False"),
+        "lost ends are not counted": ("NO_END: stop < end", "NO_END: False"),
+        "a window without the system message is not counted": ("(NO_SYSTEM,) if prefix < of_system else ()", "()"),
+    },
+    "text/conversations/jinja.py": {
+        "the system message comes again": ("{{% set before.text = '' %}}", ""),
+        "parts have no special tokens": (
+            '{AROUND[kind][0]}{{{{ part.text }}}}{AROUND[kind][1]}"',
+            '{{{{ part.text }}}}"',
+        ),
     },
     "text/split.py": {
         "a document is held out more often than not": ("* HELD_OUT < 1 << 64", "* HELD_OUT > 1 << 64"),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import CheckpointError, UsageError
 from tinygrad_chat.runs.checkpoint import checkpoint_path
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import Progress
@@ -41,3 +42,42 @@ def test_the_newest_whole_checkpoint_is_opened_and_a_damaged_one_named(folder: R
         checkpoint_path(folder.checkpoints, step).mkdir()
     assert folder.open_newest(load, say=said.append).step == 7
     assert said == [f"{checkpoint_path(folder.checkpoints, 9)}: the checkpoint is damaged; passed over"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.toml", "[server]\nport = 80\n"),
+        ("config.toml", "# what I tried\nlr = 0.01\n"),
+        ("config.toml", "no TOML"),
+        ("config.toml", "# nothing yet\n"),
+        ("config.toml", b"\xff"),
+        ("environment.json", "[]"),
+        ("log.jsonl", '{"level": "info"}\n'),
+        ("timing.jsonl", "{}"),
+        ("outcome.json", '{"won": true}'),
+        ("evaluation.json", "{}"),
+        ("report.html", "<p>of the year</p>"),
+        ("report.md", "# of the year"),
+    ],
+)
+def test_what_somebody_else_wrote_is_not_written_over(tmp_path: Path, name: str, content: str | bytes):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=f"holds a {name} that no run of ours wrote; choose another folder, as in"):
+        RunFolder(tmp_path).create()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_run_begins_anew_where_one_was_killed_before_its_first_checkpoint(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    for _ in range(3):
+        folder.create()
+        folder.write_config(TrainingConfig.of(steps=7))
+        folder.write_environment({}, step=0)
+        folder.timing.touch()
+
+
+def test_what_is_empty_is_nothing(tmp_path: Path):
+    for name in ("config.toml", "log.jsonl", "report.md"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path).create()

@@ -5,15 +5,30 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.serving.talking import Answer, ask, ask_bytes, connect, events, eventually, read_answer, read_until, request
+from tests.serving.talking import (
+    HOST,
+    Answer,
+    ask,
+    ask_bytes,
+    connect,
+    events,
+    eventually,
+    read_answer,
+    read_until,
+    request,
+)
 
 pytest.importorskip("starlette", reason="starlette, of the extra serve, is not installed")
 from tests.serving.threads import ServerThread, server_thread
+from tinygrad_chat.serving.connection import STALL_SECONDS, Connection
+from tinygrad_chat.serving.server import PROBES, listen
 
 CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]
@@ -108,19 +123,95 @@ def test_time_has_a_limit(stream: bool):
 
 def test_a_slow_reader_delays_nobody_and_is_left_after_a_while(server: ServerThread, monkeypatch: pytest.MonkeyPatch):
     """It reads nothing, and there is more than the system keeps for it."""
-    monkeypatch.setattr("tinygrad_chat.serving.streams.STALL_SECONDS", 0.5)
-    server.keep_little_unsent()
-    with socket.socket() as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        slow.connect(("127.0.0.1", server.port))
-        slow.sendall(
-            request(
-                server.port, CHAT, {**SHORT, "max_tokens": 300, "stream": True, "logprobs": True, "top_logprobs": 20}
-            )
-        )
+    monkeypatch.setattr("tinygrad_chat.serving.connection.STALL_SECONDS", 0.5)
+    with reading_nothing(server, {**WORDY, "stream": True}):
         eventually(lambda: server.open_answers > 0)
         assert [ask(server.port, CHAT, SHORT).status for _ in range(5)] == [200] * 5
         eventually(lambda: server.open_answers == 0)
+        eventually(lambda: server.connections == 0)
+
+
+WORDY: dict[str, Any] = {**SHORT, "max_tokens": 300, "logprobs": True, "top_logprobs": 20}
+
+
+@contextmanager
+def reading_nothing(server: ServerThread, body: Any) -> Iterator[socket.socket]:
+    """Ask, and read nothing of the answer; the system keeps little of it."""
+    server.keep_little_unsent()
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        slow.connect((HOST, server.port))
+        slow.sendall(request(server.port, CHAT, body))
+        eventually(lambda: server.connections > 0)
+        yield slow
+
+
+@pytest.mark.parametrize("tokens", [300, 40], ids=["long", "short"])
+def test_an_answer_that_nobody_reads_holds_no_connection(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch, tokens: int
+):
+    """The answer is over, and the system cannot take the rest of it."""
+    monkeypatch.setattr("tinygrad_chat.serving.connection.STALL_SECONDS", 0.2)
+    with reading_nothing(server, {**WORDY, "max_tokens": tokens}):
+        eventually(lambda: server.connections == 0)
+        assert server.open_answers == 0
+
+
+def test_who_reads_slowly_is_waited_for_while_something_is_read():
+    unsent, waits, ended = iter([9, 5, 5, 5]), [], []  # one of these at each look, and one to begin anew
+    connection = Connection.__new__(Connection)
+    loop = SimpleNamespace(call_later=lambda *call: waits.append(call))
+    transport = SimpleNamespace(get_write_buffer_size=lambda: next(unsent), abort=lambda: ended.append("aborted"))
+    vars(connection).update(loop=loop, transport=transport, flow=SimpleNamespace(pause_writing=lambda: None))
+    connection.pause_writing()
+    for _ in range(2):
+        assert ended == []
+        seconds, look, *given = waits.pop()
+        assert seconds == STALL_SECONDS
+        look(*given)
+    assert ended == ["aborted"]
+
+
+BEGINNINGS = {
+    "nothing": b"",
+    "half a head": b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+    "half of a second one": b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /health HTTP/1.1\r\n",
+    "a body that nobody reads": b"POST /health HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999\r\n\r\nx",
+}
+
+
+@pytest.mark.parametrize(
+    ("beginning", "dribbles"), [("nothing", False), ("half a head", False), *((each, True) for each in BEGINNINGS)]
+)
+def test_a_request_that_never_becomes_one_is_waited_for_so_long(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch, beginning: str, dribbles: bool
+):
+    monkeypatch.setattr("tinygrad_chat.serving.connection.HEAD_SECONDS", 0.2)
+    with connect(server.port) as client:
+        client.sendall(BEGINNINGS[beginning])
+        client.settimeout(0.01)
+
+        def is_closed() -> bool:
+            try:
+                if dribbles:
+                    client.sendall(b"x")
+                return client.recv(1 << 16) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        eventually(is_closed)
+    eventually(lambda: server.connections == 0)
+
+
+def test_the_system_asks_whether_a_silent_client_is_still_there():
+    with listen(HOST, 0) as listening, connect(listening.getsockname()[1]):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            known = {name: seconds for name, seconds in PROBES.items() if hasattr(socket, name)}
+            assert {name: accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in known} == known
 
 
 def test_half_a_request_holds_nothing(server: ServerThread):

@@ -19,6 +19,7 @@ from playwright.sync_api import (  # pyright: ignore[reportMissingImports]
     sync_playwright,
 )
 
+from tests.inference.answering import answering
 from tests.serving.browsing import (
     CHROMIUM,
     KEY,
@@ -107,7 +108,7 @@ def test_stop_keeps_what_there_is_and_frees_the_server(page: Page, serving: Serv
     assert said != ALPHABET
     expect(page.locator(".answer .hint")).to_have_text("Stopped.")
     assert kept(page)[0][-1] == {"role": "assistant", "content": said}
-    page.wait_for_function("async () => (await (await fetch('metrics')).text()).match(/^tgc_places_taken 0$/m)")
+    page.wait_for_function("async () => (await (await fetch('metrics')).text()).match(/^tgc_answers_open 0$/m)")
 
 
 def test_retry_asks_the_same_anew_with_other_random_numbers(page: Page):
@@ -513,3 +514,14 @@ def test_the_look_inside_says_how_fast_an_answer_came(page: Page):
     expect(page.locator("#speed dt")).to_have_text(["tokens", "a second", "to the first", "seed"])
     expect(page.locator("#speed dd").first).to_have_text("27")
     expect(page.locator(".token")).to_have_count(35)
+
+
+def test_an_answer_whose_bytes_are_no_text_is_looked_into_token_by_token(browser: Browser):
+    with served(answering("a", 0xC3, "b", 0xFF)) as serving, browser.new_page() as page:
+        page.goto(serving.address)
+        ask(page, "Who?")
+        assert answers(page) == ["a\ufffdb\ufffd"]
+        page.locator("[data-opens=look]").click()
+        tokens = page.locator(".token").all_inner_texts
+        expect(page.locator(".token")).to_have_count(13)
+        assert tokens()[-5:] == ["a", "bytes:\\xc3", "b", "bytes:\\xff", "<|assistant_end|>"]

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_chat.errors import BackendError, DataError
+from tinygrad_chat.text.conversations import Conversation
+from tinygrad_chat.text.conversations.document import ChatDocument
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.formats import compression, rows
 from tinygrad_chat.text.formats.html import page_text
@@ -211,3 +213,44 @@ def test_parquet_is_read_by_its_column(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         documents(path)
+
+
+HI, HELLO = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"messages": [[HI, HELLO]]},
+        {"prompt": ["Hi"], "messages": [[{**HI, "tool_calls": None}, HELLO]]},  # each struct has the keys of all
+        {"conversations": [[{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]]},
+        {"instruction": ["Hi"], "input": [""], "output": ["Hello."]},
+        {"input": ["Hi"], "output": ["Hello."], "score": [1]},
+    ],
+    ids=lambda columns: " ".join(columns),
+)
+def test_parquet_holds_conversations_as_rows_of_json_do(tmp_path: Path, columns: dict[str, list[Any]]):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table(columns), tmp_path / "a.parquet")
+    (tmp_path / "a.png").touch()
+    for data in (tmp_path, tmp_path / "a.parquet"):
+        corpus = open_corpus(str(data))
+        assert corpus.conversations
+        assert list(corpus.documents()) == [ChatDocument(Conversation.of("Hi", "Hello."))]
+    parquet.write_table(arrow.table({**columns, "text": ["a"]}), tmp_path / "a.parquet")
+    assert documents(tmp_path / "a.parquet") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[HI, HELLO], None], "row 2: messages: expected a list of messages, received null"),
+        ([[HI, HELLO], [HI, HI]], r"row 2: messages\[1\]\.role: expected 'assistant', received 'user'"),
+        (["[]"], r"row 1: messages: expected a list of messages, received '\[\]'"),
+    ],
+)
+def test_a_row_of_parquet_that_is_no_conversation_is_named(tmp_path: Path, rows: list[Any], words: str):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"messages": rows}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=words):
+        documents(tmp_path / "a.parquet")

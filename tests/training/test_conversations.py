@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad_chat
-from tinygrad_chat.errors import DataError, UsageError
+from tinygrad_chat.errors import ConfigError, DataError, UsageError
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.parallel.data_parallel import make_data_parallel
@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
     "batch_size": 4,
     "vocabulary": 270,
 }
+ASKED = {"role": "user", "content": "And then?"}
 CHATS = [Conversation.of(f"What is {n} + 1?", f"It is {n + 1}.") for n in range(80)]
 
 
@@ -90,6 +91,14 @@ def test_a_tokenizer_that_cannot_tell_who_speaks_is_refused(chats, tmp_path):
         tinygrad_chat.train(str(chats), start_from=tmp_path / "text", out=tmp_path / "tuned")
 
 
+def test_packing_plays_no_part_but_beside_text(chats, tmp_path):
+    with pytest.raises(ConfigError, match=r"^--packing best-fit: plays no part with conversations, which are always"):
+        tinygrad_chat.train(str(chats), packing="best-fit", out=tmp_path / "a", **TINY)
+    assert not (tmp_path / "a").exists()
+    mixed = [Path(f"{chats}:0.5"), Path("pydoc:0.5")]
+    tinygrad_chat.train(mixed, packing="best-fit", tokenizer="bpe", out=tmp_path / "b", **TINY)
+
+
 def test_rows_of_the_wrong_shape_name_file_line_and_key(chats):
     with chats.open("a") as file:
         file.write('{"messages": [{"role": "user", "content": 5}]}\n')
@@ -109,6 +118,19 @@ def test_a_table_of_questions_and_answers(tmp_path):
     path.write_text("instruction,output\n" + "".join(f'"Add 1 to {n}",It is {n + 1}.\n' for n in range(9)))
     store = opened(path)
     assert "It is 9." in store.tokenizer.decode(trained_tokens(store))
+    path.write_text(path.read_text() + "And 1?,Two, or so.\n")
+    with pytest.raises(DataError, match=r"a.csv, line 11: expected 2 cells, received 3; put a text .* double quotes"):
+        opened(path)
+
+
+def test_questions_without_an_answer_are_counted_and_said(tmp_path):
+    rows = [chat.to_json() for chat in CHATS]
+    path = written(tmp_path, [*rows[:-2], *({"messages": [*row["messages"], ASKED]} for row in rows[-2:])])
+    assert opened(path).notes == (f"{path}: left out 2 questions that nobody has answered",)
+    assert opened(path).notes == (f"{path}: left out 2 questions that nobody has answered",)  # of a store that is kept
+    answered = opened(written(tmp_path, rows, "answered.jsonl"))
+    assert answered.notes == ()
+    assert sorted(answered.tokens) == sorted(opened(path).tokens)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -188,6 +188,11 @@ def test_what_plays_no_part_is_refused(settings: dict[str, Any], message: str):
         resolve_with_facts(settings)
 
 
+def test_rows_of_answers_are_not_packed(parent: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="--packing: plays no part with --objective grpo"):
+        tried(parent, tmp_path / "run", packing="best-fit")
+
+
 def test_by_default_it_learns_at_a_small_part_of_its_parents_rate(parent: Path, tmp_path: Path):
     settings = {name: value for name, value in TRIES.items() if name != "lr"}
     config, _ = resolve_with_facts({"start_from": str(parent), **settings})

@@ -198,10 +198,10 @@ def _talk(opened: Chat, saved: SavedModel) -> None:
     from tinygrad_chat.cli.chat_display import is_styled, page_for
     from tinygrad_chat.cli.chat_input import open_terminal_input
     from tinygrad_chat.cli.chat_loop import converse
-    from tinygrad_chat.cli.chat_runs import run_of
+    from tinygrad_chat.cli.chat_runs import place_of
     from tinygrad_chat.cli.chat_session import Session
 
     page = page_for(sys.stdout)
-    page.remark(f"{run_of(saved).path}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
+    page.remark(f"{place_of(saved)}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
     with open_terminal_input(styled=is_styled(sys.stdout)) as read_line:
         converse(Session(opened, page, read_line))

@@ -45,7 +45,7 @@ def render(
     template = ChatTemplate(expect_chat_tokens(corpus, None if isinstance(found, str) else found))
     console = open_console(sys.stdout)
     coloured = bool(console.color_system) and not console.no_color
-    conversations = tokens = trained = 0
+    conversations = tokens = trained = unanswered = 0
     for document in itertools.islice(corpus.documents(), limit):
         assert isinstance(document, ChatDocument)
         line = Text()
@@ -55,8 +55,11 @@ def render(
             trained += number * written
         console.print(line, soft_wrap=True, highlight=False)
         conversations += 1
+        unanswered += document.unanswered is not None
     share = trained / max(1, tokens)
-    say(f"{count(conversations, 'conversation')}, {count(tokens, 'token')}, {trained:,} of them trained ({share:.0%})")
+    left_out = f"; left out {count(unanswered, 'question')} that nobody has answered" if unanswered else ""
+    shown = f"{count(conversations, 'conversation')}, {count(tokens, 'token')}"
+    say(f"{shown}, {trained:,} of them trained ({share:.0%}){left_out}")
 
 
 def _runs(template: ChatTemplate, conversation: Conversation) -> Iterator[tuple[str, bool, int]]:

@@ -12,8 +12,9 @@ from tinygrad_chat.config.groups import AUTO
 from tinygrad_chat.errors import CheckpointError, ConfigError, FormatError, StorageError, UsageError
 from tinygrad_chat.files import is_locked, real_path
 from tinygrad_chat.formatting import quoted
+from tinygrad_chat.interchange.opening import open_model
 from tinygrad_chat.runs.folder import RunFolder
-from tinygrad_chat.runs.lookup import newest_runs, open_checkpoint
+from tinygrad_chat.runs.lookup import newest_runs
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.conversations import ChatTemplate
 
@@ -29,11 +30,13 @@ Say = Callable[[str], None]
 
 def named_model(path: Path, *, say: Say) -> SavedModel:
     """Return the model that a user names. Raises UsageError where it was never taught to chat."""
-    saved = open_checkpoint(path, SavedModel.load, say=say)
+    saved = open_model(path, say=say)
     taught = saved.taught_to_chat
     if taught is None:  # imported
         with contextlib.suppress(UsageError):
             taught = bool(ChatTemplate(saved.tokenizer))
+    if not taught and saved.of_another_program:
+        raise UsageError(f"{path}: has no chat template; it goes on with a text: tgc sample --checkpoint {quoted(path)}")
     if not taught:
         raise UsageError(
             f"{path}: was never taught to chat; it goes on with a text: tgc sample --checkpoint {quoted(path)}, and "
@@ -63,9 +66,14 @@ def is_made_by(preset: str, run: RunFolder) -> bool:
 
 def run_of(saved: SavedModel) -> RunFolder:
     """Return the run of a model that is on a disk, as short as it can be named from here."""
-    folder, here = saved.folder, real_path(".")
-    assert folder
-    return RunFolder(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+    return RunFolder(place_of(saved))
+
+
+def place_of(saved: SavedModel) -> Path:
+    """Return where a model is, a run or another program's, as short as it can be named from here."""
+    place, here = saved.folder or saved.path, real_path(".")
+    assert place
+    return place.relative_to(here) if place.is_relative_to(here) else place
 
 
 def unfinished_default(saved: SavedModel) -> RunFolder | None:

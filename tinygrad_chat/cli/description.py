@@ -25,6 +25,7 @@ def describe(run: Run) -> list[str]:
         f"data {dataset.source}: {dataset.training_tokens:,} tokens to train on, "
         f"{dataset.validation_tokens:,} held out, vocabulary {run.tokenizer.size}",
         *dataset.notes,
+        *(run.batch.notes if run.reinforcement is None else []),
         *([f"objective: {dataset.objective}"] if any(part.chats for part in dataset.parts) else []),
         *(
             [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]

@@ -122,10 +122,9 @@ class _Evaluator:
     def __init__(self, found: Evaluated, name: str | None, compute: dict[str, Any], progress: Progress) -> None:
         from tinygrad_chat.files import user_path
         from tinygrad_chat.inference.load import load_model
-        from tinygrad_chat.runs.lookup import open_checkpoint
-        from tinygrad_chat.runs.state import SavedModel
+        from tinygrad_chat.interchange.opening import open_model
 
-        self.saved: SavedModel = open_checkpoint(user_path(name) if name else None, SavedModel.load, say=say)
+        self.saved: SavedModel = open_model(user_path(name) if name else None, say=say)
         self.model = load_model(self.saved, **compute)
         self.found, self.progress = found, progress
         found.run = name or str(self.saved.path)
@@ -135,6 +134,8 @@ class _Evaluator:
         from tinygrad_chat.evaluation.text import evaluate_on_text
         from tinygrad_chat.runs.consent import expect_named
 
+        if "data" not in settings and self.saved.of_another_program:
+            raise UsageError(f"{self.found.run}: has no text of its own; name one with --data")
         if "data" not in settings and self.saved.folder is not None:
             expect_named(self.saved.folder, self.saved.config.data.source)
         tokenizer, config = self.saved.tokenizer, self.saved.config

@@ -38,12 +38,11 @@ def sample(
     from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.generation import sample_texts
     from tinygrad_chat.inference.load import load_model, quick_kernels
+    from tinygrad_chat.interchange.opening import open_model
     from tinygrad_chat.parallel import use_threads
-    from tinygrad_chat.runs.lookup import open_checkpoint
-    from tinygrad_chat.runs.state import SavedModel
 
     path = user_path(checkpoint) if checkpoint else None
-    saved = open_checkpoint(path, SavedModel.load, say=say)
+    saved = open_model(path, say=say)
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
         compute["kernels"] = quick_kernels(options.max_new_tokens * options.num_samples, compute.get("backend", "auto"))

@@ -71,12 +71,11 @@ def _model(run: str | None) -> SavedModel:
     """Return the model that is named, the newest that can chat or, where there is none, the newest."""
     from tinygrad_chat.cli.chat_runs import chat_models
     from tinygrad_chat.files import user_path
-    from tinygrad_chat.runs.lookup import open_checkpoint
-    from tinygrad_chat.runs.state import SavedModel
+    from tinygrad_chat.interchange.opening import open_model
 
     if run is not None:
-        return open_checkpoint(user_path(run), SavedModel.load, say=say)
-    return next(chat_models(None), None) or open_checkpoint(None, SavedModel.load, say=say)
+        return open_model(user_path(run), say=say)
+    return next(chat_models(None), None) or open_model(None, say=say)
 
 
 @contextmanager

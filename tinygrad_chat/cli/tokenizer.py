@@ -14,7 +14,7 @@ from tinygrad_chat.cli.flags import Raw
 from tinygrad_chat.cli.help import Command, Group
 from tinygrad_chat.cli.streams import say, stream_of_texts
 from tinygrad_chat.config.record import SPECS
-from tinygrad_chat.errors import CheckpointError, DataError, UsageError
+from tinygrad_chat.errors import DataError, UsageError
 from tinygrad_chat.formatting import memory_size, printable
 from tinygrad_chat.option import expect
 from tinygrad_chat.text.standard_input import STANDARD_INPUT
@@ -214,8 +214,7 @@ def _show_chat_template(tokenizer: Tokenizer) -> None:
     from tinygrad_chat.text.conversations import ChatTemplate
     from tinygrad_chat.text.conversations.jinja import chat_template
 
-    ChatTemplate(tokenizer)  # says what it lacks
-    print(chat_template())
+    print(chat_template(ChatTemplate(tokenizer).turns))
 
 
 def _expect_new(path: Path) -> None:
@@ -237,17 +236,9 @@ def _text_or_bytes(piece: bytes) -> str | bytes:
 
 
 def _open(name: str | None) -> Tokenizer:
-    from tinygrad_chat.files import user_path
-    from tinygrad_chat.runs.tokenizer import open_tokenizer
-    from tinygrad_chat.text.tokenizers import ByteTokenizer
+    from tinygrad_chat.runs.tokenizer import tokenizer_named
 
-    if name == ByteTokenizer.kind:
-        return ByteTokenizer()
-    try:
-        return open_tokenizer(None if name is None else user_path(name), say=say)
-    except CheckpointError as error:
-        expected = "a tokenizer.json, ranks of tiktoken, a run, or bytes"
-        raise UsageError(f"tokenizer: expected {expected}; {error}") from error
+    return tokenizer_named(name, say=say)
 
 
 def _given(text: str | None) -> str:

@@ -89,6 +89,7 @@ class DataOptions:
         NONE,
         "how a row is filled: a window of the text that begins anywhere (none), or whole documents (best-fit)",
         choices=(NONE, BEST_FIT),
+        needs=needs("objective", AUTO),
     )
     batch_size: int = option(12, "rows of text per step", minimum=1, common=True)
     grad_accumulation: int = option(

@@ -122,7 +122,8 @@ def _evaluate_chats(
 
     start = time.perf_counter()
     found = evaluate_batches(model, _told(batches(), rows.rows * rows.context, progress), sizes)
-    return TextEvaluation(store.source, found, time.perf_counter() - start, store.notes)
+    notes = (*store.notes, *([f"{store.source}: {rows.note}"] if rows.note else []))
+    return TextEvaluation(store.source, found, time.perf_counter() - start, notes)
 
 
 def first_bytes(tokens: np.ndarray, sizes: np.ndarray, most_bytes: int | None) -> np.ndarray:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tinygrad_chat.files.opening import explained, is_folder, is_there, list_folder, open_plain
 
@@ -44,6 +45,21 @@ def write_atomic(path: Path, content: bytes) -> None:
         except FileNotFoundError:  # who begins to train in the folder has taken what was half written for left over
             _write_beside(path, content)
         fsync_folder(path.parent)
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[IO[bytes]]:
+    """Provide a file for what is too large to be held, which gets its name at the end, or is removed where it fails."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PARTIAL}")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        fsync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _write_beside(path: Path, content: bytes) -> None:

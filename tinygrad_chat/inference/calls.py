@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, ChatTemplate
-from tinygrad_chat.text.conversations.conversation import ASSISTANT, USER
 
 Tool = Callable[[str], str]
 """What answers a call: text in, text out. It raises nothing, and returns soon."""
@@ -22,13 +21,12 @@ class ToolCalls:
     """
 
     def __init__(self, template: ChatTemplate, tool: Tool | None) -> None:
-        self._tokenizer, self._tool = template.tokenizer, tool
+        self._tokenizer, self._tool = template.tokenizer, tool if template.has_tools else None
         self._call_start, self._call_end = template.around(CALL)
         self._result_start, self._result_end = template.around(RESULT)
         special = frozenset(template.tokenizer.special_tokens.values())
-        self.ends = frozenset({template.around(ASSISTANT)[1], template.around(USER)[0], template.tokenizer.bos})
-        """What ends an answer: its own last token, and those with which what comes after it begins."""
-        self._outside = special - self.ends - ({self._call_start} if tool else frozenset())
+        self.ends = template.ends
+        self._outside = special - self.ends - ({self._call_start} if self._tool else frozenset())
         self._inside = special - {self._call_end}
         self._call: list[int] | None = None
         self._in_result = False

@@ -65,13 +65,13 @@ def sample_texts(
     """
     start = prompt_tokens(model, tokenizer, options.prompt, say=say)
     engine = Engine(model, tokenizer, rows=1, prefix_bytes=0, cached=cached)
-    first = () if options.prompt else (tokenizer.bos,)  # what it does not begin with: no text is empty
+    first = () if options.prompt else tokenizer.ends  # what it does not begin with: no text is empty
 
     def pieces(number: int) -> Iterator[str]:
         if options.prompt:
             yield options.prompt
         random = rng(options.seed, "sampling", number)
-        ends = (tokenizer.bos,)
+        ends = tokenizer.ends
         request = engine.submit(start, options, stop_tokens=ends, forbidden_first=first, endless=True, random=random)
         yield from filter(None, (step.text for step in engine.stream(request)))
         if request.text.rest:

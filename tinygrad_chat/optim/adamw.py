@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.optimizer import Optimizer, StepScalars
-from tinygrad_chat.optim.state import load_state, state_of
+from tinygrad_chat.optim.state import TRACES_LAST, drop_traces, load_state, state_of
 from tinygrad_chat.option import expect
 
 
@@ -107,6 +107,8 @@ class AdamW(Optimizer):
             compute_weights=parameters.compute_weights,
             grad_norm=grad_norm,
         )
+        if self.steps % TRACES_LAST == 0:
+            drop_traces((self.mean, self.square))
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the two averages and the number of steps taken."""

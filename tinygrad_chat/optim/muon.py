@@ -26,7 +26,7 @@ from tinygrad_chat.optim.adamw import ADAMW_SCALARS, adamw_scalars, adamw_update
 from tinygrad_chat.optim.groups import Group
 from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
-from tinygrad_chat.optim.state import load_state, state_of
+from tinygrad_chat.optim.state import TRACES_LAST, drop_traces, load_state, state_of
 from tinygrad_chat.option import expect
 
 POLAR_EXPRESS = (
@@ -229,6 +229,9 @@ class Muon(Optimizer):
             how(part, self._scalars[number], grad_norm)
 
         self.together([functools.partial(move, *numbered) for numbered in enumerate(self._parts)])
+        if self.steps % TRACES_LAST == 0:
+            for part in self._parts:
+                drop_traces((part.mean, part.square))
 
     def _update_matrices(self, part: _Part, scalars: Sequence[Any], grad_norm: Any) -> None:
         xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
-from tinygrad_chat.optim.state import copy_to_host, overwrite
+from tinygrad_chat.optim.state import copy_to_host, drop_traces, overwrite
 from tinygrad_chat.option import expect
 
 
@@ -32,6 +32,7 @@ class SGD(Optimizer):
         parameters, rate = self.parameters, self._scalars[0][0]
         velocity = self.velocity * self.momentum
         velocity += parameters.gradient
+        drop_traces((velocity,))
         self.velocity[...] = if_finite(grad_norm, velocity, self.velocity)
         parameters.data -= if_finite(grad_norm, rate * velocity, parameters.backend.xp.zeros_like(velocity))
         parameters.refresh_compute_weights()

@@ -5,6 +5,7 @@ records.py        what its records hold: outcome, environment, log, timing
 folder.py         where each of its files stands, who may write there
 lookup.py         which run or checkpoint is meant, by path, by name or as the newest
 arrays.py         arrays in safetensors files, whose headers are checked
+stored.py         an array that stays in its file until it is used
 checkpoint.py     checkpoints as folders: whole, or not there
 state.py          what a checkpoint holds; it saves, loads and checks itself
 consent.py        what this user has agreed to for a run that may be from somebody else

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from tinygrad_chat.errors import FormatError
 from tinygrad_chat.files import open_plain
 from tinygrad_chat.formatting import short_repr
+from tinygrad_chat.runs.stored import StoredArray
 from tinygrad_chat.schema import Count, checked, parse_json
 
 LARGEST_HEADER = 16 << 20  # bytes: a hundred thousand arrays
@@ -117,6 +118,14 @@ def map_file(
     They are read-only views of the file's pages, but for those in bfloat16, which are widened to float32. Raises
     OSError, as `open_plain` does, and FormatError.
     """
+    stored, metadata = map_stored(path, most=most, types=types, follow=follow)
+    return {name: np.asarray(array) for name, array in stored.items()}, metadata
+
+
+def map_stored(
+    path: Path, *, most: int | None = None, types: Collection[str] = SAVED, follow: bool = False
+) -> tuple[dict[str, StoredArray], Mapping[str, str]]:
+    """Do as `map_file`, and widen an array in bfloat16 only once it is used."""
     with open_plain(path, most=most, follow=follow) as file:
         header = _header(file, path.name)
         for name, entry in header.entries.items():
@@ -124,10 +133,15 @@ def map_file(
                 expected = " or ".join(types)
                 raise FormatError(f"{path.name}: {short_repr(name)}: expected {expected}, received {entry.dtype}")
         content = np.memmap(file, np.uint8, mode="r")[header.begin :].view(np.ndarray)
-    return {name: _array(entry, content) for name, entry in header.entries.items()}, header.metadata
+    return {name: _stored(entry, content) for name, entry in header.entries.items()}, header.metadata
 
 
-def _array(entry: Entry, content: np.ndarray) -> np.ndarray:
+def _stored(entry: Entry, content: np.ndarray) -> StoredArray:
     first, last = entry.data_offsets
     numbers = content[first:last].view(TYPES[entry.dtype]).reshape(entry.shape)
-    return (numbers.astype(np.uint32) << 16).view(np.float32) if entry.dtype == "BF16" else numbers
+    stored = StoredArray(entry.shape, lambda: numbers)
+    return stored.map(entry.shape, _widened) if entry.dtype == "BF16" else stored
+
+
+def _widened(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << 16).view(np.float32)

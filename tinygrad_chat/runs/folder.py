@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,10 +89,17 @@ class RunFolder:
         return f"tgc train --resume --out {quoted(self.path)}"
 
     def create(self, *, resumed: bool = False) -> None:
-        """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`."""
+        """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`, or files of
+        somebody else that a run would write over."""
         self.expect_own()
-        holds_run = find_checkpoints(self.checkpoints) or (is_there(self.log) and self.log.stat().st_size)
-        if holds_run and not resumed:
+        checkpoints = find_checkpoints(self.checkpoints)
+        foreign = None if resumed or checkpoints else self._foreign_file()
+        if foreign is not None:
+            raise UsageError(
+                f"--out {self.path}: holds a {foreign.name} that no run of ours wrote; choose another folder, as in "
+                f"--out {quoted(self.path / 'run')}"
+            )
+        if (checkpoints or _has_content(self.log)) and not resumed:
             raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
         with explained(self.path, "read"):
             runs = [] if resumed else runs_in(self.path)
@@ -103,6 +111,19 @@ class RunFolder:
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
             self.log.touch()
+
+    def _foreign_file(self) -> Path | None:
+        """Return a file that somebody else wrote where a run writes its own, None where there is none.
+
+        A run that was killed before its first checkpoint has left its settings: just what it would write again.
+        """
+        files = (self.config, self.environment, self.log, self.timing, self.outcome, self.scores)
+        written = [file for file in (*files, self.report, self.report.with_suffix(".md")) if _has_content(file)]
+        with contextlib.suppress(ConfigError):
+            settings = to_toml(self.read_config().tables()).encode()
+            if read_plain(self.config, most=LARGEST_FILE) == settings:
+                return None
+        return next(iter(written), None)
 
     def expect_own(self) -> None:
         """Raise StorageError where a file or folder of the run is something else, such as a link that leads out of it,
@@ -240,6 +261,10 @@ class RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.config}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         return from_saved(parse_toml(text, source=str(self.config)), source=str(self.config))
+
+
+def _has_content(file: Path) -> bool:
+    return is_there(file) and file.stat().st_size > 0
 
 
 def claim_new_run(config: TrainingConfig) -> RunFolder:

@@ -25,6 +25,7 @@ from tinygrad_chat.runs.checkpoint import (
 )
 from tinygrad_chat.runs.log import Mark, Marks
 from tinygrad_chat.runs.recent_losses import RecentLosses
+from tinygrad_chat.runs.stored import StoredArray
 from tinygrad_chat.schema import OPTIONAL, Amount, Count, checked
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
@@ -93,10 +94,12 @@ class SavedModel:
     progress: Progress
     config: TrainingConfig
     tokenizer: Tokenizer
-    weights: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray | StoredArray]
     path: Path | None = None
     taught_to_chat: bool | None = None
     """Whether it learned from conversations; None where nobody knows, as of an imported model."""
+    of_another_program: bool = False
+    """Whether it stands in another program's files at `path`, and in no run."""
 
     @property
     def step(self) -> int:
@@ -106,7 +109,13 @@ class SavedModel:
     @property
     def folder(self) -> Path | None:
         """The folder of the run that it is from."""
-        return self.path and self.path.resolve().parent.parent
+        return None if self.path is None or self.of_another_program else self.path.resolve().parent.parent
+
+    @property
+    def name(self) -> str:
+        """What it is called: as its run is, or the file or folder that it is opened from."""
+        place = self.folder or (self.path and self.path.resolve())
+        return place.name if place else self.config.recipe.model
 
     @classmethod
     def load(cls, path: Path) -> SavedModel:

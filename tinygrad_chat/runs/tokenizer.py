@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tinygrad_chat.files import is_folder, is_there
+from tinygrad_chat.errors import CheckpointError, UsageError
+from tinygrad_chat.files import is_folder, is_there, user_path
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
-from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.text.tokenizers import ByteTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.files import TOKENIZER, read_tokenizer
+
+
+def tokenizer_named(
+    name: str | None,
+    *,
+    option: str = "tokenizer",
+    others: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Tokenizer:
+    """Return what `open_tokenizer` does for a path that a user names, or the tokenizer of bytes by its name.
+
+    Raises UsageError, which names the `option` and what `others` it takes, where there is none.
+    """
+    if name == ByteTokenizer.kind:
+        return ByteTokenizer()
+    try:
+        return open_tokenizer(None if name is None else user_path(name), say=say)
+    except CheckpointError as error:
+        names = ", ".join([*others, ByteTokenizer.kind])
+        raise UsageError(
+            f"{option}: expected {names}, or the path of a tokenizer.json, of tiktoken's ranks or of a run; {error}"
+        ) from error
 
 
 def open_tokenizer(path: Path | None, *, say: Callable[[str], None] = lambda line: None) -> Tokenizer:

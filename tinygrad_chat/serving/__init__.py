@@ -14,6 +14,7 @@ metrics.py    what was done so far, as Prometheus reads it
 openapi.py    the description of it all
 page.py       the page at / and its files, with the policy that lets them run
 app.py        the application: which path does what
+connection.py how long a connection may take to ask, and to read
 server.py     the application on a port, until it is told to end
 
 Only here, and in `cli/serve.py`, are starlette and uvicorn named: the extra `serve`.

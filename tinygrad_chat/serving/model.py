@@ -78,12 +78,12 @@ class ModelSource:
         self, saved: SavedModel, options: ServingOptions, *, compute: Mapping[str, Any] | None = None, say: Say
     ) -> None:
         self._options, self._compute, self._say = options, dict(compute or {}), say
-        self._tried = saved.path
+        self._tried, self._folder = saved.path, saved.folder
         self.served = self._open(saved)
 
     def newest(self) -> Served:
         """Return the model to answer with from now on. What cannot be opened is told, and the one before stays."""
-        folder = self.served.path and self.served.path.resolve().parent.parent
+        folder = self._folder
         if self._options.follow and folder:
             with contextlib.suppress(TinygradChatError, OSError):
                 checkpoints = find_checkpoints(folder / "checkpoints")
@@ -102,7 +102,7 @@ class ModelSource:
             self._say(f"a newer checkpoint cannot be served, and the one before stays: {error}")
 
     def _open(self, saved: SavedModel) -> Served:
-        if saved.path is None or saved.folder is None:
+        if saved.path is None:
             raise CheckpointError("serve: expected a model that is on the disk")
         # Copied: the pages of a file that somebody cuts short would end the process.
         weights = {name: np.array(array) for name, array in saved.weights.items()}
@@ -115,7 +115,7 @@ class ModelSource:
             prefix_bytes=self._prefix_bytes(model),
         )
         created = int(saved.path.stat().st_mtime)
-        return Served(name=saved.folder.name, engine=engine, step=saved.step, path=saved.path, created=created)
+        return Served(name=saved.name, engine=engine, step=saved.step, path=saved.path, created=created)
 
     def _prefix_bytes(self, model: LanguageModel) -> int:
         """Return what is left for what earlier requests have read, beside the rows and one that joins them."""

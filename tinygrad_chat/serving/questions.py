@@ -65,7 +65,7 @@ def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], s
         served.engine.submit(
             prompt,
             options,
-            stop_tokens=(served.tokenizer.bos,),
+            stop_tokens=served.tokenizer.ends,
             rivals=asked.logprobs or 0,
             calls=ToolCalls(served.template, None) if served.template else None,
             random=next(numbers),

@@ -12,9 +12,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.serving.connection import STALL_SECONDS, Connection
 
 MOST_HEADER = 1 << 15  # bytes of all headers of a request together
 BACKLOG = 1024  # connections that wait to be taken
+PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": int(1000 * STALL_SECONDS)}
+"""After how long the system asks whether a silent client is still there, and gives up what it does not take. Systems
+differ in what they know of these."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -28,6 +32,9 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"--host {host}: expected an address or a name of a machine, received neither") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # connections have what this socket has
+        for name in PROBES.keys() & vars(socket).keys():
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), PROBES[name])
         listening.bind(address)
         listening.listen(BACKLOG)
     except OSError as error:
@@ -46,7 +53,7 @@ class Server:
     def __init__(self, app: ASGIApp, listening: socket.socket, *, on_start: Callable[[], None]) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             loop="asyncio",
             lifespan="on",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -15,8 +14,6 @@ from tinygrad_chat.inference.request import TokenStep
 from tinygrad_chat.serving.errors import as_api_error
 from tinygrad_chat.serving.openai import Format, Json
 from tinygrad_chat.serving.worker import Answers
-
-STALL_SECONDS = 60.0  # after which nobody reads what is sent
 
 
 async def whole(answers: Answers, form: Format, usage: Callable[[], Json]) -> Json:
@@ -63,8 +60,7 @@ def _event(content: Any) -> str:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. What is `held` for them is let go when the last is sent, or whoever asked has gone, or has
-    not read for a while."""
+    """Server-sent events. What is `held` for them is let go when the last is sent, or whoever asked has gone."""
 
     def __init__(self, content: AsyncIterator[str], held: contextlib.ExitStack) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -73,15 +69,10 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them, as ASGI has it."""
-        with self._held, contextlib.suppress(TimeoutError):
+        with self._held:
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
-        """Send them, each within a time."""
-
-        async def send_in_time(message: Any) -> None:
-            async with asyncio.timeout(STALL_SECONDS):
-                await send(message)
-
+        """Send them, and close what they come from."""
         async with contextlib.aclosing(self.body_iterator):  # pyright: ignore[reportArgumentType] - a generator
-            await super().stream_response(send_in_time)
+            await super().stream_response(send)

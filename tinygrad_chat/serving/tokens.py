@@ -50,4 +50,4 @@ def tokenizer_info(served: Served) -> dict[str, Any]:
         "pad_token": bos,
         "special_tokens": dict(served.tokenizer.special_tokens),
     }
-    return info | ({"chat_template": jinja_template()} if served.template else {})
+    return info | ({"chat_template": jinja_template(served.template.turns)} if served.template else {})

@@ -33,7 +33,7 @@ from tinygrad_chat.text.shares import looks_shared, split_share, without_shares
 from tinygrad_chat.text.standard_input import STANDARD_INPUT, keep_standard_input, was_standard_input
 
 READING = 2  # to be raised when the same files would give other documents
-CHAT_READING = 1  # to be raised when the same rows would give other conversations
+CHAT_READING = 2  # to be raised when the same rows would give other conversations
 TEXT, CHATS = "text beside conversations", "conversations beside text"
 
 Source = str | Sequence[str]

@@ -15,7 +15,7 @@ from typing import Any
 
 from tinygrad_chat.errors import StorageError, UsageError
 from tinygrad_chat.formatting import short_list
-from tinygrad_chat.text.conversations.template import AROUND
+from tinygrad_chat.text.conversations.template import ChatTemplate
 from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.rows import TEXT_FIELD
@@ -44,7 +44,7 @@ def open_data(
     """
     corpus = open_corpus(data, text_field=text_field, encoding=encoding, progress=progress)
     store = tokenize(corpus, tokenizer, split, progress=progress)
-    return dataclasses.replace(store, left_out=corpus.left_out, notes=corpus.notes)
+    return dataclasses.replace(store, left_out=corpus.left_out, notes=(*corpus.notes, *store.notes))
 
 
 def open_sources(data: Source, tokenizer: Tokenizer | str, **options: Any) -> TokenStore | MixedStore:
@@ -103,12 +103,13 @@ def expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> Tokenizer
     """Return the tokenizer of conversations, None for one of characters. Raises UsageError where it cannot tell who
     speaks."""
     kind = CharacterTokenizer.kind if tokenizer is None else tokenizer.kind
-    if tokenizer is None or any(name not in tokenizer.special_tokens for pair in AROUND.values() for name in pair):
-        raise UsageError(
-            f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks"
-            "; use --tokenizer bpe, or begin with a run that did"
-        )
-    return tokenizer
+    if tokenizer is not None:
+        with contextlib.suppress(UsageError):
+            return ChatTemplate(tokenizer).tokenizer
+    raise UsageError(
+        f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks"
+        "; use --tokenizer bpe, or begin with a run that did"
+    )
 
 
 def _known(tokenizer: Tokenizer | str) -> Tokenizer | None:

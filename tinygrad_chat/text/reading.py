@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tinygrad_chat.schema import Count
+from tinygrad_chat.text.conversations.document import ChatDocument
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
@@ -39,8 +40,9 @@ class Reading:
     """One pass over the documents of a corpus. Whoever iterates over it must come to the end of each document.
 
     `size` is that of the corpus's files in bytes. `held_out` says of each document so far, by a byte that is 0 or 1,
-    whether its hash holds it out; `document` is the last of them, whole. `progress` is told of each MiB of a corpus
-    that comes from files. Rows of JSON are longer than their text: with them it ends early.
+    whether its hash holds it out; `document` is the last of them, whole; `unanswered` counts the conversations that end
+    with a question, which is left out. `progress` is told of each MiB of a corpus that comes from files. Rows of JSON
+    are longer than their text: with them it ends early.
     """
 
     def __init__(self, corpus: Corpus, *, any_bytes: bool, activity: str, progress: Progress | None = None) -> None:
@@ -54,6 +56,7 @@ class Reading:
         self.size = corpus.size()
         self._different: set[bytes] = set()
         self.held_out = bytearray()
+        self.unanswered = 0
 
     def __iter__(self) -> Iterator[Iterator[str]]:
         for document in self._documents:
@@ -65,6 +68,7 @@ class Reading:
             self._lengths.update(length.to_bytes(8, "little"))
             self._held_out_bytes += held_out * length
             self.held_out.append(held_out)
+            self.unanswered += isinstance(document, ChatDocument) and document.unanswered is not None
             if len(self._different) < LEAST_DOCUMENTS:
                 self._different.add(digest)
 

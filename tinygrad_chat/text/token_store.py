@@ -30,6 +30,7 @@ import numpy as np
 
 from tinygrad_chat.errors import FormatError, TinygradChatError
 from tinygrad_chat.files import UnfitFileError, open_plain, try_lock
+from tinygrad_chat.formatting import count
 from tinygrad_chat.schema import OPTIONAL, Count, checked, read_json
 from tinygrad_chat.text.finding import LeftOut
 from tinygrad_chat.text.reading import Contents, Reading
@@ -58,6 +59,7 @@ class Metadata:
     split: str
     held_out_from: Count
     conversations: bool = field(default=False, metadata=OPTIONAL)
+    unanswered: Count = field(default=0, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class TokenStore:
 
     Both arrays are memory-mapped, so a corpus may be larger than memory. The tokens from `held_out_from` on are not to
     be trained on: whole documents, or the end of all, as `split` says. Of conversations, `marks` (N,) say which tokens
-    are trained; of text there are none, as all are. `source` is the corpus's name, `left_out` and
-    `notes` are what was found when it was opened.
+    are trained; of text there are none, as all are. `source` is the corpus's name, `left_out` is what lies among its
+    files and was not read, and `notes` tell people of that, and of questions that are left out.
     """
 
     source: str
@@ -133,7 +135,7 @@ def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, sou
         "tokens": written.tokens,
         "split": written.split,
         "held_out_from": written.held_out_from,
-        **({"conversations": True} if reading.conversations else {}),
+        **({"conversations": True, "unanswered": reading.unanswered} if reading.conversations else {}),
     }
     with (folder / METADATA).open("wb") as file:
         file.write(json.dumps({**metadata, "checksum": checksum(metadata)}, indent=1).encode())
@@ -164,7 +166,8 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
     with contextlib.suppress(OSError):
         os.utime(folder / METADATA)  # the stores that were used last stay longest
     split = metadata.split, metadata.held_out_from
-    return TokenStore(source, contents, tokenizer, tokens, starts, *split, marks=marks)
+    notes = _notes(source, metadata.unanswered)
+    return TokenStore(source, contents, tokenizer, tokens, starts, *split, notes=notes, marks=marks)
 
 
 def read_metadata(folder: Path) -> Metadata:
@@ -186,7 +189,12 @@ def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str, 
             _map(starts, np.dtype(np.int64), contents.documents),
         )
         mapped = _map(noted, np.dtype(np.uint8), written.tokens) if reading.conversations else None
-    return TokenStore(source, contents, made, *arrays, written.split, written.held_out_from, marks=mapped)
+    split_at, notes = (written.split, written.held_out_from), _notes(source, reading.unanswered)
+    return TokenStore(source, contents, made, *arrays, *split_at, notes=notes, marks=mapped)
+
+
+def _notes(source: str, unanswered: int) -> tuple[str, ...]:
+    return (f"{source}: left out {count(unanswered, 'question')} that nobody has answered",) if unanswered else ()
 
 
 def in_use(folder: Path) -> bool:

@@ -72,7 +72,8 @@ def write_tokens(
             tokenizer, translation = _characters(spool)
         elif reading.conversations:
             dtype, translation = np.dtype(np.uint32), None
-            lengths = _spool(_marked(reading, ChatTemplate(tokenizer)), spool, tokenizer.bos << MARKS, dtype)
+            template = ChatTemplate(tokenizer)
+            lengths = _spool(_marked(reading, template), spool, template.beginning << MARKS, dtype)
         else:
             dtype, translation = token_type(tokenizer.size), None
             lengths = _spool(_encode(reading, tokenizer), spool, tokenizer.bos, dtype)
@@ -112,7 +113,7 @@ def _marked(reading: Reading, template: ChatTemplate) -> Encoded:
         tokens, trained = template.render(conversation)
         marks = trained * TRAINED
         marks[: template.count_system_tokens(conversation)] += OF_SYSTEM
-        yield ((tokens << MARKS) + marks)[1:]  # without BOS, which is there already
+        yield ((tokens << MARKS) + marks)[1:]  # without the beginning, which is there already
 
 
 def _encode_in_turn(

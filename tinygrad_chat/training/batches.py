@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,27 +24,35 @@ class Drawn(NamedTuple):
     has_signal: bool = True
 
 
-def batches_of(data: Data, config: TrainingConfig) -> Callable[[int], Batch]:
-    """Return what makes a run's batches by their numbers: each depends on the seed and its number, and on nothing else.
+class Batches:
+    """A run's batches by their numbers: each depends on the seed and its number, and on nothing else.
 
-    So no state of it is to be saved, and it does not matter how many processes share a batch.
+    So no state of it is to be saved, and it does not matter how many processes share a batch. `notes` tell people what
+    of its data is cut.
     """
-    size, context, seed = config.data.batch_size, config.model.context, config.run.seed
-    packed: dict[int, PackedRows | ConversationRows] = {}
-    for part in data.parts:
-        if part.chats is not None:
-            packed[id(part)] = part.training_rows(context=context, seed=seed)
-        elif config.data.packing == BEST_FIT:
-            packed[id(part)] = PackedRows(part.training, part.document_starts, context=context, seed=seed)
 
-    def batch(number: int) -> Batch:
-        random = rng(seed, "batches", number)
+    def __init__(self, data: Data, config: TrainingConfig) -> None:
+        self._data, self._size = data, config.data.batch_size
+        self._context, self._seed = config.model.context, config.run.seed
+        self._packed: dict[int, PackedRows | ConversationRows] = {}
+        self.notes: list[str] = []
+        for part in data.parts:
+            if part.chats is not None:
+                rows = part.training_rows(context=self._context, seed=self._seed)
+                self._packed[id(part)] = rows
+                self.notes += [f"{part.source}: {rows.note}"] if rows.note else []
+            elif config.data.packing == BEST_FIT:
+                self._packed[id(part)] = PackedRows(
+                    part.training, part.document_starts, context=self._context, seed=self._seed
+                )
+
+    def __call__(self, number: int) -> Batch:
+        """Return the batch of that number."""
+        random = rng(self._seed, "batches", number)
 
         def draw(part: Dataset, first: int, count: int) -> Batch:
-            if id(part) in packed:
-                return packed[id(part)].take(first, count)
-            return random_batch(part.training, batch_size=count, context=context, random=random)
+            if id(part) in self._packed:
+                return self._packed[id(part)].take(first, count)
+            return random_batch(part.training, batch_size=count, context=self._context, random=random)
 
-        return mixed_batch(data, number, batch_size=size, draw=draw)
-
-    return batch
+        return mixed_batch(self._data, number, batch_size=self._size, draw=draw)

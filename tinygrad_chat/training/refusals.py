@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinygrad_chat.config.groups import BEST_FIT
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError, VocabularyError
 from tinygrad_chat.files import is_folder, real_path
@@ -14,6 +15,7 @@ from tinygrad_chat.models.scalar import estimate_step_seconds
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.finding import UNREADABLE, LeftOut, path_of
+from tinygrad_chat.text.mixture import Data
 from tinygrad_chat.text.shares import without_shares
 from tinygrad_chat.text.tokenizers import Tokenizer
 
@@ -63,6 +65,15 @@ def expect_outside(path: Path, config: TrainingConfig) -> None:
         if is_folder(path_of(source), follow=True) and real_path(path_of(source)) == real_path(path):
             other = quoted(path / "run")
             raise UsageError(f"--out {path}: is the folder of the data; choose another, as in --out {other}")
+
+
+def expect_packed(data: Data, config: TrainingConfig) -> None:
+    """Raise ConfigError where rows of text are to be packed, and there is no text."""
+    if config.data.packing == BEST_FIT and all(part.chats is not None for part in data.parts):
+        raise ConfigError(
+            f"--packing {BEST_FIT}: plays no part with conversations, which are always whole in their rows; leave it "
+            "out"
+        )
 
 
 def expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:

@@ -24,11 +24,10 @@ from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.log import Marks
 from tinygrad_chat.runs.state import Progress, TrainingState
-from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.mixture import Data, dataset_of
 from tinygrad_chat.text.tokenizers import Tokenizer
-from tinygrad_chat.training.batches import Drawn, batches_of
+from tinygrad_chat.training.batches import Batches, Drawn
 from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
 from tinygrad_chat.training.evaluation import HeldOut
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
@@ -36,6 +35,7 @@ from tinygrad_chat.training.parent import describe_parent, open_data_for, open_p
 from tinygrad_chat.training.refusals import (
     changed_data,
     expect_outside,
+    expect_packed,
     expect_patience,
     expect_same_tokenizer,
     is_finished,
@@ -103,9 +103,9 @@ class Run:
         return calculator_of(self.state({}).model)
 
     @functools.cached_property
-    def batch(self) -> Callable[[int], Batch]:
+    def batch(self) -> Batches:
         """The batches of its data, by number."""
-        return batches_of(self.dataset, self.config)
+        return Batches(self.dataset, self.config)
 
     def draw(self, number: int) -> Drawn:
         """Return what the step of that number trains on: with rewards, answers of the model as it is now."""
@@ -184,6 +184,7 @@ def _new_run(
     if config.data.tokenizer == AUTO and tokenizer.kind in SPECS["tokenizer"].choices:
         config = config.replace(tokenizer=tokenizer.kind)
     config = config.replace(split=dataset.split, **({"data": dataset.source} if own_data else {}))
+    expect_packed(dataset, config)
     if not confirmed:
         expect_patience(config, tokenizer)
     reinforcement = open_reinforcement(config, tokenizer)

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygrad_chat.config.groups import DataOptions
-from tinygrad_chat.errors import CheckpointError, UsageError
-from tinygrad_chat.files import user_path
-from tinygrad_chat.runs.tokenizer import open_tokenizer
+from tinygrad_chat.runs.tokenizer import tokenizer_named
 from tinygrad_chat.text.corpora import Corpus, Source, open_corpus
 from tinygrad_chat.text.data import open_sources
 from tinygrad_chat.text.download import Progress
@@ -16,7 +14,7 @@ from tinygrad_chat.text.learning import learn_tokenizer
 from tinygrad_chat.text.shares import shares_of, without_shares
 from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
-from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
+from tinygrad_chat.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer
 
 LONG_ENOUGH = 200_000
 """Bytes of a text from which on pieces of words are learned by default: in fewer, too few are frequent."""
@@ -59,13 +57,13 @@ def tokenizer_called(
     split: str = AUTO,
     progress: Progress | None = None,
 ) -> Tokenizer | str:
-    """Return the tokenizer called `name`, but that itself where reading the text will make it: characters, bytes.
+    """Return the tokenizer called `name`, but that itself where reading the text will make it: characters.
 
     "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary`. "auto" is bpe where there
     are conversations, or texts in files that are together LONG_ENOUGH, and characters where not. Other names are paths
     of a tokenizer's file or of a run. Raises UsageError, in one line, where there is none.
     """
-    if name in (CharacterTokenizer.kind, ByteTokenizer.kind):
+    if name == CharacterTokenizer.kind:
         return name
     if name in (AUTO, BPETokenizer.kind):
         texts = open_texts()
@@ -73,12 +71,7 @@ def tokenizer_called(
         if name == AUTO and not chats and sum(text.size() for text in texts) < LONG_ENOUGH:
             return CharacterTokenizer.kind
         return learn_tokenizer(texts, vocabulary, split=split, progress=progress)
-    try:
-        return open_tokenizer(user_path(name))
-    except CheckpointError as error:
-        raise UsageError(
-            f"--tokenizer: expected characters, bytes, bpe, or the path of a tokenizer.json or a run; {error}"
-        ) from error
+    return tokenizer_named(name, option="--tokenizer", others=(CharacterTokenizer.kind, BPETokenizer.kind))
 
 
 def _split_apart(source: Source) -> Sequence[Source]:

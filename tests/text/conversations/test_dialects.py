@@ -6,6 +6,9 @@ from tinygrad_chat.errors import DataError
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Conversation, Part
 from tinygrad_chat.text.conversations.dialects import conversation_of
 from tinygrad_chat.text.conversations.document import chat_document
+from tinygrad_chat.text.corpora import corpus_of_conversations
+from tinygrad_chat.text.data import tokenize
+from tinygrad_chat.text.tokenizers import BPETokenizer
 
 HI = Conversation.of("Hi", "Hello.")
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
@@ -89,8 +92,10 @@ def test_what_is_no_conversation_is_refused_in_one_line(row, complaint):
     assert len(str(refused.value)) < 300
 
 
-def test_a_question_that_nobody_has_answered_is_dropped_and_one_alone_refused():
+def test_a_question_that_nobody_has_answered_is_dropped_and_counted_and_one_alone_refused():
     assert chat_document(Conversation.of("Hi", "Hello.", "And?"), "a").conversation == HI
+    own = corpus_of_conversations([HI, Conversation.of("Hi", "Hello.", "And?")], "own")
+    assert tokenize(own, BPETokenizer.from_merges([])).notes == ("own: left out 1 question that nobody has answered",)
     with pytest.raises(DataError, match="a, line 2: expected an answer"):
         chat_document(Conversation.of("Hi"), "a, line 2")
     with pytest.raises(DataError, match="half a surrogate"):

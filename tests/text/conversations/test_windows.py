@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.text.conversations import ChatTemplate, Conversation
-from tinygrad_chat.text.conversations.windows import OF_SYSTEM, TRAINED, ConversationRows, cut_at_turns
+from tinygrad_chat.text.conversations.windows import (
+    NO_BEGINNING,
+    NO_END,
+    NO_QUESTION,
+    NO_SYSTEM,
+    OF_SYSTEM,
+    TRAINED,
+    ConversationRows,
+    cut_at_turns,
+)
 from tinygrad_chat.text.tokenizers.bpe_training import train_bpe
 
 
@@ -37,6 +46,52 @@ chats = st.builds(
     st.lists(st.tuples(texts, texts), min_size=1, max_size=6),
     st.none() | texts,
 )
+
+
+@pytest.mark.parametrize(
+    ("said", "system", "losses"),
+    [
+        (["to", "be", "to", "be"] * 20, None, ""),
+        (["to", "be", "to", "be"] * 20, "be", ""),
+        (["to", "be", "to", "be"] * 20, "to be " * 9, "; windows without the system message: 20"),
+        (["to " * 40, "be"], None, "; questions without their beginning: 1"),
+        (["to " * 40, "be"], "be", "; questions without their beginning: 1"),
+        (["to", "be"], "to be " * 40, "; windows without the system message: 1"),
+        (["to", "be " * 40], None, "; questions left out: 1, answers without their end: 1"),
+        (
+            ["to " * 40, "be", "to", "be " * 40, "to " * 40, "be"],
+            None,
+            "; questions left out: 1, questions without their beginning: 2, answers without their end: 1",
+        ),
+    ],
+)
+def test_what_is_lost_of_a_long_conversation_is_counted_and_said(said, system, losses):
+    cut = Conversation.of(*said, system=system)
+    tokens, marks, starts = laid_out([cut, Conversation.of("to", "be")])
+    rows = ConversationRows(tokens, marks, starts, template=template(), context=32, seed=3)
+    assert rows.note == f"cut 1 conversation longer than the context of 32 tokens{losses}"
+    assert ConversationRows(tokens, marks, starts, template=template(), context=400, seed=3).note == ""
+
+
+@given(chats, st.integers(9, 40))
+def test_what_is_not_said_to_be_lost_is_there(conversation, room):
+    tokens, marks, _ = laid_out([conversation])
+    if len(tokens) <= room:
+        return
+    windows = cut_at_turns(tokens, marks, template(), room)
+    system, turns = (
+        (marks & OF_SYSTEM) != 0,
+        np.append(np.flatnonzero(tokens == template().around("user")[0]), len(tokens)),
+    )
+    for prefix, start, trained_from, stop, lost in windows:
+        held = np.append(np.arange(prefix), np.arange(start, stop))
+        assert (set(np.flatnonzero(system)) <= set(held)) == (NO_SYSTEM not in lost)
+        question = np.arange(trained_from + 1, turns[turns > trained_from][0])
+        question = question[: np.flatnonzero(tokens[question] == template().around("assistant")[0])[0]]
+        there = np.isin(question[~system[question]], held)
+        assert there.all() == (NO_QUESTION not in lost and NO_BEGINNING not in lost)
+        assert there.any() == (NO_QUESTION not in lost)
+        assert (stop in turns) == (NO_END not in lost)
 
 
 @given(st.lists(chats, min_size=1, max_size=6), st.integers(8, 60))
@@ -69,7 +124,7 @@ def test_a_cut_conversation_goes_on_with_its_system_message_and_its_latest_turns
     tokens, marks, _ = laid_out([conversation])
     if len(tokens) <= room:
         return
-    for prefix, start, trained_from, stop in cut_at_turns(tokens, marks, template(), room):
+    for prefix, start, trained_from, stop, _ in cut_at_turns(tokens, marks, template(), room):
         assert prefix + stop - start <= room
         assert ((marks[max(start, trained_from) : stop] & TRAINED) != 0).any()
         held = np.append(tokens[:prefix], tokens[start:stop])

@@ -155,14 +155,21 @@ def test_a_name_alone_means_one_thing():
 
 
 def test_figures_are_copied_from_the_calculator():
-    figures = [message for chat in some("self") for message in chat.messages if len(message.parts) > 1]
+    called = [message for chat in some("self") for message in chat.messages if len(message.parts) > 1]
+    figures = [message for message in called if message.parts[0].text.isidentifier()]
     assert len(figures) > 100
     for message in figures:
         call, result, text = message.parts
         assert (call.kind, result.kind, text.kind) == (CALL, RESULT, TEXT)
-        assert call.text.isidentifier()
         assert result.text in text.text
     assert {message.parts[0].text for message in figures} == {each["name"] for each in data_file("talk")["figure"]}
+
+
+def test_one_conversation_asks_for_this_and_that():
+    calls = [part for chat in some("self") for message in chat.messages for part in message.parts if part.kind == CALL]
+    assert any(call.text.isidentifier() for call in calls)
+    assert sum(not call.text.isidentifier() for call in calls) > 50  # sums and words of the tutor's
+    assert any(REFUSAL in message.text for chat in some("self") for message in chat.messages)
 
 
 def test_the_name_that_was_told_last_is_remembered():

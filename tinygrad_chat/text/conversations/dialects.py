@@ -31,6 +31,8 @@ from tinygrad_chat.text.conversations.conversation import (
 
 LISTS = ("messages", "conversations")
 PAIRS = (("instruction", "output"), ("input", "output"))
+KEYS = frozenset([*LISTS, *(key for pair in PAIRS for key in pair), "role", "content", "system"])
+"""All that is read of a row."""
 TOOL, FUNCTION_CALL = "tool", "function_call"
 ROLES = {
     "system": SYSTEM,

@@ -7,37 +7,45 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinygrad_chat.errors import DataError
-from tinygrad_chat.text.conversations.conversation import Conversation
+from tinygrad_chat.text.conversations.conversation import ASSISTANT, Conversation, Message
 
 
 @dataclass(frozen=True)
 class ChatDocument:
-    """A conversation that ends with an answer. As an iterable of text it is its JSON, in one piece."""
+    """A conversation that ends with an answer, and the question behind it that is `unanswered`, if there is one.
+
+    As an iterable of text it is the JSON of both, in one piece: with the question, it is another document.
+    """
 
     conversation: Conversation
+    unanswered: Message | None = None
 
     def __iter__(self) -> Iterator[str]:
-        yield json.dumps(self.conversation.to_json(), ensure_ascii=False)
+        asked = () if self.unanswered is None else (self.unanswered,)
+        whole = Conversation((*self.conversation.messages, *asked))
+        yield json.dumps(whole.to_json(), ensure_ascii=False)
 
     def texts(self) -> Iterator[str]:
-        """Yield what is said in it, part by part: what a tokenizer is learned from."""
+        """Yield what is said in the conversation, part by part: what a tokenizer is learned from."""
         for message in self.conversation.messages:
             for part in message.parts:
                 yield part.text
 
 
 def chat_document(conversation: Conversation, where: str) -> ChatDocument:
-    """Return a conversation as a document, without a question at its end that nobody has answered.
+    """Return a conversation as a document; a question at its end that nobody has answered stands apart.
 
     Raises DataError, naming `where` it stands, where there is no answer, or a text is none.
     """
+    unanswered = None
     if not conversation.ends_with_answer:
-        messages = conversation.messages[:-1]
-        if not messages or messages[-1].role != "assistant":
+        *messages, unanswered = conversation.messages
+        if not messages or messages[-1].role != ASSISTANT:
             raise DataError(f"{where}: expected an answer by the assistant, received none; take the row out")
-        conversation = Conversation(messages)
+        conversation = Conversation(tuple(messages))
+    document = ChatDocument(conversation, unanswered)
     try:
-        "".join(ChatDocument(conversation)).encode()
+        "".join(document).encode()
     except UnicodeEncodeError:
         raise DataError(f"{where}: half a surrogate pair is no character; take it out") from None
-    return ChatDocument(conversation)
+    return document

@@ -1,4 +1,4 @@
-"""The template of chats as a Jinja `chat_template`, for programs that read a tokenizer.json.
+"""A template of chats as a Jinja `chat_template`, for programs that read a tokenizer.json.
 
 What it renders is a text, in which the special tokens are written by their names: encoded with these it has the tokens
 of `ChatTemplate.render`. Two things a text cannot say: that a user has typed such a name, which `render` keeps as text
@@ -8,25 +8,48 @@ apart here and together there.
 
 from __future__ import annotations
 
+import json
+
 from tinygrad_chat.text.conversations.conversation import ASSISTANT, CALL, RESULT, SYSTEM, USER
 from tinygrad_chat.text.conversations.template import AROUND
-from tinygrad_chat.text.tokenizers.tokenizer import BOS
+from tinygrad_chat.text.tokenizers.turns import NANOCHAT, Turns
+
+PARTS = "".join(
+    f"{{% {word} part.type == '{kind}' %}}{AROUND[kind][0]}{{{{ part.text }}}}{AROUND[kind][1]}"
+    for word, kind in (("if", CALL), ("elif", RESULT))
+)
+CONTENT_OR_PARTS = (
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    f"{PARTS}{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}{{% endif %}}"
+)
+"""What an assistant says, perhaps with calls of tools."""
 
 
-def chat_template() -> str:
+def chat_template(turns: Turns = NANOCHAT) -> str:
     """Return the template: of `messages` as `Conversation.to_json` has them, and `add_generation_prompt`."""
-    parts = "".join(
-        f"{{% {word} part.type == '{kind}' %}}{AROUND[kind][0]}{{{{ part.text }}}}{AROUND[kind][1]}"
-        for word, kind in (("if", CALL), ("elif", RESULT))
+    said = {role: _content(role, turns) for role in (SYSTEM, USER, ASSISTANT)}
+    if turns == NANOCHAT:
+        said[ASSISTANT] = CONTENT_OR_PARTS
+    before_question = (
+        f"{{% if loop.first %}}{_text(turns.first)}{{% elif loop.previtem.role == '{SYSTEM}' %}}"
+        f"{_text(turns.behind_system)}{{% else %}}{_text(turns.question)}{{% endif %}}"
     )
     return (
-        f"{BOS}{{% set before = namespace(text='') %}}{{% for message in messages %}}"
-        f"{{% if message.role == '{SYSTEM}' %}}{{% set before.text = message.content + '\\n\\n' %}}"
-        f"{{% elif message.role == '{USER}' %}}"
-        f"{AROUND[USER][0]}{{{{ before.text + message.content }}}}{AROUND[USER][1]}{{% set before.text = '' %}}"
-        f"{{% else %}}{AROUND[ASSISTANT][0]}"
-        "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
-        f"{parts}{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}{{% endif %}}"
-        f"{AROUND[ASSISTANT][1]}{{% endif %}}{{% endfor %}}"
-        f"{{% if add_generation_prompt %}}{AROUND[ASSISTANT][0]}{{% endif %}}"
+        "{% for message in messages %}"
+        f"{{% if message.role == '{SYSTEM}' %}}{_text(turns.system)}{said[SYSTEM]}"
+        f"{{% elif message.role == '{USER}' %}}{before_question}{said[USER]}"
+        f"{{% else %}}{_text(turns.answer)}{said[ASSISTANT]}{{% endif %}}"
+        "{% endfor %}"
+        f"{{% if messages[-1].role == '{USER}' %}}{_text(turns.asked)}"
+        f"{{% if add_generation_prompt %}}{_text(turns.prompt)}{{% endif %}}"
+        f"{{% else %}}{_text(turns.end)}{{% endif %}}"
     )
+
+
+def _text(text: str) -> str:
+    """Return what renders a text: as a literal, in which no line end is taken for the template's own."""
+    return f"{{{{ {json.dumps(text)} }}}}" if text else ""
+
+
+def _content(role: str, turns: Turns) -> str:
+    return f"{{{{ message.content{' | trim' if role in turns.stripped else ''} }}}}"

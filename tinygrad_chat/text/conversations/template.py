@@ -1,14 +1,18 @@
-"""How a conversation becomes tokens: nanochat's template.
+"""How a conversation becomes tokens: by nanochat's template or, of an imported model, by the one that it learned.
 
     <|bos|> <|user_start|> TEXT <|user_end|> <|assistant_start|> TEXT <|assistant_end|> <|user_start|> ...
 
-A system message stands before the first user message's text, a blank line between them. Within an assistant's message
-<|python_start|> CALL <|python_end|> asks a tool, and <|output_start|> RESULT <|output_end|> is what it answered.
-What people write never becomes a special token: it is encoded as text.
+In nanochat's, a system message stands before the first user message's text, a blank line between them. Within an
+assistant's message <|python_start|> CALL <|python_end|> asks a tool, and <|output_start|> RESULT <|output_end|> is what
+it answered. What people write never becomes a special token: it is encoded as text.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +20,8 @@ import numpy as np
 
 from tinygrad_chat.errors import DataError, UsageError
 from tinygrad_chat.text.conversations.conversation import CALL, RESULT, SYSTEM, TEXT, USER, Conversation, Message
-from tinygrad_chat.text.tokenizers.tokenizer import Tokenizer
+from tinygrad_chat.text.tokenizers.tokenizer import BOS, Tokenizer
+from tinygrad_chat.text.tokenizers.turns import NANOCHAT, Turns
 
 AROUND = {
     USER: ("<|user_start|>", "<|user_end|>"),
@@ -25,6 +30,8 @@ AROUND = {
     RESULT: ("<|output_start|>", "<|output_end|>"),
 }
 """The special tokens before and after what somebody says, and before and after a part that is no text."""
+
+NO_TOKEN = -1
 
 
 class Rendered(NamedTuple):
@@ -37,56 +44,70 @@ class Rendered(NamedTuple):
     trained: np.ndarray
 
 
+class _Piece(NamedTuple):
+    """A special token by its number, or text: of the template, or that somebody has `said`."""
+
+    content: int | str
+    trained: bool
+    said: bool = False
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
-    """Renders conversations for a tokenizer that has the special tokens of chats.
+    """Renders conversations for a tokenizer that has the special tokens of chats, or a template of its own.
 
-    Raises UsageError for one that lacks them.
+    Raises UsageError for one that has neither.
     """
 
     tokenizer: Tokenizer
 
     def __post_init__(self) -> None:
-        lacking = [name for pair in AROUND.values() for name in pair if name not in self.tokenizer.special_tokens]
-        if lacking:
-            raise UsageError(
-                f"conversations: the tokenizer ({self.tokenizer.kind}) has no token {lacking[0]}; "
-                "train with --tokenizer bpe, which has"
-            )
+        if self.has_tools:
+            names = [*itertools.chain.from_iterable(AROUND.values()), BOS]
+            lacking = [name for name in names if name not in self.tokenizer.special_tokens]
+            if lacking:
+                raise UsageError(
+                    f"conversations: the tokenizer ({self.tokenizer.kind}) has no token {lacking[0]}; "
+                    "train with --tokenizer bpe, which has"
+                )
+        elif not self._beginnings_agree:
+            raise UsageError("conversations: expected a chat template that begins with a special token")
 
-    def token(self, name: str) -> int:
-        """Return the special token of that name."""
-        return self.tokenizer.special_tokens[name]
+    @functools.cached_property
+    def turns(self) -> Turns:
+        """The texts between what is said."""
+        return getattr(self.tokenizer, "turns", None) or NANOCHAT
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether an answer may call tools."""
+        return self.turns == NANOCHAT
+
+    @property
+    def beginning(self) -> int:
+        """The token with which every conversation begins."""
+        return int(self._pieces["first"][0].content)
+
+    @functools.cached_property
+    def ends(self) -> frozenset[int]:
+        """What ends an answer: its own last token, and those with which something else begins or a text ends."""
+        return frozenset({self.answer_end, *self.around(USER)[:1], *self.tokenizer.ends}) - {NO_TOKEN}
+
+    @property
+    def answer_end(self) -> int:
+        """The token with which the assistant ends an answer."""
+        return next(_specials(self._pieces["end"]), NO_TOKEN)
 
     def around(self, kind: str) -> tuple[int, int]:
-        """Return the tokens that stand before and after a role's message, or a part of that kind."""
-        start, end = AROUND[kind]
-        return self.token(start), self.token(end)
+        """Return the tokens that stand before and after a role's message, or a part of that kind; NO_TOKEN where there
+        are none."""
+        start, end = (self.tokenizer.special_tokens.get(name, NO_TOKEN) for name in AROUND[kind])
+        return start, end
 
     def render(self, conversation: Conversation) -> Rendered:
         """Return a conversation as tokens, and which of them are the assistant's own."""
-        pieces = [_Piece(np.array([self.tokenizer.bos]), False)]
-        system = ""
-        for message in conversation.messages:
-            if message.role == SYSTEM:
-                system = message.text + "\n\n"
-            else:
-                pieces += self._message(message, system)
-                system = ""
-        if system:
-            raise DataError("messages: expected a user's message after the system's")
-        tokens = np.concatenate([piece.tokens for piece in pieces]).astype(np.int64)
-        trained = np.concatenate([np.full(len(piece.tokens), piece.trained) for piece in pieces])
-        return Rendered(tokens, trained)
-
-    def count_system_tokens(self, conversation: Conversation) -> int:
-        """Return how many of its tokens stand before the end of the system message; 0 without one."""
-        first, *others = conversation.messages
-        if first.role != SYSTEM or not others:
-            return 0
-        system = first.text + "\n\n"
-        sizes = self.tokenizer.bytes_per_token()[self.tokenizer.encode(system + others[0].text)]
-        return 2 + int((sizes.cumsum() <= len(system.encode())).sum())  # 2: BOS, and the user's beginning
+        last = "end" if conversation.ends_with_answer else "asked"
+        return self._encoded([*self._said(conversation), *self._pieces[last]])
 
     def render_prompt(self, conversation: Conversation) -> np.ndarray:
         """Return the tokens (T,) after which the assistant's next message begins.
@@ -95,23 +116,132 @@ class ChatTemplate:
         """
         if conversation.ends_with_answer:
             raise DataError("messages: expected a user's message last, to be answered")
-        tokens, _ = self.render(conversation)
-        return np.append(tokens, self.around("assistant")[0])
+        return self._encoded([*self._said(conversation), *self._pieces["asked"], *self._pieces["prompt"]]).tokens
 
-    def _message(self, message: Message, system: str) -> list[_Piece]:
-        own = message.role != USER
-        start, end = self.around(message.role)
-        pieces = [_Piece(np.array([start]), False)]
-        for number, part in enumerate(message.parts):
-            content = self.tokenizer.encode(part.text if number else system + part.text)
-            if part.kind == TEXT:
-                pieces.append(_Piece(content, own))
+    def count_system_tokens(self, conversation: Conversation) -> int:
+        """Return how many of its tokens stand before the end of the system message; 0 without one."""
+        if conversation.messages[0].role != SYSTEM or len(conversation.messages) == 1:
+            return 0
+        pieces = list(itertools.islice(self._said(conversation), len(self._pieces["system"]) + 1))
+        pieces += self._pieces["behind_system"]
+        with_question = self._encoded([*pieces, _Piece(self._text(conversation.messages[1]), False, said=True)]).tokens
+        size = sum(len(str(piece.content).encode()) for piece in pieces if isinstance(piece.content, str))
+        return int((self.tokenizer.bytes_per_token()[with_question].cumsum() <= size).sum())
+
+    def borders(self, tokens: np.ndarray, *, with_system: bool) -> tuple[list[int], list[int]]:
+        """Return for each turn of a rendered conversation (N,) the last token before what the user says, and the first
+        with which the answer is asked for."""
+        sizes = {name: len(self._tokens_of(name)) for name in ("first", "system", "question", "asked")}
+        first = sizes["system" if with_system else "first"] - 1
+        asked = [first, *(found + sizes["question"] - 1 for found in self._found(tokens, "question"))]
+        return asked, [found + sizes["asked"] for found in self._found(tokens, "answer")]
+
+    def _tokens_of(self, name: str) -> np.ndarray:
+        return self._encoded(self._pieces[name]).tokens
+
+    def _found(self, tokens: np.ndarray, name: str) -> list[int]:
+        """Return where a text of the template stands; its last token may be one with what is said behind it."""
+        sought = self._tokens_of(name)
+        if not isinstance(self._pieces[name][-1].content, int):
+            sought = sought[:-1]
+        places = np.arange(len(tokens) - len(sought) + 1)
+        for at, token in enumerate(sought):
+            places = places[tokens[places + at] == token]
+        return places.tolist()
+
+    @functools.cached_property
+    def _pieces(self) -> dict[str, list[_Piece]]:
+        """The template's texts, and those around a tool's, as pieces."""
+        names = {**self.tokenizer.special_tokens, **getattr(self.tokenizer, "added_tokens", {})}
+        longest_first = sorted(names, key=len, reverse=True)
+        pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
+        def pieces(text: str) -> list[_Piece]:
+            return [_Piece(names.get(part, part), False) for part in pattern.split(text) if part]
+
+        texts = {name: value for name, value in vars(self.turns).items() if isinstance(value, str)}
+        found = {name: pieces(text) for name, text in texts.items()}
+        for name in ("end", "question"):
+            found[name] = _own_to_first_special(found[name])
+        for kind in (CALL, RESULT):
+            start, end = (_Piece(token, kind == CALL) for token in self.around(kind))
+            found[kind] = [start, end]
+        return found
+
+    @property
+    def _beginnings_agree(self) -> bool:
+        firsts = [self._pieces[name][:1] for name in ("first", "system")]
+        return all(each and isinstance(each[0].content, int) for each in firsts) and firsts[0] == firsts[1]
+
+    def _said(self, conversation: Conversation) -> Iterator[_Piece]:
+        """Yield what is said, and what stands before and between it."""
+        before = "first"
+        for message in conversation.messages:
+            if message.role == SYSTEM:
+                yield from self._pieces["system"]
+                yield _Piece(self._text(message), False, said=True)
+                before = "behind_system"
+            elif message.role == USER:
+                yield from self._pieces[before]
+                yield _Piece(self._text(message), False, said=True)
             else:
-                before, after = self.around(part.kind)
-                pieces.append(_Piece(np.concatenate([[before], content, [after]]), part.kind == CALL))
-        return [*pieces, _Piece(np.array([end]), own)]
+                yield from self._pieces["answer"]
+                yield from self._answered(message)
+                before = "question"
+
+    def _answered(self, message: Message) -> Iterator[_Piece]:
+        for part in message.parts:
+            if part.kind == TEXT:
+                yield _Piece(part.text.strip() if message.role in self.turns.stripped else part.text, True, said=True)
+            elif self.has_tools:
+                start, end = self._pieces[part.kind]
+                yield from (start, _Piece(part.text, part.kind == CALL, said=True), end)
+            else:
+                raise DataError("messages: the model's chat template has no place for calls of tools; leave them out")
+
+    def _text(self, message: Message) -> str:
+        return message.text.strip() if message.role in self.turns.stripped else message.text
+
+    def _encoded(self, pieces: Iterable[_Piece]) -> Rendered:
+        """Encode pieces: text of the template together with what is said beside it, as another program would."""
+        tokens, trained = [], []
+        for together in _joined(pieces):
+            found = np.array([together[0].content]) if isinstance(together[0].content, int) else self._encode(together)
+            tokens.append(found)
+            trained.append(self._trained(together, found))
+        return Rendered(np.concatenate(tokens).astype(np.int64), np.concatenate(trained))
+
+    def _encode(self, together: list[_Piece]) -> np.ndarray:
+        return self.tokenizer.encode("".join(str(piece.content) for piece in together))
+
+    def _trained(self, together: list[_Piece], tokens: np.ndarray) -> np.ndarray:
+        """Return which tokens of some pieces are trained: those that begin in one that is."""
+        if len({piece.trained for piece in together}) == 1:
+            return np.full(len(tokens), together[0].trained)
+        sizes = self.tokenizer.bytes_per_token()[tokens]
+        ends = np.cumsum([len(str(piece.content).encode("utf-8", "surrogateescape")) for piece in together])
+        at = np.searchsorted(ends, np.cumsum(sizes) - sizes, side="right")
+        return np.array([piece.trained for piece in together])[np.minimum(at, len(together) - 1)]
 
 
-class _Piece(NamedTuple):
-    tokens: np.ndarray
-    trained: bool
+def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Yield pieces that are encoded together: a special token alone, and texts up to where somebody else speaks."""
+    together: list[_Piece] = []
+    for piece in pieces:
+        apart = together and (together[-1].said and piece.said)
+        if together and (apart or isinstance(piece.content, int) or isinstance(together[-1].content, int)):
+            yield together
+            together = []
+        together.append(piece)
+    if together:
+        yield together
+
+
+def _own_to_first_special(pieces: list[_Piece]) -> list[_Piece]:
+    """Return what stands behind an answer: the assistant itself writes it up to the first special token."""
+    own = next((at for at, piece in enumerate(pieces) if isinstance(piece.content, int)), -1) + 1
+    return [piece._replace(trained=at < own) for at, piece in enumerate(pieces)]
+
+
+def _specials(pieces: list[_Piece]) -> Iterator[int]:
+    return (piece.content for piece in pieces if isinstance(piece.content, int))

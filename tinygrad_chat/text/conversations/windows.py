@@ -11,12 +11,14 @@ from __future__ import annotations
 import copy
 import functools
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from tinygrad_chat.errors import DataError
+from tinygrad_chat.formatting import count
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.option import expect
 from tinygrad_chat.seeds import rng
@@ -27,18 +29,26 @@ from tinygrad_chat.text.packing import BLOCK
 LEAST_CONTEXT = 8  # BOS, a question's token, an answer's, and what stands around them
 TRAINED, OF_SYSTEM = 1, 2
 """What a store says of a token, bit by bit: the assistant writes it; it stands in or before the system message."""
+LOSSES = (
+    NO_QUESTION := "questions left out",
+    NO_BEGINNING := "questions without their beginning",
+    NO_END := "answers without their end",
+    NO_SYSTEM := "windows without the system message",
+)
+"""What is lost where a conversation is cut."""
 
 
 class Window(NamedTuple):
     """Which tokens of a conversation a row holds: the first `prefix`, and those from `start` up to `stop`.
 
-    Those before `trained_from` are only read here.
+    Those before `trained_from` are only read here. `lost` is what it has no room for, of LOSSES.
     """
 
     prefix: int
     start: int
     trained_from: int
     stop: int
+    lost: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> int:
@@ -71,12 +81,16 @@ class ConversationRows:
         self.context, self.seed = context, seed
         ends = np.append(starts[1:], len(tokens))
         self._windows: list[tuple[int, Window]] = []
+        longer = 0
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             if end - start <= context + 1:
                 self._windows.append((start, Window(0, 0, 0, end - start)))
             else:
                 cut = cut_at_turns(tokens[start:end], marks[start:end], template, context + 1)
                 self._windows += [(start, window) for window in cut]
+                longer += 1
+        self.note = _note(longer, context, [window for _, window in self._windows]) if longer else ""
+        """A line for people on the conversations that are cut, and on what is lost of them; empty where none is."""
         order = rng(seed, "documents").permutation(len(self._windows)).tolist()
         self._rows = list(self._packed(order))
         self.rows = len(self._rows)
@@ -155,15 +169,15 @@ def fit_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, room: int) -> list[Window]:
     """Return windows of at most `room` tokens of a conversation (N,) that is longer: each trains what no other does."""
-    asked = np.flatnonzero(tokens == template.around("user")[0]).tolist()
-    answered = np.flatnonzero(tokens == template.around("assistant")[0]).tolist()
-    ends = [*asked[1:], len(tokens)]
-    of_system = max(2, int(((marks & OF_SYSTEM) != 0).sum()) + 1)  # and BOS, which bears no mark
-    prefix = of_system if of_system <= room // 2 else 2  # BOS and the beginning of a question, at least
+    asked, answered = template.borders(tokens, with_system=bool((marks & OF_SYSTEM).any()))
+    ends, least = [*asked[1:], len(tokens)], asked[0] + 1  # BOS and the beginning of a question
+    of_system = max(least, int(((marks & OF_SYSTEM) != 0).sum()) + 1)  # and BOS, which bears no mark
+    prefix = of_system if of_system <= room // 2 else least
 
     def window(first: int, done: int, stop: int) -> Window:
-        start = 0 if first == 0 else asked[first] + 1
-        return Window(prefix if first else 0, start, asked[done], stop)
+        if first == 0:
+            return Window(0, 0, asked[done], stop)
+        return Window(prefix, asked[first] + 1, asked[done], stop, (NO_SYSTEM,) if prefix < of_system else ())
 
     windows, done = [], 0
     while done < len(asked):
@@ -175,13 +189,31 @@ def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, 
             windows.append(window(first, done, ends[fitting - 1]))
             done = fitting
         else:
-            windows.append(_cut_turn(asked[done], answered[done], ends[done], prefix, room))
+            windows.append(_cut_turn(asked[done], answered[done], ends[done], prefix, of_system, room, least))
             done += 1
     return windows
 
 
-def _cut_turn(asked: int, answered: int, end: int, prefix: int, room: int) -> Window:
+def _cut_turn(
+    asked: int, answered: int, end: int, prefix: int, of_system: int, room: int, least: int
+) -> Window:
     """Return a question and its answer without the question's beginning, or without all of it and the answer's end."""
-    prefix = prefix if prefix + end - answered <= room else 2
-    start = min(answered, max(asked + 1, prefix if asked == 1 else 0, end - (room - prefix)))
-    return Window(prefix, start, asked, min(end, start + room - prefix))
+    prefix = prefix if prefix + end - answered <= room else least
+    is_first = asked < least
+    begins = of_system if is_first else asked + 1  # what the user says
+    start = min(answered, max(asked + 1, prefix if is_first else 0, end - (room - prefix)))
+    stop = min(end, start + room - prefix)
+    happened = {
+        NO_QUESTION: start == answered,
+        NO_BEGINNING: begins < start < answered,
+        NO_END: stop < end,
+        NO_SYSTEM: prefix < of_system,
+    }
+    return Window(prefix, start, asked, stop, tuple(loss for loss in LOSSES if happened[loss]))
+
+
+def _note(longer: int, context: int, windows: Sequence[Window]) -> str:
+    lost = Counter(loss for window in windows for loss in window.lost)
+    losses = [f"{loss}: {lost[loss]:,}" for loss in LOSSES if lost[loss]]
+    cut = f"cut {count(longer, 'conversation')} longer than the context of {context:,} tokens"
+    return "; ".join(filter(None, [cut, ", ".join(losses)]))

@@ -14,11 +14,17 @@ from random import Random
 from typing import Any
 
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, Conversation, Part
+from tinygrad_chat.text.embedded.arithmetic import Arithmetic
 from tinygrad_chat.text.embedded.corpus import EmbeddedCorpus, is_held_out
 from tinygrad_chat.text.embedded.made_up import made_up_word
 from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file
 from tinygrad_chat.text.embedded.python import any_exchange
 from tinygrad_chat.text.embedded.questions import Exchange, PythonQuestions
+from tinygrad_chat.text.embedded.spelling import Spelling
+from tinygrad_chat.text.embedded.tutor import any_lesson
+
+Others = tuple[PythonQuestions, Arithmetic, Spelling]
+"""What draws the exchanges of the other corpora."""
 
 COUNT = 40_000
 LENGTHS = {1: 4, 2: 4, 3: 3, 4: 1}
@@ -122,19 +128,22 @@ def plausible(name: str, random: Random) -> str:
 
 def _conversations(seed: int) -> Iterator[Conversation]:
     random = Random(f"self {seed}")
-    talk, questions = Talk(random), PythonQuestions(random)
+    talk, others = Talk(random), (PythonQuestions(random), Arithmetic(random), Spelling(random))
     for _ in range(COUNT):
         name, said = "", []
         for _ in range(random.choices(tuple(LENGTHS), tuple(LENGTHS.values()))[0]):
             before = said[-1] if said else None
-            told, exchange = _any_exchange(talk, questions, before, name)
+            told, exchange = _any_exchange(talk, others, before, name)
             name = told or name
             said.append(exchange)
         yield Conversation.of(*(text for exchange in said for text in (exchange.question, exchange.answer)))
 
 
-def _any_exchange(talk: Talk, questions: PythonQuestions, before: Exchange | None, name: str) -> tuple[str, Exchange]:
-    """Return the name that somebody tells in it, if any, and an exchange that may go back to what was said."""
+def _any_exchange(talk: Talk, others: Others, before: Exchange | None, name: str) -> tuple[str, Exchange]:
+    """Return the name that somebody tells in it, if any, and an exchange that may go back to what was said.
+
+    Some are those of the other corpora: in one conversation people ask for this and that.
+    """
     drawn = talk.random.random()
     if before is not None and drawn < 0.55:
         if drawn < (0.4 if name else 0.05):
@@ -144,13 +153,19 @@ def _any_exchange(talk: Talk, questions: PythonQuestions, before: Exchange | Non
         if isinstance(before.answer, str) and len(before.answer) <= LONGEST_COPIED:
             return "", talk.again(before)
     drawn = talk.random.random()
-    if drawn < 0.25:
+    if drawn < 0.22:
         return talk.introduction()
-    if drawn < 0.45:
+    if drawn < 0.38:
         return "", talk.small_talk()
-    if drawn < 0.6:
+    if drawn < 0.50:
         return "", talk.figure()
-    return "", talk.term() if drawn < 0.8 else any_exchange(questions, None)
+    if drawn < 0.66:
+        return "", talk.term()
+    questions, arithmetic, spelling = others
+    if drawn < 0.83:
+        return "", any_exchange(questions, None)
+    lesson = any_lesson(arithmetic, spelling, None)
+    return "", Exchange(lesson.question, lesson.parts)
 
 
-SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "3")
+SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "4")

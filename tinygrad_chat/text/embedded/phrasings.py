@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from typing import Any
 from tinygrad_chat.schema import parse_toml
 from tinygrad_chat.text.embedded.corpus import is_held_out
 
-MISTYPED, LOWERED, UNMARKED, GREETED, POLITE, WRAPPED, FILLED = 0.12, 0.4, 0.35, 0.1, 0.1, 0.35, 0.15
-"""Shares of questions with a letter wrong, without capitals, without a mark at the end, with a greeting before, with
-`please` behind, within another, and with a word in it that means next to nothing: of those that can be."""
+MISTYPED, LOWERED, UNMARKED, OPENED, CLOSED, WRAPPED, FILLED, ASIDE = 0.12, 0.4, 0.35, 0.2, 0.2, 0.35, 0.15, 0.08
+"""Shares of questions with a letter wrong, without capitals, without a mark at the end, with words before, such as a
+greeting, with words behind, such as `please`, within another, with a word in it that means next to nothing, and with
+a sentence beside it that has nothing to do with it: of those that can be."""
 
 SIMPLE = re.compile(r"(What|Who|Where) (is|was|are) ((?:(?:your|my|the|its|a) )?[\w{}]+)\?")
 """A question that can stand within another: `What is {}?`, as in `Do you know what {} is?`."""
@@ -59,7 +62,9 @@ class Phrasing:
         if self.held_out:
             return self.typed(self.random.choice(phrasings["held_out"]))
         while True:
-            typed = self.typed(ALTERNATIVES.sub(self._one_of, self.random.choice(phrasings["asked"])))
+            asked = phrasings["asked"]
+            (phrasing,) = self.random.choices(asked, cum_weights=_weights(tuple(asked)))
+            typed = self.typed(ALTERNATIVES.sub(self._one_of, phrasing))
             if plain(typed) not in _every_held_out(self.file):
                 return typed
 
@@ -71,9 +76,15 @@ class Phrasing:
         random = self.random
         if random.random() < WRAPPED:
             phrasing = random.choice(within_another(phrasing))
-        if random.random() < POLITE and len(phrasing) > 8:
+        if random.random() < CLOSED and len(phrasing) > 8:
             said = phrasing.rstrip("?.!")
-            phrasing = f"{said}{random.choice(('', ','))} please{phrasing[len(said) :]}"
+            closed = random.choice(words("closers")) if random.random() < 0.6 else "please"
+            phrasing = f"{said}{random.choice(('', ','))} {closed}{phrasing[len(said) :]}"
+        if random.random() < ASIDE:
+            aside = random.choice(words("asides"))
+            phrasing = random.choice(
+                (f"{aside}. {phrasing}", f"{phrasing.rstrip('?.!')}, {aside[:1].lower()}{aside[1:]}")
+            )
         if random.random() < FILLED:
             phrasing = _filled(phrasing, random)
         if random.random() < MISTYPED:
@@ -82,9 +93,16 @@ class Phrasing:
             phrasing = phrasing.lower()
         if random.random() < UNMARKED:
             phrasing = phrasing.rstrip("?.!")
-        if random.random() < GREETED:
-            phrasing = f"{random.choice(words('greetings'))} {phrasing[:1].lower()}{phrasing[1:]}"
+        if random.random() < OPENED:
+            phrasing = f"{random.choice(words('openers'))} {phrasing[:1].lower()}{phrasing[1:]}"
         return phrasing or "?"
+
+
+@cache
+def _weights(asked: tuple[str, ...]) -> list[float]:
+    """Return how often each phrasing is drawn, added up: the more often, the more ways it has to be said."""
+    ways = (math.prod(found.count("|") + 1 for found in ALTERNATIVES.findall(phrasing)) for phrasing in asked)
+    return list(itertools.accumulate(math.sqrt(count) for count in ways))
 
 
 def within_another(phrasing: str) -> list[str]:
@@ -99,10 +117,12 @@ def within_another(phrasing: str) -> list[str]:
 
 
 def plain(phrasing: str) -> str:
-    """Return what is left of a phrasing without capitals, marks, a greeting and `please`."""
-    said = phrasing.lower().rstrip("?.!").removesuffix("please").rstrip(" ,")
-    for greeting in words("greetings"):
-        said = said.removeprefix(f"{greeting} ")
+    """Return what is left of a phrasing without capitals, marks, and what may stand before or behind it."""
+    said = phrasing.lower().rstrip("?.!")
+    for closer in ("please", *words("closers")):
+        said = said.removesuffix(f" {closer}").rstrip(" ,")
+    for opener in words("openers"):
+        said = said.removeprefix(f"{opener.lower()} ")
     return said
 
 

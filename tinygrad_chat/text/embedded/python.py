@@ -11,17 +11,17 @@ from tinygrad_chat.text.embedded.corpus import EmbeddedCorpus
 from tinygrad_chat.text.embedded.questions import Exchange, PythonQuestions
 
 COUNT = 60_000
-LENGTHS = {1: 5, 2: 3, 3: 2}
+LENGTHS = {1: 4, 2: 3, 3: 2, 4: 1}
 """How many exchanges a conversation has, and how often."""
 
 
 def any_exchange(questions: PythonQuestions, before: Exchange | None) -> Exchange:
     """Return an exchange: the first of a conversation, or one that may go back to what was said `before`."""
     drawn = questions.random.random()
-    if before is not None and drawn < 0.6:
+    if before is not None and drawn < 0.75:
         if drawn < 0.25:
             return questions.then_name()
-        return questions.then_argument(before.about) if drawn < 0.45 else questions.then_module(before.about)
+        return questions.then_argument(before.about) if drawn < 0.55 else questions.then_module(before.about)
     drawn = questions.random.random()
     if drawn < 0.4:
         return questions.does(questions.any_known())
@@ -47,5 +47,5 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 
 
 PYTHON = EmbeddedCorpus(
-    "python", "what the functions of your own Python do", _conversations, f"3 for Python {platform.python_version()}"
+    "python", "what the functions of your own Python do", _conversations, f"4 for Python {platform.python_version()}"
 )

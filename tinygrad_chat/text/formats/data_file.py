@@ -10,7 +10,7 @@ from tinygrad_chat.errors import DataError
 from tinygrad_chat.text.formats.compression import COMPRESSED, open_bytes
 from tinygrad_chat.text.formats.encoding import Encoding, decode, find_encoding, read_beginning
 from tinygrad_chat.text.formats.html import page_text
-from tinygrad_chat.text.formats.parquet import parquet_rows
+from tinygrad_chat.text.formats.parquet import parquet_columns, parquet_conversations, parquet_texts
 from tinygrad_chat.text.formats.rows import (
     Document,
     Rows,
@@ -30,6 +30,7 @@ JSON: dict[str, Callable[[Iterable[str], Path], Rows]] = {
     ".json": json_array,
 }
 TABLES = (".csv", ".tsv")
+PARQUET = ".parquet"
 PAGES = (".html", ".htm", ".xhtml")
 DRAWINGS = (".svg", ".eps")
 
@@ -48,8 +49,11 @@ class DataFile:
 
     def documents(self, text_field: str, any_bytes: bool = False) -> Iterator[Document]:
         """Yield its documents, as `open_corpus` has it. Raises DataError where it holds no text of its kind."""
-        if self.kind == ".parquet":
-            yield from parquet_rows(self.path, text_field)
+        if self.kind == PARQUET:
+            if columns_are_conversations(parquet_columns(self.path), text_field):
+                yield from documents_of(parquet_conversations(self.path), text_field)
+            else:
+                yield from parquet_texts(self.path, text_field)
         elif self.kind in JSON:
             yield from documents_of(JSON[self.kind](self._text(), self.path), text_field)
         elif self.kind in TABLES:
@@ -65,9 +69,9 @@ class DataFile:
 
     def lack(self, text_field: str) -> str:
         """Return what keeps it from being read beside others; empty where it can be."""
-        if self.kind in DRAWINGS or (self.encoding is None and self.kind != ".parquet"):
+        if self.kind in DRAWINGS or (self.encoding is None and self.kind != PARQUET):
             return "no text"
-        if self.kind in JSON or self.kind in TABLES or self.kind == ".parquet":
+        if self.kind in JSON or self.kind in TABLES or self.kind == PARQUET:
             try:
                 next(self.documents(text_field), None)
             except DataError:
@@ -83,6 +87,8 @@ class DataFile:
 
     def holds_conversations(self, text_field: str) -> bool:
         """Return whether its documents are conversations. Raises DataError where its beginning cannot be read."""
+        if self.kind == PARQUET:
+            return columns_are_conversations(parquet_columns(self.path), text_field)
         if self.encoding is None:
             return False
         if self.kind in JSON:
@@ -103,7 +109,7 @@ def look_at(path: Path, encoding: Encoding | None = None) -> DataFile:
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     kind = suffixes[-1] if suffixes else ""
-    if kind == ".parquet":
+    if kind == PARQUET:
         return DataFile(path, kind, None)
     with open_bytes(path) as file:
         beginning = read_beginning(file)

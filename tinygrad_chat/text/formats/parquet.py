@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tinygrad_chat.errors import DataError
+from tinygrad_chat.text.conversations.dialects import KEYS
 from tinygrad_chat.text.formats.compression import needed
-from tinygrad_chat.text.formats.rows import TEXT_FIELD, Document, column_of, document_of
+from tinygrad_chat.text.formats.rows import TEXT_FIELD, Document, Rows, column_of, document_of
 
 ROWS = 256  # that are read at a time
 
 
-def parquet_rows(path: Path, field: str) -> Iterator[Document]:
+def parquet_columns(path: Path) -> list[str]:
+    """Return what the columns are called. Raises DataError for what is no Parquet."""
+    with _open(path) as file:
+        return file.schema_arrow.names
+
+
+def parquet_texts(path: Path, field: str) -> Iterator[Document]:
     """Yield what stands in the column `field` of each row. Raises DataError where there is no text."""
-    arrow, parquet = (needed(module, path, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    names = parquet_columns(path)
+    if column_of(names, field, path) is None:
+        raise DataError(
+            f"{path}: expected a column {TEXT_FIELD!r}, received {', '.join(names[:8])}; name one with --text-field"
+        )
+    for row, where in _rows(path, [field]):
+        yield document_of(row, field, where)
+
+
+def parquet_conversations(path: Path) -> Rows:
+    """Yield what each row holds of a conversation, lists of structs as lists of objects."""
+    return _rows(path, KEYS)
+
+
+def _rows(path: Path, wanted: Collection[str]) -> Rows:
+    """Yield rows by those of the columns that are `wanted`."""
     number = 0
+    with _open(path) as file:
+        columns = [name for name in file.schema_arrow.names if name in wanted]
+        for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+            for index in range(batch.num_rows):
+                number += 1
+                cells = {name: batch.column(name)[index].as_py() for name in columns}
+                yield cells, f"{path}, row {number}"
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Provide a file of pyarrow's; its errors are DataErrors in one line."""
+    arrow, parquet = (needed(module, path, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
     try:
         with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if column_of(names, field, path) is None:
-                raise DataError(
-                    f"{path}: expected a column {TEXT_FIELD!r}, received {', '.join(names[:8])}; "
-                    "name one with --text-field"
-                )
-            for batch in file.iter_batches(batch_size=ROWS, columns=[field]):
-                for value in batch.column(0):
-                    number += 1
-                    yield document_of({field: value.as_py()}, field, f"{path}, row {number}")
+            yield file
     except arrow.ArrowException as error:
         reason = str(error).splitlines()[0][:120]
         raise DataError(f"{path}: cannot be read as Parquet ({reason})") from error

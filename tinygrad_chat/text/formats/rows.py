@@ -118,8 +118,14 @@ def csv_conversations(text: Iterable[str], path: Path, columns: list[str]) -> Ro
     rows = csv.reader(lines, delimiter=_delimiter(first))
     try:
         for row in rows:
+            where = f"{path}, line {rows.line_num + 1}"
+            if any(row[len(columns) :]):
+                raise DataError(
+                    f"{where}: expected {len(columns)} cells, received {len(row)}; put a text that holds the separator "
+                    "between double quotes"
+                )
             if row:
-                yield dict(zip(columns, row, strict=False)), f"{path}, line {rows.line_num + 1}"
+                yield dict(zip(columns, row, strict=False)), where
     except csv.Error as error:
         raise DataError(f"{path}, line {rows.line_num + 1}: cannot be read as CSV ({error})") from None
 

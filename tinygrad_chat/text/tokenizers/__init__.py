@@ -12,6 +12,7 @@ bpe.py         one for each frequent run of bytes: byte-pair encoding
   huggingface.py   tokenizer.json, both ways
   tiktoken.py      ranks, both ways
   files.py         a tokenizer from any such file, or into one
+turns.py       what stands between the turns of a chat
 numbers.py     the tokens as numbers, for imported models
 """
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -20,6 +21,7 @@ from tinygrad_chat.text.tokenizers.merging import Merges, merge_endless
 from tinygrad_chat.text.tokenizers.normalization import normalized
 from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
 from tinygrad_chat.text.tokenizers.tokenizer import BOS, characters_of
+from tinygrad_chat.text.tokenizers.turns import Turns
 
 CHAT_TOKENS = (
     *(BOS, "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"),
@@ -36,11 +38,12 @@ LONGEST_KEPT = 64  # characters of one
 class BPETokenizer:
     """Text to tokens by merges of bytes, within the pieces that a pattern of `splitting.PATTERNS` splits it into.
 
-    `tokens` has the bytes of each token, none for special ones; among them are the 256 single bytes. `merges` are pairs
-    of tokens in the order of their ranks. `special_tokens` stand for no text, and `added_tokens` stand for their name:
+    `tokens` has the bytes of each token, none for special ones; a byte that is none of them is left out of a text, as
+    other programs do. `merges` are pairs of tokens in the order of their ranks. `special_tokens` stand for no text, and `added_tokens` stand for their name:
     neither come out of text, unless `encode` is asked for them. `bos` names that with which documents begin. With
     `ignore_merges`, a piece that is a token is not merged. With `normalize`, text is brought into Unicode's NFC first.
-    Raises ConfigError for what does not fit.
+    Beside `bos`, a text ends with any of the special tokens named `ends`. `turns` is the template of chats that another
+    program's model was trained with. Raises ConfigError for what does not fit.
     """
 
     kind = "bpe"
@@ -57,18 +60,22 @@ class BPETokenizer:
         pattern: str = "nanochat",
         ignore_merges: bool = False,
         normalize: bool = False,
+        ends: Sequence[str] = (),
+        turns: Turns | None = None,
     ) -> None:
         self.tokens = list(tokens)
         self.merges = list(merges)
         self.special_tokens: Mapping[str, int] = dict(special_tokens)
         self.added_tokens: Mapping[str, int] = dict(added_tokens or {})
         self.bos_name, self.pattern, self.ignore_merges, self.normalize = bos, pattern, ignore_merges, normalize
+        self.end_names, self.turns = tuple(ends), turns
         self.size = len(self.tokens)
         self._splitter = Splitter(pattern)
         named = set(self.special_tokens.values()) | set(self.added_tokens.values())
         ids = {token: number for number, token in enumerate(self.tokens) if token and number not in named}
         _check(self, ids, named)
-        self._token_of_byte = [ids[bytes([byte])] for byte in range(256)]
+        self._token_of_byte = {token[0]: number for token, number in ids.items() if len(token) == 1}
+        self._left_out = bytes(byte for byte in range(256) if byte not in self._token_of_byte)
         self._whole = ids if ignore_merges else {}
         self._merges = Merges(self.merges, [ids[tokens[left] + tokens[right]] for left, right in self.merges])
         self._lengths = list(map(len, self.tokens))
@@ -98,6 +105,17 @@ class BPETokenizer:
         """The token with which each document begins."""
         return self.special_tokens[self.bos_name]
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens with which a text ends."""
+        return frozenset({self.bos, *(self.special_tokens[name] for name in self.end_names)})
+
+    def for_chats(self, turns: Turns | None, ends: Sequence[str]) -> BPETokenizer:
+        """Return the same tokenizer with another template of chats, and other tokens with which a text ends."""
+        changed = copy.copy(self)
+        changed.turns, changed.end_names = turns, tuple(name for name in ends if name != self.bos_name)
+        return changed
+
     def encode(self, text: str, *, special: Collection[str] = ()) -> np.ndarray:
         """Return the tokens of `text`, in the smallest type that holds them all.
 
@@ -125,7 +143,8 @@ class BPETokenizer:
             if not isinstance(found, Part):
                 yield np.frombuffer(b"".join(map(self._known.__getitem__, found)), self.dtype)
                 continue
-            for tokens in merge_endless(self._merge, _raw_parts(found, stream), self.tokens):
+            parts = map(self._raw, _parts(found, stream))
+            for tokens in merge_endless(self._merge, parts, self.tokens):
                 yield np.array(tokens, self.dtype)
 
     def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
@@ -165,6 +184,8 @@ class BPETokenizer:
             "bos": self.bos_name,
             "ignore_merges": self.ignore_merges,
             "normalize": self.normalize,
+            **({"ends": list(self.end_names)} if self.end_names else {}),
+            **({"turns": self.turns.state()} if self.turns else {}),
         }
 
     @classmethod
@@ -184,13 +205,21 @@ class BPETokenizer:
         except ValueError as error:
             raise ConfigError(f"tokens, merges: expected hexadecimal tokens and pairs of numbers ({error})") from error
         names = ("special_tokens", "added_tokens", "bos", "pattern", "ignore_merges", "normalize")
-        return cls(tokens, merges, **{name: state[name] for name in names})
+        ends, turns = state.get("ends", []), state.get("turns")
+        if not (isinstance(ends, list) and all(isinstance(name, str) for name in ends) and isinstance(turns, dict | None)):
+            raise ConfigError("ends, turns: expected a list of names and an object")
+        found = Turns.from_state(turns) if turns else None
+        return cls(tokens, merges, ends=ends, turns=found, **{name: state[name] for name in names})
 
     def _encode_piece(self, piece: str) -> bytes:
         """Return the tokens of a pre-token as the bytes of an array of `dtype`."""
-        content = _raw(piece)
+        content = self._raw(piece)
         whole = self._whole.get(content)
         return np.array(self._merge(content) if whole is None else [whole], self.dtype).tobytes()
+
+    def _raw(self, text: str) -> bytes:
+        content = _raw(text)
+        return content.translate(None, self._left_out) if self._left_out else content
 
     def _merge(self, content: bytes) -> list[int]:
         return self._merges.merge([self._token_of_byte[byte] for byte in content])
@@ -228,12 +257,12 @@ def _raw(text: str) -> bytes:
         raise VocabularyError(f"U+{ord(text[error.start]):04X} is half a character, which no text has") from error
 
 
-def _raw_parts(first: Part, stream: Iterator[list[str] | Part]) -> Iterator[bytes]:
-    """Yield the bytes of a piece that comes in parts: the `first`, and those in `stream` up to its last."""
-    yield _raw(first.text)
+def _parts(first: Part, stream: Iterator[list[str] | Part]) -> Iterator[str]:
+    """Yield the text of a piece that comes in parts: the `first`, and those in `stream` up to its last."""
+    yield first.text
     while not first.last:
         first = cast(Part, next(stream))
-        yield _raw(first.text)
+        yield first.text
 
 
 def _check(tokenizer: BPETokenizer, ids: Mapping[bytes, int], named: Collection[int]) -> None:
@@ -250,11 +279,11 @@ def _check(tokenizer: BPETokenizer, ids: Mapping[bytes, int], named: Collection[
         raise ConfigError("added tokens: expected the bytes of their names")
     if tokenizer.bos_name not in tokenizer.special_tokens:
         raise ConfigError(f"bos: expected the name of a special token, received {tokenizer.bos_name!r:.80}")
+    for name in tokenizer.end_names:
+        if name not in tokenizer.special_tokens:
+            raise ConfigError(f"ends: expected names of special tokens, received {name!r:.80}")
     if len(ids) < sum(bool(token) for number, token in enumerate(tokens) if number not in named):
         raise ConfigError("tokens: expected each once")
-    missing = [byte for byte in range(256) if bytes([byte]) not in ids]
-    if missing:
-        raise ConfigError(f"tokens: expected one for each byte, received none for 0x{missing[0]:02x}")
     for left, right in tokenizer.merges:
         fits = 0 <= left < size and 0 <= right < size and left not in named and right not in named
         if not (fits and tokens[left] and tokens[right] and tokens[left] + tokens[right] in ids):

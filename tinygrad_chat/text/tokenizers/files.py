@@ -28,10 +28,11 @@ class _Settings(TypedDict, total=False):
     bos_token: str | _Named | None
 
 
-def read_tokenizer(path: Path, *, pattern: str | None = None) -> BPETokenizer:
+def read_tokenizer(path: Path, *, pattern: str | None = None, size: int = 0) -> BPETokenizer:
     """Read a `tokenizer.json`, a folder that holds one, or ranks of tiktoken, which split text by `pattern`.
 
-    In a folder, a `tokenizer_config.json` says with which token documents begin. Raises CheckpointError, in one line,
+    In a folder, a `tokenizer_config.json` says with which token documents begin. A `tokenizer.json` has at least `size`
+    tokens then. Raises CheckpointError, in one line,
     where there is none, and for what is not one or asks for what this package cannot do.
     """
     in_folder = is_folder(path, follow=True)
@@ -42,7 +43,7 @@ def read_tokenizer(path: Path, *, pattern: str | None = None) -> BPETokenizer:
             return from_tiktoken(content, pattern=pattern or "nanochat")
         if pattern is not None:
             raise ConfigError("says itself how text is split; leave the pattern out")
-        return from_huggingface(content, bos=_beginning(path / SETTINGS) if in_folder else None)
+        return from_huggingface(content, bos=_beginning(path / SETTINGS) if in_folder else None, size=size)
     except ConfigError as error:
         raise CheckpointError(f"{file}: no tokenizer that can be used: {error}") from error
     except OSError as error:

@@ -16,7 +16,8 @@ from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE
 from tinygrad_chat.text.tokenizers.splitting import PATTERNS
 from tinygrad_chat.text.tokenizers.tokenizer import BOS
 
-_BEGINNINGS = (BOS, "<|begin_of_text|>", "<s>", "<|endoftext|>")  # which of the names begins documents, in this order
+BETWEEN = "<|endoftext|>"  # stands between documents
+_BEGINNINGS = (BOS, "<|begin_of_text|>", "<s>", BETWEEN)  # which of the names begins documents, in this order
 _UNPRINTABLE = HUGGING_FACE[188:]
 _BYTE_OF = {chr(byte): byte for byte in HUGGING_FACE[:188]} | {chr(256 + at): b for at, b in enumerate(_UNPRINTABLE)}
 _LETTER_OF = {byte: letter for letter, byte in _BYTE_OF.items()}
@@ -36,15 +37,22 @@ _PATTERN_OF = {spelling: name for name, spelling in PATTERNS.items()} | _OTHER_S
 """The name of each pattern, by all the ways in which it is written that split alike."""
 
 
-def from_huggingface(content: bytes, *, bos: str | None = None) -> BPETokenizer:
-    """Make the tokenizer that a `tokenizer.json` describes; `bos` names the token with which documents begin.
+def from_huggingface(content: bytes, *, bos: str | None = None, size: int = 0) -> BPETokenizer:
+    """Make the tokenizer that a `tokenizer.json` describes, of at least `size` tokens: others stand for nothing.
 
-    Raises ConfigError, naming it, for what is not as it should be, and for what this package cannot do.
+    Documents begin with the token that it puts before every text or, where there is none, with <|endoftext|>, which
+    stands between them; else with the one named `bos`. Raises ConfigError, naming it, for what is not as it should be,
+    and for what this package cannot do.
     """
     try:
         root = parse_json(content, dict[str, Any], source="the file")
     except FormatError as error:
         raise ConfigError(str(error)) from error
+    return from_description(root, bos=bos, size=size)
+
+
+def from_description(root: Mapping[str, Any], *, bos: str | None = None, size: int = 0) -> BPETokenizer:
+    """Do as `from_huggingface` for what such a file holds."""
     model = _table(root.get("model"), "model")
     _expect_plain(root, model)
     added = [_table(each, "added_tokens") for each in _list(root.get("added_tokens") or [], "added_tokens")]
@@ -58,7 +66,7 @@ def from_huggingface(content: bytes, *, bos: str | None = None) -> BPETokenizer:
     named = set(special.values()) | set(others.values())
     vocabulary = _table(model.get("vocab"), "model: vocab")
     numbers = {letters: _number(number) for letters, number in vocabulary.items()}
-    tokens = [b""] * (1 + max([*numbers.values(), *named], default=0))
+    tokens = [b""] * max(size, 1 + max([*numbers.values(), *named], default=0))
     for name, number in others.items():
         tokens[number] = name.encode("utf-8", "surrogatepass")
     for letters, number in numbers.items():
@@ -71,7 +79,7 @@ def from_huggingface(content: bytes, *, bos: str | None = None) -> BPETokenizer:
         _merges(model.get("merges"), numbers),
         special_tokens=special,
         added_tokens=others,
-        bos=_beginning(special) if bos is None else bos,
+        bos=_before_text(root.get("post_processor"), special) or bos or _beginning(special),
         pattern=_pattern(root.get("pre_tokenizer")),
         ignore_merges=model.get("ignore_merges") is True,
         normalize=_normalizes(root.get("normalizer")),
@@ -84,7 +92,7 @@ def to_huggingface(tokenizer: BPETokenizer) -> bytes:
     named = [(number, name, True) for name, number in tokenizer.special_tokens.items()]
     named += [(number, name, False) for name, number in tokenizer.added_tokens.items()]
     numbers = {number for number, _, _ in named}
-    letters = ["".join(map(_LETTER_OF.__getitem__, token)) for token in tokenizer.tokens]
+    letters = letters_of(tokenizer)
     root = {
         "version": "1.0",
         "truncation": None,
@@ -93,7 +101,7 @@ def to_huggingface(tokenizer: BPETokenizer) -> bytes:
             {"id": number, "content": name, **flags, "special": special} for number, name, special in sorted(named)
         ],
         "normalizer": {"type": "NFC"} if tokenizer.normalize else None,
-        "pre_tokenizer": _pre_tokenizer(tokenizer.pattern),
+        "pre_tokenizer": pre_tokenizer_of(tokenizer.pattern),
         "post_processor": None,
         "decoder": _byte_level(use_regex=True),
         "model": {
@@ -112,6 +120,11 @@ def to_huggingface(tokenizer: BPETokenizer) -> bytes:
         },
     }  # fmt: skip
     return json.dumps(root, ensure_ascii=False, indent=1).encode()
+
+
+def letters_of(tokenizer: BPETokenizer) -> list[str]:
+    """Return the bytes of each token as letters."""
+    return ["".join(map(_LETTER_OF.__getitem__, token)) for token in tokenizer.tokens]
 
 
 def _expect_plain(root: Mapping[str, Any], model: Mapping[str, Any]) -> None:
@@ -162,7 +175,8 @@ def _pattern(pre_tokenizer: Any) -> str:
 _BEHAVIOURS = [("Isolated", False), ("Removed", True)]  # what is between matches is nothing: the patterns match all
 
 
-def _pre_tokenizer(pattern: str) -> dict[str, Any]:
+def pre_tokenizer_of(pattern: str) -> dict[str, Any]:
+    """Return what splits text by a pattern."""
     if pattern == "gpt2":
         return _byte_level(use_regex=True)
     if pattern == "smollm2":
@@ -182,6 +196,18 @@ def _normalizes(normalizer: Any) -> bool:
     if unknown:
         raise ConfigError(f"normalizer: expected NFC or none, received {unknown[0]}")
     return bool(parts)
+
+
+def _before_text(processor: Any, special: Mapping[str, int]) -> str | None:
+    """Return the special token that a post-processor puts before every text, or else the one between documents."""
+    parts = [] if processor is None else _flat(processor, "processors")
+    for part in parts:
+        if _kind(part) == "TemplateProcessing":
+            first = next(iter(_list(part.get("single"), "post_processor: single")), None)
+            found = first.get("SpecialToken") if isinstance(first, dict) else None
+            if isinstance(found, dict) and found.get("id") in special:
+                return found["id"]
+    return BETWEEN if BETWEEN in special else None
 
 
 def _beginning(special: Mapping[str, int]) -> str:

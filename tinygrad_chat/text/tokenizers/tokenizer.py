@@ -29,6 +29,11 @@ class Tokenizer(Protocol):
         """The token with which each document begins: `special_tokens[BOS]`."""
         ...
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens with which a text ends: BOS, as the next begins with it, and others that say so."""
+        ...
+
     def encode(self, text: str) -> np.ndarray:
         """Return the tokens of a whole text, in the smallest unsigned type that holds them all; none is special."""
         ...
@@ -73,6 +78,11 @@ class PiecewiseTokenizer(ABC):
     def bos(self) -> int:
         """The token with which each document begins."""
         return self.special_tokens[BOS]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The token with which a text ends, as the next begins with it."""
+        return frozenset({self.bos})
 
     def without_bos(self, tokens: Iterable[int]) -> Iterator[int]:
         """Yield the tokens that stand for text. Raises VocabularyError for a number that is none of the tokens."""

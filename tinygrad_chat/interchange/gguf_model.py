@@ -1,0 +1,223 @@
+"""A GGUF file as a model of ours: its settings as those of a config.json, its arrays by our names.
+
+llama.cpp turns neighbouring channels of a head together where Hugging Face and this package turn its two halves: for
+architectures in INTERLEAVED the rows of queries and keys stand in that order in a file, and are put back.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import CheckpointError, FormatError
+from tinygrad_chat.formatting import short_repr
+from tinygrad_chat.interchange.chats import Say, can_chat, with_chats
+from tinygrad_chat.interchange.families import family_of
+from tinygrad_chat.interchange.gguf import GGUF, read_gguf
+from tinygrad_chat.interchange.huggingface_files import explained_files
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.parameter_table import by_name, parameter_table
+from tinygrad_chat.models.weights import checked_weights
+from tinygrad_chat.runs.state import Progress, SavedModel
+from tinygrad_chat.runs.stored import StoredArray
+from tinygrad_chat.text.tokenizers.gguf import KEY, from_gguf
+
+ARCHITECTURE = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
+"""Hugging Face's architectures by llama.cpp's names."""
+
+INTERLEAVED = ("llama", "smollm3")
+
+GPT2_KEYS: dict[str, tuple[str, type]] = {
+    "n_layer": ("block_count", int),
+    "n_positions": ("context_length", int),
+    "n_embd": ("embedding_length", int),
+    "n_inner": ("feed_forward_length", int),
+    "n_head": ("attention.head_count", int),
+    "layer_norm_epsilon": ("attention.layer_norm_epsilon", float),
+}
+LLAMA_KEYS: dict[str, tuple[str, type]] = {
+    "num_hidden_layers": ("block_count", int),
+    "max_position_embeddings": ("context_length", int),
+    "hidden_size": ("embedding_length", int),
+    "intermediate_size": ("feed_forward_length", int),
+    "num_attention_heads": ("attention.head_count", int),
+    "num_key_value_heads": ("attention.head_count_kv", int),
+    "head_dim": ("attention.key_length", int),
+    "rms_norm_eps": ("attention.layer_norm_rms_epsilon", float),
+    "rope_theta": ("rope.freq_base", float),
+}
+"""Settings of a config.json by GGUF's names behind that of the architecture."""
+
+NAMES = {
+    "token_embedding.weight": "token_embd.weight",
+    "position_embedding.weight": "position_embd.weight",
+    "final_norm.gain": "output_norm.weight",
+    "final_norm.bias": "output_norm.bias",
+    "head.weight": "output.weight",
+    "blocks.{}.attention_norm.gain": "blk.{}.attn_norm.weight",
+    "blocks.{}.attention_norm.bias": "blk.{}.attn_norm.bias",
+    "blocks.{}.attention.query.weight": "blk.{}.attn_q.weight",
+    "blocks.{}.attention.query.bias": "blk.{}.attn_q.bias",
+    "blocks.{}.attention.key.weight": "blk.{}.attn_k.weight",
+    "blocks.{}.attention.key.bias": "blk.{}.attn_k.bias",
+    "blocks.{}.attention.value.weight": "blk.{}.attn_v.weight",
+    "blocks.{}.attention.value.bias": "blk.{}.attn_v.bias",
+    "blocks.{}.attention.query_gain": "blk.{}.attn_q_norm.weight",
+    "blocks.{}.attention.key_gain": "blk.{}.attn_k_norm.weight",
+    "blocks.{}.attention.output.weight": "blk.{}.attn_output.weight",
+    "blocks.{}.attention.output.bias": "blk.{}.attn_output.bias",
+    "blocks.{}.feed_forward_norm.gain": "blk.{}.ffn_norm.weight",
+    "blocks.{}.feed_forward_norm.bias": "blk.{}.ffn_norm.bias",
+    "blocks.{}.feed_forward.gate.weight": "blk.{}.ffn_gate.weight",
+    "blocks.{}.feed_forward.gate.bias": "blk.{}.ffn_gate.bias",
+    "blocks.{}.feed_forward.expand.weight": "blk.{}.ffn_up.weight",
+    "blocks.{}.feed_forward.expand.bias": "blk.{}.ffn_up.bias",
+    "blocks.{}.feed_forward.contract.weight": "blk.{}.ffn_down.weight",
+    "blocks.{}.feed_forward.contract.bias": "blk.{}.ffn_down.bias",
+}
+"""Ours -> llama.cpp's; {} is the layer."""
+
+SKIPPED_ROTARY = 4  # each such layer of SmolLM3 has no rotary positions in llama.cpp, whatever a file says
+FUSED = "blk.{}.attn_qkv.{}"  # GPT-2's rows of queries, keys and values, in one array
+ROTARY_FACTORS = "rope_freqs.weight"  # by what Llama 3's pairs are slowed down
+PLANNED = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LEARNED_CONTEXT = 8192  # Llama 3's before it was stretched; a file does not say it
+
+
+def open_gguf(path: Path, *, say: Say) -> SavedModel:
+    """Return the model of a file; its weights stay there, as they are stored, until they are used.
+
+    `say` is told of what the model goes without. Raises CheckpointError, in one line, for what does not fit, or is of
+    an architecture, with an option or with numbers of a kind that there is not here.
+    """
+    with explained_files(path):
+        file = read_gguf(path)
+        config = config_of(file)
+        options, vocabulary = family_of(config).options_from(config)
+        _expect_planned(file, options)
+        weights = checked_weights(options, vocabulary, to_ours(file, options))
+        settings = file.metadata
+        tokenizer = from_gguf(settings, size=vocabulary)
+        if tokenizer.size > vocabulary:
+            raise CheckpointError(
+                f"{path}: expected a tokenizer of {vocabulary:,} tokens, as the model has, received one of "
+                f"{tokenizer.size:,}"
+            )
+        ends = [settings.get(f"{KEY}{name}_token_id") for name in ("eos", "eot", "eom")]
+        tokens = settings[f"{KEY}tokens"]
+        numbers = {name: settings.get(f"{KEY}{name}_token_id") for name in ("bos", "eos")}
+        names = {f"{name}_token": tokens[at] for name, at in numbers.items() if type(at) is int and at < len(tokens)}
+        template = settings.get("tokenizer.chat_template")
+        tokenizer = with_chats(tokenizer, template, names=names, ends=ends, say=say)
+    return SavedModel(
+        progress=Progress(),
+        config=TrainingConfig(model=options),
+        tokenizer=tokenizer,
+        weights=weights,
+        path=path,
+        taught_to_chat=can_chat(tokenizer),
+        of_another_program=True,
+    )
+
+
+def config_of(file: GGUF) -> dict[str, Any]:
+    """Return a file's settings as a config.json has them. Raises FormatError for an architecture that is unknown."""
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURE:
+        raise FormatError(
+            f"general.architecture: expected one of {', '.join(ARCHITECTURE)}, received {short_repr(architecture)}"
+        )
+    config: dict[str, Any] = {"architectures": [ARCHITECTURE[architecture]], "model_type": architecture}
+    for name, (key, kind) in keys_of(architecture).items():
+        found = file.get(f"{architecture}.{key}", kind)
+        if found is not None:
+            config[name] = found
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise FormatError("expected an array token_embd.weight, received none")
+    config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in file.tensors}
+    if architecture in INTERLEAVED:
+        config |= {"attention_bias": "blk.0.attn_q.bias" in file.tensors, "mlp_bias": "blk.0.ffn_up.bias" in file.tensors}
+    scaling = _scaling(file, architecture)
+    return config | ({"rope_scaling": scaling} if scaling else {})
+
+
+def keys_of(architecture: str) -> Mapping[str, tuple[str, type]]:
+    """Return GGUF's name and the type of each setting that an architecture has, by that of a config.json."""
+    return GPT2_KEYS if architecture == "gpt2" else LLAMA_KEYS
+
+
+def _scaling(file: GGUF, architecture: str) -> dict[str, Any] | None:
+    """Return how rotary pairs are slowed down, as a config.json says it."""
+    factors = file.tensors.get(ROTARY_FACTORS)
+    if factors is not None:
+        factor = float(np.asarray(factors).max())
+        return {**PLANNED, "factor": factor, "original_max_position_embeddings": LEARNED_CONTEXT}
+    kind = file.get(f"{architecture}.rope.scaling.type", str, "none")
+    if kind == "none":
+        return None
+    found = {"rope_type": kind, "factor": file.get(f"{architecture}.rope.scaling.factor", float, 1.0)}
+    original = file.get(f"{architecture}.rope.scaling.original_context_length", int)
+    return found | ({"original_max_position_embeddings": original} if original else {})
+
+
+def rotary_factors(options: ModelOptions) -> np.ndarray | None:
+    """Return by what each pair of channels is slowed down as Llama 3's are, None where none is so."""
+    return 1 / np.array(options.pair_scales, np.float32) if options.rotary_scaling == "llama3" else None
+
+
+def _expect_planned(file: GGUF, options: ModelOptions) -> None:
+    """Raise FormatError where pairs are slowed down in another way than Llama 3's."""
+    there, planned = file.tensors.get(ROTARY_FACTORS), rotary_factors(options)
+    if there is not None and planned is not None:
+        if there.shape != planned.shape or not np.allclose(np.asarray(there), planned, rtol=1e-3):
+            raise FormatError(f"{ROTARY_FACTORS}: expected Llama 3's, received others")
+
+
+def to_ours(file: GGUF, options: ModelOptions) -> dict[str, StoredArray]:
+    """Return a file's arrays by our names, an unknown one by its own, which then does not fit."""
+    arrays = {name: array for name, array in file.tensors.items() if name != ROTARY_FACTORS}
+    ours: dict[str, StoredArray] = {}
+    turned = file.metadata["general.architecture"] in INTERLEAVED
+    for name, (theirs, _) in their_names(options, vocabulary=1).items():
+        layer, _, part = name.removeprefix("blocks.").partition(".attention.")
+        kind, _, ending = part.partition(".")
+        fused = arrays.get(FUSED.format(layer, ending))
+        if kind in ("query", "key", "value") and fused is not None and ending:
+            rows, part = fused.shape[0] // 3, ("query", "key", "value").index(kind)
+            ours[name] = fused[part * rows : (part + 1) * rows]
+        elif theirs in arrays:
+            array = arrays.pop(theirs)
+            pairs = kind in ("query", "key") and turned and ending
+            ours[name] = array.map(array.shape, functools.partial(apart, options=options)) if pairs else array
+    fused_names = {FUSED.format(layer, part) for layer in range(options.layers) for part in ("weight", "bias")}
+    return ours | {name: array for name, array in arrays.items() if name not in fused_names}
+
+
+def their_names(options: ModelOptions, vocabulary: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return llama.cpp's name for every parameter, and its shape, by our name."""
+    table = by_name(parameter_table(options, vocabulary))
+    return {name: (NAMES[entry.name].format(layer), entry.shape) for name, layer, entry in table if entry.name in NAMES}
+
+
+def apart(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
+    """Return rows of queries or keys (H D, ...) with the channels that turn together in the two halves of each head."""
+    pairs = rows.reshape(-1, options.head_channels // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def beside(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
+    """Return such rows with the channels that turn together beside each other."""
+    halves = rows.reshape(-1, 2, options.head_channels // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)

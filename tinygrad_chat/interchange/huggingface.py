@@ -1,0 +1,78 @@
+"""A Hugging Face folder as a model of ours: options by its config.json, weights in place, its tokenizer and template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import CheckpointError
+from tinygrad_chat.files import is_there, read_plain
+from tinygrad_chat.interchange.chats import Say, can_chat, named_template, with_chats
+from tinygrad_chat.interchange.families import family_of
+from tinygrad_chat.interchange.huggingface_files import (
+    CONFIG,
+    GENERATION,
+    TEMPLATE,
+    explained_files,
+    map_arrays,
+    read_settings,
+)
+from tinygrad_chat.runs.state import Progress, SavedModel
+from tinygrad_chat.text.conversations.probing import LONGEST_TEMPLATE
+from tinygrad_chat.text.tokenizers import BPETokenizer, NumberTokenizer, Tokenizer
+from tinygrad_chat.text.tokenizers.files import SETTINGS, TOKENIZER, read_tokenizer
+
+
+def open_huggingface(folder: Path, *, say: Say) -> SavedModel:
+    """Return the model of a folder; its weights stay in their files until they are used.
+
+    `say` is told of what the model goes without. Raises CheckpointError, in one line, for what is missing, does not
+    fit, or is of an architecture or with an option that there is not here.
+    """
+    with explained_files(folder):
+        config = read_settings(folder, CONFIG)
+        family = family_of(config)
+        options, vocabulary = family.options_from(config)
+        weights = family.weights_from(map_arrays(folder), options, vocabulary)
+        tokenizer = _tokenizer(folder, config, vocabulary, say)
+    return SavedModel(
+        progress=Progress(),
+        config=TrainingConfig(model=options),
+        tokenizer=tokenizer,
+        weights=weights,
+        path=folder,
+        taught_to_chat=can_chat(tokenizer),
+        of_another_program=True,
+    )
+
+
+def _tokenizer(folder: Path, config: dict[str, Any], vocabulary: int, say: Say) -> Tokenizer:
+    if not is_there(folder / TOKENIZER, follow=True):
+        say(f"{folder}: has no {TOKENIZER}; tokens are written as numbers")
+        return NumberTokenizer(vocabulary, vocabulary - 1)
+    tokenizer = read_tokenizer(folder, size=vocabulary)
+    if tokenizer.size > vocabulary:
+        raise CheckpointError(
+            f"{folder}: expected a tokenizer of at most {vocabulary:,} tokens, as the model has, received one of "
+            f"{tokenizer.size:,}"
+        )
+    settings, generation = read_settings(folder, SETTINGS), read_settings(folder, GENERATION)
+    names = {key: _name(settings.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    ends = [generation.get("eos_token_id"), config.get("eos_token_id"), tokenizer.special_tokens.get(names["eos_token"])]
+    numbers = [number for each in ends for number in (each if isinstance(each, list) else [each])]
+    return with_chats(tokenizer, _template(folder, settings), names=names, ends=numbers, say=say)
+
+
+def _name(token: Any) -> str:
+    """Return the name of a token, which may stand there with its properties."""
+    found = token.get("content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else ""
+
+
+def _template(folder: Path, settings: dict[str, Any]) -> Any:
+    path = folder / TEMPLATE
+    if is_there(path, follow=True):
+        return read_plain(path, most=4 * LONGEST_TEMPLATE, follow=True).decode("utf-8", "replace")
+    return named_template(settings.get("chat_template"))
+
