@@ -24,6 +24,8 @@ from tinygrad_chat.interchange.gguf_export import export_gguf
 from tinygrad_chat.interchange.huggingface_export import export_huggingface
 from tinygrad_chat.interchange.huggingface_files import INDEX, WEIGHTS
 from tinygrad_chat.interchange.opening import open_model
+from tinygrad_chat.runs.lookup import open_checkpoint
+from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.tokenizers.turns import NANOCHAT
 
 Change = Callable[[Path], None]
@@ -95,7 +97,7 @@ UNFIT: dict[str, tuple[Change, str]] = {
     "a pickle": (as_pickle, "pytorch_model.bin: is a pickle, which can run any program"),
     "a shape that differs": (replaced_array(NORM, np.ones(3, np.float32)), "model.norm.weight is (3,), expected (32,)"),
     "an array that is missing": (replaced_array(NORM, None), "missing model.norm.weight"),
-    "an array too many": (replaced_array("x", np.ones(1, np.float32)), "unknown x"),
+    "an array too many": (replaced_array("x", np.ones(1, np.float32)), "unknown model.x"),
     "whole numbers": (replaced_array(NORM, np.ones(32, np.int32)), "expected F64 or F32 or F16 or BF16, received I32"),
     "an unknown architecture": (
         changed("config", architectures=["MambaForCausalLM"]),
@@ -140,6 +142,15 @@ def test_a_file_that_is_no_model_says_what_to_name_instead(folder: Path):
     (folder / "a.txt").write_text("a text")
     with pytest.raises(CheckpointError, match="is a file; expected the folder of a run"):
         open_model(folder / "a.txt", say=print)
+
+
+def test_who_needs_a_run_is_told_how_to_make_one(folder: Path):
+    export_gguf(small_model("llama"), folder / "a.gguf")
+    for path in (folder, folder / "a.gguf"):
+        with pytest.raises(
+            CheckpointError, match=rf"another program's model; a run is made of it by: tgc import {path}"
+        ):
+            open_checkpoint(path, SavedModel.load, say=print)
 
 
 def test_without_a_tokenizer_tokens_are_numbers(folder: Path):

@@ -42,7 +42,7 @@ FAULTS = {
     "inference/calls.py": {
         "a call has no end": ("if len(self._call) == LONGEST_CALL", "if False"),
         "a result has no end": ("[:LONGEST_RESULT]", ""),
-        "a call begins without a tool": ("if tool else frozenset())", "if True else frozenset())"),
+        "a call begins without a tool": ("if self._tool else frozenset())", "if True else frozenset())"),
         "a call may hold special tokens": ("special - {self._call_end}", "frozenset()"),
     },
     "inference/prefixes.py": {
@@ -71,9 +71,9 @@ FAULTS = {
         ),
     },
     "inference/generation.py": {
-        "BOS is text": ("ends = (tokenizer.bos,)", "ends = ()"),
+        "BOS is text": ("ends = tokenizer.ends", "ends = ()"),
         "every sample is the first": ('"sampling", number)', '"sampling", 0)'),
-        "a text may be empty": ("() if options.prompt else (tokenizer.bos,)", "()"),
+        "a text may be empty": ("() if options.prompt else tokenizer.ends", "()"),
         "the prompt's BOS is forgotten": (
             "[tokenizer.bos, *tokens] if len(tokens) < model.context else tokens",
             "tokens",

@@ -1,4 +1,4 @@
-"""Faults in what is read from other programs' files, and written for them."""
+"""Faults in what becomes of other programs' models here, and of ours there."""
 
 from __future__ import annotations
 
@@ -63,10 +63,6 @@ FAULTS = {
         "what comes before the system is lost": ("system=before,", "system=first,"),
         "the next question is asked as the first": ("question=question,", "question=answer,"),
         "blanks are kept": ("stripped=_stripped(texts[7], texts[8])", "stripped=()"),
-    },
-    "text/conversations/template.py": {
-        "the end of an answer is not learned": ("trained=at < own", "trained=False"),
-        "what stands behind the end is learned": ("trained=at < own", "trained=True"),
     },
     "text/tokenizers/gguf.py": {
         "a special token stands for text": ('"special": bool(kinds[number] != ADDED)', '"special": False'),

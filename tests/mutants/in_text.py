@@ -89,23 +89,25 @@ FAULTS = {
         "a conversation needs no answer": ("if not messages or messages[-1].role != ASSISTANT:", "if not messages:"),
     },
     "text/conversations/template.py": {
-        "results are trained": ("part.kind == CALL))", "True))"),
-        "calls are not trained": ("part.kind == CALL))", "False))"),
-        "users' messages are trained": ("own = message.role != USER", "own = True"),
-        "the end of an answer is not trained": ("_Piece(np.array([end]), own)", "_Piece(np.array([end]), False)"),
-        "the beginning of an answer is trained": (
-            "[_Piece(np.array([start]), False)]",
-            "[_Piece(np.array([start]), own)]",
+        "results are trained": (
+            "_Piece(part.text, part.kind == CALL, said=True)",
+            "_Piece(part.text, True, said=True)",
         ),
-        "every message has the system's before it": (
-            '                system = ""\n        if system',
-            "        if False and system",
+        "calls are not trained": ("_Piece(token, kind == CALL)", "_Piece(token, False)"),
+        "users' messages are trained": (
+            "yield from self._pieces[before]\n                yield _Piece(self._text(message), False",
+            "yield from self._pieces[before]\n                yield _Piece(self._text(message), True",
         ),
+        "the end of an answer is not learned": ("trained=at < own", "trained=False"),
+        "what stands behind the end is learned": ("trained=at < own", "trained=True"),
+        "every message is the first": ('before = "question"', 'before = "first"'),
         "what is typed becomes control": (
-            "if number else system + part.text)",
-            "if number else system + part.text, special=[*self.tokenizer.special_tokens])",
+            'self.tokenizer.encode("".join(str(piece.content) for piece in together))',
+            'self.tokenizer.encode("".join(str(piece.content) for piece in together), special=[BOS, *AROUND[USER]])',
         ),
-        "a system message is a token shorter": ("return 2 + int(", "return 1 + int("),
+        "a system message is a token shorter": ("return int((self.tokenizer", "return -1 + int((self.tokenizer"),
+        "two who speak are encoded together": ("together[-1].said and piece.said", "False"),
+        "a question begins a token late": ('found + sizes["question"] - 1 for', 'found + sizes["question"] for'),
     },
     "text/conversations/windows.py": {
         "what others train is trained twice": ("& (places >= window.trained_from)", "& (places >= 0)"),
@@ -116,7 +118,7 @@ FAULTS = {
             "stop = end",
         ),
         "no earlier turn is read": ("bisect_left(asked, asked[done] - room // 2)", "done"),
-        "a system message may take all of a row": ("of_system <= room // 2 else 2", "True else 2"),
+        "a system message may take all of a row": ("of_system <= room // 2 else least", "True else least"),
         "every epoch has the same order": ('rng(self.seed, "rows", epoch)', 'rng(self.seed, "rows")'),
         "the shortest comes next": ("waiting.pop(fitting)", "waiting.pop(0)"),
         "lost questions are not counted": ("NO_QUESTION: start == answered", "NO_QUESTION: False"),
@@ -125,7 +127,7 @@ FAULTS = {
         "a window without the system message is not counted": ("(NO_SYSTEM,) if prefix < of_system else ()", "()"),
     },
     "text/conversations/jinja.py": {
-        "the system message comes again": ("{{% set before.text = '' %}}", ""),
+        "a question behind the system message is the next": ("loop.previtem.role == '{SYSTEM}'", "false"),
         "parts have no special tokens": (
             '{AROUND[kind][0]}{{{{ part.text }}}}{AROUND[kind][1]}"',
             '{{{{ part.text }}}}"',

@@ -19,7 +19,7 @@ from tinygrad_chat.formatting import short_repr
 from tinygrad_chat.interchange.chats import Say, can_chat, with_chats
 from tinygrad_chat.interchange.families import family_of
 from tinygrad_chat.interchange.gguf import GGUF, read_gguf
-from tinygrad_chat.interchange.huggingface_files import explained_files
+from tinygrad_chat.interchange.huggingface_files import expect_layers, explained_files
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.parameter_table import by_name, parameter_table
 from tinygrad_chat.models.weights import checked_weights
@@ -104,9 +104,10 @@ def open_gguf(path: Path, *, say: Say) -> SavedModel:
     with explained_files(path):
         file = read_gguf(path)
         config = config_of(file)
+        expect_layers(config, file.tensors)
         options, vocabulary = family_of(config).options_from(config)
-        _expect_planned(file, options)
         weights = checked_weights(options, vocabulary, to_ours(file, options))
+        _expect_planned(file, options)
         settings = file.metadata
         tokenizer = from_gguf(settings, size=vocabulary)
         if tokenizer.size > vocabulary:

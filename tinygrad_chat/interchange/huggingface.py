@@ -14,6 +14,7 @@ from tinygrad_chat.interchange.huggingface_files import (
     CONFIG,
     GENERATION,
     TEMPLATE,
+    expect_layers,
     explained_files,
     map_arrays,
     read_settings,
@@ -31,10 +32,11 @@ def open_huggingface(folder: Path, *, say: Say) -> SavedModel:
     fit, or is of an architecture or with an option that there is not here.
     """
     with explained_files(folder):
-        config = read_settings(folder, CONFIG)
+        config, arrays = read_settings(folder, CONFIG), map_arrays(folder)
+        expect_layers(config, arrays)
         family = family_of(config)
         options, vocabulary = family.options_from(config)
-        weights = family.weights_from(map_arrays(folder), options, vocabulary)
+        weights = family.weights_from(arrays, options, vocabulary)
         tokenizer = _tokenizer(folder, config, vocabulary, say)
     return SavedModel(
         progress=Progress(),

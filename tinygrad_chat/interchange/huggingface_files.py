@@ -11,7 +11,7 @@ No pickle is ever read: to read one is to run a program.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -78,6 +78,14 @@ def map_arrays(folder: Path) -> dict[str, StoredArray]:
             raise no_pickle(pickles[0])
         raise FormatError(f"expected a {WEIGHTS} or a {INDEX}, received neither")
     return map_stored(folder / WEIGHTS, types=FLOATS, follow=True)[0]
+
+
+def expect_layers(config: Mapping[str, Any], arrays: Collection[str]) -> None:
+    """Raise FormatError for more layers than there are arrays: to go through them all would take without end."""
+    for key in ("num_hidden_layers", "n_layer"):
+        layers = config.get(key)
+        if isinstance(layers, int) and layers > len(arrays):
+            raise FormatError(f"{CONFIG}: {key}: {layers:,} layers cannot stand in {len(arrays):,} arrays")
 
 
 def _sharded(folder: Path) -> dict[str, StoredArray]:

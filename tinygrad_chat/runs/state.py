@@ -25,7 +25,6 @@ from tinygrad_chat.runs.checkpoint import (
 )
 from tinygrad_chat.runs.log import Mark, Marks
 from tinygrad_chat.runs.recent_losses import RecentLosses
-from tinygrad_chat.runs.stored import StoredArray
 from tinygrad_chat.schema import OPTIONAL, Amount, Count, checked
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
@@ -87,14 +86,14 @@ class SavedState:
 class SavedModel:
     """A trained model: what sampling needs of the checkpoint at `path`, None where it is not from a disk.
 
-    The weights stay in their file until they are used; but adapters are merged into those beside them, so that it is a
-    model like any other.
+    The weights, arrays or of another program StoredArrays, stay in their file until they are used; but adapters are
+    merged into those beside them, so that it is a model like any other.
     """
 
     progress: Progress
     config: TrainingConfig
     tokenizer: Tokenizer
-    weights: Mapping[str, np.ndarray | StoredArray]
+    weights: Mapping[str, Any]
     path: Path | None = None
     taught_to_chat: bool | None = None
     """Whether it learned from conversations; None where nobody knows, as of an imported model."""

@@ -96,7 +96,7 @@ def test_what_does_more_or_harm_is_refused_in_one_line(template: str, expected: 
 def test_a_template_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(probing, "SECONDS", 1)
     endless = "{% for a in range(9999) %}" * 3 + "{% endfor %}" * 3
-    with pytest.raises(FormatError, match=r"^chat_template: (took more than 1 seconds|was not done within 3 seconds)"):
+    with pytest.raises(FormatError, match=r"^chat_template: (took more than 1 seconds|was not done within)"):
         turns_of(endless, {}, SPECIAL)
 
 

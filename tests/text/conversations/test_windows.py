@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.interchange.models import with_chatml
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.text.conversations import ChatTemplate, Conversation
@@ -177,3 +178,27 @@ def test_a_huge_message_is_one_row_on_either_side():
         [window] = cut_at_turns(tokens, marks, template(), 65)
         assert window.inputs == inputs
         assert (marks[window.start : window.stop] & TRAINED).any()
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_conversation_in_another_template_is_cut_at_its_turns(system: str | None):
+    template = ChatTemplate(with_chatml("qwen2"))
+    said = [f"{word} {number} to be or not" for number in range(12) for word in ("question", "answer")]
+    conversation = Conversation.of(*said, system=system)
+    tokens, trained = template.render(conversation)
+    marks = trained * TRAINED
+    marks[: template.count_system_tokens(conversation)] += OF_SYSTEM
+    marks[0] = 0
+    windows = cut_at_turns(tokens, marks, template, 100)
+    learned = np.zeros(len(tokens), int)
+    for window in windows:
+        assert window.inputs < 100
+        places = np.append(np.arange(window.prefix), np.arange(window.start, window.stop))
+        learned[places[places >= window.trained_from]] += trained[places[places >= window.trained_from]]
+        if window.prefix:
+            beginning = template.tokenizer.decode(tokens[window.start : window.start + 4])
+            assert beginning.startswith("question")
+            before_first = template.borders(tokens, with_system=False)[0][0] + 1
+            assert window.prefix == (before_first if system is None else template.count_system_tokens(conversation))
+    np.testing.assert_array_equal(learned, trained)
+    assert len(windows) > 2

@@ -21,7 +21,8 @@ from tinygrad_chat.schema import parse_json
 from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM, USER
 from tinygrad_chat.text.tokenizers.turns import LONGEST, Turns
 
-SECONDS = 10
+SECONDS = 10  # of computing
+PATIENCE = 120  # seconds of the clock: a machine may be busy, and some cannot limit the time of computing
 MEMORY = 512 << 20  # bytes
 LONGEST_TEMPLATE = 1 << 18  # characters
 LIBRARIES = ("jinja2", "markupsafe")
@@ -169,11 +170,11 @@ def _render(
             [sys.executable, "-I", "-c", RENDERER, *limits, *folders],
             input=told.encode(),
             capture_output=True,
-            timeout=3 * SECONDS,  # of the clock: the machine may be busy
+            timeout=PATIENCE,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise FormatError(f"chat_template: was not done within {3 * SECONDS} seconds") from None
+        raise FormatError(f"chat_template: was not done within {PATIENCE} seconds") from None
     if done.returncode or not done.stdout:
         raise FormatError(f"chat_template: took more than {SECONDS} seconds or {MEMORY >> 20} MiB")
     found = parse_json(done.stdout, list[_Rendered], source="chat_template")
