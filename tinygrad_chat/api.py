@@ -170,8 +170,8 @@ def load(
     """Open a trained model: a run's folder, its name below runs/, or one of its checkpoints; by default the newest run.
 
     Another program's model is opened where it lies: a Hugging Face folder, a GGUF file, hub:owner/name, smollm2. One of
-    your own is made anew by `model`(vocabulary). `weights` says how matrices are kept: as float32, as float16 in half of
-    the memory or as int8 in a quarter; both are faster, and without a gradient. There is a warning for each damaged
+    your own is made anew by `model`(vocabulary). `weights` says how matrices are kept: as float32, as float16 in half
+    of the memory or as int8 in a quarter; both are faster, and without a gradient. There is a warning for each damaged
     checkpoint that a run has after the one that is opened, and for what a model goes without. Raises CheckpointError
     where there is none, or it is damaged.
     """

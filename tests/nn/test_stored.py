@@ -46,6 +46,16 @@ def test_a_row_of_zeros_stays_one():
     np.testing.assert_array_equal(weight.rows(np.array([[1, 0]])), np.zeros((1, 2, 3)))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_no_number_shows(kind, number):
+    matrix = np.ones((3, 4), np.float32)
+    matrix[1, 2] = number
+    with np.errstate(invalid="ignore"):
+        out = stored_product(np.ones((1, 4), np.float32), StoredWeight.of(matrix, kind))
+    assert np.isfinite(out).tolist() == [[True, False, True]]
+
+
 def test_they_take_half_and_a_quarter_of_the_memory():
     matrix = np.zeros((64, 128), np.float32)
     sizes = [StoredWeight.of(matrix, kind).nbytes for kind in KINDS]

@@ -9,7 +9,7 @@ from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.inference.options import InferenceOptions
 from tinygrad_chat.models.engines import ENGINES
-from tinygrad_chat.models.memory import expect_room
+from tinygrad_chat.models.memory import expect_room_to_answer
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.weights import stored_weights
 from tinygrad_chat.runs.state import SavedModel
@@ -54,8 +54,7 @@ def load_model(
     compute = Compute.choose("numpy" if mode == "scalar" else backend, kernels, dtype)
     InferenceOptions(backend=compute.backend.name, weights=weights)  # says what cannot be
     options, vocabulary, given = saved.config.replace(dropout=0.0).model, saved.tokenizer.size, saved.weights
-    if weights == "float32":
-        expect_room(options, vocabulary, buffers=1, mode=mode)
-    else:
+    expect_room_to_answer(options, vocabulary, weights=weights, mode=mode)
+    if weights != "float32":
         given = stored_weights(options, vocabulary, given, weights)
     return ENGINES[mode](vocabulary, options, compute=compute, weights=given)

@@ -13,6 +13,9 @@ from tinygrad_chat.models.size import count_parameters, count_scaled_parameters,
 BYTES_A_NUMBER = {"tensor": 4, "scalar": 8}
 """Of the flat buffers of each engine: float32, float64."""
 
+BYTES_STORED = {"float32": 4, "float16": 2, "int8": 1}
+"""Of a number of a matrix, as a model that answers may keep it; the most exact first."""
+
 BYTES_A_LAYER = 4096
 """What a block's Python objects take at least, however few numbers they hold."""
 
@@ -72,6 +75,22 @@ def expect_room(
             f"--width {options.width} --layers {options.layers} --context {options.context}: "
             f"{count_parameters(options, vocabulary):,} parameters take at least {needed / 2**30:,.1f} GiB "
             f"with what goes with them, and {_only(available)}; choose a smaller --width, --layers or --context"
+        )
+
+
+def expect_room_to_answer(
+    options: ModelOptions, vocabulary: int, *, weights: str, mode: str = "tensor", available: int | None = None
+) -> None:
+    """Do as `expect_room` for a trained model that answers, its matrices kept as `weights`; say how it would fit."""
+    available = available_memory() if available is None else available
+    numbers, whole = count_parameters(options, vocabulary), least_memory(options, vocabulary, buffers=1, mode=mode)
+    kinds = BYTES_STORED if mode == "tensor" else {"float32": BYTES_A_NUMBER["tensor"]}
+    needed = {kind: whole - (BYTES_A_NUMBER["tensor"] - size) * numbers for kind, size in kinds.items()}
+    if needed[weights] > available:
+        fitting = [f"--weights {kind} would fit" for kind in needed if needed[kind] <= available]
+        raise NoRoomError(
+            f"{numbers:,} parameters take at least {needed[weights] / 2**30:,.1f} GiB as {weights}, and "
+            f"{_only(available)}; {fitting[0] if fitting else 'this model is too large for this machine'}"
         )
 
 

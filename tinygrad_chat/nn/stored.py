@@ -48,11 +48,11 @@ class StoredWeight:
         for start in range(0, D, step):
             part = np.asarray(matrix[start : start + step], np.float32)
             stop = start + len(part)
-            if kind == "int8":
-                largest = np.abs(part).max(axis=1, initial=0)
-                scales[start:stop] = np.where(largest > 0, largest / np.float32(LARGEST_INT8), 1)
-                part = np.rint(part / scales[start:stop, None])
-            with np.errstate(over="ignore", invalid="ignore"):  # what is no number shows where a token is drawn
+            with np.errstate(all="ignore"):  # what is no number shows where a token is drawn
+                if kind == "int8":
+                    largest = np.abs(part).max(axis=1, initial=0)
+                    scales[start:stop] = np.where(largest == 0, 1, largest / np.float32(LARGEST_INT8))
+                    part = np.rint(part / scales[start:stop, None])
                 numbers[start:stop, :C] = part
         return cls(numbers, scales, (D, C))
 

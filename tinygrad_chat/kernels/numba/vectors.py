@@ -5,6 +5,9 @@
 Each vector that is read takes part in several sums, and a sum of whole numbers takes two products in one instruction
 where the processor has it (LLVM finds it in products whose neighbours are added up). Integers are exact: their sums do
 not depend on the order, nor on how many rows there are.
+
+Numba keeps compiled code as long as the file of its function stays the same: after a change here, delete the folder
+`__pycache__`.
 """
 
 from __future__ import annotations
