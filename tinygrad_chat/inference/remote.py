@@ -81,9 +81,8 @@ class RemoteServer:
 
     def first_model(self) -> str:
         """Return the first of the server's models. Raises UsageError where there is none, and as `ask` does."""
-        with contextlib.closing(self._connection()) as connection:
-            with self.ask(connection, "/models", None) as response:
-                content = response.read(MOST_BYTES)
+        with contextlib.closing(self._connection()) as connection, self.ask(connection, "/models", None) as response:
+            content = response.read(MOST_BYTES)
         found = parse_json(content, _Models, source=f"{self.url}/models").data
         if not found:
             raise UsageError(f"{self.url}: has no model")
