@@ -13,5 +13,6 @@ engine.py       requests that join and leave: token after token
 generation.py   a text that goes on from a prompt
 chat.py         a conversation
 answers.py      the likeliest answers to many questions at a time
+looking.py      how likely each token was to a model, and where its attention was
 text_model.py   a model with its tokenizer: text in, text out
 """

@@ -6,7 +6,7 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
-from tinygrad_chat.errors import UsageError
+from tinygrad_chat.errors import TinygradChatError, UsageError
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.request import Request, Steps, TokenStep
@@ -42,7 +42,7 @@ class Chat:
         self._template = engine.template
         self._say = say
         self._answers = 0  # how many were begun: each draws from a stream of its own
-        self._asked = ""
+        self._asked, self._is_answered = "", False
         self.clear()
 
     def clear(self) -> None:
@@ -64,7 +64,8 @@ class Chat:
         self.system = messages.pop(0).text if messages[0].role == SYSTEM else None
         self.clear()
         self._turns = list(zip(messages[::2], messages[1::2], strict=False))  # what was not answered is not said
-        self._asked = messages[-1].text if len(messages) % 2 else messages[-2].text
+        self._is_answered = len(messages) % 2 == 0
+        self._asked = messages[-2 if self._is_answered else -1].text
 
     @property
     def token_count(self) -> int:
@@ -85,7 +86,7 @@ class Chat:
             self.request.cancel()  # nobody may have waited for its end
         random = rng(self.options.seed, "sampling", self._answers)
         self._answers += 1
-        self._asked = text
+        self._asked, self._is_answered = text, False
         self.request = self.engine.submit_answer(
             shown, self.options, rivals=self.rivals, tools=self.tools, random=random
         )
@@ -99,10 +100,15 @@ class Chat:
         """Ask something else instead of the last question. Raises UsageError where nothing was asked."""
         if not self._asked:
             raise UsageError("chat: expected a question before this, received none")
-        if self._turns and self._turns[-1][0].text == self._asked:
-            self._turns.pop()
-            self._left_out = min(self._left_out, len(self._turns))
-        return self.reply(text)
+        turns, left_out = self._turns, self._left_out
+        if turns and self._is_answered:
+            self._turns = turns[:-1]
+            self._left_out = min(left_out, len(self._turns))
+        try:
+            return self.reply(text)
+        except TinygradChatError:  # as for a text that is too long: then nothing has changed
+            self._turns, self._left_out = turns, left_out
+            raise
 
     def _answer(self, asked: Message, request: Request) -> Steps:
         steps: list[TokenStep] = []
@@ -115,6 +121,7 @@ class Chat:
             parts = _parts(steps)
             if any(part.text for part in parts):
                 self._turns.append((asked, Message(ASSISTANT, parts)))
+                self._is_answered = True
 
     @property
     def _system(self) -> tuple[Message, ...]:
