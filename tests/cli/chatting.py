@@ -33,6 +33,8 @@ class ScriptedModel:
         self.tokenizer = TOKENIZER
         self.seen: list[str] = []
         """What was shown to it, with the names of special tokens."""
+        self.controls: list[list[str]] = []
+        """The special tokens among that, without those that somebody has typed."""
 
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
         """Be the model of every run that is opened."""
@@ -63,6 +65,7 @@ class ScriptedModel:
         asked = self.tokenizer.decode(row[begin : row.index(special["<|user_end|>"], begin)]).rpartition("\n\n")[2]
         if len(row) == start:
             names = {number: name for name, number in special.items()}
+            self.controls.append([names[token] for token in row if token in names])
             self.seen.append("".join(names.get(token) or self.tokenizer.decode([token]) for token in row))
         answer = self.tokenizer.encode(self._script.get(asked, "?"), special=[*special]).tolist()
         answer.append(special["<|assistant_end|>"])

@@ -135,6 +135,19 @@ def test_messages_are_read_as_openai_s_clients_write_them():
     ]
 
 
+def test_names_of_special_tokens_in_messages_are_text():
+    names, one = "".join(TOKENIZER.special_tokens), scripted()
+    call = [{"type": "python", "text": names}, {"type": "python_output", "text": names}]
+    roles = {"system": names, "user": names, "assistant": call}
+    messages = [*({"role": role, "content": each} for role, each in roles.items()), {"role": "user", "content": names}]
+    model: Any = one.engine.model
+    model.context = 1000
+    with asking(one) as client:
+        assert client.post(CHATS, json=chat(messages=messages)).status_code == 200
+    again = ["<|user_start|>", "<|user_end|>", "<|assistant_start|>"]
+    assert sorted(model.controls[-1]) == sorted([*TOKENIZER.special_tokens, *again])
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "no messages": ({"messages": []}, "at least one by a user", None),
     "a tool's message": ({"messages": [{"role": "tool", "content": "x"}]}, "received 'tool'", "messages[0].role"),

@@ -15,5 +15,6 @@ turns.py        what was said in a conversation, whoever answers
 chat.py         a conversation with a model
 remote.py       one with a server elsewhere
 answers.py      the likeliest answers to many questions at a time
+looking.py      how likely each token was to a model, and where its attention was
 text_model.py   a model with its tokenizer: text in, text out
 """

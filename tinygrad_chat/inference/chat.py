@@ -75,7 +75,7 @@ class Chat(Turns):
             self.request.cancel()  # nobody may have waited for its end
         random = rng(self.options.seed, "sampling", self._answers)
         self._answers += 1
-        self._asked = text
+        self._asked, self._is_answered = text, False
         request = self.engine.submit_answer(shown, self.options, rivals=self.rivals, tools=self.tools, random=random)
         self.request = request
         return self._answer(asked, request, self.engine.stream(request))

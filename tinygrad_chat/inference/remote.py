@@ -222,7 +222,7 @@ class RemoteChat(Turns):
             **{name: value for name, value in others.items() if value is not None},
         }
         self._answers += 1
-        self._asked = text
+        self._asked, self._is_answered = text, False
         request = RemoteAnswer()
         return self._answer(asked, request, self._steps(request, body))
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from tinygrad_chat.errors import UsageError
+from tinygrad_chat.errors import TinygradChatError, UsageError
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.request import Steps, TokenStep
 from tinygrad_chat.text.conversations import CALL, TEXT, Conversation, Message, Part
@@ -33,7 +33,7 @@ class Turns:
         self.system, self.options = system, options or GenerationOptions()
         self.request: Asked | None = None
         """What was asked last: its `finish_reason` says why the answer ended."""
-        self._asked = ""
+        self._asked, self._is_answered = "", False
         self.clear()
 
     def clear(self) -> None:
@@ -54,7 +54,8 @@ class Turns:
         self.system = messages.pop(0).text if messages[0].role == SYSTEM else None
         self.clear()
         self._turns = list(zip(messages[::2], messages[1::2], strict=False))  # what was not answered is not said
-        self._asked = messages[-1].text if len(messages) % 2 else messages[-2].text
+        self._is_answered = len(messages) % 2 == 0
+        self._asked = messages[-2 if self._is_answered else -1].text
 
     def reply(self, text: str) -> Steps:
         """Say something; yield the steps of the answer, which is then part of the conversation."""
@@ -68,9 +69,14 @@ class Turns:
         """Ask something else instead of the last question. Raises UsageError where nothing was asked."""
         if not self._asked:
             raise UsageError("chat: expected a question before this, received none")
-        if self._turns and self._turns[-1][0].text == self._asked:
-            self._turns.pop()
-        return self.reply(text)
+        turns = self._turns
+        if turns and self._is_answered:
+            self._turns = turns[:-1]
+        try:
+            return self.reply(text)
+        except TinygradChatError:  # as for a text that is too long: then nothing has changed
+            self._turns = turns
+            raise
 
     def _shown(self, turns: Sequence[Turn], *asked: Message) -> Conversation:
         """Return these turns as a conversation, with what is asked after them."""
@@ -90,6 +96,7 @@ class Turns:
             parts = _parts(known)
             if any(part.text for part in parts):
                 self._turns.append((asked, Message(ASSISTANT, parts)))
+                self._is_answered = True
 
 
 def _parts(steps: Sequence[TokenStep]) -> tuple[Part, ...]:
