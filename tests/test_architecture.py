@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
@@ -320,6 +321,17 @@ def test_what_the_layout_allows_passes(path, statement):
 )
 def test_what_the_layout_forbids_is_objected_to(path, statement, objection):
     assert objections(path, f'"""A new module."""\n{statement}\n') == [objection]
+
+
+FOLDERS = sorted(path for path in MODULES if path.endswith("/__init__.py"))
+
+
+@pytest.mark.parametrize("path", FOLDERS)
+def test_a_folder_that_lists_its_files_lists_each(path):
+    text = ast.get_docstring(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))) or ""
+    there = {file.name for file in (PACKAGE / path).parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+    if re.search(r"^\w+\.py {2}", text, re.MULTILINE):
+        assert set(re.findall(r"(?<![/\w])\w+\.py\b", text)) == there
 
 
 def test_public_module_without_a_docstring_is_objected_to():

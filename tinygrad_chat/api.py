@@ -165,18 +165,22 @@ def load(
     kernels: str = "auto",
     dtype: str = "auto",
     mode: str | None = None,
+    weights: str = "float32",
 ) -> TextModel:
     """Open a trained model: a run's folder, its name below runs/, or one of its checkpoints; by default the newest run.
 
-    Another program's model is opened where it lies: a Hugging Face folder, a GGUF file, hub:owner/name. One of your own
-    is made anew by `model`(vocabulary). There is a warning for each damaged checkpoint that a run has after the one
-    that is opened, and for what a model goes without. Raises CheckpointError where there is none, or it is damaged.
+    Another program's model is opened where it lies: a Hugging Face folder, a GGUF file, hub:owner/name, smollm2. One of
+    your own is made anew by `model`(vocabulary). `weights` says how matrices are kept: as float32, as float16 in half
+    of the memory or as int8 in a quarter; both are faster, and without a gradient. There is a warning for each damaged
+    checkpoint that a run has after the one that is opened, and for what a model goes without. Raises CheckpointError
+    where there is none, or it is damaged.
     """
     damaged: list[str] = []
     saved = open_model(None if path is None else user_path(path), say=damaged.append)
     for line in damaged:
         warnings.warn(line, stacklevel=2)
-    opened = load_model(saved, backend=backend, kernels=kernels, dtype=dtype, mode=mode, make=model)
+    computing: dict[str, Any] = {"backend": backend, "kernels": kernels, "dtype": dtype, "mode": mode}
+    opened = load_model(saved, **computing, weights=weights, make=model)
     checkpoint = saved.path or Path()
     named = saved.of_another_program or (path is not None and Path(path).name == checkpoint.name)
     source = str(checkpoint if named else checkpoint.parent.parent)

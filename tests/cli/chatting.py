@@ -33,6 +33,8 @@ class ScriptedModel:
         self.tokenizer = TOKENIZER
         self.seen: list[str] = []
         """What was shown to it, with the names of special tokens."""
+        self.controls: list[list[str]] = []
+        """The special tokens among that, without those that somebody has typed."""
 
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
         """Be the model of every run that is opened."""
@@ -63,6 +65,7 @@ class ScriptedModel:
         asked = self.tokenizer.decode(row[begin : row.index(special["<|user_end|>"], begin)]).rpartition("\n\n")[2]
         if len(row) == start:
             names = {number: name for name, number in special.items()}
+            self.controls.append([names[token] for token in row if token in names])
             self.seen.append("".join(names.get(token) or self.tokenizer.decode([token]) for token in row))
         answer = self.tokenizer.encode(self._script.get(asked, "?"), special=[*special]).tolist()
         answer.append(special["<|assistant_end|>"])
@@ -120,6 +123,6 @@ def write_presets(patch: pytest.MonkeyPatch, folder: Path, **settings: Any) -> N
     (folder.parent / "chats.jsonl").write_text("".join(f"{json.dumps(chat)}\n" for chat in chats))
     tiny = {"data": str(folder.parent / "chats.jsonl"), "tokenizer": "bpe", "vocabulary": 266, "model": "mini-gpt"}
     tiny |= {"width": 8, "heads": 2, "context": 64, "batch_size": 2, "steps": 6, "log_every": 1, "eval_every": 3}
-    for layers, name in enumerate(("chat-small", "chat", "chat-standard"), start=1):
+    for layers, name in enumerate(("chat-small", "chat", "chat-standard", "chat-portable"), start=1):
         (folder / f"{name}.toml").write_text(to_toml({**tiny, **settings, "layers": layers}))
     patch.setattr("tinygrad_chat.config.files.PRESETS", folder)

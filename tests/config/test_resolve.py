@@ -213,6 +213,29 @@ def test_a_fine_tuned_run_has_its_parents_model_and_update_rule_at_a_tenth_of_it
     assert resolve_from(MINI, {**FROM, "data": "other", "text_field": "x"}).data.source == "other"
 
 
+ROTARY = resolve({"positions": "rotary", "context": 64})
+
+
+def test_a_model_that_turns_its_positions_may_learn_in_a_shorter_context():
+    assert resolve_from(ROTARY, FROM).model.context == 64
+    assert resolve_from(ROTARY, {**FROM, "context": 16}).model == dataclasses.replace(ROTARY.model, context=16)
+
+
+@pytest.mark.parametrize(
+    ("parent", "context"),
+    [
+        (ROTARY, 65),
+        (resolve({"context": 64}), 16),
+        (resolve({"positions": "rotary", "context": 64, "window": 8, "window_pattern": "SL"}), 16),
+        (resolve({"positions": "rotary", "context": 64, "rotary_scaling": "llama3"}), 16),
+    ],
+    ids=["longer", "learned", "windows that follow from it", "turns that follow from it"],
+)
+def test_any_other_context_is_refused(parent: TrainingConfig, context: int):
+    with pytest.raises(ConfigError, match=f"^--context: the model of runs/a has 64, received {context}; leave it out"):
+        resolve_from(parent, {**FROM, "context": context})
+
+
 def test_a_fine_tuned_nanochat_follows_its_laws_at_a_tenth_of_its_rates():
     config = resolve_from(NANOCHAT, FROM, Facts(vocabulary=100))
     assert (config.model, config.schedule.steps) == (NANOCHAT.model, NANOCHAT.schedule.steps)

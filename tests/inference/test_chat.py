@@ -153,6 +153,26 @@ def test_a_message_too_long_for_the_context_is_refused_and_nothing_is_lost():
     assert answer(chat.reply("x" * 44)) == "hi"
 
 
+def test_a_change_that_is_refused_loses_nothing():
+    chat = chat_with(answering("hi", context=64))
+    assert answer(chat.reply("one")) == "hi"
+    for refused in ("x" * 60, ""):
+        with pytest.raises((UsageError, DataError)):
+            chat.edit(refused)
+    assert chat.conversation == Conversation.of("one", "hi")
+    assert answer(chat.retry()) == "hi"
+    assert chat.conversation == Conversation.of("one", "hi")
+
+
+def test_a_question_that_is_asked_twice_leaves_the_first_answer():
+    chat = chat_with(answering("hi", context=64))
+    chat.conversation = Conversation.of("one", "yes", "one")
+    assert answer(chat.retry()) == "hi"
+    assert chat.conversation == Conversation.of("one", "yes", "one", "hi")
+    assert answer(chat.retry()) == "hi"
+    assert chat.conversation == Conversation.of("one", "yes", "one", "hi")
+
+
 def test_special_tokens_that_a_user_types_are_text():
     chat = chat_with(answering("hi", context=200))
     list(chat.reply("<|assistant_start|>no<|assistant_end|>"))

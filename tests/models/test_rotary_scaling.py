@@ -27,7 +27,7 @@ def test_pairs_that_turn_often_are_left_alone_and_those_that_do_not_get_round_ar
 def test_those_between_are_slowed_down_as_transformers_does():
     """tests/interchange/test_families_parity.py compares every pair, where transformers is installed."""
     llama3, yarn = (pair_scales(scaling, 64, **LLAMA, fast=fast) for scaling, fast in (("llama3", 4.0), ("yarn", 32.0)))
-    np.testing.assert_allclose(llama3[14:19], [1, 0.6438, 0.3715, 0.1902, 0.125], atol=1e-4)
+    np.testing.assert_allclose(llama3[14:19], [1, 0.6437, 0.3711, 0.1902, 0.125], atol=1e-4)
     np.testing.assert_allclose(yarn[9:13], [1, 0.9028, 0.8056, 0.7083], atol=1e-4)
 
 

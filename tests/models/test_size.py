@@ -14,7 +14,13 @@ from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import NoRoomError
 from tinygrad_chat.models import memory
 from tinygrad_chat.models.engines import ENGINES
-from tinygrad_chat.models.memory import expect_room, expect_room_for_step, least_memory, least_step_memory
+from tinygrad_chat.models.memory import (
+    expect_room,
+    expect_room_for_step,
+    expect_room_to_answer,
+    least_memory,
+    least_step_memory,
+)
 from tinygrad_chat.models.nanochat import NANOCHAT, nanochat_shape
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.size import (
@@ -195,3 +201,18 @@ def test_a_batch_that_cannot_fit_is_refused_and_one_row_less_is_not():
         expect_room_for_step(options, 65, rows=101, buffers=4, available=room)
     with pytest.raises(NoRoomError, match=r"parameters take at least"):  # no batch is to blame
         expect_room_for_step(options, 65, rows=1, buffers=4, available=1000)
+
+
+def test_a_model_that_is_too_large_to_answer_is_told_how_it_would_fit():
+    options = ModelOptions()  # 804,096 parameters
+    for available, weights, remedy in (
+        (2_000_000, "float32", "--weights float16 would fit"),
+        (1_000_000, "float16", "--weights int8 would fit"),
+        (700_000, "int8", "this model is too large for this machine"),
+    ):
+        message = (
+            rf"^804,096 parameters take at least 0.0 GiB as {weights}, and only 0.0 GiB are available here; {remedy}$"
+        )
+        with pytest.raises(NoRoomError, match=message):
+            expect_room_to_answer(options, 65, weights=weights, available=available)
+    expect_room_to_answer(options, 65, weights="int8", available=1_000_000)

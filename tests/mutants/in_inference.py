@@ -63,6 +63,8 @@ FAULTS = {
             "if any(part.text for part in parts):",
             "if request.finish_reason == 'stop':",
         ),
+        "another question of the same words is forgotten": ("if turns and self._is_answered:", "if turns:"),
+        "a change that is refused loses a turn": ("self._turns, self._left_out = turns, left_out", "pass"),
         "every answer draws the same": ("self._answers += 1", "pass"),
         "turns go one at a time": ("[1] <= context // 2)", "[1] <= most)"),
         "a refused message leaves turns out": (

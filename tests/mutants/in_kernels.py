@@ -75,6 +75,24 @@ FAULTS = {
         "the scale is missing in the backward rule": ("weights[t, h, s] * factor", "weights[t, h, s]"),
         "heads that share a value overwrite its gradient": ("d_v[d] += weight", "d_v[d] = weight"),
     },
+    "kernels/numba/stored_product.py": {
+        "rows of the second four have the size of the first": ("(sizes[row + r] * scales", "(sizes[r] * scales"),
+        "the last thread leaves its end out": (
+            "(part + 1) * groups // parts",
+            "part * groups // parts + groups // parts",
+        ),
+        "sums leave 32 bits": ("LARGEST_INT32 // (LARGEST_INT8 * columns)", "LARGEST_INT32 // LARGEST_INT8"),
+    },
+    "kernels/numba/vectors.py": {
+        "only even columns count": (
+            "builder.shuffle_vector(products, products, odd)",
+            "builder.shuffle_vector(products, products, even)",
+        ),
+        "the second half of a step is the first again": ("builder.add(column, _INT64(start))", "column"),
+    },
+    "kernels/numpy/stored_product.py": {
+        "each slice leaves its last line out": ("min(start + step, D))", "start + step - 1)"),
+    },
     "kernels/numba/exponential.py": {
         "a term of the series has another's factor": ("_C4) * r + _C3", "_C4) * r + _C4"),
         "the smallest numbers are 0": ("-126 * math.log(2)", "-120 * math.log(2)"),

@@ -10,6 +10,18 @@ FAULTS = {
     "models/weights.py": {
         "nothing is frozen beside adapters": ("if not is_trained(entry.role, options)", "if False"),
     },
+    "autograd/recompute.py": {
+        "what is used twice counts once": ("_computed(gradients[leaf]) + _computed(gradient)", "gradient"),
+        "the second time is computed as by default": ("with within(mode):", "if True:"),
+    },
+    "nn/stored.py": {
+        "a number is rounded down": ("np.rint(part / scales", "np.floor(part / scales"),
+        "each layer reads the first one's columns": (
+            "out[..., start : start + len(layer.weight)]",
+            "out[..., : len(layer.weight)]",
+        ),
+        "a gradient is silently lost": ("if recording():", "if False:"),
+    },
     "autograd/value.py": {
         "divide: wrong sign of the second gradient": ("(1 / y, -(x / y) / y)", "(1 / y, (x / y) / y)"),
         "a leaf used twice gets one gradient": ("parent.grad += d_out * local", "parent.grad = d_out * local"),

@@ -73,10 +73,14 @@ FAULTS = {
     "text/conversations/dialects.py": {
         "what Alpaca adds is lost": ('asked += "\\n\\n" + _text(row["input"], "input")', "pass"),
         "the system message of a pair is lost": ("*said, system=system)", "*said)"),
-        "a result needs no call": ("if role == TOOL and not (", "if False and not ("),
+        "a result needs no call": ("if call is None:", "if False:"),
+        "results stand behind all calls": (
+            "messages[-1][1][call + 1 : call + 1] = parts",
+            "messages[-1][1].extend(parts)",
+        ),
         "what follows a result is another message": (
-            "goes_on and messages[-1][1][-1].kind != TEXT)",
-            "False)",
+            "elif role == ASSISTANT and goes_on and messages[-1][1][-1].kind != TEXT:",
+            "elif False:",
         ),
         "a function call is text": ("CALL if name.lower() == FUNCTION_CALL else TEXT", "TEXT"),
         "capitals matter": ("ROLES.get(name.lower()) if", "ROLES.get(name) if"),

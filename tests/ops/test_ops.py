@@ -148,6 +148,11 @@ def test_angles_grow_with_position_and_slow_down_from_pair_to_pair():
     np.testing.assert_allclose(sine, np.sin(angles), rtol=1e-6)
 
 
+def test_rotary_pairs_may_turn_more_slowly():
+    cosine, sine = ops.rotary_angles(3, 4, base=100.0, scales=[0.5, 1.0])
+    np.testing.assert_allclose(np.arctan2(sine, cosine), [[0, 0], [0.5, 0.1], [1, 0.2]])
+
+
 def test_rotary_keeps_lengths():
     x = random.normal(size=(2, 5, 8))
     cosine, sine = ops.rotary_angles(5, 8)
@@ -328,6 +333,14 @@ angles = dict(zip(("cosine", "sine"), ops.rotary_angles(5, 6), strict=True))
         (
             lambda: ops.rotary(zeros(2, 4, 6), **angles),
             "rotary: angles (5, 3) need x (..., 5, a multiple of 6), received (2, 4, 6)",
+        ),
+        (
+            lambda: ops.rotary(zeros(2, 5, 6), zeros(3), **angles),
+            "rotary: angles (5, 3) need a gain (6,), received (3,)",
+        ),
+        (
+            lambda: ops.swiglu(zeros(2, 3), zeros(3)),
+            "swiglu: expected gate and up of one shape, received (2, 3) and (3,)",
         ),
         (
             lambda: ops.cross_entropy(zeros(2, 3, 5), zeros(2, 4).astype(int)),

@@ -11,9 +11,9 @@ import pytest
 import threadpoolctl
 
 from tinygrad_chat.autograd import no_grad, recording
+from tinygrad_chat.backend.host_threads import count_cores
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel import Communicator, ThreadTeam, use_threads
-from tinygrad_chat.parallel.threads import _count_cores
 
 
 def blas_threads() -> list[int]:
@@ -84,7 +84,7 @@ def test_threads_are_those_of_the_products_unless_said_otherwise():
     try:
         for threads in (1, 3):
             assert use_threads(threads) == threads
-            at_work = min(threads, _count_cores())
+            at_work = min(threads, count_cores())
             assert set(blas_threads()) == {at_work}
             assert use_threads() == at_work
     finally:

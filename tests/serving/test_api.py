@@ -135,6 +135,19 @@ def test_messages_are_read_as_openai_s_clients_write_them():
     ]
 
 
+def test_names_of_special_tokens_in_messages_are_text():
+    names, one = "".join(TOKENIZER.special_tokens), scripted()
+    call = [{"type": "python", "text": names}, {"type": "python_output", "text": names}]
+    roles = {"system": names, "user": names, "assistant": call}
+    messages = [*({"role": role, "content": each} for role, each in roles.items()), {"role": "user", "content": names}]
+    model: Any = one.engine.model
+    model.context = 1000
+    with asking(one) as client:
+        assert client.post(CHATS, json=chat(messages=messages)).status_code == 200
+    again = ["<|user_start|>", "<|user_end|>", "<|assistant_start|>"]
+    assert sorted(model.controls[-1]) == sorted([*TOKENIZER.special_tokens, *again])
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "no messages": ({"messages": []}, "at least one by a user", None),
     "a tool's message": ({"messages": [{"role": "tool", "content": "x"}]}, "received 'tool'", "messages[0].role"),
@@ -300,3 +313,33 @@ def test_a_look_inside_has_every_token_and_the_attention_of_one():
     assert all(sum(head) == pytest.approx(1, abs=1e-5) for layer in found["attention"] for head in layer)
     assert last["index"] == len(last["tokens"]) - 1
     assert [token["text"] for token in last["tokens"]][-3:] == ["o", "k", "<|assistant_end|>"]
+
+
+def test_tokens_are_told_where_they_are_asked_for_and_can_be_looked_at():
+    """Whatever bytes they are: their text need not be UTF-8."""
+    with asking() as client:
+
+        def pairs(path: str, asked: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+            """What was read and written: at once and in a stream."""
+            asked = {**asked, "max_tokens": 5, "return_token_ids": True}
+            whole = client.post(path, json=asked).json()["choices"][0]
+            streamed = [
+                each["choices"][0] for each in events_of(client.post(path, json={**asked, "stream": True}).text)
+            ]
+            written = [token for choice in streamed for token in choice.get("token_ids", ())]
+            return [(whole["prompt_token_ids"], whole["token_ids"]), (streamed[0]["prompt_token_ids"], written)]
+
+        chats, completions = pairs(CHATS, chat()), pairs(COMPLETIONS, {"prompt": "ab", "seed": 1})
+        assert chats[0] == chats[1]
+        assert completions[0] == completions[1]
+        read, written = chats[0]
+        assert read == served().engine.template.render_prompt(Conversation.of("hi")).tolist()
+        assert len(written) == 5
+        assert completions[0][0] == [TOKENIZER.bos, *b"ab"]
+        said = client.post(CHATS, json=chat(max_tokens=5)).json()["choices"][0]
+        assert "token_ids" not in said
+        text = client.post("/detokenize", json={"tokens": written}).json()["prompt"]
+        assert text.startswith(said["message"]["content"].rstrip("\ufffd"))
+        looked = client.post("/v1/look", json={"prompt": [*read, 0xC3, 0xFF]}).json()["tokens"]
+        assert [token["text"] for token in looked[-2:]] == ["bytes:\\xc3", "bytes:\\xff"]
+        assert client.post("/v1/look", json={"prompt": [999]}).status_code == 400

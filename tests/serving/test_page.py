@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("starlette", reason="starlette is not installed (extra serve)")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra browser)")
 
-from playwright.sync_api import (  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import (
     Browser,
     ConsoleMessage,
     Page,
@@ -19,6 +19,7 @@ from playwright.sync_api import (  # pyright: ignore[reportMissingImports]
     sync_playwright,
 )
 
+from tests.inference.answering import answering
 from tests.serving.browsing import (
     CHROMIUM,
     KEY,
@@ -38,6 +39,7 @@ from tinygrad_chat.formatting import printable
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 
+expect.set_options(timeout=60_000)  # against hangs only, as the machine may be busy
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 HOSTILE = (
     "<img src=x onerror=window.hacked=1><script>window.hacked=1</script></script><b>b</b> "
@@ -64,7 +66,7 @@ def page(browser: Browser, serving: Serving) -> Iterator[Page]:
     """The page as one finds it. Nothing may go wrong in it that it does not expect."""
     serving.pause = 0
     context = browser.new_context(viewport={"width": 1200, "height": 800}, accept_downloads=True)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     found, wrong = context.new_page(), []
 
     def listen(message: ConsoleMessage) -> None:
@@ -107,7 +109,7 @@ def test_stop_keeps_what_there_is_and_frees_the_server(page: Page, serving: Serv
     assert said != ALPHABET
     expect(page.locator(".answer .hint")).to_have_text("Stopped.")
     assert kept(page)[0][-1] == {"role": "assistant", "content": said}
-    page.wait_for_function("async () => (await (await fetch('metrics')).text()).match(/^tgc_places_taken 0$/m)")
+    page.wait_for_function("async () => (await (await fetch('metrics')).text()).match(/^tgc_answers_open 0$/m)")
 
 
 def test_retry_asks_the_same_anew_with_other_random_numbers(page: Page):
@@ -513,3 +515,14 @@ def test_the_look_inside_says_how_fast_an_answer_came(page: Page):
     expect(page.locator("#speed dt")).to_have_text(["tokens", "a second", "to the first", "seed"])
     expect(page.locator("#speed dd").first).to_have_text("27")
     expect(page.locator(".token")).to_have_count(35)
+
+
+def test_an_answer_whose_bytes_are_no_text_is_looked_into_token_by_token(browser: Browser):
+    with served(answering("a", 0xC3, "b", 0xFF)) as serving, browser.new_page() as page:
+        page.goto(serving.address)
+        ask(page, "Who?")
+        assert answers(page) == ["a\ufffdb\ufffd"]
+        page.locator("[data-opens=look]").click()
+        tokens = page.locator(".token").all_inner_texts
+        expect(page.locator(".token")).to_have_count(13)
+        assert tokens()[-5:] == ["a", "bytes:\\xc3", "b", "bytes:\\xff", "<|assistant_end|>"]

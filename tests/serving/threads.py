@@ -1,4 +1,4 @@
-"""A server in a thread of the tests' own process, with a model that says one letter for ever."""
+"""A server in a thread of the tests' own process, by default with a model that says one letter for ever."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from tinygrad_chat.serving.server import Server, listen
 class ServerThread:
     """A server at a free port. `said` is what its log would hold."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, served: Served | None = None, **options: Any) -> None:
         self.said: list[str] = []
         self.model = PacedModel("0")
         self.options = ServingOptions(port=0, **options)
-        served = Served(name="paced", engine=Engine(cast(LanguageModel, self.model), TOKENIZER, rows=self.options.rows))
+        paced = Engine(cast(LanguageModel, self.model), TOKENIZER, rows=self.options.rows)
+        found = served or Served(name="paced", engine=paced)
         self._listening = listen(HOST, 0)
         self.port: int = self._listening.getsockname()[1]
         started = threading.Event()
-        app = create_app(lambda: served, self.options, say=self.said.append)
+        app = create_app(lambda: found, self.options, say=self.said.append)
         self._server = Server(app, self._listening, on_start=started.set)
         self._thread = threading.Thread(target=self._server.run, name="server")
         self._thread.start()
@@ -62,9 +63,9 @@ class ServerThread:
 
 
 @contextmanager
-def server_thread(**options: Any) -> Iterator[ServerThread]:
+def server_thread(served: Served | None = None, **options: Any) -> Iterator[ServerThread]:
     """Serve within this context; nothing may go wrong in the server itself."""
-    server = ServerThread(**options)
+    server = ServerThread(served, **options)
     try:
         yield server
     finally:

@@ -16,6 +16,7 @@ from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.token_store import TokenStore
+from tinygrad_chat.text.tokenizers.bpe import CHAT_TOKENS
 from tinygrad_chat.training.step import accumulate_gradient
 from tinygrad_chat.training.tokens import open_tokens
 
@@ -89,6 +90,16 @@ def test_a_tokenizer_that_cannot_tell_who_speaks_is_refused(chats, tmp_path):
     tinygrad_chat.train("pydoc", tokenizer="characters", out=tmp_path / "text", **tiny)
     with pytest.raises(UsageError, match="no tokens that tell who speaks"):
         tinygrad_chat.train(str(chats), start_from=tmp_path / "text", out=tmp_path / "tuned")
+
+
+def test_names_of_special_tokens_in_conversations_are_text(tmp_path):
+    names = "".join(CHAT_TOKENS)
+    store = opened(written(tmp_path, [Conversation.of(names, names, system=names).to_json()] * 20))
+    special = store.tokenizer.special_tokens
+    for name, token in special.items():
+        used = name == "<|bos|>" or "user" in name or "assistant" in name
+        assert np.count_nonzero(store.tokens == token) == (20 if used else 0)
+    assert store.tokenizer.decode(store.tokens) == f"{names}\n\n{names}{names}" * 20
 
 
 def test_packing_plays_no_part_but_beside_text(chats, tmp_path):

@@ -335,6 +335,7 @@ ELSEWHERE = {
     "lora_alpha",
     "max_new_tokens",
     "objective",
+    "recompute",
     "task",
     "temperature",
     "document_mask",

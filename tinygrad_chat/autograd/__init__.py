@@ -17,6 +17,7 @@ from tinygrad_chat.autograd.mode import (
     watched_ops,
     with_own_compute,
 )
+from tinygrad_chat.autograd.recompute import recomputed
 from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, backpropagate_arrays
 from tinygrad_chat.autograd.value import Node, Value, backpropagate
 
@@ -37,6 +38,7 @@ __all__ = [
     "kernels_of",
     "no_grad",
     "op_name",
+    "recomputed",
     "recording",
     "reference_ops",
     "watched_ops",

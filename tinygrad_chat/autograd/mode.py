@@ -61,6 +61,16 @@ def _switched(**settings: Any) -> Iterator[None]:
         _mode.reset(before)
 
 
+@contextmanager
+def within(mode: Mode) -> Iterator[None]:
+    """Within this context, in this thread, all is in force that was when `mode` was the current one."""
+    before = _mode.set(mode)
+    try:
+        yield
+    finally:
+        _mode.reset(before)
+
+
 def recording() -> bool:
     """Return whether results remember what they were computed from, in this thread: not within `no_grad`."""
     return _mode.get().recording

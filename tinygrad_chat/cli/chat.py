@@ -11,24 +11,25 @@ import typer
 
 from tinygrad_chat.cli.chat_render import render
 from tinygrad_chat.cli.flags import Raw, flags_of
-from tinygrad_chat.cli.help import Command, Group
+from tinygrad_chat.cli.help import Command, GroupOfRuns
 from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import print_json, say, stream_of_texts
-from tinygrad_chat.config.groups import ComputeOptions
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.options import CHAT_TEMPERATURE as TEMPERATURE
-from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.inference.options import GenerationOptions, InferenceOptions
 from tinygrad_chat.option import specs_of
+from tinygrad_chat.serving.options import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from tinygrad_chat.inference.chat import Chat
+    from tinygrad_chat.inference.remote import RemoteChat
     from tinygrad_chat.runs.state import SavedModel
 
 SEEDS = 10**6  # to choose among
 RIVALS = 4  # that each token is compared with by `/why`, itself among them
 
 app = typer.Typer(
-    cls=Group,
+    cls=GroupOfRuns,
     add_completion=False,
     rich_markup_mode=None,
     help="Talk to a model. Where there is none yet, one is trained first, with nothing to download.",
@@ -39,7 +40,7 @@ app.command("render", cls=Command)(render)
 
 @app.callback(invoke_without_command=True)
 @flags_of(
-    ComputeOptions,
+    InferenceOptions,
     GenerationOptions,
     short=False,
     defaults={"mode": "its own", "seed": "another each time", "temperature": str(TEMPERATURE)},
@@ -49,12 +50,29 @@ def chat(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="a checkpoint's or a run's folder (default: the newest run that can chat)", rich_help_panel="Model"
+            help="a run, a checkpoint, another program's model or smollm2; --checkpoint itself may be left out "
+            "(default: the newest run that can chat)",
+            rich_help_panel="Model",
         ),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option("--config", metavar="small|standard", help="the size of our own model", rich_help_panel="Model"),
+        typer.Option(
+            "--config",
+            metavar="small|standard|portable",
+            help="our own model in another size, or in a shape that other programs open",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help=f"a server with OpenAI's API, such as http://localhost:8000; its key is in {KEY_VARIABLE}",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="which of the server's models (default: its first)", rich_help_panel="Model")
     ] = None,
     prompt: Annotated[
         str | None,
@@ -79,24 +97,37 @@ def chat(
     if context.invoked_subcommand is not None:
         return
     stream = stream_of_texts(raw=raw)
-    compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
-    ComputeOptions(**compute)  # says what cannot be
+    compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
+    InferenceOptions(**compute)  # says what cannot be
     options = GenerationOptions(**{"seed": secrets.randbelow(SEEDS), "temperature": TEMPERATURE, **settings})
     if checkpoint is not None and size is not None:
         raise UsageError("--config: trains a model of our own, --checkpoint names one; leave one of the two out")
     question = _question(prompt)
+    elsewhere = {"checkpoint": checkpoint, "config": size, "yes": yes, "no-tools": not tools, **compute}
+    if url is not None and any(elsewhere.values()):
+        name = next(name for name, value in elsewhere.items() if value)
+        raise UsageError(f"--{name.replace('_', '-')}: plays no part with --url; leave one of the two out")
+    if model is not None and url is None:
+        raise UsageError("--model: names one of a server's models; needs --url")
     if as_json and question is None:
         raise UsageError("--json: needs a question, as in tgc chat --json -p 'Who are you?'")
 
-    saved = _model(checkpoint, size, compute, yes=yes)
-    opened = _open(saved, compute, options, system=system, tools=tools)
+    if url is not None:
+        opened, where = _elsewhere(url, model, options, system)
+        about = f"{opened.model} at {where}"
+    else:
+        from tinygrad_chat.cli.chat_runs import place_of
+
+        saved = _model(checkpoint, size, compute, yes=yes)
+        opened, where = _open(saved, compute, options, system=system, tools=tools), str(saved.path)
+        about = f"{place_of(saved)}, step {saved.step:,}"
     if question is None:
-        _talk(opened, saved)
+        _talk(opened, about)
     elif as_json:
         answer = "".join(step.text for step in opened.reply(question) if step.kind == "text")
         messages = opened.conversation.to_json()["messages"] if opened.conversation else []
         reason = opened.request and opened.request.finish_reason
-        print_json({"answer": answer, "finish_reason": reason, "messages": messages, "checkpoint": str(saved.path)})
+        print_json({"answer": answer, "finish_reason": reason, "messages": messages, "checkpoint": where})
     else:
         from tinygrad_chat.cli.chat_display import PlainPage, page_for
 
@@ -130,7 +161,7 @@ def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any],
     if checkpoint is not None:
         return named_model(user_path(checkpoint), say=say)
     if size is not None and size not in SIZES:
-        raise UsageError(f"--config: expected {' or '.join(SIZES)}, received {size!r:.40}")
+        raise UsageError(f"--config: expected {', '.join(SIZES)}, received {size!r:.40}")
     preset = SIZES[size] if size else DEFAULT
     found = list(chat_models(preset if size else None))
     if not found:
@@ -174,7 +205,8 @@ def _trained(preset: str, unfinished: Any, compute: Mapping[str, Any]) -> SavedM
     from tinygrad_chat.cli.chat_training import train_to_chat
     from tinygrad_chat.runs.state import SavedModel
 
-    return train_to_chat(preset, unfinished, compute).open_newest(SavedModel.load, say=say)
+    training = {name: value for name, value in compute.items() if name != "weights"}
+    return train_to_chat(preset, unfinished, training).open_newest(SavedModel.load, say=say)
 
 
 def _open(
@@ -188,20 +220,30 @@ def _open(
 
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
-        compute["kernels"] = quick_kernels(options.max_new_tokens, compute.get("backend", "auto"))
+        chosen = {name: compute[name] for name in ("backend", "weights") if name in compute}
+        compute["kernels"] = quick_kernels(options.max_new_tokens, **chosen)
     engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculator_of(saved))
     return Chat(engine, system=system, options=options, tools=tools, rivals=RIVALS, say=say)
 
 
-def _talk(opened: Chat, saved: SavedModel) -> None:
+def _elsewhere(url: str, model: str | None, options: GenerationOptions, system: str | None) -> tuple[RemoteChat, str]:
+    """Return a chat with a server, and the server's address."""
+    import os
+
+    from tinygrad_chat.inference.remote import RemoteChat, RemoteServer
+
+    server = RemoteServer(url, os.environ.get(KEY_VARIABLE))
+    return RemoteChat(server, model or server.first_model(), system=system, options=options), server.url
+
+
+def _talk(opened: Chat | RemoteChat, about: str) -> None:
     """Have a conversation with whoever sits there."""
     from tinygrad_chat.cli.chat_display import is_styled, page_for
     from tinygrad_chat.cli.chat_input import open_terminal_input
     from tinygrad_chat.cli.chat_loop import converse
-    from tinygrad_chat.cli.chat_runs import place_of
     from tinygrad_chat.cli.chat_session import Session
 
     page = page_for(sys.stdout)
-    page.remark(f"{place_of(saved)}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
+    page.remark(f"{about}. /help lists the commands, Ctrl-D ends.")
     with open_terminal_input(styled=is_styled(sys.stdout)) as read_line:
         converse(Session(opened, page, read_line))

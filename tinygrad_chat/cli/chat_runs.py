@@ -20,9 +20,9 @@ from tinygrad_chat.text.conversations import ChatTemplate
 
 DEFAULT = "chat"
 """The preset that is trained where there is no model yet."""
-SIZES = {"small": "chat-small", "standard": "chat-standard"}
+SIZES = {"small": "chat-small", "standard": "chat-standard", "portable": "chat-portable"}
 """The presets of the sizes that may be asked for."""
-MINUTES = {DEFAULT: 10, "chat-small": 3, "chat-standard": 60}
+MINUTES = {DEFAULT: 10, "chat-small": 3, "chat-standard": 60, "chat-portable": 17}
 """About how long each takes on two cores, as measured (docs/log.md): the first line of each preset says so, too."""
 
 Say = Callable[[str], None]

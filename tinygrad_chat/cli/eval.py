@@ -10,8 +10,9 @@ import typer
 
 from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.cli.streams import print_json, say
-from tinygrad_chat.config.groups import ComputeOptions, DataOptions
+from tinygrad_chat.config.groups import DataOptions
 from tinygrad_chat.errors import DataError, FormatError, StorageError, TinygradChatError, UsageError
+from tinygrad_chat.inference.options import InferenceOptions
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ READING = ("data", "text_field", "encoding")
 
 
 @flags_of(
-    ComputeOptions,
+    InferenceOptions,
     DataOptions,
     short=False,
-    only=(*specs_of(ComputeOptions), *READING),
+    only=(*specs_of(InferenceOptions), *READING),
     defaults={"mode": "its own", "data": OWN_TEXT},
 )
 def eval_(
@@ -62,8 +63,8 @@ def eval_(
     Without --data each is measured on all of the text that its own run holds out, of which training may evaluate a part
     (--eval-tokens). To compare several, name one text for all. The scores of tasks are kept in the run's folder.
     """
-    compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
-    ComputeOptions(**compute)  # says what cannot be
+    compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
+    InferenceOptions(**compute)  # says what cannot be
     if not settings.keys() >= {"data"} and settings:
         raise UsageError(f"--{next(iter(settings)).replace('_', '-')}: plays no part without --data")
     if task and (settings or max_bytes):

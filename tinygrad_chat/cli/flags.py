@@ -96,7 +96,14 @@ def metavar_of(spec: OptionSpec) -> str | None:
     return "|".join((*spec.choices, *["PATH"] * spec.others)) or (f"<{spec.kind.__name__}>" if spec.several else None)
 
 
-_PANELS = {"Recipe": "Model", "Optimizer": "Training", "Schedule": "Training", "Compute": "Run", "Guard": "Run"}
+_PANELS = {
+    "Recipe": "Model",
+    "Optimizer": "Training",
+    "Schedule": "Training",
+    "Compute": "Run",
+    "Guard": "Run",
+    "Inference": "Run",
+}
 
 
 def _panel(spec: OptionSpec) -> str:

@@ -31,6 +31,15 @@ class Group(TyperGroup):
         write_options(self, ctx, formatter)
 
 
+class GroupOfRuns(Group):
+    """A group whose own options have `--checkpoint`: a first word that is no command of it names a run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `NAME ...` as `--checkpoint NAME ...`."""
+        named = bool(args) and not args[0].startswith("-") and args[0] not in self.commands
+        return super().parse_args(ctx, ["--checkpoint", *args] if named else args)
+
+
 def write_options(command: Any, ctx: Any, formatter: Any) -> None:
     """Write what a command takes, but for what is hidden: a section for each heading."""
     sections: dict[str, list[tuple[str, str]]] = {}

@@ -10,14 +10,13 @@ import typer
 from tinygrad_chat.cli.flags import Raw, flags_of
 from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import say, stream_of_texts
-from tinygrad_chat.config.groups import ComputeOptions
-from tinygrad_chat.inference.options import SamplingOptions
+from tinygrad_chat.inference.options import InferenceOptions, SamplingOptions
 from tinygrad_chat.option import specs_of
 
 SEEDS = 10**6  # to choose among: six digits are soon typed
 
 
-@flags_of(ComputeOptions, SamplingOptions, short=False, defaults={"mode": "its own", "seed": "another each time"})
+@flags_of(InferenceOptions, SamplingOptions, short=False, defaults={"mode": "its own", "seed": "another each time"})
 def sample(
     checkpoint: Annotated[
         str | None,
@@ -28,8 +27,8 @@ def sample(
 ) -> None:
     """Write text with a trained model, token by token as it comes."""
     stream = stream_of_texts(raw=raw)
-    compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
-    ComputeOptions(**compute)  # says what cannot be
+    compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
+    InferenceOptions(**compute)  # says what cannot be
     draws = "seed" not in settings
     settings.setdefault("seed", secrets.randbelow(SEEDS))
     SamplingOptions(**settings)  # likewise, before a prompt is waited for
@@ -45,7 +44,8 @@ def sample(
     saved = open_model(path, say=say)
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
-        compute["kernels"] = quick_kernels(options.max_new_tokens * options.num_samples, compute.get("backend", "auto"))
+        chosen = {name: compute[name] for name in ("backend", "weights") if name in compute}
+        compute["kernels"] = quick_kernels(options.max_new_tokens * options.num_samples, **chosen)
     model, tokenizer = load_model(saved, **compute), saved.tokenizer
     texts = sample_texts(model, tokenizer, options, say=say)
     if draws and options.temperature > 0:

@@ -15,8 +15,8 @@ import typer
 from tinygrad_chat.cli.flags import flags_of
 from tinygrad_chat.cli.interruption import SIGNALS, exit_code, on_signals, unwind
 from tinygrad_chat.cli.streams import say
-from tinygrad_chat.config.groups import ComputeOptions
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.inference.options import InferenceOptions
 from tinygrad_chat.option import specs_of
 from tinygrad_chat.serving.options import KEY_VARIABLE, ServingOptions
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinygrad_chat.serving.server import Server
 
 
-@flags_of(ServingOptions, ComputeOptions, short=False, defaults={"mode": "its own"})
+@flags_of(ServingOptions, InferenceOptions, short=False, defaults={"mode": "its own"})
 def serve(
     run: Annotated[
         str | None,
@@ -35,8 +35,8 @@ def serve(
     **settings: Any,
 ) -> None:
     """Serve a model: an API as OpenAI's, for everyone's programs, and a page to chat on."""
-    compute = {name: settings.pop(name) for name in specs_of(ComputeOptions) if name in settings}
-    ComputeOptions(**compute)  # says what cannot be
+    compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
+    InferenceOptions(**compute)  # says what cannot be
     options = ServingOptions(**{"api_key": os.environ.get(KEY_VARIABLE) or None, **settings})
     try:
         from tinygrad_chat.serving.app import create_app

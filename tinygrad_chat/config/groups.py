@@ -99,6 +99,12 @@ class DataOptions:
         formerly=("accumulate",),
         fixed=False,
     )
+    recompute: bool = option(
+        False,
+        "keep less of a step and compute each block again on the way back: less memory, a third more time",
+        fixed=False,
+        needs=(needs("mode", "tensor"), needs("dropout", 0.0), needs("model", "mini-gpt", "nanochat")),
+    )
 
     @property
     def name(self) -> str:

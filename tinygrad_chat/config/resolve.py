@@ -174,16 +174,17 @@ def resolve_from(
 ) -> TrainingConfig:
     """Do as `resolve` for a run that begins with the weights of another one's model, whose configuration is `parent`.
 
-    The model and what a token is are the parent's, but for dropout, the document mask and adapters. So are, unless
-    others are chosen, the data, the engine, the batch size and the update rule, at FINE_TUNING of its learning rates,
-    at OF_ADAPTERS times that with adapters, which begin anew. The schedule and all else are the new run's own. Raises
-    ConfigError where another model is chosen, too.
+    The model and what a token is are the parent's, but for dropout, the document mask, adapters and, where no position
+    is learned, a shorter context. So are, unless others are chosen, the data, the engine, the batch size and the update
+    rule, at FINE_TUNING of its learning rates, at OF_ADAPTERS times that with adapters, which begin anew. The schedule
+    and all else are the new run's own. Raises ConfigError where another model is chosen, too.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
     settings = {**parent.settings(), "start_from": chosen.get("start_from")}
     for name in chosen:
-        if name in OF_THE_MODEL and chosen[name] != settings[name]:
+        shortened = name == "context" and _may_be_shortened(parent.model, chosen[name])
+        if name in OF_THE_MODEL and chosen[name] != settings[name] and not shortened:
             raise ConfigError(
                 f"{SPECS[name].flag}: the model of {settings['start_from']} has {settings[name] or 'none'}, received "
                 f"{chosen[name]}; leave it out, or train a new model without --from"
@@ -194,7 +195,8 @@ def resolve_from(
     inherited |= {name: share * rate for name, rate in inherited.items() if name in RATES}
     config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_idle=may_be_idle)
     free = {name: getattr(config.model, name) for name in FREE}
-    return dataclasses.replace(config, model=dataclasses.replace(parent.model, **free))
+    context = chosen.get("context", parent.model.context)
+    return dataclasses.replace(config, model=dataclasses.replace(parent.model, **free, context=context))
 
 
 FINE_TUNING = 0.1
@@ -213,6 +215,12 @@ FREE = {"dropout", "document_mask", "document_token", "lora", "lora_alpha"}
 
 OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary"} - FREE
 """What cannot be chosen for a model that has been trained."""
+
+
+def _may_be_shortened(model: ModelOptions, context: int) -> bool:
+    """Return whether a model computes with that shorter context what it does with its own, for as many tokens."""
+    scaled = model.rotary_scaling in ("llama3", "yarn") and model.rotary_original_context is None
+    return context < model.context and model.positions != "learned" and model.window_pattern is None and not scaled
 
 
 def _inherited(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> set[str]:

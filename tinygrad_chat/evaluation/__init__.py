@@ -1,4 +1,5 @@
 """How good trained models are.
 
-text.py   on a text: bits per byte, which compare models with different tokenizers
+text.py     on a text: bits per byte, which compare models with different tokenizers
+answers.py  at the problems of tasks
 """

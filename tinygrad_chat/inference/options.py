@@ -5,10 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tinygrad_chat.config.groups import ComputeOptions
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import option, specs_of, validate, validate_settings
 
 CHAT_TEMPERATURE = 0.3  # facts rather than fancies
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceOptions(ComputeOptions):
+    """How a trained model computes."""
+
+    weights: str = option(
+        "float32",
+        "how the model's matrices are kept: float16 takes half of the memory and int8 a quarter, and both are faster",
+        choices=("float32", "float16", "int8"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights != "float32" and self.mode == "scalar":
+            raise ConfigError(f"--weights: expected float32 with --mode scalar, received {self.weights}")
+        if self.weights != "float32" and self.backend == "cupy":
+            raise ConfigError(f"--weights: expected float32 on a GPU, received {self.weights}; or use --backend numpy")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,10 @@ gguf_model.py          a GGUF file as a model of ours
 gguf_writing.py        a GGUF file, written
 gguf_export.py         a model of ours as such a file
 chats.py               the chat template of another program's model
+families.py            the families of models that are known: names of weights, and which one a model belongs to
+family.py              what a family is: settings and weights, both ways
+family_configs.py      the settings of each, as its config.json states them
+rope.py                rotary positions, as it states them
 exporting.py           what every program is told of a model of ours
 nanochat.py            karpathy/nanochat's names and settings beside ours
 nanochat_files.py      its weights as files, in and out

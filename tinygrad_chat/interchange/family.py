@@ -70,6 +70,7 @@ class Family:
         return {
             "architectures": [self.architecture],
             "model_type": self.name,
+            "pad_token_id": None,  # or classes take one of their own, which may lie beyond the vocabulary
             **self.settings(options, vocabulary),
         }
 

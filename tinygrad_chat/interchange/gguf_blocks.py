@@ -169,7 +169,7 @@ def packed(array: np.ndarray, kind: str) -> bytes:
         return numbers.astype(TYPES[NUMBER_OF[kind]].layout).tobytes()
     rows = numbers.reshape(-1, 32)
     scales = np.abs(rows).max(axis=1, keepdims=True) / 127
-    inverse = 1 / np.where(scales > 0, scales, np.float32(1))  # of zeros alone it is no matter
+    inverse = 1 / np.where(scales > 0, scales, np.inf)
     blocks = np.empty(len(rows), TYPES[NUMBER_OF[kind]].layout)
     steps = rows * inverse
     blocks["d"], blocks["q"] = scales[:, 0], np.sign(steps) * np.floor(np.abs(steps) + 0.5)

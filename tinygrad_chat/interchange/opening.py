@@ -1,4 +1,4 @@
-"""Any model, opened: of a run or a checkpoint of ours, a Hugging Face folder, a GGUF file, or of the hub."""
+"""Any model, opened: of a run or a checkpoint of ours, a Hugging Face folder, a GGUF file, a package, the hub."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from tinygrad_chat.files import explained, is_folder, is_run, is_there
 from tinygrad_chat.interchange.chats import Say
 from tinygrad_chat.interchange.hub import is_on_hub, model_folder
 from tinygrad_chat.interchange.huggingface_files import CONFIG, is_pickle, no_pickle
+from tinygrad_chat.interchange.packaged import packaged_model
+from tinygrad_chat.runs.finding import RUNS
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 
@@ -23,7 +25,8 @@ def open_model(path: Path | None, *, say: Say) -> SavedModel:
 
 
 def open_foreign(path: Path, *, say: Say) -> SavedModel | None:
-    """Return another program's model at `path`, None where there is none. Raises CheckpointError where it is unfit."""
+    """Return another program's model at `path`, or of a package under that name; None where there is none. Raises
+    CheckpointError where it is unfit."""
     if is_on_hub(path):
         path = model_folder(str(path))
     with explained(path, "read"):
@@ -35,7 +38,8 @@ def open_foreign(path: Path, *, say: Say) -> SavedModel | None:
 
             return open_huggingface(path, say=say)
         if not is_there(path, follow=True):
-            return None
+            packaged = None if is_there(RUNS / path, follow=True) else packaged_model(path)
+            return packaged and open_foreign(packaged, say=say)
         if is_pickle(path):
             raise no_pickle(path)
         from tinygrad_chat.interchange.gguf import is_gguf

@@ -39,8 +39,9 @@ def options_from_rope(rope: Rope, *, theta: float, context: int) -> dict[str, An
     """
     kind = rope.get("rope_type") or rope.get("type") or "default"
     options: dict[str, Any] = {"positions": "rotary", "rotary_base": rope.get("rope_theta") or theta}
-    if rope.get("partial_rotary_factor") not in (None, 1.0):
-        raise FormatError(f"{SOURCE}: partial_rotary_factor: expected 1, received {rope['partial_rotary_factor']}")
+    share = rope.get("partial_rotary_factor")
+    if share not in (None, 1.0):
+        raise FormatError(f"{SOURCE}: partial_rotary_factor: expected 1, received {share}")
     if kind == "default":
         return options
     if kind not in ("linear", *FAST_TURNS):

@@ -8,7 +8,7 @@ from typing import Any
 from tinygrad_chat import ops
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights
-from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Module, ResidualStream
+from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Module, ResidualStream, StoredLinears
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
@@ -29,6 +29,7 @@ class Attention(Module):
         self.key = weights.linear("key")
         self.value = weights.linear("value")
         self.output = weights.linear("output")
+        self.stored = StoredLinears.of(self.query, self.key, self.value)
         self.query_gain, self.key_gain = weights.get("query_gain"), weights.get("key_gain")
         self.value_gate = weights.linear("value_gate") if options.has_value_embedding(layer) else None
 
@@ -42,7 +43,7 @@ class Attention(Module):
     ) -> Tensor:
         """Attend; with a cache, also to the tokens that it holds. `value_embedding` (B, T, G D) joins the values;
         `document_starts` (B, T), if they are there, are as `ops.attention` has them."""
-        query, key, value = self.query(x), self.key(x), self.value(x)
+        query, key, value = self.stored(x) if self.stored else (self.query(x), self.key(x), self.value(x))
         if rotate is not None and self.has_rotary:
             query, key = rotate(query, self.query_gain), rotate(key, self.key_gain)
         if self.value_gate is not None:
@@ -65,9 +66,12 @@ class FeedForward(Module):
         self.expand = weights.linear("expand")
         self.contract = weights.linear("contract")
         self.activation = ACTIVATIONS[options.activation]
+        self.stored = StoredLinears.of(self.gate, self.expand)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
+        if self.stored is not None:
+            return self.contract(self.activation(*self.stored(x)))
         if self.gate is not None:
             return self.contract(self.activation(self.gate(x), self.expand(x)))
         return self.contract(self.activation(self.expand(x)))

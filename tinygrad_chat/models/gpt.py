@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import no_grad, with_own_compute
+from tinygrad_chat.autograd import no_grad, recomputed, with_own_compute
 from tinygrad_chat.backend import Compute, to_host
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names
-from tinygrad_chat.nn import KeyValueCache, Linear, ResidualStream, dropper
+from tinygrad_chat.nn import KeyValueCache, ResidualStream, StoredWeight, dropper
 from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
@@ -34,6 +34,8 @@ class GPT(NextTokenModel):
     """
 
     overwrites_logits = True
+    recompute = False
+    """Whether a backward sweep computes each block again, instead of a step keeping all that is in it."""
 
     def __init__(
         self,
@@ -48,7 +50,8 @@ class GPT(NextTokenModel):
         """Build the model around `weights`, arrays by name that are used as they are, or around new ones.
 
         Given weights that are in place, in the type that is computed in, are not copied: with arrays mapped from a
-        file, nothing is read before it is used. Raises CheckpointError where they do not fit the options.
+        file, nothing is read before it is used. A StoredWeight among them makes a model that has no gradient. Raises
+        CheckpointError where they do not fit the options.
         """
         self.compute = compute or Compute.choose("numpy")
         self.options = options = options or ModelOptions()
@@ -64,14 +67,16 @@ class GPT(NextTokenModel):
             weights, kept_in = checked_weights(options, vocabulary, weights), compute_dtype
         frozen = frozen_names(options, vocabulary)
         self.frozen = {name: xp.array(weights[name], compute_dtype) for name in weights if name in frozen}
-        trained = {name: Tensor(xp.asarray(weights[name], kept_in)) for name in weights if name not in frozen}
-        parts = Weights(trained | self.frozen, options)
+        stored = {name: each for name, each in weights.items() if isinstance(each, StoredWeight)}
+        tensors = weights.keys() - frozen - stored.keys()
+        trained = {name: Tensor(xp.asarray(weights[name], kept_in)) for name in weights if name in tensors}
+        parts = Weights(trained | self.frozen | stored, options)
         self.token_embedding = parts.embedding("token_embedding")
         self.position_embedding = parts.embedding("position_embedding") if options.positions == "learned" else None
         self.embedding_norm = parts.norm("embedding_norm") if options.embedding_norm else None
         self.blocks = [Block(layer, options, parts.at(f"blocks.{layer}")) for layer in range(options.layers)]
         self.final_norm = parts.norm("final_norm")
-        self.head = Linear.of(weight=self.token_embedding.weight, bias=None) if options.tied else parts.linear("head")
+        self.head = parts.linear("token_embedding" if options.tied else "head")
         self.value_embeddings = [
             parts.embedding(f"value_embeddings.{layer}") if options.has_value_embedding(layer) else None
             for layer in range(options.layers)
@@ -115,7 +120,11 @@ class GPT(NextTokenModel):
                 mixed = ops.scaled_sum(stream.x, x0, self.embedding_scales, self.residual_scales, layer=layer)
                 stream = ResidualStream(mixed)
             embedding = self.value_embeddings[layer]
-            block(stream, rotate, drop, embedding and embedding(tokens), starts, cache)
+            value_embedding = embedding and embedding(tokens)
+            if self.recompute:
+                stream = ResidualStream(_again(block, stream.x, value_embedding, rotate, starts))
+            else:
+                block(stream, rotate, drop, value_embedding, starts, cache)
             if self.backout_scale is not None and layer == self.options.middle:
                 middle = stream.x
         if middle is not None:
@@ -187,9 +196,10 @@ class GPT(NextTokenModel):
 
     def _project(self, x: Tensor) -> Tensor:
         """x (..., C) -> logits (..., V): the head without the rows that only pad it."""
-        if len(self.head.weight) == self.vocabulary:
-            return self.head(x)
-        return ops.linear(x, self.head.weight[: self.vocabulary])
+        head = self.head
+        if len(head.weight) != self.vocabulary:
+            head = type(head).of(weight=head.weight[: self.vocabulary], bias=None)
+        return head(x)
 
     @with_own_compute
     def logits(self, tokens: Any, *, random: np.random.Generator | None = None, offset: int = 0) -> Tensor:
@@ -217,3 +227,15 @@ class GPT(NextTokenModel):
 
     def _last_logits(self, tokens: Any, cache: KeyValueCache | None) -> Any:
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data
+
+
+def _again(block: Block, x: Tensor, value_embedding: Tensor | None, rotate: Rotate | None, starts: Any) -> Tensor:
+    """Return the stream x behind a block, of which nothing else is kept; there is neither dropout nor a cache."""
+
+    def past_the_block(x: Tensor, value_embedding: Tensor | None = None) -> Tensor:
+        stream = ResidualStream(x)
+        block(stream, rotate, lambda each: each, value_embedding, starts, None)
+        return stream.x
+
+    inputs = [x] if value_embedding is None else [x, value_embedding]
+    return recomputed(past_the_block, inputs, [weight for _, weight in block.named_parameters()])

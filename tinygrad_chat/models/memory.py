@@ -13,6 +13,9 @@ from tinygrad_chat.models.size import count_parameters, count_scaled_parameters,
 BYTES_A_NUMBER = {"tensor": 4, "scalar": 8}
 """Of the flat buffers of each engine: float32, float64."""
 
+BYTES_STORED = {"float32": 4, "float16": 2, "int8": 1}
+"""Of a number of a matrix, as a model that answers may keep it; the most exact first."""
+
 BYTES_A_LAYER = 4096
 """What a block's Python objects take at least, however few numbers they hold."""
 
@@ -38,7 +41,7 @@ def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: 
 
 
 def least_step_memory(
-    options: ModelOptions, vocabulary: int, *, tokens: int, mode: str = "tensor", size: int = 4
+    options: ModelOptions, vocabulary: int, *, tokens: int, mode: str = "tensor", size: int = 4, recompute: bool = False
 ) -> int:
     """Return the bytes without which no training step of so many tokens at once can be taken, beside the model's own.
 
@@ -54,7 +57,10 @@ def least_step_memory(
         + (1 + turned) * (options.query_width + options.key_value_width)
         + (3 if options.activation == "swiglu" else 2) * options.feed_forward_channels
     )
-    numbers = options.layers * of_a_block + 2 * options.width + vocabulary
+    of_blocks = options.layers * of_a_block
+    if recompute:  # the stream before each, and one of them whole
+        of_blocks = options.layers * options.width + min(options.layers, 1) * of_a_block
+    numbers = of_blocks + 2 * options.width + vocabulary
     return tokens * (BYTES_A_TOKEN + size * numbers)
 
 
@@ -72,6 +78,22 @@ def expect_room(
         )
 
 
+def expect_room_to_answer(
+    options: ModelOptions, vocabulary: int, *, weights: str, mode: str = "tensor", available: int | None = None
+) -> None:
+    """Do as `expect_room` for a trained model that answers, its matrices kept as `weights`; say how it would fit."""
+    available = available_memory() if available is None else available
+    numbers, whole = count_parameters(options, vocabulary), least_memory(options, vocabulary, buffers=1, mode=mode)
+    kinds = BYTES_STORED if mode == "tensor" else {"float32": BYTES_A_NUMBER["tensor"]}
+    needed = {kind: whole - (BYTES_A_NUMBER["tensor"] - size) * numbers for kind, size in kinds.items()}
+    if needed[weights] > available:
+        fitting = [f"--weights {kind} would fit" for kind in needed if needed[kind] <= available]
+        raise NoRoomError(
+            f"{numbers:,} parameters take at least {needed[weights] / 2**30:,.1f} GiB as {weights}, and "
+            f"{_only(available)}; {fitting[0] if fitting else 'this model is too large for this machine'}"
+        )
+
+
 def expect_room_for_step(
     options: ModelOptions,
     vocabulary: int,
@@ -80,18 +102,20 @@ def expect_room_for_step(
     buffers: int,
     mode: str = "tensor",
     size: int = 4,
+    recompute: bool = False,
     available: int | None = None,
 ) -> None:
     """Do as `expect_room` for a step that computes the gradient of so many `rows` of a batch at once."""
     available = available_memory() if available is None else available
     expect_room(options, vocabulary, buffers=buffers, mode=mode, available=available)
     held = least_memory(options, vocabulary, buffers=buffers, mode=mode)
-    step = least_step_memory(options, vocabulary, tokens=rows * options.context, mode=mode, size=size)
+    tokens = rows * options.context
+    step = least_step_memory(options, vocabulary, tokens=tokens, mode=mode, size=size, recompute=recompute)
     if held + step > available:
         raise NoRoomError(
             f"--batch-size: a step of {rows:,} windows of --context {options.context} at once takes at least "
             f"{(held + step) / 2**30:,.1f} GiB, and {_only(available)}; choose a smaller --batch-size, --context or "
-            "--width, or compute it in more parts with --grad-accumulation, which tgc plan --fit chooses"
+            "--width, compute it in more parts with --grad-accumulation, which tgc plan --fit chooses, or --recompute"
         )
 
 

@@ -9,8 +9,22 @@ import numpy as np
 
 from tinygrad_chat.models.initialisation import Constant, Initialiser, Normal, Ramp, Uniform
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.parameter_table import by_name, is_trained, parameter_table
-from tinygrad_chat.nn import Embedding, LayerNorm, Linear, LoRALinear, Norm, RMSNorm, expect_fitting
+from tinygrad_chat.models.parameter_table import Role, by_name, is_trained, parameter_table
+from tinygrad_chat.nn import (
+    Embedding,
+    LayerNorm,
+    Linear,
+    LoRALinear,
+    Norm,
+    RMSNorm,
+    StoredEmbedding,
+    StoredLinear,
+    StoredWeight,
+    expect_fitting,
+)
+
+STORED: set[Role] = {"matrix", "head", "embedding", "value_embedding"}
+"""The roles of what can be stored in less memory: nearly all of a model."""
 
 
 def draw(initialiser: Initialiser, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -44,6 +58,17 @@ def checked_weights(options: ModelOptions, vocabulary: int, weights: Mapping[str
     return {name: weights[name] for name in shapes}
 
 
+def stored_weights(
+    options: ModelOptions, vocabulary: int, weights: Mapping[str, Any], kind: str
+) -> dict[str, np.ndarray | StoredWeight]:
+    """Return a copy of a model's weights with its matrices stored as "float16" or "int8". Raises CheckpointError as
+    above."""
+    table = by_name(parameter_table(options, vocabulary))
+    stored = {name for name, _, entry in table if entry.role in STORED}
+    checked = checked_weights(options, vocabulary, weights)
+    return {name: StoredWeight.of(each, kind) if name in stored else np.array(each) for name, each in checked.items()}
+
+
 def frozen_names(options: ModelOptions, vocabulary: int) -> set[str]:
     """Return the names of the weights that training does not move: none, or beside adapters all others."""
     table = by_name(parameter_table(options, vocabulary))
@@ -53,7 +78,8 @@ def frozen_names(options: ModelOptions, vocabulary: int) -> set[str]:
 class Weights:
     """Tensors by name, and the layers of a GPT of `options` around them. `path` stands before every name.
 
-    A bare array takes the place of a Tensor that is not trained: to an op it is a constant.
+    A bare array takes the place of a Tensor that is not trained: to an op it is a constant. A StoredWeight makes a
+    layer that has no gradient.
     """
 
     def __init__(self, tensors: Mapping[str, Any], options: ModelOptions, path: str = "") -> None:
@@ -72,6 +98,8 @@ class Weights:
     def linear(self, name: str) -> Linear:
         """Return the linear layer of that name, with its adapter if it has one."""
         base = {"weight": self._tensors[f"{self._path}{name}.weight"], "bias": self.get(f"{name}.bias")}
+        if isinstance(base["weight"], StoredWeight):
+            return StoredLinear.of(**base)
         lora_a = self.get(f"{name}.lora_a")
         if lora_a is None:
             return Linear.of(**base)
@@ -80,7 +108,8 @@ class Weights:
 
     def embedding(self, name: str) -> Embedding:
         """Return the embedding of that name."""
-        return Embedding.of(weight=self._tensors[f"{self._path}{name}.weight"])
+        weight = self._tensors[f"{self._path}{name}.weight"]
+        return (StoredEmbedding if isinstance(weight, StoredWeight) else Embedding).of(weight=weight)
 
     def norm(self, name: str) -> Norm:
         """Return the norm of that name."""

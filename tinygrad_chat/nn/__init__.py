@@ -5,6 +5,7 @@ from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, L
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.nn.parameters import GradientBuffer, Parameters, expect_fitting
 from tinygrad_chat.nn.residual import ResidualStream
+from tinygrad_chat.nn.stored import StoredEmbedding, StoredLinear, StoredLinears, StoredWeight
 
 __all__ = [
     "ACTIVATIONS",
@@ -19,6 +20,10 @@ __all__ = [
     "Parameters",
     "RMSNorm",
     "ResidualStream",
+    "StoredEmbedding",
+    "StoredLinear",
+    "StoredLinears",
+    "StoredWeight",
     "dropper",
     "expect_fitting",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import threadpoolctl
 
+from tinygrad_chat.backend.host_threads import blas, blas_threads, limit_threads
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel.communicator import Communicator
 
@@ -36,7 +35,7 @@ class ThreadTeam:
             for rank in range(1, self.size)
         ]
         started: list[threading.Thread] = []
-        with _blas().limit(limits=1):
+        with blas().limit(limits=1):
             try:
                 for thread in others:
                     thread.start()
@@ -105,11 +104,6 @@ class _Member:
         self._meeting.barrier.wait()
 
 
-@functools.cache
-def _blas() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController().select(user_api="blas")
-
-
 def use_threads(threads: int | None = None) -> int:
     """Let products of matrices take `threads` threads from now on, where that can be set; return how many to use.
 
@@ -117,13 +111,7 @@ def use_threads(threads: int | None = None) -> int:
     None leaves it at what they take already, which follows the variables that users know (OMP_NUM_THREADS and its kin);
     where that cannot be found out, it is one for each core that this process may run on.
     """
-    libraries = _blas()
     if threads is None:
-        found = [library.num_threads for library in libraries.lib_controllers]
-        return max(found, default=_count_cores())
-    libraries.limit(limits=min(threads, _count_cores()))
+        return blas_threads()
+    limit_threads(threads)
     return threads
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

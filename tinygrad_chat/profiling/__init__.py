@@ -3,6 +3,5 @@
 profile.py    steps of a run, watched; a row for each op, and what holds it back
 recorder.py   the watcher: spans of the device's time
 costs.py      operations and bytes that an op cannot do without
-limits.py     what the machine can do: products and copies, measured
 trace.py      a step as a Chrome trace
 """

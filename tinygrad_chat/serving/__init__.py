@@ -9,7 +9,8 @@ worker.py     the one thread that owns the engine; answers come from it token by
 questions.py  from what is asked to what the engine is asked
 openai.py     answers as OpenAI's JSON
 streams.py    an answer at once, or as events while it comes
-scoring.py    how likely the tokens of a text are
+tokens.py     texts to tokens and back, for those who count them themselves
+looking.py    what the model makes of a chat, token by token
 metrics.py    what was done so far, as Prometheus reads it
 openapi.py    the description of it all
 page.py       the page at / and its files, with the policy that lets them run

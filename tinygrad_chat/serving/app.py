@@ -123,7 +123,7 @@ class Api:
             held.enter_context(self._worker.place(asked.n or 1))
             answers = await in_time(request, self._worker.ask(functools.partial(ask_chat, asked)), deadline)
             held.callback(answers.cancel)
-            form = ChatFormat(asked, answers.served)
+            form = ChatFormat(asked, answers.served, answers.prompts)
             prompts = [len(answers.prompts[0])]  # the same for all
             return await self._answer(request, asked, answers, form, prompts, held, deadline)
 
@@ -139,7 +139,7 @@ class Api:
             scored = await self._scored(request, asked, prompts, deadline) if asked.echo else []
             echoed = [each for each in scored for _ in range(asked.n or 1)]
             if asked.max_tokens == 0:
-                form = CompletionFormat(asked, self._worker.served, echoed)
+                form = CompletionFormat(asked, self._worker.served, several, echoed)
                 return JSONResponse(
                     form.whole([[]] * len(several), ["length"] * len(several), usage_of(map(len, prompts), []))
                 )
@@ -147,7 +147,7 @@ class Api:
                 request, self._worker.ask(functools.partial(ask_completion, asked, prompts)), deadline
             )
             held.callback(answers.cancel)
-            form = CompletionFormat(asked, answers.served, echoed)
+            form = CompletionFormat(asked, answers.served, answers.prompts, echoed)
             return await self._answer(request, asked, answers, form, [len(each) for each in prompts], held, deadline)
 
     async def _scored(

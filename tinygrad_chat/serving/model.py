@@ -104,8 +104,9 @@ class ModelSource:
     def _open(self, saved: SavedModel) -> Served:
         if saved.path is None:
             raise CheckpointError("serve: expected a model that is on the disk")
-        # Copied: the pages of a file that somebody cuts short would end the process.
-        weights = {name: np.array(array) for name, array in saved.weights.items()}
+        # Copied: the pages of a file that somebody cuts short would end the process. Stored weights are copies anyway.
+        stored = self._compute.get("weights", "float32") != "float32"
+        weights = saved.weights if stored else {name: np.array(array) for name, array in saved.weights.items()}
         model = load_model(dataclasses.replace(saved, weights=weights), **self._compute)
         engine = Engine(
             model,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tinygrad_chat.inference.request import Request, TokenStep
 from tinygrad_chat.serving.model import Served
-from tinygrad_chat.serving.requests import ChatRequest, CompletionRequest
+from tinygrad_chat.serving.requests import ChatRequest, CompletionRequest, Generation
 from tinygrad_chat.text.conversations import TEXT
 from tinygrad_chat.text.tokenizers import Tokenizer
 
@@ -17,6 +17,7 @@ LEAST_LOGPROB = -9999.0
 """What OpenAI writes for a token that cannot come: JSON has no infinity."""
 
 Json = dict[str, Any]
+NOTHING: Mapping[str, Any] = {}
 Scores = Sequence[tuple[int, float | None, Sequence[tuple[int, float]]]]
 """Tokens, each with its log-probability, None where nothing stands before it, and its rivals."""
 
@@ -45,26 +46,43 @@ class Format(Protocol):
         ...
 
 
-class ChatFormat:
-    """Answers of a chat. Beside OpenAI's, a message has `parts` where the model has called its calculator, and a
-    chunk `part` for a piece of a call or a result: `{"type": "python", "text": "2+3"}`."""
+class _TokenIds:
+    """The tokens that were read and written, where they are asked for: a text need not say which they were."""
 
-    def __init__(self, asked: ChatRequest, served: Served) -> None:
-        self._tokenizer = served.tokenizer
+    def __init__(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> None:
+        self._prompts = prompts if asked.return_token_ids else None
+
+    def read(self, index: int) -> Json:
+        """Return the prompt of an answer, as a part of what is told of it."""
+        return {} if self._prompts is None else {"prompt_token_ids": list(self._prompts[index])}
+
+    def written(self, steps: Sequence[TokenStep]) -> Json:
+        """Return the tokens of some steps, likewise."""
+        return {} if self._prompts is None else {"token_ids": [step.token for step in steps]}
+
+
+class ChatFormat:
+    """Answers of a chat to these `prompts`. Beside OpenAI's, a message has `parts` where the model has called its
+    calculator, and a chunk `part` for a piece of a call or a result: `{"type": "python", "text": "2+3"}`."""
+
+    def __init__(self, asked: ChatRequest, served: Served, prompts: Sequence[Sequence[int]]) -> None:
+        self._tokenizer, self._ids = served.tokenizer, _TokenIds(asked, prompts)
         self._logprobs = bool(asked.logprobs)
         self._head = _head("chatcmpl", "chat.completion", served)
         self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
 
     def first(self, index: int) -> Json:
         """Return the chunk that says who speaks."""
-        return self._chunk(index, {"role": "assistant", "content": ""})
+        return self._chunk(index, {"role": "assistant", "content": ""}, ids=self._ids.read(index))
 
     def step(self, index: int, step: TokenStep) -> Json | None:
-        """Return the chunk of a token."""
-        if step.kind != TEXT:
-            return self._chunk(index, {"part": {"type": step.kind, "text": step.text}}) if step.text else None
-        found = self._scores([step])
-        return self._chunk(index, {"content": step.text}, found or None) if step.text or found else None
+        """Return the chunk of a token; None for one that shows nothing."""
+        ids, scores = self._ids.written([step]), self._scores([step] if step.kind == TEXT else [])
+        if not (step.text or scores or ids):
+            return None
+        calls = step.kind != TEXT and step.text
+        delta = {"part": {"type": step.kind, "text": step.text}} if calls else {"content": step.text}
+        return self._chunk(index, delta, scores or None, ids=ids)
 
     def last(self, index: int, reason: str) -> Json:
         """Return the chunk that says why it ended."""
@@ -82,17 +100,28 @@ class ChatFormat:
                 "message": self._message(steps),
                 "logprobs": self._logprobs_of(self._scores(steps)),
                 "finish_reason": reason,
+                **self._ids.read(index),
+                **self._ids.written(steps),
             }
             for index, (steps, reason) in enumerate(zip(answers, reasons, strict=True))
         ]
         return {**self._head, "choices": choices, "usage": usage}
 
-    def _chunk(self, index: int, delta: Json, scores: list[Json] | None = None, *, reason: str | None = None) -> Json:
+    def _chunk(
+        self,
+        index: int,
+        delta: Json,
+        scores: list[Json] | None = None,
+        *,
+        reason: str | None = None,
+        ids: Mapping[str, Any] = NOTHING,
+    ) -> Json:
         choice = {
             "index": index,
             "delta": delta,
             "logprobs": scores and self._logprobs_of(scores),
             "finish_reason": reason,
+            **ids,
         }
         return {**self._chunk_head, "choices": [choice]}
 
@@ -131,26 +160,34 @@ class ChatFormat:
 
 
 class CompletionFormat:
-    """Texts that go on from prompts. `echoed` has the text and, where they are wanted, the scores of the prompt that
-    each one begins with."""
+    """Texts that go on from these `prompts`. `echoed` has the text and, where they are wanted, the scores of the prompt
+    that each one begins with."""
 
-    def __init__(self, asked: CompletionRequest, served: Served, echoed: Sequence[tuple[str, Scores]] = ()) -> None:
+    def __init__(
+        self,
+        asked: CompletionRequest,
+        served: Served,
+        prompts: Sequence[Sequence[int]],
+        echoed: Sequence[tuple[str, Scores]] = (),
+    ) -> None:
         self._tokenizer, self._rivals, self._echoed = served.tokenizer, asked.logprobs, echoed
+        self._ids = _TokenIds(asked, prompts)
         self._head = _head("cmpl", "text_completion", served)
         self._written: dict[int, int] = {}
         """How many characters of each text there are so far."""
 
     def first(self, index: int) -> Json | None:
-        """Return the chunk with the prompt, if it is wanted."""
-        if not self._echoed:
+        """Return the chunk with the prompt, as text or tokens, if it is wanted."""
+        ids = self._ids.read(index)
+        if not (self._echoed or ids):
             return None
-        text, scores = self._echoed[index]
-        return self._chunk(index, text, self._logprobs(index, scores))
+        text, scores = self._echoed[index] if self._echoed else ("", ())
+        return self._chunk(index, text, self._logprobs(index, scores) if self._echoed else None, ids=ids)
 
     def step(self, index: int, step: TokenStep) -> Json | None:
-        """Return the chunk of a token."""
-        scores = self._logprobs(index, [(step.token, step.logprob, step.rivals)])
-        return self._chunk(index, step.text, scores) if step.text or scores else None
+        """Return the chunk of a token; None for one that shows nothing."""
+        ids, scores = self._ids.written([step]), self._logprobs(index, [(step.token, step.logprob, step.rivals)])
+        return self._chunk(index, step.text, scores, ids=ids) if step.text or scores or ids else None
 
     def last(self, index: int, reason: str) -> Json:
         """Return the chunk that says why it ended."""
@@ -167,13 +204,20 @@ class CompletionFormat:
             text, scores = self._echoed[index] if self._echoed else ("", ())
             found = [*scores, *((step.token, step.logprob, step.rivals) for step in steps)]
             text += "".join(step.text for step in steps)
-            choices.append(
-                {"index": index, "text": text, "logprobs": self._logprobs(index, found), "finish_reason": reason}
-            )
+            choice = {"index": index, "text": text, "logprobs": self._logprobs(index, found), "finish_reason": reason}
+            choices.append({**choice, **self._ids.read(index), **self._ids.written(steps)})
         return {**self._head, "choices": choices, "usage": usage}
 
-    def _chunk(self, index: int, text: str, logprobs: Json | None, *, reason: str | None = None) -> Json:
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+    def _chunk(
+        self,
+        index: int,
+        text: str,
+        logprobs: Json | None,
+        *,
+        reason: str | None = None,
+        ids: Mapping[str, Any] = NOTHING,
+    ) -> Json:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason, **ids}
         return {**self._head, "choices": [choice]}
 
     def _logprobs(self, index: int, scores: Scores) -> Json | None:

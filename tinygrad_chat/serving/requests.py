@@ -69,6 +69,7 @@ class Generation:
     seed: int | None = optional("the same answer again for the same seed")
     stream: bool | None = optional("send the answer as it comes, as server-sent events")
     stream_options: StreamOptions | None = optional("how it is streamed")
+    return_token_ids: bool | None = optional("tell the tokens that are read and written; vLLM's")
     frequency_penalty: Any = unsupported(0)
     presence_penalty: Any = unsupported(0)
     logit_bias: Any = unsupported({})
@@ -159,6 +160,6 @@ class LookRequest:
 
     model: str | None = optional("the model's id, or tgc")
     messages: list[ChatMessage] | None = optional("a chat")
-    prompt: str | None = optional("or a text")
+    prompt: str | list[int] | None = optional("or a text, or tokens")
     index: Count | None = optional("the token whose attention is wanted; by default the last")
     top_logprobs: Annotated[int, Bounds(minimum=0, maximum=20)] | None = optional("rivals of each token (5)")

@@ -3,8 +3,11 @@
 data.py         open_data: what `--data` names, as tokens
 corpora.py      documents from files, folders, patterns and built-in names
 finding.py      which files those are, and what is left out
+conversations/  messages, the forms in which people keep them, their template
+embedded/       corpora that are made on the spot
 formats/        a file of each kind as documents
 standard_input.py  `--data -`, kept as a file
+fetching.py     what comes from the network, within bounds
 download.py     the built-in names that are fetched once and cached
 tokenizers/     characters, raw bytes, BPE or numbers, each with special tokens
 learning.py     a BPE tokenizer for what a corpus holds

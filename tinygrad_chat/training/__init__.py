@@ -6,10 +6,12 @@ tokens.py      its text as tokens, by the tokenizer that was asked for
 build.py       the parts of a run, made as its configuration says
 run.py         a run: new, started from another, or resumed
 refusals.py    what it is refused for
+batches.py     the batches of its data, by number
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
 update.py      one update of a run: its batch, the step, what guards it
 loop.py        the loop
+saving.py      its checkpoints, temporary ones among them
 events.py      what it tells
 clock.py       the time that training takes
 evaluation.py  loss, perplexity and bits per byte on held-out text

@@ -11,6 +11,7 @@ from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.engines import ENGINES
+from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.lora import with_adapters
 from tinygrad_chat.models.memory import expect_room, expect_room_for_step
 from tinygrad_chat.models.parameter_table import parameter_roles
@@ -94,6 +95,8 @@ def build_for_training(
     buffers = TRAINED[config.optimizer.kind] + ranks - 1
     _expect_room_for_step(config, vocabulary, rows=rows, buffers=buffers)
     model = build_model(config, vocabulary, make=make, weights=weights, buffers=buffers)
+    if isinstance(model, GPT):
+        model.recompute = config.data.recompute
     return build_train_step(config, model, make_data_parallel(model, threads, rows=rows))
 
 
@@ -109,6 +112,7 @@ def _expect_room_for_step(config: TrainingConfig, vocabulary: int, *, rows: int,
         buffers=buffers,
         mode=config.compute.mode,
         size=compute.array_dtype.itemsize,
+        recompute=config.data.recompute,
         available=compute.backend.memory_free(),
     )
 

@@ -46,6 +46,23 @@ def test_tools_are_parts_of_the_message_that_calls_them():
     assert conversation_of(wanted.to_json(), "a") == wanted
 
 
+def test_results_stand_behind_their_calls_and_a_call_may_wait_for_its_own():
+    """The engine answers each call at once; what calls and waits for another program is kept, too."""
+    calls = [{"function": {"name": "f", "arguments": each}} for each in "abc"]
+    rows = [
+        MESSAGES[0],
+        {"role": "assistant", "content": "So.", "tool_calls": calls},
+        *[{"role": "tool", "content": "1"}] * 2,
+    ]
+    parts = [Part(TEXT, "So."), Part(CALL, "f(a)"), Part(RESULT, "1"), Part(CALL, "f(b)"), Part(RESULT, "1")]
+    waiting = Conversation.of("Hi", [*parts, Part(CALL, "f(c)")])
+    assert conversation_of(rows, "a") == waiting
+    assert conversation_of(waiting.to_json(), "a") == waiting
+    assert chat_document(waiting, "a").conversation == waiting
+    with pytest.raises(DataError, match=r"messages\[5\].role: expected a call before a tool's result"):
+        conversation_of([*rows, *[{"role": "tool", "content": "1"}] * 2], "a")
+
+
 def nested(depth):
     value = "x"
     for _ in range(depth):

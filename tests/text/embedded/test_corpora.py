@@ -28,9 +28,9 @@ def test_the_seed_decides_the_conversations(name):
     assert all(chat.ends_with_answer for chat in some(name))
 
 
-def test_about_a_third_of_python_is_refused():
+def test_about_two_fifths_of_python_are_refused():
     answers = [message.text for chat in some("python") for message in chat.messages[1::2]]
-    assert 0.25 < answers.count(REFUSAL) / len(answers) < 0.4
+    assert 0.35 < answers.count(REFUSAL) / len(answers) < 0.45
 
 
 def test_an_answer_to_what_a_name_does_is_its_sentence():

@@ -31,13 +31,13 @@ IN_ORDER = ARITHMETIC - {"reassoc"}
 """For products that only overflow in another order."""
 
 
-def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC) -> Any:
+def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC, threads: bool = False) -> Any:
     """Compile `function` at its first call with each set of types; other Python threads run while it does.
 
     The machine code is kept on disk beside the source, or else in the user's cache folder. Where neither can be
     written, or the disk is full, every process compiles for itself.
     """
-    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=arithmetic)
+    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=arithmetic, parallel=threads)
     try:
         kept: Any = compile_with(cache=True)(function)
         save = kept._cache.save_overload
@@ -50,6 +50,10 @@ def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC)
         return kept
     except RuntimeError:  # Numba found no folder to write to
         return compile_with()(function)
+
+
+compiled_for_threads = functools.partial(compiled, threads=True)
+"""Compile a function whose loop over `prange` is shared out among threads."""
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:

@@ -24,9 +24,12 @@ export async function look(body) {
   return (await request("v1/look", body)).json();
 }
 
-/** Yield an answer as it comes: {type, text} of what is said and of the calculator's calls, then {ended: reason} and {used: tokens}. */
+/**
+ * Yield an answer as it comes: {type, text} of what is said and of the calculator's calls, with them {tokens} that are read
+ * and written, as numbers, then {ended: reason} and {used: tokens}.
+ */
 export async function* answer(path, body, signal) {
-  const response = await request(path, { ...body, stream: true, stream_options: { include_usage: true } }, signal);
+  const response = await request(path, { ...body, stream: true, return_token_ids: true, stream_options: { include_usage: true } }, signal);
   let whole = false;
   try {
     for await (const data of events(response.body)) {
@@ -37,6 +40,8 @@ export async function* answer(path, body, signal) {
       if (chunk.usage) yield { used: chunk.usage };
       for (const choice of chunk.choices) {
         const { content, part } = choice.delta ?? { content: choice.text };
+        const tokens = choice.prompt_token_ids ?? choice.token_ids;
+        if (tokens) yield { tokens };
         if (content) yield { type: "text", text: content };
         if (part) yield part;
         if (choice.finish_reason) yield { ended: choice.finish_reason };

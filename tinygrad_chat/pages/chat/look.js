@@ -10,7 +10,7 @@ let looked = null;  // what the server said of it
 let chosen = null;  // the index of the token whose attention is shown
 let turn = 0;       // so that an answer that is late does not replace a newer one
 
-/** Look into a conversation, {messages}, or a text, {prompt}. */
+/** Look into a conversation, {messages}, or into a text or tokens, {prompt}. */
 export async function look(body, speed) {
   asked = body;
   chosen = null;

@@ -18,6 +18,7 @@ let model = {};      // as the server describes it
 let running = null;  // the AbortController of the answer that is being written
 let attempts = 0;    // at the answer that is wanted: each draws other numbers
 const speeds = new WeakMap();  // of messages: how fast they came
+const tokensOf = new WeakMap();  // of messages: what was read and written, as a text need not tell
 
 const completes = () => document.querySelector("[name=mode]:checked").value === "completion";
 const isOver = () => running === null;
@@ -74,7 +75,7 @@ const asked = () => completes() ? ["v1/completions", { prompt: textOf(chat.messa
 
 async function answer() {
   const mine = running = new AbortController(), own = chat, [path, body] = asked();
-  const options = settings.options(attempts), message = { role: "assistant", content: [] };
+  const options = settings.options(attempts), message = { role: "assistant", content: [] }, tokens = [];
   const begun = performance.now();
   let first = null, count = 0, note = null;
   keep(own);
@@ -86,6 +87,7 @@ async function answer() {
       mine.signal.throwIfAborted();
       if (step.used) { count = step.used.completion_tokens; showRoom(step.used.total_tokens); }
       if (step.ended === "length") note = "It ended at the limit of its length, or of what the model can read.";
+      if (step.tokens) tokens.push(...step.tokens);
       if (!step.text) continue;
       first ??= performance.now();
       count += 1;
@@ -100,6 +102,7 @@ async function answer() {
   }
   if (running === mine) stop();
   if (!own.messages.includes(message)) return;
+  tokensOf.set(message, tokens);
   speeds.set(message, { count, first: first - begun, rest: performance.now() - first, seed: options.seed });
   writing.show(message.content);
   message.content = contentOf(message.content);
@@ -133,13 +136,19 @@ async function withKey(act) {
 
 function lookAt(index) {
   const { count, first, rest, seed } = speeds.get(chat.messages[index]) ?? {};
-  const shown = chat.messages.slice(0, index + 1);
-  looking.look(completes() ? { prompt: shown.slice(-2).map(textOf).join("") } : { messages: shown }, count && {
+  looking.look(shownOf(index), count && {
     tokens: written(count),
     "a second": count > 1 ? written(1000 * (count - 1) / rest) : "–",
     "to the first": `${written(first / 1000, 2)} s`,
     seed: String(seed),
   });
+}
+
+/** What to look at: the very tokens or, of an answer of an earlier visit, its text. */
+function shownOf(index) {
+  const tokens = tokensOf.get(chat.messages[index]), messages = chat.messages.slice(0, index + 1);
+  if (tokens) return { prompt: tokens.slice(0, model.max_model_len) };
+  return completes() ? { prompt: messages.slice(-2).map(textOf).join("") } : { messages };
 }
 
 // --- what is shown

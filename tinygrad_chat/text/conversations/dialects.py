@@ -119,9 +119,12 @@ def _of_messages(rows: Any, key: str) -> Conversation:
         kind = RESULT if role == TOOL else CALL if name.lower() == FUNCTION_CALL else TEXT
         parts = _parts(row, says, place, kind=kind)
         goes_on = bool(messages) and messages[-1][0] == ASSISTANT
-        if role == TOOL and not (goes_on and any(part.kind == CALL for part in messages[-1][1])):
-            raise DataError(f"{place}.{speaks}: expected a call before a tool's result, received none")
-        if role == TOOL or (role == ASSISTANT and goes_on and messages[-1][1][-1].kind != TEXT):
+        if role == TOOL:
+            call = _first_unanswered(messages[-1][1]) if goes_on else None
+            if call is None:
+                raise DataError(f"{place}.{speaks}: expected a call before a tool's result, received none")
+            messages[-1][1][call + 1 : call + 1] = parts  # as the engine has it: each result behind its call
+        elif role == ASSISTANT and goes_on and messages[-1][1][-1].kind != TEXT:
             messages[-1][1].extend(parts)  # a call, its result and what follows from it are one message
         else:
             messages.append((role, parts))
@@ -131,6 +134,13 @@ def _of_messages(rows: Any, key: str) -> Conversation:
         return Conversation(tuple(Message(role, tuple(parts)) for role, parts in messages))
     except DataError as error:
         raise DataError(str(error).replace("messages[", f"{key}[", 1)) from None
+
+
+def _first_unanswered(parts: Sequence[Part]) -> int | None:
+    """Return the place of the first call behind which no result stands, None where there is none."""
+    following = [*(part.kind for part in parts[1:]), TEXT]
+    calls = (at for at, part in enumerate(parts) if part.kind == CALL and following[at] != RESULT)
+    return next(calls, None)
 
 
 def _parts(row: dict[str, Any], key: str, place: str, *, kind: str) -> list[Part]:

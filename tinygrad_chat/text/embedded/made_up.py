@@ -6,13 +6,20 @@ training does.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from functools import cache
 from random import Random
 
 from tinygrad_chat.text.embedded.corpus import is_held_out
 from tinygrad_chat.text.embedded.documented import documented
 from tinygrad_chat.text.embedded.phrasings import one_letter_wrong, words
+
+KINDS = ("one letter wrong", "from elsewhere", "syllables", "a word", "longer", "alone", "of something made up")
+"""math.sqare; dict.split; str.frobnicate; list.sorted; str.splitter, get_append; frobnicate; apple.split"""
+
+ASKED = (15, 15, 18, 15, 12, 12, 13)
+TRAINED = (20, 28, 10, 11, 15, 9, 7)
+"""How often each kind is asked by tasks, and trained on: more often those that are hard to tell from a name."""
 
 
 @cache
@@ -24,7 +31,7 @@ def known_names() -> Set[str]:
 def made_up_name(random: Random, *, held_out: bool = False) -> str:
     """Return a name that is not documented: one that is trained on, or one that only tasks ask about."""
     while True:
-        name = _any_name(random)
+        name = _any_name(random, ASKED if held_out else TRAINED)
         if name.lower() not in known_names() and is_held_out(name) == held_out and len(name) > 2:
             return name
 
@@ -38,25 +45,23 @@ def made_up_word(random: Random) -> str:
     return "".join(syllables) + end + random.choice(("", "", "", "ate", "ify", "er", "ing", "le"))
 
 
-def _any_name(random: Random) -> str:
-    real = random.choice(tuple(documented().values()))
-    home = random.choice(_homes())
-    kind = random.random()
-    if kind < 0.20 and len(real.last_name) > 2:  # math.sqare
-        before = real.name[: -len(real.last_name)]
-        return before + one_letter_wrong(real.last_name, random)
-    if kind < 0.48:  # dict.split
+def _any_name(random: Random, shares: Sequence[int]) -> str:
+    (kind,) = random.choices(KINDS, shares)
+    real, home = random.choice(tuple(documented().values())), random.choice(_homes())
+    if kind == "one letter wrong" and len(real.last_name) > 2:
+        return real.name[: -len(real.last_name)] + one_letter_wrong(real.last_name, random)
+    if kind == "from elsewhere":
         return f"{home}.{real.last_name}"
-    if kind < 0.58:  # str.frobnicate
+    if kind == "syllables":
         return f"{home}.{made_up_word(random)}"
-    if kind < 0.69:  # list.sorted
+    if kind == "a word":
         return f"{home}.{_word(random)}"
-    if kind < 0.84:  # str.splitter, get_append
+    if kind == "longer":
         joint, last = random.choice(("", "_")), real.last_name
         longer = f"{last}{joint}{random.choice(words('after'))}", f"{random.choice(words('before'))}{joint}{last}"
         changed = random.choice(longer)
         return random.choice((f"{real.home}.{changed}", changed)) if real.home != "builtins" else changed
-    if kind < 0.93:
+    if kind == "alone":
         return random.choice((made_up_word(random), _word(random)))
     outer = random.choice((made_up_word(random), _word(random)))
     return f"{outer}.{random.choice((made_up_word(random), _word(random), real.last_name))}"

@@ -23,13 +23,13 @@ def any_exchange(questions: PythonQuestions, before: Exchange | None) -> Exchang
             return questions.then_name()
         return questions.then_argument(before.about) if drawn < 0.55 else questions.then_module(before.about)
     drawn = questions.random.random()
-    if drawn < 0.4:
+    if drawn < 0.37:
         return questions.does(questions.any_known())
-    if drawn < 0.68:
+    if drawn < 0.66:
         return questions.unknown()
-    if drawn < 0.79:
+    if drawn < 0.81:
         return questions.off_topic()
-    if drawn < 0.88:
+    if drawn < 0.89:
         return questions.reverse()
     known = questions.any_known()
     return questions.arguments(known) if drawn < 0.94 else questions.module(known)
@@ -47,5 +47,5 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 
 
 PYTHON = EmbeddedCorpus(
-    "python", "what the functions of your own Python do", _conversations, f"4 for Python {platform.python_version()}"
+    "python", "what the functions of your own Python do", _conversations, f"5 for Python {platform.python_version()}"
 )

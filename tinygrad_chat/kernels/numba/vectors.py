@@ -1,0 +1,139 @@
+"""Sums of products of a few rows with four others, written in vectors: a compiler does not find them in loops.
+
+    sums[r, k] = sum over c of x[row + r, c] * weight[line + k, c]     r < rows, k < 4
+
+Each vector that is read takes part in several sums, and a sum of whole numbers takes two products in one instruction
+where the processor has it (LLVM finds it in products whose neighbours are added up). Integers are exact: their sums do
+not depend on the order, nor on how many rows there are.
+
+Numba keeps compiled code as long as the file of its function stays the same: after a change here, delete the folder
+`__pycache__`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LINES = 4  # of the weight that are read at a time
+LANES = 16  # sums side by side in a vector of 512 bits; shorter ones take several instructions
+STEP = 2 * LANES  # columns that a turn of the loop takes
+
+_INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_FLOAT = ir.FloatType()
+_SUMS = {types.int8: _INT32, types.uint16: _FLOAT}
+"""By how weights are stored: uint16 holds the bits of float16."""
+
+
+def sums_of_products(rows: int) -> Any:
+    """Return (x, row, weight, line, sums) -> None for compiled code, which fills `sums` (rows, 4).
+
+    All are matrices in C order with a multiple of 32 columns, but for the sums: x in int16, weight in int8 and sums in
+    int32; or x in float32, weight in float16 (as uint16) and sums in float32.
+    """
+
+    def typed(typing_context: Any, x: Any, row: Any, weight: Any, line: Any, sums: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            arrays = [
+                context.make_array(kind)(context, builder, array)
+                for kind, array in zip(signature.args[::2], arguments[::2], strict=True)
+            ]
+            columns = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
+            firsts = [
+                [builder.gep(array.data, [builder.mul(builder.add(first, _INT64(i)), columns)]) for i in range(count)]
+                for array, first, count in zip(arrays, arguments[1::2], (rows, LINES), strict=False)
+            ]
+            totals = _loop(builder, *firsts, columns, _SUMS[weight.dtype])
+            for index, total in enumerate(total for of_row in totals for total in of_row):
+                builder.store(total, builder.gep(arrays[2].data, [_INT64(index)]))
+            return context.get_dummy_value()
+
+        return types.void(x, row, weight, line, sums), generate
+
+    return intrinsic(typed)
+
+
+def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, number: Any) -> list[list[Any]]:
+    """Write the loop over columns; return the sums of each row with each line, of that type of number."""
+    vector = ir.VectorType(number, LANES)
+    before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    column = builder.phi(_INT64)
+    column.add_incoming(_INT64(0), before)
+    sums = [[builder.phi(vector) for _ in lines] for _ in rows]
+    new = _add_products(builder, rows, lines, column, sums)
+    following = builder.add(column, _INT64(STEP))
+    column.add_incoming(following, loop)
+    for olds, of_row in zip(sums, new, strict=True):
+        for old, added in zip(olds, of_row, strict=True):
+            old.add_incoming(ir.Constant(vector, [0] * LANES), before)
+            old.add_incoming(added, loop)
+    builder.cbranch(builder.icmp_signed("<", following, columns), loop, after)
+    builder.position_at_end(after)
+    return [[_total(builder, each) for each in of_row] for of_row in new]
+
+
+def _add_products(builder: Any, rows: list[Any], lines: list[Any], column: Any, sums: list[list[Any]]) -> Any:
+    """Return the sums with the products of a step's columns added."""
+    if sums[0][0].type.element == _FLOAT:
+        for start in (0, LANES):
+            place = builder.add(column, _INT64(start))
+            weights = [_widened(builder, _read(builder, line, place, ir.HalfType(), LANES)) for line in lines]
+            numbers = [_read(builder, row, place, _FLOAT, LANES) for row in rows]
+            sums = [
+                [_call(builder, "llvm.fma", x, weight, total) for weight, total in zip(weights, of_row, strict=True)]
+                for x, of_row in zip(numbers, sums, strict=True)
+            ]
+        return sums
+    weights = [_widened(builder, _read(builder, line, column, ir.IntType(8), STEP)) for line in lines]
+    numbers = [_widened(builder, _read(builder, row, column, _INT16, STEP)) for row in rows]
+    return [
+        [
+            builder.add(total, _pairs(builder, builder.mul(x, weight, flags=("nsw",))))
+            for weight, total in zip(weights, of_row, strict=True)
+        ]
+        for x, of_row in zip(numbers, sums, strict=True)
+    ]
+
+
+def _read(builder: Any, first: Any, column: Any, kind: Any, count: int) -> Any:
+    place = builder.bitcast(builder.gep(first, [column]), ir.VectorType(kind, count).as_pointer())
+    vector = builder.load(place)
+    vector.align = 1
+    return vector
+
+
+def _widened(builder: Any, vector: Any) -> Any:
+    """Return a vector of int8 or int16 as int32, of float16 as float32."""
+    if vector.type.element == ir.HalfType():
+        return builder.fpext(vector, ir.VectorType(_FLOAT, vector.type.count))
+    return builder.sext(vector, ir.VectorType(_INT32, vector.type.count))
+
+
+def _pairs(builder: Any, products: Any) -> Any:
+    """Return the sums of each two neighbours."""
+    even, odd = (ir.Constant(ir.VectorType(_INT32, LANES), list(range(first, STEP, 2))) for first in (0, 1))
+    return builder.add(
+        builder.shuffle_vector(products, products, even), builder.shuffle_vector(products, products, odd)
+    )
+
+
+def _total(builder: Any, vector: Any) -> Any:
+    """Return the sum of a vector's numbers."""
+    if vector.type.element == _INT32:
+        return _call(builder, "llvm.vector.reduce.add", vector, result=_INT32)
+    zero = ir.Constant(_FLOAT, -0.0)
+    return _call(builder, "llvm.vector.reduce.fadd", zero, vector, result=_FLOAT, fastmath=("reassoc",))
+
+
+def _call(builder: Any, name: str, *arguments: Any, result: Any = None, fastmath: tuple[str, ...] = ()) -> Any:
+    """Call one of LLVM's own functions of vectors."""
+    suffix = "i32" if arguments[-1].type.element == _INT32 else "f32"
+    kind = ir.FunctionType(result or arguments[-1].type, [each.type for each in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{LANES}{suffix}")
+    return builder.call(function, arguments, fastmath=fastmath)

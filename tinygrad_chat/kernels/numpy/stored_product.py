@@ -1,0 +1,23 @@
+"""Products with stored weights: some of their rows at a time are turned into float32, and are in the cache then."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygrad_chat.nn.stored import StoredWeight
+from tinygrad_chat.ops.matmul import check_linear
+from tinygrad_chat.ops.shape import rows_of
+
+SLICE = 1 << 18  # numbers at a time
+
+
+def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
+    """`nn.stored.stored_product`, without all of the weight in float32."""
+    check_linear(x, weight, None)
+    D, C = weight.shape
+    rows, step = rows_of(x), max(1, SLICE // max(1, C))
+    out = np.empty((len(rows), D), x.dtype)
+    for start in range(0, D, step):
+        lines = slice(start, min(start + step, D))
+        out[:, lines] = rows.dot(weight.rows(lines).T)
+    return out.reshape(*x.shape[:-1], D)

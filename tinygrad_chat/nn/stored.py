@@ -1,0 +1,144 @@
+"""Weights that are stored in less memory than float32: what inference multiplies by. They have no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from tinygrad_chat.autograd import find_kernel, recording
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.nn.layers import Embedding, Linear
+from tinygrad_chat.ops.matmul import check_linear
+from tinygrad_chat.ops.shape import rows_of
+from tinygrad_chat.tensor import Tensor
+
+COLUMNS, LINES = 32, 4
+"""Kernels read so many columns and rows of a matrix at a time; it is filled up with zeros to multiples of them."""
+
+LARGEST_INT8 = 127
+SLICE = 1 << 18  # numbers that are converted at a time
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """A matrix (D, C): its `numbers`, in float16 or int8, times the scale of their row, which with float16 is 1.
+
+    To the layers around it, it is a matrix of float32.
+
+    >>> weight = StoredWeight.of(np.array([[0.5, -1.0, 0.25]], np.float32), "int8")
+    >>> weight.rows(np.array([0])).round(3)
+    array([[ 0.504, -1.   ,  0.252]], dtype=float32)
+    """
+
+    numbers: np.ndarray
+    scales: np.ndarray
+    shape: tuple[int, int]
+    dtype = np.dtype(np.float32)
+
+    @classmethod
+    def of(cls, matrix: np.ndarray, kind: str) -> Self:
+        """Return a matrix (D, C) stored as "float16" or "int8"; each number is rounded to the nearest."""
+        matrix = np.asarray(matrix)  # read now, where it was still in its file
+        (D, C), step = matrix.shape, max(1, SLICE // max(1, matrix.shape[1]))
+        numbers = np.zeros((-(-D // LINES) * LINES, -(-C // COLUMNS) * COLUMNS), kind)
+        scales = np.ones(len(numbers), np.float32)
+        for start in range(0, D, step):
+            part = np.asarray(matrix[start : start + step], np.float32)
+            stop = start + len(part)
+            with np.errstate(all="ignore"):  # what is no number shows where a token is drawn
+                if kind == "int8":
+                    largest = np.abs(part).max(axis=1, initial=0)
+                    scales[start:stop] = np.where(largest == 0, 1, largest / np.float32(LARGEST_INT8))
+                    part = np.rint(part / scales[start:stop, None])
+                numbers[start:stop, :C] = part
+        return cls(numbers, scales, (D, C))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes."""
+        return self.numbers.nbytes + self.scales.nbytes
+
+    @property
+    def ndim(self) -> int:
+        """2: it is a matrix."""
+        return 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> StoredWeight:
+        """Return the matrix of its first rows, of which the slice says how many."""
+        return replace(self, shape=(rows.stop, self.shape[1]))
+
+    def rows(self, index: Any) -> np.ndarray:
+        """Return the rows (..., C) at an index, in float32."""
+        return self.numbers[index][..., : self.shape[1]] * self.scales[index][..., None]
+
+
+def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
+    """x (..., C) times a stored weight (D, C) transposed -> (..., D): what kernels are held to."""
+    check_linear(x, weight, None)
+    out = rows_of(x) @ weight.rows(slice(len(weight))).T
+    return out.reshape(*x.shape[:-1], len(weight))
+
+
+def _expect_no_gradient() -> None:
+    if recording():
+        raise UsageError("weights stored for inference have no gradient: load the model with weights='float32'")
+
+
+class StoredLinear(Linear):
+    """A linear layer whose weight is stored."""
+
+    weight: StoredWeight  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer. Raises UsageError where a gradient is to be remembered."""
+        _expect_no_gradient()
+        out = find_kernel(stored_product, stored_product, x.data)(x.data, self.weight)
+        return Tensor(out if self.bias is None else out + self.bias.data)
+
+
+class StoredLinears:
+    """Stored linear layers that read the same x (..., C), as one product: a call gives what each of them gives.
+
+    Their weights become parts of one, so that a decoded token costs one call instead of one for each.
+    """
+
+    def __init__(self, layers: Sequence[StoredLinear]) -> None:
+        self._layers = layers
+        weights = [layer.weight for layer in layers]
+        numbers, scales = (np.concatenate(each) for each in zip(*((w.numbers, w.scales) for w in weights), strict=True))
+        self._weight = StoredWeight(numbers, scales, (len(numbers), weights[0].shape[1]))
+        ends = np.cumsum([len(weight.numbers) for weight in weights]).tolist()
+        self._starts = [0, *ends[:-1]]
+        for layer, start, end in zip(layers, self._starts, ends, strict=True):
+            layer.weight = replace(layer.weight, numbers=numbers[start:end], scales=scales[start:end])
+
+    def __call__(self, x: Tensor) -> Iterator[Tensor]:
+        """Apply the layers. Raises UsageError where a gradient is to be remembered."""
+        _expect_no_gradient()
+        out = find_kernel(stored_product, stored_product, x.data)(x.data, self._weight)
+        for layer, start in zip(self._layers, self._starts, strict=True):
+            own = out[..., start : start + len(layer.weight)]
+            yield Tensor(own if layer.bias is None else own + layer.bias.data)
+
+    @classmethod
+    def of(cls, *layers: Linear | None) -> StoredLinears | None:
+        """Return the layers as one where all of them are stored, or else None."""
+        stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
+        return cls(stored) if len(stored) == len(layers) else None
+
+
+class StoredEmbedding(Embedding):
+    """An embedding whose table is stored."""
+
+    weight: StoredWeight  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __call__(self, tokens: Any) -> Tensor:
+        """Look the tokens up. Raises UsageError where a gradient is to be remembered."""
+        _expect_no_gradient()
+        return Tensor(self.weight.rows(tokens))
