@@ -120,7 +120,7 @@ def test_what_is_no_tokenizer_is_named():
         "no tokens": ({"tokens": 3}, "expected lists of texts"),
         "kinds too few": ({"token_type": np.array([1], np.int32)}, "token_type: expected one for each of 512"),
         "a merge of strangers": ({"merges": ["qq zz"]}, "merges: expected pairs of tokens"),
-        "no special token": ({"token_type": np.full(512, 1, np.int32)}, "model: vocab: expected"),
+        "no special token": ({"token_type": np.full(512, 1, np.int32)}, "added_tokens: expected one of"),
     }
     for changes, expected in unfit.values():
         with pytest.raises(ConfigError, match=expected):

@@ -74,6 +74,12 @@ def replaced_array(name: str, array: np.ndarray | None) -> Change:
     return change
 
 
+def larger_tokenizer(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["added_tokens"].append({"id": 600, "content": "<|x|>", "special": True})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
 def without_a_shard(folder: Path) -> None:
     sharded(folder)
     (folder / "a-2.safetensors").unlink()
@@ -109,7 +115,8 @@ UNFIT: dict[str, tuple[Change, str]] = {
     "no size": (changed("config", hidden_size=None), "hidden_size"),
     "a size beyond all bounds": (changed("config", hidden_size=1 << 60), "hidden_size"),
     "layers without end": (changed("config", num_hidden_layers=1 << 40), "num_hidden_layers"),
-    "a tokenizer that does not match": (changed("config", vocab_size=300), "a tokenizer of at most 300 tokens"),
+    "a tokenizer that does not match": (larger_tokenizer, "tokens, as the model has, received one of 601"),
+    "a vocabulary that does not match": (changed("config", vocab_size=300), "expected (300, 32)"),
     "a tokenizer of another kind": (
         changed("tokenizer", model={"type": "Unigram"}),
         "tokenizer.json: no tokenizer that can be used: model: expected BPE, received 'Unigram'",
@@ -142,6 +149,14 @@ def test_a_file_that_is_no_model_says_what_to_name_instead(folder: Path):
     (folder / "a.txt").write_text("a text")
     with pytest.raises(CheckpointError, match="is a file; expected the folder of a run"):
         open_model(folder / "a.txt", say=print)
+
+
+def test_factors_that_are_not_llamas_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    other = np.linspace(1, 8, 4).astype(np.float32)
+    monkeypatch.setattr("tinygrad_chat.interchange.gguf_export.rotary_factors", lambda options: other)
+    export_gguf(small_model("llama 3.1"), tmp_path / "a.gguf")
+    with pytest.raises(CheckpointError, match=r"rope_freqs\.weight: expected Llama 3's, received others"):
+        open_model(tmp_path / "a.gguf", say=print)
 
 
 def test_who_needs_a_run_is_told_how_to_make_one(folder: Path):

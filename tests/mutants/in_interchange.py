@@ -45,14 +45,9 @@ FAULTS = {
         "bfloat16 is cut, not rounded": ("bits + 0x7FFF + (bits >> 16 & 1)", "bits"),
     },
     "interchange/gguf_model.py": {
-        "rows of keys stay as llama.cpp turns them": (
-            'kind in ("query", "key") and turned',
-            'kind == "query" and turned',
-        ),
-        "values are where keys are": (
-            '("query", "key", "value").index(kind)',
-            '("query", "key", "value").index(kind) % 2',
-        ),
+        "rows stay as llama.cpp turns them": ("if interleaved and name", "if not interleaved and name"),
+        "values are where queries are": ("array[at * rows : (at + 1) * rows]", "array[: rows]"),
+        "any factors are Llama 3's": ("not np.allclose(np.asarray(there), planned, rtol=1e-3)", "False"),
     },
     "interchange/huggingface_files.py": {
         "a shard may be anywhere": ("if not SHARD.fullmatch(shard):", "if False:"),

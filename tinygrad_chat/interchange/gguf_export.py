@@ -20,6 +20,7 @@ from tinygrad_chat.interchange.gguf_model import (
     INTERLEAVED,
     ROTARY_FACTORS,
     SKIPPED_ROTARY,
+    TURNED,
     beside,
     keys_of,
     rotary_factors,
@@ -88,7 +89,7 @@ def _arrays(saved: SavedModel, family: Family, vocabulary: int) -> dict[str, Any
     arrays: dict[str, Any] = {}
     for name, (theirs, shape) in their_names(whole, vocabulary).items():
         array = saved.weights[name][: shape[0]] if name in saved.weights else np.zeros(shape, np.float32)
-        if family.name in INTERLEAVED and name.endswith((".query.weight", ".key.weight", ".query.bias", ".key.bias")):
+        if family.name in INTERLEAVED and name.endswith(TURNED):
             array = beside(np.asarray(array), options)
         arrays[theirs] = array
     if family.name == "gpt2":
@@ -103,7 +104,7 @@ def _fused(arrays: Mapping[str, Any], options: ModelOptions) -> dict[str, Any]:
     for layer in range(options.layers):
         for part in ("weight", "bias"):
             rows = [np.asarray(found.pop(f"blk.{layer}.attn_{letter}.{part}")) for letter in "qkv"]
-            found[FUSED.format(layer, part)] = np.concatenate(rows)
+            found[f"blk.{layer}{FUSED}{part}"] = np.concatenate(rows)
     return found
 
 

@@ -89,7 +89,9 @@ NAMES = {
 """Ours -> llama.cpp's; {} is the layer."""
 
 SKIPPED_ROTARY = 4  # each such layer of SmolLM3 has no rotary positions in llama.cpp, whatever a file says
-FUSED = "blk.{}.attn_qkv.{}"  # GPT-2's rows of queries, keys and values, in one array
+FUSED = ".attn_qkv."  # in the name of GPT-2's queries, keys and values, one behind the other
+TURNED = (".query.weight", ".key.weight", ".query.bias", ".key.bias")
+"""End the names of what is turned by positions, of ours."""
 ROTARY_FACTORS = "rope_freqs.weight"  # by what Llama 3's pairs are slowed down
 PLANNED = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LEARNED_CONTEXT = 8192  # Llama 3's before it was stretched; a file does not say it
@@ -190,22 +192,30 @@ def _expect_planned(file: GGUF, options: ModelOptions) -> None:
 
 def to_ours(file: GGUF, options: ModelOptions) -> dict[str, StoredArray]:
     """Return a file's arrays by our names, an unknown one by its own, which then does not fit."""
-    arrays = {name: array for name, array in file.tensors.items() if name != ROTARY_FACTORS}
+    names = {theirs: name for name, (theirs, _) in their_names(options, vocabulary=1).items()}
+    interleaved = file.metadata["general.architecture"] in INTERLEAVED
     ours: dict[str, StoredArray] = {}
-    turned = file.metadata["general.architecture"] in INTERLEAVED
-    for name, (theirs, _) in their_names(options, vocabulary=1).items():
-        layer, _, part = name.removeprefix("blocks.").partition(".attention.")
-        kind, _, ending = part.partition(".")
-        fused = arrays.get(FUSED.format(layer, ending))
-        if kind in ("query", "key", "value") and fused is not None and ending:
-            rows, part = fused.shape[0] // 3, ("query", "key", "value").index(kind)
-            ours[name] = fused[part * rows : (part + 1) * rows]
-        elif theirs in arrays:
-            array = arrays.pop(theirs)
-            pairs = kind in ("query", "key") and turned and ending
-            ours[name] = array.map(array.shape, functools.partial(apart, options=options)) if pairs else array
-    fused_names = {FUSED.format(layer, part) for layer in range(options.layers) for part in ("weight", "bias")}
-    return ours | {name: array for name, array in arrays.items() if name not in fused_names}
+    for theirs, array in _unfused(file.tensors).items():
+        name = names.get(theirs, theirs)
+        if interleaved and name.endswith(TURNED):
+            array = array.map(array.shape, functools.partial(apart, options=options))
+        if theirs != ROTARY_FACTORS:
+            ours[name] = array
+    return ours
+
+
+def _unfused(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    """Return arrays in which a layer's queries, keys and values stand apart, though a file may have them in one."""
+    found: dict[str, StoredArray] = {}
+    for name, array in arrays.items():
+        layer, fused, part = name.partition(FUSED)
+        rows = array.shape[0] // 3
+        if fused:
+            parts = {f"{layer}.attn_{each}.{part}": array[at * rows : (at + 1) * rows] for at, each in enumerate("qkv")}
+            found |= parts
+        else:
+            found[name] = array
+    return found
 
 
 def their_names(options: ModelOptions, vocabulary: int) -> dict[str, tuple[str, tuple[int, ...]]]:

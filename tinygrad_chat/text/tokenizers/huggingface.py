@@ -53,6 +53,8 @@ def from_huggingface(content: bytes, *, bos: str | None = None, size: int = 0) -
 
 def from_description(root: Mapping[str, Any], *, bos: str | None = None, size: int = 0) -> BPETokenizer:
     """Do as `from_huggingface` for what such a file holds."""
+    if size > MOST_TOKENS:
+        raise ConfigError(f"expected at most {MOST_TOKENS:,} tokens, received {size:,}")
     model = _table(root.get("model"), "model")
     _expect_plain(root, model)
     added = [_table(each, "added_tokens") for each in _list(root.get("added_tokens") or [], "added_tokens")]
