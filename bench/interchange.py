@@ -66,7 +66,7 @@ def _is_there(engine: str) -> bool:
     if library is None or find_spec(library) is not None:
         return True
     if engine == REFERENCE:
-        raise BackendError("transformers, the peer, is not installed; run: pip install transformers")
+        raise BackendError(f"transformers, the peer, {turns.PEERS_EXTRA}")
     turns.progress(f"left out: {engine}, as {library} is not installed")
     return False
 

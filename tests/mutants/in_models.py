@@ -76,8 +76,8 @@ FAULTS = {
         "a cache forgets where the document began": ("cache.document_start = starts[:, -1:]", "pass"),
         "nothing is dropped from the embedding": ("x0 = drop(embedded)", "x0 = embedded"),
         "the padding of the head is scored": (
-            "len(self.head.weight) == self.vocabulary",
-            "len(self.head.weight) >= self.vocabulary",
+            "len(head.weight) != self.vocabulary",
+            "len(head.weight) < self.vocabulary",
         ),
         "backout is added": ("self.backout_scale, subtract=True", "self.backout_scale, subtract=False"),
     },
