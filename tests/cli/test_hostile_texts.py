@@ -27,6 +27,7 @@ from tests.planning.test_plan import MEASURED
 from tests.runs.test_hostile_checkpoints import resign
 from tinygrad_chat import cli, formatting
 from tinygrad_chat.cli.app import COMMANDS
+from tinygrad_chat.inference import remote
 from tinygrad_chat.machine.limits import Limits
 from tinygrad_chat.planning import plan
 from tinygrad_chat.profiling import profile
@@ -168,6 +169,12 @@ def a_model_that_chats(patch: pytest.MonkeyPatch) -> None:
     ScriptedModel({"a": HOSTILE}).stand_in(patch)
 
 
+def a_server_that_speaks(patch: pytest.MonkeyPatch) -> None:
+    said = remote._Choice(delta=remote._Delta(content=HOSTILE), finish_reason="stop")
+    patch.setattr(remote.RemoteServer, "first_model", lambda server: HOSTILE)
+    patch.setattr(remote.RemoteServer, "stream", lambda *asked: (chunk for chunk in [remote._Chunk(choices=[said])]))
+
+
 ASKS = """
 from tinygrad_chat.tasks import Problem
 from tinygrad_chat.text.conversations import Conversation
@@ -227,6 +234,8 @@ SCENARIOS = [
     Scenario("the name of a run", ("chat", "--checkpoint", RUN, "-p", "a")),
     Scenario("what a conversation says", ("chat", "render", "a.jsonl"), write("a.jsonl", A_CHAT)),
     Scenario("a size", ("chat", "--config", HOSTILE, "-p", "a"), raw=False),
+    Scenario("a server's address", ("chat", "--url", HOSTILE, "-p", "a"), raw=False),
+    Scenario("what a server says", ("chat", "--url", "http://a", "-p", "a"), a_server_that_speaks),
     Scenario("the name of a run", ("serve", f"no {NAME}")),
     Scenario("an address", ("serve", RUN, "--host", HOSTILE, "--api-key", "a"), raw=False),
     Scenario("the name of a text", ("eval", RUN, "--data", f"no {NAME}")),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
-from playwright.sync_api import Page, Route  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import Page, Route
 
 from tests.inference.answering import BYTES, V, answering
 from tinygrad_chat import GPT, ModelOptions

@@ -325,7 +325,8 @@ def test_tokens_are_told_where_they_are_asked_for_and_can_be_looked_at():
         assert completions[0][0] == [TOKENIZER.bos, *b"ab"]
         said = client.post(CHATS, json=chat(max_tokens=5)).json()["choices"][0]
         assert "token_ids" not in said
-        assert client.post("/detokenize", json={"tokens": written}).json()["prompt"] == said["message"]["content"]
+        text = client.post("/detokenize", json={"tokens": written}).json()["prompt"]
+        assert text.startswith(said["message"]["content"].rstrip("\ufffd"))
         looked = client.post("/v1/look", json={"prompt": [*read, 0xC3, 0xFF]}).json()["tokens"]
         assert [token["text"] for token in looked[-2:]] == ["bytes:\\xc3", "bytes:\\xff"]
         assert client.post("/v1/look", json={"prompt": [999]}).status_code == 400

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("starlette", reason="starlette is not installed (extra serve)")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra browser)")
 
-from playwright.sync_api import (  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import (
     Browser,
     ConsoleMessage,
     Page,
@@ -39,6 +39,7 @@ from tinygrad_chat.formatting import printable
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 
+expect.set_options(timeout=60_000)  # against hangs only, as the machine may be busy
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 HOSTILE = (
     "<img src=x onerror=window.hacked=1><script>window.hacked=1</script></script><b>b</b> "
@@ -65,7 +66,7 @@ def page(browser: Browser, serving: Serving) -> Iterator[Page]:
     """The page as one finds it. Nothing may go wrong in it that it does not expect."""
     serving.pause = 0
     context = browser.new_context(viewport={"width": 1200, "height": 800}, accept_downloads=True)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     found, wrong = context.new_page(), []
 
     def listen(message: ConsoleMessage) -> None:

@@ -19,9 +19,11 @@ from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.options import CHAT_TEMPERATURE as TEMPERATURE
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.option import specs_of
+from tinygrad_chat.serving.options import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from tinygrad_chat.inference.chat import Chat
+    from tinygrad_chat.inference.remote import RemoteChat
     from tinygrad_chat.runs.state import SavedModel
 
 SEEDS = 10**6  # to choose among
@@ -56,6 +58,16 @@ def chat(
         str | None,
         typer.Option("--config", metavar="small|standard", help="the size of our own model", rich_help_panel="Model"),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help=f"a server with OpenAI's API, such as http://localhost:8000; its key is in {KEY_VARIABLE}",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="which of the server's models (default: its first)", rich_help_panel="Model")
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option("--prompt", "-p", help="ask this and end; - reads standard input", rich_help_panel="Chat"),
@@ -85,18 +97,31 @@ def chat(
     if checkpoint is not None and size is not None:
         raise UsageError("--config: trains a model of our own, --checkpoint names one; leave one of the two out")
     question = _question(prompt)
+    elsewhere = {"checkpoint": checkpoint, "config": size, "yes": yes, "no-tools": not tools, **compute}
+    if url is not None and any(elsewhere.values()):
+        name = next(name for name, value in elsewhere.items() if value)
+        raise UsageError(f"--{name.replace('_', '-')}: plays no part with --url; leave one of the two out")
+    if model is not None and url is None:
+        raise UsageError("--model: names one of a server's models; needs --url")
     if as_json and question is None:
         raise UsageError("--json: needs a question, as in tgc chat --json -p 'Who are you?'")
 
-    saved = _model(checkpoint, size, compute, yes=yes)
-    opened = _open(saved, compute, options, system=system, tools=tools)
+    if url is not None:
+        opened, where = _elsewhere(url, model, options, system)
+        about = f"{opened.model} at {where}"
+    else:
+        from tinygrad_chat.cli.chat_runs import run_of
+
+        saved = _model(checkpoint, size, compute, yes=yes)
+        opened, where = _open(saved, compute, options, system=system, tools=tools), str(saved.path)
+        about = f"{run_of(saved).path}, step {saved.step:,}"
     if question is None:
-        _talk(opened, saved)
+        _talk(opened, about)
     elif as_json:
         answer = "".join(step.text for step in opened.reply(question) if step.kind == "text")
         messages = opened.conversation.to_json()["messages"] if opened.conversation else []
         reason = opened.request and opened.request.finish_reason
-        print_json({"answer": answer, "finish_reason": reason, "messages": messages, "checkpoint": str(saved.path)})
+        print_json({"answer": answer, "finish_reason": reason, "messages": messages, "checkpoint": where})
     else:
         from tinygrad_chat.cli.chat_display import PlainPage, page_for
 
@@ -193,15 +218,24 @@ def _open(
     return Chat(engine, system=system, options=options, tools=tools, rivals=RIVALS, say=say)
 
 
-def _talk(opened: Chat, saved: SavedModel) -> None:
+def _elsewhere(url: str, model: str | None, options: GenerationOptions, system: str | None) -> tuple[RemoteChat, str]:
+    """Return a chat with a server, and the server's address."""
+    import os
+
+    from tinygrad_chat.inference.remote import RemoteChat, RemoteServer
+
+    server = RemoteServer(url, os.environ.get(KEY_VARIABLE))
+    return RemoteChat(server, model or server.first_model(), system=system, options=options), server.url
+
+
+def _talk(opened: Chat | RemoteChat, about: str) -> None:
     """Have a conversation with whoever sits there."""
     from tinygrad_chat.cli.chat_display import is_styled, page_for
     from tinygrad_chat.cli.chat_input import open_terminal_input
     from tinygrad_chat.cli.chat_loop import converse
-    from tinygrad_chat.cli.chat_runs import run_of
     from tinygrad_chat.cli.chat_session import Session
 
     page = page_for(sys.stdout)
-    page.remark(f"{run_of(saved).path}, step {saved.step:,}. /help lists the commands, Ctrl-D ends.")
+    page.remark(f"{about}. /help lists the commands, Ctrl-D ends.")
     with open_terminal_input(styled=is_styled(sys.stdout)) as read_line:
         converse(Session(opened, page, read_line))

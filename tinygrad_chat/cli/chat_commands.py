@@ -116,7 +116,7 @@ def _edit(session: Session, text: str) -> None:
 
 
 def _tokens(session: Session, _: str) -> None:
-    tokens, context = session.chat.token_count, session.chat.engine.model.context
+    tokens, context = session.chat.token_count, session.chat.context
     left = f"{max(context - tokens, 0):,} left"
     session.page.remark(f"{count(tokens, 'token')} of the conversation in the model's context of {context:,}; {left}")
 
@@ -124,7 +124,7 @@ def _tokens(session: Session, _: str) -> None:
 def _why(session: Session, _: str) -> None:
     if not session.steps:
         raise UsageError("/why: there is no answer yet")
-    decode = session.name_of
+    decode = session.chat.name_of
     rivals = [[decode(token) for token, _ in step.rivals] for step in session.steps]
     show_why(session.page, session.steps, [decode(step.token) for step in session.steps], rivals)
 

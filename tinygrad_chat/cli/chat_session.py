@@ -13,13 +13,14 @@ from tinygrad_chat.text.conversations import Conversation
 
 if TYPE_CHECKING:
     from tinygrad_chat.inference.chat import Chat
+    from tinygrad_chat.inference.remote import RemoteChat
     from tinygrad_chat.inference.request import TokenStep
 
 
 class Session:
     """A conversation with a model, and the page on which it is shown."""
 
-    def __init__(self, chat: Chat, page: Page, read_line: TerminalInput) -> None:
+    def __init__(self, chat: Chat | RemoteChat, page: Page, read_line: TerminalInput) -> None:
         self.chat, self.page, self.read_line = chat, page, read_line
         self.steps: list[TokenStep] = []
         """The tokens of the last answer."""
@@ -55,12 +56,6 @@ class Session:
     def confirm(self, question: str, *, default: bool) -> bool:
         """Ask, and return whether the answer is yes."""
         return is_yes(self.read_line(question), default=default)
-
-    def name_of(self, token: int) -> str:
-        """Return the text of a token, or the name of a special one."""
-        tokenizer = self.chat.engine.template.tokenizer
-        names = {number: name for name, number in tokenizer.special_tokens.items()}
-        return names.get(token) or tokenizer.decode([token])
 
 
 def is_yes(answer: str, *, default: bool) -> bool:

@@ -11,7 +11,9 @@ rows.py         what each request has read, in the key/value cache
 prefixes.py     what earlier requests have read, for those that begin alike
 engine.py       requests that join and leave: token after token
 generation.py   a text that goes on from a prompt
-chat.py         a conversation
+turns.py        what was said in a conversation, whoever answers
+chat.py         a conversation with a model
+remote.py       one with a server elsewhere
 answers.py      the likeliest answers to many questions at a time
 text_model.py   a model with its tokenizer: text in, text out
 """

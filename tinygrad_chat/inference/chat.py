@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.inference.request import Request, Steps, TokenStep
+from tinygrad_chat.inference.request import Steps
+from tinygrad_chat.inference.turns import Turns
 from tinygrad_chat.seeds import rng
-from tinygrad_chat.text.conversations import CALL, TEXT, Conversation, Message, Part
-from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM, USER
+from tinygrad_chat.text.conversations import TEXT, Conversation, Message, Part
+from tinygrad_chat.text.conversations.conversation import USER
 
 ROOM = 4  # of the context, one part in so many is left for an answer
 
 
-class Chat:
+class Chat(Turns):
     """One conversation. `reply` asks and yields the answer token by token.
 
     `options`, `system` and `tools` may be changed between two replies. Once the conversation no longer fits the context
@@ -35,43 +35,33 @@ class Chat:
         rivals: int = 0,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.engine, self.options, self.tools, self.rivals = engine, options or GenerationOptions(), tools, rivals
-        self.system = system
-        self.request: Request | None = None
-        """What was asked of the engine last: its `finish_reason` says why the answer ended."""
+        self.engine, self.tools, self.rivals = engine, tools, rivals
         self._template = engine.template
         self._say = say
         self._answers = 0  # how many were begun: each draws from a stream of its own
-        self._asked = ""
-        self.clear()
+        self._left_out = 0  # of the oldest turns
+        super().__init__(system, options)
 
     def clear(self) -> None:
         """Begin anew; the system message stays."""
-        self._turns: list[tuple[Message, Message]] = []
-        self._left_out = 0  # of the oldest turns
+        super().clear()
+        self._left_out = 0
 
     @property
-    def conversation(self) -> Conversation | None:
-        """All that was said, None before the first answer. To set it is to go on from there."""
-        return Conversation((*self._system, *_messages(self._turns))) if self._turns else None
-
-    @conversation.setter
-    def conversation(self, conversation: Conversation | None) -> None:
-        if conversation is None:
-            self.clear()
-            return
-        messages = list(conversation.messages)
-        self.system = messages.pop(0).text if messages[0].role == SYSTEM else None
-        self.clear()
-        self._turns = list(zip(messages[::2], messages[1::2], strict=False))  # what was not answered is not said
-        self._asked = messages[-1].text if len(messages) % 2 else messages[-2].text
+    def context(self) -> int:
+        """The most tokens that the model can be shown."""
+        return self.engine.model.context
 
     @property
     def token_count(self) -> int:
         """How many tokens the model is shown of the conversation so far."""
         turns = self._turns[self._left_out :]
-        shown = Conversation((*self._system, *_messages(turns))) if turns else None
-        return len(self._template.render(shown).tokens) if shown else 0
+        return len(self._template.render(self._shown(turns)).tokens) if turns else 0
+
+    def name_of(self, token: int) -> str:
+        """Return the text of a token, or the name of a special one."""
+        names = {number: name for name, number in self._template.tokenizer.special_tokens.items()}
+        return names.get(token) or self._template.tokenizer.decode([token])
 
     def reply(self, text: str) -> Steps:
         """Say something; yield the steps of the answer, which is then part of the conversation.
@@ -86,44 +76,15 @@ class Chat:
         random = rng(self.options.seed, "sampling", self._answers)
         self._answers += 1
         self._asked = text
-        self.request = self.engine.submit_answer(
-            shown, self.options, rivals=self.rivals, tools=self.tools, random=random
-        )
-        return self._answer(asked, self.request)
-
-    def retry(self) -> Steps:
-        """Ask the last question again: what was answered is forgotten. Raises UsageError where nothing was asked."""
-        return self.edit(self._asked)
-
-    def edit(self, text: str) -> Steps:
-        """Ask something else instead of the last question. Raises UsageError where nothing was asked."""
-        if not self._asked:
-            raise UsageError("chat: expected a question before this, received none")
-        if self._turns and self._turns[-1][0].text == self._asked:
-            self._turns.pop()
-            self._left_out = min(self._left_out, len(self._turns))
-        return self.reply(text)
-
-    def _answer(self, asked: Message, request: Request) -> Steps:
-        steps: list[TokenStep] = []
-        try:
-            for step in self.engine.stream(request):
-                steps.append(step)
-                yield step
-        finally:
-            request.cancel()
-            parts = _parts(steps)
-            if any(part.text for part in parts):
-                self._turns.append((asked, Message(ASSISTANT, parts)))
-
-    @property
-    def _system(self) -> tuple[Message, ...]:
-        return (Message(SYSTEM, (Part(TEXT, self.system),)),) if self.system else ()
+        request = self.engine.submit_answer(shown, self.options, rivals=self.rivals, tools=self.tools, random=random)
+        self.request = request
+        return self._answer(asked, request, self.engine.stream(request))
 
     def _fitting(self, asked: Message) -> Conversation:
         """Return what the model is shown. Once it is too much, so many of the oldest turns go that it is half of the
         context: to leave out one with each question would be to read all the others again each time."""
-        context = self.engine.model.context
+        self._left_out = min(self._left_out, len(self._turns))  # one may have been taken back
+        context = self.context
         most = context - min(self.options.max_new_tokens, context // ROOM)
         shown, length = self._without(self._left_out, asked)
         if length <= most:
@@ -147,20 +108,5 @@ class Chat:
 
     def _without(self, turns: int, asked: Message) -> tuple[Conversation, int]:
         """Return what is shown without so many of the oldest turns, and how many tokens that is."""
-        shown = Conversation((*self._system, *_messages(self._turns[turns:]), asked))
+        shown = self._shown(self._turns[turns:], asked)
         return shown, len(self._template.render_prompt(shown))
-
-
-def _messages(turns: Sequence[tuple[Message, Message]]) -> Iterator[Message]:
-    return itertools.chain.from_iterable(turns)
-
-
-def _parts(steps: Sequence[TokenStep]) -> tuple[Part, ...]:
-    """Return what was said; a call that was not over, and one without its whole result, was not."""
-    groups = [(kind, list(group)) for kind, group in itertools.groupby(steps, key=lambda step: step.kind)]
-    parts = [Part(kind, "".join(step.text for step in group)) for kind, group in groups]
-    if parts and parts[-1].kind != TEXT:
-        parts.pop()
-        if parts and parts[-1].kind == CALL:
-            parts.pop()
-    return tuple(part for part in parts if part.text or part.kind != TEXT)

@@ -1,0 +1,237 @@
+"""A conversation with a server that speaks OpenAI's API: ours (`tgc serve`) or another. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import queue
+import socket
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+from tinygrad_chat.errors import TinygradChatError, UsageError
+from tinygrad_chat.formatting import as_clause, one_line
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.inference.request import Steps, TokenStep
+from tinygrad_chat.inference.turns import Turns
+from tinygrad_chat.schema import OPTIONAL, parse_json
+from tinygrad_chat.text.conversations import TEXT, Message, Part
+from tinygrad_chat.text.conversations.conversation import USER
+
+SILENCE = 600.0  # seconds without a word, after which nothing is expected any more
+PULSE = 0.1  # seconds between two looks at whether somebody wants to stop
+MOST_BYTES = 1 << 20  # of a line, or of an answer that is no stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    type: Literal["text", "python", "python_output"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Delta:
+    content: str | None = field(default=None, metadata=OPTIONAL)
+    part: _Piece | None = field(
+        default=None, metadata=OPTIONAL
+    )  # of our own server: what its calculator was asked, and said
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    delta: _Delta | None = field(default=None, metadata=OPTIONAL)
+    finish_reason: str | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    choices: list[_Choice] | None = field(default=None, metadata=OPTIONAL)
+    error: Any = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Models:
+    data: list[_Model]
+
+
+class RemoteServer:
+    """A server at a URL, with or without the `/v1` at its end; `key` is sent to it. Raises UsageError for no URL."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        parts = urllib.parse.urlsplit(url)
+        try:
+            self._where = parts.hostname or "", parts.port
+        except ValueError:
+            self._where = "", None
+        if parts.scheme not in ("http", "https") or not self._where[0] or not url.isascii() or not url.isprintable():
+            raise UsageError(f"--url: expected one such as http://localhost:8000, received {url!r:.200}")
+        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._path = parts.path.rstrip("/") or "/v1"
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
+
+    def first_model(self) -> str:
+        """Return the first of the server's models. Raises UsageError where there is none, and as `ask` does."""
+        with contextlib.closing(self._connection()) as connection, self.ask(connection, "/models", None) as response:
+            content = response.read(MOST_BYTES)
+        found = parse_json(content, _Models, source=f"{self.url}/models").data
+        if not found:
+            raise UsageError(f"{self.url}: has no model")
+        return found[0].id
+
+    def ask(self, connection: http.client.HTTPConnection, path: str, body: Any) -> http.client.HTTPResponse:
+        """Return what is answered to a GET, or to the POST of a body. Raises UsageError for a refusal, and where nobody
+        answers."""
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request("GET" if body is None else "POST", self._path + path, content, self._headers)
+            response = connection.getresponse()
+            if response.status == 200:
+                return response
+            with response:
+                refusal = response.read(MOST_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            self._gone(error)
+        raise UsageError(f"{self.url}: {_reason(refusal, response.status)}")
+
+    def stream(self, answer: RemoteAnswer, body: Any) -> Iterator[_Chunk]:
+        """Yield the chunks of an answer to a chat as they come, and an empty one now and then while none does."""
+        lines: queue.Queue[bytes | Exception] = queue.Queue()
+        connections: list[socket.socket] = []
+
+        def read() -> None:
+            try:
+                with contextlib.closing(self._connection()) as connection:
+                    connection.connect()
+                    connections.append(connection.sock)
+                    with self.ask(connection, "/chat/completions", body) as response:
+                        while line := response.readline(MOST_BYTES):
+                            lines.put(line)
+                lines.put(b"")
+            except Exception as error:
+                lines.put(error)
+
+        threading.Thread(target=read, name="reading", daemon=True).start()
+        try:
+            while answer.finish_reason is None:
+                try:
+                    line = lines.get(timeout=PULSE)
+                except queue.Empty:
+                    yield _Chunk()
+                    continue
+                if isinstance(line, Exception):
+                    if isinstance(line, TinygradChatError):
+                        raise line
+                    self._gone(line)
+                if not line:
+                    raise UsageError(f"{self.url}: the answer broke off")
+                data = line.removeprefix(b"data:").strip()
+                if data == b"[DONE]":
+                    return
+                if line.startswith(b"data:"):
+                    yield self._checked(data)
+        finally:
+            for each in connections:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)  # which ends the reading
+
+    def _checked(self, data: bytes) -> _Chunk:
+        chunk = parse_json(data, _Chunk, source=self.url)
+        if chunk.error:
+            raise UsageError(f"{self.url}: {_reason(data, 500)}")
+        return chunk
+
+    def _connection(self) -> http.client.HTTPConnection:
+        return self._kind(*self._where, timeout=SILENCE)
+
+    def _gone(self, error: Exception) -> NoReturn:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UsageError(f"{self.url}: {as_clause(reason)}; is a server there?") from error
+
+
+def _reason(content: bytes, status: int) -> str:
+    """Return why a server refused: what its error says, if it is one of OpenAI's or like it."""
+    with contextlib.suppress(TinygradChatError):
+        found: Any = parse_json(content, dict[str, Any], source="")
+        error = found.get("error", found.get("detail"))
+        message = error.get("message") if isinstance(error, dict) else error
+        if isinstance(message, str) and message:
+            return one_line(message, most=300)
+    return f"refused with status {status}"
+
+
+class RemoteAnswer:
+    """An answer that is being written elsewhere."""
+
+    finish_reason: str | None = None
+
+    def cancel(self) -> None:
+        """Want no more of it."""
+        self.finish_reason = self.finish_reason or "cancelled"
+
+
+class RemoteChat(Turns):
+    """One conversation with a `model` of a server, which is shown all of it and refuses what is too long."""
+
+    def __init__(
+        self, server: RemoteServer, model: str, *, system: str | None = None, options: GenerationOptions | None = None
+    ) -> None:
+        self._server, self.model = server, model
+        self._answers = 0  # each has a seed of its own
+        super().__init__(system, options)
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the model can be shown. Raises UsageError: nobody tells."""
+        raise UsageError("a server elsewhere tells no tokens")
+
+    token_count = context
+
+    def name_of(self, token: int) -> str:
+        """Return the text of a token. Raises UsageError: nobody tells."""
+        raise UsageError("a server elsewhere tells no tokens")
+
+    def reply(self, text: str) -> Steps:
+        """Say something; yield the pieces of the answer. Raises UsageError where the server refuses, or is gone."""
+        asked = Message(USER, (Part(TEXT, text),))
+        shown = self._shown(self._turns, asked)
+        options = self.options
+        others = {
+            "top_p": options.top_p,
+            "top_k": options.top_k,
+            "min_p": options.min_p,
+            "repetition_penalty": options.repetition_penalty if options.repetition_penalty != 1 else None,
+            "stop": list(options.stops) or None,
+        }
+        body = {
+            "model": self.model,
+            "messages": shown.to_json()["messages"],
+            "stream": True,
+            "max_tokens": options.max_new_tokens,
+            "temperature": options.temperature,
+            "seed": options.seed + self._answers,
+            **{name: value for name, value in others.items() if value is not None},
+        }
+        self._answers += 1
+        self._asked = text
+        request = RemoteAnswer()
+        return self._answer(asked, request, self._steps(request, body))
+
+    def _steps(self, request: RemoteAnswer, body: Any) -> Iterator[TokenStep]:
+        with contextlib.closing(self._server.stream(request, body)) as chunks:  # pyright: ignore[reportArgumentType]
+            for chunk in chunks:
+                for choice in (chunk.choices or [_Choice()])[:1]:
+                    delta = choice.delta or _Delta()
+                    piece = delta.part or _Piece(type=TEXT, text=delta.content or "")
+                    yield TokenStep(-1, piece.text, 0.0, (), False, piece.type)
+                    if choice.finish_reason:
+                        request.finish_reason = choice.finish_reason
