@@ -13,6 +13,7 @@ import pytest
 from tests.cli.chatting import CALL, CONTEXT, Line, ScriptedModel, save_run, sit_at_terminal, write_presets
 from tests.cli.conftest import TINY_BIGRAM, Tgc
 from tests.cli.test_sample import hand_in  # noqa: F401 - a fixture
+from tests.inference.test_remote import Stub, stream
 from tests.runs.test_hostile_checkpoints import resign
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.runs.state import SavedModel
@@ -444,3 +445,29 @@ def said(path: Path) -> str:
     """The parts of the only answer in a file."""
     _, answer = json.loads(path.read_text())["messages"]
     return " = ".join(part["text"] for part in answer["content"])
+
+
+# A server elsewhere
+
+
+def test_a_server_is_talked_to_instead_of_a_model(tgc: Tgc):
+    with Stub(stream({"content": "Hel"}, {"content": "lo."})).running() as stub:
+        assert tgc("chat", "--url", stub.url, "-p", "hi") == (0, "Hello.\n", "")
+        code, out, _ = tgc("chat", "--url", stub.url, "--model", "n", "-p", "hi", "--json")
+        assert (code, json.loads(out)["answer"], json.loads(out)["url"]) == (0, "Hello.", f"{stub.url}/v1")
+        assert [body["model"] for _, _, body in stub.asked] == ["m", "n"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--url", "http://a", "--checkpoint", "r"), "--checkpoint: plays no part with --url"),
+        (("--url", "http://a", "--no-tools"), "--no-tools: plays no part with --url"),
+        (("--url", "http://a", "--threads", "2"), "--threads: plays no part with --url"),
+        (("--model", "m"), "--model: names one of a server's models; needs --url"),
+    ],
+)
+def test_what_plays_no_part_with_a_server_or_without_one_is_refused(tgc: Tgc, options: tuple[str, ...], told: str):
+    code, _, said = tgc("chat", *options, "-p", "hi")
+    assert (code, said.count("\n")) == (2, 1)
+    assert told in said

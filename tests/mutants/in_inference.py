@@ -58,13 +58,15 @@ FAULTS = {
         "all waiting requests get a row": ("and len(self._active) < self._most", ""),
         "a text may be empty": ("forbidden_first=calls.ends", "forbidden_first=()"),
     },
-    "inference/chat.py": {
+    "inference/turns.py": {
         "an answer that is stopped is lost": (
             "if any(part.text for part in parts):",
             "if request.finish_reason == 'stop':",
         ),
         "another question of the same words is forgotten": ("if turns and self._is_answered:", "if turns:"),
-        "a change that is refused loses a turn": ("self._turns, self._left_out = turns, left_out", "pass"),
+        "a change that is refused loses a turn": ("            self._turns = turns\n", "            pass\n"),
+    },
+    "inference/chat.py": {
         "every answer draws the same": ("self._answers += 1", "pass"),
         "turns go one at a time": ("[1] <= context // 2)", "[1] <= most)"),
         "a refused message leaves turns out": (

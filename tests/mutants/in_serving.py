@@ -19,7 +19,10 @@ FAULTS = {
     },
     "serving/connection.py": {
         "who says nothing is waited for": ("elif self._heading is None:", "elif False:"),
-        "each byte of a head gives more time": ("elif self._heading is None:", "else:"),
+        "each byte of a head gives more time": (
+            "super().data_received(data)\n",
+            "super().data_received(data)\n        self._heading = _cancelled(self._heading)\n",
+        ),
         "who does not read is waited for": ("self.transport.abort()", "self._watch_stall()"),
         "who reads slowly is left": ("if self._unsent() < unsent:", "if False:"),
         "only a long answer is watched": ("self.transport.set_write_buffer_limits(0)", "pass"),

@@ -127,7 +127,9 @@ def chat(
         answer = "".join(step.text for step in opened.reply(question) if step.kind == "text")
         messages = opened.conversation.to_json()["messages"] if opened.conversation else []
         reason = opened.request and opened.request.finish_reason
-        print_json({"answer": answer, "finish_reason": reason, "messages": messages, "checkpoint": where})
+        print_json(
+            {"answer": answer, "finish_reason": reason, "messages": messages, ("url" if url else "checkpoint"): where}
+        )
     else:
         from tinygrad_chat.cli.chat_display import PlainPage, page_for
 
