@@ -17,4 +17,4 @@ def test_a_package_that_is_not_installed_is_named_with_the_command(tgc: Tgc, mon
 
 
 def test_a_command_of_chat_stays_one(tgc: Tgc):
-    assert "mask" in tgc("chat", "render", "--help")[1]
+    assert "Show conversations as tokens" in tgc("chat", "render", "--help")[1]

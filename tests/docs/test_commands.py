@@ -16,6 +16,7 @@ from bench.__main__ import make_parser
 from tests.docs.pages import PAGES, ROOT, blocks, command_lines, name, read
 from tinygrad_chat import errors
 from tinygrad_chat.cli.app import CLOSED_PIPE, app
+from tinygrad_chat.cli.help import GroupOfRuns
 from tinygrad_chat.cli.interruption import SIGNALS
 
 COMMANDS = sorted({(name(page), *command) for page in PAGES for command in command_lines(page)})
@@ -73,7 +74,8 @@ def parse_tgc(words: list[str]) -> None:
         words = [word for word in words if word not in {"--help", "-h", "--help-all"}]
     _, command, _ = group.resolve_command(context, words[:1])
     inner = command.make_context(words[0], words[1:], parent=context)
-    if isinstance(command, TyperGroup) and words[1:] and not words[1].startswith("-"):
+    named = isinstance(command, GroupOfRuns) and words[1:2] and words[1] not in command.commands
+    if isinstance(command, TyperGroup) and not named and words[1:] and not words[1].startswith("-"):
         name, command, rest = command.resolve_command(inner, words[1:])
         assert command is not None
         command.make_context(name, rest, parent=inner)
@@ -93,7 +95,6 @@ WRONG = [
     "data lisst",
     "data show --nonsense",
     "chat --nonsense",
-    "chat hi",
 ]
 
 
