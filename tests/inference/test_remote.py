@@ -41,7 +41,7 @@ class Stub:
                 self.end_headers()
                 self.wfile.write(content)
 
-            def log_message(self, *arguments: Any) -> None:
+            def log_message(self, format: str, *arguments: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

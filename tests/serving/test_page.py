@@ -442,6 +442,18 @@ def test_a_server_with_a_key_is_given_it_once_for_the_tab(browser: Browser):
         expect(page.locator("#model")).to_have_text("tiny")
 
 
+def test_who_asks_before_the_model_is_known_asks_that_model(page: Page):
+    asked, held = answer_with(page, stream_of("yes")), []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.reload()
+    ask(page, "Who?")
+    expect(page.locator(".answer[aria-busy=true]")).to_be_visible()
+    assert asked == []
+    held[0].fulfill(json={"data": [{"id": "late", "chats": True}]})
+    assert answers(page) == ["yes"]
+    assert asked[0]["model"] == "late"
+
+
 def test_a_model_that_cannot_chat_goes_on_from_a_text(page: Page):
     page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": "tiny", "chats": False}]}))
     answer_with(page, error_of("was never taught to chat"), status=400)

@@ -74,7 +74,7 @@ const asked = () => completes() ? ["v1/completions", { prompt: textOf(chat.messa
   : ["v1/chat/completions", { messages: chat.messages }];
 
 async function answer() {
-  const mine = running = new AbortController(), own = chat, [path, body] = asked();
+  const mine = running = new AbortController(), own = chat;
   const options = settings.options(attempts), message = { role: "assistant", content: [] }, tokens = [];
   const begun = performance.now();
   let first = null, count = 0, note = null;
@@ -83,6 +83,8 @@ async function answer() {
   showBusy();
   const writing = transcript.begin();
   try {
+    await meeting;  // who is quick has asked before it is known which model there is
+    const [path, body] = asked();
     for await (const step of api.answer(path, { model: model.id, ...body, ...options }, mine.signal)) {
       mine.signal.throwIfAborted();
       if (step.used) { count = step.used.completion_tokens; showRoom(step.used.total_tokens); }
@@ -232,4 +234,4 @@ panes.connect((name) => name === "look" && lookAtLast());
 settings.remember();
 show();
 question.focus();
-meet();
+const meeting = meet();
