@@ -33,7 +33,7 @@ USUAL: dict[str, dict[str, str]] = {
     "ablate": {**TRAIN, "--vary": "tied", "--seeds": "1", "--out": "ablation"},
     "graph": {"--out": "graph.svg"},
     "import": {"--out": "runs/c"},
-    "export": {"--weights": "F16"},
+    "export": {"--weights": "F32"},
 }
 """What keeps each command short."""
 

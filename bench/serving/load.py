@@ -43,7 +43,7 @@ def measure_load(folder: Path, rounds: int, loads: Sequence[int]) -> dict[str, A
     run = train(folder / "10M", *FLAGS.split(), *once.split())
     saved = open_checkpoint(run, SavedModel.load, say=turns.progress)
     weights = folder / "weights.npz"
-    np.savez(weights, **saved.weights)  # pyright: ignore[reportArgumentType]
+    np.savez(weights, **saved.weights)
     configuration = dataclasses.replace(CONFIGURATIONS["10M"], vocabulary=saved.tokenizer.size)
     engines = turns.present_engines(PEERS)
     with serving(run, "--rows", str(max(loads))) as (port, process):

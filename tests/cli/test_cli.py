@@ -257,7 +257,7 @@ MISTAKES = [
     ("sample --checkpoint hollow", "hollow: no checkpoint there; train one with: tgc train --out hollow"),
     ("sample --checkpoint r --temperature -1", "--temperature: expected at least 0, received -1.0"),
     ("train --depth 2", "--depth: plays no part with --model mini-gpt; it needs --model nanochat"),
-    ("import llama x.safetensors", "expected nanochat, received 'llama'"),
+    ("import llama x.safetensors", "got unexpected extra argument(s) (x.safetensors)"),
     ("sample --checkpoint r --temperature nan", "--temperature: expected a finite number, received nan"),
     ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),
     ("sample --checkpoint r --top-p 1.5", "--top-p: expected at most 1, received 1.5"),

@@ -26,8 +26,8 @@ SOURCES = "\n".join(
     if path.parent != Path(__file__).parent
 )
 LINES = {re.sub(r"\s+# .*", "", line).strip() for line in SOURCES.splitlines()}
-ELSEWHERE = re.compile(r"^(import torch|from nanochat)|\"cupy\"", re.MULTILINE)
-"""What needs upstream's own checkout, or a GPU: such blocks are only parsed."""
+ELSEWHERE = re.compile(r"^(import torch|from nanochat)|\"cupy\"|\"SmolLM2-", re.MULTILINE)
+"""What needs upstream's own checkout, a GPU, or another program's model: such blocks are only parsed."""
 KNOWN = {"np": np, "ops": ops, "Tensor": Tensor, "differentiable": differentiable, "array_module": array_module}
 KNOWN |= {"Any": Any}
 """What a page's text has introduced before its blocks."""

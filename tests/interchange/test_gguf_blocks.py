@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ BLOCKED = [kind for kind in TYPES.values() if kind.numbers > 1]
 def random_blocks(kind, count: int) -> np.ndarray:
     """Blocks of any bits, but for scales, which are numbers."""
     random = np.random.default_rng(len(kind.name) + kind.layout.itemsize)
-    blocks = np.frombuffer(random.bytes(count * kind.layout.itemsize), kind.layout).copy()
+    blocks: Any = np.frombuffer(random.bytes(count * kind.layout.itemsize), kind.layout).copy()
     for scale in {"d", "m"} & set(kind.layout.names):
         blocks[scale] = random.normal(size=count).astype(np.float16)
     return blocks

@@ -52,9 +52,9 @@ def load_model(
         model.parameters().load(saved.weights)
         return model
     compute = Compute.choose("numpy" if mode == "scalar" else backend, kernels, dtype)
-    InferenceOptions(backend=compute.backend.name, weights=weights)  # says what cannot be
     options, vocabulary, given = saved.config.replace(dropout=0.0).model, saved.tokenizer.size, saved.weights
     expect_room_to_answer(options, vocabulary, weights=weights, mode=mode)
     if weights != "float32":
+        InferenceOptions(backend=compute.backend.name, mode=mode, weights=weights)  # says what cannot be
         given = stored_weights(options, vocabulary, given, weights)
     return ENGINES[mode](vocabulary, options, compute=compute, weights=given)

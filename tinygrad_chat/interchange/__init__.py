@@ -16,6 +16,7 @@ families.py            the families of models that are known: names of weights, 
 family.py              what a family is: settings and weights, both ways
 family_configs.py      the settings of each, as its config.json states them
 rope.py                rotary positions, as it states them
+packaged.py            models that packages bring, by name
 exporting.py           what every program is told of a model of ours
 nanochat.py            karpathy/nanochat's names and settings beside ours
 nanochat_files.py      its weights as files, in and out

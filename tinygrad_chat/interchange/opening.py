@@ -10,6 +10,7 @@ from tinygrad_chat.interchange.chats import Say
 from tinygrad_chat.interchange.hub import is_on_hub, model_folder
 from tinygrad_chat.interchange.huggingface_files import CONFIG, is_pickle, no_pickle
 from tinygrad_chat.interchange.packaged import packaged_model
+from tinygrad_chat.runs.checkpoint import STATE_FILE
 from tinygrad_chat.runs.finding import RUNS
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
@@ -48,6 +49,6 @@ def open_foreign(path: Path, *, say: Say) -> SavedModel | None:
             from tinygrad_chat.interchange.gguf_model import open_gguf
 
             return open_gguf(path, say=say)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and not is_there(path.with_name(STATE_FILE), follow=True):
         raise CheckpointError(f"{path}: is a file of weights; name its folder, which holds a {CONFIG}")
     return None

@@ -93,7 +93,7 @@ def _expect_no_gradient() -> None:
 class StoredLinear(Linear):
     """A linear layer whose weight is stored."""
 
-    weight: StoredWeight  # pyright: ignore[reportIncompatibleVariableOverride]
+    weight: StoredWeight
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer. Raises UsageError where a gradient is to be remembered."""
@@ -136,7 +136,7 @@ class StoredLinears:
 class StoredEmbedding(Embedding):
     """An embedding whose table is stored."""
 
-    weight: StoredWeight  # pyright: ignore[reportIncompatibleVariableOverride]
+    weight: StoredWeight
 
     def __call__(self, tokens: Any) -> Tensor:
         """Look the tokens up. Raises UsageError where a gradient is to be remembered."""

@@ -196,7 +196,7 @@ def test_a_conversation_in_another_template_is_cut_at_its_turns(system: str | No
         places = np.append(np.arange(window.prefix), np.arange(window.start, window.stop))
         learned[places[places >= window.trained_from]] += trained[places[places >= window.trained_from]]
         if window.prefix:
-            beginning = template.tokenizer.decode(tokens[window.start : window.start + 4])
+            beginning = template.tokenizer.decode(tokens[window.start : window.start + 10])
             assert beginning.startswith("question")
             before_first = template.borders(tokens, with_system=False)[0][0] + 1
             assert window.prefix == (before_first if system is None else template.count_system_tokens(conversation))

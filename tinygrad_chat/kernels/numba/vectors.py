@@ -47,7 +47,8 @@ def sums_of_products(rows: int) -> Any:
                 [builder.gep(array.data, [builder.mul(builder.add(first, _INT64(i)), columns)]) for i in range(count)]
                 for array, first, count in zip(arrays, arguments[1::2], (rows, LINES), strict=False)
             ]
-            totals = _loop(builder, *firsts, columns, _SUMS[weight.dtype])
+            of_rows, of_lines = firsts
+            totals = _loop(builder, of_rows, of_lines, columns, _SUMS[weight.dtype])
             for index, total in enumerate(total for of_row in totals for total in of_row):
                 builder.store(total, builder.gep(arrays[2].data, [_INT64(index)]))
             return context.get_dummy_value()

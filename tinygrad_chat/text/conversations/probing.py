@@ -75,7 +75,7 @@ except BaseException as error:
 """
 """What the process runs, with the helpers that templates of `transformers` may call."""
 
-SAID = ("zqsystemqz", "zqquestionqz", "zqanswerqz", "zqfurtherqz", "zqreplyqz", "zqlastqz")
+SAID: tuple[str, ...] = ("zqsystemqz", "zqquestionqz", "zqanswerqz", "zqfurtherqz", "zqreplyqz", "zqlastqz")
 """Words that no template holds: a system message's, then three questions' and the answers between them."""
 
 

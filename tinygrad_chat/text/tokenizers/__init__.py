@@ -10,6 +10,7 @@ bpe.py         one for each frequent run of bytes: byte-pair encoding
   merging.py       bytes into tokens
   normalization.py what some models do to text first
   huggingface.py   tokenizer.json, both ways
+  gguf.py          what a GGUF file holds of a tokenizer, both ways
   tiktoken.py      ranks, both ways
   files.py         a tokenizer from any such file, or into one
 turns.py       what stands between the turns of a chat

@@ -44,7 +44,8 @@ class Turns:
             raise ConfigError(f"turns: expected a text of at most {LONGEST:,} characters for each of {names[:-1]}")
         if not isinstance(stripped, list) or not all(isinstance(role, str) for role in stripped):
             raise ConfigError("turns: stripped: expected a list of roles")
-        return cls(**dict(zip(names, [*texts, tuple(stripped)], strict=True)))
+        values: dict[str, Any] = dict(zip(names, [*texts, tuple(stripped)], strict=True))
+        return cls(**values)
 
 
 NANOCHAT = Turns(
