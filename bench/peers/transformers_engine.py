@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForCausalLM  # pyright: ignore[reportMissingImports]
+from transformers import AutoModelForCausalLM
 
 
 class TransformersEngine:

@@ -77,7 +77,7 @@ def asked(folder) -> tuple[list[list[int]], list[list[int]]]:
 
 def test_transformers_gives_the_same_answers(asked, folder):
     import torch
-    from transformers import AutoModelForCausalLM  # pyright: ignore[reportMissingImports]
+    from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     settings = {"do_sample": False, "max_new_tokens": NEW, "min_new_tokens": NEW, "eos_token_id": -1}
