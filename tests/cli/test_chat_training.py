@@ -66,7 +66,7 @@ def test_a_person_is_asked_and_then_talks(tgc: Tgc, monkeypatch: pytest.MonkeyPa
     code, out, err = tgc("chat")
     assert (code, out.split()[-1]) == (0, "Hello.")
     assert (
-        "There is no model to talk to yet. Train one now (about 10 minutes on two cores, nothing to download)? [Y/n] "
+        "There is no model to talk to yet. Train one now (about 12 minutes on two cores, nothing to download)? [Y/n] "
         in err
     )
     assert len(prompts) == 3
@@ -159,7 +159,9 @@ def test_a_model_whose_numbers_went_astray_is_not_asked(start: Callable[..., Run
     assert said == []
 
 
-@pytest.mark.parametrize(("minutes", "words"), {10: "ten minutes", 3: "three minutes", 60: "an hour"}.items())
+@pytest.mark.parametrize(
+    ("minutes", "words"), {12: "twelve minutes", 4: "four minutes", 20: "twenty minutes", 60: "an hour"}.items()
+)
 def test_what_the_offer_says_of_the_time_its_preset_says_too(minutes: int, words: str):
     [name] = [name for name, about in MINUTES.items() if about == minutes]
     assert f"about {words} on two cores" in (PRESETS / f"{name}.toml").read_text().splitlines()[0]
