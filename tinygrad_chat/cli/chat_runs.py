@@ -23,8 +23,8 @@ DEFAULT = "chat"
 SIZES = {"small": "chat-small", "standard": "chat-standard", "portable": "chat-portable"}
 """The presets of the sizes that may be asked for."""
 MINUTES = {DEFAULT: 12, "chat-small": 4, "chat-standard": 60, "chat-portable": 20}
-"""About how long each takes on two cores: that of the default is measured, and the others follow from what they read. The
-first line of each preset says so, too."""
+"""About how long each takes on two cores: that of the default is measured, and the others follow from what they read.
+The first line of each preset says so, too."""
 
 Say = Callable[[str], None]
 
