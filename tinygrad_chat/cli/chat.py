@@ -60,7 +60,7 @@ def chat(
         typer.Option(
             "--config",
             metavar="small|standard|portable",
-            help="our own model in another size, or in a shape that other programs open",
+            help="our own model in another size, or in a shape that transformers opens",
             rich_help_panel="Model",
         ),
     ] = None,
