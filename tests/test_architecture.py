@@ -63,6 +63,7 @@ HOME_OF_LIBRARY = {
     "numba": ("kernels/numba/",),
     "llvmlite": ("kernels/numba/",),
     "pyarrow": ("text/formats/",),
+    "mpi4py": ("parallel/mpi.py",),
     "huggingface_hub": ("text/hub.py", "interchange/hub.py"),
     "tomllib": ("schema.py",),
     "starlette": ("serving/", "cli/serve.py"),

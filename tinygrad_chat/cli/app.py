@@ -93,7 +93,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run `tgc` and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(given or ["--help"], prog_name="tgc", standalone_mode=False)
+        code = app(given or ["--help"], prog_name="tgc", standalone_mode=False, obj=given)
         sys.stdout.flush()  # a full disk, or a reader that has gone, shows here at the latest
     except SystemExit as ended:  # whoever read us has had enough, as `| head` does: that is how typer ends then
         if isinstance(ended.__context__, BrokenPipeError):

@@ -43,7 +43,7 @@ class DataParallel:
         A batch of one row is left to a single thread.
         """
         token_count = token_count or max(1, count_targets(targets))
-        shares = self._shares(len(tokens))
+        shares = share_rows(len(tokens), min(self.threads, len(tokens)))
 
         def work(communicator: Communicator) -> float:
             rank = communicator.rank
@@ -71,7 +71,7 @@ class DataParallel:
 
     def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
-        shares = self._shares(len(tokens))
+        shares = share_rows(len(tokens), min(self.threads, len(tokens)))
 
         def work(communicator: Communicator) -> np.ndarray:
             rows = shares[communicator.rank]
@@ -79,11 +79,11 @@ class DataParallel:
 
         return np.concatenate(ThreadTeam(len(shares)).run(work))
 
-    def _shares(self, rows: int) -> list[slice]:
-        """Return each thread's rows of a batch, in order."""
-        size = min(self.threads, rows)
-        ends = [rows * rank // size for rank in range(size + 1)]
-        return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+def share_rows(rows: int, size: int) -> list[slice]:
+    """Return each rank's rows of a batch, in order; some have none where there are fewer rows than ranks."""
+    ends = [rows * rank // size for rank in range(size + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def make_data_parallel(model: object, threads: int, *, rows: int) -> DataParallel | None:

@@ -9,6 +9,7 @@ refusals.py    what it is refused for
 batches.py     the batches of its data, by number
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
+distributed.py the same step, shared by several ranks
 update.py      one update of a run: its batch, the step, what guards it
 loop.py        the loop
 saving.py      its checkpoints, temporary ones among them

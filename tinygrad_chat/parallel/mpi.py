@@ -1,0 +1,155 @@
+"""Ranks that are processes, on one machine or several, with MPI to move what they hand each other (extra `mpi`).
+
+MPI's calls are made by a thread of their own. So a rank that waits for another can be told that it waits in vain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tinygrad_chat.errors import BackendError, RankError, ShapeError
+from tinygrad_chat.formatting import one_line
+
+Result = TypeVar("Result")
+KNOWN_AFTER = 9.0
+"""Seconds within which it is found out which rank has gone (heartbeat.py)."""
+
+
+def open_mpi() -> Any:
+    """Return the module mpi4py.MPI, before anything is begun. Raises BackendError without the extra, or its library."""
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize = mpi4py.rc.finalize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise BackendError(
+            f"several ranks: need mpi4py and an MPI library ({error}): pip install tinygrad-chat[mpi]"
+        ) from error
+    return MPI
+
+
+class MpiCommunicator:
+    """A rank of MPI's world. `seconds` is how long it has spent in communication, `calls` how often it has begun one,
+    and `waiting_since` when it began the one that it is in.
+
+    After `fail` every call raises that error, also one that waits.
+    """
+
+    def __init__(self, mpi: Any) -> None:
+        self._mpi = mpi
+        self._asked: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any]] | None] = queue.SimpleQueue()
+        self._waiting: Future[Any] | None = None
+        self._error: Exception | None = None
+        self._failed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mpi", daemon=True)
+        self._thread.start()
+        self.seconds, self.calls = 0.0, 0
+        self.waiting_since: float | None = None
+        self.rank, self.size = self._do(lambda world: (world.Get_rank(), world.Get_size()))
+
+    def all_reduce(self, array: np.ndarray) -> None:
+        """Let MPI add up, in an order of its own that is the same each time."""
+        self._do(lambda world: world.Allreduce(self._mpi.IN_PLACE, _in_one_piece(array)))
+
+    def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
+        """Let MPI add up, in an order of its own that is the same each time."""
+        counts = _counts(shares)
+        self._do(lambda world: world.Reduce_scatter(_in_one_piece(array), into, counts))
+
+    def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
+        """Let every rank's share of the flat `array` be what it is on that rank."""
+        counts = _counts(shares)
+        self._do(lambda world: world.Allgatherv(self._mpi.IN_PLACE, [_in_one_piece(array), counts]))
+
+    def broadcast(self, array: np.ndarray) -> None:
+        """Let `array` be what it is on rank 0."""
+        self._do(lambda world: world.Bcast(_in_one_piece(array)))
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self._do(lambda world: world.Barrier())
+
+    def broadcast_object(self, value: Any = None) -> Any:
+        """Return the `value` that rank 0 gives, or a copy."""
+        return self._do(lambda world: world.bcast(value))
+
+    def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
+        """Return the one of rank 0's `values` that is this rank's, or a copy."""
+        return self._do(lambda world: world.scatter(values))
+
+    def gather_objects(self, value: Any) -> list[Any] | None:
+        """Return all ranks' values in order on rank 0, and None elsewhere."""
+        return self._do(lambda world: world.gather(value))
+
+    def all_gather_objects(self, value: Any) -> list[Any]:
+        """Return all ranks' values in order, or copies."""
+        return self._do(lambda world: world.allgather(value))
+
+    def fail(self, error: Exception) -> None:
+        """Let the call that waits, and every later one, raise `error`."""
+        self._error = error
+        self._failed.set()
+        waiting = self._waiting
+        if waiting is not None:
+            with contextlib.suppress(InvalidStateError):  # it has just come back
+                waiting.set_exception(error)
+
+    def close(self) -> None:
+        """Take leave of the other ranks, who all do so; not after `fail`."""
+        self._asked.put(None)
+        self._thread.join()
+
+    def _do(self, call: Callable[[Any], Result]) -> Result:
+        """Let the thread make a call, and wait for what comes of it."""
+        future: Future[Result] = Future()
+        begun = time.perf_counter()
+        self._waiting = future
+        if self._error is not None:
+            raise self._error
+        self.calls += 1
+        self.waiting_since = begun
+        self._asked.put((future, call))
+        result = future.result()
+        self._waiting = self.waiting_since = None
+        self.seconds += time.perf_counter() - begun
+        return result
+
+    def _work(self) -> None:
+        """Begin MPI, make the calls that are asked for, and end it."""
+        self._mpi.Init_thread(self._mpi.THREAD_FUNNELED)
+        while asked := self._asked.get():
+            future, call = asked
+            try:
+                result = call(self._mpi.COMM_WORLD)
+            except self._mpi.Exception as error:  # another rank has gone: who watches over them soon knows which
+                self._failed.wait(KNOWN_AFTER)
+                _answer(future.set_exception, self._error or RankError(f"MPI: {one_line(str(error))}"))
+            except Exception as error:
+                _answer(future.set_exception, error)
+            else:
+                _answer(future.set_result, result)
+        self._mpi.Finalize()
+
+
+def _answer(give: Callable[[Any], None], value: Any) -> None:
+    with contextlib.suppress(InvalidStateError):  # it was told meanwhile that it waits in vain
+        give(value)
+
+
+def _counts(shares: Sequence[slice]) -> list[int]:
+    return [share.stop - share.start for share in shares]
+
+
+def _in_one_piece(array: np.ndarray) -> np.ndarray:
+    if not array.flags.c_contiguous:
+        raise ShapeError(f"communicator: expected an array in one piece, received strides {array.strides}")
+    return array
