@@ -9,6 +9,7 @@ from bench import (
     chat,
     chat_speed,
     decode,
+    distributed,
     gpu,
     hostile,
     interchange,
@@ -36,6 +37,7 @@ MEASUREMENTS = (
     *(
         step,
         train,
+        distributed,
         decode,
         interchange,
         chat_speed,

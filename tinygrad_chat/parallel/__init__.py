@@ -9,12 +9,13 @@ data_parallel.py  a batch's gradient by several threads
 sharding.py       each rank's share of the parameters, and of what an optimiser remembers
 joining.py        how a process becomes a rank
 starting.py       how ranks are started
+bandwidth.py      how fast they are for each other
 heartbeat.py      how they learn of each other's end
 """
 
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator
-from tinygrad_chat.parallel.data_parallel import DataParallel, make_data_parallel, share_rows
-from tinygrad_chat.parallel.sharding import ParameterShare, cut, part_of_state, whole_state
+from tinygrad_chat.parallel.data_parallel import DataParallel, make_data_parallel
+from tinygrad_chat.parallel.sharding import ParameterShare, cut, even_shares, part_of_state, whole_state
 from tinygrad_chat.parallel.threads import ThreadTeam, use_threads
 
 __all__ = [
@@ -24,9 +25,9 @@ __all__ = [
     "ParameterShare",
     "ThreadTeam",
     "cut",
+    "even_shares",
     "make_data_parallel",
     "part_of_state",
-    "share_rows",
     "use_threads",
     "whole_state",
 ]

@@ -6,11 +6,13 @@ MPI's calls are made by a thread of their own. So a rank that waits for another 
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from importlib import metadata
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +21,9 @@ from tinygrad_chat.errors import BackendError, RankError, ShapeError
 from tinygrad_chat.formatting import one_line
 
 Result = TypeVar("Result")
+BROADCAST = 1
+EAGER_SECONDS, PAUSE = 0.002, 0.0005
+"""Seconds for which a rank looks again and again whether rank 0 has said something, then of sleep between looks."""
 KNOWN_AFTER = 9.0
 """Seconds within which it is found out which rank has gone (heartbeat.py)."""
 
@@ -35,6 +40,12 @@ def open_mpi() -> Any:
             f"several ranks: need mpi4py and an MPI library ({error}): pip install tinygrad-chat[mpi]"
         ) from error
     return MPI
+
+
+def describe_mpi() -> str:
+    """Return which MPI library there is, and what binds it. Raises BackendError where there is none."""
+    vendor, version = open_mpi().get_vendor()
+    return f"{vendor} {'.'.join(map(str, version))}, by mpi4py {metadata.version('mpi4py')}"
 
 
 class MpiCommunicator:
@@ -79,8 +90,8 @@ class MpiCommunicator:
         self._do(lambda world: world.Barrier())
 
     def broadcast_object(self, value: Any = None) -> Any:
-        """Return the `value` that rank 0 gives, or a copy."""
-        return self._do(lambda world: world.bcast(value))
+        """Return the `value` that rank 0 gives, or a copy. Who waits long for it leaves the processor to others."""
+        return self._do(functools.partial(_broadcast, value=value))
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
         """Return the one of rank 0's `values` that is this rank's, or a copy."""
@@ -138,6 +149,18 @@ class MpiCommunicator:
             else:
                 _answer(future.set_result, result)
         self._mpi.Finalize()
+
+
+def _broadcast(world: Any, value: Any) -> Any:
+    """MPI's own broadcast would keep a core busy while rank 0 evaluates or saves."""
+    if world.Get_rank() == 0:
+        for rank in range(1, world.Get_size()):
+            world.send(value, dest=rank, tag=BROADCAST)
+        return value
+    patient_until = time.perf_counter() + EAGER_SECONDS
+    while not world.iprobe(source=0, tag=BROADCAST):
+        time.sleep(PAUSE if time.perf_counter() > patient_until else 0)
+    return world.recv(source=0, tag=BROADCAST)
 
 
 def _answer(give: Callable[[Any], None], value: Any) -> None:

@@ -48,6 +48,12 @@ def cut(parameters: Parameters, whole: set[str], size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
+def even_shares(elements: int, size: int) -> list[slice]:
+    """Return each rank's elements, or rows, in order: equal to one; some get none where there are fewer than ranks."""
+    ends = [elements * rank // size for rank in range(size + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
 class ParameterShare:
     """A share of the parameters, as an optimiser asks for all of them.
 

@@ -34,7 +34,7 @@ def start_ranks(count: int, arguments: Sequence[str]) -> int:
 
     Raises BackendError where there is no MPI to do so, and RankError where rank 0 cannot say how it ended.
     """
-    command = [*_mpiexec(), "-n", str(count), sys.executable, "-m", "tinygrad_chat", *arguments]
+    command = [*ranks_command(count), sys.executable, "-m", "tinygrad_chat", *arguments]
     with tempfile.TemporaryDirectory(prefix="tgc") as folder, socket.socket(socket.AF_UNIX) as listener:
         address = str(Path(folder, "streams"))
         listener.bind(address)
@@ -134,10 +134,11 @@ def _hang_up(connection: socket.socket) -> None:
     os.kill(os.getpid(), signal.SIGHUP)
 
 
-def _mpiexec() -> list[str]:
-    """Return the mpiexec that belongs to this Python, or the first on the path, and what it needs to be told."""
+def ranks_command(count: int) -> list[str]:
+    """Return the words before a command that start it in that many ranks: mpiexec, the one that belongs to this Python
+    or the first on the path, and what it needs to be told. Raises BackendError where there is none."""
     found = shutil.which(Path(sys.executable).parent / "mpiexec") or shutil.which("mpiexec")
     if found is None:
         raise BackendError("--ranks: needs mpiexec, which an MPI library brings along: pip install tinygrad-chat[mpi]")
-    open_mpi_s = open_mpi().get_vendor()[0] == "Open MPI"
-    return [found, "--allow-run-as-root", "--oversubscribe"] if open_mpi_s else [found]
+    of_open_mpi = open_mpi().get_vendor()[0] == "Open MPI"
+    return [found, *(["--allow-run-as-root", "--oversubscribe"] if of_open_mpi else []), "-n", str(count)]

@@ -16,6 +16,7 @@ import numpy as np
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
+from tinygrad_chat.machine.memory import peak_memory
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim.clipping import clip
@@ -24,8 +25,8 @@ from tinygrad_chat.parallel import (
     Communicator,
     ParameterShare,
     cut,
+    even_shares,
     part_of_state,
-    share_rows,
     whole_state,
 )
 from tinygrad_chat.text.batches import Batch, WeightedBatch
@@ -91,6 +92,10 @@ class Rank:
         losses = to_host(self.step.predictor.token_losses(tokens, targets)) if len(tokens) else np.zeros(tokens.shape)
         return self.communicator.gather_objects(losses)
 
+    def peak_memory(self) -> list[int] | None:
+        """Return the most bytes that each rank's process has held, on rank 0."""
+        return self.communicator.gather_objects(peak_memory())
+
     def optimizer_state(self) -> list[dict[str, np.ndarray]] | None:
         """Return what the optimiser of each share remembers, on rank 0."""
         return self.communicator.gather_objects(self.step.optimizer.state())
@@ -146,7 +151,7 @@ class DistributedStep(TrainStep):
         """
         if model is not None:
             return super().gradient(batch, random=random, model=model)
-        rows = share_rows(len(batch[0]), self.ranks)
+        rows = even_shares(len(batch[0]), self.ranks)
         batches = [(each.start, [array[each] for array in batch]) for each in rows]
         found = self.ask("gradient", random, max(1, count_targets(batch[1])), batches=batches)
         self._grad_norm = math.sqrt(sum(norm * norm for _, norm in found))
@@ -182,7 +187,7 @@ class DistributedPredictor:
 
     def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
-        rows = share_rows(len(tokens), self._step.ranks)
+        rows = even_shares(len(tokens), self._step.ranks)
         return np.concatenate(self._step.ask("token_losses", batches=[(tokens[each], targets[each]) for each in rows]))
 
 
