@@ -29,12 +29,14 @@ from tinygrad_chat.parallel import (
     part_of_state,
     whole_state,
 )
+from tinygrad_chat.parallel.device import on_devices
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 from tinygrad_chat.training.build import (
     ModelMaker,
     build_for_training,
     build_parallel_model,
     build_train_step,
+    choose_compute,
     matrices_of_muon,
 )
 from tinygrad_chat.training.step import TrainStep, accumulate_gradient
@@ -120,13 +122,13 @@ class DistributedStep(TrainStep):
             grad_accumulation=step.grad_accumulation,
             data_parallel=step.data_parallel,
         )
-        self._rank, self._shares = rank, shares
+        self.rank, self._shares = rank, shares
         self._grad_norm = 0.0
 
     @property
     def ranks(self) -> int:
         """How many take part."""
-        return self._rank.communicator.size
+        return self.rank.communicator.size
 
     @property
     def predictor(self) -> Predictor:
@@ -135,8 +137,8 @@ class DistributedStep(TrainStep):
 
     def ask(self, name: str, *arguments: Any, **own: Any) -> Any:
         """Let all ranks call the method of `Rank` of that name with the arguments, and rank 0 also with its `own`."""
-        self._rank.communicator.broadcast_object((name, arguments))
-        return getattr(self._rank, name)(*arguments, **own)
+        self.rank.communicator.broadcast_object((name, arguments))
+        return getattr(self.rank, name)(*arguments, **own)
 
     def gradient(
         self,
@@ -207,6 +209,7 @@ def build_rank(
             f"{communicator.size} ranks: expected a --batch-size of at least a row for each, received "
             f"{config.data.batch_size}"
         )
+    communicator = on_devices(communicator, choose_compute(config).backend)
     model, data_parallel = build_parallel_model(config, vocabulary, make, weights, ranks=communicator.size)
     parameters = model.parameters()
     shares = cut(parameters, matrices_of_muon(config, model), communicator.size)
