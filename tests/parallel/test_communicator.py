@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.optim import AdamW, Muon, Optimizer, adamw_groups
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
 from tinygrad_chat.parallel import Communicator, ParameterShare, ThreadTeam, cut, part_of_state, whole_state
+from tinygrad_chat.parallel.buckets import GradientBuckets
 from tinygrad_chat.parallel.sharding import cost_of_muon
 
 SIZES = (1, 2, 3, 5)
@@ -186,3 +187,72 @@ def test_a_share_of_ranks_remembers_its_share_and_no_more():
     shares = [ParameterShare(of.parameters(), span) for span in cut(of.parameters(), set(), 4)]
     remembered = [sum(array.size for array in AdamW(share).state().values()) for share in shares]
     assert max(remembered) <= 2 * -(-of.parameters().size // 4) + 1
+
+
+@pytest.mark.parametrize("bucket", [1, 100, 10**6])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_buckets_sum_what_one_reduce_scatter_sums(size: int, bucket: int):
+    tokens = np.random.default_rng(2).integers(13, size=(2 * size, 5))
+
+    def work(communicator: Communicator) -> list[tuple[np.ndarray, np.ndarray]]:
+        of = model()
+        parameters = of.parameters()
+        shares = cut(parameters, matrices(of), size)
+        own, received = shares[communicator.rank], []
+        into = np.empty(own.stop - own.start, np.float32)
+        buckets = GradientBuckets(parameters, shares, communicator, into, bucket)
+        rows = tokens[2 * communicator.rank :][:2]
+        for _ in range(3):  # the first one learns how many gradients come
+            parameters.zero_gradient()
+            of.loss(rows[:, :-1], rows[:, 1:]).backward(deliver=buckets.deliver)
+            whole = parameters.gradient.copy()
+            buckets.finish()
+            communicator.all_reduce(whole)
+            received.append((into.copy(), whole[own]))
+        return received
+
+    for rank in ThreadTeam(size).run(work):
+        for bucketed, whole in rank:
+            np.testing.assert_allclose(bucketed, whole, rtol=1e-5, atol=1e-8)
+
+
+def test_buckets_go_off_during_the_sweep_once_they_know_when_they_are_complete():
+    of, sent = model(), []
+
+    class Recording:
+        rank, size = 0, 1
+
+        def start_reduce_scatter(self, array: Any, shares: Any, into: Any) -> Callable[[], None]:
+            sent.append(finishing)
+            return lambda: None
+
+    parameters = of.parameters()
+    span = slice(0, parameters.size)
+    buckets = GradientBuckets(parameters, [span], cast(Communicator, Recording()), np.empty(parameters.size), 1)
+    tokens, during = np.zeros((1, 5), int), []
+    for _ in range(2):
+        sent.clear()
+        finishing = False
+        of.loss(tokens[:, :-1], tokens[:, 1:]).backward(deliver=buckets.deliver)
+        finishing = True
+        buckets.finish()
+        during.append(sent.count(False))
+        assert len(sent) == len(parameters)
+    assert during == [0, len(parameters)]
+
+
+def test_a_sweep_that_delivers_otherwise_than_the_first_is_no_sum():
+    of = model()
+    parameters = of.parameters()
+    alone = ThreadTeam(1)
+
+    def work(communicator: Communicator) -> None:
+        whole = slice(0, parameters.size)
+        buckets = GradientBuckets(parameters, [whole], communicator, np.empty(parameters.size, np.float32), 1)
+        tokens = np.zeros((1, 5), int)
+        of.loss(tokens[:, :-1], tokens[:, 1:]).backward(deliver=buckets.deliver)
+        buckets.finish()
+        with pytest.raises(RuntimeError, match="buckets: expected"):
+            buckets.finish()
+
+    alone.run(work)

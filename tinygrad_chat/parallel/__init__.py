@@ -8,6 +8,7 @@ mpi.py            ranks that are processes
 device.py         ranks whose arrays lie on a GPU each
 data_parallel.py  a batch's gradient by several threads
 sharding.py       each rank's share of the parameters, and of what an optimiser remembers
+buckets.py        gradients on their way to other ranks during the backward sweep
 joining.py        how a process becomes a rank
 starting.py       how ranks are started
 bandwidth.py      how fast they are for each other

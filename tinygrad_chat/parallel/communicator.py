@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 FAREWELL = None
@@ -27,6 +27,13 @@ class Communicator(Protocol):
         """Write this rank's share of the sum of all ranks' flat arrays into `into`, an array as long as that share.
 
         `array` may be overwritten.
+        """
+        ...
+
+    def start_reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> Callable[[], None]:
+        """Begin a `reduce_scatter`, and return what waits for its end; where that cannot be, do it at once.
+
+        Until then neither array may be touched, and what is begun later ends later.
         """
         ...
 

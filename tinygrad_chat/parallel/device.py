@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygrad_chat.backend import Backend
@@ -24,6 +24,11 @@ class DeviceCommunicator:
     def reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> None:
         """Let NCCL add up, in an order of its own that is the same each time."""
         self._gpus.reduce_scatter(array, shares, into)
+
+    def start_reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> Callable[[], None]:
+        """Put it into the current stream, behind what was computed so far and before what will be."""
+        self._gpus.reduce_scatter(array, shares, into)
+        return lambda: None
 
     def all_gather(self, array: Any, shares: Sequence[slice]) -> None:
         """Let every rank's share of the flat `array` be what it is on that rank."""

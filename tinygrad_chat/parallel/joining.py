@@ -23,7 +23,7 @@ from tinygrad_chat.errors import RankError, TinygradChatError, UsageError
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator
 from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Monitor, Progress
 from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
-from tinygrad_chat.parallel.starting import take_streams
+from tinygrad_chat.parallel.starting import bounded_start, take_streams
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
 """The variables of Open MPI, MPICH and Intel MPI, PMIx, Slurm's srun, and torchrun."""
@@ -66,7 +66,9 @@ def joined_ranks(
     if size == 1:
         yield None
         return
-    communicator = MpiCommunicator(open_mpi())
+    mpi = open_mpi()
+    with bounded_start():
+        communicator = MpiCommunicator(mpi)
     if communicator.size != size:
         raise UsageError(
             f"{size} ranks were started, but MPI knows of {communicator.size}: start them with the mpiexec that "

@@ -58,7 +58,7 @@ class MpiCommunicator:
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
         self._asked: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any]] | None] = queue.SimpleQueue()
-        self._waiting: Future[Any] | None = None
+        self._begun: list[Future[Any]] = []
         self._error: Exception | None = None
         self._failed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mpi", daemon=True)
@@ -73,8 +73,12 @@ class MpiCommunicator:
 
     def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
         """Let MPI add up, in an order of its own that is the same each time."""
+        self.start_reduce_scatter(array, shares, into)()
+
+    def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
+        """Let the thread that makes MPI's calls do it, while this one goes on."""
         counts = _counts(shares)
-        self._do(lambda world: world.Reduce_scatter(_in_one_piece(array), into, counts))
+        return self._start(lambda world: world.Reduce_scatter(_in_one_piece(array), into, counts))
 
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
         """Let every rank's share of the flat `array` be what it is on that rank."""
@@ -109,10 +113,8 @@ class MpiCommunicator:
         """Let the call that waits, and every later one, raise `error`."""
         self._error = error
         self._failed.set()
-        waiting = self._waiting
-        if waiting is not None:
-            with contextlib.suppress(InvalidStateError):  # it has just come back
-                waiting.set_exception(error)
+        for future in self._begun:
+            _answer(future.set_exception, error)
 
     def close(self) -> None:
         """Take leave of the other ranks, who all do so; not after `fail`."""
@@ -121,18 +123,26 @@ class MpiCommunicator:
 
     def _do(self, call: Callable[[Any], Result]) -> Result:
         """Let the thread make a call, and wait for what comes of it."""
+        return self._start(call)()
+
+    def _start(self, call: Callable[[Any], Result]) -> Callable[[], Result]:
+        """Let the thread make a call, and return what waits for what comes of it."""
         future: Future[Result] = Future()
-        begun = time.perf_counter()
-        self._waiting = future
+        self._begun.append(future)
         if self._error is not None:
             raise self._error
         self.calls += 1
-        self.waiting_since = begun
         self._asked.put((future, call))
-        result = future.result()
-        self._waiting = self.waiting_since = None
-        self.seconds += time.perf_counter() - begun
-        return result
+
+        def wait() -> Result:
+            began = self.waiting_since = time.perf_counter()
+            result = future.result()
+            self.waiting_since = None
+            self.seconds += time.perf_counter() - began
+            self._begun.remove(future)
+            return result
+
+        return wait
 
     def _work(self) -> None:
         """Begin MPI, make the calls that are asked for, and end it."""

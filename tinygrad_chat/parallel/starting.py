@@ -8,6 +8,7 @@ whether the ranks go on is for them to decide (heartbeat.py).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tinygrad_chat.errors import BackendError, RankError
@@ -25,6 +26,9 @@ from tinygrad_chat.parallel.mpi import open_mpi
 STREAMS = "TGC_STREAMS"
 """The variable that says at which socket rank 0 is handed its standard streams."""
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+STARTING = 90
+"""Seconds within which all ranks must have come together."""
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 ENDING = 15.0
 """Seconds that ranks may take to end after mpiexec."""
 
@@ -125,6 +129,32 @@ def take_streams() -> Callable[[int], None]:
         os.close(stream)
     threading.Thread(target=_hang_up, args=(connection,), daemon=True).start()
     return lambda code: connection.sendall(str(code).encode())
+
+
+@contextlib.contextmanager
+def bounded_start() -> Iterator[None]:
+    """Within this context this process is killed when its ranks do not come together: MPI's own start holds Python's
+    lock, so that no handler and no thread could end it. On Linux that is as soon as its parent has gone."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(STARTING)
+    if STREAMS in os.environ:
+        _die_with_parent(signal.SIGKILL)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        for number in FORWARDED:  # MPI may have put a handler of its own there: UCX takes SIGHUP
+            signal.signal(number, signal.getsignal(number))
+        if STREAMS in os.environ:
+            _die_with_parent(0)
+
+
+def _die_with_parent(number: int) -> None:
+    """Let the system send this process a signal when its parent dies; 0 for none."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if number and os.getppid() == 1:  # it has gone already
+            os.kill(os.getpid(), number)
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -103,6 +103,11 @@ class _Member:
             target[...] = functools.reduce(np.add, pieces)
         self.barrier()
 
+    def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
+        """Do it at once: each thread has its own share to add up."""
+        self.reduce_scatter(array, shares, into)
+        return lambda: None
+
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
         """Each rank copies the others' shares."""
         for other, theirs in enumerate(self._meet_with(array)):

@@ -17,6 +17,7 @@ from tinygrad_chat.backend import to_host
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.machine.memory import peak_memory
+from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim.clipping import clip
@@ -29,6 +30,7 @@ from tinygrad_chat.parallel import (
     part_of_state,
     whole_state,
 )
+from tinygrad_chat.parallel.buckets import GradientBuckets
 from tinygrad_chat.parallel.device import on_devices
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 from tinygrad_chat.training.build import (
@@ -51,6 +53,9 @@ class Rank:
     def __init__(self, step: TrainStep, shares: Sequence[slice], share: ParameterShare, communicator: Communicator):
         self.step, self.share, self.communicator = step, share, communicator
         self._shares, self._parameters = shares, step.model.parameters()
+        self._buckets = None
+        if step.data_parallel is None and isinstance(step.model, GPT):  # threads add up when their sweeps are over
+            self._buckets = GradientBuckets(self._parameters, shares, communicator, share.gradient)
 
     def receive_weights(self) -> None:
         """Take the weights of rank 0: what is trained, and what is frozen."""
@@ -74,9 +79,13 @@ class Rank:
             data_parallel=self.step.data_parallel,
             first_row=first_row,
             token_count=token_count,
+            deliver=self._buckets and self._buckets.deliver,
         )
         share = self.share
-        self.communicator.reduce_scatter(self._parameters.gradient, self._shares, share.gradient)
+        if self._buckets is None:
+            self.communicator.reduce_scatter(self._parameters.gradient, self._shares, share.gradient)
+        else:
+            self._buckets.finish()
         norm = float(share.kernel_of(clip)(share.gradient, None)) if share.size else 0.0
         return self.communicator.gather_objects((float(loss), norm))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_chat.autograd import Node
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
@@ -134,6 +135,7 @@ def accumulate_gradient(
     data_parallel: DataParallel | None = None,
     first_row: int = 0,
     token_count: int | None = None,
+    deliver: Callable[[Node, Any], None] | None = None,
 ) -> Any:
     """Leave the gradient of a batch's mean loss in the model's buffer; return that loss: on a device an array, which
     nobody has waited for.
@@ -141,7 +143,7 @@ def accumulate_gradient(
     It is computed in `parts` one after the other, each by the threads of `data_parallel` if there are any. The mean is
     over the targets that count in the whole batch, however unequally they lie. With `random`, as in training: dropout.
     Where the batch is a rank's share of a larger one, `first_row` says from which row on, and `token_count` how many
-    targets count in the larger one.
+    targets count in the larger one. `deliver` is told of the gradients of the last part, after which they are whole.
     """
     parameters = model.parameters()
     parameters.zero_gradient()
@@ -153,7 +155,8 @@ def accumulate_gradient(
         options = {"random": copy.deepcopy(random), "offset": first_row + start, "token_count": token_count}
         if data_parallel is None:
             loss = model.loss(*part, **options)
-            loss.backward()
+            last = deliver is not None and start + rows >= len(tokens)
+            loss.backward(**({"deliver": deliver} if last else {}))
             total = total + loss.data
         else:
             total += data_parallel.gradient(*part, **options)
