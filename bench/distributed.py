@@ -110,7 +110,7 @@ def _measure_one(name: str, arguments: argparse.Namespace) -> list[dict[str, Any
             noise = np.random.default_rng(1)  # upstream's zeros would learn nothing at first
             drawn = {key: array + 0.01 * noise.normal(size=array.shape) for key, array in drawn.items()}
             drawn = {key: array.astype(np.float32) for key, array in drawn.items()}
-        np.savez(weights, **drawn)  # pyright: ignore[reportArgumentType]
+        np.savez(weights, **drawn)
         theirs = Path(folder) / "theirs.npz"
         np.savez(theirs, **(to_nanochat(drawn, config.model) if name == NANOCHAT else drawn))  # pyright: ignore[reportArgumentType]
         request = {

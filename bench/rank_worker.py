@@ -39,7 +39,7 @@ def lead(engine: str, request: str) -> None:
         place = {"MASTER_ADDR": PORT_FREE_FOR, "MASTER_PORT": port, "WORLD_SIZE": "2"}
         environments = [{**one_thread, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
         processes = [subprocess.Popen(command, env=environments[0], **pipes)]
-        processes.append(subprocess.Popen(command, env=environments[1], stdin=subprocess.DEVNULL))
+        processes.append(subprocess.Popen(command, env=environments[1], stdin=subprocess.DEVNULL, text=True))
     elif ranks_of(engine) == 1:
         threads = {} if "thread" in engine and engine.startswith("2") else one_thread
         processes = [subprocess.Popen(command, env={**os.environ, **threads}, **pipes)]
@@ -47,14 +47,14 @@ def lead(engine: str, request: str) -> None:
         from tinygrad_chat.parallel.starting import ranks_command
 
         processes = [subprocess.Popen([*ranks_command(ranks_of(engine)), *command], env=one_thread, **pipes)]
-    first = processes[0]
-    assert first.stdin
-    assert first.stdout
+    to_first, from_first = processes[0].stdin, processes[0].stdout
+    assert to_first
+    assert from_first
 
     def answer(asked: int) -> Any:
         _signal_all(processes, signal.SIGCONT)
-        print(json.dumps(asked), file=first.stdin, flush=True)
-        line = first.stdout.readline()
+        print(json.dumps(asked), file=to_first, flush=True)
+        line = from_first.readline()
         _signal_all(processes, signal.SIGSTOP)
         return json.loads(line)
 

@@ -1,4 +1,4 @@
-"""Faults in graphs, modules and models, and in the threads that share a batch."""
+"""Faults in graphs, modules and models."""
 
 from __future__ import annotations
 
@@ -101,13 +101,5 @@ FAULTS = {
             "self.sized(multiplied(x, gain), size)",
         ),
         "a part's loss has the whole one's weight": ("mean(losses) * (len(losses) / token_count)", "mean(losses)"),
-    },
-    "parallel/data_parallel.py": {
-        "every thread drops what the first does": ("offset=offset + rows.start", "offset=offset"),
-        "the threads' losses are averaged": (
-            "sum(ThreadTeam(len(shares)).run(work))",
-            "sum(ThreadTeam(len(shares)).run(work)) / len(shares)",
-        ),
-        "a thread's gradient of the step before stays": ("gradient.fill(0)", "pass"),
     },
 }

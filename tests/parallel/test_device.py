@@ -119,7 +119,7 @@ def test_reduce_scatter_on_devices_gives_each_rank_its_share_of_the_sum(size: in
         communicator.reduce_scatter(to_device(arrays[communicator.rank]), shares, into)
         return DEVICE.to_host(into)
 
-    total = np.sum(arrays, axis=0, dtype=np.float64)
+    total = np.stack(arrays).astype(np.float64).sum(axis=0)
     for share, received in zip(shares, on_devices(size, work), strict=True):
         np.testing.assert_allclose(received, total[share], rtol=1e-6)
 

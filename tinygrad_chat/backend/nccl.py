@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -78,8 +79,8 @@ def connect_gpus(size: int, rank: int, share: Callable[[Any], Any]) -> NcclGroup
     Raises BackendError where CuPy has no NCCL.
     """
     try:
-        import cupy
-        from cupy.cuda import nccl  # not there unless it is imported
+        cupy = importlib.import_module("cupy")
+        nccl = importlib.import_module("cupy.cuda.nccl")  # which is not there unless it is imported
     except ImportError as error:
         raise BackendError(
             f"several GPUs: need NCCL ({error}): pip install nvidia-nccl-cu12, or nvidia-nccl-cu13 for CUDA 13"

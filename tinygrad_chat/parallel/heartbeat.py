@@ -114,7 +114,9 @@ class Monitor:
         self._listener.close()
         self._selector.close()
         for peer in self._peers:
-            if code is not None:
+            if code is None:
+                peer.connection.close()
+            else:
                 _send(peer.connection, f"end {code}")
 
     def _watch(self) -> None:
@@ -250,12 +252,12 @@ class Heartbeat:
 def _connect(meeting: Meeting, hello: str) -> socket.socket:
     """Return a connection to rank 0, at the first of its addresses where it answers."""
     for address in meeting.addresses:
-        with contextlib.suppress(OSError):
-            connection = socket.create_connection((address, meeting.port), timeout=CONNECTING)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            connection = opened.enter_context(socket.create_connection((address, meeting.port), timeout=CONNECTING))
             _send(connection, hello)
             if _receive(connection) == WELCOME:
+                opened.pop_all()
                 return connection
-            connection.close()
     raise RankError(
         f"rank 0 cannot be reached at port {meeting.port} of {', '.join(meeting.addresses)}; let the machines of all "
         "ranks connect to each other"
