@@ -7,6 +7,7 @@ import dataclasses
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -36,7 +37,10 @@ class Rank0:
 class Other:
     """Another rank, and with which code it was told to end."""
 
+    all: ClassVar[list[Other]] = []
+
     def __init__(self, rank: int, of: Rank0) -> None:
+        Other.all.append(self)
         self.progress = Progress(0, None)
         self.codes: list[int | None] = []
         self.heartbeat = Heartbeat(
@@ -45,10 +49,14 @@ class Other:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(heartbeat, "BEAT", 0.02)
     monkeypatch.setattr(heartbeat, "SILENCE", 1.0)
     monkeypatch.setattr(heartbeat, "_kill", lambda process, host: None)
+    yield
+    for other in Other.all:
+        other.heartbeat.end()
+    Other.all.clear()
 
 
 @pytest.fixture
@@ -139,6 +147,7 @@ def test_when_rank_0_ends_the_others_are_told_with_its_code(code: int | None):
     of.monitor.end(code)
     expect(lambda: other.codes)
     assert other.codes == [code]
+    of.monitor.end(None)
 
 
 def test_a_rank_that_does_not_come_is_named(rank_0: Rank0, monkeypatch: pytest.MonkeyPatch):

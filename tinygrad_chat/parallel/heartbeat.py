@@ -111,7 +111,10 @@ class Monitor:
         """
         self._ended.set()
         self._thread.join()
-        self._listener.close()
+        for key in list((self._selector.get_map() or {}).values()):
+            if key.data is None or key.data.rank < 0:  # the listener, and who has not said who he is
+                self._selector.unregister(key.fileobj)
+                key.data.connection.close() if key.data else self._listener.close()
         self._selector.close()
         for peer in self._peers:
             if code is None:
@@ -220,6 +223,11 @@ class Heartbeat:
     def end(self) -> None:
         """Give no more signs of life, when nobody waits for them."""
         self._ended.set()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # which wakes who listens
+        for thread in self._threads:
+            thread.join()
+        self._connection.close()
 
     def _tell(self, line: str) -> None:
         with self._sending:
