@@ -150,7 +150,13 @@ def test_a_process_whose_request_never_comes_ends(tmp_path: Path):
     ("steps", "minutes", "log", "timing", "found"),
     [
         (100, None, '{"step": 25, "loss": 2.5}', '{"step": 25, "seconds": 10.0}', Progress(25, 0.25, 2.5, 10.0)),
-        (100, None, '{"step": 25, "loss": 2.5}\n{"step": 3', '{"step": 25, "seconds": 1.0}', Progress(25, 0.25, 2.5, 1)),
+        (
+            100,
+            None,
+            '{"step": 25, "loss": 2.5}\n{"step": 3',
+            '{"step": 25, "seconds": 1.0}',
+            Progress(25, 0.25, 2.5, 1),
+        ),
         (10**9, 1.0, '{"step": 25, "loss": 2.5}', '{"step": 25, "seconds": 15.0}', Progress(25, 0.25, 2.5, 15.0)),
         (100, None, '{"step": 100, "val_loss": 2.5}', '{"step": 100, "seconds": 1.0}', Progress(100, 1.0, None, 1.0)),
         (100, None, "", "", None),

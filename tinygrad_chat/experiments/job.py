@@ -70,6 +70,7 @@ class Job:
     def wait(self) -> int:
         """Wait until it has ended; return its exit code, which is negative where a signal has ended it."""
         code = self._process.wait()
+        self.stop()  # its input is left over
         if not self._explained:
             self._explained = True
             self._explain(code)

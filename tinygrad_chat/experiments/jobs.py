@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def run_jobs(
     confirmed: bool = False,
     say: Callable[[str], None] = lambda line: None,
     progress: Reading | None = None,
-) -> Iterator[News]:
+) -> Generator[News, None, None]:
     """Train all that is not finished yet, `jobs` runs at a time, and yield what is new.
 
     `say` is told what each has of the machine, `progress` how far the reading of a text has come. Raises UsageError

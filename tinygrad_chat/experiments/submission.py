@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def run_submitted(
     confirmed: bool = False,
     say: Callable[[str], None] = lambda line: None,
     progress: Reading | None = None,
-) -> Iterator[News]:
+) -> Generator[News, None, None]:
     """Submit all that is neither finished nor submitted, `most_at_once` to be trained at a time, and wait for it.
 
     Yields what is new. Jobs go on when this process ends; with `detach` it looks at them once. The same call collects

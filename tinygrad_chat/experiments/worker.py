@@ -32,26 +32,33 @@ class Request(TypedDict):
 
 
 class _Stop:
-    """Whether to stop, and the exit code that says why."""
+    """Whether to stop, and if a signal wants that, which: at once before there is `training` to be saved."""
 
     def __init__(self) -> None:
         self.training = False
         self.wanted = False
-        self.code = 0
-
-    def __call__(self, code: int = 0) -> None:
-        self.wanted, self.code = True, code
-        if not self.training:
-            os._exit(code)
+        self._signal = 0
 
     def by_signal(self, number: int, _frame: Any) -> None:
-        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
-        self(128 + number)
+        self._signal = number
+        self._want()
 
     def at_the_end_of_input(self) -> None:
         while os.read(0, 1):
             pass
-        self()
+        self._want()
+
+    def _want(self) -> None:
+        self.wanted = True
+        if not self.training:
+            os._exit(self.explain())
+
+    def explain(self) -> int:
+        """Say which signal it was, if any; return the exit code that goes with it."""
+        if not self._signal:
+            return 0
+        os.write(2, f"stopped by {signal.Signals(self._signal).name}\n".encode())
+        return 128 + self._signal
 
 
 def main() -> int:
@@ -78,7 +85,7 @@ def main() -> int:
     except TinygradChatError as error:
         print(error, flush=True)
         return error.exit_code
-    return stop.code
+    return stop.explain()
 
 
 if __name__ == "__main__":
