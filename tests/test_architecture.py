@@ -65,6 +65,7 @@ HOME_OF_LIBRARY = {
     "pyarrow": ("text/formats/",),
     "huggingface_hub": ("text/hub.py", "interchange/hub.py"),
     "tomllib": ("schema.py",),
+    "submitit": ("experiments/submission.py",),
     "starlette": ("serving/", "cli/serve.py"),
     "uvicorn": ("serving/", "cli/serve.py"),
 }

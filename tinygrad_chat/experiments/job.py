@@ -102,6 +102,6 @@ def last_words(path: Path) -> str:
     """Return the last line that the process of the run at `path` has written, or that says why it was killed."""
     with contextlib.suppress(OSError), open_plain(path / OUTPUT) as output:
         output.seek(max(0, output.seek(0, os.SEEK_END) - LAST_WORDS))
-        lines = output.read().decode("utf-8", "replace").splitlines()
+        lines = output.read().decode("utf-8", "replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
     return ""

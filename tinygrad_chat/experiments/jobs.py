@@ -72,8 +72,9 @@ def run_jobs(
         waiting = [with_threads(run, jobs) for run in unfinished]
         devices = devices_of(waiting)
         expect_room_for(waiting, read_texts(waiting, progress=progress), jobs, devices)
+        at_once = min(jobs, len(waiting))
         if waiting:
-            say(describe_shares(waiting, jobs, devices))
+            say(describe_shares(waiting, at_once, devices))
         working: dict[int, tuple[PlannedRun, Job]] = {}
         stopping = told = False
         try:
@@ -84,7 +85,7 @@ def run_jobs(
                     waiting.clear()
                     for _, job in working.values():
                         job.stop()
-                for place in range(jobs):
+                for place in range(at_once):
                     run = None if place in working else next((each for each in waiting if not _is_held(each)), None)
                     if run is not None:
                         waiting.remove(run)
