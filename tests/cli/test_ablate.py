@@ -93,6 +93,25 @@ def test_without_submitit_the_extra_is_named(tgc: Tgc, monkeypatch: pytest.Monke
     assert tgc(*ABLATE, "--submit", "slurm") == (2, "", message)
 
 
+def test_jobs_go_on_alone_and_the_same_command_collects(tgc: Tgc):
+    pytest.importorskip("submitit")
+    ablate = ["ablate", *TINY_BIGRAM, "--kernels", "numpy", "--vary", "tied=on", "--seeds", "1", "--out", "a"]
+    command = [*ablate, "--submit", "local", "--detach"]
+    code, out, err = tgc(*command)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(
+        r"1 run submitted to local: 1 job, \d+\n"
+        r"1 run queued or at work; the same command collects what comes of them. Results so far: a\n",
+        out,
+    )
+    assert tgc(*ablate, "--jobs", "1")[0] == 2
+    while not Path("a/runs/tied=on,seed=1/result.json").exists():
+        time.sleep(0.02)
+    code, out, err = tgc(*command)
+    assert (code, err) == (0, "")
+    assert re.search(r"^on +[\d.]+ +[\d.]+ +1 +[\d,]+$", out, re.MULTILINE)
+
+
 def planned(name: str) -> PlannedRun:
     return PlannedRun({}, TrainingConfig(), Path(name))
 

@@ -49,22 +49,24 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "code"), [("its input ends", 0), pytest.param("SIGTERM", 128 + signal.SIGTERM, marks=posix)]
+    "how",
+    ["its input ends", *(pytest.param(name, marks=posix) for name in ("SIGTERM", "SIGUSR2"))],
 )
-def test_it_stops_with_a_checkpoint_and_goes_on_from_there(tiny: Configure, tmp_path: Path, how: str, code: int):
+def test_it_stops_with_a_checkpoint_of_its_last_step(tiny: Configure, tmp_path: Path, how: str):
     config = tiny(model="bigram", steps=10**6, kernels="numpy", eval_every=10**6)
     with Job(config, tmp_path / "run") as job:
         wait_for(lambda: (read_progress(config, tmp_path / "run") or Progress(0, 0, None, 0)).step > 3)
-        if how == "SIGTERM":
-            job._process.terminate()
+        if how.startswith("SIG"):
+            job._process.send_signal(getattr(signal, how))
+            assert job.wait() == 128 + getattr(signal, how)
+            assert last_words(tmp_path / "run") == f"stopped by {how}"
         else:
             job.stop()
-        assert job.wait() == code
+            assert job.wait() == 0
     folder = RunFolder(tmp_path / "run")
     outcome = folder.read_outcome()
     assert (outcome["outcome"], read_result(folder.path)) == ("interrupted", None)
     assert folder.newest_checkpoint().name == f"step-{outcome['step']:06d}"
-    assert (last_words(folder.path) == "stopped by SIGTERM") == (how == "SIGTERM")
 
 
 def play(monkeypatch: pytest.MonkeyPatch, program: str) -> None:

@@ -7,7 +7,6 @@ whenever it is given: a run's folder says that, and nothing that submitit has pi
 from __future__ import annotations
 
 import importlib
-import signal
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +35,10 @@ MOST_IN_AN_ARRAY = 1000  # Slurm's own limit, unless a cluster has chosen anothe
 MOST_STARTS = 100  # of a run whose time is over: each goes on where the one before has stopped
 MINUTES_OF_A_WEEK = 7 * 24 * 60  # what a job of this machine may take
 POLL = 1.0  # seconds between looks at the jobs
-PATIENCE = 120.0  # seconds: Slurm says soon after SIGTERM whether a job is to come again
+BY_A_SIGNAL = 128  # with which exit codes begin
+PATIENCE = 120.0  # seconds: Slurm says soon after a signal whether a job is to come again
 WELL = ("COMPLETED", "FINISHED")
+LONGEST_NUMBER = 10  # digits of that of a process
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SubmittedRun:
         """Train until the run is finished, has failed, or the job is to stop."""
         with Job(self.config, self.path, confirmed=self.confirmed) as job:
             code = job.wait()
-        if code == 128 + signal.SIGTERM:
+        if code > BY_A_SIGNAL:
             time.sleep(PATIENCE)
 
     def checkpoint(self) -> Any:
@@ -206,4 +207,9 @@ def _is_at_work(run: PlannedRun, job: Any, cluster: str) -> bool:
     """Return whether a job is still there that submitit takes for over: of those on this machine it only knows its own
     children."""
     with explained(run.path, "read"):
-        return is_locked(run.path) or (cluster == "local" and psutil.pid_exists(int(job.job_id)))
+        return is_locked(run.path) or (cluster == "local" and _is_alive(job.job_id))
+
+
+def _is_alive(number: str) -> bool:
+    """Return whether a process has that number, which may stand in a file that anybody has written."""
+    return number.isdecimal() and len(number) < LONGEST_NUMBER and psutil.pid_exists(int(number))

@@ -1,7 +1,8 @@
 """A run of an ablation in a process of its own: `python -m tinygrad_chat.experiments.worker FOLDER`.
 
 Its first line of input says in JSON what to train. When its input ends, it stops after its step, with a checkpoint:
-whoever has started it wants that, or has died. So does SIGTERM. Before there is anything to save, it stops at once.
+whoever has started it wants that, or has died. So it does at a signal. Before there is anything to save, it stops at
+once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from tinygrad_chat.machine.memory import refuse_more_than_available
 from tinygrad_chat.schema import parse_json
 from tinygrad_chat.training.events import Logged
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPPING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the last two by a cluster that is about to end its job
+SIGNALS = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
 
 
 class Request(TypedDict):
