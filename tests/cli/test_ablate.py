@@ -93,6 +93,7 @@ def test_without_submitit_the_extra_is_named(tgc: Tgc, monkeypatch: pytest.Monke
     assert tgc(*ABLATE, "--submit", "slurm") == (2, "", message)
 
 
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_jobs_go_on_alone_and_the_same_command_collects(tgc: Tgc):
     pytest.importorskip("submitit")
     ablate = ["ablate", *TINY_BIGRAM, "--kernels", "numpy", "--vary", "tied=on", "--seeds", "1", "--out", "a"]
