@@ -93,7 +93,7 @@ class AblationTable(AblationBar):
             self._count()
         found = news.progress
         if found is not None:
-            left = "" if found.seconds_left is None else f"{duration(found.seconds_left)} left"
+            left = f"{duration(found.seconds_left)} left" if found.seconds_left else ""
             loss = "" if found.loss is None else f"loss {decimal_number(found.loss, 3)}"
             step = f"step {found.step:,}"
             self._progress.update(self._rows[name], completed=found.fraction, step=step, loss=loss, left=left)
