@@ -49,6 +49,8 @@ def test_options_are_those_of_sbatch():
     }
     with pytest.raises(UsageError, match="expected how long a job may take, as in --slurm-option time=2:00:00"):
         parse_cluster_options(["partition=gpu"], "slurm")
+    with pytest.raises(UsageError, match="--slurm-option time: expected minutes or"):
+        parse_cluster_options(["time=soon"], "slurm")
     for option in ("partition", "=gpu", "--=3"):
         with pytest.raises(UsageError, match="expected an option of sbatch, as in partition=gpu, received"):
             parse_cluster_options([option], "slurm")

@@ -15,7 +15,6 @@ FAULTS = {
         "the words of an earlier process count": ("output.tell() == self._silent", "output.tell() == 0"),
     },
     "experiments/worker.py": {
-        "the end of its input is no reason to stop": ("            pass\n        self._want()", "            pass"),
         "a signal ends it without a checkpoint": ("if not self.training:", "if True:"),
     },
     "experiments/shares.py": {
@@ -25,7 +24,7 @@ FAULTS = {
     },
     "experiments/submission.py": {
         "a run is submitted twice": ("[run for run in unfinished if run.name not in jobs]", "unfinished"),
-        "a job that is over is waited for": ("    if over:\n", "    if False:\n"),
+        "nobody learns why Slurm has ended a job": ('"" if state in WELL else state', '""'),
     },
     "experiments/results.py": {
         "what was submitted is trained here, too": ('submitted["cluster"] != collecting', "False"),

@@ -77,7 +77,7 @@ def expect_cluster(cluster: str) -> Any:
 def parse_cluster_options(options: Sequence[str], cluster: str) -> dict[str, str]:
     """Return what `--slurm-option` asks for: options of sbatch by name, as in time=2:00:00.
 
-    Raises UsageError for one without a value, and where none says how long a run may take.
+    Raises UsageError for one without a value, and where none says how long a job may take.
     """
     found = {}
     for option in options:
@@ -87,6 +87,7 @@ def parse_cluster_options(options: Sequence[str], cluster: str) -> dict[str, str
         found[name.strip().lstrip("-").replace("-", "_")] = value
     if cluster == "slurm" and "time" not in found:
         raise UsageError("--submit slurm: expected how long a job may take, as in --slurm-option time=2:00:00")
+    minutes_of(found.get("time", "1"))
     return found
 
 
