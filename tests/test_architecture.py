@@ -66,6 +66,7 @@ HOME_OF_LIBRARY = {
     "mpi4py": ("parallel/mpi.py",),
     "huggingface_hub": ("text/hub.py", "interchange/hub.py"),
     "tomllib": ("schema.py",),
+    "submitit": ("experiments/submission.py",),
     "starlette": ("serving/", "cli/serve.py"),
     "uvicorn": ("serving/", "cli/serve.py"),
 }

@@ -104,6 +104,19 @@ def test_working_gpu_is_found(monkeypatch, name):
     np.testing.assert_array_equal(to_host(array), np.zeros(3))
 
 
+@pytest.mark.parametrize(
+    ("variable", "devices"), [(None, ["0", "1"]), ("", ["0", "1"]), ("3,GPU-a", ["3", "GPU-a"]), ("3,5,9", ["3", "5"])]
+)
+def test_devices_are_called_what_a_process_is_told(monkeypatch, variable: str | None, devices: list[str]):
+    cupy: Any = pretend_cupy(monkeypatch, gpu=True)
+    cupy.cuda.runtime.getDeviceCount = lambda: 2
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert get_backend("cupy").visible_devices() == devices
+    assert get_backend("numpy").visible_devices() == []
+
+
 def test_backend_is_opened_once(monkeypatch):
     pretend_cupy(monkeypatch, gpu=True)
     assert get_backend("cupy") is get_backend("cupy")

@@ -23,10 +23,12 @@ from safetensors.numpy import load_file, save_file
 from tests.cli.chatting import ScriptedModel, save_run
 from tests.cli.conftest import TINY_BIGRAM
 from tests.cli.hostile import HOSTILE, MARK, NAME, Watched, damage_checkpoints, write_received
+from tests.experiments.processes import stand_ins
 from tests.planning.test_plan import MEASURED
 from tests.runs.test_hostile_checkpoints import resign
 from tinygrad_chat import cli, formatting
 from tinygrad_chat.cli.app import COMMANDS
+from tinygrad_chat.experiments.planned import OUTPUT
 from tinygrad_chat.inference import remote
 from tinygrad_chat.machine.limits import Limits
 from tinygrad_chat.planning import plan
@@ -197,6 +199,15 @@ def a_server_that_speaks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(remote.RemoteServer, "stream", lambda *asked: (chunk for chunk in [remote._Chunk(choices=[said])]))
 
 
+def a_process_that_speaks(patch: pytest.MonkeyPatch) -> None:
+    def speak(path: Path) -> bool:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / OUTPUT).write_text(HOSTILE.replace("\n", " "))
+        return True
+
+    stand_ins(patch).behave = {f"tied={tied},seed=1": speak for tied in ("on", "off")}
+
+
 ASKS = """
 from tinygrad_chat.tasks import Problem
 from tinygrad_chat.text.conversations import Conversation
@@ -286,6 +297,11 @@ SCENARIOS = [
         "the name of a text",
         ("ablate", *TINY_BIGRAM, "--eval-tokens", "9", "--seeds", "1", "--vary", f"data={TEXT}", "--out", NAME),
         lambda patch: Path(TEXT).write_text("abc " * 99),
+    ),
+    Scenario(
+        "what a process of it says",
+        ("ablate", *TINY_BIGRAM, "--seeds", "1", "--vary", "tied", "--jobs", "1", "--out", "out"),
+        a_process_that_speaks,
     ),
     Scenario("the name of its picture", ("graph", "a*b", "--out", f"{NAME}.svg")),
     Scenario("a variable", ("graph", "a*b", "--set", f"{HOSTILE}=1"), raw=False),

@@ -14,8 +14,9 @@ import pytest
 
 from tests.tiny import TINY, tiny_settings
 from tinygrad_chat.errors import ConfigError, FormatError, UsageError
-from tinygrad_chat.experiments.ablation import Ablation, folder_of, label, parse_variation, run_ablation
+from tinygrad_chat.experiments.ablation import Ablation, folder_of, label, parse_variation
 from tinygrad_chat.experiments.report import Cell, collect, markdown, write_plot, write_reports
+from tinygrad_chat.experiments.running import run_ablation
 from tinygrad_chat.training.events import Ended, Stepped
 from tinygrad_chat.training.facts import resolve_with_facts
 

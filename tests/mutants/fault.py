@@ -28,6 +28,7 @@ TESTS_OF = {
         "--ignore=tests/training/test_device.py",
         "--ignore=tests/training/test_faults.py",
     ),
+    "experiments": tuple(f"tests/experiments/test_{name}.py" for name in ("jobs", "submission", "job")),
     "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
     "text/conversations": ("tests/text/conversations", "tests/training/test_conversations.py"),
     "interchange/gguf.py": ("tests/interchange/test_gguf.py",),

@@ -13,7 +13,9 @@ import pytest
 
 from tests.unreadable import contents, refuse_to_read
 from tinygrad_chat.errors import CheckpointError, StorageError, TinygradChatError
-from tinygrad_chat.experiments.ablation import Ablation, read_rows, run_ablation
+from tinygrad_chat.experiments.ablation import Ablation
+from tinygrad_chat.experiments.results import read_rows
+from tinygrad_chat.experiments.running import run_ablation
 from tinygrad_chat.reports.comparison import compare_runs
 from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.reports.summary import find_run, find_runs, summarize_run
@@ -143,7 +145,10 @@ def test_the_newest_run_is_not_passed_over_because_it_cannot_be_read(
             newest_run()
 
 
-@pytest.mark.parametrize("name", ["ablation.json", "results.jsonl", "runs/norm=none,seed=1/checkpoints"])
+@pytest.mark.parametrize(
+    "name",
+    ["ablation.json", "results.jsonl", "runs/norm=none,seed=1/result.json", "runs/norm=none,seed=1/checkpoints"],
+)
 def test_an_ablation_trains_nothing_anew_because_it_could_not_be_read(
     name: str, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -153,6 +158,8 @@ def test_an_ablation_trains_nothing_anew_because_it_could_not_be_read(
         pass
     if name.startswith("runs"):
         (tmp_path / "a/results.jsonl").unlink()
+    if name.endswith("checkpoints"):
+        (tmp_path / "a/runs/norm=none,seed=1/result.json").unlink()
     before = contents(tmp_path / "a")
     with monkeypatch.context() as patch:
         refuse_to_read(patch, tmp_path / "a" / name)

@@ -16,7 +16,8 @@ from tests.test_api import MLP
 from tests.tiny import tiny_settings
 from tests.training.test_resume import finish, kill_at, remains
 from tinygrad_chat.errors import CheckpointError, ConfigError, VocabularyError
-from tinygrad_chat.experiments.ablation import Ablation, run_ablation
+from tinygrad_chat.experiments.ablation import Ablation
+from tinygrad_chat.experiments.running import run_ablation
 from tinygrad_chat.planning.measurement import measure
 from tinygrad_chat.runs.checkpoint import checkpoint_path, digest_of, find_checkpoints
 from tinygrad_chat.runs.folder import RunFolder

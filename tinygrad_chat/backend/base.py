@@ -47,6 +47,10 @@ class Backend(ABC):
         """Return the bytes that are left for arrays."""
         return available_memory()
 
+    def visible_devices(self) -> list[str]:
+        """Return the devices among which a process of its own may be given one, by what it is told; none: the host."""
+        return []
+
     def ran_out_of_memory(self, error: BaseException) -> bool:
         """Return whether an error says that there was no memory for an array, or for a thread."""
         return isinstance(error, MemoryError) or str(error) == "can't start new thread"

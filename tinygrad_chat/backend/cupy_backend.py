@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
@@ -57,6 +58,12 @@ class CupyBackend(Backend):
     def memory_free(self) -> int:
         """Return the bytes that nobody has claimed, and those that the pool has and does not use."""
         return self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
+
+    def visible_devices(self) -> list[str]:
+        """Return what CUDA_VISIBLE_DEVICES calls them."""
+        count = self.xp.cuda.runtime.getDeviceCount()
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        return named[:count] if named != [""] else [str(number) for number in range(count)]
 
     def ran_out_of_memory(self, error: BaseException) -> bool:
         """Know the errors of CUDA, too: not everything is asked of CuPy's pool."""

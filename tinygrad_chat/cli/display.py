@@ -32,6 +32,7 @@ EXCERPT = 3  # lines of a sample that stay above a bar
 COUNTED = {"merging": "pairs", "evaluating": "tokens", "answering": "problems"}
 """What is not bytes, by the first word of what is being done."""
 LONGEST_LABEL = 60  # characters of what stands before a bar
+PERCENTAGE = "{task.percentage:>3.0f}%"
 
 
 def format_record(record: Mapping[str, Any]) -> str:
@@ -185,26 +186,25 @@ class Bar(Lines):
 class Label(ProgressColumn):
     """What is being done, before a bar."""
 
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         """Return it as one line that holds no markup."""
         return Text(one_line(task.description, most=LONGEST_LABEL))
 
 
 @contextmanager
-def open_progress(stream: TextIO | PatientStream) -> Iterator[Progress | None]:
+def open_progress(stream: TextIO | PatientStream, *columns: ProgressColumn) -> Iterator[Progress | None]:
     """Provide a bar to be filled on `stream`, or None where that is no terminal, or one that only knows lines.
 
-    What anybody writes to standard output or error meanwhile stands above the bar, escaped as ever.
+    Around it stand `columns`, by default what is being done, how much of it is, and how long the rest will take. What
+    anybody writes to standard output or error meanwhile stands above the bar, escaped as ever.
     """
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
-    columns = (
-        Label(table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
+    columns = columns or (Label(), BarColumn(bar_width=None), TextColumn(PERCENTAGE), TimeRemainingColumn())
     console = TextConsole(cast(TextIO, stream), width=get_terminal_size().columns)
     with Progress(*columns, console=console, transient=True) as progress, escaped_streams():
         yield progress

@@ -13,7 +13,9 @@ from pathlib import Path
 from tinygrad_chat.config.groups import WHAT_TOKENS_ARE
 from tinygrad_chat.drawing.intervals import Interval, IntervalChart, draw_intervals
 from tinygrad_chat.drawing.png import intervals_as_png
-from tinygrad_chat.experiments.ablation import Ablation, Choices, label, read_rows, shown
+from tinygrad_chat.experiments.ablation import Ablation, Choices, label, shown
+from tinygrad_chat.experiments.planned import PlannedRun
+from tinygrad_chat.experiments.results import read_rows
 from tinygrad_chat.files import write_atomic
 from tinygrad_chat.formatting import decimal_number, printable
 from tinygrad_chat.reports.markdown import escaped
@@ -24,16 +26,18 @@ STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.2
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of a cell: the final validation losses of its runs, and how many `diverged` before they had one.
+    """What came of a cell: the final validation losses of its runs, how many `diverged` before they had one, and how
+    many `failed`: these are no results.
 
     `losses` are in nats a token; `bits_per_byte` are the same in a unit that does not depend on the tokenizer.
     """
 
     choices: Choices
-    parameters: int
+    parameters: int | None
     losses: list[float]
     bits_per_byte: list[float]
     diverged: int = 0
+    failed: int = 0
 
     @property
     def mean(self) -> float:
@@ -66,17 +70,20 @@ def student_t(degrees: int) -> float:
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
-def collect(ablation: Ablation, folder: Path) -> list[Cell]:
-    """Return what came of each cell that has a finished run, best first: by loss or, where tokens or texts differ
-    between cells, by bits per byte."""
+def collect(ablation: Ablation, folder: Path, failed: Sequence[PlannedRun] = ()) -> list[Cell]:
+    """Return what came of each cell that has a finished run or one that has `failed`, best first: by loss or, where
+    tokens or texts differ between cells, by bits per byte."""
     rows = read_rows(folder)
     cells = []
     for choices in ablation.cells():
         mine = [row for row in rows if row["cell"] == label(choices) and row["seed"] <= ablation.seeds]
+        mine.sort(key=lambda row: row["seed"])  # whichever ended first
         whole = [row for row in mine if not row["diverged"]]
-        if mine:
+        failures = sum(run.choices == choices for run in failed)
+        if mine or failures:
             losses, bits = [row["val_loss"] for row in whole], [row["val_bpb"] for row in whole]
-            cells.append(Cell(choices, mine[0]["parameters"], losses, bits, len(mine) - len(whole)))
+            parameters = mine[0]["parameters"] if mine else None
+            cells.append(Cell(choices, parameters, losses, bits, len(mine) - len(whole), failures))
     by_bits = ablation.varied.keys() & set(WHAT_TOKENS_ARE)
     return sorted(cells, key=lambda cell: cell.mean_bits_per_byte if by_bits else cell.mean)
 
@@ -96,9 +103,14 @@ def table(cells: Sequence[Cell]) -> dict[str, list[str]]:
         "val_loss": [decimal_number(cell.mean) for cell in cells],
         "95 % interval": ["" if cell.interval is None else f"± {decimal_number(cell.interval)}" for cell in cells],
         "bits per byte": [decimal_number(cell.mean_bits_per_byte) for cell in cells],
-        "runs": [f"{len(cell.losses)}{f', {cell.diverged} diverged' if cell.diverged else ''}" for cell in cells],
-        "parameters": [f"{cell.parameters:,}" for cell in cells],
+        "runs": [_runs(cell) for cell in cells],
+        "parameters": ["" if cell.parameters is None else f"{cell.parameters:,}" for cell in cells],
     }
+
+
+def _runs(cell: Cell) -> str:
+    others = {"diverged": cell.diverged, "failed": cell.failed}
+    return ", ".join([str(len(cell.losses)), *(f"{number} {what}" for what, number in others.items() if number)])
 
 
 def markdown(cells: Sequence[Cell]) -> str:
@@ -125,7 +137,7 @@ def write_plot(cells: Sequence[Cell], folder: Path, *, title: str, png: bool = F
 def _csv(folder: Path) -> str:
     rows = read_rows(folder)
     content = io.StringIO()
-    writer = csv.DictWriter(content, list(rows[0]), lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(content, list(rows[0]) if rows else [], lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return printable(content.getvalue())

@@ -64,6 +64,22 @@ def least_step_memory(
     return tokens * (BYTES_A_TOKEN + size * numbers)
 
 
+def least_training_memory(
+    options: ModelOptions,
+    vocabulary: int,
+    *,
+    rows: int,
+    buffers: int,
+    mode: str = "tensor",
+    size: int = 4,
+    recompute: bool = False,
+) -> int:
+    """Return the bytes without which a model and a step of so many `rows` of a batch at once have no room."""
+    held = least_memory(options, vocabulary, buffers=buffers, mode=mode)
+    tokens = rows * options.context
+    return held + least_step_memory(options, vocabulary, tokens=tokens, mode=mode, size=size, recompute=recompute)
+
+
 def expect_room(
     options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor", available: int | None = None
 ) -> None:
@@ -108,13 +124,13 @@ def expect_room_for_step(
     """Do as `expect_room` for a step that computes the gradient of so many `rows` of a batch at once."""
     available = available_memory() if available is None else available
     expect_room(options, vocabulary, buffers=buffers, mode=mode, available=available)
-    held = least_memory(options, vocabulary, buffers=buffers, mode=mode)
-    tokens = rows * options.context
-    step = least_step_memory(options, vocabulary, tokens=tokens, mode=mode, size=size, recompute=recompute)
-    if held + step > available:
+    needed = least_training_memory(
+        options, vocabulary, rows=rows, buffers=buffers, mode=mode, size=size, recompute=recompute
+    )
+    if needed > available:
         raise NoRoomError(
             f"--batch-size: a step of {rows:,} windows of --context {options.context} at once takes at least "
-            f"{(held + step) / 2**30:,.1f} GiB, and {_only(available)}; choose a smaller --batch-size, --context or "
+            f"{needed / 2**30:,.1f} GiB, and {_only(available)}; choose a smaller --batch-size, --context or "
             "--width, compute it in more parts with --grad-accumulation, which tgc plan --fit chooses, or --recompute"
         )
 
