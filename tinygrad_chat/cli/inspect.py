@@ -10,7 +10,7 @@ import typer
 
 from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.cli.table import Column, open_console, print_facts, print_table
-from tinygrad_chat.formatting import as_command, count, decimal_number, duration, memory_size, quoted
+from tinygrad_chat.formatting import as_command, count, duration, memory_size, quoted
 from tinygrad_chat.option import flag_of
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def inspect(
 def _facts(found: Description) -> Iterator[tuple[str, str]]:
     yield found.what, f"{quoted(found.path)}, {memory_size(found.bytes)}"
     if found.step:
-        best = "" if found.best_loss is None else f", best loss {decimal_number(found.best_loss)}"
-        yield "trained", f"{count(found.step, 'step')} in {duration(found.seconds)}{best}"
+        yield "trained", f"{count(found.step, 'step')} in {duration(found.seconds)}"
     yield "family", f"{found.family}, {found.architecture}" if found.family else "none that other programs know"
     if found.shape:
         yield "shape", _shape(found.shape)

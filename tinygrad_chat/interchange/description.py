@@ -67,7 +67,6 @@ class Description:
     path: str
     step: int
     seconds: float
-    best_loss: float | None
     bytes: int
     family: str | None
     architecture: str | None
@@ -101,7 +100,6 @@ def describe_model(saved: SavedModel) -> Description:
         path=str(saved.path),
         step=saved.step,
         seconds=saved.progress.seconds,
-        best_loss=saved.progress.best_loss,
         bytes=_bytes_on_disk(saved),
         family=family and family.name,
         architecture=family and family.architecture,
