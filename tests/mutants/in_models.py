@@ -67,6 +67,7 @@ FAULTS = {
     },
     "models/gpt.py": {
         "positions do not go on behind a cache": ("cache.positions(T) if cache else slice(0, T)", "slice(0, T)"),
+        "what is computed again forgets its cache": ("if self.recompute and cache is None:", "if self.recompute:"),
         "the context may be overrun by a token": ("seen + T > self.context", "seen + T > self.context + 1"),
         "a document's first token is smeared": ("(in_document > 0)", "(in_document >= 0)"),
         "positions run on through documents": (

@@ -9,6 +9,13 @@ FAULTS = {
         "any key opens": ('not hmac.compare_digest(sent.encode("utf-8", "replace"), key.encode())', "not sent"),
         "a body in chunks has no bound": ("if len(body) > MOST_BODY:", "if False:"),
     },
+    "serving/questions.py": {
+        "what the model's makers say comes before what is asked": (
+            "**served.sampling.settings(), **said}",
+            "**said, **served.sampling.settings()}",
+        ),
+        "what they say plays no part": ("**served.sampling.settings(), ", ""),
+    },
     "serving/worker.py": {
         "the queue has no end": ("if self.taken + count > self._places:", "if False:"),
     },

@@ -35,6 +35,7 @@ COMMANDS = {
     "compare": ("compare:compare", "compare the losses of runs"),
     "ablate": ("ablate:ablate", "train a grid of settings over several seeds"),
     "graph": ("graph:graph", "draw a formula's or a model's graph with gradients"),
+    "inspect": ("inspect:inspect", "show what a model is, and which programs can open it"),
     "import": ("interchange:import_", "make a run from another program's weights"),
     "export": ("interchange:export", "write a model's weights for another program"),
     "doctor": ("doctor:doctor", "show what this machine has, and what is missing"),

@@ -31,22 +31,29 @@ LARGEST_STATE = 64 << 20  # bytes
 
 
 def learn_tokenizer(
-    corpora: Sequence[Corpus], vocabulary: int = VOCABULARY, *, split: str = AUTO, progress: Progress | None = None
+    corpora: Sequence[Corpus],
+    vocabulary: int = VOCABULARY,
+    *,
+    pattern: str = "nanochat",
+    split: str = AUTO,
+    progress: Progress | None = None,
 ) -> Tokenizer:
     """Return a BPE tokenizer of `vocabulary` tokens, or fewer where a text has no more, for what corpora hold.
 
+    `pattern` is the name of one of `splitting.PATTERNS`.
     What `split` holds out of each of them does not count: it is there to evaluate on. Of more than MOST_LEARNED the
     first documents count. `progress` is told of what is read, and of merges.
     """
     stamp = _stamp_of_all(corpora)
     files = [[[str(file.absolute()) for file in corpus.files], corpus.cut] for corpus in corpora]
-    path = cache_folder() / "tokenizers" / f"{checksum([LEARNING, vocabulary, split, files, stamp])[:32]}.json"
+    path = cache_folder() / "tokenizers" / f"{checksum([LEARNING, vocabulary, pattern, split, files, stamp])[:32]}.json"
     if stamp:
         with contextlib.suppress(OSError, FormatError, CheckpointError):
             return tokenizer_from_state(read_json(path, dict[str, Any], most=LARGEST_STATE))
     documents = itertools.chain.from_iterable(training_documents(corpus, split, progress) for corpus in corpora)
     total = sum(corpus.size() for corpus in corpora)
-    tokenizer = train_bpe(some_documents(documents, total=total, progress=progress), vocabulary, progress=progress)
+    texts = some_documents(documents, total=total, progress=progress)
+    tokenizer = train_bpe(texts, vocabulary, pattern=pattern, progress=progress)
     if stamp and stamp == _stamp_of_all(corpora):
         with contextlib.suppress(OSError, StorageError):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -228,7 +228,7 @@ def _evaluate(run: Run) -> Evaluated:
         return found[0]
 
     def sample_of(model: LanguageModel) -> str:
-        held_out = [part.validation for part in run.dataset.parts]
+        held_out = [(part.validation, part.chats and part.chats.validation_starts) for part in run.dataset.parts]
         questions = first_questions(held_out, run.tokenizer, SAMPLE_QUESTIONS)
         if questions:
             return answers_as_text(Engine(model, run.tokenizer, tool=run.calculator), questions)

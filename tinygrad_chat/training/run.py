@@ -24,6 +24,7 @@ from tinygrad_chat.runs.consent import expect_named, note_data
 from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.log import Marks
+from tinygrad_chat.runs.sampling import Sampling
 from tinygrad_chat.runs.state import Progress, TrainingState
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.mixture import Data, dataset_of
@@ -72,6 +73,8 @@ class Run:
     """Whether it had ended already, and is not asked to do more."""
     parent: Mapping[str, Any] = field(default_factory=dict)
     """Which checkpoint its first weights are from, where they were not drawn."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How those who made that one would have its tokens drawn."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
     log: Marks | None = None
@@ -124,6 +127,7 @@ class Run:
             optimizer=self.train_step.optimizer_state(),
             data={**self.dataset.summary(), **({OWN_DATA: True} if self.own_data else {})},
             parent=self.parent,
+            sampling=self.sampling,
             log=self.folder.lines.marks() if log is None else log,
             progress=copy.deepcopy(self.progress),
         )
@@ -200,6 +204,7 @@ def _new_run(
     described = {} if parent is None else describe_parent(parent)
     run = Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data, parent=described)
     run.reinforcement = reinforcement
+    run.sampling = parent.sampling if parent else Sampling()
     return run
 
 
@@ -279,6 +284,7 @@ def resume_run(
         resumed=True,
         own_data=data is not None,
         parent=saved.parent,
+        sampling=saved.sampling,
         finished=finished,
         reinforcement=open_reinforcement(config, saved.tokenizer),
     )

@@ -136,6 +136,44 @@ class ChatTemplate:
         asked = [first, *(found + sizes["question"] - 1 for found in self._found(tokens, "question"))]
         return asked, [found + sizes["asked"] for found in self._found(tokens, "answer")]
 
+    def first_question(self, tokens: np.ndarray) -> Conversation | None:
+        """Return what a rendered conversation (N,) begins with, the system message and the first question; None where
+        it begins otherwise, or ends before the answer."""
+        parts = self._parts(tokens)
+        system, behind = None, self._behind("first", parts)
+        if behind is None:
+            behind = self._behind("system", parts)
+            system = behind and behind[0]
+            behind = behind and self._behind("behind_system", behind[1:])
+        asked = [piece.content for piece in self._pieces["answer"][:1]]
+        if not behind or not isinstance(behind[0], str) or not asked or behind[1:2] != asked:
+            return None
+        return Conversation.of(behind[0], system=system if isinstance(system, str) else None)
+
+    def _parts(self, tokens: np.ndarray) -> list[int | str]:
+        """Return tokens as special ones by their numbers, and the texts between them."""
+        names = {*self.tokenizer.special_tokens.values(), *getattr(self.tokenizer, "added_tokens", {}).values()}
+        parts: list[int | str] = []
+        for special, group in itertools.groupby(tokens.tolist(), names.__contains__):
+            run = list(group)
+            parts += run if special else [self.tokenizer.decode(run)]
+        return parts
+
+    def _behind(self, name: str, parts: list[int | str]) -> list[int | str] | None:
+        """Return what stands behind a text of the template, None where that is not what parts begin with."""
+        for piece in self._pieces[name]:
+            first = parts[0] if parts else ""
+            if isinstance(piece.content, int):
+                if first != piece.content:
+                    return None
+                parts = parts[1:]
+            elif isinstance(first, str) and first.startswith(piece.content):
+                rest = first.removeprefix(piece.content)
+                parts = [rest, *parts[1:]] if rest else parts[1:]
+            else:
+                return None
+        return parts
+
     def _tokens_of(self, name: str) -> np.ndarray:
         return self._encoded(self._pieces[name]).tokens
 
