@@ -137,8 +137,8 @@ def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypa
         def flush(self) -> None:
             seen.append(self.getvalue())
 
-    original = engine.draw_token
-    monkeypatch.setattr(engine, "draw_token", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
+    original = engine.draw_tokens
+    monkeypatch.setattr(engine, "draw_tokens", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Screen())
         run(["sample", "--checkpoint", "r", "--prompt", "T", "--max-new-tokens", "6"])

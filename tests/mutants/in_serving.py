@@ -18,6 +18,16 @@ FAULTS = {
     },
     "serving/worker.py": {
         "the queue has no end": ("if self.taken + count > self._places:", "if False:"),
+        "an error overtakes what came before": (
+            "yield [each for coming in found if not isinstance(coming, Exception) for each in coming]",
+            "yield [each for coming in found for each in (() if isinstance(found[-1], Exception) else coming)]",
+        ),
+    },
+    "serving/streams.py": {
+        "one piece for each token": (
+            "if shown := _events(chunk_of(index, step) for index, step in coming):\n                yield shown",
+            "for index, step in coming:\n                yield _events([chunk_of(index, step)])",
+        ),
     },
     "serving/model.py": {
         "weights stay in their file": ("np.array(array)", "array"),
