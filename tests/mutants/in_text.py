@@ -87,8 +87,8 @@ FAULTS = {
     },
     "text/conversations/document.py": {
         "an unanswered question is no part of what is hashed": (
-            "() if self.unanswered is None else (self.unanswered,)",
-            "()",
+            "if self.unanswered is not None:",
+            "if False:",
         ),
         "a conversation needs no answer": ("if not messages or messages[-1].role != ASSISTANT:", "if not messages:"),
     },
