@@ -56,6 +56,10 @@ FAULTS = {
         "a call begins without a tool": ("if self._tool else frozenset())", "if True else frozenset())"),
         "a call may hold special tokens": ("special - {self._call_end}", "frozenset()"),
     },
+    "inference/rows.py": {
+        "every prompt is read": ("self._newest[0] != list(tokens)", "True"),
+        "any prompt is the newest": ("or self._newest[0] != list(tokens)", ""),
+    },
     "inference/prefixes.py": {
         "what is kept has no bound": ("> self._most_bytes:\n            self", "> 1 << 60:\n            self"),
         "what was used counts as old": ("self._kept[key] = self._kept.pop(key)", "pass"),

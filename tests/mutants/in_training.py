@@ -7,6 +7,7 @@ FAULTS = {
         "an answer is worth its reward alone": ("rewards - rewards.mean(axis=1, keepdims=True)", "rewards"),
         "what a tool said is learned": ("np.where(answer.drawn, answer.tokens, IGNORED)", "answer.tokens"),
         "each step tries with the same random numbers": ('"rollouts", number, *divmod', '"rollouts", 0, *divmod'),
+        "every held-out answer is the likeliest": ("self._objective.temperature)\n\n", "0)\n\n"),
         "the prompt's last token is no input of the answer": ("len(answer.prompt) - 1, np", "len(answer.prompt), np"),
     },
     "training/step.py": {

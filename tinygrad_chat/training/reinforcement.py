@@ -71,9 +71,18 @@ class Reinforcement:
 
     def score(self, model: LanguageModel) -> float:
         """Return the fraction of held-out problems that the model solves by its likeliest tokens."""
+        return self._score(model, samples=1, temperature=0)
+
+    def sampled_score(self, model: LanguageModel, samples: int) -> float:
+        """Return the same of answers that are drawn as those that it learns from, so many to each problem: an estimate
+        of what the steps raise."""
+        return self._score(model, samples, self._objective.temperature)
+
+    def _score(self, model: LanguageModel, samples: int, temperature: float) -> float:
         problems = problems_of(self._task, self._objective.eval_problems, seed=HELD_OUT_SEED)
-        streams = [np.random.default_rng(0)] * len(problems)  # nothing is drawn
-        return float(self._rewards(problems, self._answers(model, problems, temperature=0, streams=streams)).mean())
+        asked = [problem for problem in problems for _ in range(samples)]
+        streams = [rng(HELD_OUT_SEED, "rollouts", row) for row in range(len(asked))]
+        return float(self._rewards(asked, self._answers(model, asked, temperature=temperature, streams=streams)).mean())
 
     def _rewards(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> np.ndarray:
         """Return 1 for each answer that solves its problem, 0 for each that does not."""
@@ -89,7 +98,8 @@ class Reinforcement:
         temperature: float,
         streams: Sequence[np.random.Generator],
     ) -> list[Answer]:
-        engine = Engine(model, self._tokenizer, rows=min(len(problems), self._rows), tool=calculate)
+        rows = min(len(problems), self._rows)
+        engine = Engine(model, self._tokenizer, rows=rows, tool=calculate, prefix_bytes=0)  # for one set of weights
         options = GenerationOptions(temperature=temperature, max_new_tokens=self._objective.max_new_tokens)
         requests = [
             engine.submit_answer(problem.question, options, random=random)

@@ -242,24 +242,28 @@ class ChatTemplate:
 
     def _encoded(self, pieces: Iterable[_Piece]) -> Rendered:
         """Encode pieces: text of the template together with what is said beside it, as another program would."""
-        tokens, trained = [], []
+        tokens: list[int] = []
+        trained: list[bool] = []
         for together in _joined(pieces):
-            found = np.array([together[0].content]) if isinstance(together[0].content, int) else self._encode(together)
-            tokens.append(found)
-            trained.append(self._trained(together, found))
-        return Rendered(np.concatenate(tokens).astype(np.int64), np.concatenate(trained))
+            first = together[0]
+            if isinstance(first.content, int):
+                tokens.append(first.content)
+                trained.append(first.trained)
+                continue
+            found = self._encode(together)
+            tokens += found.tolist()
+            trained += [first.trained] * len(found) if len(together) == 1 else self._trained(together, found)
+        return Rendered(np.array(tokens, np.int64), np.array(trained, bool))
 
     def _encode(self, together: list[_Piece]) -> np.ndarray:
         return self.tokenizer.encode("".join(str(piece.content) for piece in together))
 
-    def _trained(self, together: list[_Piece], tokens: np.ndarray) -> np.ndarray:
+    def _trained(self, together: list[_Piece], tokens: np.ndarray) -> list[bool]:
         """Return which tokens of some pieces are trained: those that begin in one that is."""
-        if len({piece.trained for piece in together}) == 1:
-            return np.full(len(tokens), together[0].trained)
         sizes = self.tokenizer.bytes_per_token()[tokens]
         ends = np.cumsum([len(str(piece.content).encode("utf-8", "surrogateescape")) for piece in together])
         at = np.searchsorted(ends, np.cumsum(sizes) - sizes, side="right")
-        return np.array([piece.trained for piece in together])[np.minimum(at, len(together) - 1)]
+        return np.array([piece.trained for piece in together])[np.minimum(at, len(together) - 1)].tolist()
 
 
 def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
