@@ -132,7 +132,7 @@ def test_each_is_made_once_and_it_is_told_how_much_there_is(
 def test_more_text_than_counts_is_read_here(started: Callable[..., list[Process]], monkeypatch: pytest.MonkeyPatch):
     started(9)
     monkeypatch.setattr(learning, "MOST_LEARNED", 1000)
-    assert learning._learned_side_by_side([open_corpus("self")], VOCABULARY, "auto", None) is None
+    assert learning._learned_side_by_side([open_corpus("self")], VOCABULARY, "nanochat", "auto", None) is None
 
 
 def test_where_no_process_can_be_started_all_is_made_here(
@@ -143,7 +143,7 @@ def test_where_no_process_can_be_started_all_is_made_here(
 
     started()
     monkeypatch.setattr(makers, "start_process", start)
-    assert learning._learned_side_by_side([open_corpus("self")], VOCABULARY, "auto", None) is None
+    assert learning._learned_side_by_side([open_corpus("self")], VOCABULARY, "nanochat", "auto", None) is None
 
 
 def test_only_what_a_name_leads_to_is_made_elsewhere():

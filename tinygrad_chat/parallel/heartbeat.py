@@ -10,6 +10,7 @@ second, in both directions; `stop SIGNAL` and `failed TEXT` to rank 0; `end CODE
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import selectors
@@ -281,13 +282,9 @@ def _kill(process: int, host: str) -> None:
 
 def _own_addresses() -> list[str]:
     """Return the addresses by which this machine may be reached; the loopback's last, for ranks that are on it."""
-    found = [
-        each.address
-        for addresses in psutil.net_if_addrs().values()
-        for each in addresses
-        if each.family == socket.AF_INET
-    ]
-    return sorted(found, key=lambda address: address.startswith("127."))
+    every = itertools.chain.from_iterable(psutil.net_if_addrs().values())
+    addresses = [each.address for each in every if each.family == socket.AF_INET]
+    return sorted(addresses, key=lambda address: address.startswith("127."))
 
 
 def _send(connection: socket.socket, line: str) -> None:

@@ -1,7 +1,7 @@
 """`python -m tinygrad_chat.text.making`: makes an embedded corpus, and holds it until it has become tokens.
 
-Its input is two lines: which corpus, and how it and its words are split; then a tokenizer. Its output, as makers.py reads it: how much
-is made so far, and then the words of what is not held out.
+Its input is two lines: which corpus, and how it and its words are split; then a tokenizer. Its output, as makers.py
+reads it: how much is made so far, and then the words of what is not held out.
 """
 
 from __future__ import annotations
