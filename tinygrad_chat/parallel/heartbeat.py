@@ -199,8 +199,7 @@ class Monitor:
 
 
 class Heartbeat:
-    """Another rank's connection to rank 0. `on_end` is told in another thread when rank 0 has gone: with the code that
-    it had sent before, or with None where it sent none."""
+    """Another rank's connection to rank 0. `on_end` is told, in a thread, the code that rank 0 left with, or None."""
 
     def __init__(
         self, rank: int, meeting: Meeting, *, progress: Callable[[], Progress], on_end: Callable[[int | None], object]
