@@ -100,7 +100,7 @@ def one_seed(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str
     for event in train(run):
         tell(event)
         if isinstance(event, Evaluated):
-            sampled.append(run.reinforcement.sampled_score(run.model, SAMPLES))
+            sampled.append(run.reinforcement.sampled_score(run.train_step, SAMPLES))
             print(f"drawn at temperature 1: {sampled[-1]:.3f}", flush=True)
         if isinstance(event, Logged):
             records.append(event.record)

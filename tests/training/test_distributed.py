@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_settings
-from tests.training.test_loop import finish, log
+from tests.training.test_loop import Start, finish, log
+from tests.training.test_reinforcement import TRIES, Brief
 from tests.training.test_rollbacks_and_death import DIVERGING
 from tinygrad_chat.errors import DivergedError, UsageError
 from tinygrad_chat.parallel import FAREWELL, Communicator, ThreadTeam
@@ -161,6 +162,21 @@ def test_a_rollback_takes_all_ranks_back(share: Share, monkeypatch: pytest.Monke
     with pytest.raises(DivergedError, match="step") as shared:
         share(2, "shared", **settings, **DIVERGING["fails for good"])
     assert str(shared.value).split(":")[0] == str(alone.value).split(":")[0]
+
+
+def test_ranks_share_the_answers_that_a_run_learns_from(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tinygrad_chat.training.reinforcement.open_task", lambda name: Brief())
+    parent = start("parent", tokenizer="bpe", vocabulary=265, context=24)
+
+    def lead(communicator: Communicator | None) -> Run:
+        settings = {**TRIES, "start_from": str(parent.folder.path), "steps": 3, "eval_every": 3, "log_every": 1}
+        config, data = resolve_with_facts(settings)
+        return start_run(config, tmp_path / f"alone {communicator is None}", data=data, communicator=communicator)
+
+    finish(parent)
+    alone, shared = on(1, lead), on(3, lead)
+    assert [record.get("reward") for record in log(shared)] == [record.get("reward") for record in log(alone)]
+    np.testing.assert_allclose(losses(shared), losses(alone), rtol=1e-3)
 
 
 def test_more_ranks_than_rows_are_refused(share: Share):

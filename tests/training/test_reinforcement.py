@@ -20,9 +20,10 @@ from tinygrad_chat.reports.charts import other_charts
 from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.tasks import Problem
 from tinygrad_chat.text.conversations import Conversation
+from tinygrad_chat.training.answering import Answer
 from tinygrad_chat.training.batches import Drawn
 from tinygrad_chat.training.facts import resolve_with_facts
-from tinygrad_chat.training.reinforcement import Answer, as_batch
+from tinygrad_chat.training.reinforcement import as_batch
 from tinygrad_chat.training.run import Run, resume_run
 from tinygrad_chat.training.step import TrainStep, accumulate_gradient
 
@@ -148,11 +149,11 @@ def test_the_reward_rises_and_the_log_says_how(parent: Path, tmp_path: Path):
 def test_held_out_problems_are_scored_by_the_likeliest_and_by_drawn_answers(parent: Path, tmp_path: Path):
     run = tried(parent, tmp_path / "run", eval_problems=6)
     assert run.reinforcement
-    likeliest, drawn = run.reinforcement.score(run.model), run.reinforcement.sampled_score(run.model, 8)
+    likeliest, drawn = run.reinforcement.score(run.train_step), run.reinforcement.sampled_score(run.train_step, 8)
     assert 6 * likeliest == pytest.approx(round(6 * likeliest))
     assert 48 * drawn == pytest.approx(round(48 * drawn))
     assert 0 < drawn < 1
-    assert drawn == run.reinforcement.sampled_score(run.model, 8)
+    assert drawn == run.reinforcement.sampled_score(run.train_step, 8)
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(parent: Path, tmp_path: Path):

@@ -7,6 +7,7 @@ build.py       the parts of a run, made as its configuration says
 run.py         a run: new, started from another, or resumed
 refusals.py    what it is refused for
 batches.py     the batches of its data, by number
+answering.py   many questions at once, and what the model answers
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
 distributed.py the same step, shared by several ranks

@@ -7,6 +7,7 @@ its arguments, and then every rank, rank 0 too, calls the method of `Rank` of th
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from tinygrad_chat.parallel import (
 from tinygrad_chat.parallel.buckets import GradientBuckets
 from tinygrad_chat.parallel.device import on_devices
 from tinygrad_chat.text.batches import Batch, WeightedBatch
+from tinygrad_chat.training.answering import Answer, Questions, answers_of
 from tinygrad_chat.training.build import (
     ModelMaker,
     build_for_training,
@@ -102,6 +104,10 @@ class Rank:
         tokens, targets = self.communicator.scatter_objects(batches)
         losses = to_host(self.step.predictor.token_losses(tokens, targets)) if len(tokens) else np.zeros(tokens.shape)
         return self.communicator.gather_objects(losses)
+
+    def answers(self, parts: Sequence[Questions] | None = None) -> list[list[Answer]] | None:
+        """Return what each rank has answered on rank 0, which gives the questions of each."""
+        return self.communicator.gather_objects(answers_of(self.step.model, self.communicator.scatter_objects(parts)))
 
     def peak_memory(self) -> list[int] | None:
         """Return the most bytes that each rank's process has held, on rank 0."""
@@ -177,6 +183,11 @@ class DistributedStep(TrainStep):
         if math.isfinite(loss) and math.isfinite(grad_norm):
             scale = self.clip / grad_norm if self.clip is not None and grad_norm > self.clip else 1.0
             self.ask("update", scale, self.schedule(position), position)
+
+    def answers(self, questions: Questions) -> list[Answer]:
+        """Let the models of all ranks answer questions."""
+        parts = [questions.part(each) for each in even_shares(len(questions.asked), self.ranks)]
+        return list(itertools.chain.from_iterable(self.ask("answers", parts=parts)))
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """Return a copy of what all ranks' optimisers remember, as one optimiser of all the parameters would."""

@@ -243,7 +243,7 @@ def _evaluate(run: Run) -> Evaluated:
         sample = sample_of(run.model)
     except DivergedError as error:
         raise _unfit(run, "the logits of the sample are NaN or infinite", sample_of) from error
-    reward = None if run.reinforcement is None else run.reinforcement.score(run.model)
+    reward = None if run.reinforcement is None else run.reinforcement.score(run.train_step)
     compared = loss if reward is None else 1 - reward
     if progress.best_loss is None or compared < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, compared

@@ -116,7 +116,7 @@ class Run:
         """Return what the step of that number trains on: with rewards, answers of the model as it is now."""
         if self.reinforcement is None:
             return Drawn(self.batch(number))
-        return self.reinforcement.draw(number, self.model)
+        return self.reinforcement.draw(number, self.train_step)
 
     def state(self, log: Marks | None = None) -> TrainingState:
         """Return all it takes to go on from here, with a log as it is or by its marks."""

@@ -15,6 +15,7 @@ from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
 from tinygrad_chat.parallel import DataParallel
 from tinygrad_chat.text.batches import Batch, WeightedBatch
+from tinygrad_chat.training.answering import Answer, Questions, answers_of
 
 
 class StepResult(NamedTuple):
@@ -65,6 +66,10 @@ class TrainStep:
     def predictor(self) -> Predictor:
         """What the model is evaluated with: the threads that train it, where there are several."""
         return self.data_parallel or self.model
+
+    def answers(self, questions: Questions) -> list[Answer]:
+        """Let the model answer questions."""
+        return answers_of(self.model, questions)
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """Return a copy, in host memory, of all that the optimiser remembers between steps."""
