@@ -48,7 +48,7 @@ FAULTS = {
         "nothing goes off during the sweep": ("if self._expected and", "if False and"),
         "sweeps may deliver what they like": ("if self._delivered != expected:", "if False:"),
     },
-    "parallel/heartbeat.py": {
+    "parallel/monitor.py": {
         "silence is no sign of death": ("now - peer.heard > SILENCE", "False"),
         "a closed connection is no sign of death": (
             "if peer.closed:\n                self._fail",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,9 @@ from typing import ClassVar
 import pytest
 
 from tinygrad_chat.errors import RankError
-from tinygrad_chat.parallel import heartbeat
-from tinygrad_chat.parallel.heartbeat import Heartbeat, Monitor, Progress
+from tinygrad_chat.parallel import heartbeat, monitor
+from tinygrad_chat.parallel.heartbeat import Heartbeat, Progress
+from tinygrad_chat.parallel.monitor import Monitor
 
 SOON = 5.0
 """Seconds within which what is expected must have happened; it takes far fewer."""
@@ -50,9 +52,10 @@ class Other:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(heartbeat, "BEAT", 0.02)
-    monkeypatch.setattr(heartbeat, "SILENCE", 1.0)
-    monkeypatch.setattr(heartbeat, "_kill", lambda process, host: None)
+    for module in (heartbeat, monitor):
+        monkeypatch.setattr(module, "BEAT", 0.02)
+        monkeypatch.setattr(module, "SILENCE", 1.0)
+        monkeypatch.setattr(module, "kill_here", lambda process, host: None)
     yield
     for other in Other.all:
         other.heartbeat.end()
@@ -151,9 +154,15 @@ def test_when_rank_0_ends_the_others_are_told_with_its_code(code: int | None):
 
 
 def test_a_rank_that_does_not_come_is_named(rank_0: Rank0, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(heartbeat, "GATHERING", 0.2)
+    monkeypatch.setattr(monitor, "GATHERING", 0.2)
     Other(2, rank_0)
     with pytest.raises(RankError, match="rank 1: could not reach rank 0 within 0 s"):
+        rank_0.monitor.wait_for_all()
+
+
+def test_a_rank_that_has_ended_before_it_came_is_not_waited_for(rank_0: Rank0, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "getppid", lambda: -1)
+    with pytest.raises(RankError, match="a rank has ended before all had come together"):
         rank_0.monitor.wait_for_all()
 
 

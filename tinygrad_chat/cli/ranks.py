@@ -60,7 +60,10 @@ def _leave_it_to_a_child() -> None:
     parent, child = os.getpid(), os.fork()  # before there is a thread
     if child:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os._exit(code if code >= 0 else 128 - code)
+        if code < 0:  # mpiexec ends the other ranks, which may wait for this one to begin, when it sees a signal
+            signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+            os.kill(os.getpid(), -code)
+        os._exit(code)
     os.setsid()
     threading.Thread(target=_hang_up_after, args=(parent,), daemon=True).start()
 

@@ -13,6 +13,7 @@ joining.py        how a process becomes a rank
 starting.py       how ranks are started
 bandwidth.py      how fast they are for each other
 heartbeat.py      how they learn of each other's end
+monitor.py        what rank 0 does about it
 """
 
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator

@@ -21,7 +21,8 @@ from tinygrad_chat import __version__
 from tinygrad_chat.backend.host_threads import blas_threads, count_cores, limit_threads
 from tinygrad_chat.errors import RankError, TinygradChatError, UsageError
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator
-from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Monitor, Progress
+from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Progress
+from tinygrad_chat.parallel.monitor import Monitor
 from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
 from tinygrad_chat.parallel.starting import bounded_start, take_streams
 
