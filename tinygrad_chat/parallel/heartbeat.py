@@ -69,10 +69,8 @@ class Heartbeat:
         self._tell(f"failed {text}")
 
     def end(self) -> None:
-        """Give no more signs of life, when nobody waits for them."""
+        """Give no more signs of life, and wait until rank 0, which knows that all is done, closes the connection."""
         self._ended.set()
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)  # which wakes who listens
         for thread in self._threads:
             thread.join()
         self._connection.close()
@@ -93,8 +91,9 @@ class Heartbeat:
                 data = receive_some(self._connection)
             except TimeoutError:
                 data = b""
-                kill_here(self._meeting.process, self._meeting.host)
-            if self._ended.is_set():
+                if not self._ended.is_set():
+                    kill_here(self._meeting.process, self._meeting.host)
+            if self._ended.is_set() and not data:
                 return
             received = (received + data)[-LONGEST_LINE:]
             *lines, received = received.split(b"\n")

@@ -120,8 +120,8 @@ def joined_ranks(
             heartbeat.fail(_one_line(error))  # and rank 0 says it, and ends this process
             time.sleep(SILENCE)
             os._exit(_code_of(error))
-        heartbeat.end()
         communicator.barrier()
+        heartbeat.end()
         communicator.close()
 
 
