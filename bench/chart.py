@@ -41,6 +41,8 @@ COLORS = {
     "torch bfloat16": "#dee2e6",
     "mean": "#d9480f",
     "seed": "#f4a27a",
+    "measured here": "#d9480f",
+    "model of a step": "#949ba2",
 }
 BEHIND = "#3b6ea5"  # a ratio below 1
 INK = "#212529"

@@ -1,8 +1,10 @@
 """How far rewards raise the score of a model that was taught for a short while, over three seeds.
 
-A model with the shape of the default chat reads the tutor's conversations until it is about half good at a task. From
-there, once for each seed, it goes on by `--objective grpo`. Told are the fractions of held-out problems that it solves
-before and after, and the mean reward of each step; which problems it tries and what it answers follow from the seed.
+A model with the shape of the default chat reads the tutor's conversations until it solves some problems of a task. From
+there it goes on by `--objective grpo`: each seed has a model of its own, and tries other problems. Told are two scores
+on held-out problems, before, on the way and after: the mean reward of answers that are drawn at temperature 1, as
+nanochat scores (pass@1), which is what is made larger; and the fraction that is solved by the likeliest tokens, as
+`tgc eval` scores.
 """
 
 from __future__ import annotations
@@ -20,78 +22,96 @@ from bench.chart import Curve, Panel, draw_curves
 from bench.record import RESULTS, write_result
 from tinygrad_chat.cli.display import format_record
 from tinygrad_chat.config.files import read_settings
-from tinygrad_chat.training.events import Event, Logged
+from tinygrad_chat.training.events import Evaluated, Event, Logged
+from tinygrad_chat.training.facts import resolve_with_facts
+from tinygrad_chat.training.loop import train
+from tinygrad_chat.training.run import start_run
 
 NAME = "reinforcement"
-TRIED = {"objective": "grpo", "batch_size": 256, "group_size": 8, "max_new_tokens": 48, "weight_decay": 0.0}
+TRIED = {"objective": "grpo", "group_size": 8, "max_new_tokens": 48, "weight_decay": 0.0, "log_every": 1}
+RATES = ("lr", "embedding_lr", "head_lr", "scalar_lr")
+SAMPLES = 4  # answers to each held-out problem
+EVALUATIONS = 6  # beside the first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", default="spelling", help="what the model tries (spelling)")
-    parser.add_argument("--taught", type=int, default=350, help="steps on conversations (350)")
+    parser.add_argument("--task", default="sums", help="what the models try (sums)")
+    parser.add_argument("--taught", type=int, default=250, help="steps on conversations (250)")
     parser.add_argument("--tried", type=int, default=60, help="steps by rewards (60)")
-    parser.add_argument("--lr", type=float, help="learning rate of the latter (that of --from)")
+    parser.add_argument("--batch-size", type=int, default=256, help="answers in each of the latter (256)")
+    parser.add_argument("--rate", type=float, default=0.15, help="their learning rates, as a share of the first (0.15)")
     parser.add_argument("--problems", type=int, default=300, help="held-out problems that are asked (300)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    preset = {**read_settings("chat"), "data": "tutor", "steps": arguments.taught, "eval_tokens": 20_000}
     runs = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tinygrad_chat.train(out=folder / "taught", watch=tell, **preset)
+    with tempfile.TemporaryDirectory() as folder:
         for seed in arguments.seeds:
-            runs.append({"seed": seed, **one_seed(folder, seed, arguments)})
-            print(f"seed {seed}: {runs[-1]['before']:.3f} of held-out problems before, {runs[-1]['after']:.3f} after")
-    settings = {name: getattr(arguments, name) for name in ("task", "taught", "tried", "lr", "problems")}
-    print(f"written: {write_result(NAME, f'python -m bench {NAME}', {**settings, 'options': TRIED, 'runs': runs})}")
+            runs.append({"seed": seed, **one_seed(Path(folder), seed, arguments)})
+            for name in ("sampled", "likeliest"):
+                print(f"seed {seed}, {name}: {runs[-1][name][0]:.3f} before, {runs[-1][name][-1]:.3f} after")
+    names = ("task", "taught", "tried", "batch_size", "rate", "problems")
+    settings = {name: getattr(arguments, name) for name in names}
+    measured = {**settings, "samples": SAMPLES, "options": TRIED, "runs": runs}
+    print(f"written: {write_result(NAME, f'python -m bench {NAME}', measured)}")
     _draw(RESULTS, runs, arguments)
 
 
 def _draw(folder: Path, runs: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Draw, over the steps, the fraction of held-out problems that each seed solves, and the mean of all."""
-    steps = [min(number * _every(arguments), arguments.tried) for number in range(len(runs[0]["scores"]))]
-    means = [statistics.fmean(scores) for scores in zip(*(run["scores"] for run in runs), strict=True)]
-    curves = [Curve("mean", f"{len(runs)} seeds", steps, means)]
-    curves += [Curve("seed", f"{run['seed']}", steps, run["scores"]) for run in runs]
+    """Draw, over the steps, both scores of each seed, and the mean of all."""
+    titles = {"sampled": "answers drawn at temperature 1", "likeliest": "answers by the likeliest tokens"}
+    panels = []
+    for name, title in titles.items():
+        steps = runs[0]["steps"]
+        means = [statistics.fmean(scores) for scores in zip(*(run[name] for run in runs), strict=True)]
+        curves = [Curve("mean", f"{len(runs)} seeds", steps, means)]
+        curves += [Curve("seed", f"{run['seed']}", steps, run[name]) for run in runs]
+        panels.append(Panel(f"steps by rewards: {title}", curves))
     draw_curves(
         folder,
         NAME,
         title=f"Held-out problems of {arguments.task} that are solved",
         remark=f"of {arguments.problems}, after steps in which a model learned from its own answers alone",
-        panels=[Panel("steps by rewards", curves)],
+        panels=panels,
         logarithmic=False,
     )
 
 
-def _every(arguments: argparse.Namespace) -> int:
-    """Return from how many steps to how many it is evaluated."""
-    return max(arguments.tried // 6, 1)
-
-
 def one_seed(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Let the model that was taught try; return its scores before and after, and the mean reward of each step."""
-    records: list[dict[str, Any]] = []
-
-    def watch(event: Event) -> None:
+    """Teach a model and let it try; return its scores on the way, and the mean reward of each step."""
+    preset = read_settings("chat")
+    taught = {**preset, "data": "tutor", "steps": arguments.taught, "eval_tokens": 20_000, "seed": seed}
+    tinygrad_chat.train(out=folder / f"taught-{seed}", watch=tell, **taught)
+    tried = {
+        "start_from": str(folder / f"taught-{seed}"),
+        "task": arguments.task,
+        "steps": arguments.tried,
+        "batch_size": arguments.batch_size,
+        "eval_problems": arguments.problems,
+        "eval_every": max(arguments.tried // EVALUATIONS, 1),
+        "seed": seed,
+        **{name: arguments.rate * preset[name] for name in RATES},
+    }
+    config, data = resolve_with_facts({**TRIED, **tried})
+    run = start_run(config, folder / f"tried-{seed}", data=data)
+    assert run.reinforcement
+    records, sampled, begun = [], [], time.perf_counter()
+    for event in train(run):
         tell(event)
+        if isinstance(event, Evaluated):
+            sampled.append(run.reinforcement.sampled_score(run.train_step, SAMPLES))
+            print(f"drawn at temperature 1: {sampled[-1]:.3f}", flush=True)
         if isinstance(event, Logged):
             records.append(event.record)
-
-    tried = {"task": arguments.task, "steps": arguments.tried, "eval_every": _every(arguments)}
-    begun = time.perf_counter()
-    tinygrad_chat.train(
-        start_from=folder / "taught",
-        out=folder / f"tried-{seed}",
-        watch=watch,
-        **{**TRIED, **tried, "eval_problems": arguments.problems, "seed": seed, "log_every": 1},
-        **({} if arguments.lr is None else {"lr": arguments.lr}),
-    )
-    scores = [record["val_reward"] for record in records if "val_reward" in record]
-    rewards = [record["reward"] for record in records if "reward" in record]
-    seconds = time.perf_counter() - begun
-    return {"before": scores[0], "after": scores[-1], "scores": scores, "rewards": rewards, "seconds": seconds}
+    scored = [record for record in records if "val_reward" in record]
+    return {
+        "steps": [record["step"] for record in scored],
+        "sampled": sampled,
+        "likeliest": [record["val_reward"] for record in scored],
+        "rewards": [record["reward"] for record in records if "reward" in record],
+        "seconds": time.perf_counter() - begun,
+    }
 
 
 def tell(event: Event) -> None:

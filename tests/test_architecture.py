@@ -63,6 +63,7 @@ HOME_OF_LIBRARY = {
     "numba": ("kernels/numba/",),
     "llvmlite": ("kernels/numba/",),
     "pyarrow": ("text/formats/",),
+    "mpi4py": ("parallel/mpi.py",),
     "huggingface_hub": ("text/hub.py", "interchange/hub.py"),
     "tomllib": ("schema.py",),
     "submitit": ("experiments/submission.py",),
@@ -74,7 +75,7 @@ HOME_OF_LIBRARY = {
 LOOKS = {"exists", "glob", "is_dir", "is_file", "isdir", "isfile", "iterdir", "lexists", "listdir", "rglob", "scandir"}
 LOOKS_AT_THE_DISK = ("files/", "config/files.py")  # the latter at what is installed with it
 # Who reads JSON: as the type of what a file must hold, a text to learn from, a request of our own.
-READERS = {"schema.py", "text/formats/rows.py", "planning/first_steps.py", "text/encoding_processes.py"}
+READERS = {"schema.py", "text/formats/rows.py", "planning/first_steps.py", "text/processes.py"}
 
 
 def objections(path: str, source: str) -> list[str]:

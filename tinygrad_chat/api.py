@@ -127,8 +127,9 @@ def _resolve(
     if tokenizer is not None and not isinstance(tokenizer, str):
         if tokenizer.kind in SPECS["tokenizer"].choices:
             settings = {**settings, "tokenizer": tokenizer.kind}
-        if tokenizer.kind == BPETokenizer.kind:
-            settings = {**settings, "vocabulary": max(tokenizer.size, int(SPECS["vocabulary"].minimum or 0))}
+        if isinstance(tokenizer, BPETokenizer):
+            least = int(SPECS["vocabulary"].minimum or 0)
+            settings = {**settings, "vocabulary": max(tokenizer.size, least), "pre_tokenizer": tokenizer.pattern}
         if opened is None:
             validate_settings(SPECS, settings)  # before anything takes its time
             source = settings.get("data", SPECS["data"].default)
@@ -148,8 +149,8 @@ def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, settings: Ma
         split = settings.get("split", AUTO)
         chosen: str | Tokenizer = tokenizer or SPECS["tokenizer"].default
         if isinstance(chosen, str):
-            vocabulary = settings.get("vocabulary", SPECS["vocabulary"].default)
-            chosen = tokenizer_called(chosen, vocabulary, lambda: [corpus], split=split)
+            vocabulary, pattern = (settings.get(name, SPECS[name].default) for name in ("vocabulary", "pre_tokenizer"))
+            chosen = tokenizer_called(chosen, vocabulary, lambda: [corpus], pre_tokenizer=pattern, split=split)
         return tokenize(corpus, chosen, split)
     if tokenizer is not None and not isinstance(tokenizer, str):
         return data, tokenizer

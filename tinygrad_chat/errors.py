@@ -11,11 +11,12 @@
     ├── FormatError          2      a file of a run, or one beside it, that does not hold what it must
     ├── StorageError         3      the disk is full or a folder cannot be written
     ├── MemoryShortageError  3      no room, in memory or on the device, for what a step needs
+    ├── RankError            3      one of several ranks that has ended, hangs or is cut off
     ├── DivergedError        4      a loss or gradient that is NaN or infinite
     ├── MemoryGrowthError    5      memory that grows from evaluation to evaluation
     └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
 
-Ctrl-C ends `tgc` with 130, SIGTERM with 143 and SIGHUP with 129; training leaves a checkpoint before.
+Ctrl-C ends `tgc` with 130, SIGTERM with 143, SIGHUP with 129 and SIGUSR1 with 138; training leaves a checkpoint before.
 """
 
 from __future__ import annotations
@@ -79,6 +80,12 @@ class StorageError(TinygradChatError):
 
 class MemoryShortageError(TinygradChatError):
     """Memory that a step asked for and did not get."""
+
+    exit_code = 3
+
+
+class RankError(TinygradChatError):
+    """One of several ranks that has ended, hangs or is cut off: without it the others cannot go on."""
 
     exit_code = 3
 

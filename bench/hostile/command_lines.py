@@ -49,6 +49,7 @@ ARGUMENTS = {
     "report": ["a"],
     "compare": ["a", "b"],
     "graph": ["a*b + exp(c)"],
+    "inspect": ["a"],
     "import": ["weights/model.safetensors"],
     "export": ["nanochat", "imported", "exported.safetensors"],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import shlex
+import stat
 import tempfile
 from collections.abc import Set
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from bench.hostile.material import Material, last_weights
 from bench.hostile.parts import PARTS, RESUME, Prepared
 from tinygrad_chat.cli.app import COMMANDS
 from tinygrad_chat.errors import DivergedError, UsageError
+
+LOG = Path("runs/a/log.jsonl")
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,14 @@ class Workshop:
             prepared = prepare(trial, self.material, folder)
             prepared.commands = [command for command in prepared.commands if command[0] not in self.left_out]
             result = Result(trial, prepared.done)
-            outside = digest(folder / "outside")
+            outside, has_log = digest(folder / "outside"), _has_content(folder / LOG)
             for command in prepared.commands:
                 self._run(command, folder, result)
                 if trial.part != "lines" and digest(folder / "outside") != outside:  # where nobody named it
                     result.objections.append(("outside", "something was written there", len(result.commands) - 1))
                     outside = digest(folder / "outside")
             if RESUME in prepared.commands:
-                self._expect_nothing_lost(prepared, folder, result)
+                self._expect_nothing_lost(prepared, folder, result, has_log=has_log)
             return result
         finally:
             remove(parent)
@@ -129,17 +132,21 @@ class Workshop:
         )
         return ended
 
-    def _expect_nothing_lost(self, prepared: Prepared, folder: Path, result: Result) -> None:
-        """Where the damaged run could not go on, put its files back: it must then end as if nothing had happened."""
+    def _expect_nothing_lost(self, prepared: Prepared, folder: Path, result: Result, *, has_log: bool) -> None:
+        """Where the damaged run could not go on, put its files back: it must then end as if nothing had happened.
+
+        Where it has begun its log anew before it stopped, beside the damaged one or, without `has_log`, where there was
+        none, the old one stays away: it would lack what the run has added since.
+        """
         number = [tuple(command) for command in prepared.commands].index(RESUME)
         if result.commands[number]["code"] in (0, DivergedError.exit_code):  # it went on with what it was given
             return
         run = folder / "runs" / "a"
         if run.is_dir() and not run.is_symlink():
             permit(run)
-        begun_anew = any(run.glob("log-damaged*"))  # by what the run wrote before it stopped: an older one is damage
+        begun_anew = any(run.glob("log-damaged*")) or (not has_log and _has_content(folder / LOG))
         for path in sorted(set(prepared.damaged)):
-            if not (begun_anew and path.name == "log.jsonl"):
+            if not (begun_anew and path == LOG):
                 restore(path, self.material.path, folder)
         ended = self._run(RESUME, folder, result)
         place = len(result.commands) - 1
@@ -148,12 +155,20 @@ class Workshop:
             return
         for what, path, content in (
             ("weights", last_weights(run), self.material.weights),
-            ("log", run / "log.jsonl", self.material.log),
+            ("log", folder / LOG, self.material.log),
         ):
             if what == "log" and begun_anew:
                 continue
             if not path.is_file() or path.read_bytes() != content:
                 result.objections.append(("lost", f"put back, the run ends with other {what}", place))
+
+
+def _has_content(file: Path) -> bool:
+    """Return whether something is in a file, without opening what may be none."""
+    try:
+        return stat.S_ISREG(file.lstat().st_mode) and file.lstat().st_size > 0
+    except OSError:
+        return False
 
 
 def digest(folder: Path) -> str:

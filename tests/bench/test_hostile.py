@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from bench.hostile.command_lines import random_command_line
 from bench.hostile.damage import remove
 from bench.hostile.judge import MOST_MEMORY, objections
 from bench.hostile.material import Material, make_material
-from bench.hostile.parts import PARTS
+from bench.hostile.parts import PARTS, RESUME, Prepared
 from bench.hostile.trial import Trial, Workshop, digest, prepare, usual_memory
 
 SEED = 4
@@ -164,6 +165,32 @@ def test_a_run_that_does_not_go_on_is_seen(monkeypatch: pytest.MonkeyPatch, work
         sys.exit(2 if "--resume" in arguments else 0)
 
     assert "lost" in _pretend(monkeypatch, workshop, fail)
+
+
+LOGS: dict[str, Callable[[Path], object]] = {
+    "gone": Path.unlink,
+    "empty": lambda log: log.write_bytes(b""),
+    "broken": lambda log: log.write_bytes(b"\xff" + log.read_bytes()),
+    "cut": lambda log: log.write_bytes(log.read_bytes()[:-30]),
+}
+
+
+@pytest.mark.parametrize("damage", LOGS.values(), ids=LOGS)
+def test_a_log_that_the_run_has_written_anew_is_not_put_back(
+    damage: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch, workshop: Workshop
+):
+    """It would be an old one, under a newer checkpoint: the run has told of the damage, and stopped later."""
+
+    def prepare_both(folder: Path, chance: random.Random) -> Prepared:
+        log, sample = Path("runs/a/log.jsonl"), Path("runs/a/samples/step-000004.txt")
+        damage(folder / log)
+        (folder / sample).mkdir()  # where the run will want to write
+        return Prepared([RESUME], damaged=[log, sample])
+
+    monkeypatch.setitem(PARTS, "runs", prepare_both)
+    result = workshop.attempt(Trial("runs", 0, SEED))
+    assert [command["code"] for command in result.commands] == [3, 0]
+    assert result.objections == []
 
 
 def test_a_fault_of_the_package_is_seen(monkeypatch: pytest.MonkeyPatch, workshop: Workshop):

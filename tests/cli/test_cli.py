@@ -137,8 +137,8 @@ def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypa
         def flush(self) -> None:
             seen.append(self.getvalue())
 
-    original = engine.draw_token
-    monkeypatch.setattr(engine, "draw_token", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
+    original = engine.draw_tokens
+    monkeypatch.setattr(engine, "draw_tokens", lambda *a, **k: drawn.append(len(seen)) or original(*a, **k))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Screen())
         run(["sample", "--checkpoint", "r", "--prompt", "T", "--max-new-tokens", "6"])
@@ -342,8 +342,8 @@ def test_whatever_trains_is_refused_memory_that_is_not_there(
     tgc: Tgc, no_limit: list[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ):
     """Once, and after a model is built: before that, CUDA reserves more addresses than the machine has memory."""
-    build = run_module.build_for_training
-    monkeypatch.setattr(run_module, "build_for_training", lambda *given: no_limit.append("built") or build(*given))
+    build = run_module.lead
+    monkeypatch.setattr(run_module, "lead", lambda *given: no_limit.append("built") or build(*given))
     assert tgc(*command)[0] == 0
     assert no_limit[:2] == ["built", "limited"]
     assert no_limit.count("limited") == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Tgc
+from tinygrad_chat.backend.host_threads import count_cores
 from tinygrad_chat.planning import fit, plan
 from tinygrad_chat.planning.measurement import measure
 from tinygrad_chat.text.standard_input import keep_standard_input
@@ -107,6 +108,8 @@ def test_the_command_names_the_file_that_standard_input_was_kept_in(tgc: Tgc, mo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--ranks 1000", f"--ranks: expected at most the {count_cores()} cores of this machine"),
+        ("--fit --ranks 2", "--fit: chooses for one process; leave out --ranks"),
         ("--memory 3", "--memory: says what --fit may use; add --fit"),
         ("--fit --memory 0", "--memory: expected more than 0 GiB, received 0"),
         ("--fit --memory nan", "--memory: expected more than 0 GiB, received nan"),
@@ -140,3 +143,15 @@ def test_what_lies_in_the_current_folder_is_not_imported_by_the_process_that_mea
     code, out, err = tgc("plan", *TINY, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["steps"] == 6
+
+
+@pytest.mark.skipif(count_cores() < 2, reason="a plan is measured on as many cores as ranks")
+def test_a_plan_of_two_ranks_is_measured_by_two_ranks(tgc: Tgc):
+    pytest.importorskip("mpi4py", reason="needs the extra mpi")
+    code, out, err = tgc("plan", *TINY, "--ranks", "2")
+    assert (code, err) == (0, "")
+    assert "at its peak, in each of 2 ranks" in out
+    code, out, _ = tgc("plan", *TINY, "--ranks", "2", "--json")
+    answer = json.loads(out)
+    assert answer["measurement"]["ranks"] == 2
+    assert answer["command"].endswith("--steps 6 --ranks 2")

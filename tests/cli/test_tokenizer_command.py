@@ -79,8 +79,8 @@ def test_tokenizers_are_compared_on_a_text(line: Line):
     assert err == "tgc: 1,800 bytes of text.txt\n"
 
 
-def test_digits_ties_and_ranks_can_be_chosen(line: Line):
-    assert line("tokenizer train text.txt --vocabulary 275 --digits 3 --ties letters -o a.tiktoken")[0] == 0
+def test_pieces_ties_and_ranks_can_be_chosen(line: Line):
+    assert line("tokenizer train text.txt --vocabulary 275 --pre-tokenizer llama3 --ties letters -o a.tiktoken")[0] == 0
     ranks = Path("a.tiktoken").read_bytes().splitlines()
     assert ranks[0] == b"IQ== 0"  # an exclamation mark, the first that prints
     code, out, err = line("tokenizer train text.txt --vocabulary 5000 -o b.json")

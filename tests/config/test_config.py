@@ -17,6 +17,7 @@ from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.engines import ENGINES
 from tinygrad_chat.models.initialisation import INITIALISATIONS
 from tinygrad_chat.optim import SCHEDULES
+from tinygrad_chat.text.tokenizers.splitting import PATTERNS
 
 
 def test_flags_win_over_the_file_and_the_file_over_what_suits_the_model(tmp_path: Path):
@@ -114,6 +115,7 @@ def test_choices_are_the_tables_they_choose_from():
     assert set(SPECS["mode"].choices) == set(ENGINES)
     assert set(SPECS["lr_schedule"].choices) == set(SCHEDULES)
     assert set(SPECS["initialisation"].choices) == set(INITIALISATIONS)
+    assert set(SPECS["pre_tokenizer"].choices) == set(PATTERNS)
 
 
 def test_a_resumed_run_may_train_longer_but_not_become_another_model():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad_chat
+from tests.interchange.models import with_chatml
 from tests.models.table_model import certain, table_model
 from tinygrad_chat import Dataset
 from tinygrad_chat.inference.answers import answers_as_text, first_questions
@@ -24,7 +25,8 @@ def tokens_of(*conversations: Conversation) -> np.ndarray:
 
 
 def asked(*texts: np.ndarray, most: int = 3) -> list[str]:
-    return [question.messages[0].text for question in first_questions(texts, TOKENIZER, most)]
+    known = [(tokens, None) for tokens in texts]
+    return [question.messages[0].text for question in first_questions(known, TOKENIZER, most)]
 
 
 LONG = tokens_of(Conversation.of("one?", "1", "and more?", "2"), Conversation.of("two?", "2", system="Short."))
@@ -40,7 +42,24 @@ def test_questions_are_the_first_of_each_conversation_from_each_text_as_many():
 
 def test_a_text_has_no_questions():
     assert asked(TOKENIZER.encode("<|bos|><|user_start|>one?<|user_end|>")) == []
-    assert first_questions([np.arange(99)], ByteTokenizer(), 3) == []
+    assert first_questions([(np.arange(99), None)], ByteTokenizer(), 3) == []
+
+
+@pytest.mark.parametrize("pattern", ["smollm2", "qwen2"])
+def test_questions_are_found_in_the_template_of_another_program(pattern: str):
+    tokenizer = with_chatml(pattern)
+    template = ChatTemplate(tokenizer)
+    chats = [
+        Conversation.of("\none? ", "1", "and more?", "2"),
+        Conversation.of("two?", "2", system=" Short.\n"),
+        Conversation.of("<|im_end|>?", "3"),
+    ]
+    rendered = [template.render(each).tokens for each in chats]
+    starts = np.cumsum([0, *map(len, rendered)])[:-1]
+    found = first_questions([(np.concatenate(rendered), starts)], tokenizer, 3)
+    assert found == [Conversation(each.messages[: 2 if each.messages[0].role == "system" else 1]) for each in chats]
+    assert template.first_question(rendered[0][1:]) is None
+    assert template.first_question(rendered[0][:6]) is None
 
 
 def test_an_answer_stands_below_its_question():

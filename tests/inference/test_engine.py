@@ -33,6 +33,7 @@ from tinygrad_chat.inference.rows import SharedRows
 from tinygrad_chat.inference.text_stream import TextStream
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.scalar import ScalarModel
+from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, ChatTemplate, Conversation
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
 
@@ -142,6 +143,20 @@ def test_a_turn_costs_only_its_new_tokens_and_says_the_same(name: str):
         request = finished(engine, engine.submit(prompt, options))
         assert shared(engine).tokens_read - before == new + 2
         assert request.tokens == finished(other, other.submit(prompt, options)).tokens
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_prompt_that_several_join_with_is_read_once(name: str):
+    model, options = MODELS[name], GenerationOptions(max_new_tokens=4, temperature=1.0)
+    engine, prompts = Engine(model, None, prefix_bytes=0), [[0, 2], [1, 3, 4], [1, 3, 4], [1, 3, 4], [1, 3]]
+    requests = [engine.submit(each, options, random=rng(at, "sampling")) for at, each in enumerate(prompts)]
+    engine.step()
+    assert shared(engine).tokens_read == 2 + 3 + 2
+    engine.finish(requests)
+    for at, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
+        alone = Engine(model, None, prefix_bytes=0)
+        expected = finished(alone, alone.submit(prompt, options, random=rng(at, "sampling")))
+        assert request.tokens == expected.tokens
 
 
 def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():

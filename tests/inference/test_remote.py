@@ -100,6 +100,12 @@ def test_a_question_is_asked_anew_and_changed():
             chat.token_count  # noqa: B018
 
 
+def test_of_several_answers_the_first_is_the_answer():
+    two = b'data: {"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}\n\n'
+    with Stub(two + stream({"content": "c"})).running() as stub:
+        assert said(chat_with(stub), "x") == "ac"
+
+
 def test_calls_of_our_calculator_are_kept_as_parts():
     parts = [{"part": {"type": "python", "text": "2+3"}}, {"part": {"type": "python_output", "text": "5"}}]
     with Stub(stream(*parts, {"content": "5."})).running() as stub:
@@ -120,6 +126,10 @@ def test_an_answer_that_does_not_come_can_be_stopped():
                 chat.request.cancel()
         assert chat.conversation is not None
         assert chat.conversation.messages[1].text == "Hel"
+        for thread in threading.enumerate():
+            if thread.name == "reading":
+                thread.join(20)
+                assert not thread.is_alive()  # nobody reads any more, though the server goes on
 
 
 REFUSALS = [
@@ -145,6 +155,25 @@ def test_whatever_else_comes_is_told_in_one_line(status: int, answer: bytes, tol
             said(chat, "a")
         assert "\n" not in str(refused.value)
         assert chat.conversation is None
+
+
+def test_what_has_no_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(remote, "MOST_BYTES", 1000)
+    long = stream({"content": "x" * 2000})
+    refused = json.dumps({"error": {"message": "no", "more": "x" * 2000}}).encode()
+    for status, answer, told in ((200, long, "not valid JSON"), (400, refused, "refused with status 400")):
+        with Stub(answer, status=status).running() as stub, pytest.raises(TinygradChatError, match=told):
+            said(chat_with(stub), "a")
+    models = json.dumps({"data": [{"id": "x" * 2000}]}).encode()
+    with Stub(b"", models=models).running() as stub, pytest.raises(TinygradChatError, match="not valid JSON"):
+        chat_with(stub)
+
+
+def test_nothing_is_sent_in_the_open_where_the_url_says_https():
+    with Stub(b"").running() as stub:
+        server = RemoteServer(stub.url.replace("http:", "https:"), "key")
+        with pytest.raises(UsageError, match="is a server there"):
+            server.first_model()
 
 
 @pytest.mark.parametrize("models", [b"", b"{}", b'{"data": []}', b'{"data": [{"id": 3}]}'])

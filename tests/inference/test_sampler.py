@@ -13,7 +13,12 @@ from hypothesis.extra.numpy import arrays
 from tinygrad_chat.errors import ConfigError, DivergedError
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.processors import forbid, penalize
-from tinygrad_chat.inference.sampler import NO_TOKEN, draw_token, probabilities
+from tinygrad_chat.inference.sampler import NO_TOKEN, draw_tokens, probabilities
+
+
+def draw_token(x: np.ndarray, uniform: float, options: GenerationOptions) -> int:
+    return int(draw_tokens(x[None], [uniform], options)[0])
+
 
 logits = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))
 
@@ -87,6 +92,33 @@ def test_extreme_logits_and_temperatures_stay_numbers():
     x = np.array([1e4, -1e4, 0.0], np.float32)
     assert probabilities(x, temperature=1e-3).tolist() == [1.0, 0.0, 0.0]
     np.testing.assert_allclose(probabilities(x, temperature=1e9), 1 / 3, atol=1e-4)
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 12)), elements=st.floats(-30, 30, width=32)),
+    st.integers(0, 9),
+    st.sampled_from(
+        [
+            {},
+            {"temperature": 0.0},
+            {"top_k": 2, "top_p": 0.7},
+            {"min_p": 0.2},
+            {"repetition_penalty": 2.0, "top_p": 0.5},
+        ]
+    ),
+)
+def test_rows_that_are_drawn_at_once_are_drawn_as_each_alone(x, seed, choice):
+    random, options = np.random.default_rng(seed), GenerationOptions(**choice)
+    seen = [set(random.integers(x.shape[1], size=2).tolist()) for _ in x]
+    uniform = random.random(len(x))
+    together = draw_tokens(x, uniform, options, seen)
+    alone = [
+        draw_tokens(x[row : row + 1], uniform[row : row + 1], options, seen[row : row + 1])[0] for row in range(len(x))
+    ]
+    assert together.tolist() == alone
+    for token, row, each, already in zip(together, x, uniform, seen, strict=True):
+        before = np.cumsum(probabilities(row, **{"temperature": 0.8, **choice}, seen=already))
+        assert before[token - 1] * (token > 0) <= each * before[-1] < before[token]
 
 
 def test_draws_follow_the_probabilities():

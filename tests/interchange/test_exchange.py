@@ -109,7 +109,7 @@ def test_what_no_program_knows_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="smear"):
         export_huggingface(other, tmp_path / "out")
     foreign = dataclasses.replace(saved, tokenizer=learned("nanochat"))
-    with pytest.raises(UsageError, match=r"^tokenizer: llama.cpp splits text in none of the ways of nanochat"):
+    with pytest.raises(UsageError, match=r"^tokenizer: llama.cpp does not split text as nanochat does"):
         export_gguf(foreign, tmp_path / "out.gguf")
     assert list(tmp_path.iterdir()) == []
 
@@ -154,3 +154,32 @@ def test_gguf_reads_our_file(name: str, tmp_path: Path):
     for tensor in reader.tensors:
         found = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         np.testing.assert_allclose(np.ravel(found), np.ravel(np.asarray(ours.tensors[tensor.name])), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "smollm2", "qwen3"])
+def test_llama_cpp_reads_a_text_as_the_same_tokens(name: str, tmp_path: Path):
+    """It tells no tokens, but how many it has read and what comes next: that of the text is that of our tokens."""
+    xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp, llama.cpp as a wheel, is not installed")
+    saved = small_model(name)
+    export_gguf(saved, tmp_path / "out.gguf")
+    settings = xllamacpp.CommonParams()
+    settings.model.path, settings.n_parallel, settings.n_ctx = str(tmp_path / "out.gguf"), 1, 96
+    settings.warmup, settings.verbosity = False, -1
+    server = xllamacpp.Server(settings)
+
+    def read(prompt: object) -> tuple[int, list[tuple[int, float]]]:
+        asked = {"prompt": prompt, "n_predict": 1, "n_probs": 3, "cache_prompt": False, "ignore_eos": True}
+        answer = server.handle_completions({**asked, "temperature": 0})
+        written = answer["choices"][0]["logprobs"]  # None where the next token is half a character
+        likeliest = written["content"][0]["top_logprobs"] if written else []
+        return answer["usage"]["prompt_tokens"], [(each["id"], round(each["logprob"], 3)) for each in likeliest]
+
+    source = random.Random(6)
+    texts = [
+        "It's 2026, ISN'T it? 12345 3.14",
+        "e\u0301 é😀 日本語",
+        " a\n\n  b\t1\n",
+        *(words(source, 3) for _ in range(20)),
+    ]
+    for text in texts:
+        assert read(text) == read([saved.tokenizer.bos, *saved.tokenizer.encode(text).tolist()]), text

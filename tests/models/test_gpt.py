@@ -147,6 +147,17 @@ def test_next_token_logits_with_a_cache_equal_those_without(variant, chunks):
     assert cache.length == T
 
 
+def test_a_model_that_computes_blocks_again_writes_what_it_would_without():
+    """Samples are written while it is trained."""
+    model = make_gpt(norm="rmsnorm", positions="rotary")
+    expected = model.next_token_logits(tokens)
+    model.recompute = True
+    cache = model.new_cache(B)
+    for token in tokens.T:
+        found = model.next_token_logits(token[:, None], cache)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_cleared_cache_has_forgotten_its_tokens():
     model = make_gpt()
     cache = model.new_cache(B)

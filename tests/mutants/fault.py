@@ -33,6 +33,7 @@ TESTS_OF = {
     "text/conversations": ("tests/text/conversations", "tests/training/test_conversations.py"),
     "interchange/gguf.py": ("tests/interchange/test_gguf.py",),
     "interchange/gguf_blocks.py": ("tests/interchange/test_gguf_blocks.py",),
+    "interchange/sampling.py": ("tests/interchange/test_sampling.py",),
     "interchange": ("tests/interchange/test_exchange.py", "tests/interchange/test_opening.py"),
     "text/conversations/probing.py": ("tests/text/conversations/test_probing.py",),
     "text/conversations/template.py": ("tests/text/conversations",),

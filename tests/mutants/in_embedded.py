@@ -21,7 +21,7 @@ FAULTS = {
     },
     "text/embedded/questions.py": {
         "arguments are counted from the last": ("known.arguments[number]", "known.arguments[-1 - number]"),
-        "a name alone means the last that has it": ("in reversed(_all_documented())", "in _all_documented()"),
+        "a name alone means the last that has it": ("in reversed(every_documented())", "in every_documented()"),
         "a name alone means several things": ("_by_last_name()[known.last_name] is known", "True"),
     },
     "text/embedded/itself.py": {

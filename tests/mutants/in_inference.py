@@ -15,19 +15,30 @@ FAULTS = {
     },
     "inference/processors.py": {
         "top_k keeps one more": ("< count, likeliest", "<= count, likeliest"),
-        "top_p leaves out the token that reaches it": ("xp.cumsum(likeliest) - likeliest", "xp.cumsum(likeliest)"),
-        "min_p compares with 1": ("part * probabilities.max()", "part"),
+        "top_p leaves out the token that reaches it": (
+            "xp.cumsum(likeliest, axis=-1) - likeliest",
+            "xp.cumsum(likeliest, axis=-1)",
+        ),
+        "min_p compares with 1": ("part * probabilities.max(axis=-1, keepdims=True)", "part"),
         "a penalty makes logits below 0 likelier": ("known * penalty", "known / penalty"),
         "the logits are changed in place": ("logits.copy()", "logits"),
     },
     "inference/sampler.py": {
         "the temperature multiplies": ("below_largest / options.temperature", "below_largest * options.temperature"),
         "of equals the last comes first": (
-            'xp.argsort(-below_largest, kind="stable")',
-            "xp.argsort(below_largest)[::-1]",
+            'xp.argsort(-below_largest, axis=-1, kind="stable")',
+            "xp.argsort(below_largest, axis=-1)[:, ::-1]",
         ),
-        "NaN is a token": ("xp.where(xp.isfinite(logits.max()), token, NO_TOKEN)", "token"),
-        "log-probabilities are logits": ("below_largest - xp.log(xp.exp(below_largest).sum())", "below_largest"),
+        "NaN is a token": ("xp.where(xp.isfinite(logits.max(axis=-1)), tokens, NO_TOKEN)", "tokens"),
+        "log-probabilities are logits": (
+            "below_largest - xp.log(xp.exp(below_largest).sum(axis=-1, keepdims=True))",
+            "below_largest",
+        ),
+        "all rows fall on the first one's number": ("xp.asarray(uniform)[:, None]", "xp.asarray(uniform)[0]"),
+        "all rows keep what is likely in one": (
+            "keep_min_p(kept, options.min_p)",
+            "keep_min_p(kept.ravel(), options.min_p).reshape(kept.shape)",
+        ),
     },
     "inference/text_stream.py": {
         "the beginning of a stop string is shown": ("default=0)", "default=0) * 0"),
@@ -45,11 +56,18 @@ FAULTS = {
         "a call begins without a tool": ("if self._tool else frozenset())", "if True else frozenset())"),
         "a call may hold special tokens": ("special - {self._call_end}", "frozenset()"),
     },
+    "inference/rows.py": {
+        "every prompt is read": ("self._newest[0] != list(tokens)", "True"),
+        "any prompt is the newest": ("or self._newest[0] != list(tokens)", ""),
+    },
     "inference/prefixes.py": {
         "what is kept has no bound": ("> self._most_bytes:\n            self", "> 1 << 60:\n            self"),
-        "what was used counts as old": ("self._kept.append(found)", "self._kept.insert(0, found)"),
+        "what was used counts as old": ("self._kept[key] = self._kept.pop(key)", "pass"),
         "no token is left to read": ("tokens[:-1]", "tokens"),
         "any beginning fits": ("one[:length] != other[:length]", "one[:0] != other[:0]"),
+        "only one neighbour is looked at": ("max(place - 1, 0) : place + 1", "place : place + 1"),
+        "what goes on is kept beside its beginning": ("if common == len(self._kept[key].tokens):", "if False:"),
+        "tokens are in another order than their bytes": ('np.dtype(">i4")', 'np.dtype("<i4")'),
     },
     "inference/engine.py": {
         "a full context goes on from its last token": ("[-max(self.model.context // 2, 1) :]", "[-1:]"),
@@ -57,6 +75,15 @@ FAULTS = {
         "an interrupted step leaves its rows": ("self._rows.clear()", "pass"),
         "all waiting requests get a row": ("and len(self._active) < self._most", ""),
         "a text may be empty": ("forbidden_first=calls.ends", "forbidden_first=()"),
+        "all are drawn as the first is": (
+            "alike.setdefault(request.choice, [])",
+            "alike.setdefault((), [])",
+        ),
+        "a tool's result is drawn": ("if request.forced:", "if False:"),
+        "rivals are another's": (
+            "_scored(known, row, xp.argsort(-known[row])",
+            "_scored(known, row, xp.argsort(-known[0])",
+        ),
     },
     "inference/turns.py": {
         "an answer that is stopped is lost": (
@@ -65,6 +92,24 @@ FAULTS = {
         ),
         "another question of the same words is forgotten": ("if turns and self._is_answered:", "if turns:"),
         "a change that is refused loses a turn": ("            self._turns = turns\n", "            pass\n"),
+    },
+    "inference/remote.py": {
+        "the key is sent in the open": (
+            'http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection',
+            "http.client.HTTPConnection",
+        ),
+        "the name in a URL is shown": ("parts.netloc.rpartition('@')[2]", "parts.netloc"),
+        "a line has no end": ("response.readline(MOST_BYTES)", "response.readline()"),
+        "a refusal has no end": ("refusal = response.read(MOST_BYTES)", "refusal = response.read()"),
+        "an answer that is stopped is read on": ("each.shutdown(socket.SHUT_RDWR)", "pass"),
+        "an answer that broke off is an answer": (
+            'raise UsageError(f"{self.url}: the answer broke off")',
+            "return",
+        ),
+        "an error in a stream is no error": ("if chunk.error:", "if False:"),
+        "all answers are one": ("(chunk.choices or [_Choice()])[:1]", "(chunk.choices or [_Choice()])"),
+        "every answer draws the same": ("self._answers += 1", "pass"),
+        "what the calculator said is text": ("False, piece.type)", "False, TEXT)"),
     },
     "inference/chat.py": {
         "every answer draws the same": ("self._answers += 1", "pass"),

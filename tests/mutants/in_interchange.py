@@ -49,6 +49,10 @@ FAULTS = {
         "values are where queries are": ("array[at * rows : (at + 1) * rows]", "array[: rows]"),
         "any factors are Llama 3's": ("not np.allclose(np.asarray(there), planned, rtol=1e-3)", "False"),
     },
+    "interchange/sampling.py": {
+        "what cannot be counts": ("        return Sampling()\n", "        pass\n"),
+        "drawing is never turned off": ('if content.get("do_sample") is False:', "if False:"),
+    },
     "interchange/huggingface_files.py": {
         "a shard may be anywhere": ("if not SHARD.fullmatch(shard):", "if False:"),
         "an index may lie about its files": ("if listed != found.keys():", "if False:"),
@@ -61,6 +65,7 @@ FAULTS = {
     },
     "text/tokenizers/gguf.py": {
         "a special token stands for text": ('"special": bool(kinds[number] != ADDED)', '"special": False'),
+        "whatever is split as Qwen's is normalised": ("settings.get(NORMALIZE, pattern ==", "(pattern =="),
         "Llama's pieces are merged": ('"ignore_merges": pattern == "llama3"', '"ignore_merges": False'),
     },
 }

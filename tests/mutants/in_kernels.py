@@ -74,13 +74,22 @@ FAULTS = {
         "all attention is causal": ("position + 1 if causal else S", "position + 1"),
         "the scale is missing in the backward rule": ("weights[t, h, s] * factor", "weights[t, h, s]"),
         "heads that share a value overwrite its gradient": ("d_v[d] += weight", "d_v[d] = weight"),
+        "rows of a cache lie side by side": ("x.strides[0] // x.itemsize", "S * W"),
+        "each thread begins with the first row": ("range(part * B // parts, (part", "range(0, (part"),
     },
-    "kernels/numba/stored_product.py": {
-        "rows of the second four have the size of the first": ("(sizes[row + r] * scales", "(sizes[r] * scales"),
+    "kernels/numba/linear.py": {
+        "columns that are no whole step are left out": (" or C % STEP or D < LINES", " or D < LINES"),
+        "a weight in any order is read": ("contiguous(weight))", "weight.ravel('K').reshape(weight.shape))"),
+    },
+    "kernels/numba/products.py": {
+        "rows of the second four have the size of the first": ("sizes[row + r] * scales", "sizes[r] * scales"),
         "the last thread leaves its end out": (
             "(part + 1) * groups // parts",
             "part * groups // parts + groups // parts",
         ),
+        "the last lines are left out": ("(len(weight) + LINES - 1) // LINES", "len(weight) // LINES"),
+    },
+    "kernels/numba/stored_product.py": {
         "sums leave 32 bits": ("LARGEST_INT32 // (LARGEST_INT8 * columns)", "LARGEST_INT32 // LARGEST_INT8"),
     },
     "kernels/numba/vectors.py": {

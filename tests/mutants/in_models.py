@@ -1,4 +1,4 @@
-"""Faults in graphs, modules and models, and in the threads that share a batch."""
+"""Faults in graphs, modules and models."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ FAULTS = {
     },
     "models/gpt.py": {
         "positions do not go on behind a cache": ("cache.positions(T) if cache else slice(0, T)", "slice(0, T)"),
+        "what is computed again forgets its cache": ("if self.recompute and cache is None:", "if self.recompute:"),
         "the context may be overrun by a token": ("seen + T > self.context", "seen + T > self.context + 1"),
         "a document's first token is smeared": ("(in_document > 0)", "(in_document >= 0)"),
         "positions run on through documents": (
@@ -101,13 +102,5 @@ FAULTS = {
             "self.sized(multiplied(x, gain), size)",
         ),
         "a part's loss has the whole one's weight": ("mean(losses) * (len(losses) / token_count)", "mean(losses)"),
-    },
-    "parallel/data_parallel.py": {
-        "every thread drops what the first does": ("offset=offset + rows.start", "offset=offset"),
-        "the threads' losses are averaged": (
-            "sum(ThreadTeam(len(shares)).run(work))",
-            "sum(ThreadTeam(len(shares)).run(work)) / len(shares)",
-        ),
-        "a thread's gradient of the step before stays": ("gradient.fill(0)", "pass"),
     },
 }

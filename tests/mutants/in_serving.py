@@ -9,8 +9,25 @@ FAULTS = {
         "any key opens": ('not hmac.compare_digest(sent.encode("utf-8", "replace"), key.encode())', "not sent"),
         "a body in chunks has no bound": ("if len(body) > MOST_BODY:", "if False:"),
     },
+    "serving/questions.py": {
+        "what the model's makers say comes before what is asked": (
+            "**served.sampling.settings(), **said}",
+            "**said, **served.sampling.settings()}",
+        ),
+        "what they say plays no part": ("**served.sampling.settings(), ", ""),
+    },
     "serving/worker.py": {
         "the queue has no end": ("if self.taken + count > self._places:", "if False:"),
+        "an error overtakes what came before": (
+            "yield [each for coming in found if not isinstance(coming, Exception) for each in coming]",
+            "yield [each for coming in found for each in (() if isinstance(found[-1], Exception) else coming)]",
+        ),
+    },
+    "serving/streams.py": {
+        "one piece for each token": (
+            "if shown := _events(chunk_of(index, step) for index, step in coming):\n                yield shown",
+            "for index, step in coming:\n                yield _events([chunk_of(index, step)])",
+        ),
     },
     "serving/model.py": {
         "weights stay in their file": ("np.array(array)", "array"),

@@ -27,6 +27,7 @@ FAULTS = {
         "a program may write": ('or event == "open" and arguments[2] & 3:', ":"),
     },
     "inference/answers.py": {
-        "what is cut begins": ("[looked_through[beginnings - 1] == tokenizer.bos]", ""),
+        "questions are those of the first text alone": ("max(1, most // len(texts))", "most"),
+        "what begins nowhere is a question": ("is None else starts", "is None else starts * 0"),
     },
 }

@@ -55,6 +55,16 @@ FAULTS = {
         "what was asked last is lost": ("        while asked:\n", "        while False:\n"),
         "an answer that was cut off counts": ("if len(tokens) == size:", "if True:"),
     },
+    "text/makers.py": {
+        "the words of one corpus are those of all": ("words.update(", "words = Counter("),
+        "who has died has told all": (
+            "if told is None:\n                return None",
+            "if told is None:\n                break",
+        ),
+    },
+    "text/making.py": {
+        "each pass makes it anew": ("documents=lambda any_bytes=False: iter(documents)", "documents=corpus.documents"),
+    },
     "text/embedded/arithmetic.py": {
         "sums that tasks ask are trained on": ("== self.held_out:", "in (True, False):"),
     },
@@ -87,8 +97,8 @@ FAULTS = {
     },
     "text/conversations/document.py": {
         "an unanswered question is no part of what is hashed": (
-            "() if self.unanswered is None else (self.unanswered,)",
-            "()",
+            "if self.unanswered is not None:",
+            "if False:",
         ),
         "a conversation needs no answer": ("if not messages or messages[-1].role != ASSISTANT:", "if not messages:"),
     },

@@ -7,11 +7,13 @@ FAULTS = {
         "an answer is worth its reward alone": ("rewards - rewards.mean(axis=1, keepdims=True)", "rewards"),
         "what a tool said is learned": ("np.where(answer.drawn, answer.tokens, IGNORED)", "answer.tokens"),
         "each step tries with the same random numbers": ('"rollouts", number, *divmod', '"rollouts", 0, *divmod'),
+        "every held-out answer is the likeliest": ("self._objective.temperature)\n\n", "0)\n\n"),
         "the prompt's last token is no input of the answer": ("len(answer.prompt) - 1, np", "len(answer.prompt), np"),
     },
     "training/step.py": {
         "each part is a mean of its own": ('"token_count": token_count}', '"token_count": None}'),
-        "each part drops what the first does": ('"offset": offset', '"offset": 0'),
+        "each part drops what the first does": ('"offset": first_row + start', '"offset": 0'),
+        "a resumed run's optimiser begins anew": ("self.optimizer.load(optimizer_state)", "pass"),
         "parts draw one after the other": ("copy.deepcopy(random)", "random"),
         "gradients of the step before stay": ("parameters.zero_gradient()", "pass"),
         "a gradient that is not finite moves the weights": (
@@ -54,7 +56,6 @@ FAULTS = {
             "run.evaluate_at is None and not before.saves_at(saved.step)",
             "False",
         ),
-        "a resumed run's optimiser begins anew": ("self.train_step.optimizer.load(state.optimizer)", "pass"),
         "other data of the same name go unnoticed": (
             'dataset.sha256 != saved.data.get("sha256")',
             "False",

@@ -30,6 +30,7 @@ from tinygrad_chat.training.loop import train
 Tiny = Callable[..., TrainingConfig]
 
 MEASURED = Measurement(
+    ranks=1,
     parameters=1000,
     vocabulary=30,
     validation_tokens=101,

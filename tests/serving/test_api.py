@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 from tests.cli.chatting import CALL, TOKENIZER
 from tests.serving.asking import CONTEXT, asking, chat, events_of, scripted, served
 from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.runs.sampling import Sampling
 from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
 
@@ -74,6 +76,20 @@ def test_answers_to_one_request_differ_and_a_seed_repeats_them():
     texts = [choice["message"]["content"] for choice in first["choices"]]
     assert len(set(texts)) == 3
     assert [choice["message"]["content"] for choice in again["choices"]] == texts
+
+
+def test_a_request_that_does_not_say_how_to_draw_draws_as_the_model_s_makers_would():
+    careful = dataclasses.replace(served(), sampling=Sampling(temperature=0.0, top_p=0.0001, min_p=1.0))
+    with asking(careful) as client:
+
+        def texts(**asked: Any) -> set[str]:
+            found = client.post(CHATS, json=chat(max_tokens=9, n=4, **asked)).json()
+            return {choice["message"]["content"] for choice in found["choices"]}
+
+        assert len(texts()) == 1
+        assert len(texts(temperature=2)) == 1
+        assert len(texts(temperature=2, top_p=1)) == 1
+        assert len(texts(temperature=2, top_p=1, min_p=0)) == 4
 
 
 def test_log_probabilities_have_the_bytes_of_half_characters():

@@ -49,6 +49,14 @@ def test_what_was_learned_is_found_again_and_a_changed_text_is_learned_anew(
     assert len(calls) == 2
 
 
+def test_what_was_learned_of_other_pieces_is_another_tokenizer(path: Path):
+    corpora = [open_corpus(str(path))]
+    for pattern in ("nanochat", "qwen2", "nanochat"):
+        found = learn_tokenizer(corpora, 270, pattern=pattern)
+        assert isinstance(found, BPETokenizer)
+        assert found.pattern == pattern
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kind": "bpe"}', b'{"kind": "words"}', b"[" * 10**5])
 def test_what_is_kept_and_damaged_is_learned_anew(path: Path, content: bytes):
     first = learned(path, vocabulary=270)

@@ -378,6 +378,7 @@ BESIDE: dict[str, tuple[dict[str, Any], Any]] = {
     "scalar_lr": ({"optimizer": "muon", "smear": True}, 0.1),
     "document_token": ({"document_mask": True, "document_token": 0}, 1),
     "vocabulary": ({"tokenizer": "bpe"}, 270),
+    "pre_tokenizer": ({"tokenizer": "bpe"}, "gpt2"),
 }
 """Options that act beside others: name -> (those, another value)."""
 

@@ -20,9 +20,10 @@ from tinygrad_chat.reports.charts import other_charts
 from tinygrad_chat.reports.content import read_report
 from tinygrad_chat.tasks import Problem
 from tinygrad_chat.text.conversations import Conversation
+from tinygrad_chat.training.answering import Answer
 from tinygrad_chat.training.batches import Drawn
 from tinygrad_chat.training.facts import resolve_with_facts
-from tinygrad_chat.training.reinforcement import Answer, as_batch
+from tinygrad_chat.training.reinforcement import as_batch
 from tinygrad_chat.training.run import Run, resume_run
 from tinygrad_chat.training.step import TrainStep, accumulate_gradient
 
@@ -145,6 +146,16 @@ def test_the_reward_rises_and_the_log_says_how(parent: Path, tmp_path: Path):
     assert report.summary.tokens is None  # how long answers get, nobody knows
 
 
+def test_held_out_problems_are_scored_by_the_likeliest_and_by_drawn_answers(parent: Path, tmp_path: Path):
+    run = tried(parent, tmp_path / "run", eval_problems=6)
+    assert run.reinforcement
+    likeliest, drawn = run.reinforcement.score(run.train_step), run.reinforcement.sampled_score(run.train_step, 8)
+    assert 6 * likeliest == pytest.approx(round(6 * likeliest))
+    assert 48 * drawn == pytest.approx(round(48 * drawn))
+    assert 0 < drawn < 1
+    assert drawn == run.reinforcement.sampled_score(run.train_step, 8)
+
+
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(parent: Path, tmp_path: Path):
     whole, killed = (tried(parent, tmp_path / name) for name in ("whole", "killed"))
     finish(whole)
@@ -186,6 +197,11 @@ def test_adapters_learn_from_rewards_too(parent: Path, tmp_path: Path):
 def test_what_plays_no_part_is_refused(settings: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         resolve_with_facts(settings)
+
+
+def test_nobody_waits_for_a_scalar_model_to_answer(parent: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="--mode scalar: plays no part with --objective grpo"):
+        tried(parent, tmp_path / "run", mode="scalar")
 
 
 def test_rows_of_answers_are_not_packed(parent: Path, tmp_path: Path):

@@ -35,6 +35,7 @@ COMMANDS = {
     "compare": ("compare:compare", "compare the losses of runs"),
     "ablate": ("ablate:ablate", "train a grid of settings over several seeds"),
     "graph": ("graph:graph", "draw a formula's or a model's graph with gradients"),
+    "inspect": ("inspect:inspect", "show what a model is, and which programs can open it"),
     "import": ("interchange:import_", "make a run from another program's weights"),
     "export": ("interchange:export", "write a model's weights for another program"),
     "doctor": ("doctor:doctor", "show what this machine has, and what is missing"),
@@ -93,7 +94,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run `tgc` and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(given or ["--help"], prog_name="tgc", standalone_mode=False)
+        code = app(given or ["--help"], prog_name="tgc", standalone_mode=False, obj=given)
         sys.stdout.flush()  # a full disk, or a reader that has gone, shows here at the latest
     except SystemExit as ended:  # whoever read us has had enough, as `| head` does: that is how typer ends then
         if isinstance(ended.__context__, BrokenPipeError):

@@ -43,7 +43,11 @@ app.command("render", cls=Command)(render)
     InferenceOptions,
     GenerationOptions,
     short=False,
-    defaults={"mode": "its own", "seed": "another each time", "temperature": str(TEMPERATURE)},
+    defaults={
+        "mode": "its own",
+        "seed": "another each time",
+        "temperature": f"{TEMPERATURE}, or an imported model's own",
+    },
 )
 def chat(
     context: typer.Context,
@@ -99,7 +103,8 @@ def chat(
     stream = stream_of_texts(raw=raw)
     compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
     InferenceOptions(**compute)  # says what cannot be
-    options = GenerationOptions(**{"seed": secrets.randbelow(SEEDS), "temperature": TEMPERATURE, **settings})
+    settings.setdefault("seed", secrets.randbelow(SEEDS))
+    options = GenerationOptions(**{"temperature": TEMPERATURE, **settings})
     if checkpoint is not None and size is not None:
         raise UsageError("--config: trains a model of our own, --checkpoint names one; leave one of the two out")
     question = _question(prompt)
@@ -119,6 +124,7 @@ def chat(
         from tinygrad_chat.cli.chat_runs import place_of
 
         saved = _model(checkpoint, size, compute, yes=yes)
+        options = GenerationOptions(**{"temperature": TEMPERATURE, **saved.sampling.settings(), **settings})
         opened, where = _open(saved, compute, options, system=system, tools=tools), str(saved.path)
         about = f"{place_of(saved)}, step {saved.step:,}"
     if question is None:

@@ -13,11 +13,10 @@ from tinygrad_chat.cli.train import follow
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.formatting import decimal_number, duration
-from tinygrad_chat.inference.chat import Chat
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.runs.folder import RunFolder, new_run_path
-from tinygrad_chat.text.conversations import TEXT
+from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.training.events import Ended, Evaluated, Event, Logged, Stepped
 from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.run import Run, resume_run, start_run
@@ -44,17 +43,19 @@ class Rehearsal:
     def ask(self, when: str) -> None:
         """Ask now. What cannot be asked, as when the model's numbers have gone astray, is for the training to say."""
         with contextlib.suppress(TinygradChatError):
-            answers = [self._answer(question) for question in QUESTIONS]
+            answers = self._answers()
             self._line(f"{duration(self._run.progress.seconds)} of training, {when}", style="dim")
             width = max(map(len, QUESTIONS))
             for question, answer in zip(QUESTIONS, answers, strict=True):
                 self._line(f"{INDENT}{question:{width}}  {answer[:LONGEST_LINE]}", style="cyan")
 
-    def _answer(self, question: str) -> str:
-        run = self._run
-        engine = Engine(run.model, run.tokenizer, rows=1, tool=run.calculator)  # new: it keeps what is of these weights
-        chat = Chat(engine, options=GenerationOptions(temperature=0, max_new_tokens=LONGEST_ANSWER))
-        return "".join(step.text for step in chat.reply(question) if step.kind == TEXT)
+    def _answers(self) -> list[str]:
+        """Return what it says to each, asked at once."""
+        run, options = self._run, GenerationOptions(temperature=0, max_new_tokens=LONGEST_ANSWER)
+        engine = Engine(run.model, run.tokenizer, rows=len(QUESTIONS), tool=run.calculator)  # new, as the weights are
+        requests = [engine.submit_answer(Conversation.of(question), options) for question in QUESTIONS]
+        engine.finish(requests)
+        return [request.written for request in requests]
 
 
 def train_to_chat(preset: str, unfinished: RunFolder | None, settings: Mapping[str, Any]) -> RunFolder:

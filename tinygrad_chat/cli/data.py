@@ -16,7 +16,7 @@ from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.formatting import count, duration, scaled_number
-from tinygrad_chat.option import refuse_idle
+from tinygrad_chat.option import refuse_idle, validate_settings
 
 if TYPE_CHECKING:
     from tinygrad_chat.text.inventory import StoredTokens
@@ -82,6 +82,7 @@ def show(
     data: Annotated[list[str], typer.Argument(help="what --data of tgc train takes", show_default=False)],
     tokenizer: Annotated[str, _option("tokenizer")] = SPECS["tokenizer"].default,
     vocabulary: Annotated[int | None, _option("vocabulary")] = None,
+    pre_tokenizer: Annotated[str | None, _option("pre_tokenizer")] = None,
     text_field: Annotated[str, _option("text_field")] = SPECS["text_field"].default,
     encoding: Annotated[str | None, _option("encoding")] = None,
     split: Annotated[str, _option("split")] = SPECS["split"].default,
@@ -95,15 +96,16 @@ def show(
 
     for name, value in {"tokenizer": tokenizer, "text_field": text_field, "encoding": encoding, "split": split}.items():
         SPECS[name].check(value)
-    if vocabulary is None:
-        vocabulary = int(SPECS["vocabulary"].default)
-    else:
-        SPECS["vocabulary"].check(vocabulary)
+    learned = {"vocabulary": vocabulary, "pre_tokenizer": pre_tokenizer}
+    chosen = {name: value for name, value in learned.items() if value is not None}
+    if chosen:
+        validate_settings(SPECS, chosen)
         tokenizer = "bpe" if tokenizer == SPECS["tokenizer"].default else tokenizer
-        refuse_idle(SPECS, ["vocabulary"], {"tokenizer": tokenizer})
-    reading = {"text_field": text_field, "encoding": encoding, "split": split}
+        refuse_idle(SPECS, chosen, {"tokenizer": tokenizer})
+    settings: dict[str, Any] = {**{name: SPECS[name].default for name in learned}, **chosen}
+    settings |= {"text_field": text_field, "encoding": encoding, "split": split}
     with open_amount() as progress:
-        opened = open_tokens(settle_source(data), tokenizer, vocabulary=vocabulary, **reading, progress=progress)
+        opened = open_tokens(settle_source(data), tokenizer, **settings, progress=progress)
     for number, store in enumerate([opened] if isinstance(opened, TokenStore) else opened.stores):
         if number:
             print()

@@ -29,7 +29,7 @@ _BESIDE_A_BAR = ("step", "loss", "reward", "val_reward", "val_loss", "val_bpb", 
 MOST_COMMANDS = 2
 INDENT = "  "
 EXCERPT = 3  # lines of a sample that stay above a bar
-COUNTED = {"merging": "pairs", "evaluating": "tokens", "answering": "problems"}
+COUNTED = {"merging": "pairs", "evaluating": "tokens", "answering": "problems", "making": "conversations"}
 """What is not bytes, by the first word of what is being done."""
 LONGEST_LABEL = 60  # characters of what stands before a bar
 PERCENTAGE = "{task.percentage:>3.0f}%"
@@ -79,9 +79,11 @@ class Lines:
         print(text, file=self._escaped, flush=True)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
-        """Say that a corpus has come, `done` of `total` bytes."""
+        """Say that a corpus has come, `done` of `total` bytes, or that conversations are being made."""
         if activity == "fetching" and done == total:
             self.line(f"fetched {total:,} bytes")
+        if activity == "making" and not done:
+            self.line(of_how_much(activity, total))
 
     def begin(self, run: Run) -> None:
         """Say what is about to be trained."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
 
 from tinygrad_chat import __version__
 from tinygrad_chat.cli.table import open_console, print_facts
+from tinygrad_chat.formatting import memory_size
 
 
 def doctor() -> None:
@@ -46,6 +48,7 @@ def doctor() -> None:
         ("--kernels auto", fastest.kernels),
         ("--dtype auto", fastest.dtype),
         ("--threads", str(use_threads())),
+        *_ranks(),
     ]
     print_facts(open_console(sys.stdout), rows)
     missing = [f"For a GPU: {advice()}"] if problem else []
@@ -56,3 +59,18 @@ def doctor() -> None:
         remedy = why_slower(on_host.backend, on_host.kernels) or "pip install 'tinygrad-chat[fast]'"
         missing.append(f"For faster training on the CPU: {remedy}")
     print("\n" + ("\n".join(missing) or "Nothing is missing."))
+
+
+def _ranks() -> Iterator[tuple[str, str]]:
+    """Yield what there is for several ranks, and how fast two of them exchange a gradient here."""
+    from tinygrad_chat.errors import BackendError, TinygradChatError
+    from tinygrad_chat.parallel.bandwidth import measured_bandwidth
+    from tinygrad_chat.parallel.mpi import describe_mpi
+
+    try:
+        yield "MPI", describe_mpi()
+        yield "two ranks", f"exchange {memory_size(measured_bandwidth())} of gradient a second"
+    except BackendError:
+        yield "MPI", "not installed: pip install 'tinygrad-chat[mpi]' trains in several processes"
+    except TinygradChatError as error:
+        yield "two ranks", str(error)

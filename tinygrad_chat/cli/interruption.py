@@ -1,4 +1,5 @@
-"""How `tgc` is ended from outside: by Ctrl-C, by SIGTERM, or by SIGHUP, which comes when a terminal has gone.
+"""How `tgc` is ended from outside: by Ctrl-C, SIGTERM, SIGHUP, which comes when a terminal has gone, or SIGUSR1, by
+which Slurm says that the time of a job is nearly over.
 
 While it starts and ends, at once. While a command works, by an exception, so that what is temporary is removed first.
 A command that trains notes the signal instead, and stops between two steps; a second signal does not wait for that.
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 BROKEN_PIPE = 13  # the number of SIGPIPE, which Windows has no name for
 
 
@@ -96,6 +97,16 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
         for number, handler in before.items():
             if signal.getsignal(number) is not end_at_once:  # which a second signal has set, that is unwinding now
                 signal.signal(number, handler)
+
+
+@contextmanager
+def pass_signals_on(to: Callable[[int], object]) -> Iterator[None]:
+    """Within this context signals go to `to`, which asks the one who decides for a stop."""
+    on_signals(lambda number, _frame: to(number))
+    try:
+        yield
+    finally:
+        on_signals(end_at_once)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinygrad_chat.backend.host_threads import count_cores
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
 from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.cli.table import Column, can_show, open_console, print_facts, print_table
@@ -47,6 +48,9 @@ def plan(
         bool, typer.Option("--json", help="a JSON object, alone on stdout", rich_help_panel="Plan")
     ] = False,
     yes: Confirmed = False,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="so many processes on this machine, by MPI", rich_help_panel="Plan")
+    ] = 1,
     measure: Annotated[str | None, typer.Option(hidden=True)] = None,
     **settings: Any,
 ) -> None:
@@ -61,6 +65,13 @@ def plan(
         raise UsageError("--memory: says what --fit may use; add --fit")
     if memory is not None and not 0 < memory < float("inf"):
         raise UsageError(f"--memory: expected more than 0 GiB, received {memory:g}")
+    if ranks > count_cores():
+        raise UsageError(
+            f"--ranks: expected at most the {count_cores()} cores of this machine, on which a plan is measured, "
+            f"received {ranks}; docs/distributed.md says what to expect of more"
+        )
+    if fit and ranks > 1:
+        raise UsageError("--fit: chooses for one process; leave out --ranks")
     if fit and "grad_accumulation" in settings:
         raise UsageError("--grad-accumulation: is what --fit chooses; leave one of them out")
 
@@ -77,12 +88,12 @@ def plan(
             resolved, planned = fitted.config, fitted.plan
         else:
             say("measuring the first steps")
-            planned = make_plan(resolved, command=MEASURE, confirmed=yes, progress=progressed)
+            planned = make_plan(resolved, command=MEASURE, confirmed=yes, ranks=ranks, progress=progressed)
     if fitted:
         settings["grad_accumulation"] = resolved.data.grad_accumulation
     if "data" in settings:
         settings["data"] = resolved.data.source  # where standard input was kept, and a name that can be written
-    wanted = _command(config, settings)
+    wanted = _command(config, settings) + (f" --ranks {ranks}" if ranks > 1 else "")
     if as_json:
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
         print_json({**planned.to_json(), **chosen, "command": wanted})
@@ -137,6 +148,7 @@ def _quantities(config: TrainingConfig, plan: Plan) -> dict[str, str]:
         "tokens": f"{plan.tokens:,}",
         "compute": f"{scaled_number(plan.flops)}FLOP, {scaled_number(plan.flops_per_step)}FLOP a step",
         "memory": f"{memory_size(plan.memory)} at its peak"
+        + (f", in each of {plan.measurement.ranks} ranks" if plan.measurement.ranks > 1 else "")
         + ("" if plan.device_memory is None else f", {memory_size(plan.device_memory)} of the GPU's"),
         "speed": f"{plan.tokens_per_second:,.0f} tokens/s, {scaled_number(plan.flops_per_second)}FLOP/s",
         "time": duration(plan.seconds.total),

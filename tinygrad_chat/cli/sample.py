@@ -10,13 +10,18 @@ import typer
 from tinygrad_chat.cli.flags import Raw, flags_of
 from tinygrad_chat.cli.prompt import read_prompt
 from tinygrad_chat.cli.streams import say, stream_of_texts
-from tinygrad_chat.inference.options import InferenceOptions, SamplingOptions
+from tinygrad_chat.inference.options import GenerationOptions, InferenceOptions, SamplingOptions
 from tinygrad_chat.option import specs_of
 
 SEEDS = 10**6  # to choose among: six digits are soon typed
+DEFAULTS = {
+    "mode": "its own",
+    "seed": "another each time",
+    "temperature": f"{GenerationOptions.temperature}, or an imported model's own",
+}
 
 
-@flags_of(InferenceOptions, SamplingOptions, short=False, defaults={"mode": "its own", "seed": "another each time"})
+@flags_of(InferenceOptions, SamplingOptions, short=False, defaults=DEFAULTS)
 def sample(
     checkpoint: Annotated[
         str | None,
@@ -32,7 +37,7 @@ def sample(
     draws = "seed" not in settings
     settings.setdefault("seed", secrets.randbelow(SEEDS))
     SamplingOptions(**settings)  # likewise, before a prompt is waited for
-    options = SamplingOptions(**{**settings, "prompt": read_prompt(settings.get("prompt"), say=say)})
+    settings["prompt"] = read_prompt(settings.get("prompt"), say=say)
 
     from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.generation import sample_texts
@@ -42,6 +47,7 @@ def sample(
 
     path = user_path(checkpoint) if checkpoint else None
     saved = open_model(path, say=say)
+    options = SamplingOptions(**{**saved.sampling.settings(), **settings})
     use_threads(compute.pop("threads", None))
     if compute.get("kernels", "auto") == "auto":
         chosen = {name: compute[name] for name in ("backend", "weights") if name in compute}

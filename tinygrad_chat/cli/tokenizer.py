@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinygrad_chat.cli.flags import Raw
+from tinygrad_chat.cli.flags import Raw, metavar_of
 from tinygrad_chat.cli.help import Command, Group
 from tinygrad_chat.cli.streams import say, stream_of_texts
 from tinygrad_chat.config.record import SPECS
@@ -38,7 +38,9 @@ app = typer.Typer(
 Which = Annotated[
     str | None,
     typer.Option(
-        "--tokenizer", "-t", help="a tokenizer.json, ranks of tiktoken, a run, or bytes (default: the newest run)"
+        "--tokenizer",
+        "-t",
+        help="a tokenizer.json, ranks of tiktoken, a GGUF file, a run, or bytes (default: the newest run)",
     ),
 ]
 Text = Annotated[str | None, typer.Argument(help="the text; - or nothing reads standard input", show_default=False)]
@@ -57,7 +59,9 @@ def train(
         "tokenizer.json"
     ),
     vocabulary: Annotated[int, typer.Option(help="tokens, with bytes and special ones")] = SPECS["vocabulary"].default,
-    digits: Annotated[int, typer.Option(min=1, max=3, help="digits of a number that one token may have")] = 2,
+    pre_tokenizer: Annotated[
+        str, typer.Option(metavar=metavar_of(SPECS["pre_tokenizer"]), help=SPECS["pre_tokenizer"].help)
+    ] = SPECS["pre_tokenizer"].default,
     ties: Annotated[
         str,
         typer.Option(
@@ -70,6 +74,7 @@ def train(
 ) -> None:
     """Learn a BPE tokenizer from texts, and write it as a file that other programs read, too."""
     SPECS["vocabulary"].check(vocabulary)
+    SPECS["pre_tokenizer"].check(pre_tokenizer)
     expect("--ties", ties, choices=("bytes", "letters"))
     expect("--trainer", trainer, choices=("python", "rustbpe"))
     if trainer == "rustbpe" and ties == "letters":
@@ -81,7 +86,6 @@ def train(
     from tinygrad_chat.text.learning import MOST_LEARNED, some_documents
     from tinygrad_chat.text.tokenizers.bpe_training import HUGGING_FACE, train_bpe
     from tinygrad_chat.text.tokenizers.files import write_tokenizer
-    from tinygrad_chat.text.tokenizers.splitting import BY_DIGITS
 
     path = user_path(out)
     _expect_new(path)
@@ -98,7 +102,7 @@ def train(
         made = train_bpe(
             some_documents(documents, most, total=corpus.size(), progress=progress),
             vocabulary,
-            pattern=BY_DIGITS[digits],
+            pattern=pre_tokenizer,
             alphabet=HUGGING_FACE if ties == "letters" else range(256),
             trainer=trainer,
             progress=progress,
@@ -236,9 +240,14 @@ def _text_or_bytes(piece: bytes) -> str | bytes:
 
 
 def _open(name: str | None) -> Tokenizer:
+    from tinygrad_chat.files import is_folder, user_path
+    from tinygrad_chat.interchange.opening import open_foreign
     from tinygrad_chat.runs.tokenizer import tokenizer_named
+    from tinygrad_chat.text.tokenizers import ByteTokenizer
 
-    return tokenizer_named(name, say=say)
+    path = None if name in (None, ByteTokenizer.kind) else user_path(name)
+    foreign = None if path is None or is_folder(path, follow=True) else open_foreign(path, say=say)
+    return foreign.tokenizer if foreign else tokenizer_named(name, say=say)
 
 
 def _given(text: str | None) -> str:

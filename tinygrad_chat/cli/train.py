@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
+from tinygrad_chat.cli.ranks import RanksOption, RankTimeout, several_ranks
 from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 @flags_of(*GROUPS.values())
 def train(
+    call: typer.Context,
     config: ConfigFile = None,
     out: Annotated[
         str | None, typer.Option(help="the run's folder (default: a new one below runs/)", rich_help_panel="Run")
@@ -42,6 +44,8 @@ def train(
         bool,
         typer.Option("--verbose", "-v", help="show every line of the log, samples whole", rich_help_panel="Run"),
     ] = False,
+    ranks: RanksOption = None,
+    rank_timeout: RankTimeout = 300,
     **settings: Any,
 ) -> None:
     """Train a model. Without any option: a small GPT on Python's own manual, in a minute or two."""
@@ -59,30 +63,36 @@ def train(
     from tinygrad_chat.training.facts import resolve_with_facts
     from tinygrad_chat.training.run import resume_run, start_run
 
-    with open_display(sys.stderr if as_json else sys.stdout, quiet=quiet, verbose=verbose) as display:
-        path = user_path(out) if out else None
-        if resume:
-            expect_tracker(settings.get("track"))
-            run = resume_run(
-                path or newest_run(begun=True).path,
-                settings,
-                progress=display.progressed,
-                confirmed=yes,
-                say=display.line,
-            )
-            if run.finished:  # which has been said
-                if as_json:
-                    print_json(_summary(run, None, interrupted=False))
-                return
-        else:
-            base = read_settings(config) if config else None
-            resolved, data = resolve_with_facts(settings, base, progress=display.progressed, say=display.line)
-            expect_tracker(resolved.run.track)
-            run = start_run(resolved, path, data=data, progress=display.progressed, confirmed=yes)
-        ended = follow(run, display, display.show, asked_for=settings.get("track") is not None)
-    if as_json:
-        print_json(_summary(run, ended.evaluation, interrupted=ended.interrupted))
-    ended.settle(run, display)
+    with several_ranks(call, ranks, rank_timeout) as leading:
+        with open_display(sys.stderr if as_json else sys.stdout, quiet=quiet, verbose=verbose) as display:
+            communicator = leading and leading.communicator
+            path = user_path(out) if out else None
+            if resume:
+                expect_tracker(settings.get("track"))
+                run = resume_run(
+                    path or newest_run(begun=True).path,
+                    settings,
+                    progress=display.progressed,
+                    confirmed=yes,
+                    communicator=communicator,
+                    say=display.line,
+                )
+                if run.finished:  # which has been said
+                    if as_json:
+                        print_json(_summary(run, None, interrupted=False))
+                    return
+            else:
+                base = read_settings(config) if config else None
+                resolved, data = resolve_with_facts(settings, base, progress=display.progressed, say=display.line)
+                expect_tracker(resolved.run.track)
+                run = start_run(
+                    resolved, path, data=data, progress=display.progressed, confirmed=yes, communicator=communicator
+                )
+            tracked = settings.get("track") is not None
+            ended = follow(run, display, display.show, asked_for=tracked, stopped_by=leading and leading.stopped_by)
+        if as_json:
+            print_json(_summary(run, ended.evaluation, interrupted=ended.interrupted))
+        ended.settle(run, display)
 
 
 @dataclass
@@ -104,10 +114,18 @@ class Followed:
             raise typer.Exit(exit_code(self.signals))
 
 
-def follow(run: Run, display: Lines, show: Callable[[Event], None], *, asked_for: bool = False) -> Followed:
+def follow(
+    run: Run,
+    display: Lines,
+    show: Callable[[Event], None],
+    *,
+    asked_for: bool = False,
+    stopped_by: Callable[[], int | None] | None = None,
+) -> Followed:
     """Train, `show` each event and send it to the run's tracker; the first signal stops it between two steps.
 
-    `asked_for` says whether somebody wants a tracker now, as `tracking` has it.
+    `asked_for` says whether somebody wants a tracker now, as `tracking` has it; `stopped_by` which signal has come to
+    another rank, if one has.
     """
     from tinygrad_chat.cli.interruption import stop_on_signals
     from tinygrad_chat.machine.memory import refuse_more_than_available
@@ -119,7 +137,14 @@ def follow(run: Run, display: Lines, show: Callable[[Event], None], *, asked_for
     refuse_more_than_available()
     with tracking(run, display.line, asked_for=asked_for) as send, stop_on_signals(display.line) as stopped:
         followed = Followed(None, False, stopped)
-        for event in train_run(run, should_stop=lambda: bool(stopped or display.error)):
+
+        def should_stop() -> bool:
+            elsewhere = stopped_by and stopped_by()
+            if elsewhere and not stopped:
+                stopped.append(elsewhere)
+            return bool(stopped or display.error)
+
+        for event in train_run(run, should_stop=should_stop):
             show(event)
             send(event)
             if isinstance(event, Evaluated):

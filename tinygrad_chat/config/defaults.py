@@ -36,7 +36,7 @@ RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "w
 def defaults_for(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit the model, engine and optimiser of the `chosen` settings."""
     defaults: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
-    if "vocabulary" in chosen:
+    if chosen.keys() & {"vocabulary", "pre_tokenizer"}:
         defaults["tokenizer"] = "bpe"
     for name in ("objective", "mode", "model", "optimizer"):
         defaults = {**DEFAULTS_FOR.get(chosen.get(name, SPECS[name].default), {}), **defaults}

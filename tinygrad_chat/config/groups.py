@@ -85,6 +85,13 @@ class DataOptions:
     vocabulary: int = option(
         4096, "tokens that bpe learns", minimum=265, maximum=1 << 20, needs=needs("tokenizer", "bpe")
     )
+    pre_tokenizer: str = option(
+        "nanochat",
+        "how text is split into the pieces within which bpe learns, by the name of a model whose tokenizer does so; "
+        "llama.cpp knows all but nanochat's",
+        choices=("nanochat", "llama3", "qwen2", "gpt2", "smollm2"),
+        needs=needs("tokenizer", "bpe"),
+    )
     packing: str = option(
         NONE,
         "how a row is filled: a window of the text that begins anywhere (none), or whole documents (best-fit)",
@@ -125,7 +132,7 @@ class DataOptions:
             )
 
 
-WHAT_TOKENS_ARE = ("data", "text_field", "encoding", "split", "tokenizer", "vocabulary")
+WHAT_TOKENS_ARE = ("data", "text_field", "encoding", "split", "tokenizer", "vocabulary", "pre_tokenizer")
 """The options by which runs differ in what a token is, or in what is held out: bits per byte compare such runs."""
 
 BESIDE_MUON = needs("optimizer", "muon")

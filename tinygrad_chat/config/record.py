@@ -71,6 +71,11 @@ class TrainingConfig:
         rows, group = self.data.batch_size, self.objective.group_size
         if self.recipe.start_from is None:
             raise ConfigError("--objective grpo: plays no part without --from, a run that was taught to chat")
+        if self.compute.mode == "scalar":
+            raise ConfigError(
+                "--mode scalar: plays no part with --objective grpo: to answer the problems of a step one number at a "
+                "time would take hours; add --mode tensor"
+            )
         if rows % group:
             raise ConfigError(f"--batch-size: expected a multiple of --group-size {group}, received {rows}")
 

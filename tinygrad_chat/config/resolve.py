@@ -213,7 +213,7 @@ RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
 FREE = {"dropout", "document_mask", "document_token", "lora", "lora_alpha"}
 """The options of a model that another run may choose anew, as no weight of its parent depends on them."""
 
-OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary"} - FREE
+OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary", "pre_tokenizer"} - FREE
 """What cannot be chosen for a model that has been trained."""
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.text.conversations import Conversation
-from tinygrad_chat.text.conversations.conversation import USER
-from tinygrad_chat.text.conversations.template import AROUND
+from tinygrad_chat.text.conversations import ChatTemplate, Conversation
 from tinygrad_chat.text.tokenizers import Tokenizer
 
 LONGEST_ANSWER = 200  # tokens
 LOOKED_THROUGH = 1 << 16  # tokens of a text, for questions
+LONGEST_QUESTION = 1 << 12  # tokens, with the system message
+TRIES = 20  # places that are looked at for each question
 
 
 def written_answers(
@@ -39,22 +41,25 @@ def _has_room(engine: Engine, question: Conversation) -> bool:
     return len(engine.template.render_prompt(question)) < engine.model.context
 
 
-def first_questions(texts: Sequence[np.ndarray], tokenizer: Tokenizer, most: int) -> list[Conversation]:
-    """Return what the first conversations in some texts, which are tokens (T,), begin with: of each text as many.
+def first_questions(
+    texts: Sequence[tuple[np.ndarray, np.ndarray | None]], tokenizer: Tokenizer, most: int
+) -> list[Conversation]:
+    """Return what the first conversations in some texts begin with: of each text as many.
 
-    Nothing of texts that hold no conversations.
+    A text is its tokens (T,) with the places at which conversations begin, None where only the tokens tell that. A text
+    that holds no conversations has no questions.
     """
-    start, end = (tokenizer.special_tokens.get(name, -1) for name in AROUND[USER])
+    try:
+        template = ChatTemplate(tokenizer)
+    except UsageError:
+        return []
     found: list[Conversation] = []
-    for tokens in texts:
+    for tokens, starts in texts:
         looked_through = np.asarray(tokens[:LOOKED_THROUGH])
-        beginnings = np.flatnonzero(looked_through[1:] == start) + 1
-        firsts = beginnings[looked_through[beginnings - 1] == tokenizer.bos]
-        for first in firsts[: max(1, most // len(texts))]:
-            length = np.flatnonzero(looked_through[first:] == end)[:1]
-            asked = tokenizer.decode(looked_through[first + 1 : first + int(length[0])]) if len(length) else ""
-            if asked:
-                found.append(Conversation.of(asked))
+        known = np.flatnonzero(looked_through == template.beginning) if starts is None else starts
+        tried = known[: TRIES * most]
+        questions = (template.first_question(looked_through[start : start + LONGEST_QUESTION]) for start in tried)
+        found += itertools.islice(filter(None, questions), max(1, most // len(texts)))
     return found[:most]
 
 

@@ -6,8 +6,9 @@ own, so a seed gives the same text in any company, as far as float32 products of
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from tinygrad_chat.errors import UsageError
 from tinygrad_chat.inference.calls import Tool, ToolCalls
 from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.processors import forbid
-from tinygrad_chat.inference.request import Request, Steps
+from tinygrad_chat.inference.request import Request, Scored, Steps
 from tinygrad_chat.inference.rows import rows_of
-from tinygrad_chat.inference.sampler import NO_TOKEN, draw_token, log_probabilities, no_numbers
+from tinygrad_chat.inference.sampler import NO_TOKEN, draw_tokens, log_probabilities, no_numbers
 from tinygrad_chat.inference.text_stream import TextStream
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.seeds import rng
@@ -152,12 +153,10 @@ class Engine:
             self._active.append(self._waiting.popleft())
         if not logits:
             return
-        for request, found in zip(self._active, self._draw(logits), strict=True):
-            numbers = found.tolist()
-            (token, logprob), *rivals = zip(map(int, numbers[::2]), numbers[1::2], strict=True)
+        for request, (token, logprob), rivals in self._draw(logits):
             if token == NO_TOKEN:
                 raise no_numbers()
-            request.take(token, logprob, tuple(rivals), self.model.context)
+            request.take(token, logprob, rivals, self.model.context)
         self._remove_finished()
 
     def stream(self, request: Request) -> Steps:
@@ -180,14 +179,37 @@ class Engine:
             self.step()
         watch(len(every))
 
-    def _draw(self, logits: list[Any]) -> list[np.ndarray]:
-        """Return for each request its token, the token's log-probability, and the same of each rival: all that leaves
-        the device."""
+    def _draw(self, logits: Sequence[Any]) -> Iterator[tuple[Request, Scored, tuple[Scored, ...]]]:
+        """Yield each request with its token and its rivals: all of the logits that leaves the device."""
         xp = array_module(logits[0])
-        every = [row for part in logits for row in part]
-        found = [_drawn(*pair) for pair in zip(self._active, every, strict=True)]
-        ends = np.cumsum([len(each) for each in found])[:-1]
-        return np.split(to_host(xp.concatenate(found)), ends)
+        every = logits[0] if len(logits) == 1 else xp.concatenate(logits)
+        known, tokens = log_probabilities(every), self._tokens(every)
+        found = [_scored(known, xp.arange(len(tokens)), tokens)]
+        for row, request in enumerate(self._active):
+            if request.rivals:
+                found.append(_scored(known, row, xp.argsort(-known[row])[: request.rivals]))
+        numbers = to_host(xp.concatenate(found, axis=1)).tolist()
+        scored = zip(map(int, numbers[0]), numbers[1], strict=True)
+        drawn = list(itertools.islice(scored, len(self._active)))
+        for request, of_token in zip(self._active, drawn, strict=True):
+            yield request, of_token, tuple(itertools.islice(scored, request.rivals))
+
+    def _tokens(self, logits: Any) -> Any:
+        """Return the next token of each request beside logits (B, V): those that are drawn alike are drawn at once."""
+        xp = array_module(logits)
+        alike: dict[tuple[object, ...], list[int]] = {}
+        tokens = xp.zeros(len(logits), np.int64)
+        for row, request in enumerate(self._active):
+            if request.forced:
+                tokens[row] = request.forced[0]
+            else:
+                alike.setdefault(request.choice, []).append(row)
+        for rows in alike.values():
+            requests = [self._active[row] for row in rows]
+            uniform = [request.random.random() for request in requests]
+            allowed = forbid(logits[rows], requests[0].forbidden)
+            tokens[rows] = draw_tokens(allowed, uniform, requests[0].options, [request.seen for request in requests])
+        return tokens
 
     def _remove_finished(self) -> None:
         """Let the rows go of those that are over; whose context is full reads the later half of it anew."""
@@ -204,15 +226,6 @@ class Engine:
                 self._waiting.appendleft(request)
 
 
-def _drawn(request: Request, logits: Any) -> Any:
-    """Return what a request gets, as one array beside its logits (V,): see `Engine._draw`."""
-    xp, known = array_module(logits), log_probabilities(logits)
-    if request.forced:
-        token = xp.asarray(request.forced[0])
-    else:
-        allowed = forbid(logits, request.forbidden)
-        token = draw_token(allowed, request.random.random(), request.options, request.seen)
-    told = token.reshape(1)
-    if request.rivals:
-        told = xp.concatenate([told, xp.argsort(-known)[: request.rivals]])
-    return xp.stack([told.astype(np.float64), known[told]], axis=1).reshape(-1)
+def _scored(known: Any, rows: Any, tokens: Any) -> Any:
+    """Return tokens (N,) of some rows, each above the logarithm of its probability, (2, N)."""
+    return array_module(known).stack([tokens.astype(np.float64), known[rows, tokens]])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+SORTED = np.dtype(">i4")
+"""Tokens whose bytes are in the order of the tokens."""
 
 
 class Prefix(NamedTuple):
@@ -16,32 +20,58 @@ class Prefix(NamedTuple):
 
 
 class Prefixes:
-    """At most `most_bytes` of them; which was not used for longest goes first."""
+    """At most `most_bytes` of them; which was not used for longest goes first.
+
+    Nothing is kept twice: none of them is the beginning of another. They are in order, so that of all of them one of
+    the two neighbours has the longest beginning in common with what is looked for, however many there are.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._kept: list[Prefix] = []  # what was used last is last
+        self._order: list[bytes] = []
+        self._kept: dict[bytes, Prefix] = {}  # what was used last is last
+        self._bytes = 0
 
     def keep(self, tokens: Sequence[int], keys_and_values: Any) -> None:
-        """Keep a copy, in place of those that it goes on from."""
+        """Keep a copy, in place of what it goes on from."""
         if keys_and_values.nbytes > self._most_bytes:
             return
-        new = Prefix(np.array(tokens, np.int64), keys_and_values.copy())
-        others = [each for each in self._kept if _common(each.tokens, new.tokens) < len(each.tokens)]
-        self._kept = [*others, new]
-        while sum(each.keys_and_values.nbytes for each in self._kept) > self._most_bytes:
-            self._kept.pop(0)
+        new = np.array(tokens, SORTED)
+        for key in self._neighbours(new):
+            common = _common(self._kept[key].tokens, new)
+            if common == len(new):
+                self._use(key)
+                return
+            if common == len(self._kept[key].tokens):
+                self._forget(key)
+        bisect.insort(self._order, new.tobytes())
+        self._kept[new.tobytes()] = Prefix(new, keys_and_values.copy())
+        self._bytes += keys_and_values.nbytes
+        while self._bytes > self._most_bytes:
+            self._forget(next(iter(self._kept)))
 
     def longest(self, tokens: Sequence[int]) -> Prefix | None:
         """Return the longest of which something is kept that tokens begin with; at least one of them is left over."""
-        wanted = np.array(tokens[:-1], np.int64)
-        lengths = [_common(each.tokens, wanted) for each in self._kept]
-        if not any(lengths):
+        wanted = np.array(tokens[:-1], SORTED)
+        found = [(_common(self._kept[key].tokens, wanted), key) for key in self._neighbours(wanted)]
+        length, key = max(found, default=(0, b""))
+        if not length:
             return None
-        found = self._kept.pop(int(np.argmax(lengths)))
-        self._kept.append(found)
-        length = max(lengths)
-        return Prefix(found.tokens[:length], found.keys_and_values[:, :, :length])
+        self._use(key)
+        tokens, keys_and_values = self._kept[key]
+        return Prefix(tokens[:length].astype(np.int64), keys_and_values[:, :, :length])
+
+    def _neighbours(self, tokens: np.ndarray) -> list[bytes]:
+        """Return what stands before and behind the place of tokens."""
+        place = bisect.bisect_left(self._order, tokens.tobytes())
+        return self._order[max(place - 1, 0) : place + 1]
+
+    def _use(self, key: bytes) -> None:
+        self._kept[key] = self._kept.pop(key)
+
+    def _forget(self, key: bytes) -> None:
+        del self._order[bisect.bisect_left(self._order, key)]
+        self._bytes -= self._kept.pop(key).keys_and_values.nbytes
 
 
 def _common(one: np.ndarray, other: np.ndarray) -> int:

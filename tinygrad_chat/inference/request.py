@@ -13,6 +13,9 @@ from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.inference.text_stream import TextStream
 from tinygrad_chat.text.conversations import TEXT
 
+Scored = tuple[int, float]
+"""A token and the logarithm of its probability."""
+
 
 class TokenStep(NamedTuple):
     """A token of an answer. Texts of all the steps together are the answer's."""
@@ -22,7 +25,7 @@ class TokenStep(NamedTuple):
     """What can be shown now: nothing while a character is incomplete or may be part of a stop string, more later."""
     logprob: float
     """The logarithm of the token's probability as the model has it, before temperature and all else."""
-    rivals: tuple[tuple[int, float], ...]
+    rivals: tuple[Scored, ...]
     """The likeliest tokens and their log-probabilities, as many as were asked for."""
     forced: bool
     """Whether the token was put there, as a tool's result is, and not drawn."""
@@ -84,11 +87,18 @@ class Request:
         return now if self.tokens else now | self._forbidden_first
 
     @property
+    def choice(self) -> tuple[object, ...]:
+        """What decides how its next token is drawn, beside its random number and the tokens that were seen."""
+        options = self.options
+        limits = options.top_k, options.top_p, options.min_p
+        return options.temperature, *limits, options.repetition_penalty, frozenset(self.forbidden)
+
+    @property
     def seen(self) -> Collection[int]:
         """The tokens that a penalty for repetition is for."""
         return self._seen
 
-    def take(self, token: int, logprob: float, rivals: tuple[tuple[int, float], ...], context: int) -> None:
+    def take(self, token: int, logprob: float, rivals: tuple[Scored, ...], context: int) -> None:
         """Go on by a token, within a model's context, and end where it is the last."""
         forced = bool(self.forced)
         if forced:

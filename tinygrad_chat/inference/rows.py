@@ -50,25 +50,24 @@ class SharedRows:
     def __init__(self, model: Any, cache: KeyValueCache, prefixes: Prefixes) -> None:
         self._model, self._cache, self._prefixes = model, cache, prefixes
         self._newcomer: KeyValueCache | None = None
+        self._newest: tuple[list[int], Any] | None = None  # what the newcomer's cache holds, and what comes next
         self._read: list[list[int]] = []
         self.tokens_read = 0
 
     def join(self, tokens: Sequence[int]) -> Any:
-        """Read the rest of the tokens of which the beginning is known; alone, and then beside the others."""
-        alone = not self._read
-        if not alone and self._newcomer is None:
-            self._newcomer = self._model.new_cache(1)
-        cache = self._cache if alone else self._newcomer
-        assert cache
-        prefix = self._prefixes.longest(tokens)
-        if prefix is None:
-            cache.clear(rows=1)
+        """Read the rest of the tokens of which the beginning is known; alone, and then beside the others.
+
+        Nothing is read where they are those of the newcomer before, as in a group of answers to one problem.
+        """
+        if not self._read:
+            logits = self._read_alone(tokens, self._cache)
         else:
-            self._model.restore(cache, *prefix)
-        unread = tokens[0 if prefix is None else len(prefix.tokens) :]
-        logits = self._logits([unread], cache)
-        if not alone:
-            self._cache.join(cache)
+            self._newcomer = self._newcomer or self._model.new_cache(1)
+            if self._newest is None or self._newest[0] != list(tokens):
+                self._newest = None  # until all of it is read
+                self._newest = list(tokens), self._read_alone(tokens, self._newcomer)
+            logits = self._newest[1]
+            self._cache.join(self._newcomer)
         self._read.append(list(tokens))
         return logits
 
@@ -90,6 +89,15 @@ class SharedRows:
         """Forget all rows; the prefixes stay."""
         self._read.clear()
         self._cache.clear(rows=0)
+
+    def _read_alone(self, tokens: Sequence[int], cache: KeyValueCache) -> Any:
+        """Read the tokens as the one row of a cache."""
+        prefix = self._prefixes.longest(tokens)
+        if prefix is None:
+            cache.clear(rows=1)
+        else:
+            self._model.restore(cache, *prefix)
+        return self._logits([tokens[0 if prefix is None else len(prefix.tokens) :]], cache)
 
     def _logits(self, tokens: Sequence[Sequence[int]], cache: KeyValueCache) -> Any:
         self.tokens_read += sum(map(len, tokens))

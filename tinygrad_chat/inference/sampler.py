@@ -1,8 +1,8 @@
-"""Choosing one token from its logits, on the device that they are on."""
+"""Choosing tokens from their logits, on the device that these are on."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,8 @@ def probabilities(
     expect_sampling(**choice, repetition_penalty=repetition_penalty)
     if not array_module(logits).isfinite(logits.max()):
         raise no_numbers()
-    return _probabilities(logits, GenerationOptions(**choice, repetition_penalty=repetition_penalty), seen)
+    options = GenerationOptions(**choice, repetition_penalty=repetition_penalty)
+    return _probabilities(_penalized(logits[None], [seen], options), options)[0]
 
 
 def no_numbers() -> DivergedError:
@@ -47,42 +48,60 @@ def no_numbers() -> DivergedError:
     return DivergedError("the model's logits are NaN or infinite; use an earlier checkpoint")
 
 
-def _probabilities(logits: Any, options: GenerationOptions, seen: Collection[int]) -> Any:
+def _penalized(logits: Any, seen: Sequence[Collection[int]], options: GenerationOptions) -> Any:
+    """Return logits (B, V), in each row less for the tokens that were seen there."""
+    penalty = options.repetition_penalty
+    if penalty == 1:
+        return logits
+    return array_module(logits).stack([penalize(row, each, penalty) for row, each in zip(logits, seen, strict=True)])
+
+
+def _probabilities(logits: Any, options: GenerationOptions) -> Any:
+    """Return the probabilities (B, V) for logits (B, V)."""
     xp = array_module(logits)
-    logits = penalize(logits, seen, options.repetition_penalty)
     if options.temperature == 0:
-        return (xp.arange(len(logits)) == logits.argmax()).astype(np.float64)  # of equal tokens the first
-    below_largest = logits.astype(np.float64) - logits.max()
+        likeliest = logits.argmax(axis=-1)[:, None]  # of equal tokens the first
+        return (xp.arange(logits.shape[-1]) == likeliest).astype(np.float64)
+    below_largest = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     with np.errstate(over="ignore"):  # next to no temperature: minus infinity, a probability of 0
         kept = xp.exp(below_largest / options.temperature)
     if options.top_k is not None or options.top_p is not None:
-        order = xp.argsort(-below_largest, kind="stable")  # slow, so only where it is needed
-        kept[order] = _keep_likeliest(kept[order], options)
+        order = xp.argsort(-below_largest, axis=-1, kind="stable")  # slow, so only where it is needed
+        place = xp.arange(len(logits))[:, None], order
+        kept[place] = _keep_likeliest(kept[place], options)
     if options.min_p is not None:
         kept = keep_min_p(kept, options.min_p)
-    return kept / kept.sum()
+    return kept / kept.sum(axis=-1, keepdims=True)
 
 
 def _keep_likeliest(likeliest: Any, options: GenerationOptions) -> Any:
     if options.top_k is not None:
         likeliest = keep_top_k(likeliest, options.top_k)
-    likeliest /= likeliest.sum()
+    likeliest /= likeliest.sum(axis=-1, keepdims=True)
     return likeliest if options.top_p is None else keep_top_p(likeliest, options.top_p)
 
 
-def draw_token(logits: Any, uniform: float, options: GenerationOptions, seen: Collection[int] = ()) -> Any:
-    """Return the token, an array () beside the logits (V,), that a number `uniform` in [0, 1) falls on.
+def draw_tokens(
+    logits: Any, uniform: Sequence[float], options: GenerationOptions, seen: Sequence[Collection[int]] = ()
+) -> Any:
+    """Return the token of each row (B,) beside its logits (B, V), that its number `uniform` in [0, 1) falls on.
 
-    Where the logits are no numbers it is NO_TOKEN: to look at them would be to wait for the device.
+    Tokens that were `seen` in a row before get the options' repetition_penalty. Where the logits are no numbers the
+    token is NO_TOKEN: to look at them would be to wait for the device.
     """
     xp = array_module(logits)
-    cumulative = xp.cumsum(_probabilities(logits, options, seen))
-    token = xp.searchsorted(cumulative, uniform * cumulative[-1:], side="right")[0]
-    return xp.where(xp.isfinite(logits.max()), token, NO_TOKEN)
+    allowed = _penalized(logits, seen, options)
+    if options.temperature == 0:
+        tokens = allowed.argmax(axis=-1)
+    else:
+        cumulative = xp.cumsum(_probabilities(allowed, options), axis=-1)
+        drawn = xp.asarray(uniform)[:, None] * cumulative[:, -1:]
+        tokens = (cumulative <= drawn).sum(axis=-1)
+    return xp.where(xp.isfinite(logits.max(axis=-1)), tokens, NO_TOKEN)
 
 
 def log_probabilities(logits: Any) -> Any:
-    """Return the logarithm of each token's probability, (V,) float64, as the model has it: before any option."""
+    """Return the logarithm of each token's probability, (..., V) float64, as the model has it: before any option."""
     xp = array_module(logits)
-    below_largest = logits.astype(np.float64) - logits.max()
-    return below_largest - xp.log(xp.exp(below_largest).sum())
+    below_largest = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return below_largest - xp.log(xp.exp(below_largest).sum(axis=-1, keepdims=True))

@@ -91,7 +91,7 @@ class _Tensor:
 
 def _stored(tensor: _Tensor, content: np.ndarray) -> StoredArray:
     part = content[tensor.begin : tensor.begin + tensor.length]
-    return StoredArray(tensor.shape, lambda: tensor.kind.read(part, tensor.shape))
+    return StoredArray(tensor.shape, lambda: tensor.kind.read(part, tensor.shape), tensor.kind.name)
 
 
 class _Header:

@@ -27,13 +27,31 @@ from tinygrad_chat.interchange.gguf_model import (
     their_names,
 )
 from tinygrad_chat.interchange.gguf_writing import write_gguf
+from tinygrad_chat.interchange.sampling import gguf_sampling
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.conversations.jinja import chat_template
+from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.text.tokenizers.gguf import KEY, to_gguf
 
 FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
 """What a file says of most of its arrays."""
+
+
+def expect_gguf(saved: SavedModel) -> tuple[Family, BPETokenizer, dict[str, Any]]:
+    """Return the family that a model belongs to, its tokenizer, and that as settings. Raises UsageError where it cannot
+    be exported."""
+    options, tokenizer = saved.config.model, exported_tokenizer(saved)
+    family = family_for(options, tokenizer.size)
+    if family.name not in ARCHITECTURE or options.window_of(0) is not None:
+        windowed = " with a window" if family.name in ARCHITECTURE else ""
+        raise UsageError(f"llama.cpp has no such model: {family.name}{windowed}")
+    if family.name == "smollm3" and options.no_rotary_every != SKIPPED_ROTARY:
+        raise UsageError(f"llama.cpp's smollm3 has --no-rotary-every {SKIPPED_ROTARY}, not {options.no_rotary_every}")
+    try:
+        return family, tokenizer, to_gguf(tokenizer)
+    except ConfigError as error:
+        raise UsageError(f"tokenizer: {error}") from error
 
 
 def export_gguf(saved: SavedModel, path: Path, kind: str = "F32") -> int:
@@ -42,21 +60,13 @@ def export_gguf(saved: SavedModel, path: Path, kind: str = "F32") -> int:
     A matrix whose rows are not whole blocks of Q8_0 is stored as F16, and what is no matrix as F32. Raises UsageError
     where llama.cpp has no such model, or splits text in another way than its tokenizer.
     """
-    options, tokenizer, turns = saved.config.model, exported_tokenizer(saved), exported_turns(saved)
-    family = family_for(options, tokenizer.size)
-    if family.name not in ARCHITECTURE or options.window_of(0) is not None:
-        windowed = " with a window" if family.name in ARCHITECTURE else ""
-        raise UsageError(f"llama.cpp has no such model: {family.name}{windowed}")
-    if family.name == "smollm3" and options.no_rotary_every != SKIPPED_ROTARY:
-        raise UsageError(f"llama.cpp's smollm3 has --no-rotary-every {SKIPPED_ROTARY}, not {options.no_rotary_every}")
-    try:
-        words = to_gguf(tokenizer)
-    except ConfigError as error:
-        raise UsageError(f"tokenizer: {error}") from error
+    options, turns = saved.config.model, exported_turns(saved)
+    family, tokenizer, words = expect_gguf(saved)
     settings = {
         "general.architecture": family.name,
         "general.name": saved.name,
         "general.file_type": np.uint32(FILE_TYPES[kind]),
+        **gguf_sampling(saved.sampling),
         **_settings(family, options, tokenizer.size),
         **words,
         f"{KEY}eos_token_id": np.uint32(end_tokens(saved, tokenizer)[0]),

@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.errors import CheckpointError, FormatError
+from tinygrad_chat.errors import FormatError
 from tinygrad_chat.formatting import short_repr
-from tinygrad_chat.interchange.chats import Say, can_chat, with_chats
+from tinygrad_chat.interchange.chats import Say, with_chats
 from tinygrad_chat.interchange.families import family_of
+from tinygrad_chat.interchange.foreign import foreign_model
 from tinygrad_chat.interchange.gguf import GGUF, read_gguf
 from tinygrad_chat.interchange.huggingface_files import expect_layers, explained_files
+from tinygrad_chat.interchange.sampling import sampling_of_gguf
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.parameter_table import by_name, parameter_table
 from tinygrad_chat.models.weights import checked_weights
-from tinygrad_chat.runs.state import Progress, SavedModel
+from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.runs.stored import StoredArray
 from tinygrad_chat.text.tokenizers.gguf import KEY, from_gguf
 
@@ -111,27 +112,14 @@ def open_gguf(path: Path, *, say: Say) -> SavedModel:
         weights = checked_weights(options, vocabulary, to_ours(file, options))
         _expect_planned(file, options)
         settings = file.metadata
-        tokenizer = from_gguf(settings, size=vocabulary)
-        if tokenizer.size > vocabulary:
-            raise CheckpointError(
-                f"{path}: expected a tokenizer of {vocabulary:,} tokens, as the model has, received one of "
-                f"{tokenizer.size:,}"
-            )
+        tokenizer, sampling = from_gguf(settings, size=vocabulary), sampling_of_gguf(settings, f"{path}", say=say)
         ends = [settings.get(f"{KEY}{name}_token_id") for name in ("eos", "eot", "eom")]
         tokens = settings[f"{KEY}tokens"]
         numbers = {name: settings.get(f"{KEY}{name}_token_id") for name in ("bos", "eos")}
         names = {f"{name}_token": tokens[at] for name, at in numbers.items() if type(at) is int and at < len(tokens)}
         template = settings.get("tokenizer.chat_template")
         tokenizer = with_chats(tokenizer, template, names=names, ends=ends, say=say)
-    return SavedModel(
-        progress=Progress(),
-        config=TrainingConfig(model=options),
-        tokenizer=tokenizer,
-        weights=weights,
-        path=path,
-        taught_to_chat=can_chat(tokenizer),
-        of_another_program=True,
-    )
+    return foreign_model(path, options, vocabulary, weights, tokenizer, sampling)
 
 
 def config_of(file: GGUF) -> dict[str, Any]:

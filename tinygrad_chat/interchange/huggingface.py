@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tinygrad_chat.config.record import TrainingConfig
-from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.files import is_there, read_plain
-from tinygrad_chat.interchange.chats import Say, can_chat, named_template, with_chats
+from tinygrad_chat.interchange.chats import Say, named_template, with_chats
 from tinygrad_chat.interchange.families import family_of
+from tinygrad_chat.interchange.foreign import foreign_model
 from tinygrad_chat.interchange.huggingface_files import (
     CONFIG,
     GENERATION,
@@ -19,7 +18,8 @@ from tinygrad_chat.interchange.huggingface_files import (
     map_arrays,
     read_settings,
 )
-from tinygrad_chat.runs.state import Progress, SavedModel
+from tinygrad_chat.interchange.sampling import sampling_of_huggingface
+from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.conversations.probing import LONGEST_TEMPLATE
 from tinygrad_chat.text.tokenizers import NumberTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.files import SETTINGS, TOKENIZER, read_tokenizer
@@ -37,33 +37,21 @@ def open_huggingface(folder: Path, *, say: Say) -> SavedModel:
         family = family_of(config)
         options, vocabulary = family.options_from(config)
         weights = family.weights_from(arrays, options, vocabulary)
-        tokenizer = _tokenizer(folder, config, vocabulary, say)
-    return SavedModel(
-        progress=Progress(),
-        config=TrainingConfig(model=options),
-        tokenizer=tokenizer,
-        weights=weights,
-        path=folder,
-        taught_to_chat=can_chat(tokenizer),
-        of_another_program=True,
-    )
+        generation = read_settings(folder, GENERATION)
+        sampling = sampling_of_huggingface(generation, f"{folder / GENERATION}", say=say)
+        tokenizer = _tokenizer(folder, vocabulary, ends=[generation, config], say=say)
+    return foreign_model(folder, options, vocabulary, weights, tokenizer, sampling)
 
 
-def _tokenizer(folder: Path, config: dict[str, Any], vocabulary: int, say: Say) -> Tokenizer:
+def _tokenizer(folder: Path, vocabulary: int, *, ends: list[dict[str, Any]], say: Say) -> Tokenizer:
+    """Return a folder's tokenizer; the settings `ends` name tokens with which a text ends."""
     if not is_there(folder / TOKENIZER, follow=True):
         say(f"{folder}: has no {TOKENIZER}; tokens are written as numbers")
         return NumberTokenizer(vocabulary, vocabulary - 1)
-    tokenizer = read_tokenizer(folder, size=vocabulary)
-    if tokenizer.size > vocabulary:
-        raise CheckpointError(
-            f"{folder}: expected a tokenizer of at most {vocabulary:,} tokens, as the model has, received one of "
-            f"{tokenizer.size:,}"
-        )
-    settings, generation = read_settings(folder, SETTINGS), read_settings(folder, GENERATION)
+    tokenizer, settings = read_tokenizer(folder, size=vocabulary), read_settings(folder, SETTINGS)
     names = {key: _name(settings.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    ends = [settings_of.get("eos_token_id") for settings_of in (generation, config)]
-    ends.append(tokenizer.special_tokens.get(names["eos_token"]))
-    numbers = [number for each in ends for number in (each if isinstance(each, list) else [each])]
+    found = [*(each.get("eos_token_id") for each in ends), tokenizer.special_tokens.get(names["eos_token"])]
+    numbers = [number for each in found for number in (each if isinstance(each, list) else [each])]
     return with_chats(tokenizer, _template(folder, settings), names=names, ends=numbers, say=say)
 
 

@@ -12,10 +12,13 @@ import numpy as np
 from tinygrad_chat.files import write_folder_atomic
 from tinygrad_chat.interchange.exporting import end_tokens, exported_tokenizer, exported_turns
 from tinygrad_chat.interchange.families import family_for
+from tinygrad_chat.interchange.family import Family
 from tinygrad_chat.interchange.gguf_blocks import packed
 from tinygrad_chat.interchange.huggingface_files import CONFIG, GENERATION, TEMPLATE, WEIGHTS
+from tinygrad_chat.interchange.sampling import huggingface_sampling
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.conversations.jinja import chat_template
+from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.text.tokenizers.files import SETTINGS, TOKENIZER
 from tinygrad_chat.text.tokenizers.huggingface import to_huggingface
 
@@ -23,17 +26,27 @@ ALIGNMENT = 8  # bytes, of the numbers in a safetensors file
 NAME_OF = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
+def expect_huggingface(saved: SavedModel) -> tuple[Family, BPETokenizer]:
+    """Return the family that a model belongs to, and its tokenizer. Raises UsageError where it cannot be exported."""
+    tokenizer = exported_tokenizer(saved)
+    return family_for(saved.config.model, tokenizer.size), tokenizer
+
+
 def export_huggingface(saved: SavedModel, folder: Path, kind: str = "F32") -> int:
     """Write a model as a folder, its weights stored as F32, F16 or BF16; return how many arrays they are.
 
     Raises UsageError where no family has its options, or its tokenizer is not one that others know.
     """
-    options, tokenizer, turns = saved.config.model, exported_tokenizer(saved), exported_turns(saved)
-    family = family_for(options, tokenizer.size)
+    options, turns = saved.config.model, exported_turns(saved)
+    family, tokenizer = expect_huggingface(saved)
     arrays = family.weights_to(saved.weights, options, tokenizer.size)
     names, ends = {number: name for name, number in tokenizer.special_tokens.items()}, end_tokens(saved, tokenizer)
-    shared = {"bos_token_id": tokenizer.bos, "eos_token_id": ends if len(ends) > 1 else ends[0]}
-    config = family.config_of(options, tokenizer.size) | shared | {"pad_token_id": ends[0], "dtype": NAME_OF[kind]}
+    shared = {
+        "bos_token_id": tokenizer.bos,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
+        "pad_token_id": ends[0],
+    }
+    config = {**family.config_of(options, tokenizer.size), **shared, "dtype": NAME_OF[kind]}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": tokenizer.bos_name,
@@ -46,7 +59,7 @@ def export_huggingface(saved: SavedModel, folder: Path, kind: str = "F32") -> in
         folder,
         {
             CONFIG: _json(config),
-            GENERATION: _json(shared),
+            GENERATION: _json({**shared, **huggingface_sampling(saved.sampling)}),
             WEIGHTS: _safetensors(arrays, kind),
             TOKENIZER: to_huggingface(tokenizer),
             SETTINGS: _json(settings),

@@ -24,7 +24,7 @@ def import_model(opened: SavedModel, folder: RunFolder) -> Path:
     config, tokenizer, source = opened.config, opened.tokenizer, opened.path.resolve().name
     expect_room(config.model, tokenizer.size, buffers=BUFFERS)
     weights = {name: np.asarray(array, np.float32) for name, array in opened.weights.items()}
-    state = TrainingState(config=config, tokenizer=tokenizer, weights=weights, optimizer={})
+    state = TrainingState(config=config, tokenizer=tokenizer, weights=weights, optimizer={}, sampling=opened.sampling)
     folder.create()
     folder.write_config(config)
     folder.write_environment({**describe_environment(Compute.choose("numpy")), "imported": source}, step=0)

@@ -121,7 +121,7 @@ class GPT(NextTokenModel):
                 stream = ResidualStream(mixed)
             embedding = self.value_embeddings[layer]
             value_embedding = embedding and embedding(tokens)
-            if self.recompute:
+            if self.recompute and cache is None:
                 stream = ResidualStream(_again(block, stream.x, value_embedding, rotate, starts))
             else:
                 block(stream, rotate, drop, value_embedding, starts, cache)
@@ -230,7 +230,7 @@ class GPT(NextTokenModel):
 
 
 def _again(block: Block, x: Tensor, value_embedding: Tensor | None, rotate: Rotate | None, starts: Any) -> Tensor:
-    """Return the stream x behind a block, of which nothing else is kept; there is neither dropout nor a cache."""
+    """Return the stream x behind a block, of which nothing else is kept; without dropout, and without a cache."""
 
     def past_the_block(x: Tensor, value_embedding: Tensor | None = None) -> Tensor:
         stream = ResidualStream(x)

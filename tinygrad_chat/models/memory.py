@@ -94,18 +94,29 @@ def expect_room(
         )
 
 
+def memory_to_answer(options: ModelOptions, vocabulary: int, *, mode: str = "tensor") -> dict[str, int]:
+    """Return the bytes that a trained model takes at least, by how its matrices may be kept."""
+    numbers, whole = count_parameters(options, vocabulary), least_memory(options, vocabulary, buffers=1, mode=mode)
+    kinds = BYTES_STORED if mode == "tensor" else {"float32": BYTES_A_NUMBER["tensor"]}
+    return {kind: whole - (BYTES_A_NUMBER["tensor"] - size) * numbers for kind, size in kinds.items()}
+
+
+def cache_memory(options: ModelOptions) -> int:
+    """Return the bytes of the keys and values of a full context, which an answer takes beside the model."""
+    return 2 * options.layers * options.key_value_width * options.context * BYTES_A_NUMBER["tensor"]
+
+
 def expect_room_to_answer(
     options: ModelOptions, vocabulary: int, *, weights: str, mode: str = "tensor", available: int | None = None
 ) -> None:
     """Do as `expect_room` for a trained model that answers, its matrices kept as `weights`; say how it would fit."""
     available = available_memory() if available is None else available
-    numbers, whole = count_parameters(options, vocabulary), least_memory(options, vocabulary, buffers=1, mode=mode)
-    kinds = BYTES_STORED if mode == "tensor" else {"float32": BYTES_A_NUMBER["tensor"]}
-    needed = {kind: whole - (BYTES_A_NUMBER["tensor"] - size) * numbers for kind, size in kinds.items()}
+    needed = memory_to_answer(options, vocabulary, mode=mode)
     if needed[weights] > available:
         fitting = [f"--weights {kind} would fit" for kind in needed if needed[kind] <= available]
         raise NoRoomError(
-            f"{numbers:,} parameters take at least {needed[weights] / 2**30:,.1f} GiB as {weights}, and "
+            f"{count_parameters(options, vocabulary):,} parameters take at least "
+            f"{needed[weights] / 2**30:,.1f} GiB as {weights}, and "
             f"{_only(available)}; {fitting[0] if fitting else 'this model is too large for this machine'}"
         )
 

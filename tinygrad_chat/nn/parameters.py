@@ -75,6 +75,11 @@ class Parameters:
         """Where the arrays are."""
         return self.compute.backend
 
+    @property
+    def frozen(self) -> Mapping[str, Any]:
+        """The arrays that stay where they are, by name."""
+        return self._frozen
+
     def spans(self) -> Iterator[tuple[str, slice]]:
         """Yield every parameter's name and which part of the flat buffers it is."""
         start = 0

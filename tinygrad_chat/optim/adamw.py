@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim.optimizer import Optimizer, StepScalars
+from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars
 from tinygrad_chat.optim.state import TRACES_LAST, drop_traces, load_state, state_of
 from tinygrad_chat.option import expect
 
@@ -69,7 +68,7 @@ class AdamW(Optimizer):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Movable,
         *,
         betas: tuple[float, float] = (0.9, 0.99),
         epsilon: float = 1e-8,

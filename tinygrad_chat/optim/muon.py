@@ -21,10 +21,9 @@ import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
-from tinygrad_chat.nn import Parameters
 from tinygrad_chat.optim.adamw import ADAMW_SCALARS, adamw_scalars, adamw_update
 from tinygrad_chat.optim.groups import Group
-from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
+from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
 from tinygrad_chat.optim.state import TRACES_LAST, drop_traces, load_state, state_of
 from tinygrad_chat.option import expect
@@ -158,7 +157,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Movable,
         groups: Sequence[Group],
         *,
         momentum: Schedule,
@@ -176,9 +175,10 @@ class Muon(Optimizer):
         self._parts: list[_Part] = []
         group_of = {name: group for group in groups for name in group.parameters}
         stacks: dict[Any, list[tuple[str, slice]]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         start = 0
         for name, master in parameters.masters():
-            span = slice(start, start := start + master.size)
+            span, shapes[name] = slice(start, start := start + master.size), master.shape
             group = group_of.pop(name, None)
             if group is not None:
                 self._parts.append(self._part(group, [(name, span)], master.shape, master.shape))
@@ -190,7 +190,7 @@ class Muon(Optimizer):
         if group_of:
             raise ShapeError(f"Muon: expected groups of the model's parameters, received {', '.join(group_of)}")
         for members in stacks.values():
-            R, K = parameters[members[0][0]].shape
+            R, K = shapes[members[0][0]]
             self._parts.append(self._part(None, members, (R, K), (R, 1) if R >= K else (1, K)))
         self._scalars = StepScalars(parameters, len(self._parts), ADAMW_SCALARS)
 

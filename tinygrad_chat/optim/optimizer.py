@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from tinygrad_chat.backend import array_module
-from tinygrad_chat.nn import Parameters
+from tinygrad_chat.backend import Backend, array_module
+
+
+class Movable(Protocol):
+    """What an optimiser asks of what it moves: all of a model's `Parameters`, or one rank's share of them."""
+
+    data: Any
+    gradient: Any
+    compute_weights: Any
+    matrices: slice
+
+    @property
+    def backend(self) -> Backend:
+        """Where the arrays are."""
+        ...
+
+    def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what to run on the arrays in place of a function that is no op."""
+        ...
+
+    def masters(self) -> Iterator[tuple[str, Any]]:
+        """Yield every parameter's name and its part of `data`, in its shape, or flat where only a part of it is
+        there."""
+        ...
+
+    def refresh_compute_weights(self) -> None:
+        """Let the compute weights, if there are any, follow the data."""
+        ...
 
 
 class Optimizer(ABC):
@@ -19,7 +45,7 @@ class Optimizer(ABC):
     reads those numbers from memory, so that on a device it can be recorded once and repeated.
     """
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Movable) -> None:
         self.parameters = parameters
 
     def step(self, learning_rate: float, position: int = 0) -> None:
@@ -54,7 +80,7 @@ class Optimizer(ABC):
 class StepScalars:
     """Rows of numbers that change from step to step: Python's floats on the host, one array on a device."""
 
-    def __init__(self, parameters: Parameters, rows: int, columns: int) -> None:
+    def __init__(self, parameters: Movable, rows: int, columns: int) -> None:
         xp, dtype = parameters.backend.xp, parameters.data.dtype
         self._on_device = None if xp is np else xp.zeros((rows, columns), dtype)
         self._rows: Sequence[Sequence[float]] = ()

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.nn import Parameters
-from tinygrad_chat.optim.optimizer import Optimizer, StepScalars, if_finite
+from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.state import copy_to_host, drop_traces, overwrite
 from tinygrad_chat.option import expect
 
@@ -16,7 +15,7 @@ from tinygrad_chat.option import expect
 class SGD(Optimizer):
     """Step each parameter by its velocity: the gradient plus `momentum` times the last velocity."""
 
-    def __init__(self, parameters: Parameters, *, momentum: float = 0.9) -> None:
+    def __init__(self, parameters: Movable, *, momentum: float = 0.9) -> None:
         super().__init__(parameters)
         expect("SGD: momentum", momentum, minimum=0, below=1)
         self.momentum = momentum

@@ -1,19 +1,66 @@
-"""What one of several ranks that compute together asks of the others."""
+"""What one of several ranks that compute together asks of the others: the collective operations of MPI."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+FAREWELL = None
+"""What rank 0 broadcasts when nothing is to be done any more."""
 
 
 class Communicator(Protocol):
-    """The place of one rank among `size` of them, which all call the same methods in the same order."""
+    """The place of one rank among `size` of them, which all call the same methods in the same order.
+
+    Arrays are in one piece. `shares`, where they are asked for, are one slice for each rank, in order, which together
+    cover a flat array. With the same number of ranks every sum is the same to the last bit from run to run.
+    """
 
     rank: int
     size: int
 
     def all_reduce(self, array: Any) -> None:
-        """Replace `array`, of the same shape on every rank, by the sum of all of them, added in the order of ranks.
+        """Replace `array`, of the same shape on every rank, by the sum of all of them."""
+        ...
 
-        That order is fixed, so the sum is the same to the last bit from run to run.
+    def reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> None:
+        """Write this rank's share of the sum of all ranks' flat arrays into `into`, an array as long as that share.
+
+        `array` may be overwritten.
         """
+        ...
+
+    def start_reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> Callable[[], None]:
+        """Begin a `reduce_scatter`, and return what waits for its end; where that cannot be, do it at once.
+
+        Until then neither array may be touched, and what is begun later ends later.
+        """
+        ...
+
+    def all_gather(self, array: Any, shares: Sequence[slice]) -> None:
+        """Let every rank's share of the flat `array` be what it is on that rank."""
+        ...
+
+    def broadcast(self, array: Any) -> None:
+        """Let `array` be what it is on rank 0."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        ...
+
+    def broadcast_object(self, value: Any = None) -> Any:
+        """Return the `value` that rank 0 gives."""
+        ...
+
+    def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
+        """Return the one of rank 0's `values`, one for each rank, that is this rank's."""
+        ...
+
+    def gather_objects(self, value: Any) -> list[Any] | None:
+        """Return all ranks' values in order on rank 0, and None elsewhere."""
+        ...
+
+    def all_gather_objects(self, value: Any) -> list[Any]:
+        """Return all ranks' values in order."""
         ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.nn import GradientBuffer
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.parallel.communicator import Communicator
+from tinygrad_chat.parallel.sharding import even_shares
 from tinygrad_chat.parallel.threads import ThreadTeam
 
 WORTHWHILE = 200_000_000
@@ -43,7 +43,7 @@ class DataParallel:
         A batch of one row is left to a single thread.
         """
         token_count = token_count or max(1, count_targets(targets))
-        shares = self._shares(len(tokens))
+        shares = even_shares(len(tokens), min(self.threads, len(tokens)))
 
         def work(communicator: Communicator) -> float:
             rank = communicator.rank
@@ -71,19 +71,13 @@ class DataParallel:
 
     def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
-        shares = self._shares(len(tokens))
+        shares = even_shares(len(tokens), min(self.threads, len(tokens)))
 
         def work(communicator: Communicator) -> np.ndarray:
             rows = shares[communicator.rank]
             return self.model.token_losses(tokens[rows], targets[rows])
 
         return np.concatenate(ThreadTeam(len(shares)).run(work))
-
-    def _shares(self, rows: int) -> list[slice]:
-        """Return each thread's rows of a batch, in order."""
-        size = min(self.threads, rows)
-        ends = [rows * rank // size for rank in range(size + 1)]
-        return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def make_data_parallel(model: object, threads: int, *, rows: int) -> DataParallel | None:

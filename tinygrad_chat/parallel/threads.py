@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -66,7 +66,7 @@ class _Meeting:
     """What the ranks share while they do one work."""
 
     def __init__(self, size: int) -> None:
-        self.arrays: list[Any] = [None] * size
+        self.values: list[Any] = [None] * size
         self.results: list[Any] = [None] * size
         self.errors: list[BaseException] = []
         self.barrier = threading.Barrier(size)
@@ -83,25 +83,85 @@ class _Member:
     """A rank at a meeting."""
 
     def __init__(self, meeting: _Meeting, rank: int) -> None:
-        self.rank, self.size = rank, len(meeting.arrays)
+        self.rank, self.size = rank, len(meeting.values)
         self._meeting = meeting
 
     def all_reduce(self, array: np.ndarray) -> None:
         """Each rank adds up its own share of the elements, of all arrays, and hands the sum to all."""
+        arrays = self._meet_with(array)
+        parts = [np.array_split(each, self.size)[self.rank] for each in arrays]
+        for pieces in _pieces(parts):
+            total = functools.reduce(np.add, pieces)
+            for piece in pieces:
+                piece[...] = total
+        self.barrier()
+
+    def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
+        """Each rank adds up its share of all arrays, in the order of ranks."""
+        parts = [each[shares[self.rank]] for each in self._meet_with(array)]
+        for target, *pieces in _pieces([into, *parts]):
+            target[...] = functools.reduce(np.add, pieces)
+        self.barrier()
+
+    def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
+        """Do it at once: each thread has its own share to add up."""
+        self.reduce_scatter(array, shares, into)
+        return lambda: None
+
+    def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
+        """Each rank copies the others' shares."""
+        for other, theirs in enumerate(self._meet_with(array)):
+            if other != self.rank:
+                array.reshape(-1)[shares[other]] = theirs[shares[other]]
+        self.barrier()
+
+    def broadcast(self, array: np.ndarray) -> None:
+        """Each rank but the first copies rank 0's."""
+        of_rank_0 = self._meet_with(array)[0]
+        if self.rank:
+            array.reshape(-1)[...] = of_rank_0
+        self.barrier()
+
+    def barrier(self) -> None:
+        """Wait until every thread has come here."""
+        self._meeting.barrier.wait()
+
+    def broadcast_object(self, value: Any = None) -> Any:
+        """Return rank 0's value itself, no copy."""
+        return self.all_gather_objects(value)[0]
+
+    def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
+        """Return this rank's of rank 0's values itself, no copy."""
+        return self.all_gather_objects(values)[0][self.rank]
+
+    def gather_objects(self, value: Any) -> list[Any] | None:
+        """Return the values themselves, no copies."""
+        values = self.all_gather_objects(value)
+        return None if self.rank else values
+
+    def all_gather_objects(self, value: Any) -> list[Any]:
+        """Return the values themselves, no copies."""
+        self._meeting.values[self.rank] = value
+        self.barrier()
+        values = list(self._meeting.values)
+        self.barrier()  # nobody gives the next one before all have seen this one
+        return values
+
+    def _meet_with(self, array: np.ndarray) -> list[np.ndarray]:
+        """Return all ranks' arrays, flat."""
         if not array.flags.c_contiguous:
-            raise ShapeError(f"all_reduce: expected an array in one piece, received strides {array.strides}")
-        self._meeting.arrays[self.rank] = array.reshape(-1)
-        self._meeting.barrier.wait()
-        sizes = {each.size for each in self._meeting.arrays}
+            raise ShapeError(f"communicator: expected an array in one piece, received strides {array.strides}")
+        arrays = self.all_gather_objects(array.reshape(-1))
+        sizes = {each.size for each in arrays}
         if len(sizes) > 1:
-            raise ShapeError(f"all_reduce: expected arrays of one size, received {sorted(sizes)}")
-        shares = [np.array_split(each, self.size)[self.rank] for each in self._meeting.arrays]
-        for start in range(0, len(shares[0]), SLICE):
-            parts = [share[start : start + SLICE] for share in shares]
-            total = functools.reduce(np.add, parts)
-            for part in parts:
-                part[...] = total
-        self._meeting.barrier.wait()
+            raise ShapeError(f"communicator: expected arrays of one size, received {sorted(sizes)}")
+        return arrays
+
+
+def _pieces(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Yield arrays of one length side by side, in pieces that fit into the cache."""
+    for start in range(0, len(arrays[0]), SLICE):
+        yield [array[start : start + SLICE] for array in arrays]
 
 
 def use_threads(threads: int | None = None) -> int:

@@ -24,7 +24,9 @@ from tinygrad_chat.formatting import as_json
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.machine.memory import peak_memory
+from tinygrad_chat.parallel.joining import joined_ranks
 from tinygrad_chat.seeds import rng
+from tinygrad_chat.training.distributed import follow
 from tinygrad_chat.training.evaluation import evaluate
 from tinygrad_chat.training.events import Saved, Stepped
 from tinygrad_chat.training.loop import EVALUATION_BATCH, SAMPLE_LENGTH, train
@@ -35,18 +37,23 @@ REPEATED = 1.0  # seconds below which an evaluation is run again, warm
 
 
 def main(request_text: str) -> None:
-    """Answer a request."""
+    """Answer a request, alone or as one of several ranks, of which the first answers."""
     request = json.loads(request_text)
     config = from_saved(request["settings"], source="the request")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            run = start_run(config, Path(folder) / "run", confirmed=request["confirmed"])
-            answer = _measure(run, request["seconds"])
-    except TinygradChatError as error:
-        answer = {"error": type(error).__name__, "message": str(error)}
-    except MemoryError:
-        answer = {"error": "MemoryError"}
-    print(as_json(answer), flush=True)
+    with joined_ranks((request_text,)) as ranks:
+        if ranks is not None and ranks.communicator.rank:
+            follow(ranks.communicator)
+            return
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path, communicator = Path(folder) / "run", ranks and ranks.communicator
+                run = start_run(config, path, confirmed=request["confirmed"], communicator=communicator)
+                answer = _measure(run, request["seconds"])
+        except TinygradChatError as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        except MemoryError:
+            answer = {"error": "MemoryError"}
+        print(as_json(answer), flush=True)
 
 
 def _measure(run: Run, seconds: float) -> dict[str, Any]:
@@ -66,6 +73,7 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
     environment = describe_environment(compute)
     del environment["arguments"]
     return {
+        "ranks": run.train_step.ranks,
         "parameters": run.model.parameters().size,
         "vocabulary": run.tokenizer.size,
         "validation_tokens": sum(map(len, held_out)),

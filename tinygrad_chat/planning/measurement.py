@@ -21,6 +21,7 @@ from tinygrad_chat import errors
 from tinygrad_chat.backend import available_memory
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import FormatError, NoRoomError, TinygradChatError
+from tinygrad_chat.parallel.starting import ranks_command
 from tinygrad_chat.schema import OPTIONAL, Amount, Count, parse_json
 
 PYTHON = (sys.executable, "-P")  # what lies in the current folder must not be imported
@@ -35,12 +36,13 @@ WATCHED_EVERY = 0.02  # seconds between looks at the memory of the process
 class Measurement:
     """A run's sizes, and what each part of it took, in seconds and bytes.
 
-    `between_steps` is what the loop does for each step beside training: the log, a look at the checkpoints.
-    `document_tokens` is the mean length of a document, after which a sample may end. `peak_memory` is that of the
-    process, `device_memory` that of a GPU; `built_memory` and `step_memory` are what was held where the arrays live
-    before the first step, and at its peak.
+    With several `ranks`, sizes of memory are those of the first. `between_steps` is what the loop does for each step
+    beside training: the log, a look at the checkpoints. `document_tokens` is the mean length of a document, after which
+    a sample may end. `peak_memory` is that of the process, `device_memory` that of a GPU; `built_memory` and
+    `step_memory` are what was held where the arrays live before the first step, and at its peak.
     """
 
+    ranks: Count
     parameters: Count
     vocabulary: Count
     validation_tokens: Count
@@ -73,8 +75,9 @@ def measure(
     command: Sequence[str] = COMMAND,
     confirmed: bool = False,
     room: float | None = None,
+    ranks: int = 1,
 ) -> Measurement:
-    """Run the beginning of `config` for about `seconds` of steps, in a process of its own.
+    """Run the beginning of `config` for about `seconds` of steps, in a process of its own, or in `ranks` of them.
 
     `command`, with the request as its last word, starts it: the more like the run itself, the closer are time and
     memory. Raises NoRoomError as soon as it holds more than `room` bytes or than nine tenths of what
@@ -87,7 +90,7 @@ def measure(
     answer: Measurement | Failure | None = None
     began = answered = time.perf_counter()
     with subprocess.Popen(
-        [*command, json.dumps(request)],
+        [*(ranks_command(ranks) if ranks > 1 else []), *command, json.dumps(request)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",

@@ -36,7 +36,8 @@ class Seconds:
 @dataclass(frozen=True)
 class Plan:
     """What a run will take. `memory` is the most bytes its process holds, beside the pages of its corpus, which the
-    system takes back when it needs them; of a GPU `device_memory`. `flops` are the model's (models/size.py)."""
+    system takes back when it needs them; of a GPU `device_memory`; with
+    several ranks, each of them. `flops` are the model's (models/size.py)."""
 
     parameters: int
     vocabulary: int
@@ -68,6 +69,7 @@ def make_plan(
     command: Sequence[str] = COMMAND,
     confirmed: bool = False,
     room: float | None = None,
+    ranks: int = 1,
     progress: Progress | None = None,
 ) -> Plan:
     """Predict the run of `config` from about two seconds of it; the arguments are those of `measure`.
@@ -75,7 +77,7 @@ def make_plan(
     `progress` is told of a download, which no prediction contains.
     """
     open_corpus(config.data.source, **config.data.reading, progress=progress)
-    return predict(config, measure(config, command=command, confirmed=confirmed, room=room))
+    return predict(config, measure(config, command=command, confirmed=confirmed, room=room, ranks=ranks))
 
 
 def predict(config: TrainingConfig, measured: Measurement) -> Plan:

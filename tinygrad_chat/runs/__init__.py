@@ -9,6 +9,7 @@ arrays.py         arrays in safetensors files, whose headers are checked
 stored.py         an array that stays in its file until it is used
 checkpoint.py     checkpoints as folders: whole, or not there
 state.py          what a checkpoint holds; it saves, loads and checks itself
+sampling.py       how those who made its model would have tokens drawn
 scores.py         how its model did in tasks
 figures.py        what its model can say of itself, and be right
 consent.py        what this user has agreed to for a run that may be from somebody else

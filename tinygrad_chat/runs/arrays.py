@@ -139,7 +139,7 @@ def map_stored(
 def _stored(entry: Entry, content: np.ndarray) -> StoredArray:
     first, last = entry.data_offsets
     numbers = content[first:last].view(TYPES[entry.dtype]).reshape(entry.shape)
-    stored = StoredArray(entry.shape, lambda: numbers)
+    stored = StoredArray(entry.shape, lambda: numbers, entry.dtype)
     return stored.map(entry.shape, _widened) if entry.dtype == "BF16" else stored
 
 

@@ -25,6 +25,7 @@ from tinygrad_chat.runs.checkpoint import (
 )
 from tinygrad_chat.runs.log import Mark, Marks
 from tinygrad_chat.runs.recent_losses import RecentLosses
+from tinygrad_chat.runs.sampling import Sampling
 from tinygrad_chat.schema import OPTIONAL, Amount, Count, checked
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
@@ -80,6 +81,7 @@ class SavedState:
     parent: dict[str, Any]
     progress: Progress
     log: dict[str, Mark] = field(default_factory=dict, metadata=OPTIONAL)
+    sampling: Sampling = field(default_factory=Sampling, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,8 @@ class SavedModel:
     path: Path | None = None
     taught_to_chat: bool | None = None
     """Whether it learned from conversations; None where nobody knows, as of an imported model."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How those who made it would have its tokens drawn, as an imported model's files say it."""
     of_another_program: bool = False
     """Whether it stands in another program's files at `path`, and in no run."""
 
@@ -132,6 +136,7 @@ class SavedModel:
                 weights=weights,
                 path=path,
                 taught_to_chat=_was_taught_to_chat(state),
+                sampling=state["sampling"],
             )
 
 
@@ -148,6 +153,7 @@ class TrainingState:
     optimizer: Mapping[str, np.ndarray]
     data: Mapping[str, Any] = field(default_factory=dict)
     parent: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
     log: Marks = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
@@ -159,7 +165,13 @@ class TrainingState:
     @property
     def model(self) -> SavedModel:
         """The model that has been trained so far."""
-        return SavedModel(progress=self.progress, config=self.config, tokenizer=self.tokenizer, weights=self.weights)
+        return SavedModel(
+            progress=self.progress,
+            config=self.config,
+            tokenizer=self.tokenizer,
+            weights=self.weights,
+            sampling=self.sampling,
+        )
 
     def save(self, folder: Path, *, temporary: bool = False) -> Path:
         """Write a checkpoint below `folder`, `temporary` or to stay; return its path.
@@ -172,6 +184,7 @@ class TrainingState:
             "tokenizer": self.tokenizer.state(),
             "data": dict(self.data),
             **({"parent": dict(self.parent)} if self.parent else {}),
+            **({"sampling": stated} if (stated := self.sampling.settings()) else {}),
             "progress": dataclasses.asdict(self.progress),
             **({"log": {name: dataclasses.asdict(mark) for name, mark in self.log.items()}} if self.log else {}),
         }
@@ -215,6 +228,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         "data": state.data,
         "parent": state.parent,
         "log": state.log,
+        "sampling": state.sampling,
         "progress": state.progress,
     }
 

@@ -14,7 +14,8 @@ import numpy as np
 class StoredArray:
     """An array of floats whose shape is known and whose numbers are still in a file: `np.asarray` of it reads them.
 
-    Nothing of it is kept: who reads it twice has it converted twice.
+    Nothing of it is kept: who reads it twice has it converted twice. `kind` is how its numbers are stored, as the file
+    calls it.
 
     >>> stored = StoredArray((2, 3), lambda: np.arange(6.0).reshape(2, 3))
     >>> np.asarray(stored[1:].T).tolist(), stored.map((6,), np.ravel).shape
@@ -23,6 +24,7 @@ class StoredArray:
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    kind: str = "F32"
 
     @property
     def ndim(self) -> int:
@@ -36,7 +38,7 @@ class StoredArray:
 
     def map(self, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> StoredArray:
         """Return what `change` will make of it, an array of that shape."""
-        return StoredArray(shape, lambda: change(self.read()))
+        return StoredArray(shape, lambda: change(self.read()), self.kind)
 
     @property
     def T(self) -> StoredArray:  # noqa: N802 - NumPy's name

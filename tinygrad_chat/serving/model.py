@@ -23,6 +23,7 @@ from tinygrad_chat.nn import KeyValueCache
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.figures import facts_of
 from tinygrad_chat.runs.folder import RunFolder
+from tinygrad_chat.runs.sampling import Sampling
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.serving.options import ServingOptions
 from tinygrad_chat.text.conversations import ChatTemplate
@@ -34,10 +35,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A model with its engine, under the `name` that requests give it. `step` is how long it was trained."""
+    """A model with its engine, under the `name` that requests give it. `step` is how long it was trained; `sampling` is
+    how tokens are drawn where a request does not say it."""
 
     name: str
     engine: Engine
+    sampling: Sampling = field(default_factory=Sampling)
     step: int = 0
     path: Path | None = None
     created: int = field(default_factory=lambda: int(time.time()))
@@ -116,7 +119,8 @@ class ModelSource:
             prefix_bytes=self._prefix_bytes(model),
         )
         created = int(saved.path.stat().st_mtime)
-        return Served(name=saved.name, engine=engine, step=saved.step, path=saved.path, created=created)
+        known = {"name": saved.name, "sampling": saved.sampling, "step": saved.step, "path": saved.path}
+        return Served(engine=engine, created=created, **known)
 
     def _prefix_bytes(self, model: LanguageModel) -> int:
         """Return what is left for what earlier requests have read, beside the rows and one that joins them."""

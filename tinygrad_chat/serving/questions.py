@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,7 @@ from tinygrad_chat.inference.calls import ToolCalls
 from tinygrad_chat.inference.options import CHAT_TEMPERATURE, GenerationOptions
 from tinygrad_chat.inference.request import Request
 from tinygrad_chat.option import LARGEST
+from tinygrad_chat.runs.sampling import Sampling
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.serving.errors import ApiError, context_exceeded
 from tinygrad_chat.serving.model import Served
@@ -25,6 +27,7 @@ FEWEST_TOKENS = 1e-9
 """A share of the probability that the likeliest token alone has."""
 COMPLETION_TOKENS = 16  # OpenAI's default
 COMPLETION_TEMPERATURE = 1.0  # likewise
+DRAWING = tuple(each.name for each in dataclasses.fields(Sampling))
 
 
 def expect_model(name: str | None, served: Served) -> None:
@@ -46,7 +49,7 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
     if len(prompt) > served.context:
         raise context_exceeded(len(prompt), served.context, "messages")
     most = asked.max_completion_tokens or asked.max_tokens or served.context
-    options = _options(asked, most, CHAT_TEMPERATURE)
+    options = _options(asked, served, most, CHAT_TEMPERATURE)
     rivals = asked.top_logprobs or 0
     if rivals and not asked.logprobs:
         raise ApiError(400, "top_logprobs: plays no part without logprobs", param="top_logprobs")
@@ -59,7 +62,7 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
 def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], served: Served) -> list[Request]:
     """Submit prompts, each as often as completions are wanted. No tool is called in a text."""
     most = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
-    options = _options(asked, most, COMPLETION_TEMPERATURE)
+    options = _options(asked, served, most, COMPLETION_TEMPERATURE)
     numbers = _random_numbers(options.seed, len(prompts) * (asked.n or 1))
     return [
         served.engine.submit(
@@ -178,14 +181,15 @@ def _wants_tools(asked: ChatRequest) -> bool:
     return asked.tool_choice != "none"
 
 
-def _options(asked: Generation, most: int, temperature: float) -> GenerationOptions:
+def _options(asked: Generation, served: Served, most: int, temperature: float) -> GenerationOptions:
+    """Return what is asked; where that does not say how to draw, the model's makers do, and then the `temperature`."""
+    said = {name: value for name in DRAWING if (value := getattr(asked, name)) is not None}
+    drawing = {"temperature": temperature, "top_p": None, "min_p": None, **served.sampling.settings(), **said}
+    drawing["top_p"] = drawing["top_p"] if drawing["top_p"] is None else max(drawing["top_p"], FEWEST_TOKENS)
+    drawing["min_p"] = drawing["min_p"] or None  # at 0 it rules nothing out
     return GenerationOptions(
         max_new_tokens=max(most, 1),
-        temperature=temperature if asked.temperature is None else asked.temperature,
-        top_k=asked.top_k,
-        top_p=None if asked.top_p is None else max(asked.top_p, FEWEST_TOKENS),
-        min_p=asked.min_p or None,
-        repetition_penalty=asked.repetition_penalty or 1.0,
+        **drawing,
         stop=asked.stops or None,
         seed=secrets.randbelow(LARGEST) if asked.seed is None else asked.seed % LARGEST,
     )

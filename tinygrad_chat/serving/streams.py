@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -19,9 +18,10 @@ from tinygrad_chat.serving.worker import Answers
 async def whole(answers: Answers, form: Format, usage: Callable[[], Json]) -> Json:
     """Return the answers once they are all over."""
     found: list[list[TokenStep]] = [[] for _ in answers.requests]
-    async for index, step in answers.steps():
-        if step is not None:
-            found[index].append(step)
+    async for coming in answers.coming():
+        for index, step in coming:
+            if step is not None:
+                found[index].append(step)
     return form.whole(found, [str(request.finish_reason) for request in answers.requests], usage())
 
 
@@ -33,30 +33,36 @@ async def events(
     deadline: float,
     on_error: Callable[[str], None],
 ) -> AsyncIterator[str]:
-    """Yield the answers as they come, then their `usage`, if it is wanted. What goes wrong is an event, too."""
+    """Yield the answers as they come, then their `usage`, if it is wanted. What goes wrong is an event, too.
+
+    Where an answer comes faster than it is sent, several tokens are sent at a time.
+    """
+
+    def chunk_of(index: int, step: TokenStep | None) -> Json | None:
+        if step is None:
+            return form.last(index, str(answers.requests[index].finish_reason))
+        return form.step(index, step)
+
     try:
-        for index in range(len(answers.requests)):
-            chunk = form.first(index)
-            if chunk is not None:
-                yield _event(chunk)
-        async for index, step in answers.steps(deadline):
-            chunk = (
-                form.last(index, str(answers.requests[index].finish_reason)) if step is None else form.step(index, step)
-            )
-            if chunk is not None:
-                yield _event(chunk)
+        if begun := _events(form.first(index) for index in range(len(answers.requests))):
+            yield begun
+        async for coming in answers.coming(deadline):
+            if shown := _events(chunk_of(index, step) for index, step in coming):
+                yield shown
         if usage is not None:
-            yield _event(form.usage(usage()))
+            yield _events([form.usage(usage())])
     except Exception as error:
         found = as_api_error(error)
         if found.status == 500:
             on_error(f"an answer has ended early: {type(error).__name__}: {error}")
-        yield _event(found.content)
+        yield _events([found.content])
     yield "data: [DONE]\n\n"
 
 
-def _event(content: Any) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _events(chunks: Iterable[Json | None]) -> str:
+    """Return chunks as events; one that shows nothing is none."""
+    shown = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in chunks if each is not None)
+    return "".join(f"data: {each}\n\n" for each in shown)
 
 
 class EventStream(StreamingResponse):

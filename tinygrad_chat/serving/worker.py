@@ -39,21 +39,23 @@ class Answers:
         self._open = set(range(len(requests)))
         self._coming: asyncio.Queue[Coming | Exception] = asyncio.Queue()
 
-    async def steps(self, deadline: float | None = None) -> AsyncIterator[tuple[int, TokenStep | None]]:
-        """Yield what comes, until all are over or the loop's clock says `deadline`. Raises ApiError then, and what has
-        ended them early."""
+    async def coming(self, deadline: float | None = None) -> AsyncIterator[Coming]:
+        """Yield what has come, all of it at a time, until all are over or the loop's clock says `deadline`. Raises
+        ApiError then, and what has ended them early."""
         left = len(self.requests)
         while left:
             try:
                 async with asyncio.timeout_at(deadline):
-                    coming = await self._coming.get()
+                    found = [await self._coming.get()]
             except TimeoutError:
                 raise out_of_time() from None
-            if isinstance(coming, Exception):
-                raise coming
-            for index, step in coming:
-                yield index, step
-                left -= step is None
+            while not self._coming.empty():
+                found.append(self._coming.get_nowait())
+            yield [each for coming in found if not isinstance(coming, Exception) for each in coming]
+            for coming in found:
+                if isinstance(coming, Exception):
+                    raise coming
+                left -= sum(step is None for _, step in coming)
 
     def cancel(self) -> None:
         """End those that have not ended: nobody waits for them."""

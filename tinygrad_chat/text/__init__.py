@@ -11,10 +11,13 @@ fetching.py     what comes from the network, within bounds
 download.py     the built-in names that are fetched once and cached
 tokenizers/     characters, raw bytes, BPE or numbers, each with special tokens
 learning.py     a BPE tokenizer for what a corpus holds
+makers.py       embedded corpora that are made side by side for it, once
+making.py       a process that makes one
 hub.py          data sets of the Hugging Face hub, as files
 shares.py       sources with shares: which rows of a batch are from which
 reading.py      one pass over the documents: hashed and counted
 encoding_processes.py  their tokens by several processes
+processes.py    how processes are started, asked and ended
 split.py        what is held out: whole documents, or the end of a text
 writing.py      the tokens on their way to the disk, laid down as they are split
 token_store.py  a tokenized corpus on disk

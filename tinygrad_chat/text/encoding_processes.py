@@ -3,34 +3,29 @@
 `python -m tinygrad_chat.text.encoding_processes` is one of them. Its first line of input is a tokenizer, in JSON; every
 further line is a list of texts, and the answer to it is how many tokens each has, int64, and then the tokens. A thread
 for each waits for its answers, so that none waits for another. One that dies, or meets a text that it cannot encode,
-gives none: this process encodes in its place, and so meets the same error itself. Each ends with its input, and so with
-the process that has started it.
+gives none: this process encodes in its place, and so meets the same error itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 
+from tinygrad_chat.text.processes import as_line, asked_of_this_process, end_process, pipes_of, start_process
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
 BYTES_EACH = 2 << 20  # of a corpus: for less, a process that starts would take longer than it helps
 MOST_PROCESSES = 16  # this one reads, hashes and writes for them all: with more they would wait for it
 CHUNK = 1 << 18  # characters that a process is given at a time
 WAITING = 2  # chunks for each process, so that it finds the next one
-PLACE = str(Path(__file__).parents[2])
 
 Texts = list[str | None]
 """Pieces of document after document that no token crosses; None stands where a document begins."""
@@ -112,33 +107,20 @@ class _Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._dtype = np.dtype(np.min_scalar_type(tokenizer.size - 1))
-        self._unsent = _line(tokenizer.state())
-        path = os.pathsep.join(filter(None, [PLACE, os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tinygrad_chat.text.encoding_processes"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._questions, self._answers = self._process.stdin, self._process.stdout
+        self._unsent = as_line(tokenizer.state())
+        self._process = start_process("tinygrad_chat.text.encoding_processes")
+        self._questions, self._answers = pipes_of(self._process)
 
     def __enter__(self) -> _Encoder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        for stream in (self._questions, self._answers):
-            with contextlib.suppress(OSError):  # of what was not sent
-                stream.close()
-        self._process.wait()
+        end_process(self._process)
 
     def encode(self, texts: list[str]) -> list[np.ndarray] | None:
         """Return the tokens of each text, None where the process has not sent them all."""
         with contextlib.suppress(OSError, ValueError):  # where it is dead, or its pipes are closed
-            self._questions.write(self._unsent + _line(texts))
+            self._questions.write(self._unsent + as_line(texts))
             self._questions.flush()
             self._unsent = b""
             lengths = np.frombuffer(self._answers.read(8 * len(texts)), np.uint8)
@@ -151,16 +133,12 @@ class _Encoder:
         return None
 
 
-def _line(message: object) -> bytes:
-    return json.dumps(message).encode() + b"\n"
-
-
 def main() -> None:
     """Encode what comes in until nothing more does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that has started this one
-    tokenizer = tokenizer_from_state(json.loads(sys.stdin.buffer.readline()))
-    for line in sys.stdin.buffer:
-        encoded = [tokenizer.encode(text) for text in json.loads(line)]
+    asked = asked_of_this_process()
+    tokenizer = tokenizer_from_state(next(asked))
+    for texts in asked:
+        encoded = [tokenizer.encode(text) for text in texts]
         sys.stdout.buffer.write(np.array([len(tokens) for tokens in encoded], np.int64).data)
         for tokens in encoded:
             sys.stdout.buffer.write(np.ascontiguousarray(tokens).data)

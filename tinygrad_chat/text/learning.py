@@ -16,12 +16,13 @@ from tinygrad_chat.text.conversations.document import ChatDocument
 from tinygrad_chat.text.corpora import Corpus
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
+from tinygrad_chat.text.makers import Makers, are_embedded
 from tinygrad_chat.text.reading import Reading
 from tinygrad_chat.text.split import AUTO, DOCUMENTS, end_from
 from tinygrad_chat.text.token_cache import stamp_of
 from tinygrad_chat.text.token_store import checksum
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
-from tinygrad_chat.text.tokenizers.bpe_training import train_bpe
+from tinygrad_chat.text.tokenizers.bpe_training import bpe_of_words, train_bpe
 
 VOCABULARY = 4096
 LEARNING = 2  # to be raised when the same text would give another tokenizer
@@ -31,27 +32,50 @@ LARGEST_STATE = 64 << 20  # bytes
 
 
 def learn_tokenizer(
-    corpora: Sequence[Corpus], vocabulary: int = VOCABULARY, *, split: str = AUTO, progress: Progress | None = None
+    corpora: Sequence[Corpus],
+    vocabulary: int = VOCABULARY,
+    *,
+    pattern: str = "nanochat",
+    split: str = AUTO,
+    progress: Progress | None = None,
 ) -> Tokenizer:
     """Return a BPE tokenizer of `vocabulary` tokens, or fewer where a text has no more, for what corpora hold.
 
+    `pattern` is the name of one of `splitting.PATTERNS`.
     What `split` holds out of each of them does not count: it is there to evaluate on. Of more than MOST_LEARNED the
     first documents count. `progress` is told of what is read, and of merges.
     """
     stamp = _stamp_of_all(corpora)
     files = [[[str(file.absolute()) for file in corpus.files], corpus.cut] for corpus in corpora]
-    path = cache_folder() / "tokenizers" / f"{checksum([LEARNING, vocabulary, split, files, stamp])[:32]}.json"
+    path = cache_folder() / "tokenizers" / f"{checksum([LEARNING, vocabulary, pattern, split, files, stamp])[:32]}.json"
     if stamp:
         with contextlib.suppress(OSError, FormatError, CheckpointError):
             return tokenizer_from_state(read_json(path, dict[str, Any], most=LARGEST_STATE))
-    documents = itertools.chain.from_iterable(training_documents(corpus, split, progress) for corpus in corpora)
-    total = sum(corpus.size() for corpus in corpora)
-    tokenizer = train_bpe(some_documents(documents, total=total, progress=progress), vocabulary, progress=progress)
+    tokenizer = _learned_side_by_side(corpora, vocabulary, pattern, split, progress) if are_embedded(corpora) else None
+    if tokenizer is None:
+        documents = itertools.chain.from_iterable(training_documents(corpus, split, progress) for corpus in corpora)
+        total = sum(corpus.size() for corpus in corpora)
+        texts = some_documents(documents, total=total, progress=progress)
+        tokenizer = train_bpe(texts, vocabulary, pattern=pattern, progress=progress)
     if stamp and stamp == _stamp_of_all(corpora):
         with contextlib.suppress(OSError, StorageError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(tokenizer.state()).encode())
             _make_room(path.parent)
+    return tokenizer
+
+
+def _learned_side_by_side(
+    corpora: Sequence[Corpus], vocabulary: int, pattern: str, split: str, progress: Progress | None
+) -> Tokenizer | None:
+    """Return the same tokenizer of embedded corpora, whose tokens are kept then, too: each is made once. None where
+    that has failed, or there is more text than counts."""
+    with Makers([corpus.name for corpus in corpora], pattern, split, progress) as makers:
+        words = makers.count_words()
+        if words is None or sum(len(word) * times for word, times in words.items()) > MOST_LEARNED:
+            return None
+        tokenizer = bpe_of_words(words, vocabulary, pattern=pattern, progress=progress)
+        makers.tokenize(tokenizer)
     return tokenizer
 
 

@@ -7,8 +7,10 @@ build.py       the parts of a run, made as its configuration says
 run.py         a run: new, started from another, or resumed
 refusals.py    what it is refused for
 batches.py     the batches of its data, by number
+answering.py   many questions at once, and what the model answers
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
+distributed.py the same step, shared by several ranks
 update.py      one update of a run: its batch, the step, what guards it
 loop.py        the loop
 saving.py      its checkpoints, temporary ones among them

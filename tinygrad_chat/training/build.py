@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tinygrad_chat.backend import Compute
@@ -16,10 +16,10 @@ from tinygrad_chat.models.lora import with_adapters
 from tinygrad_chat.models.memory import expect_room, expect_room_for_step
 from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.models.protocol import LanguageModel
-from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Muon, Optimizer, Schedule, adamw_groups
+from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Group, Muon, Optimizer, Schedule, adamw_groups
 from tinygrad_chat.optim.muon import one_after_the_other
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
-from tinygrad_chat.parallel import DataParallel, ThreadTeam, make_data_parallel, use_threads
+from tinygrad_chat.parallel import DataParallel, ParameterShare, ThreadTeam, make_data_parallel, use_threads
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.training.step import TrainStep
 
@@ -90,14 +90,30 @@ def build_for_training(
 
     Raises NoRoomError where there is no room for a step, and as `build_model` does.
     """
-    threads, rows = use_threads(config.compute.threads), config.data.batch_size // config.data.grad_accumulation
-    ranks = min(threads, rows) if choose_compute(config).backend.name == "numpy" else 1  # each has its own gradient
-    buffers = TRAINED[config.optimizer.kind] + ranks - 1
+    return build_train_step(config, *build_parallel_model(config, vocabulary, make, weights))
+
+
+def build_parallel_model(
+    config: TrainingConfig,
+    vocabulary: int,
+    make: ModelMaker | None = None,
+    weights: Mapping[str, Any] | None = None,
+    *,
+    ranks: int = 1,
+) -> tuple[LanguageModel, DataParallel | None]:
+    """Return a new model to train, one of those of `ranks`, and the threads that compute its gradient, if there are.
+
+    Raises NoRoomError where there is no room for a step, and as `build_model` does.
+    """
+    threads = use_threads(config.compute.threads)
+    rows = -(-config.data.batch_size // (ranks * config.data.grad_accumulation))
+    teams = min(threads, rows) if choose_compute(config).backend.name == "numpy" else 1  # each has its own gradient
+    buffers = TRAINED[config.optimizer.kind] + teams - 1
     _expect_room_for_step(config, vocabulary, rows=rows, buffers=buffers)
     model = build_model(config, vocabulary, make=make, weights=weights, buffers=buffers)
     if isinstance(model, GPT):
         model.recompute = config.data.recompute
-    return build_train_step(config, model, make_data_parallel(model, threads, rows=rows))
+    return model, make_data_parallel(model, threads, rows=rows)
 
 
 def _expect_room_for_step(config: TrainingConfig, vocabulary: int, *, rows: int, buffers: int) -> None:
@@ -118,12 +134,15 @@ def _expect_room_for_step(config: TrainingConfig, vocabulary: int, *, rows: int,
 
 
 def build_train_step(
-    config: TrainingConfig, model: LanguageModel, data_parallel: DataParallel | None = None
+    config: TrainingConfig,
+    model: LanguageModel,
+    data_parallel: DataParallel | None = None,
+    share: ParameterShare | None = None,
 ) -> TrainStep:
-    """Return a model's training step; its optimiser has not taken one yet."""
+    """Return a model's training step; its optimiser has not taken one yet, and moves all parameters or a `share`."""
     return TrainStep(
         model,
-        build_optimizer(config, model, data_parallel),
+        build_optimizer(config, model, data_parallel, share),
         build_schedule(config),
         clip=config.optimizer.clip or None,
         grad_accumulation=config.data.grad_accumulation,
@@ -132,29 +151,46 @@ def build_train_step(
 
 
 def build_optimizer(
-    config: TrainingConfig, model: LanguageModel, data_parallel: DataParallel | None = None
+    config: TrainingConfig,
+    model: LanguageModel,
+    data_parallel: DataParallel | None = None,
+    share: ParameterShare | None = None,
 ) -> Optimizer:
-    """Return the optimiser of a run. Muon works in as many threads as compute the gradient: beside products that take
-    several, threads of its own would wait for theirs, which spin for a while."""
-    options, parameters = config.optimizer, model.parameters()
+    """Return the optimiser of a run, for all parameters or a `share`. Muon works in as many threads as compute the
+    gradient: beside products that take several, threads of its own would wait for theirs, which spin for a while."""
+    options, parameters = config.optimizer, share or model.parameters()
     if options.kind == "sgd":
         return SGD(parameters, momentum=options.momentum)
     if options.kind == "muon":
-        rates = {
-            name: getattr(options, name) or rate
-            for name, rate in rates_beside_muon(options.lr, config.model.initialisation).items()
-        }
-        if config.recipe.model == OWN:
-            raise ConfigError("--optimizer muon: knows the roles of our models' parameters only; choose adamw or sgd")
-        roles = parameter_roles(config.model, model.vocabulary)
         return Muon(
             parameters,
-            adamw_groups({name: roles[name] for name in parameters}, lr=options.lr, **rates),
+            groups_beside_muon(config, model, [name for name, _ in parameters.masters()]),
             momentum=muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown),
             weight_decay=cosine_decay(peak=options.weight_decay, steps=config.schedule.steps),
             together=one_after_the_other if data_parallel is None else ThreadTeam(data_parallel.threads).do,
         )
     return AdamW(parameters, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay)
+
+
+def groups_beside_muon(config: TrainingConfig, model: LanguageModel, names: Iterable[str]) -> list[Group]:
+    """Return the groups of those parameters that AdamW moves beside Muon. Raises ConfigError for a model of one's
+    own."""
+    if config.recipe.model == OWN:
+        raise ConfigError("--optimizer muon: knows the roles of our models' parameters only; choose adamw or sgd")
+    options, roles = config.optimizer, parameter_roles(config.model, model.vocabulary)
+    rates = {
+        name: getattr(options, name) or rate
+        for name, rate in rates_beside_muon(options.lr, config.model.initialisation).items()
+    }
+    return adamw_groups({name: roles[name] for name in names}, lr=options.lr, **rates)
+
+
+def matrices_of_muon(config: TrainingConfig, model: LanguageModel) -> set[str]:
+    """Return the parameters that Muon moves, none with another optimiser."""
+    names = list(model.parameters())
+    if config.optimizer.kind != "muon":
+        return set()
+    return set(names) - {name for group in groups_beside_muon(config, model, names) for name in group.parameters}
 
 
 def build_schedule(config: TrainingConfig) -> Schedule:

@@ -70,7 +70,7 @@ def resolve_with_facts(
         return {**defaults_for(chosen), **chosen}.get(name, SPECS[name].default)
 
     if data is None:
-        reading = {name: setting(name) for name in ("text_field", "encoding", "split", "vocabulary")}
+        reading = {name: setting(name) for name in ("text_field", "encoding", "split", "vocabulary", "pre_tokenizer")}
         data = open_tokens(setting("data"), setting("tokenizer"), **reading, progress=progress)
     rate = None
     if "product_rate" in needed:

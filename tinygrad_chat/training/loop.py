@@ -8,7 +8,14 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from tinygrad_chat.errors import DivergedError, MemoryGrowthError, MemoryShortageError, StorageError, UsageError
+from tinygrad_chat.errors import (
+    DivergedError,
+    MemoryGrowthError,
+    MemoryShortageError,
+    RankError,
+    StorageError,
+    UsageError,
+)
 from tinygrad_chat.formatting import as_clause
 from tinygrad_chat.inference.answers import answers_as_text, first_questions
 from tinygrad_chat.inference.engine import Engine
@@ -49,7 +56,8 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
     The checkpoint of a step is on disk before its evaluation starts. Between the checkpoints that the settings ask
     for there is a temporary one, at most a minute old unless saving takes long. Raises UsageError where another process
     trains in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError,
-    and StorageError where something cannot be written, or the folder was moved; the checkpoints so far stay.
+    RankError where another rank is lost, and StorageError where something cannot be written, or the folder was moved;
+    the checkpoints so far stay.
     """
     with run.folder.locked():
         _expect_unchanged(run)
@@ -62,7 +70,8 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
             run.config,
             describe_environment(run.model.parameters().compute)
             | (HANDED_OVER if run.own_data else {})
-            | ({"parent": dict(run.parent)} if run.parent else {}),
+            | ({"parent": dict(run.parent)} if run.parent else {})
+            | ({"ranks": run.train_step.ranks} if run.train_step.ranks > 1 else {}),
             step=run.progress.step,
             marks=run.log,
             resumed=run.resumed or run.saved_step is not None,
@@ -82,9 +91,9 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         except (DivergedError, MemoryGrowthError) as error:
             _close(run, "failed", str(error))
             raise
-        except StorageError as error:
+        except (StorageError, RankError) as error:
             _close(run, "failed", str(error))
-            raise StorageError(f"{error}; then go on with: {run.folder.resume_command}") from error
+            raise type(error)(f"{error}; then go on with: {run.folder.resume_command}") from error
         except Exception as error:
             if not run.model.parameters().backend.ran_out_of_memory(error):
                 raise
@@ -219,7 +228,7 @@ def _evaluate(run: Run) -> Evaluated:
         return found[0]
 
     def sample_of(model: LanguageModel) -> str:
-        held_out = [part.validation for part in run.dataset.parts]
+        held_out = [(part.validation, part.chats and part.chats.validation_starts) for part in run.dataset.parts]
         questions = first_questions(held_out, run.tokenizer, SAMPLE_QUESTIONS)
         if questions:
             return answers_as_text(Engine(model, run.tokenizer, tool=run.calculator), questions)
@@ -234,7 +243,7 @@ def _evaluate(run: Run) -> Evaluated:
         sample = sample_of(run.model)
     except DivergedError as error:
         raise _unfit(run, "the logits of the sample are NaN or infinite", sample_of) from error
-    reward = None if run.reinforcement is None else run.reinforcement.score(run.model)
+    reward = None if run.reinforcement is None else run.reinforcement.score(run.train_step)
     compared = loss if reward is None else 1 - reward
     if progress.best_loss is None or compared < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, compared

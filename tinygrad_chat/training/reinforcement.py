@@ -8,15 +8,12 @@ once, by the weights that drew it, there is no ratio to clip and no KL term. doc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
-from tinygrad_chat.inference.engine import Engine
 from tinygrad_chat.inference.options import GenerationOptions
-from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.tasks.registry import open_task, practice_of, problems_of, running
@@ -24,20 +21,10 @@ from tinygrad_chat.tasks.task import PracticeTask, Problem
 from tinygrad_chat.text.batches import WeightedBatch
 from tinygrad_chat.text.conversations import ChatTemplate
 from tinygrad_chat.text.tokenizers import Tokenizer
-from tinygrad_chat.tools.calculator import calculate
+from tinygrad_chat.training.answering import Answer, Answering, Questions
 from tinygrad_chat.training.batches import Drawn
 
 HELD_OUT_SEED = 0  # of the problems of evaluations: the same ones for every run
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model answered: the prompt's tokens, the answer's, and which of these it drew itself, and no tool."""
-
-    prompt: Sequence[int]
-    tokens: Sequence[int]
-    drawn: Sequence[bool]
-    text: str
 
 
 class Reinforcement:
@@ -51,15 +38,15 @@ class Reinforcement:
         self._task, self._tokenizer = task, tokenizer
         self._objective, self._seed = config.objective, config.run.seed
         self._rows = config.data.batch_size
-        self._template = ChatTemplate(tokenizer)
+        ChatTemplate(tokenizer)  # by which a tokenizer without the tokens of chats is refused
 
-    def draw(self, number: int, model: LanguageModel) -> Drawn:
-        """Let the model answer a batch's problems, each in a group of answers; return what it can learn of them."""
+    def draw(self, number: int, answering: Answering) -> Drawn:
+        """Let a batch's problems be answered, each by a group of answers; return what can be learned of them."""
         options, G = self._objective, self._objective.group_size
         problems = practice_of(self._task, self._rows // G, seed=_seed_of(self._seed, number))
         asked = [problem for problem in problems for _ in range(G)]
         streams = [rng(self._seed, "rollouts", number, *divmod(row, G)) for row in range(len(asked))]
-        answers = self._answers(model, asked, temperature=options.temperature, streams=streams)
+        answers = self._answers(answering, asked, temperature=options.temperature, streams=streams)
         rewards = self._rewards(asked, answers).reshape(-1, G)
         advantages = rewards - rewards.mean(axis=1, keepdims=True)
         told = {
@@ -69,11 +56,22 @@ class Reinforcement:
         }
         return Drawn(as_batch(answers, advantages.ravel()), told, has_signal=bool(advantages.any()))
 
-    def score(self, model: LanguageModel) -> float:
+    def score(self, answering: Answering) -> float:
         """Return the fraction of held-out problems that the model solves by its likeliest tokens."""
+        return self._score(answering, samples=1, temperature=0)
+
+    def sampled_score(self, answering: Answering, samples: int) -> float:
+        """Return the same of answers that are drawn as those that it learns from, so many to each problem: an estimate
+        of what the steps raise."""
+        return self._score(answering, samples, self._objective.temperature)
+
+    def _score(self, answering: Answering, samples: int, temperature: float) -> float:
         problems = problems_of(self._task, self._objective.eval_problems, seed=HELD_OUT_SEED)
-        streams = [np.random.default_rng(0)] * len(problems)  # nothing is drawn
-        return float(self._rewards(problems, self._answers(model, problems, temperature=0, streams=streams)).mean())
+        asked = [problem for problem in problems for _ in range(samples)]
+        streams = [rng(HELD_OUT_SEED, "rollouts", row) for row in range(len(asked))]
+        return float(
+            self._rewards(asked, self._answers(answering, asked, temperature=temperature, streams=streams)).mean()
+        )
 
     def _rewards(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> np.ndarray:
         """Return 1 for each answer that solves its problem, 0 for each that does not."""
@@ -83,25 +81,15 @@ class Reinforcement:
 
     def _answers(
         self,
-        model: LanguageModel,
+        answering: Answering,
         problems: Sequence[Problem],
         *,
         temperature: float,
         streams: Sequence[np.random.Generator],
     ) -> list[Answer]:
-        engine = Engine(model, self._tokenizer, rows=min(len(problems), self._rows), tool=calculate)
         options = GenerationOptions(temperature=temperature, max_new_tokens=self._objective.max_new_tokens)
-        requests = [
-            engine.submit_answer(problem.question, options, random=random)
-            for problem, random in zip(problems, streams, strict=True)
-        ]
-        engine.finish(requests)
-        answers = []
-        for problem, request in zip(problems, requests, strict=True):
-            prompt = self._template.render_prompt(problem.question).tolist()
-            drawn = [not step.forced for step in request.steps]
-            answers.append(Answer(prompt, request.tokens, drawn, request.written))
-        return answers
+        asked = [problem.question for problem in problems]
+        return answering.answers(Questions(asked, streams, self._tokenizer, options, self._rows))
 
 
 def open_reinforcement(config: TrainingConfig, tokenizer: Tokenizer) -> Reinforcement | None:

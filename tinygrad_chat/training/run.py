@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygrad_chat.config.groups import AUTO
 from tinygrad_chat.config.record import SPECS, TrainingConfig
@@ -18,17 +18,20 @@ from tinygrad_chat.errors import UsageError, VocabularyError
 from tinygrad_chat.files import expect_free, is_there
 from tinygrad_chat.formatting import quoted
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
+from tinygrad_chat.parallel import Communicator
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.consent import expect_named, note_data
 from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.folder import RunFolder, claim_new_run
 from tinygrad_chat.runs.log import Marks
+from tinygrad_chat.runs.sampling import Sampling
 from tinygrad_chat.runs.state import Progress, TrainingState
 from tinygrad_chat.text.download import Progress as DownloadProgress
 from tinygrad_chat.text.mixture import Data, dataset_of
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.batches import Batches, Drawn
-from tinygrad_chat.training.build import ModelMaker, build_for_training, choose_compute
+from tinygrad_chat.training.build import ModelMaker, choose_compute
+from tinygrad_chat.training.distributed import lead
 from tinygrad_chat.training.evaluation import HeldOut
 from tinygrad_chat.training.facts import OpenData, settled, tokenizer_of
 from tinygrad_chat.training.parent import describe_parent, open_data_for, open_parent
@@ -70,6 +73,8 @@ class Run:
     """Whether it had ended already, and is not asked to do more."""
     parent: Mapping[str, Any] = field(default_factory=dict)
     """Which checkpoint its first weights are from, where they were not drawn."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How those who made that one would have its tokens drawn."""
     saved_step: int | None = None
     """The step whose checkpoint is on disk, whole."""
     log: Marks | None = None
@@ -84,8 +89,8 @@ class Run:
 
     @property
     def predictor(self) -> Predictor:
-        """What it is evaluated with: the threads that train it, where there are several."""
-        return self.train_step.data_parallel or self.model
+        """What it is evaluated with: the threads and ranks that train it, where there are several."""
+        return self.train_step.predictor
 
     @property
     def evaluation_tokens(self) -> tuple[HeldOut, ...]:
@@ -111,7 +116,7 @@ class Run:
         """Return what the step of that number trains on: with rewards, answers of the model as it is now."""
         if self.reinforcement is None:
             return Drawn(self.batch(number))
-        return self.reinforcement.draw(number, self.model)
+        return self.reinforcement.draw(number, self.train_step)
 
     def state(self, log: Marks | None = None) -> TrainingState:
         """Return all it takes to go on from here, with a log as it is or by its marks."""
@@ -119,9 +124,10 @@ class Run:
             config=self.config,
             tokenizer=self.tokenizer,
             weights=self.model.parameters().state(),
-            optimizer=self.train_step.optimizer.state(),
+            optimizer=self.train_step.optimizer_state(),
             data={**self.dataset.summary(), **({OWN_DATA: True} if self.own_data else {})},
             parent=self.parent,
+            sampling=self.sampling,
             log=self.folder.lines.marks() if log is None else log,
             progress=copy.deepcopy(self.progress),
         )
@@ -131,8 +137,7 @@ class Run:
 
         Raises CheckpointError where it does not fit the model.
         """
-        self.model.parameters().load(state.weights)
-        self.train_step.optimizer.load(state.optimizer)
+        self.train_step.restore(state.weights, state.optimizer)
         seconds = max(self.progress.seconds, state.progress.seconds)
         self.progress = dataclasses.replace(copy.deepcopy(state.progress), seconds=seconds)
         self.saved_step, self.log = state.step, state.log
@@ -146,29 +151,31 @@ def start_run(
     model: ModelMaker | None = None,
     progress: DownloadProgress | None = None,
     confirmed: bool = False,
+    communicator: Communicator | None = None,
 ) -> Run:
     """Return a new run at step 0, its folder made at `path` or anew below runs/.
 
     `data` is what has been opened already, or one's own; `model` makes one's own. `progress` is told of a download.
+    With a `communicator` this is rank 0, which leads the others.
     Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
     `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
     own = isinstance(data, tuple) or (data is not None and data.source != config.data.name)
-    return _new_run(
-        config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=False
-    )
+    how = _How(model, progress, confirmed, communicator)
+    return _new_run(config, path, how, data=data, own_data=own, resumed=False)
+
+
+class _How(NamedTuple):
+    """How a run is made, as `start_run` and `resume_run` are told."""
+
+    model: ModelMaker | None
+    progress: DownloadProgress | None
+    confirmed: bool
+    communicator: Communicator | None
 
 
 def _new_run(
-    config: TrainingConfig,
-    path: Path | None,
-    *,
-    data: OpenData | None,
-    own_data: bool,
-    model: ModelMaker | None,
-    progress: DownloadProgress | None,
-    confirmed: bool,
-    resumed: bool,
+    config: TrainingConfig, path: Path | None, how: _How, *, data: OpenData | None, own_data: bool, resumed: bool
 ) -> Run:
     if path is not None:
         expect_free(path)
@@ -177,24 +184,27 @@ def _new_run(
     start_from = config.recipe.start_from
     parent = None if start_from is None else open_parent(start_from)
     if data is None and parent is not None:
-        data = open_data_for(parent, config.data, progress=progress)
-    dataset, tokenizer = _dataset(config, data or open_chosen(config.data, config.data.tokenizer, progress=progress))
+        data = open_data_for(parent, config.data, progress=how.progress)
+    dataset, tokenizer = _dataset(
+        config, data or open_chosen(config.data, config.data.tokenizer, progress=how.progress)
+    )
     if parent is not None:
         expect_same_tokenizer(tokenizer, parent.tokenizer, str(start_from))
     if config.data.tokenizer == AUTO and tokenizer.kind in SPECS["tokenizer"].choices:
         config = config.replace(tokenizer=tokenizer.kind)
     config = config.replace(split=dataset.split, **({"data": dataset.source} if own_data else {}))
     expect_packed(dataset, config)
-    if not confirmed:
+    if not how.confirmed:
         expect_patience(config, tokenizer)
     reinforcement = open_reinforcement(config, tokenizer)
-    train_step = build_for_training(config, tokenizer.size, model, parent and parent.weights)
+    train_step = lead(config, tokenizer.size, how.model, parent and parent.weights, how.communicator)
     folder = RunFolder(path) if path else claim_new_run(config)
     folder.create(resumed=resumed)
     note_data(folder.path, config.data.source)
     described = {} if parent is None else describe_parent(parent)
     run = Run(config, folder, dataset, tokenizer, train_step, resumed=resumed, own_data=own_data, parent=described)
     run.reinforcement = reinforcement
+    run.sampling = parent.sampling if parent else Sampling()
     return run
 
 
@@ -207,6 +217,7 @@ def resume_run(
     tokenizer: Tokenizer | None = None,
     progress: DownloadProgress | None = None,
     confirmed: bool = False,
+    communicator: Communicator | None = None,
     say: Callable[[str], None] = lambda line: None,
     warn: Callable[[str], None] | None = None,
 ) -> Run:
@@ -234,9 +245,8 @@ def resume_run(
             warn(problem)
         if data is None and tokenizer is not None:
             data = open_chosen(config.data, tokenizer, progress=progress)
-        return _new_run(
-            config, path, data=data, own_data=own, model=model, progress=progress, confirmed=confirmed, resumed=True
-        )
+        how = _How(model, progress, confirmed, communicator)
+        return _new_run(config, path, how, data=data, own_data=own, resumed=True)
     saved = folder.open_newest(TrainingState.load, say=warn)
     if not saved.data:
         raise UsageError(
@@ -264,7 +274,7 @@ def resume_run(
     if dataset.sha256 != saved.data.get("sha256"):
         raise changed_data(before, config, dataset.left_out)
     note_data(path, config.data.source)
-    train_step = build_for_training(config, saved.tokenizer.size, model, saved.weights)
+    train_step = lead(config, saved.tokenizer.size, model, saved.weights, communicator)
     run = Run(
         config,
         folder,
@@ -274,6 +284,7 @@ def resume_run(
         resumed=True,
         own_data=data is not None,
         parent=saved.parent,
+        sampling=saved.sampling,
         finished=finished,
         reinforcement=open_reinforcement(config, saved.tokenizer),
     )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.autograd import Node
+from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
 from tinygrad_chat.parallel import DataParallel
 from tinygrad_chat.text.batches import Batch, WeightedBatch
+from tinygrad_chat.training.answering import Answer, Questions, answers_of
 
 
 class StepResult(NamedTuple):
@@ -54,6 +56,29 @@ class TrainStep:
         self.clip = clip
         self.grad_accumulation = grad_accumulation
         self.data_parallel = data_parallel
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks share it."""
+        return 1
+
+    @property
+    def predictor(self) -> Predictor:
+        """What the model is evaluated with: the threads that train it, where there are several."""
+        return self.data_parallel or self.model
+
+    def answers(self, questions: Questions) -> list[Answer]:
+        """Let the model answer questions."""
+        return answers_of(self.model, questions)
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Return a copy, in host memory, of all that the optimiser remembers between steps."""
+        return self.optimizer.state()
+
+    def restore(self, weights: Mapping[str, np.ndarray], optimizer_state: Mapping[str, np.ndarray]) -> None:
+        """Go on from there. Raises CheckpointError where either does not fit."""
+        self.model.parameters().load(weights)
+        self.optimizer.load(optimizer_state)
 
     def __call__(
         self,
@@ -113,24 +138,30 @@ def accumulate_gradient(
     parts: int,
     random: np.random.Generator | None = None,
     data_parallel: DataParallel | None = None,
+    first_row: int = 0,
+    token_count: int | None = None,
+    deliver: Callable[[Node, Any], None] | None = None,
 ) -> Any:
     """Leave the gradient of a batch's mean loss in the model's buffer; return that loss: on a device an array, which
     nobody has waited for.
 
     It is computed in `parts` one after the other, each by the threads of `data_parallel` if there are any. The mean is
     over the targets that count in the whole batch, however unequally they lie. With `random`, as in training: dropout.
+    Where the batch is a rank's share of a larger one, `first_row` says from which row on, and `token_count` how many
+    targets count in the larger one. `deliver` is told of the gradients of the last part, after which they are whole.
     """
     parameters = model.parameters()
     parameters.zero_gradient()
     tokens, targets, *_ = batch
-    token_count = max(1, count_targets(targets))
+    token_count = token_count or max(1, count_targets(targets))
     rows, total = -(-len(tokens) // parts), 0.0
-    for offset in range(0, len(tokens), rows):
-        part = [array[offset : offset + rows] for array in batch]
-        options = {"random": copy.deepcopy(random), "offset": offset, "token_count": token_count}
+    for start in range(0, len(tokens), rows):
+        part = [array[start : start + rows] for array in batch]
+        options = {"random": copy.deepcopy(random), "offset": first_row + start, "token_count": token_count}
         if data_parallel is None:
             loss = model.loss(*part, **options)
-            loss.backward()
+            last = deliver is not None and start + rows >= len(tokens)
+            loss.backward(**({"deliver": deliver} if last else {}))
             total = total + loss.data
         else:
             total += data_parallel.gradient(*part, **options)

@@ -25,6 +25,7 @@ def open_tokens(
     tokenizer: Tokenizer | str,
     *,
     vocabulary: int,
+    pre_tokenizer: str = DataOptions.pre_tokenizer,
     split: str,
     progress: Progress | None = None,
     **reading: Any,
@@ -35,6 +36,7 @@ def open_tokens(
             tokenizer,
             vocabulary,
             lambda: [open_corpus(each, **reading, progress=progress) for each in _split_apart(source)],
+            pre_tokenizer=pre_tokenizer,
             split=split,
             progress=progress,
         )
@@ -45,7 +47,7 @@ def open_chosen(
     data: DataOptions, tokenizer: Tokenizer | str, *, progress: Progress | None = None
 ) -> TokenStore | MixedStore:
     """Return what `open_tokens` does for the options of a run."""
-    chosen = {"vocabulary": data.vocabulary, "split": data.split, **data.reading}
+    chosen = {"vocabulary": data.vocabulary, "pre_tokenizer": data.pre_tokenizer, "split": data.split, **data.reading}
     return open_tokens(data.source, tokenizer, **chosen, progress=progress)
 
 
@@ -54,14 +56,15 @@ def tokenizer_called(
     vocabulary: int,
     open_texts: Callable[[], Sequence[Corpus]],
     *,
+    pre_tokenizer: str = DataOptions.pre_tokenizer,
     split: str = AUTO,
     progress: Progress | None = None,
 ) -> Tokenizer | str:
     """Return the tokenizer called `name`, but that itself where reading the text will make it: characters.
 
-    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary`. "auto" is bpe where there
-    are conversations, or texts in files that are together LONG_ENOUGH, and characters where not. Other names are paths
-    of a tokenizer's file or of a run. Raises UsageError, in one line, where there is none.
+    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary` and `pre_tokenizer`.
+    "auto" is bpe where there are conversations, or texts in files that are together LONG_ENOUGH, and characters where
+    not. Other names are paths of a tokenizer's file or of a run. Raises UsageError, in one line, where there is none.
     """
     if name == CharacterTokenizer.kind:
         return name
@@ -70,7 +73,7 @@ def tokenizer_called(
         chats = any(text.conversations for text in texts)
         if name == AUTO and not chats and sum(text.size() for text in texts) < LONG_ENOUGH:
             return CharacterTokenizer.kind
-        return learn_tokenizer(texts, vocabulary, split=split, progress=progress)
+        return learn_tokenizer(texts, vocabulary, pattern=pre_tokenizer, split=split, progress=progress)
     return tokenizer_named(name, option="--tokenizer", others=(CharacterTokenizer.kind, BPETokenizer.kind))
 
 

@@ -22,6 +22,9 @@ MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": 
         {"conversations": MESSAGES},
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]},
         {"instruction": "Hi", "input": "", "output": "Hello."},
+        {"prompt": "Hi", "completion": "Hello."},
+        {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello."}]},
+        {"question": "Hi", "answer": "Hello."},
         {"input": "Hi", "output": "Hello."},
         {"messages": [{"role": "USER", "content": "Hi"}, {"role": "Assistant", "content": "Hello."}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, MESSAGES[1]]},
@@ -98,6 +101,8 @@ def nested(depth):
         ({"text": "a row of text"}, "expected messages, conversations, .* received the keys text"),
         (MESSAGES[0], "a message alone"),
         ({"instruction": "Hi", "output": ""}, "output: expected text"),
+        ({"prompt": "Hi", "completion": []}, "completion: expected text, received a list"),
+        ({"prompt": [], "completion": []}, "messages: expected at least one"),
         ({"input": None, "output": "x"}, "input: expected text, received null"),
     ],
 )

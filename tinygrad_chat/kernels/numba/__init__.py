@@ -16,6 +16,7 @@ from tinygrad_chat.kernels.numba.adamw import adamw_update
 from tinygrad_chat.kernels.numba.attention import attention
 from tinygrad_chat.kernels.numba.cross_entropy import cross_entropy
 from tinygrad_chat.kernels.numba.embedding import embedding
+from tinygrad_chat.kernels.numba.linear import linear
 from tinygrad_chat.kernels.numba.normalization import layernorm, rmsnorm
 from tinygrad_chat.kernels.numba.pointwise import gelu, squared_relu, swiglu
 from tinygrad_chat.kernels.numba.rotary import rotary
@@ -30,6 +31,7 @@ COMPILED: dict[Operation[...], Callable[..., Any]] = {
     ops.embedding: embedding,
     ops.gelu: gelu,
     ops.layernorm: layernorm,
+    ops.linear: linear,
     ops.rmsnorm: rmsnorm,
     ops.rotary: rotary,
     ops.squared_relu: squared_relu,

@@ -1,4 +1,4 @@
-"""Attention of one sequence, compiled as a whole: a token that is decoded, a very small model."""
+"""Attention compiled as a whole, sequence by sequence: a token that is decoded, a very small model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import prange
+from numpy.lib.stride_tricks import as_strided
 
-from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
+from tinygrad_chat.backend.host_threads import product_threads
+from tinygrad_chat.kernels.numba.compilation import compiled, compiled_for_threads, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
+from tinygrad_chat.kernels.numba.products import WORTH_THREADS, sharing
 
 SMALL = 1 << 12  # weights: for fewer, to call BLAS costs more than its products gain
 
@@ -25,21 +29,83 @@ def small_attention(
 ):
     """`ops.attention` with G key/value heads, where a query sees at most `reach` positions."""
     (B, T, C), S = query.shape, key.shape[1]
-    # A sequence by itself lies in one piece, also in a cache with room for more tokens: nothing is copied.
-    sequences = [tuple(contiguous(x[b]) for x in (query, key, value)) for b in range(B)]
     weights, out = np.empty((B, T, heads, S), query.dtype), np.empty(query.shape, query.dtype)
     settings, starts = (G, 1 / math.sqrt(C // heads), causal, reach), contiguous(document_starts.astype(np.int64))
-    for b in range(B):
-        _attend(*sequences[b], *settings, starts[b], weights[b], out[b])
+    parts = min(B, product_threads()) if key.size >= WORTH_THREADS else 1
+    given = contiguous(query), *_in_a_line(key), *_in_a_line(value), *settings, starts, weights, out
+    if parts == 1:
+        _attend_part(*given, 0, 1)
+    else:
+        with sharing:
+            _attend_in_threads(*given, parts)
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.zeros(x.shape, x.dtype) for x in (query, key, value))
         for b in range(B):
-            d_mean = contiguous(d_out[b])
-            _attend_backward(*sequences[b], *settings, starts[b], weights[b], d_mean, d_query[b], d_key[b], d_value[b])
+            sequence, d_mean = (contiguous(x[b]) for x in (query, key, value)), contiguous(d_out[b])
+            _attend_backward(*sequence, *settings, starts[b], weights[b], d_mean, d_query[b], d_key[b], d_value[b])
         return d_query, d_key, d_value
 
     return out, backward
+
+
+def _in_a_line(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the numbers of x (B, S, W) one behind the other, and how far it is from one sequence to the next.
+
+    Rows of a cache, which has room for more tokens behind each, are not copied.
+    """
+    B, S, W = x.shape
+    if x.flags.carray or not x[:1].flags.carray:
+        return contiguous(x).reshape(-1), S * W
+    step = x.strides[0] // x.itemsize
+    return as_strided(x, ((B - 1) * step + S * W,), (x.itemsize,)), step
+
+
+@compiled
+def _attend_part(
+    query: Any,
+    key: Any,
+    key_step: int,
+    value: Any,
+    value_step: int,
+    G: int,
+    scale: float,
+    causal: bool,
+    reach: int,
+    starts: Any,
+    weights: Any,
+    out: Any,
+    part: int,
+    parts: int,
+) -> None:
+    """Compute a part of the sequences."""
+    B, _, H, S = weights.shape
+    W = query.shape[2] // H * G
+    for b in range(part * B // parts, (part + 1) * B // parts):
+        keys = key[b * key_step : b * key_step + S * W].reshape(S, W)
+        values = value[b * value_step : b * value_step + S * W].reshape(S, W)
+        _attend(query[b], keys, values, G, scale, causal, reach, starts[b], weights[b], out[b])
+
+
+@compiled_for_threads
+def _attend_in_threads(
+    query: Any,
+    key: Any,
+    key_step: int,
+    value: Any,
+    value_step: int,
+    G: int,
+    scale: float,
+    causal: bool,
+    reach: int,
+    starts: Any,
+    weights: Any,
+    out: Any,
+    parts: int,
+) -> None:
+    sequences = query, key, key_step, value, value_step
+    for part in prange(parts):
+        _attend_part(*sequences, G, scale, causal, reach, starts, weights, out, part, parts)
 
 
 @compiled

@@ -7,28 +7,19 @@ thread or several, a row gives the same to the bit; so it does with float16 wher
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
-from numba import prange
 
-from tinygrad_chat.backend.host_threads import product_threads
-from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, compiled_for_threads
+from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
 from tinygrad_chat.kernels.numba.exponential import larger
-from tinygrad_chat.kernels.numba.vectors import LINES, sums_of_products
+from tinygrad_chat.kernels.numba.products import product
 from tinygrad_chat.kernels.numpy.stored_product import stored_product as product_by_blas
 from tinygrad_chat.nn.stored import LARGEST_INT8, StoredWeight
 from tinygrad_chat.ops.matmul import check_linear
 
-TOGETHER = 4  # rows that share what is read of the weight
-IN_CACHE = 64  # rows, which are read again for each group of lines
 MOST_HALVES = 64  # rows, beyond which float16 is worth being turned into float32 for BLAS; whole numbers are faster
-WORTH_THREADS = 1 << 17  # numbers of a weight: a smaller one is read sooner than a thread has come
 LARGEST_INT16, LARGEST_INT32 = 2**15 - 1, 2**31 - 1
-
-_sums_of_one, _sums_of_several = sums_of_products(1), sums_of_products(TOGETHER)
-_sharing = threading.Lock()  # one product at a time has the threads: not all of Numba's thread pools can be shared
 
 
 def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
@@ -37,26 +28,18 @@ def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
     rows, (D, _) = as_rows(x), weight.shape
     if rows.dtype != np.float32 or (weight.numbers.dtype == np.float16 and len(rows) > MOST_HALVES):
         return product_by_blas(x, weight)
-    N, (lines, columns) = len(rows), weight.numbers.shape
-    sizes, out = np.ones(N, np.float32), np.empty((N, lines), np.float32)
+    columns = weight.numbers.shape[1]
     if weight.numbers.dtype == np.int8:
-        numbers, number = np.zeros((N, columns), np.int16), np.int32
+        sizes, numbers = np.empty(len(rows), np.float32), np.zeros((len(rows), columns), np.int16)
         _round(rows, steps_of(columns), numbers, sizes)
-        stored = weight.numbers
+        out = product(numbers, weight.numbers, sizes, weight.scales)
     else:
-        numbers, number = rows, np.float32
+        numbers = rows
         if rows.shape[1] != columns:
-            numbers = np.zeros((N, columns), np.float32)
+            numbers = np.zeros((len(rows), columns), np.float32)
             numbers[:, : rows.shape[1]] = rows
-        stored = weight.numbers.view(np.uint16)  # its bits: Numba has no float16
-    parts = product_threads() if stored.size >= WORTH_THREADS else 1
-    sums = np.empty((parts, TOGETHER, LINES), number)
-    if parts == 1:
-        _multiply(numbers, sizes, stored, weight.scales, 0, 1, sums[0], out)
-    else:
-        with _sharing:
-            _multiply_in_threads(numbers, sizes, stored, weight.scales, sums, out)
-    out = out if lines == D else np.ascontiguousarray(out[:, :D])
+        out = product(numbers, weight.numbers.view(np.uint16))  # its bits: Numba has no float16
+    out = out if out.shape[1] == D else np.ascontiguousarray(out[:, :D])
     return out.reshape(*x.shape[:-1], D)
 
 
@@ -78,30 +61,3 @@ def _round(rows: Any, steps: int, numbers: Any, sizes: Any) -> None:
         in_steps = np.float32(steps) / largest if largest > zero else zero
         for c in range(C):
             numbers[n, c] = np.int16(np.rint(rows[n, c] * in_steps))
-
-
-@compiled
-def _multiply(numbers: Any, sizes: Any, weight: Any, scales: Any, part: int, parts: int, sums: Any, out: Any) -> None:
-    """Fill a part of the columns of `out` (N, D). `sums` is a place to work in."""
-    groups = len(weight) // LINES
-    for first in range(0, len(numbers), IN_CACHE):
-        end = min(first + IN_CACHE, len(numbers))
-        for group in range(part * groups // parts, (part + 1) * groups // parts):
-            line, row = group * LINES, first
-            while row < end:
-                together = 1
-                if row + TOGETHER <= end:
-                    together = TOGETHER
-                    _sums_of_several(numbers, row, weight, line, sums)
-                else:
-                    _sums_of_one(numbers, row, weight, line, sums)
-                for r in range(together):
-                    for k in range(LINES):
-                        out[row + r, line + k] = np.float32(sums[r, k]) * (sizes[row + r] * scales[line + k])
-                row += together
-
-
-@compiled_for_threads
-def _multiply_in_threads(numbers: Any, sizes: Any, weight: Any, scales: Any, sums: Any, out: Any) -> None:
-    for part in prange(len(sums)):
-        _multiply(numbers, sizes, weight, scales, part, len(sums), sums[part], out)

@@ -23,17 +23,17 @@ LINES = 4  # of the weight that are read at a time
 LANES = 16  # sums side by side in a vector of 512 bits; shorter ones take several instructions
 STEP = 2 * LANES  # columns that a turn of the loop takes
 
-_INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_FLOAT = ir.FloatType()
-_SUMS = {types.int8: _INT32, types.uint16: _FLOAT}
-"""By how weights are stored: uint16 holds the bits of float16."""
+_INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_HALF, _FLOAT = ir.HalfType(), ir.FloatType()
+_STORED = {types.int8: _INT8, types.uint16: _HALF, types.float32: _FLOAT}
+"""What the numbers of a weight are: uint16 holds the bits of float16."""
 
 
 def sums_of_products(rows: int) -> Any:
     """Return (x, row, weight, line, sums) -> None for compiled code, which fills `sums` (rows, 4).
 
     All are matrices in C order with a multiple of 32 columns, but for the sums: x in int16, weight in int8 and sums in
-    int32; or x in float32, weight in float16 (as uint16) and sums in float32.
+    int32; or x and sums in float32, and weight in float32 or float16 (as uint16).
     """
 
     def typed(typing_context: Any, x: Any, row: Any, weight: Any, line: Any, sums: Any) -> Any:
@@ -48,7 +48,7 @@ def sums_of_products(rows: int) -> Any:
                 for array, first, count in zip(arrays, arguments[1::2], (rows, LINES), strict=False)
             ]
             of_rows, of_lines = firsts
-            totals = _loop(builder, of_rows, of_lines, columns, _SUMS[weight.dtype])
+            totals = _loop(builder, of_rows, of_lines, columns, _STORED[weight.dtype])
             for index, total in enumerate(total for of_row in totals for total in of_row):
                 builder.store(total, builder.gep(arrays[2].data, [_INT64(index)]))
             return context.get_dummy_value()
@@ -58,16 +58,16 @@ def sums_of_products(rows: int) -> Any:
     return intrinsic(typed)
 
 
-def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, number: Any) -> list[list[Any]]:
-    """Write the loop over columns; return the sums of each row with each line, of that type of number."""
-    vector = ir.VectorType(number, LANES)
+def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored: Any) -> list[list[Any]]:
+    """Write the loop over columns; return the sums of each row with each line, whose numbers are `stored` so."""
+    vector = ir.VectorType(_INT32 if stored == _INT8 else _FLOAT, LANES)
     before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
     builder.branch(loop)
     builder.position_at_end(loop)
     column = builder.phi(_INT64)
     column.add_incoming(_INT64(0), before)
     sums = [[builder.phi(vector) for _ in lines] for _ in rows]
-    new = _add_products(builder, rows, lines, column, sums)
+    new = _add_products(builder, rows, lines, column, sums, stored)
     following = builder.add(column, _INT64(STEP))
     column.add_incoming(following, loop)
     for olds, of_row in zip(sums, new, strict=True):
@@ -79,19 +79,21 @@ def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, number:
     return [[_total(builder, each) for each in of_row] for of_row in new]
 
 
-def _add_products(builder: Any, rows: list[Any], lines: list[Any], column: Any, sums: list[list[Any]]) -> Any:
+def _add_products(
+    builder: Any, rows: list[Any], lines: list[Any], column: Any, sums: list[list[Any]], stored: Any
+) -> Any:
     """Return the sums with the products of a step's columns added."""
-    if sums[0][0].type.element == _FLOAT:
+    if stored != _INT8:
         for start in (0, LANES):
             place = builder.add(column, _INT64(start))
-            weights = [_widened(builder, _read(builder, line, place, ir.HalfType(), LANES)) for line in lines]
+            weights = [_widened(builder, _read(builder, line, place, stored, LANES)) for line in lines]
             numbers = [_read(builder, row, place, _FLOAT, LANES) for row in rows]
             sums = [
                 [_call(builder, "llvm.fma", x, weight, total) for weight, total in zip(weights, of_row, strict=True)]
                 for x, of_row in zip(numbers, sums, strict=True)
             ]
         return sums
-    weights = [_widened(builder, _read(builder, line, column, ir.IntType(8), STEP)) for line in lines]
+    weights = [_widened(builder, _read(builder, line, column, _INT8, STEP)) for line in lines]
     numbers = [_widened(builder, _read(builder, row, column, _INT16, STEP)) for row in rows]
     return [
         [
@@ -110,8 +112,10 @@ def _read(builder: Any, first: Any, column: Any, kind: Any, count: int) -> Any:
 
 
 def _widened(builder: Any, vector: Any) -> Any:
-    """Return a vector of int8 or int16 as int32, of float16 as float32."""
-    if vector.type.element == ir.HalfType():
+    """Return a vector of int8 or int16 as int32, of float16 as float32, which stays."""
+    if vector.type.element == _FLOAT:
+        return vector
+    if vector.type.element == _HALF:
         return builder.fpext(vector, ir.VectorType(_FLOAT, vector.type.count))
     return builder.sext(vector, ir.VectorType(_INT32, vector.type.count))
 

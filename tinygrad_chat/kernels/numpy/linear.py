@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinygrad_chat.ops.matmul import check_linear
 from tinygrad_chat.ops.shape import rows_of
 
-FEW = 32  # rows: for these, to put the weight in order for the product is most of the work
+FEW = 32  # rows: for these, to put the weight in order for the product is most of the work of BLAS
 LARGE = 1 << 16  # elements of a weight: of a smaller one it costs little
 
 
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
-    """`ops.linear`. OpenBLAS takes a large matrix on the left for half of what it takes it for on the right.
+Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""rows (N, C), weight (D, C) -> (N, D)"""
 
-    `dot` does what `@` does of two matrices, and is called in half the time.
-    """
+
+def product_of_few(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """rows (N, C) times weight (D, C) transposed -> (N, D). OpenBLAS takes a large matrix on the left for half of what
+    it takes it for on the right."""
+    return np.ascontiguousarray(weight.dot(rows.T).T)
+
+
+def linear(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, product_of_few: Product = product_of_few
+):
+    """`ops.linear`. `dot` does what `@` does of two matrices, and is called in half the time."""
     check_linear(x, weight, bias)
     D = len(weight)
     rows = rows_of(x)
     few = len(rows) <= FEW and weight.size >= LARGE
-    out = np.ascontiguousarray(weight.dot(rows.T).T) if few else rows.dot(weight.T)
+    out = product_of_few(rows, weight) if few else rows.dot(weight.T)
     if bias is not None:
         out += bias
 

@@ -18,7 +18,7 @@ TEXT, CALL, RESULT = "text", "python", "python_output"
 """The kinds of parts, by nanochat's names: text, what an assistant asks a tool, and what the tool answers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A part of a message: its kind, one of TEXT, CALL and RESULT, and its text."""
 
@@ -30,7 +30,7 @@ class Part:
             raise DataError(f"part: expected one of {TEXT}, {CALL}, {RESULT}, received {self.kind!r:.80}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """What one of those who speak says at a time; only an assistant's has parts that are no text."""
 
@@ -51,7 +51,7 @@ class Message:
         return "".join(part.text for part in self.parts if part.kind == TEXT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages: perhaps one by the system, then by user and assistant in turn, the user first.
 

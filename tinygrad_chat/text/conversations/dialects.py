@@ -4,7 +4,8 @@
     [{"role": ..., "content": ...}, ...]                     the bare list
     {"conversations": [{"from": "human", "value": ...}]}     ShareGPT's; or with role and content
     {"instruction": ..., "input": ..., "output": ...}        Alpaca's
-    {"input": ..., "output": ...}                            a question and its answer
+    {"input": ..., "output": ...}                            a question and its answer; or prompt and completion,
+                                                             or question and answer
 
 >>> conversation_of({"instruction": "Add.", "input": "2, 3", "output": "5"}, "a.jsonl, line 1").messages[0].text
 'Add.\\n\\n2, 3'
@@ -30,7 +31,7 @@ from tinygrad_chat.text.conversations.conversation import (
 )
 
 LISTS = ("messages", "conversations")
-PAIRS = (("instruction", "output"), ("input", "output"))
+PAIRS = (("instruction", "output"), ("input", "output"), ("prompt", "completion"), ("question", "answer"))
 KEYS = frozenset([*LISTS, *(key for pair in PAIRS for key in pair), "role", "content", "system"])
 """All that is read of a row."""
 TOOL, FUNCTION_CALL = "tool", "function_call"
@@ -83,6 +84,8 @@ def conversation_of(row: Any, where: str) -> Conversation:
             raise DataError('expected a conversation, received a message alone; put its list under "messages"')
         for question, answer in PAIRS:
             if question in row and answer in row:
+                if isinstance(row[question], list) and isinstance(row[answer], list):
+                    return _of_messages([*row[question], *row[answer]], question)
                 return _of_pair(row, question, answer)
         raise DataError(f"expected messages, conversations, or instruction and output, received the keys {_keys(row)}")
     except DataError as error:

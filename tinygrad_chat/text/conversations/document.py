@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinygrad_chat.errors import DataError
 from tinygrad_chat.text.conversations.conversation import ASSISTANT, Conversation, Message
+
+_written = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,15 @@ class ChatDocument:
     unanswered: Message | None = None
 
     def __iter__(self) -> Iterator[str]:
-        asked = () if self.unanswered is None else (self.unanswered,)
-        whole = Conversation((*self.conversation.messages, *asked))
-        yield json.dumps(whole.to_json(), ensure_ascii=False)
+        yield self.text
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The JSON of both."""
+        whole = self.conversation
+        if self.unanswered is not None:
+            whole = Conversation((*whole.messages, self.unanswered))
+        return _written(whole.to_json())
 
     def texts(self) -> Iterator[str]:
         """Yield what is said in the conversation, part by part: what a tokenizer is learned from."""
@@ -45,7 +54,7 @@ def chat_document(conversation: Conversation, where: str) -> ChatDocument:
         conversation = Conversation(tuple(messages))
     document = ChatDocument(conversation, unanswered)
     try:
-        "".join(document).encode()
+        document.text.encode()
     except UnicodeEncodeError:
         raise DataError(f"{where}: half a surrogate pair is no character; take it out") from None
     return document

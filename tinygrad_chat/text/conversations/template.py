@@ -136,6 +136,44 @@ class ChatTemplate:
         asked = [first, *(found + sizes["question"] - 1 for found in self._found(tokens, "question"))]
         return asked, [found + sizes["asked"] for found in self._found(tokens, "answer")]
 
+    def first_question(self, tokens: np.ndarray) -> Conversation | None:
+        """Return what a rendered conversation (N,) begins with, the system message and the first question; None where
+        it begins otherwise, or ends before the answer."""
+        parts = self._parts(tokens)
+        system, behind = None, self._behind("first", parts)
+        if behind is None:
+            behind = self._behind("system", parts)
+            system = behind and behind[0]
+            behind = behind and self._behind("behind_system", behind[1:])
+        asked = [piece.content for piece in self._pieces["answer"][:1]]
+        if not behind or not isinstance(behind[0], str) or not asked or behind[1:2] != asked:
+            return None
+        return Conversation.of(behind[0], system=system if isinstance(system, str) else None)
+
+    def _parts(self, tokens: np.ndarray) -> list[int | str]:
+        """Return tokens as special ones by their numbers, and the texts between them."""
+        names = {*self.tokenizer.special_tokens.values(), *getattr(self.tokenizer, "added_tokens", {}).values()}
+        parts: list[int | str] = []
+        for special, group in itertools.groupby(tokens.tolist(), names.__contains__):
+            run = list(group)
+            parts += run if special else [self.tokenizer.decode(run)]
+        return parts
+
+    def _behind(self, name: str, parts: list[int | str]) -> list[int | str] | None:
+        """Return what stands behind a text of the template, None where that is not what parts begin with."""
+        for piece in self._pieces[name]:
+            first = parts[0] if parts else ""
+            if isinstance(piece.content, int):
+                if first != piece.content:
+                    return None
+                parts = parts[1:]
+            elif isinstance(first, str) and first.startswith(piece.content):
+                rest = first.removeprefix(piece.content)
+                parts = [rest, *parts[1:]] if rest else parts[1:]
+            else:
+                return None
+        return parts
+
     def _tokens_of(self, name: str) -> np.ndarray:
         return self._encoded(self._pieces[name]).tokens
 
@@ -204,24 +242,28 @@ class ChatTemplate:
 
     def _encoded(self, pieces: Iterable[_Piece]) -> Rendered:
         """Encode pieces: text of the template together with what is said beside it, as another program would."""
-        tokens, trained = [], []
+        tokens: list[int] = []
+        trained: list[bool] = []
         for together in _joined(pieces):
-            found = np.array([together[0].content]) if isinstance(together[0].content, int) else self._encode(together)
-            tokens.append(found)
-            trained.append(self._trained(together, found))
-        return Rendered(np.concatenate(tokens).astype(np.int64), np.concatenate(trained))
+            first = together[0]
+            if isinstance(first.content, int):
+                tokens.append(first.content)
+                trained.append(first.trained)
+                continue
+            found = self._encode(together)
+            tokens += found.tolist()
+            trained += [first.trained] * len(found) if len(together) == 1 else self._trained(together, found)
+        return Rendered(np.array(tokens, np.int64), np.array(trained, bool))
 
     def _encode(self, together: list[_Piece]) -> np.ndarray:
         return self.tokenizer.encode("".join(str(piece.content) for piece in together))
 
-    def _trained(self, together: list[_Piece], tokens: np.ndarray) -> np.ndarray:
+    def _trained(self, together: list[_Piece], tokens: np.ndarray) -> list[bool]:
         """Return which tokens of some pieces are trained: those that begin in one that is."""
-        if len({piece.trained for piece in together}) == 1:
-            return np.full(len(tokens), together[0].trained)
         sizes = self.tokenizer.bytes_per_token()[tokens]
         ends = np.cumsum([len(str(piece.content).encode("utf-8", "surrogateescape")) for piece in together])
         at = np.searchsorted(ends, np.cumsum(sizes) - sizes, side="right")
-        return np.array([piece.trained for piece in together])[np.minimum(at, len(together) - 1)]
+        return np.array([piece.trained for piece in together])[np.minimum(at, len(together) - 1)].tolist()
 
 
 def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 from tinygrad_chat.text.embedded.corpus import is_held_out
@@ -58,7 +59,7 @@ class Arithmetic:
             if is_held_out(lesson.parts[0].text) == self.held_out:
                 return lesson
 
-    @property
+    @cached_property
     def _phrasing(self) -> Phrasing:
         return phrasing_of(self.random, self.held_out)
 

@@ -13,12 +13,13 @@ from tinygrad_chat.text.conversations import Conversation
 class EmbeddedCorpus:
     """Conversations to train on, by the name that `--data` knows; `about` says in a line what they teach.
 
-    `make(seed)` yields them: finitely many, the same ones for the same seed and `version`. Nothing is made before.
+    `make(seed)` yields them: `count` of them, the same ones for the same seed and `version`. Nothing is made before.
     """
 
     name: str
     about: str
     make: Callable[[int], Iterator[Conversation]]
+    count: int
     version: str
 
     def conversations(self, seed: int = 0) -> Iterator[Conversation]:

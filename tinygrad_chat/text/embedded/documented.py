@@ -58,6 +58,12 @@ def documented() -> dict[str, Documented]:
     return found
 
 
+@cache
+def every_documented() -> tuple[Documented, ...]:
+    """Return the same without the names."""
+    return tuple(documented().values())
+
+
 def first_sentence(doc: str) -> str:
     """Return the first sentence of a documentation, plain; '' where there is none of bounded length.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from random import Random
 from typing import Any
 
@@ -59,7 +59,7 @@ class Talk:
     random: Random
     held_out: bool = False
 
-    @property
+    @cached_property
     def phrasing(self) -> Phrasing:
         """How people say it."""
         return Phrasing(self.random, self.held_out, "talk")
@@ -168,4 +168,4 @@ def _any_exchange(talk: Talk, others: Others, before: Exchange | None, name: str
     return "", Exchange(lesson.question, lesson.parts)
 
 
-SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, "4")
+SELF = EmbeddedCorpus("self", "the model itself, its field, and small talk", _conversations, COUNT, "4")

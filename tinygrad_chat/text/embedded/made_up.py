@@ -11,7 +11,7 @@ from functools import cache
 from random import Random
 
 from tinygrad_chat.text.embedded.corpus import is_held_out
-from tinygrad_chat.text.embedded.documented import documented
+from tinygrad_chat.text.embedded.documented import documented, every_documented
 from tinygrad_chat.text.embedded.phrasings import one_letter_wrong, words
 
 KINDS = ("one letter wrong", "from elsewhere", "syllables", "a word", "longer", "alone", "of something made up")
@@ -47,7 +47,7 @@ def made_up_word(random: Random) -> str:
 
 def _any_name(random: Random, shares: Sequence[int]) -> str:
     (kind,) = random.choices(KINDS, shares)
-    real, home = random.choice(tuple(documented().values())), random.choice(_homes())
+    real, home = random.choice(every_documented()), random.choice(_homes())
     if kind == "one letter wrong" and len(real.last_name) > 2:
         return real.name[: -len(real.last_name)] + one_letter_wrong(real.last_name, random)
     if kind == "from elsewhere":

@@ -118,12 +118,22 @@ def within_another(phrasing: str) -> list[str]:
 
 def plain(phrasing: str) -> str:
     """Return what is left of a phrasing without capitals, marks, and what may stand before or behind it."""
-    said = phrasing.lower().rstrip("?.!")
-    for closer in ("please", *words("closers")):
-        said = said.removesuffix(f" {closer}").rstrip(" ,")
-    for opener in words("openers"):
-        said = said.removeprefix(f"{opener.lower()} ")
+    openers, closers = _around()
+    said = phrasing.lower().rstrip("?.!").removesuffix(" please").rstrip(" ,")
+    if said.endswith(closers):
+        for closer in closers:
+            said = said.removesuffix(closer).rstrip(" ,")
+    if said.startswith(openers):
+        for opener in openers:
+            said = said.removeprefix(opener)
     return said
+
+
+@cache
+def _around() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what may stand before a question, and what behind it, in lower case and with the space between."""
+    openers = tuple(f"{opener.lower()} " for opener in words("openers"))
+    return openers, tuple(f" {closer}" for closer in words("closers"))
 
 
 @cache

@@ -47,5 +47,9 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 
 
 PYTHON = EmbeddedCorpus(
-    "python", "what the functions of your own Python do", _conversations, f"5 for Python {platform.python_version()}"
+    "python",
+    "what the functions of your own Python do",
+    _conversations,
+    COUNT,
+    f"5 for Python {platform.python_version()}",
 )

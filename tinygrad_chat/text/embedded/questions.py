@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from random import Random
 
 from tinygrad_chat.text.conversations import Part
-from tinygrad_chat.text.embedded.documented import TYPES, Documented, documented
+from tinygrad_chat.text.embedded.documented import TYPES, Documented, documented, every_documented
 from tinygrad_chat.text.embedded.made_up import known_names, made_up_name
 from tinygrad_chat.text.embedded.phrasings import Phrasing, data_file, words
 
@@ -34,14 +34,14 @@ class PythonQuestions:
     random: Random
     held_out: bool = False
 
-    @property
+    @cached_property
     def phrasing(self) -> Phrasing:
         """How questions are asked."""
         return Phrasing(self.random, self.held_out, "phrasings")
 
     def any_known(self) -> Documented:
         """Return a name that is documented, each as likely as another."""
-        return self.random.choice(_all_documented())
+        return self.random.choice(every_documented())
 
     def does(self, known: Documented) -> Exchange:
         """Ask what a name does."""
@@ -155,21 +155,16 @@ _TYPE_NAMES = {kind.__name__ for kind in TYPES}
 
 
 @cache
-def _all_documented() -> tuple[Documented, ...]:
-    return tuple(documented().values())
-
-
-@cache
 def _by_last_name() -> dict[str, Documented]:
     """Return what a name without where it is from means: what is built in, then a method, then a function."""
-    return {each.last_name: each for each in reversed(_all_documented())}
+    return {each.last_name: each for each in reversed(every_documented())}
 
 
 @cache
 def _wishes() -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return what people may want to do, in the words of the documentation, and the names that do it."""
     found: dict[str, list[str]] = {}
-    for known in _all_documented():
+    for known in every_documented():
         first, _, rest = known.sentence.rstrip(".").partition(" ")
         verb = first.lower()
         verb = verb if verb in words("verbs") else verb.removesuffix("s")

@@ -51,5 +51,9 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 
 
 TUTOR = EmbeddedCorpus(
-    "tutor", "sums, units and spelling, with a calculator", _conversations, f"2 for Python {platform.python_version()}"
+    "tutor",
+    "sums, units and spelling, with a calculator",
+    _conversations,
+    COUNT,
+    f"2 for Python {platform.python_version()}",
 )

@@ -19,7 +19,7 @@ import numpy as np
 from tinygrad_chat.errors import ConfigError, VocabularyError
 from tinygrad_chat.text.tokenizers.merging import Merges, merge_endless
 from tinygrad_chat.text.tokenizers.normalization import normalized
-from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
+from tinygrad_chat.text.tokenizers.splitting import CHUNK, Part, Splitter
 from tinygrad_chat.text.tokenizers.tokenizer import BOS, characters_of
 from tinygrad_chat.text.tokenizers.turns import Turns
 
@@ -124,6 +124,8 @@ class BPETokenizer:
         VocabularyError for other surrogates, and for a name that is no token.
         """
         if not special:
+            if len(text) < CHUNK and not self.normalize:  # nothing of it waits for what follows
+                return self._encoded(self._splitter.split(text))
             return self._joined(self.encode_document([text]))
         known = {**self.special_tokens, **self.added_tokens}
         unknown = [name for name in special if name not in known]
@@ -141,7 +143,7 @@ class BPETokenizer:
         stream = self._splitter.split_document(pieces)
         for found in stream:
             if not isinstance(found, Part):
-                yield np.frombuffer(b"".join(map(self._known.__getitem__, found)), self.dtype)
+                yield self._encoded(found)
                 continue
             parts = map(self._raw, _parts(found, stream))
             for tokens in merge_endless(self._merge, parts, self.tokens):
@@ -211,6 +213,9 @@ class BPETokenizer:
             raise ConfigError("ends, turns: expected a list of names and an object")
         found = Turns.from_state(turns) if turns else None
         return cls(tokens, merges, ends=ends, turns=found, **{name: state[name] for name in names})
+
+    def _encoded(self, pieces: Iterable[str]) -> np.ndarray:
+        return np.frombuffer(b"".join(map(self._known.__getitem__, pieces)), self.dtype)
 
     def _encode_piece(self, piece: str) -> bytes:
         """Return the tokens of a pre-token as the bytes of an array of `dtype`."""

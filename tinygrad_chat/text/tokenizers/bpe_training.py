@@ -39,22 +39,39 @@ def train_bpe(
     as the library `tokenizers` breaks them. `progress` is told of merges. The `trainer` rustbpe
     finds the same merges sooner, in texts of gigabytes. Raises ConfigError for a vocabulary without room for the bytes.
     """
-    expect("vocabulary", vocabulary, minimum=256 + len(special_tokens), maximum=MOST_TOKENS)
+    count = _number_of_merges(vocabulary, special_tokens)
     expect("trainer", trainer, choices=("python", "rustbpe"))
-    count = vocabulary - 256 - len(special_tokens)
-    if trainer == "rustbpe":
-        if tuple(alphabet) != tuple(range(256)):
-            raise ConfigError("trainer: rustbpe breaks ties by bytes; leave the alphabet out, or train by python")
-        merges = merges_by_rustbpe(documents, count, pattern)
-    else:
-        words = count_words(documents, Splitter(pattern))
-        merges = learn_merges(words, count, alphabet=alphabet, progress=progress)
+    made_of = {"pattern": pattern, "alphabet": alphabet, "special_tokens": special_tokens}
+    if trainer == "python":
+        return bpe_of_words(count_words(documents, pattern), vocabulary, **made_of, progress=progress)
+    if tuple(alphabet) != tuple(range(256)):
+        raise ConfigError("trainer: rustbpe breaks ties by bytes; leave the alphabet out, or train by python")
+    return BPETokenizer.from_merges(merges_by_rustbpe(documents, count, pattern), **made_of)
+
+
+def bpe_of_words(
+    words: Mapping[bytes, int],
+    vocabulary: int,
+    *,
+    pattern: str = "nanochat",
+    alphabet: Sequence[int] = range(256),
+    special_tokens: Sequence[str] = CHAT_TOKENS,
+    progress: Progress | None = None,
+) -> BPETokenizer:
+    """Return what `train_bpe` does, of the words that `count_words` has found by the same pattern."""
+    count = _number_of_merges(vocabulary, special_tokens)
+    merges = learn_merges(words, count, alphabet=alphabet, progress=progress)
     return BPETokenizer.from_merges(merges, alphabet=alphabet, special_tokens=special_tokens, pattern=pattern)
 
 
-def count_words(documents: Iterable[Iterable[str]], splitter: Splitter) -> Counter[bytes]:
+def _number_of_merges(vocabulary: int, special_tokens: Sequence[str]) -> int:
+    expect("vocabulary", vocabulary, minimum=256 + len(special_tokens), maximum=MOST_TOKENS)
+    return vocabulary - 256 - len(special_tokens)
+
+
+def count_words(documents: Iterable[Iterable[str]], pattern: str = "nanochat") -> Counter[bytes]:
     """Return how often each pre-token occurs in documents, each of which comes in pieces, as bytes."""
-    counts: Counter[str] = Counter()
+    splitter, counts = Splitter(pattern), Counter[str]()
     for document in documents:
         for pieces in splitter.split_document(document):
             counts.update([pieces.text] if isinstance(pieces, Part) else pieces)

@@ -26,6 +26,8 @@ PATTERN_OF = {
 }
 """The pattern by which text is split, by llama.cpp's names."""
 
+NORMALIZE = "tinygrad_chat.tokenizer.normalize"
+"""Whether text is brought into NFC first: a setting of ours. No setting of llama.cpp's says it."""
 NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED = 1, 2, 3, 4, 5
 """The kinds of tokens."""
 
@@ -56,7 +58,7 @@ def from_gguf(settings: Mapping[str, Any], *, size: int = 0) -> BPETokenizer:
     pattern = PATTERN_OF[pre]
     root = {
         "added_tokens": named,
-        "normalizer": {"type": "NFC"} if pattern == "qwen2" else None,  # Qwen's own does, and the file cannot say it
+        "normalizer": {"type": "NFC"} if settings.get(NORMALIZE, pattern == "qwen2") is True else None,  # as Qwen's own
         "pre_tokenizer": pre_tokenizer_of(pattern),
         "post_processor": _before(tokens[first]) if type(first) is int and first in known else None,
         "model": {
@@ -75,8 +77,8 @@ def to_gguf(tokenizer: BPETokenizer) -> dict[str, Any]:
     names = {pattern: name for name, pattern in reversed(PATTERN_OF.items())}
     if tokenizer.pattern not in names:
         raise ConfigError(
-            f"llama.cpp splits text in none of the ways of {tokenizer.pattern}; expected a tokenizer of one of "
-            f"{', '.join(dict.fromkeys(PATTERN_OF.values()))}"
+            f"llama.cpp does not split text as {tokenizer.pattern} does; train with --pre-tokenizer "
+            f"{' or '.join(dict.fromkeys(PATTERN_OF.values()))}"
         )
     texts = letters_of(tokenizer)
     kinds = np.full(tokenizer.size, NORMAL, np.int32)
@@ -91,6 +93,7 @@ def to_gguf(tokenizer: BPETokenizer) -> dict[str, Any]:
     return {
         f"{KEY}model": "gpt2",
         f"{KEY}pre": names[tokenizer.pattern],
+        NORMALIZE: tokenizer.normalize,
         f"{KEY}tokens": texts,
         f"{KEY}token_type": kinds,
         f"{KEY}merges": [f"{texts[left]} {texts[right]}" for left, right in tokenizer.merges],

@@ -33,9 +33,6 @@ PATTERNS = {
 """How text is split, by the name of a model whose tokenizer does so. What differs most is how many digits a piece has:
 one (qwen2, smollm2), up to two (nanochat), up to three (llama3), any number (gpt2)."""
 
-BY_DIGITS = {1: "qwen2", 2: "nanochat", 3: "llama3"}
-"""The same pattern with another number of digits."""
-
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space. Python's own also counts four control characters, U+001C to U+001F."""
 

@@ -1,0 +1,195 @@
+"""`tgc train` by several processes: started, stopped, killed and cut off, always with one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tinygrad_chat.parallel.joining import SIZES, started_ranks
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="ranks are started with mpiexec as it is on Linux and macOS"),
+    pytest.mark.xdist_group("ranks"),
+]
+pytest.importorskip("mpi4py", reason="needs the extra mpi")
+
+TGC = [sys.executable, "-m", "tinygrad_chat"]
+TINY = ["--model", "bigram", "--context", "8", "--batch-size", "6", "--tokenizer", "bytes", "--quiet"]
+WITHIN = 10.0
+"""Seconds in which all ranks must have ended after one has."""
+
+
+class Started:
+    """`tgc train` in ranks."""
+
+    def __init__(self, *arguments: object, environment: Mapping[str, str] = os.environ) -> None:
+        self.process = subprocess.Popen(
+            [*TGC, "train", *TINY, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+        )
+        self.seen: set[psutil.Process] = set()
+
+    def ranks(self, count: int) -> list[psutil.Process]:
+        """The processes of the ranks, in order, as soon as all are there."""
+        while True:
+            assert self.process.poll() is None, self.process.communicate()
+            ours = [each for each in psutil.Process(self.process.pid).children(recursive=True) if _runs_tgc(each)]
+            self.seen |= set(ours)
+            parents = {each.pid for each in ours}
+            found = [each for each in ours if each.ppid() in parents]
+            if len(found) == count:
+                return sorted(found, key=lambda each: int(each.environ()["PMI_RANK"]))
+            time.sleep(0.02)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and what it said on standard error, when it and all that it has started have ended."""
+        began = time.monotonic()
+        error = self.process.communicate(timeout=60)[1]
+        psutil.wait_procs(list(self.seen), timeout=WITHIN)
+        assert not [each for each in self.seen if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+        assert time.monotonic() - began < WITHIN
+        return self.process.returncode, error
+
+
+def _runs_tgc(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[: len(TGC)] == TGC
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog\n" * 50)
+    return path
+
+
+@pytest.fixture
+def train(text: Path, tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    started: list[Started] = []
+
+    def start(*arguments: object, **options: Any) -> Started:
+        started.append(Started("--data", text, "--out", tmp_path / "run", *arguments, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        for process in (each.process, *each.seen):
+            if process.poll() is None if isinstance(process, subprocess.Popen) else process.is_running():
+                process.kill()
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "outcome.json").read_text())
+
+
+def wait_for_step(folder: Path) -> None:
+    """Wait until training goes on."""
+    log = folder / "run" / "log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") > 2):
+        time.sleep(0.02)
+
+
+LONG = ["--steps", 10**6, "--eval-every", 1000, "--checkpoint-every", 50, "--log-every", 1]
+
+
+def test_two_ranks_train_to_the_end_and_leave_what_one_leaves(train: Callable[..., Started], tmp_path: Path):
+    assert train("--ranks", 2, "--steps", 5, "--eval-every", 5).end() == (0, "")
+    assert outcome(tmp_path)["outcome"] == "finished"
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment[0]["ranks"] == 2
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_all_with_one_line(train: Callable[..., Started], tmp_path: Path, victim: int):
+    started = train("--ranks", 2, *LONG)
+    ranks = started.ranks(2)
+    wait_for_step(tmp_path)
+    ranks[victim].kill()
+    code, error = started.end()
+    assert code == 3
+    assert error.count("\n") == 1
+    if victim:
+        assert error.startswith(f"tgc: rank 1 (process {ranks[1].pid} on ")
+        assert f"go on with: tgc train --resume --out {tmp_path / 'run'}" in error
+        assert outcome(tmp_path)["outcome"] == "failed"
+    else:
+        assert error.startswith("tgc: rank 0 has ended")
+    assert not list((tmp_path / "run").rglob("*.partial*"))
+    resumed = train("--resume", "--steps", outcome(tmp_path)["step"] + 1 if victim else 10**6, "--minutes", "0.001")
+    assert resumed.end()[0] == 0
+
+
+@pytest.mark.profile("ci")
+@pytest.mark.parametrize(
+    ("number", "to"), [(signal.SIGINT, None), (signal.SIGTERM, 0), (signal.SIGUSR1, None), (signal.SIGTERM, 1)], ids=str
+)
+def test_a_signal_to_any_rank_stops_all_with_a_checkpoint(
+    train: Callable[..., Started], tmp_path: Path, number: int, to: int | None
+):
+    started = train("--ranks", 2, *LONG)
+    ranks = started.ranks(2)
+    wait_for_step(tmp_path)
+    os.kill(started.process.pid if to is None else ranks[to].pid, number)
+    assert started.end() == (128 + number, "")
+    found = outcome(tmp_path)
+    assert found["outcome"] == "interrupted"
+    assert (tmp_path / "run" / "checkpoints" / f"step-{found['step']:06}").is_dir()
+
+
+@pytest.mark.profile("ci")
+def test_a_rank_that_is_stopped_is_missed_and_killed(train: Callable[..., Started], tmp_path: Path):
+    started = train("--ranks", 2, *LONG)
+    ranks = started.ranks(2)
+    wait_for_step(tmp_path)
+    ranks[1].suspend()
+    code, error = started.end()
+    assert (code, error.count("\n")) == (3, 1)
+    assert error.startswith(f"tgc: rank 1 (process {ranks[1].pid} on ")
+    assert "no sign of life" in error
+
+
+@pytest.mark.profile("ci")
+def test_ranks_end_when_who_started_them_is_killed(train: Callable[..., Started], tmp_path: Path):
+    started = train("--ranks", 2, *LONG)
+    started.ranks(2)
+    wait_for_step(tmp_path)
+    started.process.kill()
+    started.end()
+    assert outcome(tmp_path)["outcome"] == "interrupted"
+
+
+def test_a_mistake_is_said_once(train: Callable[..., Started]):
+    code, error = train("--ranks", 7, "--steps", 1).end()
+    assert (code, error) == (2, "tgc: 7 ranks: expected a --batch-size of at least a row for each, received 6\n")
+
+
+def test_ranks_with_other_arguments_are_refused(text: Path, tmp_path: Path):
+    mpiexec = [str(Path(sys.executable).parent / "mpiexec")]
+    one = [*TGC, "train", *TINY, "--data", str(text), "--out", str(tmp_path / "run"), "--steps", "1", "--lr"]
+    done = subprocess.run(
+        [*mpiexec, "-n", "1", *one, "0.1", ":", "-n", "1", *one, "0.2"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("tgc: rank 1: expected the arguments to be that of rank 0, train --model bigram")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_who_started_the_ranks_says_how_many_there_are(name: str):
+    assert started_ranks({name: "4", "SLURM_NTASKS": "9"}) == 4
+    assert started_ranks({name: ""}) == 1

@@ -1,0 +1,87 @@
+"""Faults in threads, processes and GPUs that share a training step."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "parallel/data_parallel.py": {
+        "every thread drops what the first does": ("offset=offset + rows.start", "offset=offset"),
+        "the threads' losses are averaged": (
+            "sum(ThreadTeam(len(shares)).run(work))",
+            "sum(ThreadTeam(len(shares)).run(work)) / len(shares)",
+        ),
+        "a thread's gradient of the step before stays": ("gradient.fill(0)", "pass"),
+    },
+    "parallel/threads.py": {
+        "a share of the sum leaves out the last rank": (
+            "functools.reduce(np.add, pieces)\n        self.barrier()",
+            "pieces[0]\n        self.barrier()",
+        ),
+        "every rank keeps its own shares": (
+            "if other != self.rank:\n                array",
+            "if False:\n                array",
+        ),
+        "rank 0 is not heard": ("if self.rank:\n            array", "if False:\n            array"),
+    },
+    "parallel/sharding.py": {
+        "a matrix of Muon is cut through": ("fraction = round(fraction)", "pass"),
+        "the first rank does all of the work": ("target = costs[-1] * rank / size", "target = costs[-1]"),
+        "a share's gradient is that of all": (
+            "zeros(self.size, parameters.gradient.dtype)",
+            "zeros(parameters.size, parameters.gradient.dtype)",
+        ),
+        "what a share remembers begins at the first parameter": (
+            "found[key] = array[share]",
+            "found[key] = array[: share.stop - share.start]",
+        ),
+        "of a cut parameter the first piece is remembered twice": (
+            "pieces[name].start - first : pieces[name].stop - first",
+            "0 : pieces[name].stop - pieces[name].start",
+        ),
+        "vectors decay as matrices do": ("min(max(parameters.matrices.stop - span.start, 0), self.size)", "self.size"),
+    },
+    "parallel/buckets.py": {
+        "a bucket goes off with its first gradient": (
+            "self._delivered[bucket] == self._expected[bucket]",
+            "self._delivered[bucket] == 1",
+        ),
+        "nobody waits for the last bucket": ("for wait in self._under_way.values():\n            wait()", "pass"),
+        "nothing goes off during the sweep": ("if self._expected and", "if False and"),
+        "sweeps may deliver what they like": ("if self._delivered != expected:", "if False:"),
+    },
+    "parallel/heartbeat.py": {
+        "silence is no sign of death": ("now - peer.heard > SILENCE", "False"),
+        "a closed connection is no sign of death": (
+            "if peer.closed:\n                self._fail",
+            "if False:\n                self._fail",
+        ),
+        "anybody is let in": ("secrets.compare_digest(words[0], self.meeting.word)", "True"),
+        "nobody waits too long": ("progress.waiting_since is not None and", "False and"),
+        "a stop is not passed on": ("self.stopped_by = int(rest)", "pass"),
+        "a rank's error is not passed on": ('self._fail(f"{peer.name}: {rest}")', "pass"),
+    },
+    "parallel/device.py": {
+        "arrays on GPUs go by the host": ('if backend.name == "numpy":', "if True:"),
+    },
+    "backend/nccl.py": {
+        "every rank's share goes to itself": ("total, rank, self._stream()", "total, self._rank, self._stream()"),
+        "all shares come from rank 0": ("self._broadcast(array[share], rank)", "self._broadcast(array[share], 0)"),
+    },
+    "training/distributed.py": {
+        "a rank's rows count from 0 for dropout": ("first_row=first_row", "first_row=0"),
+        "each rank takes the mean of its own": (
+            "token_count=token_count,\n            deliver",
+            "token_count=None,\n            deliver",
+        ),
+        "the gradient is clipped by a share's norm": (
+            "math.sqrt(sum(norm * norm for _, norm in found))",
+            "found[0][1]",
+        ),
+        "nothing is clipped": ("if scale != 1:", "if False:"),
+        "frozen weights stay each rank's own": (", *self._parameters.frozen.values())", ",)"),
+        "a rollback leaves the others where they were": (
+            "self.receive_weights()\n        self.step.optimizer.load",
+            "self.step.optimizer.load",
+        ),
+        "only rank 0's loss counts": ("return sum(loss for loss, _ in found)", "return found[0][0]"),
+    },
+}

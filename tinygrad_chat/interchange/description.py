@@ -1,0 +1,216 @@
+"""What a model is, whichever program it is of: what `tgc inspect` shows. No number of its weights is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinygrad_chat.config.groups import OWN
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.files import explained, is_folder, list_folder
+from tinygrad_chat.interchange.family import MODEL_FIELDS
+from tinygrad_chat.interchange.gguf_export import expect_gguf
+from tinygrad_chat.interchange.huggingface_export import expect_huggingface
+from tinygrad_chat.interchange.nanochat import nanochat_config
+from tinygrad_chat.models.memory import cache_memory, memory_to_answer
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.runs.checkpoint import WEIGHTS
+from tinygrad_chat.runs.state import SavedModel
+from tinygrad_chat.text.conversations import ChatTemplate
+from tinygrad_chat.text.tokenizers import BPETokenizer
+from tinygrad_chat.text.tokenizers.turns import NANOCHAT
+
+PARTS = {
+    "embeddings": ("token_embedding.", "position_embedding.", "value_embeddings."),
+    "attention": (".attention.",),
+    "feed-forward": (".feed_forward.",),
+    "head": ("head.",),
+}
+"""What stands in the names of a part's weights, the beginning where it does not begin with a point."""
+REST = "norms and scales"
+STORED_AS = {"float64": "F64", "float32": "F32", "float16": "F16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """A weight by our name, and how its numbers are stored."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """All that is said of a model.
+
+    `what` it is and where, of how many `bytes` on the disk. `parts` and `stored` count its numbers: by what they are
+    for, and by how they are stored. `options` are those that are not the default. `chats` says whose template it has,
+    None without one. `memory` are the bytes that it takes to answer, by --weights, and `cache` those of a full context
+    beside them; both are unknown of a model that somebody has written. `exports` says of each program why it cannot
+    open the model, None where it can.
+    """
+
+    what: str
+    path: str
+    step: int
+    seconds: float
+    bytes: int
+    family: str | None
+    architecture: str | None
+    shape: Mapping[str, int]
+    options: Mapping[str, Any]
+    parameters: int
+    parts: Mapping[str, int]
+    stored: Mapping[str, int]
+    tokenizer: Mapping[str, Any]
+    chats: str | None
+    sampling: Mapping[str, Any]
+    memory: Mapping[str, int]
+    cache: int | None
+    exports: Mapping[str, str | None]
+    tensors: tuple[Tensor, ...]
+
+    def to_json(self, *, tensors: bool) -> dict[str, Any]:
+        """Return it, ready for JSON, with its `tensors` or without."""
+        record = dataclasses.asdict(self)
+        return record if tensors else {name: value for name, value in record.items() if name != "tensors"}
+
+
+def describe_model(saved: SavedModel) -> Description:
+    """Return what a model is that was opened from the disk. Raises StorageError where its file cannot be looked at."""
+    assert saved.path is not None
+    options, own = saved.config.model, saved.config.recipe.model == OWN
+    tensors = tuple(_tensor(name, array) for name, array in saved.weights.items())
+    family, _ = (None, None) if own else _tried(lambda: expect_huggingface(saved)[0])
+    return Description(
+        what=_what(saved),
+        path=str(saved.path),
+        step=saved.step,
+        seconds=saved.progress.seconds,
+        bytes=_bytes_on_disk(saved),
+        family=family and family.name,
+        architecture=family and family.architecture,
+        shape={} if own else _shape(options),
+        options={} if own else _options(options),
+        parameters=sum(tensor.size for tensor in tensors),
+        parts=_counted(tensors, lambda tensor: _part_of(tensor.name)),
+        stored=_counted(tensors, lambda tensor: tensor.kind),
+        tokenizer=_tokenizer(saved),
+        chats=_template(saved),
+        sampling=saved.sampling.settings(),
+        memory={} if own else memory_to_answer(options, saved.tokenizer.size),
+        cache=None if own else cache_memory(options),
+        exports=dict.fromkeys(EXPORTS, "the model is one of its trainer's own")
+        if own
+        else {program: _tried(lambda expect=expect: expect(saved))[1] for program, expect in EXPORTS.items()},
+        tensors=tensors,
+    )
+
+
+EXPORTS: dict[str, Callable[[SavedModel], Any]] = {
+    "huggingface": expect_huggingface,
+    "gguf": expect_gguf,
+    "nanochat": lambda saved: nanochat_config(saved.config.model, saved.tokenizer.size),
+}
+"""What raises UsageError where a model cannot be exported to a program."""
+
+
+def _tried(make: Callable[[], Any]) -> tuple[Any, str | None]:
+    """Return what is made, or why it cannot be."""
+    try:
+        return make(), None
+    except UsageError as error:
+        return None, str(error)
+
+
+def _what(saved: SavedModel) -> str:
+    assert saved.path is not None
+    if not saved.of_another_program:
+        return "checkpoint"
+    return "Hugging Face folder" if is_folder(saved.path, follow=True) else "GGUF file"
+
+
+def _bytes_on_disk(saved: SavedModel) -> int:
+    """Return the bytes of a model's weights, in all files."""
+    assert saved.path is not None
+    with explained(saved.path, "read"):
+        if not saved.of_another_program:
+            return (saved.path / WEIGHTS).stat().st_size
+        files: list[Path] = [saved.path]
+        if is_folder(saved.path, follow=True):
+            files = [path for path in list_folder(saved.path, follow=True) if path.suffix == ".safetensors"]
+        return sum(path.stat().st_size for path in files)
+
+
+def _tensor(name: str, array: Any) -> Tensor:
+    kind = getattr(array, "kind", None) or STORED_AS.get(str(array.dtype), str(array.dtype))
+    return Tensor(name=name, shape=tuple(array.shape), kind=kind)
+
+
+def _part_of(name: str) -> str:
+    for part, beginnings in PARTS.items():
+        if any(each in name if each.startswith(".") else name.startswith(each) for each in beginnings):
+            return part
+    return REST
+
+
+def _counted(tensors: tuple[Tensor, ...], key: Callable[[Tensor], str]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for tensor in tensors:
+        found[key(tensor)] += tensor.size
+    return dict(found)
+
+
+def _shape(options: ModelOptions) -> dict[str, int]:
+    """Return a model's sizes, those that options leave open too."""
+    return {
+        "layers": options.layers,
+        "heads": options.heads,
+        "head_width": options.head_channels,
+        "key_value_heads": options.key_value_heads or options.heads,
+        "width": options.width,
+        "feed_forward_width": options.feed_forward_channels,
+        "context": options.context,
+    }
+
+
+def _options(options: ModelOptions) -> dict[str, Any]:
+    values = {each.name: (getattr(options, each.name), each.default) for each in MODEL_FIELDS}
+    return {
+        name: value
+        for name, (value, default) in values.items()
+        if value != default and name not in _shape(options) and name not in ("initialisation", "dropout")
+    }
+
+
+def _tokenizer(saved: SavedModel) -> dict[str, Any]:
+    tokenizer = saved.tokenizer
+    names = {number: name for name, number in tokenizer.special_tokens.items()}
+    found: dict[str, Any] = {"kind": tokenizer.kind, "size": tokenizer.size, "bos": names[tokenizer.bos]}
+    if isinstance(tokenizer, BPETokenizer):
+        found |= {"pre_tokenizer": tokenizer.pattern, "merges": len(tokenizer.merges)}
+    return found | {"ends": sorted(names[number] for number in tokenizer.ends)}
+
+
+def _template(saved: SavedModel) -> str | None:
+    """Return whose template of chats a model knows."""
+    if saved.taught_to_chat is False:
+        return None
+    try:
+        turns = ChatTemplate(saved.tokenizer).turns
+    except UsageError:
+        return None
+    return "nanochat's" if turns == NANOCHAT else "its own"

@@ -1,0 +1,24 @@
+"""The linear layer, with a compiled product where there are few rows, as in decoding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygrad_chat.kernels.numba.compilation import contiguous
+from tinygrad_chat.kernels.numba.products import product
+from tinygrad_chat.kernels.numba.vectors import LINES, STEP
+from tinygrad_chat.kernels.numpy.linear import linear as linear_by_blas
+from tinygrad_chat.kernels.numpy.linear import product_of_few as product_by_blas
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
+    """`ops.linear`."""
+    return linear_by_blas(x, weight, bias, product_of_few=_product_of_few)
+
+
+def _product_of_few(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """rows (N, C) times weight (D, C) transposed -> (N, D)."""
+    D, C = weight.shape
+    if weight.dtype != np.float32 or rows.dtype != np.float32 or C % STEP or D < LINES:
+        return product_by_blas(rows, weight)
+    return product(contiguous(rows), contiguous(weight))

@@ -1,0 +1,59 @@
+"""How fast gradients go from rank to rank: `python -m tinygrad_chat.parallel.bandwidth`, once for each rank."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.parallel.communicator import Communicator
+from tinygrad_chat.parallel.joining import joined_ranks
+from tinygrad_chat.parallel.sharding import even_shares
+from tinygrad_chat.parallel.starting import ranks_command
+
+ELEMENTS = 4 << 20  # of float32, 16 MiB
+REPETITIONS = 7
+
+
+def seconds_of_exchange(communicator: Communicator, elements: int = ELEMENTS) -> float:
+    """Return how long ranks take to sum a gradient of so many numbers, a share each, and to hand the shares round."""
+    array, shares = np.ones(elements, np.float32), even_shares(elements, communicator.size)
+    own = shares[communicator.rank]
+    into, taken = np.empty(own.stop - own.start, np.float32), []
+    for _ in range(REPETITIONS):
+        communicator.barrier()
+        began = time.perf_counter()
+        communicator.reduce_scatter(array, shares, into)
+        communicator.all_gather(array, shares)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def measured_bandwidth(ranks: int = 2, *, within: float = 30.0) -> float:
+    """Return the bytes of gradient a second of that many ranks on this machine, started for this.
+
+    Raises BackendError without MPI, TinygradChatError where they do not come to an end.
+    """
+    command = [*ranks_command(ranks), sys.executable, "-m", "tinygrad_chat.parallel.bandwidth"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=within)
+        return float(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        raise TinygradChatError(f"ranks: expected a bandwidth, received none ({error})") from error
+
+
+def main() -> None:
+    """Measure, and let rank 0 print bytes a second."""
+    with joined_ranks(("bandwidth",)) as ranks:
+        if ranks is not None:
+            seconds = seconds_of_exchange(ranks.communicator)
+            if ranks.communicator.rank == 0:
+                print(4 * ELEMENTS / seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""How this process becomes one of several ranks: whoever started them says so in the environment.
+
+`mpiexec` (MPICH's, Intel's, Open MPI's), `srun` and `torchrun` each have variables of their own. MPI connects the
+ranks, a connection beside it watches over them (heartbeat.py), and before the first step it is made sure that all run
+the same program with the same arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinygrad_chat import __version__
+from tinygrad_chat.backend.host_threads import blas_threads, count_cores, limit_threads
+from tinygrad_chat.errors import RankError, TinygradChatError, UsageError
+from tinygrad_chat.parallel.communicator import FAREWELL, Communicator
+from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Monitor, Progress
+from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
+from tinygrad_chat.parallel.starting import bounded_start, take_streams
+
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
+"""The variables of Open MPI, MPICH and Intel MPI, PMIx, Slurm's srun, and torchrun."""
+
+
+def started_ranks(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many ranks were started, of which this process is one; 1 where it was started alone."""
+    for name in SIZES:
+        if environment.get(name, "").isdigit():
+            return max(1, int(environment[name]))
+    return 1
+
+
+@dataclass
+class Ranks:
+    """This process among the ranks: how it reaches the others."""
+
+    communicator: MpiCommunicator
+    stop: Callable[[int], object]
+    """What a rank other than 0 calls when a signal has come that asks for a stop."""
+    stopped_by: Callable[[], int | None]
+    """Which signal has come to another rank, on rank 0."""
+
+
+@contextlib.contextmanager
+def joined_ranks(
+    arguments: Sequence[str], *, expected: int | None = None, patience: float = 300
+) -> Iterator[Ranks | None]:
+    """Be one of the ranks within this context; None where this process was started alone.
+
+    Those on one machine share its cores, and have a GPU each where there are some.
+
+    All ranks must have the same `arguments`. When rank 0 leaves it with an exception all others end; a rank that is
+    lost raises RankError on rank 0, from whatever it then asks of the others. Raises UsageError where the ranks do not
+    fit together, or are not as many as are `expected`.
+    """
+    size = started_ranks()
+    if expected is not None and size > 1 and size != expected:
+        raise UsageError(f"--ranks {expected}: {size} were started already; leave out --ranks")
+    if size == 1:
+        yield None
+        return
+    mpi = open_mpi()
+    with bounded_start():
+        communicator = MpiCommunicator(mpi)
+    if communicator.size != size:
+        raise UsageError(
+            f"{size} ranks were started, but MPI knows of {communicator.size}: start them with the mpiexec that "
+            "belongs to it, or with srun --mpi=pmi2"
+        )
+    places = communicator.all_gather_objects((socket.gethostname(), communicator.rank))
+    local = [rank for host, rank in places if host == socket.gethostname()]
+    _choose_device(local.index(communicator.rank))
+
+    def progress() -> Progress:
+        return Progress(communicator.calls, communicator.waiting_since)
+
+    limit_threads(min(blas_threads(), max(1, count_cores() // len(local))))
+    if communicator.rank == 0:
+        tell = take_streams()
+        monitor = Monitor(
+            size,
+            several_machines=len(local) < size,
+            progress=progress,
+            on_failure=lambda text: communicator.fail(RankError(text)),
+            patience=patience,
+        )
+        try:
+            communicator.broadcast_object(monitor.meeting)
+            monitor.wait_for_all()
+            _expect_alike(communicator, arguments)
+            yield Ranks(communicator, lambda signal: None, lambda: monitor.stopped_by)
+        except BaseException as error:
+            tell(_code_of(error))
+            monitor.end(_code_of(error))
+            raise
+        tell(0)
+        communicator.broadcast_object(FAREWELL)
+        communicator.barrier()  # from here on nobody is missed
+        monitor.end(None)
+        communicator.close()
+    else:
+        heartbeat = Heartbeat(
+            communicator.rank,
+            communicator.broadcast_object(),
+            progress=progress,
+            on_end=lambda code: _leave(communicator.rank, code),
+        )
+        try:
+            _expect_alike(communicator, arguments)
+            yield Ranks(communicator, heartbeat.stop, lambda: None)
+        except Exception as error:
+            heartbeat.fail(_one_line(error))  # and rank 0 says it, and ends this process
+            time.sleep(SILENCE)
+            os._exit(_code_of(error))
+        heartbeat.end()
+        communicator.barrier()
+        communicator.close()
+
+
+def _leave(rank: int, code: int | None) -> None:
+    """End this process, which has nothing to save. Where rank 0 could not say why, one other does."""
+    if code is None and rank == 1:
+        with contextlib.suppress(OSError):
+            os.write(2, b"tgc: rank 0 has ended or is cut off; go on with tgc train --resume\n")
+    os._exit(RankError.exit_code if code is None else code)
+
+
+def _expect_alike(communicator: Communicator, arguments: Sequence[str]) -> None:
+    """Raise UsageError on rank 0 where another rank runs another program, or with other arguments."""
+    mine = {
+        "the version of tinygrad_chat": __version__,
+        "the code of tinygrad_chat": _digest_of_code(),
+        "the version of Python": "{}.{}".format(*sys.version_info),
+        "the arguments": " ".join(arguments),
+    }
+    for rank, theirs in enumerate(communicator.gather_objects(mine) or []):
+        for what, value in mine.items():
+            if theirs[what] != value:
+                raise UsageError(f"rank {rank}: expected {what} to be that of rank 0, {value}; received {theirs[what]}")
+
+
+def _digest_of_code() -> str:
+    """Return what tells one state of this package's modules from another."""
+    digest, folder = hashlib.sha256(), Path(__file__).parent.parent
+    for path, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            if name.endswith((".py", ".cu", ".cuh")):
+                digest.update(Path(path, name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _choose_device(local_rank: int) -> None:
+    """Let this rank see one GPU, if there are any: each rank of a machine has its own."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(64)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[local_rank % len(names)]
+
+
+def _code_of(error: BaseException) -> int:
+    """Return what a process ends with by this exception."""
+    return int(getattr(error, "exit_code", 1))
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, TinygradChatError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

@@ -1,0 +1,188 @@
+"""Ranks that are processes, on one machine or several, with MPI to move what they hand each other (extra `mpi`).
+
+MPI's calls are made by a thread of their own. So a rank that waits for another can be told that it waits in vain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from importlib import metadata
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tinygrad_chat.errors import BackendError, RankError, ShapeError
+from tinygrad_chat.formatting import one_line
+
+Result = TypeVar("Result")
+BROADCAST = 1
+EAGER_SECONDS, PAUSE = 0.002, 0.0005
+"""Seconds for which a rank looks again and again whether rank 0 has said something, then of sleep between looks."""
+KNOWN_AFTER = 9.0
+"""Seconds within which it is found out which rank has gone (heartbeat.py)."""
+
+
+def open_mpi() -> Any:
+    """Return the module mpi4py.MPI, before anything is begun. Raises BackendError without the extra, or its library."""
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize = mpi4py.rc.finalize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise BackendError(
+            f"several ranks: need mpi4py and an MPI library ({error}): pip install tinygrad-chat[mpi]"
+        ) from error
+    return MPI
+
+
+def describe_mpi() -> str:
+    """Return which MPI library there is, and what binds it. Raises BackendError where there is none."""
+    vendor, version = open_mpi().get_vendor()
+    return f"{vendor} {'.'.join(map(str, version))}, by mpi4py {metadata.version('mpi4py')}"
+
+
+class MpiCommunicator:
+    """A rank of MPI's world. `seconds` is how long it has spent in communication, `calls` how often it has begun one,
+    and `waiting_since` when it began the one that it is in.
+
+    After `fail` every call raises that error, also one that waits.
+    """
+
+    def __init__(self, mpi: Any) -> None:
+        self._mpi = mpi
+        self._asked: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any]] | None] = queue.SimpleQueue()
+        self._begun: list[Future[Any]] = []
+        self._error: Exception | None = None
+        self._failed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mpi", daemon=True)
+        self._thread.start()
+        self.seconds, self.calls = 0.0, 0
+        self.waiting_since: float | None = None
+        self.rank, self.size = self._do(lambda world: (world.Get_rank(), world.Get_size()))
+
+    def all_reduce(self, array: np.ndarray) -> None:
+        """Let MPI add up, in an order of its own that is the same each time."""
+        self._do(lambda world: world.Allreduce(self._mpi.IN_PLACE, _in_one_piece(array)))
+
+    def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
+        """Let MPI add up, in an order of its own that is the same each time."""
+        self.start_reduce_scatter(array, shares, into)()
+
+    def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
+        """Let the thread that makes MPI's calls do it, while this one goes on."""
+        counts = _counts(shares)
+        return self._start(lambda world: world.Reduce_scatter(_in_one_piece(array), into, counts))
+
+    def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
+        """Let every rank's share of the flat `array` be what it is on that rank."""
+        counts = _counts(shares)
+        self._do(lambda world: world.Allgatherv(self._mpi.IN_PLACE, [_in_one_piece(array), counts]))
+
+    def broadcast(self, array: np.ndarray) -> None:
+        """Let `array` be what it is on rank 0."""
+        self._do(lambda world: world.Bcast(_in_one_piece(array)))
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self._do(lambda world: world.Barrier())
+
+    def broadcast_object(self, value: Any = None) -> Any:
+        """Return the `value` that rank 0 gives, or a copy. Who waits long for it leaves the processor to others."""
+        return self._do(functools.partial(_broadcast, value=value))
+
+    def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
+        """Return the one of rank 0's `values` that is this rank's, or a copy."""
+        return self._do(lambda world: world.scatter(values))
+
+    def gather_objects(self, value: Any) -> list[Any] | None:
+        """Return all ranks' values in order on rank 0, and None elsewhere."""
+        return self._do(lambda world: world.gather(value))
+
+    def all_gather_objects(self, value: Any) -> list[Any]:
+        """Return all ranks' values in order, or copies."""
+        return self._do(lambda world: world.allgather(value))
+
+    def fail(self, error: Exception) -> None:
+        """Let the call that waits, and every later one, raise `error`."""
+        self._error = error
+        self._failed.set()
+        for future in self._begun:
+            _answer(future.set_exception, error)
+
+    def close(self) -> None:
+        """Take leave of the other ranks, who all do so; not after `fail`."""
+        self._asked.put(None)
+        self._thread.join()
+
+    def _do(self, call: Callable[[Any], Result]) -> Result:
+        """Let the thread make a call, and wait for what comes of it."""
+        return self._start(call)()
+
+    def _start(self, call: Callable[[Any], Result]) -> Callable[[], Result]:
+        """Let the thread make a call, and return what waits for what comes of it."""
+        future: Future[Result] = Future()
+        self._begun.append(future)
+        if self._error is not None:
+            raise self._error
+        self.calls += 1
+        self._asked.put((future, call))
+
+        def wait() -> Result:
+            began = self.waiting_since = time.perf_counter()
+            result = future.result()
+            self.waiting_since = None
+            self.seconds += time.perf_counter() - began
+            self._begun.remove(future)
+            return result
+
+        return wait
+
+    def _work(self) -> None:
+        """Begin MPI, make the calls that are asked for, and end it."""
+        self._mpi.Init_thread(self._mpi.THREAD_FUNNELED)
+        while asked := self._asked.get():
+            future, call = asked
+            try:
+                result = call(self._mpi.COMM_WORLD)
+            except self._mpi.Exception as error:  # another rank has gone: who watches over them soon knows which
+                self._failed.wait(KNOWN_AFTER)
+                _answer(future.set_exception, self._error or RankError(f"MPI: {one_line(str(error))}"))
+            except Exception as error:
+                _answer(future.set_exception, error)
+            else:
+                _answer(future.set_result, result)
+        self._mpi.Finalize()
+
+
+def _broadcast(world: Any, value: Any) -> Any:
+    """MPI's own broadcast would keep a core busy while rank 0 evaluates or saves."""
+    if world.Get_rank() == 0:
+        for rank in range(1, world.Get_size()):
+            world.send(value, dest=rank, tag=BROADCAST)
+        return value
+    patient_until = time.perf_counter() + EAGER_SECONDS
+    while not world.iprobe(source=0, tag=BROADCAST):
+        time.sleep(PAUSE if time.perf_counter() > patient_until else 0)
+    return world.recv(source=0, tag=BROADCAST)
+
+
+def _answer(give: Callable[[Any], None], value: Any) -> None:
+    with contextlib.suppress(InvalidStateError):  # it was told meanwhile that it waits in vain
+        give(value)
+
+
+def _counts(shares: Sequence[slice]) -> list[int]:
+    return [share.stop - share.start for share in shares]
+
+
+def _in_one_piece(array: np.ndarray) -> np.ndarray:
+    if not array.flags.c_contiguous:
+        raise ShapeError(f"communicator: expected an array in one piece, received strides {array.strides}")
+    return array

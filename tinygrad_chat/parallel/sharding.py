@@ -1,0 +1,141 @@
+"""ZeRO-1 (Rajbhandari et al., arXiv:1910.02054): each rank's optimiser keeps and moves its share of the parameters.
+
+The parameters lie in one flat array, and a rank's share is one piece of it: so the gradients of all ranks are summed
+by one reduce-scatter, and the weights that they moved are handed round by one all-gather.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import Backend
+from tinygrad_chat.nn import Parameters
+
+BY_ELEMENT = 100
+"""What AdamW costs for a number, in operations of a product that takes as long: it is memory that it waits for."""
+
+
+def cost_of_muon(rows: int, columns: int) -> int:
+    """Return how many operations Muon takes for a matrix, in its five rounds of three products."""
+    short, long = sorted((rows, columns))
+    return 5 * (4 * short * short * long + 2 * short**3)
+
+
+def cut(parameters: Parameters, whole: set[str], size: int) -> list[slice]:
+    """Return shares of the flat parameters for `size` ranks, as equal in work as can be.
+
+    Those named in `whole` are Muon's matrices, and not cut through; a share may be empty where there are few.
+    """
+    ends, costs = [0], [0]
+    for name, span in parameters.spans():
+        count = span.stop - span.start
+        ends.append(span.stop)
+        costs.append(costs[-1] + (cost_of_muon(*parameters[name].shape) if name in whole else BY_ELEMENT * count))
+    names, cuts = list(parameters), [0]
+    for rank in range(1, size):
+        target = costs[-1] * rank / size
+        after = int(np.searchsorted(costs, target))  # the parameter that the target lies in ends there
+        low, high = costs[after - 1], costs[after]
+        fraction = (target - low) / (high - low)
+        if names[after - 1] in whole:
+            fraction = round(fraction)
+        cuts.append(ends[after - 1] + round(fraction * (ends[after] - ends[after - 1])))
+    cuts.append(ends[-1])
+    return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
+
+
+def even_shares(elements: int, size: int) -> list[slice]:
+    """Return each rank's elements, or rows, in order: equal to one; some get none where there are fewer than ranks."""
+    ends = [elements * rank // size for rank in range(size + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+class ParameterShare:
+    """A share of the parameters, as an optimiser asks for all of them.
+
+    `data` and `compute_weights` are views of that piece. `gradient` is an array of its own, for the sum of all ranks'
+    gradients.
+    """
+
+    def __init__(self, parameters: Parameters, span: slice) -> None:
+        self.size = span.stop - span.start
+        self.data = parameters.data[span]
+        self.gradient = parameters.backend.xp.zeros(self.size, parameters.gradient.dtype)
+        weights = parameters.compute_weights
+        self.compute_weights = None if weights is None else weights[span]
+        self.matrices = slice(0, min(max(parameters.matrices.stop - span.start, 0), self.size))
+        self._parameters, self._span = parameters, span
+
+    @property
+    def backend(self) -> Backend:
+        """Where the arrays are."""
+        return self._parameters.backend
+
+    def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what the parameters do."""
+        return self._parameters.kernel_of(function)
+
+    def masters(self) -> Iterator[tuple[str, Any]]:
+        """Yield every parameter's name and what of it is in the share: in its shape, or flat where it is cut."""
+        for name, piece in _pieces(self._parameters, self._span):
+            start = piece.start - self._span.start
+            array, shape = self.data[start : start + piece.stop - piece.start], self._parameters[name].shape
+            yield name, array.reshape(shape) if array.size == self._parameters[name].size else array
+
+    def refresh_compute_weights(self) -> None:
+        """Let the compute weights of the share, if there are any, follow the data."""
+        if self.compute_weights is not None:
+            self.compute_weights[...] = self.data.astype(self.compute_weights.dtype)
+
+
+def _pieces(parameters: Parameters, share: slice) -> Iterator[tuple[str, slice]]:
+    """Yield the names of the parameters in a share, and which part of all the parameters is in it."""
+    for name, span in parameters.spans():
+        start, stop = max(span.start, share.start), min(span.stop, share.stop)
+        if start < stop:
+            yield name, slice(start, stop)
+
+
+def part_of_state(parameters: Parameters, state: Mapping[str, np.ndarray], share: slice) -> dict[str, np.ndarray]:
+    """Return what an optimiser of a share remembers, of the state of an optimiser of all the parameters."""
+    pieces, spans = dict(_pieces(parameters, share)), dict(parameters.spans())
+    found: dict[str, np.ndarray] = {}
+    for key, array in state.items():
+        name = _parameter_of(key, spans)
+        if array.shape == (parameters.size,):
+            found[key] = array[share]
+        elif name is None or pieces.get(name) == spans[name]:
+            found[key] = array
+        elif name in pieces:
+            first = spans[name].start
+            found[key] = array.ravel()[pieces[name].start - first : pieces[name].stop - first]
+    return found
+
+
+def whole_state(parameters: Parameters, states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the state of an optimiser of all the parameters, of the states of those of the shares, in order."""
+    spans = dict(parameters.spans())
+    pieces: dict[str, list[np.ndarray]] = {}
+    for state in states:
+        for key, array in state.items():
+            pieces.setdefault(key, []).append(array)
+    merged: dict[str, np.ndarray] = {}
+    for key, found in pieces.items():
+        name = _parameter_of(key, spans)
+        if name is None and found[0].ndim == 1 and sum(each.size for each in found) == parameters.size:
+            merged[key] = np.concatenate(found)
+        elif name is None or len(found) == 1:
+            merged[key] = found[0]
+        else:
+            merged[key] = np.concatenate([each.ravel() for each in found]).reshape(parameters[name].shape)
+    return merged
+
+
+def _parameter_of(key: str, spans: Mapping[str, slice]) -> str | None:
+    """Return the parameter that an entry of a state belongs to, as in mean.head.weight."""
+    name = key.partition(".")[2]
+    return name if name in spans else None

@@ -1,0 +1,174 @@
+"""`--ranks N`: starts N ranks on this machine with MPI's own `mpiexec`, and stands for them before the user.
+
+mpiexec would carry rank 0's output through pipes, and kill it at once when another rank dies. So rank 0 is handed this
+process's own standard streams, and each rank is the child, in a session of its own, of the process that mpiexec knows:
+whether the ranks go on is for them to decide (heartbeat.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tinygrad_chat.errors import BackendError, RankError
+from tinygrad_chat.parallel.mpi import open_mpi
+
+STREAMS = "TGC_STREAMS"
+"""The variable that says at which socket rank 0 is handed its standard streams."""
+FORWARDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+STARTING = 90
+"""Seconds within which all ranks must have come together."""
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+ENDING = 15.0
+"""Seconds that ranks may take to end after mpiexec."""
+
+
+def start_ranks(count: int, arguments: Sequence[str]) -> int:
+    """Run `tgc` with these arguments in that many ranks; return rank 0's exit code. Signals go to rank 0.
+
+    Raises BackendError where there is no MPI to do so, and RankError where rank 0 cannot say how it ended.
+    """
+    command = [*ranks_command(count), sys.executable, "-m", "tinygrad_chat", *arguments]
+    with tempfile.TemporaryDirectory(prefix="tgc") as folder, socket.socket(socket.AF_UNIX) as listener:
+        address = str(Path(folder, "streams"))
+        listener.bind(address)
+        listener.listen()
+        rank_0 = _Rank0(listener)
+        before = {number: signal.signal(number, lambda received, _: rank_0.send(received)) for number in FORWARDED}
+        try:
+            mpiexec = subprocess.Popen(
+                command,
+                env={**os.environ, STREAMS: address},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # what is typed at the terminal comes here alone, and from here to rank 0
+            )
+            written = mpiexec.communicate()[0]
+            code = rank_0.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if code is not None:
+        return code
+    if rank_0.process is not None:
+        raise RankError("rank 0 has ended, and could not say why; go on with: tgc train --resume")
+    said = [line.removeprefix("tgc: ") for line in written.splitlines() if line.startswith("tgc: ")]
+    raise RankError(said[0] if said else f"mpiexec has ended with {mpiexec.returncode} before the ranks had begun")
+
+
+class _Rank0:
+    """What the process that started the ranks knows of rank 0, once that has come for its streams."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.process: int | None = None
+        self._code: int | None = None
+        self._received: list[int] = []
+        self._listener = listener
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def send(self, number: int) -> None:
+        """Pass on a signal, as soon as there is somebody to take it."""
+        self._received.append(number)
+        self._pass_on()
+
+    def wait(self) -> int | None:
+        """Return the exit code that it has told, None where it could not, when it has ended."""
+        if self.process is None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)  # it will not come any more
+        self._thread.join(ENDING)
+        return self._code
+
+    def _pass_on(self) -> None:
+        while self.process is not None and self._received:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process, self._received.pop(0))
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            with connection:
+                self.process = int(connection.recv(32))
+                socket.send_fds(connection, [b"streams"], [0, 1, 2])
+                self._pass_on()
+                said = connection.recv(32)
+                self._code = int(said) if said else None
+                connection.recv(32)  # until it has ended
+
+
+def take_streams() -> Callable[[int], None]:
+    """Write, as rank 0, to the streams of the process that started the ranks, if one hands them out; return what tells
+    that process this one's exit code.
+
+    Where that process goes, this one ends as if its terminal had gone.
+    """
+    address = os.environ.pop(STREAMS, None)
+    if address is None:
+        return lambda code: None
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    connection.sendall(str(os.getpid()).encode())
+    _, streams, _, _ = socket.recv_fds(connection, 32, 3)
+    sys.stdout.flush()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    threading.Thread(target=_hang_up, args=(connection,), daemon=True).start()
+    return lambda code: connection.sendall(str(code).encode())
+
+
+@contextlib.contextmanager
+def bounded_start() -> Iterator[None]:
+    """Within this context this process is killed when its ranks do not come together: MPI's own start holds Python's
+    lock, so that no handler and no thread could end it. On Linux that is as soon as its parent has gone."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(STARTING)
+    if STREAMS in os.environ:
+        _die_with_parent(signal.SIGKILL)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        for number in FORWARDED:  # MPI may have put a handler of its own there: UCX takes SIGHUP
+            signal.signal(number, signal.getsignal(number))
+        if STREAMS in os.environ:
+            _die_with_parent(0)
+
+
+def _die_with_parent(number: int) -> None:
+    """Let the system send this process a signal when its parent dies; 0 for none."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if number and os.getppid() == 1:  # it has gone already
+            os.kill(os.getpid(), number)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Wait for the process that started the ranks to go."""
+    with contextlib.suppress(OSError):
+        connection.recv(1)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+def ranks_command(count: int) -> list[str]:
+    """Return the words before a command that start it in that many ranks: mpiexec, the one that belongs to this Python
+    or the first on the path, and what it needs to be told. Raises BackendError where there is none."""
+    found = shutil.which(Path(sys.executable).parent / "mpiexec") or shutil.which("mpiexec")
+    if found is None:
+        raise BackendError("--ranks: needs mpiexec, which an MPI library brings along: pip install tinygrad-chat[mpi]")
+    of_open_mpi = open_mpi().get_vendor()[0] == "Open MPI"
+    return [found, *(["--allow-run-as-root", "--oversubscribe"] if of_open_mpi else []), "-n", str(count)]

@@ -1,0 +1,62 @@
+"""Processes that work for this one: modules of this package that are asked, and answer, in lines of JSON.
+
+Each ends with its input, and so with the process that has started it. Ctrl-C is for that one alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+PLACE = str(Path(__file__).parents[2])
+
+
+def start_process(module: str) -> subprocess.Popen[bytes]:
+    """Start `python -m module`, with pipes for what it is asked and what it answers."""
+    path = os.pathsep.join(filter(None, [PLACE, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def pipes_of(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """Return where such a process is asked, and where it answers."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """End it, whatever it does."""
+    process.kill()
+    for stream in pipes_of(process):
+        with contextlib.suppress(OSError):  # of what was not sent
+            stream.close()
+    process.wait()
+
+
+def as_line(message: object) -> bytes:
+    """Return a message as a line of JSON."""
+    return json.dumps(message).encode() + b"\n"
+
+
+def messages_in(lines: Iterable[bytes]) -> Iterator[Any]:
+    """Yield the message of each line. Raises ValueError for one that was cut off."""
+    return map(json.loads, lines)
+
+
+def asked_of_this_process() -> Iterator[Any]:
+    """Yield what a process is asked, until nothing more is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return messages_in(sys.stdin.buffer)

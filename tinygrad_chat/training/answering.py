@@ -1,0 +1,70 @@
+"""Questions that a model in training answers many of at once, and what it answered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.text.conversations import ChatTemplate, Conversation
+from tinygrad_chat.text.tokenizers import Tokenizer
+from tinygrad_chat.tools.calculator import calculate
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked, each with a stream of random numbers to draw its answer by; `rows` of them at a time."""
+
+    asked: Sequence[Conversation]
+    streams: Sequence[np.random.Generator]
+    tokenizer: Tokenizer
+    options: GenerationOptions
+    rows: int
+
+    def part(self, which: slice) -> Questions:
+        """Return some of them."""
+        return dataclasses.replace(self, asked=self.asked[which], streams=self.streams[which])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered: the prompt's tokens, the answer's, and which of these it drew itself, and no tool."""
+
+    prompt: Sequence[int]
+    tokens: Sequence[int]
+    drawn: Sequence[bool]
+    text: str
+
+
+class Answering(Protocol):
+    """Who answers: a training step, by its model or by those of all ranks."""
+
+    def answers(self, questions: Questions) -> list[Answer]:
+        """Return the answers, in the order of the questions."""
+        ...
+
+
+def answers_of(model: LanguageModel, questions: Questions) -> list[Answer]:
+    """Let a model answer. What it draws for one question depends on that and its stream alone."""
+    if not questions.asked:
+        return []
+    rows = min(len(questions.asked), questions.rows)
+    # What is kept of a prompt holds for one set of weights.
+    engine = Engine(model, questions.tokenizer, rows=rows, tool=calculate, prefix_bytes=0)
+    requests = [
+        engine.submit_answer(question, questions.options, random=random)
+        for question, random in zip(questions.asked, questions.streams, strict=True)
+    ]
+    engine.finish(requests)
+    template, answers = ChatTemplate(questions.tokenizer), []
+    for question, request in zip(questions.asked, requests, strict=True):
+        prompt = template.render_prompt(question).tolist()
+        drawn = [not step.forced for step in request.steps]
+        answers.append(Answer(prompt, request.tokens, drawn, request.written))
+    return answers

@@ -1,0 +1,268 @@
+"""A training step that several ranks share: rank 0 leads a run, and the others do what it asks of them.
+
+Rank 0 alone reads the data, keeps the run's folder and decides: its training loop is that of a run on one process. The
+others hold the model, and a share of the optimiser's memory (ZeRO-1). A request of rank 0 goes to all as its name and
+its arguments, and then every rank, rank 0 too, calls the method of `Rank` of that name, in which they meet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import to_host
+from tinygrad_chat.config.record import TrainingConfig
+from tinygrad_chat.errors import UsageError
+from tinygrad_chat.machine.memory import peak_memory
+from tinygrad_chat.models.gpt import GPT
+from tinygrad_chat.models.protocol import LanguageModel, Predictor
+from tinygrad_chat.ops.cross_entropy import count_targets
+from tinygrad_chat.optim.clipping import clip
+from tinygrad_chat.parallel import (
+    FAREWELL,
+    Communicator,
+    ParameterShare,
+    cut,
+    even_shares,
+    part_of_state,
+    whole_state,
+)
+from tinygrad_chat.parallel.buckets import GradientBuckets
+from tinygrad_chat.parallel.device import on_devices
+from tinygrad_chat.text.batches import Batch, WeightedBatch
+from tinygrad_chat.training.answering import Answer, Questions, answers_of
+from tinygrad_chat.training.build import (
+    ModelMaker,
+    build_for_training,
+    build_parallel_model,
+    build_train_step,
+    choose_compute,
+    matrices_of_muon,
+)
+from tinygrad_chat.training.step import TrainStep, accumulate_gradient
+
+
+class Rank:
+    """What one rank has of a step: the model, its share of the parameters, and the optimiser of that share.
+
+    Every method is called on all ranks at once.
+    """
+
+    def __init__(self, step: TrainStep, shares: Sequence[slice], share: ParameterShare, communicator: Communicator):
+        self.step, self.share, self.communicator = step, share, communicator
+        self._shares, self._parameters = shares, step.model.parameters()
+        self._buckets = None
+        if step.data_parallel is None and isinstance(step.model, GPT):  # threads add up when their sweeps are over
+            self._buckets = GradientBuckets(self._parameters, shares, communicator, share.gradient)
+
+    def receive_weights(self) -> None:
+        """Take the weights of rank 0: what is trained, and what is frozen."""
+        for array in (self._parameters.data, *self._parameters.frozen.values()):
+            self.communicator.broadcast(array)
+        self._parameters.refresh_compute_weights()
+
+    def gradient(
+        self, random: np.random.Generator | None, token_count: int, batches: Sequence[Any] | None = None
+    ) -> list[tuple[float, float]] | None:
+        """Compute the gradient of this rank's rows of a batch, and add up its share of all ranks' gradients.
+
+        Rank 0 gives the rows of each, and gets the loss of each and the norm of each share.
+        """
+        first_row, batch = self.communicator.scatter_objects(batches)
+        loss = accumulate_gradient(
+            self.step.model,
+            batch,
+            parts=self.step.grad_accumulation,
+            random=random,
+            data_parallel=self.step.data_parallel,
+            first_row=first_row,
+            token_count=token_count,
+            deliver=self._buckets and self._buckets.deliver,
+        )
+        share = self.share
+        if self._buckets is None:
+            self.communicator.reduce_scatter(self._parameters.gradient, self._shares, share.gradient)
+        else:
+            self._buckets.finish()
+        norm = float(share.kernel_of(clip)(share.gradient, None)) if share.size else 0.0
+        return self.communicator.gather_objects((float(loss), norm))
+
+    def update(self, scale: float, learning_rate: float, position: int) -> None:
+        """Move this rank's share of the weights by its gradient times `scale`, and take the others' as they moved."""
+        if scale != 1:
+            self.share.gradient *= scale
+        self.step.optimizer.step(learning_rate, position)
+        self.communicator.all_gather(self._parameters.data, self._shares)
+        self._parameters.refresh_compute_weights()
+
+    def token_losses(self, batches: Sequence[Batch] | None = None) -> list[np.ndarray] | None:
+        """Return the losses of the targets of each rank's rows on rank 0, which gives the rows."""
+        tokens, targets = self.communicator.scatter_objects(batches)
+        losses = to_host(self.step.predictor.token_losses(tokens, targets)) if len(tokens) else np.zeros(tokens.shape)
+        return self.communicator.gather_objects(losses)
+
+    def answers(self, parts: Sequence[Questions] | None = None) -> list[list[Answer]] | None:
+        """Return what each rank has answered on rank 0, which gives the questions of each."""
+        return self.communicator.gather_objects(answers_of(self.step.model, self.communicator.scatter_objects(parts)))
+
+    def peak_memory(self) -> list[int] | None:
+        """Return the most bytes that each rank's process has held, on rank 0."""
+        return self.communicator.gather_objects(peak_memory())
+
+    def optimizer_state(self) -> list[dict[str, np.ndarray]] | None:
+        """Return what the optimiser of each share remembers, on rank 0."""
+        return self.communicator.gather_objects(self.step.optimizer.state())
+
+    def restore_optimizer(self, states: Sequence[Mapping[str, np.ndarray]] | None = None) -> None:
+        """Go on from rank 0's weights, and from what it gives the optimiser of each share to remember."""
+        self.receive_weights()
+        self.step.optimizer.load(self.communicator.scatter_objects(states))
+
+
+class DistributedStep(TrainStep):
+    """The training step of rank 0, which the other ranks take part in. It holds the whole model, and a share of the
+    optimiser."""
+
+    def __init__(self, rank: Rank, shares: Sequence[slice]) -> None:
+        step = rank.step
+        super().__init__(
+            step.model,
+            step.optimizer,
+            step.schedule,
+            clip=step.clip,
+            grad_accumulation=step.grad_accumulation,
+            data_parallel=step.data_parallel,
+        )
+        self.rank, self._shares = rank, shares
+        self._grad_norm = 0.0
+
+    @property
+    def ranks(self) -> int:
+        """How many take part."""
+        return self.rank.communicator.size
+
+    @property
+    def predictor(self) -> Predictor:
+        """All ranks together."""
+        return DistributedPredictor(self)
+
+    def ask(self, name: str, *arguments: Any, **own: Any) -> Any:
+        """Let all ranks call the method of `Rank` of that name with the arguments, and rank 0 also with its `own`."""
+        self.rank.communicator.broadcast_object((name, arguments))
+        return getattr(self.rank, name)(*arguments, **own)
+
+    def gradient(
+        self,
+        batch: Batch | WeightedBatch,
+        *,
+        random: np.random.Generator | None = None,
+        model: LanguageModel | None = None,
+    ) -> Any:
+        """Leave the gradient of a batch's mean loss in the ranks' shares; return that loss.
+
+        For a diagnosis, of another `model`, on rank 0 alone.
+        """
+        if model is not None:
+            return super().gradient(batch, random=random, model=model)
+        rows = even_shares(len(batch[0]), self.ranks)
+        batches = [(each.start, [array[each] for array in batch]) for each in rows]
+        found = self.ask("gradient", random, max(1, count_targets(batch[1])), batches=batches)
+        self._grad_norm = math.sqrt(sum(norm * norm for _, norm in found))
+        return sum(loss for loss, _ in found)
+
+    def clip_gradient(self) -> float:
+        """Return the gradient's norm; `update` scales it down where it is longer than `clip`."""
+        return self._grad_norm
+
+    def update(self, loss: Any, grad_norm: Any, position: int) -> None:
+        """Move the weights, each rank its share, unless loss or norm is not finite."""
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            scale = self.clip / grad_norm if self.clip is not None and grad_norm > self.clip else 1.0
+            self.ask("update", scale, self.schedule(position), position)
+
+    def answers(self, questions: Questions) -> list[Answer]:
+        """Let the models of all ranks answer questions."""
+        parts = [questions.part(each) for each in even_shares(len(questions.asked), self.ranks)]
+        return list(itertools.chain.from_iterable(self.ask("answers", parts=parts)))
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Return a copy of what all ranks' optimisers remember, as one optimiser of all the parameters would."""
+        return whole_state(self.model.parameters(), self.ask("optimizer_state"))
+
+    def restore(self, weights: Mapping[str, np.ndarray], optimizer_state: Mapping[str, np.ndarray]) -> None:
+        """Go on from there, on all ranks. Raises CheckpointError where either does not fit."""
+        parameters = self.model.parameters()
+        parameters.load(weights)
+        states = [part_of_state(parameters, optimizer_state, share) for share in self._shares]
+        self.ask("restore_optimizer", states=states)
+
+
+class DistributedPredictor:
+    """All ranks, each of which predicts some rows of a batch."""
+
+    def __init__(self, step: DistributedStep) -> None:
+        self.context, self._step = step.model.context, step
+
+    def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
+        rows = even_shares(len(tokens), self._step.ranks)
+        return np.concatenate(self._step.ask("token_losses", batches=[(tokens[each], targets[each]) for each in rows]))
+
+
+def build_rank(
+    config: TrainingConfig,
+    vocabulary: int,
+    communicator: Communicator,
+    make: ModelMaker | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> tuple[Rank, list[slice]]:
+    """Return what this rank has of a run's training step, with rank 0's weights, and every rank's share.
+
+    Raises UsageError where there are more ranks than rows of a batch, and as `build_for_training` does.
+    """
+    if config.data.batch_size < communicator.size:
+        raise UsageError(
+            f"{communicator.size} ranks: expected a --batch-size of at least a row for each, received "
+            f"{config.data.batch_size}"
+        )
+    communicator = on_devices(communicator, choose_compute(config).backend)
+    model, data_parallel = build_parallel_model(config, vocabulary, make, weights, ranks=communicator.size)
+    parameters = model.parameters()
+    shares = cut(parameters, matrices_of_muon(config, model), communicator.size)
+    share = ParameterShare(parameters, shares[communicator.rank])
+    rank = Rank(build_train_step(config, model, data_parallel, share), shares, share, communicator)
+    rank.receive_weights()
+    return rank, shares
+
+
+def lead(
+    config: TrainingConfig,
+    vocabulary: int,
+    make: ModelMaker | None = None,
+    weights: Mapping[str, Any] | None = None,
+    communicator: Communicator | None = None,
+) -> TrainStep:
+    """Return a run's training step: of this process alone, or of all ranks, of which this is the first.
+
+    Errors are those of `build_rank`.
+    """
+    if communicator is None:
+        return build_for_training(config, vocabulary, make, weights)
+    communicator.broadcast_object((config, vocabulary))
+    return DistributedStep(*build_rank(config, vocabulary, communicator, make, weights))
+
+
+def follow(communicator: Communicator, make: ModelMaker | None = None) -> None:
+    """Do, on another rank, what rank 0 asks, until it takes leave. A model of one's own is made by `make`."""
+    begun = communicator.broadcast_object()
+    if begun is FAREWELL:
+        return
+    config, vocabulary = begun
+    rank, _ = build_rank(config, vocabulary, communicator, make)
+    while (asked := communicator.broadcast_object()) is not FAREWELL:
+        name, arguments = asked
+        getattr(rank, name)(*arguments)
