@@ -192,6 +192,15 @@ def test_jobs_that_have_no_room_together_are_refused_in_a_line_that_says_how_man
     assert len(processes.started) == 4
 
 
+def test_the_largest_runs_are_those_that_must_have_room(
+    ablation: Ablation, planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shares, "_least_memory", lambda config, vocabulary: (6 if config.model.tied else 1) << 30)
+    monkeypatch.setattr(Backend, "memory_free", lambda self: 10 << 30)
+    with pytest.raises(NoRoomError, match=r"2 runs at once take at least 12\.00 GiB.*choose --jobs 1,"):
+        expect_room_for(planned, {run.name: 30 for run in planned}, 2, [])
+
+
 def test_on_gpus_those_that_share_one_must_have_room_on_it(
     ablation: Ablation, processes: Processes, monkeypatch: pytest.MonkeyPatch, planned: list[PlannedRun]
 ):
