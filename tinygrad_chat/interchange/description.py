@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import explained, is_folder, list_folder
+from tinygrad_chat.interchange.families import family_for
 from tinygrad_chat.interchange.family import MODEL_FIELDS
 from tinygrad_chat.interchange.gguf_export import expect_gguf
 from tinygrad_chat.interchange.huggingface_export import expect_huggingface
@@ -33,6 +36,13 @@ PARTS = {
 """What stands in the names of a part's weights, the beginning where it does not begin with a point."""
 REST = "norms and scales"
 STORED_AS = {"float64": "F64", "float32": "F32", "float16": "F16"}
+EXPORTS: dict[str, Callable[[SavedModel], Any]] = {
+    "huggingface": expect_huggingface,
+    "gguf": expect_gguf,
+    "nanochat": lambda saved: nanochat_config(saved.config.model, saved.tokenizer.size),
+}
+"""What raises UsageError where a model cannot be exported to a program."""
+OF_ITS_OWN = "the model is one of its trainer's own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +56,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """How many numbers it holds."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,7 @@ def describe_model(saved: SavedModel) -> Description:
     assert saved.path is not None
     options, own = saved.config.model, saved.config.recipe.model == OWN
     tensors = tuple(_tensor(name, array) for name, array in saved.weights.items())
-    family, _ = (None, None) if own else _tried(lambda: expect_huggingface(saved)[0])
+    family = None if own else _tried(lambda: family_for(options, saved.tokenizer.size))[0]
     return Description(
         what=_what(saved),
         path=str(saved.path),
@@ -113,19 +120,11 @@ def describe_model(saved: SavedModel) -> Description:
         sampling=saved.sampling.settings(),
         memory={} if own else memory_to_answer(options, saved.tokenizer.size),
         cache=None if own else cache_memory(options),
-        exports=dict.fromkeys(EXPORTS, "the model is one of its trainer's own")
-        if own
-        else {program: _tried(lambda expect=expect: expect(saved))[1] for program, expect in EXPORTS.items()},
+        exports={
+            program: OF_ITS_OWN if own else _tried(partial(expect, saved))[1] for program, expect in EXPORTS.items()
+        },
         tensors=tensors,
     )
-
-
-EXPORTS: dict[str, Callable[[SavedModel], Any]] = {
-    "huggingface": expect_huggingface,
-    "gguf": expect_gguf,
-    "nanochat": lambda saved: nanochat_config(saved.config.model, saved.tokenizer.size),
-}
-"""What raises UsageError where a model cannot be exported to a program."""
 
 
 def _tried(make: Callable[[], Any]) -> tuple[Any, str | None]:
