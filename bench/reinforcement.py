@@ -10,6 +10,7 @@ nanochat scores (pass@1), which is what is made larger; and the fraction that is
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -28,30 +29,36 @@ from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import start_run
 
 NAME = "reinforcement"
-TRIED = {"objective": "grpo", "group_size": 8, "max_new_tokens": 48, "weight_decay": 0.0, "log_every": 1}
-RATES = ("lr", "embedding_lr", "head_lr", "scalar_lr")
-SAMPLES = 4  # answers to each held-out problem
-EVALUATIONS = 6  # beside the first
+TRIED = {"objective": "grpo", "optimizer": "sgd", "momentum": 0.0, "group_size": 8, "max_new_tokens": 48, "threads": 1}
+"""Seven eighths of a step's gradient are chance. SGD moves as far as the rest of it goes, while Muon and AdamW make all
+of it equally long (docs/log.md)."""
+SAMPLES = 2  # answers to each held-out problem
+EVALUATIONS = 2  # beside the first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="sums", help="what the models try (sums)")
-    parser.add_argument("--taught", type=int, default=250, help="steps on conversations (250)")
-    parser.add_argument("--tried", type=int, default=60, help="steps by rewards (60)")
+    parser.add_argument("--taught", type=int, default=180, help="steps on conversations (180)")
+    parser.add_argument("--tried", type=int, default=16, help="steps by rewards (16)")
     parser.add_argument("--batch-size", type=int, default=256, help="answers in each of the latter (256)")
-    parser.add_argument("--rate", type=float, default=0.15, help="their learning rates, as a share of the first (0.15)")
-    parser.add_argument("--problems", type=int, default=300, help="held-out problems that are asked (300)")
+    parser.add_argument("--lr", type=float, default=1.5, help="their learning rate (1.5)")
+    parser.add_argument("--problems", type=int, default=150, help="held-out problems that are asked (150)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--keep", type=Path, help="work in this folder, and take what is finished there")
 
 
 def measure(arguments: argparse.Namespace) -> None:
     runs = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
         for seed in arguments.seeds:
-            runs.append({"seed": seed, **one_seed(Path(folder), seed, arguments)})
+            told = folder / f"seed-{seed}.json"
+            if not told.exists():
+                told.write_text(json.dumps(one_seed(folder, seed, arguments)))
+            runs.append(json.loads(told.read_text()))
             for name in ("sampled", "likeliest"):
                 print(f"seed {seed}, {name}: {runs[-1][name][0]:.3f} before, {runs[-1][name][-1]:.3f} after")
-    names = ("task", "taught", "tried", "batch_size", "rate", "problems")
+    names = ("task", "taught", "tried", "batch_size", "lr", "problems")
     settings = {name: getattr(arguments, name) for name in names}
     measured = {**settings, "samples": SAMPLES, "options": TRIED, "runs": runs}
     print(f"written: {write_result(NAME, f'python -m bench {NAME}', measured)}")
@@ -80,18 +87,19 @@ def _draw(folder: Path, runs: Sequence[dict[str, Any]], arguments: argparse.Name
 
 def one_seed(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Teach a model and let it try; return its scores on the way, and the mean reward of each step."""
-    preset = read_settings("chat")
-    taught = {**preset, "data": "tutor", "steps": arguments.taught, "eval_tokens": 20_000, "seed": seed}
-    tinygrad_chat.train(out=folder / f"taught-{seed}", watch=tell, **taught)
+    taught = folder / f"taught-{seed}"
+    if not taught.exists():
+        settings = {"data": "tutor", "steps": arguments.taught, "eval_tokens": 20_000, "seed": seed, "threads": 1}
+        tinygrad_chat.train(out=taught, watch=tell, **{**read_settings("chat"), **settings})
     tried = {
-        "start_from": str(folder / f"taught-{seed}"),
+        "start_from": str(taught),
         "task": arguments.task,
         "steps": arguments.tried,
         "batch_size": arguments.batch_size,
+        "lr": arguments.lr,
         "eval_problems": arguments.problems,
         "eval_every": max(arguments.tried // EVALUATIONS, 1),
         "seed": seed,
-        **{name: arguments.rate * preset[name] for name in RATES},
     }
     config, data = resolve_with_facts({**TRIED, **tried})
     run = start_run(config, folder / f"tried-{seed}", data=data)
@@ -106,6 +114,7 @@ def one_seed(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str
             records.append(event.record)
     scored = [record for record in records if "val_reward" in record]
     return {
+        "seed": seed,
         "steps": [record["step"] for record in scored],
         "sampled": sampled,
         "likeliest": [record["val_reward"] for record in scored],

@@ -152,3 +152,11 @@ def test_no_sample_speaks_to_the_terminal(start: Start, terminal: Terminal, monk
 def test_numbers_of_any_size_take_little_room_in_a_line():
     record = {"step": 3, "loss": 1.5e38, "val_perplexity": math.exp(700), "grad_norm": 2e200, "lr": 1e99}
     assert format_record(record) == "step=3 loss=1.5e38 val_perplexity=1.014e304 grad_norm=2e200 lr=1e+99"
+
+
+def test_a_pipe_is_told_once_that_conversations_are_being_made():
+    stream = io.StringIO()
+    with open_display(stream) as display:
+        for done in (0, 1000, 2000):
+            display.progressed("making", done, 160_000)
+    assert stream.getvalue() == "making 160,000 conversations\n"

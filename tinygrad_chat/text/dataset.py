@@ -100,9 +100,10 @@ class Dataset:
         contents, first = store.contents, store.held_out_from
         held_out = store.document_starts >= first
         if held_out.all() or not held_out.any():
+            other = f", or --split {END}" if len(held_out) > 1 else ""
             raise DataError(
                 f"--data {store.source}: expected at least one conversation to train on and one to hold out, received "
-                f"{int((~held_out).sum())} and {int(held_out.sum())}; give more conversations, or --split {END}"
+                f"{int((~held_out).sum())} and {int(held_out.sum())}; give more conversations{other}"
             )
         return cls(
             store.source,
