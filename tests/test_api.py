@@ -273,3 +273,9 @@ def test_a_model_is_asked_a_task(text: Path):
     assert tinygrad_chat.evaluate(model, "sentences", count=1).count == 1
     with pytest.raises(UsageError, match="--run-programs"):
         tinygrad_chat.evaluate(model, "programs")
+
+
+def test_ranks_that_would_each_train_by_themselves_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="train: 2 ranks were started, which train together by tgc train alone"):
+        tinygrad_chat.train("pydoc", steps=1)

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import SPECS, TrainingConfig
-from tinygrad_chat.errors import CheckpointError, ConfigError
+from tinygrad_chat.errors import CheckpointError, ConfigError, UsageError
 from tinygrad_chat.evaluation.answers import ROWS, evaluate_task
 from tinygrad_chat.files import user_path
 from tinygrad_chat.inference.engine import Engine
@@ -29,6 +29,7 @@ from tinygrad_chat.inference.text_model import TextModel
 from tinygrad_chat.interchange.opening import open_model
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.option import checked_settings, validate_settings
+from tinygrad_chat.parallel.joining import started_ranks
 from tinygrad_chat.runs.figures import calculator_of
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.scores import TaskResult
@@ -71,8 +72,10 @@ def train(
     default. With `start_from`, a run or a checkpoint, that model is fine-tuned in a run of its own. With `resume` the
     run at `out` goes on, as it is but for what is given and may change; there is a warning for each file of it that is
     damaged. `watch` is called with each event, such as `training.events.Logged`. Raises a TinygradChatError, in one
-    line, for what cannot be.
+    line, for what cannot be, and where several ranks were started: those are for `tgc train`.
     """
+    if started_ranks() > 1:
+        raise UsageError(f"train: {started_ranks()} ranks were started, which train together by tgc train alone")
     if isinstance(data, os.PathLike):
         data = os.fspath(data)
     elif isinstance(data, Sequence) and data and all(isinstance(each, os.PathLike) for each in data):
