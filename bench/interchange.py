@@ -32,7 +32,7 @@ LIBRARY = {"transformers": "transformers", "llama.cpp": "xllamacpp"}
 PROMPT, NEW, LONG = 64, 64, 512
 BATCHES = (1, 8)
 STARTS = 3
-TOLERANCE = 1e-4  # of a loss in nats, as a share
+TOLERANCE = 1e-4  # of a token's loss, in nats: as a share it would be large where a model is sure of a token
 TEXT = Path(__file__).parent.parent / "docs" / "architecture.md"
 
 
@@ -109,9 +109,12 @@ def _expect_agreement(workers: Mapping[str, turns.Worker], tokens: list[int]) ->
     }
     chosen = {name: np.array(worker.ask(request)["tokens"]) for name, worker in workers.items()}
     ours = f"{turns.OURS} float32"
-    turns.expect_agreement(
-        NAME, {turns.OURS: losses[ours], REFERENCE: losses[REFERENCE]}, {turns.OURS: 0, REFERENCE: TOLERANCE}
-    )
+    difference = float(np.abs(np.subtract(losses[ours], losses[REFERENCE])).max())
+    if not difference <= TOLERANCE:
+        raise turns.BenchmarkError(
+            f"{NAME}: expected losses within {TOLERANCE:.0e} nats of transformers', received a difference of "
+            f"{difference:.1e}; nothing was timed"
+        )
     # Up to the first token that is another: from there on it is another text.
     same = {name: np.cumprod(found == chosen[REFERENCE], axis=1).mean() for name, found in chosen.items()}
     if same[ours] < 1:
