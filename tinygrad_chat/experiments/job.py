@@ -14,8 +14,8 @@ from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.experiments.planned import OUTPUT
 from tinygrad_chat.files import explained, open_plain
 from tinygrad_chat.formatting import as_json
+from tinygrad_chat.text.processes import PLACE
 
-PLACE = str(Path(__file__).parents[2])  # so that the process runs this very package
 COMMAND = (sys.executable, "-P", "-m", "tinygrad_chat.experiments.worker")
 DEVICES = "CUDA_VISIBLE_DEVICES"
 LAST_WORDS = 4096  # bytes
