@@ -7,10 +7,10 @@ the same program with the same arguments.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +23,7 @@ from tinygrad_chat.errors import RankError, TinygradChatError, UsageError
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator
 from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Monitor, Progress
 from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
+from tinygrad_chat.parallel.process_manager import find_the_others
 from tinygrad_chat.parallel.starting import take_streams
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
@@ -66,14 +67,18 @@ def joined_ranks(
     if size == 1:
         yield None
         return
-    communicator = MpiCommunicator(open_mpi())
+    mpi = open_mpi()
+    if not any(name in os.environ for name in SIZES[:-1]):
+        if mpi.get_vendor()[0] == "Open MPI":
+            raise UsageError("torchrun: Open MPI does not know its variables; use Open MPI's own mpiexec, or srun")
+        find_the_others()
+    communicator = MpiCommunicator(mpi)
     if communicator.size != size:
         raise UsageError(
             f"{size} ranks were started, but MPI knows of {communicator.size}: start them with the mpiexec that "
             "belongs to it, or with srun --mpi=pmi2"
         )
-    places = communicator.all_gather_objects((socket.gethostname(), communicator.rank))
-    local = [rank for host, rank in places if host == socket.gethostname()]
+    local = communicator.ranks_here()
     _choose_device(local.index(communicator.rank))
 
     def progress() -> Progress:
@@ -97,6 +102,8 @@ def joined_ranks(
         except BaseException as error:
             tell(_code_of(error))
             monitor.end(_code_of(error))
+            if len(local) < size:  # mpiexec would wait for a machine that is cut off
+                atexit.register(communicator.abort, _code_of(error))
             raise
         tell(0)
         communicator.broadcast_object(FAREWELL)
