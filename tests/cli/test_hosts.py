@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.test_ranks import LONG, TGC, WITHIN, Started, outcome, runs_tgc, wait_for_step
+from tests.cli.test_ranks import LONG, WITHIN, Started, outcome, runs_tgc, wait_for_step
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's"),

@@ -33,11 +33,11 @@ WITHIN = 10.0
 class Started:
     """`tgc train` in ranks."""
 
-    def __init__(
-        self, *arguments: object, by: Sequence[str] = (), environment: Mapping[str, str] = os.environ
-    ) -> None:
+    def __init__(self, *arguments: object, by: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> None:
+        self._stdin = os.pipe()  # which stays open: at its end MPICH's mpiexec may die of SIGPIPE
         self.process = subprocess.Popen(
             [*by, *TGC, "train", *TINY, *map(str, arguments)],
+            stdin=self._stdin[0],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -70,6 +70,8 @@ class Started:
         """Kill what is left of it."""
         self.process.kill()
         self.process.communicate()
+        for end in self._stdin:
+            os.close(end)
         for each in self.seen:
             with contextlib.suppress(psutil.Error):
                 each.kill()
