@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ WITHIN = 10.0
 class Started:
     """`tgc train` in ranks."""
 
-    def __init__(self, *arguments: object, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, *arguments: object, by: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> None:
+        self._stdin = os.pipe()  # which stays open: at its end MPICH's mpiexec may die of SIGPIPE
         self.process = subprocess.Popen(
-            [*TGC, "train", *TINY, *map(str, arguments)],
+            [*by, *TGC, "train", *TINY, *map(str, arguments)],
+            stdin=self._stdin[0],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -46,7 +49,7 @@ class Started:
         """The processes of the ranks, in order, as soon as all are there."""
         while True:
             assert self.process.poll() is None, self.process.communicate()
-            ours = [each for each in psutil.Process(self.process.pid).children(recursive=True) if _runs_tgc(each)]
+            ours = [each for each in psutil.Process(self.process.pid).children(recursive=True) if runs_tgc(each)]
             self.seen |= set(ours)
             parents = {each.pid for each in ours}
             found = [each for each in ours if each.ppid() in parents]
@@ -54,17 +57,27 @@ class Started:
                 return sorted(found, key=lambda each: int(each.environ()["PMI_RANK"]))
             time.sleep(0.02)
 
-    def end(self) -> tuple[int, str]:
+    def end(self, within: float = WITHIN) -> tuple[int, str]:
         """Its exit code and what it said on standard error, when it and all that it has started have ended."""
         began = time.monotonic()
         error = self.process.communicate(timeout=60)[1]
-        psutil.wait_procs(list(self.seen), timeout=WITHIN)
+        psutil.wait_procs(list(self.seen), timeout=within)
         assert not [each for each in self.seen if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
-        assert time.monotonic() - began < WITHIN
+        assert time.monotonic() - began < within
         return self.process.returncode, error
 
+    def kill(self) -> None:
+        """Kill what is left of it."""
+        self.process.kill()
+        self.process.communicate()
+        for end in self._stdin:
+            os.close(end)
+        for each in self.seen:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
 
-def _runs_tgc(process: psutil.Process) -> bool:
+
+def runs_tgc(process: psutil.Process) -> bool:
     try:
         return process.cmdline()[: len(TGC)] == TGC
     except psutil.Error:
@@ -88,9 +101,7 @@ def train(text: Path, tmp_path: Path) -> Iterator[Callable[..., Started]]:
 
     yield start
     for each in started:
-        for process in (each.process, *each.seen):
-            if process.poll() is None if isinstance(process, subprocess.Popen) else process.is_running():
-                process.kill()
+        each.kill()
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -124,6 +124,18 @@ def test_a_rank_that_does_not_come_to_where_the_others_wait_is_named():
     assert of.failures[0].endswith("has let the others wait for 0.3 s: it hangs")
 
 
+def test_where_all_have_come_and_nothing_goes_on_no_rank_is_blamed():
+    of = Rank0(2, patience=0.3)
+    other = Other(1, of)
+    of.monitor.wait_for_all()
+    other.progress = Progress(7, time.perf_counter())
+    time.sleep(0.1)
+    of.progress = Progress(7, time.perf_counter())
+    expect(lambda: of.failures)
+    of.monitor.end(None)
+    assert of.failures[0].startswith("the ranks: has let the others wait")
+
+
 def test_rank_0_may_compute_for_as_long_as_it_likes():
     of = Rank0(2, patience=0.1)
     Other(1, of)

@@ -7,10 +7,10 @@ the same program with the same arguments.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ from tinygrad_chat.parallel.communicator import FAREWELL, Communicator
 from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Progress
 from tinygrad_chat.parallel.monitor import Monitor
 from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
+from tinygrad_chat.parallel.process_manager import find_the_others
 from tinygrad_chat.parallel.starting import bounded_start, take_streams
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
@@ -68,6 +69,10 @@ def joined_ranks(
         yield None
         return
     mpi = open_mpi()
+    if not any(name in os.environ for name in SIZES[:-1]):
+        if mpi.get_vendor()[0] == "Open MPI":
+            raise UsageError("torchrun: Open MPI does not know its variables; use Open MPI's own mpiexec, or srun")
+        find_the_others()
     with bounded_start():
         communicator = MpiCommunicator(mpi)
     if communicator.size != size:
@@ -75,8 +80,7 @@ def joined_ranks(
             f"{size} ranks were started, but MPI knows of {communicator.size}: start them with the mpiexec that "
             "belongs to it, or with srun --mpi=pmi2"
         )
-    places = communicator.all_gather_objects((socket.gethostname(), communicator.rank))
-    local = [rank for host, rank in places if host == socket.gethostname()]
+    local = communicator.ranks_here()
     _choose_device(local.index(communicator.rank))
 
     def progress() -> Progress:
@@ -100,6 +104,8 @@ def joined_ranks(
         except BaseException as error:
             tell(_code_of(error))
             monitor.end(_code_of(error))
+            if len(local) < size:  # mpiexec would wait for a machine that is cut off
+                atexit.register(communicator.abort, _code_of(error))
             raise
         tell(0)
         communicator.broadcast_object(FAREWELL)

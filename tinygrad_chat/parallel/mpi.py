@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -109,12 +111,22 @@ class MpiCommunicator:
         """Return all ranks' values in order, or copies."""
         return self._do(lambda world: world.allgather(value))
 
+    def ranks_here(self) -> list[int]:
+        """Return the ranks on this machine, which is those that MPI has share memory."""
+        return self._do(lambda world: world.Split_type(self._mpi.COMM_TYPE_SHARED).allgather(world.Get_rank()))
+
     def fail(self, error: Exception) -> None:
         """Let the call that waits, and every later one, raise `error`."""
         self._error = error
         self._failed.set()
         for future in self._begun:
             _answer(future.set_exception, error)
+
+    def abort(self, code: int) -> None:
+        """End this process, and let whoever started the ranks end what is left of them, where it can be reached."""
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is to be said has been said, and MPI would add to it
+        self._mpi.COMM_WORLD.Abort(code)
 
     def close(self) -> None:
         """Take leave of the other ranks, who all do so; not after `fail`."""
