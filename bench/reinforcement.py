@@ -30,8 +30,13 @@ from tinygrad_chat.training.run import start_run
 
 NAME = "reinforcement"
 TRIED = {
-    **{"objective": "grpo", "group_size": 8, "max_new_tokens": 48, "threads": 1},
-    **{"optimizer": "sgd", "momentum": 0.0, "clip": 0.1},
+    "objective": "grpo",
+    "group_size": 8,
+    "max_new_tokens": 48,
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "clip": 0.1,
+    "threads": 1,
 }
 """Seven eighths of a step's gradient are chance. SGD moves as far as the rest of it goes, while Muon and AdamW make all
 of it equally long (docs/log.md)."""

@@ -57,7 +57,10 @@ FAULTS = {
     },
     "text/makers.py": {
         "the words of one corpus are those of all": ("words.update(", "words = Counter("),
-        "who has died has told all": ("if told is None:\n                return None", "if told is None:\n                break"),
+        "who has died has told all": (
+            "if told is None:\n                return None",
+            "if told is None:\n                break",
+        ),
     },
     "text/making.py": {
         "each pass makes it anew": ("documents=lambda any_bytes=False: iter(documents)", "documents=corpus.documents"),
