@@ -29,20 +29,28 @@ from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import start_run
 
 NAME = "reinforcement"
-TRIED = {"objective": "grpo", "optimizer": "sgd", "momentum": 0.0, "group_size": 8, "max_new_tokens": 48, "threads": 1}
+TRIED = {
+    "objective": "grpo",
+    "group_size": 8,
+    "max_new_tokens": 48,
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "clip": 0.1,
+    "threads": 1,
+}
 """Seven eighths of a step's gradient are chance. SGD moves as far as the rest of it goes, while Muon and AdamW make all
 of it equally long (docs/log.md)."""
 SAMPLES = 2  # answers to each held-out problem
-EVALUATIONS = 2  # beside the first
+EVALUATIONS = 4  # beside the first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="sums", help="what the models try (sums)")
     parser.add_argument("--taught", type=int, default=180, help="steps on conversations (180)")
-    parser.add_argument("--tried", type=int, default=16, help="steps by rewards (16)")
+    parser.add_argument("--tried", type=int, default=80, help="steps by rewards (80)")
     parser.add_argument("--batch-size", type=int, default=256, help="answers in each of the latter (256)")
-    parser.add_argument("--lr", type=float, default=1.5, help="their learning rate (1.5)")
-    parser.add_argument("--problems", type=int, default=150, help="held-out problems that are asked (150)")
+    parser.add_argument("--lr", type=float, default=0.4, help="their learning rate (0.4)")
+    parser.add_argument("--problems", type=int, default=200, help="held-out problems that are asked (200)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--keep", type=Path, help="work in this folder, and take what is finished there")
 

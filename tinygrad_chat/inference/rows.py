@@ -62,12 +62,12 @@ class SharedRows:
         if not self._read:
             logits = self._read_alone(tokens, self._cache)
         else:
-            self._newcomer = self._newcomer or self._model.new_cache(1)
+            newcomer = self._newcomer = self._newcomer or self._model.new_cache(1)
             if self._newest is None or self._newest[0] != list(tokens):
                 self._newest = None  # until all of it is read
-                self._newest = list(tokens), self._read_alone(tokens, self._newcomer)
+                self._newest = list(tokens), self._read_alone(tokens, newcomer)
             logits = self._newest[1]
-            self._cache.join(self._newcomer)
+            self._cache.join(newcomer)
         self._read.append(list(tokens))
         return logits
 
