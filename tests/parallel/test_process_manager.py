@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cli.test_ranks import TGC, TINY, outcome
@@ -71,6 +73,8 @@ def test_ranks_of_torchrun_train_together(started: list[subprocess.Popen[str]], 
 
 
 def test_a_rank_that_ends_while_they_find_each_other_ends_all(started: list[subprocess.Popen[str]]):
+    while not psutil.Process(started[1].pid).net_connections():  # it has come
+        time.sleep(0.01)
     started[1].kill()
     started[0].communicate(timeout=60)
     assert started[0].returncode != 0
