@@ -101,7 +101,7 @@ def test_rank_0_that_does_not_come_is_named(port: int, monkeypatch: pytest.Monke
 def test_variables_that_are_not_there_are_named(port: int, name: str):
     environment = variables(0, 2, port)
     del environment[name]
-    with pytest.raises(UsageError, match=f"WORLD_SIZE=2: expected torchrun's .*, received no {name}"):
+    with pytest.raises(UsageError, match=f"WORLD_SIZE=2: expected torchrun's .*, received {name}="):
         find_the_others(environment)
 
 

@@ -40,11 +40,13 @@ def find_the_others(environment: MutableMapping[str, str] = os.environ) -> None:
     Rank 0 starts the process that the others ask, at the port after torchrun's own. Raises UsageError where torchrun's
     variables are incomplete, and RankError where a rank does not come.
     """
-    if missing := [name for name in NEEDED if not environment.get(name)]:
-        raise UsageError(
-            f"WORLD_SIZE={environment['WORLD_SIZE']}: expected torchrun's RANK, MASTER_ADDR and MASTER_PORT with it, "
-            f"received no {missing[0]}"
-        )
+    for name in NEEDED:
+        value = environment.get(name, "")
+        if not (value if name == "MASTER_ADDR" else value.isdigit()):
+            raise UsageError(
+                f"WORLD_SIZE={environment['WORLD_SIZE']}: expected torchrun's RANK, MASTER_ADDR and MASTER_PORT with "
+                f"it, received {name}={value}"
+            )
     rank, size, address, port = (environment[name] for name in NEEDED)
     here = environment.get("LOCAL_WORLD_SIZE") == size
     place = ("127.0.0.1" if here else address, int(port) + 1)
@@ -68,7 +70,7 @@ def find_the_others(environment: MutableMapping[str, str] = os.environ) -> None:
 def _listen(address: str, port: int) -> socket.socket:
     try:
         return socket.create_server((address, port), backlog=4096)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise UsageError(f"port {port}: is needed by rank 0, beside MASTER_PORT ({error}); choose another") from error
 
 
