@@ -11,6 +11,7 @@ sharding.py       each rank's share of the parameters, and of what an optimiser 
 buckets.py        gradients on their way to other ranks during the backward sweep
 joining.py        how a process becomes a rank
 starting.py       how ranks are started
+process_manager.py  what those are told that torchrun has started
 bandwidth.py      how fast they are for each other
 heartbeat.py      how they learn of each other's end
 monitor.py        what rank 0 does about it

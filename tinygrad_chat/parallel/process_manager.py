@@ -25,6 +25,7 @@ GATHERING = 60.0  # seconds for all ranks to come
 ENDING = 10.0  # seconds for all to end
 WAITING = 0.2  # seconds from one attempt to connect to the next
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_STARTED: list[subprocess.Popen[bytes]] = []  # by this process, which they outlive
 REPLIES = {
     "init": "response_to_init rc=0 pmi_version=1 pmi_subversion=1",
     "get_maxes": "maxes rc=0 kvsname_max=256 keylen_max=64 vallen_max=1024",
@@ -52,17 +53,20 @@ def find_the_others(environment: MutableMapping[str, str] = os.environ) -> None:
     place = ("127.0.0.1" if here else address, int(port) + 1)
     if rank == "0":
         listener = _listen(place[0] if here else "", place[1])
-        subprocess.Popen(
+        manager = subprocess.Popen(
             [sys.executable, "-m", __name__, str(listener.fileno()), size, str(GATHERING)],
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a signal to the ranks does not end it before them
         )
         listener.close()
+        _STARTED.append(manager)
     connection = _connect(place)
     connection.sendall(f"cmd=initack pmiid={rank}\n".encode())
-    words = _words(connection.makefile().readline())
+    with connection.makefile() as replies:
+        words = _words(replies.readline())
     if words.get("rc") != "0":
+        connection.close()
         raise RankError(f"rank {words.get('missing', '0')}: has not come within {GATHERING:g} s")
     environment.update(PMI_FD=str(connection.detach()), PMI_RANK=rank, PMI_SIZE=size)
 
