@@ -82,3 +82,10 @@ def test_what_is_kept_is_a_copy():
     found = prefixes.longest([1, 2, 3])
     assert found is not None
     assert found.keys_and_values.ravel().tolist() == [1, 2]
+
+
+def test_nothing_is_kept_twice():
+    prefixes = Prefixes(1 << 20)
+    for each in ([1, 2], [1, 2, 3], [1], [1, 2, 3], [2]):
+        prefixes.keep(each, held(each))
+    assert [kept.tokens.tolist() for kept in prefixes._kept.values()] == [[1, 2, 3], [2]]

@@ -58,8 +58,8 @@ class Prefixes:
         if not length:
             return None
         self._use(key)
-        tokens, keys_and_values = self._kept[key]
-        return Prefix(tokens[:length].astype(np.int64), keys_and_values[:, :, :length])
+        kept = self._kept[key]
+        return Prefix(kept.tokens[:length].astype(np.int64), kept.keys_and_values[:, :, :length])
 
     def _neighbours(self, tokens: np.ndarray) -> list[bytes]:
         """Return what stands before and behind the place of tokens."""
