@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from tinygrad_chat.parallel.heartbeat import Heartbeat, Monitor, Progress
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # connections that processes close
 @pytest.mark.parametrize("calls", [6, 7])
 def test_the_rank_that_lets_the_others_wait_is_named(monkeypatch: pytest.MonkeyPatch, calls: int):
     monkeypatch.setattr("tinygrad_chat.parallel.heartbeat.BEAT", 0.02)
@@ -32,4 +34,6 @@ def test_the_rank_that_lets_the_others_wait_is_named(monkeypatch: pytest.MonkeyP
     assert said.startswith("rank 2 (process " if calls < 7 else "the ranks: ")
     for each in others:
         each.end()
-    monitor.end(None)
+    monitor.end(0)
+    del monitor, others
+    gc.collect()
