@@ -79,8 +79,8 @@ def expect(what: Callable[[], object]) -> None:
 
 def close(other: Other) -> None:
     """End a rank as the system does when its process dies."""
-    other.heartbeat._ended.set()  # pyright: ignore[reportPrivateUsage]
-    other.heartbeat._connection.shutdown(socket.SHUT_RDWR)  # pyright: ignore[reportPrivateUsage]
+    other.heartbeat._ended.set()
+    other.heartbeat._connection.shutdown(socket.SHUT_RDWR)
 
 
 def test_nothing_is_said_while_all_live(rank_0: Rank0):
@@ -104,7 +104,7 @@ def test_a_rank_that_dies_is_named_once(rank_0: Rank0):
 
 def test_a_rank_that_falls_silent_is_named(rank_0: Rank0):
     other = Other(1, rank_0)
-    other.heartbeat._ended.set()  # pyright: ignore[reportPrivateUsage]
+    other.heartbeat._ended.set()
     expect(lambda: rank_0.failures)
     assert "rank 1 (" in rank_0.failures[0]
     assert "has given no sign of life" in rank_0.failures[0]

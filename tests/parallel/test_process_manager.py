@@ -20,6 +20,7 @@ from tinygrad_chat.parallel.process_manager import find_the_others
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="ranks are started as on Linux and macOS"),
     pytest.mark.xdist_group("ranks"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the process ends after its rank
 ]
 
 

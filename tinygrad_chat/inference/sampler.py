@@ -82,7 +82,7 @@ def _keep_likeliest(likeliest: Any, options: GenerationOptions) -> Any:
 
 
 def draw_tokens(
-    logits: Any, uniform: Sequence[float], options: GenerationOptions, seen: Sequence[Collection[int]] = ()
+    logits: Any, uniform: Sequence[float] | np.ndarray, options: GenerationOptions, seen: Sequence[Collection[int]] = ()
 ) -> Any:
     """Return the token of each row (B,) beside its logits (B, V), that its number `uniform` in [0, 1) falls on.
 
