@@ -152,7 +152,7 @@ def test_a_model_that_computes_blocks_again_writes_what_it_would_without():
     model = make_gpt(norm="rmsnorm", positions="rotary")
     expected = model.next_token_logits(tokens)
     model.recompute = True
-    cache, found = model.new_cache(B), None
+    cache, found = model.new_cache(B), np.zeros(0)
     for token in tokens.T:
         found = model.next_token_logits(token[:, None], cache)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
