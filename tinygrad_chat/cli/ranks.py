@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,14 +27,22 @@ RankTimeout = Annotated[
     float,
     typer.Option(min=1, help="seconds that a rank may let the others wait", rich_help_panel="Run", hidden=True),
 ]
+RankLogs = Annotated[
+    str | None,
+    typer.Option(help="a folder for what the other ranks write", rich_help_panel="Run", hidden=True),
+]
+OFTEN = 60.0
+"""Seconds after which another rank writes again how far it is."""
 
 
 @contextmanager
-def several_ranks(call: typer.Context, count: int | None, patience: float) -> Iterator[Ranks | None]:
+def several_ranks(
+    call: typer.Context, count: int | None, patience: float, logs: str | None = None
+) -> Iterator[Ranks | None]:
     """Be rank 0 within this context, with what leads the others; or be alone, with None.
 
-    Where this process is to start `count` ranks, or is another rank than the first, all is done when the context is
-    entered, and the command ends.
+    The other ranks write nothing, or into files of the folder `logs`. Where this process is to start `count` ranks, or
+    is another rank than the first, all is done when the context is entered, and the command ends.
     """
     if os.environ.get("TGC_STREAMS"):
         _leave_it_to_a_child()
@@ -51,8 +61,32 @@ def several_ranks(call: typer.Context, count: int | None, patience: float) -> It
         from tinygrad_chat.training.distributed import follow
 
         with pass_signals_on(ranks.stop):
-            follow(ranks.communicator)
+            follow(ranks.communicator) if logs is None else _follow_with_a_log(ranks, logs)
     raise typer.Exit
+
+
+def _follow_with_a_log(ranks: Ranks, logs: str) -> None:
+    """Take part, with standard output and error in a file, and a line now and then on how far this rank is."""
+    from tinygrad_chat.files import user_path
+    from tinygrad_chat.training.distributed import follow
+
+    folder, began = user_path(logs), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder / f"rank-{ranks.communicator.rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    steps, told = 0, -math.inf
+
+    def done(asked: str) -> None:
+        nonlocal steps, told
+        steps += asked == "update"
+        now = time.monotonic()
+        if steps and now - told >= OFTEN:
+            told, communicated = now, ranks.communicator.seconds
+            line = f"{steps} steps in {now - began:.1f} s, {communicated:.1f} s of them in communication"
+            print(line, file=sys.stderr, flush=True)
+
+    follow(ranks.communicator, done=done)
 
 
 def _leave_it_to_a_child() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
-from tinygrad_chat.cli.ranks import RanksOption, RankTimeout, several_ranks
+from tinygrad_chat.cli.ranks import RankLogs, RanksOption, RankTimeout, several_ranks
 from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import GROUPS
@@ -46,6 +46,7 @@ def train(
     ] = False,
     ranks: RanksOption = None,
     rank_timeout: RankTimeout = 300,
+    rank_logs: RankLogs = None,
     **settings: Any,
 ) -> None:
     """Train a model. Without any option: a small GPT on Python's own manual, in a minute or two."""
@@ -63,7 +64,7 @@ def train(
     from tinygrad_chat.training.facts import resolve_with_facts
     from tinygrad_chat.training.run import resume_run, start_run
 
-    with several_ranks(call, ranks, rank_timeout) as leading:
+    with several_ranks(call, ranks, rank_timeout, rank_logs) as leading:
         with open_display(sys.stderr if as_json else sys.stdout, quiet=quiet, verbose=verbose) as display:
             communicator = leading and leading.communicator
             path = user_path(out) if out else None

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 
@@ -29,13 +29,12 @@ WELCOME = b"welcome\n"
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where rank 0 can be reached, the word that its ranks know, and which process it is."""
+    """Where rank 0 can be reached, the word that its ranks know, and which process it is, if all are on one machine."""
 
     addresses: Sequence[str]
     port: int
     word: str
-    process: int = field(default_factory=os.getpid)
-    host: str = field(default_factory=socket.gethostname)
+    process: int | None
 
 
 @dataclass
@@ -92,7 +91,7 @@ class Heartbeat:
             except TimeoutError:
                 data = b""
                 if not self._ended.is_set():
-                    kill_here(self._meeting.process, self._meeting.host)
+                    kill_here(self._meeting.process)
             if self._ended.is_set() and not data:
                 return
             received = (received + data)[-LONGEST_LINE:]
@@ -119,9 +118,9 @@ def _connect(meeting: Meeting, hello: str) -> socket.socket:
     )
 
 
-def kill_here(process: int, host: str) -> None:
-    """Kill a rank that can end itself no more, where it is on this machine."""
-    if host == socket.gethostname():
+def kill_here(process: int | None) -> None:
+    """Kill a rank that can end itself no more, where it is on this machine for sure."""
+    if process is not None:
         with contextlib.suppress(psutil.Error):
             psutil.Process(process).kill()
 

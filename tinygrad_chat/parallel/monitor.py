@@ -65,12 +65,13 @@ class Monitor:
         self._size, self._progress, self._on_failure, self._patience = size, progress, on_failure, patience
         self._listener = socket.create_server(("" if several_machines else LOOPBACK, 0), backlog=size)
         self._peers: list[_Peer] = []
-        self._parent = os.getppid()
+        self._parent, self._several_machines = os.getppid(), several_machines
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._gathered, self._ended, self._failed = threading.Event(), threading.Event(), False
         addresses = _own_addresses() if several_machines else [LOOPBACK]
-        self.meeting = Meeting(addresses, self._listener.getsockname()[1], secrets.token_hex(16))
+        process = None if several_machines else os.getpid()
+        self.meeting = Meeting(addresses, self._listener.getsockname()[1], secrets.token_hex(16), process)
         self.stopped_by: int | None = None
         """The signal that has come to another rank, which asks for a stop with a checkpoint."""
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
@@ -173,7 +174,7 @@ class Monitor:
             if peer.closed:
                 self._fail(f"{peer.name}: has ended, and the others cannot go on without it")
             elif now - peer.heard > SILENCE:
-                kill_here(peer.process, peer.host)
+                kill_here(None if self._several_machines else peer.process)
                 self._fail(f"{peer.name}: has given no sign of life for {SILENCE:.0f} s: it is stopped or cut off")
         progress = self._progress()
         if progress.waiting_since is not None and time.perf_counter() - progress.waiting_since > self._patience:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -256,8 +256,13 @@ def lead(
     return DistributedStep(*build_rank(config, vocabulary, communicator, make, weights))
 
 
-def follow(communicator: Communicator, make: ModelMaker | None = None) -> None:
-    """Do, on another rank, what rank 0 asks, until it takes leave. A model of one's own is made by `make`."""
+def follow(
+    communicator: Communicator, make: ModelMaker | None = None, done: Callable[[str], object] = lambda asked: None
+) -> None:
+    """Do, on another rank, what rank 0 asks, until it takes leave; `done` is told of each thing.
+
+    A model of one's own is made by `make`.
+    """
     begun = communicator.broadcast_object()
     if begun is FAREWELL:
         return
@@ -266,3 +271,4 @@ def follow(communicator: Communicator, make: ModelMaker | None = None) -> None:
     while (asked := communicator.broadcast_object()) is not FAREWELL:
         name, arguments = asked
         getattr(rank, name)(*arguments)
+        done(name)
