@@ -67,7 +67,11 @@ def test_a_setting_that_plays_no_part_in_a_run_has_no_value_there(tmp_path: Path
     comparison = compare_runs(
         {"bpe": learned, "plain": made_up(tmp_path / "plain", {0: 4.0, 6: 3.0}, tokenizer="characters")}
     )
-    assert comparison.differing_settings() == {"tokenizer": ["bpe", "characters"], "vocabulary": [500, None]}
+    assert comparison.differing_settings() == {
+        "tokenizer": ["bpe", "characters"],
+        "pre_tokenizer": ["nanochat", None],
+        "vocabulary": [500, None],
+    }
 
 
 def test_vocabularies_of_two_sizes_are_compared_in_bits_per_byte(tmp_path: Path):

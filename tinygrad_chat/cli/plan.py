@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinygrad_chat.backend.host_threads import count_cores
 from tinygrad_chat.cli.flags import ConfigFile, Confirmed, flags_of
 from tinygrad_chat.cli.streams import print_json
 from tinygrad_chat.cli.table import Column, can_show, open_console, print_facts, print_table
@@ -65,6 +64,8 @@ def plan(
         raise UsageError("--memory: says what --fit may use; add --fit")
     if memory is not None and not 0 < memory < float("inf"):
         raise UsageError(f"--memory: expected more than 0 GiB, received {memory:g}")
+    from tinygrad_chat.backend.host_threads import count_cores
+
     if ranks > count_cores():
         raise UsageError(
             f"--ranks: expected at most the {count_cores()} cores of this machine, on which a plan is measured, "
