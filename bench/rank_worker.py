@@ -6,7 +6,6 @@ python -m bench.rank_worker rank ENGINE REQUEST    is one of them; the first ans
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -98,12 +97,10 @@ def rank(engine: str, request_text: str) -> None:
     elif engine.startswith("torch"):
         _torch(request)
     else:
-        if "at the end" in engine:  # as it was before gradients went off during the sweep
-            vars(importlib.import_module("tinygrad_chat.training.distributed"))["GradientBuckets"] = lambda *given: None
-        _ours(request)
+        _ours(request, overlaps="during the sweep" in engine)
 
 
-def _ours(request: Mapping[str, Any]) -> None:
+def _ours(request: Mapping[str, Any], *, overlaps: bool) -> None:
     from tinygrad_chat.config.record import from_saved
     from tinygrad_chat.machine.memory import peak_memory
     from tinygrad_chat.parallel import FAREWELL
@@ -112,6 +109,8 @@ def _ours(request: Mapping[str, Any]) -> None:
     from tinygrad_chat.training.distributed import lead as lead_ranks
 
     communicator = MpiCommunicator(open_mpi()) if ranks_started() else None
+    if communicator is not None:
+        communicator.overlaps = overlaps
     if communicator is not None and communicator.rank:
         follow(communicator)
         return

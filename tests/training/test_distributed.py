@@ -16,6 +16,7 @@ from tests.training.test_reinforcement import TRIES, Brief
 from tests.training.test_rollbacks_and_death import DIVERGING
 from tinygrad_chat.errors import DivergedError, UsageError
 from tinygrad_chat.parallel import FAREWELL, Communicator, ThreadTeam
+from tinygrad_chat.parallel.threads import _Member
 from tinygrad_chat.runs.checkpoint import find_checkpoints
 from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.distributed import DistributedStep, follow
@@ -87,11 +88,16 @@ def losses(run: Run) -> np.ndarray:
     )
 
 
+@pytest.mark.parametrize("overlaps", [False, True])
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
-def test_ranks_change_a_run_by_rounding_only(share: Share, recipe: dict[str, Any]):
+def test_ranks_change_a_run_by_rounding_only(
+    share: Share, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any], overlaps: bool
+):
+    monkeypatch.setattr(_Member, "overlaps", overlaps)
     alone, *shared = (share(ranks, f"{ranks} ranks", **{"steps": 12, **recipe}) for ranks in (1, 2, 4))
     for run in shared:
         assert isinstance(run.train_step, DistributedStep)
+        assert (run.train_step.rank.buckets is not None) == (overlaps and recipe.get("mode") != "scalar")
         np.testing.assert_allclose(losses(run), losses(alone), rtol=2e-4)
 
 

@@ -18,6 +18,9 @@ class Communicator(Protocol):
 
     rank: int
     size: int
+    overlaps: bool
+    """Whether what is begun goes on while this rank computes, and costs it little: on a network, and not where the
+    ranks' own cores move it."""
 
     def all_reduce(self, array: Any) -> None:
         """Replace `array`, of the same shape on every rank, by the sum of all of them."""

@@ -13,6 +13,8 @@ from tinygrad_chat.parallel.communicator import Communicator
 class DeviceCommunicator:
     """A rank whose arrays are its `gpus`' and whose objects go by `host`."""
 
+    overlaps = False  # all goes into one stream
+
     def __init__(self, host: Communicator, gpus: NcclGroup) -> None:
         self.rank, self.size = host.rank, host.size
         self._host, self._gpus = host, gpus

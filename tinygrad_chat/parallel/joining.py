@@ -81,6 +81,7 @@ def joined_ranks(
             "belongs to it, or with srun --mpi=pmi2"
         )
     local = communicator.ranks_here()
+    communicator.overlaps = len(local) < size
     _choose_device(local.index(communicator.rank))
 
     def progress() -> Progress:

@@ -65,7 +65,7 @@ class MpiCommunicator:
         self._failed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mpi", daemon=True)
         self._thread.start()
-        self.seconds, self.calls = 0.0, 0
+        self.seconds, self.calls, self.overlaps = 0.0, 0, False
         self.waiting_since: float | None = None
         self.rank, self.size = self._do(lambda world: (world.Get_rank(), world.Get_size()))
 

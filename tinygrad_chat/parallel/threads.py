@@ -82,6 +82,8 @@ class _Meeting:
 class _Member:
     """A rank at a meeting."""
 
+    overlaps = False
+
     def __init__(self, meeting: _Meeting, rank: int) -> None:
         self.rank, self.size = rank, len(meeting.values)
         self._meeting = meeting

@@ -55,9 +55,10 @@ class Rank:
     def __init__(self, step: TrainStep, shares: Sequence[slice], share: ParameterShare, communicator: Communicator):
         self.step, self.share, self.communicator = step, share, communicator
         self._shares, self._parameters = shares, step.model.parameters()
-        self._buckets = None
-        if step.data_parallel is None and isinstance(step.model, GPT):  # threads add up when their sweeps are over
-            self._buckets = GradientBuckets(self._parameters, shares, communicator, share.gradient)
+        self.buckets = None
+        # Threads add up when their sweeps are over.
+        if communicator.overlaps and step.data_parallel is None and isinstance(step.model, GPT):
+            self.buckets = GradientBuckets(self._parameters, shares, communicator, share.gradient)
 
     def receive_weights(self) -> None:
         """Take the weights of rank 0: what is trained, and what is frozen."""
@@ -81,13 +82,13 @@ class Rank:
             data_parallel=self.step.data_parallel,
             first_row=first_row,
             token_count=token_count,
-            deliver=self._buckets and self._buckets.deliver,
+            deliver=self.buckets and self.buckets.deliver,
         )
         share = self.share
-        if self._buckets is None:
+        if self.buckets is None:
             self.communicator.reduce_scatter(self._parameters.gradient, self._shares, share.gradient)
         else:
-            self._buckets.finish()
+            self.buckets.finish()
         norm = float(share.kernel_of(clip)(share.gradient, None)) if share.size else 0.0
         return self.communicator.gather_objects((float(loss), norm))
 
