@@ -25,12 +25,6 @@ def blas_threads() -> int:
     return max((library.num_threads for library in blas().lib_controllers), default=count_cores())
 
 
-def spare_threads() -> int:
-    """Return how many threads products may take beside other work, which needs a core: those of a product wait for each
-    other, so where one of them has to wait for a core, all do."""
-    return max(1, min(blas_threads(), count_cores() - 1))
-
-
 @functools.cache
 def product_threads() -> int:
     """Return how many threads compiled products take: as many as BLAS. It is asked once, as that takes a while."""

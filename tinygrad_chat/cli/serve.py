@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from tinygrad_chat.serving.server import Server
 
 
-DEFAULTS = {"mode": "its own", "threads": "leaves a core for the clients"}
-"""What the help calls the defaults that are this command's own."""
-
-
-@flags_of(ServingOptions, InferenceOptions, short=False, defaults=DEFAULTS)
+@flags_of(ServingOptions, InferenceOptions, short=False, defaults={"mode": "its own"})
 def serve(
     run: Annotated[
         str | None,
@@ -48,12 +44,11 @@ def serve(
     except ModuleNotFoundError as error:
         library = str(error.name).partition(".")[0]
         raise BackendError(f"serve: {library} is not installed; run: pip install 'tinygrad-chat[serve]'") from error
-    from tinygrad_chat.backend.host_threads import spare_threads
     from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.serving.model import ModelSource
 
     saved = _model(run)
-    use_threads(compute.pop("threads", None) or spare_threads())
+    use_threads(compute.pop("threads", None))
     with contextlib.closing(listen(options.host, options.port)) as listening:
         source = ModelSource(saved, options, compute=compute, say=say)
         port = listening.getsockname()[1]
