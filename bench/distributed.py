@@ -237,7 +237,7 @@ def _draw(model: Mapping[str, Any], arguments: argparse.Namespace) -> None:
             Panel(
                 "ranks, and how many times as fast as one they are",
                 [
-                    Curve("model of a step", "", *speedup(model["drawn"])),
+                    Curve("model of a step", "a core a rank", *speedup(model["drawn"])),
                     Curve("measured here", "on two cores", *speedup(model["measured"])),
                 ],
             )
