@@ -10,6 +10,8 @@ from tinygrad_chat.kernels.numba.vectors import LINES, STEP
 from tinygrad_chat.kernels.numpy.linear import linear as linear_by_blas
 from tinygrad_chat.kernels.numpy.linear import product_of_few as product_by_blas
 
+MOST = 16  # rows: of more, the compiled product takes longer than BLAS
+
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
     """`ops.linear`."""
@@ -19,6 +21,6 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
 def _product_of_few(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """rows (N, C) times weight (D, C) transposed -> (N, D)."""
     D, C = weight.shape
-    if weight.dtype != np.float32 or rows.dtype != np.float32 or C % STEP or D < LINES:
+    if len(rows) > MOST or weight.dtype != np.float32 or rows.dtype != np.float32 or C % STEP or D < LINES:
         return product_by_blas(rows, weight)
     return product(contiguous(rows), contiguous(weight))

@@ -6,13 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.lib.stride_tricks import as_strided
 
-from tinygrad_chat.backend.host_threads import product_threads
-from tinygrad_chat.kernels.numba.compilation import compiled, compiled_for_threads, contiguous
+from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
-from tinygrad_chat.kernels.numba.products import WORTH_THREADS, sharing
 
 SMALL = 1 << 12  # weights: for fewer, to call BLAS costs more than its products gain
 
@@ -31,13 +28,8 @@ def small_attention(
     (B, T, C), S = query.shape, key.shape[1]
     weights, out = np.empty((B, T, heads, S), query.dtype), np.empty(query.shape, query.dtype)
     settings, starts = (G, 1 / math.sqrt(C // heads), causal, reach), contiguous(document_starts.astype(np.int64))
-    parts = min(B, product_threads()) if key.size >= WORTH_THREADS else 1
-    given = contiguous(query), *_in_a_line(key), *_in_a_line(value), *settings, starts, weights, out
-    if parts == 1:
-        _attend_part(*given, 0, 1)
-    else:
-        with sharing:
-            _attend_in_threads(*given, parts)
+    # In one thread: those of a compiled loop and those of BLAS would wait for each other.
+    _attend_all(contiguous(query), *_in_a_line(key), *_in_a_line(value), *settings, starts, weights, out)
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.zeros(x.shape, x.dtype) for x in (query, key, value))
@@ -62,7 +54,7 @@ def _in_a_line(x: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 @compiled
-def _attend_part(
+def _attend_all(
     query: Any,
     key: Any,
     key_step: int,
@@ -75,37 +67,14 @@ def _attend_part(
     starts: Any,
     weights: Any,
     out: Any,
-    part: int,
-    parts: int,
 ) -> None:
-    """Compute a part of the sequences."""
+    """Compute all sequences."""
     B, _, H, S = weights.shape
     W = query.shape[2] // H * G
-    for b in range(part * B // parts, (part + 1) * B // parts):
+    for b in range(B):
         keys = key[b * key_step : b * key_step + S * W].reshape(S, W)
         values = value[b * value_step : b * value_step + S * W].reshape(S, W)
         _attend(query[b], keys, values, G, scale, causal, reach, starts[b], weights[b], out[b])
-
-
-@compiled_for_threads
-def _attend_in_threads(
-    query: Any,
-    key: Any,
-    key_step: int,
-    value: Any,
-    value_step: int,
-    G: int,
-    scale: float,
-    causal: bool,
-    reach: int,
-    starts: Any,
-    weights: Any,
-    out: Any,
-    parts: int,
-) -> None:
-    sequences = query, key, key_step, value, value_step
-    for part in prange(parts):
-        _attend_part(*sequences, G, scale, causal, reach, starts, weights, out, part, parts)
 
 
 @compiled
