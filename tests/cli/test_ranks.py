@@ -128,7 +128,7 @@ def test_other_ranks_write_files_on_request(train: Callable[..., Started], tmp_p
     assert train("--ranks", 2, "--steps", 5, "--rank-logs", tmp_path / "logs").end() == (0, "")
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["rank-1.log"]
     said = (tmp_path / "logs" / "rank-1.log").read_text()
-    assert re.fullmatch(r"1 steps in \d+\.\d s, \d+\.\d s of them in communication\n", said)
+    assert re.fullmatch(r"1 step in \d+\.\d s, \d+\.\d s of them in communication\n", said)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -68,6 +68,7 @@ def several_ranks(
 def _follow_with_a_log(ranks: Ranks, logs: str) -> None:
     """Take part, with standard output and error in a file, and a line now and then on how far this rank is."""
     from tinygrad_chat.files import user_path
+    from tinygrad_chat.formatting import count
     from tinygrad_chat.training.distributed import follow
 
     folder, began = user_path(logs), time.monotonic()
@@ -83,7 +84,7 @@ def _follow_with_a_log(ranks: Ranks, logs: str) -> None:
         now = time.monotonic()
         if steps and now - told >= OFTEN:
             told, communicated = now, ranks.communicator.seconds
-            line = f"{steps} steps in {now - began:.1f} s, {communicated:.1f} s of them in communication"
+            line = f"{count(steps, 'step')} in {now - began:.1f} s, {communicated:.1f} s of them in communication"
             print(line, file=sys.stderr, flush=True)
 
     follow(ranks.communicator, done=done)
