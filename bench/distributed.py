@@ -48,12 +48,7 @@ DRAWN = tuple(2**power for power in range(11))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     turns.add_arguments(parser, configurations=CHOSEN)
-    parser.add_argument(
-        "--nanochat",
-        default=os.environ.get(nanochat.VARIABLE),
-        metavar="DIR",
-        help=f"a checkout of karpathy/nanochat (default: the variable {nanochat.VARIABLE})",
-    )
+    nanochat.add_argument(parser)
 
 
 def measure(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -71,12 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     turns.add_arguments(parser, configurations=tuple(RUNS))
     parser.set_defaults(rounds=ROUNDS)
     parser.add_argument("--data", default="shakespeare", help="the tiny Shakespeare text, if it is at hand as a file")
-    parser.add_argument(
-        "--nanochat",
-        default=os.environ.get(nanochat.VARIABLE),
-        metavar="DIR",
-        help=f"a checkout of karpathy/nanochat (default: the variable {nanochat.VARIABLE})",
-    )
+    nanochat.add_argument(parser)
 
 
 def measure(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,12 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     turns.add_arguments(parser)
     parser.set_defaults(rounds=ROUNDS)
     parser.add_argument("--baseline", choices=("nanochat",), default="nanochat", help="whose training to compare with")
-    parser.add_argument(
-        "--nanochat",
-        default=os.environ.get(nanochat.VARIABLE),
-        metavar="DIR",
-        help=f"its checkout (default: the variable {nanochat.VARIABLE})",
-    )
+    nanochat.add_argument(parser)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps of each engine ({STEPS})")
 
 

@@ -6,6 +6,7 @@ optimiser is written here from our analysis: rates by batch, one step. PyTorch's
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import math
@@ -53,6 +54,16 @@ def commit_of(folder: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
         return f"unknown ({error})"
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Let a measurement be told where the checkout is."""
+    parser.add_argument(
+        "--nanochat",
+        default=os.environ.get(VARIABLE),
+        metavar="DIR",
+        help=f"a checkout of karpathy/nanochat (default: the variable {VARIABLE})",
+    )
 
 
 def upstream_module(name: str, folder: str, *, compiled: bool = False, dtype: str = "float32") -> Any:
