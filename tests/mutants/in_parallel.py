@@ -54,6 +54,8 @@ FAULTS = {
             "if peer.closed:\n                self._fail",
             "if False:\n                self._fail",
         ),
+        "of silent ranks any is named": (", key=lambda peer: peer.rank", ", key=lambda peer: peer.heard"),
+        "nobody is told that all is done": ("send_line(peer.connection, DONE.decode())", "pass"),
         "anybody is let in": ("secrets.compare_digest(words[0], self.meeting.word)", "True"),
         "nobody waits too long": ("progress.waiting_since is not None and", "False and"),
         "a stop is not passed on": ("self.stopped_by = int(rest)", "pass"),

@@ -154,8 +154,8 @@ def test_an_error_and_a_signal_of_another_rank_come_to_rank_0(rank_0: Rank0):
     assert rank_0.failures[0].endswith(": no memory")
 
 
-@pytest.mark.parametrize("code", [0, 4, None])
-def test_when_rank_0_ends_the_others_are_told_with_its_code(code: int | None):
+@pytest.mark.parametrize("code", [0, 4])
+def test_when_rank_0_ends_the_others_are_told_with_its_code(code: int):
     of = Rank0(2)
     other = Other(1, of)
     of.monitor.wait_for_all()
@@ -163,6 +163,35 @@ def test_when_rank_0_ends_the_others_are_told_with_its_code(code: int | None):
     expect(lambda: other.codes)
     assert other.codes == [code]
     of.monitor.end(None)
+
+
+def test_when_rank_0_dies_the_others_notice(rank_0: Rank0):
+    other = Other(1, rank_0)
+    expect(lambda: rank_0.monitor._peers)
+    rank_0.monitor._peers[0].connection.shutdown(socket.SHUT_RDWR)
+    expect(lambda: other.codes)
+    assert other.codes == [None]
+
+
+def test_when_all_is_done_rank_0_may_go_before_another_has_come_to_its_own_end():
+    of = Rank0(2)
+    other = Other(1, of)
+    of.monitor.wait_for_all()
+    of.monitor.end(None)
+    time.sleep(0.1)
+    other.heartbeat.end()
+    assert other.codes == []
+
+
+def test_of_ranks_that_fall_silent_together_the_first_is_named_and_then_the_others(rank_0: Rank0):
+    first, second = (Other(rank, rank_0) for rank in (1, 2))
+    rank_0.monitor.wait_for_all()
+    second.heartbeat._ended.set()
+    time.sleep(0.03)  # so that its silence is the longer one
+    first.heartbeat._ended.set()
+    expect(lambda: rank_0.failures)
+    assert rank_0.failures[0].startswith("rank 1 (")
+    assert rank_0.failures[0].endswith("it is stopped or cut off, so is rank 2")
 
 
 def test_a_rank_that_does_not_come_is_named(rank_0: Rank0, monkeypatch: pytest.MonkeyPatch):

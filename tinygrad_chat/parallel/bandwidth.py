@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.formatting import one_line
 from tinygrad_chat.parallel.communicator import Communicator
 from tinygrad_chat.parallel.joining import joined_ranks
 from tinygrad_chat.parallel.sharding import even_shares
@@ -40,10 +41,14 @@ def measured_bandwidth(ranks: int = 2, *, within: float = 30.0) -> float:
     """
     command = [*ranks_command(ranks), sys.executable, "-m", "tinygrad_chat.parallel.bandwidth"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=within)
-        return float(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        raise TinygradChatError(f"ranks: expected a bandwidth, received none ({error})") from error
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=within)
+    except subprocess.TimeoutExpired as error:
+        raise TinygradChatError(f"{ranks} ranks: have not come to an end within {within:g} s") from error
+    if done.returncode != 0:
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip(" =|")]
+        said = one_line(" ".join(lines), most=300)
+        raise TinygradChatError(f"{ranks} ranks: ended with exit code {done.returncode}: {said}")
+    return float(done.stdout)
 
 
 def main() -> None:
@@ -53,6 +58,8 @@ def main() -> None:
             seconds = seconds_of_exchange(ranks.communicator)
             if ranks.communicator.rank == 0:
                 print(4 * ELEMENTS / seconds)
+            else:
+                ranks.communicator.broadcast_object()  # rank 0 takes leave
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A process that is killed closes its connection. A machine that is cut off falls 
 life, but does not come to where the others wait for it. Rank 0 notices each of these (monitor.py) and tells the others.
 
 What goes over a connection are lines: `hello WORD RANK PROCESS HOST` first, which `welcome` answers; `beat CALLS` every
-second, in both directions; `stop SIGNAL` and `failed TEXT` to rank 0; `end CODE` from it.
+second, in both directions; `stop SIGNAL` and `failed TEXT` to rank 0; `end CODE` from it, or `done` when all is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SILENCE = 7.0  # seconds without one, after which a rank counts as lost
 CONNECTING = 5.0  # seconds for each address that rank 0 may have
 LONGEST_LINE = 4096
 WELCOME = b"welcome\n"
+DONE = b"done"
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,14 @@ class Heartbeat:
                 data = b""
                 if not self._ended.is_set():
                     kill_here(self._meeting.process)
-            if self._ended.is_set() and not data:
-                return
             received = (received + data)[-LONGEST_LINE:]
             *lines, received = received.split(b"\n")
             for line in lines:
                 code = int(line[4:]) if line.startswith(b"end ") else code
+                if line == DONE:  # this rank may not have come to its own end yet
+                    self._ended.set()
+            if self._ended.is_set() and not data:
+                return
             if not data:
                 self._on_end(code)
                 return

@@ -58,8 +58,9 @@ def joined_ranks(
 
     Those on one machine share its cores, and have a GPU each where there are some.
 
-    All ranks must have the same `arguments`. When rank 0 leaves it with an exception all others end; a rank that is
-    lost raises RankError on rank 0, from whatever it then asks of the others. Raises UsageError where the ranks do not
+    All ranks must have the same `arguments`. When rank 0 leaves it, it broadcasts FAREWELL, for which the others must
+    have waited; when it does so with an exception, all others end. A rank that is lost raises RankError on rank 0, from
+    whatever it then asks of the others. Raises UsageError where the ranks do not
     fit together, or are not as many as are `expected`.
     """
     size = started_ranks()

@@ -17,6 +17,7 @@ import psutil
 from tinygrad_chat.errors import RankError
 from tinygrad_chat.parallel.heartbeat import (
     BEAT,
+    DONE,
     LONGEST_LINE,
     SILENCE,
     WELCOME,
@@ -95,7 +96,7 @@ class Monitor:
             )
 
     def end(self, code: int | None) -> None:
-        """Stop watching, and tell all ranks with which code they are to end; None where they know already.
+        """Stop watching, and tell all ranks with which code they are to end; None where all is done and they part.
 
         They end when this process does, and closes the connections: mpiexec kills who is left when a second one goes.
         """
@@ -108,6 +109,7 @@ class Monitor:
         self._selector.close()
         for peer in self._peers:
             if code is None:
+                send_line(peer.connection, DONE.decode())
                 peer.connection.close()
             else:
                 send_line(peer.connection, f"end {code}")
@@ -175,11 +177,19 @@ class Monitor:
                 self._fail(f"{peer.name}: has ended, and the others cannot go on without it")
             elif now - peer.heard > SILENCE:
                 kill_here(None if self._several_machines else peer.process)
-                self._fail(f"{peer.name}: has given no sign of life for {SILENCE:.0f} s: it is stopped or cut off")
+                self._fail(self._silence(now))
         progress = self._progress()
         if progress.waiting_since is not None and time.perf_counter() - progress.waiting_since > self._patience:
             behind = [peer.name for peer in self._peers if peer.calls < progress.calls] or ["the ranks"]
             self._fail(f"{behind[0]}: has let the others wait for {self._patience:g} s: it hangs")
+
+    def _silence(self, now: float) -> str:
+        """Say who is silent: where several are at once, the first of them, not the one whose beat was due first."""
+        first, *more = sorted(
+            (peer for peer in self._peers if now - peer.heard > SILENCE - 2 * BEAT), key=lambda peer: peer.rank
+        )
+        also = "".join(f", so is rank {peer.rank}" for peer in more)
+        return f"{first.name}: has given no sign of life for {SILENCE:.0f} s: it is stopped or cut off{also}"
 
     def _fail(self, text: str) -> None:
         if not self._failed and not self._ended.is_set():
