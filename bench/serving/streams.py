@@ -59,7 +59,7 @@ async def measure_streams(port: int, count: int, new_tokens: int) -> dict[str, A
         / sum(each.finished for each in alone),
         "seconds_to_first_token": spread([each.first for each in whole]),
         "seconds_to_end": spread([each.finished for each in whole]),
-        "fairness": _jain([(tokens - 1) / seconds for tokens, seconds in paces]),
+        "fairness": _jain([seconds / (tokens - 1) for tokens, seconds in paces]),
         "streams_compared": len(paces),
         "objections": objections,
     }
@@ -91,9 +91,10 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _jain(rates: Sequence[float]) -> float:
-    """Return Jain's index of fairness: 1 where all get the same, 1 / n where one gets everything."""
-    return sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates)) if rates else math.nan
+def _jain(waits: Sequence[float]) -> float:
+    """Return Jain's index of the seconds that each waits for a token: 1 where all wait as long, 1 / n where one waits
+    for all. Of their inverse it would say how many answers the client has read in one go, at no seconds a token."""
+    return sum(waits) ** 2 / (len(waits) * sum(wait * wait for wait in waits)) if waits else math.nan
 
 
 def show_streams(found: dict[str, Any]) -> None:
@@ -106,6 +107,6 @@ def show_streams(found: dict[str, Any]) -> None:
         figures = ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in found[name].items())
         print(f"            {name.replace('_', ' ')}: {figures}", flush=True)
     print(
-        f"            fairness (Jain's index of tokens/s of {found['streams_compared']}): {found['fairness']:.3f}",
+        f"            fairness (Jain's index of seconds a token, of {found['streams_compared']}): {found['fairness']:.3f}",
         flush=True,
     )

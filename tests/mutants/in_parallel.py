@@ -49,7 +49,7 @@ FAULTS = {
         "sweeps may deliver what they like": ("if self._delivered != expected:", "if False:"),
     },
     "parallel/monitor.py": {
-        "silence is no sign of death": ("now - peer.heard > SILENCE", "False"),
+        "silence is no sign of death": ("elif now - peer.heard > SILENCE", "elif False"),
         "a closed connection is no sign of death": (
             "if peer.closed:\n                self._fail",
             "if False:\n                self._fail",
