@@ -1,6 +1,6 @@
 """Tokens per second of greedy generation with a key/value cache, ours and PyTorch's.
 
-The 10M configuration, a prompt of 64 tokens, 192 new ones, float32, one sequence and eight at a time. Each engine lives
+The 10M configuration, a prompt of 64 tokens, 192 new ones, float32, 1, 8 and 32 sequences at a time. Each engine lives
 in a process of its own; they take turns. Before anything is timed, the logits of every step must agree on the same
 tokens, and so must the tokens that each engine chooses, but where its two best logits are closer than that tolerance.
 """
@@ -23,7 +23,7 @@ from bench.record import write_result
 from tinygrad_chat.errors import UsageError
 
 NAME = "decode"
-BATCHES = (1, 8)
+BATCHES = (1, 8, 32)
 PROMPT, NEW = 64, 192
 TOLERANCE = 1e-4  # of the logits, whose size is about 1
 

@@ -107,6 +107,6 @@ def show_streams(found: dict[str, Any]) -> None:
         figures = ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in found[name].items())
         print(f"            {name.replace('_', ' ')}: {figures}", flush=True)
     print(
-        f"            fairness (Jain's index of seconds a token, of {found['streams_compared']}): {found['fairness']:.3f}",
+        f"            fairness {found['fairness']:.3f} (Jain's index, seconds a token of {found['streams_compared']})",
         flush=True,
     )

@@ -137,17 +137,23 @@ def test_the_masked_half_is_never_computed(monkeypatch):
 
 @pytest.mark.parametrize("width", ["f4", "f8"])
 @pytest.mark.skipif("numba" not in KERNEL_SETS, reason="needs Numba")
-def test_rows_of_a_cache_are_attended_to_as_each_alone(width):
+def test_rows_of_a_cache_are_attended_to_as_each_alone_in_any_number_of_threads(width, monkeypatch):
+    module = importlib.import_module("tinygrad_chat.kernels.numba.small_attention")
+    monkeypatch.setattr(module, "WORTH_THREADS", 1)
     random, starts = np.random.default_rng(0), np.array([[0], [3], [17], [5], [0]])
     query = random.normal(size=(5, 1, 12)).astype(width)
     room = random.normal(size=(2, 5, 30, 6)).astype(width)  # for more tokens than there are
     key, value = room[:, :, :18]
-    with kernels_of("numba"):
-        found = ops.attention(Tensor(query), key, value, heads=4, document_starts=starts).data
-        for row in range(5):
-            one = slice(row, row + 1)
-            alone = ops.attention(Tensor(query[one]), key[one], value[one], heads=4, document_starts=starts[one])
-            np.testing.assert_array_equal(found[one], alone.data)
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(module, "product_threads", lambda threads=threads: threads)
+        with kernels_of("numba"):
+            found.append(ops.attention(Tensor(query), key, value, heads=4, document_starts=starts).data)
+            for row in range(5):
+                one = slice(row, row + 1)
+                alone = ops.attention(Tensor(query[one]), key[one], value[one], heads=4, document_starts=starts[one])
+                np.testing.assert_array_equal(found[-1][one], alone.data)
+    np.testing.assert_array_equal(found[1:], found[:1] * 2)
     with reference_ops():
         expected = ops.attention(Tensor(query), key, value, heads=4, document_starts=starts).data
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)

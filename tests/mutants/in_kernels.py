@@ -75,6 +75,7 @@ FAULTS = {
         "the scale is missing in the backward rule": ("weights[t, h, s] * factor", "weights[t, h, s]"),
         "heads that share a value overwrite its gradient": ("d_v[d] += weight", "d_v[d] = weight"),
         "rows of a cache lie side by side": ("x.strides[0] // x.itemsize", "S * W"),
+        "each thread begins with the first row": ("range(part * B // parts, (part", "range(0, (part"),
     },
     "kernels/numba/linear.py": {
         "columns that are no whole step are left out": (" or C % STEP or D < LINES", " or D < LINES"),
@@ -93,8 +94,8 @@ FAULTS = {
     },
     "kernels/numba/vectors.py": {
         "only even columns count": (
-            "builder.shuffle_vector(products, products, odd)",
-            "builder.shuffle_vector(products, products, even)",
+            "builder.shuffle_vector(first, second, odd)",
+            "builder.shuffle_vector(first, second, even)",
         ),
         "the second half of a step is the first again": ("builder.add(column, _INT64(start))", "column"),
     },

@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from tinygrad_chat.kernels.numba.compilation import contiguous
-from tinygrad_chat.kernels.numba.products import product
+from tinygrad_chat.kernels.numba.products import product as compiled_product
 from tinygrad_chat.kernels.numba.vectors import LINES, STEP
 from tinygrad_chat.kernels.numpy.linear import linear as linear_by_blas
-from tinygrad_chat.kernels.numpy.linear import product_of_few as product_by_blas
+from tinygrad_chat.kernels.numpy.linear import product as product_by_blas
 
-MOST = 16  # rows: of more, the compiled product takes longer than BLAS
+MOST = 64  # rows: of more, the compiled product takes longer than BLAS
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
     """`ops.linear`."""
-    return linear_by_blas(x, weight, bias, product_of_few=_product_of_few)
+    return linear_by_blas(x, weight, bias, product=_product)
 
 
-def _product_of_few(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """rows (N, C) times weight (D, C) transposed -> (N, D)."""
     D, C = weight.shape
     if len(rows) > MOST or weight.dtype != np.float32 or rows.dtype != np.float32 or C % STEP or D < LINES:
         return product_by_blas(rows, weight)
-    return product(contiguous(rows), contiguous(weight))
+    return compiled_product(contiguous(rows), contiguous(weight))

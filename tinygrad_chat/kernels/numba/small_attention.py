@@ -6,11 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import prange
 from numpy.lib.stride_tricks import as_strided
 
-from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
+from tinygrad_chat.backend.host_threads import product_threads
+from tinygrad_chat.kernels.numba.compilation import compiled, compiled_for_threads, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
+from tinygrad_chat.kernels.numba.prefetching import prefetch
+from tinygrad_chat.kernels.numba.products import WORTH_THREADS, sharing
 
+AHEAD = 16  # positions for which keys and values are asked for before they are read
+LINE = 16  # float32 in a line of the processor's cache
 SMALL = 1 << 12  # weights: for fewer, to call BLAS costs more than its products gain
 
 
@@ -28,8 +34,13 @@ def small_attention(
     (B, T, C), S = query.shape, key.shape[1]
     weights, out = np.empty((B, T, heads, S), query.dtype), np.empty(query.shape, query.dtype)
     settings, starts = (G, 1 / math.sqrt(C // heads), causal, reach), contiguous(document_starts.astype(np.int64))
-    # In one thread: those of a compiled loop and those of BLAS would wait for each other.
-    _attend_all(contiguous(query), *_in_a_line(key), *_in_a_line(value), *settings, starts, weights, out)
+    parts = min(B, product_threads()) if key.size >= WORTH_THREADS else 1
+    given = contiguous(query), *_in_a_line(key), *_in_a_line(value), *settings, starts, weights, out
+    if parts == 1:
+        _attend_part(*given, 0, 1)
+    else:
+        with sharing:
+            _attend_in_threads(*given, parts)
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.zeros(x.shape, x.dtype) for x in (query, key, value))
@@ -54,7 +65,7 @@ def _in_a_line(x: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 @compiled
-def _attend_all(
+def _attend_part(
     query: Any,
     key: Any,
     key_step: int,
@@ -67,14 +78,37 @@ def _attend_all(
     starts: Any,
     weights: Any,
     out: Any,
+    part: int,
+    parts: int,
 ) -> None:
-    """Compute all sequences."""
+    """Compute a part of the sequences."""
     B, _, H, S = weights.shape
     W = query.shape[2] // H * G
-    for b in range(B):
+    for b in range(part * B // parts, (part + 1) * B // parts):
         keys = key[b * key_step : b * key_step + S * W].reshape(S, W)
         values = value[b * value_step : b * value_step + S * W].reshape(S, W)
         _attend(query[b], keys, values, G, scale, causal, reach, starts[b], weights[b], out[b])
+
+
+@compiled_for_threads
+def _attend_in_threads(
+    query: Any,
+    key: Any,
+    key_step: int,
+    value: Any,
+    value_step: int,
+    G: int,
+    scale: float,
+    causal: bool,
+    reach: int,
+    starts: Any,
+    weights: Any,
+    out: Any,
+    parts: int,
+) -> None:
+    sequences = query, key, key_step, value, value_step
+    for part in prange(parts):
+        _attend_part(*sequences, G, scale, causal, reach, starts, weights, out, part, parts)
 
 
 @compiled
@@ -103,6 +137,7 @@ def _attend(
     for t in range(T):
         seen, hidden = _seen(t, T, S, causal, reach, starts[t])
         for s in range(seen, hidden):
+            _prefetch_row(key, s + AHEAD)
             for h in range(H):
                 q, k = queries[t, h], keys[s, h // (H // G)]
                 product = real(0)
@@ -123,10 +158,19 @@ def _attend(
                 row[s] *= share
         means[t] = real(0)
         for s in range(seen, hidden):
+            _prefetch_row(value, s + AHEAD)
             for h in range(H):
                 mean, v, weight = means[t, h], values[s, h // (H // G)], weights[t, h, s]
                 for d in range(D):
                     mean[d] += weight * v[d]
+
+
+@compiled
+def _prefetch_row(matrix: Any, row: int) -> None:
+    """Ask for a row (W) of a matrix (S, W) in one piece, or what is there behind its end."""
+    W = matrix.shape[1]
+    for column in range(0, W, LINE):
+        prefetch(matrix, row * W + column)
 
 
 @compiled

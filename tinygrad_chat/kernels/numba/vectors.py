@@ -49,8 +49,7 @@ def sums_of_products(rows: int) -> Any:
             ]
             of_rows, of_lines = firsts
             totals = _loop(builder, of_rows, of_lines, columns, _STORED[weight.dtype])
-            for index, total in enumerate(total for of_row in totals for total in of_row):
-                builder.store(total, builder.gep(arrays[2].data, [_INT64(index)]))
+            _write(builder, _totals(builder, totals), rows * LINES, arrays[2].data)
             return context.get_dummy_value()
 
         return types.void(x, row, weight, line, sums), generate
@@ -58,8 +57,9 @@ def sums_of_products(rows: int) -> Any:
     return intrinsic(typed)
 
 
-def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored: Any) -> list[list[Any]]:
-    """Write the loop over columns; return the sums of each row with each line, whose numbers are `stored` so."""
+def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored: Any) -> list[Any]:
+    """Write the loop over columns; return the sums, in 16 lanes each, of each row with each line, whose numbers are
+    `stored` so."""
     vector = ir.VectorType(_INT32 if stored == _INT8 else _FLOAT, LANES)
     before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
     builder.branch(loop)
@@ -76,7 +76,7 @@ def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored:
             old.add_incoming(added, loop)
     builder.cbranch(builder.icmp_signed("<", following, columns), loop, after)
     builder.position_at_end(after)
-    return [[_total(builder, each) for each in of_row] for of_row in new]
+    return [each for of_row in new for each in of_row]
 
 
 def _add_products(
@@ -89,7 +89,7 @@ def _add_products(
             weights = [_widened(builder, _read(builder, line, place, stored, LANES)) for line in lines]
             numbers = [_read(builder, row, place, _FLOAT, LANES) for row in rows]
             sums = [
-                [_call(builder, "llvm.fma", x, weight, total) for weight, total in zip(weights, of_row, strict=True)]
+                [_fused(builder, x, weight, total) for weight, total in zip(weights, of_row, strict=True)]
                 for x, of_row in zip(numbers, sums, strict=True)
             ]
         return sums
@@ -97,7 +97,7 @@ def _add_products(
     numbers = [_widened(builder, _read(builder, row, column, _INT16, STEP)) for row in rows]
     return [
         [
-            builder.add(total, _pairs(builder, builder.mul(x, weight, flags=("nsw",))))
+            builder.add(total, _sums_of_pairs(builder, *[builder.mul(x, weight, flags=("nsw",))] * 2))
             for weight, total in zip(weights, of_row, strict=True)
         ]
         for x, of_row in zip(numbers, sums, strict=True)
@@ -120,25 +120,34 @@ def _widened(builder: Any, vector: Any) -> Any:
     return builder.sext(vector, ir.VectorType(_INT32, vector.type.count))
 
 
-def _pairs(builder: Any, products: Any) -> Any:
-    """Return the sums of each two neighbours."""
-    even, odd = (ir.Constant(ir.VectorType(_INT32, LANES), list(range(first, STEP, 2))) for first in (0, 1))
-    return builder.add(
-        builder.shuffle_vector(products, products, even), builder.shuffle_vector(products, products, odd)
+def _totals(builder: Any, vectors: list[Any]) -> Any:
+    """Return a vector that begins with the total of each of up to 16 vectors.
+
+    Neighbours are added up four times, those of two vectors at once. So a total is added up in the same order, however
+    many there are.
+    """
+    for _ in range(4):
+        vectors = [_sums_of_pairs(builder, *two) for two in zip(vectors[::2], vectors[1::2] or vectors, strict=True)]
+    return vectors[0]
+
+
+def _sums_of_pairs(builder: Any, first: Any, second: Any) -> Any:
+    """Return the sums of each two neighbours in two vectors of 16, or in one of 32, which is given as both."""
+    even, odd = (ir.Constant(ir.VectorType(_INT32, LANES), list(range(start, STEP, 2))) for start in (0, 1))
+    add = builder.add if first.type.element == _INT32 else builder.fadd
+    return add(builder.shuffle_vector(first, second, even), builder.shuffle_vector(first, second, odd))
+
+
+def _write(builder: Any, vector: Any, count: int, place: Any) -> None:
+    """Write the first numbers of a vector of 16."""
+    first = ir.Constant(ir.VectorType(_INT32, count), list(range(count)))
+    part = builder.shuffle_vector(vector, vector, first)
+    builder.store(part, builder.bitcast(place, part.type.as_pointer())).align = 4
+
+
+def _fused(builder: Any, x: Any, weight: Any, total: Any) -> Any:
+    """Return x weight + total, rounded once."""
+    kind = ir.FunctionType(total.type, [total.type] * 3)
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), (x, weight, total)
     )
-
-
-def _total(builder: Any, vector: Any) -> Any:
-    """Return the sum of a vector's numbers."""
-    if vector.type.element == _INT32:
-        return _call(builder, "llvm.vector.reduce.add", vector, result=_INT32)
-    zero = ir.Constant(_FLOAT, -0.0)
-    return _call(builder, "llvm.vector.reduce.fadd", zero, vector, result=_FLOAT, fastmath=("reassoc",))
-
-
-def _call(builder: Any, name: str, *arguments: Any, result: Any = None, fastmath: tuple[str, ...] = ()) -> Any:
-    """Call one of LLVM's own functions of vectors."""
-    suffix = "i32" if arguments[-1].type.element == _INT32 else "f32"
-    kind = ir.FunctionType(result or arguments[-1].type, [each.type for each in arguments])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{LANES}{suffix}")
-    return builder.call(function, arguments, fastmath=fastmath)

@@ -17,21 +17,23 @@ Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """rows (N, C), weight (D, C) -> (N, D)"""
 
 
-def product_of_few(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """rows (N, C) times weight (D, C) transposed -> (N, D). OpenBLAS takes a large matrix on the left for half of what
-    it takes it for on the right."""
-    return np.ascontiguousarray(weight.dot(rows.T).T)
+def product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """rows (N, C) times weight (D, C) transposed -> (N, D).
+
+    OpenBLAS takes a large matrix on the left for half of what it takes it for on the right. `dot` does what `@` does of
+    two matrices, and is called in half the time.
+    """
+    if len(rows) <= FEW and weight.size >= LARGE:
+        return np.ascontiguousarray(weight.dot(rows.T).T)
+    return rows.dot(weight.T)
 
 
-def linear(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, product_of_few: Product = product_of_few
-):
-    """`ops.linear`. `dot` does what `@` does of two matrices, and is called in half the time."""
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, product: Product = product):
+    """`ops.linear`."""
     check_linear(x, weight, bias)
     D = len(weight)
     rows = rows_of(x)
-    few = len(rows) <= FEW and weight.size >= LARGE
-    out = product_of_few(rows, weight) if few else rows.dot(weight.T)
+    out = product(rows, weight)
     if bias is not None:
         out += bias
 
