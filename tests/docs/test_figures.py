@@ -74,6 +74,12 @@ def small_measurements() -> Iterator[str]:
     yield f"Peak memory is {min(eager):.1f} to {max(eager):.1f} times that of PyTorch eager"
     one, eight = ratios()["Generating text"].values()
     yield f"{one:.1f} times as fast as PyTorch for one sequence and {eight:.1f} times for eight"
+    rows = result("intel/decode")["rows"]
+    of_intel = [
+        min(row["ours_over_this"] for row in rows if row["batch"] == batch and row["engine"].startswith("torch"))
+        for batch in (1, 8, 32)
+    ]
+    yield "{:.2f}, {:.2f} and {:.2f} times PyTorch for 1, 8 and 32 sequences".format(*of_intel)
     seconds = {row["engine"]: row["seconds"] for row in result("startup")["rows"] if row["what"] == "first step"}
     yield f"{seconds[OURS]:.1f} s after the start of the process; PyTorch eager needs {seconds['torch eager']:.1f} s"
     yield f"needs {seconds[f'{OURS}, first use']:.1f} s: here PyTorch is faster"
