@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tracemalloc
 from importlib.util import find_spec
 
 import numpy as np
@@ -48,6 +49,20 @@ def drawn(rows, columns, lines, seed=0):
 
 def compiled_linear(*inputs):
     return load_kernels("numba")[ops.linear](*inputs)[0]
+
+
+@compiled
+@pytest.mark.parametrize("rows", [1, 8])
+def test_weights_in_a_mapped_file_are_not_copied(rows):
+    x, weight = drawn(rows, 1024, 1024)
+    weight.flags.writeable = False
+    expected = compiled_linear(x, weight)
+    tracemalloc.start()
+    found = compiled_linear(x, weight)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < weight.nbytes / 10
+    np.testing.assert_array_equal(found, expected)
 
 
 @compiled

@@ -23,4 +23,7 @@ def _product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     D, C = weight.shape
     if len(rows) > MOST or weight.dtype != np.float32 or rows.dtype != np.float32 or C % STEP or D < LINES:
         return product_by_blas(rows, weight)
-    return compiled_product(contiguous(rows), contiguous(weight))
+    # Weights in a file that is mapped must not be written to: to compile for these, too, takes a second once, while to
+    # copy them would take longer than the product.
+    lies_well = weight.flags.c_contiguous and weight.flags.aligned
+    return compiled_product(contiguous(rows), weight if lies_well else contiguous(weight))
