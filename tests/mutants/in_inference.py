@@ -8,6 +8,7 @@ FAULTS = {
             "self.last_embedding: Any = None",
             "self.last_embedding = getattr(self, 'last_embedding', None)",
         ),
+        "what was held stays behind": ("enlarged[:, :, : self.rows, : self.end] =", "_ ="),
         "a row that leaves takes the last with it": ("if row < last:", "if False:"),
         "a newcomer begins with the others": ("np.append(self.starts, self.end - length)", "np.append(self.starts, 0)"),
         "rows that move keep their beginnings": ("self.starts + by, end", "self.starts, end"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tinygrad_chat.backend import get_backend
 from tinygrad_chat.nn import KeyValueCache
+from tinygrad_chat.nn import cache as cache_module
 
 
 def test_each_layer_gets_back_all_of_its_own_and_a_cleared_cache_nothing():
@@ -34,13 +36,16 @@ def filled(numbers: list[float], batch: int = 1) -> KeyValueCache:
     cache = KeyValueCache(1, batch, 6, 1, backend=get_backend("numpy"), dtype=np.float64)
     cache.clear(rows=1)
     content = np.reshape(numbers, (1, -1, 1))
+    cache.make_room(len(numbers))
     cache.extend(0, content, content)
     cache.advance(len(numbers))
     cache.last_embedding = content[:, -1:]
     return cache
 
 
-def test_rows_of_any_length_join_end_together_and_leave():
+@pytest.mark.parametrize("columns", [1, 2, cache_module.FIRST_COLUMNS])
+def test_rows_of_any_length_join_end_together_and_leave(columns: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache_module, "FIRST_COLUMNS", columns)
     cache = filled([1, 2, 3], batch=3)
     cache.join(filled([10]))
     cache.join(filled([20, 21, 22, 23, 24]))  # longer than what is there, which moves
@@ -62,3 +67,20 @@ def test_rows_of_any_length_join_end_together_and_leave():
     cache.make_room(1)  # the end was reached: what is left moves to the first column
     assert (rows_of(cache), cache.end, cache.starts.tolist()) == ([[10, 11]], 2, [0])
     assert cache.positions(1) == slice(2, 3)
+
+
+def test_a_long_context_takes_its_memory_when_it_is_used():
+    cache = KeyValueCache(2, 4, 8192, 16, backend=get_backend("numpy"), dtype=np.float32)
+    full = cache.nbytes
+    assert full == 2 * 2 * 4 * 8192 * 16 * 4
+    assert cache._buffer.nbytes == full * cache_module.FIRST_COLUMNS / 8192
+    cache.make_room(300)
+    assert cache._buffer.nbytes == full * 512 / 8192
+    kept = np.random.default_rng(0).normal(size=(2, 2, 5000, 16)).astype(np.float32)
+    cache.clear(rows=1)
+    cache.load(kept)
+    np.testing.assert_array_equal(cache.keys_and_values(0), kept)
+    assert cache._buffer.nbytes == full * 5000 / 8192
+    cache.make_room(1)
+    np.testing.assert_array_equal(cache.keys_and_values(0), kept)
+    assert (cache._buffer.shape[3], cache.nbytes) == (8192, full)

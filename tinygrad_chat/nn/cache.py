@@ -8,9 +8,11 @@ import numpy as np
 
 from tinygrad_chat.backend import Backend
 
+FIRST_COLUMNS = 256
+
 
 class KeyValueCache:
-    """Keys and values of the tokens so far, for every layer of a model, in buffers of `capacity` positions.
+    """Keys and values of the tokens so far, for every layer of a model, at most `capacity` positions.
 
     Each layer hands its new keys and values (B, T, width) to `extend` and gets back those of all tokens; after the
     last layer, `advance` counts the new tokens. Rows may be of different lengths. They end together, at column `end`,
@@ -20,13 +22,14 @@ class KeyValueCache:
         row 0    a  b  c  d  e  f       starts[0] = 0
         row 1             p  q  r       starts[1] = 3
 
-    So a step appends one column to all of them. It stands beside the layers because models must be able to make one;
-    only `inference` drives it.
+    So a step appends one column to all of them. There are few columns at first, and twice as many each time that they
+    are full: a context of 8,192 tokens takes its memory when it is used. It stands beside the layers because models
+    must be able to make one; only `inference` drives it.
     """
 
     def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
         self._xp = backend.xp
-        self._buffer = self._xp.empty((layers, 2, batch, capacity, width), dtype)
+        self._buffer = self._xp.empty((layers, 2, batch, min(capacity, FIRST_COLUMNS), width), dtype)
         self._batch = batch
         self.capacity = capacity
         self.clear()
@@ -45,7 +48,7 @@ class KeyValueCache:
     @property
     def nbytes(self) -> int:
         """The memory that it takes once it is full."""
-        return self._buffer.nbytes
+        return self._buffer.nbytes // self._buffer.shape[3] * self.capacity
 
     @property
     def length(self) -> int:
@@ -59,9 +62,11 @@ class KeyValueCache:
         return np.arange(self.end, self.end + tokens) - self.starts[:, None]
 
     def make_room(self, tokens: int) -> None:
-        """Move the rows so that the longest begins at the first column, if there is no room for new tokens behind."""
+        """Have columns for new tokens: where there may be no more, the rows move so that the longest begins at the
+        first."""
         if self.end + tokens > self.capacity:
             self._move(self.length)
+        self._have_columns(self.end + tokens)
 
     def extend(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
         """Store the new tokens' keys and values (arrays) for a layer; return those of all tokens, as views."""
@@ -107,6 +112,7 @@ class KeyValueCache:
 
     def load(self, keys_and_values: Any) -> None:
         """Take over what another had of its row's first tokens, as the one row of this, which is empty."""
+        self._have_columns(keys_and_values.shape[2])
         self.end = keys_and_values.shape[2]
         self._buffer[:, :, 0, : self.end] = keys_and_values
 
@@ -114,5 +120,14 @@ class KeyValueCache:
         """Move what it holds so that the rows end at another column."""
         kept, by = self.length, end - self.end
         held = self._buffer[:, :, : self.rows, self.end - kept : self.end].copy()  # the places overlap
+        self._have_columns(end)
         self._buffer[:, :, : self.rows, end - kept : end] = held
         self.starts, self.end = self.starts + by, end
+
+    def _have_columns(self, count: int) -> None:
+        """Move what it holds to a larger buffer, if this one has fewer columns."""
+        *outer, columns, width = self._buffer.shape
+        if count > columns:
+            enlarged = self._xp.empty((*outer, min(max(count, 2 * columns), self.capacity), width), self._buffer.dtype)
+            enlarged[:, :, : self.rows, : self.end] = self._buffer[:, :, : self.rows, : self.end]
+            self._buffer = enlarged
