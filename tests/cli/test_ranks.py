@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tinygrad_chat.parallel.joining import SIZES, started_ranks
+from tinygrad_chat.parallel.shared_memory import segments_of
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="ranks are started with mpiexec as it is on Linux and macOS"),
@@ -136,10 +137,12 @@ def test_a_rank_that_is_killed_ends_all_with_one_line(train: Callable[..., Start
     started = train("--ranks", 2, *LONG)
     ranks = started.ranks(2)
     wait_for_step(tmp_path)
+    segments = [segment for rank in ranks for segment in segments_of(str(rank.pid))]
     ranks[victim].kill()
     code, error = started.end()
+    assert not any(map(Path.exists, segments))
     assert code == 3
-    assert error.count("\n") == 1
+    assert error.count("\n") == 1, error
     if victim:
         assert error.startswith(f"tgc: rank 1 (process {ranks[1].pid} on ")
         assert f"go on with: tgc train --resume --out {tmp_path / 'run'}" in error
@@ -148,7 +151,7 @@ def test_a_rank_that_is_killed_ends_all_with_one_line(train: Callable[..., Start
         assert error.startswith("tgc: rank 0 has ended")
     assert not list((tmp_path / "run").rglob("*.partial*"))
     resumed = train("--resume", "--steps", outcome(tmp_path)["step"] + 1 if victim else 10**6, "--minutes", "0.001")
-    assert resumed.end()[0] == 0
+    assert resumed.end() == (0, "")
 
 
 @pytest.mark.profile("ci")

@@ -2,19 +2,20 @@
 
 A rank is a thread of this process, or a process of its own, on this machine or another: the interface is MPI's.
 
-communicator.py   what a rank asks of the others
-threads.py        ranks that are threads
-mpi.py            ranks that are processes
-device.py         ranks whose arrays lie on a GPU each
-data_parallel.py  a batch's gradient by several threads
-sharding.py       each rank's share of the parameters, and of what an optimiser remembers
-buckets.py        gradients on their way to other ranks during the backward sweep
-joining.py        how a process becomes a rank
-starting.py       how ranks are started
+communicator.py     what a rank asks of the others
+threads.py          ranks that are threads
+mpi.py              ranks that are processes
+device.py           ranks whose arrays lie on a GPU each
+data_parallel.py    a batch's gradient by several threads
+sharding.py         each rank's share of the parameters, and of what an optimiser remembers
+buckets.py          gradients on their way to other ranks during the backward sweep
+joining.py          how a process becomes a rank
+starting.py         how ranks are started
 process_manager.py  what those are told that torchrun has started
-bandwidth.py      how fast they are for each other
-heartbeat.py      how they learn of each other's end
-monitor.py        what rank 0 does about it
+bandwidth.py        how fast they are for each other
+heartbeat.py        how they learn of each other's end
+monitor.py          what rank 0 does about it
+shared_memory.py    what must not stay behind when they end
 """
 
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator

@@ -25,6 +25,7 @@ from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Progress
 from tinygrad_chat.parallel.monitor import Monitor
 from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
 from tinygrad_chat.parallel.process_manager import find_the_others
+from tinygrad_chat.parallel.shared_memory import remove_own_segments, remove_unused_segments
 from tinygrad_chat.parallel.starting import bounded_start, take_streams
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
@@ -74,6 +75,7 @@ def joined_ranks(
         if mpi.get_vendor()[0] == "Open MPI":
             raise UsageError("torchrun: Open MPI does not know its variables; use Open MPI's own mpiexec, or srun")
         find_the_others()
+    remove_unused_segments()
     with bounded_start():
         communicator = MpiCommunicator(mpi)
     if communicator.size != size:
@@ -105,6 +107,7 @@ def joined_ranks(
             yield Ranks(communicator, lambda signal: None, lambda: monitor.stopped_by)
         except BaseException as error:
             tell(_code_of(error))
+            remove_own_segments()
             monitor.end(_code_of(error))
             if len(local) < size:  # mpiexec would wait for a machine that is cut off
                 atexit.register(communicator.abort, _code_of(error))
@@ -127,6 +130,7 @@ def joined_ranks(
         except Exception as error:
             heartbeat.fail(_one_line(error))  # and rank 0 says it, and ends this process
             time.sleep(SILENCE)
+            remove_own_segments()
             os._exit(_code_of(error))
         communicator.barrier()
         heartbeat.end()
@@ -138,6 +142,7 @@ def _leave(rank: int, code: int | None) -> None:
     if code is None and rank == 1:
         with contextlib.suppress(OSError):
             os.write(2, b"tgc: rank 0 has ended or is cut off; go on with tgc train --resume\n")
+    remove_own_segments()
     os._exit(RankError.exit_code if code is None else code)
 
 

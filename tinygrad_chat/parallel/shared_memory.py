@@ -1,0 +1,53 @@
+"""The shared memory of MPICH's ranks, which it leaves behind where they end without taking leave of each other.
+
+Such a segment takes memory until the machine is started again. And it is called after its job: one that Slurm begins
+again would find that of its first life, and wait in it for ranks that are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+SEGMENTS, PROCESSES = Path("/dev/shm"), Path("/proc")  # of Linux; elsewhere nothing is found
+NAMES = "mpich_*"
+UNUSED = 60.0
+"""Seconds after which a segment is old enough to belong to nobody: between making one and using it others may look."""
+
+
+def remove_own_segments() -> None:
+    """Remove those that this process uses: who has them keeps them, and nobody finds them any more."""
+    for segment in segments_of("self"):
+        with contextlib.suppress(OSError):
+            segment.unlink()
+
+
+def remove_unused_segments() -> None:
+    """Remove this user's old segments that no process uses."""
+    old = {segment for segment in SEGMENTS.glob(NAMES) if _age(segment) > UNUSED}
+    if not old:
+        return
+    for process in PROCESSES.glob("[0-9]*"):
+        old -= segments_of(process.name)
+    for segment in old:
+        with contextlib.suppress(OSError):  # another user's, or removed by another rank
+            segment.unlink()
+
+
+def _age(segment: Path) -> float:
+    """Return the seconds since it was made or last written to by a call."""
+    try:
+        return time.time() - segment.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def segments_of(process: str) -> set[Path]:
+    """Return the segments that a process has, "self" or by its number, if it may be looked at."""
+    try:
+        lines = (PROCESSES / process / "maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    paths = (Path("/" + line.partition("/")[2]) for line in lines)
+    return {path for path in paths if path.parent == SEGMENTS and path.match(NAMES)}
