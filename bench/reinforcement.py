@@ -46,10 +46,10 @@ EVALUATIONS = 4  # beside the first
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="sums", help="what the models try (sums)")
-    parser.add_argument("--taught", type=int, default=180, help="steps on conversations (180)")
-    parser.add_argument("--tried", type=int, default=80, help="steps by rewards (80)")
+    parser.add_argument("--taught", type=int, default=300, help="steps on conversations (300)")
+    parser.add_argument("--tried", type=int, default=64, help="steps by rewards (64)")
     parser.add_argument("--batch-size", type=int, default=256, help="answers in each of the latter (256)")
-    parser.add_argument("--lr", type=float, default=0.4, help="their learning rate (0.4)")
+    parser.add_argument("--lr", type=float, default=0.15, help="their learning rate (0.15)")
     parser.add_argument("--problems", type=int, default=200, help="held-out problems that are asked (200)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--keep", type=Path, help="work in this folder, and take what is finished there")
