@@ -16,9 +16,10 @@ def segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of segments, all of them an hour old, of which process 12 uses `mpich_shm_used_0`."""
     folder, processes = tmp_path / "shm", tmp_path / "proc"
     folder.mkdir()
+    an_hour_ago = time.time() - 3600
     for name in ("mpich_shm_used_0", "mpich_shm_left_0", "mpich_shar_tmpX", "another"):
         (folder / name).write_bytes(b"1")
-        os.utime(folder / name, times=(time.time() - 3600,) * 2)
+        os.utime(folder / name, times=(an_hour_ago, an_hour_ago))
     for process in ("12", "self"):
         (processes / process).mkdir(parents=True)
         (processes / process / "maps").write_text(

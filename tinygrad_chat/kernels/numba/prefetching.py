@@ -18,11 +18,7 @@ READ, KEEP, DATA = 0, 3, 1  # of LLVM's prefetch: to be read, in every cache, no
 _INT32, _BYTES = ir.IntType(32), ir.IntType(8).as_pointer()
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """(array, index) -> None for compiled code: the number at that place of the flat array, which may be behind its
-    end, is soon to be read, with what shares its line of the cache."""
-
+def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         kind = ir.FunctionType(ir.VoidType(), [_BYTES, *[_INT32] * 3])
@@ -32,3 +28,8 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""(array, index) -> None for compiled code: the number at that place of the flat array, which may be behind its end, is
+soon to be read, with what shares its line of the cache."""
