@@ -257,7 +257,7 @@ def draw_curves(
             axes.grid(color=FAINT)
             axes.set_axisbelow(True)
             axes.spines[["right", "top"]].set_visible(False)
-            axes.legend(frameon=False, loc="upper left" if logarithmic else "upper right")
+            axes.legend(frameon=False, loc="upper left" if logarithmic else "best")
 
 
 @contextlib.contextmanager
