@@ -54,6 +54,15 @@ def test_who_ends_removes_its_own(segments: Path):
     assert names(segments) == {"mpich_shm_left_0", "mpich_shar_tmpX", "another"}
 
 
+def test_where_processes_cannot_be_seen_nothing_is_removed(segments: Path, monkeypatch: pytest.MonkeyPatch):
+    before = names(segments)
+    monkeypatch.setattr(shared_memory, "PROCESSES", segments / "another")  # not a folder
+    shared_memory.remove_unused_segments()
+    monkeypatch.setattr(shared_memory, "PROCESSES", segments / "none")
+    shared_memory.remove_unused_segments()
+    assert names(segments) == before
+
+
 def test_where_there_is_no_such_folder_there_is_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shared_memory, "SEGMENTS", tmp_path / "none")
     monkeypatch.setattr(shared_memory, "PROCESSES", tmp_path / "none")

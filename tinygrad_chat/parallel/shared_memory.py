@@ -10,6 +10,9 @@ import contextlib
 import time
 from pathlib import Path
 
+from tinygrad_chat.errors import TinygradChatError
+from tinygrad_chat.files import list_folder
+
 SEGMENTS, PROCESSES = Path("/dev/shm"), Path("/proc")  # of Linux; elsewhere nothing is found
 NAMES = "mpich_*"
 UNUSED = 60.0
@@ -24,13 +27,17 @@ def remove_own_segments() -> None:
 
 
 def remove_unused_segments() -> None:
-    """Remove this user's old segments that no process uses."""
-    old = {segment for segment in SEGMENTS.glob(NAMES) if _age(segment) > UNUSED}
-    if not old:
+    """Remove this user's old segments that no process uses; none where it cannot be seen which processes there are."""
+    try:
+        segments, processes = list_folder(SEGMENTS), list_folder(PROCESSES)
+    except (OSError, TinygradChatError):
         return
-    for process in PROCESSES.glob("[0-9]*"):
-        old -= segments_of(process.name)
-    for segment in old:
+    old = {segment for segment in segments if segment.match(NAMES) and _age(segment) > UNUSED}
+    numbers = [process.name for process in processes if process.name.isdigit()]
+    if not old or not numbers:
+        return
+    used = set[Path]().union(*map(segments_of, numbers))
+    for segment in old - used:
         with contextlib.suppress(OSError):  # another user's, or removed by another rank
             segment.unlink()
 
