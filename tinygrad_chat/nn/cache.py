@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_chat.backend import Backend
 
 FIRST_COLUMNS = 256
+"""Positions for which there is room at first."""
 
 
 class KeyValueCache:
