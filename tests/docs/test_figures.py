@@ -120,6 +120,9 @@ def survival() -> Iterator[str]:
     yield f"{kills['kills_while_a_file_was_half_written']} of them while a file was half written"
     yield f"{kills['kills']} kills in {kills['cases']} runs | {kills['survived']} runs |"
     yield f"| {calls['cases']:,} | {calls['survived']:,} |"
+    rollbacks = data["rollbacks"]
+    assert (rollbacks["rollbacks"], rollbacks["skipped_spikes"]) == (2, 3)
+    yield f"rolls back twice and skips three updates | {rollbacks['cases']:,} | {rollbacks['survived']:,} |"
     disk = [data["full disk"][key] + data["read-only"][key] for key in ("cases", "survived")]
     yield f"| {disk[0]} | {disk[1]} |"
     yield f"| {damage['cases']} | {damage['survived']} |"

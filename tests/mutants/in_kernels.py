@@ -68,6 +68,21 @@ FAULTS = {
     "kernels/numba/attention.py": {
         "the gradient of a sum of 1 is missing": ("(d_weights[n, s] - along[n])", "d_weights[n, s]"),
     },
+    "kernels/numba/tiles.py": {
+        "a product adds nothing to what is there": ("_read(builder, place) if add else zero", "zero"),
+        "blocks do not change places": ("LANES + lane - distance + offset", "LANES + lane - distance"),
+    },
+    "kernels/numba/tiled_attention.py": {
+        "the gradient of a sum of 1 is missing": ("(d_score[s] - of) * weight[s]", "d_score[s] * weight[s]"),
+        "the scale is missing in the backward rule": ("into[d] = d_row[d] * factor", "into[d] = d_row[d]"),
+        "later keys are seen": ("line[hidden - first :] = -np.inf", "line[hidden - first :] += 0"),
+        "other documents are seen": ("line[: seen - first] = -np.inf", "line[: seen - first] += 0"),
+        "only one head that shares a value counts": (
+            "range(g * (H // G), (g + 1) * (H // G))",
+            "range(g * (H // G), g * (H // G) + 1)",
+        ),
+        "each thread begins with the first head": ("range(part * B * G // parts, (part", "range(0, (part"),
+    },
     "kernels/numba/small_attention.py": {
         "the window is one too long": ("max(start, position + 1 - reach)", "max(start, position - reach)"),
         "other documents are seen": ("max(start, position + 1", "max(0, position + 1"),

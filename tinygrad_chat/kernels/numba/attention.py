@@ -1,7 +1,8 @@
 """Attention in blocks, with the work on a block's scores compiled: one pass over each row while it is in the cache.
 
 Where there are few queries, as in decoding and in very small models, BLAS would be called for too little work at a
-time, and the whole is compiled (`small_attention`).
+time, and the whole is compiled (`small_attention`). So it is where the processor has vectors long enough for products
+of our own, and heads have a width to fill them (`tiled_attention`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from tinygrad_chat.kernels.numba.compilation import compiled
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.small_attention import SMALL, small_attention
+from tinygrad_chat.kernels.numba.tiled_attention import fits, tiled_attention
 from tinygrad_chat.kernels.numpy.attention import blocked_attention
 from tinygrad_chat.ops.attention import count_shared_heads
 
@@ -33,6 +35,9 @@ def attention(
     if T == 1 or B * heads * T * S <= SMALL:
         starts = np.zeros((B, T), np.int64) if document_starts is None else document_starts
         return small_attention(query, key, value, heads, G, causal, S if window is None else min(window, S), starts)
+    if fits(query, heads):
+        starts = np.zeros((B, T), np.int64) if document_starts is None else document_starts
+        return tiled_attention(query, key, value, heads, G, causal, S if window is None else min(window, S), starts)
     settings = heads, causal, window, document_starts
     return blocked_attention(query, key, value, *settings, weigh=_weigh, weigh_backward=_weigh_backward)
 

@@ -35,7 +35,7 @@ def small_attention(
     weights, out = np.empty((B, T, heads, S), query.dtype), np.empty(query.shape, query.dtype)
     settings, starts = (G, 1 / math.sqrt(C // heads), causal, reach), contiguous(document_starts.astype(np.int64))
     parts = min(B, product_threads()) if key.size >= WORTH_THREADS else 1
-    given = contiguous(query), *_in_a_line(key), *_in_a_line(value), *settings, starts, weights, out
+    given = contiguous(query), *in_a_line(key), *in_a_line(value), *settings, starts, weights, out
     if parts == 1:
         _attend_part(*given, 0, 1)
     else:
@@ -52,7 +52,7 @@ def small_attention(
     return out, backward
 
 
-def _in_a_line(x: np.ndarray) -> tuple[np.ndarray, int]:
+def in_a_line(x: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the numbers of x (B, S, W) one behind the other, and how far it is from one sequence to the next.
 
     Rows of a cache, which has room for more tokens behind each, are not copied.
@@ -135,7 +135,7 @@ def _attend(
     keys, values = key.reshape(S, G, D), value.reshape(S, G, D)
     factor = real(scale)
     for t in range(T):
-        seen, hidden = _seen(t, T, S, causal, reach, starts[t])
+        seen, hidden = seen_by(t, T, S, causal, reach, starts[t])
         for s in range(seen, hidden):
             _prefetch_row(key, s + AHEAD)
             for h in range(H):
@@ -199,7 +199,7 @@ def _attend_backward(
     factor = real(scale)
     d_weights = np.empty(S, query.dtype)
     for t in range(T):
-        seen, hidden = _seen(t, T, S, causal, reach, starts[t])
+        seen, hidden = seen_by(t, T, S, causal, reach, starts[t])
         for h in range(H):
             g = h // (H // G)
             q, d_q, d_mean = queries[t, h], d_queries[t, h], d_means[t, h]
@@ -221,7 +221,7 @@ def _attend_backward(
 
 
 @compiled
-def _seen(t: int, T: int, S: int, causal: bool, reach: int, start: int) -> tuple[int, int]:
+def seen_by(t: int, T: int, S: int, causal: bool, reach: int, start: int) -> tuple[int, int]:
     """Return the first position that query t sees, and the first behind them that it does not."""
     position = S - T + t
     return max(start, position + 1 - reach), position + 1 if causal else S

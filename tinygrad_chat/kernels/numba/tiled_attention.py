@@ -1,0 +1,291 @@
+"""Attention in blocks of queries, with products of our own: a block's scores stay in the cache from the first product
+to the last, and what none of 16 queries may see is not computed.
+
+Derivation: docs/derivations/attention.md. The weights of a block are kept as exponentials, not divided by their sums:
+it is cheaper to divide `out` and `d_out`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import recording
+from tinygrad_chat.backend.host_threads import product_threads
+from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
+from tinygrad_chat.kernels.numba.exponential import exponential, larger
+from tinygrad_chat.kernels.numba.small_attention import in_a_line, seen_by
+from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, add_product, multiply, transpose
+from tinygrad_chat.kernels.numpy.attention import MOST_KEPT
+
+BLOCK = 64  # queries whose scores are in the cache together
+SPREAD = 16  # columns more than there are keys, without which the lines of them would share a place in the cache
+WORTH_THREADS = 1 << 20  # weights: fewer are computed before a thread has come
+
+
+def fits(query: np.ndarray, heads: int) -> bool:
+    """Return whether the processor and the heads are such as tiles are for."""
+    return HAS_WIDE_VECTORS and query.dtype == np.float32 and query.shape[2] // heads % LANES == 0
+
+
+def tiled_attention(
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    heads: int,
+    G: int,
+    causal: bool,
+    reach: int,
+    document_starts: np.ndarray,
+):
+    """`ops.attention` of float32 with G key/value heads, where a query sees at most `reach` positions."""
+    (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
+    places = _places(T, S, causal, reach)
+    keep = recording() and B * heads * T * S <= MOST_KEPT
+    out, sums = np.empty(query.shape, query.dtype), np.empty((B, heads, T), query.dtype)
+    weights = np.empty((B, heads, places[-1] if keep else 0), query.dtype)
+    sizes, settings = (heads, G, S, D), (causal, reach, 1 / math.sqrt(D))
+    read = contiguous(query), *in_a_line(key), *in_a_line(value), contiguous(document_starts.astype(np.int64)), places
+    threads = product_threads() if B * heads * T * S >= WORTH_THREADS else 1
+    _share(
+        lambda part, parts: _attend(*read, sizes, settings, weights, sums, out, part, parts), min(threads, B * heads)
+    )
+
+    def backward(d_out: np.ndarray):
+        d_query, d_key, d_value = (np.empty(x.shape, x.dtype) for x in (query, key, value))
+        given = *read, sizes, settings, weights, sums, out, contiguous(d_out), d_query, d_key, d_value
+        _share(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
+        return d_query, d_key, d_value
+
+    return out, backward
+
+
+def _share(work: Callable[[int, int], None], parts: int) -> None:
+    """Do all parts of some work, each in a thread. They do not spin while they wait, as Numba's and BLAS's do."""
+    threads = [threading.Thread(target=work, args=(part, parts)) for part in range(1, parts)]
+    for thread in threads:
+        thread.start()
+    work(0, parts)
+    for thread in threads:
+        thread.join()
+
+
+def _places(T: int, S: int, causal: bool, reach: int) -> np.ndarray:
+    """Return where the weights of each block begin among those of a head, and where the last ones end."""
+    blocks = [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
+    sizes = [upward(stop - start) * _columns(start, stop, T, S, causal, reach)[1] for start, stop in blocks]
+    return np.cumsum([0, *sizes])
+
+
+@compiled
+def upward(count: int) -> int:
+    """Return the next multiple of 16, to which tiles go."""
+    return (count + TALL - 1) // TALL * TALL
+
+
+@compiled
+def _columns(start: int, stop: int, T: int, S: int, causal: bool, reach: int) -> tuple[int, int]:
+    """Return the first key for queries `start` to `stop`, a multiple of 16, and how many columns their scores have."""
+    first = max(0, S - T + start + 1 - reach) // LANES * LANES
+    end = S - T + stop if causal else S
+    return first, upward(end - first)
+
+
+@compiled
+def _head_of(line: Any, step: int, b: int, g: int, sizes: tuple[int, int, int, int]) -> Any:
+    """View what a key/value head has of a sequence, (S, D)."""
+    _, G, S, D = sizes
+    return line[b * step : b * step + S * G * D].reshape(S, G * D)[:, g * D : (g + 1) * D]
+
+
+@compiled
+def _attend(
+    query: Any,
+    key: Any,
+    key_step: int,
+    value: Any,
+    value_step: int,
+    starts: Any,
+    places: Any,
+    sizes: tuple[int, int, int, int],
+    settings: tuple[bool, int, float],
+    weights: Any,
+    sums: Any,
+    out: Any,
+    part: int,
+    parts: int,
+) -> None:
+    """Compute a part of the heads. `weights` (B, H, places[-1]) has no columns where none are to be kept."""
+    (B, T), (H, G, S, D), (causal, reach, scale) = query.shape[:2], sizes, settings
+    rows, kept = upward(min(T, BLOCK)), weights.shape[2] > 0
+    q, means = np.zeros((rows, D), np.float32), np.empty((rows, D), np.float32)
+    scratch = np.empty(0 if kept else rows * upward(S), np.float32)
+    transposed, of = np.zeros((D, upward(S) + SPREAD), np.float32), -1
+    for task in range(part * B * H // parts, (part + 1) * B * H // parts):
+        b, h = task // H, task % H
+        g = h // (H // G)
+        values = _head_of(value, value_step, b, g, sizes)
+        if b * G + g != of:
+            of = b * G + g
+            transpose(_head_of(key, key_step, b, g, sizes), transposed)
+        for block in range(len(places) - 1):
+            start = block * BLOCK
+            stop = min(start + BLOCK, T)
+            first, width = _columns(start, stop, T, S, causal, reach)
+            place = weights[b, h, places[block] :] if kept else scratch
+            scores = place[: upward(stop - start) * width].reshape(-1, width)
+            totals = sums[b, h, start:stop]
+            _read_scaled(query[b, start:stop], h, scale, q)
+            for row in range(0, stop - start, TALL):
+                low, high = _weigh(q, transposed, starts[b], start, row, T, S, causal, reach, first, scores, totals)
+                seen = scores[row : row + TALL, low - first : high - first]
+                multiply(seen, values[low:high], means[row : row + TALL])
+            for t in range(stop - start):
+                share, mean, into = np.float32(1) / totals[t], means[t], out[b, start + t, h * D : (h + 1) * D]
+                for d in range(D):
+                    into[d] = mean[d] * share
+
+
+@compiled
+def _read_scaled(rows: Any, h: int, scale: float, out: Any) -> None:
+    """Write a head of rows (T, H D), scaled, to `out` (T or more, D)."""
+    D, factor = out.shape[1], np.float32(scale)
+    for t in range(len(rows)):
+        row, into = rows[t, h * D : (h + 1) * D], out[t]
+        for d in range(D):
+            into[d] = row[d] * factor
+
+
+@compiled
+def _weigh(
+    q: Any,
+    transposed: Any,
+    starts: Any,
+    start: int,
+    row: int,
+    T: int,
+    S: int,
+    causal: bool,
+    reach: int,
+    first: int,
+    scores: Any,
+    totals: Any,
+) -> tuple[int, int]:
+    """Fill 16 rows of a block's scores with their exponentials, 0 where a query does not see; return from where to
+    where one of them does. `totals` are the sums, for the queries that there are."""
+    stop = min(row + TALL, len(totals))
+    low, high = S, 0
+    for t in range(row, stop):
+        seen, hidden = seen_by(start + t, T, S, causal, reach, starts[start + t])
+        low, high = min(low, seen), max(high, hidden)
+    low = low // LANES * LANES
+    end = low + upward(high - low) - first
+    multiply(q[row : row + TALL], transposed[:, low : first + end], scores[row : row + TALL, low - first : end])
+    for t in range(row, stop):
+        seen, hidden = seen_by(start + t, T, S, causal, reach, starts[start + t])
+        line, largest, total = scores[t], np.float32(-np.inf), np.float32(0)
+        line[: seen - first] = -np.inf
+        line[hidden - first :] = -np.inf
+        for s in range(end):
+            largest = larger(largest, line[s])
+        for s in range(end):
+            line[s] = exponential(line[s] - largest)
+            total += line[s]
+        line[end:] = 0
+        totals[t] = total
+    scores[stop : row + TALL] = 0
+    return low, high
+
+
+@compiled
+def _attend_backward(
+    query: Any,
+    key: Any,
+    key_step: int,
+    value: Any,
+    value_step: int,
+    starts: Any,
+    places: Any,
+    sizes: tuple[int, int, int, int],
+    settings: tuple[bool, int, float],
+    weights: Any,
+    sums: Any,
+    out: Any,
+    d_out: Any,
+    d_query: Any,
+    d_key: Any,
+    d_value: Any,
+    part: int,
+    parts: int,
+) -> None:
+    """Compute the gradients of a part of the key/value heads, from all query heads that share each."""
+    (B, T), (H, G, S, D), (causal, reach, scale) = query.shape[:2], sizes, settings
+    rows, columns, kept, factor = upward(min(T, BLOCK)), upward(S), weights.shape[2] > 0, np.float32(scale)
+    q, d_q, d_means = np.zeros((3, rows, D), np.float32)
+    along, totals = np.empty((2, rows), np.float32)
+    scratch, d_scratch = np.empty(0 if kept else rows * columns, np.float32), np.empty(rows * columns, np.float32)
+    keys_transposed, values_transposed = np.zeros((2, D, columns + SPREAD), np.float32)
+    d_keys, d_values = np.empty((2, columns, D), np.float32)
+    for task in range(part * B * G // parts, (part + 1) * B * G // parts):
+        b, g = task // G, task % G
+        keys = _head_of(key, key_step, b, g, sizes)
+        transpose(_head_of(value, value_step, b, g, sizes), values_transposed)
+        if not kept:
+            transpose(keys, keys_transposed)
+        d_keys[:], d_values[:] = 0, 0
+        for h in range(g * (H // G), (g + 1) * (H // G)):
+            for block in range(len(places) - 1):
+                start = block * BLOCK
+                count = min(BLOCK, T - start)
+                first, width = _columns(start, start + count, T, S, causal, reach)
+                place = weights[b, h, places[block] :] if kept else scratch
+                scores = place[: upward(count) * width].reshape(-1, width)
+                d_scores = d_scratch[: upward(count) * width].reshape(-1, width)
+                _read_scaled(query[b, start : start + count], h, scale, q)
+                _read_means(out[b], d_out[b], sums[b, h], start, count, h, d_means, along)
+                for row in range(0, count, TALL):
+                    if not kept:
+                        of_block = totals[:count]
+                        _weigh(q, keys_transposed, starts[b], start, row, T, S, causal, reach, first, scores, of_block)
+                    stop = min(row + TALL, count)
+                    high = (S - T + start + stop if causal else S) - first
+                    end = upward(high)
+                    d_rows = d_scores[row : row + TALL, :end]
+                    multiply(d_means[row : row + TALL], values_transposed[:, first : first + end], d_rows)
+                    for t in range(row, stop):
+                        of, weight, d_score = along[t], scores[t], d_scores[t]
+                        for s in range(end):
+                            d_score[s] = (d_score[s] - of) * weight[s]
+                        d_score[end:] = 0
+                    multiply(d_rows[:, :high], keys[first : first + high], d_q[row : row + TALL])
+                for t in range(count):
+                    d_row, into = d_q[t], d_query[b, start + t, h * D : (h + 1) * D]
+                    for d in range(D):
+                        into[d] = d_row[d] * factor
+                for s in range(0, width, TALL):
+                    row = max(0, first + s - (S - T) - start) if causal else 0  # the first that sees one of these keys
+                    if row < count:
+                        at = first + s
+                        add_product(d_scores[row:count, s : s + TALL].T, q[row:count], d_keys[at : at + TALL])
+                        add_product(scores[row:count, s : s + TALL].T, d_means[row:count], d_values[at : at + TALL])
+        for s in range(S):
+            d_key[b, s, g * D : (g + 1) * D] = d_keys[s]
+            d_value[b, s, g * D : (g + 1) * D] = d_values[s]
+
+
+@compiled
+def _read_means(out: Any, d_out: Any, sums: Any, start: int, count: int, h: int, d_means: Any, along: Any) -> None:
+    """Write a block's gradients of a head's means, divided by the sums of the weights, and what each has along its own
+    mean, which is the sum over s of d_weights * weights."""
+    D = d_means.shape[1]
+    for t in range(count):
+        share, total = np.float32(1) / sums[start + t], np.float32(0)
+        mean, d_mean, into = out[start + t, h * D : (h + 1) * D], d_out[start + t, h * D : (h + 1) * D], d_means[t]
+        for d in range(D):
+            into[d] = d_mean[d] * share
+            total += into[d] * mean[d]
+        along[t] = total
