@@ -81,7 +81,7 @@ FAULTS = {
             "range(g * (H // G), (g + 1) * (H // G))",
             "range(g * (H // G), g * (H // G) + 1)",
         ),
-        "each thread begins with the first head": ("range(part * B * G // parts, (part", "range(0, (part"),
+        "a thread computes one head": ("(part + 1) * B * G // parts", "part * B * G // parts + 1"),
     },
     "kernels/numba/small_attention.py": {
         "the window is one too long": ("max(start, position + 1 - reach)", "max(start, position - reach)"),

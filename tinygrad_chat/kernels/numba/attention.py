@@ -32,12 +32,11 @@ def attention(
     """`ops.attention`."""
     G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S = query.shape[:2], key.shape[1]
-    if T == 1 or B * heads * T * S <= SMALL:
-        starts = np.zeros((B, T), np.int64) if document_starts is None else document_starts
-        return small_attention(query, key, value, heads, G, causal, S if window is None else min(window, S), starts)
-    if fits(query, heads):
-        starts = np.zeros((B, T), np.int64) if document_starts is None else document_starts
-        return tiled_attention(query, key, value, heads, G, causal, S if window is None else min(window, S), starts)
+    small = T == 1 or B * heads * T * S <= SMALL
+    if small or fits(query, heads):
+        compiled_attention = small_attention if small else tiled_attention
+        starts, reach = np.zeros((B, T), np.int64) if document_starts is None else document_starts, min(window or S, S)
+        return compiled_attention(query, key, value, heads, G, causal, reach, starts)
     settings = heads, causal, window, document_starts
     return blocked_attention(query, key, value, *settings, weigh=_weigh, weigh_backward=_weigh_backward)
 
