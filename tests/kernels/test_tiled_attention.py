@@ -13,7 +13,7 @@ pytest.importorskip("numba")
 
 from tests.kernels.test_attention import draw, expect_reference, value_and_gradients
 from tinygrad_chat.kernels.numba import tiled_attention as tiled
-from tinygrad_chat.kernels.numba.tiles import add_product, multiply, transpose
+from tinygrad_chat.kernels.numba.tiles import multiply, transpose
 
 needs_wide_vectors = pytest.mark.skipif(not tiled.HAS_WIDE_VECTORS, reason="this processor has no vectors of 512 bits")
 
@@ -33,9 +33,9 @@ def random(*shape: int) -> np.ndarray:
 def test_products_in_tiles(M: int, K: int, N: int, transposed: bool):
     a, b, out = random(K, M).T if transposed else random(M, K), random(K, N + 3)[:, :N], random(M, N + 5)[:, :N]
     before = out.copy()
-    add_product(a, b, out)
+    multiply(a, b, out, True)
     np.testing.assert_allclose(out, before + a @ b, rtol=1e-4, atol=1e-5)
-    multiply(a, b, out)
+    multiply(a, b, out, False)
     np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ import pytest
 import threadpoolctl
 
 from tinygrad_chat.autograd import no_grad, recording
-from tinygrad_chat.backend.host_threads import count_cores
+from tinygrad_chat.backend.host_threads import count_cores, product_threads
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel import Communicator, ThreadTeam, use_threads
 
@@ -70,6 +70,19 @@ def test_products_of_matrices_take_one_thread_meanwhile():
     seen = ThreadTeam(2).run(lambda c: blas_threads())
     assert seen == [[1] * len(before)] * 2
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_compiled_products_take_one_thread_in_a_team_and_all_of_them_afterwards(asked_before: bool):
+    before = use_threads()
+    try:
+        use_threads(2)
+        if asked_before:
+            product_threads()
+        assert ThreadTeam(2).run(lambda c: product_threads()) == [1, 1]
+        assert product_threads() == min(2, count_cores())
+    finally:
+        use_threads(before)
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])

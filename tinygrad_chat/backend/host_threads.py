@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import threadpoolctl
 
@@ -25,13 +28,31 @@ def blas_threads() -> int:
     return max((library.num_threads for library in blas().lib_controllers), default=count_cores())
 
 
-@functools.cache
+_alone: ContextVar[bool] = ContextVar("_alone", default=False)
+_all_threads = functools.cache(blas_threads)  # asked once, as it takes a while
+
+
 def product_threads() -> int:
-    """Return how many threads compiled products take: as many as BLAS. It is asked once, as that takes a while."""
-    return blas_threads()
+    """Return how many threads compiled products take: as many as BLAS."""
+    return 1 if _alone.get() else _all_threads()
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let each product take one thread: the caller has work for all cores by itself.
+
+    For compiled products that holds in this context and its copies, for BLAS everywhere.
+    """
+    _all_threads()  # before BLAS has but one
+    token = _alone.set(True)
+    try:
+        with blas().limit(limits=1):
+            yield
+    finally:
+        _alone.reset(token)
 
 
 def limit_threads(threads: int) -> None:
     """Let all products take that many threads, and no more than there are cores, from now on."""
     blas().limit(limits=min(threads, count_cores()))
-    product_threads.cache_clear()
+    _all_threads.cache_clear()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tinygrad_chat.backend.host_threads import blas, blas_threads, limit_threads
+from tinygrad_chat.backend.host_threads import blas_threads, limit_threads, one_thread_each
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel.communicator import Communicator
 
@@ -30,12 +30,12 @@ class ThreadTeam:
         Products of matrices take one thread meanwhile. An error of a rank is raised when no rank works any longer.
         """
         meeting = _Meeting(self.size)
-        others = [
-            threading.Thread(target=contextvars.copy_context().run, args=(meeting.attend, work, rank))
-            for rank in range(1, self.size)
-        ]
         started: list[threading.Thread] = []
-        with blas().limit(limits=1):
+        with one_thread_each():
+            others = [
+                threading.Thread(target=contextvars.copy_context().run, args=(meeting.attend, work, rank))
+                for rank in range(1, self.size)
+            ]
             try:
                 for thread in others:
                     thread.start()

@@ -8,8 +8,6 @@ it is cheaper to divide `out` and `d_out`.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,9 @@ from tinygrad_chat.autograd import recording
 from tinygrad_chat.backend.host_threads import product_threads
 from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
+from tinygrad_chat.kernels.numba.sharing import share
 from tinygrad_chat.kernels.numba.small_attention import in_a_line, seen_by
-from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, add_product, multiply, transpose
+from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, multiply, transpose
 from tinygrad_chat.kernels.numpy.attention import MOST_KEPT
 
 BLOCK = 64  # queries whose scores are in the cache together
@@ -51,27 +50,15 @@ def tiled_attention(
     sizes, settings = (heads, G, S, D), (causal, reach, 1 / math.sqrt(D))
     read = contiguous(query), *in_a_line(key), *in_a_line(value), contiguous(document_starts.astype(np.int64)), places
     threads = product_threads() if B * heads * T * S >= WORTH_THREADS else 1
-    _share(
-        lambda part, parts: _attend(*read, sizes, settings, weights, sums, out, part, parts), min(threads, B * heads)
-    )
+    share(lambda part, parts: _attend(*read, sizes, settings, weights, sums, out, part, parts), min(threads, B * heads))
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.empty(x.shape, x.dtype) for x in (query, key, value))
         given = *read, sizes, settings, weights, sums, out, contiguous(d_out), d_query, d_key, d_value
-        _share(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
+        share(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
         return d_query, d_key, d_value
 
     return out, backward
-
-
-def _share(work: Callable[[int, int], None], parts: int) -> None:
-    """Do all parts of some work, each in a thread. They do not spin while they wait, as Numba's and BLAS's do."""
-    threads = [threading.Thread(target=work, args=(part, parts)) for part in range(1, parts)]
-    for thread in threads:
-        thread.start()
-    work(0, parts)
-    for thread in threads:
-        thread.join()
 
 
 def _places(T: int, S: int, causal: bool, reach: int) -> np.ndarray:
@@ -143,7 +130,7 @@ def _attend(
             for row in range(0, stop - start, TALL):
                 low, high = _weigh(q, transposed, starts[b], start, row, T, S, causal, reach, first, scores, totals)
                 seen = scores[row : row + TALL, low - first : high - first]
-                multiply(seen, values[low:high], means[row : row + TALL])
+                multiply(seen, values[low:high], means[row : row + TALL], False)
             for t in range(stop - start):
                 share, mean, into = np.float32(1) / totals[t], means[t], out[b, start + t, h * D : (h + 1) * D]
                 for d in range(D):
@@ -184,7 +171,7 @@ def _weigh(
         low, high = min(low, seen), max(high, hidden)
     low = low // LANES * LANES
     end = low + upward(high - low) - first
-    multiply(q[row : row + TALL], transposed[:, low : first + end], scores[row : row + TALL, low - first : end])
+    multiply(q[row : row + TALL], transposed[:, low : first + end], scores[row : row + TALL, low - first : end], False)
     for t in range(row, stop):
         seen, hidden = seen_by(start + t, T, S, causal, reach, starts[start + t])
         line, largest, total = scores[t], np.float32(-np.inf), np.float32(0)
@@ -255,13 +242,13 @@ def _attend_backward(
                     high = (S - T + start + stop if causal else S) - first
                     end = upward(high)
                     d_rows = d_scores[row : row + TALL, :end]
-                    multiply(d_means[row : row + TALL], values_transposed[:, first : first + end], d_rows)
+                    multiply(d_means[row : row + TALL], values_transposed[:, first : first + end], d_rows, False)
                     for t in range(row, stop):
                         of, weight, d_score = along[t], scores[t], d_scores[t]
                         for s in range(end):
                             d_score[s] = (d_score[s] - of) * weight[s]
                         d_score[end:] = 0
-                    multiply(d_rows[:, :high], keys[first : first + high], d_q[row : row + TALL])
+                    multiply(d_rows[:, :high], keys[first : first + high], d_q[row : row + TALL], False)
                 for t in range(count):
                     d_row, into = d_q[t], d_query[b, start + t, h * D : (h + 1) * D]
                     for d in range(D):
@@ -270,8 +257,8 @@ def _attend_backward(
                     row = max(0, first + s - (S - T) - start) if causal else 0  # the first that sees one of these keys
                     if row < count:
                         at = first + s
-                        add_product(d_scores[row:count, s : s + TALL].T, q[row:count], d_keys[at : at + TALL])
-                        add_product(scores[row:count, s : s + TALL].T, d_means[row:count], d_values[at : at + TALL])
+                        multiply(d_scores[row:count, s : s + TALL].T, q[row:count], d_keys[at : at + TALL], True)
+                        multiply(scores[row:count, s : s + TALL].T, d_means[row:count], d_values[at : at + TALL], True)
         for s in range(S):
             d_key[b, s, g * D : (g + 1) * D] = d_keys[s]
             d_value[b, s, g * D : (g + 1) * D] = d_values[s]

@@ -30,17 +30,17 @@ _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 
 
-def _tile(rows: int, vectors: int, *, add: bool) -> Any:
-    """Return (a, row, b, column, out) -> None for compiled code, which fills a tile of so many rows and vectors, or
-    adds to it. Matrices of float32 that have a column at least."""
+def _tile(rows: int, vectors: int) -> Any:
+    """Return (a, row, b, column, out, add) -> None for compiled code, which fills a tile of so many rows and vectors,
+    or adds to it. Matrices of float32 that have a column at least."""
 
-    def typed(typing_context: Any, a: Any, row: Any, b: Any, column: Any, out: Any) -> Any:
+    def typed(typing_context: Any, a: Any, row: Any, b: Any, column: Any, out: Any, add: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             arrays = [
                 context.make_array(kind)(context, builder, array)
-                for kind, array in zip(signature.args[::2], arguments[::2], strict=True)
+                for kind, array in zip(signature.args[:5:2], arguments[:5:2], strict=True)
             ]
-            _, row, _, column, _ = arguments
+            _, row, _, column, _, add = arguments
             steps = [cgutils.unpack_tuple(builder, array.strides, 2) for array in arrays]
             of_a, of_b, of_out = (builder.bitcast(array.data, ir.IntType(8).as_pointer()) for array in arrays)
             bytes_before = builder.mul(column, _INT64(4))
@@ -53,8 +53,7 @@ def _tile(rows: int, vectors: int, *, add: bool) -> Any:
                 )
                 for r in range(rows)
             ]
-            zero = ir.Constant(_VECTOR, [0.0] * LANES)
-            sums = [[_read(builder, place) if add else zero for place in of_row] for of_row in places]
+            sums = _begin(builder, places, add)
             count = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
             sums = _loop(builder, lines, steps[0][1], builder.gep(of_b, [bytes_before]), steps[1][0], count, sums)
             for of_row, at in zip(sums, places, strict=True):
@@ -62,9 +61,23 @@ def _tile(rows: int, vectors: int, *, add: bool) -> Any:
                     builder.store(vector, place).align = 4
             return context.get_dummy_value()
 
-        return types.void(a, row, b, column, out), generate
+        return types.void(a, row, b, column, out, add), generate
 
     return intrinsic(typed)
+
+
+def _begin(builder: Any, places: list[list[Any]], add: Any) -> list[list[Any]]:
+    """Return what a tile holds at first: what is at these places if `add`, else zeros."""
+    before = builder.block
+    with builder.if_then(builder.trunc(add, ir.IntType(1))):
+        read = [[_read(builder, place) for place in of_row] for of_row in places]
+        reading = builder.block
+    sums = [[builder.phi(_VECTOR) for _ in of_row] for of_row in places]
+    for new, of_row in zip(sums, read, strict=True):
+        for total, vector in zip(new, of_row, strict=True):
+            total.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), before)
+            total.add_incoming(vector, reading)
+    return sums
 
 
 def _loop(
@@ -157,47 +170,26 @@ def _transpose_tile(typing_context: Any, matrix: Any, row: Any, column: Any, out
 
 _sixteen_by_sixteen: Any = intrinsic(_transpose_tile)
 
-_wide, _middle, _narrow = (_tile(rows, vectors, add=False) for rows, vectors in ((4, 4), (8, 2), (16, 1)))
-_add_wide, _add_middle, _add_narrow = (_tile(rows, vectors, add=True) for rows, vectors in ((4, 4), (8, 2), (16, 1)))
+_wide, _middle, _narrow = _tile(4, 4), _tile(8, 2), _tile(TALL, 1)
 
 
 @compiled
-def multiply(a: Any, b: Any, out: Any) -> None:
-    """out (M, N) = a (M, K) times b (K, N), for M and N multiples of 16, and K at least 1."""
+def multiply(a: Any, b: Any, out: Any, add: bool) -> None:
+    """out (M, N) = a (M, K) times b (K, N), plus itself if `add`, for M and N multiples of 16, and K at least 1."""
     M, N = out.shape
     column = 0
     while column < N:
         if N - column >= 4 * LANES:
             for row in range(0, M, 4):
-                _wide(a, row, b, column, out)
+                _wide(a, row, b, column, out, add)
             column += 4 * LANES
         elif N - column >= 2 * LANES:
             for row in range(0, M, 8):
-                _middle(a, row, b, column, out)
+                _middle(a, row, b, column, out, add)
             column += 2 * LANES
         else:
             for row in range(0, M, TALL):
-                _narrow(a, row, b, column, out)
-            column += LANES
-
-
-@compiled
-def add_product(a: Any, b: Any, out: Any) -> None:
-    """out (M, N) += a (M, K) times b (K, N), for M and N multiples of 16, and K at least 1."""
-    M, N = out.shape
-    column = 0
-    while column < N:
-        if N - column >= 4 * LANES:
-            for row in range(0, M, 4):
-                _add_wide(a, row, b, column, out)
-            column += 4 * LANES
-        elif N - column >= 2 * LANES:
-            for row in range(0, M, 8):
-                _add_middle(a, row, b, column, out)
-            column += 2 * LANES
-        else:
-            for row in range(0, M, TALL):
-                _add_narrow(a, row, b, column, out)
+                _narrow(a, row, b, column, out, add)
             column += LANES
 
 
