@@ -126,7 +126,7 @@ def _ours(request: Mapping[str, Any], *, overlaps: bool) -> None:
         return float(step((tokens, targets), number).loss)
 
     def told() -> dict[str, Any]:
-        peaks = step.ask("peak_memory") if isinstance(step, DistributedStep) else [peak_memory()]
+        peaks = step.rank.ask("peak_memory") if isinstance(step, DistributedStep) else [peak_memory()]
         return {
             "communication": None if communicator is None else communicator.seconds,
             "parameters": step.model.parameters().size,

@@ -1,4 +1,4 @@
-"""`tgc train` by several processes: started, stopped, killed and cut off, always with one line."""
+"""Commands by several processes: started, stopped, killed and cut off, always with one line."""
 
 from __future__ import annotations
 
@@ -33,12 +33,18 @@ WITHIN = 60.0
 
 
 class Started:
-    """`tgc train` in ranks."""
+    """`tgc` in ranks, which trains a tiny model if no other `command` is named."""
 
-    def __init__(self, *arguments: object, by: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        command: Sequence[str] = ("train", *TINY),
+        by: Sequence[str] = (),
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         self._stdin = os.pipe()  # which stays open: at its end MPICH's mpiexec may die of SIGPIPE
         self.process = subprocess.Popen(
-            [*by, *TGC, "train", *TINY, *map(str, arguments)],
+            [*by, *TGC, *command, *map(str, arguments)],
             stdin=self._stdin[0],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

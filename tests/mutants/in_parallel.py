@@ -69,6 +69,41 @@ FAULTS = {
         "every rank's share goes to itself": ("total, rank, self._stream()", "total, self._rank, self._stream()"),
         "all shares come from rank 0": ("self._broadcast(array[share], rank)", "self._broadcast(array[share], 0)"),
     },
+    "parallel/member.py": {
+        "an error of another rank goes unheard": ("        raise each", "        pass"),
+        "ranks without rows predict, too": ("if not len(tokens):", "if False:"),
+        "what is done is not told": ("            done(name)", "            pass"),
+    },
+    "inference/distributed.py": {
+        "the others draw what rank 0 draws": ("first + self.communicator.rank, options", "first, options"),
+        "samples of one round too many": ("others[1 : options.num_samples - first]", "others[1:]"),
+        "ranks keep the model that they had": (
+            "if model is None else model",
+            "if not hasattr(self, 'model') else self.model",
+        ),
+    },
+    "evaluation/distributed.py": {
+        "answers come in the order of ranks": (
+            "[answered[index % size][index // size] for index in range(len(asked))]",
+            "[answer for part in answered for answer in part]",
+        ),
+        "every rank answers every problem": ("asked[rank::size] for rank", "asked for rank"),
+        "progress is that of rank 0 alone": ("min(done * size, len(asked))", "done"),
+    },
+    "evaluation/text.py": {
+        "where a text ends depends on the rows of a batch": (
+            "yield inputs[:needed], targets[:needed]",
+            "yield inputs, targets",
+        ),
+        "each rank has a part of the rows that one process takes": (
+            "options.grad_accumulation * ranks",
+            "options.grad_accumulation",
+        ),
+    },
+    "cli/ranks.py": {
+        "who computes long never hears of a lost rank": ("    ranks.communicator.expect_no_failure()\n", ""),
+        "a signal to another rank is passed over": ("    if number:\n", "    if False:\n"),
+    },
     "training/distributed.py": {
         "a rank's rows count from 0 for dropout": ("first_row=first_row", "first_row=0"),
         "each rank takes the mean of its own": (

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinygrad_chat.cli.flags import flags_of
+from tinygrad_chat.cli.ranks import RankLogs, RanksOption, RankTimeout, expect_all_ranks, several_ranks
 from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.config.groups import DataOptions
-from tinygrad_chat.errors import DataError, FormatError, StorageError, TinygradChatError, UsageError
+from tinygrad_chat.errors import DataError, FormatError, RankError, StorageError, TinygradChatError, UsageError
 from tinygrad_chat.inference.options import InferenceOptions
 from tinygrad_chat.option import specs_of
 
 if TYPE_CHECKING:
     from tinygrad_chat.cli.eval_tables import Evaluated
+    from tinygrad_chat.evaluation.distributed import SharedEvaluation
     from tinygrad_chat.inference.engine import Engine
     from tinygrad_chat.runs.state import SavedModel
     from tinygrad_chat.tasks import Task
@@ -35,6 +37,7 @@ READING = ("data", "text_field", "encoding")
     defaults={"mode": "its own", "data": OWN_TEXT},
 )
 def eval_(
+    call: typer.Context,
     runs: Annotated[
         list[str] | None,
         typer.Argument(help="runs or checkpoints (default: the newest run)", metavar="[RUN ...]", show_default=False),
@@ -55,6 +58,9 @@ def eval_(
     tools: Annotated[bool, typer.Option("--tools/--no-tools", help="a calculator for the model (default on)")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="a JSON object, alone on stdout")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="tables in Markdown")] = False,
+    ranks: RanksOption = None,
+    rank_timeout: RankTimeout = 300,
+    rank_logs: RankLogs = None,
     **settings: Any,
 ) -> None:
     """Measure how good trained models are: on a text, in bits per byte, and of those that chat, how many problems of
@@ -74,33 +80,42 @@ def eval_(
 
     from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.cli.eval_tables import Evaluated, as_objects, print_tables
+    from tinygrad_chat.evaluation.distributed import SharedEvaluation
     from tinygrad_chat.parallel import use_threads
     from tinygrad_chat.tasks import open_task
     from tinygrad_chat.text.corpora import settle_source
 
-    named = [open_task(name) for name in task or []]
-    if "data" in settings:
-        settings["data"] = settle_source(settings["data"])  # standard input can be read once, for all runs
-    use_threads(compute.pop("threads", None))
     asking = {"count": problems, "seed": seed, "run_programs": run_programs, "examples": max(examples, 3)}
     found: list[Evaluated] = []
     failed: list[TinygradChatError] = []
-    with open_amount() as progress:
-        for name in runs or [None]:
-            found.append(Evaluated(name or ""))
-            with _told(found[-1], failed, several=len(runs or []) > 1):
-                evaluator = _Evaluator(found[-1], name, compute, progress)
-                if not named:
-                    evaluator.measure_texts(max_bytes, settings)
-                evaluator.ask(named, tools=tools, **asking)
-    for note in dict.fromkeys(note for each in found for text in each.texts for note in text.notes):
-        say(note)
-    if as_json:
-        print_json(as_objects(found))
-    else:
-        print_tables(found, examples=examples, markdown=markdown)
-    if failed:
-        raise failed[0]
+    with several_ranks(call, ranks, rank_timeout, rank_logs, SharedEvaluation.take_part) as leading:
+        shared = leading and SharedEvaluation(leading.communicator)
+        named = [open_task(name) for name in task or []]
+        if "data" in settings:
+            settings["data"] = settle_source(settings["data"])  # standard input can be read once, for all runs
+        threads = compute.pop("threads", None)
+        shared.ask("use_threads", threads) if shared else use_threads(threads)
+        with open_amount() as show:
+
+            def progress(activity: str, done: int, total: int) -> None:
+                expect_all_ranks(leading)
+                show(activity, done, total)
+
+            for name in runs or [None]:
+                found.append(Evaluated(name or ""))
+                with _told(found[-1], failed, several=len(runs or []) > 1):
+                    evaluator = _Evaluator(found[-1], name, compute, progress, shared)
+                    if not named:
+                        evaluator.measure_texts(max_bytes, settings)
+                    evaluator.ask(named, tools=tools, **asking)
+        for note in dict.fromkeys(note for each in found for text in each.texts for note in text.notes):
+            say(note)
+        if as_json:
+            print_json(as_objects(found))
+        else:
+            print_tables(found, examples=examples, markdown=markdown)
+        if failed:
+            raise failed[0]
 
 
 @contextmanager
@@ -109,7 +124,7 @@ def _told(found: Evaluated, failed: list[TinygradChatError], *, several: bool) -
     try:
         yield
     except TinygradChatError as error:
-        if not several:
+        if not several or isinstance(error, RankError):
             raise
         found.error = str(error)
         if failed:
@@ -120,19 +135,29 @@ def _told(found: Evaluated, failed: list[TinygradChatError], *, several: bool) -
 class _Evaluator:
     """Evaluates a run, and writes down what it has found as it finds it."""
 
-    def __init__(self, found: Evaluated, name: str | None, compute: dict[str, Any], progress: Progress) -> None:
+    def __init__(
+        self,
+        found: Evaluated,
+        name: str | None,
+        compute: Mapping[str, Any],
+        progress: Progress,
+        shared: SharedEvaluation | None,
+    ) -> None:
         from tinygrad_chat.files import user_path
         from tinygrad_chat.inference.load import load_model
         from tinygrad_chat.interchange.opening import open_model
 
         self.saved: SavedModel = open_model(user_path(name) if name else None, say=say)
         self.model = load_model(self.saved, **compute)
-        self.found, self.progress = found, progress
+        self.found, self.progress, self.shared = found, progress, shared
+        if shared:
+            shared.share(self.saved, self.model, **compute)
         found.run = name or str(self.saved.path)
 
     def measure_texts(self, most_bytes: int | None, settings: dict[str, Any]) -> None:
         """Measure it on its own held-out text, or on the one that the settings name."""
         from tinygrad_chat.evaluation.text import evaluate_on_text
+        from tinygrad_chat.parallel.member import DistributedPredictor
         from tinygrad_chat.runs.consent import expect_named
 
         if "data" not in settings and self.saved.of_another_program:
@@ -140,8 +165,10 @@ class _Evaluator:
         if "data" not in settings and self.saved.folder is not None:
             expect_named(self.saved.folder, self.saved.config.data.source)
         tokenizer, config = self.saved.tokenizer, self.saved.config
+        ranks = self.shared.communicator.size if self.shared else 1
+        model = DistributedPredictor(self.shared) if self.shared else self.model
         evaluated = evaluate_on_text(
-            self.model, tokenizer, config, most_bytes=most_bytes, progress=self.progress, **settings
+            model, tokenizer, config, most_bytes=most_bytes, progress=self.progress, ranks=ranks, **settings
         )
         try:
             self.found.texts += evaluated
@@ -151,7 +178,7 @@ class _Evaluator:
 
     def ask(self, named: list[Task], *, tools: bool, run_programs: bool, **asking: Any) -> None:
         """Ask it the tasks that were named; without any, all that it can be asked, if it was taught to chat."""
-        from tinygrad_chat.evaluation.answers import ROWS, evaluate_task
+        from tinygrad_chat.evaluation.answers import ROWS, answers_of, evaluate_task
         from tinygrad_chat.inference.engine import Engine
         from tinygrad_chat.runs.figures import calculator_of
         from tinygrad_chat.runs.folder import RunFolder
@@ -163,8 +190,9 @@ class _Evaluator:
         engine = Engine(self.model, self.saved.tokenizer, rows=ROWS, tool=tool)
         if tasks:
             self._expect_chats(engine)
+        asking |= {"answering": self.shared.answers_of if self.shared else answers_of, "progress": self.progress}
         for each in tasks:
-            result = evaluate_task(engine, each, run_programs=run_programs, progress=self.progress, **asking)
+            result = evaluate_task(engine, each, run_programs=run_programs, **asking)
             self.found.tasks.append(result)
             try:
                 if self.saved.folder is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
+from typer.models import OptionInfo
 
 from tinygrad_chat.option import OptionSpec, specs_of
 
@@ -52,6 +54,7 @@ def flags_of(
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
+        own = own if short else list(map(_shown, own))
 
         def with_flags(**given: Any) -> Any:
             given.pop(_HELP_ALL.name, None)
@@ -71,6 +74,15 @@ def flags_of(
         return with_flags
 
     return decorate
+
+
+def _shown(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return a flag as the help has it where there is no longer one: none that has a help is hidden."""
+    option = next((copy.copy(each) for each in get_args(parameter.annotation) if isinstance(each, OptionInfo)), None)
+    if option is None or option.help is None:
+        return parameter
+    option.hidden = False
+    return parameter.replace(annotation=Annotated[get_args(parameter.annotation)[0], option])
 
 
 def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Parameter:

@@ -8,13 +8,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 if TYPE_CHECKING:
+    from tinygrad_chat.parallel import Communicator
     from tinygrad_chat.parallel.joining import Ranks
 
 RanksOption = Annotated[
@@ -35,18 +36,26 @@ OFTEN = 60.0
 """Seconds after which another rank writes again how far it is."""
 
 
+class Follow(Protocol):
+    """What another rank than the first does: what that asks of it. It tells `done` the name of each thing."""
+
+    def __call__(self, communicator: Communicator, *, done: Callable[[str], object] = ...) -> None:
+        """Return when rank 0 has taken leave."""
+        ...
+
+
 @contextmanager
 def several_ranks(
-    call: typer.Context, count: int | None, patience: float, logs: str | None = None
+    call: typer.Context, count: int | None, patience: float, logs: str | None, follow: Follow
 ) -> Iterator[Ranks | None]:
     """Be rank 0 within this context, with what leads the others; or be alone, with None.
 
-    The other ranks write nothing, or into files of the folder `logs`. Where this process is to start `count` ranks, or
-    is another rank than the first, all is done when the context is entered, and the command ends.
+    The other ranks `follow`. They write nothing, or into files of the folder `logs`. Where this process is to start
+    `count` ranks, or is another rank than the first, all is done when the context is entered, and the command ends.
     """
     if os.environ.get("TGC_STREAMS"):
         _leave_it_to_a_child()
-    from tinygrad_chat.cli.interruption import pass_signals_on
+    from tinygrad_chat.cli.interruption import exit_code, pass_signals_on
     from tinygrad_chat.parallel.joining import joined_ranks, started_ranks
 
     arguments = list(call.obj or ())
@@ -56,20 +65,32 @@ def several_ranks(
         raise typer.Exit(start_ranks(count, arguments))
     with joined_ranks(arguments, expected=count, patience=patience) as ranks:
         if ranks is None or ranks.communicator.rank == 0:
-            yield ranks
+            try:
+                yield ranks
+            except BrokenPipeError as error:  # whoever started the ranks is told what a shell expects
+                raise typer.Exit(exit_code([])) from error
             return
-        from tinygrad_chat.training.distributed import follow
-
         with pass_signals_on(ranks.stop):
-            follow(ranks.communicator) if logs is None else _follow_with_a_log(ranks, logs)
+            follow(ranks.communicator) if logs is None else _follow_with_a_log(ranks, logs, follow)
     raise typer.Exit
 
 
-def _follow_with_a_log(ranks: Ranks, logs: str) -> None:
+def expect_all_ranks(ranks: Ranks | None) -> None:
+    """End the command, on rank 0, where another rank has been lost, or a signal has come to it."""
+    if ranks is None:
+        return
+    ranks.communicator.expect_no_failure()
+    number = ranks.stopped_by()
+    if number:
+        from tinygrad_chat.cli.interruption import Interrupted
+
+        raise Interrupted(number)
+
+
+def _follow_with_a_log(ranks: Ranks, logs: str, follow: Follow) -> None:
     """Take part, with standard output and error in a file, and a line now and then on how far this rank is."""
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import count
-    from tinygrad_chat.training.distributed import follow
 
     folder, began = user_path(logs), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)

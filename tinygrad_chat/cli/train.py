@@ -61,10 +61,11 @@ def train(
     from tinygrad_chat.files import user_path
     from tinygrad_chat.runs.lookup import newest_run
     from tinygrad_chat.tracking.opening import expect_tracker
+    from tinygrad_chat.training.distributed import follow as take_part
     from tinygrad_chat.training.facts import resolve_with_facts
     from tinygrad_chat.training.run import resume_run, start_run
 
-    with several_ranks(call, ranks, rank_timeout, rank_logs) as leading:
+    with several_ranks(call, ranks, rank_timeout, rank_logs, take_part) as leading:
         with open_display(sys.stderr if as_json else sys.stdout, quiet=quiet, verbose=verbose) as display:
             communicator = leading and leading.communicator
             path = user_path(out) if out else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from tinygrad_chat.models.protocol import Predictor
 from tinygrad_chat.ops.cross_entropy import IGNORED
 from tinygrad_chat.option import expect
 from tinygrad_chat.runs.scores import Example, TaskResult
-from tinygrad_chat.tasks import Problem, Task
+from tinygrad_chat.tasks import Task
 from tinygrad_chat.tasks.registry import problems_of, running
 from tinygrad_chat.text.conversations import TEXT, ChatTemplate, Conversation, Message, Part
 from tinygrad_chat.text.conversations.conversation import ASSISTANT
@@ -28,6 +28,32 @@ ROWS = 32  # requests that share a step: they need not wait for each other
 Watch = Callable[[int], Any]
 
 
+class Asked(NamedTuple):
+    """What a model is told of a problem."""
+
+    question: Conversation
+    choices: tuple[str, ...]
+
+
+Answering = Callable[[Engine, Sequence[Asked], Watch], list[str]]
+"""What lets an engine answer, as `answers_of` does; what it is told is how many answers there are so far."""
+
+
+def answers_of(engine: Engine, asked: Sequence[Asked], watch: Watch) -> list[str]:
+    """Return a model's answer to each of the problems."""
+    answers: dict[int, str] = {}
+    for index, each in enumerate(asked):
+        if each.choices:
+            answers[index] = likeliest(engine.model, engine.template, each)
+            watch(len(answers))
+    others = [index for index in range(len(asked)) if index not in answers]
+    chosen = len(answers)
+    questions = (asked[index].question for index in others)
+    written = written_answers(engine, questions, lambda done: watch(chosen + done))
+    answers.update(zip(others, written, strict=True))
+    return [answers[index] for index in range(len(asked))]
+
+
 def evaluate_task(
     engine: Engine,
     task: Task,
@@ -37,13 +63,15 @@ def evaluate_task(
     examples: int = EXAMPLES,
     run_programs: bool = False,
     progress: Progress | None = None,
+    answering: Answering = answers_of,
 ) -> TaskResult:
     """Return how a model does at `count` problems of a task, at fewer where it has no more.
 
     It writes the likeliest answer, with tools where the engine has them; where a problem has choices, the likeliest of
     them is its answer. A question that its context has no room for is not solved. `examples` of what it answered are
-    kept, unsolved ones first. Raises UsageError for a task whose own code fails or that has no problems, and, unless
-    `run_programs`, for one that runs what the model writes; ConfigError for a number out of range.
+    kept, unsolved ones first. `answering` is by this process alone, or by several ranks that share the problems. Raises
+    UsageError for a task whose own code fails or that has no problems, and, unless `run_programs`, for one that runs
+    what the model writes; ConfigError for a number out of range.
     """
     expect("--problems", count, minimum=1)
     expect("--seed", seed, minimum=0)
@@ -56,36 +84,22 @@ def evaluate_task(
         if progress is not None:
             progress(f"answering {task.name}", done, len(problems))
 
-    answers = _answers(engine, problems, watch)
+    answers = answering(engine, [Asked(problem.question, problem.choices) for problem in problems], watch)
     done: list[Example] = []
-    with running(task.name):
-        for problem, answer in zip(problems, answers, strict=True):
+    for problem, answer in zip(problems, answers, strict=True):
+        watch(len(problems))  # a check may take seconds, and who watches may end it all
+        with running(task.name):
             solved = bool(problem.is_solved_by(answer))
-            done.append(Example(as_text(problem.question), answer, problem.answer, solved))
+        done.append(Example(as_text(problem.question), answer, problem.answer, solved))
     shown = sorted(done, key=lambda example: example.solved)[:examples]
     solved = sum(example.solved for example in done)
     return TaskResult(task.name, solved, len(done), task.chance, seed, time.perf_counter() - start, tuple(shown))
 
 
-def _answers(engine: Engine, problems: Sequence[Problem], watch: Watch) -> list[str]:
-    """Return the answer to each problem."""
-    answers: dict[int, str] = {}
-    for index, problem in enumerate(problems):
-        if problem.choices:
-            answers[index] = likeliest(engine.model, engine.template, problem)
-            watch(len(answers))
-    others = [index for index in range(len(problems)) if index not in answers]
-    chosen = len(answers)
-    questions = (problems[index].question for index in others)
-    written = written_answers(engine, questions, lambda done: watch(chosen + done))
-    answers.update(zip(others, written, strict=True))
-    return [answers[index] for index in range(len(problems))]
-
-
-def likeliest(model: Predictor, template: ChatTemplate, problem: Problem) -> str:
+def likeliest(model: Predictor, template: ChatTemplate, asked: Asked) -> str:
     """Return the choice whose tokens have the highest mean log-probability as an answer; '' where one has no room."""
-    messages, start = problem.question.messages, len(template.render_prompt(problem.question))
-    chosen = [Message(ASSISTANT, (Part(TEXT, choice),)) for choice in problem.choices]
+    messages, start = asked.question.messages, len(template.render_prompt(asked.question))
+    chosen = [Message(ASSISTANT, (Part(TEXT, choice),)) for choice in asked.choices]
     rows = [template.render(Conversation((*messages, message))).tokens[:-1] for message in chosen]  # without its end
     longest = max(map(len, rows))
     if longest - 1 > model.context:
@@ -96,7 +110,7 @@ def likeliest(model: Predictor, template: ChatTemplate, problem: Problem) -> str
         targets[index, start : len(row)] = row[start:]
     losses = to_host(model.token_losses(tokens[:, :-1], targets[:, 1:]))
     means = losses.sum(axis=1, dtype=np.float64) / [len(row) - start for row in rows]
-    return problem.choices[int(np.argmin(means))]
+    return asked.choices[int(np.argmin(means))]
 
 
 def as_text(conversation: Conversation) -> str:

@@ -61,12 +61,14 @@ def evaluate_on_text(
     data: Source | None = None,
     most_bytes: int | None = None,
     progress: Progress | None = None,
+    ranks: int = 1,
     **reading: Any,
 ) -> Iterator[TextEvaluation]:
     """Yield how good a model is on each source of `data`, by default on what its run holds out of its own text.
 
     `config` is that of its run: it says how its text is read and split, and how many rows at a time the model takes.
-    `most_bytes` bounds the text of each source; with it, models with different tokenizers read the same bytes. How
+    `most_bytes` bounds the text of each source; with it, models with different tokenizers read the same bytes. Where so
+    many `ranks` share each batch, it has rows for all of them. How
     other `data` is read is as `open_data` has it; all of it counts. `progress` is told of tokens that are done. Raises
     DataError for what cannot be read or has no two tokens, VocabularyError for text that the tokenizer does not know.
     """
@@ -76,7 +78,7 @@ def evaluate_on_text(
         reading = {**options.reading, "split": options.split}
     opened = open_sources(options.source if data is None else data, tokenizer, progress=progress, **reading)
     sizes = tokenizer.bytes_per_token()
-    rows = options.batch_size // options.grad_accumulation
+    rows = options.batch_size // options.grad_accumulation * ranks
     for store in opened.stores if isinstance(opened, MixedStore) else (opened,):
         if store.marks is not None:
             yield _evaluate_chats(model, store, sizes, rows, most_bytes, held_out=data is None, progress=progress)
@@ -114,11 +116,13 @@ def _evaluate_chats(
 
     def batches() -> Iterator[Batch]:
         size = 0
-        for batch in rows.in_order(batch_size):
-            yield batch
-            size += int(sizes[batch[1][batch[1] != IGNORED]].sum())
-            if most_bytes is not None and size >= most_bytes:
+        for inputs, targets in rows.in_order(batch_size):
+            read = size + np.cumsum(np.where(targets == IGNORED, 0, sizes[targets]).sum(axis=1))
+            needed = len(read) + 1 if most_bytes is None else int(np.searchsorted(read, most_bytes)) + 1
+            yield inputs[:needed], targets[:needed]
+            if needed <= len(read):
                 return
+            size = int(read[-1])
 
     start = time.perf_counter()
     found = evaluate_batches(model, _told(batches(), rows.rows * rows.context, progress), sizes)

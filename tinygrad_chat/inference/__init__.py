@@ -11,6 +11,7 @@ rows.py         what each request has read, in the key/value cache
 prefixes.py     what earlier requests have read, for those that begin alike
 engine.py       requests that join and leave: token after token
 generation.py   a text that goes on from a prompt
+distributed.py  a model that several ranks hold
 turns.py        what was said in a conversation, whoever answers
 chat.py         a conversation with a model
 remote.py       one with a server elsewhere

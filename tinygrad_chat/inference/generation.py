@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -55,13 +55,14 @@ def sample_texts(
     tokenizer: Tokenizer,
     options: SamplingOptions,
     *,
+    numbers: Iterable[int] | None = None,
     cached: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Iterator[str]]:
     """Yield each sample as an iterator of pieces of text: the prompt first, then what is drawn, as it is drawn.
 
-    A sample ends after `max_new_tokens`, or where the model begins a new document. `say` is told of a prompt longer
-    than the context, of which the end counts.
+    A sample ends after `max_new_tokens`, or where the model begins a new document. `numbers` says which samples are
+    drawn, counted from 0, by default all. `say` is told of a prompt longer than the context, of which the end counts.
     """
     start = prompt_tokens(model, tokenizer, options.prompt, say=say)
     engine = Engine(model, tokenizer, rows=1, prefix_bytes=0, cached=cached)
@@ -77,4 +78,4 @@ def sample_texts(
         if request.text.rest:
             yield request.text.rest
 
-    return (pieces(number) for number in range(options.num_samples))
+    return (pieces(number) for number in (range(options.num_samples) if numbers is None else numbers))

@@ -9,6 +9,7 @@ device.py           ranks whose arrays lie on a GPU each
 data_parallel.py    a batch's gradient by several threads
 sharding.py         each rank's share of the parameters, and of what an optimiser remembers
 buckets.py          gradients on their way to other ranks during the backward sweep
+member.py           what rank 0 asks of the others
 joining.py          how a process becomes a rank
 starting.py         how ranks are started
 process_manager.py  what those are told that torchrun has started

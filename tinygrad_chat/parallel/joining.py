@@ -26,7 +26,7 @@ from tinygrad_chat.parallel.monitor import Monitor
 from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
 from tinygrad_chat.parallel.process_manager import find_the_others
 from tinygrad_chat.parallel.shared_memory import remove_own_segments, remove_unused_segments
-from tinygrad_chat.parallel.starting import bounded_start, take_streams
+from tinygrad_chat.parallel.starting import bounded_start, remedy_of, take_streams
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
 """The variables of Open MPI, MPICH and Intel MPI, PMIx, Slurm's srun, and torchrun."""
@@ -122,7 +122,7 @@ def joined_ranks(
             communicator.rank,
             communicator.broadcast_object(),
             progress=progress,
-            on_end=lambda code: _leave(communicator.rank, code),
+            on_end=lambda code: _leave(communicator.rank, code, remedy_of(arguments)),
         )
         try:
             _expect_alike(communicator, arguments)
@@ -137,11 +137,11 @@ def joined_ranks(
         communicator.close()
 
 
-def _leave(rank: int, code: int | None) -> None:
+def _leave(rank: int, code: int | None, remedy: str) -> None:
     """End this process, which has nothing to save. Where rank 0 could not say why, one other does."""
     if code is None and rank == 1:
         with contextlib.suppress(OSError):
-            os.write(2, b"tgc: rank 0 has ended or is cut off; go on with tgc train --resume\n")
+            os.write(2, f"tgc: rank 0 has ended or is cut off; {remedy}\n".encode())
     remove_own_segments()
     os._exit(RankError.exit_code if code is None else code)
 

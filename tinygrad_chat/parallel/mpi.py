@@ -125,6 +125,11 @@ class MpiCommunicator:
         for future in self._begun:
             _answer(future.set_exception, error)
 
+    def expect_no_failure(self) -> None:
+        """Raise the error that `fail` was told, if it was: for a rank that computes long and asks nothing meanwhile."""
+        if self._error is not None:
+            raise self._error
+
     def abort(self, code: int) -> None:
         """End this process, and let whoever started the ranks end what is left of them, where it can be reached."""
         sys.stdout.flush()
@@ -144,8 +149,7 @@ class MpiCommunicator:
         """Let the thread make a call, and return what waits for what comes of it."""
         future: Future[Result] = Future()
         self._begun.append(future)
-        if self._error is not None:
-            raise self._error
+        self.expect_no_failure()
         self.calls += 1
         self._asked.put((future, call))
 

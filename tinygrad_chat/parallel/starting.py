@@ -64,9 +64,14 @@ def start_ranks(count: int, arguments: Sequence[str]) -> int:
     if code is not None:
         return code
     if rank_0.process is not None:
-        raise RankError("rank 0 has ended, and could not say why; go on with: tgc train --resume")
+        raise RankError(f"rank 0 has ended, and could not say why; {remedy_of(arguments)}")
     said = [line.removeprefix("tgc: ") for line in written.splitlines() if line.startswith("tgc: ")]
     raise RankError(said[0] if said else f"mpiexec has ended with {mpiexec.returncode} before the ranks had begun")
+
+
+def remedy_of(arguments: Sequence[str]) -> str:
+    """Return what helps where rank 0 of a `tgc` with these arguments has ended, and cannot say it."""
+    return "go on with: tgc train --resume" if "train" in arguments[:1] else "start it again"
 
 
 class _Rank0:

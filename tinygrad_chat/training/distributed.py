@@ -1,8 +1,8 @@
 """A training step that several ranks share: rank 0 leads a run, and the others do what it asks of them.
 
 Rank 0 alone reads the data, keeps the run's folder and decides: its training loop is that of a run on one process. The
-others hold the model, and a share of the optimiser's memory (ZeRO-1). A request of rank 0 goes to all as its name and
-its arguments, and then every rank, rank 0 too, calls the method of `Rank` of that name, in which they meet.
+others hold the model, and a share of the optimiser's memory (ZeRO-1). What it asks of them are the methods of `Rank`
+(parallel/member.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend import to_host
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.machine.memory import peak_memory
@@ -33,6 +32,7 @@ from tinygrad_chat.parallel import (
 )
 from tinygrad_chat.parallel.buckets import GradientBuckets
 from tinygrad_chat.parallel.device import on_devices
+from tinygrad_chat.parallel.member import DistributedPredictor, Member
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 from tinygrad_chat.training.answering import Answer, Questions, answers_of
 from tinygrad_chat.training.build import (
@@ -46,14 +46,12 @@ from tinygrad_chat.training.build import (
 from tinygrad_chat.training.step import TrainStep, accumulate_gradient
 
 
-class Rank:
-    """What one rank has of a step: the model, its share of the parameters, and the optimiser of that share.
-
-    Every method is called on all ranks at once.
-    """
+class Rank(Member):
+    """What one rank has of a step: the model, its share of the parameters, and the optimiser of that share."""
 
     def __init__(self, step: TrainStep, shares: Sequence[slice], share: ParameterShare, communicator: Communicator):
-        self.step, self.share, self.communicator = step, share, communicator
+        super().__init__(communicator)
+        self.step, self.share, self.predictor = step, share, step.predictor
         self._shares, self._parameters = shares, step.model.parameters()
         self.buckets = None
         # Threads add up when their sweeps are over.
@@ -100,15 +98,10 @@ class Rank:
         self.communicator.all_gather(self._parameters.data, self._shares)
         self._parameters.refresh_compute_weights()
 
-    def token_losses(self, batches: Sequence[Batch] | None = None) -> list[np.ndarray] | None:
-        """Return the losses of the targets of each rank's rows on rank 0, which gives the rows."""
-        tokens, targets = self.communicator.scatter_objects(batches)
-        losses = to_host(self.step.predictor.token_losses(tokens, targets)) if len(tokens) else np.zeros(tokens.shape)
-        return self.communicator.gather_objects(losses)
-
     def answers(self, parts: Sequence[Questions] | None = None) -> list[list[Answer]] | None:
         """Return what each rank has answered on rank 0, which gives the questions of each."""
-        return self.communicator.gather_objects(answers_of(self.step.model, self.communicator.scatter_objects(parts)))
+        questions = self.communicator.scatter_objects(parts)
+        return self.gather(lambda: answers_of(self.step.model, questions))
 
     def peak_memory(self) -> list[int] | None:
         """Return the most bytes that each rank's process has held, on rank 0."""
@@ -149,12 +142,7 @@ class DistributedStep(TrainStep):
     @property
     def predictor(self) -> Predictor:
         """All ranks together."""
-        return DistributedPredictor(self)
-
-    def ask(self, name: str, *arguments: Any, **own: Any) -> Any:
-        """Let all ranks call the method of `Rank` of that name with the arguments, and rank 0 also with its `own`."""
-        self.rank.communicator.broadcast_object((name, arguments))
-        return getattr(self.rank, name)(*arguments, **own)
+        return DistributedPredictor(self.rank)
 
     def gradient(
         self,
@@ -171,7 +159,7 @@ class DistributedStep(TrainStep):
             return super().gradient(batch, random=random, model=model)
         rows = even_shares(len(batch[0]), self.ranks)
         batches = [(each.start, [array[each] for array in batch]) for each in rows]
-        found = self.ask("gradient", random, max(1, count_targets(batch[1])), batches=batches)
+        found = self.rank.ask("gradient", random, max(1, count_targets(batch[1])), batches=batches)
         self._grad_norm = math.sqrt(sum(norm * norm for _, norm in found))
         return sum(loss for loss, _ in found)
 
@@ -183,35 +171,23 @@ class DistributedStep(TrainStep):
         """Move the weights, each rank its share, unless loss or norm is not finite."""
         if math.isfinite(loss) and math.isfinite(grad_norm):
             scale = self.clip / grad_norm if self.clip is not None and grad_norm > self.clip else 1.0
-            self.ask("update", scale, self.schedule(position), position)
+            self.rank.ask("update", scale, self.schedule(position), position)
 
     def answers(self, questions: Questions) -> list[Answer]:
         """Let the models of all ranks answer questions."""
         parts = [questions.part(each) for each in even_shares(len(questions.asked), self.ranks)]
-        return list(itertools.chain.from_iterable(self.ask("answers", parts=parts)))
+        return list(itertools.chain.from_iterable(self.rank.ask("answers", parts=parts)))
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """Return a copy of what all ranks' optimisers remember, as one optimiser of all the parameters would."""
-        return whole_state(self.model.parameters(), self.ask("optimizer_state"))
+        return whole_state(self.model.parameters(), self.rank.ask("optimizer_state"))
 
     def restore(self, weights: Mapping[str, np.ndarray], optimizer_state: Mapping[str, np.ndarray]) -> None:
         """Go on from there, on all ranks. Raises CheckpointError where either does not fit."""
         parameters = self.model.parameters()
         parameters.load(weights)
         states = [part_of_state(parameters, optimizer_state, share) for share in self._shares]
-        self.ask("restore_optimizer", states=states)
-
-
-class DistributedPredictor:
-    """All ranks, each of which predicts some rows of a batch."""
-
-    def __init__(self, step: DistributedStep) -> None:
-        self.context, self._step = step.model.context, step
-
-    def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
-        rows = even_shares(len(tokens), self._step.ranks)
-        return np.concatenate(self._step.ask("token_losses", batches=[(tokens[each], targets[each]) for each in rows]))
+        self.rank.ask("restore_optimizer", states=states)
 
 
 def build_rank(
@@ -269,7 +245,4 @@ def follow(
         return
     config, vocabulary = begun
     rank, _ = build_rank(config, vocabulary, communicator, make)
-    while (asked := communicator.broadcast_object()) is not FAREWELL:
-        name, arguments = asked
-        getattr(rank, name)(*arguments)
-        done(name)
+    rank.follow(done)
