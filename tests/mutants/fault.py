@@ -30,6 +30,7 @@ TESTS_OF = {
     ),
     "experiments": tuple(f"tests/experiments/test_{name}.py" for name in ("jobs", "submission", "job")),
     "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
+    "models/gpt.py": ("tests/models", "tests/inference/test_rows.py"),
     "text/conversations": ("tests/text/conversations", "tests/training/test_conversations.py"),
     "interchange/gguf.py": ("tests/interchange/test_gguf.py",),
     "interchange/gguf_blocks.py": ("tests/interchange/test_gguf_blocks.py",),

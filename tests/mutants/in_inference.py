@@ -10,7 +10,11 @@ FAULTS = {
         ),
         "what was held stays behind": ("enlarged[:, :, : self.rows, : self.end] =", "_ ="),
         "a row that leaves takes the last with it": ("if row < last:", "if False:"),
-        "a newcomer begins with the others": ("np.append(self.starts, self.end - length)", "np.append(self.starts, 0)"),
+        "newcomers begin with the others": ("newcomers.starts + self.end - newcomers.end", "newcomers.starts * 0"),
+        "what is known of a newcomer is its beginning's place": (
+            "end - each.shape[2] : end] = each",
+            ": each.shape[2]] = each",
+        ),
         "rows that move keep their beginnings": ("self.starts + by, end", "self.starts, end"),
         "the newest embedding stays with its row": ("document_start, self.last_embedding):", "document_start,):"),
     },
@@ -58,8 +62,15 @@ FAULTS = {
         "a call may hold special tokens": ("special - {self._call_end}", "frozenset()"),
     },
     "inference/rows.py": {
-        "every prompt is read": ("self._newest[0] != list(tokens)", "True"),
-        "any prompt is the newest": ("or self._newest[0] != list(tokens)", ""),
+        "what came last is read again": ("{newest.tokens: newest} if newest else {}", "{}"),
+        "rows are in the order of the prompts": ("return order, array_module", "return sorted(order), array_module"),
+        "a batch has no bound": ("(len(batch) + 1) * most > most_tokens", "False"),
+        "short prompts are read with long ones": ("most - prompt.new > PASS + prompt.new // 2", "False"),
+        "int8 is read in batches": ("0 if self._model.exact_alone else MOST_TOKENS", "MOST_TOKENS"),
+        "padding stands behind a prompt": (
+            "[PADDING] * (columns - len(tokens)) + list(tokens)",
+            "list(tokens) + [PADDING] * (columns - len(tokens))",
+        ),
     },
     "inference/prefixes.py": {
         "what is kept has no bound": ("> self._most_bytes:\n            self", "> 1 << 60:\n            self"),
@@ -74,7 +85,7 @@ FAULTS = {
         "a full context goes on from its last token": ("[-max(self.model.context // 2, 1) :]", "[-1:]"),
         "who closes a stream leaves its request": ("request.cancel()", "pass"),
         "an interrupted step leaves its rows": ("self._rows.clear()", "pass"),
-        "all waiting requests get a row": ("and len(self._active) < self._most", ""),
+        "all waiting requests get a row": ("self._most - len(self._active))", "None)"),
         "a text may be empty": ("forbidden_first=calls.ends", "forbidden_first=()"),
         "all are drawn as the first is": (
             "alike.setdefault(request.choice, [])",

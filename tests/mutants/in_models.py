@@ -66,6 +66,11 @@ FAULTS = {
         "nanochat's bound is that of a normal": ("math.sqrt(3 / options.width)", "math.sqrt(1 / options.width)"),
     },
     "models/gpt.py": {
+        "padding is seen": ("cache.starts[:, None] + np.minimum(positions, 0)", "np.minimum(cache.starts[:, None], 0)"),
+        "padding is smeared into a first token": (
+            "if in_document is None and positions.min(initial=0) < 0:",
+            "if False:",
+        ),
         "positions do not go on behind a cache": ("cache.positions(T) if cache else slice(0, T)", "slice(0, T)"),
         "what is computed again forgets its cache": ("if self.recompute and cache is None:", "if self.recompute:"),
         "the context may be overrun by a token": ("seen + T > self.context", "seen + T > self.context + 1"),

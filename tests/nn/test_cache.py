@@ -31,24 +31,25 @@ def rows_of(cache: KeyValueCache) -> list[list[float]]:
     return [cache.keys_and_values(row)[0, 0, :, 0].tolist() for row in range(cache.rows)]
 
 
-def filled(numbers: list[float], batch: int = 1) -> KeyValueCache:
-    """Return a cache whose first row has keys and values that are these numbers."""
-    cache = KeyValueCache(1, batch, 6, 1, backend=get_backend("numpy"), dtype=np.float64)
-    cache.clear(rows=1)
-    content = np.reshape(numbers, (1, -1, 1))
-    cache.make_room(len(numbers))
-    cache.extend(0, content, content)
-    cache.advance(len(numbers))
-    cache.last_embedding = content[:, -1:]
-    return cache
+def read(cache: KeyValueCache, *rows: list[float]) -> None:
+    """Let rows join, of which keys, values and the last embedding are these numbers; their padding is -1."""
+    newcomers = cache.newcomers([len(row) for row in rows])
+    columns = max(map(len, rows))
+    content = np.array([[-1] * (columns - len(row)) + row for row in rows], float)[..., None]
+    newcomers.make_room(columns)
+    newcomers.extend(0, content, content)
+    newcomers.advance(columns)
+    newcomers.last_embedding = content[:, -1:]
+    cache.join(newcomers)
 
 
 @pytest.mark.parametrize("columns", [1, 2, cache_module.FIRST_COLUMNS])
 def test_rows_of_any_length_join_end_together_and_leave(columns: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cache_module, "FIRST_COLUMNS", columns)
-    cache = filled([1, 2, 3], batch=3)
-    cache.join(filled([10]))
-    cache.join(filled([20, 21, 22, 23, 24]))  # longer than what is there, which moves
+    cache = KeyValueCache(1, 3, 6, 1, backend=get_backend("numpy"), dtype=np.float64)
+    cache.clear(rows=0)
+    read(cache, [1, 2, 3], [10])
+    read(cache, [20, 21, 22, 23, 24])  # longer than what is there, which moves
     assert rows_of(cache) == [[1, 2, 3], [10], [20, 21, 22, 23, 24]]
     assert (cache.length, cache.end, cache.starts.tolist()) == (5, 5, [2, 4, 0])
     positions = cache.positions(2)
@@ -78,9 +79,27 @@ def test_a_long_context_takes_its_memory_when_it_is_used():
     assert cache._buffer.nbytes == full * 512 / 8192
     kept = np.random.default_rng(0).normal(size=(2, 2, 5000, 16)).astype(np.float32)
     cache.clear(rows=1)
-    cache.load(kept)
+    cache.load(5000, {0: kept})
     np.testing.assert_array_equal(cache.keys_and_values(0), kept)
     assert cache._buffer.nbytes == full * 5000 / 8192
     cache.make_room(1)
     np.testing.assert_array_equal(cache.keys_and_values(0), kept)
     assert (cache._buffer.shape[3], cache.nbytes) == (8192, full)
+
+
+def test_newcomers_stand_behind_the_rows_that_there_are_and_begin_with_what_is_known_of_them():
+    cache = KeyValueCache(1, 3, 8, 1, backend=get_backend("numpy"), dtype=np.float64)
+    cache.clear(rows=0)
+    read(cache, [1, 2, 3, 4, 5, 6])
+    newcomers = cache.newcomers([5, 2])
+    assert (newcomers.rows, newcomers.starts.tolist()) == (2, [0, 3])
+    newcomers.load(2, {0: np.full((1, 2, 2, 1), 10.0)})
+    positions = newcomers.positions(3)
+    assert isinstance(positions, np.ndarray)
+    assert positions.tolist() == [[2, 3, 4], [-1, 0, 1]]  # the one below 0 is padding
+    assert rows_of(cache) == [[1, 2, 3, 4, 5, 6]]
+    newcomers.extend(0, np.full((2, 3, 1), 20.0), np.zeros((2, 3, 1)))
+    newcomers.advance(3)
+    cache.join(newcomers)
+    assert rows_of(cache) == [[1, 2, 3, 4, 5, 6], [10, 10, 20, 20, 20], [20, 20]]
+    assert cache.starts.tolist() == [0, 1, 4]

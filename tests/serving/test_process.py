@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -164,3 +166,25 @@ def is_closed(port: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def test_the_threads_of_blas_soon_rest_while_others_decode():
+    witness = """
+import os, sys
+from importlib.abc import MetaPathFinder
+
+class Witness(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "numpy":
+            print(os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
+
+sys.meta_path.insert(0, Witness())
+sys.argv = ["tgc", "serve", "nowhere"]
+from tinygrad_chat.__main__ import main
+main()
+"""
+    for given, expected in ((None, "14"), ("20", "20")):
+        environment = {name: text for name, text in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+        environment |= {} if given is None else {"OPENBLAS_THREAD_TIMEOUT": given}
+        done = subprocess.run([sys.executable, "-c", witness], capture_output=True, text=True, env=environment)
+        assert done.stdout == f"{expected}\n", done.stderr

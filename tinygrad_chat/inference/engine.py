@@ -148,9 +148,11 @@ class Engine:
         logits = []
         if self._active:
             logits.append(self._rows.step([request.window[-1] for request in self._active]))
-        while self._waiting and len(self._active) < self._most:
-            logits.append(self._rows.join(self._waiting[0].window))
-            self._active.append(self._waiting.popleft())
+        if joining := list(itertools.islice(self._waiting, self._most - len(self._active))):
+            order, new = self._rows.join([request.window for request in joining])
+            logits.append(new)
+            self._active += (joining[place] for place in order)
+            self._waiting = deque(itertools.islice(self._waiting, len(joining), None))
         if not logits:
             return
         for request, (token, logprob), rivals in self._draw(logits):

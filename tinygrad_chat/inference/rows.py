@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.inference.prefixes import Prefixes
+from tinygrad_chat.inference.prefixes import Prefix, Prefixes
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.nn import KeyValueCache
+
+Prompt = tuple[int, ...]
+
+MOST_TOKENS = 1024
+"""Tokens that are read in one batch, with padding: more gain nothing, and take memory."""
+PASS = 8
+"""Tokens that take as long to read as one more pass through the model."""
+PADDING = 0
+"""The token that is read in columns before a prompt; nothing sees it."""
 
 
 class Rows(Protocol):
     """Rows of tokens that a model has read. A row that leaves is replaced by the last."""
 
-    def join(self, tokens: Sequence[int]) -> Any:
-        """Read the tokens of a new row, the last; return the logits (1, V) of what comes next."""
+    def join(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
+        """Read N prompts, at least one, as new rows behind the others; return in which order they are now rows, and the
+        logits (N, V) of what comes next, in this order."""
         ...
 
     def step(self, tokens: Sequence[int]) -> Any:
@@ -41,39 +52,71 @@ def rows_of(model: LanguageModel, most: int, *, cached: bool, prefix_bytes: int)
     return SeparateRows(model, cached=cache is not None)
 
 
+class Unread(NamedTuple):
+    """A prompt of which the last `new` tokens are to be read: `prefix` has the others."""
+
+    tokens: Prompt
+    prefix: Prefix | None
+
+    @property
+    def new(self) -> int:
+        """How many tokens are to be read."""
+        return len(self.tokens) - (len(self.prefix.tokens) if self.prefix else 0)
+
+
+class Known(NamedTuple):
+    """A prompt, what a cache holds of it, (layers, 2, tokens, width), and the logits (1, V) of what comes next."""
+
+    tokens: Prompt
+    keys_and_values: Any
+    logits: Any
+
+
 class SharedRows:
     """Rows of one key/value cache: a step is one pass through the model for all of them.
 
-    `tokens_read` counts the tokens that the model has computed; the others were found in the prefixes.
+    `tokens_read` counts the tokens that the model has computed, but for padding; the others were found in the prefixes.
     """
 
     def __init__(self, model: Any, cache: KeyValueCache, prefixes: Prefixes) -> None:
         self._model, self._cache, self._prefixes = model, cache, prefixes
-        self._newcomer: KeyValueCache | None = None
-        self._newest: tuple[list[int], Any] | None = None  # what the newcomer's cache holds, and what comes next
+        self._newest: Known | None = None
         self._read: list[list[int]] = []
         self.tokens_read = 0
+        cache.clear(rows=0)
 
-    def join(self, tokens: Sequence[int]) -> Any:
-        """Read the rest of the tokens of which the beginning is known; alone, and then beside the others.
+    def join(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
+        """Read the rest of the prompts of which the beginning is known, those with about as many new tokens together.
 
-        Nothing is read where they are those of the newcomer before, as in a group of answers to one problem.
+        Equal prompts, as in a group of answers to one problem, are read once, and not at all where one came last
+        before.
         """
-        if not self._read:
-            logits = self._read_alone(tokens, self._cache)
-        else:
-            newcomer = self._newcomer = self._newcomer or self._model.new_cache(1)
-            if self._newest is None or self._newest[0] != list(tokens):
-                self._newest = None  # until all of it is read
-                self._newest = list(tokens), self._read_alone(tokens, newcomer)
-            logits = self._newest[1]
-            self._cache.join(newcomer)
-        self._read.append(list(tokens))
-        return logits
+        places: dict[Prompt, list[int]] = {}
+        for place, tokens in enumerate(prompts):
+            places.setdefault(tuple(tokens), []).append(place)
+        newest, first = self._newest, len(self._read)
+        known = {newest.tokens: newest} if newest else {}
+        unread = [Unread(tokens, self._prefixes.longest(tokens)) for tokens in places if tokens not in known]
+        rows: list[Prompt] = []
+        logits: list[Any] = []
+        for batch in batches(unread, most_tokens=0 if self._model.exact_alone else MOST_TOKENS):
+            logits.append(self._read_together(batch))
+            rows += (each.tokens for each in batch)
+        for row, (tokens, found) in enumerate(zip(rows, itertools.chain(*logits), strict=True), first):
+            known[tokens] = Known(tokens, self._cache.keys_and_values(row), found[None])
+        order = [places[tokens].pop() for tokens in rows]
+        for tokens, again in places.items():
+            if again:
+                logits += self._repeat(known[tokens], len(again))
+                order += again
+        last = known[tuple(prompts[-1])]
+        self._newest = last if last is newest else last._replace(keys_and_values=last.keys_and_values.copy())
+        return order, array_module(logits[0]).concatenate(logits)
 
     def step(self, tokens: Sequence[int]) -> Any:
         """Read one more token of each."""
-        logits = self._logits([[token] for token in tokens], self._cache)
+        self.tokens_read += len(tokens)
+        logits = next_logits(self._model, [[token] for token in tokens], self._cache)
         for read, token in zip(self._read, tokens, strict=True):
             read.append(token)
         return logits
@@ -90,18 +133,58 @@ class SharedRows:
         self._read.clear()
         self._cache.clear(rows=0)
 
-    def _read_alone(self, tokens: Sequence[int], cache: KeyValueCache) -> Any:
-        """Read the tokens as the one row of a cache."""
-        prefix = self._prefixes.longest(tokens)
-        if prefix is None:
-            cache.clear(rows=1)
-        else:
-            self._model.restore(cache, *prefix)
-        return self._logits([tokens[0 if prefix is None else len(prefix.tokens) :]], cache)
+    def _read_together(self, batch: Sequence[Unread]) -> Any:
+        """Read prompts as new rows; return the logits (N, V) behind them.
 
-    def _logits(self, tokens: Sequence[Sequence[int]], cache: KeyValueCache) -> Any:
-        self.tokens_read += sum(map(len, tokens))
-        return next_logits(self._model, tokens, cache)
+        As many tokens of each are read as are new in one of them. Where others have fewer, the last of their prefix are
+        read again or, if that is too short, there is padding before them.
+        """
+        columns = max(each.new for each in batch)
+        cache = self._cache.newcomers([len(each.tokens) for each in batch])
+        known = [max(len(each.tokens) - columns, 0) for each in batch]
+        if any(known):
+            beginnings = [each.tokens[:length] for each, length in zip(batch, known, strict=True)]
+            kept = {
+                row: each.prefix.keys_and_values[:, :, : known[row]]
+                for row, each in enumerate(batch)
+                if each.prefix and known[row]
+            }
+            self._model.restore(cache, padded(beginnings, max(known)), kept)
+        logits = next_logits(self._model, padded([each.tokens[-columns:] for each in batch], columns), cache)
+        self.tokens_read += sum(min(len(each.tokens), columns) for each in batch)
+        self._join(cache, [each.tokens for each in batch])
+        return logits
+
+    def _repeat(self, known: Known, count: int) -> list[Any]:
+        """Have new rows of what is known; return the logits (1, V) behind each."""
+        tokens = [known.tokens] * count
+        cache = self._cache.newcomers([len(known.tokens)] * count)
+        self._model.restore(cache, tokens, dict.fromkeys(range(count), known.keys_and_values))
+        self._join(cache, tokens)
+        return [known.logits] * count
+
+    def _join(self, cache: KeyValueCache, prompts: Sequence[Prompt]) -> None:
+        self._cache.join(cache)
+        self._read += map(list, prompts)
+
+
+def batches(prompts: Iterable[Unread], *, most_tokens: int) -> Iterator[list[Unread]]:
+    """Yield prompts that are read together, at least one: with padding at most so many tokens, and of each no more
+    padding than reading it alone would cost."""
+    batch: list[Unread] = []
+    for prompt in sorted(prompts, key=lambda each: each.new, reverse=True):
+        most = batch[0].new if batch else 0
+        if batch and (most - prompt.new > PASS + prompt.new // 2 or (len(batch) + 1) * most > most_tokens):
+            yield batch
+            batch = []
+        batch.append(prompt)
+    if batch:
+        yield batch
+
+
+def padded(prompts: Sequence[Sequence[int]], columns: int) -> list[list[int]]:
+    """Return tokens of so many columns each, which end with those of a prompt."""
+    return [[PADDING] * (columns - len(tokens)) + list(tokens) for tokens in prompts]
 
 
 class SeparateRows:
@@ -111,10 +194,13 @@ class SeparateRows:
         self._model, self._cached = model, cached
         self._rows: list[tuple[Any, list[int]]] = []
 
-    def join(self, tokens: Sequence[int]) -> Any:
-        """Read the tokens."""
-        self._rows.append((self._model.new_cache(1) if self._cached else None, list(tokens)))
-        return next_logits(self._model, [tokens], self._rows[-1][0])
+    def join(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
+        """Read the prompts, one by one."""
+        logits = []
+        for tokens in prompts:
+            self._rows.append((self._model.new_cache(1) if self._cached else None, list(tokens)))
+            logits.append(next_logits(self._model, [tokens], self._rows[-1][0]))
+        return list(range(len(prompts))), array_module(logits[0]).concatenate(logits)
 
     def step(self, tokens: Sequence[int]) -> Any:
         """Read one more token of each, row by row."""

@@ -19,7 +19,8 @@ from tinygrad_chat.nn import KeyValueCache, ResidualStream, StoredWeight, droppe
 from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
-"""Where tokens (B, T) stand in their sequences: a slice where it is the same for all, else (B, T)."""
+"""Where tokens (B, T) stand in their sequences: a slice where it is the same for all, else (B, T), with numbers below 0
+for padding."""
 
 
 class GPT(NextTokenModel):
@@ -36,6 +37,8 @@ class GPT(NextTokenModel):
     overwrites_logits = True
     recompute = False
     """Whether a backward sweep computes each block again, instead of a step keeping all that is in it."""
+    exact_alone: bool
+    """Whether a row is read to the same bits alone and among others, as long as these are not padded: with int8."""
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class GPT(NextTokenModel):
         self.smear_scale = parts.get("smear_scale")
         self.residual_scales, self.embedding_scales = parts.get("residual_scales"), parts.get("embedding_scales")
         self.backout_scale = parts.get("backout_scale")
+        self.exact_alone = any(weight.numbers.dtype == np.int8 for weight in stored.values())
         self._angles = []
         if options.positions == "rotary":
             angles = ops.rotary_angles(
@@ -137,14 +141,16 @@ class GPT(NextTokenModel):
         """Embed tokens (B, T) at `positions` of their sequences; return with them the key (B, T) before which each
         sees nothing, None where it sees all."""
         xp, starts, in_document = self.compute.backend.xp, None, None
-        row_starts = cache.starts[:, None] if cache and not isinstance(positions, slice) else None
         if self.options.document_mask:
-            numbers = np.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions
+            numbers = np.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions.clip(0)
             starts = self._document_starts(tokens, numbers, cache)
             in_document = xp.asarray(numbers - starts)
-            starts = starts if row_starts is None else starts + row_starts
-        elif row_starts is not None:
-            starts = np.broadcast_to(row_starts, tokens.shape)
+        if cache and not isinstance(positions, slice):
+            if in_document is None and positions.min(initial=0) < 0:
+                in_document = xp.asarray(positions.clip(0))
+            # Padding sees itself alone: it must see something.
+            begins = cache.starts[:, None] + np.minimum(positions, 0)
+            starts = begins if starts is None else begins + starts
         return self._embed(tokens, positions, in_document, cache), None if starts is None else xp.asarray(starts)
 
     def _document_starts(self, tokens: Any, positions: np.ndarray, cache: KeyValueCache | None) -> np.ndarray:
@@ -183,7 +189,7 @@ class GPT(NextTokenModel):
     def _rotation(self, positions: Positions) -> Rotate | None:
         if not self._angles:
             return None
-        each = positions if isinstance(positions, slice) else self.compute.backend.xp.asarray(positions.ravel())
+        each = positions if isinstance(positions, slice) else self.compute.backend.xp.asarray(positions.ravel().clip(0))
         cosine, sine = (angle[each] for angle in self._angles)
         rms, epsilon = self.options.qk_norm, self.options.norm_epsilon
 
@@ -218,12 +224,13 @@ class GPT(NextTokenModel):
         )
 
     @with_own_compute
-    def restore(self, cache: KeyValueCache, tokens: Any, keys_and_values: Any) -> None:
-        """Fill a cache of one row as if it had read tokens (T,), given what one that did holds of them."""
-        cache.clear(rows=1)
+    def restore(self, cache: KeyValueCache, tokens: Any, keys_and_values: Mapping[int, Any]) -> None:
+        """Fill an empty cache as if it had read tokens (B, T), given what those that did hold of them, by row; a row
+        without has padding alone."""
+        tokens = self.compute.backend.xp.asarray(tokens)
         with no_grad():
-            self._read(self.compute.backend.xp.asarray(tokens)[None], slice(0, len(tokens)), cache)
-        cache.load(keys_and_values)
+            self._read(tokens, cache.positions(tokens.shape[1]), cache)
+        cache.load(tokens.shape[1], keys_and_values)
 
     def _last_logits(self, tokens: Any, cache: KeyValueCache | None) -> Any:
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data

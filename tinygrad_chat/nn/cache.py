@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,16 @@ class KeyValueCache:
         row 0    a  b  c  d  e  f       starts[0] = 0
         row 1             p  q  r       starts[1] = 3
 
-    So a step appends one column to all of them. There are few columns at first, and twice as many each time that they
-    are full: a context of 8,192 tokens takes its memory when it is used. It stands beside the layers because models
-    must be able to make one; only `inference` drives it.
+    So a step appends one column to all of them. `newcomers` are read in a cache of their own, whose memory is that of
+    the rows behind those that there are, until they `join` them. There are few columns at first, and twice as many each
+    time that they are full: a context of 8,192 tokens takes its memory when it is used. It stands beside the layers
+    because models must be able to make one; only `inference` drives it.
     """
 
     def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
         self._xp = backend.xp
-        self._buffer = self._xp.empty((layers, 2, batch, min(capacity, FIRST_COLUMNS), width), dtype)
+        # Zeros, as a weight of 0 is multiplied by what lies before a row: by no NaN.
+        self._buffer = self._xp.zeros((layers, 2, batch, min(capacity, FIRST_COLUMNS), width), dtype)
         self._batch = batch
         self.capacity = capacity
         self.clear()
@@ -57,7 +61,8 @@ class KeyValueCache:
         return int(self.end - self.starts.min(initial=self.end))
 
     def positions(self, tokens: int) -> slice | np.ndarray:
-        """Return where in their rows that many new tokens stand: a slice where all rows are as long, else (B, T)."""
+        """Return where in their rows that many new tokens stand: a slice where all rows are as long, else (B, T), with
+        numbers below 0 in the columns before a row begins, which are padding."""
         if not self.starts.any():
             return slice(self.end, self.end + tokens)
         return np.arange(self.end, self.end + tokens) - self.starts[:, None]
@@ -81,17 +86,29 @@ class KeyValueCache:
         """Count `tokens` new positions as stored in every layer."""
         self.end += tokens
 
-    def join(self, other: KeyValueCache) -> None:
-        """Take in the one row of another cache, as the last."""
-        length = other.length
-        if length > self.end:
-            self._move(length)
-        self._buffer[:, :, self.rows, self.end - length : self.end] = other.keys_and_values(0)
-        self.rows += 1
-        self.starts = np.append(self.starts, self.end - length)
-        self.document_start = np.concatenate([self.document_start, other.document_start])
-        if other.last_embedding is not None:
-            self.last_embedding = self._xp.concatenate([self.last_embedding, other.last_embedding])
+    def newcomers(self, lengths: Sequence[int]) -> KeyValueCache:
+        """Return an empty cache for rows that are to have such lengths: they are read in the place that they take here
+        once they `join`. Until then nothing else may change here."""
+        longest = max(lengths)
+        if not self.rows:
+            self.clear(rows=0)
+        if longest > self.end:
+            self._move(longest)
+        others = copy.copy(self)
+        rows, columns = slice(self.rows, self.rows + len(lengths)), slice(self.end - longest, self.end)
+        others._buffer = self._buffer[:, :, rows, columns]
+        others.capacity = longest
+        others.clear(rows=len(lengths))
+        others.starts = longest - np.array(lengths)
+        return others
+
+    def join(self, newcomers: KeyValueCache) -> None:
+        """Take in the newcomers, which are read, as the last rows."""
+        self.rows += newcomers.rows
+        self.starts = np.append(self.starts, newcomers.starts + self.end - newcomers.end)
+        self.document_start = np.concatenate([self.document_start, newcomers.document_start])
+        embeddings = [each for each in (self.last_embedding, newcomers.last_embedding) if each is not None]
+        self.last_embedding = self._xp.concatenate(embeddings) if embeddings else None
 
     def leave(self, row: int) -> None:
         """Forget a row; the last one takes its place."""
@@ -111,11 +128,13 @@ class KeyValueCache:
         """Return what it holds of a row, (layers, 2, length, width), as a view."""
         return self._buffer[:, :, row, int(self.starts[row]) : self.end]
 
-    def load(self, keys_and_values: Any) -> None:
-        """Take over what another had of its row's first tokens, as the one row of this, which is empty."""
-        self._have_columns(keys_and_values.shape[2])
-        self.end = keys_and_values.shape[2]
-        self._buffer[:, :, 0, : self.end] = keys_and_values
+    def load(self, end: int, keys_and_values: Mapping[int, Any]) -> None:
+        """Take over what others had of the first tokens of some rows, (layers, 2, length, width), up to column `end` of
+        this, which is empty."""
+        self._have_columns(end)
+        self.end = end
+        for row, each in keys_and_values.items():
+            self._buffer[:, :, row, end - each.shape[2] : end] = each
 
     def _move(self, end: int) -> None:
         """Move what it holds so that the rows end at another column."""
@@ -129,6 +148,6 @@ class KeyValueCache:
         """Move what it holds to a larger buffer, if this one has fewer columns."""
         *outer, columns, width = self._buffer.shape
         if count > columns:
-            enlarged = self._xp.empty((*outer, min(max(count, 2 * columns), self.capacity), width), self._buffer.dtype)
+            enlarged = self._xp.zeros((*outer, min(max(count, 2 * columns), self.capacity), width), self._buffer.dtype)
             enlarged[:, :, : self.rows, : self.end] = self._buffer[:, :, : self.rows, : self.end]
             self._buffer = enlarged

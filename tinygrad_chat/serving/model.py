@@ -123,7 +123,7 @@ class ModelSource:
         return Served(engine=engine, created=created, **known)
 
     def _prefix_bytes(self, model: LanguageModel) -> int:
-        """Return what is left for what earlier requests have read, beside the rows and one that joins them."""
+        """Return what is left for what earlier requests have read, beside the rows and the prompt that came last."""
         cache = model.new_cache(1)
         rows = (self._options.rows + 1) * cache.nbytes if isinstance(cache, KeyValueCache) else 0
         limit = self._options.cache_mib
