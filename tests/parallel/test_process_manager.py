@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -16,6 +17,7 @@ from tests.cli.test_ranks import TGC, TINY, outcome
 from tinygrad_chat.errors import RankError, UsageError
 from tinygrad_chat.parallel import joining, process_manager
 from tinygrad_chat.parallel.process_manager import find_the_others
+from tinygrad_chat.parallel.starting import STARTING
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="ranks are started as on Linux and macOS"),
@@ -77,8 +79,27 @@ def test_a_rank_that_ends_while_they_find_each_other_ends_all(started: list[subp
     while not psutil.Process(started[1].pid).net_connections():  # it has come
         time.sleep(0.01)
     started[1].kill()
-    started[0].communicate(timeout=60)
+    started[0].communicate(timeout=STARTING + 10)  # as it takes where they had just found each other
     assert started[0].returncode != 0
+
+
+def test_ranks_ask_each_other_where_they_are_while_their_start_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    """Nobody watches yet whether the others live."""
+    left: list[float] = []
+
+    class OnlyOne:
+        size = 1
+
+        def ranks_here(self) -> list[int]:
+            left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+            return [0]
+
+    monkeypatch.setattr(joining, "open_mpi", lambda: None)
+    monkeypatch.setattr(joining, "MpiCommunicator", lambda mpi: OnlyOne())
+    monkeypatch.setenv("PMI_SIZE", "2")
+    with pytest.raises(UsageError, match="MPI knows of 1"), joining.joined_ranks([]):
+        pass
+    assert 0 < left[0] <= STARTING
 
 
 def test_a_rank_that_does_not_come_is_named(port: int, monkeypatch: pytest.MonkeyPatch):

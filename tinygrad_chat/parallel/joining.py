@@ -78,12 +78,12 @@ def joined_ranks(
     remove_unused_segments()
     with bounded_start():
         communicator = MpiCommunicator(mpi)
+        local = communicator.ranks_here()  # asks all others, and nobody watches yet whether they live
     if communicator.size != size:
         raise UsageError(
             f"{size} ranks were started, but MPI knows of {communicator.size}: start them with the mpiexec that "
             "belongs to it, or with srun --mpi=pmi2"
         )
-    local = communicator.ranks_here()
     communicator.overlaps = len(local) < size
     _choose_device(local.index(communicator.rank))
 
