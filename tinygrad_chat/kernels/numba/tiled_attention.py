@@ -8,6 +8,8 @@ it is cheaper to divide `out` and `d_out`.
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,6 @@ from tinygrad_chat.autograd import recording
 from tinygrad_chat.backend.host_threads import product_threads
 from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
-from tinygrad_chat.kernels.numba.sharing import share
 from tinygrad_chat.kernels.numba.small_attention import in_a_line, seen_by
 from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, multiply, transpose
 from tinygrad_chat.kernels.numpy.attention import MOST_KEPT
@@ -50,15 +51,27 @@ def tiled_attention(
     sizes, settings = (heads, G, S, D), (causal, reach, 1 / math.sqrt(D))
     read = contiguous(query), *in_a_line(key), *in_a_line(value), contiguous(document_starts.astype(np.int64)), places
     threads = product_threads() if B * heads * T * S >= WORTH_THREADS else 1
-    share(lambda part, parts: _attend(*read, sizes, settings, weights, sums, out, part, parts), min(threads, B * heads))
+    _share(
+        lambda part, parts: _attend(*read, sizes, settings, weights, sums, out, part, parts), min(threads, B * heads)
+    )
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.empty(x.shape, x.dtype) for x in (query, key, value))
         given = *read, sizes, settings, weights, sums, out, contiguous(d_out), d_query, d_key, d_value
-        share(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
+        _share(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
         return d_query, d_key, d_value
 
     return out, backward
+
+
+def _share(work: Callable[[int, int], None], parts: int) -> None:
+    """Do all parts of some work, each in a thread. They do not spin while they wait, as Numba's and BLAS's do."""
+    threads = [threading.Thread(target=work, args=(part, parts)) for part in range(1, parts)]
+    for thread in threads:
+        thread.start()
+    work(0, parts)
+    for thread in threads:
+        thread.join()
 
 
 def _places(T: int, S: int, causal: bool, reach: int) -> np.ndarray:
