@@ -5,6 +5,7 @@ A rank is a thread of this process, or a process of its own, on this machine or 
 communicator.py     what a rank asks of the others
 threads.py          ranks that are threads
 mpi.py              ranks that are processes
+window.py           what ranks of one machine add up in memory that all of them see
 device.py           ranks whose arrays lie on a GPU each
 data_parallel.py    a batch's gradient by several threads
 sharding.py         each rank's share of the parameters, and of what an optimiser remembers

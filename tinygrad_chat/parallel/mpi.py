@@ -21,6 +21,7 @@ import numpy as np
 
 from tinygrad_chat.errors import BackendError, RankError, ShapeError
 from tinygrad_chat.formatting import one_line
+from tinygrad_chat.parallel.window import SharedWindow, open_window
 
 Result = TypeVar("Result")
 BROADCAST = 1
@@ -66,6 +67,7 @@ class MpiCommunicator:
         self._begun: list[Future[Any]] = []
         self._error: Exception | None = None
         self._failed = threading.Event()
+        self._exchange: SharedWindow | Messages
         self._thread = threading.Thread(target=self._work, name="mpi", daemon=True)
         self._thread.start()
         self.seconds, self.calls, self.overlaps = 0.0, 0, False
@@ -77,18 +79,16 @@ class MpiCommunicator:
         self._do(lambda world: world.Allreduce(self._mpi.IN_PLACE, _in_one_piece(array)))
 
     def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
-        """Let MPI add up, in an order of its own that is the same each time."""
+        """Add up in the order of ranks on one machine, and else in MPI's, which is the same each time."""
         self.start_reduce_scatter(array, shares, into)()
 
     def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
         """Let the thread that makes MPI's calls do it, while this one goes on."""
-        counts = _counts(shares)
-        return self._start(lambda world: world.Reduce_scatter(_in_one_piece(array), into, counts))
+        return self._start(lambda world: self._exchange.reduce_scatter(_in_one_piece(array), shares, into))
 
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
         """Let every rank's share of the flat `array` be what it is on that rank."""
-        counts = _counts(shares)
-        self._do(lambda world: world.Allgatherv(self._mpi.IN_PLACE, [_in_one_piece(array), counts]))
+        self._do(lambda world: self._exchange.all_gather(_in_one_piece(array), shares))
 
     def broadcast(self, array: np.ndarray) -> None:
         """Let `array` be what it is on rank 0."""
@@ -168,10 +168,12 @@ class MpiCommunicator:
         for name, value in WHERE_RANKS_MAY_DIE.items():
             os.environ.setdefault(name, value)
         self._mpi.Init_thread(self._mpi.THREAD_FUNNELED)
+        world = self._mpi.COMM_WORLD
+        self._exchange = open_window(self._mpi, world) or Messages(self._mpi.IN_PLACE, world)
         while asked := self._asked.get():
             future, call = asked
             try:
-                result = call(self._mpi.COMM_WORLD)
+                result = call(world)
             except self._mpi.Exception as error:  # another rank has gone: who watches over them soon knows which
                 self._failed.wait(KNOWN_AFTER)
                 _answer(future.set_exception, self._error or RankError(f"MPI: {one_line(str(error))}"))
@@ -180,6 +182,21 @@ class MpiCommunicator:
             else:
                 _answer(future.set_result, result)
         self._mpi.Finalize()
+
+
+class Messages:
+    """Arrays that ranks send each other by MPI's own calls."""
+
+    def __init__(self, in_place: Any, world: Any) -> None:
+        self._in_place, self._world = in_place, world
+
+    def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
+        """Write this rank's share of the sum of all ranks' flat arrays into `into`."""
+        self._world.Reduce_scatter(array, into, _counts(shares))
+
+    def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
+        """Let every rank's share of the flat `array` be what it is on that rank."""
+        self._world.Allgatherv(self._in_place, [array, _counts(shares)])
 
 
 def _broadcast(world: Any, value: Any) -> Any:

@@ -7,6 +7,8 @@ again would find that of its first life, and wait in it for ranks that are gone.
 from __future__ import annotations
 
 import contextlib
+import math
+import shutil
 import time
 from pathlib import Path
 
@@ -17,6 +19,14 @@ SEGMENTS, PROCESSES = Path("/dev/shm"), Path("/proc")  # of Linux; elsewhere not
 NAMES = "mpich_*"
 UNUSED = 60.0
 """Seconds after which a segment is old enough to belong to nobody: between making one and using it others may look."""
+
+
+def free_bytes() -> float:
+    """Return how much more memory processes can share; no bound where it is not known."""
+    try:
+        return shutil.disk_usage(SEGMENTS).free
+    except OSError:
+        return math.inf
 
 
 def remove_own_segments() -> None:
