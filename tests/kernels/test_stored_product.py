@@ -61,6 +61,16 @@ def test_a_row_gives_the_same_alone_and_among_others_and_in_any_number_of_thread
         np.testing.assert_array_equal(each, found[0])
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("lines", [1, 4, 29, 31])
+def test_many_rows_are_multiplied_by_some_lines_of_float16_at_a_time(kernels, lines, monkeypatch):
+    x, weight = draw(70, 45, lines, "float16")
+    module = import_module(f"tinygrad_chat.kernels.{kernels}.stored_product")
+    monkeypatch.setattr(module, "SLICE", 10 * weight.numbers.shape[1])
+    found = load_kernels(kernels)[stored_product](x, weight)
+    np.testing.assert_allclose(found, stored_product(x, weight), rtol=1e-5, atol=1e-5)
+
+
 @compiled
 def test_whole_numbers_are_added_up_exactly():
     """Also the largest ones that x and the weight may have, in as many columns as a sum of 32 bits just holds."""

@@ -109,6 +109,7 @@ FAULTS = {
     },
     "kernels/numba/stored_product.py": {
         "sums leave 32 bits": ("LARGEST_INT32 // (LARGEST_INT8 * columns)", "LARGEST_INT32 // LARGEST_INT8"),
+        "all lines are the first ones": ("weight.numbers[start:stop].view", "weight.numbers[: stop - start].view"),
     },
     "kernels/numba/vectors.py": {
         "only even columns count": (

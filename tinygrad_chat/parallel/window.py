@@ -84,7 +84,7 @@ def open_window(mpi: Any, world: Any) -> SharedWindow | None:
 
 
 def _meet(world: Any) -> None:
-    """Wait for all ranks. MPI's own barrier keeps a core busy, which another may need where they are more than cores."""
+    """Wait for all ranks. MPI's own barrier keeps a core busy, which another needs where they are more than cores."""
     request = world.Ibarrier()
     while not request.Test():
         _give_way()

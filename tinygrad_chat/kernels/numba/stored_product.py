@@ -14,11 +14,13 @@ import numpy as np
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
 from tinygrad_chat.kernels.numba.exponential import larger
 from tinygrad_chat.kernels.numba.products import product
+from tinygrad_chat.kernels.numba.vectors import widened
 from tinygrad_chat.kernels.numpy.stored_product import stored_product as product_by_blas
 from tinygrad_chat.nn.stored import LARGEST_INT8, StoredWeight
 from tinygrad_chat.ops.matmul import check_linear
 
 MOST_HALVES = 64  # rows, beyond which float16 is worth being turned into float32 for BLAS; whole numbers are faster
+SLICE = 1 << 20  # numbers of it at a time
 LARGEST_INT16, LARGEST_INT32 = 2**15 - 1, 2**31 - 1
 
 
@@ -26,8 +28,10 @@ def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
     """`nn.stored.stored_product`; with int8, each row of x is rounded to steps of its largest number / `steps_of`."""
     check_linear(x, weight, None)
     rows, (D, _) = as_rows(x), weight.shape
-    if rows.dtype != np.float32 or (weight.numbers.dtype == np.float16 and len(rows) > MOST_HALVES):
+    if rows.dtype != np.float32:
         return product_by_blas(x, weight)
+    if weight.numbers.dtype == np.float16 and len(rows) > MOST_HALVES:
+        return _product_by_blas(rows, weight).reshape(*x.shape[:-1], D)
     columns = weight.numbers.shape[1]
     if weight.numbers.dtype == np.int8:
         sizes, numbers = np.empty(len(rows), np.float32), np.zeros((len(rows), columns), np.int16)
@@ -46,6 +50,27 @@ def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
 def steps_of(columns: int) -> int:
     """Return the largest whole number to which x may be rounded so that a sum with int8 weights is within 32 bits."""
     return min(LARGEST_INT16, LARGEST_INT32 // (LARGEST_INT8 * columns))
+
+
+def _product_by_blas(rows: np.ndarray, weight: StoredWeight) -> np.ndarray:
+    """Return rows (N, C) times a weight (D, C) in float16, transposed; some lines at a time become float32."""
+    (D, C), columns = weight.shape, weight.numbers.shape[1]
+    step = min(D, max(1, SLICE // max(1, columns)))
+    lines, out = np.empty((step, columns), np.float32), np.empty((len(rows), D), np.float32)
+    for start in range(0, D, step):
+        stop = min(start + step, D)
+        _widen(weight.numbers[start:stop].view(np.uint16), lines)
+        out[:, start:stop] = rows.dot(lines[: stop - start, :C].T)
+    return out
+
+
+@compiled
+def _widen(bits: Any, out: Any) -> None:
+    """Write float16's, given by their bits, as float32."""
+    N, C = bits.shape
+    for n in range(N):
+        for c in range(C):
+            out[n, c] = widened(bits[n, c])
 
 
 @compiled

@@ -57,6 +57,17 @@ def sums_of_products(rows: int) -> Any:
     return intrinsic(typed)
 
 
+def _widened_bits(typing_context: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], _HALF), _FLOAT)
+
+    return types.float32(bits), generate
+
+
+widened: Any = intrinsic(_widened_bits)
+"""(bits) -> float32 for compiled code: the float16 whose bits a uint16 has."""
+
+
 def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored: Any) -> list[Any]:
     """Write the loop over columns; return the sums, in 16 lanes each, of each row with each line, whose numbers are
     `stored` so."""
