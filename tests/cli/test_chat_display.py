@@ -100,15 +100,15 @@ def test_a_row_is_one_line_however_narrow(terminal: Terminal, monkeypatch: pytes
     assert terminal.text() == "a long text…\n"
 
 
-@given(st.lists(st.text("ab \n語", max_size=9), max_size=9), st.integers(4, 12))
-def test_no_line_of_short_words_is_too_wide_and_no_word_is_lost(pieces: list[str], width: int):
-    lines = WordWrap(width)
+@given(st.lists(st.text("ab \n語", max_size=9), max_size=9), st.integers(4, 12), st.integers(0, 9))
+def test_no_line_of_short_words_is_too_wide_and_no_word_is_lost(pieces: list[str], width: int, indent: int):
+    lines = WordWrap(width, indent)
     shown = "".join(text for piece in pieces for text, _ in lines.feed(piece))
     shown += "".join(text for text, _ in lines.finish())
     whole = "".join(pieces)
     assert shown.split() == whole.split()
     longest = max(map(cell_len, whole.split()), default=0)
-    if longest <= width:
+    if longest <= width - min(indent, width // 2):
         assert all(cell_len(line.strip()) <= width for line in shown.split("\n"))
 
 
@@ -116,3 +116,9 @@ def test_remarks_break_between_words(terminal: Terminal, monkeypatch: pytest.Mon
     monkeypatch.setenv("COLUMNS", "20")
     StyledPage(terminal).remark("a remark that takes more than one line")
     assert terminal.text() == "a remark that takes\nmore than one line\n"
+
+
+def test_what_is_said_of_a_command_stays_in_its_column(terminal: Terminal, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", "24")
+    StyledPage(terminal).passage([("/save FILE ", "bold"), ("write the conversation to a file", "")], indent=11)
+    assert terminal.text() == "/save FILE write the\n           conversation\n           to a file\n"

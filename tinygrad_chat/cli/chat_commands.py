@@ -18,6 +18,7 @@ from tinygrad_chat.formatting import count, quoted
 if TYPE_CHECKING:
     from tinygrad_chat.text.conversations import Conversation
 
+ABOUT = 19  # columns before what `/help` says of a command
 LARGEST_CHAT = 16 << 20  # bytes of a file that `/load` reads
 
 
@@ -131,7 +132,8 @@ def _why(session: Session, _: str) -> None:
 
 def _help(session: Session, _: str) -> None:
     for name, command in COMMANDS.items():
-        session.page.passage([(f"/{f'{name} {command.takes}':17} ", "bold"), (command.about, "")])
+        called = f"/{name} {command.takes}".ljust(ABOUT)
+        session.page.passage([(called, "bold"), (command.about, "")], indent=ABOUT)
     for text in (
         'a line that ends in \\ goes on; so does all between lines of """',
         "Ctrl-C stops an answer; Ctrl-D ends the chat; // at the beginning of a line is a slash",

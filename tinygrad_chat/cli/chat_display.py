@@ -44,8 +44,8 @@ class Page(Protocol):
         """Say something in a line that is no part of an answer."""
         ...
 
-    def passage(self, pieces: Iterable[Span]) -> None:
-        """Show texts, each with its style, in as many lines as they take."""
+    def passage(self, pieces: Iterable[Span], indent: int = 0) -> None:
+        """Show texts, each with its style, in as many lines as they take; those that go on are indented."""
         ...
 
     def row(self, pieces: Iterable[Span]) -> None:
@@ -77,7 +77,7 @@ class PlainPage:
         """Write a line."""
         print(one_line(text), file=self._stream, flush=True)
 
-    def passage(self, pieces: Iterable[Span]) -> None:
+    def passage(self, pieces: Iterable[Span], indent: int = 0) -> None:
         """Write the texts."""
         print("".join(text for text, _ in pieces), file=self._stream, flush=True)
 
@@ -140,11 +140,11 @@ class StyledPage:
         """Write a text without line ends of its own."""
         self.passage([(one_line(text), style)])
 
-    def passage(self, pieces: Iterable[Span]) -> None:
+    def passage(self, pieces: Iterable[Span], indent: int = 0) -> None:
         """Write the texts in lines that break between words."""
         from tinygrad_chat.cli.wrapping import WordWrap
 
-        lines = WordWrap(get_terminal_size().columns)
+        lines = WordWrap(get_terminal_size().columns, indent)
         for text, style in pieces:
             for part, its_style in lines.feed(printable(text), style):
                 self._write(part, its_style)

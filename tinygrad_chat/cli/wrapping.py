@@ -15,11 +15,13 @@ _PIECE = re.compile(r"\n|[ \t]+|[^ \t\n]+")
 class WordWrap:
     """Takes spans and hands them on with line ends between, so that no line is wider than `width` columns.
 
+    Lines that go on begin `indent` columns from the left, or in the middle where that is nearer.
     A word is handed on when it is complete, as only then it is known where it belongs.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, indent: int = 0) -> None:
         self._width = max(width, 1)
+        self._indent = " " * min(indent, self._width // 2)
         self._word: list[Span] = []
         self._gap = ""
         self.column = 0
@@ -53,6 +55,8 @@ class WordWrap:
             and self.column + cell_len(self._gap) + sum(cell_len(text) for text, _ in self._word) > self._width
         ):
             yield self._moved("\n", PLAIN)
+            if self._indent:
+                yield self._moved(self._indent, PLAIN)
         elif self._gap:
             yield self._moved(self._gap, PLAIN)
         word, self._word = self._word, []
