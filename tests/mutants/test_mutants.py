@@ -72,6 +72,15 @@ def test_a_fault_lives_where_no_test_looks_and_the_working_tree_is_not_touched(r
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
 
 
+def test_the_tests_that_are_named_after_the_file_come_first(repository: Path):
+    (repository / "tests" / "nn" / "test_all.py").write_text(
+        "from tinygrad_chat.nn.two import one\n\n\ndef test_all():\n    assert one() == 1\n"
+    )
+    fault = Fault("nn/two.py", "one is three", "return 1", "return 3")
+    [verdict] = try_faults(repository, [fault], jobs=1)
+    assert verdict.caught_by == "tests/nn/test_two.py::test_one"
+
+
 def test_what_does_not_fit_or_fails_anyway_is_an_error_and_no_catch(repository: Path):
     gone = Fault("nn/two.py", "three is gone", "return 3", "return 4")
     with pytest.raises(ValueError, match=r"nn/two.py: three is gone: expected 'return 3' once, found it 0 times"):

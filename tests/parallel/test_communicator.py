@@ -182,6 +182,26 @@ def test_optimisers_of_shares_do_together_what_one_does_and_remember_the_same(ki
             np.testing.assert_array_equal(merged[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@given(data=st.data())
+def test_what_an_optimiser_remembers_is_cut_where_it_may_be_and_put_together_again(kind: str, data: st.DataObject):
+    of = model()
+    parameters = of.parameters()
+    optimizer = optimizer_of(kind, of, parameters)
+    parameters.gradient[...] = np.random.default_rng(1).normal(size=parameters.size)
+    optimizer.step(0.01, 0)
+    state = optimizer.state()
+    whole = matrices(of) if kind == "muon" else set[str]()
+    within = {place for name, span in parameters.spans() if name in whole for place in range(span.start + 1, span.stop)}
+    places = sorted(set(range(parameters.size + 1)) - within)
+    cuts = sorted(data.draw(st.lists(st.sampled_from(places), max_size=4)))
+    shares = [slice(*ends) for ends in itertools.pairwise([0, *cuts, parameters.size])]
+    merged = whole_state(parameters, [part_of_state(parameters, state, share) for share in shares])
+    assert merged.keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(merged[name], array, err_msg=name)
+
+
 def test_a_share_of_ranks_remembers_its_share_and_no_more():
     of = model()
     shares = [ParameterShare(of.parameters(), span) for span in cut(of.parameters(), set(), 4)]
