@@ -197,7 +197,7 @@ def test_the_newest_run_that_can_chat_answers_and_is_named_where_there_are_sever
     for number, (name, chats) in enumerate({"old": True, "new": True, "text": False}.items()):
         run = save_run(Path("runs") / name, conversations=chats)
         os.utime(run.newest_checkpoint(), (number, number))
-    found = "tgc: runs/new is the newest of 2 that can chat; --checkpoint names another\n"
+    found = "tgc: runs/new is the newest of 2 runs that can chat; --checkpoint chooses another\n"
     assert tgc("chat", "-p", "hi") == (0, "Hello.\n", found)
     assert tgc("chat", "-p", "hi", "--checkpoint", "runs/old") == (0, "Hello.\n", "")
 
@@ -206,7 +206,7 @@ def test_a_model_that_was_never_taught_to_chat_is_offered_for_completion(tgc: Tg
     save_run(Path("runs/text"), conversations=False)
     code, out, err = tgc("chat", "-p", "hi", "--checkpoint", "text")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "never taught to chat; it goes on with a text: tgc sample --checkpoint text" in err
+    assert "never taught to chat; let it continue a text by: tgc sample --checkpoint text" in err
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_ctrl_c_stops_an_answer_and_what_was_said_stays(person: Person, model: S
 
 
 def test_ctrl_c_twice_ends_the_chat_and_once_does_not(person: Person):
-    once = "Ctrl-C once more ends the chat; so does Ctrl-D"
+    once = "Ctrl-C again ends the chat; so does Ctrl-D"
     assert shown(person(KeyboardInterrupt, "hi", KeyboardInterrupt, KeyboardInterrupt, "never read")) == [
         *("", once, "Hello.", "", once),
     ]
@@ -381,7 +381,7 @@ def test_settings_of_a_chat(person: Person, model: ScriptedModel):
         "temperature 0",
         "/temperature: expected a number, received 'hot'",
         "--temperature: expected at least 0, received -1.0",
-        "a system message from the next answer on",
+        "the system message applies from the next answer on",
         "Hello.",
     ]
     assert model.seen[0].startswith("<|bos|><|user_start|>Be brief.\n\nhi<|user_end|>")

@@ -94,17 +94,17 @@ def test_an_interrupted_training_is_gone_on_with_or_talked_to(tgc: Tgc, monkeypa
         patch.setattr(Rehearsal, "watch", interrupt)
         code, out, err = tgc("chat", "--yes", "-p", "hi")
     assert (code, out) == (130, "")
-    assert err.endswith("all is saved; tgc chat goes on with the training, or talks to the model as it is\n")
+    assert err.endswith("everything is saved; tgc chat continues the training or talks to the model as it is\n")
     [run] = runs()
     name = f"The training of {run.path} was stopped at step 4."
     code, out, err = tgc("chat", "-p", "hi")
     assert (code, out) == (0, "Hello.\n")
-    assert err == f"tgc: the training of {run.path} was stopped at step 4; tgc chat --yes goes on with it\n"
+    assert err == f"tgc: the training of {run.path} was stopped at step 4; tgc chat --yes continues it\n"
     with monkeypatch.context() as patch:
         sit_at_terminal(patch, ["n", "hi"])
         code, out, err = tgc("chat")
         assert (code, out.split()[-1]) == (0, "Hello.")
-        assert f"{name} Go on with it? No talks to it as it is. [Y/n] " in err
+        assert f"{name} Continue it? No: talk to the model as it is. [Y/n] " in err
         assert not run.outcome_is("finished")
         sit_at_terminal(patch, ["y", "hi"])
         assert tgc("chat")[0] == 0

@@ -32,7 +32,7 @@ app = typer.Typer(
     cls=GroupOfRuns,
     add_completion=False,
     rich_markup_mode=None,
-    help="Talk to a model. Where there is none yet, one is trained first, with nothing to download.",
+    help="Talk to a model. If there is none yet, tgc trains one first; nothing is downloaded.",
 )
 
 app.command("render", cls=Command)(render)
@@ -45,7 +45,7 @@ app.command("render", cls=Command)(render)
     short=False,
     defaults={
         "mode": "its own",
-        "seed": "another each time",
+        "seed": "a different one each time",
         "temperature": f"{TEMPERATURE}, or an imported model's own",
     },
 )
@@ -54,7 +54,7 @@ def chat(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="a run, a checkpoint, another program's model or smollm2; --checkpoint itself may be left out "
+            help="a run, a checkpoint, another program's model or smollm2; --checkpoint itself can be omitted "
             "(default: the newest run that can chat)",
             rich_help_panel="Model",
         ),
@@ -64,26 +64,28 @@ def chat(
         typer.Option(
             "--config",
             metavar="small|standard|portable",
-            help="our own model in another size, or in a shape that transformers opens",
+            help="our own model in another size, or in a shape that transformers can open",
             rich_help_panel="Model",
         ),
     ] = None,
     url: Annotated[
         str | None,
         typer.Option(
-            help=f"a server with OpenAI's API, such as http://localhost:8000; its key is in {KEY_VARIABLE}",
+            help=f"a server with OpenAI's API, such as http://localhost:8000; put its key in {KEY_VARIABLE}",
             rich_help_panel="Model",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="which of the server's models (default: its first)", rich_help_panel="Model")
+        str | None, typer.Option(help="one of the server's models (default: the first)", rich_help_panel="Model")
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="ask this and end; - reads standard input", rich_help_panel="Chat"),
+        typer.Option(
+            "--prompt", "-p", help="ask this one question and exit; - reads standard input", rich_help_panel="Chat"
+        ),
     ] = None,
     system: Annotated[
-        str | None, typer.Option(help="what the model is told before all else", rich_help_panel="Chat")
+        str | None, typer.Option(help="the system message, which the model reads first", rich_help_panel="Chat")
     ] = None,
     tools: Annotated[
         bool, typer.Option("--tools/--no-tools", help="let the model use its calculator", rich_help_panel="Chat")
@@ -97,7 +99,7 @@ def chat(
     raw: Raw = False,
     **settings: Any,
 ) -> None:
-    """Talk to a model. Where there is none yet, one is trained first, with nothing to download."""
+    """Talk to a model. If there is none yet, tgc trains one first; nothing is downloaded."""
     if context.invoked_subcommand is not None:
         return
     stream = stream_of_texts(raw=raw)
@@ -180,11 +182,12 @@ def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any],
     unfinished = unfinished_default(saved)
     if unfinished is not None:
         where = f"{quoted(unfinished.path)} was stopped at step {saved.step:,}"
-        if _agreed(f"The training of {where}. Go on with it? No talks to it as it is. [Y/n] ", yes=yes):
+        if _agreed(f"The training of {where}. Continue it? No: talk to the model as it is. [Y/n] ", yes=yes):
             return _trained(preset, unfinished, compute)
-        say(f"the training of {where}; tgc chat --yes goes on with it")
+        say(f"the training of {where}; tgc chat --yes continues it")
     elif len(found) > 1:
-        say(f"{quoted(run_of(saved).path)} is the newest of {len(found):,} that can chat; --checkpoint names another")
+        newest = quoted(run_of(saved).path)
+        say(f"{newest} is the newest of {len(found):,} runs that can chat; --checkpoint chooses another")
     return saved
 
 

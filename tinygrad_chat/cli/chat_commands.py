@@ -35,7 +35,7 @@ def run_command(session: Session, line: str) -> None:
     name, _, argument = line[1:].partition(" ")
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
-        meant = f"did you mean /{close[0]}?" if close else "/help lists them"
+        meant = f"did you mean /{close[0]}?" if close else "/help lists all commands."
         raise UsageError(f"no such command: /{name}; {meant} A line that begins with // is text")
     command, argument = COMMANDS[name], argument.strip()
     if argument and not command.takes:
@@ -92,7 +92,7 @@ def read_conversation(path: Path) -> tuple[Conversation, int]:
 
 def _system(session: Session, text: str) -> None:
     session.chat.system = text or None
-    session.page.remark("a system message from the next answer on" if text else "no system message")
+    session.page.remark("the system message applies from the next answer on" if text else "no system message")
 
 
 def _temperature(session: Session, text: str) -> None:
@@ -135,8 +135,8 @@ def _help(session: Session, _: str) -> None:
         called = f"/{name} {command.takes}".ljust(ABOUT)
         session.page.passage([(called, "bold"), (command.about, "")], indent=ABOUT)
     for text in (
-        'a line that ends in \\ goes on; so does all between lines of """',
-        "Ctrl-C stops an answer; Ctrl-D ends the chat; // at the beginning of a line is a slash",
+        'a line that ends in \\ continues on the next, as does all between lines of """',
+        "Ctrl-C stops an answer; Ctrl-D ends the chat; a line that begins with // is text that begins with /",
     ):
         session.page.remark(text)
 
@@ -148,14 +148,14 @@ def _quit(session: Session, _: str) -> None:
 COMMANDS = {
     "new": Command("", "begin a new conversation", _new),
     "save": Command("FILE", "write the conversation to a file", _save),
-    "load": Command("FILE", "go on with a conversation from a file", _load),
-    "system": Command("[TEXT]", "set what the model is told before all else", _system),
+    "load": Command("FILE", "continue a conversation from a file", _load),
+    "system": Command("[TEXT]", "set the system message; without a text, remove it", _system),
     "temperature": Command("X", "below 1 more careful, above 1 more varied", _temperature),
-    "retry": Command("", "another answer to what you said last", _retry),
-    "edit": Command("[TEXT]", "change what you said last", _edit),
-    "tokens": Command("", "how much of the context is used", _tokens),
-    "why": Command("", "how likely each token of the last answer was", _why),
-    "help": Command("", "these commands", _help),
+    "retry": Command("", "get another answer to your last message", _retry),
+    "edit": Command("[TEXT]", "change your last message", _edit),
+    "tokens": Command("", "show how much of the context is used", _tokens),
+    "why": Command("", "show how likely each token of the last answer was", _why),
+    "help": Command("", "show these commands", _help),
     "quit": Command("", "end the chat", _quit),
 }
 _EXAMPLES = {"FILE": "chat.jsonl", "X": "0.5"}

@@ -23,7 +23,7 @@ def converse(session: Session) -> None:
                 if pressed:
                     return
                 pressed = True
-                session.page.remark("Ctrl-C once more ends the chat; so does Ctrl-D")
+                session.page.remark("Ctrl-C again ends the chat; so does Ctrl-D")
             continue
         pressed = False
         try:

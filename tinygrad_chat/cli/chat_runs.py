@@ -37,11 +37,13 @@ def named_model(path: Path, *, say: Say) -> SavedModel:
         with contextlib.suppress(UsageError):
             taught = bool(ChatTemplate(saved.tokenizer))
     if not taught and saved.of_another_program:
-        raise UsageError(f"{path}: has no chat template; it goes on with texts: tgc sample --checkpoint {quoted(path)}")
+        raise UsageError(
+            f"{path}: has no chat template; it can only continue texts: tgc sample --checkpoint {quoted(path)}"
+        )
     if not taught:
         raise UsageError(
-            f"{path}: was never taught to chat; it goes on with a text: tgc sample --checkpoint {quoted(path)}, and "
-            f"learns to chat by: tgc train --from {quoted(path)} --data CHATS.jsonl"
+            f"{path}: was never taught to chat; let it continue a text by: tgc sample --checkpoint {quoted(path)}, or "
+            f"teach it to chat by: tgc train --from {quoted(path)} --data CHATS.jsonl"
         )
     return saved
 

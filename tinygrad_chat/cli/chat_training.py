@@ -84,6 +84,6 @@ def train_to_chat(preset: str, unfinished: RunFolder | None, settings: Mapping[s
 
         ended = follow(run, display, show)
         if ended.interrupted:
-            display.line("all is saved; tgc chat goes on with the training, or talks to the model as it is")
+            display.line("everything is saved; tgc chat continues the training or talks to the model as it is")
     ended.settle(run, display)
     return run.folder

@@ -26,7 +26,7 @@ Raw = Annotated[
 
 Confirmed = Annotated[
     bool,
-    typer.Option("--yes", help="go on where scalar steps will take minutes", rich_help_panel="Run", hidden=True),
+    typer.Option("--yes", help="continue even if scalar steps will take minutes", rich_help_panel="Run", hidden=True),
 ]
 
 

@@ -48,7 +48,7 @@ def plan(
     ] = False,
     yes: Confirmed = False,
     ranks: Annotated[
-        int, typer.Option(min=1, help="so many processes on this machine, by MPI", rich_help_panel="Plan")
+        int, typer.Option(min=1, help="number of processes on this machine, by MPI", rich_help_panel="Plan")
     ] = 1,
     measure: Annotated[str | None, typer.Option(hidden=True)] = None,
     **settings: Any,

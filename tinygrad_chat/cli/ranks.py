@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RanksOption = Annotated[
     int | None,
     typer.Option(
-        "--ranks", min=1, help="so many processes on this machine, by MPI", rich_help_panel="Run", hidden=True
+        "--ranks", min=1, help="number of processes on this machine, by MPI", rich_help_panel="Run", hidden=True
     ),
 ]
 RankTimeout = Annotated[

@@ -17,7 +17,7 @@ from tinygrad_chat.option import specs_of
 SEEDS = 10**6  # to choose among: six digits are soon typed
 DEFAULTS = {
     "mode": "its own",
-    "seed": "another each time",
+    "seed": "a different one each time",
     "temperature": f"{GenerationOptions.temperature}, or an imported model's own",
 }
 

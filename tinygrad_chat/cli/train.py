@@ -31,10 +31,13 @@ def train(
         str | None, typer.Option(help="the run's folder (default: a new one below runs/)", rich_help_panel="Run")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with the run at --out, or the newest", rich_help_panel="Run")
+        bool, typer.Option("--resume", help="continue the run at --out, or the newest run", rich_help_panel="Run")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="end with a JSON object, alone on stdout", rich_help_panel="Run", hidden=True)
+        bool,
+        typer.Option(
+            "--json", help="print only a JSON object on stdout, at the end", rich_help_panel="Run", hidden=True
+        ),
     ] = False,
     yes: Confirmed = False,
     quiet: Annotated[
@@ -42,7 +45,7 @@ def train(
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="show every line of the log, samples whole", rich_help_panel="Run"),
+        typer.Option("--verbose", "-v", help="show every line of the log and whole samples", rich_help_panel="Run"),
     ] = False,
     ranks: RanksOption = None,
     rank_timeout: RankTimeout = 300,
@@ -111,7 +114,7 @@ class Followed:
 
         if display.error and not self.signals and not isinstance(display.error, BrokenPipeError):
             reason = f"{display.error.filename}: {display.error.strerror}"
-            raise StorageError(f"{reason}; all is saved, go on with: {run.folder.resume_command}")
+            raise StorageError(f"{reason}; everything is saved, go on with: {run.folder.resume_command}")
         if self.interrupted:
             raise typer.Exit(exit_code(self.signals))
 

@@ -33,7 +33,7 @@ class RecipeOptions:
     )
     depth: int | None = option(
         None,
-        "layers of nanochat's GPT; all other settings follow",
+        "layers of nanochat's GPT; all other settings follow from it",
         minimum=1,
         common=True,
         needs=needs("model", "nanochat"),
@@ -71,7 +71,7 @@ class DataOptions:
         several=True,
     )
     text_field: str = option("text", "key or column that holds the text of a row of JSON, CSV or Parquet")
-    encoding: str | None = option(None, "encoding of the files, such as latin-1 (default: found from their bytes)")
+    encoding: str | None = option(None, "encoding of the files, such as latin-1 (default: detected)")
     split: str = option(
         AUTO, "what is held out: whole documents by their hash, or the end of the text", choices=(AUTO, DOCUMENTS, END)
     )
@@ -87,28 +87,28 @@ class DataOptions:
     )
     pre_tokenizer: str = option(
         "nanochat",
-        "how text is split into the pieces within which bpe learns, by the name of a model whose tokenizer does so; "
+        "how text is split into pieces before bpe learns, named after a model whose tokenizer does the same; "
         "llama.cpp knows all but nanochat's",
         choices=("nanochat", "llama3", "qwen2", "gpt2", "smollm2"),
         needs=needs("tokenizer", "bpe"),
     )
     packing: str = option(
         NONE,
-        "how a row is filled: a window of the text that begins anywhere (none), or whole documents (best-fit)",
+        "how a row is filled: with a window that begins anywhere in the text (none) or with whole documents (best-fit)",
         choices=(NONE, BEST_FIT),
         needs=needs("objective", AUTO),
     )
     batch_size: int = option(12, "rows of text per step", minimum=1, common=True)
     grad_accumulation: int = option(
         1,
-        "compute a step's batch in this many parts: less memory, the same gradient",
+        "split a step's batch into this many parts: less memory, the same gradient",
         minimum=1,
         formerly=("accumulate",),
         fixed=False,
     )
     recompute: bool = option(
         False,
-        "keep less of a step and compute each block again on the way back: less memory, a third more time",
+        "keep fewer activations and compute each block again in the backward pass: less memory, a third more time",
         fixed=False,
         needs=(needs("mode", "tensor"), needs("dropout", 0.0), needs("model", "mini-gpt", "nanochat")),
     )
@@ -172,7 +172,7 @@ class OptimizerOptions:
         0.99, "decay rate of AdamW's mean squared gradient", minimum=0, below=1, needs=needs("optimizer", "adamw")
     )
     momentum: float = option(0.9, "momentum of SGD", minimum=0, below=1, needs=needs("optimizer", "sgd"))
-    clip: float = option(1.0, "largest norm of the gradient, larger ones are scaled down; 0: no limit", minimum=0)
+    clip: float = option(1.0, "largest norm of the gradient; a larger gradient is scaled down; 0: no limit", minimum=0)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -200,7 +200,9 @@ class ScheduleOptions:
     )
     min_lr: float = option(0.0, "learning rate of the last step", minimum=0, needs=FALLING)
     warmup: int = option(100, "steps in which the learning rate rises; a tenth of a short run", minimum=0)
-    warmdown: float = option(1.0, "share of the remaining steps over which it falls", above=0, maximum=1, needs=FALLING)
+    warmdown: float = option(
+        1.0, "share of the remaining steps in which the learning rate falls", above=0, maximum=1, needs=FALLING
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -256,7 +258,9 @@ class RunOptions:
 
     seed: int = option(1, "seed of weights, batches, dropout and samples", minimum=0, common=True)
     eval_every: int = option(250, "steps between evaluations", minimum=1, fixed=False)
-    eval_tokens: int = option(32_768, "held-out tokens to evaluate on, the first ones (0: all)", minimum=0, fixed=False)
+    eval_tokens: int = option(
+        32_768, "how many of the first held-out tokens to evaluate on (0: all)", minimum=0, fixed=False
+    )
     checkpoint_every: int | None = option(
         None, "steps between checkpoints, in addition to those before evaluations", minimum=1, fixed=False
     )
@@ -265,7 +269,7 @@ class RunOptions:
     )
     log_every: int = option(10, "steps between lines of the log", minimum=1, fixed=False)
     track: str | None = option(
-        None, "send the log to a tracker, too", choices=("tensorboard", "trackio", "wandb"), fixed=False
+        None, "also send the log to a tracker", choices=("tensorboard", "trackio", "wandb"), fixed=False
     )
 
     def __post_init__(self) -> None:
@@ -281,12 +285,12 @@ class GuardOptions:
     on_nan: str = option("stop", "what to do when the loss is NaN", choices=("stop", "rollback"), fixed=False)
     skip_spikes: float | None = option(
         None,
-        "skip an update whose loss lies this many standard deviations above the last 50",
+        "skip an update whose loss is this many standard deviations above the last 50 losses",
         above=0,
         fixed=False,
     )
     max_memory_growth: float = option(
-        0.5, "stop when memory has grown by this share between evaluations", above=0, fixed=False
+        0.5, "stop when memory has grown by this fraction between evaluations", above=0, fixed=False
     )
 
     def __post_init__(self) -> None:

@@ -18,18 +18,18 @@ class ObjectiveOptions:
 
     kind: str = option(
         AUTO,
-        "what is learned: the next token, as the data says (auto), or to solve a --task by trying (grpo)",
+        "what is learned: to predict the next token, as the data decides (auto), or to solve a --task by trying (grpo)",
         name="objective",
         choices=(AUTO, GRPO),
     )
-    task: str | None = option(None, "the task whose problems a model tries to solve", needs=BY_REWARD)
+    task: str | None = option(None, "the task whose problems the model tries to solve", needs=BY_REWARD)
     group_size: int = option(
-        16, "answers to each problem of a step; --batch-size says how many to all of them", minimum=2, needs=BY_REWARD
+        16, "answers to each problem of a step; --batch-size is the number of all answers", minimum=2, needs=BY_REWARD
     )
-    temperature: float = option(1.0, "how varied these answers are", above=0, needs=BY_REWARD)
-    max_new_tokens: int = option(64, "most tokens of an answer", minimum=1, fixed=False, needs=BY_REWARD)
+    temperature: float = option(1.0, "temperature of these answers: higher is more varied", above=0, needs=BY_REWARD)
+    max_new_tokens: int = option(64, "largest number of tokens of an answer", minimum=1, fixed=False, needs=BY_REWARD)
     eval_problems: int = option(
-        200, "held-out problems that an evaluation asks, once each", minimum=1, fixed=False, needs=BY_REWARD
+        200, "held-out problems that an evaluation asks, each once", minimum=1, fixed=False, needs=BY_REWARD
     )
 
     @property

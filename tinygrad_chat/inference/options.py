@@ -34,22 +34,22 @@ class InferenceOptions(ComputeOptions):
 class GenerationOptions:
     """How tokens are drawn from a model, and where they end."""
 
-    max_new_tokens: int = option(500, "most tokens to add; a text may end earlier", minimum=1)
+    max_new_tokens: int = option(500, "largest number of tokens to add; a text may end earlier", minimum=1)
     temperature: float = option(
         0.8, "below 1 more careful, above 1 more varied, 0 always the likeliest token", minimum=0
     )
     top_k: int | None = option(None, "choose among this many likeliest tokens", minimum=1)
     top_p: float | None = option(
-        None, "choose among the likeliest tokens that share this probability", above=0, maximum=1
+        None, "choose among the likeliest tokens that together have this probability", above=0, maximum=1
     )
     min_p: float | None = option(
-        None, "choose among tokens at least this part as likely as the likeliest", above=0, maximum=1
+        None, "choose among tokens with at least this fraction of the likeliest token's probability", above=0, maximum=1
     )
     repetition_penalty: float = option(
-        1.0, "above 1, tokens that occurred before are less likely (1: as the model has it)", minimum=1
+        1.0, "above 1, tokens that occurred before become less likely (1: no penalty)", minimum=1
     )
-    stop: str | tuple[str, ...] | None = option(None, "end before this text; may be given several times", several=True)
-    seed: int = option(1, "decides what is drawn", minimum=0)
+    stop: str | tuple[str, ...] | None = option(None, "stop before this text; can be given several times", several=True)
+    seed: int = option(1, "seed of the random choice of tokens", minimum=0)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -68,8 +68,8 @@ class GenerationOptions:
 class SamplingOptions(GenerationOptions):
     """How text is drawn from a model. Without `prompt` it begins as a new document does."""
 
-    prompt: str = option("", "text to go on from; - reads standard input")
-    num_samples: int = option(1, "texts to draw", minimum=1)
+    prompt: str = option("", "text to continue; - reads standard input")
+    num_samples: int = option(1, "how many texts to write", minimum=1)
 
 
 def expect_sampling(**settings: Any) -> None:

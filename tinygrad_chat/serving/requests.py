@@ -56,11 +56,11 @@ class Generation:
         "below 1 more careful, above 1 more varied, 0 always the likeliest token"
     )
     top_p: Annotated[float, Bounds(minimum=0, maximum=1)] | None = optional(
-        "choose among the likeliest tokens that share this probability"
+        "choose among the likeliest tokens that together have this probability"
     )
     top_k: Annotated[int, Bounds(minimum=1)] | None = optional("choose among so many likeliest tokens; not OpenAI's")
     min_p: Annotated[float, Bounds(minimum=0, maximum=1)] | None = optional(
-        "choose among tokens at least this part as likely as the likeliest; not OpenAI's"
+        "choose among tokens with at least this fraction of the likeliest token's probability; not OpenAI's"
     )
     repetition_penalty: Annotated[float, Bounds(minimum=1)] | None = optional(
         "above 1, tokens that occurred before are less likely; not OpenAI's"
