@@ -1,11 +1,11 @@
 """Several processes: two ranks of ours on two cores beside two threads of one process, and beside PyTorch.
 
-PyTorch's side is DistributedDataParallel over gloo, a process a rank and a thread each, eager as people run it on a
-CPU. For nanochat's model it is upstream's own code, with the optimiser that each rank repeats: the one that it shares
-over ranks needs futures that gloo does not have. All have the same weights and batches, and their losses must agree
-before anything is timed. Quoted are tokens a second, the time in communication, the memory of a rank, and how fast
-ranks exchange a gradient beside MPI's bare calls. Then runs of 1, 2 and 4 ranks are held against the model of a step's
-time by which docs/distributed.md looks at more.
+PyTorch's side is DistributedDataParallel over gloo, a process per rank with one thread, eager as people run it on a
+CPU. For nanochat's model it is upstream's own code, with the optimiser that every rank repeats: the sharded one needs
+futures that gloo does not have. All have the same weights and batches, and their losses must agree before anything is
+timed. The results are tokens per second, the time in communication, the memory of a rank, and how fast ranks exchange a
+gradient, compared with MPI's bare calls. Then runs of 1, 2 and 4 ranks are compared with the model of a step's time
+that docs/distributed.md applies to more ranks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHOSEN = ("10M", "small-bpe", NANOCHAT)
 STEPS_OF_A_TURN = 4
 AGREEING = 6
 TOLERANCE = 2e-3
-FORETOLD = (1, 2, 4)
+COMPARED = (1, 2, 4)
 DRAWN = tuple(2**power for power in range(11))
 
 
@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def settings_of(name: str) -> tuple[TrainingConfig, int]:
-    """Return how a configuration trains, at one rate all the time, and its vocabulary."""
+    """Return a configuration's settings, with a constant learning rate, and the size of its vocabulary."""
     if name == NANOCHAT:
         settings = {"model": "nanochat", "depth": 4, "context": 256, "batch_size": 8, "steps": 1000}
         return resolve(settings, Facts(vocabulary=256)), 256
@@ -145,7 +145,7 @@ def _measure_one(name: str, arguments: argparse.Namespace) -> list[dict[str, Any
 
 
 def _share(answers: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the share of a step's time that rank 0 communicates, or waits for others to; None where nobody knows."""
+    """Return the share of a step's time that rank 0 communicates or waits for others; None where it is unknown."""
     if answers[0].get("communication") is None:
         return None
     return statistics.median(each["communication"] / sum(each["seconds"]) for each in answers)
@@ -168,17 +168,17 @@ def _exchange(rounds: int) -> dict[str, Any]:
 
 
 def _step_model(rounds: int, exchange: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure steps of the 10M model by 1, 2 and 4 ranks of a thread each, and what a step is made of; hold what the
-    model of a step's time says against them.
+    """Measure steps of the 10M model with 1, 2 and 4 ranks of a thread each, and the parts of a step; compare them with
+    what the model of a step's time predicts.
 
-    Four ranks on two cores take turns at computing, which the model is told.
+    Four ranks on two cores take turns at computing, which the model takes into account.
     """
     config, vocabulary = settings_of("10M")
     request = json.dumps({"config": config.tables(), "vocabulary": vocabulary, "weights": None, "name": "10M"})
-    commands = {ranks: ("bench.rank_worker", "lead", f"{ranks} of a thread", request) for ranks in FORETOLD}
-    answers: dict[int, list[dict[str, Any]]] = {ranks: [] for ranks in FORETOLD}
+    commands = {ranks: ("bench.rank_worker", "lead", f"{ranks} of a thread", request) for ranks in COMPARED}
+    answers: dict[int, list[dict[str, Any]]] = {ranks: [] for ranks in COMPARED}
     with turns.open_workers({str(ranks): command for ranks, command in commands.items()}) as workers:
-        for ranks in turns.take_turns(FORETOLD, max(3, rounds // 2), f"{NAME}, ranks of a thread"):
+        for ranks in turns.take_turns(COMPARED, max(3, rounds // 2), f"{NAME}, ranks of a thread"):
             answers[ranks].append(workers[str(ranks)].ask(STEPS_OF_A_TURN))
     measured = {
         ranks: statistics.median(statistics.median(each["seconds"]) for each in of_ranks)
@@ -201,7 +201,7 @@ def _step_model(rounds: int, exchange: Mapping[str, Any]) -> dict[str, Any]:
         "latency": model.latency,
         "cores": cores,
         "measured": {str(ranks): seconds for ranks, seconds in measured.items()},
-        "foretold": {str(ranks): model.seconds(ranks, ranks_a_core=max(1, ranks / cores)) for ranks in FORETOLD},
+        "predicted": {str(ranks): model.seconds(ranks, ranks_a_core=max(1, ranks / cores)) for ranks in COMPARED},
         "drawn": {str(ranks): model.seconds(ranks) for ranks in DRAWN},
     }
 
@@ -216,7 +216,7 @@ def _print(rows: Sequence[Mapping[str, Any]], exchange: Mapping[str, Any], model
         )
     print(f"exchange of 16 MiB: {exchange['share_of_bare']:.0%} as fast as MPI's bare calls")
     for ranks, seconds in model["measured"].items():
-        print(f"{ranks} ranks of a thread: {seconds:.3f} s a step, foretold {model['foretold'][ranks]:.3f} s")
+        print(f"{ranks} ranks of a thread: {seconds:.3f} s a step, predicted {model['predicted'][ranks]:.3f} s")
 
 
 def _draw(model: Mapping[str, Any], arguments: argparse.Namespace) -> None:

@@ -42,7 +42,7 @@ def test_the_ranks_take_leave_of_each_other(monkeypatch: pytest.MonkeyPatch, cap
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("import time; time.sleep(60)", "2 ranks: have not come to an end within 1 s"),
+        ("import time; time.sleep(60)", "2 ranks: did not finish within 1 s"),
         ("print('=' * 80, 'killed ' * 200, sep='\\n'); exit(9)", "2 ranks: ended with exit code 9: killed killed"),
     ],
     ids=["hangs", "fails"],

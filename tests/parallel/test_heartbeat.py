@@ -121,7 +121,7 @@ def test_a_rank_that_does_not_come_to_where_the_others_wait_is_named():
     expect(lambda: of.failures)
     of.monitor.end(None)
     assert of.failures[0].startswith("rank 2 (")
-    assert of.failures[0].endswith("has let the others wait for 0.3 s: it hangs")
+    assert of.failures[0].endswith("has kept the others waiting for 0.3 s: it hangs")
 
 
 def test_where_all_have_come_and_nothing_goes_on_no_rank_is_blamed():
@@ -133,7 +133,7 @@ def test_where_all_have_come_and_nothing_goes_on_no_rank_is_blamed():
     of.progress = Progress(7, time.perf_counter())
     expect(lambda: of.failures)
     of.monitor.end(None)
-    assert of.failures[0].startswith("the ranks: has let the others wait")
+    assert of.failures[0].startswith("the ranks: has kept the others waiting")
 
 
 def test_rank_0_may_compute_for_as_long_as_it_likes():
@@ -203,7 +203,7 @@ def test_a_rank_that_does_not_come_is_named(rank_0: Rank0, monkeypatch: pytest.M
 
 def test_a_rank_that_has_ended_before_it_came_is_not_waited_for(rank_0: Rank0, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "getppid", lambda: -1)
-    with pytest.raises(RankError, match="a rank has ended before all had come together"):
+    with pytest.raises(RankError, match="a rank has ended before all had connected"):
         rank_0.monitor.wait_for_all()
 
 

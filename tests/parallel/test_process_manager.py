@@ -104,12 +104,15 @@ def test_ranks_ask_each_other_where_they_are_while_their_start_is_bounded(monkey
 
 def test_a_rank_that_does_not_come_is_named(port: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(process_manager, "GATHERING", 1.0)
-    with pytest.raises(RankError, match="rank 1: has not come within 1 s"):
+    with pytest.raises(RankError, match="rank 1: did not connect within 1 s"):
         find_the_others(variables(0, 3, port))
 
 
 def test_a_port_that_is_taken_is_named(port: int):
-    with socket.create_server(("127.0.0.1", port + 1)), pytest.raises(UsageError, match=f"port {port + 1}: is needed"):
+    with (
+        socket.create_server(("127.0.0.1", port + 1)),
+        pytest.raises(UsageError, match=f"port {port + 1}: rank 0 needs it"),
+    ):
         find_the_others(variables(0, 2, port))
 
 

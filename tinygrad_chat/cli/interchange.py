@@ -28,7 +28,7 @@ def import_(
     ] = None,
     tokenizer_of: Annotated[
         str | None,
-        typer.Option(help="a run whose tokenizer nanochat's model knows (default: tokens are written as numbers)"),
+        typer.Option(help="a run with the tokenizer of nanochat's model (default: tokens are written as numbers)"),
     ] = None,
     out: Annotated[str | None, typer.Option(help="the run's folder (default: a new one below runs/)")] = None,
 ) -> None:
@@ -82,7 +82,7 @@ def _import_nanochat(path: Path, folder: object, meta: Path | None, tokenizer_of
 
 def _expect_none(flag: str, value: object) -> None:
     if value is not None:
-        raise UsageError(f"{flag}: plays no part but with nanochat's weights, a safetensors file")
+        raise UsageError(f"{flag}: works only with nanochat's weights, a safetensors file")
 
 
 def export(
@@ -107,7 +107,7 @@ def export(
 
     out = user_path(out)
     if is_there(out):
-        raise UsageError(f"{out}: is there already; choose another name")
+        raise UsageError(f"{out}: already exists; choose another name")
     saved = open_model(user_path(run), say=say)
     if program == "nanochat":
         from tinygrad_chat.interchange.nanochat_files import export_nanochat

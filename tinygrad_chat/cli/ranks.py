@@ -1,4 +1,4 @@
-"""A command that several ranks run together: rank 0 does what it does alone, and the others take part."""
+"""A command that several ranks run together: rank 0 works as it does alone, and the others take part."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ RanksOption = Annotated[
 ]
 RankTimeout = Annotated[
     float,
-    typer.Option(min=1, help="seconds that a rank may let the others wait", rich_help_panel="Run", hidden=True),
+    typer.Option(min=1, help="seconds that a rank may keep the others waiting", rich_help_panel="Run", hidden=True),
 ]
 RankLogs = Annotated[
     str | None,
-    typer.Option(help="a folder for what the other ranks write", rich_help_panel="Run", hidden=True),
+    typer.Option(help="a folder for the output of the other ranks", rich_help_panel="Run", hidden=True),
 ]
 OFTEN = 60.0
-"""Seconds after which another rank writes again how far it is."""
+"""Seconds between two lines of another rank on its progress."""
 
 
 class Follow(Protocol):
-    """What another rank than the first does: what that asks of it. It tells `done` the name of each thing."""
+    """What a rank other than 0 does: all that rank 0 asks. It calls `done` with the name of each request."""
 
     def __call__(self, communicator: Communicator, *, done: Callable[[str], object] = ...) -> None:
         """Return when rank 0 has taken leave."""
@@ -48,10 +48,10 @@ class Follow(Protocol):
 def several_ranks(
     call: typer.Context, count: int | None, patience: float, logs: str | None, follow: Follow
 ) -> Iterator[Ranks | None]:
-    """Be rank 0 within this context, with what leads the others; or be alone, with None.
+    """Be rank 0 within this context, and yield what leads the others; or be alone, and yield None.
 
-    The other ranks `follow`. They write nothing, or into files of the folder `logs`. Where this process is to start
-    `count` ranks, or is another rank than the first, all is done when the context is entered, and the command ends.
+    The other ranks `follow`. They write nothing, or into files of the folder `logs`. Where this process has to start
+    `count` ranks, or is a rank other than 0, entering the context does all the work and then ends the command.
     """
     if os.environ.get("TGC_STREAMS"):
         _leave_it_to_a_child()
@@ -76,7 +76,7 @@ def several_ranks(
 
 
 def expect_all_ranks(ranks: Ranks | None) -> None:
-    """End the command, on rank 0, where another rank has been lost, or a signal has come to it."""
+    """End the command, on rank 0, where another rank is lost or has received a signal."""
     if ranks is None:
         return
     ranks.communicator.expect_no_failure()
@@ -88,7 +88,7 @@ def expect_all_ranks(ranks: Ranks | None) -> None:
 
 
 def _follow_with_a_log(ranks: Ranks, logs: str, follow: Follow) -> None:
-    """Take part, with standard output and error in a file, and a line now and then on how far this rank is."""
+    """Take part, with standard output and error in a file, and now and then a line on progress."""
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import count
 

@@ -34,12 +34,12 @@ def serve(
     open_page: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
     **settings: Any,
 ) -> None:
-    """Serve a model: an API as OpenAI's, for everyone's programs, and a page to chat on."""
+    """Serve a model: an API like OpenAI's, for other programs, and a page to chat on."""
     # Read as NumPy is loaded: OpenBLAS's threads spin for 2^14 instead of 2^26 cycles when a product is done. Prompts
     # are read with them, and while they spin they keep the cores from those that decode.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "14")
     compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
-    InferenceOptions(**compute)  # says what cannot be
+    InferenceOptions(**compute)  # raises where a value is impossible
     options = ServingOptions(**{"api_key": os.environ.get(KEY_VARIABLE) or None, **settings})
     try:
         from tinygrad_chat.serving.app import create_app
@@ -59,7 +59,7 @@ def serve(
 
         def started() -> None:
             served = source.served
-            say(f"{served.name}, step {served.step:,}, at {address}; the API is at {address}/v1, Ctrl-C ends")
+            say(f"{served.name}, step {served.step:,}, at {address}; the API is at {address}/v1, Ctrl-C ends it")
             if open_page:
                 webbrowser.open(address)
 
@@ -83,8 +83,8 @@ def _model(run: str | None) -> SavedModel:
 
 @contextmanager
 def _drained_on_signals(server: Server) -> Iterator[list[int]]:
-    """Within this context the first signal, noted in the list, lets the server end what it is answering; a second one
-    ends it at once."""
+    """Within this context the first signal, noted in the list, lets the server finish its answers; a second one ends it
+    at once."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
@@ -95,7 +95,7 @@ def _drained_on_signals(server: Server) -> Iterator[list[int]]:
         received.append(number)
         server.drain()
         with contextlib.suppress(RuntimeError):  # in the middle of writing another line
-            say("no new requests; ending when those that are being answered are; once more to end at once")
+            say("no new requests; finishing the answers in progress; once more to end at once")
 
     on_signals(note)
     try:

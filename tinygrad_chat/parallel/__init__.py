@@ -5,19 +5,19 @@ A rank is a thread of this process, or a process of its own, on this machine or 
 communicator.py     what a rank asks of the others
 threads.py          ranks that are threads
 mpi.py              ranks that are processes
-window.py           what ranks of one machine add up in memory that all of them see
+window.py           sums and copies in memory that the ranks of one machine share
 device.py           ranks whose arrays lie on a GPU each
 data_parallel.py    a batch's gradient by several threads
-sharding.py         each rank's share of the parameters, and of what an optimiser remembers
+sharding.py         each rank's share of the parameters, and of an optimiser's state
 buckets.py          gradients on their way to other ranks during the backward sweep
 member.py           what rank 0 asks of the others
 joining.py          how a process becomes a rank
 starting.py         how ranks are started
-process_manager.py  what those are told that torchrun has started
-bandwidth.py        how fast they are for each other
-heartbeat.py        how they learn of each other's end
-monitor.py          what rank 0 does about it
-shared_memory.py    what must not stay behind when they end
+process_manager.py  how ranks that torchrun has started find each other
+bandwidth.py        how fast ranks exchange a gradient
+heartbeat.py        how ranks notice that another one has ended
+monitor.py          rank 0's side of the heartbeats
+shared_memory.py    what ranks must not leave behind when they end
 """
 
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator

@@ -21,7 +21,7 @@ REPETITIONS = 7
 
 
 def seconds_of_exchange(communicator: Communicator, elements: int = ELEMENTS) -> float:
-    """Return how long ranks take to sum a gradient of so many numbers, a share each, and to hand the shares round."""
+    """Return the seconds in which ranks sum a gradient of `elements` numbers, a share each, and gather the shares."""
     array, shares = np.ones(elements, np.float32), even_shares(elements, communicator.size)
     own = shares[communicator.rank]
     into, taken = np.empty(own.stop - own.start, np.float32), []
@@ -35,15 +35,15 @@ def seconds_of_exchange(communicator: Communicator, elements: int = ELEMENTS) ->
 
 
 def measured_bandwidth(ranks: int = 2, *, within: float = 30.0) -> float:
-    """Return the bytes of gradient a second of that many ranks on this machine, started for this.
+    """Start that many ranks on this machine; return the bytes of gradient that they exchange per second.
 
-    Raises BackendError without MPI, TinygradChatError where they do not come to an end.
+    Raises BackendError without MPI, TinygradChatError where the ranks do not finish.
     """
     command = [*ranks_command(ranks), sys.executable, "-m", "tinygrad_chat.parallel.bandwidth"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=within)
     except subprocess.TimeoutExpired as error:
-        raise TinygradChatError(f"{ranks} ranks: have not come to an end within {within:g} s") from error
+        raise TinygradChatError(f"{ranks} ranks: did not finish within {within:g} s") from error
     if done.returncode != 0:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip(" =|")]
         said = one_line(" ".join(lines), most=300)
@@ -52,7 +52,7 @@ def measured_bandwidth(ranks: int = 2, *, within: float = 30.0) -> float:
 
 
 def main() -> None:
-    """Measure, and let rank 0 print bytes a second."""
+    """Measure, and let rank 0 print bytes per second."""
     with joined_ranks(("bandwidth",)) as ranks:
         if ranks is not None:
             seconds = seconds_of_exchange(ranks.communicator)

@@ -1,4 +1,4 @@
-"""The gradient on its way to other ranks, piece by piece, while the backward sweep computes the rest of it."""
+"""Buckets of the gradient, which go to other ranks while the backward sweep computes the rest."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tinygrad_chat.nn import Parameters
 from tinygrad_chat.parallel.communicator import Communicator
 
 BUCKET = 1 << 20
-"""Numbers of a gradient that go together, at least: so many that the way of a message costs little beside them."""
+"""The least numbers in a bucket: enough that the latency of a message costs little beside them."""
 
 
 class GradientBuckets:
     """Pieces of the flat gradient, each of whole parameters, that are summed over ranks as soon as they are complete.
 
-    How many gradients a sweep delivers to a bucket is learned in the first one (a weight that is used twice gets two);
-    all later ones must deliver as many. So ranks begin their sums in the same order, as each has the same graph.
+    The first sweep counts how many gradients each bucket receives (a weight that is used twice gets two). All later
+    sweeps must deliver as many. Every rank has the same graph, so all ranks begin their sums in the same order.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GradientBuckets:
         self._under_way: dict[int, Callable[[], None]] = {}
 
     def deliver(self, leaf: Node, gradient: Any) -> None:
-        """Add to the gradient of a parameter, as a backward sweep's `deliver`, and send off what that completes."""
+        """Add to the gradient of a parameter, as a backward sweep's `deliver`; send off a bucket that is complete."""
         deliver_to_leaf(leaf, gradient)
         bucket = self._bucket_of.get(leaf)
         if bucket is None:
@@ -72,6 +72,6 @@ class GradientBuckets:
 
 
 def _overlap(share: slice, span: slice) -> slice:
-    """Return what of a share lies in a span; where nothing does, nothing at the end of the span that is nearer."""
+    """Return the part of a share that lies in a span; where there is none, an empty slice at the nearer end of it."""
     start = min(max(share.start, span.start), span.stop)
     return slice(start, max(start, min(share.stop, span.stop)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 FAREWELL = None
-"""What rank 0 broadcasts when nothing is to be done any more."""
+"""What rank 0 broadcasts when there is nothing left to do."""
 
 
 class Communicator(Protocol):
@@ -19,8 +19,8 @@ class Communicator(Protocol):
     rank: int
     size: int
     overlaps: bool
-    """Whether what is begun goes on while this rank computes, and costs it little: on a network, and not where the
-    ranks' own cores move it."""
+    """Whether communication goes on while this rank computes, at little cost: so on a network, but not where the
+    ranks' own cores move the data."""
 
     def all_reduce(self, array: Any) -> None:
         """Replace `array`, of the same shape on every rank, by the sum of all of them."""
@@ -34,18 +34,18 @@ class Communicator(Protocol):
         ...
 
     def start_reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> Callable[[], None]:
-        """Begin a `reduce_scatter`, and return what waits for its end; where that cannot be, do it at once.
+        """Begin a `reduce_scatter`, and return a function that waits for its end; where that is impossible, do it now.
 
-        Until then neither array may be touched, and what is begun later ends later.
+        Until the end neither array may be touched. What is begun later ends later.
         """
         ...
 
     def all_gather(self, array: Any, shares: Sequence[slice]) -> None:
-        """Let every rank's share of the flat `array` be what it is on that rank."""
+        """Copy each rank's share of the flat `array` to all ranks."""
         ...
 
     def broadcast(self, array: Any) -> None:
-        """Let `array` be what it is on rank 0."""
+        """Copy rank 0's `array` to all ranks."""
         ...
 
     def barrier(self) -> None:
@@ -57,7 +57,7 @@ class Communicator(Protocol):
         ...
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
-        """Return the one of rank 0's `values`, one for each rank, that is this rank's."""
+        """Return this rank's item of rank 0's `values`, which has one for each rank."""
         ...
 
     def gather_objects(self, value: Any) -> list[Any] | None:

@@ -81,9 +81,9 @@ class DataParallel:
 
 
 def make_data_parallel(model: object, threads: int, *, rows: int) -> DataParallel | None:
-    """Return the threads to train `model` with on `rows` rows at a time; None where one is as fast.
+    """Return the threads to train `model` with on `rows` rows at a time; None where one thread is as fast.
 
-    Then products of matrices take all threads, instead of one for each rank.
+    With None, products of matrices take all threads, instead of one for each rank.
     """
     if not isinstance(model, GPT) or model.parameters().backend.name != "numpy" or min(threads, rows) < 2:
         return None

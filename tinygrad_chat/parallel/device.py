@@ -1,4 +1,4 @@
-"""Ranks whose arrays lie on a GPU each: NCCL moves those, and whatever connects the processes moves the rest."""
+"""Ranks with a GPU each: NCCL moves arrays, and the connection between the processes moves everything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinygrad_chat.parallel.communicator import Communicator
 
 
 class DeviceCommunicator:
-    """A rank whose arrays are its `gpus`' and whose objects go by `host`."""
+    """A rank that sends arrays through `gpus` and objects through `host`."""
 
     overlaps = False  # all goes into one stream
 
@@ -28,16 +28,16 @@ class DeviceCommunicator:
         self._gpus.reduce_scatter(array, shares, into)
 
     def start_reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> Callable[[], None]:
-        """Put it into the current stream, behind what was computed so far and before what will be."""
+        """Put it into the current stream, after all earlier work and before all later work."""
         self._gpus.reduce_scatter(array, shares, into)
         return lambda: None
 
     def all_gather(self, array: Any, shares: Sequence[slice]) -> None:
-        """Let every rank's share of the flat `array` be what it is on that rank."""
+        """Copy each rank's share of the flat `array` to all ranks."""
         self._gpus.all_gather(array, shares)
 
     def broadcast(self, array: Any) -> None:
-        """Let `array` be what it is on rank 0."""
+        """Copy rank 0's `array` to all ranks."""
         self._gpus.broadcast(array)
 
     def barrier(self) -> None:
@@ -49,7 +49,7 @@ class DeviceCommunicator:
         return self._host.broadcast_object(value)
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
-        """Return the one of rank 0's `values` that is this rank's."""
+        """Return this rank's item of rank 0's `values`."""
         return self._host.scatter_objects(values)
 
     def gather_objects(self, value: Any) -> list[Any] | None:
@@ -62,7 +62,7 @@ class DeviceCommunicator:
 
 
 def on_devices(communicator: Communicator, backend: Backend) -> Communicator:
-    """Return what moves arrays of `backend` from rank to rank. Raises BackendError for a GPU without NCCL."""
+    """Return the communicator for arrays of `backend`. Raises BackendError for a GPU without NCCL."""
     if backend.name == "numpy":
         return communicator
     return DeviceCommunicator(

@@ -1,10 +1,11 @@
-"""How ranks learn of each other's end: a connection from each to rank 0, beside MPI's, for signs of life.
+"""Heartbeats, by which ranks notice that another one has ended: each has a second connection to rank 0, beside MPI's.
 
-A process that is killed closes its connection. A machine that is cut off falls silent. A rank that hangs gives signs of
-life, but does not come to where the others wait for it. Rank 0 notices each of these (monitor.py) and tells the others.
+A process that is killed closes its connection. A machine that is cut off falls silent. A rank that hangs still sends
+heartbeats, but does not reach the call in which the others wait. Rank 0 notices all of this (monitor.py) and tells the
+other ranks.
 
-What goes over a connection are lines: `hello WORD RANK PROCESS HOST` first, which `welcome` answers; `beat CALLS` every
-second, in both directions; `stop SIGNAL` and `failed TEXT` to rank 0; `end CODE` from it, or `done` when all is.
+The connection carries lines: `hello WORD RANK PROCESS HOST` first, which `welcome` answers; `beat CALLS` every second,
+in both directions; `stop SIGNAL` and `failed TEXT` to rank 0; `end CODE` from rank 0, or `done` when all work is done.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import psutil
 
 from tinygrad_chat.errors import RankError
 
-BEAT = 1.0  # seconds from one sign of life to the next
+BEAT = 1.0  # seconds from one heartbeat to the next
 SILENCE = 7.0  # seconds without one, after which a rank counts as lost
 CONNECTING = 5.0  # seconds for each address that rank 0 may have
 LONGEST_LINE = 4096
@@ -30,7 +31,7 @@ DONE = b"done"
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where rank 0 can be reached, the word that its ranks know, and which process it is, if all are on one machine."""
+    """Where rank 0 can be reached, the secret word of its ranks, and its process, if all ranks are on one machine."""
 
     addresses: Sequence[str]
     port: int
@@ -40,14 +41,14 @@ class Meeting:
 
 @dataclass
 class Progress:
-    """How far a rank's communication has come: calls begun, and since when it has been in the last one, if it is."""
+    """A rank's communication so far: the calls begun, and when it began to wait in the last one, if it still does."""
 
     calls: int
     waiting_since: float | None
 
 
 class Heartbeat:
-    """Another rank's connection to rank 0. `on_end` is told, in a thread, the code that rank 0 left with, or None."""
+    """Another rank's connection to rank 0. At its end a thread calls `on_end` with rank 0's exit code, or None."""
 
     def __init__(
         self, rank: int, meeting: Meeting, *, progress: Callable[[], Progress], on_end: Callable[[int | None], object]
@@ -61,7 +62,7 @@ class Heartbeat:
             thread.start()
 
     def stop(self, signal: int) -> None:
-        """Ask rank 0 for a stop, as a signal has come."""
+        """Ask rank 0 to stop, because of a signal."""
         self._tell(f"stop {signal}")
 
     def fail(self, text: str) -> None:
@@ -69,7 +70,7 @@ class Heartbeat:
         self._tell(f"failed {text}")
 
     def end(self) -> None:
-        """Give no more signs of life, and wait until rank 0, which knows that all is done, closes the connection."""
+        """Send no more heartbeats, and wait until rank 0 closes the connection: it knows that all is done."""
         self._ended.set()
         for thread in self._threads:
             thread.join()
@@ -122,14 +123,14 @@ def _connect(meeting: Meeting, hello: str) -> socket.socket:
 
 
 def kill_here(process: int | None) -> None:
-    """Kill a rank that can end itself no more, where it is on this machine for sure."""
+    """Kill a rank that can no longer end itself, if it is certainly on this machine."""
     if process is not None:
         with contextlib.suppress(psutil.Error):
             psutil.Process(process).kill()
 
 
 def send_line(connection: socket.socket, line: str) -> None:
-    """Send a line; one who has gone, or does not read, will be noticed by what does not come back."""
+    """Send a line. A rank that is gone, or does not read, is noticed by its silence."""
     with contextlib.suppress(OSError):
         connection.sendall(line.encode() + b"\n")
 

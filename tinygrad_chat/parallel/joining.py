@@ -1,8 +1,8 @@
-"""How this process becomes one of several ranks: whoever started them says so in the environment.
+"""How this process becomes one of several ranks: the program that started them says so in the environment.
 
 `mpiexec` (MPICH's, Intel's, Open MPI's), `srun` and `torchrun` each have variables of their own. MPI connects the
-ranks, a connection beside it watches over them (heartbeat.py), and before the first step it is made sure that all run
-the same program with the same arguments.
+ranks, and a second connection watches over them (heartbeat.py). Before the first step, rank 0 checks that all run the
+same program with the same arguments.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Ranks:
 
     communicator: MpiCommunicator
     stop: Callable[[int], object]
-    """What a rank other than 0 calls when a signal has come that asks for a stop."""
+    """What a rank other than 0 calls when it receives a signal to stop."""
     stopped_by: Callable[[], int | None]
     """Which signal has come to another rank, on rank 0."""
 
@@ -59,26 +59,25 @@ def joined_ranks(
 
     Those on one machine share its cores, and have a GPU each where there are some.
 
-    All ranks must have the same `arguments`. When rank 0 leaves it, it broadcasts FAREWELL, for which the others must
-    have waited; when it does so with an exception, all others end. A rank that is lost raises RankError on rank 0, from
-    whatever it then asks of the others. Raises UsageError where the ranks do not
-    fit together, or are not as many as are `expected`.
+    All ranks must have the same `arguments`. When rank 0 leaves the context, it broadcasts FAREWELL, for which the
+    others must be waiting. When it leaves with an exception, all others end. When a rank is lost, rank 0's next request
+    raises RankError. Raises UsageError where the ranks do not fit together, or their number is not `expected`.
     """
     size = started_ranks()
     if expected is not None and size > 1 and size != expected:
-        raise UsageError(f"--ranks {expected}: {size} were started already; leave out --ranks")
+        raise UsageError(f"--ranks {expected}: {size} ranks were already started; leave out --ranks")
     if size == 1:
         yield None
         return
     mpi = open_mpi()
     if not any(name in os.environ for name in SIZES[:-1]):
         if mpi.get_vendor()[0] == "Open MPI":
-            raise UsageError("torchrun: Open MPI does not know its variables; use Open MPI's own mpiexec, or srun")
+            raise UsageError("torchrun: Open MPI cannot read its variables; use Open MPI's own mpiexec, or srun")
         find_the_others()
     remove_unused_segments()
     with bounded_start():
         communicator = MpiCommunicator(mpi)
-        local = communicator.ranks_here()  # asks all others, and nobody watches yet whether they live
+        local = communicator.ranks_here()  # waits for all others, and no heartbeat watches over them yet
     if communicator.size != size:
         raise UsageError(
             f"{size} ranks were started, but MPI knows of {communicator.size}: start them with the mpiexec that "
@@ -138,7 +137,7 @@ def joined_ranks(
 
 
 def _leave(rank: int, code: int | None, remedy: str) -> None:
-    """End this process, which has nothing to save. Where rank 0 could not say why, one other does."""
+    """End this process, which has nothing to save. If rank 0 could not say why, rank 1 does."""
     if code is None and rank == 1:
         with contextlib.suppress(OSError):
             os.write(2, f"tgc: rank 0 has ended or is cut off; {remedy}\n".encode())
@@ -161,7 +160,7 @@ def _expect_alike(communicator: Communicator, arguments: Sequence[str]) -> None:
 
 
 def _digest_of_code() -> str:
-    """Return what tells one state of this package's modules from another."""
+    """Return a digest of this package's source files."""
     digest, folder = hashlib.sha256(), Path(__file__).parent.parent
     for path, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
@@ -178,7 +177,7 @@ def _choose_device(local_rank: int) -> None:
 
 
 def _code_of(error: BaseException) -> int:
-    """Return what a process ends with by this exception."""
+    """Return the exit code of a process that this exception ends."""
     return int(getattr(error, "exit_code", 1))
 
 

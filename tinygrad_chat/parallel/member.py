@@ -1,7 +1,7 @@
 """Work that ranks share: rank 0 leads, and the others do what it asks of them.
 
-A request of rank 0 goes to all as its name and its arguments, and then every rank, rank 0 too, calls the method of its
-`Member` of that name, in which they meet.
+Rank 0 sends each request to all ranks, as a name and arguments. Then every rank, rank 0 too, calls the method of that
+name of its `Member`, and the ranks communicate in it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Result = TypeVar("Result")
 
 
 class Member:
-    """What one rank has of the work: a model, with which it predicts its part.
+    """One rank's part of the work, and the model with which it predicts.
 
-    Every method is called on all ranks at once, but `ask` and `start`, which are rank 0's, and `follow`, which is for
-    the others.
+    Every method is called on all ranks at once, except `ask` and `start`, which only rank 0 calls, and `follow`, which
+    only the others call.
     """
 
     predictor: Predictor
@@ -38,7 +38,7 @@ class Member:
         return getattr(self, name)(*arguments, **own)
 
     def start(self, name: str, *arguments: Any) -> None:
-        """Let all other ranks call the method of that name, in which rank 0 meets them by other means."""
+        """Let all other ranks call the method of that name; rank 0 takes part in it by other means."""
         self.communicator.broadcast_object((name, arguments))
 
     def follow(self, done: Callable[[str], object] = lambda asked: None) -> None:
@@ -49,8 +49,8 @@ class Member:
             done(name)
 
     def gather(self, work: Callable[[], Result]) -> list[Result] | None:
-        """Return on rank 0 what the `work` of each rank comes to. An error that explains itself is raised there, when
-        all have done theirs, as it would be in one process: the ranks can be asked again."""
+        """Return on rank 0 the results of each rank's `work`. If one raises a TinygradChatError, raise it there, as in
+        one process, but only when all ranks have finished: then they can take the next request."""
         try:
             found: Result | TinygradChatError = work()
         except TinygradChatError as error:
@@ -62,7 +62,7 @@ class Member:
         return every
 
     def token_losses(self, batches: Sequence[tuple[np.ndarray, np.ndarray]] | None = None) -> list[np.ndarray] | None:
-        """Return the losses of the targets of each rank's rows on rank 0, which gives the rows."""
+        """Return on rank 0 the losses of the targets of each rank's rows; rank 0 gives the rows."""
         tokens, targets = self.communicator.scatter_objects(batches)
         if not len(tokens):
             return self.gather(lambda: np.zeros(tokens.shape))
@@ -70,7 +70,7 @@ class Member:
 
 
 class DistributedPredictor:
-    """All ranks, each of which predicts some rows of a batch; for rank 0, with its `member`."""
+    """A predictor for rank 0, in which every rank predicts some rows of a batch."""
 
     def __init__(self, member: Member) -> None:
         self.context, self._member = member.predictor.context, member

@@ -1,4 +1,4 @@
-"""Rank 0's end of the connections by which ranks learn of each other's end (heartbeat.py)."""
+"""Rank 0's side of the heartbeat connections (heartbeat.py)."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class _Peer:
 
 
 class Monitor:
-    """Rank 0's end of the connections. `on_failure` is told, in another thread, which rank has failed and how, once.
+    """Rank 0's side of the connections. `on_failure` is called once, in another thread: which rank has failed, and how.
 
-    `progress` says how far rank 0 itself is; a rank that lets it wait for `patience` seconds hangs. Only where there
-    are `several_machines` can others connect.
+    `progress` says how far rank 0 itself is. A rank that keeps it waiting for `patience` seconds counts as hung. Other
+    machines can connect only with `several_machines`.
     """
 
     def __init__(
@@ -74,19 +74,19 @@ class Monitor:
         process = None if several_machines else os.getpid()
         self.meeting = Meeting(addresses, self._listener.getsockname()[1], secrets.token_hex(16), process)
         self.stopped_by: int | None = None
-        """The signal that has come to another rank, which asks for a stop with a checkpoint."""
+        """The signal that another rank has received; it asks for a stop with a checkpoint."""
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._thread.start()
 
     def wait_for_all(self) -> None:
-        """Wait until all ranks have connected. Raises RankError where one does not, or has ended before.
+        """Wait until all ranks have connected. Raises RankError where one does not, or ends before.
 
-        Then whoever started the ranks ends those that it knows of: this process's parent, where that stands for it.
+        If one ends, mpiexec ends the processes that it knows of. With `--ranks` that is this process's parent.
         """
         until = time.monotonic() + GATHERING
         while not self._gathered.wait(BEAT / 4):
             if os.getppid() != self._parent:
-                raise RankError("a rank has ended before all had come together")
+                raise RankError("a rank has ended before all had connected")
             if time.monotonic() < until:
                 continue
             missing = sorted(set(range(1, self._size)) - {peer.rank for peer in self._peers})
@@ -96,14 +96,14 @@ class Monitor:
             )
 
     def end(self, code: int | None) -> None:
-        """Stop watching, and tell all ranks with which code they are to end; None where all is done and they part.
+        """Stop watching, and tell all ranks the exit code to end with; None where all is done.
 
-        They end when this process does, and closes the connections: mpiexec kills who is left when a second one goes.
+        They end when this process ends and closes the connections: mpiexec kills all the rest when a second one ends.
         """
         self._ended.set()
         self._thread.join()
         for key in list((self._selector.get_map() or {}).values()):
-            if key.data is None or key.data.rank < 0:  # the listener, and who has not said who he is
+            if key.data is None or key.data.rank < 0:  # the listener, and connections without a hello
                 self._selector.unregister(key.fileobj)
                 key.data.connection.close() if key.data else self._listener.close()
         self._selector.close()
@@ -115,7 +115,7 @@ class Monitor:
                 send_line(peer.connection, f"end {code}")
 
     def _watch(self) -> None:
-        """Listen, and give a sign of life, until the end."""
+        """Listen, and send heartbeats, until the end."""
         beaten = looked = time.monotonic()
         while not self._ended.is_set():
             for key, _ in self._selector.select(BEAT / 4):
@@ -137,7 +137,7 @@ class Monitor:
         self._selector.register(connection, selectors.EVENT_READ, _Peer(connection))
 
     def _hear(self, peer: _Peer) -> None:
-        """Take what has come from a connection; who does not know the word is sent away."""
+        """Read what a connection has sent. One that ends without the word is closed."""
         try:
             data = receive_some(peer.connection)
         except BlockingIOError:
@@ -181,10 +181,10 @@ class Monitor:
         progress = self._progress()
         if progress.waiting_since is not None and time.perf_counter() - progress.waiting_since > self._patience:
             behind = [peer.name for peer in self._peers if peer.calls < progress.calls] or ["the ranks"]
-            self._fail(f"{behind[0]}: has let the others wait for {self._patience:g} s: it hangs")
+            self._fail(f"{behind[0]}: has kept the others waiting for {self._patience:g} s: it hangs")
 
     def _silence(self, now: float) -> str:
-        """Say who is silent: where several are at once, the first of them, not the one whose beat was due first."""
+        """Say which ranks are silent: of several the lowest first, not the one whose heartbeat was due first."""
         first, *more = sorted(
             (peer for peer in self._peers if now - peer.heard > SILENCE - 2 * BEAT), key=lambda peer: peer.rank
         )

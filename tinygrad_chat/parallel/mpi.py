@@ -1,6 +1,6 @@
-"""Ranks that are processes, on one machine or several, with MPI to move what they hand each other (extra `mpi`).
+"""Ranks that are processes, on one machine or several, which communicate through MPI (extra `mpi`).
 
-MPI's calls are made by a thread of their own. So a rank that waits for another can be told that it waits in vain.
+A separate thread makes MPI's calls. So a rank that waits for another can be told that it waits in vain.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tinygrad_chat.parallel.window import SharedWindow, open_window
 Result = TypeVar("Result")
 BROADCAST = 1
 EAGER_SECONDS, PAUSE = 0.002, 0.0005
-"""Seconds for which a rank looks again and again whether rank 0 has said something, then of sleep between looks."""
+"""Seconds for which a rank polls for a message of rank 0 without a pause, and then its pause between polls."""
 WHERE_RANKS_MAY_DIE = {"MPIR_CVAR_CH4_CMA_ENABLE": "0"}
-"""Settings of MPICH. It reads from another process's memory where it may; when that has gone it ends this one, with a
-dozen lines of its own. Without, numbers go through shared memory, a tenth to a quarter slower."""
+"""Settings of MPICH. By default it reads from another process's memory where it may. If that process has ended, MPICH
+ends this one, with a dozen lines of its own. With this setting it uses shared memory, a tenth to a quarter slower."""
 KNOWN_AFTER = 9.0
-"""Seconds within which it is found out which rank has gone (heartbeat.py)."""
+"""Seconds within which heartbeats show which rank has ended (heartbeat.py)."""
 
 
 def open_mpi() -> Any:
-    """Return the module mpi4py.MPI, before anything is begun. Raises BackendError without the extra, or its library."""
+    """Return the module mpi4py.MPI, without starting MPI. Raises BackendError without the extra, or its library."""
     try:
         import mpi4py
 
@@ -49,16 +49,16 @@ def open_mpi() -> Any:
 
 
 def describe_mpi() -> str:
-    """Return which MPI library there is, and what binds it. Raises BackendError where there is none."""
+    """Return the names of the MPI library and of its binding. Raises BackendError where there is none."""
     vendor, version = open_mpi().get_vendor()
     return f"{vendor} {'.'.join(map(str, version))}, by mpi4py {metadata.version('mpi4py')}"
 
 
 class MpiCommunicator:
-    """A rank of MPI's world. `seconds` is how long it has spent in communication, `calls` how often it has begun one,
-    and `waiting_since` when it began the one that it is in.
+    """A rank of MPI's world. `seconds` is the time spent waiting for communication, `calls` the number of calls begun,
+    and `waiting_since` when it began to wait, if it waits now.
 
-    After `fail` every call raises that error, also one that waits.
+    After `fail` every call raises that error, and so does a call that is waiting.
     """
 
     def __init__(self, mpi: Any) -> None:
@@ -79,7 +79,7 @@ class MpiCommunicator:
         self._do(lambda world: world.Allreduce(self._mpi.IN_PLACE, _in_one_piece(array)))
 
     def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
-        """Add up in the order of ranks on one machine, and else in MPI's, which is the same each time."""
+        """Add up in the order of ranks on one machine, otherwise in MPI's order, which is the same each time."""
         self.start_reduce_scatter(array, shares, into)()
 
     def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
@@ -87,11 +87,11 @@ class MpiCommunicator:
         return self._start(lambda world: self._exchange.reduce_scatter(_in_one_piece(array), shares, into))
 
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
-        """Let every rank's share of the flat `array` be what it is on that rank."""
+        """Copy each rank's share of the flat `array` to all ranks."""
         self._do(lambda world: self._exchange.all_gather(_in_one_piece(array), shares))
 
     def broadcast(self, array: np.ndarray) -> None:
-        """Let `array` be what it is on rank 0."""
+        """Copy rank 0's `array` to all ranks."""
         self._do(lambda world: world.Bcast(_in_one_piece(array)))
 
     def barrier(self) -> None:
@@ -99,11 +99,11 @@ class MpiCommunicator:
         self._do(lambda world: world.Barrier())
 
     def broadcast_object(self, value: Any = None) -> Any:
-        """Return the `value` that rank 0 gives, or a copy. Who waits long for it leaves the processor to others."""
+        """Return the `value` that rank 0 gives, or a copy. A long wait leaves the processor to others."""
         return self._do(functools.partial(_broadcast, value=value))
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
-        """Return the one of rank 0's `values` that is this rank's, or a copy."""
+        """Return this rank's item of rank 0's `values`, or a copy."""
         return self._do(lambda world: world.scatter(values))
 
     def gather_objects(self, value: Any) -> list[Any] | None:
@@ -115,7 +115,7 @@ class MpiCommunicator:
         return self._do(lambda world: world.allgather(value))
 
     def ranks_here(self) -> list[int]:
-        """Return the ranks on this machine, which is those that MPI has share memory."""
+        """Return the ranks on this machine, which are those that share memory in MPI."""
         return self._do(lambda world: world.Split_type(self._mpi.COMM_TYPE_SHARED).allgather(world.Get_rank()))
 
     def fail(self, error: Exception) -> None:
@@ -126,27 +126,27 @@ class MpiCommunicator:
             _answer(future.set_exception, error)
 
     def expect_no_failure(self) -> None:
-        """Raise the error that `fail` was told, if it was: for a rank that computes long and asks nothing meanwhile."""
+        """Raise the error of `fail`, if there was one: for a rank that computes for long without communicating."""
         if self._error is not None:
             raise self._error
 
     def abort(self, code: int) -> None:
-        """End this process, and let whoever started the ranks end what is left of them, where it can be reached."""
+        """End this process, and let the program that started the ranks end those that it can still reach."""
         sys.stdout.flush()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is to be said has been said, and MPI would add to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # all has been said, and MPI would add to it
         self._mpi.COMM_WORLD.Abort(code)
 
     def close(self) -> None:
-        """Take leave of the other ranks, who all do so; not after `fail`."""
+        """Shut MPI down, as all other ranks must do, too; not after `fail`."""
         self._asked.put(None)
         self._thread.join()
 
     def _do(self, call: Callable[[Any], Result]) -> Result:
-        """Let the thread make a call, and wait for what comes of it."""
+        """Let the thread make a call, and return its result."""
         return self._start(call)()
 
     def _start(self, call: Callable[[Any], Result]) -> Callable[[], Result]:
-        """Let the thread make a call, and return what waits for what comes of it."""
+        """Let the thread make a call, and return a function that waits for its result."""
         future: Future[Result] = Future()
         self._begun.append(future)
         self.expect_no_failure()
@@ -174,7 +174,7 @@ class MpiCommunicator:
             future, call = asked
             try:
                 result = call(world)
-            except self._mpi.Exception as error:  # another rank has gone: who watches over them soon knows which
+            except self._mpi.Exception as error:  # another rank has ended: the monitor soon knows which
                 self._failed.wait(KNOWN_AFTER)
                 _answer(future.set_exception, self._error or RankError(f"MPI: {one_line(str(error))}"))
             except Exception as error:
@@ -195,7 +195,7 @@ class Messages:
         self._world.Reduce_scatter(array, into, _counts(shares))
 
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
-        """Let every rank's share of the flat `array` be what it is on that rank."""
+        """Copy each rank's share of the flat `array` to all ranks."""
         self._world.Allgatherv(self._in_place, [array, _counts(shares)])
 
 

@@ -1,11 +1,11 @@
-"""What lets MPI's ranks find each other where whoever started them only counts them, as `torchrun` does.
+"""How MPI's ranks find each other where the program that started them only numbers them, as `torchrun` does.
 
-MPI asks its process manager who the others are, usually mpiexec. Here that is a process beside rank 0, and each rank
-connects to it before it begins MPI. The protocol is PMI-1's, which MPICH and Intel MPI speak: lines of words, each a
-name and a value, as in `cmd=put kvsname=ranks key=K value=V`, which is answered by `cmd=put_result rc=0`. A rank says
-`initack` first, and is answered when all have come.
+MPI asks its process manager, usually mpiexec, where the other ranks are. Here the process manager is a process beside
+rank 0, and each rank connects to it before it starts MPI. The protocol is PMI-1, which MPICH and Intel MPI speak: lines
+of words, each a name and a value, as in `cmd=put kvsname=ranks key=K value=V`, which is answered by
+`cmd=put_result rc=0`. A rank sends `initack` first, and gets the answer when all have connected.
 
-Who knows the port can take part: this is for networks in which one trusts the others, as torchrun is.
+Anyone who can reach the port can take part: this is for trusted networks, as torchrun is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import MutableMapping
 
 from tinygrad_chat.errors import RankError, UsageError
 
-GATHERING = 60.0  # seconds for all ranks to come
+GATHERING = 60.0  # seconds for all ranks to connect
 ENDING = 10.0  # seconds for all to end
 WAITING = 0.2  # seconds from one attempt to connect to the next
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -36,10 +36,10 @@ REPLIES = {
 
 
 def find_the_others(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Wait until all ranks have come, and leave MPI what it needs to find them, in the environment.
+    """Wait until all ranks have connected, and put what MPI needs to find them into the environment.
 
-    Rank 0 starts the process that the others ask, at the port after torchrun's own. Raises UsageError where torchrun's
-    variables are incomplete, and RankError where a rank does not come.
+    Rank 0 starts the process manager, at the port after torchrun's own. Raises UsageError where torchrun's variables
+    are incomplete, and RankError where a rank does not connect.
     """
     for name in NEEDED:
         value = environment.get(name, "")
@@ -67,7 +67,7 @@ def find_the_others(environment: MutableMapping[str, str] = os.environ) -> None:
         words = _words(replies.readline())
     if words.get("rc") != "0":
         connection.close()
-        raise RankError(f"rank {words.get('missing', '0')}: has not come within {GATHERING:g} s")
+        raise RankError(f"rank {words.get('missing', '0')}: did not connect within {GATHERING:g} s")
     environment.update(PMI_FD=str(connection.detach()), PMI_RANK=rank, PMI_SIZE=size)
 
 
@@ -75,7 +75,7 @@ def _listen(address: str, port: int) -> socket.socket:
     try:
         return socket.create_server((address, port), backlog=4096)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"port {port}: is needed by rank 0, beside MASTER_PORT ({error}); choose another") from error
+        raise UsageError(f"port {port}: rank 0 needs it, beside MASTER_PORT ({error}); choose another") from error
 
 
 def _connect(place: tuple[str, int]) -> socket.socket:
@@ -93,7 +93,7 @@ def _connect(place: tuple[str, int]) -> socket.socket:
 
 
 class ProcessManager:
-    """What all ranks ask, and what they have told it."""
+    """Answers all ranks, from what they have told it."""
 
     def __init__(self, size: int, patience: float) -> None:
         self._size, self._patience = size, patience
@@ -103,7 +103,7 @@ class ProcessManager:
         self._gathered, self._first_ended, self._all_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def serve(self, listener: socket.socket) -> None:
-        """Answer until rank 0 has ended, and the others, as far as they can be heard, or one of them has not come."""
+        """Answer until rank 0 and the others that can be heard have ended, or until one of them fails to connect."""
         async with await asyncio.start_server(self._hear, sock=listener):
             if await _comes(self._gathered, self._patience):
                 self._tell_all("initack rc=0")
@@ -114,7 +114,7 @@ class ProcessManager:
             await _comes(self._all_ended, ENDING)
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one rank, for as long as it is there."""
+        """Answer one rank, for as long as it is connected."""
         rank = ""
         with contextlib.suppress(OSError, ValueError):
             async for line in reader:
@@ -148,7 +148,7 @@ class ProcessManager:
             _tell(writer, REPLIES.get(command, f"{command} rc=-1"))
 
     def _look_at_barrier(self) -> None:
-        """Let the ranks go on when all are there, and none of them where one cannot come any more."""
+        """Let the ranks go on when all are there; disconnect them all where one has ended."""
         if self._at_barrier and len(self._ranks) < self._size:
             for writer in self._ranks.values():
                 writer.close()

@@ -1,7 +1,7 @@
-"""ZeRO-1 (Rajbhandari et al., arXiv:1910.02054): each rank's optimiser keeps and moves its share of the parameters.
+"""ZeRO-1 (Rajbhandari et al., arXiv:1910.02054): each rank's optimiser keeps and updates its share of the parameters.
 
-The parameters lie in one flat array, and a rank's share is one piece of it: so the gradients of all ranks are summed
-by one reduce-scatter, and the weights that they moved are handed round by one all-gather.
+The parameters lie in one flat array, and a rank's share is one piece of it. So one reduce-scatter sums the gradients of
+all ranks, and one all-gather sends the updated weights to all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tinygrad_chat.backend import Backend
 from tinygrad_chat.nn import Parameters
 
 BY_ELEMENT = 100
-"""What AdamW costs for a number, in operations of a product that takes as long: it is memory that it waits for."""
+"""The cost of AdamW per number, as operations of a product that takes as long: AdamW is bound by memory."""
 
 
 def cost_of_muon(rows: int, columns: int) -> int:
@@ -26,9 +26,9 @@ def cost_of_muon(rows: int, columns: int) -> int:
 
 
 def cut(parameters: Parameters, whole: set[str], size: int) -> list[slice]:
-    """Return shares of the flat parameters for `size` ranks, as equal in work as can be.
+    """Return shares of the flat parameters for `size` ranks, with the work divided as evenly as possible.
 
-    Those named in `whole` are Muon's matrices, and not cut through; a share may be empty where there are few.
+    Parameters named in `whole` are Muon's matrices and are not cut. A share may be empty where there are few.
     """
     ends, costs = [0], [0]
     for name, span in parameters.spans():
@@ -49,13 +49,13 @@ def cut(parameters: Parameters, whole: set[str], size: int) -> list[slice]:
 
 
 def even_shares(elements: int, size: int) -> list[slice]:
-    """Return each rank's elements, or rows, in order: equal to one; some get none where there are fewer than ranks."""
+    """Return each rank's elements, or rows, in order: their numbers differ by one at most, and may be 0."""
     ends = [elements * rank // size for rank in range(size + 1)]
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 class ParameterShare:
-    """A share of the parameters, as an optimiser asks for all of them.
+    """A share of the parameters, with the interface that an optimiser expects of all of them.
 
     `data` and `compute_weights` are views of that piece. `gradient` is an array of its own, for the sum of all ranks'
     gradients.
@@ -76,18 +76,18 @@ class ParameterShare:
         return self._parameters.backend
 
     def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what the parameters do."""
+        """Return the kernel that the parameters return."""
         return self._parameters.kernel_of(function)
 
     def masters(self) -> Iterator[tuple[str, Any]]:
-        """Yield every parameter's name and what of it is in the share: in its shape, or flat where it is cut."""
+        """Yield each parameter's name and its part in the share: in its shape, or flat where it is cut."""
         for name, piece in _pieces(self._parameters, self._span):
             start = piece.start - self._span.start
             array, shape = self.data[start : start + piece.stop - piece.start], self._parameters[name].shape
             yield name, array.reshape(shape) if array.size == self._parameters[name].size else array
 
     def refresh_compute_weights(self) -> None:
-        """Let the compute weights of the share, if there are any, follow the data."""
+        """Update the compute weights of the share, if there are any, from the data."""
         if self.compute_weights is not None:
             self.compute_weights[...] = self.data.astype(self.compute_weights.dtype)
 
@@ -101,7 +101,7 @@ def _pieces(parameters: Parameters, share: slice) -> Iterator[tuple[str, slice]]
 
 
 def part_of_state(parameters: Parameters, state: Mapping[str, np.ndarray], share: slice) -> dict[str, np.ndarray]:
-    """Return what an optimiser of a share remembers, of the state of an optimiser of all the parameters."""
+    """Return the state of a share's optimiser, taken from that of an optimiser of all the parameters."""
     pieces, spans = dict(_pieces(parameters, share)), dict(parameters.spans())
     found: dict[str, np.ndarray] = {}
     for key, array in state.items():
@@ -117,7 +117,7 @@ def part_of_state(parameters: Parameters, state: Mapping[str, np.ndarray], share
 
 
 def whole_state(parameters: Parameters, states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the state of an optimiser of all the parameters, of the states of those of the shares, in order."""
+    """Return the state of an optimiser of all the parameters, merged from those of the shares, in order."""
     spans = dict(parameters.spans())
     pieces: dict[str, list[np.ndarray]] = {}
     for state in states:

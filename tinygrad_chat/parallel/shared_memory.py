@@ -1,7 +1,7 @@
-"""The shared memory of MPICH's ranks, which it leaves behind where they end without taking leave of each other.
+"""The shared memory of MPICH's ranks, which stays behind when they end without shutting MPI down.
 
-Such a segment takes memory until the machine is started again. And it is called after its job: one that Slurm begins
-again would find that of its first life, and wait in it for ranks that are gone.
+A segment takes memory until the machine restarts. It is named after its job: a job that Slurm starts again would find
+the segment of its first start, and wait in it for ranks that are gone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tinygrad_chat.files import list_folder
 SEGMENTS, PROCESSES = Path("/dev/shm"), Path("/proc")  # of Linux; elsewhere nothing is found
 NAMES = "mpich_*"
 UNUSED = 60.0
-"""Seconds after which a segment is old enough to belong to nobody: between making one and using it others may look."""
+"""Seconds after which an unused segment counts as left behind: a new one may not be in use yet."""
 
 
 def free_bytes() -> float:
-    """Return how much more memory processes can share; no bound where it is not known."""
+    """Return how much more memory processes can share; infinity where that is unknown."""
     try:
         return shutil.disk_usage(SEGMENTS).free
     except OSError:
@@ -30,14 +30,14 @@ def free_bytes() -> float:
 
 
 def remove_own_segments() -> None:
-    """Remove those that this process uses: who has them keeps them, and nobody finds them any more."""
+    """Remove the names of those that this process uses: processes that have them keep them, no other finds them."""
     for segment in segments_of("self"):
         with contextlib.suppress(OSError):
             segment.unlink()
 
 
 def remove_unused_segments() -> None:
-    """Remove this user's old segments that no process uses; none where it cannot be seen which processes there are."""
+    """Remove this user's old segments that no process uses; none where processes cannot be listed."""
     try:
         segments, processes = list_folder(SEGMENTS), list_folder(PROCESSES)
     except (OSError, TinygradChatError):
@@ -61,7 +61,7 @@ def _age(segment: Path) -> float:
 
 
 def segments_of(process: str) -> set[Path]:
-    """Return the segments that a process has, "self" or by its number, if it may be looked at."""
+    """Return the segments that a process ("self", or its number) uses; none where we may not look."""
     try:
         lines = (PROCESSES / process / "maps").read_text(errors="replace").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""`--ranks N`: starts N ranks on this machine with MPI's own `mpiexec`, and stands for them before the user.
+"""`--ranks N`: starts N ranks on this machine with MPI's own `mpiexec`, and represents them to the user.
 
-mpiexec would carry rank 0's output through pipes, and kill it at once when another rank dies. So rank 0 is handed this
-process's own standard streams, and each rank is the child, in a session of its own, of the process that mpiexec knows:
-whether the ranks go on is for them to decide (heartbeat.py).
+mpiexec would send rank 0's output through pipes, and kill rank 0 at once when another rank dies. So rank 0 gets this
+process's own standard streams. And each rank is a child, in a session of its own, of the process that mpiexec knows:
+the ranks themselves decide whether they go on (heartbeat.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tinygrad_chat.errors import BackendError, RankError
 from tinygrad_chat.parallel.mpi import open_mpi
 
 STREAMS = "TGC_STREAMS"
-"""The variable that says at which socket rank 0 is handed its standard streams."""
+"""The variable that names the socket through which rank 0 gets its standard streams."""
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 STARTING = 90
 """Seconds within which all ranks must have come together."""
@@ -70,12 +70,12 @@ def start_ranks(count: int, arguments: Sequence[str]) -> int:
 
 
 def remedy_of(arguments: Sequence[str]) -> str:
-    """Return what helps where rank 0 of a `tgc` with these arguments has ended, and cannot say it."""
+    """Return the advice to print where rank 0 of a `tgc` with these arguments has ended without a word."""
     return "go on with: tgc train --resume" if "train" in arguments[:1] else "start it again"
 
 
 class _Rank0:
-    """What the process that started the ranks knows of rank 0, once that has come for its streams."""
+    """Rank 0, as the process that started it knows it, once it has asked for its streams."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.process: int | None = None
@@ -91,7 +91,7 @@ class _Rank0:
         self._pass_on()
 
     def wait(self) -> int | None:
-        """Return the exit code that it has told, None where it could not, when it has ended."""
+        """Wait until it has ended; return the exit code that it reported, None where it could not."""
         if self.process is None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)  # it will not come any more
@@ -116,10 +116,10 @@ class _Rank0:
 
 
 def take_streams() -> Callable[[int], None]:
-    """Write, as rank 0, to the streams of the process that started the ranks, if one hands them out; return what tells
-    that process this one's exit code.
+    """As rank 0, take over the streams of the process that started the ranks, if it offers them; return a function that
+    tells that process this one's exit code.
 
-    Where that process goes, this one ends as if its terminal had gone.
+    When that process ends, this one ends as if its terminal had been closed.
     """
     address = os.environ.pop(STREAMS, None)
     if address is None:
@@ -138,8 +138,8 @@ def take_streams() -> Callable[[int], None]:
 
 @contextlib.contextmanager
 def bounded_start() -> Iterator[None]:
-    """Within this context this process is killed when its ranks do not come together: MPI's own start holds Python's
-    lock, so that no handler and no thread could end it. On Linux that is as soon as its parent has gone."""
+    """Within this context, kill this process when its ranks do not come together: MPI's own start holds Python's lock,
+    and no handler or thread could end it. On Linux it is also killed as soon as its parent has ended."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(STARTING)
     if STREAMS in os.environ:
@@ -170,10 +170,10 @@ def _hang_up(connection: socket.socket) -> None:
 
 
 def ranks_command(count: int) -> list[str]:
-    """Return the words before a command that start it in that many ranks: mpiexec, the one that belongs to this Python
-    or the first on the path, and what it needs to be told. Raises BackendError where there is none."""
+    """Return the words before a command that start it in that many ranks: mpiexec, that of this Python or the first on
+    the path, and its options. Raises BackendError where there is none."""
     found = shutil.which(Path(sys.executable).parent / "mpiexec") or shutil.which("mpiexec")
     if found is None:
-        raise BackendError("--ranks: needs mpiexec, which an MPI library brings along: pip install tinygrad-chat[mpi]")
+        raise BackendError("--ranks: needs mpiexec, which comes with an MPI library: pip install tinygrad-chat[mpi]")
     of_open_mpi = open_mpi().get_vendor()[0] == "Open MPI"
     return [found, *(["--allow-run-as-root", "--oversubscribe"] if of_open_mpi else []), "-n", str(count)]

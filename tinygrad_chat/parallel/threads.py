@@ -19,7 +19,7 @@ SLICE = 1 << 16  # elements that are added up while they are in the cache
 
 
 class ThreadTeam:
-    """`size` threads that do a work together: the caller's own, which is rank 0, and others that live as long as it."""
+    """`size` threads that work together: the caller's own, which is rank 0, and others that end with the work."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -40,7 +40,7 @@ class ThreadTeam:
                 for thread in others:
                     thread.start()
                     started.append(thread)
-            except BaseException:  # the system has no thread to give, or Ctrl-C: nobody waits for who never comes
+            except BaseException:  # the system has no thread left, or Ctrl-C: nobody waits in vain
                 meeting.barrier.abort()
                 raise
             else:
@@ -63,7 +63,7 @@ class ThreadTeam:
 
 
 class _Meeting:
-    """What the ranks share while they do one work."""
+    """What the ranks share during one piece of work."""
 
     def __init__(self, size: int) -> None:
         self.values: list[Any] = [None] * size
@@ -133,7 +133,7 @@ class _Member:
         return self.all_gather_objects(value)[0]
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
-        """Return this rank's of rank 0's values itself, no copy."""
+        """Return this rank's item of rank 0's values itself, no copy."""
         return self.all_gather_objects(values)[0][self.rank]
 
     def gather_objects(self, value: Any) -> list[Any] | None:
@@ -169,9 +169,9 @@ def _pieces(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
 def use_threads(threads: int | None = None) -> int:
     """Let products of matrices take `threads` threads from now on, where that can be set; return how many to use.
 
-    They get no more than there are cores: threads of theirs that wait for a core make a product many times as slow.
-    None leaves it at what they take already, which follows the variables that users know (OMP_NUM_THREADS and its kin);
-    where that cannot be found out, it is one for each core that this process may run on.
+    They get at most one per core: on oversubscribed cores a product is many times slower. None keeps the present
+    number, which follows the usual variables (OMP_NUM_THREADS and others). Where that number cannot be found out, it
+    is one for each core that this process may run on.
     """
     if threads is None:
         return blas_threads()

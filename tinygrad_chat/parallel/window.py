@@ -1,6 +1,6 @@
-"""Arrays that ranks of one machine add up and hand round in memory that all of them see.
+"""Sums and copies of arrays in memory that the ranks of one machine share.
 
-As messages such arrays are copied once more, or read from the memory of a process that may end meanwhile.
+As messages these arrays would be copied once more, or read from the memory of a process that may end meanwhile.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from tinygrad_chat.parallel.shared_memory import free_bytes
 
 BYTES = 4 << 20
-"""What each rank has of the window. Arrays pass through it in blocks, which so stay in the processors' caches."""
+"""Each rank's piece of the window. Arrays pass through it in blocks, which stay in the processors' caches."""
 _give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
 class SharedWindow:
     """A piece of memory for each rank, which that rank writes and all ranks read. All make the same calls in order.
 
-    A block takes one half of each piece. Between writing and reading it all ranks meet at the barrier, and the block
-    after it takes the other half. So who is back at the first half knows that everybody has read it.
+    A block takes one half of each piece. Between writing and reading it, all ranks meet at the barrier. The next block
+    takes the other half. So a rank that returns to the first half knows that all ranks have read it.
     """
 
     def __init__(self, pieces: Sequence[np.ndarray], rank: int, barrier: Callable[[], object]) -> None:
@@ -48,7 +48,7 @@ class SharedWindow:
                 total += received
 
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
-        """Let every rank's share of the flat `array` be what it is on that rank."""
+        """Copy each rank's share of the flat `array` to all ranks."""
         for pieces, blocks in self._blocks(shares, array.dtype):
             own = blocks[self._rank]
             pieces[self._rank][: own.stop - own.start] = array[own]
@@ -60,9 +60,9 @@ class SharedWindow:
     def _blocks(
         self, shares: Sequence[slice], dtype: np.dtype, parts: int = 1
     ) -> Iterator[tuple[list[np.ndarray], list[slice]]]:
-        """Yield halves of all pieces, and for each share what of it passes through them, one block after the other.
+        """Yield halves of all pieces and, for each share, the block of it that passes through them.
 
-        A block has room for `parts` of them.
+        A half has room for the blocks of `parts` shares.
         """
         room = len(self._halves[0][0]) // dtype.itemsize // parts
         for offset in range(0, max(share.stop - share.start for share in shares), room):
@@ -72,8 +72,8 @@ class SharedWindow:
 
 
 def open_window(mpi: Any, world: Any) -> SharedWindow | None:
-    """Return memory that all ranks of MPI's `world` see, for which all ask; None where they are on several machines, or
-    where a machine has little memory to share, as containers do."""
+    """Return memory that all ranks of MPI's `world` share; all must call this. None where they are on several machines,
+    or where there is little memory to share, as in containers."""
     size = world.Get_size()
     together = world.Split_type(mpi.COMM_TYPE_SHARED).Get_size() == size
     if not world.allreduce(together and free_bytes() >= 2 * BYTES * size, op=mpi.LAND):
@@ -84,7 +84,7 @@ def open_window(mpi: Any, world: Any) -> SharedWindow | None:
 
 
 def _meet(world: Any) -> None:
-    """Wait for all ranks. MPI's own barrier keeps a core busy, which another needs where they are more than cores."""
+    """Wait for all ranks. MPI's own barrier keeps a core busy, which another rank needs on oversubscribed cores."""
     request = world.Ibarrier()
     while not request.Test():
         _give_way()
