@@ -231,7 +231,7 @@ def test_weights_are_decided_by_the_random_stream():
         ({"qk_gain": True}, "--qk-gain: expected a --qk-norm, received none"),
         (
             {"positions": "rotary", "qk_norm": 1.0, "no_rotary_every": 4},
-            "--no-rotary-every: expected no --qk-norm, which is part of the turn",
+            "--no-rotary-every: expected no --qk-norm, which is part of the rotation",
         ),
         (
             {"positions": "rotary", "rotary_scaling": "llama3", "rotary_slow_turns": 4.0},

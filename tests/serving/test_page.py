@@ -467,7 +467,7 @@ def test_a_model_that_cannot_chat_goes_on_from_a_text(page: Page):
     page.locator("[data-opens=settings]").click()
     page.get_by_text("Chats", exact=True).last.click()
     ask(page, "wxy")
-    page.get_by_role("button", name="Go on from this text").click()
+    page.get_by_role("button", name="Continue this text").click()
     assert answers(page)[-1].startswith("z")
     page.locator(".answer").get_by_role("button", name="Look inside").last.click()
     expect(page.locator(".token").nth(1)).to_have_text("w")

@@ -24,7 +24,7 @@ SCALED_BY_PAIR = needs("rotary_scaling", "llama3", "yarn")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The shape of a model. The defaults are mini-gpt's; what nanochat chooses stands in models/nanochat.py."""
+    """The shape of a model. The defaults are mini-gpt's; nanochat's are in models/nanochat.py."""
 
     layers: int = option(4, "transformer blocks", minimum=0, common=True, needs=WITH_BLOCKS)
     heads: int = option(4, "attention heads", minimum=1, common=True, needs=WITH_BLOCKS)
@@ -38,7 +38,7 @@ class ModelOptions:
     feed_forward_width: int | None = option(
         None, "channels within feed-forward, by default 4 x the width", minimum=1, needs=WITH_BLOCKS
     )
-    context: int = option(64, "tokens the model looks at", minimum=1, common=True)
+    context: int = option(64, "tokens that the model sees", minimum=1, common=True)
     norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"), needs=NOT_OWN)
     norm_gain: bool = option(True, "a learned gain in each norm", needs=(NOT_OWN, WITH_NORM))
     norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=(NOT_OWN, WITH_NORM))
@@ -52,75 +52,80 @@ class ModelOptions:
         "learned", "how the model knows positions", choices=("learned", "rotary", "none"), needs=WITH_BLOCKS
     )
     rotary_base: float = option(
-        10000.0, "how slowly the slowest rotary pair turns", minimum=1, needs=(NOT_OWN, WITH_ROTARY)
+        10000.0,
+        "base of the rotary frequencies; with a larger base pairs turn more slowly",
+        minimum=1,
+        needs=(NOT_OWN, WITH_ROTARY),
     )
     rotary_scaling: str = option(
         "none",
-        "how rotary pairs are slowed down for a context longer than the one that was learned with",
+        "how rotary pairs are slowed down for a context longer than in the original training",
         choices=("none", "linear", "llama3", "yarn"),
         needs=(WITH_BLOCKS, WITH_ROTARY),
     )
-    rotary_factor: float = option(8.0, "by how much they are slowed down", minimum=1, needs=(WITH_BLOCKS, SCALED))
+    rotary_factor: float = option(
+        8.0, "factor by which rotary pairs are slowed down", minimum=1, needs=(WITH_BLOCKS, SCALED)
+    )
     rotary_original_context: int | None = option(
         None,
-        "the context that was learned with, by default the context divided by the factor",
+        "context of the original training, by default the context divided by the factor",
         minimum=1,
         needs=(WITH_BLOCKS, SCALED_BY_PAIR),
     )
     rotary_slow_turns: float = option(
         1.0,
-        "pairs that turn less often in the original context are slowed down in full",
+        "pairs that turn less often than this in the original context are fully slowed down",
         above=0,
         needs=(WITH_BLOCKS, SCALED_BY_PAIR),
     )
     rotary_fast_turns: float | None = option(
         None,
-        "pairs that turn more often are not slowed down, by default 4 (llama3) or 32 (yarn)",
+        "pairs that turn more often than this are not slowed down, by default 4 (llama3) or 32 (yarn)",
         above=0,
         needs=(WITH_BLOCKS, SCALED_BY_PAIR),
     )
     rotary_attention_factor: float | None = option(
         None,
-        "what turned queries and keys are multiplied by, by default 1 + ln(factor) / 10",
+        "factor for rotated queries and keys, by default 1 + ln(factor) / 10",
         above=0,
         needs=(WITH_BLOCKS, needs("rotary_scaling", "yarn")),
     )
     no_rotary_every: int | None = option(
         None,
-        "each such layer, the 4th, 8th, ... for 4, knows no positions",
+        "no rotary positions in every Nth layer; 4 means the 4th, 8th, ...",
         minimum=1,
         needs=(WITH_BLOCKS, WITH_ROTARY),
     )
     qk_norm: float | None = option(
-        None, "give queries and keys this root mean square in each head", above=0, needs=(NOT_OWN, WITH_ROTARY)
+        None, "scale queries and keys to this root mean square in each head", above=0, needs=(NOT_OWN, WITH_ROTARY)
     )
     qk_gain: bool = option(
         False,
-        "a learned gain for each channel of queries and keys, behind their norm",
+        "a learned gain for each channel of queries and keys, after their norm",
         needs=(WITH_BLOCKS, needs("qk_norm")),
     )
     tied: bool = option(True, "share the token embedding with the output head", needs=NOT_OWN)
     bias: bool = option(False, "biases in linear layers and layernorm", needs=NOT_OWN)
     query_key_value_bias: bool = option(
-        False, "biases of queries, keys and values alone", needs=(WITH_BLOCKS, needs("bias", False))
+        False, "biases only for queries, keys and values", needs=(WITH_BLOCKS, needs("bias", False))
     )
     dropout: float = option(
         0.0, "share of activations dropped in training", minimum=0, below=1, needs=needs("mode", "tensor")
     )
     window: int | None = option(
-        None, "positions attention sees, the token's own included", minimum=1, needs=WITH_BLOCKS
+        None, "positions that attention sees, including the token's own", minimum=1, needs=WITH_BLOCKS
     )
     window_pattern: str | None = option(
         None,
-        "layers that see the window (S: by default a quarter of the context) and all (L, and the last), repeated",
+        "repeated pattern: S layers see the window, by default a quarter of the context; L layers and the last see all",
         needs=WITH_BLOCKS,
     )
     document_mask: bool = option(
-        False, "attend within documents only: a token sees none before its document's first", needs=WITH_BLOCKS
+        False, "attend only within documents: a token sees no tokens of earlier documents", needs=WITH_BLOCKS
     )
     document_token: int | None = option(
         None,
-        "the token that each document begins with, by default the tokenizer's BOS",
+        "the token at the start of each document, by default the tokenizer's BOS",
         minimum=0,
         needs=(WITH_BLOCKS, needs("document_mask", True)),
     )
@@ -143,12 +148,15 @@ class ModelOptions:
     )
     lora: int | None = option(
         None,
-        "train adapters of this rank beside the matrices of the blocks, and nothing else",
+        "train only adapters of this rank, beside the matrices of the blocks",
         minimum=1,
         needs=(WITH_BLOCKS, needs("start_from")),
     )
     lora_alpha: float = option(
-        16.0, "what adapters add is multiplied by this over their rank", above=0, needs=(WITH_BLOCKS, needs("lora"))
+        16.0,
+        "the output of adapters is multiplied by this divided by their rank",
+        above=0,
+        needs=(WITH_BLOCKS, needs("lora")),
     )
     initialisation: str = option("gpt2", "initial values of weights", choices=("gpt2", "nanochat"), needs=NOT_OWN)
 
@@ -210,7 +218,7 @@ class ModelOptions:
 
     @property
     def original_context(self) -> int:
-        """The context that was learned with, where rotary pairs are slowed down for a longer one."""
+        """The context of the original training, where rotary pairs are slowed down for a longer one."""
         return self.rotary_original_context or max(1, round(self.context / self.rotary_factor))
 
     @property
@@ -268,7 +276,7 @@ class ModelOptions:
         if self.qk_gain and self.qk_norm is None:
             raise ConfigError("--qk-gain: expected a --qk-norm, received none")
         if self.qk_norm is not None and self.no_rotary_every is not None:
-            raise ConfigError("--no-rotary-every: expected no --qk-norm, which is part of the turn")
+            raise ConfigError("--no-rotary-every: expected no --qk-norm, which is part of the rotation")
         if self.rotary_scaling in FAST_TURNS and self.fast_turns <= self.rotary_slow_turns:
             raise ConfigError(
                 f"--rotary-slow-turns: expected less than --rotary-fast-turns {self.fast_turns}, "

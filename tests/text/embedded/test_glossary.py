@@ -13,8 +13,8 @@ def page() -> str:
         [
             "# Glossary",
             "",
-            "The field's terms in a sentence each. The chat that is trained by default says the same of them: both are",
-            "made of [glossary.toml](../tinygrad_chat/text/embedded/glossary.toml).",
+            "The terms of the field, one sentence each. The default chat model gives the same definitions: both are",
+            "made from [glossary.toml](../tinygrad_chat/text/embedded/glossary.toml).",
             "",
             "| term | what it is |",
             "|---|---|",

@@ -31,7 +31,7 @@ export async function look(body, speed) {
 export function clear() {
   asked = null;
   turn += 1;
-  note("Ask something: each token of the answer appears here, with how likely the model found it.");
+  note("Ask something: each token of the answer appears here, with the probability that the model gave it.");
 }
 
 async function ask(index) {

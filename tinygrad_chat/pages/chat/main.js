@@ -123,7 +123,7 @@ function complain(problem) {
   const remedies = {
     key: [["Give the key", () => withKey(answer)]],
     full: [["Ask in a new chat", () => { const text = textOf(chat.messages.at(-1)); open(); ask(text); }]],
-    plain: [["Go on from this text", () => { byId("mode-completion").click(); answer(); }]],
+    plain: [["Continue this text", () => { byId("mode-completion").click(); answer(); }]],
   };
   const kind = model.chats === false && !completes() ? "plain" : problem.kind;
   transcript.complain(problem.message, remedies[kind] ?? [again]);
