@@ -60,7 +60,15 @@ RUNS = {
     "shakespeare-cpu": Whole("shakespeare-cpu", {"steps": 600, "eval_every": 100}),
     "nanochat d4": Whole(
         None,
-        {"model": "nanochat", "depth": 4, "context": 256, "batch_size": 8, "steps": 80, "eval_every": 40},
+        {
+            "model": "nanochat",
+            "tokenizer": "characters",
+            "depth": 4,
+            "context": 256,
+            "batch_size": 8,
+            "steps": 80,
+            "eval_every": 40,
+        },
         upstream=True,
     ),
 }
@@ -138,6 +146,7 @@ def _measure_one(
             engine, machine = key
             with busy() if machine == BUSY else contextlib.nullcontext():
                 runs.setdefault(key, []).append(_take(commands[engine], folder))
+            _expect_agreement(name, engine, runs[key][-1], ours=runs[turns.OURS, QUIET][0])
             if key == (turns.OURS, QUIET):
                 rates.append(workers["sgemm"].ask(None))
                 step_seconds.append(statistics.median(workers["step"].ask(STEPS_OF_A_TURN)))
@@ -146,7 +155,6 @@ def _measure_one(
         for machine in machines
         for engine in engines
     ]
-    _expect_agreement(name, rows)
     for row in rows:
         if row["engine"] == turns.OURS:
             row["tokens_per_second"] = config.schedule.steps * config.tokens_per_step / row["step_seconds"]
@@ -221,15 +229,14 @@ def _seconds_to(goal: float, curve: Sequence[tuple[float, float]]) -> float | No
     return None
 
 
-def _expect_agreement(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise BenchmarkError where a peer's model ends far from ours: then times of different things were taken."""
-    ours = next(row["val_loss"] for row in rows if row["engine"] == turns.OURS)
-    for row in rows:
-        if not abs(row["val_loss"] - ours) <= AGREEMENT:
-            raise turns.BenchmarkError(
-                f"{NAME} {name}: expected a validation loss of {row['engine']} within {AGREEMENT} of ours, "
-                f"received {row['val_loss']:.4f} and {ours:.4f}"
-            )
+def _expect_agreement(name: str, engine: str, run: Mapping[str, Any], *, ours: Mapping[str, Any]) -> None:
+    """Raise BenchmarkError where a run ends far from ours: different things would be timed."""
+    ends = [each["curve"][-1][1] for each in (run, ours)]
+    if not abs(ends[0] - ends[1]) <= AGREEMENT:
+        raise turns.BenchmarkError(
+            f"{NAME} {name}: expected {engine} to end within {AGREEMENT} of our validation loss, "
+            f"received {ends[0]:.4f} and {ends[1]:.4f}"
+        )
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> None:
