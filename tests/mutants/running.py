@@ -136,7 +136,12 @@ def _run_tests(root: Path, suite: Sequence[str], sooner: str, result: Connection
     sys.dont_write_bytecode = True
     failure = _FirstFailure(sooner)
     with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        code = pytest.main([*OPTIONS, *suite], plugins=[failure])
+        try:
+            code = pytest.main([*OPTIONS, *suite], plugins=[failure])
+        except Exception:  # pytest's own end minds, too, what a test that failed has left open
+            if not failure.name:
+                raise
+            code = pytest.ExitCode.TESTS_FAILED
         output.seek(0)
         text = output.read()
     result.send((code, failure.name, text))

@@ -237,14 +237,14 @@ def test_buckets_sum_what_one_reduce_scatter_sums(size: int, bucket: int):
 
 
 def test_buckets_go_off_during_the_sweep_once_they_know_when_they_are_complete():
-    of, sent = model(), []
+    of, sent, ended = model(), [], []
 
     class Recording:
         rank, size = 0, 1
 
         def start_reduce_scatter(self, array: Any, shares: Any, into: Any) -> Callable[[], None]:
             sent.append(finishing)
-            return lambda: None
+            return lambda: ended.append(finishing)
 
     parameters = of.parameters()
     span = slice(0, parameters.size)
@@ -252,12 +252,14 @@ def test_buckets_go_off_during_the_sweep_once_they_know_when_they_are_complete()
     tokens, during = np.zeros((1, 5), int), []
     for _ in range(2):
         sent.clear()
+        ended.clear()
         finishing = False
         of.loss(tokens[:, :-1], tokens[:, 1:]).backward(deliver=buckets.deliver)
         finishing = True
         buckets.finish()
         during.append(sent.count(False))
         assert len(sent) == len(parameters)
+        assert ended == [True] * len(parameters)  # all have been waited for
     assert during == [0, len(parameters)]
 
 
