@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tests.cuda_on_cpu.places import needs_compiler
 from tests.parallel.test_communicator import SIZES, arrays_of, shares_of
 from tinygrad_chat import GPT, ModelOptions
-from tinygrad_chat.backend import Compute
+from tinygrad_chat.backend import Backend, Compute
 from tinygrad_chat.backend.nccl import NcclGroup
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.optim import AdamW
-from tinygrad_chat.parallel import Communicator, ParameterShare, ThreadTeam, cut
+from tinygrad_chat.parallel import Communicator, ParameterShare, ThreadTeam, cut, device
 from tinygrad_chat.parallel.device import DeviceCommunicator
 from tinygrad_chat.training.distributed import DistributedStep, Rank
 from tinygrad_chat.training.step import TrainStep
@@ -181,3 +182,11 @@ def test_steps_of_two_devices_have_the_losses_of_one(dtype: str):
     with standing_in():
         alone = take(step_of(None))
     np.testing.assert_allclose(on_devices(2, work)[0], alone, rtol=1e-5 if dtype == "float32" else 1e-2)
+
+
+def test_arrays_go_by_nccl_where_they_lie_on_devices_and_nowhere_else(monkeypatch: pytest.MonkeyPatch):
+    host = cast(Communicator, SimpleNamespace(rank=0, size=2, broadcast_object=lambda value=None: value))
+    monkeypatch.setattr(device, "connect_gpus", lambda size, rank, share: (size, rank))
+    on_host, on_gpu = (cast(Backend, SimpleNamespace(name=name)) for name in ("numpy", "cupy"))
+    assert device.on_devices(host, on_host) is host
+    assert isinstance(device.on_devices(host, on_gpu), DeviceCommunicator)
