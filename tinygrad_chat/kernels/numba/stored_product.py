@@ -31,7 +31,7 @@ def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
     if rows.dtype != np.float32:
         return product_by_blas(x, weight)
     if weight.numbers.dtype == np.float16 and len(rows) > MOST_HALVES:
-        return _product_by_blas(rows, weight).reshape(*x.shape[:-1], D)
+        return _product_of_halves(rows, weight).reshape(*x.shape[:-1], D)
     columns = weight.numbers.shape[1]
     if weight.numbers.dtype == np.int8:
         sizes, numbers = np.empty(len(rows), np.float32), np.zeros((len(rows), columns), np.int16)
@@ -52,7 +52,7 @@ def steps_of(columns: int) -> int:
     return min(LARGEST_INT16, LARGEST_INT32 // (LARGEST_INT8 * columns))
 
 
-def _product_by_blas(rows: np.ndarray, weight: StoredWeight) -> np.ndarray:
+def _product_of_halves(rows: np.ndarray, weight: StoredWeight) -> np.ndarray:
     """Return rows (N, C) times a weight (D, C) in float16, transposed; some lines at a time become float32."""
     (D, C), columns = weight.shape, weight.numbers.shape[1]
     step = min(D, max(1, SLICE // max(1, columns)))
