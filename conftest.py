@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.selection import some_cases
 from tinygrad_chat.files import CACHE_VARIABLE
 
 PROFILES = ("dev", "ci", "deep")  # each looks harder than the one before
@@ -14,18 +16,40 @@ PROFILES = ("dev", "ci", "deep")  # each looks harder than the one before
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run the whole suite on all cores, and what somebody chose from it in this process, where a debugger can be."""
-    chosen = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.markexpr or config.option.keyword
-    return 0 if chosen else os.cpu_count() or 1
+    return 0 if _is_chosen(config) else os.cpu_count() or 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker what its own command line does not show."""
+    node.workerinput["chosen"] = _is_chosen(node.config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked for a profile that looks harder than the one in force."""
+    """Leave out what is marked for a profile that looks harder than the one in force.
+
+    In the first one, `pytest` alone leaves out what takes half a second or more, and runs a few cases of each test, so
+    that it answers within two minutes. What somebody chose is run with all its cases, however long they take.
+    """
     name = config.getoption("--hypothesis-profile")
     effort = PROFILES.index(name) if name in PROFILES else 0
+    chosen = getattr(config, "workerinput", {}).get("chosen", _is_chosen(config))
+    if chosen:
+        effort = max(effort, PROFILES.index("ci"))
     for item in items:
         marker = item.get_closest_marker("profile")
         if marker is not None and PROFILES.index(marker.args[0]) > effort:
             item.add_marker(pytest.mark.skip(reason=f"takes long: --hypothesis-profile {marker.args[0]}"))
+    if not effort:
+        kept = set(some_cases(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
+
+
+def _is_chosen(config: pytest.Config) -> bool:
+    """Return whether somebody named tests, rather than asked for all."""
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    return bool(named or config.option.markexpr or config.option.keyword)
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,7 @@ def measure(arguments: argparse.Namespace) -> None:
     turns.expect_whole_results(arguments)
     turns.present_engines(("torch",))
     rows, skipped, rates = [], [], []
+    command = f"{turns.command_of(NAME, arguments)} --data FILE --nanochat DIR"
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         documents = open_corpus(arguments.data).documents()
@@ -98,6 +99,15 @@ def measure(arguments: argparse.Namespace) -> None:
             new, new_rates = _measure_one(name, text, Path(folder), arguments)
             rows += new
             rates += new_rates
+            # Now and not at the end: an error in the next configuration would lose what took a quarter of an hour.
+            measured = {"sgemm_gflops": statistics.median(rates), "goal": GOAL, "skipped": skipped, "rows": rows}
+            print(f"written: {write_result(NAME, command, measured, packages=('torch',), folder=arguments.results)}")
+            _print(new)
+    if rows:
+        _draw(rows, arguments)
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"{'':<16} {'':<6} {'':<14} {'seconds':>8} {f'to {GOAL}':>8} {'val_loss':>9} {'this / ours':>12}")
     for row in rows:
         reached = "" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.1f}"
@@ -108,10 +118,6 @@ def measure(arguments: argparse.Namespace) -> None:
         if "tokens_per_second" in row:
             print(f"{'':<24} of which steps {row['step_seconds']:.1f} s, {row['tokens_per_second']:,.0f} tokens/s")
             print(f"{'':<24} bench step {row['tokens_per_second_of_bench_step']:,.0f} tokens/s")
-    measured = {"sgemm_gflops": statistics.median(rates), "goal": GOAL, "skipped": skipped, "rows": rows}
-    command = f"{turns.command_of(NAME, arguments)} --data FILE --nanochat DIR"
-    print(f"written: {write_result(NAME, command, measured, packages=('torch',), folder=arguments.results)}")
-    _draw(rows, arguments)
 
 
 def _measure_one(

@@ -97,6 +97,7 @@ def test_value_and_gradients_agree_with_pytorch(entry, data):
         np.testing.assert_allclose(mine, other.numpy(), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.profile("ci")
 @every_op
 @given(st.data())
 def test_float32_stays_float32_in_value_and_gradients(entry, data):
@@ -107,6 +108,7 @@ def test_float32_stays_float32_in_value_and_gradients(entry, data):
         assert dtypes(entry, case, d_out) == {np.dtype(np.float32)}
 
 
+@pytest.mark.profile("ci")
 @every_op
 @given(st.data())
 def test_gradients_have_their_inputs_shapes_and_inputs_stay_untouched(entry, data):

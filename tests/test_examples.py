@@ -11,6 +11,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_a_lesson_runs_without_a_warning_and_says_something(example: Path):
     done = subprocess.run([sys.executable, "-W", "error", str(example)], capture_output=True, text=True)

@@ -50,6 +50,7 @@ def test_every_op_takes_arrays_as_they_lie(entry: Entry, kernel_set: str, data: 
     expect_the_same(entry, case, kernel_set, data.draw(st.lists(anywhere, min_size=1, max_size=4)))
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("layout", EXAMPLES)
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)
 def test_kernels_do_where_their_arrays_are_larger_than_the_catalogues(kernel_set: str, layout: str):

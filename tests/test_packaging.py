@@ -32,6 +32,7 @@ def build(project: Path, kind: str) -> ZipFile:
     return ZipFile(wheel)
 
 
+@pytest.mark.profile("ci")
 def test_editable_install_is_a_plain_path_which_type_checkers_follow(project):
     with build(project, "editable") as wheel:
         (path,) = (name for name in wheel.namelist() if name.endswith(".pth"))
@@ -39,6 +40,7 @@ def test_editable_install_is_a_plain_path_which_type_checkers_follow(project):
         assert [name for name in wheel.namelist() if name.endswith(".py")] == []
 
 
+@pytest.mark.profile("ci")
 def test_wheel_holds_every_file_of_the_package_and_nothing_beside_it(project):
     with build(project, "wheel") as wheel:
         packed = {name for name in wheel.namelist() if ".dist-info/" not in name}

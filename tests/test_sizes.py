@@ -182,6 +182,7 @@ def test_every_op_is_here():
     assert SIZED.keys() == CATALOGUE.keys()
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)
 @pytest.mark.parametrize("name", CATALOGUE)
 @pytest.mark.usefixtures("nans_in_empty_memory")
@@ -200,6 +201,7 @@ def test_every_kernel_does_at_every_size_what_the_reference_does(name: str, kern
             )
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning")  # PyTorch's, of no elements at all
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_reference_does_at_every_size_what_pytorch_does_or_refuses_it(name: str):

@@ -54,6 +54,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
     return tokens[:, :-1], tokens[:, 1:]
 
 
+@pytest.mark.profile("ci")
 @each_of_its_own
 @pytest.mark.parametrize("kind", [GPT, ScalarModel])
 @pytest.mark.parametrize("used", [False, True])

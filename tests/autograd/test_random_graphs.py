@@ -30,6 +30,7 @@ if GRAPHS > 100:
     pytestmark = pytest.mark.timeout(600)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("machine", [ValueGraphs, TensorGraphs])
 def test_every_sweep_of_a_random_graph_leaves_the_gradients_of_forward_mode(machine):
     run_state_machine_as_test(machine, settings=settings(max_examples=GRAPHS, stateful_step_count=STEPS))
@@ -136,6 +137,7 @@ def respelled(function: Any, line: str, other: str) -> Any:
     return changed.__code__
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("bug", SABOTAGES)
 def test_machine_objects(bug, monkeypatch):
     machine, function, line, other = SABOTAGES[bug]

@@ -226,6 +226,7 @@ def test_driver_is_asked_for_its_version(monkeypatch, status, version):
     assert cupy_backend.driver_cuda_version() == version
 
 
+@pytest.mark.profile("ci")
 def test_no_public_name_imports_cupy(tmp_path):
     (tmp_path / "cupy.py").write_text("raise SystemExit('cupy was imported')")
     program = f"""
@@ -266,6 +267,7 @@ BROKEN = "raise OSError('libllvmlite.so: cannot be opened')"
 INCOMPLETE = "import llvmlite_is_not_there"
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(find_spec("numba") is None, reason="Numba, the extra fast, is not installed")
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),

@@ -48,10 +48,12 @@ def workshop(material: Material, tmp_path: Path) -> Workshop:
     return Workshop(material, tmp_path, {})
 
 
+@pytest.mark.profile("ci")
 def test_every_command_but_a_server_succeeds_when_all_is_whole(material: Material, tmp_path: Path):
     assert {"train", "chat", "eval"} <= set(usual_memory(material, tmp_path, left_out=SLOW))
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("part", PARTS)
 def test_no_try_of_the_quick_half_finds_anything(part: str, workshop: Workshop):
     looking = dataclasses.replace(workshop, left_out=frozenset({"train"}) if part == "runs" else frozenset())
@@ -117,6 +119,7 @@ def _seen(monkeypatch: pytest.MonkeyPatch, folder: Path, main: Callable[[Sequenc
     return [kind for kind, _ in objections(attempt(["train"], folder, longest=0.3))]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(("kind", "fault"), FAULTS.values(), ids=FAULTS)
 def test_a_planted_fault_is_seen(kind: str, fault: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert kind in _seen(monkeypatch, tmp_path, lambda arguments: fault())

@@ -28,6 +28,7 @@ def test_every_heading_has_rows_and_every_ratio_is_positive():
         assert all(ratio > 0 for ratio in rows.values())
 
 
+@pytest.mark.profile("ci")
 def test_equal_ratios_give_equal_files(tmp_path: Path):
     pytest.importorskip("matplotlib")
     groups = {"speed": {"one": 2.0, "other": 0.5}}

@@ -10,6 +10,7 @@ from bench.configurations import CONFIGURATIONS
 from bench.turns import OURS, PLAIN, initial_weights, open_workers
 
 
+@pytest.mark.profile("ci")
 def test_our_engines_take_the_same_steps():
     configuration = CONFIGURATIONS["micro"]
     with initial_weights(configuration) as weights:

@@ -30,6 +30,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     return stand_ins(monkeypatch)
 
 
+@pytest.mark.profile("ci")
 def test_several_runs_at_once_leave_the_table_of_one_after_another(tgc: Tgc, processes: Processes):
     code, out, err = tgc(*ABLATE, "--jobs", "3", "--threads", "1")
     assert (code, err) == (0, "")
@@ -93,6 +94,7 @@ def test_without_submitit_the_extra_is_named(tgc: Tgc, monkeypatch: pytest.Monke
     assert tgc(*ABLATE, "--submit", "slurm") == (2, "", message)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_jobs_go_on_alone_and_the_same_command_collects(tgc: Tgc):
     pytest.importorskip("submitit")
@@ -145,6 +147,7 @@ def test_a_terminal_shows_each_run_that_is_trained_with_step_loss_and_time_left(
 LONG = [*TINY_BIGRAM, "--steps", "1000000", "--eval-every", "1000000", "--kernels", "numpy", "--threads", "1"]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no signals for one process")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_whatever_ends_the_command_its_processes_leave_checkpoints_and_end(

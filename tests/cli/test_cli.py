@@ -21,6 +21,7 @@ from tinygrad_chat.inference import engine
 from tinygrad_chat.training import run as run_module
 
 
+@pytest.mark.profile("ci")
 def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
     code, out, err = tgc("train", *TINY, "--tokenizer", "characters")
     assert (code, err) == (0, "")
@@ -49,6 +50,7 @@ def test_training_needs_no_data_and_ends_with_a_summary_and_a_sample(tgc: Tgc):
         assert tgc(*shlex.split(command)[1:])[0] == 0
 
 
+@pytest.mark.profile("ci")
 def test_json_stands_alone_on_stdout(tgc: Tgc):
     code, out, err = tgc("train", *TINY, "--json", "--out", "r")
     summary = json.loads(out)
@@ -59,6 +61,7 @@ def test_json_stands_alone_on_stdout(tgc: Tgc):
     assert "step=0 " in err
 
 
+@pytest.mark.profile("ci")
 def test_the_saved_configuration_trains_the_same_again(tgc: Tgc):
     tgc("train", *TINY, "--out", "a", "--seed", "5")
     tgc("train", "--config", "a/config.toml", "--out", "b")
@@ -66,6 +69,7 @@ def test_the_saved_configuration_trains_the_same_again(tgc: Tgc):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.profile("ci")
 def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
     tgc("train", *TINY)
     code, out, _ = tgc("train", "--resume", "--steps", "6")
@@ -73,6 +77,7 @@ def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
     assert "done: 6 steps" in out
 
 
+@pytest.mark.profile("ci")
 def test_resuming_a_finished_run_says_so_and_stops(tgc: Tgc):
     tgc("train", *TINY, "--out", "r")
     before = {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")}
@@ -84,6 +89,7 @@ def test_resuming_a_finished_run_says_so_and_stops(tgc: Tgc):
     assert {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")} == before
 
 
+@pytest.mark.profile("ci")
 def test_a_finished_run_whose_end_a_kill_took_is_ended(tgc: Tgc):
     tgc("train", *TINY, "--out", "r")
     Path("r/outcome.json").unlink()
@@ -93,6 +99,7 @@ def test_a_finished_run_whose_end_a_kill_took_is_ended(tgc: Tgc):
     assert json.loads(Path("r/outcome.json").read_bytes())["outcome"] == "finished"
 
 
+@pytest.mark.profile("ci")
 def test_a_run_whose_minutes_are_over_says_so_and_stops(tgc: Tgc):
     tiny = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2")
     tgc("train", *tiny, "--eval-tokens", "99", "--minutes", "0.0001", "--out", "r")
@@ -102,6 +109,7 @@ def test_a_run_whose_minutes_are_over_says_so_and_stops(tgc: Tgc):
     assert (code, err.startswith("tgc: --minutes: expected more than the ")) == (2, True)
 
 
+@pytest.mark.profile("ci")
 def test_an_ablation_takes_a_file_s_settings_as_a_file_s(tgc: Tgc):
     """One that the varied setting makes idle is let be, as in `tgc train`; one that is idle in the file is not."""
     Path("own.toml").write_text(
@@ -117,6 +125,7 @@ def test_an_ablation_takes_a_file_s_settings_as_a_file_s(tgc: Tgc):
         assert out.count("val_loss=") == 2
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("model", [TINY_BIGRAM, [*TINY, "--model-kind", "mini-gpt"]])
 def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, model: list[str]):
     tgc("train", *model, "--out", "runs/r")
@@ -145,6 +154,7 @@ def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypa
     assert drawn == sorted(set(drawn))  # something new was shown before each draw
 
 
+@pytest.mark.profile("ci")
 def test_a_sample_ends_before_a_stop_text(tgc: Tgc):
     tgc("train", *TINY, "--out", "r")
     options = ("--checkpoint", "r", "--prompt", "The", "--max-new-tokens", "20", "--seed", "7")
@@ -159,12 +169,14 @@ def test_a_sample_ends_before_a_stop_text(tgc: Tgc):
     assert penalised != whole
 
 
+@pytest.mark.profile("ci")
 def test_several_samples_are_told_apart(tgc: Tgc):
     tgc("train", *TINY, "--out", "r")
     _, out, _ = tgc("sample", "--checkpoint", "r", "--num-samples", "3", "--max-new-tokens", "5")
     assert re.findall(r"^--- sample \d ---$", out, re.MULTILINE) == ["--- sample 2 ---", "--- sample 3 ---"]
 
 
+@pytest.mark.profile("ci")
 def test_the_doctor_says_what_is_there_and_what_to_install(tgc: Tgc):
     code, out, _ = tgc("doctor")
     assert code == 0
@@ -197,6 +209,7 @@ def test_the_help_of_train_fits_on_one_screen(tgc: Tgc, monkeypatch: pytest.Monk
     assert sum(line.lstrip().startswith("-") for line in lines) == pytest.approx(24, abs=4)
 
 
+@pytest.mark.profile("ci")
 def test_an_ablation_leaves_a_table_and_goes_on_where_it_stopped(tgc: Tgc):
     command = ["ablate", *TINY_BIGRAM, "--vary", "norm,tied", "--seeds", "2"]
     code, out, err = tgc(*command)
@@ -214,6 +227,7 @@ def test_an_ablation_leaves_a_table_and_goes_on_where_it_stopped(tgc: Tgc):
     assert again.splitlines()[0].split()[:3] == ["norm", "tied", "val_loss"]
 
 
+@pytest.mark.profile("ci")
 def test_scalar_and_tensor_mode_sample_the_same_text(tgc: Tgc):
     tgc("train", *TINY, "--mode", "scalar", "--eval-tokens", "9", "--out", "r")
     texts = [
@@ -284,6 +298,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tgc: Tgc, command: str,
     assert sorted(Path().rglob("*")) == before  # nothing was left behind
 
 
+@pytest.mark.profile("ci")
 def test_training_says_why_it_is_slower_than_it_could_be(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     from tinygrad_chat.backend import registry
 
@@ -312,6 +327,7 @@ def test_a_gpu_that_is_not_there_is_one_line_that_names_the_wheel(tgc: Tgc, monk
     assert err == "tgc: --backend cupy: CuPy is not installed; run: pip install 'tinygrad-chat[cuda12]'\n"
 
 
+@pytest.mark.profile("ci")
 def test_a_full_disk_is_one_line_and_exit_code_3(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -326,6 +342,7 @@ def test_a_full_disk_is_one_line_and_exit_code_3(tgc: Tgc, monkeypatch: pytest.M
     assert tgc("train", "--resume", "--out", "r", "--steps", "8")[0] == 0
 
 
+@pytest.mark.profile("ci")
 def test_a_run_that_diverges_is_one_line_and_exit_code_4(tgc: Tgc):
     options = ["--optimizer", "sgd", "--lr", "1e30", "--clip", "0", "--warmup", "0", "--out", "r"]
     code, _, err = tgc("train", *TINY, *options)
@@ -333,6 +350,7 @@ def test_a_run_that_diverges_is_one_line_and_exit_code_4(tgc: Tgc):
     assert re.fullmatch(r"tgc: step \d: the loss is .*lower --lr.*\n", err)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     "command",
     [["train", *TINY], ["ablate", *TINY_BIGRAM, "--vary", "tied", "--seeds", "1"], ["profile", *TINY]],
@@ -357,6 +375,7 @@ def test_help_imports_neither_numpy_nor_cupy():
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (1, 129)])
 def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, number: int, code: int):
@@ -383,6 +402,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, n
     assert json.loads(resumed.stdout)["step"] == steps + 1
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
 def test_a_terminal_shows_a_bar_and_evaluations_but_no_log(tmp_path: Path):
     import pty
@@ -415,6 +435,7 @@ def test_a_terminal_shows_a_bar_and_evaluations_but_no_log(tmp_path: Path):
     assert "done: 4 steps" in text
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="shells of Windows close no streams")
 def test_a_service_without_output_streams_trains(tmp_path: Path):
     command = [sys.executable, "-m", "tinygrad_chat", "train", *TINY, "--out", "r"]
@@ -422,6 +443,7 @@ def test_a_service_without_output_streams_trains(tmp_path: Path):
     assert json.loads((tmp_path / "r" / "outcome.json").read_bytes())["outcome"] == "finished"
 
 
+@pytest.mark.profile("ci")
 def test_a_folder_with_a_space_is_quoted_where_it_stands_in_a_command(tgc: Tgc):
     _, out, _ = tgc("train", *TINY, "--out", "my run")
     assert "tgc sample --checkpoint 'my run/checkpoints/step-" in out

@@ -122,6 +122,7 @@ def test_what_a_folder_holds_beside_text_is_said_and_listed(tgc: Tgc):
     assert json.loads(out)["left_out"] == [{"path": "notes/photo.png", "reason": "no text"}]
 
 
+@pytest.mark.profile("ci")
 def test_what_is_left_out_of_conversations_is_said(tgc: Tgc):
     asked = {"role": "user", "content": "hi"}
     chat = [asked, {"role": "assistant", "content": "yo" * 99}]
@@ -163,6 +164,7 @@ def test_another_text_on_resuming_is_called_another_text(tgc: Tgc):
     assert "has changed since the run began" in tgc("train", "--resume", "--out", "run", "--steps", "5")[2]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("name", ["_base it's R&D", r"$x$\foo$ (a;b)", '~draft "hi" 50%', "-x*", NO_UTF8])
 def test_a_name_of_any_signs_trains_reports_and_compares(tgc: Tgc, name: str):
     for stream in (sys.stdout, sys.stderr):
@@ -189,6 +191,7 @@ def test_a_quoted_path_pasted_into_a_shell_is_that_path(name: str):
     assert quoted(name).isprintable()
 
 
+@pytest.mark.profile("ci")
 def test_the_command_that_is_printed_last_can_be_pasted(tgc: Tgc):
     write("a.txt")
     for name in ("it's", "~R&D"):
@@ -198,6 +201,7 @@ def test_the_command_that_is_printed_last_can_be_pasted(tgc: Tgc):
         assert tgc(*resume[1:])[0] == 0
 
 
+@pytest.mark.profile("ci")
 def test_a_home_folder_is_meant_where_there_is_one(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(Path.cwd()))
     write("a.txt")

@@ -115,6 +115,7 @@ def test_a_quiet_display_shows_only_how_it_ends(
     assert [line.split()[0] for line in lines] == ["done:", "best", "report:", "next:", "tgc", "tgc"]
 
 
+@pytest.mark.profile("ci")
 def test_quiet_and_verbose_are_short_flags_and_not_both(tgc: Tgc):
     assert tgc("train", *TINY_BIGRAM, "-q", "--out", "a")[1].startswith("done: 4 steps")
     assert tgc("train", *TINY_BIGRAM, "-v", "--out", "b")[1].count("\nstep=") == 5
@@ -122,6 +123,7 @@ def test_quiet_and_verbose_are_short_flags_and_not_both(tgc: Tgc):
     assert tgc("train", "-q", "-v") == (2, "", expected)
 
 
+@pytest.mark.profile("ci")
 def test_the_report_is_a_link_where_the_terminal_can_and_plain_elsewhere(
     start: Start, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ):

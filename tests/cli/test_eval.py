@@ -59,6 +59,7 @@ def test_what_is_left_out_of_a_text_is_said_once(tgc: Tgc):
     assert (code, said) == (0, "tgc: folder: left out 1 .png (no text)\n")
 
 
+@pytest.mark.profile("ci")
 def test_a_text_that_a_tokenizer_lacks_is_one_line_that_names_the_run(tgc: Tgc):
     Path("other.txt").write_text("abba é\n")
     code, _, said = tgc("eval", "bytes", "characters", "--data", "other.txt")
@@ -67,6 +68,7 @@ def test_a_text_that_a_tokenizer_lacks_is_one_line_that_names_the_run(tgc: Tgc):
     assert said.count("\n") == 1
 
 
+@pytest.mark.profile("ci")
 def test_a_run_whose_text_is_gone_says_so_and_what_to_do(tgc: Tgc):
     Path("abc.txt").unlink()
     code, _, said = tgc("eval", "bytes")
@@ -75,6 +77,7 @@ def test_a_run_whose_text_is_gone_says_so_and_what_to_do(tgc: Tgc):
     assert said.endswith("; or name another text with --data\n")
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,6 +133,7 @@ def chats(tgc: Tgc) -> None:
         assert tgc("train", *TINY_BIGRAM, *chat, "--context", "64", "--out", f"runs/{name}")[0] == 0
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("chats")
 def test_a_task_of_ones_own_is_asked_shown_and_kept(tgc: Tgc):
     code, text, said = tgc("eval", "a", "--task", "own.py:Anything", "--problems", "8", "--examples", "1")
@@ -143,6 +147,7 @@ def test_a_task_of_ones_own_is_asked_shown_and_kept(tgc: Tgc):
     assert (kept["step"], kept["results"][0]["task"], kept["results"][0]["solved"]) == (4, "anything", 6)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("chats")
 def test_runs_stand_beside_each_other(tgc: Tgc):
     tasks = ("--task", "own.py:Anything", "--task", "own.py:Choice")
@@ -152,6 +157,7 @@ def test_runs_stand_beside_each_other(tgc: Tgc):
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| anything", "| choice", "| mean, centred"]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("chats")
 def test_what_was_found_is_shown_though_a_later_run_fails(tgc: Tgc):
     code, text, said = tgc("eval", "a", "nowhere", "bytes", "b", "--task", "own.py:Anything")
@@ -165,6 +171,7 @@ def test_what_was_found_is_shown_though_a_later_run_fails(tgc: Tgc):
     assert said.count("\n") == 1
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("chats")
 def test_scores_that_cannot_be_kept_are_shown(tgc: Tgc):
     Path("runs/a/evaluation.json").write_text("{")
@@ -176,6 +183,7 @@ def test_scores_that_cannot_be_kept_are_shown(tgc: Tgc):
     assert Path("runs/a/evaluation.json").read_text() == "{"
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("chats")
 def test_a_run_that_chats_is_asked_all_tasks_and_measured_on_its_text(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     checkpoint = Path("runs/a/checkpoints/step-000004")

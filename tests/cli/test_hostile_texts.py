@@ -353,6 +353,7 @@ def shown(scenario: Scenario, monkeypatch: pytest.MonkeyPatch, kind: str) -> Wat
     return watched
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("kind", ["terminal", "pipe"])
 @pytest.mark.parametrize("scenario", NAMED)
@@ -360,6 +361,7 @@ def test_a_stranger_s_text_arrives_as_letters(scenario: Scenario, kind: str, mon
     assert shown(scenario, monkeypatch, kind).faults() == []
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("scenario", RAW)
 def test_without_the_escaping_it_would_be_found(scenario: Scenario, monkeypatch: pytest.MonkeyPatch):

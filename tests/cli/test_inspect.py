@@ -38,6 +38,7 @@ def test_a_run_is_shown_on_one_screen(tgc: Tgc):
     assert found["not nanochat"].endswith("train one with --model nanochat")
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("name", ["smollm2", "qwen3"])
 def test_another_program_s_model_is_the_same_in_both_of_its_forms(name: str, tgc: Tgc, tmp_path: Path):
     saved = small_model(name, chatml=True)

@@ -62,6 +62,7 @@ def test_python_has_little_to_load_before_ctrl_c_has_a_handler():
     assert set(done.stdout.split()) == {"tinygrad_chat", "__future__"}
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("moment", [1, 2, 40, 80, 200, 500])
 def test_ctrl_c_while_it_starts_is_one_line(moment: int, tmp_path: Path):
     command = ["train", *TINY_BIGRAM, "--out", tmp_path / "r"]
@@ -86,6 +87,7 @@ def test_ctrl_c_ends_each_command_with_one_line(command: str):
     assert ended(AT_AN_IMPORT, signal.SIGINT, 300, command, *CALLS[command]) == (130, "tgc: interrupted\n")
 
 
+@pytest.mark.profile("ci")
 def test_other_signals_say_which_one_it_was():
     assert ended(AT_AN_IMPORT, signal.SIGTERM, 250, "doctor") == (143, "tgc: interrupted by SIGTERM\n")
     assert ended(AT_AN_IMPORT, signal.SIGHUP, 250, "doctor") == (129, "tgc: interrupted by SIGHUP\n")
@@ -190,6 +192,7 @@ def test_a_signal_after_the_end_leaves_no_traceback():
     assert (code, err) in [(7, ""), (130, "tgc: interrupted\n")]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
 def test_training_saves_before_it_says_that_its_output_has_nowhere_to_go(tmp_path: Path):
     command = [sys.executable, "-m", "tinygrad_chat", "train", *TINY_BIGRAM, "--out", "r"]
@@ -201,6 +204,7 @@ def test_training_saves_before_it_says_that_its_output_has_nowhere_to_go(tmp_pat
     assert (tmp_path / "r/checkpoints/step-000000/weights.safetensors").exists()
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
 @pytest.mark.parametrize("command", ["--help", "doctor", "--version"])
 def test_a_full_disk_below_standard_output_is_one_line_that_says_so(command: str):
@@ -212,6 +216,7 @@ def test_a_full_disk_below_standard_output_is_one_line_that_says_so(command: str
 IN_A_SESSION = "import fcntl, termios; fcntl.ioctl(1, termios.TIOCSCTTY, 0); from tinygrad_chat.cli import main; main()"
 
 
+@pytest.mark.profile("ci")
 def test_training_saves_when_its_terminal_goes(tmp_path: Path):
     """As where an ssh is dropped: SIGHUP comes, and nothing can be shown any more."""
     pty = pytest.importorskip("pty")

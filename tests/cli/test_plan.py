@@ -49,6 +49,7 @@ def short_text(tgc: Tgc) -> None:
     Path("text.txt").write_text("some text of one's own " * 40)
 
 
+@pytest.mark.profile("ci")
 def test_a_plan_is_a_table_and_a_bar_for_each_part_of_the_time(tgc: Tgc):
     code, out, err = tgc("plan", *TINY)
     assert (code, err) == (0, "")
@@ -69,6 +70,7 @@ def test_a_plan_is_a_table_and_a_bar_for_each_part_of_the_time(tgc: Tgc):
     assert list(Path().iterdir()) == [Path("text.txt")]
 
 
+@pytest.mark.profile("ci")
 def test_json_stands_alone_on_stdout_and_agrees_with_the_run(tgc: Tgc):
     code, out, err = tgc("plan", *TINY, "--json")
     assert (code, err) == (0, "")
@@ -79,6 +81,7 @@ def test_json_stands_alone_on_stdout_and_agrees_with_the_run(tgc: Tgc):
     assert planned["seconds"]["total"] > planned["seconds"]["training"] > 0
 
 
+@pytest.mark.profile("ci")
 def test_fit_ends_with_a_command_that_trains(tgc: Tgc):
     code, out, _ = tgc("plan", *TINY, "--no-tied", "--fit", "--memory", "1")
     assert code == 0
@@ -90,6 +93,7 @@ def test_fit_ends_with_a_command_that_trains(tgc: Tgc):
     assert tgc(*command[1:])[0] == 0
 
 
+@pytest.mark.profile("ci")
 def test_the_command_repeats_data_that_was_repeated(tgc: Tgc):
     Path("more text.txt").write_text("more text " * 90)
     given = [*TINY, "--data", "more text.txt"]
@@ -97,6 +101,7 @@ def test_the_command_repeats_data_that_was_repeated(tgc: Tgc):
     assert sorted(command) == sorted(["tgc", "train", *given])
 
 
+@pytest.mark.profile("ci")
 def test_the_command_names_the_file_that_standard_input_was_kept_in(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     keep_standard_input.cache_clear()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"text from a pipe " * 40)))
@@ -105,6 +110,7 @@ def test_the_command_names_the_file_that_standard_input_was_kept_in(tgc: Tgc, mo
     assert Path(command[command.index("--data") + 1]).read_bytes() == b"text from a pipe " * 40
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -138,6 +144,7 @@ def test_train_refuses_a_model_larger_than_the_machine_in_one_line(tgc: Tgc):
     assert re.fullmatch(r"tgc: --width 1000000 --layers 4 .* choose a smaller --width, --layers or --context\n", err)
 
 
+@pytest.mark.profile("ci")
 def test_what_lies_in_the_current_folder_is_not_imported_by_the_process_that_measures(tgc: Tgc):
     Path("random.py").write_text("raise SystemExit('imported from the current folder')")
     code, out, err = tgc("plan", *TINY, "--json")
@@ -145,6 +152,7 @@ def test_what_lies_in_the_current_folder_is_not_imported_by_the_process_that_mea
     assert json.loads(out)["steps"] == 6
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(count_cores() < 2, reason="a plan is measured on as many cores as ranks")
 def test_a_plan_of_two_ranks_is_measured_by_two_ranks(tgc: Tgc):
     pytest.importorskip("mpi4py", reason="needs the extra mpi")

@@ -124,6 +124,7 @@ def wait_for_step(folder: Path) -> None:
 LONG = ["--steps", 10**6, "--eval-every", 1000, "--checkpoint-every", 50, "--log-every", 1]
 
 
+@pytest.mark.profile("ci")
 def test_two_ranks_train_to_the_end_and_leave_what_one_leaves(train: Callable[..., Started], tmp_path: Path):
     assert train("--ranks", 2, "--steps", 5, "--eval-every", 5).end() == (0, "")
     assert outcome(tmp_path)["outcome"] == "finished"
@@ -131,6 +132,7 @@ def test_two_ranks_train_to_the_end_and_leave_what_one_leaves(train: Callable[..
     assert environment[0]["ranks"] == 2
 
 
+@pytest.mark.profile("ci")
 def test_other_ranks_write_files_on_request(train: Callable[..., Started], tmp_path: Path):
     assert train("--ranks", 2, "--steps", 5, "--rank-logs", tmp_path / "logs").end() == (0, "")
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["rank-1.log"]
@@ -138,6 +140,7 @@ def test_other_ranks_write_files_on_request(train: Callable[..., Started], tmp_p
     assert re.fullmatch(r"1 step in \d+\.\d s, \d+\.\d s of them in communication\n", said)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_is_killed_ends_all_with_one_line(train: Callable[..., Started], tmp_path: Path, victim: int):
     started = train("--ranks", 2, *LONG)
@@ -199,11 +202,13 @@ def test_ranks_end_when_who_started_them_is_killed(train: Callable[..., Started]
     assert outcome(tmp_path)["outcome"] == "interrupted"
 
 
+@pytest.mark.profile("ci")
 def test_a_mistake_is_said_once(train: Callable[..., Started]):
     code, error = train("--ranks", 7, "--steps", 1).end()
     assert (code, error) == (2, "tgc: 7 ranks: expected a --batch-size of at least a row for each, received 6\n")
 
 
+@pytest.mark.profile("ci")
 def test_ranks_with_other_arguments_are_refused(text: Path, tmp_path: Path):
     mpiexec = [str(Path(sys.executable).parent / "mpiexec")]
     one = [*TGC, "train", *TINY, "--data", str(text), "--out", str(tmp_path / "run"), "--steps", "1", "--lr"]

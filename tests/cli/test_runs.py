@@ -22,6 +22,7 @@ def train_two(tgc: Tgc) -> None:
     tgc("train", *TINY, "--eval-tokens", "99", "--out", "runs/b", "--lr", "0.01")
 
 
+@pytest.mark.profile("ci")
 def test_runs_are_listed_one_a_line_in_aligned_columns_without_colours(tgc: Tgc):
     train_two(tgc)
     code, out, err = tgc("runs")
@@ -43,6 +44,7 @@ def test_runs_are_listed_one_a_line_in_aligned_columns_without_colours(tgc: Tgc)
     assert "\x1b" not in out
 
 
+@pytest.mark.profile("ci")
 def test_json_is_one_object_a_line(tgc: Tgc):
     train_two(tgc)
     _, out, _ = tgc("runs", "--json")
@@ -52,6 +54,7 @@ def test_json_is_one_object_a_line(tgc: Tgc):
     assert json.loads(tgc("runs", "runs/b", "--json")[1]) == second
 
 
+@pytest.mark.profile("ci")
 def test_folders_that_hold_no_run_and_damaged_runs_are_named(tgc: Tgc):
     train_two(tgc)
     Path("runs/notes").mkdir()
@@ -63,6 +66,7 @@ def test_folders_that_hold_no_run_and_damaged_runs_are_named(tgc: Tgc):
     assert err == "in runs there are also folders without a run: notes\n"
 
 
+@pytest.mark.profile("ci")
 def test_what_a_row_cannot_say_stands_below_the_table(tgc: Tgc):
     tgc("train", *TINY, "--eval-tokens", "99", "--out", "runs/a")
     shutil.copytree("runs/a", "runs/killed")
@@ -106,6 +110,7 @@ def test_no_run_is_one_line_that_says_how_to_make_one(tgc: Tgc):
     assert tgc("runs", "--json")[1] == ""
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
 @pytest.mark.parametrize("width", [40, 60, 120])
 def test_a_table_fits_a_narrow_terminal_and_keeps_what_matters(tgc: Tgc, width: int):
@@ -137,6 +142,7 @@ def on_terminal(arguments: list[str], width: int) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
 
 
+@pytest.mark.profile("ci")
 def test_a_comparison_is_a_table_the_shapes_of_the_curves_and_a_picture(tgc: Tgc):
     train_two(tgc)
     code, out, err = tgc("compare", "a", "runs/b", "--out", "plots")
@@ -156,6 +162,7 @@ def test_a_comparison_is_a_table_the_shapes_of_the_curves_and_a_picture(tgc: Tgc
     assert out.endswith(f"curves: {Path('plots/compare.svg')}\n")
 
 
+@pytest.mark.profile("ci")
 def test_where_tokens_differ_it_is_said_what_each_run_was_evaluated_on(tgc: Tgc):
     for tokenizer in ("characters", "bytes"):
         assert tgc("train", *TINY, "--tokenizer", tokenizer, "--out", f"runs/{tokenizer}")[0] == 0
@@ -166,6 +173,7 @@ def test_where_tokens_differ_it_is_said_what_each_run_was_evaluated_on(tgc: Tgc)
     assert (code, err) == (0, f"tgc: bits/byte: {message}\n")
 
 
+@pytest.mark.profile("ci")
 def test_a_comparison_leaves_a_png_where_it_is_asked_for(tgc: Tgc):
     pytest.importorskip("matplotlib")
     train_two(tgc)
@@ -175,6 +183,7 @@ def test_a_comparison_leaves_a_png_where_it_is_asked_for(tgc: Tgc):
     assert Path("compare.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.profile("ci")
 def test_runs_that_failed_at_once_are_compared_all_the_same(tgc: Tgc):
     for name in ("a", "b"):
         options = ["--optimizer", "sgd", "--lr", "1e30", "--clip", "0", "--warmup", "0", "--eval-tokens", "99"]
@@ -184,6 +193,7 @@ def test_runs_that_failed_at_once_are_compared_all_the_same(tgc: Tgc):
     assert "val_loss at 0 tokens" in out
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
 def test_a_comparison_fits_a_narrow_terminal(tgc: Tgc):
     train_two(tgc)
@@ -193,6 +203,7 @@ def test_a_comparison_fits_a_narrow_terminal(tgc: Tgc):
     assert shown.count("best val_loss") == 1
 
 
+@pytest.mark.profile("ci")
 def test_without_matplotlib_only_a_png_is_refused_in_one_line_that_names_the_extra(
     tgc: Tgc, monkeypatch: pytest.MonkeyPatch
 ):
@@ -206,6 +217,7 @@ def test_without_matplotlib_only_a_png_is_refused_in_one_line_that_names_the_ext
         assert tgc(*command)[0] == 0
 
 
+@pytest.mark.profile("ci")
 def test_names_of_runs_are_texts_and_nothing_else(tgc: Tgc):
     name = "[red]b :smile:"
     tgc("train", *TINY, "--eval-tokens", "99", "--out", f"runs/{name}")
@@ -214,6 +226,7 @@ def test_names_of_runs_are_texts_and_nothing_else(tgc: Tgc):
     assert tgc("compare", "a", name)[1].splitlines()[1] == f"B  {name}"
 
 
+@pytest.mark.profile("ci")
 def test_a_curve_is_written_in_digits_where_the_terminal_has_no_blocks(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     train_two(tgc)
     screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
@@ -261,6 +274,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command[:40] for command, _ in MISTAKES])
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     tgc: Tgc, monkeypatch: pytest.MonkeyPatch, command: str, message: str
@@ -279,6 +293,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     assert sorted(Path().rglob("*")) == before  # above all no folder for a run that cannot be
 
 
+@pytest.mark.profile("ci")
 def test_tracking_leaves_json_alone_on_stdout(tgc: Tgc):
     pytest.importorskip("tensorboardX")
     code, out, err = tgc("train", *TINY, "--eval-tokens", "99", "--track", "tensorboard", "--json", "--out", "r")
@@ -288,6 +303,7 @@ def test_tracking_leaves_json_alone_on_stdout(tgc: Tgc):
     assert [path.name.startswith("events.out") for path in Path("r/tensorboard").iterdir()] == [True]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links")
 def test_a_run_that_is_a_circle_of_links_hides_no_other(tgc: Tgc):
     for name in ("a", "b"):

@@ -20,6 +20,7 @@ from tinygrad_chat.cli.app import run as run_tgc
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="ranks are started with mpiexec as it is on Linux and macOS"),
     pytest.mark.xdist_group("ranks"),
+    pytest.mark.profile("ci"),
 ]
 pytest.importorskip("mpi4py", reason="needs the extra mpi")
 

@@ -39,6 +39,7 @@ SUGGESTING = [
 ]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="a Unix shell")
 def test_what_is_suggested_can_be_pasted(tgc: Tgc):
     Path(OWNED).mkdir()

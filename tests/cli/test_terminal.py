@@ -52,6 +52,7 @@ def test_an_error_has_a_colour_where_one_is_wanted(environment: Mapping[str, str
     assert on_a_terminal("nonsense", **environment).startswith(beginning)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_h_is_help_everywhere_and_imports_no_numpy_and_no_rich(command: str):
     program = (
@@ -73,6 +74,7 @@ def completed(words: str) -> list[str]:
     ).stdout.split()
 
 
+@pytest.mark.profile("ci")
 def test_a_shell_completes_commands_options_and_choices():
     assert completed("tgc re") == ["report"]
     assert completed("tgc train --tok") == ["--tokenizer"]

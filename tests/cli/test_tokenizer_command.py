@@ -69,6 +69,7 @@ def test_pieces_are_shown_a_line_each_and_on_a_terminal_in_colours(line: Line, m
         assert len(plain.getvalue().splitlines()) == len(pieces) - 1  # as in a pipe: there is no escape here
 
 
+@pytest.mark.profile("ci")
 def test_tokenizers_are_compared_on_a_text(line: Line):
     code, out, err = line("tokenizer compare tokenizer.json characters bytes --data text.txt")
     rows = [shown.split() for shown in out.splitlines()]
@@ -135,7 +136,7 @@ def test_a_file_that_is_there_stays_and_is_noticed_before_anything_is_learned(
     before = Path("tokenizer.json").read_bytes()
     monkeypatch.setattr("tinygrad_chat.text.tokenizers.bpe_training.train_bpe", None)
     code, _, err = line("tokenizer train text.txt --vocabulary 270")
-    assert (code, err) == (2, "tgc: tokenizer.json: is there already; name another file with --out, or remove it\n")
+    assert (code, err) == (2, "tgc: tokenizer.json: already exists; name another file with --out, or remove it\n")
     assert Path("tokenizer.json").read_bytes() == before
     code, _, err = line("tokenizer train text.txt --vocabulary 270 --out no/such.json")
     assert (code, err) == (

@@ -21,6 +21,7 @@ def run(tgc: Tgc) -> None:
     assert tgc("train", *TRAINING, "--backend", "numpy", "--data", "abc.txt", "--out", "runs/r")[0] == 0
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("run")
 def test_each_type_opens_samples_and_is_measured(tgc: Tgc):
     exact = tinygrad_chat.load("r", backend="numpy").logits("abc")

@@ -64,6 +64,7 @@ def run(module: RawModule, name: str, grid: Any, block: Any, *arguments: Any) ->
     module.get_function(name)(grid, block, arguments)
 
 
+@pytest.mark.profile("ci")
 def test_every_thread_of_a_grid_runs_once_in_its_place(module: RawModule):
     out = np.zeros(24 * 30, np.int64)
     run(module, "places", (2, 3, 4), (5, 3, 2), out)

@@ -71,6 +71,7 @@ def test_fractions_stand_on_an_axis_that_counts_nothing():
     assert ">0.2<" not in draw_chart(Chart("c", chart.series))
 
 
+@pytest.mark.profile("ci")
 def test_a_png_is_drawn_of_every_style_and_of_any_name():
     pytest.importorskip("matplotlib")
     from tinygrad_chat.drawing.png import charts_as_png, intervals_as_png

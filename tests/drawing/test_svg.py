@@ -199,6 +199,7 @@ def test_a_chain_of_100_000_nodes_is_refused_with_its_number():
         draw_svg(out)
 
 
+@pytest.mark.profile("ci")
 def test_the_largest_graph_is_drawn():
     out = x = Value(1.0)
     for _ in range(MOST_NODES - 1):

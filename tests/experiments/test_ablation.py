@@ -84,6 +84,7 @@ def test_more_runs_than_anybody_waits_for_are_refused_at_once(varied: dict[str, 
         Ablation({}, varied, seeds)
 
 
+@pytest.mark.profile("ci")
 def test_every_cell_is_trained_once_with_every_seed(ablation: Ablation, tmp_path: Path):
     assert finish(ablation, tmp_path) == 8 * TINY["steps"]
     found = [(row["norm"], row["tied"], row["seed"]) for row in rows(tmp_path)]
@@ -94,6 +95,7 @@ def test_every_cell_is_trained_once_with_every_seed(ablation: Ablation, tmp_path
     assert finish(ablation, tmp_path) == 0  # nothing is left to do
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("stop_after", [0, 1, 6, 9, 30])
 def test_interrupted_anywhere_it_goes_on_where_it_stopped(ablation: Ablation, tmp_path: Path, stop_after: int):
     finish(ablation, tmp_path / "whole")
@@ -104,6 +106,7 @@ def test_interrupted_anywhere_it_goes_on_where_it_stopped(ablation: Ablation, tm
         assert {**whole, "seconds": 0} == {**stopped, "seconds": 0}
 
 
+@pytest.mark.profile("ci")
 def test_more_seeds_may_follow_but_not_other_settings(ablation: Ablation, tmp_path: Path):
     finish(ablation, tmp_path)
     more = Ablation(ablation.settings, ablation.varied, seeds=3)
@@ -154,6 +157,7 @@ def test_former_names_vary_too():
     assert parse_variation("accumulate=1|2,keep=3") == {"grad_accumulation": [1, 2], "keep_checkpoints": [3]}
 
 
+@pytest.mark.profile("ci")
 def test_a_folder_of_version_0_1_goes_on(ablation: Ablation, tmp_path: Path):
     finish(ablation, tmp_path, stop_after=6)
     path = tmp_path / "ablation.json"
@@ -165,6 +169,7 @@ def test_a_folder_of_version_0_1_goes_on(ablation: Ablation, tmp_path: Path):
     assert finish(ablation, tmp_path) == 7 * TINY["steps"]
 
 
+@pytest.mark.profile("ci")
 def test_a_cell_is_resolved_once(ablation: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     resolved: list[dict[str, Any]] = []
 
@@ -177,6 +182,7 @@ def test_a_cell_is_resolved_once(ablation: Ablation, tmp_path: Path, monkeypatch
     assert len(resolved) == len(ablation.cells())
 
 
+@pytest.mark.profile("ci")
 def test_means_and_intervals_are_those_of_the_runs(ablation: Ablation, tmp_path: Path):
     finish(ablation, tmp_path)
     cells = collect(ablation, tmp_path)
@@ -216,6 +222,7 @@ def test_the_plot_is_an_svg_and_where_it_is_asked_for_a_png(tmp_path: Path):
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.profile("ci")
 def test_a_second_process_in_one_folder_is_refused(ablation: Ablation, tmp_path: Path):
     runs = run_ablation(ablation, tmp_path)
     next(runs)
@@ -269,6 +276,7 @@ def test_vocabularies_are_ranked_by_bits_per_byte(tmp_path: Path, monkeypatch: p
     assert [cell.choices["vocabulary"] for cell in collect(ablation, tmp_path)] == [500, 300]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     "line",
     [
@@ -301,6 +309,7 @@ def test_a_folder_that_does_not_say_what_it_is_for_is_refused(ablation: Ablation
         finish(ablation, tmp_path)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("damage", ["no checkpoint", "damaged checkpoint", "cut line"])
 def test_what_a_kill_left_behind_does_not_stop_it(ablation: Ablation, tmp_path: Path, damage: str):
     finish(ablation, tmp_path, stop_after=8)  # in the middle of the second run

@@ -29,6 +29,7 @@ Configure = Callable[..., TrainingConfig]
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no signals for one process")
 
 
+@pytest.mark.profile("ci")
 def test_two_processes_come_to_the_numbers_of_one_to_the_bit(text: Path, tmp_path: Path):
     settings = tiny_settings(data=str(text), layers=1, heads=2, kernels="numpy", threads=1)
     ablation = Ablation(settings, parse_variation("tied"), 1)
@@ -48,6 +49,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     "how",
     ["its input ends", *(pytest.param(name, marks=posix) for name in ("SIGTERM", "SIGUSR2"))],
@@ -133,6 +135,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.profile("ci")
 @posix
 def test_the_input_of_a_process_ends_when_who_has_started_it_is_killed(tmp_path: Path):
     waits = "import sys; sys.stdin.read(); print('it has ended', flush=True)"
@@ -143,6 +146,7 @@ def test_the_input_of_a_process_ends_when_who_has_started_it_is_killed(tmp_path:
     wait_for(lambda: last_words(tmp_path) == "it has ended")
 
 
+@pytest.mark.profile("ci")
 def test_a_process_whose_request_never_comes_ends(tmp_path: Path):
     done = subprocess.run([*COMMAND, tmp_path], input=b"", capture_output=True)
     assert done.returncode != 0

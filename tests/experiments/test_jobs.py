@@ -146,6 +146,7 @@ def test_a_result_without_a_loss_is_no_result(ablation: Ablation, tmp_path: Path
     assert "norm=none,tied=on,seed=1" in processes.names()
 
 
+@pytest.mark.profile("ci")
 def test_two_sweeps_of_one_folder_are_kept_apart(ablation: Ablation, tmp_path: Path, processes: Processes):
     news = run_jobs(ablation, tmp_path, 1)
     next(news)

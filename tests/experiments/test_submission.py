@@ -248,6 +248,7 @@ cat "$(dirname "$0")/done" 2>/dev/null || true
 }
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(os.name != "posix", reason="there is no Slurm for Windows")
 def test_jobs_of_slurm_train_and_are_collected(ablation: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Slurm's own programs are played: sbatch starts what it is given at once."""

@@ -46,6 +46,7 @@ def model(request: pytest.FixtureRequest) -> GPT:
     return GPT(TOKENS, options, compute=Compute.choose("numpy", kernels))  # with heads that are wide enough for tiles
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("beside", [0, 1])
 def test_prompts_of_any_lengths_are_read_as_each_alone(

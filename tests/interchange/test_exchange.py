@@ -122,6 +122,7 @@ def transformers_model(folder: Path) -> tuple[Any, Any, Any]:
     return torch, model, transformers.AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.profile("ci")
 @every_family
 def test_transformers_opens_our_folder_as_the_same_model(name: str, tmp_path: Path):
     saved = small_model(name, chatml=name in ("smollm2", "qwen3"))

@@ -171,6 +171,7 @@ def test_texts_of_all_lists_together_have_a_bound(tmp_path: Path, monkeypatch: p
         read_gguf(tmp_path / "b")
 
 
+@pytest.mark.profile("ci")
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path_factory: pytest.TempPathFactory, data):

@@ -77,6 +77,7 @@ def theirs(pattern: str, *, size: int = 900) -> Any:
     return made
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("pattern", ["gpt2", "smollm2", "llama3", "qwen2"])
 def test_5000_lines_have_the_tokens_of_tokenizers(pattern: str):
     library = theirs(pattern)

@@ -43,6 +43,7 @@ def test_a_run_of_that_name_comes_first(monkeypatch, tmp_path):
         tinygrad_chat.load("smollm2")
 
 
+@pytest.mark.profile("ci")
 @needs_package
 def test_it_reads_and_computes_at_once():
     """Its first answer; with the weights of llama.cpp's blocks in each type the likeliest token is the same."""

@@ -72,6 +72,7 @@ def test_what_cannot_be_is_one_line_and_plays_no_part(folder: Path, stated: dict
     assert found(folder) == ({}, [expected])
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("stated", [STATED, {"temperature": 0.0}])
 def test_it_goes_along_through_files_runs_and_training(folder: Path, stated: dict[str, Any], tmp_path: Path, text):
     state(folder, do_sample=bool(stated["temperature"]), **stated)

@@ -54,6 +54,7 @@ def test_blocks_are_right_in_float32_and_at_every_length_of_block(kernel_set, T,
         expect_reference(draw(T, T), dtype=np.float32, tolerance=2e-5, heads=4, window=window)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("most_kept", [0, 1 << 24])
 @pytest.mark.parametrize("window", [None, 5, 70])
 @pytest.mark.parametrize(("T", "S"), [(65, 65), (kernel.LONG + 88, kernel.LONG + 88), (1, 90), (70, 150)])
@@ -135,6 +136,7 @@ def test_the_masked_half_is_never_computed(monkeypatch):
     assert max(computed) <= square / 8
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("width", ["f4", "f8"])
 @pytest.mark.skipif("numba" not in KERNEL_SETS, reason="needs Numba")
 def test_rows_of_a_cache_are_attended_to_as_each_alone_in_any_number_of_threads(width, monkeypatch):

@@ -96,6 +96,7 @@ def test_a_kernel_takes_arrays_as_they_lie(device: Backend, entry: Entry, real: 
     compare(device, entry, data.draw(entry.cases), real, layouts=layouts)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("entry", KERNELS, ids=lambda entry: entry.op.name)
 def test_a_kernel_does_at_every_size_what_its_op_does(device: Backend, entry: Entry):
     name = entry.op.name
@@ -239,6 +240,7 @@ CORNERS: dict[str, tuple[str, Case]] = {
 }
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "not aligned"])
 @pytest.mark.parametrize("real", TYPES)
 @pytest.mark.parametrize("corner", CORNERS)

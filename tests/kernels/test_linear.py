@@ -51,6 +51,7 @@ def compiled_linear(*inputs):
     return load_kernels("numba")[ops.linear](*inputs)[0]
 
 
+@pytest.mark.profile("ci")
 @compiled
 @pytest.mark.parametrize("rows", [1, 8])
 def test_weights_in_a_mapped_file_are_not_copied(rows):
@@ -75,6 +76,7 @@ def test_a_compiled_product_of_few_rows_is_the_product(rows, steps, lines, seed)
     assert (np.abs(products.product(x, weight) - expected) <= allowed).all()
 
 
+@pytest.mark.profile("ci")
 @compiled
 @pytest.mark.parametrize("lines", [300, 301, 302, 303])
 def test_a_row_gives_the_same_alone_and_among_others_and_in_any_number_of_threads(lines, monkeypatch):

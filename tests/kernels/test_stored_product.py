@@ -45,6 +45,7 @@ def test_it_is_the_reference_within_what_rounding_x_may_change(kernels, kind, ro
     assert (np.abs(found - expected) <= allowed).all()
 
 
+@pytest.mark.profile("ci")
 @compiled
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 63])

@@ -83,6 +83,7 @@ def build(kind: Any, variant: dict[str, Any], **more: Any) -> Any:
     return model
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("variant", [*GRID, *FURTHER], ids=str)
 def test_losses_over_20_steps_agree_to_1e_9_in_float64_and_1e_3_in_float32(variant: dict[str, Any], optimizer: str):

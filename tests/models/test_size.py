@@ -180,6 +180,7 @@ def test_a_step_holds_at_least_what_its_formula_says_and_not_many_times_as_much(
     assert peak / 4 < least < peak + batch.nbytes
 
 
+@pytest.mark.profile("ci")
 def test_a_scalar_step_holds_at_least_what_its_formula_says():
     options = ModelOptions(layers=1, heads=2, width=16, context=8)
     model = ENGINES["scalar"](20, options)

@@ -27,6 +27,7 @@ def why_unfit(fault: Fault) -> str | None:
     return None
 
 
+@pytest.mark.profile("ci")
 def test_every_fault_fits_its_file_once_and_leaves_a_program():
     assert [unfit for unfit in map(why_unfit, FAULTS) if unfit] == []
 
@@ -61,6 +62,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.profile("ci")
 def test_a_fault_lives_where_no_test_looks_and_the_working_tree_is_not_touched(repository: Path):
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     faults = [
@@ -72,6 +74,7 @@ def test_a_fault_lives_where_no_test_looks_and_the_working_tree_is_not_touched(r
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.profile("ci")
 def test_the_tests_that_are_named_after_the_file_come_first(repository: Path):
     (repository / "tests" / "nn" / "test_all.py").write_text(
         "from tinygrad_chat.nn.two import one\n\n\ndef test_all():\n    assert one() == 1\n"
@@ -81,6 +84,7 @@ def test_the_tests_that_are_named_after_the_file_come_first(repository: Path):
     assert verdict.caught_by == "tests/nn/test_two.py::test_one"
 
 
+@pytest.mark.profile("ci")
 def test_what_does_not_fit_or_fails_anyway_is_an_error_and_no_catch(repository: Path):
     gone = Fault("nn/two.py", "three is gone", "return 3", "return 4")
     with pytest.raises(ValueError, match=r"nn/two.py: three is gone: expected 'return 3' once, found it 0 times"):

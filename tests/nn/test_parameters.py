@@ -102,6 +102,7 @@ def test_buffer_and_views_have_the_dtype_asked_for(model, dtype):
     assert {parameters.data.dtype, parameters.gradient.dtype, model.norm.gain.dtype} == {np.dtype(dtype)}
 
 
+@pytest.mark.profile("ci")
 def test_a_second_gradient_takes_what_a_sweep_delivers_and_the_first_stays(model, parameters):
     buffer = GradientBuffer(parameters)
     for _ in range(2):

@@ -17,6 +17,7 @@ random = np.random.default_rng(0)
 x, first, second = (random.normal(size=(2, 3, 4)) for _ in range(3))
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("norm", [LayerNorm(4), LayerNorm(4, bias=False), RMSNorm(4), RMSNorm(4, gain=False), Norm()])
 def test_a_norm_reads_every_branch_added_so_far(norm: Norm):
     stream = ResidualStream(Tensor(x))

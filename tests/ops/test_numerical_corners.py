@@ -190,6 +190,7 @@ def test_arithmetic_is_pytorchs(name, dtype):
     compare_with_pytorch(name, Case(tuple(pairs(dtype))), "reference", digits_of=8, absolute=0)
 
 
+@pytest.mark.profile("ci")
 @every_set
 @every_type
 @pytest.mark.parametrize("name", ROWS)

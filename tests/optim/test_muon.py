@@ -315,6 +315,7 @@ def device(request: pytest.FixtureRequest) -> Any:
         yield backend
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_steps_on_a_device_are_the_hosts_the_copy_follows_and_nobody_waits(device: Any, dtype: str):
     here, on_host = build(np.float32)

@@ -58,6 +58,7 @@ def torch_result(build: Callable[..., Any]) -> np.ndarray:
     return np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors])
 
 
+@pytest.mark.profile("ci")
 def test_adamw_agrees_with_pytorch_over_20_steps():
     def build(torch: Any, tensors: list[Any]) -> Any:
         groups = [

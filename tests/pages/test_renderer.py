@@ -53,6 +53,7 @@ def test_a_text_stays_a_text_in_an_element_and_in_an_attribute(template: Templat
     assert (element.attrib, element.text, list(element)) == ({"title": text, "class": text}, text, [])
 
 
+@pytest.mark.profile("ci")
 @given(st.text())
 def test_whatever_a_text_is_its_characters_come_back_or_are_visible_escapes(text: str):
     escaped = escape(text)

@@ -39,6 +39,7 @@ def test_the_ranks_take_leave_of_each_other(monkeypatch: pytest.MonkeyPatch, cap
     assert float(capsys.readouterr().out) > 0
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     ("program", "said"),
     [

@@ -148,6 +148,7 @@ def test_numbers_that_nccl_has_no_name_for_are_refused():
         on_devices(1, lambda communicator: communicator.broadcast(to_device(np.arange(3))))
 
 
+@pytest.mark.profile("ci")
 @needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_steps_of_two_devices_have_the_losses_of_one(dtype: str):

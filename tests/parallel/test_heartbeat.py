@@ -83,6 +83,7 @@ def close(other: Other) -> None:
     other.heartbeat._connection.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.profile("ci")
 def test_nothing_is_said_while_all_live(rank_0: Rank0):
     others = [Other(rank, rank_0) for rank in (1, 2)]
     rank_0.monitor.wait_for_all()
@@ -102,6 +103,7 @@ def test_a_rank_that_dies_is_named_once(rank_0: Rank0):
     assert rank_0.failures[0].endswith(": has ended, and the others cannot go on without it")
 
 
+@pytest.mark.profile("ci")
 def test_a_rank_that_falls_silent_is_named(rank_0: Rank0):
     other = Other(1, rank_0)
     other.heartbeat._ended.set()
@@ -154,6 +156,7 @@ def test_an_error_and_a_signal_of_another_rank_come_to_rank_0(rank_0: Rank0):
     assert rank_0.failures[0].endswith(": no memory")
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("code", [0, 4])
 def test_when_rank_0_ends_the_others_are_told_with_its_code(code: int):
     of = Rank0(2)
@@ -183,6 +186,7 @@ def test_when_all_is_done_rank_0_may_go_before_another_has_come_to_its_own_end()
     assert other.codes == []
 
 
+@pytest.mark.profile("ci")
 def test_of_ranks_that_fall_silent_together_the_first_is_named_and_then_the_others(rank_0: Rank0):
     first, second = (Other(rank, rank_0) for rank in (1, 2))
     rank_0.monitor.wait_for_all()

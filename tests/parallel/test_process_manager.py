@@ -68,6 +68,7 @@ def started(port: int, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
         each.communicate()
 
 
+@pytest.mark.profile("ci")
 def test_ranks_of_torchrun_train_together(started: list[subprocess.Popen[str]], tmp_path: Path):
     said = [each.communicate(timeout=60)[1] for each in started]
     assert (said, [each.returncode for each in started]) == (["", ""], [0, 0])
@@ -75,6 +76,7 @@ def test_ranks_of_torchrun_train_together(started: list[subprocess.Popen[str]], 
     assert '"ranks": 2' in (tmp_path / "run" / "environment.json").read_text()
 
 
+@pytest.mark.profile("ci")
 def test_a_rank_that_ends_while_they_find_each_other_ends_all(started: list[subprocess.Popen[str]]):
     while not psutil.Process(started[1].pid).net_connections():  # it has come
         time.sleep(0.01)
@@ -102,6 +104,7 @@ def test_ranks_ask_each_other_where_they_are_while_their_start_is_bounded(monkey
     assert 0 < left[0] <= STARTING
 
 
+@pytest.mark.profile("ci")
 def test_a_rank_that_does_not_come_is_named(port: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(process_manager, "GATHERING", 1.0)
     with pytest.raises(RankError, match="rank 1: did not connect within 1 s"):

@@ -51,6 +51,7 @@ MEASURED = Measurement(
 )
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -120,6 +121,7 @@ def test_minutes_decide_steps_and_tokens():
     assert predict(resolve({"minutes": 0.001}), MEASURED).steps == 1
 
 
+@pytest.mark.profile("ci")
 def test_measuring_leaves_nothing_behind(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for folder in ("here", "temporary"):
         (tmp_path / folder).mkdir()
@@ -129,6 +131,7 @@ def test_measuring_leaves_nothing_behind(tiny: Tiny, tmp_path: Path, monkeypatch
     assert [*(tmp_path / "here").iterdir(), *(tmp_path / "temporary").iterdir()] == []
 
 
+@pytest.mark.profile("ci")
 def test_what_cannot_be_run_cannot_be_measured(tiny: Tiny, tmp_path: Path):
     short = tmp_path / "short.txt"
     short.write_text("too short")
@@ -138,6 +141,7 @@ def test_what_cannot_be_run_cannot_be_measured(tiny: Tiny, tmp_path: Path):
         measure(tiny(optimizer="sgd", lr=1e30, clip=0.0, warmup=0, on_nan="rollback"), seconds=1.0)
 
 
+@pytest.mark.profile("ci")
 def test_a_model_larger_than_the_machine_is_never_built(tiny: Tiny):
     with pytest.raises(ConfigError, match=r"--width 1000000 .* parameters take at least [\d,.]+ GiB"):
         measure(tiny(width=10**6), seconds=0.0)

@@ -133,6 +133,7 @@ def test_the_steep_beginning_is_left_out_of_plots_and_nothing_else(tmp_path: Pat
     assert 2.0 < top < 10.0
 
 
+@pytest.mark.profile("ci")
 def test_the_plot_is_written_as_svg_and_where_it_is_asked_for_as_png(pair: dict[str, Path], tmp_path: Path):
     (svg,) = write_comparison_plot(compare_runs(pair), tmp_path)
     root = ElementTree.fromstring(svg.read_text(encoding="utf-8"))

@@ -129,12 +129,14 @@ def test_it_can_be_written_anew_from_the_folder_s_files_alone(start: Start):
     assert [path.read_bytes() for path in paths] == before
 
 
+@pytest.mark.profile("ci")
 def test_it_needs_no_plotting_library():
     module = "tinygrad_chat.reports.writing"
     program = f"import sys, {module}; sys.exit(bool({{'matplotlib', 'rich', 'typer'}} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.profile("ci")
 def test_a_long_log_makes_a_small_page_on_which_a_spike_survives(start: Start):
     run = start()
     finish(run)

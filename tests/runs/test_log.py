@@ -251,6 +251,7 @@ def test_a_run_of_a_version_without_marks_goes_on_as_ever(start: Callable[..., R
     assert resumed.folder.log.read_bytes() == whole.folder.log.read_bytes()
 
 
+@pytest.mark.profile("ci")
 def test_a_log_of_zeros_takes_no_memory(folder: RunFolder):
     """A crash of the file system may leave a file as long as it was meant to be, of nothing."""
     marks = folder.lines.marks()

@@ -223,6 +223,7 @@ def test_other_models_are_not_here():
         ] * 2
 
 
+@pytest.mark.profile("ci")
 def test_a_prompt_longer_than_the_context_is_refused_as_openai_does():
     with asking() as client:
         for path, asked in (

@@ -121,6 +121,7 @@ def test_time_has_a_limit(stream: bool):
         eventually(lambda: server.open_answers == 0)
 
 
+@pytest.mark.profile("ci")
 def test_a_slow_reader_delays_nobody_and_is_left_after_a_while(server: ServerThread, monkeypatch: pytest.MonkeyPatch):
     """It reads nothing, and there is more than the system keeps for it."""
     monkeypatch.setattr("tinygrad_chat.serving.connection.STALL_SECONDS", 0.5)
@@ -146,6 +147,7 @@ def reading_nothing(server: ServerThread, body: Any) -> Iterator[socket.socket]:
         yield slow
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("tokens", [300, 40], ids=["long", "short"])
 def test_an_answer_that_nobody_reads_holds_no_connection(
     server: ServerThread, monkeypatch: pytest.MonkeyPatch, tokens: int

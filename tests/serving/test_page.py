@@ -37,7 +37,7 @@ from tests.serving.browsing import (
 )
 from tinygrad_chat.formatting import printable
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"), pytest.mark.profile("ci")]
 
 expect.set_options(timeout=60_000)  # against hangs only, as the machine may be busy
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"

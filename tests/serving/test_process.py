@@ -19,7 +19,10 @@ from tinygrad_chat.runs.checkpoint import WEIGHTS, find_checkpoints
 from tinygrad_chat.runs.state import TrainingState
 
 pytest.importorskip("starlette", reason="starlette, of the extra serve, is not installed")
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no signals for one process")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="Windows has no signals for one process"),
+    pytest.mark.profile("ci"),
+]
 
 CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]

@@ -46,6 +46,7 @@ def client(server: ServerThread) -> Iterator[Any]:
 HI: Any = {"model": "tgc", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
 
 
+@pytest.mark.profile("ci")
 def test_openai_reads_an_answer_and_a_stream_of_it(client: Any):
     whole = client.chat.completions.create(**HI)
     assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("Hello, Österreich.", "stop")

@@ -56,6 +56,7 @@ def test_a_body_goes_below_the_head():
     assert program_of(DOUBLE, "m = n\nreturn m") == DOUBLE.head + "    m = n\n    return m"
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     "program",
     [

@@ -57,6 +57,7 @@ def tiktoken_of(tokenizer: BPETokenizer) -> Any:
     return tiktoken.Encoding("ours", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
 
 
+@pytest.mark.profile("ci")
 def test_merges_are_rustbpes_in_its_order():
     rustbpe = pytest.importorskip("rustbpe")
     theirs = rustbpe.Tokenizer()
@@ -65,6 +66,7 @@ def test_merges_are_rustbpes_in_its_order():
     assert trained().tokens[: SIZE - 9] == [token for _, token in ranked]
 
 
+@pytest.mark.profile("ci")
 def test_rustbpe_trains_for_us():
     pytest.importorskip("rustbpe")
     some = [[text[:3], text[3:]] for text in texts()[:3000]]
@@ -75,6 +77,7 @@ def test_rustbpe_trains_for_us():
         train_bpe([["a"]], 600, trainer="rustbpe", alphabet=HUGGING_FACE)
 
 
+@pytest.mark.profile("ci")
 def test_merges_are_those_of_tokenizers_in_its_order():
     tokenizers = pytest.importorskip("tokenizers")
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -91,10 +94,12 @@ def test_merges_are_those_of_tokenizers_in_its_order():
     assert trained(by_letters=True).merges != trained().merges  # ties matter
 
 
+@pytest.mark.profile("ci")
 def test_20000_lines_have_tiktokens_tokens():
     assert ids(trained(), texts()) == tiktoken_of(trained()).encode_ordinary_batch(texts(), num_threads=1)
 
 
+@pytest.mark.profile("ci")
 def test_20000_lines_have_the_tokens_of_tokenizers_by_our_file():
     tokenizers = pytest.importorskip("tokenizers")
     theirs = tokenizers.Tokenizer.from_str(to_huggingface(trained(by_letters=True)).decode())
@@ -110,6 +115,7 @@ def test_bytes_that_are_no_text_have_tiktokens_tokens():
         assert trained().encode(line).tolist() == expected
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_pattern_splits_as_tokenizers_does_by_our_file(pattern):
     tokenizers = pytest.importorskip("tokenizers")
@@ -119,6 +125,7 @@ def test_every_pattern_splits_as_tokenizers_does_by_our_file(pattern):
     assert ids(tokenizer, some) == [each.ids for each in theirs.encode_batch_fast(some)]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     "change",
     [

@@ -237,6 +237,7 @@ def load(path: Path) -> None:
     assert store.tokenizer.decode(store.tokens.tolist()) == TEXT
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file whose close() was to fail
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_call_that_fails_costs_the_cache_or_is_one_line(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -251,6 +252,7 @@ def test_a_call_that_fails_costs_the_cache_or_is_one_line(path: Path, tmp_path: 
         assert len(stores(tmp_path / str(number))) == 1
 
 
+@pytest.mark.profile("ci")
 @needs_fork
 def test_a_process_killed_at_a_call_leaves_nothing_that_misleads(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -266,6 +268,7 @@ def test_a_process_killed_at_a_call_leaves_nothing_that_misleads(
         assert [each for each in stores(tmp_path / str(number)) if each.name.startswith(".")] == []
 
 
+@pytest.mark.profile("ci")
 def test_processes_that_prepare_the_same_text_at_once_do_no_harm(path: Path, cache: Path):
     path.write_bytes(path.read_bytes() * 2000)
     program = (

@@ -90,6 +90,7 @@ def test_tokens_come_in_order_whoever_encodes_and_whoever_dies(documents, questi
         assert encoded(documents, NUMBERS, len(questions)) == alone(documents, NUMBERS)
 
 
+@pytest.mark.profile("ci")
 def test_the_store_has_the_same_bytes_for_any_number_of_processes(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -125,6 +126,7 @@ def test_a_process_that_is_killed_costs_nothing_but_time(monkeypatch: pytest.Mon
     assert started[0].returncode == -signal.SIGKILL
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot copy a process")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file whose close() was to fail
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

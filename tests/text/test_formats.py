@@ -155,6 +155,7 @@ def missing(name: str) -> object:
     raise ImportError(name)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz", "a.txt.zst"])
 def test_what_becomes_hundreds_of_times_as_long_is_not_read_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

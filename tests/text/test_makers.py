@@ -86,6 +86,7 @@ def learned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Tokenizer, l
     return tokenizer, [open_data(name, tokenizer) for name in NAMES]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("most", [(9, 9), (0, 9), (9, 1), (2.5, 9)], ids=["all live", "at once", "early", "in a word"])
 def test_the_tokenizer_and_the_tokens_are_those_of_one_process_whoever_dies(
     started: Callable[..., list[Process]],

@@ -165,6 +165,7 @@ def test_a_store_under_a_strange_name_is_not_opened(folder: Path):
     assert open_store(folder.rename(folder.with_name("0" * 32)), "text") is None
 
 
+@pytest.mark.profile("ci")
 def test_a_store_is_in_use_as_long_as_its_tokens_are(folder: Path):
     def map_it() -> np.ndarray:
         store: TokenStore | None = open_store(folder, "text")

@@ -74,6 +74,7 @@ def new_muon(parameters: Parameters, options: ModelOptions) -> Muon:
     return Muon(parameters, groups, momentum=lambda position: 0.95, weight_decay=lambda position: 0.1)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("tf32", 1e-2), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize(
     ("variant", "steps"),
@@ -89,6 +90,7 @@ def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant,
     np.testing.assert_allclose(train(device, variant, steps, dtype)[0], on_host, rtol=tolerance)
 
 
+@pytest.mark.profile("ci")
 def test_each_precision_rounds_as_it_says(device: Backend):
     losses = {dtype: train(device, {}, 2, dtype)[0][1] for dtype in ("float32", "tf32", "bfloat16")}
     errors = {
@@ -98,6 +100,7 @@ def test_each_precision_rounds_as_it_says(device: Backend):
     assert errors["bfloat16"] > 1e-6
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("variant", VARIANTS[2:], ids=NAMES[2:])
 def test_the_same_steps_leave_the_same_bits(device: Backend, variant: dict[str, Any], dtype: str):
@@ -147,6 +150,7 @@ def test_the_gradient_of_a_part_of_a_weight_is_not_rounded():
         np.testing.assert_array_equal(DEVICE.to_host(weight.grad)[4:], [[3 * (1 + 2**-7) ** 2] * 4, [0] * 4])
 
 
+@pytest.mark.profile("ci")
 def test_attention_a_few_sequences_at_a_time_is_the_same(device: Backend, monkeypatch: pytest.MonkeyPatch):
     whole = train(device, {}, 3, "float32")[1]
     monkeypatch.setattr(attention, "CACHED", 3 * 4 * T * T)
@@ -162,6 +166,7 @@ def on_device(device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "get_backend", lambda name: device if name == "cupy" else get_backend(name))
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
@@ -201,6 +206,7 @@ def test_a_run_that_computes_with_rounded_weights_starts_from_its_parents_whole_
         np.testing.assert_array_equal(run.model.parameters().state()[name], weight)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("on_device")
 def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(
     start: Start, device: Backend, monkeypatch: pytest.MonkeyPatch

@@ -111,6 +111,7 @@ def expected(model: str, mode: str, value: float, name: str) -> str | None:
     return PLACES[model, mode, value].get(layer, f"first in the result of {product} of {layer}")
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(("model", "mode", "value"), PLACES)
 def test_a_step_names_where_a_weight_overflows(
     tiny_run: Callable[[str, str], Run], model: str, mode: str, value: float
@@ -122,6 +123,7 @@ def test_a_step_names_where_a_weight_overflows(
     assert said == {name: expected(model, mode, value, name) for name in said}
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(("model", "mode", "value"), [each for each in PLACES if each[2] != 1e300])
 def test_an_evaluation_names_the_same_place(tiny_run: Callable[[str, str], Run], model: str, mode: str, value: float):
     run = tiny_run(model, mode)

@@ -88,6 +88,7 @@ def losses(run: Run) -> np.ndarray:
     )
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("overlaps", [False, True])
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_ranks_change_a_run_by_rounding_only(
@@ -101,6 +102,7 @@ def test_ranks_change_a_run_by_rounding_only(
         np.testing.assert_allclose(losses(run), losses(alone), rtol=2e-4)
 
 
+@pytest.mark.profile("ci")
 def test_hundred_steps_of_threads_and_ranks_have_the_losses_of_one(share: Share):
     alone, *shared = (
         share(ranks, f"{ranks} x {threads}", steps=100, threads=threads, eval_every=50)
@@ -160,6 +162,7 @@ def test_adapters_learn_beside_frozen_weights_that_all_ranks_have(share: Share, 
     np.testing.assert_allclose(losses(on(2, lead)), losses(on(1, lead)), rtol=1e-4)
 
 
+@pytest.mark.profile("ci")
 def test_a_rollback_takes_all_ranks_back(share: Share, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tinygrad_chat.runs.recent_losses.WINDOW", 3)
     settings = {"steps": 20, "checkpoint_every": 2, "eval_every": 10, "warmup": 0, "on_nan": "rollback"}
@@ -170,6 +173,7 @@ def test_a_rollback_takes_all_ranks_back(share: Share, monkeypatch: pytest.Monke
     assert str(shared.value).split(":")[0] == str(alone.value).split(":")[0]
 
 
+@pytest.mark.profile("ci")
 def test_ranks_share_the_answers_that_a_run_learns_from(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tinygrad_chat.training.reinforcement.open_task", lambda name: Brief())
     parent = start("parent", tokenizer="bpe", vocabulary=265, context=24)

@@ -21,6 +21,8 @@ from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
+pytestmark = pytest.mark.profile("ci")
+
 Work = Callable[[Path], None]
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot copy a process")

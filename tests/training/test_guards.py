@@ -164,6 +164,7 @@ def test_a_rollback_goes_on_from_the_last_checkpoint_with_other_batches(start: S
     assert records[3]["rolled_back_from"] == 5
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("stop", [3, 4, 6, 7])
 def test_a_run_that_rolled_back_resumes_as_if_it_never_had_stopped(start: Start, bad_batch: Any, stop: int):
     whole, stopped = start("whole", on_nan="rollback", steps=9), start("stopped", on_nan="rollback", steps=9)

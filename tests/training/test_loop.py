@@ -127,6 +127,7 @@ def test_a_run_leaves_what_made_it(start: Start):
             assert (run.folder.samples / f"step-{event.step:06d}.txt").read_text(encoding="utf-8") == event.sample
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_the_same_seed_gives_the_same_log_and_another_seed_another(start: Start, variant: dict[str, Any]):
     runs = {name: start(name, seed=seed, **variant) for name, seed in [("a", 1), ("b", 1), ("c", 2)]}
@@ -383,6 +384,7 @@ BESIDE: dict[str, tuple[dict[str, Any], Any]] = {
 """Options that act beside others: name -> (those, another value)."""
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_option_changes_the_run(start: Start, name: str):
     before, after = start("before", steps=6), start("after", **{"steps": 6, name: CHANGES[name]})

@@ -22,6 +22,7 @@ from tinygrad_chat.training.loop import train
 from tinygrad_chat.training.run import Run, start_run
 
 
+@pytest.mark.profile("ci")
 def test_steps_and_evaluations_take_no_more_memory(tmp_path: Path):
     """`python -m bench survival` takes 20,000 steps and 2,000 evaluations."""
     (tmp_path / "text.txt").write_text(TEXT)
@@ -43,6 +44,7 @@ sys.exit(run(["train", "--out", "r", "--data", "text.txt", "--batch-size", "5000
 """
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others do not keep the limit")
 @pytest.mark.parametrize(("kernels", "threads"), [("numba", "2"), ("numpy", "1"), ("numpy", "2")])
 def test_a_run_that_outgrows_memory_says_what_to_change_and_is_whole(tmp_path: Path, kernels: str, threads: str):

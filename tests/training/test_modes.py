@@ -58,6 +58,7 @@ def test_a_run_goes_on_with_the_other_engine(start: Start, mode: str, other: str
     np.testing.assert_allclose(resumed, expected[3:], rtol=1e-4)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.profile("ci")) for seed in range(2, 6))])
 def test_adamw_reaches_a_lower_loss_than_sgd_in_the_same_steps_each_at_its_best_rate(tmp_path: Path, seed: int):
     """On a bigram, whose rare tokens SGD moves rarely. (On very small GPTs SGD does better: docs/log.md.)"""

@@ -100,6 +100,7 @@ def remains(run: Run) -> dict[str, Any]:
     }
 
 
+@pytest.mark.profile("ci")
 @given(
     settings=SETTINGS,
     engine=ENGINE,

@@ -73,6 +73,7 @@ def test_these_runs_really_diverge(diverging: Start, settings: str):
 OFTEN = pytest.mark.profile("ci")
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("hurried", [False, pytest.param(True, marks=OFTEN)])
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.parametrize("settings", DIVERGING)
@@ -108,6 +109,7 @@ def calls_of_rollbacks(run: Run) -> list[int]:
     return numbers
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot copy a process")
 @pytest.mark.parametrize("settings", DIVERGING)
 @pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=OFTEN) for first in (60, 120, 180, 240, 300))])

@@ -95,6 +95,7 @@ def alone(computes: list[Compute]) -> Results:
     return [finished(work(chosen)) for chosen in computes]
 
 
+@pytest.mark.profile("ci")
 def test_no_two_computes_of_a_back_end_round_alike(computes: list[Compute], alone: Results):
     """In the gradients of the first step, when the weights are still the same."""
     gradients = [numbers[1] for numbers in alone]
@@ -103,6 +104,7 @@ def test_no_two_computes_of_a_back_end_round_alike(computes: list[Compute], alon
         np.testing.assert_allclose(x, y, rtol=0, atol=0.03, err_msg=f"{one} and {other}")
 
 
+@pytest.mark.profile("ci")
 def test_by_turns_each_computes_what_it_computes_alone(computes: list[Compute], alone: Results):
     works = [work(chosen) for chosen in computes]
     found: list[Any] = [None] * len(works)
@@ -115,6 +117,7 @@ def test_by_turns_each_computes_what_it_computes_alone(computes: list[Compute], 
     expect_same(found, alone)
 
 
+@pytest.mark.profile("ci")
 def test_in_threads_at_once_each_computes_what_it_computes_alone(computes: list[Compute], alone: Results):
     barrier = threading.Barrier(len(computes))
 
@@ -139,6 +142,7 @@ def test_a_backward_pass_keeps_the_precision_of_its_forward_pass(computes: list[
     np.testing.assert_array_equal(*gradients)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("computes")
 def test_runs_by_turns_leave_the_logs_that_they_leave_alone(start: Start, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(compute, "get_backend", lambda name: DEVICE if name == "cupy" else get_backend(name))

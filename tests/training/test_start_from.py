@@ -69,6 +69,7 @@ def test_it_begins_at_its_parents_loss(start: Start, tmp_path: Path, recipe: dic
     assert run.train_step.optimizer.state().get("steps", [6]) == [6]  # none from before
 
 
+@pytest.mark.profile("ci")
 def test_it_learns_another_text_and_its_record_holds_the_parent(start: Start, tmp_path: Path, other: Path):
     parent = start("parent", steps=60, lr=0.02)
     finish(parent)
@@ -231,6 +232,7 @@ def test_a_parent_that_is_not_there_is_one_line(tgc: Tgc, command: str):  # noqa
     assert "nowhere: no such file or folder" in err
 
 
+@pytest.mark.profile("ci")
 def test_an_ablation_and_a_plan_may_start_from_a_run_too(start: Start, tmp_path: Path):
     parent = start("parent")
     finish(parent)

@@ -28,6 +28,7 @@ def losses(run: Run) -> list[float]:
     return [record["loss"] for record in log(run) if "loss" in record]
 
 
+@pytest.mark.profile("ci")
 def test_threads_change_the_losses_by_rounding_only(start: Start):
     runs = [start(f"{threads} threads", threads=threads, batch_size=6, dropout=0.2, steps=30) for threads in (1, 2, 5)]
     for run in runs:
@@ -64,6 +65,7 @@ def test_a_run_of_two_threads_leaves_the_same_bytes_again_and_when_it_was_stoppe
     assert once.folder.log.read_bytes() == again.folder.log.read_bytes() == stopped.folder.log.read_bytes()
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("kernels", KERNEL_SETS)
 def test_losses_of_200_steps_are_those_of_the_reference_ops_to_rounding(
     start: Start, kernels: str, monkeypatch: pytest.MonkeyPatch

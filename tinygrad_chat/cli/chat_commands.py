@@ -55,7 +55,7 @@ def _save(session: Session, name: str) -> None:
     conversation = session.expect_conversation()
     path = user_path(name)
     if is_there(path, follow=True) and not session.confirm(
-        f"{path} is there already. Replace it? [y/N] ", default=False
+        f"{path} already exists. Replace it? [y/N] ", default=False
     ):
         session.page.remark("not saved")
         return

@@ -226,7 +226,7 @@ def _expect_new(path: Path) -> None:
     from tinygrad_chat.files import explained, is_there
 
     if is_there(path):
-        raise UsageError(f"{path}: is there already; name another file with --out, or remove it")
+        raise UsageError(f"{path}: already exists; name another file with --out, or remove it")
     with explained(path):
         tempfile.TemporaryFile(dir=path.parent).close()
 

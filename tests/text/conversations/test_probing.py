@@ -93,6 +93,7 @@ def test_what_does_more_or_harm_is_refused_in_one_line(template: str, expected: 
     assert len(str(refused.value)) < 300
 
 
+@pytest.mark.profile("ci")
 def test_a_template_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(probing, "SECONDS", 1)
     endless = "{% for a in range(9999) %}" * 3 + "{% endfor %}" * 3

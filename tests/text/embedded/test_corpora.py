@@ -83,6 +83,7 @@ def test_no_answer_of_small_talk_depends_on_more_than_what_is_said():
     assert len(said) == len(set(said))
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("name", RECALLED)
 def test_what_tasks_ask_is_not_trained_on(name):
     trained = {chat.messages[-2].text for each in ("python", "self") for chat in some(each)}
