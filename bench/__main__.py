@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from bench import (
@@ -80,6 +81,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the measurement named on the command line."""
     arguments = make_parser().parse_args()
+    # As Ctrl-C does, so that no process which was started for it outlives it and slows down what is measured later.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         arguments.measure(arguments)
     except TinygradChatError as error:

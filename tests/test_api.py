@@ -75,6 +75,7 @@ def test_logits_are_those_that_the_next_token_is_drawn_by(mode: str):
         np.testing.assert_allclose(logits[length - 1], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.profile("ci")
 def test_a_model_of_ones_own_trains_resumes_loads_and_samples(tgc: Tgc):  # noqa: F811
     model = tinygrad_chat.train(WORDS, model=MLP, steps=60, batch_size=8, lr=0.03, out="whole", eval_every=20)
     losses = [record["val_loss"] for record in records(model.path)]

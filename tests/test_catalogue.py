@@ -120,6 +120,7 @@ def test_gradients_have_their_inputs_shapes_and_inputs_stay_untouched(entry, dat
         np.testing.assert_array_equal(x, copy)
 
 
+@pytest.mark.profile("ci")
 @every_kernel
 @given(st.data())
 def test_kernel_agrees_with_its_reference(kernel_set, entry, data):

@@ -242,6 +242,7 @@ def test_whatever_comes_it_fits_or_is_refused_in_one_line(value: Any):
         assert said == "" or re.fullmatch(r"x: .{,300}", said)
 
 
+@pytest.mark.profile("ci")
 @given(st.text() | st.text("[]{}.\"'#=\\\na1 ", max_size=200))
 def test_whatever_toml_comes_it_is_read_or_refused(text: str):
     said = refusal_of(parse_toml, text, source="x")

@@ -156,6 +156,7 @@ def is_not_what_pytorch_computes(x: Any):
     return 2.002 * x, lambda d_out: (2.002 * d_out,)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     ("test", "op"),
     [

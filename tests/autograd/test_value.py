@@ -183,6 +183,7 @@ def test_two_results_add_up_on_the_leaves_that_they_share():
     assert shared.grad == 1  # of the latest sweep
 
 
+@pytest.mark.profile("ci")
 def test_chain_of_100_000_nodes_works():
     x = Value(0.0)
     out = x

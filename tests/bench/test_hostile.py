@@ -64,6 +64,7 @@ def test_no_try_of_the_quick_half_finds_anything(part: str, workshop: Workshop):
     assert all(result.commands for result in results)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("part", PARTS)
 def test_a_try_is_the_same_again(part: str, material: Material, tmp_path: Path):
     for number in range(4):
@@ -178,6 +179,7 @@ LOGS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("damage", LOGS.values(), ids=LOGS)
 def test_a_log_that_the_run_has_written_anew_is_not_put_back(
     damage: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch, workshop: Workshop

@@ -41,6 +41,7 @@ def test_several_runs_at_once_leave_the_table_of_one_after_another(tgc: Tgc, pro
     assert tgc(*ABLATE, "--jobs", "1", "--threads", "1") == (0, table, "")  # nothing is left to do
 
 
+@pytest.mark.profile("ci")
 def test_runs_that_fail_are_named_with_the_reason_and_marked_in_the_table(tgc: Tgc, processes: Processes):
     processes.behave["tied=on,seed=2"] = crash
     code, out, err = tgc(*ABLATE, "--jobs", "2")
@@ -54,6 +55,7 @@ def test_runs_that_fail_are_named_with_the_reason_and_marked_in_the_table(tgc: T
     )
 
 
+@pytest.mark.profile("ci")
 def test_where_all_fail_there_is_a_table_of_failures(tgc: Tgc, processes: Processes):
     processes.behave = {f"tied={tied},seed={seed}": crash for tied in ("on", "off") for seed in (1, 2)}
     code, out, err = tgc(*ABLATE, "--jobs", "2")
@@ -61,6 +63,7 @@ def test_where_all_fail_there_is_a_table_of_failures(tgc: Tgc, processes: Proces
     assert re.search(r"^on +inf +inf +0, 2 failed$", out, re.MULTILINE)
 
 
+@pytest.mark.profile("ci")
 def test_a_run_that_diverges_is_no_failure(tgc: Tgc, processes: Processes):
     def diverge(path: Path) -> bool:
         write_result(path, diverged=True, val_loss=None, val_bpb=None, steps=3)

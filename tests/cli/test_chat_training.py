@@ -72,6 +72,7 @@ def test_a_person_is_asked_and_then_talks(tgc: Tgc, monkeypatch: pytest.MonkeyPa
     assert len(prompts) == 3
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("model")
 def test_another_size_is_a_model_of_its_own(tgc: Tgc):
     assert tgc("chat", "--yes", "-p", "hi", "--config", "small")[0] == 0
@@ -82,6 +83,7 @@ def test_another_size_is_a_model_of_its_own(tgc: Tgc):
     assert len(runs()) == 2
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("model")
 def test_an_interrupted_training_is_gone_on_with_or_talked_to(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
@@ -121,6 +123,7 @@ def test_a_run_that_cannot_be_read_is_passed_over(tgc: Tgc):
     assert tgc("chat", "-p", "hi") == (0, "Hello.\n", "")
 
 
+@pytest.mark.profile("ci")
 def test_asking_changes_no_line_of_the_log(start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch):
     settings = {"tokenizer": "bpe", "vocabulary": 266, "context": 64, "dropout": 0.1, "steps": 6}
     logs = []

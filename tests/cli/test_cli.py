@@ -137,6 +137,7 @@ def test_a_sample_begins_with_the_prompt_and_repeats_with_its_seed(tgc: Tgc, mod
     assert again == (0, first, "")  # a seed that was given need not be said
 
 
+@pytest.mark.profile("ci")
 def test_each_token_is_on_the_screen_before_the_next_is_drawn(tgc: Tgc, monkeypatch: pytest.MonkeyPatch):
     tgc("train", *TINY, "--tokenizer", "characters", "--out", "r")  # another's token may be half a character
     seen: list[str] = []
@@ -367,6 +368,7 @@ def test_whatever_trains_is_refused_memory_that_is_not_there(
     assert no_limit.count("limited") == 1
 
 
+@pytest.mark.profile("ci")
 def test_help_imports_neither_numpy_nor_cupy():
     program = (
         "import sys; from tinygrad_chat.cli.app import run; code = run(['train', '--help']); "

@@ -190,6 +190,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_3(tgc: Tgc):
     assert "no permission" in err
 
 
+@pytest.mark.profile("ci")
 def test_help_imports_no_numpy_and_a_value_from_the_package_can_be_drawn():
     program = (
         "import sys; from tinygrad_chat.cli.app import run; code = run(['graph', '--help']); "

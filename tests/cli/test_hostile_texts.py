@@ -387,6 +387,7 @@ def test_few_files_know_a_way_past_the_escaping():
     assert found == {*ours, *constants}
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("here")
 def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch):
     speaking_tracker(monkeypatch)
@@ -406,6 +407,7 @@ WRITTEN = [
 READABLE = {".md", ".html", ".svg", ".toml", ".json", ".jsonl", ".csv"}
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.usefixtures("here")
 def test_what_is_written_for_people_can_be_printed(monkeypatch: pytest.MonkeyPatch):
     before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}

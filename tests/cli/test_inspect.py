@@ -20,6 +20,7 @@ def facts(out: str) -> dict[str, str]:
     return {name.strip(): text for name, _, text in (line.partition("  ") for line in out.splitlines()) if text}
 
 
+@pytest.mark.profile("ci")
 def test_a_run_is_shown_on_one_screen(tgc: Tgc):
     Path("abc.txt").write_text("abc dba\n" * 40)
     assert tgc("train", *TINY, "--data", "abc.txt", "--tokenizer", "bytes", "--out", "runs/r")[0] == 0

@@ -82,6 +82,7 @@ CALLS = {
 }
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_ctrl_c_ends_each_command_with_one_line(command: str):
     assert ended(AT_AN_IMPORT, signal.SIGINT, 300, command, *CALLS[command]) == (130, "tgc: interrupted\n")

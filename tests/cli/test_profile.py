@@ -21,6 +21,7 @@ def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 TINY = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2", "--profile-steps", "2")
 
 
+@pytest.mark.profile("ci")
 def test_the_command_prints_a_row_an_op_and_names_the_bottleneck(tgc: Tgc):
     code, out, err = tgc("profile", *TINY)
     assert (code, err) == (0, "")
@@ -35,6 +36,7 @@ def test_the_command_prints_a_row_an_op_and_names_the_bottleneck(tgc: Tgc):
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("fast", [True, False])
 def test_shares_above_a_limit_are_explained_where_there_are_any(tgc: Tgc, monkeypatch: pytest.MonkeyPatch, fast: bool):
     rate = 1e15 if fast else 1.0

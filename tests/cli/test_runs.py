@@ -81,6 +81,7 @@ def test_what_a_row_cannot_say_stands_below_the_table(tgc: Tgc):
     assert tgc("runs", "runs/a")[1].count("\n") == 2  # nothing is left to say of one that has finished
 
 
+@pytest.mark.profile("ci")
 def test_an_imported_run_is_shown_as_one_of_which_little_is_known(tgc: Tgc):
     shape = ("--model", "nanochat", "--depth", "1", "--width", "32", "--heads", "2", "--context", "8")
     length = ("--batch-size", "2", "--steps", "1", "--eval-tokens", "9")

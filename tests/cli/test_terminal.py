@@ -39,6 +39,7 @@ def _read(descriptor: int) -> bytes:
 RED = "\x1b[1;31mtgc:\x1b[0m no such command"
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     ("environment", "beginning"),
     [

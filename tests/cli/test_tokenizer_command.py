@@ -179,6 +179,7 @@ def test_a_mistake_is_a_line(command: str, message: str, line: Line):
 TINY = "--layers 1 --heads 1 --width 8 --context 8 --steps 2 --batch-size 2 --quiet"
 
 
+@pytest.mark.profile("ci")
 def test_a_run_learns_its_tokenizer_and_lends_it(line: Line):
     assert line(f"train --data text.txt --tokenizer bpe --vocabulary 280 --out a {TINY}")[0] == 0
     ours = tinygrad_chat.load_tokenizer("a")

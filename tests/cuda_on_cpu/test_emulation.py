@@ -71,6 +71,7 @@ def test_every_thread_of_a_grid_runs_once_in_its_place(module: RawModule):
     np.testing.assert_array_equal(out, (1000 * np.arange(24)[:, None] + np.arange(30)).ravel())
 
 
+@pytest.mark.profile("ci")
 def test_shared_memory_is_complete_after_a_barrier(module: RawModule):
     x, out = np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32)
     run(module, "reversed", (3,), (64,), x, out)

@@ -126,6 +126,7 @@ PROBLEMS = [
 ]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("ranks", [*RANKS, 20])
 def test_answers_are_as_in_one_process_in_their_order(talker: SavedModel, ranks: int):
     def ask(answering: Any, told: list[Any]) -> Any:

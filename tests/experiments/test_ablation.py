@@ -196,6 +196,7 @@ def test_means_and_intervals_are_those_of_the_runs(ablation: Ablation, tmp_path:
     assert Cell({}, 1, [1.0, 2.0, 3.0], []).interval == pytest.approx(4.303 / 3**0.5)
 
 
+@pytest.mark.profile("ci")
 def test_reports_say_what_was_found(ablation: Ablation, tmp_path: Path):
     finish(ablation, tmp_path)
     cells = collect(ablation, tmp_path)
@@ -210,6 +211,7 @@ def test_reports_say_what_was_found(ablation: Ablation, tmp_path: Path):
     assert line in text
 
 
+@pytest.mark.profile("ci")
 def test_the_plot_is_an_svg_and_where_it_is_asked_for_a_png(tmp_path: Path):
     cells = [Cell({"tied": True}, 1, [1.0, 2.0], []), Cell({"tied": False}, 1, [], [], 1)]
     write_plot(cells, tmp_path, title="A title")

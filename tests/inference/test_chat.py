@@ -230,6 +230,7 @@ def test_a_model_chats_from_python():
         TextModel(answering("hi"), CharacterTokenizer("abc"), TrainingConfig()).chat()
 
 
+@pytest.mark.profile("ci")
 def test_a_conversation_of_thousands_of_turns_is_gone_on_with():
     said: list[str] = []
     chat = chat_with(answering("hi", context=100), said=said, max_new_tokens=10)

@@ -72,6 +72,7 @@ def test_prompts_of_any_lengths_are_read_as_each_alone(
         np.testing.assert_allclose(found, expected, **close)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("kept", [False, True])

@@ -66,6 +66,7 @@ def test_a_gguf_file_comes_back(name: str, tmp_path: Path):
     same_model(found, saved)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize(("kind", "tolerance"), [("F16", 2e-3), ("BF16", 2e-2), ("Q8_0", 3e-2)])
 def test_numbers_of_fewer_bits_are_the_same_model_about(kind: str, tolerance: float, tmp_path: Path):
     saved = small_model("smollm2")
@@ -89,6 +90,7 @@ def test_an_imported_model_is_a_run_like_any_other(tmp_path: Path):
     same_model(open_model(tmp_path / "again.gguf", say=print), saved)
 
 
+@pytest.mark.profile("ci")
 def test_padding_and_adapters_are_no_part_of_what_is_exported(tmp_path: Path):
     saved = small_model("llama")
     wide = saved.config.replace(vocabulary_multiple=100)
@@ -157,6 +159,7 @@ def test_gguf_reads_our_file(name: str, tmp_path: Path):
         np.testing.assert_allclose(np.ravel(found), np.ravel(np.asarray(ours.tensors[tensor.name])), rtol=1e-6)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("name", ["gpt2", "llama", "smollm2", "qwen3"])
 def test_llama_cpp_reads_a_text_as_the_same_tokens(name: str, tmp_path: Path):
     """It tells no tokens, but how many it has read and what comes next: that of the text is that of our tokens."""

@@ -108,6 +108,7 @@ def opened(theirs: Any) -> tuple[Family, ModelOptions, GPT]:
 tokens = np.random.default_rng(0).integers(0, V, (2, T + 1))
 
 
+@pytest.mark.profile("ci")
 @every_model
 def test_logits_loss_and_every_gradient_are_theirs(name: str):
     theirs = theirs_of({"model_type": MODELS[name][0], **MODELS[name][1]})

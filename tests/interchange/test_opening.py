@@ -254,6 +254,7 @@ def test_a_name_on_the_hub_is_downloaded_without_pickles(folder: Path, monkeypat
         open_model(Path("hub:owner/name"), say=print)
 
 
+@pytest.mark.profile("ci")
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_is_damaged_is_opened_or_refused(tmp_path_factory: pytest.TempPathFactory, data):

@@ -36,6 +36,7 @@ def draw(T, S, *, heads=4, shared=2, D=3):
     return [random.normal(size=(2, length, number * D)) for length, number in ((T, heads), (S, shared), (S, shared))]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("most_kept", [0, 1 << 24])
 @pytest.mark.parametrize("window", [None, 1, 5, 70, 1000])
 @pytest.mark.parametrize(("T", "S"), [(64, 64), (65, 65), (130, 130), (1, 90), (70, 150)])
@@ -46,6 +47,7 @@ def test_blocks_join_seamlessly(kernel_set, T, S, window, most_kept, monkeypatch
         expect_reference(draw(T, S), heads=4, window=window)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("window", [None, 70])
 @pytest.mark.parametrize("T", [130, kernel.LONG + 88])
 @pytest.mark.parametrize("kernel_set", KERNEL_SETS)

@@ -81,6 +81,7 @@ def compare(
 KERNELS = [entry for entry in CATALOGUE.values() if entry.op in load_kernels("cuda")]
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("real", TYPES)
 @pytest.mark.parametrize("entry", KERNELS, ids=lambda entry: entry.op.name)
 @given(st.data())

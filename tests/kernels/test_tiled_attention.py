@@ -28,6 +28,7 @@ def random(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("M", "K", "N"), [(16, 1, 16), (32, 17, 48), (16, 64, 64), (64, 5, 208)])
 def test_products_in_tiles(M: int, K: int, N: int, transposed: bool):

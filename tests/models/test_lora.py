@@ -51,6 +51,7 @@ def learned(options: ModelOptions, base: dict[str, np.ndarray]) -> dict[str, np.
     }
 
 
+@pytest.mark.profile("ci")
 @every_shape
 @every_engine
 def test_at_first_a_model_with_adapters_gives_the_very_logits_of_the_one_without(engine: Any, plain: ModelOptions):
@@ -59,6 +60,7 @@ def test_at_first_a_model_with_adapters_gives_the_very_logits_of_the_one_without
     np.testing.assert_array_equal(model.token_logits(tokens), engine(V, plain, weights=base).token_logits(tokens))
 
 
+@pytest.mark.profile("ci")
 @every_shape
 @every_engine
 def test_merged_weights_give_the_logits_of_the_adapters(engine: Any, plain: ModelOptions):
@@ -84,6 +86,7 @@ def test_every_set_of_kernels_computes_their_loss_and_gradient(kernel_set: str):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.profile("ci")
 @every_shape
 def test_both_engines_have_the_same_loss_and_gradient(plain: ModelOptions):
     weights = learned(adapted(plain), base_of(plain))

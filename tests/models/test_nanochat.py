@@ -122,6 +122,7 @@ def test_the_losses_of_tokens_average_to_the_loss_within_the_cap():
     assert model.token_losses(tokens, targets).mean() == pytest.approx(model.loss(tokens, targets).item(), rel=1e-12)
 
 
+@pytest.mark.profile("ci")
 def test_weights_begin_as_upstreams_do():
     options = ModelOptions(**NANOCHAT, **nanochat_shape(4), context=256)
     model = GPT(V, options, random=np.random.default_rng(3))

@@ -162,6 +162,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("kernels", ["numba", "numpy", "reference"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_step_holds_at_least_what_its_formula_says_and_not_many_times_as_much(shape: dict, kernels: str):

@@ -235,6 +235,7 @@ def test_groups_that_do_not_fit_the_model_are_refused():
 # The optimiser.
 
 
+@pytest.mark.profile("ci")
 def test_a_step_is_muons_or_adamws_with_the_groups_numbers_and_the_positions():
     parameters, optimizer = build()
     before = parameters.state()

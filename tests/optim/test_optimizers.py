@@ -72,6 +72,7 @@ def test_adamw_agrees_with_pytorch_over_20_steps():
     np.testing.assert_allclose(parameters.data, torch_result(build), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.profile("ci")
 def test_sgd_agrees_with_pytorch_over_20_steps():
     def build(torch: Any, tensors: list[Any]) -> Any:
         return torch.optim.SGD(tensors, lr=0.1, momentum=0.9)

@@ -55,6 +55,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
             yield DEVICE
 
 
+@pytest.mark.profile("ci")
 def test_rows_add_up_to_the_step_and_their_operations_are_the_models(backend: Backend):
     taken = take_profile(backend)
     assert sum(row.seconds for row in taken.rows) == pytest.approx(taken.step_seconds, rel=1e-6)

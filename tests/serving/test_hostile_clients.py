@@ -333,6 +333,7 @@ def test_keys_are_compared_in_a_time_that_tells_nothing(monkeypatch: pytest.Monk
     assert compared == [(b"wrong", b"right")]
 
 
+@pytest.mark.profile("ci")
 def test_nothing_is_left_of_many_requests(server: ServerThread):
     bodies = [SHORT, {**SHORT, "stream": True}, {**SHORT, "temperature": "hot"}, b"{", {"messages": []}]
 

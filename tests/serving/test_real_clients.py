@@ -57,6 +57,7 @@ def test_openai_reads_an_answer_and_a_stream_of_it(client: Any):
     assert client.chat.completions.create(**HI, stop=["lo"]).choices[0].message.content == "Hel"
 
 
+@pytest.mark.profile("ci")
 def test_openai_reads_log_probabilities_with_the_bytes_of_half_characters(client: Any):
     found = client.chat.completions.create(**HI, logprobs=True, top_logprobs=2).choices[0].logprobs.content
     assert bytes(byte for token in found for byte in token.bytes).decode() == "Hello, Österreich."

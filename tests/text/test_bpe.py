@@ -95,6 +95,7 @@ def naive_tokens(tokenizer: BPETokenizer, text: str) -> list[int]:
     return tokens
 
 
+@pytest.mark.profile("ci")
 def test_a_word_a_heap_and_windows_merge_alike():
     for seed in range(60):
         source = random.Random(seed)

@@ -106,6 +106,7 @@ def test_20000_lines_have_the_tokens_of_tokenizers_by_our_file():
     assert ids(trained(by_letters=True), texts()) == [each.ids for each in theirs.encode_batch_fast(texts())]
 
 
+@pytest.mark.profile("ci")
 def test_bytes_that_are_no_text_have_tiktokens_tokens():
     theirs = tiktoken_of(trained())
     splitter = Splitter("nanochat")
@@ -185,6 +186,7 @@ def test_tiktokens_ranks_are_read_and_written(tmp_path: Path):
     assert read_tokenizer(path).state() == trained().state()
 
 
+@pytest.mark.profile("ci")
 def test_ranks_of_another_alphabet_are_merges_too():
     ranks = [
         b"%s %d\n" % (base64.b64encode(token), n) for n, token in enumerate(trained(by_letters=True).tokens) if token

@@ -162,6 +162,7 @@ def test_processes_end_with_whoever_waits_for_them(started: Callable[..., list[P
     assert not any(process._thread.is_alive() for process in processes)
 
 
+@pytest.mark.profile("ci")
 def test_a_maker_ends_with_what_it_is_asked():
     process = start_process("tinygrad_chat.text.making")
     assert process.communicate(timeout=60)[0] == b""

@@ -152,6 +152,7 @@ def test_a_tracker_that_fails_is_named_once_and_training_goes_on(
     assert library.finished == []
 
 
+@pytest.mark.profile("ci")
 @ONLINE
 def test_a_tracker_that_cannot_be_opened_or_closed_does_not_end_a_run(
     start: Start, library: Library, name: str, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_the_store_keeps_what_is_trained_and_is_found_again(chats):
     assert open_data(str(text), store.tokenizer).marks is None  # the same bytes, as text
 
 
+@pytest.mark.profile("ci")
 def test_a_run_says_what_it_trains_and_is_resumed(chats, tmp_path):
     model = tinygrad_chat.train(str(chats), out=tmp_path / "run", **TINY)
     state = json.loads((find_checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json").read_text())
@@ -102,6 +103,7 @@ def test_names_of_special_tokens_in_conversations_are_text(tmp_path):
     assert store.tokenizer.decode(store.tokens) == f"{names}\n\n{names}{names}" * 20
 
 
+@pytest.mark.profile("ci")
 def test_packing_plays_no_part_but_beside_text(chats, tmp_path):
     with pytest.raises(ConfigError, match=r"^--packing best-fit: plays no part with conversations, which are always"):
         tinygrad_chat.train(str(chats), packing="best-fit", out=tmp_path / "a", **TINY)

@@ -109,6 +109,7 @@ def test_the_same_steps_leave_the_same_bits(device: Backend, variant: dict[str, 
     np.testing.assert_array_equal(once[1], again[1])
 
 
+@pytest.mark.profile("ci")
 @needs_compiler
 @pytest.mark.parametrize("variant", VARIANTS, ids=NAMES)
 def test_of_bfloat16_the_library_is_asked_for_room_copies_and_sums_of_two(

@@ -112,6 +112,7 @@ def test_hundred_steps_of_threads_and_ranks_have_the_losses_of_one(share: Share)
         np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-3)
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_with_the_same_number_of_ranks_a_run_leaves_the_same_bytes_again(share: Share, optimizer: str):
     once, again = (share(3, name, optimizer=optimizer, dropout=0.1) for name in ("once", "again"))
@@ -121,6 +122,7 @@ def test_with_the_same_number_of_ranks_a_run_leaves_the_same_bytes_again(share: 
         assert [path.read_bytes() for path in arrays[0]] == [path.read_bytes() for path in arrays[1]] != []
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_a_run_saved_by_four_ranks_goes_on_with_any_number_as_if_never_stopped(
     share: Share, tmp_path: Path, optimizer: str
@@ -151,6 +153,7 @@ def test_a_checkpoint_of_ranks_holds_what_one_process_saves(share: Share, optimi
             np.testing.assert_allclose(after[name], array, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.profile("ci")
 def test_adapters_learn_beside_frozen_weights_that_all_ranks_have(share: Share, tmp_path: Path):
     parent = share(1, "parent")
 
@@ -194,5 +197,6 @@ def test_more_ranks_than_rows_are_refused(share: Share):
         share(7, "too many")
 
 
+@pytest.mark.profile("ci")
 def test_the_environment_of_a_run_says_how_many_ranks_it_had(share: Share):
     assert [list(share(ranks, f"{ranks}").folder.environments())[-1].get("ranks") for ranks in (1, 2)] == [None, 2]

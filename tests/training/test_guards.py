@@ -295,6 +295,7 @@ def test_a_lasting_change_of_level_becomes_the_new_level():
 # --- memory
 
 
+@pytest.mark.profile("ci")
 def test_a_leak_ends_the_run_after_its_checkpoint(start: Start, monkeypatch: pytest.MonkeyPatch):
     kept: list[np.ndarray] = []
     monkeypatch.setattr(loop, "evaluate", lambda *a, **k: kept.append(np.ones(50 << 17)) or evaluate(*a, **k))
@@ -316,6 +317,7 @@ def test_memory_of_a_gpu_is_watched_too():
         guard.check({"memory": 1 << 30, "device_memory": 4 << 30})
 
 
+@pytest.mark.profile("ci")
 def test_an_array_that_is_kept_shows_in_the_memory_held():
     before = memory_held(get_backend("numpy"))["memory"]
     kept = np.ones(512 << 17)  # more than what earlier tests have freed and NumPy may use again

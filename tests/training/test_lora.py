@@ -34,6 +34,7 @@ def last(run: Run, kind: Any) -> Any:
     return kind.load(checkpoint_path(run.folder.checkpoints, run.progress.step))
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "muon"}, {"mode": "scalar", "eval_tokens": 9}], ids=str)
 def test_adapters_learn_and_nothing_else_does(parent: Path, tmp_path: Path, changes: dict[str, Any]):
     run = start_from(parent, tmp_path / "run", lora=2, lr=0.01, **changes)
@@ -45,6 +46,7 @@ def test_adapters_learn_and_nothing_else_does(parent: Path, tmp_path: Path, chan
     assert {name.rpartition(".")[2] for name in saved.weights.keys() - before.weights.keys()} == {"lora_a", "lora_b"}
 
 
+@pytest.mark.profile("ci")
 def test_it_is_resumed_exactly(parent: Path, tmp_path: Path):
     whole = start_from(parent, tmp_path / "whole", lora=2)
     finish(whole)

@@ -46,6 +46,7 @@ def test_a_checkpoint_of_either_engine_samples_the_same_on_the_other(start: Star
     assert texts[0] == texts[1]
 
 
+@pytest.mark.profile("ci")
 @modes
 def test_a_run_goes_on_with_the_other_engine(start: Start, mode: str, other: str):
     whole, stopped = (

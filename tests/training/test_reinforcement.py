@@ -156,6 +156,7 @@ def test_held_out_problems_are_scored_by_the_likeliest_and_by_drawn_answers(pare
     assert drawn == run.reinforcement.sampled_score(run.train_step, 8)
 
 
+@pytest.mark.profile("ci")
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(parent: Path, tmp_path: Path):
     whole, killed = (tried(parent, tmp_path / name) for name in ("whole", "killed"))
     finish(whole)

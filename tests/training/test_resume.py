@@ -210,6 +210,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(start: Start
     assert "it is of step 6" in said[0]
 
 
+@pytest.mark.profile("ci")
 def test_a_run_folder_takes_one_process_at_a_time_and_names_the_other(start: Start, text: Path):
     run = start()
     events = train(run)
@@ -264,6 +265,7 @@ def test_how_a_run_ended_is_in_its_folder_and_gone_while_it_goes_on(start: Start
     assert json.loads(run.folder.outcome.read_bytes())["outcome"] == "finished"
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("mode", ["tensor", "scalar"])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole_to_rounding(start: Start, mode: str):
     from tinygrad_chat.text.batches import random_batch

@@ -98,6 +98,7 @@ def start_and_finish(start: Start, **settings: Any) -> Run:
     return run
 
 
+@pytest.mark.profile("ci")
 def test_it_goes_on_to_the_bit_though_its_parent_is_gone(start: Start, tmp_path: Path, other: Path):
     parent = start("parent")
     finish(parent)
@@ -209,6 +210,7 @@ def test_from_python_with_texts_datasets_and_a_model_of_ones_own(tmp_path: Path,
         tinygrad_chat.train(words, model="mini-gpt", start_from=own.path, steps=3)
 
 
+@pytest.mark.profile("ci")
 def test_at_the_terminal_runs_and_reports_show_the_parent(tgc: Tgc, text: Path, other: Path):  # noqa: F811
     small = ["--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--steps", "2"]
     tgc("train", *small, "--data", str(text), "--out", "runs/a")

@@ -121,6 +121,7 @@ def told(run: Run) -> tuple[list[str], bytes, bytes, str]:
     return events, run.folder.log.read_bytes(), run.model.parameters().data.tobytes(), failure
 
 
+@pytest.mark.profile("ci")
 @pytest.mark.parametrize("failing", [{5}, {4, 5}, {4, 6, 7}, {1, 2, 3, 4}], ids=str)
 def test_a_rollback_goes_where_it_would_go_without_them_and_as_often(
     start: Start, hurried: Any, monkeypatch: pytest.MonkeyPatch, failing: set[int]

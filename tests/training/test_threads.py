@@ -56,6 +56,7 @@ def test_more_threads_than_cores_leave_products_to_the_cores():
     assert use_threads() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.profile("ci")
 def test_a_run_of_two_threads_leaves_the_same_bytes_again_and_when_it_was_stopped(start: Start):
     once, again, stopped = (start(name, threads=2, steps=12) for name in ("once", "again", "stopped"))
     finish(once)
@@ -89,6 +90,7 @@ def test_losses_of_200_steps_are_those_of_the_reference_ops_to_rounding(
     np.testing.assert_allclose(losses(by_kernels), losses(by_reference), rtol=1e-4)
 
 
+@pytest.mark.profile("ci")
 def test_one_thread_leaves_the_same_bytes_from_run_to_run(start: Start):
     once, again = (start(name, threads=1, steps=30) for name in ("once", "again"))
     finish(once)

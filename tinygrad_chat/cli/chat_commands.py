@@ -54,9 +54,7 @@ def _new(session: Session, _: str) -> None:
 def _save(session: Session, name: str) -> None:
     conversation = session.expect_conversation()
     path = user_path(name)
-    if is_there(path, follow=True) and not session.confirm(
-        f"{path} already exists. Replace it? [y/N] ", default=False
-    ):
+    if is_there(path, follow=True) and not session.confirm(f"{path} already exists. Replace it? [y/N] ", default=False):
         session.page.remark("not saved")
         return
     write_atomic(path, (json.dumps(conversation.to_json()) + "\n").encode())

@@ -40,6 +40,7 @@ NAMES = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
 SPECIAL = ("<|im_end|>", "<|im_start|>", "<|eot_id|>", "<end_of_turn>", "<|assistant_end|>")
 
 
+@pytest.mark.profile("ci")
 def test_what_well_known_templates_put_around_messages():
     default = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM<|im_end|>\n<|im_start|>user\n"
     assert turns_of(SMOLLM2, {}, SPECIAL) == dataclasses.replace(CHATML, first=default)
