@@ -11,6 +11,7 @@ from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import kernels_of, no_grad, reference_ops
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.ops.attention import attention_weights
 
 kernel = importlib.import_module("tinygrad_chat.kernels.numpy.attention")  # the module, not the function in it
 
@@ -45,6 +46,23 @@ def test_blocks_join_seamlessly(kernel_set, T, S, window, most_kept, monkeypatch
     monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
     with kernels_of(kernel_set):
         expect_reference(draw(T, S), heads=4, window=window)
+
+
+@pytest.mark.parametrize("most_kept", [0, 1 << 24])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("T", "D"), [(9, 3), (130, 3), (130, 16)])
+@pytest.mark.parametrize("kernel_set", KERNEL_SETS)
+def test_where_one_key_has_all_the_weight_no_score_has_a_gradient(kernel_set, T, D, dtype, most_kept, monkeypatch):
+    """However long the key: not a rounding error times it, as where `along` is taken from d_out and out."""
+    monkeypatch.setattr(kernel, "MOST_KEPT", most_kept)
+    query, key, value = (array.astype(dtype) for array in draw(T, T, heads=2, D=D))
+    key *= 1e8
+    assert ((attention_weights(query, key, heads=2) == 0).sum(axis=-1) == T - 1).all()
+    with kernels_of(kernel_set):
+        _, d_query, d_key, d_value = value_and_gradients([query, key, value], heads=2)
+    assert not d_query.any()
+    assert not d_key.any()
+    assert d_value.any()
 
 
 @pytest.mark.profile("ci")

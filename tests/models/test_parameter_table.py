@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models.test_size import any_options
+from tests.test_catalogue import KERNEL_SETS
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import kernels_of
-from tinygrad_chat.backend import get_backend
 from tinygrad_chat.errors import CheckpointError
 from tinygrad_chat.interchange.nanochat import NAMES
 from tinygrad_chat.models.nanochat import NANOCHAT
@@ -86,7 +86,7 @@ def test_a_model_of_weights_is_the_one_that_they_were_drawn_for(engine: Any):
     assert list(given_weights.parameters()) == list(drawn.parameters())
 
 
-@pytest.mark.parametrize("kernels", ["reference", "numpy", "auto"])
+@pytest.mark.parametrize("kernels", ["reference", *KERNEL_SETS])
 def test_mapped_weights_are_used_where_they_lie_and_sampling_makes_no_gradient(tmp_path: Path, kernels: str):
     weights: dict[str, np.ndarray] = {}
     for name, array in draw_weights(OPTIONS, 7).items():
@@ -96,7 +96,7 @@ def test_mapped_weights_are_used_where_they_lie_and_sampling_makes_no_gradient(t
     assert isinstance(model, GPT)
     usual = GPT(7, OPTIONS)
     usual.parameters()
-    with kernels_of(get_backend("numpy").kernel_sets[0] if kernels == "auto" else kernels):
+    with kernels_of(kernels):
         for call in (GPT.next_token_logits, lambda model, tokens: model.token_losses(tokens, tokens)):
             np.testing.assert_array_equal(call(model, tokens), call(usual, tokens))
     for name, tensor in model.named_parameters():

@@ -301,13 +301,14 @@ def test_a_run_from_elsewhere_starts_no_tracker_and_imports_none(
     changed.state().save(changed.folder.checkpoints)
     (run.folder.path / "tracker.json").write_text(json.dumps({name: "of somebody else"}))
     imported: list[str] = []
-    monkeypatch.setattr(importlib, "import_module", lambda module: imported.append(module))
+    original = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda module: imported.append(module) or original(module))
     run = received(run, tmp_path / "received")
     assert run.config.run.track == name
     assert finish(run) == [
         f"no log goes to {name}, as none of this run went there from this machine; to send it: --track {name}"
     ]
-    assert imported == []
+    assert [module for module in imported if not module.startswith("tinygrad_chat.")] == []
     assert run.folder.outcome_is("finished")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ Start = Callable[..., Run]
 
 MODELS = {"mini-gpt": {"layers": 1, "heads": 2, "width": 8}, "nanochat": {"layers": 2, "heads": 2, "width": 16}}
 
+COMPILED = find_spec("numba") is not None
 HARMLESS = None
 LENGTH = "too long for a float though each of its parts is finite; the largest part is that of {}"
 EXPAND = "blocks.{}.feed_forward.expand"
@@ -28,7 +30,8 @@ EXPAND = "blocks.{}.feed_forward.expand"
 # What is said of a weight, by its name up to `.weight`. Not in the table: its own product is the first.
 PLACES: dict[tuple[str, str, float], dict[str, str | None]] = {
     ("mini-gpt", "tensor", 3e38): {
-        "position_embedding": "first in the result of layernorm of blocks.0.attention_norm",
+        # Its sum overflows; NumPy's kernel adds up what is divided already.
+        "position_embedding": "first in the result of layernorm of blocks.0.attention_norm" if COMPILED else HARMLESS,
         "blocks.0.attention.output": HARMLESS,
         "blocks.0.feed_forward.contract": HARMLESS,
         "blocks.0.attention_norm.gain": "first in the result of layernorm of blocks.0.attention_norm",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.test_catalogue import KERNEL_SETS
 from tests.tiny import tiny_settings
 from tests.training.test_loop import Start, finish, log
 from tests.training.test_reinforcement import TRIES, Brief
@@ -166,9 +167,11 @@ def test_adapters_learn_beside_frozen_weights_that_all_ranks_have(share: Share, 
 
 
 @pytest.mark.profile("ci")
-def test_a_rollback_takes_all_ranks_back(share: Share, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kernels", KERNEL_SETS)
+def test_a_rollback_takes_all_ranks_back(share: Share, monkeypatch: pytest.MonkeyPatch, kernels: str):
     monkeypatch.setattr("tinygrad_chat.runs.recent_losses.WINDOW", 3)
     settings = {"steps": 20, "checkpoint_every": 2, "eval_every": 10, "warmup": 0, "on_nan": "rollback"}
+    settings["kernels"] = kernels
     with pytest.raises(DivergedError, match="step") as alone:
         share(1, "alone", **settings, **DIVERGING["fails for good"])
     with pytest.raises(DivergedError, match="step") as shared:

@@ -245,4 +245,5 @@ def follow(
         return
     config, vocabulary = begun
     rank, _ = build_rank(config, vocabulary, communicator, make)
-    rank.follow(done)
+    with np.errstate(all="ignore"):  # as in `update`: rank 0 finds what overflows
+        rank.follow(done)

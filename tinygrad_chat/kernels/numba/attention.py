@@ -48,9 +48,9 @@ def _weigh(scores: np.ndarray, mask: np.ndarray, sums: np.ndarray) -> None:
     sums[...] = totals.reshape(sums.shape)
 
 
-def _weigh_backward(d_weights: np.ndarray, along: np.ndarray, weights: np.ndarray) -> None:
+def _weigh_backward(d_weights: np.ndarray, weights: np.ndarray, sums: np.ndarray) -> None:
     keys = weights.shape[-1]
-    _subtract_and_multiply(d_weights.reshape(-1, keys), along.reshape(-1), weights.reshape(-1, keys))
+    _subtract_and_multiply(d_weights.reshape(-1, keys), weights.reshape(-1, keys), sums.reshape(-1))
 
 
 @compiled
@@ -75,8 +75,13 @@ def _exponentiate(scores: Any, mask: Any, totals: Any) -> None:
 
 
 @compiled
-def _subtract_and_multiply(d_weights: Any, along: Any, weights: Any) -> None:
+def _subtract_and_multiply(d_weights: Any, weights: Any, sums: Any) -> None:
+    real = d_weights.dtype.type
     N, S = weights.shape
     for n in range(N):
+        along = real(0)
         for s in range(S):
-            d_weights[n, s] = (d_weights[n, s] - along[n]) * weights[n, s]
+            along += d_weights[n, s] * weights[n, s]
+        along /= sums[n]
+        for s in range(S):
+            d_weights[n, s] = (d_weights[n, s] - along) * weights[n, s]

@@ -57,7 +57,7 @@ def tiled_attention(
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.empty(x.shape, x.dtype) for x in (query, key, value))
-        given = *read, sizes, settings, weights, sums, out, contiguous(d_out), d_query, d_key, d_value
+        given = *read, sizes, settings, weights, sums, contiguous(d_out), d_query, d_key, d_value
         _share(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
         return d_query, d_key, d_value
 
@@ -214,7 +214,6 @@ def _attend_backward(
     settings: tuple[bool, int, float],
     weights: Any,
     sums: Any,
-    out: Any,
     d_out: Any,
     d_query: Any,
     d_key: Any,
@@ -226,7 +225,7 @@ def _attend_backward(
     (B, T), (H, G, S, D), (causal, reach, scale) = query.shape[:2], sizes, settings
     rows, columns, kept, factor = upward(min(T, BLOCK)), upward(S), weights.shape[2] > 0, np.float32(scale)
     q, d_q, d_means = np.zeros((3, rows, D), np.float32)
-    along, totals = np.empty((2, rows), np.float32)
+    totals = np.empty(rows, np.float32)
     scratch, d_scratch = np.empty(0 if kept else rows * columns, np.float32), np.empty(rows * columns, np.float32)
     keys_transposed, values_transposed = np.zeros((2, D, columns + SPREAD), np.float32)
     d_keys, d_values = np.empty((2, columns, D), np.float32)
@@ -246,7 +245,7 @@ def _attend_backward(
                 scores = place[: upward(count) * width].reshape(-1, width)
                 d_scores = d_scratch[: upward(count) * width].reshape(-1, width)
                 _read_scaled(query[b, start : start + count], h, scale, q)
-                _read_means(out[b], d_out[b], sums[b, h], start, count, h, d_means, along)
+                _read_means(d_out[b], sums[b, h], start, count, h, d_means)
                 for row in range(0, count, TALL):
                     if not kept:
                         of_block = totals[:count]
@@ -257,9 +256,12 @@ def _attend_backward(
                     d_rows = d_scores[row : row + TALL, :end]
                     multiply(d_means[row : row + TALL], values_transposed[:, first : first + end], d_rows, False)
                     for t in range(row, stop):
-                        of, weight, d_score = along[t], scores[t], d_scores[t]
+                        weight, d_score, along = scores[t], d_scores[t], np.float32(0)
                         for s in range(end):
-                            d_score[s] = (d_score[s] - of) * weight[s]
+                            along += d_score[s] * weight[s]
+                        along /= sums[b, h, start + t]
+                        for s in range(end):
+                            d_score[s] = (d_score[s] - along) * weight[s]
                         d_score[end:] = 0
                     multiply(d_rows[:, :high], keys[first : first + high], d_q[row : row + TALL], False)
                 for t in range(count):
@@ -278,14 +280,11 @@ def _attend_backward(
 
 
 @compiled
-def _read_means(out: Any, d_out: Any, sums: Any, start: int, count: int, h: int, d_means: Any, along: Any) -> None:
-    """Write a block's gradients of a head's means, divided by the sums of the weights, and what each has along its own
-    mean, which is the sum over s of d_weights * weights."""
+def _read_means(d_out: Any, sums: Any, start: int, count: int, h: int, d_means: Any) -> None:
+    """Write a block's gradients of a head's means, divided by the sums of the weights."""
     D = d_means.shape[1]
     for t in range(count):
-        share, total = np.float32(1) / sums[start + t], np.float32(0)
-        mean, d_mean, into = out[start + t, h * D : (h + 1) * D], d_out[start + t, h * D : (h + 1) * D], d_means[t]
+        share = np.float32(1) / sums[start + t]
+        d_mean, into = d_out[start + t, h * D : (h + 1) * D], d_means[t]
         for d in range(D):
             into[d] = d_mean[d] * share
-            total += into[d] * mean[d]
-        along[t] = total

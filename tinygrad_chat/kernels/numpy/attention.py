@@ -49,7 +49,9 @@ def blocked_attention(
 
     `weigh(scores, mask, sums)` adds the mask to the last columns, turns each row in place into exponentials, its
     maximum taken out, and writes their sums (..., rows, 1): it is cheaper to divide `out` and `d_out` by them than the
-    weights. `weigh_backward(d_weights, along, weights)` turns d_weights in place into (d_weights - along) * weights.
+    weights. `weigh_backward(d_weights, weights, sums)` turns d_weights in place into (d_weights - along) * weights,
+    where along is the sum over s of d_weights * weights / sums. Taken as d_out . out / sums it would be rounded
+    otherwise than d_weights, and where one key has all the weight, no 0 would come out but an error that grows with it.
     """
     G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
@@ -77,7 +79,6 @@ def blocked_attention(
 
     def backward(d_out: np.ndarray):
         d_o = split_heads(d_out, G, D) / sums
-        along = np.einsum("...td,...td->...t", d_o, o)[..., None]  # sum over s of d_weights * weights
         d_query = np.empty(query.shape, query.dtype)
         d_q = split_heads(d_query, G, D)
         new = np.empty if T else np.zeros  # without a query nothing is written
@@ -86,7 +87,7 @@ def blocked_attention(
             weights = weights_of(rows, keys, mask) if saved is None else saved
             d_rows = d_o[..., rows, :]
             d_scores = np.matmul(d_rows, v[..., keys, :].swapaxes(-1, -2), order="C")
-            weigh_backward(d_scores, along[..., rows, :], weights)
+            weigh_backward(d_scores, weights, sums[..., rows, :])
             np.matmul(d_scores, k[..., keys, :], out=d_q[..., rows, :])
             for d_x, by_query, x in ((d_k, d_scores, q[..., rows, :]), (d_v, weights, d_rows)):
                 by_key = by_query.swapaxes(-1, -2)
@@ -109,8 +110,8 @@ def _weigh(scores: np.ndarray, mask: np.ndarray, sums: np.ndarray) -> None:
     np.matmul(scores, _ones(scores.shape[-1], scores.dtype), out=sums)  # many times as fast as sum()
 
 
-def _weigh_backward(d_weights: np.ndarray, along: np.ndarray, weights: np.ndarray) -> None:
-    d_weights -= along
+def _weigh_backward(d_weights: np.ndarray, weights: np.ndarray, sums: np.ndarray) -> None:
+    d_weights -= np.vecdot(d_weights, weights)[..., None] / sums
     d_weights *= weights
 
 
