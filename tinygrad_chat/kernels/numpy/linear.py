@@ -11,7 +11,7 @@ from tinygrad_chat.ops.shape import rows_of
 
 FEW = 32  # rows: for these, to put the weight in order for the product is most of the work of BLAS
 LARGE = 1 << 16  # elements of a weight: of a smaller one it costs little
-
+MANY = 1 << 14  # elements of a result: to fill so many with zeros takes as long as to call `@` instead of `dot`
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """rows (N, C), weight (D, C) -> (N, D)"""
@@ -20,12 +20,17 @@ Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """rows (N, C) times weight (D, C) transposed -> (N, D).
 
-    OpenBLAS takes a large matrix on the left for half of what it takes it for on the right. `dot` does what `@` does of
-    two matrices, and is called in half the time.
+    OpenBLAS takes a large matrix on the left for half of what it takes it for on the right.
     """
     if len(rows) <= FEW and weight.size >= LARGE:
         return np.ascontiguousarray(weight.dot(rows.T).T)
-    return rows.dot(weight.T)
+    return _multiply(rows, weight.T)
+
+
+def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a (M, K) @ b (K, N): by `dot`, which is called in half the time but fills its result with zeros first, where that
+    is small."""
+    return a.dot(b) if len(a) * b.shape[1] < MANY else np.matmul(a, b)
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, product: Product = product):
@@ -40,6 +45,6 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *,
     def backward(d_out: np.ndarray):
         d_rows = rows_of(d_out)
         d_bias = None if bias is None else d_rows.sum(axis=0)
-        return d_rows.dot(weight).reshape(x.shape), d_rows.T.dot(rows), d_bias
+        return _multiply(d_rows, weight).reshape(x.shape), _multiply(d_rows.T, rows), d_bias
 
     return out.reshape(*x.shape[:-1], D), backward
