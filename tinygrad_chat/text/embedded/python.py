@@ -23,7 +23,7 @@ def any_exchange(questions: PythonQuestions, before: Exchange | None) -> Exchang
             return questions.then_name()
         return questions.then_argument(before.about) if drawn < 0.55 else questions.then_module(before.about)
     drawn = questions.random.random()
-    if drawn < 0.37:
+    if drawn < 0.41:
         return questions.does(questions.any_known())
     if drawn < 0.66:
         return questions.unknown()
@@ -51,5 +51,5 @@ PYTHON = EmbeddedCorpus(
     "what the functions of your own Python do",
     _conversations,
     COUNT,
-    f"5 for Python {platform.python_version()}",
+    f"6 for Python {platform.python_version()}",
 )
