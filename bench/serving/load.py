@@ -2,12 +2,14 @@
 PyTorch with a key/value cache and the same weights, whose batches are as large; and an idle server's share of a core.
 
 Each client asks for 128 tokens after a prompt of 64 that nobody has asked before, again and again. PyTorch's sequences
-begin and end together, as a loop without a server has them. Both take turns.
+begin and end together, as a loop without a server has them. All take turns: beside PyTorch the server with the weights
+as they are, and one each with weights stored in fewer bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import statistics
 import time
@@ -27,6 +29,9 @@ from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 
 PEERS = ("torch eager", "torch compile")
+STORED = ("float16", "int8")
+SERVERS = {turns.OURS: (), **{f"{turns.OURS} {kind}": ("--weights", kind) for kind in STORED}}
+"""By the name of its row: the flags of a server."""
 ASKED = {1: 16, 8: 4, 32: 2}
 """By the number of clients: how often each asks in a round."""
 PROMPT, NEW = 64, 128
@@ -46,17 +51,23 @@ def measure_load(folder: Path, rounds: int, loads: Sequence[int]) -> dict[str, A
     np.savez(weights, **saved.weights)
     configuration = dataclasses.replace(CONFIGURATIONS["10M"], vocabulary=saved.tokenizer.size)
     engines = turns.present_engines(PEERS)
-    with serving(run, "--rows", str(max(loads))) as (port, process):
+    with contextlib.ExitStack() as stack:
+        begun = {
+            name: stack.enter_context(serving(run, "--rows", str(max(loads)), *flags))
+            for name, flags in SERVERS.items()
+        }
+        ports = {name: port for name, (port, _) in begun.items()}
         rows = []
         for load in loads:
             case = dataclasses.replace(configuration, batch=load)
-            rows += asyncio.run(_measure_one(port, load, case, weights, engines, rounds))
+            rows += asyncio.run(_measure_one(ports, load, case, weights, engines, rounds))
+        process = begun[turns.OURS][1]
         idle = _idle_share(process)
         resident = process.memory_info().rss
-    alone = next((row for row in rows if row["clients"] == 1 and row["engine"] == turns.OURS), None)
+    alone = {row["engine"]: row["tokens_per_second"] for row in rows if row["clients"] == 1}
     for row in rows:
-        if alone and row["engine"] == turns.OURS:
-            row["over_one_client"] = row["tokens_per_second"] / alone["tokens_per_second"]
+        if row["engine"] in SERVERS and row["engine"] in alone:
+            row["over_one_client"] = row["tokens_per_second"] / alone[row["engine"]]
     objections = [f"an idle server takes {idle:.1%} of a core"] if idle >= MOST_IDLE else []
     return {
         "prompt": PROMPT,
@@ -70,11 +81,16 @@ def measure_load(folder: Path, rounds: int, loads: Sequence[int]) -> dict[str, A
 
 
 async def _measure_one(
-    port: int, load: int, configuration: Configuration, weights: Path, engines: Sequence[str], rounds: int
+    ports: Mapping[str, int],
+    load: int,
+    configuration: Configuration,
+    weights: Path,
+    engines: Sequence[str],
+    rounds: int,
 ) -> list[dict[str, Any]]:
     title = f"load, {load} clients"
     random = np.random.default_rng(load)
-    seconds: dict[str, list[float]] = {name: [] for name in (turns.OURS, *engines)}
+    seconds: dict[str, list[float]] = {name: [] for name in (*ports, *engines)}
     first: dict[str, list[float]] = {name: [] for name in seconds}
 
     def prompts() -> list[list[int]]:
@@ -83,16 +99,18 @@ async def _measure_one(
     commands = {engine: ("bench.decoder", engine, configuration.sizes, str(weights)) for engine in engines}
     with turns.open_workers(commands) as workers:
         turns.progress(f"{title}: comparing log-probabilities")
-        await _expect_agreement(port, workers, prompts())
-        await asyncio.gather(*(_ask_each(port, [prompt], []) for prompt in prompts()))
+        await _expect_agreement(ports[turns.OURS], workers, prompts())
+        for port in ports.values():
+            await asyncio.gather(*(_ask_each(port, [prompt], []) for prompt in prompts()))
         for worker in workers.values():
             for _ in range(2):  # PyTorch may compile a second time
                 worker.ask({"prompt": prompts(), "new": NEW})
         for engine in turns.take_turns(tuple(seconds), rounds, title):
             asked = [prompts() for _ in range(ASKED.get(load, 1))]
-            if engine == turns.OURS:
+            if engine in ports:
                 began = time.perf_counter()
-                await asyncio.gather(*(_ask_each(port, given, first[engine]) for given in zip(*asked, strict=True)))
+                every = zip(*asked, strict=True)
+                await asyncio.gather(*(_ask_each(ports[engine], given, first[engine]) for given in every))
                 seconds[engine].append(time.perf_counter() - began)
             else:
                 worker = workers[engine]
@@ -157,14 +175,14 @@ def _idle_share(process: psutil.Popen) -> float:
 
 
 def show_load(found: dict[str, Any]) -> None:
-    print(f"{'clients':>11} {'':<14} {'tokens/s':>9} {'ours / this':>12} {'first token: median':>20} {'99 %':>8}")
+    print(f"{'clients':>11} {'':<22} {'tokens/s':>9} {'ours / this':>12} {'first token: median':>20} {'99 %':>8}")
     for row in found["rows"]:
         first, speed = row["seconds_to_first_token"], row["tokens_per_second"]
         print(
-            f"{row['clients']:>11} {row['engine']:<14} {speed:>9,.0f} {row['ours_over_this']:>12.2f} "
+            f"{row['clients']:>11} {row['engine']:<22} {speed:>9,.0f} {row['ours_over_this']:>12.2f} "
             f"{1000 * first['median']:>17,.0f} ms {1000 * first['99th_percentile']:>5,.0f} ms"
         )
     for row in found["rows"]:
         if "over_one_client" in row:
-            print(f"            {row['clients']} clients: {row['over_one_client']:.2f} times one", flush=True)
+            print(f"{row['clients']:>11} {row['engine']:<22} {row['over_one_client']:.2f} times one client", flush=True)
     print(f"idle        {found['idle_share_of_a_core']:.2%} of a core", flush=True)
