@@ -1,6 +1,6 @@
-"""How good trained models are.
+"""Evaluation of trained models.
 
-text.py         on a text: bits per byte, which compare models with different tokenizers
-answers.py      at the problems of tasks
-distributed.py  both by several ranks
+text.py         on a text: in bits per byte, which can be compared between tokenizers
+answers.py      on the problems of tasks
+distributed.py  both, on several ranks
 """

@@ -1,4 +1,4 @@
-"""What a model answers to the problems of a task: written greedily, many at a time, or chosen by likelihood."""
+"""Evaluate a model on a task's problems: answers are decoded greedily, in batches, or chosen by likelihood."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from tinygrad_chat.text.conversations.conversation import ASSISTANT
 from tinygrad_chat.text.download import Progress
 
 EXAMPLES = 3
-ROWS = 32  # requests that share a step: they need not wait for each other
+ROWS = 32  # requests that are decoded together
 
 Watch = Callable[[int], Any]
 
 
 class Asked(NamedTuple):
-    """What a model is told of a problem."""
+    """The part of a problem that the model sees."""
 
     question: Conversation
     choices: tuple[str, ...]
 
 
 Answering = Callable[[Engine, Sequence[Asked], Watch], list[str]]
-"""What lets an engine answer, as `answers_of` does; what it is told is how many answers there are so far."""
+"""A function like `answers_of`; its `Watch` is told how many answers are done."""
 
 
 def answers_of(engine: Engine, asked: Sequence[Asked], watch: Watch) -> list[str]:
-    """Return a model's answer to each of the problems."""
+    """Return the model's answer to each problem, in order."""
     answers: dict[int, str] = {}
     for index, each in enumerate(asked):
         if each.choices:
@@ -65,13 +65,13 @@ def evaluate_task(
     progress: Progress | None = None,
     answering: Answering = answers_of,
 ) -> TaskResult:
-    """Return how a model does at `count` problems of a task, at fewer where it has no more.
+    """Evaluate a model on `count` problems of a task, or on all of them if the task has fewer.
 
-    It writes the likeliest answer, with tools where the engine has them; where a problem has choices, the likeliest of
-    them is its answer. A question that its context has no room for is not solved. `examples` of what it answered are
-    kept, unsolved ones first. `answering` is by this process alone, or by several ranks that share the problems. Raises
-    UsageError for a task whose own code fails or that has no problems, and, unless `run_programs`, for one that runs
-    what the model writes; ConfigError for a number out of range.
+    The model decodes greedily, with tools if the engine has any; if a problem has choices, the likeliest one is its
+    answer. A question that does not fit the context counts as unsolved. `examples` of the answers are kept, unsolved
+    ones first. `answering` computes the answers: in this process, or on several ranks that share the problems. Raises
+    UsageError for a task whose own code fails or that has no problems and, unless `run_programs`, for one that runs
+    the model's programs; ConfigError for a number out of range.
     """
     expect("--problems", count, minimum=1)
     expect("--seed", seed, minimum=0)
@@ -87,7 +87,7 @@ def evaluate_task(
     answers = answering(engine, [Asked(problem.question, problem.choices) for problem in problems], watch)
     done: list[Example] = []
     for problem, answer in zip(problems, answers, strict=True):
-        watch(len(problems))  # a check may take seconds, and who watches may end it all
+        watch(len(problems))  # a check may take seconds, and `watch` may interrupt
         with running(task.name):
             solved = bool(problem.is_solved_by(answer))
         done.append(Example(as_text(problem.question), answer, problem.answer, solved))
@@ -97,7 +97,7 @@ def evaluate_task(
 
 
 def likeliest(model: Predictor, template: ChatTemplate, asked: Asked) -> str:
-    """Return the choice whose tokens have the highest mean log-probability as an answer; '' where one has no room."""
+    """Return the choice whose tokens have the highest mean log-probability; '' if one does not fit the context."""
     messages, start = asked.question.messages, len(template.render_prompt(asked.question))
     chosen = [Message(ASSISTANT, (Part(TEXT, choice),)) for choice in asked.choices]
     rows = [template.render(Conversation((*messages, message))).tokens[:-1] for message in chosen]  # without its end
@@ -114,7 +114,7 @@ def likeliest(model: Predictor, template: ChatTemplate, asked: Asked) -> str:
 
 
 def as_text(conversation: Conversation) -> str:
-    """Return what is said in a conversation, a line for each message; of a single one its text."""
+    """Return a conversation as text, one line per message; a single message without its role."""
     messages = conversation.messages
     if len(messages) == 1:
         return messages[0].text

@@ -1,4 +1,4 @@
-"""Trained models evaluated by several ranks: rank 0 evaluates as it does alone, and the others compute a part of it."""
+"""Evaluation on several ranks: rank 0 runs the same code as in one process, and the others answer a share of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tinygrad_chat.inference.engine import Engine
 
 
 class SharedEvaluation(SharedModel):
-    """What one rank has of an evaluation."""
+    """One rank's part of an evaluation."""
 
     def answers_of(self, engine: Engine, asked: Sequence[Asked], watch: Watch) -> list[str]:
-        """Return, for rank 0, the answers of all ranks, which are dealt the problems in turn.
+        """Return on rank 0 the answers of all ranks, to which the problems are dealt round-robin.
 
-        All have as many, so `watch` is told how many there are by how far rank 0 itself is.
+        All ranks have about the same number, so `watch` is told an estimate: rank 0's own progress times the ranks.
         """
         size = self.communicator.size
 
@@ -34,7 +34,7 @@ class SharedEvaluation(SharedModel):
         engine: Engine | None = None,
         watch: Watch = lambda done: None,
     ) -> list[list[str]] | None:
-        """Return each rank's answers to its problems on rank 0, which gives them, and what it answers with itself."""
+        """Return on rank 0 each rank's answers to its problems. Rank 0 passes the problems, and its own engine."""
         mine = self.communicator.scatter_objects(dealt)
         answering = engine or Engine(self.model, self.tokenizer, rows=ROWS, tool=tool)
         return self.gather(lambda: answers_of(answering, mine, watch))

@@ -1,4 +1,4 @@
-"""Trained models evaluated on a text, in bits per byte: equal bytes for each, whatever its tokens are."""
+"""Evaluate trained models on a text, in bits per byte: models with different tokenizers can read the same bytes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.evaluation import Evaluation, evaluate_batches
 
-CHUNK = 1 << 20  # tokens whose bytes are added up at a time
+CHUNK = 1 << 20  # tokens whose bytes are summed at a time
 
 
 @dataclass(frozen=True)
 class TextEvaluation:
-    """What a model makes of a text from one `source`, and how many `seconds` it took.
+    """The evaluation of a model on the text of one `source`, and the `seconds` it took.
 
-    `notes` are lines that tell people what of it was left out, and how the rest was read.
+    `notes` are lines for the user: what was left out of the text, and how the rest was read.
     """
 
     source: str
@@ -42,11 +42,11 @@ class TextEvaluation:
 
     @property
     def bytes_per_token(self) -> float:
-        """How much text a token stands for on average."""
+        """The average length of a token in bytes."""
         return self.evaluation.bytes / self.evaluation.tokens
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
+        """Return the evaluation as a dict for JSON."""
         found = {name: value for name, value in dataclasses.asdict(self.evaluation).items() if name != "sources"}
         speed = self.evaluation.tokens / self.seconds
         rest = {"bytes_per_token": self.bytes_per_token, "seconds": self.seconds, "tokens_per_second": speed}
@@ -64,13 +64,13 @@ def evaluate_on_text(
     ranks: int = 1,
     **reading: Any,
 ) -> Iterator[TextEvaluation]:
-    """Yield how good a model is on each source of `data`, by default on what its run holds out of its own text.
+    """Yield a model's evaluation on each source of `data`, by default on the validation split of its run.
 
-    `config` is that of its run: it says how its text is read and split, and how many rows at a time the model takes.
-    `most_bytes` bounds the text of each source; with it, models with different tokenizers read the same bytes. Where so
-    many `ranks` share each batch, it has rows for all of them. How
-    other `data` is read is as `open_data` has it; all of it counts. `progress` is told of tokens that are done. Raises
-    DataError for what cannot be read or has no two tokens, VocabularyError for text that the tokenizer does not know.
+    `config` is that of its run: it says how the run's text is read and split, and how many rows the model takes at
+    a time. `most_bytes` bounds the text of each source, so that models with different tokenizers read the same bytes.
+    If several `ranks` share each batch, it has rows for all of them. Other `data` is read as by `open_data`, with the
+    options in `reading`, and counts as a whole. `progress` is told how many tokens are done. Raises DataError for data
+    that cannot be read or has fewer than two tokens, VocabularyError for text that the tokenizer does not know.
     """
     expect("--max-bytes", most_bytes or 1, minimum=1)
     options = config.data
@@ -105,7 +105,7 @@ def _evaluate_chats(
     held_out: bool,
     progress: Progress | None,
 ) -> TextEvaluation:
-    """Return how good a model is at what the assistant says, in rows that have about `most_bytes` of that."""
+    """Return a model's evaluation on what the assistant says, in rows with about `most_bytes` of it."""
     assert store.marks is not None
     first = store.held_out_from if held_out else 0
     starts = store.document_starts[store.document_starts >= first] - first
@@ -131,7 +131,7 @@ def _evaluate_chats(
 
 
 def first_bytes(tokens: np.ndarray, sizes: np.ndarray, most_bytes: int | None) -> np.ndarray:
-    """Return as many of the first `tokens` as stand for at most that many bytes; all of them where that is None.
+    """Return the first `tokens`, as many as fit in `most_bytes` bytes; all of them if that is None.
 
     >>> first_bytes(np.array([0, 2, 1, 2]), np.array([0, 1, 3]), 5).tolist()
     [0, 2, 1]
@@ -152,7 +152,7 @@ def _evaluated(store: TokenStore, *, held_out: bool) -> np.ndarray:
 
 
 def _told(batches: Iterator[Batch], total: int, progress: Callable[[str, int, int], Any] | None) -> Iterator[Batch]:
-    """Yield the batches, and say how far they have come."""
+    """Yield the batches, and report progress after each."""
     done = 0
     for batch in batches:
         yield batch

@@ -1,4 +1,4 @@
-"""The likeliest answers to many questions at a time, and the questions that held-out conversations begin with."""
+"""Greedy answers to many questions at a time, and the first questions of held-out conversations."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tinygrad_chat.text.conversations import ChatTemplate, Conversation
 from tinygrad_chat.text.tokenizers import Tokenizer
 
 LONGEST_ANSWER = 200  # tokens
-LOOKED_THROUGH = 1 << 16  # tokens of a text, for questions
+LOOKED_THROUGH = 1 << 16  # tokens of a text that are searched for questions
 LONGEST_QUESTION = 1 << 12  # tokens, with the system message
-TRIES = 20  # places that are looked at for each question
+TRIES = 20  # candidate places for each question
 
 
 def written_answers(
     engine: Engine, questions: Iterable[Conversation], watch: Callable[[int], Any] = lambda done: None
 ) -> list[str]:
-    """Return the likeliest answer to each question, '' where the context has no room for one.
+    """Return the greedy answer to each question, '' if the context has no room for one.
 
-    Answers are texts, without calls of tools and their results. `watch` is told how many there are so far.
+    Answers are text, without tool calls and their results. `watch` is told how many are done.
     """
     options = GenerationOptions(max_new_tokens=LONGEST_ANSWER, temperature=0)
     requests = [
@@ -37,17 +37,17 @@ def written_answers(
 
 
 def _has_room(engine: Engine, question: Conversation) -> bool:
-    """Return whether the context has room for a question and a token of its answer."""
+    """Return whether the context has room for a question and one token of its answer."""
     return len(engine.template.render_prompt(question)) < engine.model.context
 
 
 def first_questions(
     texts: Sequence[tuple[np.ndarray, np.ndarray | None]], tokenizer: Tokenizer, most: int
 ) -> list[Conversation]:
-    """Return what the first conversations in some texts begin with: of each text as many.
+    """Return the first questions of the first conversations in some texts, equally many from each text.
 
-    A text is its tokens (T,) with the places at which conversations begin, None where only the tokens tell that. A text
-    that holds no conversations has no questions.
+    A text is its tokens (T,) and the positions at which conversations begin, or None if these must be found from the
+    tokens. A text without conversations has no questions.
     """
     try:
         template = ChatTemplate(tokenizer)
@@ -64,6 +64,6 @@ def first_questions(
 
 
 def answers_as_text(engine: Engine, questions: Sequence[Conversation]) -> str:
-    """Return questions and the answers to them as a text for people."""
+    """Return questions and the model's answers as readable text."""
     answers = zip(questions, written_answers(engine, questions), strict=True)
     return "\n\n".join(f"> {question.messages[-1].text}\n{answer}" for question, answer in answers)

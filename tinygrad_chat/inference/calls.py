@@ -1,4 +1,4 @@
-"""Where an answer calls a tool: the call is read, the tool is asked, and what it says becomes the next tokens."""
+"""Tool calls in an answer: the call is parsed, the tool is run, and its result is inserted as the next tokens."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from tinygrad_chat.text.conversations import CALL, RESULT, TEXT, ChatTemplate
 
 Tool = Callable[[str], str]
-"""What answers a call: text in, text out. It raises nothing, and returns soon."""
+"""A function that answers a call: text in, text out. It must not raise, and must return quickly."""
 
-LONGEST_CALL = 64  # tokens, after which the call is over
-LONGEST_RESULT = 64  # tokens; what a tool says beyond them is left out
+LONGEST_CALL = 64  # tokens, after which the call is ended
+LONGEST_RESULT = 64  # tokens; the rest of a longer result is cut off
 
 
 class ToolCalls:
-    """Follows an assistant's tokens: which may not come next, and which must, because a tool said so.
+    """Tracks an assistant's tokens: which ones are forbidden next, and which are forced by a tool's result.
 
-    Of a template's special tokens only those that have a place may come: what ends the answer and, with a `tool`, the
+    Of the template's special tokens only those with a place in an answer may come: its end and, with a `tool`, the
     beginning and the end of a call.
     """
 
@@ -33,11 +33,11 @@ class ToolCalls:
 
     @property
     def forbidden(self) -> frozenset[int]:
-        """The tokens that cannot come next."""
+        """The tokens that may not come next."""
         return self._outside if self._call is None else self._inside
 
     def after(self, token: int) -> tuple[str, Sequence[int]]:
-        """Take a token; return what it is part of, and the tokens that must follow."""
+        """Take a token; return the kind of part it belongs to, and the tokens that must follow."""
         if self._in_result:
             self._in_result = token != self._result_end
             return RESULT, []

@@ -1,4 +1,4 @@
-"""A conversation with a model: what was said, what is asked next, and what still fits its context."""
+"""A conversation with a local model, and which of its turns still fit the context."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.conversations import TEXT, Conversation, Message, Part
 from tinygrad_chat.text.conversations.conversation import USER
 
-ROOM = 4  # of the context, one part in so many is left for an answer
+ROOM = 4  # at most 1 / ROOM of the context is reserved for an answer
 
 
 class Chat(Turns):
-    """One conversation. `reply` asks and yields the answer token by token.
+    """One conversation. `reply` asks a question and yields the answer token by token.
 
-    `options`, `system` and `tools` may be changed between two replies. Once the conversation no longer fits the context
-    with room for an answer, the model is shown only its later turns and the system message, and `say` is told;
-    `conversation` keeps all of it. Raises UsageError for a tokenizer without the tokens of chats.
+    `options`, `system` and `tools` may be changed between two replies. When the conversation no longer fits the context
+    with room for an answer, the model sees only the system message and the later turns, and `say` is told;
+    `conversation` keeps all turns. Raises UsageError for a tokenizer without chat tokens.
     """
 
     def __init__(
@@ -38,23 +38,23 @@ class Chat(Turns):
         self.engine, self.tools, self.rivals = engine, tools, rivals
         self._template = engine.template
         self._say = say
-        self._answers = 0  # how many were begun: each draws from a stream of its own
-        self._left_out = 0  # of the oldest turns
+        self._answers = 0  # answers begun so far: each draws from its own random stream
+        self._left_out = 0  # number of oldest turns that the model no longer sees
         super().__init__(system, options)
 
     def clear(self) -> None:
-        """Begin anew; the system message stays."""
+        """Start over; the system message stays."""
         super().clear()
         self._left_out = 0
 
     @property
     def context(self) -> int:
-        """The most tokens that the model can be shown."""
+        """The length of the model's context in tokens."""
         return self.engine.model.context
 
     @property
     def token_count(self) -> int:
-        """How many tokens the model is shown of the conversation so far."""
+        """How many tokens of the conversation so far the model sees."""
         turns = self._turns[self._left_out :]
         return len(self._template.render(self._shown(turns)).tokens) if turns else 0
 
@@ -64,15 +64,15 @@ class Chat(Turns):
         return names.get(token) or self._template.tokenizer.decode([token])
 
     def reply(self, text: str) -> Steps:
-        """Say something; yield the steps of the answer, which is then part of the conversation.
+        """Ask a question; yield the steps of the answer, which then becomes part of the conversation.
 
-        Where the iterator is closed early, what there is of the answer is kept. Raises DataError for an empty text, and
-        UsageError for one that is too long for the context.
+        If the iterator is closed early, the partial answer is kept. Raises DataError for an empty text, and UsageError
+        for one that is too long for the context.
         """
         asked = Message(USER, (Part(TEXT, text),))
         shown = self._fitting(asked)
         if self.request:
-            self.request.cancel()  # nobody may have waited for its end
+            self.request.cancel()  # its steps may not have been read to the end
         random = rng(self.options.seed, "sampling", self._answers)
         self._answers += 1
         self._asked, self._is_answered = text, False
@@ -81,15 +81,17 @@ class Chat(Turns):
         return self._answer(asked, request, self.engine.stream(request))
 
     def _fitting(self, asked: Message) -> Conversation:
-        """Return what the model is shown. Once it is too much, so many of the oldest turns go that it is half of the
-        context: to leave out one with each question would be to read all the others again each time."""
-        self._left_out = min(self._left_out, len(self._turns))  # one may have been taken back
+        """Return what the model sees. If it is too long, drop enough of the oldest turns to fit half of the context.
+
+        Dropping one turn with each question would mean reading all the others again each time.
+        """
+        self._left_out = min(self._left_out, len(self._turns))  # the last one may have been removed
         context = self.context
         most = context - min(self.options.max_new_tokens, context // ROOM)
         shown, length = self._without(self._left_out, asked)
         if length <= most:
             return shown
-        turns = range(self._left_out + 1, len(self._turns))  # a conversation that was loaded may have thousands
+        turns = range(self._left_out + 1, len(self._turns))  # a loaded conversation may have thousands
         left_out = bisect_left(turns, True, key=lambda turn: self._without(turn, asked)[1] <= context // 2)
         left_out = min(self._left_out + 1 + left_out, len(self._turns))
         shown, length = self._without(left_out, asked)
@@ -107,6 +109,6 @@ class Chat(Turns):
         return shown
 
     def _without(self, turns: int, asked: Message) -> tuple[Conversation, int]:
-        """Return what is shown without so many of the oldest turns, and how many tokens that is."""
+        """Return the conversation without its oldest `turns`, and its length in tokens."""
         shown = self._shown(self._turns[turns:], asked)
         return shown, len(self._template.render_prompt(shown))

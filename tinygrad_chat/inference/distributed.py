@@ -1,4 +1,4 @@
-"""A trained model that several ranks hold: rank 0 opens it, and the others have it from there."""
+"""A trained model on several ranks: rank 0 opens it and broadcasts its weights."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from tinygrad_chat.text.tokenizers import Tokenizer
 
 
 class SharedModel(Member):
-    """What one rank has of a model that all ranks sample from."""
+    """One rank's copy of a model that all ranks sample from."""
 
     model: LanguageModel
     tokenizer: Tokenizer
 
     @classmethod
     def take_part(cls, communicator: Communicator, *, done: Callable[[str], object] = lambda asked: None) -> None:
-        """Do, on another rank, what rank 0 asks, until it takes leave; `done` is told of each thing."""
+        """Serve rank 0's requests on another rank until rank 0 ends the work; `done` is told of each request."""
         cls(communicator).follow(done)
 
     def use_threads(self, threads: int | None) -> None:
-        """Let products of matrices take so many threads on each rank; None for what they take already."""
+        """Set the number of threads of matrix products on each rank; None leaves it as it is."""
         use_threads(threads)
 
     def share(self, saved: SavedModel, model: LanguageModel, **compute: Any) -> None:
-        """Let all ranks hold the `model` of rank 0, which it has loaded with `compute`, in place of an earlier one.
+        """Give all ranks the `model` that rank 0 has loaded with `compute`; it replaces an earlier one.
 
-        Raises ConfigError where the machine of another rank has no room for it.
+        Raises ConfigError if another rank's machine has too little memory for it.
         """
         shapes = {name: each.shape for name, each in saved.weights.items()}
         described = dataclasses.replace(saved, weights={})
@@ -51,7 +51,7 @@ class SharedModel(Member):
         weights: Mapping[str, Any] | None = None,
         model: LanguageModel | None = None,
     ) -> None:
-        """Load the model from the weights of rank 0, which has done so and gives both."""
+        """Load the model from the weights that rank 0 broadcasts; rank 0 passes its own `weights` and `model`."""
         received: dict[str, np.ndarray] = {}
         for name, shape in shapes.items():
             if weights is None:
@@ -68,8 +68,8 @@ class SharedModel(Member):
         self.gather(load)
 
     def texts(self, options: SamplingOptions, *, say: Callable[[str], None]) -> Iterator[Iterator[str]]:
-        """Yield, on rank 0, what `sample_texts` does. Of as many samples as there are ranks each draws one: the first
-        is yielded as it is drawn, the others whole."""
+        """Yield on rank 0 what `sample_texts` does. In each round every rank draws a sample: rank 0's is yielded as it
+        is drawn, the others when they are complete."""
         step = self.communicator.size
         mine = sample_texts(self.model, self.tokenizer, options, numbers=range(0, options.num_samples, step), say=say)
 
@@ -83,8 +83,7 @@ class SharedModel(Member):
         return in_turn()
 
     def sample(self, options: SamplingOptions, first: int) -> None:
-        """Draw, on another rank, the sample that is so many behind `first` as this rank is behind rank 0, if it is one
-        of those that are wanted."""
+        """Draw, on another rank, sample number `first` + rank, if there is one."""
         numbers = range(first + self.communicator.rank, options.num_samples)[:1]
         texts = sample_texts(self.model, self.tokenizer, options, numbers=numbers)
         self.gather(lambda: "".join(itertools.chain.from_iterable(texts)))

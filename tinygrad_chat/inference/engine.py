@@ -1,7 +1,7 @@
-"""The inference engine: several requests at a time, which join and leave between any two tokens.
+"""The inference engine: continuous batching, in which requests join and leave between any two tokens.
 
-What a request is answered does not depend on what else is asked: each has a row of the cache and random numbers of its
-own, so a seed gives the same text in any company, as far as float32 products of another size round alike.
+An answer does not depend on the other requests: each request has its own row of the cache and its own random numbers.
+So a seed gives the same text alone or in a batch, except that float32 products of another size may round differently.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ PREFIX_BYTES = 1 << 28
 
 
 class Engine:
-    """A model that answers up to `rows` requests at a time; others wait for their turn.
+    """A model that answers up to `rows` requests at a time; further requests wait in a queue.
 
-    Without a tokenizer there are tokens and no text. `tool` answers the calls of an assistant. Keys and values of
-    requests that are over are kept, up to `prefix_bytes`, and a request that begins as one of them did computes only
-    what is new. `cached` turns the key/value cache off.
+    Without a tokenizer there are tokens but no text. `tool` answers the assistant's tool calls. Keys and values of
+    finished requests are kept in a prefix cache of up to `prefix_bytes`, so a request that shares a prefix with one of
+    them computes only the tokens after it. `cached=False` turns the key/value cache off.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Engine:
         self.model, self.tokenizer, self.tool = model, tokenizer, tool
         self._rows = rows_of(model, rows, cached=cached, prefix_bytes=prefix_bytes)
         self._most = rows
-        self._active: list[Request] = []  # a row each
+        self._active: list[Request] = []  # one for each row
         self._waiting: deque[Request] = deque()
 
     def submit(
@@ -66,13 +66,13 @@ class Engine:
         endless: bool = False,
         random: np.random.Generator | None = None,
     ) -> Request:
-        """Ask for what comes after tokens, at least one and at most the context; it is computed by `step` or `stream`.
+        """Queue a prompt of at least one token and at most the context; `step` or `stream` computes the answer.
 
-        It ends behind any of the `stop_tokens`. Each step tells the `rivals` likeliest tokens. `calls` follows the
-        calls of a tool, by default the engine's, if there is one. None of `forbidden_first` comes first. Once the
-        context is full the request is over or, `endless`, goes on from the later half of it, so that a full context
-        need not be read again for every token. `random` is drawn from, by default the stream of the options' seed.
-        Raises UsageError for tokens that the model cannot read.
+        The answer ends after any of the `stop_tokens`, and none of `forbidden_first` comes first. Each step reports
+        the `rivals` likeliest tokens. `calls` tracks tool calls, by default to the engine's tool, if there is one. When
+        the context is full, the request ends; if `endless`, it continues from the later half of the context, so that a
+        full context is not read again for every token. `random` defaults to the stream of the options' seed. Raises
+        UsageError for tokens that the model cannot read.
         """
         options = options or GenerationOptions()
         if not 1 <= len(tokens) <= self.model.context:
@@ -100,7 +100,7 @@ class Engine:
 
     @property
     def template(self) -> ChatTemplate:
-        """The template of conversations. Raises UsageError where the tokenizer has none."""
+        """The tokenizer's chat template. Raises UsageError if it has none."""
         if self.tokenizer is None:
             raise UsageError("conversations: expected an engine with a tokenizer")
         return ChatTemplate(self.tokenizer)
@@ -114,8 +114,11 @@ class Engine:
         tools: bool = True,
         random: np.random.Generator | None = None,
     ) -> Request:
-        """Ask for the assistant's answer to a conversation: never empty, ended as answers are, without special tokens
-        that have no place in it. Without `tools` none is called."""
+        """Queue a conversation for the assistant's answer.
+
+        The answer is never empty, ends with the template's end tokens, and holds no special token that has no place in
+        it. With `tools=False` no tool is called.
+        """
         calls = ToolCalls(self.template, self.tool if tools else None)
         prompt = self.template.render_prompt(conversation).tolist()
         return self.submit(
@@ -129,10 +132,9 @@ class Engine:
         )
 
     def step(self) -> None:
-        """Give every request its next token, if there is a row for it. Raises DivergedError for logits that are no
-        numbers.
+        """Give every request that has a row its next token. Raises DivergedError for logits that are NaN or infinite.
 
-        Where it is interrupted, no request is lost: what the rows hold may be half written, so that all are read anew.
+        An interruption loses no request. The rows may then be half written, so all of them are cleared and read again.
         """
         try:
             self._step()
@@ -162,7 +164,7 @@ class Engine:
         self._remove_finished()
 
     def stream(self, request: Request) -> Steps:
-        """Yield a request's steps as they come; the others advance with it. To close the iterator cancels it."""
+        """Yield a request's steps as they come; other requests advance too. Closing the iterator cancels it."""
         try:
             while request.steps or request.finish_reason is None:
                 if request.steps:
@@ -173,7 +175,7 @@ class Engine:
             request.cancel()
 
     def finish(self, requests: Iterable[Request], watch: Callable[[int], Any] = lambda done: None) -> None:
-        """Go on until all the requests are over; `watch` is told how many are, each time that one is."""
+        """Step until all the requests have finished; `watch` is told how many have, before each step and at the end."""
         every = list(requests)
         going_on = every
         while going_on := [request for request in going_on if request.finish_reason is None]:
@@ -182,7 +184,7 @@ class Engine:
         watch(len(every))
 
     def _draw(self, logits: Sequence[Any]) -> Iterator[tuple[Request, Scored, tuple[Scored, ...]]]:
-        """Yield each request with its token and its rivals: all of the logits that leaves the device."""
+        """Yield each request with its token and its rivals; nothing else of the logits leaves the device."""
         xp = array_module(logits[0])
         every = logits[0] if len(logits) == 1 else xp.concatenate(logits)
         known, tokens = log_probabilities(every), self._tokens(every)
@@ -197,7 +199,7 @@ class Engine:
             yield request, of_token, tuple(itertools.islice(scored, request.rivals))
 
     def _tokens(self, logits: Any) -> Any:
-        """Return the next token of each request beside logits (B, V): those that are drawn alike are drawn at once."""
+        """Return the next tokens (B,) for logits (B, V). Requests with equal sampling options are drawn together."""
         xp = array_module(logits)
         alike: dict[tuple[object, ...], list[int]] = {}
         tokens = xp.zeros(len(logits), np.int64)
@@ -214,7 +216,7 @@ class Engine:
         return tokens
 
     def _remove_finished(self) -> None:
-        """Let the rows go of those that are over; whose context is full reads the later half of it anew."""
+        """Free the rows of finished requests. One with a full context is queued again with the later half of it."""
         for row in reversed(range(len(self._active))):
             request = self._active[row]
             full = len(request.window) > self.model.context
@@ -229,5 +231,5 @@ class Engine:
 
 
 def _scored(known: Any, rows: Any, tokens: Any) -> Any:
-    """Return tokens (N,) of some rows, each above the logarithm of its probability, (2, N)."""
+    """Stack the tokens (N,) of some rows on their log-probabilities: (2, N)."""
     return array_module(known).stack([tokens.astype(np.float64), known[rows, tokens]])

@@ -1,4 +1,4 @@
-"""Text from a model, token after token."""
+"""Generate tokens or text that continue a prompt."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def generate(
     top_p: float | None = None,
     cached: bool = True,
 ) -> Iterator[int]:
-    """Yield up to `max_new_tokens` tokens that go on from the tokens of `prompt`, at least one and at most the context.
+    """Yield up to `max_new_tokens` tokens that continue `prompt`, which has at least one token and at most the context.
 
-    Once the context is full, the model goes on from its later half, so that a full context need not be read again for
-    every token. The key/value cache changes the speed and nothing else. Raises ConfigError for an option out of range,
-    UsageError for a prompt that the model cannot read.
+    When the context is full, generation continues from its later half, so that a full context is not read again for
+    every token. The key/value cache affects only the speed. Raises ConfigError for an option out of range, UsageError
+    for a prompt that the model cannot read.
     """
     engine = Engine(model, None, rows=1, prefix_bytes=0, cached=cached)
     options = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -39,9 +39,9 @@ def generate(
 def prompt_tokens(
     model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, say: Callable[[str], None] = lambda line: None
 ) -> list[int]:
-    """Return the tokens to start from: BOS, and those of the prompt.
+    """Return BOS, if the context has room for it, and the tokens of the prompt.
 
-    Of a prompt longer than the model's context the last ones stay, and `say` is told. Raises VocabularyError for an
+    A prompt longer than the model's context is cut to its last tokens, and `say` is told. Raises VocabularyError for an
     unknown character.
     """
     tokens = tokenizer.encode(prompt).tolist()
@@ -59,14 +59,14 @@ def sample_texts(
     cached: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Iterator[str]]:
-    """Yield each sample as an iterator of pieces of text: the prompt first, then what is drawn, as it is drawn.
+    """Yield each sample as an iterator of pieces of text: the prompt first, then the new text as it is drawn.
 
-    A sample ends after `max_new_tokens`, or where the model begins a new document. `numbers` says which samples are
-    drawn, counted from 0, by default all. `say` is told of a prompt longer than the context, of which the end counts.
+    A sample ends after `max_new_tokens`, or when the model begins a new document. `numbers` selects the samples to
+    draw, counted from 0; by default all. `say` is told if the prompt is longer than the context: only its end is used.
     """
     start = prompt_tokens(model, tokenizer, options.prompt, say=say)
     engine = Engine(model, tokenizer, rows=1, prefix_bytes=0, cached=cached)
-    first = () if options.prompt else tokenizer.ends  # what it does not begin with: no text is empty
+    first = () if options.prompt else tokenizer.ends  # not the first token, so that no text is empty
 
     def pieces(number: int) -> Iterator[str]:
         if options.prompt:

@@ -1,4 +1,4 @@
-"""A trained model, opened for sampling: its weights stay in their file, and nothing is made for training."""
+"""Open a trained model for inference: its weights stay in their file, and nothing is allocated for training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.weights import stored_weights
 from tinygrad_chat.runs.state import SavedModel
 
-WORTH_COMPILED = 1000  # tokens: to load compiled kernels takes as long as they then save over about so many
+WORTH_COMPILED = 1000  # tokens: over about this many, compiled kernels save the time that loading them takes
 
 
 def quick_kernels(tokens: int, backend: str = "auto", weights: str = "float32") -> str:
-    """Return which kernels write a text of so many `tokens` soonest, in a process that has loaded none yet."""
+    """Return the kernels that generate `tokens` tokens soonest, in a process that has loaded none yet."""
     short = tokens < WORTH_COMPILED and weights == "float32"  # NumPy has no fast products with stored weights
     return "numpy" if short and get_backend(backend).name == "numpy" else "auto"
 
@@ -33,12 +33,12 @@ def load_model(
     weights: str = "float32",
     make: Callable[[int], LanguageModel] | None = None,
 ) -> LanguageModel:
-    """Return the model of a checkpoint, on any back end; one of somebody's own is made anew by `make`(vocabulary).
+    """Build the model of a checkpoint, on any back end. A user's own model is constructed by `make(vocabulary)`.
 
-    `mode` is the engine that is to run it, by default the one that trained it, and `weights` how its matrices are kept:
-    float32, float16 or int8. Raises CheckpointError where the weights do not fit the model, ConfigError where there is
-    no such mode, the weights cannot be kept so or the machine has no room for it, BackendError for a back end that it
-    lacks.
+    `mode` is the engine to run it with, by default the one that trained it. `weights` is the format in which its
+    matrices are kept: float32, float16 or int8. Raises CheckpointError if the weights do not fit the model, ConfigError
+    for an unknown mode, a `weights` format that cannot be used or too little memory, BackendError for a back end that
+    the machine lacks.
     """
     mode = InferenceOptions(mode=saved.config.compute.mode if mode is None else mode, weights=weights).mode
     if saved.config.recipe.model == OWN:
@@ -55,6 +55,6 @@ def load_model(
     options, vocabulary, given = saved.config.replace(dropout=0.0).model, saved.tokenizer.size, saved.weights
     expect_room_to_answer(options, vocabulary, weights=weights, mode=mode)
     if weights != "float32":
-        InferenceOptions(backend=compute.backend.name, mode=mode, weights=weights)  # says what cannot be
+        InferenceOptions(backend=compute.backend.name, mode=mode, weights=weights)  # raises for impossible combinations
         given = stored_weights(options, vocabulary, given, weights)
     return ENGINES[mode](vocabulary, options, compute=compute, weights=given)

@@ -1,4 +1,4 @@
-"""Looking into a model as it reads: how likely each token was to it, and where its attention was."""
+"""Inspect a model as it reads: the log-probability of each token, and its attention weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tinygrad_chat.ops.attention import attention_weights
 
 
 class TokenScore(NamedTuple):
-    """A token of a text, the logarithm of its probability after those before it, None for the first, and the likeliest
-    tokens there with theirs."""
+    """A token of a text, its log-probability given the tokens before it (None for the first), and the likeliest tokens
+    at its position with theirs."""
 
     token: int
     logprob: float | None
@@ -26,8 +26,8 @@ class TokenScore(NamedTuple):
 
 
 def token_scores(model: LanguageModel, tokens: Sequence[int], rivals: int = 0) -> list[TokenScore]:
-    """Return how likely each of some tokens was to a model that reads them, at most its context of them, with so many
-    `rivals` each."""
+    """Return the log-probability of each token of a text no longer than the context, with the `rivals` likeliest tokens
+    at its position."""
     with np.errstate(all="ignore"):
         logits = model.token_logits(np.array([tokens]))[0]  # (T, V)
     found = [TokenScore(int(tokens[0]), None)]
@@ -40,10 +40,10 @@ def token_scores(model: LanguageModel, tokens: Sequence[int], rivals: int = 0) -
 
 
 def attention_at(model: LanguageModel, tokens: Sequence[int], index: int) -> list[np.ndarray]:
-    """Return how a model's attention is spread while it reads the token at `index`: for each layer the weights
-    (H, index + 1) of that token and those before it, by head. Each head's sum to 1.
+    """Return the attention weights of the token at `index`, for each layer (H, index + 1): one row per head, over that
+    token and those before it. Each row sums to 1.
 
-    Nothing for a model without attention, and for one that computes with Values.
+    Empty for a model without attention, and for one that computes with Values.
     """
     read: list[tuple[Any, Any, Mapping[str, Any]]] = []
 

@@ -1,4 +1,4 @@
-"""What a user can choose about sampling. Standard library only, so that `tgc --help` stays fast."""
+"""The options of sampling. Standard library only, so that `tgc --help` stays fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinygrad_chat.config.groups import ComputeOptions
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import option, specs_of, validate, validate_settings
 
-CHAT_TEMPERATURE = 0.3  # facts rather than fancies
+CHAT_TEMPERATURE = 0.3  # low, for facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class InferenceOptions(ComputeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """How tokens are drawn from a model, and where they end."""
+    """How tokens are drawn from a model, and when to stop."""
 
     max_new_tokens: int = option(500, "largest number of tokens to add; a text may end earlier", minimum=1)
     temperature: float = option(
@@ -58,7 +58,7 @@ class GenerationOptions:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The texts before which it ends."""
+        """The stop strings: a text ends before the first of them."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -66,12 +66,12 @@ class GenerationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(GenerationOptions):
-    """How text is drawn from a model. Without `prompt` it begins as a new document does."""
+    """How text is drawn from a model. Without a `prompt` a new document begins."""
 
     prompt: str = option("", "text to continue; - reads standard input")
     num_samples: int = option(1, "how many texts to write", minimum=1)
 
 
 def expect_sampling(**settings: Any) -> None:
-    """Raise ConfigError for the first of these settings that `SamplingOptions` would not take."""
+    """Raise ConfigError for the first of these settings that `SamplingOptions` would refuse."""
     validate_settings(specs_of(SamplingOptions), settings)

@@ -1,4 +1,4 @@
-"""Keys and values of requests that are over, for those that begin as they did."""
+"""A prefix cache: keys and values of finished requests, for later requests that share a prefix with them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SORTED = np.dtype(">i4")
-"""Tokens whose bytes are in the order of the tokens."""
+"""Big-endian, so that the order of the bytes is the order of the tokens."""
 
 
 class Prefix(NamedTuple):
-    """The first tokens of some request, and what a cache holds of them, (layers, 2, tokens, width)."""
+    """The first tokens of a request, and their keys and values (layers, 2, tokens, width)."""
 
     tokens: np.ndarray
     keys_and_values: Any
 
 
 class Prefixes:
-    """At most `most_bytes` of them; which was not used for longest goes first.
+    """An LRU cache of prefixes, of at most `most_bytes`.
 
-    Nothing is kept twice: none of them is the beginning of another. They are in order, so that of all of them one of
-    the two neighbours has the longest beginning in common with what is looked for, however many there are.
+    Nothing is stored twice: no entry is a prefix of another. Entries are sorted, so that the longest common prefix with
+    given tokens is always found at one of the two neighbours of their place, however many entries there are.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._order: list[bytes] = []
-        self._kept: dict[bytes, Prefix] = {}  # what was used last is last
+        self._kept: dict[bytes, Prefix] = {}  # in order of last use, the latest last
         self._bytes = 0
 
     def keep(self, tokens: Sequence[int], keys_and_values: Any) -> None:
-        """Keep a copy, in place of what it goes on from."""
+        """Keep a copy; it replaces an entry that is a prefix of it."""
         if keys_and_values.nbytes > self._most_bytes:
             return
         new = np.array(tokens, SORTED)
@@ -51,7 +51,7 @@ class Prefixes:
             self._forget(next(iter(self._kept)))
 
     def longest(self, tokens: Sequence[int]) -> Prefix | None:
-        """Return the longest of which something is kept that tokens begin with; at least one of them is left over."""
+        """Return the longest known prefix of tokens, None without one; at least one token is left to read."""
         wanted = np.array(tokens[:-1], SORTED)
         found = [(_common(self._kept[key].tokens, wanted), key) for key in self._neighbours(wanted)]
         length, key = max(found, default=(0, b""))
@@ -62,7 +62,7 @@ class Prefixes:
         return Prefix(kept.tokens[:length].astype(np.int64), kept.keys_and_values[:, :, :length])
 
     def _neighbours(self, tokens: np.ndarray) -> list[bytes]:
-        """Return what stands before and behind the place of tokens."""
+        """Return the keys before and after the place of tokens in the order."""
         place = bisect.bisect_left(self._order, tokens.tobytes())
         return self._order[max(place - 1, 0) : place + 1]
 
@@ -75,7 +75,7 @@ class Prefixes:
 
 
 def _common(one: np.ndarray, other: np.ndarray) -> int:
-    """Return with how many equal tokens two begin."""
+    """Return the length of the longest common prefix."""
     length = min(len(one), len(other))
     differ = one[:length] != other[:length]
     return int(differ.argmax()) if differ.any() else length

@@ -1,4 +1,4 @@
-"""A conversation with a server that speaks OpenAI's API: ours (`tgc serve`) or another. Standard library only."""
+"""A conversation with a server of OpenAI's API: ours (`tgc serve`) or another. Standard library only."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tinygrad_chat.schema import OPTIONAL, parse_json
 from tinygrad_chat.text.conversations import TEXT, Message, Part
 from tinygrad_chat.text.conversations.conversation import USER
 
-SILENCE = 600.0  # seconds without a word, after which nothing is expected any more
-PULSE = 0.1  # seconds between two looks at whether somebody wants to stop
-MOST_BYTES = 1 << 20  # of a line, or of an answer that is no stream
+SILENCE = 600.0  # the timeout of connecting and reading, in seconds
+PULSE = 0.1  # seconds between checks for a request to stop
+MOST_BYTES = 1 << 20  # of a line of a stream, or of any other response
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class _Delta:
     content: str | None = field(default=None, metadata=OPTIONAL)
     part: _Piece | None = field(
         default=None, metadata=OPTIONAL
-    )  # of our own server: what its calculator was asked, and said
+    )  # only from our server: a call of its calculator, or the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class _Models:
 
 
 class RemoteServer:
-    """A server at a URL, with or without the `/v1` at its end; `key` is sent to it. Raises UsageError for no URL."""
+    """A server at a URL, which may end in `/v1` or not; `key` is sent to it. Raises UsageError for an invalid URL."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         parts = urllib.parse.urlsplit(url)
@@ -80,7 +80,7 @@ class RemoteServer:
         self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
 
     def first_model(self) -> str:
-        """Return the first of the server's models. Raises UsageError where there is none, and as `ask` does."""
+        """Return the id of the server's first model. Raises UsageError if there is none, and as `ask` does."""
         with contextlib.closing(self._connection()) as connection, self.ask(connection, "/models", None) as response:
             content = response.read(MOST_BYTES)
         found = parse_json(content, _Models, source=f"{self.url}/models").data
@@ -89,8 +89,8 @@ class RemoteServer:
         return found[0].id
 
     def ask(self, connection: http.client.HTTPConnection, path: str, body: Any) -> http.client.HTTPResponse:
-        """Return what is answered to a GET, or to the POST of a body. Raises UsageError for a refusal, and where nobody
-        answers."""
+        """Return the response to a GET, or to a POST if there is a `body`. Raises UsageError if the server refuses or
+        does not answer."""
         try:
             content = None if body is None else json.dumps(body)
             connection.request("GET" if body is None else "POST", self._path + path, content, self._headers)
@@ -104,7 +104,7 @@ class RemoteServer:
         raise UsageError(f"{self.url}: {_reason(refusal, response.status)}")
 
     def stream(self, answer: RemoteAnswer, body: Any) -> Iterator[_Chunk]:
-        """Yield the chunks of an answer to a chat as they come, and an empty one now and then while none does."""
+        """Yield the chunks of a chat's answer as they come; while none comes, an empty one every PULSE seconds."""
         lines: queue.Queue[bytes | Exception] = queue.Queue()
         connections: list[socket.socket] = []
 
@@ -142,7 +142,7 @@ class RemoteServer:
         finally:
             for each in connections:
                 with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)  # which ends the reading
+                    each.shutdown(socket.SHUT_RDWR)  # unblocks the reading thread
 
     def _checked(self, data: bytes) -> _Chunk:
         chunk = parse_json(data, _Chunk, source=self.url)
@@ -159,7 +159,7 @@ class RemoteServer:
 
 
 def _reason(content: bytes, status: int) -> str:
-    """Return why a server refused: what its error says, if it is one of OpenAI's or like it."""
+    """Return why a server refused: its error's message, if it has OpenAI's format or a similar one."""
     with contextlib.suppress(TinygradChatError):
         found: Any = parse_json(content, dict[str, Any], source="")
         error = found.get("error", found.get("detail"))
@@ -170,38 +170,38 @@ def _reason(content: bytes, status: int) -> str:
 
 
 class RemoteAnswer:
-    """An answer that is being written elsewhere."""
+    """An answer that a server is generating."""
 
     finish_reason: str | None = None
 
     def cancel(self) -> None:
-        """Want no more of it."""
+        """Stop reading the answer."""
         self.finish_reason = self.finish_reason or "cancelled"
 
 
 class RemoteChat(Turns):
-    """One conversation with a `model` of a server, which is shown all of it and refuses what is too long."""
+    """One conversation with a `model` of a server. It is always sent whole; the server refuses one that is too long."""
 
     def __init__(
         self, server: RemoteServer, model: str, *, system: str | None = None, options: GenerationOptions | None = None
     ) -> None:
         self._server, self.model = server, model
-        self._answers = 0  # each has a seed of its own
+        self._answers = 0  # answers begun so far: each has its own seed
         super().__init__(system, options)
 
     @property
     def context(self) -> int:
-        """The most tokens that the model can be shown. Raises UsageError: nobody tells."""
+        """The model's context. Raises UsageError: the API does not report it."""
         raise UsageError("a server elsewhere tells no tokens")
 
     token_count = context
 
     def name_of(self, token: int) -> str:
-        """Return the text of a token. Raises UsageError: nobody tells."""
+        """Return the text of a token. Raises UsageError: the API does not report tokens."""
         raise UsageError("a server elsewhere tells no tokens")
 
     def reply(self, text: str) -> Steps:
-        """Say something; yield the pieces of the answer. Raises UsageError where the server refuses, or is gone."""
+        """Ask a question; yield the pieces of the answer. Raises UsageError if the server refuses or disconnects."""
         asked = Message(USER, (Part(TEXT, text),))
         shown = self._shown(self._turns, asked)
         options = self.options

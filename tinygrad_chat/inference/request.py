@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it answers: one step a token."""
+"""A request to the engine, and its answer: one step for each token."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from tinygrad_chat.inference.text_stream import TextStream
 from tinygrad_chat.text.conversations import TEXT
 
 Scored = tuple[int, float]
-"""A token and the logarithm of its probability."""
+"""A token and its log-probability."""
 
 
 class TokenStep(NamedTuple):
-    """A token of an answer. Texts of all the steps together are the answer's."""
+    """One token of an answer. The steps' texts, joined, are the answer's text."""
 
     token: int
     text: str
-    """What can be shown now: nothing while a character is incomplete or may be part of a stop string, more later."""
+    """What can be shown now. Incomplete characters and possible beginnings of a stop string are held back for a later
+    step."""
     logprob: float
-    """The logarithm of the token's probability as the model has it, before temperature and all else."""
+    """The token's log-probability by the model, before temperature and all other options."""
     rivals: tuple[Scored, ...]
-    """The likeliest tokens and their log-probabilities, as many as were asked for."""
+    """The likeliest tokens with their log-probabilities, as many as were requested."""
     forced: bool
-    """Whether the token was put there, as a tool's result is, and not drawn."""
+    """Whether the token was inserted, as in a tool's result, instead of drawn."""
     kind: str = TEXT
-    """What it is part of: TEXT, a CALL of a tool or its RESULT (text/conversations)."""
+    """What it is part of: TEXT, a tool CALL or its RESULT (text/conversations)."""
 
 
 Steps = Generator[TokenStep, None, None]
-"""Steps as they come; `close` ends it all early."""
+"""Steps as they come; `close` cancels the rest."""
 
 
 class Request:
-    """Tokens to go on from, and what came of it: `tokens`, those of the answer with the one at which it stopped.
+    """A prompt and the state of its answer: `tokens` are the answer's tokens, including the one at which it stopped.
 
-    `finish_reason` is None while it goes on, then "stop" (a stop token or string), "length" (max_new_tokens, or the
-    context is full) or "cancelled".
+    `finish_reason` is None while the request runs, then "stop" (a stop token or string), "length" (max_new_tokens, or
+    the context is full) or "cancelled".
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class Request:
         self.options, self.rivals, self.calls, self.text = options, rivals, calls, text
         self.stop_tokens, self.endless, self.random = frozenset(stop_tokens), endless, random
         self.window = list(prompt)
-        """What the model looks at: the prompt and the tokens so far or, of an endless text, the later of them."""
+        """What the model sees: the prompt and the tokens so far, or only the later ones if the request is endless."""
         self.tokens: list[int] = []
         self.steps: deque[TokenStep] = deque()
-        """Those that nobody has taken yet."""
+        """Steps not yet consumed."""
         self.forced: deque[int] = deque()
         self.finish_reason: str | None = None
         self._forbidden_first = frozenset(forbidden_first)
@@ -72,34 +73,35 @@ class Request:
         self._seen = set(prompt) - self._unpenalized if options.repetition_penalty != 1 else set()
 
     def cancel(self) -> None:
-        """End it, if it has not ended; whoever shares the engine with it goes on."""
+        """End the request, if it has not ended; other requests of the engine continue."""
         self.finish_reason = self.finish_reason or "cancelled"
 
     @property
     def written(self) -> str:
-        """The answer's text, of the steps that nobody has taken: without calls of tools and their results."""
+        """The text of the steps not yet consumed, without tool calls and their results."""
         return "".join(step.text for step in self.steps if step.kind == TEXT)
 
     @property
     def forbidden(self) -> Collection[int]:
-        """The tokens that cannot come next."""
+        """The tokens that may not come next."""
         now = self.calls.forbidden if self.calls else frozenset()
         return now if self.tokens else now | self._forbidden_first
 
     @property
     def choice(self) -> tuple[object, ...]:
-        """What decides how its next token is drawn, beside its random number and the tokens that were seen."""
+        """All that decides how the next token is drawn, except the random number and the tokens seen so far: requests
+        with equal choices can be drawn together."""
         options = self.options
         limits = options.top_k, options.top_p, options.min_p
         return options.temperature, *limits, options.repetition_penalty, frozenset(self.forbidden)
 
     @property
     def seen(self) -> Collection[int]:
-        """The tokens that a penalty for repetition is for."""
+        """The tokens that the repetition penalty applies to."""
         return self._seen
 
     def take(self, token: int, logprob: float, rivals: tuple[Scored, ...], context: int) -> None:
-        """Go on by a token, within a model's context, and end where it is the last."""
+        """Append a token, and finish the request if it is the last one, or if `context` is full."""
         forced = bool(self.forced)
         if forced:
             self.forced.popleft()

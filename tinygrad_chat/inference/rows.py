@@ -1,4 +1,4 @@
-"""What the engine's requests have read: rows of one shared cache or, for models without such a one, each its own."""
+"""The token rows of the engine's requests: in one shared key/value cache or, for models without one, each by itself."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ from tinygrad_chat.nn import KeyValueCache
 Prompt = tuple[int, ...]
 
 MOST_TOKENS = 1024
-"""Tokens that are read in one batch, with padding: more gain nothing, and take memory."""
+"""Most tokens, padding included, in one prefill batch: larger batches are no faster and need more memory."""
 PASS = 8
-"""Tokens that take as long to read as one more pass through the model."""
+"""One more forward pass takes as long as reading this many tokens."""
 PADDING = 0
-"""The token that is read in columns before a prompt; nothing sees it."""
+"""The token that fills the columns before a prompt; the prompt does not attend to it."""
 
 
 class Rows(Protocol):
-    """Rows of tokens that a model has read. A row that leaves is replaced by the last."""
+    """Rows of tokens that a model has read. When a row is removed, the last row takes its place."""
 
     def join(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
-        """Read N prompts, at least one, as new rows behind the others; return in which order they are now rows, and the
-        logits (N, V) of what comes next, in this order."""
+        """Prefill N >= 1 prompts as new rows after the existing ones.
+
+        Return the indices of the prompts in the order of their rows, and the next-token logits (N, V) in that order.
+        """
         ...
 
     def step(self, tokens: Sequence[int]) -> Any:
-        """Read one more token of each of the B rows; return the logits (B, V) of what comes next."""
+        """Read one more token of each of the B rows; return the next-token logits (B, V)."""
         ...
 
     def leave(self, row: int) -> None:
-        """Forget a row."""
+        """Remove a row."""
         ...
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         ...
 
 
 def rows_of(model: LanguageModel, most: int, *, cached: bool, prefix_bytes: int) -> Rows:
-    """Return the rows, at most so many, that suit a model. `prefix_bytes` are kept of rows that left."""
+    """Return the kind of rows that suits a model, at most `most` of them, with a prefix cache of `prefix_bytes`."""
     cache = model.new_cache(most) if cached else None
     if isinstance(cache, KeyValueCache):
         return SharedRows(model, cache, Prefixes(prefix_bytes))
@@ -53,19 +55,19 @@ def rows_of(model: LanguageModel, most: int, *, cached: bool, prefix_bytes: int)
 
 
 class Unread(NamedTuple):
-    """A prompt of which the last `new` tokens are to be read: `prefix` has the others."""
+    """A prompt whose last `new` tokens must still be read; `prefix` holds the others, if any."""
 
     tokens: Prompt
     prefix: Prefix | None
 
     @property
     def new(self) -> int:
-        """How many tokens are to be read."""
+        """How many tokens must be read."""
         return len(self.tokens) - (len(self.prefix.tokens) if self.prefix else 0)
 
 
 class Known(NamedTuple):
-    """A prompt, what a cache holds of it, (layers, 2, tokens, width), and the logits (1, V) of what comes next."""
+    """A prompt that was read: its keys and values (layers, 2, tokens, width) and its next-token logits (1, V)."""
 
     tokens: Prompt
     keys_and_values: Any
@@ -73,9 +75,9 @@ class Known(NamedTuple):
 
 
 class SharedRows:
-    """Rows of one key/value cache: a step is one pass through the model for all of them.
+    """Rows of one key/value cache: a step is one forward pass for all of them.
 
-    `tokens_read` counts the tokens that the model has computed, but for padding; the others were found in the prefixes.
+    `tokens_read` counts the tokens that the model has computed, without padding: not those found in the prefix cache.
     """
 
     def __init__(self, model: Any, cache: KeyValueCache, prefixes: Prefixes) -> None:
@@ -86,10 +88,10 @@ class SharedRows:
         cache.clear(rows=0)
 
     def join(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
-        """Read the rest of the prompts of which the beginning is known, those with about as many new tokens together.
+        """Prefill what the prefix cache lacks of each prompt; prompts with similar numbers of new tokens share a batch.
 
-        Equal prompts, as in a group of answers to one problem, are read once, and not at all where one came last
-        before.
+        Equal prompts, as in a group of answers to one problem, are read once; not at all if the last prompt of the
+        previous call was equal.
         """
         places: dict[Prompt, list[int]] = {}
         for place, tokens in enumerate(prompts):
@@ -114,7 +116,7 @@ class SharedRows:
         return order, array_module(logits[0]).concatenate(logits)
 
     def step(self, tokens: Sequence[int]) -> Any:
-        """Read one more token of each."""
+        """Read one more token of each row in one forward pass."""
         self.tokens_read += len(tokens)
         logits = next_logits(self._model, [[token] for token in tokens], self._cache)
         for read, token in zip(self._read, tokens, strict=True):
@@ -122,22 +124,22 @@ class SharedRows:
         return logits
 
     def leave(self, row: int) -> None:
-        """Forget a row, but for what the prefixes keep."""
+        """Remove a row; its keys and values go into the prefix cache."""
         self._prefixes.keep(self._read[row], self._cache.keys_and_values(row))
         self._cache.leave(row)
         self._read[row] = self._read[-1]
         self._read.pop()
 
     def clear(self) -> None:
-        """Forget all rows; the prefixes stay."""
+        """Remove all rows; the prefix cache stays."""
         self._read.clear()
         self._cache.clear(rows=0)
 
     def _read_together(self, batch: Sequence[Unread]) -> Any:
-        """Read prompts as new rows; return the logits (N, V) behind them.
+        """Prefill prompts as new rows; return their next-token logits (N, V).
 
-        As many tokens of each are read as are new in one of them. Where others have fewer, the last of their prefix are
-        read again or, if that is too short, there is padding before them.
+        The same number of tokens is read of each prompt: the largest number of new ones. A prompt with fewer reads the
+        end of its prefix again or, if the prefix is too short, gets padding in front.
         """
         columns = max(each.new for each in batch)
         cache = self._cache.newcomers([len(each.tokens) for each in batch])
@@ -156,7 +158,7 @@ class SharedRows:
         return logits
 
     def _repeat(self, known: Known, count: int) -> list[Any]:
-        """Have new rows of what is known; return the logits (1, V) behind each."""
+        """Add `count` rows that copy a prompt already read; return the logits (1, V) of each."""
         tokens = [known.tokens] * count
         cache = self._cache.newcomers([len(known.tokens)] * count)
         self._model.restore(cache, tokens, dict.fromkeys(range(count), known.keys_and_values))
@@ -169,8 +171,11 @@ class SharedRows:
 
 
 def batches(prompts: Iterable[Unread], *, most_tokens: int) -> Iterator[list[Unread]]:
-    """Yield prompts that are read together, at least one: with padding at most so many tokens, and of each no more
-    padding than reading it alone would cost."""
+    """Group prompts into batches to read together.
+
+    A batch of several prompts has at most `most_tokens` tokens with padding, and no prompt gets more padding than
+    reading it alone would cost.
+    """
     batch: list[Unread] = []
     for prompt in sorted(prompts, key=lambda each: each.new, reverse=True):
         most = batch[0].new if batch else 0
@@ -183,19 +188,19 @@ def batches(prompts: Iterable[Unread], *, most_tokens: int) -> Iterator[list[Unr
 
 
 def padded(prompts: Sequence[Sequence[int]], columns: int) -> list[list[int]]:
-    """Return tokens of so many columns each, which end with those of a prompt."""
+    """Left-pad prompts to `columns` tokens each."""
     return [[PADDING] * (columns - len(tokens)) + list(tokens) for tokens in prompts]
 
 
 class SeparateRows:
-    """Rows each with a cache of its own or, uncached, read whole again for every token."""
+    """Rows that each have their own cache or, if not `cached`, are read again in full for every token."""
 
     def __init__(self, model: LanguageModel, *, cached: bool) -> None:
         self._model, self._cached = model, cached
         self._rows: list[tuple[Any, list[int]]] = []
 
     def join(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
-        """Read the prompts, one by one."""
+        """Prefill the prompts, one at a time."""
         logits = []
         for tokens in prompts:
             self._rows.append((self._model.new_cache(1) if self._cached else None, list(tokens)))
@@ -203,7 +208,7 @@ class SeparateRows:
         return list(range(len(prompts))), array_module(logits[0]).concatenate(logits)
 
     def step(self, tokens: Sequence[int]) -> Any:
-        """Read one more token of each, row by row."""
+        """Read one more token of each row, one row at a time."""
         logits = []
         for (cache, read), token in zip(self._rows, tokens, strict=True):
             read.append(token)
@@ -211,16 +216,16 @@ class SeparateRows:
         return array_module(logits[0]).concatenate(logits)
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self._rows.clear()
 
     def leave(self, row: int) -> None:
-        """Forget a row."""
+        """Remove a row."""
         self._rows[row] = self._rows[-1]
         self._rows.pop()
 
 
 def next_logits(model: LanguageModel, tokens: Sequence[Sequence[int]], cache: Any) -> Any:
-    """Return the logits (B, V) after tokens (B, T); what overflows is found where a token is drawn."""
+    """Return the logits (B, V) after tokens (B, T). Overflow is not reported here: the sampler detects it."""
     with np.errstate(all="ignore"):
         return model.next_token_logits(np.array(tokens), cache)

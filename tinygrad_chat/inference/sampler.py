@@ -1,4 +1,4 @@
-"""Choosing tokens from their logits, on the device that these are on."""
+"""Draw tokens from logits, on the device that holds the logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinygrad_chat.inference.options import GenerationOptions, expect_sampling
 from tinygrad_chat.inference.processors import keep_min_p, keep_top_k, keep_top_p, penalize
 
 NO_TOKEN = -1
-"""What is drawn from logits that are no numbers."""
+"""The token drawn from logits that are NaN or infinite."""
 
 
 def probabilities(
@@ -28,9 +28,9 @@ def probabilities(
 ) -> Any:
     """Return the probability of each token, (V,) float64, from logits (V,).
 
-    Tokens `seen` before get the `repetition_penalty`. `temperature` divides the logits; at 0 all is on the likeliest
-    token. Then `top_k`, `top_p` and `min_p` keep some tokens, as in `processors`; the others get 0. Raises ConfigError
-    for an option out of range, DivergedError for logits that are no numbers.
+    Tokens in `seen` get the `repetition_penalty`. `temperature` divides the logits; at 0 the likeliest token has
+    probability 1. Then `top_k`, `top_p` and `min_p` filter the tokens, as in `processors`; the rest get 0. Raises
+    ConfigError for an option out of range, DivergedError for logits that are NaN or infinite.
 
     >>> probabilities(np.log([0.5, 0.3, 0.2]), top_p=0.6).round(3)
     array([0.625, 0.375, 0.   ])
@@ -44,12 +44,12 @@ def probabilities(
 
 
 def no_numbers() -> DivergedError:
-    """Return the error for a token drawn from logits that are no numbers."""
+    """Return the error for logits that are NaN or infinite."""
     return DivergedError("the model's logits are NaN or infinite; use an earlier checkpoint")
 
 
 def _penalized(logits: Any, seen: Sequence[Collection[int]], options: GenerationOptions) -> Any:
-    """Return logits (B, V), in each row less for the tokens that were seen there."""
+    """Return logits (B, V) with the repetition penalty on each row's `seen` tokens."""
     penalty = options.repetition_penalty
     if penalty == 1:
         return logits
@@ -60,13 +60,13 @@ def _probabilities(logits: Any, options: GenerationOptions) -> Any:
     """Return the probabilities (B, V) for logits (B, V)."""
     xp = array_module(logits)
     if options.temperature == 0:
-        likeliest = logits.argmax(axis=-1)[:, None]  # of equal tokens the first
+        likeliest = logits.argmax(axis=-1)[:, None]  # the first of equal ones
         return (xp.arange(logits.shape[-1]) == likeliest).astype(np.float64)
     below_largest = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    with np.errstate(over="ignore"):  # next to no temperature: minus infinity, a probability of 0
+    with np.errstate(over="ignore"):  # a temperature near 0: minus infinity, a probability of 0
         kept = xp.exp(below_largest / options.temperature)
     if options.top_k is not None or options.top_p is not None:
-        order = xp.argsort(-below_largest, axis=-1, kind="stable")  # slow, so only where it is needed
+        order = xp.argsort(-below_largest, axis=-1, kind="stable")  # slow, so only when needed
         place = xp.arange(len(logits))[:, None], order
         kept[place] = _keep_likeliest(kept[place], options)
     if options.min_p is not None:
@@ -84,10 +84,10 @@ def _keep_likeliest(likeliest: Any, options: GenerationOptions) -> Any:
 def draw_tokens(
     logits: Any, uniform: Sequence[float] | np.ndarray, options: GenerationOptions, seen: Sequence[Collection[int]] = ()
 ) -> Any:
-    """Return the token of each row (B,) beside its logits (B, V), that its number `uniform` in [0, 1) falls on.
+    """Draw a token for each row of logits (B, V) -> (B,): the one that its number `uniform` in [0, 1) falls on.
 
-    Tokens that were `seen` in a row before get the options' repetition_penalty. Where the logits are no numbers the
-    token is NO_TOKEN: to look at them would be to wait for the device.
+    Tokens `seen` in a row get the options' repetition_penalty. If a row's logits are NaN or infinite, its token is
+    NO_TOKEN; raising here would have to wait for the device.
     """
     xp = array_module(logits)
     allowed = _penalized(logits, seen, options)
@@ -101,7 +101,7 @@ def draw_tokens(
 
 
 def log_probabilities(logits: Any) -> Any:
-    """Return the logarithm of each token's probability, (..., V) float64, as the model has it: before any option."""
+    """Return the log-softmax of logits, (..., V) float64: the model's own, before any sampling option."""
     xp = array_module(logits)
     below_largest = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return below_largest - xp.log(xp.exp(below_largest).sum(axis=-1, keepdims=True))

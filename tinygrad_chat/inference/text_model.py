@@ -25,8 +25,8 @@ from tinygrad_chat.tools.calculator import calculate
 class TextModel:
     """What `tinygrad_chat.load` and `train` return: a `model`, its `tokenizer` and the `config` it was trained with.
 
-    `path` is the folder of its run, or of its checkpoint where that was named; `calculator` is what the model may ask
-    in chats.
+    `path` is the folder of its run, or of the checkpoint if one was named; `calculator` is the tool it may call in
+    chats.
     """
 
     model: LanguageModel
@@ -46,12 +46,12 @@ class TextModel:
         seed: int = 1,
         **options: Any,
     ) -> Iterator[str]:
-        """Yield what the model writes after `prompt`, piece by piece as it comes; the same for the same seed.
+        """Yield the text that continues `prompt`, piece by piece as it is drawn; the same for the same seed.
 
-        It ends after `max_new_tokens`, or where the model begins a new document. Of a prompt longer than the context
-        the model sees the end. At `temperature` 0 it takes the likeliest token, `top_k` and `top_p` narrow the choice.
-        `options` are the others of `GenerationOptions`: min_p, repetition_penalty, stop. Raises ConfigError for an
-        option out of range, VocabularyError for a character that the model does not know.
+        It ends after `max_new_tokens`, or when the model begins a new document. If the prompt is longer than the
+        context, the model sees only its end. `temperature` 0 takes the likeliest token; `top_k` and `top_p` narrow the
+        choice. `options` are the others of `GenerationOptions`: min_p, repetition_penalty, stop. Raises ConfigError for
+        an option out of range, VocabularyError for a character that the model does not know.
         """
         choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, **options}
         chosen = SamplingOptions(prompt=prompt, max_new_tokens=max_new_tokens, **choice)
@@ -63,19 +63,19 @@ class TextModel:
     def chat(
         self, *, system: str | None = None, tools: bool = True, say: Callable[[str], None] = print, **options: Any
     ) -> Chat:
-        """Return a new conversation with the model, which may use a calculator as a tool.
+        """Start a new conversation with the model, which may call a calculator as a tool.
 
         `options` are those of `GenerationOptions`. Raises ConfigError for one out of range, UsageError for a model
-        whose tokenizer has not the tokens of chats.
+        whose tokenizer has no chat tokens.
         """
         engine = Engine(self.model, self.tokenizer, rows=1, tool=self.calculator)
         return Chat(engine, system=system, options=GenerationOptions(**options), tools=tools, say=say)
 
     def logits(self, tokens: Any) -> np.ndarray:
-        """Return the unnormalised log-probabilities of the token that comes next.
+        """Return the logits of the next token after each token.
 
-        A text or integer tokens (T,) -> (T, V), one row for what follows each token; tokens (B, T) -> (B, T, V). Raises
-        UsageError for none, and ShapeError for more tokens than the context.
+        A text or integer tokens (T,) -> (T, V); tokens (B, T) -> (B, T, V). Raises UsageError for no tokens, and
+        ShapeError for more tokens than the context.
         """
         try:
             tokens = np.asarray(self.tokenizer.encode(tokens) if isinstance(tokens, str) else tokens)
@@ -94,6 +94,6 @@ class TextModel:
         return logits if tokens.ndim == 2 else logits[0]
 
     def __repr__(self) -> str:
-        """Where it is from, then the layers."""
+        """Its source, then the layers."""
         source = f"{self.path}: " if self.path else ""
         return f"{source}{self.config.recipe.model}, {self.model.vocabulary} tokens\n{self.model!r}"

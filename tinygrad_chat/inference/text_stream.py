@@ -1,4 +1,4 @@
-"""Tokens to text as they come: whole characters, and nothing of what may yet become a stop string."""
+"""Streaming detokenization: whole characters only, and nothing that may yet become a stop string."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tinygrad_chat.text.tokenizers import Tokenizer
 
 
 class TextStream:
-    """Takes tokens one by one; gives the text of each once it is certain to be shown.
+    """Takes tokens one at a time; returns text as soon as it is certain to be shown.
 
-    The first of the `stops` to be complete ends the text before it: then `stopped` is true. Special tokens are between
-    texts: no character and no stop string goes on behind one.
+    The first of the `stops` to be complete ends the text before it: then `stopped` is true. A special token separates
+    texts: no character and no stop string spans one.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, stops: Sequence[str] = ()) -> None:
@@ -23,7 +23,7 @@ class TextStream:
         self.stopped = False
 
     def push(self, token: int, *, may_stop: bool = True) -> str:
-        """Take a token; return what text is certain now: all of it where none `may_stop`."""
+        """Take a token; return the text that is certain now. With `may_stop=False` no stop string is looked for."""
         content = self._tokenizer.decode_bytes([token]) if self._tokenizer else b""
         if not content:
             return self.flush()
@@ -42,7 +42,7 @@ class TextStream:
         return certain
 
     def flush(self) -> str:
-        """Return what was held back, as nothing follows that it could be a part of; half a character is let go of."""
+        """Return the text that was held back, as nothing follows to complete a stop string; drop half a character."""
         held, self._held = self._held, ""
         self._half, _ = self._decoder.getstate()
         self._decoder.reset()
@@ -50,10 +50,10 @@ class TextStream:
 
     @property
     def rest(self) -> str:
-        """What the last `flush` let go of, in place of which `Tokenizer.decode` has U+FFFD."""
+        """The incomplete character that the last `flush` dropped, as U+FFFD, which `Tokenizer.decode` gives for it."""
         return self._half.decode("utf-8", "replace")
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return how many characters at the end of the text may be the beginning of the stop string."""
+    """Return how many characters at the end of the text may begin the stop string."""
     return next(size for size in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:size]))

@@ -1,4 +1,4 @@
-"""What was said in a conversation so far, turn by turn, whoever answers."""
+"""The turns of a conversation so far, whether a local or a remote model answers."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ Turn = tuple[Message, Message]
 
 
 class Asked(Protocol):
-    """A question that is being answered."""
+    """A question whose answer is being generated."""
 
     finish_reason: str | None
-    """Why the answer ended; None while it goes on."""
+    """Why the answer ended; None while it is being generated."""
 
     def cancel(self) -> None:
-        """End it."""
+        """End the answer."""
         ...
 
 
 class Turns:
-    """A conversation of questions with their answers. `options` and `system` may be changed between two of them."""
+    """A conversation of questions and answers. `options` and `system` may be changed between two questions."""
 
     def __init__(self, system: str | None, options: GenerationOptions | None) -> None:
         self.system, self.options = system, options or GenerationOptions()
         self.request: Asked | None = None
-        """What was asked last: its `finish_reason` says why the answer ended."""
+        """The last question; its `finish_reason` says why the answer ended."""
         self._asked, self._is_answered = "", False
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew; the system message stays."""
+        """Start over; the system message stays."""
         self._turns: list[Turn] = []
 
     @property
     def conversation(self) -> Conversation | None:
-        """All that was said, None before the first answer. To set it is to go on from there."""
+        """The conversation so far, None before the first answer. Set it to continue from another one."""
         return self._shown(self._turns) if self._turns else None
 
     @conversation.setter
@@ -53,20 +53,20 @@ class Turns:
         messages = list(conversation.messages)
         self.system = messages.pop(0).text if messages[0].role == SYSTEM else None
         self.clear()
-        self._turns = list(zip(messages[::2], messages[1::2], strict=False))  # what was not answered is not said
+        self._turns = list(zip(messages[::2], messages[1::2], strict=False))  # without an unanswered last question
         self._is_answered = len(messages) % 2 == 0
         self._asked = messages[-2 if self._is_answered else -1].text
 
     def reply(self, text: str) -> Steps:
-        """Say something; yield the steps of the answer, which is then part of the conversation."""
+        """Ask a question; yield the steps of the answer, which then becomes part of the conversation."""
         raise NotImplementedError
 
     def retry(self) -> Steps:
-        """Ask the last question again: what was answered is forgotten. Raises UsageError where nothing was asked."""
+        """Ask the last question again, forgetting its answer. Raises UsageError if nothing was asked."""
         return self.edit(self._asked)
 
     def edit(self, text: str) -> Steps:
-        """Ask something else instead of the last question. Raises UsageError where nothing was asked."""
+        """Ask something else in place of the last question. Raises UsageError if nothing was asked."""
         if not self._asked:
             raise UsageError("chat: expected a question before this, received none")
         turns = self._turns
@@ -74,17 +74,17 @@ class Turns:
             self._turns = turns[:-1]
         try:
             return self.reply(text)
-        except TinygradChatError:  # as for a text that is too long: then nothing has changed
+        except TinygradChatError:  # such as a text that is too long: then nothing has changed
             self._turns = turns
             raise
 
     def _shown(self, turns: Sequence[Turn], *asked: Message) -> Conversation:
-        """Return these turns as a conversation, with what is asked after them."""
+        """Return these turns as a conversation, followed by the new question, if any."""
         system = (Message(SYSTEM, (Part(TEXT, self.system),)),) if self.system else ()
         return Conversation((*system, *itertools.chain.from_iterable(turns), *asked))
 
     def _answer(self, asked: Message, request: Asked, steps: Iterator[TokenStep]) -> Steps:
-        """Yield the steps of an answer, and keep what there is of it."""
+        """Yield the steps of an answer, and store it as a turn, even if it is incomplete."""
         self.request = request
         known: list[TokenStep] = []
         try:
@@ -100,7 +100,7 @@ class Turns:
 
 
 def _parts(steps: Sequence[TokenStep]) -> tuple[Part, ...]:
-    """Return what was said; a call that was not over, and one without its whole result, was not."""
+    """Return the parts of an answer, without an incomplete tool call or a call whose result is incomplete."""
     groups = [(kind, list(group)) for kind, group in itertools.groupby(steps, key=lambda step: step.kind)]
     parts = [Part(kind, "".join(step.text for step in group)) for kind, group in groups]
     if parts and parts[-1].kind != TEXT:

@@ -1,16 +1,16 @@
-"""The pages: HTML, CSS and JavaScript as files, and what fills them with text that cannot leave its place.
+"""The pages: HTML, CSS and JavaScript files, and a template renderer that escapes what is filled in.
 
 renderer.py     fills a template: Mustache's variables, sections and partials, and nothing else
-palette.py      the colours, for pictures that stand alone
-palette.css     where they are stated
+palette.py      the colours, for standalone pictures
+palette.css     where the colours are defined
 report.html     the report of a run, with report.css
-graph.html      a graph and the stepper through its sweep, with graph.css and graph.js
+graph.html      a graph and the stepper through its backward pass, with graph.css and graph.js
 graph_svg.css   a graph's boxes and arrows
 chart_svg.css   a chart's lines, with chart.js, which reads the values under the pointer
 chat.html       the page of `tgc serve`, with chat.css and the modules of chat/: main.js puts them together
 
-Reports and graphs are one file each that needs no network, and the policy (CSP) of each lets it run its own script and
-no other. The page of `tgc serve` is several, which the server sends with a policy that allows them alone.
+A report or a graph is one file that needs no network, and its content security policy (CSP) allows only its own script.
+The page of `tgc serve` consists of several files; the server sends them with a policy that allows only these.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The colours of palette.css, written out for pictures that stand alone."""
+"""The colours of palette.css, substituted into the stylesheets of standalone pictures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tinygrad_chat.pages.renderer import Markup, read_file
 
 @functools.cache
 def svg_style(name: str) -> Markup:
-    """Return a stylesheet whose colours are written out, once for light screens and once for dark ones.
+    """Return a stylesheet with its colour variables substituted, once for the light and once for the dark theme.
 
-    Viewers of SVG other than browsers know no variables, and a picture must not set any on a page that it stands in.
+    SVG viewers other than browsers do not support CSS variables, and an embedded picture must not set any on its page.
     """
     style, (light, dark) = read_file(name), palettes()
     return Markup(
@@ -21,7 +21,7 @@ def svg_style(name: str) -> Markup:
 
 
 def palettes() -> tuple[dict[str, str], dict[str, str]]:
-    """Return what palette.css sets for light screens, and for dark ones.
+    """Return the colours of palette.css for the light theme and for the dark one.
 
     >>> [colors["paper"] for colors in palettes()]
     ['#fbfbf9', '#15171b']

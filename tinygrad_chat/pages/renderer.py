@@ -1,12 +1,12 @@
-"""A renderer of pages: Mustache's variables, sections and partials, and nothing else.
+"""A template renderer: Mustache's variables, sections and partials, and nothing else.
 
-    {{ name }}                         a text, escaped; or Markup, as it is
-    {{# names }} ... {{/ names }}      what is between them, once for each item of a list of fields
-    {{> report.css }}                  another file of this folder, as it is
+    {{ name }}                         a text, escaped; or Markup, verbatim
+    {{# names }} ... {{/ names }}      the content, repeated for each item of a list of fields
+    {{> report.css }}                  another file of this folder, verbatim
 
-A section sees the fields of its item and no others. What is there on a condition is a list of one or of none.
-{{ content_security_policy }} is filled here: it allows the template's own <style> and <script>, by their hashes, and
-forbids everything else that a page could load or run. A page that needs more adds it behind a semicolon.
+A section sees only the fields of its item. A conditional part is a section with a list of one item or none.
+{{ content_security_policy }} is filled in by the renderer: it allows the template's own <style> and <script>, by their
+hashes, and forbids everything else that a page could load or run. A page that needs more adds it after a semicolon.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _POLICY = "{{ content_security_policy }}"
 
 
 class Markup(str):
-    """HTML or SVG, which stands in a page as it is: of this renderer or our drawings, never out of a file of a run.
+    """HTML or SVG that is inserted unescaped: from this renderer or our drawings, never from a file of a run.
 
-    What is made from it, by + or format, is a plain text again, and escaped.
+    Any string derived from it, by + or format, is plain text again, and is escaped.
     """
 
     __slots__ = ()
 
 
 def escape(text: str) -> Markup:
-    """Return a text as HTML and XML show it, in an element or in quotes; Markup as it is.
+    """Escape a text for HTML and XML, in an element or in a quoted attribute; return Markup unchanged.
 
     >>> escape('<b> & "c"'), escape(Markup("<b>"))
     ('&lt;b&gt; &amp; &quot;c&quot;', '<b>')
@@ -52,7 +52,7 @@ def escape(text: str) -> Markup:
 
 
 def json_data(value: Any) -> Markup:
-    """Return a value as JSON for a `<script type="application/json">`, which no text in it can end.
+    """Return a value as JSON for a `<script type="application/json">`, with no text that could end the element.
 
     >>> json_data(["</script>"])
     '["\\\\u003c/script\\\\u003e"]'
@@ -64,14 +64,14 @@ def json_data(value: Any) -> Markup:
 def render(template: str, /, **fields: str | Sequence[Fields]) -> Markup:
     """Return a template of this folder with its fields filled in.
 
-    Raises TypeError, which names them, for fields that are missing or that the template does not have, and for what is
-    neither a text nor a list of fields: all are mistakes of the program, not of its user.
+    Raises TypeError, which names the fields, if some are missing, unknown to the template, or neither a text nor a list
+    of fields: these are errors of the program, not of its user.
     """
     return Markup(_fill(template, "", _load(template), fields))
 
 
 def read_file(name: str) -> str:
-    """Return a file of this folder."""
+    """Return the text of a file of this folder."""
     return (resources.files("tinygrad_chat.pages") / name).read_text(encoding="utf-8")
 
 
@@ -94,7 +94,7 @@ def _load(template: str) -> list[_Part]:
     """Return a template's parts, with its partials and its policy in place."""
     text = _PARTIAL.sub(lambda match: read_file(match[1]), read_file(template))
     for element, content in _OWN_ELEMENT.findall(text):
-        if "{{" in content:  # its hash would be of another text
+        if "{{" in content:  # its hash would not match the filled-in text
             raise ValueError(
                 f'{template}: a <{element}> takes no fields; hand it data in a <script type="application/json">'
             )
@@ -102,7 +102,7 @@ def _load(template: str) -> list[_Part]:
 
 
 def parse(text: str, template: str) -> list[_Part]:
-    """Return the parts of a template's text. Raises ValueError, which names the `template`, where sections do not end.
+    """Parse a template's text into parts. Raises ValueError, which names the `template`, for an unclosed section.
 
     >>> parse("<p>{{ a }}</p>{{# b }}{{ c }}{{/ b }}", "")
     ['<p>', _Variable(name='a'), '</p>', _Section(name='b', parts=[_Variable(name='c')])]
@@ -130,7 +130,7 @@ def parse(text: str, template: str) -> list[_Part]:
 def content_security_policy(text: str) -> str:
     """Return the policy of a page whose template, with its partials in place, is `text`.
 
-    Only what the template holds is allowed: never a script or style that came in by a field.
+    It allows only scripts and styles of the template itself, never one inserted by a field.
     """
     hashes: dict[str, list[str]] = {"style": [], "script": []}
     for element, content in _OWN_ELEMENT.findall(text):

@@ -1,22 +1,22 @@
 """A model as a server that speaks OpenAI's API, and a page to chat on.
 
-options.py    what a user can choose
-requests.py   what may be asked: the types that check it and that /openapi.json is written from
-errors.py     what is wrong with a request, as OpenAI's clients expect to be told
-limits.py     who may ask, from where, and how much at a time
-model.py      the model that answers, and a newer one of the same run
-worker.py     the one thread that owns the engine; answers come from it token by token
-questions.py  from what is asked to what the engine is asked
+options.py    the options of the server
+requests.py   request schemas: dataclasses that validate requests and define /openapi.json
+errors.py     error responses in the format of OpenAI's API
+limits.py     access control and size limits
+model.py      the model that is served, reloaded when its run has a newer checkpoint
+worker.py     the one thread that owns the engine and sends its tokens to the event loop
+questions.py  from API requests to engine requests
 openai.py     answers as OpenAI's JSON
-streams.py    an answer at once, or as events while it comes
-tokens.py     texts to tokens and back, for those who count them themselves
-looking.py    what the model makes of a chat, token by token
-metrics.py    what was done so far, as Prometheus reads it
-openapi.py    the description of it all
-page.py       the page at / and its files, with the policy that lets them run
-app.py        the application: which path does what
-connection.py how long a connection may take to ask, and to read
-server.py     the application on a port, until it is told to end
+streams.py    an answer as one response, or streamed as server-sent events
+tokens.py     /tokenize and /detokenize, for clients that count tokens
+looking.py    log-probabilities and attention of a chat, token by token
+metrics.py    counters in Prometheus's format
+openapi.py    the OpenAPI description
+page.py       the chat page at / and its files, with their content security policy
+app.py        the application: the routes and their handlers
+connection.py timeouts for clients that send or read too slowly
+server.py     run the application on a port until shutdown
 
-Only here, and in `cli/serve.py`, are starlette and uvicorn named: the extra `serve`.
+Only this package and `cli/serve.py` import starlette and uvicorn: the extra `serve`.
 """

@@ -1,4 +1,4 @@
-"""The application: which path does what."""
+"""The application: the routes and their handlers."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from tinygrad_chat.serving.worker import Answers, Worker
 def create_app(
     newest: Callable[[], Served], options: ServingOptions | None = None, *, say: Callable[[str], None] = print
 ) -> Starlette:
-    """Return the application that answers with the model that `newest` gives at each request.
+    """Create the application. `newest` is called for each request and returns the model that answers it.
 
-    `say` is told what a log would hold, in one line.
+    `say` is told each event worth logging, in one line.
     """
     options = options or ServingOptions()
     metrics = Metrics()
@@ -72,13 +72,13 @@ def create_app(
 
 
 class Api:
-    """The paths of the API."""
+    """The handlers of the API's paths."""
 
     def __init__(self, worker: Worker, metrics: Metrics, options: ServingOptions, say: Callable[[str], None]) -> None:
         self._worker, self._metrics, self._options, self._say = worker, metrics, options, say
 
     def routes(self) -> list[Route]:
-        """Return which path does what."""
+        """Return the routes: which path calls which handler."""
         return [
             Route("/health", self.health),
             Route("/metrics", self.metrics),
@@ -94,24 +94,24 @@ class Api:
         ]
 
     async def health(self, request: Request) -> Response:
-        """Say that it is there."""
+        """Report that the server is up, and the model's name."""
         return JSONResponse({"status": "ok", "model": self._worker.served.name})
 
     async def metrics(self, request: Request) -> Response:
-        """Say what was done so far."""
+        """Return the metrics for Prometheus."""
         text = self._metrics.text(places=self._worker.taken, step=self._worker.served.step)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def openapi(self, request: Request) -> Response:
-        """Describe all of it."""
+        """Return the OpenAPI description."""
         return JSONResponse(description())
 
     async def models(self, request: Request) -> Response:
-        """List the one model that there is."""
+        """List the one model that is served."""
         return JSONResponse(models(self._worker.served))
 
     async def model(self, request: Request) -> Response:
-        """Say what there is to say of it."""
+        """Describe the model."""
         expect_model(request.path_params["name"], self._worker.served)
         return JSONResponse(model(self._worker.served))
 
@@ -124,11 +124,11 @@ class Api:
             answers = await in_time(request, self._worker.ask(functools.partial(ask_chat, asked)), deadline)
             held.callback(answers.cancel)
             form = ChatFormat(asked, answers.served, answers.prompts)
-            prompts = [len(answers.prompts[0])]  # the same for all
+            prompts = [len(answers.prompts[0])]  # the same for all answers
             return await self._answer(request, asked, answers, form, prompts, held, deadline)
 
     async def completion(self, request: Request) -> Response:
-        """Go on with a text."""
+        """Complete a text."""
         asked = await self._read(request, CompletionRequest)
         deadline = self._deadline()
         with contextlib.ExitStack() as held:
@@ -153,12 +153,13 @@ class Api:
     async def _scored(
         self, request: Request, asked: CompletionRequest, prompts: Sequence[Sequence[int]], deadline: float
     ) -> list[tuple[str, Scores]]:
-        """Return each prompt's text and the scores of its tokens: one prompt at a time, so that others get on."""
+        """Return each prompt's text and its tokens' scores. Prompts are scored one at a time, so as not to block other
+        requests."""
         texts = isinstance(asked.prompt, str) or (isinstance(asked.prompt, list) and isinstance(asked.prompt[0], str))
 
         def score(prompt: Sequence[int], served: Served) -> tuple[str, Scores]:
             scores = [] if asked.logprobs is None else token_scores(served.engine.model, prompt, asked.logprobs)
-            shown = 1 if texts or asked.prompt is None else 0  # BOS stands before a text, and is none of it
+            shown = 1 if texts or asked.prompt is None else 0  # BOS was added before a text, and is not part of it
             return served.tokenizer.decode(prompt[shown:]), scores[shown:]
 
         found = []
@@ -177,7 +178,7 @@ class Api:
         held: contextlib.ExitStack,
         deadline: float,
     ) -> Response:
-        """Return the answers, or a stream of them, which takes over what is `held` for them."""
+        """Return the answers, or a stream of them, which then owns what is `held` for them."""
         usage = functools.partial(usage_of, prompts, answers.requests)
         if not asked.stream:
             return JSONResponse(await in_time(request, whole(answers, form, usage), deadline))
@@ -186,21 +187,21 @@ class Api:
         return EventStream(coming, held.pop_all())
 
     async def tokenize(self, request: Request) -> Response:
-        """Return the tokens of a text or of a chat."""
+        """Tokenize a text or a chat."""
         asked = await self._read(request, TokenizeRequest)
         return JSONResponse(await asyncio.to_thread(tokens.tokenized, asked, self._worker.served))
 
     async def detokenize(self, request: Request) -> Response:
-        """Return the text of tokens."""
+        """Detokenize tokens."""
         asked = await self._read(request, DetokenizeRequest)
         return JSONResponse(await asyncio.to_thread(tokens.detokenized, asked, self._worker.served))
 
     async def tokenizer_info(self, request: Request) -> Response:
-        """Say which tokenizer it is."""
+        """Describe the tokenizer."""
         return JSONResponse(tokens.tokenizer_info(self._worker.served))
 
     async def look(self, request: Request) -> Response:
-        """Return what the model makes of each token of a chat."""
+        """Return the log-probability and the rivals of each token of a chat, and the attention of one."""
         asked = await self._read(request, LookRequest)
         with self._worker.place():
             compute = functools.partial(looking.looked_at, asked)

@@ -1,7 +1,7 @@
-"""A connection, which has only so long to send the head of a request, and to read what it is answered.
+"""Connection timeouts: for sending the head of a request, and for reading the response.
 
-uvicorn limits neither: whoever connects and says nothing, sends a byte a minute, or no longer reads, would hold a file
-for as long as they like, and keep a server from its end.
+uvicorn has neither: a client that connects and sends nothing, sends a byte a minute, or stops reading could hold a file
+descriptor indefinitely, and block the server's shutdown.
 """
 
 from __future__ import annotations
@@ -11,41 +11,41 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 30.0  # for the head of a request, and for a body that nobody waits for
-STALL_SECONDS = 60.0  # in which nothing is read of what was sent
+HEAD_SECONDS = 30.0  # for the head of a request, and for a body whose request was already answered
+STALL_SECONDS = 60.0  # in which the client reads nothing of what was sent
 
 
 class Connection(H11Protocol):
-    """uvicorn's protocol, with an end to waiting."""
+    """uvicorn's protocol, with these timeouts."""
 
     _heading: asyncio.TimerHandle | None = None
-    """Until when the head of a request may come; None while a request is answered, or none has begun."""
+    """The timeout for the head of a request; None while a request is answered, or a kept-alive connection is idle."""
     _stalling: asyncio.TimerHandle | None = None
-    """When to look whether what is to be sent was read; None where nothing is."""
+    """When to check whether the client still reads; None while nothing is left to send."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request."""
+        """Start the timeout for the first request."""
         super().connection_made(cast(asyncio.Transport, transport))
-        self.transport.set_write_buffer_limits(0)  # so that `pause_writing` tells of whatever is not yet read
+        self.transport.set_write_buffer_limits(0)  # so that `pause_writing` is called for any unread byte
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, as much of a request as it may be."""
+        """Receive bytes, and start or cancel the timeout for the head."""
         super().data_received(data)
         self._watch_head()
 
     def pause_writing(self) -> None:
-        """Watch whether what is to be sent is read."""
+        """Start to check whether the client reads what is sent."""
         super().pause_writing()
         self._watch_stall()
 
     def resume_writing(self) -> None:
-        """All was sent."""
+        """Stop the check: everything was sent."""
         super().resume_writing()
         self._stalling = _cancelled(self._stalling)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Cancel both timeouts."""
         super().connection_lost(exc)
         self._heading = _cancelled(self._heading)
         self._stalling = _cancelled(self._stalling)
@@ -61,7 +61,7 @@ class Connection(H11Protocol):
         self._stalling = self.loop.call_later(STALL_SECONDS, self._end_if_stalled, self._unsent())
 
     def _end_if_stalled(self, unsent: int) -> None:
-        """End where nothing was read since there was so much `unsent`; to close would wait for it."""
+        """Abort if no byte was read since `unsent` were left; a plain close would wait for the client."""
         if self._unsent() < unsent:
             self._watch_stall()
         else:

@@ -1,4 +1,4 @@
-"""What is wrong with a request, as OpenAI's clients expect to be told: a status, and an object `error`."""
+"""Errors in the format that OpenAI's clients expect: a status, and an object `error`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INVALID, SERVER = "invalid_request_error", "server_error"
 
 
 class ApiError(Exception):
-    """An answer that is an error. `param` is what of the request it is about, `code` what programs compare."""
+    """An error response. `param` is the request's field at fault, `code` is for programs to compare."""
 
     def __init__(
         self,
@@ -30,16 +30,16 @@ class ApiError(Exception):
 
     @property
     def content(self) -> dict[str, Any]:
-        """The error as JSON has it."""
+        """The body of the response, for JSON."""
         kind = KINDS.get(self.status, SERVER if self.status >= 500 else INVALID)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """Return what to answer where an error has ended a request.
+    """Return the response to a request that has failed with this error.
 
-    Errors of this package are whoever asks's own, but for those of a lack of memory. What no error of ours explains is
-    ours to mend: whoever asks is told no more than that.
+    Errors of this package with exit code 2 are the client's (400), and a lack of memory is temporary (503). Any other
+    error is the server's (500), and the client is told nothing more.
     """
     if isinstance(error, ApiError):
         return error
@@ -53,7 +53,7 @@ def as_api_error(error: BaseException) -> ApiError:
 
 
 def context_exceeded(received: int, context: int, param: str) -> ApiError:
-    """Return the error for a prompt that is longer than what a model can read."""
+    """Return the error for a prompt that is longer than the model's context."""
     return ApiError(
         400,
         f"the model's context is {context:,} tokens, and the prompt has {received:,}; say it in fewer words, or leave "

@@ -1,4 +1,4 @@
-"""Who may ask, from where, and how much at a time: what is looked at before anything is done."""
+"""Access control and size limits: what is checked before a request is handled."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tinygrad_chat.serving.options import ServingOptions
 MOST_BODY = 1 << 20  # bytes
 BODY_SECONDS = 30.0
 OPEN_PATHS = ("/", "/health")
-"""What anybody may see; and the files of the page, below /static/."""
+"""Paths that need no key; neither do the page's files below /static/."""
 
 T = TypeVar("T")
 
 
 class Guard:
-    """Refuses whoever may not ask, counts requests, and answers with an error object whatever goes wrong inside."""
+    """Middleware that refuses forbidden requests, counts requests, and turns exceptions into error responses."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Guard:
         self._app, self._options, self._metrics, self._say, self._paths = app, options, metrics, say, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, as ASGI has it."""
+        """Check a request and pass it on: the ASGI entry point."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -65,7 +65,7 @@ class Guard:
                 self._say(f"an error of the server's own: {type(error).__name__}: {error} ({_place(error)})")
             if not status:
                 await error_response(found)(scope, receive, noted_send)
-        path = scope["path"] if scope["path"] in self._paths else "other"  # or a stranger could fill the memory
+        path = scope["path"] if scope["path"] in self._paths else "other"  # or made-up paths could fill the memory
         self._metrics.requests[path, status] += 1
 
     def _check(self, path: str, headers: Headers) -> None:
@@ -90,8 +90,8 @@ class Guard:
 
 
 def _is_this_machine(host: str) -> bool:
-    """Return whether a Host header names this machine: else a page of a name that leads here could ask (DNS
-    rebinding)."""
+    """Return whether a Host header names this machine. Otherwise a web page whose own domain resolves to this machine
+    could send requests (DNS rebinding)."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -105,20 +105,20 @@ def _place(error: BaseException) -> str:
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """Return an error as an answer."""
+    """Return an error as a response."""
     return JSONResponse(error.content, error.status, error.headers)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """Answer where there is no such path, or none for that method."""
+    """Answer a request with an unknown path, or a method that the path does not allow."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path[:80]}: {error.detail}; /openapi.json has all that there is"
     return error_response(ApiError(error.status_code, message, headers=error.headers))
 
 
 async def read_request(request: Request, kind: type[T]) -> T:
-    """Return a request's body, JSON of a `kind`. Raises ApiError for one that is too long or comes too slowly, and
-    FormatError for another."""
+    """Parse a request's JSON body as a `kind`. Raises ApiError if it is too long or comes too slowly, and FormatError
+    if it is not valid."""
     promised = request.headers.get("content-length", "")
     if promised.isascii() and promised.isdigit() and (len(promised) > 20 or int(promised) > MOST_BODY):
         raise _too_long()
@@ -147,8 +147,8 @@ def _gone() -> ApiError:
 
 
 async def in_time(request: Request, answer: Coroutine[Any, Any, T], deadline: float) -> T:
-    """Return what `answer` gives; end it where whoever asked goes away before, or the loop's clock says `deadline`.
-    Raises ApiError then."""
+    """Await `answer`; cancel it and raise ApiError if the client disconnects first, or at the event loop's time
+    `deadline`."""
     answering = asyncio.ensure_future(answer)
     leaving = asyncio.ensure_future(_leaves(request))
     try:

@@ -1,4 +1,4 @@
-"""What a model makes of a chat, token by token, for the page that shows it."""
+"""Log-probabilities and attention of a chat, token by token, for the page that shows them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RIVALS = 5
 
 
 def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
-    """Return the tokens of a chat, or of a text, with their rivals, and the attention of one of them to
-    itself and those before it, by layer and head."""
+    """Return the tokens of a chat or a text with their log-probabilities and rivals, and one token's attention weights
+    by layer and head."""
     expect_model(asked.model, served)
     tokens = _tokens(asked, served)
     index = len(tokens) - 1 if asked.index is None else asked.index

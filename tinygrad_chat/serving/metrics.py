@@ -1,4 +1,4 @@
-"""What was done so far, as Prometheus reads it: plain text, a line for each number."""
+"""Metrics in Prometheus's text format: a line for each number."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections import Counter
 
 
 class Metrics:
-    """Numbers that only grow, since the start."""
+    """Counters since the server was started."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
-        """By path and status."""
+        """Number of requests by path and status."""
         self.prompted = 0
         """Tokens of prompts."""
         self.generated = 0
         """Tokens of answers."""
         self.stepping = 0.0
-        """Seconds in which the engine was at work."""
+        """Seconds spent in engine steps."""
         self._began = time.time()
 
     def text(self, *, places: int, step: int) -> str:
-        """Return all of them, with how many places are taken now and the step of the model."""
+        """Return all metrics, with the number of `places` taken now and the model's `step`."""
         requests = [
             f'tgc_requests_total{{path="{path}",status="{status}"}} {number}'
             for (path, status), number in sorted(self.requests.items())

@@ -1,4 +1,4 @@
-"""The model that answers, and a newer one of the same run once training has written it."""
+"""The model that is served, replaced by a newer checkpoint of the same run when training has written one."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A model with its engine, under the `name` that requests give it. `step` is how long it was trained; `sampling` is
-    how tokens are drawn where a request does not say it."""
+    """A model with its engine, under the `name` that requests use. `step` is the number of updates it was trained for;
+    `sampling` has the defaults for options that a request leaves out."""
 
     name: str
     engine: Engine
@@ -53,17 +53,17 @@ class Served:
 
     @property
     def context(self) -> int:
-        """The most tokens that it can read."""
+        """The model's context length in tokens."""
         return self.engine.model.context
 
     @functools.cached_property
     def template(self) -> ChatTemplate | None:
-        """How it reads chats; None where its tokenizer has not the tokens for it."""
+        """The chat template; None if the tokenizer has no chat tokens."""
         return ChatTemplate(self.tokenizer) if can_chat(self.tokenizer) else None
 
 
 def can_chat(tokenizer: Tokenizer) -> bool:
-    """Return whether a tokenizer has the tokens of chats."""
+    """Return whether a tokenizer has chat tokens."""
     try:
         ChatTemplate(tokenizer)
     except UsageError:
@@ -72,9 +72,9 @@ def can_chat(tokenizer: Tokenizer) -> bool:
 
 
 class ModelSource:
-    """Opens the model of a run for serving and, with `--follow`, each newer one that it is asked for.
+    """Opens the model of a run for serving and, with `--follow`, each newer checkpoint.
 
-    Raises what `load_model` does, and NoRoomError where the memory for its answers is not there.
+    Raises what `load_model` does, and NoRoomError if there is too little memory for the key/value cache.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ModelSource:
         self.served = self._open(saved)
 
     def newest(self) -> Served:
-        """Return the model to answer with from now on. What cannot be opened is told, and the one before stays."""
+        """Return the model to answer with. If a newer one cannot be opened, `say` is told, and the old one stays."""
         folder = self._folder
         if self._options.follow and folder:
             with contextlib.suppress(TinygradChatError, OSError):
@@ -107,7 +107,7 @@ class ModelSource:
     def _open(self, saved: SavedModel) -> Served:
         if saved.path is None:
             raise CheckpointError("serve: expected a model that is on the disk")
-        # Copied: the pages of a file that somebody cuts short would end the process. Stored weights are copies anyway.
+        # Copied: if a memory-mapped file is truncated, reading it kills the process. Stored weights are copies anyway.
         stored = self._compute.get("weights", "float32") != "float32"
         weights = saved.weights if stored else {name: np.array(array) for name, array in saved.weights.items()}
         model = load_model(dataclasses.replace(saved, weights=weights), **self._compute)
@@ -123,7 +123,7 @@ class ModelSource:
         return Served(engine=engine, created=created, **known)
 
     def _prefix_bytes(self, model: LanguageModel) -> int:
-        """Return what is left for what earlier requests have read, beside the rows and the prompt that came last."""
+        """Return the memory for the prefix cache: what the rows and the copy of the last prompt leave of the limit."""
         cache = model.new_cache(1)
         rows = (self._options.rows + 1) * cache.nbytes if isinstance(cache, KeyValueCache) else 0
         limit = self._options.cache_mib

@@ -14,56 +14,59 @@ from tinygrad_chat.text.conversations import TEXT
 from tinygrad_chat.text.tokenizers import Tokenizer
 
 LEAST_LOGPROB = -9999.0
-"""What OpenAI writes for a token that cannot come: JSON has no infinity."""
+"""What OpenAI sends for a token of probability 0: JSON has no infinity."""
 
 Json = dict[str, Any]
 NOTHING: Mapping[str, Any] = {}
 Scores = Sequence[tuple[int, float | None, Sequence[tuple[int, float]]]]
-"""Tokens, each with its log-probability, None where nothing stands before it, and its rivals."""
+"""Tokens, each with its log-probability (None for the first token of a text) and its rivals."""
 
 
 class Format(Protocol):
-    """How answers to one request are written. `index` is the number of an answer."""
+    """The JSON of one request's answers. `index` is the number of an answer."""
 
     def first(self, index: int) -> Json | None:
-        """Return the chunk before its first token."""
+        """Return the chunk before the answer's first token, None if there is none."""
         ...
 
     def step(self, index: int, step: TokenStep) -> Json | None:
-        """Return the chunk of a token; None for one that shows nothing."""
+        """Return the chunk of a token; None if it has nothing to show."""
         ...
 
     def last(self, index: int, reason: str) -> Json:
-        """Return the chunk that says why it ended."""
+        """Return the chunk with the finish reason."""
         ...
 
     def usage(self, usage: Json) -> Json:
-        """Return the chunk that counts the tokens."""
+        """Return the chunk with the token counts."""
         ...
 
     def whole(self, answers: Sequence[Sequence[TokenStep]], reasons: Sequence[str], usage: Json) -> Json:
-        """Return all answers at once."""
+        """Return all answers as one response."""
         ...
 
 
 class _TokenIds:
-    """The tokens that were read and written, where they are asked for: a text need not say which they were."""
+    """The ids of prompt and answer tokens, if requested: they cannot always be recovered from the text."""
 
     def __init__(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> None:
         self._prompts = prompts if asked.return_token_ids else None
 
     def read(self, index: int) -> Json:
-        """Return the prompt of an answer, as a part of what is told of it."""
+        """Return the field with the token ids of an answer's prompt, if requested."""
         return {} if self._prompts is None else {"prompt_token_ids": list(self._prompts[index])}
 
     def written(self, steps: Sequence[TokenStep]) -> Json:
-        """Return the tokens of some steps, likewise."""
+        """Return the field with the token ids of some steps, if requested."""
         return {} if self._prompts is None else {"token_ids": [step.token for step in steps]}
 
 
 class ChatFormat:
-    """Answers of a chat to these `prompts`. Beside OpenAI's, a message has `parts` where the model has called its
-    calculator, and a chunk `part` for a piece of a call or a result: `{"type": "python", "text": "2+3"}`."""
+    """The JSON of chat answers to `prompts`.
+
+    In addition to OpenAI's fields, a message has `parts` if the model has called its calculator, and a chunk has `part`
+    for a piece of a call or a result: `{"type": "python", "text": "2+3"}`.
+    """
 
     def __init__(self, asked: ChatRequest, served: Served, prompts: Sequence[Sequence[int]]) -> None:
         self._tokenizer, self._ids = served.tokenizer, _TokenIds(asked, prompts)
@@ -72,11 +75,11 @@ class ChatFormat:
         self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
 
     def first(self, index: int) -> Json:
-        """Return the chunk that says who speaks."""
+        """Return the chunk with the assistant's role."""
         return self._chunk(index, {"role": "assistant", "content": ""}, ids=self._ids.read(index))
 
     def step(self, index: int, step: TokenStep) -> Json | None:
-        """Return the chunk of a token; None for one that shows nothing."""
+        """Return the chunk of a token; None if it has nothing to show."""
         ids, scores = self._ids.written([step]), self._scores([step] if step.kind == TEXT else [])
         if not (step.text or scores or ids):
             return None
@@ -85,15 +88,15 @@ class ChatFormat:
         return self._chunk(index, delta, scores or None, ids=ids)
 
     def last(self, index: int, reason: str) -> Json:
-        """Return the chunk that says why it ended."""
+        """Return the chunk with the finish reason."""
         return self._chunk(index, {}, reason=reason)
 
     def usage(self, usage: Json) -> Json:
-        """Return the chunk that counts the tokens."""
+        """Return the chunk with the token counts."""
         return {**self._chunk_head, "choices": [], "usage": usage}
 
     def whole(self, answers: Sequence[Sequence[TokenStep]], reasons: Sequence[str], usage: Json) -> Json:
-        """Return all answers at once."""
+        """Return all answers as one response."""
         choices = [
             {
                 "index": index,
@@ -160,8 +163,8 @@ class ChatFormat:
 
 
 class CompletionFormat:
-    """Texts that go on from these `prompts`. `echoed` has the text and, where they are wanted, the scores of the prompt
-    that each one begins with."""
+    """The JSON of completions of `prompts`. `echoed` has each prompt's text and, if requested, its tokens' scores, for
+    answers that begin with their prompt."""
 
     def __init__(
         self,
@@ -174,10 +177,10 @@ class CompletionFormat:
         self._ids = _TokenIds(asked, prompts)
         self._head = _head("cmpl", "text_completion", served)
         self._written: dict[int, int] = {}
-        """How many characters of each text there are so far."""
+        """The length of each text so far, in characters."""
 
     def first(self, index: int) -> Json | None:
-        """Return the chunk with the prompt, as text or tokens, if it is wanted."""
+        """Return the chunk with the prompt, as text or tokens; None if neither was requested."""
         ids = self._ids.read(index)
         if not (self._echoed or ids):
             return None
@@ -185,20 +188,20 @@ class CompletionFormat:
         return self._chunk(index, text, self._logprobs(index, scores) if self._echoed else None, ids=ids)
 
     def step(self, index: int, step: TokenStep) -> Json | None:
-        """Return the chunk of a token; None for one that shows nothing."""
+        """Return the chunk of a token; None if it has nothing to show."""
         ids, scores = self._ids.written([step]), self._logprobs(index, [(step.token, step.logprob, step.rivals)])
         return self._chunk(index, step.text, scores, ids=ids) if step.text or scores or ids else None
 
     def last(self, index: int, reason: str) -> Json:
-        """Return the chunk that says why it ended."""
+        """Return the chunk with the finish reason."""
         return self._chunk(index, "", None, reason=reason)
 
     def usage(self, usage: Json) -> Json:
-        """Return the chunk that counts the tokens."""
+        """Return the chunk with the token counts."""
         return {**self._head, "choices": [], "usage": usage}
 
     def whole(self, answers: Sequence[Sequence[TokenStep]], reasons: Sequence[str], usage: Json) -> Json:
-        """Return all texts at once."""
+        """Return all texts as one response."""
         choices = []
         for index, (steps, reason) in enumerate(zip(answers, reasons, strict=True)):
             text, scores = self._echoed[index] if self._echoed else ("", ())
@@ -242,8 +245,8 @@ class CompletionFormat:
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> str:
-    """Return a token as OpenAI names it: its text, or its bytes where they are a part of a character. A special one
-    has its own name."""
+    """Return a token as OpenAI names it: its text, or its bytes if they are part of a character. A special token has
+    its own name."""
     content = tokenizer.decode_bytes([token])
     if not content:
         names = {number: name for name, number in tokenizer.special_tokens.items()}
@@ -255,18 +258,18 @@ def token_name(tokenizer: Tokenizer, token: int) -> str:
 
 
 def usage_of(prompts: Iterable[int], requests: Sequence[Request]) -> Json:
-    """Return how many tokens were read, of prompts of these lengths, and written."""
+    """Return the token counts of a response, given the lengths of its prompts."""
     read, written = sum(prompts), sum(len(request.tokens) for request in requests)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def models(served: Served) -> Json:
-    """Return the list of models: the one that there is."""
+    """Return the list of models: the one that is served."""
     return {"object": "list", "data": [model(served)]}
 
 
 def model(served: Served) -> Json:
-    """Return what there is to say of a model; all behind `owned_by` is ours."""
+    """Return the description of a model; the fields after `owned_by` are not OpenAI's."""
     return {
         "id": served.name,
         "object": "model",

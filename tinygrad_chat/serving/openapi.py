@@ -1,4 +1,4 @@
-"""The description of the API, written from the types that check what is asked."""
+"""The OpenAPI description of the API, generated from the types that validate requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ REFUSALS = {
 
 
 def description() -> Json:
-    """Return the whole of it, as OpenAPI 3.1 has it."""
+    """Return the OpenAPI 3.1 document."""
     schemas: dict[str, Json] = {"Error": _ERROR}
     paths: Json = {path: {"get": _operation(purpose, path)} for path, purpose in READ.items()}
     for path, (kind, purpose) in ASKED.items():
@@ -94,7 +94,7 @@ def _operation(purpose: str, path: str) -> Json:
 
 
 def _schema(kind: Any, schemas: dict[str, Json]) -> Json:
-    """Return the schema of a type that `schema.py` checks; those of dataclasses are put into `schemas`."""
+    """Return the JSON schema of a type that `schema.py` checks; those of dataclasses are added to `schemas`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return {}
@@ -120,7 +120,7 @@ _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", types
 
 def _reference(kind: Any, schemas: dict[str, Json]) -> Json:
     if kind.__name__ not in schemas:
-        schemas[kind.__name__] = {}  # so that a type may hold itself
+        schemas[kind.__name__] = {}  # so that a type may contain itself
         hints = typing.get_type_hints(kind, include_extras=True)
         properties, required = {}, []
         for each in dataclasses.fields(kind):

@@ -1,4 +1,4 @@
-"""What a user can choose about serving. Standard library only, so that `tgc --help` stays fast."""
+"""The options of serving. Standard library only, so that `tgc --help` stays fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY_VARIABLE = "TGC_API_KEY"
 
 @dataclass(frozen=True, kw_only=True)
 class ServingOptions:
-    """Where a server listens, whom it answers, and how much at a time."""
+    """Where a server listens, who may use it, and how much at a time."""
 
     host: str = option("127.0.0.1", "the address to listen on; any but this machine's own needs a key")
     port: int = option(8000, "the port to listen on; 0 takes a free one", minimum=0, maximum=65535)
@@ -43,7 +43,7 @@ class ServingOptions:
 
     @property
     def is_local(self) -> bool:
-        """Whether only programs on this machine can ask."""
+        """Whether only programs on this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -53,7 +53,7 @@ class ServingOptions:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """The origins whose pages may ask, beside the server's own."""
+        """The origins whose pages may call the server, in addition to its own."""
         if self.allow_origin is None:
             return ()
         return (self.allow_origin,) if isinstance(self.allow_origin, str) else tuple(self.allow_origin)

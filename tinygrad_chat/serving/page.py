@@ -1,4 +1,4 @@
-"""The page at `/`, and the files that it is made of."""
+"""The chat page at `/`, and its files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
 def page_routes() -> list[Route]:
-    """Return what serves the page: it runs its own scripts alone, asks its own server alone, and no other page may
-    hold it."""
+    """Return the page's routes. Its policy allows only its own scripts and requests to its own server, and forbids
+    other pages to frame it."""
     return [Route("/", _page), Route("/static/{name:path}", _part)]
 
 

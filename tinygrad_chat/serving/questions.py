@@ -1,4 +1,4 @@
-"""From what is asked to what the engine is asked: in the worker's thread, with the model that answers."""
+"""From API requests to engine requests: runs in the worker's thread, with the model that answers."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from tinygrad_chat.text.conversations import TEXT, ChatTemplate, Conversation, M
 from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM
 
 ALIAS = "tgc"
-"""What any model may be called, by those who do not want to ask which one it is."""
+"""A name for whichever model is served, for clients that do not want to look it up."""
 FEWEST_TOKENS = 1e-9
-"""A share of the probability that the likeliest token alone has."""
-COMPLETION_TOKENS = 16  # OpenAI's default
+"""A `top_p` so small that only the likeliest token is kept."""
+COMPLETION_TOKENS = 16  # OpenAI's default for completions
 COMPLETION_TEMPERATURE = 1.0  # likewise
 DRAWING = tuple(each.name for each in dataclasses.fields(Sampling))
 
 
 def expect_model(name: str | None, served: Served) -> None:
-    """Raise ApiError for a model that is not served."""
+    """Raise ApiError if the named model is not served."""
     if name not in (None, "", ALIAS, served.name):
         message = f"the model {name!r:.80} is not here; this server has {served.name}, and {ALIAS} means it, too"
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
 def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
-    """Submit a chat's question, as often as answers are wanted."""
+    """Submit a chat `n` times: once for each answer."""
     expect_model(asked.model, served)
     tools = _wants_tools(asked)
     template = chat_template(served)
@@ -60,7 +60,7 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
 
 
 def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], served: Served) -> list[Request]:
-    """Submit prompts, each as often as completions are wanted. No tool is called in a text."""
+    """Submit each prompt `n` times. No tool is called in a completion."""
     most = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
     options = _options(asked, served, most, COMPLETION_TEMPERATURE)
     numbers = _random_numbers(options.seed, len(prompts) * (asked.n or 1))
@@ -79,7 +79,7 @@ def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], s
 
 
 def completion_prompts(asked: CompletionRequest, served: Served) -> list[list[int]]:
-    """Return the prompts as tokens: texts begin as documents do, and tokens are taken as they are."""
+    """Return the prompts as tokens: a text gets BOS in front, and tokens are taken as they are."""
     expect_model(asked.model, served)
     given = "" if asked.prompt is None else asked.prompt
     several = given if isinstance(given, list) and not (given and isinstance(given[0], int)) else [given]
@@ -90,7 +90,7 @@ def completion_prompts(asked: CompletionRequest, served: Served) -> list[list[in
 
 
 def prompt_tokens(prompt: object, served: Served) -> list[int]:
-    """Return a prompt as tokens: a text begins as documents do. Raises ApiError for what the model cannot read."""
+    """Return a prompt as tokens: a text gets BOS in front. Raises ApiError for what the model cannot read."""
     if isinstance(prompt, str):
         expect_readable(len(prompt.encode()), served, "prompt")
         tokens = [served.tokenizer.bos, *served.tokenizer.encode(prompt).tolist()]
@@ -106,15 +106,17 @@ def prompt_tokens(prompt: object, served: Served) -> list[int]:
 
 
 def expect_readable(size: int, served: Served, param: str) -> None:
-    """Raise ApiError for so many bytes that they are more tokens than the context, however they are split: without
-    this, to encode what is then refused would take as long as somebody wants."""
+    """Raise ApiError if a text of `size` bytes exceeds the context however it is tokenized.
+
+    Otherwise a client could make the server encode a text of any length, only to refuse it.
+    """
     longest = int(served.tokenizer.bytes_per_token().max())
     if size > served.context * longest:
         raise context_exceeded(-(-size // longest), served.context, param)
 
 
 def chat_template(served: Served) -> ChatTemplate:
-    """Return the template of a model that can chat. Raises ApiError for any other."""
+    """Return the model's chat template. Raises ApiError if it cannot chat."""
     if served.template is None:
         raise ApiError(
             400,
@@ -126,8 +128,8 @@ def chat_template(served: Served) -> ChatTemplate:
 
 
 def chat_tokens(said: Conversation, template: ChatTemplate, context: int, *, answer: bool) -> list[int]:
-    """Return a conversation as the model reads it, with the beginning of an `answer` or without. Raises ApiError for
-    one that is longer than the context by its bytes alone."""
+    """Render a conversation as tokens; with `answer`, up to where the next answer begins. Raises ApiError for one whose
+    bytes alone exceed the context."""
     longest = int(template.tokenizer.bytes_per_token().max())
     size = sum(len(part.text.encode()) for message in said.messages for part in message.parts)
     if size > context * longest:
@@ -136,8 +138,8 @@ def chat_tokens(said: Conversation, template: ChatTemplate, context: int, *, ans
 
 
 def conversation(messages: Sequence[ChatMessage]) -> Conversation:
-    """Return messages as a conversation. Neighbours of one role are one message, a blank line between them, and an
-    answer that was stopped before its first word is left out."""
+    """Return messages as a conversation. Adjacent messages of one role are merged with a blank line between them, and
+    empty answers, stopped before their first word, are left out."""
     said: list[Message] = []
     for number, message in enumerate(messages):
         if message.tool_calls or message.function_call:
@@ -182,11 +184,11 @@ def _wants_tools(asked: ChatRequest) -> bool:
 
 
 def _options(asked: Generation, served: Served, most: int, temperature: float) -> GenerationOptions:
-    """Return what is asked; where that does not say how to draw, the model's makers do, and then the `temperature`."""
+    """Return the options of a request. Its own come first, then the model's recommended ones, then `temperature`."""
     said = {name: value for name in DRAWING if (value := getattr(asked, name)) is not None}
     drawing = {"temperature": temperature, "top_p": None, "min_p": None, **served.sampling.settings(), **said}
     drawing["top_p"] = drawing["top_p"] if drawing["top_p"] is None else max(drawing["top_p"], FEWEST_TOKENS)
-    drawing["min_p"] = drawing["min_p"] or None  # at 0 it rules nothing out
+    drawing["min_p"] = drawing["min_p"] or None  # 0 rules nothing out
     return GenerationOptions(
         max_new_tokens=max(most, 1),
         **drawing,
@@ -196,5 +198,5 @@ def _options(asked: Generation, served: Served, most: int, temperature: float) -
 
 
 def _random_numbers(seed: int, count: int) -> Iterator[np.random.Generator]:
-    """Yield the random numbers of each answer, those of `tgc sample` with several samples."""
+    """Yield each answer's random generator, seeded as for the samples of `tgc sample`."""
     return (rng(seed, "sampling", number) for number in range(count))

@@ -1,7 +1,7 @@
-"""What may be asked: types that check a request, as `schema.py` does, and that /openapi.json is written from.
+"""Request schemas: dataclasses by which `schema.py` validates requests, and from which /openapi.json is written.
 
-What OpenAI's API has beside it plays no part here. Where it would change the answer it is stated as `unsupported`, and
-refused by its name; all else (`user`, `metadata`, `store`, `service_tier`, ...) is passed over.
+Other fields of OpenAI's API have no effect here. One that would change the answer is declared `unsupported`, and
+refused by name; the rest (`user`, `metadata`, `store`, `service_tier`, ...) are ignored.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from tinygrad_chat.serving.errors import ApiError
 
 MOST_STOPS = 4
 CALCULATOR = "calculator"
-"""The one tool there is. The server runs it; whoever asks sees its calls and results, and need not answer them."""
+"""The only tool. The server runs it; clients see its calls and results, and need not answer them."""
 
 
 def optional(about: str) -> Any:
-    """Return a field that may be left out or null: None then."""
+    """Return a field that may be missing or null: then None."""
     return dataclasses.field(default=None, metadata={**OPTIONAL, "about": about})
 
 
 def unsupported(*harmless: Any) -> Any:
-    """Return a field that is refused by its name, but for values that change nothing."""
+    """Return a field that is refused by name, except for `harmless` values, which change nothing."""
     return dataclasses.field(default=None, metadata={**OPTIONAL, "harmless": (None, *harmless)})
 
 
 def refuse_unsupported(asked: Any) -> None:
-    """Raise ApiError for the first field that would change the answer and cannot."""
+    """Raise ApiError for the first unsupported field that would change the answer."""
     for each in dataclasses.fields(asked):
         harmless = each.metadata.get("harmless")
         if harmless is not None and getattr(asked, each.name) not in harmless:
@@ -47,7 +47,7 @@ class StreamOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What chats and completions have in common."""
+    """The fields that chats and completions share."""
 
     model: str | None = optional("the model's id, or tgc")
     n: Annotated[int, Bounds(minimum=1, maximum=128)] | None = optional("how many answers (1)")
@@ -76,7 +76,7 @@ class Generation:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The texts before which an answer ends. Raises ApiError for more than there may be, and for an empty one."""
+        """The stop strings. Raises ApiError for more than MOST_STOPS, and for an empty one."""
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if len(stops) > MOST_STOPS or not all(stops):
             raise ApiError(400, f"stop: expected up to {MOST_STOPS} texts, none of them empty", param="stop")
@@ -85,7 +85,7 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class ContentPart:
-    """A part of a message: text or, of an assistant's, a call of its tool (`python`) or the result."""
+    """A part of a message: text or, in an assistant's message, a call of its tool (`python`) or the result."""
 
     type: Literal["text", "python", "python_output"]
     text: str
@@ -93,7 +93,7 @@ class ContentPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatMessage:
-    """What one of those who speak says at a time."""
+    """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[ContentPart] | None = optional("what is said")
@@ -156,7 +156,7 @@ class DetokenizeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LookRequest:
-    """POST /v1/look: what a model makes of each token of a chat, or of a text."""
+    """POST /v1/look: the log-probability and rivals of each token of a chat or a text, and the attention of one."""
 
     model: str | None = optional("the model's id, or tgc")
     messages: list[ChatMessage] | None = optional("a chat")

@@ -1,4 +1,4 @@
-"""The application on a port, until it is told to end."""
+"""Run the application on a port until shutdown."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tinygrad_chat.errors import UsageError
 from tinygrad_chat.serving.connection import STALL_SECONDS, Connection
 
 MOST_HEADER = 1 << 15  # bytes of all headers of a request together
-BACKLOG = 1024  # connections that wait to be taken
+BACKLOG = 1024  # connections that wait to be accepted
 PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": int(1000 * STALL_SECONDS)}
-"""After how long the system asks whether a silent client is still there, and gives up what it does not take. Systems
-differ in what they know of these."""
+"""TCP options: when the system probes a silent client, and when it gives up on unacknowledged data. Not every system
+has all of them."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there. Raises UsageError where it cannot."""
+    """Return a socket that listens on a host and port. Raises UsageError if that is impossible."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -32,7 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"--host {host}: expected an address or a name of a machine, received neither") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # connections have what this socket has
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted connections inherit these options
         for name in PROBES.keys() & vars(socket).keys():
             listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), PROBES[name])
         listening.bind(address)
@@ -48,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server:
-    """Serves an application on a socket. `on_start` is called once it answers."""
+    """Serves an application on a socket. `on_start` is called when it is ready."""
 
     def __init__(self, app: ASGIApp, listening: socket.socket, *, on_start: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -58,7 +58,7 @@ class Server:
             loop="asyncio",
             lifespan="on",
             log_config=None,
-            log_level="critical",  # what goes wrong is told by the application, in one line
+            log_level="critical",  # the application reports errors itself, in one line
             access_log=False,
             server_header=False,
             h11_max_incomplete_event_size=MOST_HEADER,
@@ -69,20 +69,20 @@ class Server:
 
     def run(self) -> None:
         """Serve until `drain` or `stop` is called."""
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it warns of each client that leaves
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # asyncio warns of each client that disconnects
         self._server.run(sockets=[self._listening])
 
     def drain(self) -> None:
-        """Take no new connection, and end once the requests that are there are answered."""
+        """Shut down gracefully: accept no new connections, and end when the open requests are answered."""
         self._server.should_exit = True
 
     def stop(self) -> None:
-        """End without waiting for answers."""
+        """Shut down at once, without waiting for answers."""
         self._server.should_exit = self._server.force_exit = True
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn's server, which leaves signals to the command."""
+    """uvicorn's server, which leaves signal handling to the command."""
 
     def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
         super().__init__(config)
@@ -90,10 +90,10 @@ class _Uvicorn(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take none."""
+        """Install no signal handlers."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, then call `on_start`."""
         await super().startup(sockets)
         self._on_start()

@@ -1,4 +1,4 @@
-"""An answer at once, or as server-sent events while it comes."""
+"""An answer as one response, or streamed as server-sent events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad_chat.serving.worker import Answers
 
 
 async def whole(answers: Answers, form: Format, usage: Callable[[], Json]) -> Json:
-    """Return the answers once they are all over."""
+    """Return the answers when all have finished."""
     found: list[list[TokenStep]] = [[] for _ in answers.requests]
     async for coming in answers.coming():
         for index, step in coming:
@@ -33,9 +33,9 @@ async def events(
     deadline: float,
     on_error: Callable[[str], None],
 ) -> AsyncIterator[str]:
-    """Yield the answers as they come, then their `usage`, if it is wanted. What goes wrong is an event, too.
+    """Yield the answers as events, then their `usage`, if requested. An error becomes an event, too.
 
-    Where an answer comes faster than it is sent, several tokens are sent at a time.
+    If tokens come faster than they are sent, several are sent at a time.
     """
 
     def chunk_of(index: int, step: TokenStep | None) -> Json | None:
@@ -60,13 +60,13 @@ async def events(
 
 
 def _events(chunks: Iterable[Json | None]) -> str:
-    """Return chunks as events; one that shows nothing is none."""
+    """Return chunks as events, without those that are None."""
     shown = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in chunks if each is not None)
     return "".join(f"data: {each}\n\n" for each in shown)
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. What is `held` for them is let go when the last is sent, or whoever asked has gone."""
+    """Server-sent events. What is `held` for them is released after the last event, or when the client disconnects."""
 
     def __init__(self, content: AsyncIterator[str], held: contextlib.ExitStack) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -74,11 +74,11 @@ class EventStream(StreamingResponse):
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them, as ASGI has it."""
+        """Send the events: the ASGI entry point."""
         with self._held:
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
-        """Send them, and close what they come from."""
+        """Send the events, and close their iterator."""
         async with contextlib.aclosing(self.body_iterator):  # pyright: ignore[reportArgumentType] - a generator
             await super().stream_response(send)

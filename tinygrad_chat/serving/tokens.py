@@ -1,5 +1,4 @@
-"""Texts to tokens and back, for those who count them themselves: as vLLM's server has it, and lm-evaluation-harness
-asks."""
+"""Tokenize and detokenize for clients that count tokens: as in vLLM's API, which lm-evaluation-harness uses."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from tinygrad_chat.text.conversations.jinja import chat_template as jinja_templa
 
 
 def tokenized(asked: TokenizeRequest, served: Served) -> dict[str, Any]:
-    """Return the tokens of a text, or of a chat up to where its answer begins."""
+    """Return the tokens of a text, or of a chat up to the beginning of its next answer."""
     expect_model(asked.model, served)
     if (asked.prompt is None) == (asked.messages is None):
         raise ApiError(400, "expected either a prompt or messages", param="prompt")
@@ -29,7 +28,7 @@ def tokenized(asked: TokenizeRequest, served: Served) -> dict[str, Any]:
 
 
 def detokenized(asked: DetokenizeRequest, served: Served) -> dict[str, Any]:
-    """Return the text of tokens; special ones stand for none."""
+    """Return the text of tokens; special tokens have none."""
     expect_model(asked.model, served)
     if asked.tokens and max(asked.tokens) >= served.tokenizer.size:
         expected = f"tokens from 0 to {served.tokenizer.size - 1}"
@@ -38,7 +37,7 @@ def detokenized(asked: DetokenizeRequest, served: Served) -> dict[str, Any]:
 
 
 def tokenizer_info(served: Served) -> dict[str, Any]:
-    """Return what there is to know of the tokenizer: its special tokens and, of a model that chats, its template."""
+    """Describe the tokenizer: its special tokens and, for a model that can chat, its chat template."""
     names = {number: name for name, number in served.tokenizer.special_tokens.items()}
     bos = names[served.tokenizer.bos]
     info: dict[str, Any] = {
@@ -46,7 +45,7 @@ def tokenizer_info(served: Served) -> dict[str, Any]:
         "vocab_size": served.tokenizer.size,
         "model_max_length": served.context,
         "bos_token": bos,
-        "eos_token": bos,  # which begins the next document, and so ends one
+        "eos_token": bos,  # it begins the next document, and so ends this one
         "pad_token": bos,
         "special_tokens": dict(served.tokenizer.special_tokens),
     }

@@ -1,7 +1,7 @@
-"""The one thread that owns the engine: it gives every answer its next token, and hands the tokens to the event loop.
+"""The one thread that owns the engine: it steps the engine, and passes each answer's tokens to the event loop.
 
-Requests are taken in the order in which they come; all answers that have a row advance together. Where whoever asked
-has gone, the row is free at the next step.
+Requests are served in order of arrival; all answers that have a row advance together. When a client disconnects, its
+row is free at the next step.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ Result = TypeVar("Result")
 
 
 Coming = list[tuple[int, TokenStep | None]]
-"""Steps of several answers, each with its answer's number; None where that answer is over."""
+"""Steps of several answers, each with the index of its answer; None marks the end of that answer."""
 
 
 class Answers:
-    """What the engine was asked by one request, and the steps of the answers, for whoever awaits them on the event
-    loop."""
+    """The engine's requests for one API request, and a queue of their steps for a consumer on the event loop."""
 
     def __init__(self, served: Served, requests: Sequence[Request], loop: asyncio.AbstractEventLoop) -> None:
         self.served, self.requests, self.loop = served, requests, loop
@@ -40,8 +39,10 @@ class Answers:
         self._coming: asyncio.Queue[Coming | Exception] = asyncio.Queue()
 
     async def coming(self, deadline: float | None = None) -> AsyncIterator[Coming]:
-        """Yield what has come, all of it at a time, until all are over or the loop's clock says `deadline`. Raises
-        ApiError then, and what has ended them early."""
+        """Yield the steps as they come, all that are ready at a time, until every answer is finished.
+
+        Raises ApiError when the event loop's clock reaches `deadline`, and any error that ended the answers early.
+        """
         left = len(self.requests)
         while left:
             try:
@@ -58,17 +59,17 @@ class Answers:
                 left -= sum(step is None for _, step in coming)
 
     def cancel(self) -> None:
-        """End those that have not ended: nobody waits for them."""
+        """Cancel the answers that have not ended: no client waits for them."""
         for request in self.requests:
             request.cancel()
 
     @property
     def are_over(self) -> bool:
-        """Whether nothing is to come."""
+        """Whether all answers have finished."""
         return all(request.finish_reason for request in self.requests)
 
     def drain(self) -> Coming:
-        """Return what has come since. In the worker's thread."""
+        """Return the steps since the last call. Runs in the worker's thread."""
         coming: Coming = []
         for index in sorted(self._open):
             request = self.requests[index]
@@ -80,21 +81,21 @@ class Answers:
         return coming
 
     def receive(self, coming: Coming | Exception) -> None:
-        """Take what the worker has for it, or what ends it. On the event loop."""
+        """Queue steps from the worker, or the error that ends the answers. Runs on the event loop."""
         self._coming.put_nowait(coming)
 
 
 class Worker:
-    """Owns a model's engine from `start` to `close`. `newest` says, at each request, which model answers.
+    """Owns a model's engine from `start` to `close`. `newest` returns, at each request, the model that answers it.
 
-    At most `places` requests are in it at a time. Its methods but for `close` are called on the event loop.
+    At most `places` are taken at a time, one for each answer. All methods except `close` are called on the event loop.
     """
 
     def __init__(self, newest: Callable[[], Served], *, places: int, metrics: Metrics) -> None:
         self._newest, self._places, self._metrics = newest, places, metrics
         self.served = newest()
         self.taken = 0
-        """How many of the places are."""
+        """How many places are taken."""
         self._changed = threading.Condition()
         self._begun: deque[Callable[[], None]] = deque()
         self._long: deque[Callable[[], None]] = deque()
@@ -103,11 +104,11 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End; what is still being answered is not."""
+        """Stop the thread; unfinished answers are cancelled."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -115,7 +116,7 @@ class Worker:
 
     @contextmanager
     def place(self, count: int = 1) -> Iterator[None]:
-        """Within this context so many places are taken. Raises ApiError where there are not so many."""
+        """Take `count` places within this context. Raises ApiError if not enough are free."""
         if count > self._places:
             raise ApiError(
                 400, f"expected at most {self._places:,} answers to one request, which is all there is room for"
@@ -130,7 +131,7 @@ class Worker:
             self.taken -= count
 
     async def ask(self, ask: Callable[[Served], list[Request]]) -> Answers:
-        """Return the answers to what `ask` submits to the engine of the newest model."""
+        """Return the answers to the requests that `ask` submits to the newest model's engine."""
         loop = asyncio.get_running_loop()
 
         def begin() -> Answers:
@@ -148,7 +149,7 @@ class Worker:
             raise
 
     async def compute(self, function: Callable[[Served], Result]) -> Result:
-        """Return what a function of the newest model gives, which may take a while: one of them between two steps."""
+        """Return the result of a function of the newest model. It may be slow, so only one runs between two steps."""
 
         def computed() -> Result:
             self.served = self._newest()
@@ -188,7 +189,7 @@ class Worker:
             answers.cancel()
 
     def _step(self, engine: Engine) -> None:
-        """Let an engine take a step, and hand over what has come of it."""
+        """Let an engine take a step, and pass its results to the event loop."""
         asked = [answers for answers in self._answers if answers.served.engine is engine]
         began = time.perf_counter()
         failed: Exception | None = None
@@ -204,7 +205,7 @@ class Worker:
             step is not None for _, coming in handed if isinstance(coming, list) for _, step in coming
         )
         self._answers = [answers for answers in self._answers if not answers.are_over]
-        with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
+        with contextlib.suppress(RuntimeError):  # the event loop has closed in the meantime
             asked[0].loop.call_soon_threadsafe(_hand_over, handed)
 
 
@@ -215,6 +216,6 @@ def _hand_over(handed: Sequence[tuple[Answers, Coming | Exception]]) -> None:
 
 
 def _forget(begun: Future[Answers]) -> None:
-    """Cancel what was begun for somebody who has gone meanwhile."""
+    """Cancel answers begun for a client that has disconnected in the meantime."""
     if not begun.cancelled() and begun.exception() is None:
         begun.result().cancel()

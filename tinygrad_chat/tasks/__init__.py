@@ -1,12 +1,12 @@
-"""What a model is asked, and how its answer is checked.
+"""Evaluation tasks: problems for a model, and checks of its answers.
 
-task.py             Problem and Task: what each task offers
-recall.py           what it learned of Python, what there is not, and what was said before
+task.py             Problem and Task: the interface of a task
+recall.py           facts about Python, made-up names to refuse, and follow-up questions
 tutor.py            sums, units and words
-registry.py         the tasks by name, and those in a file of one's own
+registry.py         the tasks by name, and tasks in a user's file
 multiple_choice.py  which of four sentences says what a function does
 programs.py         functions to complete, which hidden checks run
-running.py          a program of a stranger's in a process of its own
+running.py          run an untrusted program in a subprocess
 """
 
 from tinygrad_chat.tasks.registry import TASKS, default_tasks, open_task

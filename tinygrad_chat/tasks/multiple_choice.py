@@ -34,7 +34,8 @@ class Sentences:
 
 
 class Choices(Sentences):
-    """The same with the sentences in the question, each before its letter: small models bind those better so."""
+    """The same with the sentences in the question, each followed by its letter: small models associate them better in
+    this order."""
 
     name = "choices"
     about = "choose what a function of Python does, by the letter after its sentence"
@@ -47,13 +48,13 @@ class Choices(Sentences):
 
 
 def lettered(question: str, choices: Sequence[str]) -> str:
-    """Return a question with its choices, each before its letter."""
+    """Return a question with its choices, each followed by its letter."""
     lines = [f"- {choice}={letter}" for choice, letter in zip(choices, LETTERS, strict=False)]
     return "\n".join([question, *lines, "Answer with a letter."])
 
 
 def _questions(count: int, seed: int) -> Iterator[tuple[str, list[str], int]]:
-    """Yield names, four different sentences in any order, and which of them is right."""
+    """Yield a name, four different sentences in random order, and the index of the right one."""
     from tinygrad_chat.text.embedded.documented import documented
 
     drawn = random.Random(seed)

@@ -1,6 +1,6 @@
-"""Programs that a model writes, in the form of HumanEval (Chen et al., arXiv:2107.03374), as small as tiny models are.
+"""Programs for a model to write, in the form of HumanEval (Chen et al., arXiv:2107.03374), easy enough for tiny models.
 
-A function's head and docstring are given, the model writes its body, and checks that it has not seen decide.
+A function's head and docstring are given, the model writes the body, and hidden checks decide whether it is correct.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ASKED = "Complete this Python function:\n"
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function's `head`, down to its docstring, a right `body` and `checks` of it."""
+    """A function's `head` with its docstring, a correct `body`, and `checks` of it."""
 
     head: str
     body: str
@@ -67,7 +67,7 @@ EXERCISES = (
 
 
 class Programs:
-    """Functions to complete; `runs_programs` says that to check an answer is to run it."""
+    """Functions to complete; `runs_programs` says that checking an answer runs it."""
 
     name = "programs"
     about = "complete a Python function, which hidden checks then run"
@@ -75,7 +75,7 @@ class Programs:
     runs_programs = True
 
     def problems(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield at most as many problems as there are exercises, in an order that the seed decides."""
+        """Yield at most as many problems as there are exercises, shuffled by the seed."""
         for exercise in random.Random(seed).sample(EXERCISES, min(count, len(EXERCISES))):
             yield Problem(
                 Conversation.of(ASKED + exercise.head), exercise.body, functools.partial(is_solved_by, exercise)
@@ -83,13 +83,13 @@ class Programs:
 
 
 def is_solved_by(exercise: Exercise, answer: str) -> bool:
-    """Return whether an answer, a body or a whole function, fenced or not, passes the checks: it is run."""
+    """Run an answer (a body or a whole function, fenced or not), and return whether it passes the checks."""
     checks = "\n".join(f"assert {check}" for check in exercise.checks)
     return passes(program_of(exercise, answer), checks)
 
 
 def program_of(exercise: Exercise, answer: str) -> str:
-    """Return the program that an answer makes with the head that was given.
+    """Return the program of an answer: the exercise's head is put before a body without one.
 
     >>> print(program_of(EXERCISES[1], "return n + n"))
     def double(n):

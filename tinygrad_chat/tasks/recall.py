@@ -1,6 +1,6 @@
-"""What a model that learned the embedded corpora is asked of Python, of what there is not, and of what was said before.
+"""Tasks for a model trained on the embedded corpora: facts about Python, made-up names, and follow-up questions.
 
-Phrasings, made-up names, topics and people's names are those that training never has.
+Phrasings, made-up names, topics and people's names are held out: they never occur in training.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tinygrad_chat.text.embedded.itself import Talk
 from tinygrad_chat.text.embedded.questions import REFUSAL, Exchange, PythonQuestions
 
 REFUSES = REFUSAL.partition(";")[0]
-"""With what a refusal begins."""
+"""The beginning of every refusal."""
 
 
 class Documentation:
-    """What a documented name does, in the words of its documentation."""
+    """Say what a documented name does, in the words of its documentation."""
 
     name, about, chance = "python", "say what a function does, word for word, in a phrasing that is new", 0.0
 
@@ -30,7 +30,7 @@ class Documentation:
 
 
 class Reverse:
-    """Which function does what somebody wants."""
+    """Name the function that does what is described."""
 
     name, about, chance = "reverse", "name the function that does something", 0.0
 
@@ -41,7 +41,7 @@ class Reverse:
 
 
 class Unknown:
-    """What there is not, or is not about Python: made-up names and other topics by turns."""
+    """Refuse what does not exist or is not about Python: made-up names and other topics in turn."""
 
     name, about, chance = "unknown", "say that it does not know a made-up name, or another topic", 0.0
 
@@ -52,7 +52,7 @@ class Unknown:
 
 
 class Known:
-    """What is documented, which is not to be refused: the answer may be wrong."""
+    """Do not refuse a documented name; the answer may be wrong."""
 
     name, about, chance = "known", "do not refuse what it has learned", 0.0
 
@@ -64,7 +64,7 @@ class Known:
 
 
 class Turns:
-    """Second and third questions, which mean something only after what was said before."""
+    """Answer second and third questions, which only make sense after what was said before."""
 
     name, about, chance = "turns", "answer a second question: another name, an argument, what was said", 0.0
 

@@ -1,4 +1,4 @@
-"""The tasks that have a name, and those in a file of one's own: a task's module is imported when it is asked for."""
+"""The named tasks, and tasks in a user's file. A task's module is imported when the task is opened."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ TASKS: dict[str, str] = {
     "choices": "multiple_choice:Choices",
     "programs": "programs:Programs",
 }
-"""Each task's name, and the class that makes it as `module:Class`; the order is that of tables."""
+"""Each task's name and its class, as `module:Class`, in the order of tables."""
 
 NOT_BY_DEFAULT = ("choices", "programs")
-"""Those that are asked only by name: models are not taught to choose letters here, and programs are run."""
+"""Tasks that run only when named: our models are not trained to choose letters, and `programs` runs code."""
 
 MEMBERS = ("name", "about", "chance", "problems")
 
 
 def default_tasks() -> list[Task]:
-    """Return what a model that chats is asked where no task is named."""
+    """Return the tasks for a model that can chat if none is named."""
     return [open_task(name) for name in TASKS if name not in NOT_BY_DEFAULT]
 
 
 def open_task(name: str) -> Task:
-    """Return the task of that name, or the one in a `FILE.py`, or its class `FILE.py:Class`, which is run.
+    """Return a task by its name, by a `FILE.py` that defines one, or as a class `FILE.py:Class`. The file is executed.
 
-    Raises UsageError where there is none.
+    Raises UsageError if there is none.
     """
     if name in TASKS:
         module, _, made = TASKS[name].partition(":")
@@ -71,7 +71,7 @@ def open_task(name: str) -> Task:
 
 
 def problems_of(task: Task, count: int, seed: int) -> list[Problem]:
-    """Return at most `count` problems of a task. Raises UsageError for one that has none, or other things."""
+    """Return at most `count` problems of a task. Raises UsageError if it yields none, or anything but Problems."""
     if not (isinstance(task.chance, int | float) and 0 <= task.chance < 1):
         raise UsageError(f"--task {task.name}: expected a chance from 0 to below 1, received {short_repr(task.chance)}")
     problems = _taken(task, task.problems, count, seed)
@@ -81,7 +81,7 @@ def problems_of(task: Task, count: int, seed: int) -> list[Problem]:
 
 
 def practice_of(task: PracticeTask, count: int, seed: int) -> list[Problem]:
-    """Return `count` problems of a task to learn from. Raises UsageError where it has fewer, or other things."""
+    """Return `count` problems to train on. Raises UsageError if the task yields fewer, or anything but Problems."""
     problems = _taken(task, task.practice, count, seed)
     if len(problems) < count:
         raise UsageError(f"--task {task.name}: expected {count} problems to practise on, received {len(problems)}")
@@ -99,7 +99,7 @@ def _taken(task: Task, make: Callable[[int, int], Iterator[Problem]], count: int
 
 @contextmanager
 def running(task: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a task's own code into a UsageError of one line."""
+    """Turn any exception in a task's own code into a UsageError of one line."""
     try:
         yield
     except TinygradChatError:
@@ -118,6 +118,6 @@ def _module(path: Path) -> ModuleType:
 
 
 def _is_task(thing: Any, module: ModuleType) -> bool:
-    """Return whether it is a class, made in that module, that has all of a task."""
+    """Return whether a thing is a class defined in that module, with all members of a task."""
     own = isinstance(thing, type) and thing.__module__ == module.__name__
     return own and all(hasattr(thing, member) for member in MEMBERS)

@@ -1,7 +1,7 @@
-"""A program of a stranger's, run in a process of its own within limits: what is promised stands in docs/security.md.
+"""Run an untrusted program in a subprocess with limits; docs/security.md says what these guarantee.
 
-The program and its checks come by a pipe. It passes where the checks have been reached and run through: the process
-then says a word that the program has not been told, so that one that just ends has not passed.
+The program and its checks are sent through a pipe. The program passes if the checks run to their end: the subprocess
+then writes a random word that the program was not given. So a program that merely exits has not passed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 
 SECONDS = 5.0
 MEMORY = 256 << 20  # bytes
-LARGEST_OUTPUT = 1 << 16  # bytes, which go into a file
+LARGEST_OUTPUT = 1 << 16  # bytes of the file that takes the output
 
 STARTER = """
 import sys
@@ -41,14 +41,14 @@ exec(compile(checks, "checks", "exec"), names)
 sys.__stdout__.flush()
 sys.__stderr__.write(word)
 """
-"""What the process runs: it limits itself before it has read a letter of the program."""
+"""The code that the subprocess runs: it limits itself before it runs the program."""
 
 
 def passes(program: str, checks: str, *, seconds: float = SECONDS, memory: int = MEMORY) -> bool:
-    """Return whether `checks`, Python that raises where something is wrong, pass after `program` in one namespace.
+    """Return whether `checks`, Python code that raises on an error, pass after `program` in the same namespace.
 
-    The process has so many seconds and bytes of memory, an empty folder that is removed, no environment, and none of
-    the user's packages.
+    The subprocess is limited to `seconds` and to `memory` bytes. It has an empty temporary working folder, no
+    environment variables, and none of the user's packages.
     """
     if "\0" in program:
         return False
@@ -76,7 +76,7 @@ def passes(program: str, checks: str, *, seconds: float = SECONDS, memory: int =
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and with it whatever it has started."""
+    """Kill a process, and with it whatever it has started."""
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)

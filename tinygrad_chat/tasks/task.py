@@ -1,4 +1,4 @@
-"""What a task is: problems that a model is asked, each with a check of its answer by code.
+"""The interface of a task: problems for a model, each with a check of its answer by code.
 
 >>> class Echo:
 ...     name, about, chance = "echo", "repeat a word", 0.0
@@ -22,10 +22,10 @@ from tinygrad_chat.text.conversations import Conversation
 
 @dataclass(frozen=True)
 class Problem:
-    """A `question`, which the user asks last in a conversation; `answer` is a right one, for people to read.
+    """A `question`: a conversation that ends with the user's question. `answer` is a correct answer, for display.
 
-    `is_solved_by` checks the text of another's answer, without calls of tools. With `choices` the model does not write:
-    the likeliest of them is its answer.
+    `is_solved_by` checks the text of a model's answer, without its tool calls. With `choices` the model does not
+    generate: the likeliest choice is its answer.
     """
 
     question: Conversation
@@ -35,14 +35,14 @@ class Problem:
 
 
 class Task(Protocol):
-    """A source of problems: `name` in commands, `about` in a line for people, `chance` of solving one by guessing."""
+    """A source of problems: its `name` in commands, a line `about` it, and the `chance` of guessing right."""
 
     name: str
     about: str
     chance: float
 
     def problems(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield at most `count` problems; the same ones for the same seed."""
+        """Yield at most `count` problems; the same for the same seed."""
         ...
 
 
@@ -51,5 +51,5 @@ class PracticeTask(Task, Protocol):
     """A task that a model can also learn by trying (`tgc train --objective grpo`)."""
 
     def practice(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield `count` problems to learn from, the same ones for the same seed; `problems` yields none of them."""
+        """Yield `count` problems to train on, the same for the same seed; `problems` yields none of them."""
         ...

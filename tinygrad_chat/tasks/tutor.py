@@ -1,6 +1,6 @@
-"""Sums, units and words to work out: endlessly many, whose numbers, words and phrasings training never has.
+"""Sums, units and words to work out: endlessly many problems, whose numbers, words and phrasings are held out.
 
-The answer counts, and not how it was found: by a tool or by heart.
+Only the answer counts, not whether the model used a tool to find it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from tinygrad_chat.text.embedded.vocabulary import made_of_parts, real_words
 
 
 class _Lessons:
-    """Lessons to work out, endlessly many: `problems` asks those that are held out, and `practice`, for reinforcement,
-    those of training."""
+    """Endlessly many lessons to work out: `problems` yields held-out ones, and `practice`, for reinforcement learning,
+    ones made as for training."""
 
     name: str
     chance = 0.0
 
     def problems(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield as many problems as are asked for."""
+        """Yield `count` problems."""
         return islice(self._asked(Random(f"task {self.name} {seed}"), held_out=True), count)
 
     def practice(self, count: int, seed: int) -> Iterator[Problem]:
-        """Yield as many problems to learn from as are asked for."""
+        """Yield `count` problems to train on."""
         return islice(self._asked(Random(f"practice {self.name} {seed}"), held_out=False), count)
 
     def _asked(self, random: Random, *, held_out: bool) -> Iterator[Problem]:
@@ -39,7 +39,7 @@ class _Lessons:
 
 
 class Sums(_Lessons):
-    """Sums in signs and in words, problems in words, and sums that go on from one before."""
+    """Sums in symbols and in words, word problems, and sums that continue from the previous result."""
 
     name, about = "sums", "work out sums with numbers that are new, in signs and in words"
 
@@ -65,7 +65,7 @@ class Units(_Lessons):
 
 
 class Words(_Lessons):
-    """Words to spell: real ones and made up ones by turns."""
+    """Words to spell: real and made-up ones in turn."""
 
     name, about = "spelling", "spell words that are new, half of them made up"
 
@@ -77,7 +77,7 @@ class Words(_Lessons):
 
 
 class Letters(_Lessons):
-    """Letters to count and words to turn around, also in second turns."""
+    """Letters to count and words to reverse, also as follow-up questions."""
 
     name, about = "letters", "count the letters of words that are new, and turn them around"
 
@@ -90,7 +90,7 @@ class Letters(_Lessons):
 
 
 def last_number(text: str) -> str:
-    """Return the last number in an answer, "" where there is none.
+    """Return the last number in an answer, "" if there is none.
 
     >>> last_number("12+7 is 19."), last_number("That is -0.5"), last_number("none")
     ('19', '-0.5', '')
@@ -100,7 +100,7 @@ def last_number(text: str) -> str:
 
 
 def letters_alone(text: str) -> str:
-    """Return an answer without what stands around its letters.
+    """Return an answer without surrounding spaces, line ends and full stops.
 
     >>> letters_alone(" b-a-n-a-n-a. ")
     'b-a-n-a-n-a'

@@ -1,4 +1,4 @@
-"""What a model may ask while it answers: tools, none of which runs a program.
+"""Tools that a model may call while it answers; none of them runs a program.
 
 calculator.py   sums, lengths of words and counts of letters
 """

@@ -1,4 +1,4 @@
-"""A calculator for models, in the notation of Python, that parses what it is given and runs none of it.
+"""A calculator for models, in Python's notation. It parses expressions itself and never runs them as code.
 
     sum     = product { ("+" | "-") product }
     product = signed { ("*" | "/" | "//" | "%") signed }
@@ -26,7 +26,7 @@ MOST_CHARACTERS = 500
 MOST_DEPTH = 30
 MOST_DIGITS = 200
 EXACT_PLACES, ROUNDED_PLACES = 12, 6
-"""A decimal that ends within the former is written whole, any other rounded to the latter."""
+"""A number with at most EXACT_PLACES decimal places is written in full, any other rounded to ROUNDED_PLACES."""
 
 TOKEN = re.compile(
     r"""\s*(?:
@@ -50,7 +50,7 @@ OPERATORS: dict[str, Callable[[Fraction, Fraction], Fraction | int]] = {
 
 
 def calculate(expression: str, facts: Mapping[str, str | int | float] = {}) -> str:
-    """Return what an expression comes to, as text: `error: ...` where it cannot be worked out.
+    """Return the value of an expression as text, or `error: ...` if it has none.
 
     A bare name stands for one of `facts`. No expression raises an exception, or takes longer than a few milliseconds.
     """
@@ -69,7 +69,7 @@ class _MistakeError(Exception):
 
 
 class _Parser:
-    """Reads an expression from left to right, and works it out on the way: a method for each rule of the grammar."""
+    """A recursive-descent parser that evaluates as it parses: one method for each rule of the grammar."""
 
     def __init__(self, expression: str, facts: Mapping[str, str | int | float]) -> None:
         self.facts = facts
@@ -96,7 +96,7 @@ class _Parser:
         return value
 
     def signed(self) -> Fraction | str:
-        self.depth += 1  # every circle of the grammar goes through here
+        self.depth += 1  # all recursion in the grammar passes through here
         if self.depth > MOST_DEPTH:
             raise _MistakeError("too deep")
         if sign := self.take("-", "+"):
@@ -153,7 +153,7 @@ class _Parser:
         return _fact(self.facts[name])
 
     def arguments(self, count: int) -> list[Fraction | str]:
-        """Return that many values in brackets, with commas between."""
+        """Parse `count` values in parentheses, separated by commas."""
         self.expect("(")
         values = [self.sum()]
         while len(values) < count:
@@ -171,7 +171,7 @@ class _Parser:
         return self.tokens[self.at][1]
 
     def take(self, *tokens: str) -> str | None:
-        """Return the next token, and step over it, if it is one of these signs or names."""
+        """Consume and return the next token if it is one of these signs or names; None otherwise."""
         if self.kind not in ("sign", "name") or self.token not in tokens:
             return None
         self.at += 1
@@ -201,7 +201,7 @@ def _fact(value: str | int | float) -> Fraction | str:
     if isinstance(value, str):
         return value
     try:
-        return _bounded(Fraction(repr(value)))  # 0.1 as people write it, not the nearest binary fraction
+        return _bounded(Fraction(repr(value)))  # 0.1 in decimal, not its nearest binary fraction
     except ValueError:
         raise _MistakeError(f"{value} is no number") from None
 
@@ -210,7 +210,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1:
         raise _MistakeError("only whole numbers are exponents")
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if abs(exponent) * (bits - 1) > MOST_DIGITS * 4:  # at least that many bits
+    if abs(exponent) * (bits - 1) > MOST_DIGITS * 4:  # the result has at least that many bits
         raise _MistakeError("too large")
     return _bounded(base ** int(exponent))
 
@@ -222,7 +222,7 @@ def _bounded(value: Fraction) -> Fraction:
 
 
 def _written(value: Fraction | str) -> str:
-    """Return a value as people write it."""
+    """Format a value: in decimal notation, without trailing zeros."""
     if isinstance(value, str):
         return value
     exact = (places for places in range(EXACT_PLACES + 1) if (value * 10**places).denominator == 1)
