@@ -1,4 +1,4 @@
-"""The command `tgc`: one file a command, and the only place that knows typer and rich."""
+"""The `tgc` command: one file per subcommand. Only this package uses typer and rich."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tinygrad_chat.cli.interruption import Interrupted, end_at_once, on_signals,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `tgc` and end the process with the command's exit code; a user's mistake prints one line, no traceback."""
-    on_signals(end_at_once)  # before all that takes a while to import
-    atexit.register(on_signals, signal.SIG_IGN)  # the last of its kind: what follows is the interpreter's own end
+    """Run `tgc` and exit with the command's exit code; a user's mistake prints one line, not a traceback."""
+    on_signals(end_at_once)  # before the slow imports
+    atexit.register(on_signals, signal.SIG_IGN)  # registered first, so it runs last, just before the shutdown
     from tinygrad_chat.cli.app import run
     from tinygrad_chat.cli.streams import open_standard_streams
 

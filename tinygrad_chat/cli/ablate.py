@@ -92,7 +92,7 @@ def ablate(
     runs, done = len(ablation.runs()), len(read_rows(folder))
     at_once = submit is not None or jobs is not None
     with open_ablation_display(sys.stdout, runs=runs, done=done, at_once=at_once) as display:
-        said = display.line if submit is None else lambda _: None  # nothing is stopped where jobs go on
+        said = display.line if submit is None else lambda _: None  # submitted jobs go on: nothing is stopped
         with stop_on_signals(said) as stopped:
 
             def should_stop() -> bool:
@@ -108,7 +108,7 @@ def ablate(
             else:
                 ended = _one_after_another(display, ablation, folder, shared)
     if display.error:
-        raise display.error  # results stay, and the same command goes on with them
+        raise display.error  # results are kept, and the same command continues from them
     if ended.left:
         what = "interrupted; go on with the same command"
         if submit is not None:
@@ -139,7 +139,7 @@ def _one_after_another(display: AblationLines, ablation: Ablation, folder: Path,
 
     ended = Ended()
     for number, (run, event) in enumerate(run_ablation(ablation, folder, **how)):
-        if number == 0:  # with the first run built, as in training: CUDA reserves its addresses before
+        if number == 0:  # once the first run is built, as in training: CUDA has reserved its addresses by then
             refuse_more_than_available()
         display.show_run(run, event)
         ended.left = isinstance(event, RunEnded) and event.interrupted
@@ -159,7 +159,7 @@ def _follow(display: AblationLines, happened: Iterable[News]) -> Ended:
 
 
 def _show_results(ablation: Ablation, folder: Path, failed: Sequence[PlannedRun], *, png: bool) -> None:
-    """Write and print what the finished runs say."""
+    """Write and print the results of the finished runs."""
     from tinygrad_chat.cli.table import Column, open_console, print_table
     from tinygrad_chat.experiments.report import collect, table, write_plot, write_reports
     from tinygrad_chat.text.shares import without_shares

@@ -1,5 +1,5 @@
-"""What an ablation looks like: one bar for all its runs on a terminal, or one for each that is trained at the moment; a
-line for each finished run in a pipe."""
+"""What an ablation looks like: on a terminal, one bar for all its runs, or one for each run in training; in a pipe, a
+line for each finished run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AblationLines(Lines):
             self._show_result(run.folder.path.name, event.step, loss, run.progress.seconds)
 
     def show_news(self, news: News) -> None:
-        """Print a run that has ended in a process of its own."""
+        """Print a run that has ended in its own process."""
         if isinstance(news, Finished):
             row = news.row
             self._show_result(news.run.name, row["steps"], row["val_loss"], row["seconds"])
@@ -56,7 +56,7 @@ class AblationBar(AblationLines):
         print_above(self._progress, text, style)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
-        """Say what is read before any run begins."""
+        """Show what is being read before any run begins."""
         self._progress.update(self._task, description=activity)
 
     def show_run(self, run: Run, event: Event) -> None:
@@ -70,7 +70,7 @@ class AblationBar(AblationLines):
 
 
 class AblationTable(AblationBar):
-    """A bar over all runs, and below it one for each that is trained at the moment: step, loss, time left."""
+    """A bar over all runs, and below it one for each run in training: step, loss, time left."""
 
     def __init__(self, stream: PatientStream, progress: Progress, *, runs: int, done: int) -> None:
         super().__init__(stream, progress, runs=runs, done=done)
@@ -104,20 +104,20 @@ class AblationTable(AblationBar):
 
 
 class Field(ProgressColumn):
-    """Something that is known of a run, by its name."""
+    """A named field of a run."""
 
     def __init__(self, name: str) -> None:
         super().__init__(table_column=Column(no_wrap=True))
         self._name = name
 
     def render(self, task: Task) -> Text:
-        """Return it, or nothing where it is not known yet."""
+        """Return its value, or nothing while it is unknown."""
         return Text(task.fields.get(self._name, ""))
 
 
 @contextmanager
 def open_ablation_display(stream: TextIO, *, runs: int, done: int, at_once: bool) -> Iterator[AblationLines]:
-    """Provide the display that suits `stream`, and several runs `at_once`."""
+    """Provide the display that suits `stream`; `at_once`, for runs that are trained in parallel."""
     watched = PatientStream(as_is(stream))
     bar = BarColumn(bar_width=None)
     columns = (Label(), Field("step"), Field("loss"), bar, TextColumn(PERCENTAGE), Field("left")) if at_once else ()

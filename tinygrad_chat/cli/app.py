@@ -1,4 +1,4 @@
-"""The commands, by name, and how each of them ends: what a mistake prints and the exit code."""
+"""The commands, by name, and how they end: what an error prints, and the exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinygrad_chat.cli.streams import as_is
 from tinygrad_chat.errors import MemoryShortageError, StorageError, TinygradChatError
 from tinygrad_chat.formatting import as_clause, one_line
 
-CLOSED_PIPE = 141  # what shells report for a program whose reader has gone
+CLOSED_PIPE = 141  # what shells report when a program's reader has gone: 128 + SIGPIPE
 
 COMMANDS = {
     "chat": ("chat:app", "talk to a model"),
@@ -40,18 +40,18 @@ COMMANDS = {
     "export": ("interchange:export", "write a model's weights for another program"),
     "doctor": ("doctor:doctor", "show what this machine has, and what is missing"),
 }
-"""Where each command is, below cli/, and what it is for: said without the import of what it needs."""
+"""Where each command is in cli/, and its purpose, which `tgc --help` shows without importing the command."""
 
 
 class Commands(Group):
-    """The commands, each of which is imported when it is called, and only then."""
+    """The commands, each imported only when it is called."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = {name: TyperCommand(name, short_help=purpose) for name, (_, purpose) in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command that is called, imported."""
+        """Import and return the command that is called."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and _load(str(name)), rest
 
@@ -71,7 +71,7 @@ app = typer.Typer(
     help="Train small GPTs from scratch, and sample from them.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "color": False},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # which takes longer to import than all the rest
+    rich_markup_mode=None,  # rich takes longer to import than everything else
 )
 
 
@@ -95,8 +95,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(given or ["--help"], prog_name="tgc", standalone_mode=False, obj=given)
-        sys.stdout.flush()  # a full disk, or a reader that has gone, shows here at the latest
-    except SystemExit as ended:  # whoever read us has had enough, as `| head` does: that is how typer ends then
+        sys.stdout.flush()  # a full disk or a closed pipe shows up here at the latest
+    except SystemExit as ended:  # typer exits this way when the reader closes the pipe, as `| head` does
         if isinstance(ended.__context__, BrokenPipeError):
             return CLOSED_PIPE
         raise
@@ -124,5 +124,5 @@ def _say_error(message: str) -> None:
     colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     start, end = ("\x1b[1;31m", "\x1b[0m") if colored else ("", "")
     who, what = "tgc:", one_line(f"tgc: {message}").removeprefix("tgc:")
-    with contextlib.suppress(OSError):  # nobody can be told: the exit code says it
+    with contextlib.suppress(OSError):  # standard error is gone too: only the exit code is left
         print(f"{start}{who}{end}{what}", file=as_is(sys.stderr), flush=True)

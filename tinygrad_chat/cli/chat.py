@@ -1,4 +1,4 @@
-"""`tgc chat`: talk to a model, which is trained first where there is none."""
+"""`tgc chat`: talk to a model; train one first if there is none."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tinygrad_chat.inference.remote import RemoteChat
     from tinygrad_chat.runs.state import SavedModel
 
-SEEDS = 10**6  # to choose among
-RIVALS = 4  # that each token is compared with by `/why`, itself among them
+SEEDS = 10**6  # to draw from
+RIVALS = 4  # likeliest tokens that `/why` compares each token with, usually including itself
 
 app = typer.Typer(
     cls=GroupOfRuns,
@@ -104,7 +104,7 @@ def chat(
         return
     stream = stream_of_texts(raw=raw)
     compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
-    InferenceOptions(**compute)  # says what cannot be
+    InferenceOptions(**compute)  # raises for invalid values
     settings.setdefault("seed", secrets.randbelow(SEEDS))
     options = GenerationOptions(**{"temperature": TEMPERATURE, **settings})
     if checkpoint is not None and size is not None:
@@ -149,7 +149,7 @@ def chat(
 
 
 def _question(prompt: str | None) -> str | None:
-    """Return the one message to answer: the prompt, or what comes through a pipe; None where a person is to talk."""
+    """Return the one message to answer, from the prompt or a pipe; None for a conversation at a terminal."""
     if prompt is None and _is_terminal():
         return None
     question = read_prompt(prompt, say=say)
@@ -163,7 +163,7 @@ def _is_terminal() -> bool:
 
 
 def _model(checkpoint: str | None, size: str | None, compute: Mapping[str, Any], *, yes: bool) -> SavedModel:
-    """Return the model to talk to, trained now where there is none, or where one is to be finished."""
+    """Return the model to talk to; train one first if there is none, or finish one whose training was stopped."""
     from tinygrad_chat.cli.chat_runs import DEFAULT, SIZES, chat_models, named_model, run_of, unfinished_default
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import quoted
@@ -199,7 +199,7 @@ def _offer(preset: str) -> str:
 
 
 def _agreed(question: str, *, yes: bool) -> bool:
-    """Return whether the person wants that: at a terminal they are asked, elsewhere only --yes says so."""
+    """Return whether the user agrees: --yes does; otherwise ask at a terminal, and elsewhere decline."""
     from tinygrad_chat.cli.chat_input import TerminalInput
     from tinygrad_chat.cli.chat_session import is_yes
 
@@ -248,7 +248,7 @@ def _elsewhere(url: str, model: str | None, options: GenerationOptions, system: 
 
 
 def _talk(opened: Chat | RemoteChat, about: str) -> None:
-    """Have a conversation with whoever sits there."""
+    """Hold a conversation with the user at the terminal."""
     from tinygrad_chat.cli.chat_display import is_styled, page_for
     from tinygrad_chat.cli.chat_input import open_terminal_input
     from tinygrad_chat.cli.chat_loop import converse

@@ -18,12 +18,12 @@ from tinygrad_chat.formatting import count, quoted
 if TYPE_CHECKING:
     from tinygrad_chat.text.conversations import Conversation
 
-ABOUT = 19  # columns before what `/help` says of a command
+ABOUT = 19  # columns before each description in `/help`
 LARGEST_CHAT = 16 << 20  # bytes of a file that `/load` reads
 
 
 class Command(NamedTuple):
-    """What a command takes, what it is for, and what it does with what stands behind its name."""
+    """A command: what argument it takes, what it is for, and the function that is called with the argument."""
 
     takes: str
     about: str
@@ -31,7 +31,7 @@ class Command(NamedTuple):
 
 
 def run_command(session: Session, line: str) -> None:
-    """Do what a line says that begins with a slash. Raises UsageError where there is no such command."""
+    """Run a line that begins with a slash. Raises UsageError for an unknown command or a wrong argument."""
     name, _, argument = line[1:].partition(" ")
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -84,7 +84,7 @@ def read_conversation(path: Path) -> tuple[Conversation, int]:
     if not lines:
         raise UsageError(f"{path}: expected a conversation in a line, found none")
     where = f"{path}, line {lines[-1][0]}"
-    kind: Any = dict[str, Any] | list[Any]  # a dialect is a bare list
+    kind: Any = dict[str, Any] | list[Any]  # one dialect is a bare list
     return conversation_of(parse_json(lines[-1][1], kind, source=where), where), len(lines)
 
 

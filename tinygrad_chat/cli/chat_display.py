@@ -1,7 +1,7 @@
-"""How a chat looks: answers as they are written, remarks of ours beside them, and why each token came.
+"""How a chat looks: answers as they are generated, our remarks between them, and why each token was chosen.
 
-On a terminal answers have light Markdown and lines that break between words; in a pipe they are as the model wrote
-them, and alone.
+On a terminal, answers are styled as light Markdown and wrapped between words; in a pipe they are exactly as the model
+wrote them, without tool calls.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from tinygrad_chat.inference.request import TokenStep
 
 REMARK = "dim"
-RIVALS = 3  # beside each token, by `/why`
+RIVALS = 3  # alternatives beside each token in `/why`
 TOKEN_WIDTH = 18  # characters of a token that `/why` shows
-SHADES = ("red", "dark_orange", "yellow", "green_yellow", "green")  # of tokens by probability: what is a fifth each
+SHADES = ("red", "dark_orange", "yellow", "green_yellow", "green")  # of tokens by probability, a fifth of it each
 
 
 class Page(Protocol):
     """Where a chat is shown."""
 
     def begin(self) -> None:
-        """An answer begins."""
+        """Begin an answer."""
         ...
 
     def step(self, step: TokenStep) -> None:
@@ -37,33 +37,33 @@ class Page(Protocol):
         ...
 
     def end(self) -> None:
-        """The answer is over."""
+        """End the answer."""
         ...
 
     def remark(self, text: str, style: str = REMARK) -> None:
-        """Say something in a line that is no part of an answer."""
+        """Show a line that is not part of an answer."""
         ...
 
     def passage(self, pieces: Iterable[Span], indent: int = 0) -> None:
-        """Show texts, each with its style, in as many lines as they take; those that go on are indented."""
+        """Show styled text in as many lines as it takes; continuation lines are indented."""
         ...
 
     def row(self, pieces: Iterable[Span]) -> None:
-        """Show texts, each with its style, in one line: as much as fits."""
+        """Show styled text in one line, as much as fits."""
         ...
 
 
 class PlainPage:
-    """A pipe, a file, or a terminal that knows no more than lines."""
+    """A pipe, a file, or a terminal without styles."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def begin(self) -> None:
-        """Nothing stands before an answer."""
+        """Write nothing before an answer."""
 
     def step(self, step: TokenStep) -> None:
-        """Write the text of a token, if it is the answer's own."""
+        """Write the text of a token, unless it belongs to a tool call."""
         if step.kind not in (CALL, RESULT):
             self._stream.write(step.text)
             self._stream.flush()
@@ -95,7 +95,7 @@ class StyledPage:
         self._console = TextConsole(stream, width=get_terminal_size().columns)
 
     def begin(self) -> None:
-        """Look anew how wide the terminal is."""
+        """Begin an answer at the terminal's current width."""
         from tinygrad_chat.cli.wrapping import WordWrap
 
         self._console.width = get_terminal_size().columns
@@ -103,7 +103,7 @@ class StyledPage:
         self._call, self._result = "", ""
 
     def step(self, step: TokenStep) -> None:
-        """Show the text of a token, and a call of a tool when it has been answered."""
+        """Show the text of a token; a tool call is shown once its result is in."""
         if step.kind == CALL:
             self._call += step.text
         elif step.kind == RESULT:
@@ -126,7 +126,7 @@ class StyledPage:
                 self._write(text, _STYLES[style])
 
     def _show_call(self) -> None:
-        """Show what a tool was asked and what it said: in a line above the answer, or where it was within it."""
+        """Show a tool call and its result: on a line above the answer, or inline within it."""
         if not self._result:
             return
         call = one_line(f"{self._call} = {self._result}")
@@ -137,11 +137,11 @@ class StyledPage:
             self._show([("" if self._lines.between_words else " ", PLAIN), (f"({call})", CALL), (" ", PLAIN)])
 
     def remark(self, text: str, style: str = REMARK) -> None:
-        """Write a text without line ends of its own."""
+        """Write a text with its newlines replaced by spaces."""
         self.passage([(one_line(text), style)])
 
     def passage(self, pieces: Iterable[Span], indent: int = 0) -> None:
-        """Write the texts in lines that break between words."""
+        """Write the texts, wrapped between words."""
         from tinygrad_chat.cli.wrapping import WordWrap
 
         lines = WordWrap(get_terminal_size().columns, indent)
@@ -152,7 +152,7 @@ class StyledPage:
             self._write(part, its_style)
 
     def row(self, pieces: Iterable[Span]) -> None:
-        """Write as much as fits into a line."""
+        """Write as much as fits on one line."""
         from rich.text import Text
 
         line = Text.assemble(*((one_line(text), style) for text, style in pieces))
@@ -178,7 +178,7 @@ def is_styled(stream: TextIO) -> bool:
 
 
 def show_why(page: Page, steps: Sequence[TokenStep], names: Sequence[str], rivals: Sequence[Sequence[str]]) -> None:
-    """Show the tokens of an answer: how likely each was, and what else might have come, by their `names`."""
+    """Show how likely each token of an answer was, and its likeliest alternatives: `names` and `rivals` are texts."""
     page.passage((step.text, _shade(step)) for step in steps)
     for step, name, others in zip(steps, names, rivals, strict=True):
         token = _visible(name)
@@ -207,5 +207,5 @@ def _shade(step: TokenStep) -> str:
 
 
 def _visible(name: str) -> str:
-    """Return a token so that one sees where it begins and ends."""
+    """Return a token in quotes, so that its spaces are visible."""
     return one_line(repr(name), most=TOKEN_WIDTH)

@@ -1,4 +1,4 @@
-"""What a person writes to a chat: a line, or several, from a terminal with a history of what was written before."""
+"""User input to a chat: one line or several, from a terminal with a history of earlier input."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tinygrad_chat.errors import StorageError
 from tinygrad_chat.files import cache_folder, read_plain, write_atomic
 
 PROMPT, MORE = "> ", ". "
-STYLED = "\x01\x1b[1;36m\x02{}\x01\x1b[0m\x02"  # as readline takes it, which must know what has no width
+STYLED = "\x01\x1b[1;36m\x02{}\x01\x1b[0m\x02"  # \x01 and \x02 tell readline what has no width
 QUOTES = '"""'
 HISTORY = "chat-history.txt"
 LONGEST_HISTORY = 500  # lines
 LARGEST_HISTORY = 1 << 20  # bytes
 
 ReadLine = Callable[[str], str]
-"""Shows a prompt and returns the line that comes. Raises EOFError where none does, KeyboardInterrupt for Ctrl-C."""
+"""Shows a prompt and returns the line typed. Raises EOFError at the end of input, KeyboardInterrupt for Ctrl-C."""
 
 
 def read_message(read_line: ReadLine) -> str:
-    r"""Return what somebody says: a line; those up to one that does not end in a backslash; or all between `\"""`.
+    r"""Read a message: one line; several, each but the last ending in a backslash; or all between two `\"""`.
 
     >>> lines = iter(["one \\", "two"])
     >>> read_message(lambda prompt: next(lines))
@@ -44,23 +44,23 @@ def read_message(read_line: ReadLine) -> str:
 
 
 class TerminalInput:
-    """Lines from a terminal, edited and recalled by `readline` where Python has it."""
+    """Lines from a terminal, with editing and history by `readline` where Python has it."""
 
     def __init__(self, readline: Any = None, *, styled: bool = False) -> None:
         self._readline = readline
         self._styled = styled and readline is not None
 
     def __call__(self, prompt: str, *, prefill: str = "") -> str:
-        """Return the line that is written behind the prompt, which may begin with a text to be changed."""
+        """Return the line typed after the prompt; `prefill` puts a text there to edit."""
         with raise_on_ctrl_c(), self._prefilled(prefill):
             if sys.stdout.isatty():
                 return input(STYLED.format(prompt) if self._styled else prompt)
-            print(prompt, end="", file=sys.stderr, flush=True)  # standard output has the answers alone
+            print(prompt, end="", file=sys.stderr, flush=True)  # standard output is for answers alone
             return input()
 
     @property
     def typed(self) -> str:
-        """What stood on the line when Ctrl-C came."""
+        """What was on the line when Ctrl-C was pressed."""
         return self._readline.get_line_buffer() if self._readline else ""
 
     @contextmanager
@@ -77,9 +77,9 @@ class TerminalInput:
 
 @contextmanager
 def open_terminal_input(*, styled: bool = False) -> Iterator[TerminalInput]:
-    """Provide a terminal's lines behind a `styled` prompt, with the history of earlier chats, which is kept at the end.
+    """Provide terminal input with a `styled` prompt and the history of earlier chats, which is saved on exit.
 
-    A history that cannot be read or kept is none: nothing depends on it.
+    A history that cannot be read or saved is ignored: nothing depends on it.
     """
     try:
         import readline

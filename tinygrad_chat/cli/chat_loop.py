@@ -1,4 +1,4 @@
-"""What a person at a terminal says to a chat, line by line: messages, commands, Ctrl-C, the end."""
+"""The loop of a chat at a terminal: messages, commands, Ctrl-C and the end of input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinygrad_chat.errors import TinygradChatError
 
 
 def converse(session: Session) -> None:
-    """Go on until the person has had enough. A mistake is a line, and no end."""
+    """Chat until the user ends it. An error prints a line and does not end the chat."""
     pressed = False
     while not session.ended:
         try:
@@ -30,12 +30,12 @@ def converse(session: Session) -> None:
             take(session, text)
         except (TinygradChatError, OSError) as error:
             session.page.remark(_message(error), "red")
-        except (KeyboardInterrupt, EOFError):  # where a command asks something
+        except (KeyboardInterrupt, EOFError):  # while a command asks something
             session.page.remark("")
 
 
 def take(session: Session, text: str) -> None:
-    """Do what a message or a command asks."""
+    """Answer a message or run a command."""
     if not text.strip():
         return
     if text.startswith("/") and not text.startswith("//"):

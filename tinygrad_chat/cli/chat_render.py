@@ -1,4 +1,4 @@
-"""`tgc chat render`: what a model reads of conversations, and which of their tokens it is trained to write."""
+"""`tgc chat render`: how a model reads conversations, and which tokens it is trained to write."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def render(
 
 
 def _runs(template: ChatTemplate, conversation: Conversation) -> Iterator[tuple[str, bool, int]]:
-    """Yield stretches of tokens as text, special ones by their names, whether they are trained, and how many."""
+    """Yield runs of tokens as text (special tokens by name), whether they are trained on, and how many there are."""
     tokenizer = template.tokenizer
     names = {token: name for name, token in tokenizer.special_tokens.items()}
     tokens, trained = template.render(conversation)

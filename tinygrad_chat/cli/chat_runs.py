@@ -1,4 +1,4 @@
-"""Which model a chat is with: the one that is named, or the newest that was taught to chat."""
+"""Which model to chat with: the one that is named, or the newest that was taught to chat."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.text.conversations import ChatTemplate
 
 DEFAULT = "chat"
-"""The preset that is trained where there is no model yet."""
+"""The preset that is trained if there is no model yet."""
 SIZES = {"small": "chat-small", "standard": "chat-standard", "portable": "chat-portable"}
-"""The presets of the sizes that may be asked for."""
+"""The preset for each size that the user may choose."""
 MINUTES = {DEFAULT: 12, "chat-small": 4, "chat-standard": 60, "chat-portable": 20}
-"""About how long each takes on two cores: that of the default is measured, and the others follow from what they read.
-The first line of each preset says so, too."""
+"""About how long each takes on two cores: measured for the default, derived for the others from how much they read.
+The first line of each preset states it too."""
 
 Say = Callable[[str], None]
 
 
 def named_model(path: Path, *, say: Say) -> SavedModel:
-    """Return the model that a user names. Raises UsageError where it was never taught to chat."""
+    """Return the model that the user named. Raises UsageError if it was never taught to chat."""
     saved = open_model(path, say=say)
     taught = saved.taught_to_chat
     if taught is None:  # imported
@@ -49,9 +49,9 @@ def named_model(path: Path, *, say: Say) -> SavedModel:
 
 
 def chat_models(preset: str | None) -> Iterator[SavedModel]:
-    """Yield the models below runs/ that were taught to chat, the newest first; with a `preset` only those made by it.
+    """Yield the models in runs/ that were taught to chat, newest first; with a `preset`, only those made by it.
 
-    What cannot be read is passed over: another one may serve.
+    Models that cannot be read are skipped: another one may do.
     """
     for run in newest_runs():
         with contextlib.suppress(CheckpointError, ConfigError, FormatError, StorageError, OSError):
@@ -62,25 +62,25 @@ def chat_models(preset: str | None) -> Iterator[SavedModel]:
 
 
 def is_made_by(preset: str, run: RunFolder) -> bool:
-    """Return whether a run has the settings of a preset. Raises ConfigError where its own cannot be read."""
+    """Return whether a run has the settings of a preset. Raises ConfigError if the run's cannot be read."""
     settings: Mapping[str, Any] = run.read_config().settings()
     return all(settings[name] == value or value == AUTO for name, value in read_settings(preset).items())
 
 
 def run_of(saved: SavedModel) -> RunFolder:
-    """Return the run of a model that is on a disk, as short as it can be named from here."""
+    """Return the run of a model on disk, by its path as in `place_of`."""
     return RunFolder(place_of(saved))
 
 
 def place_of(saved: SavedModel) -> Path:
-    """Return where a model is, a run or another program's, as short as it can be named from here."""
+    """Return the path of a model's run, or of a foreign model, relative to the working directory if it is inside."""
     place, here = saved.folder or saved.path, real_path(".")
     assert place
     return place.relative_to(here) if place.is_relative_to(here) else place
 
 
 def unfinished_default(saved: SavedModel) -> RunFolder | None:
-    """Return the run of a model of our own, if its training was stopped and nobody goes on with it."""
+    """Return a model's run if it is from our chat presets, was stopped early, and no process is continuing it."""
     run = run_of(saved)
     if run.outcome_is("finished") or is_locked(run.path):
         return None

@@ -27,7 +27,7 @@ class Session:
         self.ended = False
 
     def answer(self, steps: Iterator[TokenStep]) -> None:
-        """Show an answer as it comes. Ctrl-C stops it; what came of it until then stays in the conversation."""
+        """Show an answer as it is generated. Ctrl-C stops it; the part so far stays in the conversation."""
         self.steps = []
         self.page.begin()
         try:
@@ -43,12 +43,12 @@ class Session:
             self.page.remark("stopped")
 
     def take_up(self, conversation: Conversation) -> None:
-        """Go on with another conversation."""
+        """Continue another conversation."""
         self.chat.conversation = conversation
         self.steps = []
 
     def expect_conversation(self) -> Conversation:
-        """Return what was said so far. Raises UsageError where that is nothing."""
+        """Return the conversation so far. Raises UsageError if there is none."""
         if self.chat.conversation is None:
             raise UsageError("nothing has been said yet")
         return self.chat.conversation
@@ -59,7 +59,7 @@ class Session:
 
 
 def is_yes(answer: str, *, default: bool) -> bool:
-    """Return what an answer to a question means that can be answered with yes or no.
+    """Return whether the answer to a yes-or-no question is yes; an empty one means `default`.
 
     >>> is_yes("", default=True), is_yes("Yes", default=False), is_yes("nope", default=True)
     (True, True, False)

@@ -1,4 +1,4 @@
-"""The first run: a model to talk to is trained while one watches it learn."""
+"""The first run: train a model to chat with, and show it learning."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.run import Run, resume_run, start_run
 
 QUESTIONS = ("What does str.split do?", "What is 347 * 28?", "Who are you?")
-EVERY = 30.0  # seconds between two times that they are asked
+EVERY = 30.0  # seconds between two rounds of questions
 LONGEST_ANSWER = 40  # tokens
 LONGEST_LINE = 60  # characters of an answer that are shown
 
 
 class Rehearsal:
-    """Asks a model in training the same questions again and again, and shows what it says: the run is not changed."""
+    """Asks a model in training the same questions at intervals and shows its answers, without changing the run."""
 
     def __init__(self, run: Run, line: Callable[..., None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._line, self._clock = run, line, clock
         self._next = -float("inf")
 
     def watch(self, event: Event) -> None:
-        """Ask if it is time to, between two steps."""
+        """Ask between two steps, when it is time."""
         if isinstance(event, Stepped) and self._clock() >= self._next:
             self.ask(f"step {event.step:,}, loss {decimal_number(event.loss, 2)}")
             self._next = self._clock() + EVERY
 
     def ask(self, when: str) -> None:
-        """Ask now. What cannot be asked, as when the model's numbers have gone astray, is for the training to say."""
+        """Ask now. Errors, as from weights that are not finite, are left for the training to report."""
         with contextlib.suppress(TinygradChatError):
             answers = self._answers()
             self._line(f"{duration(self._run.progress.seconds)} of training, {when}", style="dim")
@@ -50,7 +50,7 @@ class Rehearsal:
                 self._line(f"{INDENT}{question:{width}}  {answer[:LONGEST_LINE]}", style="cyan")
 
     def _answers(self) -> list[str]:
-        """Return what it says to each, asked at once."""
+        """Return the answer to each question, generated as one batch."""
         run, options = self._run, GenerationOptions(temperature=0, max_new_tokens=LONGEST_ANSWER)
         engine = Engine(run.model, run.tokenizer, rows=len(QUESTIONS), tool=run.calculator)  # new, as the weights are
         requests = [engine.submit_answer(Conversation.of(question), options) for question in QUESTIONS]
@@ -59,10 +59,9 @@ class Rehearsal:
 
 
 def train_to_chat(preset: str, unfinished: RunFolder | None, settings: Mapping[str, Any]) -> RunFolder:
-    """Train the model of a preset in a folder of its own, or go on with one that is `unfinished`; return its folder.
+    """Train a preset's model in a new folder, or continue an `unfinished` run; return its folder.
 
-    `settings` are those that the user gave. Ends the command where the training is stopped from outside, after it has
-    said how to go on.
+    `settings` are the user's. If training is stopped from outside, says how to continue and ends the command.
     """
     with open_display(sys.stderr) as display:
         if unfinished is None:

@@ -77,7 +77,7 @@ def _print_names(console: Console, comparison: Comparison) -> None:
 
 
 def _print_tables(console: Console, comparison: Comparison) -> None:
-    """Print what there is to compare: a column for each run, in several tables where they are more than fit."""
+    """Print the comparison, a column per run, in several tables if they do not fit into one."""
     rows = list(_rows(comparison))
     labels = Column("", [label for label, _ in rows], left=True)
     columns = [
@@ -96,9 +96,9 @@ def _print_tables(console: Console, comparison: Comparison) -> None:
 
 
 def _print_curves(console: Console, comparison: Comparison, axis: str) -> None:
-    """Print the shape of each run's validation losses, all on one scale, so that they can be laid under each other.
+    """Print a sparkline of each run's validation losses, all on the same scale, one below another.
 
-    Where a run ends earlier than others its line does; losses above those that the plots show are as high as can be.
+    A run that ends earlier has a shorter line; losses above the range of the plots are clipped to the top.
     """
     import numpy as np
     from rich.text import Text
@@ -118,7 +118,7 @@ def _print_curves(console: Console, comparison: Comparison, axis: str) -> None:
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """Yield what the table says: a label and a value for each run."""
+    """Yield the rows of the table: a label, and a value for each run."""
     runs, unit = comparison.runs, comparison.unit
     amount, _ = comparison.axes
     read, seconds = map(comparison.reached_by_all, comparison.axes)

@@ -1,4 +1,4 @@
-"""rich's console as we use it: a text is a text, whoever wrote it, and only rich's own escape sequences get through."""
+"""rich's console without markup: all text is shown literally, and only rich's own escape sequences get through."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tinygrad_chat.formatting import printable
 
 
 class TextConsole(Console):
-    """A console without markup, emoji codes and highlighting, in which no text holds a control character.
+    """A console without markup, emoji codes or highlighting, which escapes control characters in text.
 
-    It writes past the escaping of its stream, as its colours and its moves of the cursor must arrive.
+    It bypasses its stream's escaping, since its colours and cursor movements must get through.
     """
 
     def __init__(self, stream: TextIO, *, width: int) -> None:
         super().__init__(file=cast(TextIO, as_is(stream)), highlight=False, markup=False, emoji=False, width=width)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield what is to be written, its texts escaped. What must be aligned is escaped before, where it is made."""
+        """Yield segments with their text escaped. Text that must be aligned is escaped earlier, where it is made."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)

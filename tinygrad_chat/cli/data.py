@@ -1,4 +1,4 @@
-"""`tgc data`: what was tokenized and is kept, and what is in a text."""
+"""`tgc data`: the texts whose tokens are cached, and what is in a text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tinygrad_chat.text.inventory import StoredTokens
     from tinygrad_chat.text.token_store import TokenStore
 
-EXCERPT = 300  # tokens of a document that are looked at
+EXCERPT = 300  # tokens of a document that are decoded
 WIDEST = 100  # characters of a line that shows a text
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 
 def _option(name: str) -> Any:
-    """Return the flag of an option of `tgc train`, as that describes it."""
+    """Return a flag, described like the same option of `tgc train`."""
     return typer.Option(help=SPECS[name].help, metavar=metavar_of(SPECS[name]))
 
 

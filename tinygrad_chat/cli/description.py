@@ -66,7 +66,7 @@ def _slower_than_possible(run: Run) -> list[str]:
 
 
 def what_follows(config: TrainingConfig) -> list[str]:
-    """Return what a depth has decided, and what was chosen instead; nothing where there is no depth."""
+    """Return the settings that --depth decides, with any that were overridden; nothing without a depth."""
     if config.recipe.depth is None:
         return []
     tokens, data, schedule, optimizer = config.tokens_per_step, config.data, config.schedule, config.optimizer

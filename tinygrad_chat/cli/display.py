@@ -30,13 +30,13 @@ MOST_COMMANDS = 2
 INDENT = "  "
 EXCERPT = 3  # lines of a sample that stay above a bar
 COUNTED = {"merging": "pairs", "evaluating": "tokens", "answering": "problems", "making": "conversations"}
-"""What is not bytes, by the first word of what is being done."""
-LONGEST_LABEL = 60  # characters of what stands before a bar
+"""Units other than bytes, by the first word of the activity."""
+LONGEST_LABEL = 60  # characters of the label before a bar
 PERCENTAGE = "{task.percentage:>3.0f}%"
 
 
 def format_record(record: Mapping[str, Any]) -> str:
-    """Return a line of the log for people and for scripts that split at spaces.
+    """Return a log record as one line, for people and for scripts that split at spaces.
 
     >>> format_record({"step": 100, "loss": 2.34561, "lr": 0.002})
     'step=100 loss=2.3456 lr=0.002'
@@ -56,8 +56,8 @@ def _with_speed(event: Logged) -> dict[str, Any]:
 
 
 class Lines:
-    """Plain lines, each complete when it is printed. A `quiet` display shows only what went wrong and how it ended, a
-    `verbose` one every sample, whole."""
+    """Plain lines, each complete when it is printed. A `quiet` display shows only problems and how the run ended; a
+    `verbose` one shows every sample in full."""
 
     def __init__(self, stream: PatientStream, *, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream
@@ -68,7 +68,7 @@ class Lines:
 
     @property
     def error(self) -> OSError | None:
-        """Why nobody sees this any longer: a full disk, a terminal or a reader that has gone, as with `| head`."""
+        """Why output can no longer be written: a full disk, a closed terminal, or a closed pipe as with `| head`."""
         return self._stream.error
 
     def line(self, text: str, style: str = "") -> None:
@@ -79,7 +79,7 @@ class Lines:
         print(text, file=self._escaped, flush=True)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
-        """Say that a corpus has come, `done` of `total` bytes, or that conversations are being made."""
+        """Report that a corpus has been fetched, or that conversations are being made."""
         if activity == "fetching" and done == total:
             self.line(f"fetched {total:,} bytes")
         if activity == "making" and not done:
@@ -127,13 +127,13 @@ class Lines:
 
 
 def _goes_on_from_an_evaluation(event: Logged) -> bool:
-    """Return whether a line of the log holds an evaluation, and not the last one: an update follows it."""
+    """Return whether a log record holds an evaluation that is not the last: an update follows it."""
     return "val_loss" in event.record and "loss" in event.record
 
 
 class Bar(Lines):
-    """A progress bar with the newest loss, or with what else is going on; only evaluations stay above it, each with the
-    beginning of its sample. A `verbose` one shows what stands in a pipe, too."""
+    """A progress bar with the newest loss or the current activity; only evaluations stay above it, each with the
+    beginning of its sample. A `verbose` one also shows all that a pipe would get."""
 
     def __init__(self, stream: PatientStream, progress: Progress, *, verbose: bool = False) -> None:
         super().__init__(stream, verbose=verbose)
@@ -144,7 +144,7 @@ class Bar(Lines):
         print_above(self._progress, text, style)
 
     def progressed(self, activity: str, done: int, total: int) -> None:
-        """Move the bar along the download, the reading, or the merges of a tokenizer."""
+        """Move the bar along with the download, the reading, or the merges of a tokenizer."""
         self._progress.update(self._task, description=of_how_much(activity, total), completed=done, total=total)
 
     def begin(self, run: Run) -> None:
@@ -153,7 +153,7 @@ class Bar(Lines):
         self._progress.reset(self._task, total=1.0, description=f"step {run.progress.step}")
 
     def show(self, event: Event) -> None:
-        """Move the bar, say what is going on, or print an evaluation or the end."""
+        """Move the bar, name the current activity, or print an evaluation or the end."""
         super().show(event)
         if isinstance(event, Stepped):
             self._progress.update(self._task, completed=event.fraction)
@@ -186,22 +186,22 @@ class Bar(Lines):
 
 
 class Label(ProgressColumn):
-    """What is being done, before a bar."""
+    """The current activity, before a bar."""
 
     def __init__(self) -> None:
         super().__init__(table_column=Column(no_wrap=True))
 
     def render(self, task: Task) -> Text:
-        """Return it as one line that holds no markup."""
+        """Return it as one line without markup."""
         return Text(one_line(task.description, most=LONGEST_LABEL))
 
 
 @contextmanager
 def open_progress(stream: TextIO | PatientStream, *columns: ProgressColumn) -> Iterator[Progress | None]:
-    """Provide a bar to be filled on `stream`, or None where that is no terminal, or one that only knows lines.
+    """Provide a progress bar on `stream`, or None if that is not a terminal, or a dumb one.
 
-    Around it stand `columns`, by default what is being done, how much of it is, and how long the rest will take. What
-    anybody writes to standard output or error meanwhile stands above the bar, escaped as ever.
+    It shows `columns`: by default the activity, the bar, the percentage and the time remaining. Anything written to
+    standard output or error meanwhile appears above the bar, escaped as always.
     """
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         yield None
@@ -213,7 +213,7 @@ def open_progress(stream: TextIO | PatientStream, *columns: ProgressColumn) -> I
 
 
 def of_how_much(activity: str, total: int) -> str:
-    """Return what is being done, and how much of it there is.
+    """Return an activity with its total amount.
 
     >>> of_how_much("merging", 3831), of_how_much("reading", 2_000_000)
     ('merging 3,831 pairs', 'reading 2.0 MB')
@@ -224,7 +224,7 @@ def of_how_much(activity: str, total: int) -> str:
 
 @contextmanager
 def open_amount() -> Iterator[Callable[[str, int, int], None]]:
-    """Provide what shows on a terminal how far something has come: (what is being done, how much so far, in all)."""
+    """Provide a callback (activity, amount done, total) that shows progress on a terminal."""
     with open_progress(sys.stderr) as bar:
         task = None if bar is None else bar.add_task("opening", total=None)
 
@@ -237,7 +237,7 @@ def open_amount() -> Iterator[Callable[[str, int, int], None]]:
 
 def print_above(progress: Progress, text: str, style: str = "") -> None:
     """Print a line above the bar, as it is."""
-    progress.console.print(Text(text, style), soft_wrap=True)  # as a Text: a style of `print` is the bar's, too
+    progress.console.print(Text(text, style), soft_wrap=True)  # a Text, as a style given to `print` is the bar's too
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def open_display(stream: TextIO, *, quiet: bool = False, verbose: bool = False) 
 
 
 def summarize(run: Run, ended: Ended) -> list[tuple[str, str]]:
-    """Return what came of a run and what to do next, in a few lines, each with its style on a terminal."""
+    """Return a run's result and what to do next, in a few lines, each with its style on a terminal."""
     report, page = read_report(run.folder), run.folder.report
     tokens_per_second = ended.step * run.config.tokens_per_step / max(run.progress.seconds, 1e-9)
     speed = "" if run.config.objective.by_reward else f", {tokens_per_second:,.0f} tokens/s"

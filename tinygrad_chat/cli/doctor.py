@@ -62,7 +62,7 @@ def doctor() -> None:
 
 
 def _ranks() -> Iterator[tuple[str, str]]:
-    """Yield what there is for several ranks, and how fast two of them exchange a gradient here."""
+    """Yield which MPI is installed, and how fast two ranks exchange a gradient on this machine."""
     from tinygrad_chat.errors import BackendError, TinygradChatError
     from tinygrad_chat.parallel.bandwidth import measured_bandwidth
     from tinygrad_chat.parallel.mpi import describe_mpi

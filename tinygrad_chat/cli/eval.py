@@ -70,7 +70,7 @@ def eval_(
     (--eval-tokens). To compare several, name one text for all. The scores of tasks are kept in the run's folder.
     """
     compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
-    InferenceOptions(**compute)  # says what cannot be
+    InferenceOptions(**compute)  # raises for invalid values
     if not settings.keys() >= {"data"} and settings:
         raise UsageError(f"--{next(iter(settings)).replace('_', '-')}: plays no part without --data")
     if task and (settings or max_bytes):
@@ -92,7 +92,7 @@ def eval_(
         shared = leading and SharedEvaluation(leading.communicator)
         named = [open_task(name) for name in task or []]
         if "data" in settings:
-            settings["data"] = settle_source(settings["data"])  # standard input can be read once, for all runs
+            settings["data"] = settle_source(settings["data"])  # standard input can be read only once, for all runs
         threads = compute.pop("threads", None)
         shared.ask("use_threads", threads) if shared else use_threads(threads)
         with open_amount() as show:
@@ -120,7 +120,7 @@ def eval_(
 
 @contextmanager
 def _told(found: Evaluated, failed: list[TinygradChatError], *, several: bool) -> Iterator[None]:
-    """Keep what is wrong with one of several runs for the end, when what was found of the others is shown."""
+    """With `several` runs, hold an error of one back until the results of the others have been shown."""
     try:
         yield
     except TinygradChatError as error:
@@ -133,7 +133,7 @@ def _told(found: Evaluated, failed: list[TinygradChatError], *, several: bool) -
 
 
 class _Evaluator:
-    """Evaluates a run, and writes down what it has found as it finds it."""
+    """Evaluates a run and records each result as soon as it is known."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _Evaluator:
         found.run = name or str(self.saved.path)
 
     def measure_texts(self, most_bytes: int | None, settings: dict[str, Any]) -> None:
-        """Measure it on its own held-out text, or on the one that the settings name."""
+        """Evaluate it on its own held-out text, or on the text that the settings name."""
         from tinygrad_chat.evaluation.text import evaluate_on_text
         from tinygrad_chat.parallel.member import DistributedPredictor
         from tinygrad_chat.runs.consent import expect_named
@@ -177,7 +177,7 @@ class _Evaluator:
             raise type(error)(f"{self.found.run}: {error}{remedy}") from error
 
     def ask(self, named: list[Task], *, tools: bool, run_programs: bool, **asking: Any) -> None:
-        """Ask it the tasks that were named; without any, all that it can be asked, if it was taught to chat."""
+        """Evaluate it on the named tasks; without any, on the default tasks if it was taught to chat."""
         from tinygrad_chat.evaluation.answers import ROWS, answers_of, evaluate_task
         from tinygrad_chat.inference.engine import Engine
         from tinygrad_chat.runs.figures import calculator_of

@@ -19,7 +19,7 @@ MEAN = "mean, centred"
 
 @dataclass
 class Evaluated:
-    """What is known of a run: its `texts` and `tasks` so far, and the `error` that ended its evaluation."""
+    """Results of a run: its `texts` and `tasks` so far, and the `error` that ended its evaluation."""
 
     run: str
     texts: list[TextEvaluation] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Evaluated:
 
 
 def as_objects(found: Sequence[Evaluated]) -> dict[str, Any]:
-    """Return all of it, ready for JSON."""
+    """Return all results, ready for JSON."""
     from tinygrad_chat.runs.scores import mean_centred
 
     return {
@@ -40,7 +40,7 @@ def as_objects(found: Sequence[Evaluated]) -> dict[str, Any]:
 
 
 def print_tables(found: Sequence[Evaluated], *, examples: int, markdown: bool) -> None:
-    """Print a table of the texts, one of the tasks, and so many examples of each task."""
+    """Print a table of the texts, one of the tasks, and so many `examples` of each task."""
     tables = [table for table in (_texts(found), _tasks(found)) if table[0].cells]
     for number, columns in enumerate(tables):
         if number:
@@ -59,7 +59,7 @@ def print_tables(found: Sequence[Evaluated], *, examples: int, markdown: bool) -
 
 
 def _texts(found: Sequence[Evaluated]) -> list[Column]:
-    """Return what is known of texts, in the order of importance."""
+    """Return the results on texts as columns, in order of importance."""
     rows = [(each.run, text) for each in found for text in each.texts]
     evaluations = [text.evaluation for _, text in rows]
     return [
@@ -76,7 +76,7 @@ def _texts(found: Sequence[Evaluated]) -> list[Column]:
 
 
 def _tasks(found: Sequence[Evaluated]) -> list[Column]:
-    """Return the scores of each run beside each other, a row for each task, and more where there is one run."""
+    """Return the scores, a row per task and a column per run; more columns if there is only one run."""
     from tinygrad_chat.runs.scores import mean_centred
 
     asked = [each for each in found if each.tasks]

@@ -1,4 +1,4 @@
-"""Command-line flags, read off groups of options, so that they are stated once."""
+"""Command-line flags derived from option groups, so that each option is declared only once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ConfigFile = Annotated[
     str | None,
     typer.Option("--config", "--preset", help="a TOML file or a preset's name to start from", rich_help_panel="Run"),
 ]
-"""What every command takes that resolves a run's configuration."""
+"""Taken by every command that resolves a run's configuration."""
 
 Raw = Annotated[
     bool,
     typer.Option("--raw", help="leave control characters as they are, in a pipe or file", rich_help_panel="Run"),
 ]
-"""What commands take that write a text of a model's or a tokenizer's; see `streams.stream_of_texts`."""
+"""Taken by commands that print text from a model or a tokenizer; see `streams.stream_of_texts`."""
 
 Confirmed = Annotated[
     bool,
@@ -36,10 +36,10 @@ def flags_of(
     only: Collection[str] | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command a flag for each option of the groups: in `**settings` it finds those that the user gave.
+    """Give a command a flag for each option of the groups; those that the user gave arrive in `**settings`.
 
-    With `only`, it gets the flags of these alone. The `short` help shows the common ones, and --help-all the others,
-    too. `defaults` says what the help calls the default of an option where that is the command's own.
+    `only` restricts the flags to these names. With `short`, --help shows the common flags and --help-all shows all.
+    `defaults` replaces the default shown in the help, for options whose default is the command's own.
     """
     specs = {name: spec for name, spec in specs_of(*groups).items() if only is None or name in only}
     flags = [
@@ -77,7 +77,7 @@ def flags_of(
 
 
 def _shown(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return a flag as the help has it where there is no longer one: none that has a help is hidden."""
+    """Return a flag for a command without --help-all: visible if it has a help text."""
     option = next((copy.copy(each) for each in get_args(parameter.annotation) if isinstance(each, OptionInfo)), None)
     if option is None or option.help is None:
         return parameter
@@ -104,7 +104,7 @@ def _flag(spec: OptionSpec, *, hidden: bool, default: str | None) -> inspect.Par
 
 
 def metavar_of(spec: OptionSpec) -> str | None:
-    """Return how the help writes what an option takes: its choices, or None where its type says it."""
+    """Return the placeholder for an option's value in the help: its choices, or None where its type is enough."""
     return "|".join((*spec.choices, *["PATH"] * spec.others)) or (f"<{spec.kind.__name__}>" if spec.several else None)
 
 
@@ -119,7 +119,7 @@ _PANELS = {
 
 
 def _panel(spec: OptionSpec) -> str:
-    """Return the heading of an option in the help: fewer than there are groups, so that it fits on a screen."""
+    """Return an option's heading in the help. Some groups share one, so that the help fits on a screen."""
     group = spec.group.__name__.removesuffix("Options")
     return _PANELS.get(group, group)
 

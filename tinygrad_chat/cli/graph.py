@@ -14,9 +14,9 @@ from tinygrad_chat.errors import UsageError
 if TYPE_CHECKING:
     from tinygrad_chat.autograd import Node
 
-MODELS = ("bigram", "mini-gpt", "nanochat")  # one of one's own is made in Python, where `draw_svg` draws it
+MODELS = ("bigram", "mini-gpt", "nanochat")  # for your own, call `draw_svg` from Python
 TOKENS, TARGETS = [[0, 1, 2, 3], [3, 1, 0, 2]], [[1, 2, 3, 4], [1, 0, 2, 4]]
-"""The batch that a model is drawn with."""
+"""The batch of the training step that is drawn."""
 
 
 def graph(
@@ -72,7 +72,7 @@ def graph(
 
 
 def _numbers(settings: Sequence[str]) -> dict[str, float]:
-    """Return the numbers that --set options name. Raises UsageError for one that is no NAME=NUMBER."""
+    """Return the numbers given by --set, by name. Raises UsageError for one that is not NAME=NUMBER, or set twice."""
     numbers: dict[str, float] = {}
     for setting in settings:
         name, _, text = setting.partition("=")
@@ -106,7 +106,7 @@ def _formula(text: str, numbers: Mapping[str, float]) -> tuple[Node, dict[str, A
 
 
 def _training_step(name: str) -> tuple[Node, dict[str, Any]]:
-    """Return the loss of a tiny model after its backward sweep, and the parameters by name."""
+    """Return the loss of a tiny model after its backward pass, and the parameters by name."""
     from tinygrad_chat.config.resolve import Facts, resolve
 
     vocabulary = max(map(max, TARGETS)) + 1

@@ -1,4 +1,4 @@
-"""The text of --help: plain, whole in a pipe, in lines as long as the terminal allows."""
+"""The text of --help: plain, complete in a pipe, in lines as wide as the terminal allows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-WIDEST_OPTION = 34  # characters: the help of an option that takes more begins below it
+WIDEST_OPTION = 34  # characters: the help of a wider option begins on the next line
 LONGEST_SENTENCE = 200  # characters
 
 
 class Command(TyperCommand):
-    """A command whose help has its options under their headings."""
+    """A command whose help lists its options under headings."""
 
     def get_short_help_str(self, limit: int = LONGEST_SENTENCE) -> str:
-        """Return what stands beside the command in a list: the whole first sentence of its help."""
+        """Return the text beside the command in a list: the whole first sentence of its help."""
         return super().get_short_help_str(max(limit, LONGEST_SENTENCE))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -23,16 +23,16 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Several commands under one name: the help has them above the options."""
+    """Several commands under one name; the help lists them above the options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands, and what may stand before them."""
+        """Write the commands, then the options that may precede them."""
         self.format_commands(ctx, formatter)
         write_options(self, ctx, formatter)
 
 
 class GroupOfRuns(Group):
-    """A group whose own options have `--checkpoint`: a first word that is no command of it names a run."""
+    """A group with a `--checkpoint` option: a first word that is not one of its commands names a run."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse `NAME ...` as `--checkpoint NAME ...`."""
@@ -41,7 +41,7 @@ class GroupOfRuns(Group):
 
 
 def write_options(command: Any, ctx: Any, formatter: Any) -> None:
-    """Write what a command takes, but for what is hidden: a section for each heading."""
+    """Write a command's visible arguments and options, one section per heading."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)

@@ -80,7 +80,7 @@ def _shape(shape: Mapping[str, int]) -> str:
 
 
 def _words(name: str, value: Any) -> list[str]:
-    """Return an option as it is typed."""
+    """Return an option as it is typed on a command line."""
     if isinstance(value, bool):
         return [flag_of(name) if value else flag_of(f"no_{name}")]
     return [flag_of(name), f"{value:g}" if isinstance(value, float) else str(value)]

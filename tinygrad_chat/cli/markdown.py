@@ -1,7 +1,7 @@
-"""Light Markdown of a text that is still being written: bold, code, lists and headings, styled as soon as it is sure.
+"""Light Markdown for a text still being written: bold, code, lists and headings, each styled once it is certain.
 
-What may be the beginning of something is held until that shows, for a part of a line at most; all else is handed on at
-once. So nothing that was shown is ever drawn again, and signs that turn out to mean nothing, as in `2**10`, are shown.
+Text that may begin markup is held until that is known, for part of a line at most; all else is passed on at once. So
+nothing that was shown is ever redrawn, and signs that turn out not to be markup, as in `2**10`, are shown.
 
 >>> list(spans(["A **bo", "ld** word, `co", "de` and 2**10."]))
 [('A ', ''), ('bold', 'bold'), (' word, ', ''), ('code', 'code'), (' and 2', ''), ('**', ''), ('10.', '')]
@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 PLAIN, BOLD, CODE, BLOCK = "", "bold", "code", "block"
-"""The styles of spans; BLOCK is code in lines of its own, which are not to be broken."""
+"""The styles of spans; BLOCK is a fenced code block, whose lines are not to be broken."""
 
-LONGEST_SPAN = 200  # characters, after which signs that nothing has closed are signs
-_START_OF_LINE = re.compile(r" {0,8}(`{0,2}|[-*+]|#{1,6})")  # may become one of those below
+LONGEST_SPAN = 200  # characters after which an unclosed sign is plain text
+_START_OF_LINE = re.compile(r" {0,8}(`{0,2}|[-*+]|#{1,6})")  # may become one of the patterns below
 _BULLET = re.compile(r"( {0,8})[-*+] +(?=\S)")
 _HEADING = re.compile(r"#{1,6} +(?=\S)")
 _FENCE = re.compile(r" {0,8}```[^\n]*\n")
@@ -27,7 +27,7 @@ Span = tuple[str, str]
 
 
 def spans(pieces: Iterable[str]) -> Iterator[Span]:
-    """Yield the spans of a text that comes in pieces, each as early as can be."""
+    """Yield the spans of a text that comes in pieces, each as early as possible."""
     reader = MarkdownReader()
     for piece in pieces:
         yield from reader.feed(piece)
@@ -35,7 +35,7 @@ def spans(pieces: Iterable[str]) -> Iterator[Span]:
 
 
 class MarkdownReader:
-    """Takes a text piece by piece, and hands on spans of it."""
+    """Takes a text piece by piece and yields its spans."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -44,7 +44,7 @@ class MarkdownReader:
         self._ended = False
 
     def feed(self, piece: str) -> Iterator[Span]:
-        """Yield what is sure now that a piece has come."""
+        """Yield what this piece makes certain."""
         self._held += piece
         while self._held and (found := self._next()) is not None:
             length, text, style = found
@@ -53,12 +53,12 @@ class MarkdownReader:
                 yield text, style
 
     def finish(self) -> Iterator[Span]:
-        """Yield what was held: no more comes."""
+        """Yield what was held: the text has ended."""
         self._ended = True
         yield from self.feed("")
 
     def _next(self) -> tuple[int, str, str] | None:
-        """Return how many characters are done with, what to show of them and how; None where more must come first."""
+        """Return (characters consumed, text to show for them, its style), or None if more text is needed."""
         if self._before == "\n" and (found := self._at_start_of_line()) is not None:
             return found or None
         if self._style == BLOCK:
@@ -67,7 +67,7 @@ class MarkdownReader:
         return self._within_line()
 
     def _at_start_of_line(self) -> tuple[int, str, str] | tuple[()] | None:
-        """Return as `_next` does, () where more must come first, and None where nothing special begins the line."""
+        """Return as `_next` does, but () if more text is needed, and None if no markup begins the line."""
         if fence := _FENCE.match(self._held):
             self._style = PLAIN if self._style == BLOCK else BLOCK
             return fence.end(), "", PLAIN

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tinygrad_chat.text.download import Progress
 
 MEASURE = (sys.executable, "-P", "-m", "tinygrad_chat", "plan", "--measure")
-"""Starts the process that is measured: a `tgc`, so that it reads flags and loads what `tgc train` does."""
+"""Starts the process to be measured: a `tgc`, so that it parses flags and loads the modules of `tgc train`."""
 
 FEW_STEPS = 3
-BAR = 24  # characters that stand for all of the time: with the notes a row has 80 at most
+BAR = 24  # characters of a full bar: with its note, a row has at most 80
 
 
 @flags_of(*GROUPS.values())
@@ -93,7 +93,7 @@ def plan(
     if fitted:
         settings["grad_accumulation"] = resolved.data.grad_accumulation
     if "data" in settings:
-        settings["data"] = resolved.data.source  # where standard input was kept, and a name that can be written
+        settings["data"] = resolved.data.source  # where standard input was saved, or a name fit for a command
     wanted = _command(config, settings) + (f" --ranks {ranks}" if ranks > 1 else "")
     if as_json:
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
@@ -113,7 +113,7 @@ def plan(
 
 
 def _answer_measurement(request: str) -> None:
-    """Be the process that is measured, with all that `tgc train` would have loaded."""
+    """Act as the process to be measured, with all modules loaded that `tgc train` loads."""
     import tinygrad_chat.cli.display
     import tinygrad_chat.cli.interruption
     import tinygrad_chat.tracking.sending  # noqa: F401
@@ -124,7 +124,7 @@ def _answer_measurement(request: str) -> None:
 
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[str], None], Progress]]:
-    """Provide what shows, on a terminal, what is being done and how far a download is."""
+    """Provide two callbacks that show the current activity and a download's progress on a terminal."""
     from tinygrad_chat.cli.display import of_how_much, open_progress
 
     with open_progress(sys.stderr) as bar:
@@ -157,7 +157,7 @@ def _quantities(config: TrainingConfig, plan: Plan) -> dict[str, str]:
 
 
 def _times(plan: Plan, bar: str) -> list[Column]:
-    """Return where the time goes; `bar` are the characters of a share's bar and of what is left of it."""
+    """Return where the time goes; `bar` holds the characters for the filled and the empty part of a bar."""
     seconds = plan.seconds
     spent = [
         ("training", seconds.training, ""),
@@ -178,7 +178,7 @@ def _times(plan: Plan, bar: str) -> list[Column]:
 
 
 def _measured(plan: Plan) -> Iterator[str]:
-    """Yield what the plan was made of."""
+    """Yield the measurements that the plan is based on."""
     measured, environment = plan.measurement, plan.measurement.environment
     blas = "".join(f", {blas['library']} with {count(blas['threads'], 'thread')}" for blas in environment["blas"])
     yield (
@@ -190,7 +190,7 @@ def _measured(plan: Plan) -> Iterator[str]:
 
 
 def _choice(fitted: Fitted, command: str) -> Iterator[str]:
-    """Yield what was chosen, why, and the command that trains so."""
+    """Yield what --fit chose, why, and the command that trains with it."""
     yield ""
     measured = " and ".join(f"{count(windows, 'window')} {memory_size(memory)}" for windows, memory in fitted.measured)
     yield f"measured in one part: {measured}; {memory_size(fitted.budget)} may be used"
@@ -204,7 +204,7 @@ def _choice(fitted: Fitted, command: str) -> Iterator[str]:
 
 
 def _command(config: str | None, settings: Mapping[str, Any]) -> str:
-    """Return the `tgc train` that these options mean."""
+    """Return the `tgc train` command with these options."""
     words = ["tgc", "train", *(["--config", config] if config else [])]
     for name in (name for name in SPECS if name in settings):
         flag, value = flag_of(name), settings[name]

@@ -81,7 +81,7 @@ def profile(
 
 
 def _columns(taken: Profile) -> list[Column]:
-    """Return what a step does in each op, the slowest first."""
+    """Return the time and work of a step by op, the slowest first."""
     rows = taken.rows
     limits = [row.least_seconds(taken.limits) / row.seconds if row.seconds else 0.0 for row in rows]
     return [
@@ -97,7 +97,7 @@ def _columns(taken: Profile) -> list[Column]:
 
 
 def _conclusions(taken: Profile) -> Iterator[str]:
-    """Yield what a step takes and what it waits for."""
+    """Yield how long a step takes and what limits it."""
     limits = taken.limits
     yield (
         f"a step: {1000 * taken.step_seconds:.2f} ms watched, {1000 * taken.plain_seconds:.2f} ms otherwise "

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.text.standard_input import STANDARD_INPUT
 
-LONGEST = 16 << 20  # bytes; no model looks at more
-PATIENCE = 1.0  # seconds after which somebody may wonder what is waited for
+LONGEST = 16 << 20  # bytes; no model reads more
+PATIENCE = 1.0  # seconds before saying what the command is waiting for
 
 
 def read_prompt(given: str | None, *, say: Callable[[str], None]) -> str:
-    """Return the prompt that was `given`; of `-`, and where none was, what a pipe or a file hands in.
+    """Return the `given` prompt; for `-`, standard input; for None, standard input if it is a pipe or a file.
 
-    The line end that `echo` adds is no part of it. Raises UsageError for what is no text.
+    Strips the newline that `echo` adds. Raises UsageError if the input is closed, too long or not UTF-8.
     """
     if given not in (None, STANDARD_INPUT):
         return given
@@ -41,17 +41,17 @@ def read_prompt(given: str | None, *, say: Callable[[str], None]) -> str:
 
 
 def _is_handed_in() -> bool:
-    """Return whether standard input is a pipe or a file: neither a terminal nor what a service has."""
+    """Return whether standard input is a pipe or a file, not a terminal or the null device of a service."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):  # closed, or not the system's
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by an object without a descriptor
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 @contextmanager
 def _explained_wait(say: Callable[[str], None]) -> Iterator[None]:
-    """Say what is waited for: at once on a terminal, elsewhere where nothing has come for a while."""
+    """Say what the command is waiting for: at once on a terminal, elsewhere after PATIENCE seconds."""
     end = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
     if sys.stdin.isatty():
         say(f"write the prompt and end it with {end}")

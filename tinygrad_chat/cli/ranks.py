@@ -1,4 +1,4 @@
-"""A command that several ranks run together: rank 0 works as it does alone, and the others take part."""
+"""A command that several ranks run together: rank 0 works as it would alone, and the others carry out its requests."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ RankLogs = Annotated[
     typer.Option(help="a folder for the output of the other ranks", rich_help_panel="Run", hidden=True),
 ]
 OFTEN = 60.0
-"""Seconds between two lines of another rank on its progress."""
+"""Seconds between two progress lines in the log of another rank."""
 
 
 class Follow(Protocol):
-    """What a rank other than 0 does: all that rank 0 asks. It calls `done` with the name of each request."""
+    """What a rank other than 0 does: carry out rank 0's requests. It calls `done` with the name of each."""
 
     def __call__(self, communicator: Communicator, *, done: Callable[[str], object] = ...) -> None:
-        """Return when rank 0 has taken leave."""
+        """Carry out requests until rank 0 is done."""
         ...
 
 
@@ -48,9 +48,9 @@ class Follow(Protocol):
 def several_ranks(
     call: typer.Context, count: int | None, patience: float, logs: str | None, follow: Follow
 ) -> Iterator[Ranks | None]:
-    """Be rank 0 within this context, and yield what leads the others; or be alone, and yield None.
+    """Within this context, be rank 0 and yield what leads the others; in a single process, yield None.
 
-    The other ranks `follow`. They write nothing, or into files of the folder `logs`. Where this process has to start
+    The other ranks run `follow`, and write nothing, or to files in the folder `logs`. If this process has to start
     `count` ranks, or is a rank other than 0, entering the context does all the work and then ends the command.
     """
     if os.environ.get("TGC_STREAMS"):
@@ -67,7 +67,7 @@ def several_ranks(
         if ranks is None or ranks.communicator.rank == 0:
             try:
                 yield ranks
-            except BrokenPipeError as error:  # whoever started the ranks is told what a shell expects
+            except BrokenPipeError as error:  # for the launcher, the exit code that a shell expects
                 raise typer.Exit(exit_code([])) from error
             return
         with pass_signals_on(ranks.stop):
@@ -76,7 +76,7 @@ def several_ranks(
 
 
 def expect_all_ranks(ranks: Ranks | None) -> None:
-    """End the command, on rank 0, where another rank is lost or has received a signal."""
+    """End the command, on rank 0, if another rank is lost or has received a signal."""
     if ranks is None:
         return
     ranks.communicator.expect_no_failure()
@@ -88,7 +88,7 @@ def expect_all_ranks(ranks: Ranks | None) -> None:
 
 
 def _follow_with_a_log(ranks: Ranks, logs: str, follow: Follow) -> None:
-    """Take part, with standard output and error in a file, and now and then a line on progress."""
+    """Follow rank 0 with standard output and error going to a file, and a progress line now and then."""
     from tinygrad_chat.files import user_path
     from tinygrad_chat.formatting import count
 
@@ -112,11 +112,11 @@ def _follow_with_a_log(ranks: Ranks, logs: str, follow: Follow) -> None:
 
 
 def _leave_it_to_a_child() -> None:
-    """Let a child in a session of its own be the rank, and end with it. See parallel/starting.py."""
-    parent, child = os.getpid(), os.fork()  # before there is a thread
+    """Fork a child in its own session to be the rank, and exit as it does. See parallel/starting.py."""
+    parent, child = os.getpid(), os.fork()  # before any thread starts
     if child:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code < 0:  # mpiexec ends the other ranks, which may wait for this one to begin, when it sees a signal
+        if code < 0:  # on a signal, mpiexec ends the other ranks, which may be waiting for this one to start
             signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
             os.kill(os.getpid(), -code)
         os._exit(code)
@@ -125,7 +125,7 @@ def _leave_it_to_a_child() -> None:
 
 
 def _hang_up_after(parent: int) -> None:
-    """Stop when the parent has been killed, unless that was because of another rank, which ends this one at once."""
+    """Hang up after the parent has been killed; if another rank was the cause, this one has already been ended."""
     while os.getppid() == parent:
         time.sleep(1)
     time.sleep(3)

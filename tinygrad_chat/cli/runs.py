@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IMPORTANCE = (
     *("run", "outcome", "val_loss", "steps", "from", "bits/byte", "tokens/s"),
     *("time", "tokens", "parameters"),
-)  # the first stay where there is not room for all
+)  # the first stay if there is no room for all
 STYLES = {"running": "green", "finished": "", "interrupted": "yellow", "killed": "yellow", "imported": ""}
 
 
@@ -66,7 +66,7 @@ def runs(
 
 
 def _note(run: RunSummary) -> str:
-    """Return what a run's row does not explain: why it failed, what to do, what is not in it."""
+    """Return what a run's row does not explain: why it failed, how to continue it, what was left out."""
     from tinygrad_chat.runs.folder import RunFolder
 
     go_on = RunFolder(run.path).resume_command
@@ -88,7 +88,7 @@ def _known(run: RunSummary) -> dict[str, object]:
 
 
 def _cells(run: RunSummary) -> dict[str, str]:
-    imported = run.outcome == "imported"  # what it was trained on, and how long, nobody knows
+    imported = run.outcome == "imported"  # what it was trained on, and for how long, is unknown
 
     def shown(value: float | None, written: Callable[[Any], str] = "{:,}".format) -> str:
         return UNKNOWN if value is None or (imported and not value) else written(value)
@@ -111,7 +111,7 @@ def _cells(run: RunSummary) -> dict[str, str]:
 
 
 def _short(checkpoint: str) -> str:
-    """Return the name of a checkpoint's run, and its own.
+    """Return a checkpoint's run and its own name.
 
     >>> _short("runs/a/checkpoints/step-000250")
     'a/step-000250'

@@ -14,7 +14,7 @@ from tinygrad_chat.cli.streams import say, stream_of_texts
 from tinygrad_chat.inference.options import GenerationOptions, InferenceOptions, SamplingOptions
 from tinygrad_chat.option import specs_of
 
-SEEDS = 10**6  # to choose among: six digits are soon typed
+SEEDS = 10**6  # to draw from: six digits are quick to type
 DEFAULTS = {
     "mode": "its own",
     "seed": "a different one each time",
@@ -37,10 +37,10 @@ def sample(
 ) -> None:
     """Write text with a trained model, token by token as it comes."""
     compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
-    InferenceOptions(**compute)  # says what cannot be
+    InferenceOptions(**compute)  # raises for invalid values
     draws = "seed" not in settings
     settings.setdefault("seed", secrets.randbelow(SEEDS))
-    SamplingOptions(**settings)  # likewise, before a prompt is waited for
+    SamplingOptions(**settings)  # likewise, before waiting for a prompt
 
     from tinygrad_chat.files import user_path
     from tinygrad_chat.inference.distributed import SharedModel

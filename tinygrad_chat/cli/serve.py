@@ -35,11 +35,11 @@ def serve(
     **settings: Any,
 ) -> None:
     """Serve a model: an API like OpenAI's, for other programs, and a page to chat on."""
-    # Read as NumPy is loaded: OpenBLAS's threads spin for 2^14 instead of 2^26 cycles when a product is done. Prompts
-    # are read with them, and while they spin they keep the cores from those that decode.
+    # Read when NumPy is loaded: OpenBLAS's threads then spin for 2^14 instead of 2^26 cycles after a product. Prefill
+    # uses them, and while they spin they occupy cores that decoding needs.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "14")
     compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
-    InferenceOptions(**compute)  # raises where a value is impossible
+    InferenceOptions(**compute)  # raises for invalid values
     options = ServingOptions(**{"api_key": os.environ.get(KEY_VARIABLE) or None, **settings})
     try:
         from tinygrad_chat.serving.app import create_app
@@ -71,7 +71,7 @@ def serve(
 
 
 def _model(run: str | None) -> SavedModel:
-    """Return the model that is named, the newest that can chat or, where there is none, the newest."""
+    """Return the named model; without a name, the newest that can chat or, failing that, the newest."""
     from tinygrad_chat.cli.chat_runs import chat_models
     from tinygrad_chat.files import user_path
     from tinygrad_chat.interchange.opening import open_model
@@ -83,8 +83,8 @@ def _model(run: str | None) -> SavedModel:
 
 @contextmanager
 def _drained_on_signals(server: Server) -> Iterator[list[int]]:
-    """Within this context the first signal, noted in the list, lets the server finish its answers; a second one ends it
-    at once."""
+    """Within this context, the first signal is noted in the list and lets the server finish its answers; a second one
+    ends it at once."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
@@ -94,7 +94,7 @@ def _drained_on_signals(server: Server) -> Iterator[list[int]]:
             unwind(number, frame)
         received.append(number)
         server.drain()
-        with contextlib.suppress(RuntimeError):  # in the middle of writing another line
+        with contextlib.suppress(RuntimeError):  # a reentrant write, in the middle of another line
             say("no new requests; finishing the answers in progress; once more to end at once")
 
     on_signals(note)

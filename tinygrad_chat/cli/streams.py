@@ -1,8 +1,8 @@
-"""Standard output and error: what strangers wrote is made visible there, and their errors are named.
+"""Standard output and error, with control characters escaped and I/O errors named.
 
-Names, texts and messages come from models, corpora, files and other programs, and a terminal obeys what it is sent. So
-whatever a command writes goes through an EscapedStream. Only escape sequences of our own, such as colours, and the
-texts of `--raw` take the way around it, `as_is`.
+Names, texts and messages come from models, corpora, files and other programs, and a terminal obeys any escape sequence
+that it is sent. So whatever a command writes goes through an EscapedStream. Only our own escape sequences, such as
+colours, and the text of `--raw` bypass it, through `as_is`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EscapedStream:
         self.as_is = as_is(stream)
 
     def write(self, text: str) -> int:
-        """Write a text, whoever it is from."""
+        """Write a text, escaped."""
         self.as_is.write(printable(text))
         return len(text)
 
@@ -40,13 +40,13 @@ class EscapedStream:
 
 
 def as_is(stream: Any) -> Any:
-    """Return the stream below an EscapedStream: for escape sequences of our own, and for what was escaped before."""
+    """Return the stream below an EscapedStream, for our own escape sequences and for text already escaped."""
     return stream.as_is if isinstance(stream, EscapedStream) else stream
 
 
 @contextmanager
 def escaped_streams() -> Iterator[None]:
-    """Within this context standard output and error are EscapedStreams, whoever has put others there."""
+    """Within this context, standard output and error are EscapedStreams, even if something has replaced them."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, EscapedStream(stream)) for stream in before)
     try:
@@ -56,9 +56,9 @@ def escaped_streams() -> Iterator[None]:
 
 
 class StandardStream(io.TextIOWrapper):
-    """A standard stream whose OSErrors name it. After one, what is written goes nowhere and fails no more.
+    """A standard stream whose OSErrors name it. After the first, further writes are discarded without an error.
 
-    A character that its encoding lacks is shown as a question mark.
+    A character that its encoding lacks becomes a question mark.
     """
 
     def __init__(self, stream: TextIO, title: str) -> None:
@@ -74,7 +74,7 @@ class StandardStream(io.TextIOWrapper):
 
     def write(self, text: str, /) -> int:
         """Write, as any stream does."""
-        if text == "":  # typer asks in this way what a stream is, and would keep the error to itself
+        if text == "":  # typer probes streams this way, and would swallow the error
             return 0
         with self._named():
             return super().write(text)
@@ -97,19 +97,19 @@ class StandardStream(io.TextIOWrapper):
 
 
 class PatientStream:
-    """A stream for work that goes on when nobody can watch it any more: it keeps its first error, and raises none."""
+    """A stream for work that must go on when its output is lost: it keeps its first error and raises none."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write, or do nothing once that has failed."""
+        """Write, or do nothing after a failure."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or do nothing once that has failed."""
+        """Flush, or do nothing after a failure."""
         self._try(self._stream.flush)
 
     def _try(self, action: Any) -> None:
@@ -124,14 +124,14 @@ class PatientStream:
 
 
 def say(line: str) -> None:
-    """Tell the user something beside the results, on standard error, in one line."""
+    """Print a message to the user in one line on standard error, apart from the results."""
     print(one_line(f"tgc: {line}"), file=sys.stderr)
 
 
 def stream_of_texts(*, raw: bool) -> TextIO:
-    """Return standard output, for texts from a model or a tokenizer, with `raw` as they are.
+    """Return standard output, for text from a model or a tokenizer; with `raw`, it is not escaped.
 
-    Raises UsageError for those on a terminal.
+    Raises UsageError for `raw` on a terminal.
     """
     if raw and sys.stdout.isatty():
         raise UsageError("--raw: a terminal obeys control characters; send the text to a file or through a pipe")
@@ -144,9 +144,9 @@ def print_json(value: Any) -> None:
 
 
 def open_standard_streams() -> None:
-    """Make standard output and error escape what they are sent and name their errors, and warnings one line each.
+    """Make standard output and error escape their text and name their errors, and print each warning in one line.
 
-    A stream that was closed, as for a service, leads nowhere.
+    A stream that was closed, as for a service, is replaced by the null device.
     """
     sys.stdout = _open(sys.stdout, "standard output")
     sys.stderr = _open(sys.stderr, "standard error")

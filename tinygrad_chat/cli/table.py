@@ -1,6 +1,6 @@
-"""Tables in the terminal, by rich: fitted to its width there, whole and plain in a pipe.
+"""Tables by rich: fitted to the width of a terminal, complete and plain in a pipe.
 
-Whatever stands in a cell is shown as it is: `[red]` is no colour, `:smile:` no picture, an escape sequence no command.
+Cells are shown literally: `[red]` is not a colour, `:smile:` not an emoji, and an escape sequence has no effect.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 GAP = 2  # characters between two cells
-PIPE_WIDTH = 100_000  # characters: nothing is cut where nobody has to fit a line onto a screen
-NARROWEST = 40  # characters: a terminal that says it has fewer breaks lines as it likes
+PIPE_WIDTH = 100_000  # characters: nothing is cut in a pipe
+NARROWEST = 40  # characters: a terminal that reports fewer wraps lines by itself
 SHORTEST_NAME = 12
 UNKNOWN = "-"
-"""What a cell says where nothing is known."""
+"""The text of a cell whose value is unknown."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: numbers stand at the right, words, which are `left`, at the left. `style` is that of its name."""
+    """A column: numbers are right-aligned; words are left-aligned, by `left`. `style` is that of its heading."""
 
     name: str
     cells: Sequence[str]
@@ -36,14 +36,14 @@ class Column:
 
     @property
     def width(self) -> int:
-        """How many characters its widest cell takes."""
+        """The width of its widest cell or its name, in characters."""
         from rich.cells import cell_len
 
         return max(map(cell_len, (self.name, *map(one_line, self.cells))))
 
 
 def open_console(stream: TextIO) -> Console:
-    """Return a console as wide as the terminal; in a pipe as wide as anything, and without colours."""
+    """Return a console as wide as the terminal; in a pipe, of practically unlimited width and without colours."""
     from tinygrad_chat.cli.console import TextConsole
 
     return TextConsole(stream, width=max(NARROWEST, get_terminal_size().columns) if stream.isatty() else PIPE_WIDTH)
@@ -59,10 +59,10 @@ def can_show(stream: TextIO, text: str) -> bool:
 
 
 def print_table(console: Console, columns: Sequence[Column], *, styles: Sequence[str] = (), keep: int = 2) -> None:
-    """Print columns of which each has a cell for every row; `styles` has one for each row.
+    """Print columns, each with a cell for every row; `styles` has one style per row.
 
-    Columns stand in the order of their importance: the last are left out where a terminal has no room for all, the
-    first `keep` never, and a line names them. The first holds the rows' names, which are shortened at the very last.
+    Columns come in order of importance. On a narrow terminal the last are left out, and a line names them; the first
+    `keep` always stay. The first column holds the names of the rows, which are shortened only as a last resort.
     """
     shown = _that_fit(columns, console.width, keep)
     table = _grid(show_header=any(column.name for column in shown))
@@ -77,7 +77,7 @@ def print_table(console: Console, columns: Sequence[Column], *, styles: Sequence
 
 
 def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
-    """Print names with what is to be said of each, which on a terminal goes on below itself."""
+    """Print names and their values; on a terminal, a long value wraps within its own column."""
     table = _grid(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -115,12 +115,12 @@ def _that_fit(columns: Sequence[Column], room: int, keep: int) -> Sequence[Colum
 
 
 def _shortened(name: str, room: int) -> str:
-    """Return a name that takes at most `room` characters, cut in the middle: what tells runs apart is their end."""
+    """Return a name of at most `room` characters, cut in the middle: runs often differ only at the end."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(name) <= room:
         return name
     kept = room // 2
-    while cell_len(name[-kept:]) > room // 2:  # some characters are as wide as two
+    while cell_len(name[-kept:]) > room // 2:  # some characters are two columns wide
         kept -= 1
     return f"{set_cell_size(name, room - 1 - cell_len(name[-kept:]))}…{name[-kept:]}"

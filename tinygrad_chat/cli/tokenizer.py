@@ -1,4 +1,4 @@
-"""`tgc tokenizer`: learn one from a text, use it, look at it, compare several."""
+"""`tgc tokenizer`: train one on a text, use it, inspect it, or compare several."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from tinygrad_chat.text.tokenizers import Tokenizer
 
 COLOURS = ("black on bright_blue", "black on bright_green", "black on bright_magenta", "black on bright_yellow")
-"""Of the pieces of a text, in turn: no two neighbours have the same."""
-LEAST_SECONDS = 0.2  # of encoding, over which a speed is taken
+"""For the pieces of a text in turn, so that neighbours differ."""
+LEAST_SECONDS = 0.2  # of encoding, for a measurement of its speed
 LONGEST = 64 << 20  # bytes of standard input
-MOST_COMPARED = 4 << 20  # bytes of a corpus by which tokenizers are compared
+MOST_COMPARED = 4 << 20  # bytes of a corpus to compare tokenizers on
 
 app = typer.Typer(
     cls=Group,
@@ -157,7 +157,7 @@ def show(
     tokens = opened.encode(given).tolist()
     pieces = [opened.decode_bytes([token]) for token in tokens]
     console = open_console(sys.stdout)
-    if console.color_system and not console.no_color:  # without colours nobody could tell the pieces apart in a line
+    if console.color_system and not console.no_color:  # without colours, pieces in one line are indistinguishable
         line = Coloured()
         for number, piece in enumerate(pieces):
             shown = printable(piece.decode("utf-8", "backslashreplace")).replace("\n", "\u21b5\n")
@@ -222,7 +222,7 @@ def _show_chat_template(tokenizer: Tokenizer) -> None:
 
 
 def _expect_new(path: Path) -> None:
-    """Raise UsageError or StorageError, before anything takes its time, for a file that is not to be, or cannot be."""
+    """Before any slow work, raise UsageError if a file exists, or StorageError if it cannot be written."""
     from tinygrad_chat.files import explained, is_there
 
     if is_there(path):
@@ -232,7 +232,7 @@ def _expect_new(path: Path) -> None:
 
 
 def _text_or_bytes(piece: bytes) -> str | bytes:
-    """Return what a token stands for as text, where it is whole characters."""
+    """Return a token's bytes, as text if they are whole characters."""
     try:
         return piece.decode()
     except UnicodeDecodeError:
@@ -251,7 +251,7 @@ def _open(name: str | None) -> Tokenizer:
 
 
 def _given(text: str | None) -> str:
-    """Return the text that was given, or what standard input holds, without the line end that `echo` adds."""
+    """Return the given text, or standard input without the newline that `echo` adds."""
     if text not in (None, STANDARD_INPUT):
         return text
     if sys.stdin is None or (text is None and sys.stdin.isatty()):

@@ -82,7 +82,7 @@ def train(
                     communicator=communicator,
                     say=display.line,
                 )
-                if run.finished:  # which has been said
+                if run.finished:  # `resume_run` has said so
                     if as_json:
                         print_json(_summary(run, None, interrupted=False))
                     return
@@ -102,14 +102,14 @@ def train(
 
 @dataclass
 class Followed:
-    """How a training ended that was followed: the last evaluation, and by which signals it was stopped, if by any."""
+    """How a run's training ended: its last evaluation, and the signals that stopped it, if any."""
 
     evaluation: Evaluation | None
     interrupted: bool
     signals: list[int]
 
     def settle(self, run: Run, display: Lines) -> None:
-        """End the command as the training was ended from outside, where it was."""
+        """End the command accordingly if training was stopped from outside. Raises StorageError, typer.Exit."""
         from tinygrad_chat.cli.interruption import exit_code
 
         if display.error and not self.signals and not isinstance(display.error, BrokenPipeError):
@@ -129,8 +129,8 @@ def follow(
 ) -> Followed:
     """Train, `show` each event and send it to the run's tracker; the first signal stops it between two steps.
 
-    `asked_for` says whether somebody wants a tracker now, as `tracking` has it; `stopped_by` which signal has come to
-    another rank, if one has.
+    `asked_for` says whether the user asked for a tracker this time, as in `tracking`; `stopped_by` returns the signal
+    that another rank has received, if any.
     """
     from tinygrad_chat.cli.interruption import stop_on_signals
     from tinygrad_chat.machine.memory import refuse_more_than_available

@@ -1,4 +1,4 @@
-"""Lines that break between words, for a text that is still being written."""
+"""Word wrap for a text that is still being written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PIECE = re.compile(r"\n|[ \t]+|[^ \t\n]+")
 
 
 class WordWrap:
-    """Takes spans and hands them on with line ends between, so that no line is wider than `width` columns.
+    """Passes spans on, breaking lines between words to fit `width` columns; code blocks are not broken.
 
-    Lines that go on begin `indent` columns from the left, or in the middle where that is nearer.
-    A word is handed on when it is complete, as only then it is known where it belongs.
+    Continuation lines begin `indent` columns from the left, but at most at half the width.
+    A word is passed on when it is complete, since only then is its line known.
     """
 
     def __init__(self, width: int, indent: int = 0) -> None:
@@ -27,12 +27,12 @@ class WordWrap:
         self.column = 0
 
     def feed(self, text: str, style: str = PLAIN) -> Iterator[Span]:
-        """Yield what is complete now that a span has come."""
+        """Yield what is complete after this span."""
         for piece in _PIECE.findall(text):
             if piece == "\n":
                 yield from self.finish()
                 yield self._moved("\n", PLAIN)
-            elif style == BLOCK:  # as it stands
+            elif style == BLOCK:  # unchanged
                 yield from self.finish()
                 yield self._moved(self._gap + piece, style)
             elif piece.isspace():
@@ -43,11 +43,11 @@ class WordWrap:
 
     @property
     def between_words(self) -> bool:
-        """Whether what comes next stands apart from what is there."""
+        """Whether the next text begins a new word."""
         return not self._word and (self.column == 0 or bool(self._gap))
 
     def finish(self) -> Iterator[Span]:
-        """Yield the word that was held: it is complete."""
+        """Yield the held word, which is now complete."""
         if not self._word:
             return
         if (
@@ -66,6 +66,6 @@ class WordWrap:
     def _moved(self, text: str, style: str) -> Span:
         self._gap = ""
         self.column = 0 if text == "\n" else self.column + cell_len(text)
-        if self.column > self._width:  # the terminal has broken it
+        if self.column > self._width:  # the terminal has wrapped it
             self.column %= self._width
         return text, style

@@ -1,6 +1,6 @@
-"""A line chart as SVG, readable on light and dark screens. Its styles touch nothing else on a page.
+"""A line chart as SVG, readable on light and dark screens. Its styles affect nothing else on a page.
 
-In a page of charts, pages/chart.js reads the values under the pointer off them.
+On a page of charts, pages/chart.js reads off the values under the pointer.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from tinygrad_chat.pages import Markup, escape, svg_style
 Point = tuple[float, float]
 
 COLORS = 8
-"""How many colours there are; a curve with a higher number is dashed, and begins with them again."""
+"""The number of colours; a curve with a higher number reuses them, dashed."""
 
-LETTER = 7.2  # the width of a letter in a font of 12 pixels, and a little
+LETTER = 7.2  # the width of a letter in a 12-pixel font, with some slack
 LINE = 18.0  # from one line of text to the next
-SIDE = 16.0  # what stays empty at the left and at the right
-BELOW = 42.0  # the frame: ticks, and what they count
+SIDE = 16.0  # the empty margin on the left and on the right
+BELOW = 42.0  # below the frame: the ticks and the name of the axis
 MARGIN = 0.04  # of the values' range, above and below
-SWATCH = 24.0  # from where a name of the legend begins to its text
-MARKER_ROOM = 6.0  # pixels a point from which on each has a marker
+SWATCH = 24.0  # from the start of a legend entry to its text
+MARKER_ROOM = 6.0  # pixels per point from which each point gets a marker
 
 
 @dataclass(frozen=True)
 class Series:
-    """A named curve through points (x, y), x never falls; where y is None or not finite, it has a gap.
+    """A named curve through points (x, y), x non-decreasing; where y is None or not finite, it has a gap.
 
-    `style` is `line`; `faint`, for what a smoother curve goes through; `marked`, a line with a dot at each point; or
-    `rings`, which no line joins. `color` counts through COLORS. Without a name it stands in no legend.
+    `style` is `line`; `faint`, for raw values behind a smoothed curve; `marked`, a line with a dot at each point; or
+    `rings`, not joined by a line. `color` is a number, see COLORS. A series without a name is not in the legend.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened at an x: a dashed line, and a band where it has to do with all `until` another x.
+    """An event at x: a dashed line, and a band up to `until` if it concerns a range.
 
-    Marks of one `name` share a line of the legend; `text` is shown where the pointer rests.
+    Marks with the same `name` share a legend entry; `text` is shown when the pointer rests on the mark.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn: curves over `x_name`, which is a count where it is `whole`. `unit` stands beside the title.
+    """What is drawn: curves over `x_name`, which takes only whole numbers if `whole`. `unit` stands beside the title.
 
-    `log` spaces factors of y evenly, values that are not above 0 are gaps then; `from_zero` begins y at 0.
-    The axis of x covers `x_range`, so that several charts can stand under each other, and whatever lies beyond it.
+    `log` makes the y axis logarithmic, with gaps where y is not above 0; `from_zero` starts y at 0.
+    The x axis covers at least `x_range`, so that several charts can be aligned one below another.
     """
 
     title: str
@@ -75,9 +75,9 @@ class Chart:
 
 
 def draw_chart(chart: Chart, *, width: float = 460, height: float = 280, standalone: bool = True) -> Markup:
-    """Return a chart as SVG that keeps its shape at any width. Where there is no point, it says so in words.
+    """Return a chart as SVG that keeps its proportions at any width. Without any points, it says so in words.
 
-    Only a `standalone` picture brings its style; in a page it is the page's, which has chart_svg.css.
+    Only a `standalone` picture contains its style; on a page, the page's chart_svg.css provides it.
     """
     pieces = [list(_unbroken(series.points, log=chart.log)) for series in chart.series]
     points = [point for curve in pieces for piece in curve for point in piece]
@@ -113,7 +113,7 @@ def draw_chart(chart: Chart, *, width: float = 460, height: float = 280, standal
 
 
 def draw_charts(charts: Sequence[Chart], *, width: float = 470, height: float = 340) -> Markup:
-    """Return charts beside each other as one picture, each so large."""
+    """Return charts side by side as one picture, each `width` by `height`."""
     whole = len(charts) * width + (len(charts) - 1) * SIDE
     placed = [
         f'<svg x="{position * (width + SIDE):g}" width="{width:g}" height="{height:g}">'
@@ -135,7 +135,7 @@ def picture(
     data: Mapping[str, str] | None = None,
     standalone: bool = True,
 ) -> Markup:
-    """Return a picture in the style of a chart, `name` for those who cannot see it, with `data` for scripts."""
+    """Return a picture in the style of a chart; `name` is its text alternative, `data` is for scripts."""
     attributes = "".join(f' data-{key}="{escape(value)}"' for key, value in (data or {}).items())
     return Markup(
         "\n".join(
@@ -155,9 +155,9 @@ _LAYERS = ("faint", "line", "marked", "rings")  # from the back to the front
 
 
 def thinned(points: Sequence[Point], buckets: int) -> Sequence[Point]:
-    """Return at most four points for each of so many equal parts of the x axis: the first, lowest, highest and last.
+    """Return at most four points for each of `buckets` equal parts of the x axis: first, lowest, highest and last.
 
-    A curve through them covers the same pixels, spikes and all, however long it is.
+    A curve through them covers the same pixels, spikes included, however many points it had.
     """
     if len(points) <= 4 * buckets:
         return points
@@ -185,7 +185,7 @@ def _unbroken(points: Sequence[tuple[float, float | None]], *, log: bool) -> Ite
 
 
 def _legend(chart: Chart, width: float) -> tuple[list[str], float]:
-    """Return the names beside their lines, in as many rows as they need, and where the frame may begin."""
+    """Return the legend, in as many rows as it needs, and the y at which the frame may begin."""
     named = [(f"{_color(series.color)} {series.style}", series.name) for series in chart.series if series.name]
     named += {mark.name: (f"{_color(mark.color)} event", mark.name) for mark in chart.marks}.values()
     if len(named) < 2:
@@ -221,7 +221,7 @@ def _frame(chart: Chart, x_axis: Scale, y_axis: Scale, y_ticks: Sequence[float])
     for tick, text in zip(x_ticks, tick_texts(x_ticks), strict=True):
         x = x_axis.place(tick)
         yield f'<path class="axis" d="M{x:.1f} {bottom:.1f}v4"/>'
-        inside = min(x, right + SIDE - LETTER * len(text) / 2)  # the last one stays in the picture
+        inside = min(x, right + SIDE - LETTER * len(text) / 2)  # keeps the last one in the picture
         yield _tick("x", tick, text, inside, bottom + 17, anchor="middle")
     yield f'<path class="axis" d="M{left:.1f} {bottom:.1f}H{right:.1f}"/>'
     yield f'<text x="{right:.1f}" y="{bottom + 34:.1f}" text-anchor="end">{escape(chart.x_name)}</text>'
@@ -246,7 +246,7 @@ def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> str:
 
 
 def _curve(series: Series, pieces: Sequence[Sequence[Point]], x_axis: Scale, y_axis: Scale) -> str:
-    """Return a curve, thinned to what its width can show; where a piece is a single point, a marker."""
+    """Return a curve, thinned to what its width can show; a piece of a single point gets a marker."""
     width = x_axis.end - x_axis.start
     count = sum(map(len, pieces))
     marked = series.style in ("marked", "rings") and count * MARKER_ROOM <= width
@@ -270,5 +270,5 @@ def _color(number: int) -> str:
 
 
 def _axis_data(axis: Scale) -> str:
-    """Return what chart.js needs to turn pixels into values: two values, where they stand, 1 for a logarithmic axis."""
+    """Return what chart.js needs to turn pixels into values: low, high, their pixels, and 1 if logarithmic."""
     return f"{axis.low!r} {axis.high!r} {axis.start:.2f} {axis.end:.2f} {int(axis.log)}"

@@ -1,4 +1,4 @@
-"""Boxes and lanes in columns: in which order they stand there, and how high.
+"""Boxes and lanes in columns: their order and their heights.
 
 The order follows the barycentre heuristic of Sugiyama, Tagawa and Toda (1981).
 """
@@ -21,7 +21,7 @@ HEIGHT_SWEEPS = 60
 
 @dataclass(eq=False)
 class Spot:
-    """What takes room in a column: a box, or a lane that an edge runs along."""
+    """An item in a column: a box, or a lane that an edge runs along."""
 
     column: int
     owner: int
@@ -47,17 +47,17 @@ class Link:
 
     @property
     def entry(self) -> float:
-        """Where it enters, in places from the top of the column."""
+        """Where it enters, as a fractional index from the top of the column."""
         return self.right.index + self.port / (self.right.height + 1)
 
     @property
     def stiffness(self) -> float:
-        """How much it counts that it runs straight: more in a chain, where no other edge has a say."""
+        """How much it matters that it runs straight: more in a chain, where no other edge is involved."""
         return CHAIN_STIFFNESS if len(self.left.after) == len(self.right.before) == 1 else 1.0
 
 
 def order(columns: list[list[Spot]]) -> None:
-    """Sort each column by the mean index of its neighbours, to and fro; keep the order with the fewest crossings."""
+    """Sort each column by its neighbours' mean index, sweeping back and forth; keep the order with fewest crossings."""
     best = [list(column) for column in columns]
     fewest = _number_places(columns)
     for sweep in range(ORDER_SWEEPS):
@@ -87,7 +87,7 @@ def _mean(numbers: Iterable[float], otherwise: float) -> float:
 
 
 def _number_places(columns: list[list[Spot]]) -> int:
-    """Number the spots of each column and return how often edges cross."""
+    """Number the spots of each column and return the number of edge crossings."""
     for column in columns:
         for index, spot in enumerate(column):
             spot.index = index
@@ -103,7 +103,7 @@ def _number_places(columns: list[list[Spot]]) -> int:
 
 
 def align(columns: list[list[Spot]]) -> None:
-    """Move spots to the mean height of their neighbours, as far as the order and the gaps allow, until it settles."""
+    """Move spots to the mean height of their neighbours, as far as the order and the gaps allow, in repeated sweeps."""
     for column in columns:
         for spot, y in zip(column, _kept_apart([0.0] * len(column), column), strict=True):
             spot.y = y
@@ -115,7 +115,7 @@ def align(columns: list[list[Spot]]) -> None:
 
 
 def _wanted_height(spot: Spot) -> float:
-    """A lane goes straight to where it leads, so that an edge bends once; a box stands amid its neighbours."""
+    """Return the ideal height: a lane's is where it leads, so that its edge bends once; a box's amid its neighbours."""
     if spot.is_lane:
         onward = [link.right.y for link in spot.after if link.right.is_lane]
         return _mean(onward or [link.right.y + link.port for link in spot.after], spot.y)
@@ -125,9 +125,9 @@ def _wanted_height(spot: Spot) -> float:
 
 
 def _kept_apart(wanted: Sequence[float], column: Sequence[Spot]) -> list[float]:
-    """The heights nearest to `wanted`, in least squares, that keep the order and the gaps.
+    """Return the heights nearest to `wanted`, by weighted least squares, that keep the order and the gaps.
 
-    Take the gaps off and the heights must only not fall: isotonic regression, by pooling adjacent violators.
+    With the gaps subtracted, heights need only be non-decreasing: isotonic regression, by pooling adjacent violators.
     """
     offsets = list(accumulate(starmap(_gap, pairwise(column)), initial=0.0))
     pools: list[tuple[float, float, int]] = []  # mean, weight, count
@@ -143,12 +143,12 @@ def _kept_apart(wanted: Sequence[float], column: Sequence[Spot]) -> list[float]:
 
 
 def _gap(above: Spot, below: Spot) -> float:
-    """The least distance of two centres."""
+    """Return the least distance between two centres."""
     return (above.height + below.height) / 2 + (LANE_GAP if above.is_lane or below.is_lane else ROW_GAP)
 
 
 def straighten(lanes: Sequence[Spot], columns: Sequence[Sequence[Spot]]) -> None:
-    """Move the lanes of one edge, from its end to its start, to as few different heights as their columns allow."""
+    """Move the lanes of an edge, from its end to its start, to as few different heights as their columns allow."""
     stretch: list[Spot] = []
     low, high = -math.inf, math.inf
     for lane in reversed(lanes):

@@ -1,4 +1,4 @@
-"""A formula, as text, computed with Values. It is parsed, never executed: what is not in the list below is refused."""
+"""A formula given as text, computed with Values. It is parsed, never executed; anything not listed below is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Expression:
     def __init__(self, text: str) -> None:
         self._text = text.strip()
         try:
-            with warnings.catch_warnings(action="ignore"):  # Python's doubts about spellings such as 1or 2
+            with warnings.catch_warnings(action="ignore"):  # about spellings such as 1or 2
                 self._tree = ast.parse(self._text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else "nested too deeply or not text"
@@ -78,7 +78,7 @@ class Expression:
             self._check(part)
 
     def evaluate(self, variables: Mapping[str, Value]) -> Value:
-        """Compute it and its gradients. Raises UsageError, naming the part, where a number is not finite."""
+        """Compute it and its gradients. Raises UsageError, naming the part, if a number is not finite."""
         result = self._value(self._tree, variables)
         result.backward()
         if not all(math.isfinite(node.grad) for node in nodes_below(result)):
@@ -103,7 +103,7 @@ class Expression:
         raise AssertionError(f"_check let {node} pass")
 
     def _computed(self, node: Any, operation: Callable[..., Value], *operands: Any) -> Value:
-        with contextlib.suppress(OverflowError):  # an integer too long for a float
+        with contextlib.suppress(OverflowError):  # an integer too large for a float
             value = operation(*operands)
             value.data = float(value.data)
             if math.isfinite(value.data):

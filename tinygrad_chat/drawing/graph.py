@@ -1,4 +1,4 @@
-"""What a picture shows of a graph: one plain record of text a node."""
+"""What a picture shows of a graph: one record of plain text per node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import UsageError
 
 MOST_NODES = 400
-"""More boxes than these nobody reads."""
+"""A picture with more boxes is unreadable."""
 
 LEAF, CONSTANT = "leaf", "constant"
 
@@ -27,20 +27,20 @@ class Record:
 
     number: int
     kind: str
-    """LEAF, CONSTANT (a plain number beside Values) or the op's name: `*` of a Value, `softmax` of a Tensor."""
+    """LEAF, CONSTANT (a plain number used with Values) or the op's name: `*` of a Value, `softmax` of a Tensor."""
     label: str
     shape: str
     """Empty for Values."""
     value: str
     gradient: str
-    """Empty where no sweep came by."""
+    """Empty if no backward pass has reached it."""
     parents: tuple[int, ...]
     local_gradients: tuple[str, ...] = ()
-    """Of a Value: for each parent, how much it changes per unit of that."""
+    """Of a Value: its derivative with respect to each parent."""
 
     @property
     def name(self) -> str:
-        """What a sentence calls the node."""
+        """The node's name in a sentence."""
         if self.label or self.kind == CONSTANT:
             return self.label or self.value
         word = "negative" if self.kind == "-" and len(self.parents) == 1 else _WORDS.get(self.kind, self.kind)
@@ -48,9 +48,9 @@ class Record:
 
 
 def nodes_below(root: Node) -> list[Node]:
-    """Return `root` and all that it was computed from, oldest first.
+    """Return `root` and everything it was computed from, oldest first.
 
-    Raises UsageError for more than MOST_NODES, and for a graph that a sweep has released.
+    Raises UsageError for more than MOST_NODES, and for a graph that a backward pass has released.
     """
     found = {root.birth: root}
     waiting = [root]
@@ -68,14 +68,14 @@ def nodes_below(root: Node) -> list[Node]:
 
 
 def drawn_parents(node: Node) -> list[Node]:
-    """Return the parents without the bare arrays and numbers among them, which are no nodes."""
+    """Return the parents that are nodes, leaving out bare arrays and numbers."""
     return [parent for parent in node.parents if parent is not None]
 
 
 def describe(root: Node, names: Mapping[int, str] | None = None) -> list[Record]:
     """Return a record of each node below `root`, oldest first.
 
-    `names` labels nodes by their `birth`; Values have labels of their own. Raises UsageError as `nodes_below` does.
+    `names` labels nodes by their `birth`; Values have their own labels. Raises UsageError as `nodes_below` does.
     """
     nodes = nodes_below(root)
     number = {node.birth: position for position, node in enumerate(nodes, 1)}
@@ -96,7 +96,7 @@ def describe(root: Node, names: Mapping[int, str] | None = None) -> list[Record]
 
 
 def was_swept(root: Node) -> bool:
-    """Tell whether gradients stand in the graph: an unswept Tensor has None, an unswept Value 0."""
+    """Return whether the graph has gradients: before a backward pass, a Tensor's is None and a Value's is 0."""
     return root.grad is not None and not (isinstance(root, Value) and root.grad == 0)
 
 
@@ -112,7 +112,7 @@ def _kind(node: Any) -> str:
 
 def number_text(number: Any) -> str:
     """Return a number with four significant digits."""
-    return f"{float(number) + 0.0:.4g}"  # + 0.0 takes the sign off -0.0
+    return f"{float(number) + 0.0:.4g}"  # + 0.0 turns -0.0 into 0.0
 
 
 def summary(x: Any) -> str:
@@ -120,16 +120,16 @@ def summary(x: Any) -> str:
     array = host_array(x)
     if array.size == 1:
         return number_text(array.item())
-    with np.errstate(all="ignore"):  # an infinite element makes both nan, which is what to show
+    with np.errstate(all="ignore"):  # an infinite element makes both nan, which should be shown
         return f"{number_text(array.mean())} ± {number_text(array.std())}" if array.size else "empty"
 
 
 def norm_text(x: Any) -> str:
-    """Return a number, or the length of an array of several between double bars."""
+    """Return a number, or the Euclidean norm of an array of several, between double bars."""
     array = host_array(x)
     return number_text(array.item()) if array.size == 1 else f"‖{number_text(np.linalg.norm(array))}‖"
 
 
 def host_array(x: Any) -> np.ndarray:
-    """Return a number or an array of any back end as an array of float64."""
+    """Return a number, or an array of any backend, as a NumPy array of float64."""
     return np.asarray(to_host(x) if hasattr(x, "ndim") else x, dtype=np.float64)

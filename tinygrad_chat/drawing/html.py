@@ -1,4 +1,4 @@
-"""The picture as a page, self-contained, that steps backward through the sweep as `backpropagate` does."""
+"""The picture as a self-contained page that steps through the backward pass as `backpropagate` does."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tinygrad_chat.pages import Markup, json_data, render
 
 
 def draw_html(root: Node, names: Mapping[int, str] | None = None, *, title: str = "graph") -> Markup:
-    """Return a page with the graph below `root` and a stepper through its backward sweep.
+    """Return a page with the graph below `root` and a stepper through its backward pass.
 
-    `names` labels nodes by their `birth`. Raises UsageError for more nodes than anybody can look at, and for an array
-    of several elements that no sweep began at.
+    `names` labels nodes by their `birth`. Raises UsageError for more than MOST_NODES nodes, and if `root` is an array
+    of several elements from which no backward pass has started.
     """
     steps = replay(root)
     complete = {step.number: summary(step.gradient) for step in steps}
@@ -77,11 +77,11 @@ LOCAL_GRADIENTS = {
     "sqrt": ("1 / (2 × out)",),
     "tanh": ("(1 - out²)",),
 }
-"""What an op of Values x and y, whose result is out, multiplies a gradient by, where that is no mere number."""
+"""The local gradients of an op on Values x and y with the result out, where they are more than a number."""
 
 
 def _product(record: Record, operand: int, record_of: Mapping[int, Record]) -> str:
-    """Return how a Value makes the gradient that it sends, as in `d_out × b = `; nothing of a Tensor."""
+    """Return how a Value computes the gradient that it sends, as in `d_out × b = `; empty for a Tensor."""
     if not record.local_gradients:
         return ""
     names = [record_of[parent].name for parent in record.parents]

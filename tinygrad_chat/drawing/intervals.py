@@ -1,4 +1,4 @@
-"""Means with their confidence intervals, a row each, as SVG, in the style of a chart."""
+"""Means with their confidence intervals, one per row, as SVG in the style of a chart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAP = 5.0  # half the height of an interval's ends
 
 @dataclass(frozen=True)
 class Interval:
-    """A row: its `values`, their mean and half the width of its interval, where there is one."""
+    """A row: its `values`, their mean, and half the width of its interval, if there is one."""
 
     name: str
     values: Sequence[float]
@@ -28,9 +28,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """What is drawn: rows, the first at the top, over values that `x_name` names.
+    """What is drawn: rows, the first at the top, over an axis called `x_name`.
 
-    `bounds` are the least and the most that they can be: all between is shown, and no interval reaches beyond.
+    `bounds` are the least and the greatest possible value: the axis covers them, and intervals are clipped to them.
     """
 
     title: str
@@ -42,7 +42,7 @@ class IntervalChart:
 def draw_intervals(chart: IntervalChart, *, width: float = WIDTH, standalone: bool = True) -> Markup:
     """Return the rows as SVG: dots are values, a bar is their mean with its interval.
 
-    Only a `standalone` picture brings its style; in a page it is the page's, which has chart_svg.css.
+    Only a `standalone` picture contains its style; on a page, the page's chart_svg.css provides it.
     """
     height = TOP + ROW * len(chart.rows) + BELOW
     title = f'<text class="title" x="{SIDE:g}" y="22">{escape(chart.title)}</text>'
@@ -57,7 +57,7 @@ def draw_intervals(chart: IntervalChart, *, width: float = WIDTH, standalone: bo
 
 
 def values_shown(chart: IntervalChart) -> list[float]:
-    """Return all that the axis must reach: values, and the ends of intervals."""
+    """Return all that the axis must cover: bounds, values, and the ends of intervals."""
     ends = [end for row in chart.rows for end in _ends(row, chart.bounds)]
     return [*(chart.bounds or ()), *ends, *(value for row in chart.rows for value in row.values)]
 
@@ -73,7 +73,7 @@ def _frame(chart: IntervalChart, x_axis: Scale, bottom: float) -> Iterator[str]:
 
 
 def _ends(row: Interval, bounds: tuple[float, float] | None) -> list[float]:
-    """Return where an interval begins and ends; without one its mean."""
+    """Return where an interval begins and ends; without one, both are the mean."""
     low, high = bounds or (-math.inf, math.inf)
     half = row.half_width or 0.0
     return [max(row.mean - half, low), min(row.mean + half, high)]

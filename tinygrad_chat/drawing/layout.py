@@ -1,8 +1,8 @@
 """Where boxes and curves go: a layered drawing, left to right, after Sugiyama, Tagawa and Toda (1981).
 
 Four steps: a column for each node, lanes for edges that pass columns, then (columns.py) an order in each column with
-few crossings, and heights at which edges run straight. Standard library only, and no randomness: one graph has one
-picture. Lengths are in pixels, y grows downwards.
+few crossings, and heights at which edges run straight. Standard library only, and no randomness: a graph always
+gives the same picture. Lengths are in pixels; y grows downwards.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from tinygrad_chat.drawing.columns import Link, Spot, align, order, straighten
 
 MARGIN = 24.0
 BEND = 50.0  # the first part of the gap between two columns, where edges change their height
-STRAIGHT = 62.0  # the least of the rest of it, where an edge has its text
+STRAIGHT = 62.0  # the least length of the rest, where an edge has its text
 PORT_GAP = 20.0
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a node is drawn; x and y are of its upper left corner."""
+    """Where a node is drawn; x and y are those of its top left corner."""
 
     x: float
     y: float
@@ -62,7 +62,7 @@ def arrange(
     trunks = {number: [Spot(column_of[number], number, sizes[number][1])] for number in sizes}
     for child, those in parents.items():
         for operand, parent in enumerate(those):
-            trunk = trunks[parent]  # a box and the lanes behind it, which all edges that leave it share
+            trunk = trunks[parent]  # a box and the lanes after it, shared by all edges that leave it
             while trunk[-1].column < column_of[child] - 1:
                 trunk.append(Spot(trunk[-1].column + 1, parent, is_lane=True))
                 Link(trunk[-2], trunk[-1])
@@ -81,7 +81,7 @@ def arrange(
 
 
 def _columns(parents: Mapping[int, Sequence[int]]) -> dict[int, int]:
-    """The length of the longest path from a leaf; a leaf itself stands just left of where it is first used."""
+    """Return each node's column: its longest path from a leaf. A leaf itself stands just left of its first use."""
     column: dict[int, int] = {}
     for number in sorted(parents):
         column[number] = 1 + max((column[parent] for parent in parents[number]), default=-1)
@@ -98,7 +98,7 @@ def _port(height: float, count: int, operand: int) -> float:
 
 
 def _visits(parents: Mapping[int, Sequence[int]]) -> dict[int, int]:
-    """When a walk from the results to the leaves, operands in order, first meets each node. Draws trees flat."""
+    """Return when a depth-first walk from the results, operands in order, first meets each node. Keeps trees planar."""
     visit: dict[int, int] = {}
     for result in sorted(parents, reverse=True):
         waiting = [result]

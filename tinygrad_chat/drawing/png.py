@@ -1,4 +1,4 @@
-"""The same charts as PNG, for where a picture must be made of pixels: by matplotlib, the extra `plots`."""
+"""The same charts as PNG, where a picture must be made of pixels: by matplotlib, in the extra `plots`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LONGEST_NAME = 60  # characters
 
 
 def expect_matplotlib(option: str) -> None:
-    """Raise BackendError, for what asked for a PNG, where matplotlib is not installed."""
+    """Raise BackendError, naming the option that asked for a PNG, if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise BackendError(f"{option}: needs matplotlib, the extra plots: pip install matplotlib")
 
 
 def charts_as_png(charts: Sequence[Chart]) -> bytes:
-    """Return charts beside each other."""
+    """Return charts side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * len(charts), 4.6), layout="constrained")
@@ -100,7 +100,7 @@ def _frame(axes: Axes, title: str, x_name: str) -> None:
 
 
 def _literal(text: str) -> str:
-    """Return a text that is shown as it is, though short: not as a formula, nor left out for its first underscore."""
+    """Return a text, shortened, that is shown literally: not as a formula, nor left out for its leading underscore."""
     short = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
     return re.sub("^_", " _", printable(short).replace("$", r"\$"))
 

@@ -1,6 +1,6 @@
-"""Axes: where a value stands on one, and the round numbers that are written beside it.
+"""Axes: where a value stands on one, and the round numbers of its ticks.
 
-Values are 0 or, without their sign, between TINY and HUGE: a range of others cannot be computed with.
+Values are 0 or, in magnitude, between TINY and HUGE: a range of others cannot be computed with.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from tinygrad_chat.formatting import short_number
 TINY, HUGE = 1e-290, 1e300
 SIZES = (1, 2, 5, 10, 20)  # a step between ticks is one of these times a power of ten
 MANTISSAS = ((1, 2, 5), (1, 3), (1,))  # of ticks on a logarithmic axis, the densest first
-UNITS = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from where on, and by what, divided
-WIDE = 8  # ticks that differ by more than this factor are each written as short as can be
-ROOM = 0.05  # what a range without width is widened by, as a share of its value
+UNITS = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from which value, divisor, letter
+WIDE = 8  # ticks that differ by more than this factor are each written as short as possible
+ROOM = 0.05  # how far a range without width is widened, as a share of its value
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scale:
         return self.start + (self._spaced(value) - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, most: int, *, whole: bool = False) -> list[float]:
-        """Return at most `most` round numbers on the axis, rising; with `whole` no fractions.
+        """Return at most `most` round numbers on the axis, in ascending order; with `whole`, no fractions.
 
         >>> Scale(0.8, 4.6, 0, 1).ticks(6), Scale(0.8, 700, 0, 1, log=True).ticks(6)
         ([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 10.0, 30.0, 100.0, 300.0])
@@ -47,7 +47,7 @@ class Scale:
         return (self._log_ticks(most) if self.log else []) or _round_numbers(self.low, self.high, most, whole=whole)
 
     def _log_ticks(self, most: int) -> list[float]:
-        """Round factors, every so many powers of ten where the range is wide; none where it is too narrow for them."""
+        """Return round factors, for a wide range only every few powers of ten; none if the range is too narrow."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         ticks: list[float] = []
         for mantissas in MANTISSAS:
@@ -63,7 +63,7 @@ class Scale:
 
 
 def spanning(values: Sequence[float], start: float, end: float, *, log: bool = False, margin: float = 0.0) -> Scale:
-    """Return an axis that all of `values` stand on, with a `margin` at both ends as a share of its length."""
+    """Return an axis that covers all `values`, with a `margin` at both ends as a share of their range."""
     low, high = min(values), max(values)
     if high - low <= 1e-9 * abs(high):
         room = ROOM * abs(high) or ROOM
@@ -78,7 +78,7 @@ def spanning(values: Sequence[float], start: float, end: float, *, log: bool = F
 
 
 def tick_texts(ticks: Sequence[float]) -> list[str]:
-    """Return what is written beside ticks, of which there is one at least, with as many decimals as one of them needs.
+    """Return the labels of ticks, at least one, all with as many decimals as any of them needs.
 
     >>> tick_texts([0, 0.5, 1]), tick_texts([0, 20_000]), tick_texts([0, 2e-5])
     (['0.0', '0.5', '1.0'], ['0', '20k'], ['0', '2e-5'])
@@ -97,7 +97,7 @@ def _round_numbers(low: float, high: float, most: int, *, whole: bool) -> list[f
     power = math.floor(math.log10((high - low) / most))
     power = max(power, 0) if whole else power
     for size in SIZES:
-        # Whole numbers until the last division: a multiple of 0.1 would not be round.
+        # Integers until the last division: a multiple of 0.1 would not be round.
         up, down = size * 10 ** max(power, 0), 10 ** max(-power, 0)
         numbers = range(math.ceil(low * down / up), math.floor(high * down / up) + 1)
         if len(numbers) <= most:

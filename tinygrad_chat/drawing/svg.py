@@ -1,4 +1,4 @@
-"""The picture: a self-contained SVG, readable on light and dark screens. Its styles touch nothing else on a page."""
+"""The picture: a self-contained SVG, readable on light and dark screens. Its styles affect nothing else on a page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tinygrad_chat.drawing.graph import CONSTANT, LEAF, Record, describe
 from tinygrad_chat.drawing.layout import Box, Curve, Layout, arrange
 from tinygrad_chat.pages import Markup, escape, svg_style
 
-CHARACTER = 7.3  # the width of a letter in a monospaced font of 12 pixels, and a little
-EDGE_CHARACTER = 6.4  # and that of the smaller letters at an edge
-FLOW = len(" → -0.1234")  # letters of what a page writes behind a local gradient
+CHARACTER = 7.3  # the width of a letter in a 12-pixel monospaced font, with some slack
+EDGE_CHARACTER = 6.4  # the same for the smaller letters at an edge
+FLOW = len(" → -0.1234")  # letters that a page writes after a local gradient
 PADDING = 12.0
 TITLE_HEIGHT = 27.0
 ROW_HEIGHT = 17.0
-OPERAND_HEIGHT = 15.0  # so that arrows keep apart where an op has many parents
-FEWEST_CHARACTERS = 14  # boxes of one width look calm
+OPERAND_HEIGHT = 15.0  # keeps arrows apart where an op has many parents
+FEWEST_CHARACTERS = 14  # boxes of the same width look calmer
 MOST_CHARACTERS = 40
 ARROW = 7.0
 
@@ -25,17 +25,17 @@ _SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}", "/": "\N{DIVISI
 
 
 def draw_svg(root: Node, names: Mapping[int, str] | None = None) -> Markup:
-    """Return the graph below `root` as SVG, leaves left, with the gradients that stand in it.
+    """Return the graph below `root` as SVG, leaves on the left, with the gradients that it has.
 
-    `names` labels nodes by their `birth`. Raises UsageError for more nodes than anybody can look at.
+    `names` labels nodes by their `birth`. Raises UsageError for more than MOST_NODES nodes.
     """
     return svg_of(describe(root, names))
 
 
 def svg_of(records: Sequence[Record], room: Mapping[int, int] | None = None, *, standalone: bool = True) -> Markup:
-    """Return records as SVG. `room` reserves so many characters for a node's gradient, by its number.
+    """Return records as SVG. `room` has the characters to reserve for a node's gradient, by the node's number.
 
-    Only a `standalone` picture brings its style; in a page it is the page's, which has graph_svg.css.
+    Only a `standalone` picture contains its style; on a page, the page's graph_svg.css provides it.
     """
     rows = {record.number: _rows(record) for record in records}
     factors = {
@@ -55,7 +55,7 @@ def svg_of(records: Sequence[Record], room: Mapping[int, int] | None = None, *, 
 
 
 def draw_notice(text: str) -> Markup:
-    """Return one line of text as SVG, for where there is no picture."""
+    """Return one line of text as SVG, to show in place of a picture."""
     width = 2 * PADDING + CHARACTER * _columns(text)
     line = f'<text x="{PADDING}" y="22">{escape(text)}</text>'
     return _picture(Layout(width, 34.0, {}, []), [line])
@@ -87,13 +87,13 @@ def _title(record: Record) -> str:
 
 
 def _rows(record: Record) -> list[tuple[str, str]]:
-    """Each row's key, which is also its class, and its text."""
+    """Return each row's key, which is also its class, and its text."""
     rows = [("shape", record.shape), ("value", record.value), ("gradient", record.gradient)]
     return [(key, text) for key, text in rows if text and (key, record.kind) != ("value", CONSTANT)]
 
 
 def _size(record: Record, rows: Sequence[tuple[str, str]], room: int) -> tuple[float, float]:
-    """Width and height of a record's box."""
+    """Return the width and height of a record's box."""
     texts = [_columns(_title(record)) + 2 + len(str(record.number))]
     texts += [len(_KEYS[key]) + 2 + max(_columns(text), room if key == "gradient" else 0) for key, text in rows]
     height = TITLE_HEIGHT + ROW_HEIGHT * len(rows) + (8 if rows else 0)
@@ -107,7 +107,7 @@ _KEYS = {"shape": "shape", "value": "value", "gradient": "grad"}
 
 
 def _columns(text: str) -> int:
-    """How many letters wide a text is."""
+    """Return how many letters wide a text is."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
@@ -137,7 +137,7 @@ def _edge(curve: Curve, factor: str) -> str:
         path.append(f"C{middle:.1f} {y:.1f} {middle:.1f} {following_y:.1f} {start:.1f} {following_y:.1f}")
         end, y = following_end, following_y
         path.append(f"H{end:.1f}")
-    path[-1] = f"H{end - ARROW:.1f}"  # the head covers the rest
+    path[-1] = f"H{end - ARROW:.1f}"  # the arrowhead covers the rest
     return "\n".join(
         [
             f'<g class="edge" data-parent="{curve.parent}" data-child="{curve.child}" data-operand="{curve.operand}">',

@@ -1,4 +1,4 @@
-"""The backward sweep, replayed one node at a time, without a trace in the graph."""
+"""The backward pass, replayed one node at a time without changing the graph."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tinygrad_chat.errors import UsageError
 
 @dataclass(frozen=True)
 class Flow:
-    """A gradient on its way to a parent, and the parent's sum after it arrived."""
+    """A gradient sent to a parent, and the parent's sum once it is accumulated."""
 
     parent: int
     operand: int
-    """The how manieth of the node's drawn parents it is, from 0."""
+    """The parent's index among the node's drawn parents."""
     gradient: Any
     total: Any
 
@@ -27,7 +27,7 @@ class Flow:
 @dataclass(frozen=True)
 class Step:
     """A node's turn: its gradient is complete, and its rule sends one to each parent. A leaf sends none; its turn only
-    shows what has come."""
+    shows what it has received."""
 
     number: int
     gradient: Any
@@ -37,15 +37,15 @@ class Step:
 def replay(root: Node) -> list[Step]:
     """Return what `backpropagate` does from `root`, in its order: youngest first. Numbers are those of `describe`.
 
-    It begins with the gradient that an earlier sweep left in `root`, else with 1. Raises UsageError as `nodes_below`
-    does, and for an unswept array of several elements.
+    It starts with the gradient that an earlier backward pass left in `root`, else with 1. Raises UsageError as
+    `nodes_below` does, and if `root` is an array of several elements without a gradient.
     """
     nodes = nodes_below(root)
     number = {node.birth: position for position, node in enumerate(nodes, 1)}
     arrived = {root.birth: root.grad if was_swept(root) else _one(root)}
     steps = []
     for node in reversed(nodes):
-        if node.birth not in arrived:  # no gradient comes here
+        if node.birth not in arrived:  # no gradient reaches it
             continue
         d_out = arrived[node.birth]
         sent = rule_of(node)(d_out) if node.parents else ()

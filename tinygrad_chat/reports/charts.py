@@ -1,4 +1,4 @@
-"""The charts of a run's report: what was logged, smoothed where it is noisy, over the steps."""
+"""The charts of a run's report: logged values over steps, smoothed where they are noisy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDE = 10  # values that differ by more than this factor are drawn on a logarith
 
 
 def loss_chart(report: Report) -> Chart:
-    """Return the chart of losses, with what was skipped and where training went back."""
+    """Return the chart of losses, with skipped updates, resumptions and rollbacks."""
     skipped = [record for record in report.records if is_number(record.get("skipped_spike"))]
     series = [
         *_noisy("training", _points(report.records, "loss"), 0),
@@ -37,7 +37,7 @@ def loss_chart(report: Report) -> Chart:
 
 
 def other_charts(report: Report) -> list[Chart]:
-    """Return the charts that stand below that of the losses."""
+    """Return the charts below that of the losses."""
     bits = [Series("validation", _points(report.evaluations, "val_bpb"), 1, "marked")]
     rates = [Series("learning rate", _points(report.records, "lr"), 2)]
     norms = _noisy("gradient norm", _points(report.records, "grad_norm"), 3)
@@ -56,7 +56,7 @@ def other_charts(report: Report) -> list[Chart]:
 
 
 def ends(chart: Chart) -> str:
-    """Return where each curve ends, in words; on a page the values under a pointer take their place."""
+    """Return the last value of each curve, in words; on a page, the values under the pointer replace them."""
     last = [
         f"{curve.name} {grouped_number(curve.points[-1][1] or 0)}"
         for curve in chart.series
@@ -70,15 +70,15 @@ def _points(lines: Sequence[Record], key: str) -> list[tuple[float, float]]:
 
 
 def _noisy(name: str, points: Sequence[tuple[float, float]], color: int, *, harmonic: bool = False) -> list[Series]:
-    """Return a curve, or where it has many points a faint one and its mean with neighbours.
+    """Return a curve; if it has many points, a faint one and its moving average.
 
-    The mean is `harmonic` for speeds: as much work over as much time.
+    The average is `harmonic` for speeds: total work over total time.
     """
     if len(points) < FEWEST_TO_SMOOTH:
         return [Series(name, points, color)]
     steps, values = np.array(points).T
     means = 1 / smooth(1 / values) if harmonic else smooth(values)
-    edge = len(points) // 4 // SMOOTHING  # means of few neighbours only, which would end the curve in a scribble
+    edge = len(points) // 4 // SMOOTHING  # averages over few neighbours, which would end the curve in noise
     smoothed = list(zip(steps.tolist(), means.tolist(), strict=True))[edge : len(points) - edge]
     return [Series("as logged", points, color, "faint"), Series(f"smoothed {name}", smoothed, color)]
 
@@ -92,7 +92,7 @@ def _chart(
     from_zero: bool = False,
     marks: Sequence[Mark] = (),
 ) -> Chart:
-    """Return a chart of those series that have points; its axis is logarithmic where the values are far apart."""
+    """Return a chart of the series that have points; its y axis is logarithmic if the values are far apart."""
     drawn = [curve for curve in series if curve.points]
     values = [value for curve in drawn for _, value in curve.points if value is not None]
     log = not from_zero and bool(values) and min(values) > 0 and max(values) > WIDE * min(values)

@@ -1,4 +1,4 @@
-"""What can be done with a run next: talk to it or write with it, go on with it, train the same again."""
+"""What can be done next with a run: chat with it or sample from it, continue it, or train the same again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def commands_of(
     *,
     chats: bool,
 ) -> list[tuple[str, str]]:
-    """Return what can be done with a run: in words, and the command, what one does first at the beginning.
+    """Return what can be done with a run, in words and as a command, the most likely first.
 
-    `best_checkpoint` is empty where none is on disk; `chats` says whether the model was taught to chat.
+    `best_checkpoint` is empty if none is on disk; `chats` says whether the model was taught to chat.
     """
     folder = RunFolder(summary.path)
     if config and config.recipe.model == OWN:
-        return []  # such a model is opened in Python
+        return []  # the user's own model is opened in Python
     found: list[tuple[str, str]] = []
     use, command = ("talk to", "tgc chat") if chats else ("write text with", "tgc sample")
     if best_checkpoint and not _is_untrained(summary, config, checkpoints):
@@ -35,7 +35,7 @@ def commands_of(
         found.append((words, f"{command} --checkpoint {quoted(best_checkpoint)}"))
     elif checkpoints:
         found.append((f"{use} the newest checkpoint", f"{command} --checkpoint {quoted(folder.path)}"))
-    if summary.outcome == "imported":  # there is no training to go on with, or to do again
+    if summary.outcome == "imported":  # there is no training to continue or repeat
         return [*found, ("fine-tune the model on a text", f"tgc train --from {quoted(folder.path)} --data TEXT")]
     if checkpoints and config:
         further = " --on-nan rollback" if (summary.outcome, config.guards.on_nan) == ("failed", "stop") else ""
@@ -57,6 +57,6 @@ def commands_of(
 
 
 def _is_untrained(summary: RunSummary, config: TrainingConfig | None, checkpoints: Sequence[Path]) -> bool:
-    """Return whether the best evaluation is that of random weights, and there are others to use."""
+    """Return whether the best evaluation is of random weights although trained ones are on disk."""
     began_random = config is not None and config.recipe.start_from is None
     return began_random and summary.best_step == 0 and step_of(checkpoints[-1]) > 0

@@ -1,7 +1,7 @@
-"""Several runs beside each other: their curves over tokens and over seconds, and how good each was at equal amounts.
+"""Compares runs: their curves over tokens and over seconds, and how good each was at equal amounts of either.
 
-Losses are in nats a token or, where runs differ in what a token is or in the text, in bits per byte. The curves then
-stand over bytes of text and not over tokens, of which one is worth more than another.
+Losses are in nats per token or, if the runs differ in tokenizer or text, in bits per byte. The curves are then over
+bytes of text rather than tokens, since tokens of different runs are not comparable.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from tinygrad_chat.runs.folder import RunFolder
 
 NATS, BITS = "val_loss", "bits/byte"
 AXES = {NATS: ("tokens", "seconds"), BITS: ("bytes", "seconds")}
-"""What losses stand over, by their unit: how much text a run has read, and how long it took."""
+"""What losses are plotted over, by their unit: how much text a run has read, and how long that took."""
 
-BEGINNING = 0.05  # the share of a run whose steep fall the plots cut off, so that the rest can be told apart
-SMOOTHING = 30  # a smoothed curve's point is the mean over this part of the curve
+BEGINNING = 0.05  # the share of a run whose steep fall the plots cut off, so that the rest is visible
+SMOOTHING = 30  # a smoothed point is the mean over 1/30 of the curve on each side
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses (N,), each after so many training tokens, or bytes, `read` (N,) and seconds of training (N,)."""
+    """Losses (N,), with the training tokens, or bytes, `read` by then (N,) and the seconds of training (N,)."""
 
     read: np.ndarray
     seconds: np.ndarray
     losses: np.ndarray
 
     def along(self, axis: str) -> np.ndarray:
-        """Return what the losses stand over: one of AXES."""
+        """Return what the losses are plotted over: one of AXES."""
         return self.seconds if axis == "seconds" else self.read
 
     def below(self, top: float, axis: str) -> tuple[list[float], list[float]]:
-        """Return amounts and losses of the points up to `top`, and of where the curve first comes below it."""
+        """Return amounts and losses of the points up to `top`, and of where the curve first falls to it."""
         amounts, losses = self.along(axis), self.losses
         shown = losses <= top
         first = int(shown.argmax()) if shown.any() else 0
@@ -66,7 +66,7 @@ class ComparedRun:
     validation: Curve
 
     def curves(self) -> list[Curve]:
-        """Return those of both curves that have a point: a run that failed at once has no training loss."""
+        """Return those of the two curves that have points: a run that failed at once has no training loss."""
         return [curve for curve in (self.training, self.validation) if curve.losses.size]
 
     @property
@@ -75,13 +75,13 @@ class ComparedRun:
         return float(self.validation.losses.min())
 
     def at(self, axis: str, amount: float) -> float:
-        """Return the validation loss at that amount along one of AXES, linear between two evaluations."""
+        """Return the validation loss at an amount along one of AXES, interpolated linearly between evaluations."""
         return float(np.interp(amount, self.validation.along(axis), self.validation.losses))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs and the unit of their losses, `val_loss` (nats a token) or `bits/byte`; and what is wrong with others."""
+    """Runs and the unit of their losses, `val_loss` (nats per token) or `bits/byte`; and why others are left out."""
 
     runs: Sequence[ComparedRun]
     unit: str
@@ -89,11 +89,11 @@ class Comparison:
 
     @property
     def axes(self) -> tuple[str, str]:
-        """What losses stand over: text read, in tokens or bytes, and seconds."""
+        """What losses are plotted over: text read, in tokens or bytes, and seconds."""
         return AXES[self.unit]
 
     def reached_by_all(self, axis: str) -> float:
-        """Return the largest amount along an axis at which every run has been evaluated, or later too."""
+        """Return the largest amount along an axis that the evaluations of every run reach."""
         return min(float(run.validation.along(axis)[-1]) for run in self.runs)
 
     def losses_shown(self) -> tuple[float, float]:
@@ -107,16 +107,16 @@ class Comparison:
         return lowest - margin, highest + margin
 
     def differing_settings(self) -> dict[str, list[Any]]:
-        """Return the settings that are not the same in all runs: by name, the value of each run, where it has one."""
+        """Return the settings that differ between runs: by name, each run's value, or None where it plays no part."""
         settings = [run.config.settings() for run in self.runs]
         values = {name: [None if idle(spec, each) else each[name] for each in settings] for name, spec in SPECS.items()}
         return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 
 def compare_runs(paths: Mapping[str, Path]) -> Comparison:
-    """Read the runs at `paths`, each under the name that it is to have. One that is damaged is left out.
+    """Read the runs at `paths`, keyed by the names they are to have. Those that cannot be compared are left out.
 
-    Raises UsageError for one that stands there twice, and where fewer than two can be compared.
+    Raises UsageError for a run that is given twice, and if fewer than two can be compared.
     """
     if len(paths) < 2:
         raise UsageError(f"compare: expected at least two runs, received {len(paths)}")
@@ -138,7 +138,7 @@ def compare_runs(paths: Mapping[str, Path]) -> Comparison:
 
 
 def _lack(summary: RunSummary) -> str:
-    """Return what keeps a run from being compared; empty where it can be."""
+    """Return why a run cannot be compared; empty if it can."""
     if summary.outcome == "damaged":
         return summary.reason
     if summary.best_val_loss is None:
@@ -147,7 +147,7 @@ def _lack(summary: RunSummary) -> str:
 
 
 def _timed(summary: RunSummary) -> list[Mapping[str, Any]]:
-    """Return the lines of a run's timing that tell the time."""
+    """Return the lines of a run's timing that hold the seconds."""
     return [line for line in RunFolder(summary.path).timings() if is_number(line.get("seconds"))]
 
 
@@ -158,7 +158,7 @@ def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
     clock = np.array(timings, dtype=float).T
     records = folder.records()
     evaluated = evaluations(records)
-    # The held-out text tells how many bits a byte one nat a token is, and so how many bytes a token has.
+    # Evaluations tell how many bits per byte one nat per token is, and so how many bytes a token has.
     bits_per_nat = float(np.mean([line["val_bpb"] / line["val_loss"] for line in evaluated if line["val_loss"]] or [1]))
     of_a_token = 1 / (bits_per_nat * math.log(2)) if unit == BITS else 1
 
@@ -181,7 +181,7 @@ def _read(name: str, summary: RunSummary, unit: str) -> ComparedRun:
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:
-    """Return each loss's mean with its neighbours (N,), as many before it as after it where there are so many.
+    """Return the centred moving average of losses (N,) -> (N,), with fewer neighbours near the ends.
 
     >>> smooth(np.array([3.0, 1.0, 2.0])).tolist()
     [3.0, 1.0, 2.0]

@@ -14,7 +14,7 @@ LAST_COLOR = COLORS - 1  # the grey one
 
 
 def write_comparison_plot(comparison: Comparison, folder: Path, *, png: bool = False) -> list[Path]:
-    """Draw the curves over text and over seconds: compare.svg in `folder`, and compare.png; return their paths."""
+    """Draw the curves over text and over seconds as compare.svg in `folder`, and as compare.png; return the paths."""
     charts = comparison_charts(comparison)
     pictures = {folder / "compare.svg": draw_charts(charts).encode()}
     if png:
@@ -25,7 +25,7 @@ def write_comparison_plot(comparison: Comparison, folder: Path, *, png: bool = F
 
 
 def comparison_charts(comparison: Comparison) -> list[Chart]:
-    """Return the curves of all runs over text, and over seconds; both begin where the losses shown do."""
+    """Return charts of all runs' curves, over text and over seconds, from where they enter the range of losses."""
     unit = "nats a token" if comparison.unit == NATS else "bits per byte"
     _, top = comparison.losses_shown()
     cut = any(curve.losses.max() > top for run in comparison.runs for curve in run.curves())
@@ -48,5 +48,5 @@ def _series(comparison: Comparison, axis: str) -> Iterator[Series]:
     for number, run in enumerate(comparison.runs):
         yield Series("", list(zip(*run.training.below(top, axis), strict=True)), number, "faint")
         points = list(zip(*run.validation.below(top, axis), strict=True))
-        yield Series("", points[:2], number)  # from where the line enters the picture, which is no evaluation
+        yield Series("", points[:2], number)  # from its entry into the picture, which is not an evaluation
         yield Series(run.name, [point for point in points if point[1] < top], number, "marked")

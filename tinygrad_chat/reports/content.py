@@ -1,6 +1,6 @@
-"""What a run's report says, read from its folder alone: so it can be written anew at any time, of any run.
+"""The content of a run's report, read from its folder alone, so that it can be rewritten at any time for any run.
 
-Nothing here asks how a run ended before it reads: of one that was killed or damaged, all that is there is told.
+Reading does not depend on how a run ended: for one that was killed or damaged, everything that is there is reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as it is written for people, and whether it is the default."""
+    """A setting as text for people, and whether it is the default."""
 
     name: str
     value: str
@@ -43,31 +43,31 @@ class Report:
 
     summary: RunSummary
     config: TrainingConfig | None
-    """None where config.toml cannot be read."""
+    """None if config.toml cannot be read."""
     records: Sequence[Record]
     timings: Sequence[Record]
     environments: Sequence[Record]
     samples: Sequence[tuple[int, str]]
-    """Steps and what the model wrote after them."""
+    """Steps, and what the model wrote after each."""
     checkpoints: Sequence[Path]
     """Those that are on disk, oldest first."""
     chats: bool
     """Whether the newest of them holds a model that was taught to chat."""
     scores: Sequence[Scores]
-    """How many problems of tasks it solved, by step; empty where nobody has asked it any."""
+    """How many problems of each task it solved, by step; empty if it was never evaluated on tasks."""
     left_out: Sequence[str]
-    """Why some of the samples, environments and scores are not here; of all else the summary says so."""
+    """Why some of the samples, environments and scores are missing; for everything else, the summary says so."""
 
     @property
     def title(self) -> str:
-        """What was trained on what."""
+        """Which model was trained on what data."""
         if self.config is None:
             return real_path(self.summary.path).name
         return f"{self.config.recipe.model} on {Path(self.config.data.name).name or self.config.data.name}"
 
     @property
     def model(self) -> str:
-        """The model's shape, in a line; empty where nothing is known of it."""
+        """The model's shape, in a line; empty if nothing is known of it."""
         if self.config is None:
             return ""
         options = self.config.model
@@ -118,7 +118,7 @@ class Report:
 
     @property
     def key_numbers(self) -> list[tuple[str, str, str]]:
-        """What it came to: a name, a value and a note on it, of what is known."""
+        """The results that are known, each as a name, a value and a note."""
         summary, found = self.summary, list[tuple[str, str, str]]()
         best = next((line for line in self.evaluations if line["step"] == summary.best_step), {})
         if summary.val_reward is not None:
@@ -156,7 +156,7 @@ class Report:
 
     @property
     def settings(self) -> dict[str, list[Setting]]:
-        """Every setting that plays a part, under the headings that `tgc train --help` has."""
+        """Every setting that plays a part, under the headings of `tgc train --help`."""
         groups: dict[str, list[Setting]] = {}
         settings = self.config.settings() if self.config else {}
         for name, value in settings.items():
@@ -167,18 +167,18 @@ class Report:
 
     @property
     def best_checkpoint(self) -> str:
-        """The path of the best checkpoint that is on disk; empty where none is."""
+        """The path of the checkpoint at the best step; empty if it is not on disk."""
         step = self.summary.best_step
         return next((str(path) for path in self.checkpoints if step_of(path) == step and not is_temporary(path)), "")
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """What can be done with the run: in words, and the command, what one does first at the beginning."""
+        """What can be done with the run, in words and as a command, the most likely first."""
         return commands_of(self.summary, self.config, self.checkpoints, self.best_checkpoint, chats=self.chats)
 
 
 def read_report(folder: RunFolder) -> Report:
-    """Read all that a report says. What is missing, damaged or unreadable is left out, and the outcome says so."""
+    """Read a report's content. What is missing, damaged or unreadable is left out, and the outcome says so."""
     unread: list[str] = []
     checkpoints = known(lambda: find_checkpoints(folder.checkpoints), [])
     return Report(
@@ -210,7 +210,7 @@ def environment_text(value: Any) -> str:
 
 
 def _by_source(record: Record) -> Iterator[tuple[str, float, float]]:
-    """Yield what an evaluation found on each source of a mixture: its name, its loss, its bits per byte."""
+    """Yield an evaluation's results on each source of a mixture: name, loss, bits per byte."""
     sources = record.get("sources")
     for name, values in sources.items() if isinstance(sources, dict) else ():
         if isinstance(values, dict) and is_number(values.get("val_loss")) and is_number(values.get("val_bpb")):

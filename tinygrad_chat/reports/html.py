@@ -1,6 +1,6 @@
-"""A run's report as a page: one file that needs no network, readable on a phone, in the dark and without scripts.
+"""A run's report as a page: one file that needs no network, readable on a phone, in dark mode and without scripts.
 
-How it looks stands in pages/report.html; here is what goes into it.
+Its layout is in pages/report.html; this is its content.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tinygrad_chat.reports.scores import examples, score_chart, score_rows, scor
 
 
 def page(report: Report) -> Markup:
-    """Return the whole report as HTML, which is well-formed XML too."""
+    """Return the whole report as HTML that is also well-formed XML."""
     return render(
         "report.html",
         title=report.title,
@@ -40,7 +40,7 @@ def page(report: Report) -> Markup:
 
 
 def _unless_empty(**lists: list[Fields]) -> list[Fields]:
-    """Return the fields of a section that stands in the page where it has something to show."""
+    """Return the fields of a section, or none if it has nothing to show."""
     return [lists] if any(lists.values()) else []
 
 
@@ -52,13 +52,13 @@ def _loss(report: Report) -> list[Fields]:
 
 
 def _wide_and_narrow(chart: Chart) -> Fields:
-    """Return two drawings, of which a page shows the one that suits its width: letters do not shrink with it."""
+    """Return two drawings, of which a page shows the one that fits its width, so that letters do not shrink."""
     wide = draw_chart(chart, width=940, height=360, standalone=False)
     return {"wide": wide, "narrow": draw_chart(chart, height=320, standalone=False), "ends": ends(chart)}
 
 
 def _scores(report: Report) -> list[Fields]:
-    """Return the scores in tasks as pictures, of which a page shows the one that suits its width, and as a table."""
+    """Return the task scores as pictures, of which a page shows the one that fits its width, and as a table."""
     if not report.scores:
         return []
     chart, over_time = score_chart(report), scores_over_time(report)
@@ -119,7 +119,7 @@ def _groups(report: Report) -> list[Fields]:
 
 
 def _starts(report: Report) -> list[Fields]:
-    """Return what each start of the run was made with."""
+    """Return the environment of each start of the run."""
     return [
         {
             "step": f"{entry['from_step']:,}",

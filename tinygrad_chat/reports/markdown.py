@@ -1,4 +1,4 @@
-"""A run's report as Markdown: one file, whose only picture is a line of blocks."""
+"""A run's report as Markdown: one file, whose only picture is a sparkline."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text that Markdown shows as it is, in one line."""
+    """Return a text in one line, escaped so that Markdown shows it literally."""
     return re.sub(r"([\\`*_\[\]<>&|#])", r"\\\1", " ".join(printable(text).split()))
 
 
 def _fenced(text: str, language: str = "text") -> Iterator[str]:
-    """Yield a text as a block, whose fence is longer than any in it."""
+    """Yield a text as a fenced block, whose fence is longer than any run of backticks in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     yield f"{fence}{language}"
     yield printable(text)

@@ -1,4 +1,4 @@
-"""Texts that a run has written while it was trained: the first, the last, and some between them."""
+"""Texts that a run's model wrote during training: the first, the last, and some in between."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LONGEST_SAMPLE = 4000  # characters of each
 
 
 def read_samples(folder: RunFolder, *, say: Callable[[str], None]) -> Iterator[tuple[int, str]]:
-    """Yield step and text of the first sample, the last and evenly chosen ones between them, of those that can be read;
-    `say` is told of the others."""
+    """Yield step and text of the first sample, the last and evenly spaced ones in between, skipping any that cannot be
+    read; `say` is told why."""
     with explained(folder.samples, "read"):
         files = [file for file in list_folder(folder.samples) if re.fullmatch(rf"{NAME}\.txt", file.name)]
     found = {step_of(file.with_suffix("")): file for file in files}
@@ -32,7 +32,7 @@ def read_samples(folder: RunFolder, *, say: Callable[[str], None]) -> Iterator[t
 
 
 def _beginning(file: Path) -> str:
-    """Return a text's beginning, a little more of it than is shown."""
+    """Return the beginning of a text, a little more than is shown."""
     with explained(file, "read"), open_plain(file) as opened:
         return opened.read(4 * LONGEST_SAMPLE + 4).decode("utf-8", "replace")
 
@@ -49,7 +49,7 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
 
 
 def known(read: Callable[[], T], otherwise: T, *, say: Callable[[str], None] = lambda line: None) -> T:
-    """Return what can be read; where that is nothing, `say` why, and return something else."""
+    """Return what `read` returns; if it raises a TinygradChatError, `say` why and return `otherwise`."""
     try:
         return read()
     except TinygradChatError as error:

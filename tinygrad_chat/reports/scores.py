@@ -1,4 +1,4 @@
-"""What a report says of the tasks that a model was asked: a row for each, a picture, and some of its answers."""
+"""A report's scores on tasks: a row for each task, pictures, and some of the model's answers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tinygrad_chat.drawing.intervals import Interval, IntervalChart
 from tinygrad_chat.reports.content import Report
 from tinygrad_chat.runs.scores import Example, TaskResult
 
-ERRORS = 1.96  # standard errors on both sides of an accuracy hold the true one in 95 of 100 cases
+ERRORS = 1.96  # standard errors on each side of an accuracy, for a 95 % interval
 EXAMPLES = 2  # answers to a task that are shown
 
 
 class ScoreRow(NamedTuple):
-    """What is said of a task, as it is written for people."""
+    """The scores on a task, as text for people."""
 
     task: str
     solved: str
@@ -24,7 +24,7 @@ class ScoreRow(NamedTuple):
 
 
 def score_rows(report: Report) -> list[ScoreRow]:
-    """Return a row for each task that the newest checkpoint was asked."""
+    """Return a row for each task that the newest checkpoint was evaluated on."""
     return [
         ScoreRow(
             result.task,
@@ -48,7 +48,7 @@ def score_chart(report: Report) -> IntervalChart:
 
 
 def scores_over_time(report: Report) -> Chart:
-    """Return a curve for each task that checkpoints of several steps were asked."""
+    """Return a curve for each task that was evaluated at several steps."""
     names = dict.fromkeys(result.task for scores in report.scores for result in scores.results)
     points = {
         name: [
@@ -66,7 +66,7 @@ def scores_over_time(report: Report) -> Chart:
 
 
 def examples(report: Report) -> list[tuple[str, Example]]:
-    """Return some answers to each task of the newest checkpoint: the task, and what was asked and answered."""
+    """Return some of the newest checkpoint's answers to each task: the task, and what was asked and answered."""
     return [(result.task, example) for result in _newest(report) for example in result.examples[:EXAMPLES]]
 
 

@@ -1,6 +1,6 @@
-"""What a run's folder says of the run, in one record: how far it came, how good it is, how fast it was.
+"""A run's folder, summarised in one record: how far the run got, how good it is, how fast it was.
 
-Nothing here writes, so it may be asked of a run that goes on.
+Nothing here writes, so a run in progress can be summarised too.
 """
 
 from __future__ import annotations
@@ -19,32 +19,31 @@ from tinygrad_chat.runs.finding import RUNS, explain_missing, last_written
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.records import TimingLine
 
-LARGEST_DRAWN = 1e30  # larger than any that tells something; the squares of their sums are finite, too
+LARGEST_DRAWN = 1e30  # larger than any meaningful value; squared sums of smaller ones are finite
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run after `step` updates on `tokens` tokens, which took `seconds` of training. None is what is not known."""
+    """A run after `step` updates on `tokens` tokens, which took `seconds` of training. None means not known."""
 
     path: Path
     outcome: str
-    """That of outcome.json; without it `running` or `killed`, and `damaged` where something cannot be read."""
+    """From outcome.json; without it, `running` or `killed`; `damaged` if something cannot be read."""
     reason: str = ""
     """Why it failed, or what is damaged."""
     left_out: str = ""
-    """What is wrong with the first line of its log or timing that does not hold what it must; such lines are left
-    out."""
+    """What is wrong with the first invalid line of its log or timing; invalid lines are left out."""
     model: str | None = None
     parent: str | None = None
-    """The checkpoint that its weights are from, where they were not drawn."""
+    """The checkpoint that its weights come from, if they were not initialised randomly."""
     step: int | None = None
     steps: int | None = None
-    """How many it is to do; None where only its minutes end it."""
+    """How many it is to do; None if only its minutes limit it."""
     minutes: float | None = None
     best_val_loss: float | None = None
     best_step: int | None = None
     val_reward: float | None = None
-    """At `best_step`, where the run learns from rewards; that step has the best, and its loss is not the lowest."""
+    """At `best_step`, if the run learns from rewards: the best reward. The loss there need not be the lowest."""
     val_bpb: float | None = None
     """Bits per byte at `best_step`."""
     tokens: int | None = None
@@ -54,7 +53,7 @@ class RunSummary:
 
 
 def find_run(name: str, *, command: str) -> Path:
-    """Return the folder of the run that `name` means: itself, or below runs/. Raises UsageError, for `command`."""
+    """Return the folder of a run from its path or its name below runs/. Raises UsageError, naming `command`."""
     for path in (user_path(name), RUNS / name):
         if may_be_run(path):
             return path
@@ -64,7 +63,7 @@ def find_run(name: str, *, command: str) -> Path:
 
 
 def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:
-    """Return a summary of each run in `folder`, the one that wrote last at the end, and the folders that hold none."""
+    """Return a summary of each run in `folder`, the last written at the end, and the folders without a run."""
     with explained(folder, "read"):
         shown = [path for path in list_folder(folder, follow=True) if not path.name.startswith(".")]
     runs, others = [], []
@@ -77,7 +76,7 @@ def find_runs(folder: Path) -> tuple[list[RunSummary], list[Path]]:
 
 
 def may_be_run(path: Path) -> bool:
-    """Return whether a run stands at `path`, or something that cannot be read: its summary says why not."""
+    """Return whether `path` holds a run, or something that cannot be read: its summary says why."""
     try:
         return is_run(path)
     except OSError:
@@ -85,7 +84,7 @@ def may_be_run(path: Path) -> bool:
 
 
 def summarize_run(path: Path) -> RunSummary:
-    """Return what the folder at `path` says; whatever cannot be read makes a `damaged` run, and no error."""
+    """Summarise the run at `path`. What cannot be read makes its outcome `damaged`; no error is raised."""
     folder = RunFolder(path)
     try:
         with explained(path, "read"):
@@ -135,17 +134,17 @@ def evaluations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def shortfall(record: Mapping[str, Any]) -> float:
-    """Return what evaluations are compared by: how much is missing to a reward of 1 or, without rewards, the loss."""
+    """Return what evaluations are ranked by, lowest first: 1 minus the reward or, without rewards, the loss."""
     return 1 - record["val_reward"] if is_number(record.get("val_reward")) else record["val_loss"]
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a log's value is there and is a number that can be drawn."""
+    """Return whether a log's value is present and is a number that can be drawn."""
     return isinstance(value, int | float) and abs(value) < LARGEST_DRAWN
 
 
 def _count_parameters(checkpoint: Path) -> int | None:
-    """Count a checkpoint's parameters by the head of its weights; None where that cannot be read."""
+    """Count a checkpoint's parameters by the header of its weights; None if that cannot be read."""
     try:
         return read_header(checkpoint / WEIGHTS).size
     except (OSError, FormatError):

@@ -12,9 +12,9 @@ from tinygrad_chat.runs.folder import RunFolder
 
 
 def write_report(folder: RunFolder) -> list[Path]:
-    """Write report.html and report.md by what stands in a run's folder, and return their paths.
+    """Write report.html and report.md from what is in a run's folder, and return their paths.
 
-    However the run ended, and while it goes on. Raises StorageError where they cannot be written.
+    Works however the run ended, and while it is running. Raises StorageError if they cannot be written.
     """
     report = read_report(folder)
     contents = {folder.report: page(report), folder.path / "report.md": markdown(report)}
