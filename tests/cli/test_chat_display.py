@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import pytest
@@ -65,6 +66,17 @@ def test_without_colours_an_answer_is_as_it_was_written(
     show(page, step("a **b** `c`"))
     page.remark("said")
     assert terminal.getvalue() == "a **b** `c`\nsaid\n"
+
+
+def test_a_file_has_the_answers_alone(capsys: pytest.CaptureFixture[str]):
+    file = io.StringIO()
+    page = page_for(file)
+    page.remark("/help lists the commands")
+    show(page, step("an answer"))
+    page.passage([("what the commands do", "")])
+    page.row([("a row", "")])
+    assert file.getvalue() == "an answer\n"
+    assert capsys.readouterr().err == "/help lists the commands\nwhat the commands do\na row\n"
 
 
 def test_what_a_model_writes_speaks_to_no_terminal(terminal: Terminal):  # noqa: F811

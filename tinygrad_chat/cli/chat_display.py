@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -54,10 +55,10 @@ class Page(Protocol):
 
 
 class PlainPage:
-    """A pipe, a file, or a terminal without styles."""
+    """A pipe, a file, or a terminal without styles. Answers go to `stream`; all else to `remarks`, or to it as well."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, remarks: TextIO | None = None) -> None:
+        self._stream, self._remarks = stream, remarks or stream
 
     def begin(self) -> None:
         """Write nothing before an answer."""
@@ -75,11 +76,11 @@ class PlainPage:
 
     def remark(self, text: str, style: str = REMARK) -> None:
         """Write a line."""
-        print(one_line(text), file=self._stream, flush=True)
+        print(one_line(text), file=self._remarks, flush=True)
 
     def passage(self, pieces: Iterable[Span], indent: int = 0) -> None:
         """Write the texts."""
-        print("".join(text for text, _ in pieces), file=self._stream, flush=True)
+        print("".join(text for text, _ in pieces), file=self._remarks, flush=True)
 
     def row(self, pieces: Iterable[Span]) -> None:
         """Write a line."""
@@ -168,8 +169,10 @@ _STYLES = {PLAIN: "", BOLD: "bold", CODE: "cyan", BLOCK: "cyan", CALL: REMARK}
 
 
 def page_for(stream: TextIO) -> Page:
-    """Return the page that suits a stream."""
-    return StyledPage(stream) if is_styled(stream) else PlainPage(stream)
+    """Return the page that suits a stream; a pipe or a file gets the answers alone, and stderr the remarks."""
+    if is_styled(stream):
+        return StyledPage(stream)
+    return PlainPage(stream, stream if stream.isatty() else sys.stderr)
 
 
 def is_styled(stream: TextIO) -> bool:
