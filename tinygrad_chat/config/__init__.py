@@ -1,10 +1,10 @@
-"""What a user can choose about a run, and how the choices become one configuration.
+"""The options of a run, and how a user's choices become one configuration.
 
-groups.py        the options, in groups, with their defaults and help texts; those of the model are in models/options.py
-objective.py     those of what is learned
-record.py        the groups composed in one frozen record, and its forms in files
-resolve.py       from choices and facts to every setting: pure, without NumPy, disk, network or device
-defaults.py      what differs for a model, an engine or an optimiser
-scaling_laws.py  nanochat's: from a depth, every other setting
+groups.py        the options, in groups, with their defaults and help texts; the model's are in models/options.py
+objective.py     the options of the training objective
+record.py        all groups in one frozen record, and its forms in files
+resolve.py       derive every setting from choices and facts: pure, without NumPy, disk, network or device
+defaults.py      defaults that depend on the model, engine or optimiser
+scaling_laws.py  nanochat's scaling laws: derive every other setting from a depth
 files.py         TOML files, and the presets in presets/
 """

@@ -1,4 +1,4 @@
-"""What differs from the options' own defaults for a model, an engine or an optimiser."""
+"""Defaults that depend on the model, engine, optimiser or objective, and override the options' own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinygrad_chat.config.groups import UNBOUNDED
 from tinygrad_chat.config.record import SPECS
 
 DEFAULTS_FOR: dict[str, dict[str, Any]] = {
-    "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits, of rank `width`
+    "bigram": {"lr": 0.02, "weight_decay": 0.0, "norm": "none", "tied": False},  # a table of logits of rank `width`
     "muon": {"lr": 0.02},
     "grpo": {"batch_size": 128, "steps": 100, "eval_every": 20, "log_every": 1},
     "scalar": {  # small enough to watch
@@ -30,11 +30,11 @@ DEFAULTS_FOR: dict[str, dict[str, Any]] = {
 scaling_laws.py."""
 
 RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "weight_decay": 0.1}
-"""For nanochat in scalar mode: its laws are not made for eight tokens a step."""
+"""For nanochat in scalar mode: its scaling laws are not made for eight tokens per step."""
 
 
 def defaults_for(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults that suit the model, engine and optimiser of the `chosen` settings."""
+    """Return the defaults for the model, engine, optimiser and objective of the `chosen` settings."""
     defaults: dict[str, Any] = {"steps": UNBOUNDED} if "minutes" in chosen else {}
     if chosen.keys() & {"vocabulary", "pre_tokenizer"}:
         defaults["tokenizer"] = "bpe"
@@ -44,9 +44,9 @@ def defaults_for(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rates_beside_muon(rate: float, initialisation: str) -> dict[str, float]:
-    """Return the other groups' learning rates where they were not chosen: in nanochat's proportions to Muon's.
+    """Return the default learning rates of the parameters that Muon leaves to AdamW, in nanochat's ratio to Muon's.
 
-    That of embeddings is in proportion to how large they begin, too: nanochat's at 0.8, others at 0.02.
+    The embeddings' rate is also proportional to their initial standard deviation: 0.8 in nanochat, else 0.02.
     """
     size = 1.0 if initialisation == "nanochat" else 0.02 / 0.8
     return {"embedding_lr": 15.0 * size * rate, "head_lr": 0.4 * rate, "scalar_lr": 25.0 * rate}

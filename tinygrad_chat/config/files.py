@@ -1,4 +1,4 @@
-"""Configurations on disk: TOML files and the presets that are shipped as data."""
+"""Configurations on disk: TOML files, and the presets shipped with the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad_chat.formatting import NOT_PRINTABLE
 from tinygrad_chat.schema import LARGEST_FILE
 
 SAVED_BY_VERSION_0_1 = {"accumulate", "keep", "max_memory_growth"}
-"""Flat keys that only a run's own config.toml has all of; it holds settings that play no part, too."""
+"""Flat keys that together identify a run's own config.toml, which also holds settings without effect."""
 
 PRESETS = resources.files("tinygrad_chat.config") / "presets"
 
@@ -27,9 +27,9 @@ def preset_names() -> list[str]:
 
 
 def read_settings(name: str) -> dict[str, Any]:
-    """Return the settings of a TOML file or, where there is no such file, of the preset `name`, by their flat names.
+    """Return the settings of the TOML file `name` or, if there is none, of the preset `name`, by their flat names.
 
-    Raises ConfigError where it is neither, or holds what is no setting.
+    Raises ConfigError if there is neither, or if it contains an invalid setting.
     """
     try:
         content = read_plain(user_path(name), most=LARGEST_FILE, follow=True)
@@ -49,12 +49,13 @@ def read_settings(name: str) -> dict[str, Any]:
 
 
 def parse_settings(text: str, *, source: str) -> dict[str, Any]:
-    """Return the settings that TOML `text` holds. Raises ConfigError, naming `source`, where it is no such TOML."""
+    """Return the settings in TOML `text`. Raises ConfigError, naming `source`, if it is invalid."""
     return flat_settings(parse_toml(text, source=source), source=source)
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """Return what TOML `text` holds. Raises ConfigError, naming `source`, as `schema.parse_toml` raises FormatError."""
+    """Return the content of TOML `text`. Raises ConfigError, naming `source`, where `schema.parse_toml` raises
+    FormatError."""
     try:
         return schema.parse_toml(text, source=source)
     except FormatError as error:
@@ -62,6 +63,6 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
 
 
 def to_toml(settings: Mapping[str, Any]) -> str:
-    """Return settings as TOML. What a terminal would obey, in a name of somebody's file, say, is written as TOML's
-    escapes, so that the text can be printed."""
+    """Return settings as TOML. Control characters, for example in a file name, are written as TOML escapes, so that
+    the text is safe to print in a terminal."""
     return NOT_PRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", tomli_w.dumps(settings))

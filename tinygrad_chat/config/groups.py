@@ -1,6 +1,6 @@
-"""What a user can choose about a run, in groups: a frozen dataclass each, which hold every default and help text.
+"""The options of a run, in groups: frozen dataclasses with every default and help text.
 
-The model's group, `ModelOptions`, stands with the models. Standard library only, so that `tgc --help` stays fast.
+The model's group, `ModelOptions`, is in models/options.py. Standard library only, so that `tgc --help` stays fast.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from tinygrad_chat.option import needs, option, validate
 from tinygrad_chat.text.split import AUTO, DOCUMENTS, END
 
 OWN = "own"
-"""The model that somebody has written in Python: tinygrad_chat.train(..., model=...)."""
+"""A user's own model, written in Python: tinygrad_chat.train(..., model=...)."""
 
 UNBOUNDED = 10**9
-"""The steps of a run that only its minutes end."""
+"""The number of steps of a run that is limited only by --minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
-    """Which model is made, and from what its settings follow."""
+    """Which model to train, and what its settings are derived from."""
 
     model: str = option(
         "mini-gpt",
@@ -60,7 +60,7 @@ NONE, BEST_FIT = "none", "best-fit"
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """What a run learns from, and how much of it in a step."""
+    """The training data, its tokenizer, and the batch of a step."""
 
     source: str | tuple[str, ...] = option(
         "pydoc",
@@ -115,12 +115,12 @@ class DataOptions:
 
     @property
     def name(self) -> str:
-        """What the data is called in a line."""
+        """A short name of the data."""
         return self.source if isinstance(self.source, str) else short_list(self.source)
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How its files are read: what `open_data` takes beside the source."""
+        """How its files are read: the arguments of `open_data` other than the source."""
         return {"text_field": self.text_field, "encoding": self.encoding}
 
     def __post_init__(self) -> None:
@@ -133,14 +133,14 @@ class DataOptions:
 
 
 WHAT_TOKENS_ARE = ("data", "text_field", "encoding", "split", "tokenizer", "vocabulary", "pre_tokenizer")
-"""The options by which runs differ in what a token is, or in what is held out: bits per byte compare such runs."""
+"""The options that decide what a token is and what is held out. Runs that differ in these compare in bits per byte."""
 
 BESIDE_MUON = needs("optimizer", "muon")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """How a gradient moves the weights."""
+    """How the gradient updates the weights."""
 
     kind: str = option(
         "adamw",
@@ -254,7 +254,7 @@ class ComputeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What decides a run's random numbers, and what it leaves on disk."""
+    """The seed, and what a run evaluates, logs and saves, and when."""
 
     seed: int = option(1, "seed of weights, batches, dropout and samples", minimum=0, common=True)
     eval_every: int = option(250, "steps between evaluations", minimum=1, fixed=False)

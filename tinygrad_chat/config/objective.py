@@ -1,4 +1,4 @@
-"""What a run is to get better at: a group of options, as those in groups.py. Standard library only."""
+"""The training objective: a group of options like those in groups.py. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BY_REWARD = needs("objective", GRPO)
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveOptions:
-    """What is learned: the next token, or to solve the problems of a task by trying (docs/reinforcement.md)."""
+    """What is learned: to predict the next token, or to solve a task's problems by trying (docs/reinforcement.md)."""
 
     kind: str = option(
         AUTO,
@@ -34,7 +34,7 @@ class ObjectiveOptions:
 
     @property
     def by_reward(self) -> bool:
-        """Whether a run learns from rewards, and not from what others wrote."""
+        """Whether a run learns from rewards instead of texts."""
         return self.kind == GRPO
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""`TrainingConfig`: the groups of a run's options, composed in one frozen record, and its forms in files.
+"""`TrainingConfig`: all groups of a run's options in one frozen record, and its forms in files.
 
-In a file the options stand in tables, one a group, as in `[optimizer] lr = 0.004`; or flat, by the names of their
-flags, as older versions wrote them and as a short file is easier to write.
+In a file the options are in tables, one per group, as in `[optimizer] lr = 0.004`; or flat, by the names of their
+flags, as older versions wrote them, and as is easier in a short file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TABLE_OF = {group: table for table, group in GROUPS.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """A run's every setting: `config.optimizer.lr`, or flat, `config.settings()["lr"]`."""
+    """Every setting of a run: `config.optimizer.lr`, or flat, `config.settings()["lr"]`."""
 
     recipe: RecipeOptions = field(default_factory=RecipeOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -81,11 +81,11 @@ class TrainingConfig:
 
     @classmethod
     def of(cls, **settings: Any) -> TrainingConfig:
-        """Make a configuration of settings by their flat names, others at their defaults."""
+        """Make a configuration from settings by their flat names; all others have their defaults."""
         return cls().replace(**settings)
 
     def replace(self, **settings: Any) -> TrainingConfig:
-        """Return the same configuration with other settings, by their flat names."""
+        """Return a copy of the configuration with some settings changed, by their flat names."""
         changes: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             spec = SPECS[name]
@@ -103,16 +103,16 @@ class TrainingConfig:
         return self.data.batch_size * self.model.context
 
     def evaluates_at(self, step: int) -> bool:
-        """Return whether the model is to be evaluated after `step` updates, be they the last or not."""
+        """Return whether an evaluation is due after `step` updates, whether or not training ends there."""
         return step % self.run.eval_every == 0
 
     def saves_at(self, step: int) -> bool:
-        """Return whether a checkpoint is to be saved after `step` updates, be they the last or not."""
+        """Return whether a checkpoint is due after `step` updates, whether or not training ends there."""
         every = self.run.checkpoint_every
         return self.evaluates_at(step) or (every is not None and step % every == 0)
 
     def used_settings(self) -> dict[str, Any]:
-        """Return the settings that play a part and are not None: all it takes to build the configuration again."""
+        """Return the settings that have an effect and are not None: enough to rebuild the configuration."""
         settings = self.settings()
         return {
             name: value for name, value in settings.items() if value is not None and idle(SPECS[name], settings) is None
@@ -127,12 +127,12 @@ class TrainingConfig:
 
 
 def heading_of(spec: OptionSpec) -> str:
-    """Return what the options of its group stand under, for people."""
+    """Return the heading of an option's group, for display."""
     return _TABLE_OF[spec.group].capitalize()
 
 
 def flat_settings(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """Return the settings in a file's `content`, tables or flat, by their flat names and of their types.
+    """Return the settings in a file's `content`, in tables or flat, by their flat names, converted to their types.
 
     Raises ConfigError, naming `source` and the key, for an unknown key or a value of the wrong type.
     """
@@ -172,9 +172,9 @@ def _table(table: str, content: Any, source: str) -> dict[str, Any]:
 
 
 def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
-    """Return the configuration that a run has saved, in this version's tables or flat by an older one.
+    """Return the configuration that a run saved, as this version's tables or flat by an older version.
 
-    Raises ConfigError, naming `source`, where it cannot be.
+    Raises ConfigError, naming `source`, if it is invalid.
     """
     settings = {**OF_OLDER_VERSIONS, **flat_settings(content, source=source)}
     recipe = RECIPES.get(settings.get("model", RecipeOptions.model), {})
@@ -185,7 +185,7 @@ def from_saved(content: Mapping[str, Any], *, source: str) -> TrainingConfig:
 
 
 OF_OLDER_VERSIONS: dict[str, Any] = {"eval_tokens": 0, "split": END}
-"""What runs did whose configuration does not say it."""
+"""The behaviour of runs by older versions, whose configuration does not state it."""
 
 RECIPES: dict[str, dict[str, Any]] = {"bigram": {"layers": 0, "positions": "none"}}
-"""What makes a model that one, whatever else is chosen: a bigram is a GPT without blocks and positions."""
+"""Settings that define a model and override all choices: a bigram is a GPT without blocks and positions."""

@@ -1,7 +1,7 @@
-"""From what a user chose to a run's every setting: a pure function of the choices and of some facts.
+"""Derive every setting of a run from a user's choices: a pure function of the choices and of some facts.
 
-Later layers win: the options' own defaults, what suits the model, a preset or file, command-line flags.
-Nothing here touches the disk, the network or a device; whoever knows the facts hands them in.
+Later layers win: the options' own defaults, defaults for the model, a preset or file, command-line flags.
+Nothing here touches the disk, the network or a device; the caller passes in the facts.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tinygrad_chat.option import idle, refuse_idle, specs_of, validate_settings
 
 @dataclass(frozen=True)
 class Facts:
-    """What settings may follow from beside the choices; None where nobody has looked.
+    """Facts that settings may depend on besides the choices; None for one that was not determined.
 
-    `vocabulary` is the tokens that the model is to know, `product_rate` the floating-point operations a second that the
-    machine does in matrix products, `bos` the token with which the tokenizer begins each document.
+    `vocabulary` is the size of the model's vocabulary, `product_rate` the machine's floating-point operations per
+    second in matrix products, `bos` the token with which the tokenizer begins each document.
     """
 
     vocabulary: int | None = None
@@ -36,7 +36,7 @@ class Facts:
 
 
 def needed_facts(chosen: Mapping[str, Any]) -> set[str]:
-    """Return the names of the facts that the settings follow from, beside the `chosen` ones.
+    """Return the names of the facts needed to derive the settings that are not `chosen`.
 
     >>> sorted(needed_facts({"model": "nanochat", "minutes": 5.0}))
     ['product_rate', 'vocabulary']
@@ -50,7 +50,7 @@ def needed_facts(chosen: Mapping[str, Any]) -> set[str]:
 
 
 OF_THE_VOCABULARY = {"batch_size", "steps", "weight_decay"}
-"""The settings of nanochat that follow from the vocabulary; all others follow from the depth and the batch."""
+"""The settings of nanochat that depend on the vocabulary; all others depend on the depth and the batch only."""
 
 
 def resolve(
@@ -60,10 +60,10 @@ def resolve(
     base: Mapping[str, Any] | None = None,
     may_be_idle: Collection[str] = (),
 ) -> TrainingConfig:
-    """Combine `flags`, over the `base` of a preset or file, and the `facts` into one configuration.
+    """Combine `flags`, which override the `base` of a preset or file, and the `facts` into one configuration.
 
-    All settings go by their flat names. Raises ConfigError, naming the flag, for a value out of range or an option that
-    plays no part in such a run, unless it is among those that `may_be_idle`, and KeyError for an unknown name.
+    All settings have their flat names. Raises ConfigError, naming the flag, for a value out of range, or for an option
+    without effect in such a run unless it is in `may_be_idle`; raises KeyError for an unknown name.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
@@ -77,7 +77,7 @@ def resolve(
         initialisation = settings.get("initialisation", ModelOptions.initialisation)
         defaults = {**rates_beside_muon(settings["lr"], initialisation), **defaults}
     steps = chosen.get("steps", defaults.get("steps", SPECS["steps"].default))
-    defaults["warmup"] = min(defaults.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs fall too
+    defaults["warmup"] = min(defaults.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs decay too
     tolerated = (base or {}).keys() - flags.keys() | set(may_be_idle)
     config = _built({**defaults, **_without_idle(tolerated, chosen, defaults)})
     _refuse_idle(config, flags, base or {}, may_be_idle)
@@ -89,10 +89,10 @@ def resolve(
 
 
 def merge(base: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a file with a user's flags over them."""
+    """Return a file's settings, overridden by a user's flags."""
     chosen = {**base, **flags}
     if "steps" in flags and "warmup" in base.keys() - flags.keys():
-        chosen["warmup"] = min(chosen["warmup"], flags["steps"] // 10)  # a file's, for runs of another length
+        chosen["warmup"] = min(chosen["warmup"], flags["steps"] // 10)  # the file's warmup suits another run length
     return chosen
 
 
@@ -102,7 +102,7 @@ def _built(settings: Mapping[str, Any]) -> TrainingConfig:
 
 
 def _without_idle(names: Collection[str], chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the chosen settings without those, among `names`, that play no part beside the others."""
+    """Return the chosen settings without those of `names` that have no effect given the others."""
     settings = {name: spec.default for name, spec in SPECS.items()} | dict(defaults) | dict(chosen)
     return {name: value for name, value in chosen.items() if name not in names or idle(SPECS[name], settings) is None}
 
@@ -110,7 +110,7 @@ def _without_idle(names: Collection[str], chosen: Mapping[str, Any], defaults: M
 def _refuse_idle(
     config: TrainingConfig, flags: Mapping[str, Any], base: Mapping[str, Any], may_be_idle: Collection[str]
 ) -> None:
-    """Raise ConfigError for a chosen option that plays no part. What a file chose and a flag made idle is let be."""
+    """Raise ConfigError for a chosen option without effect. A file's option that a flag made idle is tolerated."""
     settings = config.settings()
     strictly = [name for name in flags if name not in may_be_idle]
     refuse_idle(SPECS, strictly, settings)
@@ -122,7 +122,7 @@ def _refuse_idle(
 
 
 def _defaults_alone(base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file's defaults, were there no flags, as far as they say which of its options play a part."""
+    """Return the defaults for a file alone, without flags, as far as they decide which of its options matter."""
     return {**defaults_for(base), **(NANOCHAT | TRAINING if base.get("model") == "nanochat" else {})}
 
 
@@ -140,17 +140,17 @@ def _expect_facts(chosen: Mapping[str, Any], facts: Facts) -> None:
 
 
 def _settings_of_nanochat(chosen: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    """Return what follows from the depth or, where there are only minutes, from the depth that suits them."""
+    """Return the settings derived from the depth or, if only minutes are chosen, from the depth that fits them."""
     small = {**DEFAULTS_FOR["scalar"], **RATES_OF_VALUES} if chosen.get("mode") == "scalar" else {}
     chosen = {**small, **chosen}
-    vocabulary = facts.vocabulary or 1  # where nothing depends on it
+    vocabulary = facts.vocabulary or 1  # unknown only if nothing depends on it
     if "minutes" in chosen and "depth" not in chosen:
         chosen = {**chosen, "depth": depth_for(chosen, vocabulary, facts.product_rate or 0.0)}
     return {**settings_of_depth(chosen, vocabulary), **small}
 
 
 def change(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
-    """Return a run's configuration with what a resumed run may change. Raises ConfigError for the rest."""
+    """Return a run's configuration with `flags` applied on resuming. Raises ConfigError for a setting that is fixed."""
     validate_settings(SPECS, flags)
     settings = config.settings()
     refuse_idle(SPECS, flags, {**settings, **flags})
@@ -172,12 +172,12 @@ def resolve_from(
     base: Mapping[str, Any] | None = None,
     may_be_idle: Collection[str] = (),
 ) -> TrainingConfig:
-    """Do as `resolve` for a run that begins with the weights of another one's model, whose configuration is `parent`.
+    """Like `resolve`, for a run that starts from the weights of a `parent` run's model, whose configuration is given.
 
-    The model and what a token is are the parent's, but for dropout, the document mask, adapters and, where no position
-    is learned, a shorter context. So are, unless others are chosen, the data, the engine, the batch size and the update
-    rule, at FINE_TUNING of its learning rates, at OF_ADAPTERS times that with adapters, which begin anew. The schedule
-    and all else are the new run's own. Raises ConfigError where another model is chosen, too.
+    Model and tokenizer are the parent's. Only dropout, the document mask, adapters and, unless positions are learned, a
+    shorter context may be chosen. Data, engine, batch size and optimiser are inherited unless chosen, with learning
+    rates scaled by FINE_TUNING, and by OF_ADAPTERS as well if adapters are trained. The schedule and all else are the
+    new run's own. Raises ConfigError if a different model is chosen.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
@@ -200,33 +200,32 @@ def resolve_from(
 
 
 FINE_TUNING = 0.1
-"""The share of a run's learning rates that its model is trained on at: enough to learn another text, little enough to
-keep what it knows."""
+"""Factor of the parent's learning rates in fine-tuning: high enough to learn new text, low enough not to forget."""
 
 FINE_TUNING_BY_REWARD = 0.03
-"""The same where a model learns from rewards: a batch of answers says less than one of texts (docs/log.md)."""
+"""The same for learning from rewards: a batch of answers carries less information than one of texts (docs/log.md)."""
 
 OF_ADAPTERS = 10.0
-"""How much larger the rates of adapters are: they begin at 0, and the weights beside them stay."""
+"""Further factor of the learning rates of adapters: their product begins at 0, and the other weights are frozen."""
 
 RATES = {"lr", "embedding_lr", "head_lr", "scalar_lr"}
 FREE = {"dropout", "document_mask", "document_token", "lora", "lora_alpha"}
-"""The options of a model that another run may choose anew, as no weight of its parent depends on them."""
+"""The options of a model that a fine-tuning run may change, as none of the parent's weights depends on them."""
 
 OF_THE_MODEL = {*specs_of(ModelOptions), "model", "depth", "tokenizer", "vocabulary", "pre_tokenizer"} - FREE
-"""What cannot be chosen for a model that has been trained."""
+"""The options that cannot be changed once a model is trained."""
 
 
 def _may_be_shortened(model: ModelOptions, context: int) -> bool:
-    """Return whether a model computes with that shorter context what it does with its own, for as many tokens."""
+    """Return whether `context` is shorter, and the model computes the same with it for as many tokens."""
     scaled = model.rotary_scaling in ("llama3", "yarn") and model.rotary_original_context is None
     return context < model.context and model.positions != "learned" and model.window_pattern is None and not scaled
 
 
 def _inherited(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> set[str]:
-    """Return the names of what a fine-tuned run has of its parent's `settings` where nothing else is chosen."""
+    """Return the names of the parent's `settings` that a fine-tuning run inherits unless they are chosen."""
     names = OF_THE_MODEL | {"mode", "batch_size"}
-    if chosen.get("objective") == GRPO:  # a batch of answers is no batch of texts
+    if chosen.get("objective") == GRPO:  # its batches are of answers, not of texts
         names -= {"batch_size"}
     if "document_mask" not in chosen:
         names |= {"document_mask", "document_token"}

@@ -1,8 +1,8 @@
-"""nanochat's scaling laws: from a depth, or the minutes there are, every other setting follows.
+"""nanochat's scaling laws: derive every other setting from a depth, or from the available minutes.
 
-The laws are karpathy/nanochat's (docs/upstream_analysis.md, chapter 6): a model of depth d trains on 12 tokens for each
-parameter that counts, in batches that grow with the tokens; learning rates follow the batch and the width, the
-decay follows the batch and the tokens. What a user chooses stays as chosen, and the rest follows from that.
+The laws are karpathy/nanochat's (docs/upstream_analysis.md, chapter 6): a model trains on 12 tokens per scaling
+parameter, in batches that grow with the number of tokens; learning rates depend on batch and width, weight decay on
+batch and tokens. A user's choices are kept, and the rest is derived from them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tinygrad_chat.models.size import count_scaled_parameters, flops_per_token
 from tinygrad_chat.option import specs_of
 
 DEPTH = 4
-CONTEXT = 256  # upstream's 2048 asks for documents, and patience, that a laptop's user may not have
+CONTEXT = 256  # upstream's 2048 needs longer documents and more compute than a laptop's user may have
 TOKENS_PER_PARAMETER = 12.0
 
-REFERENCE_DEPTH, REFERENCE_BATCH, REFERENCE_WIDTH = 12, 2**19, 768  # what upstream tuned its rates for; batch in tokens
-MOST_ROWS, FEWEST_ROWS = 32, 16  # of a part, where a batch is computed in parts
+REFERENCE_DEPTH, REFERENCE_BATCH, REFERENCE_WIDTH = 12, 2**19, 768  # upstream tuned its rates at these; batch in tokens
+MOST_ROWS, FEWEST_ROWS = 32, 16  # rows of each part with gradient accumulation
 LAST_RATE = 0.05
-MOST_DECAY = 0.5  # of a weight in a step: the law is for wide models, and asks more than 1 of very narrow ones
+MOST_DECAY = 0.5  # largest share of a weight that decays per step; the law, made for wide models, can exceed 1
 
 TRAINING: dict[str, Any] = {
     "optimizer": "muon",
@@ -33,15 +33,16 @@ TRAINING: dict[str, Any] = {
     "warmdown": 0.65,
     "clip": 0.0,
 }
-"""What is the same at every depth."""
+"""The settings that are the same at every depth."""
 
 SHARE_OF_PRODUCTS = 0.5
-"""Of the machine's product rate, what a step of d4 reaches (bench/results/upstream.md): to choose a depth by."""
+"""The share of the machine's matrix-product rate that a step of d4 reaches (bench/results/upstream.md); for choosing a
+depth."""
 DEEPEST = 32
 
 
 def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
-    """Return every setting that depth and vocabulary decide, given what a user has `chosen`.
+    """Return every setting that depth and vocabulary determine, given the `chosen` ones.
 
     >>> settings = settings_of_depth({"depth": 12, "context": 2048}, vocabulary=32768)
     >>> settings["steps"], settings["batch_size"] * 2048, settings["lr"], settings["weight_decay"]
@@ -50,7 +51,7 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
     depth = chosen.get("depth", chosen.get("layers", DEPTH))
     model = {**NANOCHAT, "context": CONTEXT, **nanochat_shape(depth), **_model_options(chosen)}
     if chosen.get("bias") or chosen.get("norm") == "layernorm":
-        model["norm_gain"] = True  # where it must be
+        model["norm_gain"] = True  # biases and layernorm require it
     if chosen.get("positions", "rotary") != "rotary" and "qk_norm" not in chosen:
         model["qk_norm"] = None
     ratio = chosen.get("tokens_per_parameter", TOKENS_PER_PARAMETER)
@@ -86,7 +87,7 @@ def settings_of_depth(chosen: Mapping[str, Any], vocabulary: int) -> dict[str, A
 
 
 def depth_for(chosen: Mapping[str, Any], vocabulary: int, product_rate: float) -> int:
-    """Return the largest depth whose tokens a machine of that many operations a second trains on in the minutes chosen.
+    """Return the largest depth that a machine of `product_rate` operations per second can train in the chosen minutes.
 
     >>> [depth_for({"minutes": minutes}, 104, 300e9) for minutes in (0.1, 5, 60, 600)]
     [1, 2, 3, 4]

@@ -1,11 +1,11 @@
 """Files and folders: how they are opened, listed, locked and written, and where caches are.
 
-opening.py  regular files of plausible size, without following links inside our folders and without blocking;
-            what cannot be read is an error, and never taken for what is not there
-locks.py    folders that one process holds
-holding.py  where a folder is that is moved while a process is at work there
-writing.py  files and folders that are whole or not there
-places.py   what a user names, the folder of what can be made again, and which folders are runs
+opening.py  open regular files of bounded size, without following links inside our folders and without blocking;
+            an unreadable file is an error, never treated as absent
+locks.py    exclusive locks on folders, one process each
+holding.py  find a folder again that is moved while a process works in it
+writing.py  atomic writes of files and folders
+places.py   user paths, the cache folder, and which folders are runs
 """
 
 from tinygrad_chat.files.holding import HeldFolder, hold

@@ -1,4 +1,4 @@
-"""A folder that is held open: it is known by what it is, wherever it may be moved to."""
+"""A folder that is held open, so that it can be found again after it was moved."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tinygrad_chat.files.opening import explained, status_of
 if sys.platform != "win32":
     import fcntl
 
-F_GETPATH = 50  # what macOS calls for the path of an open file
+F_GETPATH = 50  # macOS's fcntl command for the path of an open file
 LONGEST_PATH = 1024
 
 
 class HeldFolder:
-    """An open folder, by its `descriptor`; None on Windows, which moves no folder with an open file in it."""
+    """An open folder and its `descriptor`; None on Windows, where a folder with an open file cannot be moved."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
     def find(self, path: Path) -> Path:
-        """Return where the folder is now that was opened at `path`: there, as a rule.
+        """Return the present path of the folder that was opened at `path`; usually the same.
 
-        Raises StorageError where it was moved and the system does not say to where, or removed.
+        Raises StorageError if it was removed, or moved to a place that the system does not tell.
         """
         if self._descriptor is None or self._is_at(path):
             return path
@@ -41,11 +41,11 @@ class HeldFolder:
         try:
             status = status_of(path, follow=True)
         except OSError:
-            return True  # nobody can tell; what is done there will fail by itself
+            return True  # unknown; using the path will fail with its own error
         return status is not None and os.path.samestat(status, os.fstat(self._descriptor))
 
     def _ask(self) -> Path | None:
-        """Return where the system says that the folder is."""
+        """Return the folder's path according to the system, None if unknown."""
         try:
             if sys.platform == "darwin":
                 name = fcntl.fcntl(self._descriptor, F_GETPATH, bytes(LONGEST_PATH)).rstrip(b"\0")
@@ -57,7 +57,7 @@ class HeldFolder:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[HeldFolder]:
-    """Hold a folder open until the context ends. Raises StorageError where there is none."""
+    """Hold a folder open until the context ends. Raises StorageError if it does not exist."""
     if os.name != "posix":
         yield HeldFolder(None)
         return

@@ -1,4 +1,4 @@
-"""Folders that one process holds: as long as it lives, and whatever ends it."""
+"""Exclusive locks on folders. A lock is released when its process ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-LOCK = ".lock"  # in the folder that is held; in it the number of the process that held it last
+LOCK = ".lock"  # in the locked folder; contains the ID of the last process that held it
 LONGEST_NUMBER = 20  # digits
 
-PATIENCE = 0.4  # seconds; `is_locked` holds a folder for a moment, and a holder's number comes a moment after its lock
-LOCKED_BYTE = 1 << 20  # Windows keeps others from reading what is locked; the holder's number stands before it
+PATIENCE = 0.4  # seconds; `is_locked` locks a folder for a moment, and a process writes its ID a moment after locking
+LOCKED_BYTE = 1 << 20  # Windows stops others from reading locked bytes; the holder's ID comes before this one
 
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process until the context ends, or the process does, however that comes about.
+    """Lock `folder` for this process until the context or the process ends.
 
-    Raises UsageError, with the other's number, where another process holds it, and StorageError where its lock can be
-    none: nothing is written over but a number.
+    Raises UsageError, with the holder's ID, if another process holds it, and StorageError if its lock file contains
+    anything but a process ID: that is never overwritten.
     """
     with explained(folder):
         file = open_plain(folder / LOCK, "a+b")
@@ -55,7 +55,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 
 def expect_free(folder: Path) -> None:
-    """Raise UsageError, with its number, where a process holds `folder`, and StorageError where that cannot be told."""
+    """Raise UsageError, with its ID, if a process has locked `folder`, and StorageError if that is unknown."""
     with explained(folder, "read"):
         if is_locked(folder):
             with open_plain(folder / LOCK) as file:
@@ -63,9 +63,9 @@ def expect_free(folder: Path) -> None:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process holds `folder` by `exclusive_lock`; nothing is written there.
+    """Return whether a process holds `folder` with `exclusive_lock`. Writes nothing.
 
-    Raises OSError where that cannot be told.
+    Raises OSError if the lock file cannot be opened.
     """
     try:
         file = open_plain(folder / LOCK)
@@ -77,9 +77,9 @@ def is_locked(folder: Path) -> bool:
 
 
 def try_lock(file: IO, *, shared: bool = False) -> bool:
-    """Lock an open file unless another process has, until it is closed here; return whether that went well.
+    """Lock an open file until it is closed, unless another process has locked it; return whether that succeeded.
 
-    A `shared` lock keeps out exclusive ones only, and also suits a file that we may only read.
+    A `shared` lock only excludes exclusive ones, and also works for a file that is open for reading only.
     """
     try:
         if sys.platform == "win32":
@@ -101,7 +101,7 @@ def _held(folder: Path, file: IO[bytes]) -> UsageError:
 
 
 def _number(file: IO[bytes]) -> str:
-    """Return the number that a lock holds; empty where it holds none, or anything else."""
+    """Return the process ID in a lock file, "" if it is empty or contains anything else."""
     file.seek(0)
     found = file.read(LONGEST_NUMBER + 1)
     return found.decode() if found.isdigit() and len(found) <= LONGEST_NUMBER else ""

@@ -1,11 +1,11 @@
-"""How files are opened and folders listed that may come from anywhere.
+"""Open files and list folders whose content is not trusted.
 
-A folder of ours may hold a link that leads out of it, a pipe that nobody writes to, or a file that no memory could
-hold. So only regular files are opened, links in the last place are not followed, and reading has a bound. What a user
-names may be a link: such a path is opened with `follow`.
+A folder of ours may contain a link that leads out of it, a pipe without a writer, or a file too large for memory. So
+only regular files are opened, a link as the last component is not followed, and the size read is bounded. A path
+named by a user may be a link: open it with `follow`.
 
-Unreadable is not absent. Each function here says that something is not there only where the system says so. Whatever
-else keeps it from being read is an OSError: who took it for absence would begin anew over what is there.
+Unreadable is not absent. The functions here report something as absent only if the system says so; any other reason
+that it cannot be read is an OSError. A caller that mistook it for absent would overwrite what is there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import IO, Any
 
 from tinygrad_chat.errors import StorageError
 
-ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # no such name, a file on the way to it, no possible name
-AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # no waiting for the other end of a pipe
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # no such name, a file as a parent, an impossible name
+AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # do not block on the other end of a pipe
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 KINDS = {
     stat.S_IFLNK: "a link",
@@ -33,7 +33,7 @@ KINDS = {
 
 
 class UnfitFileError(OSError):
-    """What stands there is not what it must be, a regular file or a folder, or is longer than can be read."""
+    """A path is not of the kind it must be, a regular file or a folder, or the file is too large to read."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def explained(path: Path, doing: str = "written") -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise  # no trouble with the disk: the caller's to judge
+        raise  # not a disk problem: left to the caller
     except OSError as error:
         unfit = isinstance(error, UnfitFileError)
         place = error.filename if error.filename and (unfit or doing == "read") else path
@@ -60,7 +60,7 @@ def explained(path: Path, doing: str = "written") -> Iterator[None]:
 
 
 def status_of(path: Path, *, follow: bool = False) -> os.stat_result | None:
-    """Return what stands at `path`, or None where nothing does. Raises OSError where that cannot be told."""
+    """Return the status of `path`, None if it does not exist. Raises OSError if that cannot be determined."""
     try:
         return path.stat(follow_symlinks=follow)
     except OSError as error:
@@ -70,20 +70,20 @@ def status_of(path: Path, *, follow: bool = False) -> os.stat_result | None:
 
 
 def is_there(path: Path, *, follow: bool = False) -> bool:
-    """Return whether something stands at `path`. Raises OSError where that cannot be told."""
+    """Return whether `path` exists. Raises OSError if that cannot be determined."""
     return status_of(path, follow=follow) is not None
 
 
 def is_folder(path: Path, *, follow: bool = False) -> bool:
-    """Return whether a folder stands at `path`. Raises OSError where that cannot be told."""
+    """Return whether `path` is a folder. Raises OSError if that cannot be determined."""
     status = status_of(path, follow=follow)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def folder_is_there(path: Path, *, follow: bool = False) -> bool:
-    """Return whether a folder stands at `path`, or nothing does.
+    """Return True if `path` is a folder, False if it does not exist.
 
-    Raises UnfitFileError where something else does, and OSError where that cannot be told.
+    Raises UnfitFileError if it is something else, and OSError if that cannot be determined.
     """
     status = status_of(path, follow=follow)
     if status is not None:
@@ -92,9 +92,9 @@ def folder_is_there(path: Path, *, follow: bool = False) -> bool:
 
 
 def list_folder(folder: Path, *, follow: bool = False) -> list[Path]:
-    """Return what a folder holds, by name; nothing where there is no folder.
+    """Return a folder's entries, sorted by name; none if it does not exist.
 
-    Raises OSError where it cannot be read, UnfitFileError where something else stands there.
+    Raises OSError if it cannot be read, UnfitFileError if it is not a folder.
     """
     if not folder_is_there(folder, follow=follow):
         return []
@@ -105,8 +105,8 @@ def list_folder(folder: Path, *, follow: bool = False) -> list[Path]:
 def open_plain(path: Path, mode: str = "rb", *, most: int | None = None, follow: bool = False) -> IO[Any]:
     """Open a file, in any of Python's modes.
 
-    Raises OSError where it cannot be opened, UnfitFileError where it is something else, such as a pipe or a link, or
-    longer than `most` bytes.
+    Raises OSError if it cannot be opened, UnfitFileError if it is something else, such as a pipe or a link, or longer
+    than `most` bytes.
     """
     status = status_of(path, follow=follow)
     if status is not None:
@@ -125,20 +125,20 @@ def open_plain(path: Path, mode: str = "rb", *, most: int | None = None, follow:
 
 
 def expect_plain(path: Path, *, most: int | None = None, follow: bool = False) -> None:
-    """Raise OSError as `open_plain` does, for a file that a library will open by its name, or that is not there."""
+    """Raise OSError like `open_plain`, also for an absent file; for files that a library opens by name."""
     _expect_fit(path.stat(follow_symlinks=follow), path, most)
 
 
 def read_plain(path: Path, *, most: int, follow: bool = False) -> bytes:
-    """Return what is in a file. Raises OSError as `open_plain` does."""
+    """Return a file's content. Raises OSError like `open_plain`."""
     with open_plain(path, most=most, follow=follow) as file:
-        return file.read(min(os.fstat(file.fileno()).st_size, most))  # it may grow meanwhile
+        return file.read(min(os.fstat(file.fileno()).st_size, most))  # it may be growing
 
 
 def plain_lines(path: Path, *, most: int, longest: int) -> Iterator[bytes]:
-    """Yield the lines of a file, each with its end; of one of more than `longest` bytes only the last of them.
+    """Yield the lines of a file with their newlines; of a longer line, only the last `longest` bytes.
 
-    Raises OSError as `open_plain` does. So a file that holds no lines, however long, takes little memory.
+    So even a huge file without newlines takes little memory. Raises OSError like `open_plain`.
     """
     with open_plain(path, most=most) as file:
         line = b""

@@ -1,4 +1,4 @@
-"""Where files are: what a user names, the folder of what can be made again, and which folders are runs."""
+"""Where files are: paths that users name, the cache folder, and which folders are runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PARTS_OF_A_RUN = ("config.toml", "log.jsonl", "checkpoints")
 
 
 def user_path(name: str | os.PathLike[str]) -> Path:
-    """Return the path that a user names: `~` and `~somebody` are home folders, where there is somebody of that name.
+    """Return the path that a user names, with `~` and `~somebody` expanded if there is such a user.
 
     >>> user_path("~/text.txt") == Path.home() / "text.txt", user_path("~draft.txt").name
     (True, '~draft.txt')
@@ -24,19 +24,19 @@ def user_path(name: str | os.PathLike[str]) -> Path:
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """Return where a path leads in the end. Of links that go round in a circle, which `Path.resolve` fails for, it is
-    one of them."""
+    """Return a path with all links resolved. For a cycle of links, on which `Path.resolve` fails, it is one of
+    them."""
     return Path(os.path.realpath(path))
 
 
 def cache_folder() -> Path:
-    """Return where things are kept that can be made again: what TINYGRAD_CHAT_CACHE names, or the user's cache."""
+    """Return the folder for data that can be recreated: TINYGRAD_CHAT_CACHE, or a folder in the user's cache."""
     return user_path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("tinygrad_chat"))
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a run has its folder there, even a damaged one: two of its parts tell it from other folders.
+    """Return whether a folder is a run's, even a damaged one: it has at least two of a run's parts.
 
-    A new run has two from the first moment on. Raises OSError where that cannot be told.
+    A new run has two from the start. Raises OSError if that cannot be determined.
     """
     return sum(is_there(folder / name) for name in PARTS_OF_A_RUN) >= 2

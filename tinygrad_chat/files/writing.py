@@ -1,7 +1,7 @@
-"""Files that are whole or not there: written beside their place, forced to the disk, then renamed.
+"""Atomic writes: a file is written under a temporary name beside its place, synced to disk, then renamed.
 
-What is being written, or removed, is called `.NAME.tgc-partial` until it is done, with something of its own before the
-end where several may write it at once. Who clears up knows by that end what is ours.
+Anything being written or removed is named `.NAME.tgc-partial` meanwhile, with a random part before the suffix where
+several processes may write at once. The suffix marks leftovers of ours for removal.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import IO
 from tinygrad_chat.files.opening import explained, is_folder, is_there, list_folder, open_plain
 
 PARTIAL = ".tgc-partial"
-"""Ends the name of what is not whole yet, and of nothing that other programs write."""
+"""Suffix of the names of incomplete files and folders; no other program uses it."""
 
 
 def is_partial(path: Path) -> bool:
-    """Return whether a path is that of something of ours that is not whole yet."""
+    """Return whether a path names an incomplete file or folder of ours."""
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
 def remove_partials(folder: Path, *, follow: bool = False) -> None:
-    """Remove what a process that was killed had begun to write or to remove in `folder`."""
+    """Remove what a killed process left half written or half removed in `folder`."""
     with explained(folder):
         for path in list_folder(folder, follow=follow):
             if is_partial(path):
@@ -35,21 +35,21 @@ def remove_partials(folder: Path, *, follow: bool = False) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, and after a crash too.
+    """Write a file atomically: readers find either the old content or the new, even after a crash.
 
-    Several may do so at the same time: what stands there is whole, by one of them.
+    Several processes may do so at the same time; one of them wins, and the file is complete.
     """
     with explained(path):
         try:
             _write_beside(path, content)
-        except FileNotFoundError:  # who begins to train in the folder has taken what was half written for left over
+        except FileNotFoundError:  # a run that starts in this folder took our partial file for a leftover
             _write_beside(path, content)
         fsync_folder(path.parent)
 
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[IO[bytes]]:
-    """Provide a file for what is too large to be held, which gets its name at the end, or is removed where it fails."""
+    """Provide a file for content too large for memory. It is renamed to `path` at the end, or removed on failure."""
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PARTIAL}")
     try:
         with partial.open("xb") as file:
@@ -72,12 +72,12 @@ def _write_beside(path: Path, content: bytes) -> None:
 
 
 def write_folder_atomic(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files so that it appears with all of them or not at all; one that stood there goes before."""
+    """Write a folder of files that appears with all of them or not at all. An existing one is removed first."""
     partial = path.with_name(f".{path.name}{PARTIAL}")
     with explained(path):
         _remove(partial)
         try:
-            partial.mkdir()  # not its parents: a folder that was moved away stays away
+            partial.mkdir()  # without parents: do not recreate a folder that was moved away
             for name, content in files.items():
                 _write(partial / name, content)
             rename_folder_atomic(partial, path)
@@ -89,7 +89,7 @@ def write_folder_atomic(path: Path, files: Mapping[str, bytes]) -> None:
 def partial_folder(parent: Path) -> Iterator[Path]:
     """Provide a new folder in `parent`, for files too large for `write_folder_atomic`.
 
-    Give it its name by `rename_folder_atomic`; one that has none at the end is removed.
+    Name it with `rename_folder_atomic`; if that is not done by the end, it is removed.
     """
     parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".", suffix=PARTIAL, dir=parent))
@@ -100,8 +100,8 @@ def partial_folder(parent: Path) -> Iterator[Path]:
 
 
 def keep_aside(path: Path, aside: Path) -> None:
-    """Let what a file holds now stay under a second name when it is written anew; where the disk has no second names
-    for files, as a copy."""
+    """Keep a file's current content under a second name when the file is rewritten: as a hard link or, if the file
+    system has none, as a copy."""
     try:
         os.link(path, aside, follow_symlinks=False)
     except OSError:
@@ -110,7 +110,7 @@ def keep_aside(path: Path, aside: Path) -> None:
 
 
 def rename_folder_atomic(partial: Path, path: Path) -> None:
-    """Name a folder whose files were forced to the disk; a folder that stood at `path` goes before."""
+    """Rename a folder whose files are synced to disk. An existing folder at `path` is removed first."""
     fsync_folder(partial)
     if is_there(path):
         remove_folder_atomic(path)
@@ -119,30 +119,30 @@ def rename_folder_atomic(partial: Path, path: Path) -> None:
 
 
 def remove_folder_atomic(path: Path) -> None:
-    """Remove a folder so that it is whole or not there: it loses its name first."""
+    """Remove a folder atomically: it is renamed first, so that it is either complete or gone."""
     removed = path.with_name(f".{path.name}.removed{PARTIAL}")
     with explained(path):
         _remove(removed)
         path.rename(removed)
-        with contextlib.suppress(OSError):  # it has lost its name: who holds the folder next removes the rest
+        with contextlib.suppress(OSError):  # already renamed: the next process to lock the parent removes the rest
             _remove(removed)
 
 
 def fsync_file(path: Path) -> None:
-    """Force to the disk what was appended to a file."""
+    """Sync to disk what was appended to a file."""
     with explained(path), open_plain(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:  # over nothing, and through no link
+    with path.open("xb") as file:  # neither overwrites a file nor follows a link
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
 def fsync_folder(folder: Path) -> None:
-    """Force a folder's list of names to the disk, where the system allows that."""
+    """Sync a folder's entries to disk, if the system supports that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -152,7 +152,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove what stands at `path`, whatever it is: of a link the link alone."""
+    """Remove whatever is at `path`; of a link, only the link."""
     if is_folder(path):
         shutil.rmtree(path)
     else:

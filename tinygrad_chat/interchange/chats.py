@@ -1,4 +1,4 @@
-"""What another program's model knows of chats, for our tokenizer: its chat template, and what ends an answer."""
+"""Give our tokenizer another model's chat template, and the tokens that end an answer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Say = Callable[[str], None]
 def with_chats(
     tokenizer: BPETokenizer, template: Any, *, names: Mapping[str, str], ends: Iterable[Any], say: Say
 ) -> BPETokenizer:
-    """Return a tokenizer with a Jinja `template`, if it is one, and with the tokens of these numbers as `ends`.
+    """Return a tokenizer with the Jinja `template`, if there is one, and with the token IDs `ends` as end tokens.
 
-    `names` are those of special tokens that templates ask for. `say` is told of a template that cannot be used: the
-    model goes on with texts then.
+    `names` are those of the special tokens that templates refer to. `say` reports a template that cannot be used; the
+    model can then continue texts, but not chat.
     """
     name_of = {number: name for name, number in tokenizer.special_tokens.items()}
     known = [name_of[number] for number in ends if type(number) is int and number in name_of]
@@ -36,12 +36,12 @@ def with_chats(
 
 
 def can_chat(tokenizer: Any) -> bool:
-    """Return whether a model has a chat template of its own."""
+    """Return whether a model's tokenizer has a chat template."""
     return isinstance(tokenizer, BPETokenizer) and tokenizer.turns is not None
 
 
 def named_template(templates: Any) -> Any:
-    """Return the template that is meant where there are several, a list of objects: the one called default."""
+    """Return the template to use: of several, a list of objects, the one named "default"."""
     if not isinstance(templates, list):
         return templates
     found = [each for each in templates if isinstance(each, dict) and each.get("name") == "default"]

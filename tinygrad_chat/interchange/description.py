@@ -1,4 +1,4 @@
-"""What a model is, whichever program it is of: what `tgc inspect` shows. No number of its weights is read."""
+"""Describe a model of this or another program, for `tgc inspect`. Its weights are not read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PARTS = {
     "feed-forward": (".feed_forward.",),
     "head": ("head.",),
 }
-"""What stands in the names of a part's weights, the beginning where it does not begin with a point."""
+"""Substrings of the names of each part's weights; one without a leading dot must begin the name."""
 REST = "norms and scales"
 STORED_AS = {"float64": "F64", "float32": "F32", "float16": "F16"}
 EXPORTS: dict[str, Callable[[SavedModel], Any]] = {
@@ -41,7 +41,7 @@ EXPORTS: dict[str, Callable[[SavedModel], Any]] = {
     "gguf": expect_gguf,
     "nanochat": lambda saved: nanochat_config(saved.config.model, saved.tokenizer.size),
 }
-"""What raises UsageError where a model cannot be exported to a program."""
+"""For each program, a check that raises UsageError if a model cannot be exported to it."""
 OF_ITS_OWN = "the model is one of its trainer's own"
 
 
@@ -55,19 +55,19 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """All that is said of a model.
+    """Everything that is reported about a model.
 
-    `what` it is and where, of how many `bytes` on the disk. `parts` and `stored` count its numbers: by what they are
-    for, and by how they are stored. `options` are those that are not the default. `chats` says whose template it has,
-    None without one. `memory` are the bytes that it takes to answer, by --weights, and `cache` those of a full context
-    beside them; both are unknown of a model that somebody has written. `exports` says of each program why it cannot
-    open the model, None where it can.
+    `what` is its kind, `path` its place, `bytes` its size on disk. `parts` and `stored` count its parameters, by part
+    of the model and by number format. `options` are those that differ from the default. `chats` says whose chat
+    template it has, None without one. `memory` is the bytes that inference takes, by --weights, and `cache` those of
+    the key/value cache for a full context on top; both are unknown for a user's own model. `exports` says for each
+    program why it cannot open the model, None if it can.
     """
 
     what: str
@@ -91,13 +91,13 @@ class Description:
     tensors: tuple[Tensor, ...]
 
     def to_json(self, *, tensors: bool) -> dict[str, Any]:
-        """Return it, ready for JSON, with its `tensors` or without."""
+        """Return it as JSON-serialisable values, with or without its `tensors`."""
         record = dataclasses.asdict(self)
         return record if tensors else {name: value for name, value in record.items() if name != "tensors"}
 
 
 def describe_model(saved: SavedModel) -> Description:
-    """Return what a model is that was opened from the disk. Raises StorageError where its file cannot be looked at."""
+    """Return the description of a model opened from disk. Raises StorageError if its files cannot be accessed."""
     assert saved.path is not None
     options, own = saved.config.model, saved.config.recipe.model == OWN
     tensors = tuple(_tensor(name, array) for name, array in saved.weights.items())
@@ -128,7 +128,7 @@ def describe_model(saved: SavedModel) -> Description:
 
 
 def _tried(make: Callable[[], Any]) -> tuple[Any, str | None]:
-    """Return what is made, or why it cannot be."""
+    """Return the result of `make`, or the message of its UsageError."""
     try:
         return make(), None
     except UsageError as error:
@@ -143,7 +143,7 @@ def _what(saved: SavedModel) -> str:
 
 
 def _bytes_on_disk(saved: SavedModel) -> int:
-    """Return the bytes of a model's weights, in all files."""
+    """Return the bytes of a model's weights, over all files."""
     assert saved.path is not None
     with explained(saved.path, "read"):
         if not saved.of_another_program:
@@ -174,7 +174,7 @@ def _counted(tensors: tuple[Tensor, ...], key: Callable[[Tensor], str]) -> dict[
 
 
 def _shape(options: ModelOptions) -> dict[str, int]:
-    """Return a model's sizes, those that options leave open too."""
+    """Return a model's sizes, including those left to their default."""
     return {
         "layers": options.layers,
         "heads": options.heads,
@@ -205,7 +205,7 @@ def _tokenizer(saved: SavedModel) -> dict[str, Any]:
 
 
 def _template(saved: SavedModel) -> str | None:
-    """Return whose template of chats a model knows."""
+    """Return whose chat template a model has, None without one."""
     if saved.taught_to_chat is False:
         return None
     try:

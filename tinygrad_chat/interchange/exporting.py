@@ -1,4 +1,4 @@
-"""What every program is told of a model of ours: its tokenizer, its chat template, and what ends its texts."""
+"""What every export states about a model: its tokenizer, its chat template, and the tokens that end its texts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tinygrad_chat.text.tokenizers.turns import Turns
 
 
 def exported_tokenizer(saved: SavedModel) -> BPETokenizer:
-    """Return a model's tokenizer as one that other programs know: BPE, without merges for one of bytes.
+    """Return a model's tokenizer in a form that other programs know: BPE, without merges for a byte tokenizer.
 
-    Raises UsageError for any other.
+    Raises UsageError for any other kind.
     """
     tokenizer = saved.tokenizer
     if isinstance(tokenizer, ByteTokenizer):
@@ -26,13 +26,13 @@ def exported_tokenizer(saved: SavedModel) -> BPETokenizer:
 
 
 def exported_turns(saved: SavedModel) -> Turns | None:
-    """Return a model's chat template, None for one that was not taught to chat."""
+    """Return a model's chat template, None if it was not trained to chat."""
     if not saved.taught_to_chat and getattr(saved.tokenizer, "turns", None) is None:
         return None
     return ChatTemplate(saved.tokenizer).turns
 
 
 def end_tokens(saved: SavedModel, tokenizer: BPETokenizer) -> list[int]:
-    """Return the tokens with which a text or an answer ends, that of an answer first."""
+    """Return the tokens that end a text or an answer; the one that ends an answer comes first."""
     found = ChatTemplate(saved.tokenizer).answer_end if exported_turns(saved) else tokenizer.bos
     return [found, *sorted(tokenizer.ends - {found})]

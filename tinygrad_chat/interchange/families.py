@@ -1,7 +1,7 @@
-"""The families that we know, and which of them a model belongs to. No file is touched here.
+"""The known model families, and which of them a model belongs to. No file is touched here.
 
-A config.json says its family: `family_of`. A model of ours belongs to the first that has all of its options:
-`family_for`. docs/interchange.md says what each has, and what is refused.
+A config.json names its family: `family_of`. Our own model belongs to the first family that has all of its options:
+`family_for`. docs/interchange.md lists what each family has, and what is refused.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ GPT2_NAMES = {
 
 def _llama(config: Config) -> tuple[ModelOptions, int]:
     c = read_llama(config)
-    if c.hidden_size % c.num_attention_heads:  # which transformers asks for, even where head_dim is given
+    if c.hidden_size % c.num_attention_heads:  # transformers refuses this even if head_dim is given
         expect("num_attention_heads", c.num_attention_heads, (f"a divisor of hidden_size {c.hidden_size}",))
     return ModelOptions(**options_from_llama(c), bias=biases_from(c)), c.vocab_size
 
@@ -114,7 +114,7 @@ def _qwen_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
         **llama_config(options, vocabulary),
         "use_sliding_window": window is not None,
         "sliding_window": window,
-        "max_window_layers": options.layers if window is None else 0,  # the first of those that see the window
+        "max_window_layers": options.layers if window is None else 0,  # the first layer with the window
     }
 
 
@@ -122,7 +122,7 @@ def _smollm3(config: Config) -> tuple[ModelOptions, int]:
     defaults = {"max_position_embeddings": 32768, "rope_theta": 2_000_000.0, "tie_word_embeddings": True}
     c = read_llama(config, **defaults)
     if c.use_sliding_window and c.layer_types is None:
-        expect("sliding_window", c.sliding_window, (None,))  # or it would be that of the layers without rotary
+        expect("sliding_window", c.sliding_window, (None,))  # it would apply only to the layers without rotary
     options = options_from_llama(c)
     no_rotary = no_rotary_from(c)
     return ModelOptions(**options, window=window_from(c), bias=biases_from(c), no_rotary_every=no_rotary), c.vocab_size
@@ -150,7 +150,7 @@ def _nanochat(config: Config) -> tuple[ModelOptions, int]:
         "embedding_norm": True,
         "soft_cap": c.final_logit_softcapping,
     }
-    # There the norm comes behind the turn and takes YaRN's factor away.
+    # There the norm comes after the rotation and cancels YaRN's factor.
     expect("rope_type", options.get("rotary_scaling", "none"), ("none", "linear", "llama3"))
     return ModelOptions(**options), c.vocab_size
 
@@ -180,11 +180,11 @@ FAMILIES = {
         Family("nanochat", "NanoChatForCausalLM", _nanochat, _nanochat_config, NANOCHAT_NAMES, "model.", swapped=True),
     )
 }
-"""By the model_type of their config.json."""
+"""By the model_type in config.json."""
 
 
 def family_of(config: Config) -> Family:
-    """Return the family that a config.json names. Raises FormatError where it is none of those known."""
+    """Return the family that a config.json names. Raises FormatError if it is unknown."""
     named = config.get("architectures") or config.get("model_type")
     architectures = named if isinstance(named, list) else [named]
     for family in FAMILIES.values():
@@ -195,8 +195,8 @@ def family_of(config: Config) -> Family:
 
 
 def family_for(options: ModelOptions, vocabulary: int) -> Family:
-    """Return the family that a model of ours belongs to. Raises UsageError where no family has all of its options,
-    saying what is amiss with the one that comes closest."""
+    """Return the family that our own model belongs to. Raises UsageError if no family has all of its options; the
+    error says how it differs from the closest one."""
     for family in FAMILIES.values():
         if not family.differences(options, vocabulary):
             return family

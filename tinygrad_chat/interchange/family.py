@@ -1,4 +1,4 @@
-"""A family of models that other programs know: its settings and the names of its weights, beside ours."""
+"""A family of models that other programs know: convert its settings and the names of its weights to ours and back."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tinygrad_chat.models.parameter_table import by_name, parameter_roles, param
 from tinygrad_chat.option import flag_of
 
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
-"""End the names of what some files hold beside weights: masks, and angles that follow from the settings."""
+"""Suffixes of arrays in some files that are not weights: masks, and angles that follow from the settings."""
 
 MODEL_FIELDS = dataclasses.fields(ModelOptions)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a weight of ours is in a family's files: in the array of that `name` and `shape`, from which `change`
-    takes it."""
+    """Where one of our weights is in a family's files: `change` extracts it from the array of that `name` and
+    `shape`."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,11 +35,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model with the settings and names that transformers has for it.
+    """A kind of model, with its settings and names in transformers.
 
-    `names` are ours -> theirs, {} being the layer; where several of ours have one name of theirs, they lie there one
-    behind the other. Those `transposed` are (inputs, outputs) there. In a `swapped` family rotary pairs turn the other
-    way. All have the options `always`; a model without them gets zeros in their place.
+    `names` maps ours -> theirs, {} being the layer; weights of ours that share one of their names are concatenated
+    there. The `transposed` ones are (inputs, outputs) there. In a `swapped` family rotary pairs rotate in the opposite
+    direction. `always` are options that the whole family has; a model without them is exported with zeros for the
+    missing weights.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Family:
     always: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def differences(self, options: ModelOptions, vocabulary: int) -> list[str]:
-        """Return in words, an option each, why a model is none of this family."""
+        """Return why a model does not belong to this family: a phrase for each option that differs."""
         try:
             mine = _in_full(dataclasses.replace(options, **self.always))
             theirs = _in_full(self.options_from(self.settings(options, vocabulary))[0])
@@ -63,19 +64,19 @@ class Family:
         return [f"{flag_of(name)} {there} and not {here}" for name, there, here in pairs if there != here]
 
     def config_of(self, options: ModelOptions, vocabulary: int) -> dict[str, Any]:
-        """Return the config.json of a model. Raises UsageError, naming an option, where it is none of this family."""
+        """Return a model's config.json. Raises UsageError, naming an option, if it does not belong to this family."""
         differences = self.differences(options, vocabulary)
         if differences:
             raise UsageError(f"a {self.name} has {differences[0]}")
         return {
             "architectures": [self.architecture],
             "model_type": self.name,
-            "pad_token_id": None,  # or classes take one of their own, which may lie beyond the vocabulary
+            "pad_token_id": None,  # else transformers' class defaults apply, and may lie outside the vocabulary
             **self.settings(options, vocabulary),
         }
 
     def sources(self, options: ModelOptions, vocabulary: int) -> dict[str, Source]:
-        """Return, by the name of each weight of ours, where it is in this family's files."""
+        """Return where each of our weights is in this family's files, by our name."""
         table = list(by_name(parameter_table(options, vocabulary)))
         rows: dict[str, int] = {}
         starts = {}
@@ -101,9 +102,9 @@ class Family:
         return sources
 
     def weights_from(self, arrays: Mapping[str, Any], options: ModelOptions, vocabulary: int) -> dict[str, Any]:
-        """Return a model's weights by our names, views where they can be, of a family's `arrays`.
+        """Return a family's `arrays` as weights by our names, as views where possible.
 
-        Raises CheckpointError for one that is missing, has another shape, or is not known.
+        Raises CheckpointError for an array that is missing, unknown or of the wrong shape.
         """
         sources = self.sources(options, vocabulary)
         there = {self._with_prefix(name): array for name, array in arrays.items()}
@@ -121,7 +122,7 @@ class Family:
         return {name: source.change(there[source.name]) for name, source in sources.items()}
 
     def weights_to(self, weights: Mapping[str, Any], options: ModelOptions, vocabulary: int) -> dict[str, np.ndarray]:
-        """Return a model's weights, or gradients of them, as this family's files hold them."""
+        """Return a model's weights, or their gradients, in this family's layout."""
         whole = dataclasses.replace(options, vocabulary_multiple=1, lora=None, **self.always)
         own = parameter_roles(options, vocabulary)
         parts: dict[str, list[np.ndarray]] = {}
@@ -137,12 +138,12 @@ class Family:
         return self.names[ours].replace("{}", str(layer))
 
     def _with_prefix(self, name: str) -> str:
-        """Return a name as files of the whole model have it; those of its body alone leave the prefix out."""
+        """Return a name with the whole model's prefix, which files of the headless model leave out."""
         return name if name.startswith((self.prefix, "lm_head.")) else self.prefix + name
 
 
 def _in_full(options: ModelOptions) -> ModelOptions:
-    """Return options that say what others leave to a default, and nothing of what makes no other model."""
+    """Return the options in canonical form: defaults spelled out, and options without effect on the model reset."""
     windows = {options.window_of(layer) for layer in range(options.layers)}
     uniform = len(windows) == 1
     scaled = options.rotary_scaling != "none"

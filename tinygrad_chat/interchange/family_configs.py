@@ -1,4 +1,4 @@
-"""The settings of each family of models, as its config.json states them, and ours beside them. No file is touched."""
+"""Convert each family's settings, as in its config.json, to our options and back. No file is touched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Config = Mapping[str, Any]
 
 
 def expect(key: str, value: Any, known: Collection[Any]) -> None:
-    """Raise FormatError, naming the key, for a value that is none of those known."""
+    """Raise FormatError, naming the key, for a value that is not among those known."""
     if value not in known:
         expected = " or ".join(str(each) for each in known)
         raise FormatError(f"{SOURCE}: {key}: expected {expected}, received {short_repr(value)}", key=key)
@@ -24,7 +24,7 @@ def expect(key: str, value: Any, known: Collection[Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
-    """What a config.json of Llama or one of its descendants holds, as far as a model follows from it."""
+    """The settings in a config.json of Llama or one of its descendants that determine the model."""
 
     vocab_size: Positive
     hidden_size: Positive
@@ -75,20 +75,20 @@ LLAMA: Config = {
     "no_rope_layer_interval": None,
     "final_logit_softcapping": None,
 }
-"""What transformers takes for Llama where a config.json is silent; families differ in some."""
+"""The defaults of transformers for Llama; some families have others."""
 
 SMOLLM3_INTERVAL = 4
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def read_llama(config: Config, **defaults: Any) -> LlamaConfig:
-    """Return the settings of a descendant of Llama whose class has these `defaults`, checked."""
+    """Return the checked settings of a descendant of Llama whose class has these `defaults`."""
     expect("quantization_config", config.get("quantization_config"), (None,))
     return checked({**LLAMA, **defaults, **config}, LlamaConfig, source=SOURCE)
 
 
 def options_from_llama(c: LlamaConfig, activation: str = "silu") -> dict[str, Any]:
-    """Return the options that Llama's descendants have in common. Raises FormatError for what our GPT cannot do."""
+    """Return the options that Llama's descendants share. Raises FormatError for what our GPT does not support."""
     expect("hidden_act", c.hidden_act, (activation,))
     if c.head_dim is None and c.hidden_size % c.num_attention_heads:
         raise FormatError(
@@ -116,7 +116,7 @@ def options_from_llama(c: LlamaConfig, activation: str = "silu") -> dict[str, An
 
 
 def window_from(c: LlamaConfig) -> int | None:
-    """Return how many positions every layer sees, None for all. Raises FormatError where layers differ."""
+    """Return how many positions every layer sees, None for all. Raises FormatError if layers differ."""
     if not c.use_sliding_window or c.sliding_window is None or c.sliding_window >= c.max_position_embeddings:
         return None
     kinds = c.layer_types
@@ -129,13 +129,13 @@ def window_from(c: LlamaConfig) -> int | None:
 
 
 def biases_from(c: LlamaConfig) -> bool:
-    """Return whether all linear layers of a block have biases. Raises FormatError where some have and some have not."""
+    """Return whether all linear layers of a block have biases. Raises FormatError if only some do."""
     expect("attention_bias", c.attention_bias, (c.mlp_bias,))
     return c.mlp_bias
 
 
 def no_rotary_from(c: LlamaConfig) -> int | None:
-    """Return every how many layers one is without rotary positions. Raises FormatError where it is not so regular."""
+    """Return n if every n-th layer has no rotary positions, None if all have. Raises FormatError for other patterns."""
     if c.no_rope_layers is None:
         every = c.no_rope_layer_interval or SMOLLM3_INTERVAL
         return every if every <= c.num_hidden_layers else None
@@ -147,7 +147,7 @@ def no_rotary_from(c: LlamaConfig) -> int | None:
 
 
 def llama_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
-    """Return the settings that a model has in common with Llama's descendants."""
+    """Return the settings of a model that Llama's descendants share."""
     return {
         "vocab_size": vocabulary,
         "hidden_size": options.width,
@@ -167,7 +167,7 @@ def llama_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config:
-    """What a config.json of GPT-2 holds, as far as a model follows from it."""
+    """The settings in a config.json of GPT-2 that determine the model."""
 
     vocab_size: Positive
     n_embd: Positive
@@ -193,11 +193,11 @@ GPT2: Config = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
-"""What transformers takes for GPT-2 where a config.json is silent."""
+"""The defaults of transformers for GPT-2."""
 
 
 def options_from_gpt2(config: Config) -> tuple[ModelOptions, int]:
-    """Return a GPT-2's options and its vocabulary. Raises FormatError for what our GPT cannot do."""
+    """Return a GPT-2's options and vocabulary. Raises FormatError for what our GPT does not support."""
     c = checked({**GPT2, **config}, GPT2Config, source=SOURCE)
     expect("quantization_config", config.get("quantization_config"), (None,))
     expect("activation_function", c.activation_function, ("gelu_new", "gelu_pytorch_tanh"))
@@ -218,7 +218,7 @@ def options_from_gpt2(config: Config) -> tuple[ModelOptions, int]:
 
 
 def gpt2_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
-    """Return what a config.json of GPT-2 says of a model."""
+    """Return a model's settings for a config.json of GPT-2."""
     return {
         "vocab_size": vocabulary,
         "n_embd": options.width,

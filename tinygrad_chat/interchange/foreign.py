@@ -1,4 +1,4 @@
-"""Another program's model, of what its files hold, whichever these are."""
+"""Build a model from the parts of another program's files, whatever their format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def foreign_model(
     tokenizer: Tokenizer,
     sampling: Sampling,
 ) -> SavedModel:
-    """Return the model at `path`. Raises CheckpointError for a tokenizer of more tokens than it has."""
+    """Return the model at `path`. Raises CheckpointError if its tokenizer has more tokens than the vocabulary."""
     if tokenizer.size > vocabulary:
         raise CheckpointError(
             f"{path}: expected a tokenizer of at most {vocabulary:,} tokens, as the model has, received one of "

@@ -1,12 +1,12 @@
-"""GGUF files, llama.cpp's, in: what a header says is checked first, and the numbers stay in the file until used.
+"""Read GGUF files, llama.cpp's format: the header is checked first, and the data is memory-mapped.
 
-4 bytes, GGUF       then the version, and how many tensors and keys there are
-keys and values     texts, numbers and lists of them: the model's settings and its whole tokenizer
-tensors             of each the name, the shape, the type and where its numbers stand
-the numbers         one tensor behind the other, each at a multiple of `general.alignment`
+4 bytes, GGUF       then the version, and the numbers of tensors and keys
+keys and values     strings, numbers and lists of them: the model's settings and its whole tokenizer
+tensors             the name, shape, type and offset of each
+data                one tensor after the other, each at a multiple of `general.alignment`
 
-A file may come from anywhere: every count and length is compared with what is left of the header before anything is
-read by it, and a header has a bound.
+A file is untrusted input: every count and length is checked against the rest of the header before it is used, and the
+size of a header is bounded.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from tinygrad_chat.runs.stored import StoredArray
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-LARGEST_HEADER = 64 << 20  # bytes; that of a vocabulary of 256,000 tokens and its merges has a quarter of it
+LARGEST_HEADER = 64 << 20  # bytes; a vocabulary of 256,000 tokens with its merges takes a quarter of this
 MOST_TENSORS = 1 << 16
 MOST_KEYS = 1 << 12
-MOST_TEXTS = 1 << 21  # in all lists of a header: each takes some fifty bytes beside its letters
+MOST_TEXTS = 1 << 21  # strings in all lists of a header: each has an overhead of some fifty bytes
 MOST_DIMENSIONS = 4
 LONGEST_NAME = 1 << 10  # bytes
-ALIGNMENT = 32  # bytes, where a file does not say it
+ALIGNMENT = 32  # bytes, if a file does not state it
 
 NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-"""How the numbers among values are stored, by GGUF's number for their type."""
+"""The struct format of each type of number, by GGUF's number for the type."""
 TEXT, LIST = 8, 9
 
 
 @dataclass(frozen=True)
 class GGUF:
-    """A file's settings by name, texts and numbers and lists of them, and its arrays, which are still in the file."""
+    """A file's settings by name (strings, numbers and lists of them), and its arrays, which stay in the file."""
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, StoredArray]
 
     def get(self, key: str, kind: type[Any], default: Any = None) -> Any:
-        """Return a setting of that type, or the default where there is none. Raises FormatError for another type."""
+        """Return a setting of that type, or the default if it is missing. Raises FormatError for another type."""
         found = self.metadata.get(key)
         if found is None:
             return default
@@ -60,13 +60,13 @@ class GGUF:
 
 
 def is_gguf(path: Path) -> bool:
-    """Return whether a file begins as GGUF does. Raises OSError where it cannot be read."""
+    """Return whether a file begins with GGUF's magic number. Raises OSError if it cannot be read."""
     with open_plain(path, follow=True) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
 def read_gguf(path: Path) -> GGUF:
-    """Return what a file holds; its numbers are mapped. Raises OSError, and FormatError for what does not fit."""
+    """Return a file's content, its data memory-mapped. Raises OSError, and FormatError if the file is invalid."""
     with open_plain(path, follow=True) as file:
         try:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -80,7 +80,7 @@ def read_gguf(path: Path) -> GGUF:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """What a header says of a tensor: `begin` is its first byte in the file. Rows come first in `shape`."""
+    """A tensor as described in the header. `begin` is its first byte in the file; rows come first in `shape`."""
 
     name: str
     shape: tuple[int, ...]
@@ -95,7 +95,7 @@ def _stored(tensor: _Tensor, content: np.ndarray) -> StoredArray:
 
 
 class _Header:
-    """Reads a header from the beginning of `content`, and never beyond what is there."""
+    """Reads a header from the beginning of `content`, never beyond its end."""
 
     def __init__(self, content: mmap.mmap, source: str) -> None:
         self._content, self._source, self._at = content, source, 0
@@ -103,7 +103,7 @@ class _Header:
         self._texts = 0
 
     def read(self) -> tuple[dict[str, Any], list[_Tensor]]:
-        """Return the settings, and the tensors in the order in which they stand."""
+        """Return the settings, and the tensors in the order of their data."""
         if self._take(4) != MAGIC:
             raise self._unfit("expected a GGUF file, received another")
         version = self._number("<I")
@@ -126,7 +126,7 @@ class _Header:
         return metadata, list(self._placed(stated, alignment))
 
     def _stated(self) -> tuple[str, tuple[int, ...], BlockType, int]:
-        """Return the name, the shape, the type and the place of the next tensor."""
+        """Return the name, shape, type and offset of the next tensor."""
         name = self._name("tensor")
         dimensions = self._number("<I")
         if not 1 <= dimensions <= MOST_DIMENSIONS:
@@ -142,7 +142,7 @@ class _Header:
         return name, shape, kind, offset
 
     def _placed(self, stated: list[tuple[str, tuple[int, ...], BlockType, int]], alignment: int) -> Iterator[_Tensor]:
-        """Yield the tensors: they stand behind each other without a gap, so that none covers another."""
+        """Yield the tensors. Their data must be back to back, up to alignment, so that none overlaps another."""
         begin, due, seen = -(-self._at // alignment) * alignment, 0, set[str]()
         for name, shape, kind, offset in sorted(stated, key=lambda each: each[-1]):
             numbers = 1
@@ -178,7 +178,7 @@ class _Header:
         return list(self._many_texts(length))
 
     def _many_texts(self, count: int) -> Iterator[str]:
-        """Yield so many texts: a vocabulary has a hundred thousand of them, so nothing is called for one."""
+        """Yield `count` strings. A vocabulary has a hundred thousand of them, so there is no function call for each."""
         read, content, at, end = struct.Struct("<Q").unpack_from, self._content, self._at, self._end
         try:
             for _ in range(count):

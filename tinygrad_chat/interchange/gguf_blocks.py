@@ -1,7 +1,8 @@
-"""Numbers as GGUF stores them: whole ones, and blocks of a few bits each with scales of their own.
+"""GGUF's number formats: plain floats, and quantised blocks of a few bits per number with scales.
 
-A block of 32 numbers has one scale, in Q4_1 and Q5_1 with a minimum. One of 256, of the K kinds, has 8 or 16 groups,
-whose scales are a few bits of a common one. The layouts are those of llama.cpp's ggml-quants, written as NumPy types.
+A block of 32 numbers has one scale and, in Q4_1 and Q5_1, a minimum. A block of 256 (the K formats) has 8 or 16
+groups, whose scales are small integers times a common one. The layouts are those of llama.cpp's ggml-quants, written
+as NumPy dtypes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PART = 1 << 14  # blocks that are unpacked at a time: what lies beside the result stays small
+PART = 1 << 14  # blocks unpacked at a time, to keep temporary arrays small
 
 
 @dataclass(frozen=True)
 class BlockType:
-    """How so many numbers are stored together: `layout` is that of a block, `unpack` makes floats (N, numbers) of N."""
+    """A format of blocks of `numbers` numbers each: `layout` is a block's dtype, `unpack` turns N blocks into floats
+    (N, numbers)."""
 
     name: str
     numbers: int
@@ -24,12 +26,11 @@ class BlockType:
     unpack: Callable[[np.ndarray], np.ndarray]
 
     def bytes_of(self, numbers: int) -> int:
-        """Return how many bytes so many numbers take, a multiple of those of a block."""
+        """Return the bytes that so many numbers take, in whole blocks."""
         return numbers // self.numbers * self.layout.itemsize
 
     def read(self, content: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the bytes `content` as an array of floats: float32, or a view where they are stored as NumPy has
-        them."""
+        """Return the bytes `content` as an array of floats: a view if NumPy has their type, else float32."""
         blocks = content.view(self.layout)
         if self.layout.names is None and self.name != "BF16":
             return blocks.reshape(shape)
@@ -40,7 +41,7 @@ class BlockType:
 
 
 def _bits(packed: np.ndarray, shifts: Iterable[int], mask: int) -> np.ndarray:
-    """Return (..., S, K) small numbers of bytes (..., K): those behind the first of S shifts, then the second, ..."""
+    """Unpack bytes (..., K) into small integers (..., S, K) as floats, one row for each of S right shifts."""
     return ((packed[..., None, :] >> np.array(list(shifts), np.uint8)[:, None]) & mask).astype(np.float32)
 
 
@@ -82,7 +83,7 @@ def _q8_0(blocks: np.ndarray) -> np.ndarray:
 
 
 def _grouped(numbers: np.ndarray, scales: np.ndarray, minima: np.ndarray | None = None) -> np.ndarray:
-    """Return numbers (N, ...) of 256 a block, each of the G groups times its scale (N, G), less its minimum."""
+    """Scale N blocks of 256 numbers: each of a block's G groups times its scale (N, G), less its minimum (N, G)."""
     count, groups = scales.shape
     found = numbers.reshape(count, groups, -1) * scales[..., None]
     return (found if minima is None else found - minima[..., None]).reshape(count, 256)
@@ -103,7 +104,7 @@ def _q3_k(blocks: np.ndarray) -> np.ndarray:
 
 
 def _six_bits(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 8 scales and the 8 minima of 6 bits each that 12 bytes hold: those of the later four are split."""
+    """Unpack 8 scales and 8 minima of 6 bits each from 12 bytes; the bits of the last four of each are split."""
     first, second, third = (packed[:, start : start + 4] for start in (0, 4, 8))
     scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1)
     minima = np.concatenate([second & 63, (third >> 4) | (second >> 6 << 4)], axis=1)
@@ -154,13 +155,13 @@ TYPES = {
     28: _type("F64", 1, "<f8", _as_stored),
     30: _type("BF16", 1, "<u2", _bfloat16),
 }
-"""What a tensor's numbers may be stored as, by GGUF's number for it."""
+"""The formats of a tensor's numbers, by GGUF's number for each."""
 
 NUMBER_OF = {kind.name: number for number, kind in TYPES.items()}
 
 
 def packed(array: np.ndarray, kind: str) -> bytes:
-    """Return an array's numbers as F32, F16, BF16 or Q8_0, rounded to the nearest; of Q8_0 rows are whole blocks."""
+    """Return an array's bytes as F32, F16, BF16 or Q8_0, rounded to nearest. For Q8_0, rows must be whole blocks."""
     numbers = np.asarray(array, np.float32, order="C")
     if kind == "BF16":
         bits = numbers.view(np.uint32)

@@ -1,4 +1,4 @@
-"""A model of ours as a GGUF file, which llama.cpp and whatever is built on it open."""
+"""Export a model as a GGUF file, for llama.cpp and the programs built on it."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.text.tokenizers.gguf import KEY, to_gguf
 
 FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
-"""What a file says of most of its arrays."""
+"""GGUF's number for the type of most of a file's arrays."""
 
 
 def expect_gguf(saved: SavedModel) -> tuple[Family, BPETokenizer, dict[str, Any]]:
-    """Return the family that a model belongs to, its tokenizer, and that as settings. Raises UsageError where it cannot
-    be exported."""
+    """Return the family that a model belongs to, its tokenizer, and the tokenizer's settings in GGUF. Raises UsageError
+    if it cannot be exported."""
     options, tokenizer = saved.config.model, exported_tokenizer(saved)
     family = family_for(options, tokenizer.size)
     if family.name not in ARCHITECTURE or options.window_of(0) is not None:
@@ -55,10 +55,10 @@ def expect_gguf(saved: SavedModel) -> tuple[Family, BPETokenizer, dict[str, Any]
 
 
 def export_gguf(saved: SavedModel, path: Path, kind: str = "F32") -> int:
-    """Write a model as a file, its matrices stored as F32, F16, BF16 or Q8_0; return how many arrays there are.
+    """Write a model as a file, its matrices stored as F32, F16, BF16 or Q8_0; return the number of arrays.
 
-    A matrix whose rows are not whole blocks of Q8_0 is stored as F16, and what is no matrix as F32. Raises UsageError
-    where llama.cpp has no such model, or splits text in another way than its tokenizer.
+    A matrix whose rows are not whole blocks of Q8_0 is stored as F16, a vector as F32. Raises UsageError if llama.cpp
+    has no such model, or splits text differently from its tokenizer.
     """
     options, turns = saved.config.model, exported_turns(saved)
     family, tokenizer, words = expect_gguf(saved)
@@ -78,7 +78,7 @@ def export_gguf(saved: SavedModel, path: Path, kind: str = "F32") -> int:
 
 
 def _settings(family: Family, options: ModelOptions, vocabulary: int) -> dict[str, Any]:
-    """Return a model's sizes as settings of its architecture."""
+    """Return a model's sizes as GGUF settings of its architecture."""
     config = family.config_of(options, vocabulary)
     found: dict[str, Any] = {"vocab_size": np.uint32(vocabulary)}
     for name, (key, kind) in keys_of(family.name).items():
@@ -93,7 +93,7 @@ def _settings(family: Family, options: ModelOptions, vocabulary: int) -> dict[st
 
 
 def _arrays(saved: SavedModel, family: Family, vocabulary: int) -> dict[str, Any]:
-    """Return a model's weights by llama.cpp's names, in its order of rows."""
+    """Return a model's weights by llama.cpp's names, with rows in its order."""
     options = saved.config.model
     whole = dataclasses.replace(options, vocabulary_multiple=1, lora=None, **family.always)
     arrays: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def _arrays(saved: SavedModel, family: Family, vocabulary: int) -> dict[str, Any
 
 
 def _fused(arrays: Mapping[str, Any], options: ModelOptions) -> dict[str, Any]:
-    """Return arrays in which the rows of a layer's queries, keys and values lie one behind the other."""
+    """Return the arrays with the rows of each layer's queries, keys and values concatenated."""
     found = dict(arrays)
     for layer in range(options.layers):
         for part in ("weight", "bias"):

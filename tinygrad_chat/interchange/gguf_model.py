@@ -1,7 +1,8 @@
-"""A GGUF file as a model of ours: its settings as those of a config.json, its arrays by our names.
+"""Open a GGUF file as a model: its settings in config.json form, its arrays by our names.
 
-llama.cpp turns neighbouring channels of a head together where Hugging Face and this package turn its two halves: for
-architectures in INTERLEAVED the rows of queries and keys stand in that order in a file, and are put back.
+For the architectures in INTERLEAVED, llama.cpp pairs neighbouring channels of a head in the rotation, where Hugging
+Face and this package pair the head's two halves. Their files have the rows of queries and keys in that order; reading
+restores ours.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ LLAMA_KEYS: dict[str, tuple[str, type]] = {
     "rms_norm_eps": ("attention.layer_norm_rms_epsilon", float),
     "rope_theta": ("rope.freq_base", float),
 }
-"""Settings of a config.json by GGUF's names behind that of the architecture."""
+"""A config.json's settings -> GGUF's names, without the prefix of the architecture."""
 
 NAMES = {
     "token_embedding.weight": "token_embd.weight",
@@ -89,20 +90,20 @@ NAMES = {
 }
 """Ours -> llama.cpp's; {} is the layer."""
 
-SKIPPED_ROTARY = 4  # each such layer of SmolLM3 has no rotary positions in llama.cpp, whatever a file says
-FUSED = ".attn_qkv."  # in the name of GPT-2's queries, keys and values, one behind the other
+SKIPPED_ROTARY = 4  # llama.cpp leaves out rotary positions in every 4th layer of SmolLM3, whatever a file says
+FUSED = ".attn_qkv."  # in the names of GPT-2's concatenated queries, keys and values
 TURNED = (".query.weight", ".key.weight", ".query.bias", ".key.bias")
-"""End the names of what is turned by positions, of ours."""
-ROTARY_FACTORS = "rope_freqs.weight"  # by what Llama 3's pairs are slowed down
+"""Suffixes of our names for the weights whose outputs are rotated."""
+ROTARY_FACTORS = "rope_freqs.weight"  # the factors by which Llama 3's pairs are slowed down
 PLANNED = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-LEARNED_CONTEXT = 8192  # Llama 3's before it was stretched; a file does not say it
+LEARNED_CONTEXT = 8192  # Llama 3's context before it was extended; a file does not state it
 
 
 def open_gguf(path: Path, *, say: Say) -> SavedModel:
-    """Return the model of a file; its weights stay there, as they are stored, until they are used.
+    """Return the model in a file; its weights stay there, as they are stored, until they are used.
 
-    `say` is told of what the model goes without. Raises CheckpointError, in one line, for what does not fit, or is of
-    an architecture, with an option or with numbers of a kind that there is not here.
+    `say` reports whatever of the model cannot be used. Raises CheckpointError, in one line, if something does not fit,
+    or if the architecture, an option or a number format is not supported.
     """
     with explained_files(path):
         file = read_gguf(path)
@@ -123,7 +124,7 @@ def open_gguf(path: Path, *, say: Say) -> SavedModel:
 
 
 def config_of(file: GGUF) -> dict[str, Any]:
-    """Return a file's settings as a config.json has them. Raises FormatError for an architecture that is unknown."""
+    """Return a file's settings in config.json form. Raises FormatError for an unknown architecture."""
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURE:
         raise FormatError(
@@ -146,12 +147,12 @@ def config_of(file: GGUF) -> dict[str, Any]:
 
 
 def keys_of(architecture: str) -> Mapping[str, tuple[str, type]]:
-    """Return GGUF's name and the type of each setting that an architecture has, by that of a config.json."""
+    """Return the name and type in GGUF of each setting of an architecture, by its name in config.json."""
     return GPT2_KEYS if architecture == "gpt2" else LLAMA_KEYS
 
 
 def _scaling(file: GGUF, architecture: str) -> dict[str, Any] | None:
-    """Return how rotary pairs are slowed down, as a config.json says it."""
+    """Return the rotary scaling in config.json form, None if there is none."""
     factors = file.tensors.get(ROTARY_FACTORS)
     if factors is not None:
         factor = float(np.asarray(factors).max())
@@ -165,12 +166,12 @@ def _scaling(file: GGUF, architecture: str) -> dict[str, Any] | None:
 
 
 def rotary_factors(options: ModelOptions) -> np.ndarray | None:
-    """Return by what each pair of channels is slowed down as Llama 3's are, None where none is so."""
+    """Return the factor by which each rotary pair is slowed down with Llama 3's scaling, None with any other."""
     return 1 / np.array(options.pair_scales, np.float32) if options.rotary_scaling == "llama3" else None
 
 
 def _expect_planned(file: GGUF, options: ModelOptions) -> None:
-    """Raise FormatError where pairs are slowed down in another way than Llama 3's."""
+    """Raise FormatError if the file's rotary factors are not Llama 3's."""
     there, planned = file.tensors.get(ROTARY_FACTORS), rotary_factors(options)
     if there is None or planned is None:
         return
@@ -179,7 +180,7 @@ def _expect_planned(file: GGUF, options: ModelOptions) -> None:
 
 
 def to_ours(file: GGUF, options: ModelOptions) -> dict[str, StoredArray]:
-    """Return a file's arrays by our names, an unknown one by its own, which then does not fit."""
+    """Return a file's arrays by our names; an unknown one keeps its name, and is refused later."""
     names = {theirs: name for name, (theirs, _) in their_names(options, vocabulary=1).items()}
     interleaved = file.metadata["general.architecture"] in INTERLEAVED
     ours: dict[str, StoredArray] = {}
@@ -193,7 +194,7 @@ def to_ours(file: GGUF, options: ModelOptions) -> dict[str, StoredArray]:
 
 
 def _unfused(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
-    """Return arrays in which a layer's queries, keys and values stand apart, though a file may have them in one."""
+    """Return the arrays with a layer's queries, keys and values split, if the file has them in one array."""
     found: dict[str, StoredArray] = {}
     for name, array in arrays.items():
         layer, fused, part = name.partition(FUSED)
@@ -207,18 +208,18 @@ def _unfused(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
 
 
 def their_names(options: ModelOptions, vocabulary: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return llama.cpp's name for every parameter, and its shape, by our name."""
+    """Return llama.cpp's name and the shape of every parameter, by our name."""
     table = by_name(parameter_table(options, vocabulary))
     return {name: (NAMES[entry.name].format(layer), entry.shape) for name, layer, entry in table if entry.name in NAMES}
 
 
 def apart(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
-    """Return rows of queries or keys (H D, ...) with the channels that turn together in the two halves of each head."""
+    """Reorder interleaved rows of queries or keys (H D, ...): the channels of a pair go to the head's two halves."""
     pairs = rows.reshape(-1, options.head_channels // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 def beside(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
-    """Return such rows with the channels that turn together beside each other."""
+    """Reorder rows of queries or keys (H D, ...) to interleave them: the channels of a pair become neighbours."""
     halves = rows.reshape(-1, 2, options.head_channels // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)

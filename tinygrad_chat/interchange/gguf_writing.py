@@ -1,4 +1,4 @@
-"""GGUF files, out: settings, then what stands where, then the numbers, written one array at a time."""
+"""Write GGUF files: settings, then each array's description, then the data, one array at a time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ KINDS = {
     np.dtype(np.bool_): 7,
     np.dtype(np.uint64): 10,
 }
-"""GGUF's number for the type of a setting, of those that are written."""
+"""GGUF's number for each type of setting that is written."""
 
 
 def write_gguf(path: Path, settings: Mapping[str, Any], arrays: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-    """Write a file of settings and arrays, each stored as its name in `kinds` says.
+    """Write a file of settings and arrays, each array in the format that `kinds` has for its name.
 
-    A setting is a text, a NumPy number, a Python bool or float, or a list or an array of such. Raises StorageError;
-    then no file is left.
+    A setting is a string, a NumPy number, a Python bool or float, a list of strings, or an array of numbers. Raises
+    StorageError, and then leaves no file.
     """
     with explained(path), partial_file(path) as file:
         file.write(MAGIC + struct.pack("<IQQ", VERSIONS[-1], len(arrays), len(settings)))

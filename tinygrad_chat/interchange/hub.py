@@ -1,4 +1,4 @@
-"""`hub:owner/name`: a model of the Hugging Face hub, whose files the hub's own library downloads and keeps."""
+"""`hub:owner/name`: a model on the Hugging Face hub, whose files the hub's own library downloads and caches."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from tinygrad_chat.formatting import as_clause
 from tinygrad_chat.text.hub import HUB
 
 READ = ("*.json", "*.safetensors", "*.jinja")
-"""What is downloaded of a model: no pickle, and no program."""
+"""The files of a model that are downloaded: no pickles, no code."""
 _NAME = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
 
 
 def is_on_hub(path: Path) -> bool:
-    """Return whether a path is a name on the hub."""
+    """Return whether a path names a model on the hub."""
     return str(path).startswith(HUB)
 
 
 def model_folder(name: str) -> Path:
-    """Return the folder of a model, downloaded where the hub's cache has it not yet.
+    """Return the folder of a model, downloaded unless it is in the hub's cache.
 
-    Raises BackendError without the extra `hub`, CheckpointError for a name that is none, and for whatever keeps the hub
-    from giving it.
+    Raises BackendError without the extra `hub`, CheckpointError for an invalid name or if the download fails.
     """
     found = _NAME.fullmatch(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a model of ours: options by its config.json, weights in place, tokenizer and template."""
+"""Open a Hugging Face folder as a model: options from config.json, memory-mapped weights, tokenizer, chat template."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tinygrad_chat.text.tokenizers.files import SETTINGS, TOKENIZER, read_tokeni
 
 
 def open_huggingface(folder: Path, *, say: Say) -> SavedModel:
-    """Return the model of a folder; its weights stay in their files until they are used.
+    """Return the model in a folder; its weights stay in their files until they are used.
 
-    `say` is told of what the model goes without. Raises CheckpointError, in one line, for what is missing, does not
-    fit, or is of an architecture or with an option that there is not here.
+    `say` reports whatever of the model cannot be used. Raises CheckpointError, in one line, if something is missing or
+    does not fit, or if the architecture or an option is not supported.
     """
     with explained_files(folder):
         config, arrays = read_settings(folder, CONFIG), map_arrays(folder)
@@ -44,7 +44,7 @@ def open_huggingface(folder: Path, *, say: Say) -> SavedModel:
 
 
 def _tokenizer(folder: Path, vocabulary: int, *, ends: list[dict[str, Any]], say: Say) -> Tokenizer:
-    """Return a folder's tokenizer; the settings `ends` name tokens with which a text ends."""
+    """Return a folder's tokenizer. The settings in `ends` name the tokens that end a text."""
     if not is_there(folder / TOKENIZER, follow=True):
         say(f"{folder}: has no {TOKENIZER}; tokens are written as numbers")
         return NumberTokenizer(vocabulary, vocabulary - 1)
@@ -56,7 +56,7 @@ def _tokenizer(folder: Path, vocabulary: int, *, ends: list[dict[str, Any]], say
 
 
 def _name(token: Any) -> str:
-    """Return the name of a token, which may stand there with its properties."""
+    """Return the name of a token, given as a string or as an object with its properties."""
     found = token.get("content") if isinstance(token, dict) else token
     return found if isinstance(found, str) else ""
 

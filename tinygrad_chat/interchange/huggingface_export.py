@@ -1,4 +1,4 @@
-"""A model of ours as a Hugging Face folder, which transformers, vLLM and others open."""
+"""Export a model as a Hugging Face folder, for transformers, vLLM and others."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tinygrad_chat.text.tokenizers import BPETokenizer
 from tinygrad_chat.text.tokenizers.files import SETTINGS, TOKENIZER
 from tinygrad_chat.text.tokenizers.huggingface import to_huggingface
 
-ALIGNMENT = 8  # bytes, of the numbers in a safetensors file
+ALIGNMENT = 8  # bytes, of the data in a safetensors file
 NAME_OF = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def expect_huggingface(saved: SavedModel) -> tuple[Family, BPETokenizer]:
-    """Return the family that a model belongs to, and its tokenizer. Raises UsageError where it cannot be exported."""
+    """Return the family that a model belongs to, and its tokenizer. Raises UsageError if it cannot be exported."""
     tokenizer = exported_tokenizer(saved)
     return family_for(saved.config.model, tokenizer.size), tokenizer
 
 
 def export_huggingface(saved: SavedModel, folder: Path, kind: str = "F32") -> int:
-    """Write a model as a folder, its weights stored as F32, F16 or BF16; return how many arrays they are.
+    """Write a model as a folder, its weights stored as F32, F16 or BF16; return the number of arrays.
 
-    Raises UsageError where no family has its options, or its tokenizer is not one that others know.
+    Raises UsageError if no family has its options, or if other programs do not know its kind of tokenizer.
     """
     options, turns = saved.config.model, exported_turns(saved)
     family, tokenizer = expect_huggingface(saved)
@@ -70,7 +70,7 @@ def export_huggingface(saved: SavedModel, folder: Path, kind: str = "F32") -> in
 
 
 def _safetensors(arrays: Mapping[str, Any], kind: str) -> bytes:
-    """Return the content of a safetensors file; NumPy lacks bfloat16, so that the library cannot write it."""
+    """Return the content of a safetensors file. NumPy lacks bfloat16, so the safetensors library cannot write it."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     contents, begin = [], 0
     for name, array in arrays.items():

@@ -1,11 +1,11 @@
-"""The files of a Hugging Face folder: its JSON, and the arrays of its safetensors files, which stay there until used.
+"""The files of a Hugging Face folder: its JSON, and the arrays of its safetensors files, which are memory-mapped.
 
-config.json                     which architecture it is, and its sizes
-model.safetensors               all arrays or, of several files, model.safetensors.index.json: which stands in which
+config.json                     the architecture and its sizes
+model.safetensors               all arrays or, if sharded, model.safetensors.index.json: the file of each array
 tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
 
-Names of files come from a file that anybody may have written, so they are names within the folder and nothing else.
-No pickle is ever read: to read one is to run a program.
+The index is untrusted input, so the file names in it may only be plain names within the folder. No pickle is ever
+read: reading one can run any program.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors", re.ASCII)
 
 
 class Index(TypedDict):
-    """In which file of a folder each array stands."""
+    """The file of each array in a sharded folder."""
 
     weight_map: dict[str, str]
 
 
 @contextmanager
 def explained_files(path: Path) -> Iterator[None]:
-    """Turn what reading another program's model at `path` may raise into a CheckpointError in one line."""
+    """Turn the errors of reading another program's model at `path` into a CheckpointError of one line."""
     try:
         yield
     except OSError as error:
@@ -50,12 +50,12 @@ def explained_files(path: Path) -> Iterator[None]:
 
 
 def is_pickle(path: Path) -> bool:
-    """Return whether a file's name is that of a pickle, or of PyTorch's files, which hold one."""
+    """Return whether a file is, by its name, a pickle or a PyTorch file, which holds one."""
     return path.suffix.lower() in PICKLES
 
 
 def no_pickle(path: Path) -> CheckpointError:
-    """Return the error for a model that is there as a pickle alone."""
+    """Return the error for a model that exists only as a pickle."""
     return CheckpointError(
         f"{path}: is a pickle, which can run any program when it is read, and is never read here; save the model as "
         "safetensors, as save_pretrained of transformers does"
@@ -63,7 +63,7 @@ def no_pickle(path: Path) -> CheckpointError:
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
-    """Return what a JSON file of a folder holds, nothing where there is none. Raises OSError and FormatError."""
+    """Return the content of a JSON file in a folder, {} if there is no such file. Raises OSError and FormatError."""
     path = folder / name
     return read_json(path, dict[str, Any], source=name, follow=True) if is_there(path, follow=True) else {}
 
@@ -81,7 +81,7 @@ def map_arrays(folder: Path) -> dict[str, StoredArray]:
 
 
 def expect_layers(config: Mapping[str, Any], arrays: Collection[str]) -> None:
-    """Raise FormatError for more layers than there are arrays: to go through them all would take without end."""
+    """Raise FormatError for more layers than arrays: looping over an absurd number of layers would never end."""
     for key in ("num_hidden_layers", "n_layer"):
         layers = config.get(key)
         if isinstance(layers, int) and layers > len(arrays):
@@ -106,7 +106,7 @@ def _sharded(folder: Path) -> dict[str, StoredArray]:
 
 
 def _expect_listed(found: Mapping[str, StoredArray], places: Mapping[str, str], shard: str) -> None:
-    """Raise FormatError unless a file holds the arrays that the index says, and no other."""
+    """Raise FormatError unless a file holds exactly the arrays that the index lists for it."""
     listed = {name for name, place in places.items() if place == shard}
     if listed != found.keys():
         absent, strange = short_list(sorted(listed - found.keys())), short_list(sorted(found.keys() - listed))

@@ -1,4 +1,4 @@
-"""A run of ours from another program's model: it is trained, sampled from and exported like any other."""
+"""Create a run from another program's model: it can be trained, sampled from and exported like any other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tinygrad_chat.models.memory import expect_room
 from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.runs.state import SavedModel, TrainingState
 
-BUFFERS = 3  # arrays as long as the parameters: the weights, the file that they are written to, and its content
+BUFFERS = 3  # arrays the size of the parameters: the weights, the file that they are written to, and its content
 
 
 def import_model(opened: SavedModel, folder: RunFolder) -> Path:
-    """Make a run of step 0 from an opened model; return its checkpoint's path.
+    """Create a run at step 0 from an opened model; return its checkpoint's path.
 
-    Raises NoRoomError where its weights have no room as float32, UsageError where the folder holds a run already.
+    Raises NoRoomError if its weights do not fit in memory as float32, UsageError if the folder already holds a run.
     """
     assert opened.path is not None
     config, tokenizer, source = opened.config, opened.tokenizer, opened.path.resolve().name

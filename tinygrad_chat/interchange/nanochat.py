@@ -1,7 +1,7 @@
-"""karpathy/nanochat's weights by its names and ours: a model of one can go on in the other.
+"""Convert karpathy/nanochat's weights to our names and back, so that either program can continue the other's model.
 
-Shapes agree and nothing is transposed. One thing differs: upstream turns rotary pairs by minus the angle, ours by plus.
-To swap the halves of a head changes one into the other, so the rows of queries and keys are swapped on the way.
+Shapes agree and nothing is transposed. One thing differs: upstream rotates pairs by minus the angle, we by plus.
+Swapping the halves of each head turns one into the other, so the rows of queries and keys are swapped in conversion.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = {
 }
 """Ours -> upstream's; {} is the layer."""
 
-COMPILED = "_orig_mod."  # before the names of weights that were saved from a compiled model
+COMPILED = "_orig_mod."  # prefix of the names of weights saved from a compiled model
 
 CONFIG = {
     "sequence_len": "context",
@@ -47,18 +47,17 @@ CONFIG = {
     "n_embd": "width",
     "window_pattern": "window_pattern",
 }
-"""Upstream's model_config -> ours; its vocab_size stands beside."""
+"""Upstream's model_config -> our options; its vocab_size is handled apart."""
 
 
 def to_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
-    """Return arrays of the model's parameters, such as weights or gradients, by upstream's names."""
+    """Return arrays by parameter, such as weights or gradients, under upstream's names."""
     names = _upstream_names(options)
     return {names[name]: swapped(name, array, options) for name, array in arrays.items()}
 
 
 def from_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> dict[str, np.ndarray]:
-    """Return upstream's arrays by our names, an unknown one by its own, for `Parameters.load`, which refuses what does
-    not fit."""
+    """Return upstream's arrays by our names; an unknown one keeps its name, and `Parameters.load` refuses it."""
     ours = {theirs: name for name, theirs in _upstream_names(options).items()}
     renamed = {name.removeprefix(COMPILED): array for name, array in arrays.items()}
     renamed = {ours.get(name, name): array for name, array in renamed.items()}
@@ -67,12 +66,12 @@ def from_nanochat(arrays: Mapping[str, np.ndarray], options: ModelOptions) -> di
 
 def _upstream_names(options: ModelOptions) -> dict[str, str]:
     """Return upstream's name for every parameter, by ours."""
-    table = parameter_table(options, vocabulary=1)  # the names are those of any vocabulary
+    table = parameter_table(options, vocabulary=1)  # the names are the same for any vocabulary
     return {name: NAMES[entry.name].replace("{}", str(layer)) for name, layer, entry in by_name(table)}
 
 
 def swapped(name: str, array: np.ndarray, options: ModelOptions) -> np.ndarray:
-    """Swap the two halves of every head's rows in queries and keys; other arrays stay."""
+    """Swap the two halves of every head's rows in queries and keys; return other arrays unchanged."""
     D = options.head_channels
     if not name.endswith((".query.weight", ".key.weight")) or array.ndim != 2 or len(array) % D:
         return array
@@ -81,7 +80,7 @@ def swapped(name: str, array: np.ndarray, options: ModelOptions) -> np.ndarray:
 
 
 class ModelConfig(TypedDict):
-    """Upstream's model_config, as far as a model follows from it."""
+    """The settings in upstream's model_config that determine the model."""
 
     sequence_len: Count
     n_layer: Count
@@ -93,14 +92,13 @@ class ModelConfig(TypedDict):
 
 
 def options_from_nanochat(config: ModelConfig) -> tuple[ModelOptions, int]:
-    """Return the options and the vocabulary that upstream's model_config stands for. Raises ConfigError where no model
-    has such options."""
+    """Return the options and vocabulary of upstream's model_config. Raises ConfigError if the options are invalid."""
     chosen: Mapping[str, Any] = config
     return ModelOptions(**NANOCHAT | {ours: chosen[theirs] for theirs, ours in CONFIG.items()}), config["vocab_size"]
 
 
 def nanochat_config(options: ModelOptions, vocabulary: int) -> dict[str, Any]:
-    """Return upstream's model_config for a model. Raises UsageError where an option is not upstream's."""
+    """Return upstream's model_config for a model. Raises UsageError if an option differs from upstream's."""
     chosen = {**dataclasses.asdict(options), "dropout": 0.0, "head_width": None, "feed_forward_width": None}
     same = {**dataclasses.asdict(ModelOptions(**NANOCHAT)), **{name: chosen[name] for name in CONFIG.values()}}
     for name, value in same.items():

@@ -1,7 +1,7 @@
-"""Checkpoints from and to karpathy/nanochat's weights, as safetensors files, and no others.
+"""Import and export karpathy/nanochat's weights, as safetensors files only.
 
-A file carries upstream's model_config in its metadata, under that name; for a file without it there is upstream's own
-meta_<step>.json. The names are those of models/interchange.py.
+A file carries upstream's model_config in its metadata, under that name; for a file without it, upstream's own
+meta_<step>.json is read. The names of the weights are in interchange/nanochat.py.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from tinygrad_chat.runs.state import SavedModel, TrainingState
 from tinygrad_chat.schema import parse_json, read_json
 from tinygrad_chat.text.tokenizers import ByteTokenizer, NumberTokenizer, Tokenizer
 
-SPECIAL_TOKENS = 9  # the last of upstream's vocabulary; the first of them is BOS. Our files say theirs
-BUFFERS = 2  # arrays as long as the parameters while a run is made: the weights, and the file that they are written to
-BYTES_A_NUMBER = 4  # of these arrays
+SPECIAL_TOKENS = 9  # the last ones of upstream's vocabulary, BOS the first of them; our files state their BOS
+BUFFERS = 2  # arrays the size of the parameters while a run is made: the weights, and the file they are written to
+BYTES_A_NUMBER = 4  # in these arrays
 
 
 class Meta(TypedDict):
-    """What upstream's meta_<step>.json holds, as far as a model needs it."""
+    """The part of upstream's meta_<step>.json that a model needs."""
 
     model_config: ModelConfig
 
 
 def export_nanochat(saved: SavedModel, path: Path) -> int:
-    """Write a checkpoint's weights to a safetensors file as upstream's; return how many tensors they are.
+    """Write a checkpoint's weights to a safetensors file under upstream's names; return the number of tensors.
 
-    Raises UsageError where the model is not nanochat's GPT.
+    Raises UsageError if the model is not nanochat's GPT.
     """
     config = nanochat_config(saved.config.model, saved.tokenizer.size)
     weights = to_nanochat(saved.weights, saved.config.model)
@@ -62,11 +62,11 @@ def export_nanochat(saved: SavedModel, path: Path) -> int:
 def import_nanochat(
     path: Path, folder: RunFolder, *, meta: Path | None = None, tokenizer: Tokenizer | None = None
 ) -> Path:
-    """Make a run of step 0 from upstream's weights in a safetensors file; return its checkpoint's path.
+    """Create a run at step 0 from upstream's weights in a safetensors file; return its checkpoint's path.
 
-    `meta` is upstream's JSON file with the model_config, for a file without it. Without a `tokenizer` one is made:
-    bytes where the vocabulary is theirs, else one that writes tokens as numbers. Raises CheckpointError where the file
-    is no such file, UsageError where the folder holds a run already.
+    `meta` is upstream's JSON file with the model_config, for a file without it. The default `tokenizer` is a byte
+    tokenizer if the vocabulary has its size, else one that writes tokens as numbers. Raises CheckpointError if the file
+    is invalid, UsageError if the folder already holds a run.
     """
     weights, metadata = _read_safetensors(path)
     if "token_embedding.weight" in weights:
@@ -118,7 +118,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, s
 
 
 def _model_config(path: Path, metadata: Mapping[str, str], meta: Path | None) -> ModelConfig:
-    """Return upstream's model_config: of the metadata, or of upstream's own JSON file."""
+    """Return upstream's model_config, from the metadata or from upstream's own JSON file."""
     if meta is None:
         if "model_config" not in metadata:
             raise CheckpointError(f"{path}: holds no model_config; name upstream's JSON file with --meta")

@@ -1,4 +1,4 @@
-"""Any model, opened: of a run or a checkpoint of ours, a Hugging Face folder, a GGUF file, a package, the hub."""
+"""Open any model: of a run or checkpoint of ours, a Hugging Face folder, a GGUF file, a package, or the hub."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tinygrad_chat.runs.state import SavedModel
 
 
 def open_model(path: Path | None, *, say: Say) -> SavedModel:
-    """Return the model that `path` means: what `open_checkpoint` takes, or another program's, as it is in its files.
+    """Return the model at `path`, which is another program's model or whatever `open_checkpoint` takes.
 
-    `say` is told of damaged checkpoints that were passed over, and of what a model goes without. Raises CheckpointError
-    where there is none that can be used.
+    `say` reports damaged checkpoints that were skipped, and whatever of a model cannot be used. Raises CheckpointError
+    if there is no usable model.
     """
     return (path and open_foreign(path, say=say)) or open_checkpoint(path, SavedModel.load, say=say)
 
 
 def open_foreign(path: Path, *, say: Say) -> SavedModel | None:
-    """Return another program's model at `path`, or of a package under that name; None where there is none. Raises
-    CheckpointError where it is unfit."""
+    """Return another program's model at `path`, or the packaged model of that name; None if there is none. Raises
+    CheckpointError if it cannot be used."""
     if is_on_hub(path):
         path = model_folder(str(path))
     with explained(path, "read"):

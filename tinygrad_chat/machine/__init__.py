@@ -1,6 +1,6 @@
-"""What this machine is, and what it can do.
+"""This machine, and what it can do.
 
-environment.py  versions, libraries, threads: what a result was made with
-limits.py       products and copies at best, measured
-memory.py       what this process holds, and the most that it may
+environment.py  the versions, libraries and threads that produced a result
+limits.py       peak rates of matrix products and copies, measured
+memory.py       the memory that this process holds, and a limit on it
 """

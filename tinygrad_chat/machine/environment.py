@@ -1,4 +1,4 @@
-"""What a result was made with: machine, versions, threads."""
+"""The environment that produced a result: machine, versions, threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinygrad_chat.parallel import use_threads
 
 
 def describe_environment(compute: Compute) -> dict[str, Any]:
-    """Return the machine, the versions in use and how models compute, ready for JSON."""
+    """Return the machine, the versions in use and how models compute, as JSON-serialisable values."""
     return {
         "tinygrad_chat": __version__,
         "python": platform.python_version(),
@@ -44,7 +44,7 @@ def _version(distribution: str) -> str | None:
 
 
 def describe_blas() -> list[dict[str, Any]]:
-    """Return the matrix-product libraries that are loaded: name, version, kernels, threads."""
+    """Return the BLAS libraries that are loaded: name, version, kernels, threads."""
     return [
         {
             "library": info["internal_api"],

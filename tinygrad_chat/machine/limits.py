@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured: large products in the precision of the run, and copies."""
+"""Measure the machine's peak rates: large matrix products in the run's precision, and memory copies."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tinygrad_chat.backend import Backend, Compute
 from tinygrad_chat.ops.dropout import uniform
 
 TIMES = 5
-SIDES = {"numpy": 2048}  # of square matrices
+SIDES = {"numpy": 2048}  # sides of square matrices
 SIDE_ON_DEVICE = 8192
-COPIED = 256 << 20  # bytes: far more than any cache holds
+COPIED = 256 << 20  # bytes: far larger than any cache
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`product_rate` in operations a second, `bandwidth` in bytes a second, read and written."""
+    """`product_rate` in operations per second, `bandwidth` in bytes per second, reads plus writes."""
 
     product_rate: float
     bandwidth: float
 
 
 def measure_limits(compute: Compute) -> Limits:
-    """Return the best of a few products and a few copies."""
+    """Measure the machine's limits: the best of a few matrix products and of a few copies."""
     backend = compute.backend
     source = backend.xp.ones(COPIED // 4, "float32")
     target = backend.xp.empty_like(source)
@@ -39,7 +39,7 @@ def measure_limits(compute: Compute) -> Limits:
 
 
 def measure_product_rate(compute: Compute) -> float:
-    """Return the operations a second of the best of a few products."""
+    """Measure the operations per second of matrix products: the best of a few."""
     backend = compute.backend
     side = SIDES.get(backend.name, SIDE_ON_DEVICE)
     x, weight = (_drawn(backend.xp, seed, side).astype(compute.array_dtype) for seed in range(2))
@@ -49,7 +49,7 @@ def measure_product_rate(compute: Compute) -> float:
 
 
 def _drawn(xp: Any, seed: int, side: int) -> Any:
-    """Return a matrix of random numbers: on those of a single one, a device would draw less power and run faster."""
+    """Return a random matrix: with equal numbers a device would draw less power, and run unrealistically fast."""
     return uniform(xp, seed, 0, side * side).reshape(side, side) - 0.5
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process holds, and the most that it may."""
+"""How much memory this process holds, and a limit on it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import psutil
 from tinygrad_chat.backend import Backend, available_memory
 
 KINDS = ("memory", "device_memory")
-"""What `memory_held` tells of."""
+"""The keys of `memory_held`."""
 
 
 def memory_held(backend: Backend) -> dict[str, int]:
-    """Return the bytes that this process holds: `memory`, and of a GPU `device_memory`.
+    """Return the bytes that this process holds: `memory` and, with a GPU, `device_memory`.
 
-    What it shares, such as the pages of its data file, does not count where the system tells it apart.
+    Shared pages, such as those of its memory-mapped data file, do not count if the system reports them.
     """
     info = psutil.Process().memory_info()
     held = {"memory": info.rss - getattr(info, "shared", 0)}
@@ -25,10 +25,10 @@ def memory_held(backend: Backend) -> dict[str, int]:
 
 
 def refuse_more_than_available() -> None:
-    """Let the system refuse this process, from now on, memory that the machine does not have.
+    """Limit this process to the memory that the machine has, on Linux only.
 
-    Asking for too much is then a MemoryError, which can be explained, where it would be a kill without a word, of this
-    process or of another. Linux alone can do so.
+    Allocating too much then raises a MemoryError, which can be explained. Otherwise the system would silently kill this
+    process or another.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -41,10 +41,10 @@ def refuse_more_than_available() -> None:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held."""
+    """Return the peak memory of this process, in bytes."""
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
-    try:  # Linux; what getrusage says there counts from before the program was loaded, in its parent
+    try:  # Linux, where getrusage would include the parent's memory from before the program was loaded
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
     except (OSError, StopIteration):

@@ -1,4 +1,4 @@
-"""What models of Tensors share, and what a model of one's own begins with."""
+"""The base class of tensor models, and of a user's own model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad_chat.tensor import Tensor
 
 
 class NextTokenModel(Module):
-    """A model of the next token: with `vocabulary`, `context` and `logits` it can be trained, saved and sampled.
+    """A next-token model: a subclass with `vocabulary`, `context` and `logits` can be trained, saved and sampled.
 
     >>> from tinygrad_chat import nn
     >>> class Table(NextTokenModel):
@@ -31,23 +31,23 @@ class NextTokenModel(Module):
     """
 
     vocabulary: int
-    """The tokens that it knows, V."""
+    """The number of tokens in the vocabulary, V."""
     context: int
-    """How many tokens it looks back over."""
+    """The most tokens that the model sees at once."""
     soft_cap: float | None = None
-    """What logits are bent to stay within, if anything."""
+    """The bound that a tanh keeps the logits within, if any."""
     overwrites_logits = False
-    """Whether a loss may leave its gradient where the logits were: only where nothing else reads them."""
+    """Whether the loss may overwrite the logits with their gradient: only if nothing else reads them."""
 
     @functools.cached_property
     def compute(self) -> Compute:
-        """How the model computes; by default on the host, as fast as it can."""
+        """The device and precision that the model computes with; by default the host's fastest kernels."""
         return Compute.choose("numpy")
 
     def logits(self, tokens: Any, *, random: np.random.Generator | None = None, offset: int = 0) -> Tensor:
         """Integer tokens (B, T) -> unnormalised log-probabilities (B, T, V) of each next token, before any soft cap.
 
-        `random` is there in training, for dropout; `offset` is the index of the first row in the whole batch.
+        `random` is given in training, for dropout; `offset` is the index of the first row in the whole batch.
         """
         raise NotImplementedError(f"{type(self).__name__}: a model says its logits: def logits(self, tokens, **_)")
 
@@ -62,9 +62,9 @@ class NextTokenModel(Module):
         offset: int = 0,
         token_count: int | None = None,
     ) -> Tensor:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), each times its weight if there are any.
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), each weighted if `weights` are given.
 
-        With `random`, as in training: dropout. `offset` and `token_count` are for a part of a larger batch
+        `random` turns on dropout, as in training. `offset` and `token_count` are for a part of a larger batch
         (`LanguageModel.loss`).
         """
         logits = self.logits(tokens, random=random, offset=offset)
@@ -77,8 +77,8 @@ class NextTokenModel(Module):
 
     @with_own_compute
     def token_losses(self, tokens: Any, targets: Any) -> Any:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
-        target does not count."""
+        """Cross-entropy in nats of each target (B, T) given tokens (B, T), as an array (B, T); 0 for an ignored
+        target."""
         with no_grad():
             logits = self._at_full_precision(self.logits(tokens).data)
         return token_losses(logits, self.compute.backend.xp.asarray(targets), soft_cap=self.soft_cap)
@@ -91,12 +91,12 @@ class NextTokenModel(Module):
 
     @with_own_compute
     def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:
-        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
+        """Logits (B, V) of the token after tokens (B, T). With a cache, pass only the tokens that it has not seen."""
         with no_grad():
             return self._capped(self._last_logits(tokens, cache))
 
     def new_cache(self, batch: int) -> Any:
-        """An empty cache for `batch` sequences; None, as here, for a model that reads everything again."""
+        """An empty cache for `batch` sequences; None, as here, for a model that reads all tokens each time."""
         return None
 
     def _last_logits(self, tokens: Any, cache: Any) -> Any:

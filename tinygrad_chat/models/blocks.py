@@ -1,4 +1,4 @@
-"""What a GPT is made of: attention, feed-forward, and the block that holds both."""
+"""The parts of a GPT: attention, feed-forward, and the block that holds both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinygrad_chat.tensor import Tensor
 Drop = Callable[[Tensor], Tensor]
 Rotate = Callable[[Tensor, Tensor | None], Tensor]
 
-GATE_REACH = 3.0  # what the gate of a value embedding multiplies by at most (nanochat's)
+GATE_REACH = 3.0  # the largest factor of a value embedding's gate (nanochat's)
 
 
 class Attention(Module):
@@ -41,8 +41,8 @@ class Attention(Module):
         document_starts: Any,
         cache: KeyValueCache | None,
     ) -> Tensor:
-        """Attend; with a cache, also to the tokens that it holds. `value_embedding` (B, T, G D) joins the values;
-        `document_starts` (B, T), if they are there, are as `ops.attention` has them."""
+        """Attend to these tokens and those in the cache, if any. `value_embedding` (B, T, G D) is added to the values;
+        `document_starts` (B, T), if given, are those of `ops.attention`."""
         query, key, value = self.stored(x) if self.stored else (self.query(x), self.key(x), self.value(x))
         if rotate is not None and self.has_rotary:
             query, key = rotate(query, self.query_gain), rotate(key, self.key_gain)
@@ -56,9 +56,9 @@ class Attention(Module):
 
 
 class FeedForward(Module):
-    """Let each position compute on its own: out to a greater width, a non-linearity, and back.
+    """Let each position compute by itself: project to a greater width, apply a non-linearity, and project back.
 
-    The non-linearity is a function of each number or, where there is a gate, of two.
+    The non-linearity takes one number or, with a gate, two.
     """
 
     def __init__(self, options: ModelOptions, weights: Weights) -> None:
@@ -78,7 +78,7 @@ class FeedForward(Module):
 
 
 class Block(Module):
-    """Attention, then feed-forward; each reads the residual stream, normalised, and adds a branch to it."""
+    """Attention, then feed-forward; each reads the normalised residual stream and adds its output to it."""
 
     def __init__(self, layer: int, options: ModelOptions, weights: Weights) -> None:
         self.attention_norm = weights.norm("attention_norm")
@@ -95,7 +95,7 @@ class Block(Module):
         document_starts: Any,
         cache: KeyValueCache | None,
     ) -> None:
-        """Take the stream (B, T, C) past this block."""
+        """Add both branches to the stream (B, T, C)."""
         normalised = stream.read(self.attention_norm)
         stream.add(drop(self.attention(normalised, rotate, value_embedding, document_starts, cache)))
         stream.add(drop(self.feed_forward(stream.read(self.feed_forward_norm))))

@@ -1,4 +1,4 @@
-"""The engines that run a model: on arrays, or one number at a time. A new one is a file and a line here."""
+"""The engines that run a model: on arrays, or one number at a time. A new one needs a file and a line here."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ from tinygrad_chat.nn import KeyValueCache, ResidualStream, StoredWeight, droppe
 from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
-"""Where tokens (B, T) stand in their sequences: a slice where it is the same for all, else (B, T), with numbers below 0
-for padding."""
+"""The positions of tokens (B, T) in their sequences: a slice if all rows share them, else (B, T), negative for
+padding."""
 
 
 class GPT(NextTokenModel):
     """Token and position embedding, blocks, a final norm and a head over the vocabulary.
 
-    Options add what nanochat has beside: a norm and a smear of the embedding, learned scales of the stream, value
-    embeddings, backout (docs/upstream_analysis.md, chapter 1).
+    Options add nanochat's extras: an embedding norm and smear, learned scales of the residual stream, value
+    embeddings, and backout (docs/upstream_analysis.md, chapter 1).
 
     >>> model = GPT(vocabulary=65)
     >>> model.parameters().size
@@ -36,9 +36,9 @@ class GPT(NextTokenModel):
 
     overwrites_logits = True
     recompute = False
-    """Whether a backward sweep computes each block again, instead of a step keeping all that is in it."""
+    """Whether the backward pass recomputes each block instead of keeping its activations."""
     exact_alone: bool
-    """Whether a row is read to the same bits alone and among others, as long as these are not padded: with int8."""
+    """Whether a row's results are bit-identical alone and in a batch without padding: true with int8 weights."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class GPT(NextTokenModel):
         weights: Mapping[str, Any] | None = None,
         dtype: Any = np.float32,
     ) -> None:
-        """Build the model around `weights`, arrays by name that are used as they are, or around new ones.
+        """Build the model around `weights`, arrays by name, or around newly drawn ones.
 
-        Given weights that are in place, in the type that is computed in, are not copied: with arrays mapped from a
-        file, nothing is read before it is used. A StoredWeight among them makes a model that has no gradient. Raises
-        CheckpointError where they do not fit the options.
+        Weights already on the device and in the compute dtype are not copied, so a memory-mapped array is read only
+        when it is used. A StoredWeight among them makes the model inference-only. Raises CheckpointError if the
+        weights do not fit the options.
         """
         self.compute = compute or Compute.choose("numpy")
         self.options = options = options or ModelOptions()
@@ -96,7 +96,7 @@ class GPT(NextTokenModel):
             )
             self._angles = [xp.asarray(angle * options.attention_factor, self.dtype) for angle in angles]
         if drawn and compute_dtype != self.dtype:
-            self.parameters()  # which keeps the weights as drawn, and rounds a copy to compute with
+            self.parameters()  # keeps the weights as drawn, and computes with a rounded copy
 
     @with_own_compute
     def hidden(
@@ -107,7 +107,7 @@ class GPT(NextTokenModel):
         offset: int = 0,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Tokens (B, T) -> what the head reads (B, T, C). Raises ShapeError for more tokens than the context."""
+        """Tokens (B, T) -> the head's input (B, T, C). Raises ShapeError for more tokens than the context."""
         tokens = self.compute.backend.xp.asarray(tokens)
         T, seen = tokens.shape[1], cache.length if cache else 0
         if seen + T > self.context:
@@ -138,8 +138,8 @@ class GPT(NextTokenModel):
         return stream.read(self.final_norm)
 
     def _read(self, tokens: Any, positions: Positions, cache: KeyValueCache | None) -> tuple[Tensor, Any]:
-        """Embed tokens (B, T) at `positions` of their sequences; return with them the key (B, T) before which each
-        sees nothing, None where it sees all."""
+        """Embed tokens (B, T) at `positions`. Return the embeddings and the index (B, T) of the first key that each
+        token may see, None if it may see all."""
         xp, starts, in_document = self.compute.backend.xp, None, None
         if self.options.document_mask:
             numbers = np.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions.clip(0)
@@ -148,14 +148,14 @@ class GPT(NextTokenModel):
         if cache and not isinstance(positions, slice):
             if in_document is None and positions.min(initial=0) < 0:
                 in_document = xp.asarray(positions.clip(0))
-            # Padding sees itself alone: it must see something.
+            # A padding token sees only itself: a softmax needs at least one key.
             begins = cache.starts[:, None] + np.minimum(positions, 0)
             starts = begins if starts is None else begins + starts
         return self._embed(tokens, positions, in_document, cache), None if starts is None else xp.asarray(starts)
 
     def _document_starts(self, tokens: Any, positions: np.ndarray, cache: KeyValueCache | None) -> np.ndarray:
-        """Return the position at which the document of each of tokens (B, T) begins; what comes before the first
-        document of a sequence is one, too."""
+        """Return, for each of tokens (B, T), the position at which its document begins. Tokens before the first
+        document token count as a document."""
         begins = to_host(tokens) == self.options.document_token
         starts = np.maximum.accumulate(np.where(begins, positions, cache.document_start if cache else 0), axis=1)
         if cache:
@@ -163,9 +163,9 @@ class GPT(NextTokenModel):
         return starts
 
     def _embed(self, tokens: Any, positions: Positions, in_document: Any, cache: KeyValueCache | None) -> Tensor:
-        """Tokens (B, T) at `positions` of their sequence or, where that is not None, at those `in_document` (B, T)."""
+        """Embed tokens (B, T) at `positions` in their sequences or, if given, at `in_document` (B, T) instead."""
         x = self.token_embedding(tokens)
-        x = x if isinstance(x, Tensor) else Tensor(x)  # of an array, which is not trained: the first of the graph
+        x = x if isinstance(x, Tensor) else Tensor(x)  # a frozen embedding returns an array: start the graph here
         if self.position_embedding is not None:
             rows = self.position_embedding.weight
             if in_document is not None:
@@ -183,7 +183,7 @@ class GPT(NextTokenModel):
             smeared = ops.smear(x, self.smear_gate.weight, self.smear_scale, before=before)
             if in_document is None:
                 return smeared
-            x = x + (smeared - x) * (in_document > 0)[..., None].astype(x.dtype)  # a first token has none before it
+            x = x + (smeared - x) * (in_document > 0)[..., None].astype(x.dtype)  # not for a document's first token
         return x
 
     def _rotation(self, positions: Positions) -> Rotate | None:
@@ -201,7 +201,7 @@ class GPT(NextTokenModel):
         return rotate
 
     def _project(self, x: Tensor) -> Tensor:
-        """x (..., C) -> logits (..., V): the head without the rows that only pad it."""
+        """x (..., C) -> logits (..., V), without the head's padding rows."""
         head = self.head
         if len(head.weight) != self.vocabulary:
             head = type(head).of(weight=head.weight[: self.vocabulary], bias=None)
@@ -225,8 +225,8 @@ class GPT(NextTokenModel):
 
     @with_own_compute
     def restore(self, cache: KeyValueCache, tokens: Any, keys_and_values: Mapping[int, Any]) -> None:
-        """Fill an empty cache as if it had read tokens (B, T), given what those that did hold of them, by row; a row
-        without has padding alone."""
+        """Fill an empty cache as if it had read tokens (B, T), from the keys and values of caches that did, by row. A
+        row that is not listed holds only padding."""
         tokens = self.compute.backend.xp.asarray(tokens)
         with no_grad():
             self._read(tokens, cache.positions(tokens.shape[1]), cache)
@@ -237,7 +237,7 @@ class GPT(NextTokenModel):
 
 
 def _again(block: Block, x: Tensor, value_embedding: Tensor | None, rotate: Rotate | None, starts: Any) -> Tensor:
-    """Return the stream x behind a block, of which nothing else is kept; without dropout, and without a cache."""
+    """Return the block's output, keeping no activations for the backward pass. No dropout, no cache."""
 
     def past_the_block(x: Tensor, value_embedding: Tensor | None = None) -> Tensor:
         stream = ResidualStream(x)

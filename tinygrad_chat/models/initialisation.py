@@ -1,4 +1,4 @@
-"""How a model's weights begin, by the part they play. Standard library only: models/weights.py draws the numbers."""
+"""How a model's weights are initialised, by their role. Standard library only: models/weights.py draws the numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tinygrad_chat.models.options import ModelOptions
 
-GPT2_STD = 0.02  # for widths of this order (Radford et al., 2019)
+GPT2_STD = 0.02  # for GPT-2's widths (Radford et al., 2019)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 @dataclass(frozen=True)
 class Initialisation:
-    """How each kind of weight begins: `read` is for query, key and value, `write` for what is added to the stream,
-    `expand` for the feed-forward's way out."""
+    """The initialiser of each kind of weight: `read` for query, key and value; `write` for projections back into the
+    residual stream; `expand` for feed-forward's projection to a greater width."""
 
     embedding: Initialiser
     value_embedding: Initialiser
@@ -61,16 +61,16 @@ class Initialisation:
 
 
 def gpt2(options: ModelOptions) -> Initialisation:
-    """Normal, of one deviation (Radford et al., 2019)."""
+    """Normal, with one standard deviation (Radford et al., 2019)."""
     same = Normal(GPT2_STD)
-    # 2 L branches are added to the stream; this keeps their sum's size independent of the depth.
+    # 2 L branches are added to the stream; this keeps the size of their sum independent of the depth.
     write = Normal(GPT2_STD / math.sqrt(2 * max(options.layers, 1)))
     return Initialisation(same, same, same, same, same, write, same)
 
 
 def nanochat(options: ModelOptions) -> Initialisation:
-    """Uniform by width, and nothing written at first (karpathy/nanochat; docs/upstream_analysis.md, chapter 2)."""
-    bound = math.sqrt(3 / options.width)  # so that the deviation is 1 / sqrt(C)
+    """Uniform by width, with `write` at zero (karpathy/nanochat; docs/upstream_analysis.md, chapter 2)."""
+    bound = math.sqrt(3 / options.width)  # so that the standard deviation is 1 / sqrt(C)
     read = Uniform(-bound, bound)
     return Initialisation(
         embedding=Normal(0.8),

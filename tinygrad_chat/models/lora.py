@@ -1,6 +1,6 @@
-"""LoRA (Hu et al., arXiv:2106.09685): adapters of low rank beside the matrices of a trained model, and their merger.
+"""LoRA (Hu et al., arXiv:2106.09685): add low-rank adapters to the matrices of a trained model, or merge them into it.
 
-The parameter table has their shapes and how they begin, and each engine's linear layer adds what they compute.
+The parameter table has their shapes and initialisers; each engine's linear layer adds their product.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.parameter_table import by_name, parameter_table
 from tinygrad_chat.models.weights import checked_weights, draw
 
-LORA_A, LORA_B = ".lora_a", ".lora_b"  # end the names of an adapter's two matrices
+LORA_A, LORA_B = ".lora_a", ".lora_b"  # suffixes of the names of an adapter's two matrices
 
 
 def with_adapters(
     options: ModelOptions, vocabulary: int, weights: Mapping[str, Any], random: np.random.Generator
 ) -> dict[str, Any]:
-    """Return a model's weights with new adapters where they have none; the model computes what it did before."""
+    """Return a model's weights with new adapters where they have none. The model's output does not change."""
     adapters = {
         name: draw(entry.initialiser, random, entry.shape)
         for name, _, entry in by_name(parameter_table(options, vocabulary))
@@ -30,17 +30,16 @@ def with_adapters(
 
 
 def merge(options: ModelOptions, vocabulary: int, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the weights of a model without adapters that computes what the one of `options` does: W + scale B A.
+    """Return the weights with each adapter merged into its matrix, W + scale B A. The model's output does not change.
 
-    Weights beside which there is no adapter are the same arrays. Raises CheckpointError where names or shapes do not
-    fit the options.
+    Weights without an adapter are the same arrays. Raises CheckpointError if names or shapes do not fit the options.
     """
     checked_weights(options, vocabulary, weights)
     merged = {name: array for name, array in weights.items() if not name.endswith((LORA_A, LORA_B))}
     for name, lora_a in weights.items():
         if name.endswith(LORA_A):
             layer = name.removesuffix(LORA_A)
-            with np.errstate(all="ignore"):  # what overflows is found where a token is drawn
+            with np.errstate(all="ignore"):  # an overflow is reported when a token is sampled
                 learned = options.lora_scale * (weights[layer + LORA_B] @ lora_a)
                 merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + learned
     return merged

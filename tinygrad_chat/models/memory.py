@@ -1,4 +1,4 @@
-"""The memory that a model and a step of its training take at least, and whether it is there. Nothing is built."""
+"""The least memory that a model and a training step need, and whether it is available. Nothing is built."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.size import count_parameters, count_scaled_parameters, count_trained_parameters
 
 BYTES_A_NUMBER = {"tensor": 4, "scalar": 8}
-"""Of the flat buffers of each engine: float32, float64."""
+"""Bytes per number in each engine's flat buffers: float32, float64."""
 
 BYTES_STORED = {"float32": 4, "float16": 2, "int8": 1}
-"""Of a number of a matrix, as a model that answers may keep it; the most exact first."""
+"""Bytes per element of a matrix, by the types that inference can store it in; the most precise first."""
 
 BYTES_A_LAYER = 4096
-"""What a block's Python objects take at least, however few numbers they hold."""
+"""The least that a block's Python objects take, however few numbers they hold."""
 
 BYTES_A_TOKEN = 16
-"""Of a batch: a token and its target, int64."""
+"""Bytes per token of a batch: the token and its target, int64."""
 
 BYTES_A_VALUE = 16
-"""What a graph of Values keeps at least for each number of a matrix and each token: an input, its local gradient."""
+"""The least that a graph of Values keeps per matrix element and token: an input and its local gradient."""
 
 
 def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor") -> int:
-    """Return the bytes without which a model cannot even be built.
+    """Return the fewest bytes with which a model can be built.
 
-    They hold `buffers` arrays as long as the parameters (weights, gradient, what the optimiser remembers), of those
-    that are not trained one, the tables of rotary angles while they are made, and each block's objects; in scalar mode
+    They hold `buffers` arrays the size of the trained parameters (weights, gradient, optimiser state), one of the
+    frozen ones, the tables of rotary angles while they are computed, and each block's Python objects; in scalar mode
     also a Value for each number.
     """
     numbers, trained = (count(options, vocabulary) for count in (count_parameters, count_trained_parameters))
@@ -43,22 +43,23 @@ def least_memory(options: ModelOptions, vocabulary: int, *, buffers: int, mode: 
 def least_step_memory(
     options: ModelOptions, vocabulary: int, *, tokens: int, mode: str = "tensor", size: int = 4, recompute: bool = False
 ) -> int:
-    """Return the bytes without which no training step of so many tokens at once can be taken, beside the model's own.
+    """Return the fewest bytes that a training step on `tokens` tokens at once needs, beside the model's own.
 
-    Backward needs what forward has computed: of each block the stream, before and behind each branch, norms, queries,
-    keys, values and what attention gives, feed-forward's two wide arrays or, with a gate, three; and the logits, whose
-    place their gradient takes. Each number has `size` bytes. What a step really takes is up to twice as much.
+    The backward pass needs the activations of the forward pass. For each block these are the stream before and after
+    each branch, norms, queries, keys, values, attention's output, and feed-forward's two wide arrays (three with a
+    gate); then the logits, which their gradient overwrites. Each number takes `size` bytes. A real step takes up to
+    twice as much.
     """
     if mode == "scalar":
         return tokens * (BYTES_A_TOKEN + BYTES_A_VALUE * count_scaled_parameters(options, vocabulary))
-    turned = 2 if options.positions == "rotary" else 1  # queries and keys, before and behind the turn
+    turned = 2 if options.positions == "rotary" else 1  # queries and keys, before and after the rotation
     of_a_block = (
         (6 + options.residual_scales) * options.width
         + (1 + turned) * (options.query_width + options.key_value_width)
         + (3 if options.activation == "swiglu" else 2) * options.feed_forward_channels
     )
     of_blocks = options.layers * of_a_block
-    if recompute:  # the stream before each, and one of them whole
+    if recompute:  # the stream before each block, and all activations of one
         of_blocks = options.layers * options.width + min(options.layers, 1) * of_a_block
     numbers = of_blocks + 2 * options.width + vocabulary
     return tokens * (BYTES_A_TOKEN + size * numbers)
@@ -74,7 +75,7 @@ def least_training_memory(
     size: int = 4,
     recompute: bool = False,
 ) -> int:
-    """Return the bytes without which a model and a step of so many `rows` of a batch at once have no room."""
+    """Return the fewest bytes that a model and a training step on `rows` rows of a batch at once need."""
     held = least_memory(options, vocabulary, buffers=buffers, mode=mode)
     tokens = rows * options.context
     return held + least_step_memory(options, vocabulary, tokens=tokens, mode=mode, size=size, recompute=recompute)
@@ -83,7 +84,7 @@ def least_training_memory(
 def expect_room(
     options: ModelOptions, vocabulary: int, *, buffers: int, mode: str = "tensor", available: int | None = None
 ) -> None:
-    """Raise NoRoomError where less memory is `available`, by default to this process, than the model takes at least."""
+    """Raise NoRoomError if less memory is `available` (by default, to this process) than the model needs at least."""
     needed = least_memory(options, vocabulary, buffers=buffers, mode=mode)
     available = available_memory() if available is None else available
     if needed > available:
@@ -95,21 +96,21 @@ def expect_room(
 
 
 def memory_to_answer(options: ModelOptions, vocabulary: int, *, mode: str = "tensor") -> dict[str, int]:
-    """Return the bytes that a trained model takes at least, by how its matrices may be kept."""
+    """Return the fewest bytes that inference needs for a model, by the type its matrices are stored in."""
     numbers, whole = count_parameters(options, vocabulary), least_memory(options, vocabulary, buffers=1, mode=mode)
     kinds = BYTES_STORED if mode == "tensor" else {"float32": BYTES_A_NUMBER["tensor"]}
     return {kind: whole - (BYTES_A_NUMBER["tensor"] - size) * numbers for kind, size in kinds.items()}
 
 
 def cache_memory(options: ModelOptions) -> int:
-    """Return the bytes of the keys and values of a full context, which an answer takes beside the model."""
+    """Return the bytes of the key/value cache for a full context, which inference needs beside the model."""
     return 2 * options.layers * options.key_value_width * options.context * BYTES_A_NUMBER["tensor"]
 
 
 def expect_room_to_answer(
     options: ModelOptions, vocabulary: int, *, weights: str, mode: str = "tensor", available: int | None = None
 ) -> None:
-    """Do as `expect_room` for a trained model that answers, its matrices kept as `weights`; say how it would fit."""
+    """Like `expect_room`, for inference with matrices stored as `weights`; the error says what would fit."""
     available = available_memory() if available is None else available
     needed = memory_to_answer(options, vocabulary, mode=mode)
     if needed[weights] > available:
@@ -132,7 +133,7 @@ def expect_room_for_step(
     recompute: bool = False,
     available: int | None = None,
 ) -> None:
-    """Do as `expect_room` for a step that computes the gradient of so many `rows` of a batch at once."""
+    """Like `expect_room`, for a step that computes the gradient of `rows` rows of a batch at once."""
     available = available_memory() if available is None else available
     expect_room(options, vocabulary, buffers=buffers, mode=mode, available=available)
     needed = least_training_memory(

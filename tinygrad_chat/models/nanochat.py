@@ -1,6 +1,6 @@
-"""What makes a GPT karpathy/nanochat's (92d63d4): its settings, and the width and heads that follow from the depth.
+"""The settings of karpathy/nanochat (92d63d4), and the width and heads that follow from the depth.
 
-docs/upstream_analysis.md, chapters 1 and 6, has the source of every line. Standard library only.
+docs/upstream_analysis.md, chapters 1 and 6, gives the source of every line. Standard library only.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NANOCHAT: dict[str, Any] = {
     "vocabulary_multiple": 64,
     "initialisation": "nanochat",
 }
-"""Of ModelOptions, what differs from mini-gpt."""
+"""The ModelOptions that differ from mini-gpt."""
 
-ASPECT_RATIO = 64  # channels of width for each layer
+ASPECT_RATIO = 64  # channels of width per layer
 HEAD_WIDTH = 128
 
 
 def nanochat_shape(depth: int) -> dict[str, Any]:
-    """Return layers, width and heads of depth `depth`: the width grows with it, in whole heads.
+    """Return the layers, width and heads of a model of that depth. The width grows with it, in whole heads.
 
     >>> nanochat_shape(12)
     {'layers': 12, 'width': 768, 'heads': 6}

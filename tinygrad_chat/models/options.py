@@ -1,4 +1,4 @@
-"""What a user can choose about a model: one place for defaults and help texts."""
+"""The options of a model, with their defaults and help texts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tinygrad_chat.models.rotary_scaling import FAST_TURNS, pair_scales
 from tinygrad_chat.option import needs, option, validate
 
 # Constants of karpathy/nanochat, which has no names for them.
-SHORT_WINDOW = 128  # a short window is a quarter of the context in whole multiples of this
-GATE_CHANNELS = 12  # of the stream, which the gates of value embeddings read
-SMEAR_CHANNELS = 24  # of the embedding, which the gate of the smear reads
+SHORT_WINDOW = 128  # a short window is a quarter of the context, rounded up to a multiple of this
+GATE_CHANNELS = 12  # channels of the stream that the gates of value embeddings read
+SMEAR_CHANNELS = 24  # channels of the embedding that the gate of the smear reads
 
 WITH_BLOCKS = needs("model", "mini-gpt", "nanochat")
-NOT_OWN = needs("model", "bigram", "mini-gpt", "nanochat")  # a model of one's own has its own shape
+NOT_OWN = needs("model", "bigram", "mini-gpt", "nanochat")  # a user's own model defines its own shape
 WITH_NORM = needs("norm", "layernorm", "rmsnorm")
 WITH_ROTARY = needs("positions", "rotary")
 SCALED = needs("rotary_scaling", "linear", "llama3", "yarn")
@@ -24,7 +24,7 @@ SCALED_BY_PAIR = needs("rotary_scaling", "llama3", "yarn")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The shape of a model. The defaults are mini-gpt's; nanochat's are in models/nanochat.py."""
+    """The architecture of a model. The defaults are mini-gpt's; nanochat's are in models/nanochat.py."""
 
     layers: int = option(4, "transformer blocks", minimum=0, common=True, needs=WITH_BLOCKS)
     heads: int = option(4, "attention heads", minimum=1, common=True, needs=WITH_BLOCKS)
@@ -167,7 +167,7 @@ class ModelOptions:
 
     @property
     def query_width(self) -> int:
-        """Channels of a layer's queries: of all heads."""
+        """Channels of a layer's queries, over all heads."""
         return self.heads * self.head_channels
 
     @property
@@ -182,22 +182,22 @@ class ModelOptions:
 
     @property
     def gate_channels(self) -> int:
-        """Channels that the gates of a value embedding read."""
+        """Channels of the stream that the gates of a value embedding read."""
         return min(GATE_CHANNELS, self.width)
 
     @property
     def smear_channels(self) -> int:
-        """Channels that the gate of the smear reads."""
+        """Channels of the embedding that the gate of the smear reads."""
         return min(SMEAR_CHANNELS, self.width)
 
     @property
     def lora_scale(self) -> float:
-        """What the adapters' product is multiplied by: alpha / rank (Hu et al., arXiv:2106.09685)."""
+        """The factor of the adapters' product: alpha / rank (Hu et al., arXiv:2106.09685)."""
         return self.lora_alpha / (self.lora or 1)
 
     @property
     def middle(self) -> int:
-        """The block behind which backout looks at the stream."""
+        """The block whose output stream backout subtracts."""
         return self.layers // 2
 
     def window_of(self, layer: int) -> int | None:
@@ -208,27 +208,27 @@ class ModelOptions:
             if letter == "L" or layer == self.layers - 1:
                 return None
             quarter = -(-self.context // (4 * SHORT_WINDOW)) * SHORT_WINDOW
-            window = window or quarter + 1  # upstream counts those before the token's own
+            window = window or quarter + 1  # upstream's count leaves out the token's own position
         return None if window is None or window >= self.context else window
 
     def has_rotary(self, layer: int) -> bool:
-        """Return whether a layer's queries and keys are turned by their positions."""
+        """Return whether a layer's queries and keys are rotated by position."""
         every = self.no_rotary_every
         return self.positions == "rotary" and (every is None or (layer + 1) % every != 0)
 
     @property
     def original_context(self) -> int:
-        """The context of the original training, where rotary pairs are slowed down for a longer one."""
+        """The context of the original training, which rotary scaling extends."""
         return self.rotary_original_context or max(1, round(self.context / self.rotary_factor))
 
     @property
     def fast_turns(self) -> float:
-        """How often a rotary pair turns in the original context that is not slowed down."""
+        """Rotary pairs that turn at least this often within the original context are not slowed down."""
         return self.rotary_fast_turns or FAST_TURNS.get(self.rotary_scaling, math.inf)
 
     @property
     def pair_scales(self) -> list[float]:
-        """What the frequency of each rotary pair of a head is multiplied by."""
+        """The factor of each rotary pair's frequency, D / 2 for a head."""
         return pair_scales(
             self.rotary_scaling,
             self.head_channels,
@@ -241,7 +241,7 @@ class ModelOptions:
 
     @property
     def attention_factor(self) -> float:
-        """What turned queries and keys are multiplied by; YaRN's sharpens attention."""
+        """The factor of rotated queries and keys; YaRN's sharpens attention."""
         if self.rotary_scaling != "yarn":
             return 1.0
         return self.rotary_attention_factor or 1 + math.log(self.rotary_factor) / 10
@@ -256,7 +256,7 @@ class ModelOptions:
         return layer in self.value_embedding_layers
 
     def padded(self, vocabulary: int) -> int:
-        """Return the rows of the embedding and the head for V = `vocabulary` tokens."""
+        """Return the number of rows of embedding and head for V = `vocabulary` tokens, padding included."""
         return -(-vocabulary // self.vocabulary_multiple) * self.vocabulary_multiple
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
-"""The architecture, written down once: every parameter of a GPT with its shape, its role and how it begins.
+"""The architecture, written down once: every parameter of a GPT with its shape, role and initialiser.
 
-Both engines build themselves from it; sizes, optimiser groups and importers are read off it. Standard library only.
+Both engines are built from it; sizes, optimiser groups and importers use it too. Standard library only.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Role = Literal[
     "backout_scale",
     "adapter",
 ]
-"""What a parameter is for; "matrix" stands for those of attention and feed-forward."""
+"""The purpose of a parameter; "matrix" is any matrix of attention or feed-forward."""
 
 ONCE = range(1)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A parameter or, where the name holds {} for the layer, one in each of `layers`."""
+    """A parameter or, if the name contains {} for the layer, one in each of `layers`."""
 
     name: str
     shape: tuple[int, ...]
@@ -47,15 +47,14 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds, in all layers together."""
+        """The number of elements, over all layers."""
         return math.prod(self.shape) * len(self.layers)
 
 
 def parameter_table(options: ModelOptions, vocabulary: int) -> list[Entry]:
     """Return the parameters of the GPT of `options` over V = `vocabulary` tokens, in the order in which they are drawn.
 
-    A head that is tied to the token embedding is no parameter of its own. However many layers there are, the table is
-    as long as that of one.
+    A head tied to the token embedding is not listed. The table has the same length for any number of layers.
 
     >>> [(entry.name, entry.shape) for entry in parameter_table(ModelOptions(layers=0, positions="none"), 65)]
     [('token_embedding.weight', (65, 128)), ('final_norm.gain', (128,))]
@@ -76,7 +75,7 @@ def parameter_table(options: ModelOptions, vocabulary: int) -> list[Entry]:
         yield Entry(f"blocks.{{}}.{name}.weight", (outputs, inputs), "matrix", initialiser, blocks)
         if bias:
             yield Entry(f"blocks.{{}}.{name}.bias", (outputs,), "bias", ZEROS, blocks)
-        if options.lora:  # B is 0, so that at first nothing changes (Hu et al., arXiv:2106.09685)
+        if options.lora:  # B begins at 0, so that the model is unchanged at first (Hu et al., arXiv:2106.09685)
             narrow = Normal(1 / math.sqrt(inputs))
             yield Entry(f"blocks.{{}}.{name}.lora_a", (options.lora, inputs), "adapter", narrow, blocks)
             yield Entry(f"blocks.{{}}.{name}.lora_b", (outputs, options.lora), "adapter", ZEROS, blocks)
@@ -129,7 +128,7 @@ def parameter_table(options: ModelOptions, vocabulary: int) -> list[Entry]:
 
 
 def by_name(table: Iterable[Entry]) -> Iterator[tuple[str, int, Entry]]:
-    """Yield every parameter's name, its layer (0 where it has none) and its entry, one layer after the other."""
+    """Yield every parameter's name, its layer (0 if it is in none) and its entry, layer by layer."""
     for _, group in itertools.groupby(table, key=lambda entry: entry.name.partition("{}")[0]):
         entries = list(group)
         for layer in range(max(entry.layers.stop for entry in entries)):
@@ -144,5 +143,5 @@ def parameter_roles(options: ModelOptions, vocabulary: int) -> dict[str, Role]:
 
 
 def is_trained(role: Role, options: ModelOptions) -> bool:
-    """Return whether parameters of that role are trained: all are, or with adapters, those alone."""
+    """Return whether parameters of that role are trained: all are or, with LoRA, only the adapters."""
     return not options.lora or role == "adapter"

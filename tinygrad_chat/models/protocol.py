@@ -1,4 +1,4 @@
-"""What training and sampling ask of a model, and nothing more."""
+"""The interface that training and sampling expect of a model, and nothing more."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tinygrad_chat.nn import Parameters
 
 
 class Loss(Protocol):
-    """A number at the end of a graph: a Tensor or a Value. `data` is the number, on a device one to wait for."""
+    """A scalar at the end of a graph: a Tensor or a Value. On a device, reading `data` may have to wait for it."""
 
     @property
     def data(self) -> Any:
-        """The number, or an array of it."""
+        """The number, or an array that holds it."""
         ...
 
     def backward(self) -> None:
@@ -27,7 +27,7 @@ class Loss(Protocol):
 
 
 class Cache(Protocol):
-    """What a model remembers of the tokens it has read, so as not to read them again."""
+    """State that a model keeps of the tokens it has read, so that it need not read them again."""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -35,18 +35,18 @@ class Cache(Protocol):
 
 
 class Predictor(Protocol):
-    """What evaluation asks of a model, or of threads that share one. `context` is how far back it looks."""
+    """The interface that evaluation expects of a model, or of threads that share one. It sees `context` tokens."""
 
     context: int
 
     def token_losses(self, tokens: Any, targets: Any) -> Any:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
-        target does not count."""
+        """Cross-entropy in nats of each target (B, T) given tokens (B, T), as an array (B, T); 0 for an ignored
+        target."""
         ...
 
 
 class LanguageModel(Predictor, Protocol):
-    """A model of the next token, given those before it. V is its vocabulary."""
+    """A model of the next token given those before it. V is the size of its vocabulary."""
 
     vocabulary: int
 
@@ -60,12 +60,12 @@ class LanguageModel(Predictor, Protocol):
         offset: int = 0,
         token_count: int | None = None,
     ) -> Loss:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). With `random`, as in training: dropout.
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T). `random` turns on dropout, for training.
 
-        Targets of -1 do not count. With `weights` (B, T) each target's loss is multiplied by its own, and the mean is
-        over as many as without. Of a part of a larger batch, `offset` is the index of its first row there, so that
-        it drops what the whole would, and `token_count` the number of targets that count in the whole: what the sum of
-        the losses is divided by, so that the parts' losses and gradients add up to the whole one's.
+        Targets of -1 are ignored. `weights` (B, T) multiply each target's loss, but leave the mean's denominator
+        unchanged. For a part of a larger batch, `offset` is the index of its first row in that batch, so that dropout
+        is the same, and `token_count` is the number of counted targets in the whole batch. The sum of losses is
+        divided by it, so that the losses and gradients of the parts add up to those of the whole.
         """
         ...
 
@@ -74,12 +74,12 @@ class LanguageModel(Predictor, Protocol):
         ...
 
     def next_token_logits(self, tokens: Any, cache: Any = None) -> Any:
-        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
+        """Logits (B, V) of the token after tokens (B, T). With a cache, pass only the tokens that it has not seen."""
         ...
 
     def new_cache(self, batch: int) -> Cache | None:
-        """An empty cache for `batch` sequences, of the kind that `next_token_logits` takes; None for a model that has
-        none and is given all tokens each time."""
+        """An empty cache for `batch` sequences, to pass to `next_token_logits`; None for a model that reads all tokens
+        each time."""
         ...
 
     def parameters(self) -> Parameters:

@@ -1,4 +1,4 @@
-"""The scalar engine behind the same protocol as the tensor engine: one loop, optimiser and sampler serve both."""
+"""The scalar engine behind the same protocol as the tensor engine: both share one loop, optimiser and sampler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tinygrad_chat.tensor import Tensor
 
 
 class ScalarLoss:
-    """A loss, the `value` at the end of a graph of Values."""
+    """A loss: the `value` at the end of a graph of Values."""
 
     def __init__(self, value: Value, leaves: list[Value], parameters: Parameters) -> None:
         self.value = value
@@ -31,10 +31,10 @@ class ScalarLoss:
         self._parameters = parameters
 
     def backward(self) -> None:
-        """Add its gradient to the buffer."""
+        """Accumulate its gradient into the parameters' buffer."""
         self.value.backward()
         gradient = self._parameters.gradient
-        gradient += np.array([leaf.grad for leaf in self._leaves[: gradient.size]])  # the others are not trained
+        gradient += np.array([leaf.grad for leaf in self._leaves[: gradient.size]])  # the others are frozen
         for leaf in self._leaves:
             leaf.grad = 0.0
 
@@ -61,10 +61,11 @@ class BatchCache:
 
 
 class ScalarModel:
-    """A ScalarGPT whose weights live in a flat buffer of float64, as every model's do.
+    """A ScalarGPT whose weights live in a flat buffer, as every model's do; here of float64.
 
-    The Values take the buffer's numbers before each use and add their gradients to it after each sweep. They are
-    GPT's, by the same table, so both engines start from the same numbers.
+    The Values are refreshed from the buffer before each use, and their gradients are accumulated into one after each
+    backward pass. Names and initial weights come from GPT's parameter table, so both engines start with the same
+    numbers.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ScalarModel:
         self._parameters = Parameters(trained, self._frozen, compute=compute)
         self.compute = self._parameters.compute
         shapes = {name: arrays[name].shape for name in (*self._parameters, *self._frozen)}
-        self._values = [Value(0.0) for name in shapes for _ in range(arrays[name].size)]  # the trained ones first
+        self._values = [Value(0.0) for name in shapes for _ in range(arrays[name].size)]  # trained ones first
         remaining = iter(self._values)
         values = {name: _shaped(remaining, shape) for name, shape in shapes.items()}
         self._gpt = ScalarGPT(values, options, vocabulary)
@@ -108,7 +109,7 @@ class ScalarModel:
         offset: int = 0,
         token_count: int | None = None,
     ) -> ScalarLoss:
-        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), each times its weight if there are any.
+        """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), each weighted if `weights` are given.
 
         There is no dropout. `offset` and `token_count` are for a part of a larger batch (`LanguageModel.loss`).
         """
@@ -123,13 +124,13 @@ class ScalarModel:
         self, tokens: list[int], targets: list[int], weights: list[float] | None, token_count: int
     ) -> Value:
         loss = self._gpt.loss(tokens, targets, token_count, weights)
-        return loss if recording() else Value(loss.data)  # lets go of the sequence's graph
+        return loss if recording() else Value(loss.data)  # drops the sequence's graph
 
     def token_losses(self, tokens: Any, targets: Any) -> np.ndarray:
-        """The cross-entropy in nats of each of targets (B, T) given tokens (B, T), as an array (B, T); 0 where the
-        target does not count."""
+        """Cross-entropy in nats of each target (B, T) given tokens (B, T), as an array (B, T); 0 for an ignored
+        target."""
         self._refresh()
-        return np.array(  # a sequence's graph is let go of before the next
+        return np.array(  # each sequence's graph is dropped before the next
             [
                 [loss.data for loss in self._gpt.token_losses(*pair)]
                 for pair in zip(tokens.tolist(), targets.tolist(), strict=True)
@@ -142,7 +143,7 @@ class ScalarModel:
         return np.stack([self.next_token_logits(column[:, None], cache) for column in np.asarray(tokens).T], axis=1)
 
     def next_token_logits(self, tokens: Any, cache: BatchCache | None = None) -> np.ndarray:
-        """Logits (B, V) of the token after tokens (B, T). With a cache, tokens are only those that it has not seen."""
+        """Logits (B, V) of the token after tokens (B, T). With a cache, pass only the tokens that it has not seen."""
         self._refresh()
         cache = cache or self.new_cache(len(tokens))
         logits = []
@@ -174,7 +175,7 @@ class ScalarModel:
 
 
 def _forget_graph(cache: ScalarCache) -> None:
-    """Keep the newest keys and values as bare numbers, so that a long text does not become one graph."""
+    """Detach the newest keys and values, so that a long text does not become one graph."""
     for tokens in (*cache.keys, *cache.values):
         tokens[-1] = [_bare(head) for head in tokens[-1]]
     cache.last_embedding = cache.last_embedding and _bare(cache.last_embedding)
@@ -185,7 +186,8 @@ def _bare(vector: list[Value]) -> list[Value]:
 
 
 def estimate_step_seconds(options: ModelOptions, *, vocabulary: int, tokens: int) -> float:
-    """Return about how long a training step on `tokens` takes on this machine, from a product measured now."""
+    """Estimate the seconds of a training step on `tokens` tokens, from a matrix-vector product timed on this machine
+    now."""
     width = 64
     rows = [[Value(0.5) for _ in range(width)] for _ in range(width)]
     began = time.perf_counter()
@@ -197,7 +199,7 @@ def estimate_step_seconds(options: ModelOptions, *, vocabulary: int, tokens: int
 
 
 def _shaped(values: Iterator[Value], shape: tuple[int, ...]) -> Any:
-    """Take the next values as a list or, for a matrix, as rows."""
+    """Take the next values as a list or, for a matrix, as a list of rows."""
     if len(shape) == 1:
         return list(itertools.islice(values, shape[0]))
     return [_shaped(values, shape[1:]) for _ in range(shape[0])]

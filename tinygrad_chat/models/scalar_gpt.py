@@ -4,7 +4,7 @@ Read it from `token_logits`: a token becomes a vector; each block lets it look b
 (attention) and think for itself (feed-forward); the head turns the vector into one logit for each token of the
 vocabulary. A weight matrix is a list of rows, and a layer is a list of dot products.
 
-The weights come from outside, under the names they have in gpt.py, so that either model can run on the other's.
+The weights are passed in under the names they have in gpt.py, so that either model can run on the other's.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tinygrad_chat.autograd.fused import (
 from tinygrad_chat.autograd.value import Value
 
 GATE_REACH = 3.0
-IGNORED = -1  # a target that does not count
+IGNORED = -1  # the target of positions that are left out of the loss
 
 Vector = list[Value]
 
 
 class ScalarCache:
-    """Keys and values of the tokens read so far: one list a layer, in it one list of heads a token."""
+    """Keys and values of the tokens read so far: for each layer a list of tokens, for each token a list of heads."""
 
     def __init__(self, layers: int) -> None:
         self.length = 0
@@ -38,7 +38,7 @@ class ScalarCache:
         self.begin_document()
 
     def begin_document(self) -> None:
-        """Forget what was read, as a document begins that sees nothing of it."""
+        """Forget everything read: a new document begins, which does not see it."""
         self.keys: list[list[list[Vector]]] = [[] for _ in range(self.layers)]
         self.values: list[list[list[Vector]]] = [[] for _ in range(self.layers)]
         self.last_embedding: Vector | None = None
@@ -48,7 +48,7 @@ class ScalarCache:
 class ScalarGPT:
     """A GPT of `options` (models/options.py) over `weights`: a list of Values, or of rows of Values, for each name.
 
-    `vocabulary` says how many rows of the head stand for a token, where others pad it.
+    `vocabulary` is the number of the head's rows that stand for tokens, if others are padding.
     """
 
     def __init__(self, weights: Mapping[str, Any], options: Any, vocabulary: int | None = None) -> None:
@@ -64,15 +64,15 @@ class ScalarGPT:
         token_count: int,
         weights: Sequence[float] | None = None,
     ) -> Value:
-        """The sum of the targets' losses, each times its weight if there are any, divided by the `token_count` of the
-        batch that the sequence is part of."""
+        """The sum of the targets' losses, weighted if `weights` are given, divided by the `token_count` of the batch
+        that the sequence is part of."""
         losses = self.token_losses(tokens, targets)
         if weights is not None:
             losses = [loss * weight for loss, weight in zip(losses, weights, strict=True)]
         return mean(losses) * (len(losses) / token_count)
 
     def token_losses(self, tokens: Sequence[int], targets: Sequence[int]) -> Vector:
-        """The loss, in nats, of each target given the tokens up to its position; 0 where the target does not count."""
+        """The loss, in nats, of each target given the tokens up to its position; 0 for an ignored target."""
         cache, losses = ScalarCache(self.options.layers), []
         for token, target in zip(tokens, targets, strict=True):
             logits = self.token_logits(token, cache)
@@ -111,7 +111,7 @@ class ScalarGPT:
         return logits if cap is None else [(logit / cap).tanh() * cap for logit in logits]
 
     def smear(self, x: Vector, cache: ScalarCache) -> Vector:
-        """Take in some of the embedding before, through a gate."""
+        """Add a gated share of the previous token's embedding."""
         before, cache.last_embedding = cache.last_embedding, x
         if before is None:
             return x
@@ -119,7 +119,7 @@ class ScalarGPT:
         return add(x, scaled(before, self.weights["smear_scale"][0] * sigmoid(gate)))
 
     def attention(self, layer: int, x: Vector, token: int, position: int, cache: ScalarCache) -> Vector:
-        """Each head asks (query), every token so far answers to that (key) and gives (value)."""
+        """Let each head ask (query), and average what the tokens so far give (value) by how well they match (key)."""
         options, part = self.options, f"blocks.{layer}.attention"
         D = options.head_channels
         queries, keys, values = (split(self.linear(f"{part}.{name}", x), D) for name in ("query", "key", "value"))
@@ -145,14 +145,14 @@ class ScalarGPT:
         for number, query in enumerate(queries):
             group = number // shared
             scores = matrix_vector([heads[group] for heads in seen_keys], query)
-            columns = zip(*(heads[group] for heads in seen_values), strict=True)  # a channel of every token seen
+            columns = zip(*(heads[group] for heads in seen_values), strict=True)  # each: one channel of all tokens seen
             gathered += softmax_average([score / math.sqrt(D) for score in scores], list(columns))
         return self.linear(f"{part}.output", gathered)
 
     def turn(self, x: Vector, position: int, gain: Vector | None) -> Vector:
-        """Rotary positions: turn each pair (x[d], x[d + D / 2]) by an angle that grows with the position.
+        """Rotary positions: rotate each pair (x[d], x[d + D / 2]) by an angle proportional to the position.
 
-        A norm may come before the turn or after it, which keeps lengths; where there is a gain, both come before.
+        The norm may come before or after, as a rotation preserves lengths; with a gain, both norm and gain come before.
         """
         half, size = len(x) // 2, self.options.qk_norm
         if gain is not None:
@@ -166,11 +166,12 @@ class ScalarGPT:
         return turned if factor == 1 else [element * factor for element in turned]
 
     def sized(self, x: Vector, size: float) -> Vector:
-        """Bring x to a root mean square of `size`."""
+        """Scale x to a root mean square of `size`."""
         return scaled(x, inverse_root_mean_square(x, self.options.norm_epsilon) * size)
 
     def feed_forward(self, part: str, x: Vector) -> Vector:
-        """Out to a greater width, a non-linearity, and back; in swiglu, another vector of that width opens gates."""
+        """Project to a greater width, apply a non-linearity, and project back; in swiglu, a second vector of that
+        width gates the first."""
         hidden = self.linear(f"{part}.expand", x)
         if self.options.activation == "swiglu":
             gates = self.linear(f"{part}.gate", x)
@@ -181,9 +182,9 @@ class ScalarGPT:
         return self.linear(f"{part}.contract", activated)
 
     def linear(self, part: str, x: Vector) -> Vector:
-        """One dot product of x with each row of the weight, plus the bias if there is one.
+        """The dot product of x with each row of the weight, plus the bias if there is one.
 
-        With an adapter, plus its product of low rank: down to a few numbers, and up again.
+        A LoRA adapter adds its low-rank product: down to a few numbers, and up again.
         """
         out = matrix_vector(self.weights[f"{part}.weight"], x)
         bias, lora_a = (self.weights.get(f"{part}.{name}") for name in ("bias", "lora_a"))
@@ -194,7 +195,7 @@ class ScalarGPT:
         return add(out, [element * self.options.lora_scale for element in learned])
 
     def norm(self, part: str, x: Vector) -> Vector:
-        """Bring x to a common size, then scale (and shift) each element."""
+        """Scale x to a fixed size (layernorm centres it first), then apply the learned gain and bias, if any."""
         if self.options.norm == "none":
             return x
         if self.options.norm == "layernorm":
@@ -223,7 +224,7 @@ def scaled(x: Sequence[Value], scale: Value) -> Vector:
 
 
 def sigmoid(x: Value) -> Value:
-    """1 / (1 + e^-x), as in `ops.sigmoid`: e is of a number below 0, so that it does not overflow."""
+    """1 / (1 + e^-x), as in `ops.sigmoid`: the exponent is never positive, so that exp does not overflow."""
     e = (x if x < 0 else -x).exp()
     return (e if x < 0 else 1) / (1 + e)
 

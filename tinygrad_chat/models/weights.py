@@ -24,11 +24,11 @@ from tinygrad_chat.nn import (
 )
 
 STORED: set[Role] = {"matrix", "head", "embedding", "value_embedding"}
-"""The roles of what can be stored in less memory: nearly all of a model."""
+"""The roles of parameters that can be stored in less memory: nearly all of a model."""
 
 
 def draw(initialiser: Initialiser, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the numbers that a weight begins with, float32 in that shape."""
+    """Draw a weight's initial values, float32 of that shape."""
     match initialiser:
         case Normal(std):
             drawn = std * random.standard_normal(shape)
@@ -45,14 +45,14 @@ def draw(initialiser: Initialiser, random: np.random.Generator, shape: tuple[int
 def draw_weights(
     options: ModelOptions, vocabulary: int, random: np.random.Generator | None = None
 ) -> dict[str, np.ndarray]:
-    """Return the first weights of a GPT by name, from `random` or from a stream that is always the same."""
+    """Return the initial weights of a GPT by name, drawn from `random` or, by default, with a fixed seed."""
     random = random or np.random.default_rng(0)
     named = by_name(parameter_table(options, vocabulary))
     return {name: draw(entry.initialiser, random, entry.shape) for name, _, entry in named}
 
 
 def checked_weights(options: ModelOptions, vocabulary: int, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `weights` in the table's order. Raises CheckpointError where names or shapes are not the table's."""
+    """Return `weights` in the table's order. Raises CheckpointError if names or shapes differ from the table's."""
     shapes = {name: entry.shape for name, _, entry in by_name(parameter_table(options, vocabulary))}
     expect_fitting(shapes, weights)
     return {name: weights[name] for name in shapes}
@@ -61,8 +61,8 @@ def checked_weights(options: ModelOptions, vocabulary: int, weights: Mapping[str
 def stored_weights(
     options: ModelOptions, vocabulary: int, weights: Mapping[str, Any], kind: str
 ) -> dict[str, np.ndarray | StoredWeight]:
-    """Return a copy of a model's weights with its matrices stored as "float16" or "int8". Raises CheckpointError as
-    above."""
+    """Return a copy of a model's weights with its matrices stored as "float16" or "int8". Raises CheckpointError like
+    `checked_weights`."""
     table = by_name(parameter_table(options, vocabulary))
     stored = {name for name, _, entry in table if entry.role in STORED}
     checked = checked_weights(options, vocabulary, weights)
@@ -70,16 +70,16 @@ def stored_weights(
 
 
 def frozen_names(options: ModelOptions, vocabulary: int) -> set[str]:
-    """Return the names of the weights that training does not move: none, or beside adapters all others."""
+    """Return the names of the weights that training does not update: none or, with LoRA, all but the adapters."""
     table = by_name(parameter_table(options, vocabulary))
     return {name for name, _, entry in table if not is_trained(entry.role, options)}
 
 
 class Weights:
-    """Tensors by name, and the layers of a GPT of `options` around them. `path` stands before every name.
+    """Tensors by name, and the layers of a GPT of `options` built from them. `path` is a prefix of every name.
 
-    A bare array takes the place of a Tensor that is not trained: to an op it is a constant. A StoredWeight makes a
-    layer that has no gradient.
+    A frozen weight is a bare array instead of a Tensor: ops treat it as a constant. A StoredWeight makes a layer that
+    has no gradient.
     """
 
     def __init__(self, tensors: Mapping[str, Any], options: ModelOptions, path: str = "") -> None:
@@ -88,7 +88,7 @@ class Weights:
         self._path = path
 
     def at(self, path: str) -> Weights:
-        """Return the weights below a path, such as blocks.0.attention."""
+        """Return the weights under a path such as blocks.0.attention."""
         return Weights(self._tensors, self._options, f"{self._path}{path}.")
 
     def get(self, name: str) -> Any:

@@ -1,23 +1,23 @@
-"""Several ranks that share the work of a training step: each has part of the batch, and all need the whole gradient.
+"""Data parallelism: several ranks share a training step. Each has part of the batch, and all need the whole gradient.
 
-A rank is a thread of this process, or a process of its own, on this machine or another: the interface is MPI's.
+A rank is a thread of this process, or a separate process on this machine or another. The interface is MPI's.
 
-communicator.py     what a rank asks of the others
+communicator.py     the interface: collective operations
 threads.py          ranks that are threads
-mpi.py              ranks that are processes
-window.py           sums and copies in memory that the ranks of one machine share
-device.py           ranks whose arrays lie on a GPU each
-data_parallel.py    a batch's gradient by several threads
-sharding.py         each rank's share of the parameters, and of an optimiser's state
-buckets.py          gradients on their way to other ranks during the backward sweep
-member.py           what rank 0 asks of the others
+mpi.py              ranks that are processes, connected by MPI
+window.py           reduce-scatter and all-gather in memory shared by the ranks of one machine
+device.py           ranks with a GPU each, connected by NCCL
+data_parallel.py    a batch's gradient, computed by several threads
+sharding.py         each rank's share of the parameters and of the optimiser state
+buckets.py          send gradients to other ranks during the backward pass
+member.py           the requests that rank 0 sends to the others
 joining.py          how a process becomes a rank
 starting.py         how ranks are started
-process_manager.py  how ranks that torchrun has started find each other
-bandwidth.py        how fast ranks exchange a gradient
-heartbeat.py        how ranks notice that another one has ended
+process_manager.py  how ranks started by torchrun find each other
+bandwidth.py        measure how fast ranks exchange a gradient
+heartbeat.py        how ranks notice that another one has died
 monitor.py          rank 0's side of the heartbeats
-shared_memory.py    what ranks must not leave behind when they end
+shared_memory.py    remove shared memory that ranks would leave behind
 """
 
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator

@@ -1,4 +1,4 @@
-"""How fast gradients go from rank to rank: `python -m tinygrad_chat.parallel.bandwidth`, once for each rank."""
+"""Measure how fast ranks exchange gradients: `python -m tinygrad_chat.parallel.bandwidth`, started on each rank."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tinygrad_chat.parallel.joining import joined_ranks
 from tinygrad_chat.parallel.sharding import even_shares
 from tinygrad_chat.parallel.starting import ranks_command
 
-ELEMENTS = 4 << 20  # of float32, 16 MiB
+ELEMENTS = 4 << 20  # float32 numbers, 16 MiB
 REPETITIONS = 7
 
 
 def seconds_of_exchange(communicator: Communicator, elements: int = ELEMENTS) -> float:
-    """Return the seconds in which ranks sum a gradient of `elements` numbers, a share each, and gather the shares."""
+    """Return the median seconds of a reduce-scatter and an all-gather of a gradient of `elements` numbers."""
     array, shares = np.ones(elements, np.float32), even_shares(elements, communicator.size)
     own = shares[communicator.rank]
     into, taken = np.empty(own.stop - own.start, np.float32), []
@@ -37,7 +37,7 @@ def seconds_of_exchange(communicator: Communicator, elements: int = ELEMENTS) ->
 def measured_bandwidth(ranks: int = 2, *, within: float = 30.0) -> float:
     """Start that many ranks on this machine; return the bytes of gradient that they exchange per second.
 
-    Raises BackendError without MPI, TinygradChatError where the ranks do not finish.
+    Raises BackendError without MPI, TinygradChatError if the ranks fail or do not finish in time.
     """
     command = [*ranks_command(ranks), sys.executable, "-m", "tinygrad_chat.parallel.bandwidth"]
     try:
@@ -59,7 +59,7 @@ def main() -> None:
             if ranks.communicator.rank == 0:
                 print(4 * ELEMENTS / seconds)
             else:
-                ranks.communicator.broadcast_object()  # rank 0 takes leave
+                ranks.communicator.broadcast_object()  # wait for rank 0's FAREWELL
 
 
 if __name__ == "__main__":

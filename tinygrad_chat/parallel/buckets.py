@@ -1,4 +1,4 @@
-"""Buckets of the gradient, which go to other ranks while the backward sweep computes the rest."""
+"""Buckets of the gradient, which are sent to other ranks while the backward pass computes the rest."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tinygrad_chat.nn import Parameters
 from tinygrad_chat.parallel.communicator import Communicator
 
 BUCKET = 1 << 20
-"""The least numbers in a bucket: enough that the latency of a message costs little beside them."""
+"""The minimum elements of a bucket: enough that sending them takes much longer than a message's latency."""
 
 
 class GradientBuckets:
-    """Pieces of the flat gradient, each of whole parameters, that are summed over ranks as soon as they are complete.
+    """Slices of the flat gradient, each of whole parameters, that are summed over ranks as soon as they are complete.
 
-    The first sweep counts how many gradients each bucket receives (a weight that is used twice gets two). All later
-    sweeps must deliver as many. Every rank has the same graph, so all ranks begin their sums in the same order.
+    The first backward pass counts how many gradients each bucket receives (a weight that is used twice gets two). All
+    later passes must deliver as many. Every rank has the same graph, so all ranks start their sums in the same order.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GradientBuckets:
         self._under_way: dict[int, Callable[[], None]] = {}
 
     def deliver(self, leaf: Node, gradient: Any) -> None:
-        """Add to the gradient of a parameter, as a backward sweep's `deliver`; send off a bucket that is complete."""
+        """Accumulate a parameter's gradient, as the backward pass's `deliver`, and send its bucket once complete."""
         deliver_to_leaf(leaf, gradient)
         bucket = self._bucket_of.get(leaf)
         if bucket is None:
@@ -48,7 +48,7 @@ class GradientBuckets:
             self._send(bucket)
 
     def finish(self) -> None:
-        """Send off what is left, and wait until this rank's share of the sum is complete."""
+        """Send the remaining buckets, and wait until this rank's share of the sum is complete."""
         expected = self._expected or self._delivered
         if self._delivered != expected:
             raise RuntimeError(f"buckets: expected {expected} gradients in a sweep, received {self._delivered}")
@@ -72,6 +72,6 @@ class GradientBuckets:
 
 
 def _overlap(share: slice, span: slice) -> slice:
-    """Return the part of a share that lies in a span; where there is none, an empty slice at the nearer end of it."""
+    """Return the part of a share that lies in a span, or an empty slice at the span's nearer end."""
     start = min(max(share.start, span.start), span.stop)
     return slice(start, max(start, min(share.stop, span.stop)))

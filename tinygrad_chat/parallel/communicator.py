@@ -1,4 +1,4 @@
-"""What one of several ranks that compute together asks of the others: the collective operations of MPI."""
+"""The interface between ranks that compute together: MPI's collective operations."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 FAREWELL = None
-"""What rank 0 broadcasts when there is nothing left to do."""
+"""Broadcast by rank 0 when there is no more work."""
 
 
 class Communicator(Protocol):
-    """The place of one rank among `size` of them, which all call the same methods in the same order.
+    """One rank among `size`. All ranks must call the same methods in the same order.
 
-    Arrays are in one piece. `shares`, where they are asked for, are one slice for each rank, in order, which together
-    cover a flat array. With the same number of ranks every sum is the same to the last bit from run to run.
+    Arrays are contiguous. `shares` is one slice per rank, in order; together they cover a flat array. With the same
+    number of ranks, sums are bit-identical from run to run.
     """
 
     rank: int
     size: int
     overlaps: bool
-    """Whether communication goes on while this rank computes, at little cost: so on a network, but not where the
+    """Whether communication overlaps with this rank's computation at little cost: true on a network, false where the
     ranks' own cores move the data."""
 
     def all_reduce(self, array: Any) -> None:
-        """Replace `array`, of the same shape on every rank, by the sum of all of them."""
+        """Replace `array`, of the same shape on every rank, by the sum over all ranks."""
         ...
 
     def reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> None:
-        """Write this rank's share of the sum of all ranks' flat arrays into `into`, an array as long as that share.
+        """Write this rank's share of the sum of all ranks' flat arrays to `into`, an array as long as that share.
 
         `array` may be overwritten.
         """
         ...
 
     def start_reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> Callable[[], None]:
-        """Begin a `reduce_scatter`, and return a function that waits for its end; where that is impossible, do it now.
+        """Start a `reduce_scatter` and return a function that waits for it; without asynchronous support, do it now.
 
-        Until the end neither array may be touched. What is begun later ends later.
+        Until it has finished, neither array may be touched. Operations finish in the order in which they are started.
         """
         ...
 
@@ -49,15 +49,15 @@ class Communicator(Protocol):
         ...
 
     def barrier(self) -> None:
-        """Wait until every rank has come here."""
+        """Wait until every rank has reached this call."""
         ...
 
     def broadcast_object(self, value: Any = None) -> Any:
-        """Return the `value` that rank 0 gives."""
+        """Return the `value` that rank 0 passed."""
         ...
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
-        """Return this rank's item of rank 0's `values`, which has one for each rank."""
+        """Return this rank's item of rank 0's `values`, which has one per rank."""
         ...
 
     def gather_objects(self, value: Any) -> list[Any] | None:

@@ -14,11 +14,11 @@ from tinygrad_chat.parallel.sharding import even_shares
 from tinygrad_chat.parallel.threads import ThreadTeam
 
 WORTHWHILE = 200_000_000
-"""Parameters times tokens a thread; where there is less to do, starting threads takes longer than they save."""
+"""Parameters times tokens per thread below which starting threads costs more than it saves."""
 
 
 class DataParallel:
-    """Threads that share a model's weights, each with a graph and a gradient of its own for its rows of a batch."""
+    """Threads that share a model's weights; each has its own graph and gradient for its rows of a batch."""
 
     def __init__(self, model: GPT, threads: int) -> None:
         self.model = model
@@ -36,11 +36,11 @@ class DataParallel:
         offset: int = 0,
         token_count: int | None = None,
     ) -> float:
-        """Add the gradient of the loss of targets (B, T) given tokens (B, T) to the model's; return that loss.
+        """Accumulate the gradient of the loss of targets (B, T) given tokens (B, T) in the model; return the loss.
 
-        Weights and options are those of the model's `loss`: every thread divides by the token count of the whole. The
-        number of threads changes the result by rounding only, and with the same number it is the same to the last bit.
-        A batch of one row is left to a single thread.
+        Weights and options are those of the model's `loss`: every thread divides by the token count of the whole batch.
+        The number of threads changes the result by rounding only; with the same number it is bit-identical. A batch of
+        one row uses a single thread.
         """
         token_count = token_count or max(1, count_targets(targets))
         shares = even_shares(len(tokens), min(self.threads, len(tokens)))
@@ -70,7 +70,7 @@ class DataParallel:
         return sum(ThreadTeam(len(shares)).run(work))
 
     def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
+        """Return the loss of each target (B, T) given tokens (B, T), like the model's method of that name."""
         shares = even_shares(len(tokens), min(self.threads, len(tokens)))
 
         def work(communicator: Communicator) -> np.ndarray:
@@ -81,9 +81,9 @@ class DataParallel:
 
 
 def make_data_parallel(model: object, threads: int, *, rows: int) -> DataParallel | None:
-    """Return the threads to train `model` with on `rows` rows at a time; None where one thread is as fast.
+    """Return the threads to train `model` with on `rows` rows at a time; None if that would not be faster.
 
-    With None, products of matrices take all threads, instead of one for each rank.
+    With None, each matrix product uses all threads; otherwise each rank's products use one.
     """
     if not isinstance(model, GPT) or model.parameters().backend.name != "numpy" or min(threads, rows) < 2:
         return None

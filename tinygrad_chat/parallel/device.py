@@ -1,4 +1,4 @@
-"""Ranks with a GPU each: NCCL moves arrays, and the connection between the processes moves everything else."""
+"""Ranks with a GPU each: NCCL transfers arrays, and the processes' own communicator everything else."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tinygrad_chat.parallel.communicator import Communicator
 class DeviceCommunicator:
     """A rank that sends arrays through `gpus` and objects through `host`."""
 
-    overlaps = False  # all goes into one stream
+    overlaps = False  # everything runs in one CUDA stream
 
     def __init__(self, host: Communicator, gpus: NcclGroup) -> None:
         self.rank, self.size = host.rank, host.size
         self._host, self._gpus = host, gpus
 
     def all_reduce(self, array: Any) -> None:
-        """Let NCCL add up, in an order of its own that is the same each time."""
+        """Sum by NCCL, in an order that is NCCL's own but the same each time."""
         self._gpus.all_reduce(array)
 
     def reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> None:
-        """Let NCCL add up, in an order of its own that is the same each time."""
+        """Sum by NCCL, in an order that is NCCL's own but the same each time."""
         self._gpus.reduce_scatter(array, shares, into)
 
     def start_reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> Callable[[], None]:
-        """Put it into the current stream, after all earlier work and before all later work."""
+        """Enqueue it in the current stream, after all earlier work and before all later work."""
         self._gpus.reduce_scatter(array, shares, into)
         return lambda: None
 
@@ -41,11 +41,11 @@ class DeviceCommunicator:
         self._gpus.broadcast(array)
 
     def barrier(self) -> None:
-        """Wait until every rank has come here; its GPU may still be computing."""
+        """Wait until every rank has reached this call; its GPU may still be computing."""
         self._host.barrier()
 
     def broadcast_object(self, value: Any = None) -> Any:
-        """Return the `value` that rank 0 gives."""
+        """Return the `value` that rank 0 passed."""
         return self._host.broadcast_object(value)
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:

@@ -1,7 +1,7 @@
-"""Heartbeats, by which ranks notice that another one has ended: each has a second connection to rank 0, beside MPI's.
+"""Heartbeats, by which ranks notice that another one has died: each has a second connection to rank 0, beside MPI's.
 
 A process that is killed closes its connection. A machine that is cut off falls silent. A rank that hangs still sends
-heartbeats, but does not reach the call in which the others wait. Rank 0 notices all of this (monitor.py) and tells the
+heartbeats, but does not reach the call in which the others wait. Rank 0 detects all of this (monitor.py) and tells the
 other ranks.
 
 The connection carries lines: `hello WORD RANK PROCESS HOST` first, which `welcome` answers; `beat CALLS` every second,
@@ -21,9 +21,9 @@ import psutil
 
 from tinygrad_chat.errors import RankError
 
-BEAT = 1.0  # seconds from one heartbeat to the next
-SILENCE = 7.0  # seconds without one, after which a rank counts as lost
-CONNECTING = 5.0  # seconds for each address that rank 0 may have
+BEAT = 1.0  # seconds between heartbeats
+SILENCE = 7.0  # seconds without a heartbeat after which a rank counts as lost
+CONNECTING = 5.0  # connection timeout in seconds, for each address of rank 0
 LONGEST_LINE = 4096
 WELCOME = b"welcome\n"
 DONE = b"done"
@@ -31,7 +31,7 @@ DONE = b"done"
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where rank 0 can be reached, the secret word of its ranks, and its process, if all ranks are on one machine."""
+    """Rank 0's addresses and port, the ranks' shared secret, and rank 0's process ID if all are on one machine."""
 
     addresses: Sequence[str]
     port: int
@@ -41,14 +41,15 @@ class Meeting:
 
 @dataclass
 class Progress:
-    """A rank's communication so far: the calls begun, and when it began to wait in the last one, if it still does."""
+    """A rank's communication so far: the number of calls started, and when its current wait began, if it waits."""
 
     calls: int
     waiting_since: float | None
 
 
 class Heartbeat:
-    """Another rank's connection to rank 0. At its end a thread calls `on_end` with rank 0's exit code, or None."""
+    """Another rank's connection to rank 0. If rank 0 ends early or falls silent, a thread calls `on_end` with the exit
+    code that it sent, or None."""
 
     def __init__(
         self, rank: int, meeting: Meeting, *, progress: Callable[[], Progress], on_end: Callable[[int | None], object]
@@ -62,15 +63,15 @@ class Heartbeat:
             thread.start()
 
     def stop(self, signal: int) -> None:
-        """Ask rank 0 to stop, because of a signal."""
+        """Ask rank 0 to stop because of a signal."""
         self._tell(f"stop {signal}")
 
     def fail(self, text: str) -> None:
-        """Tell rank 0 why this rank cannot go on."""
+        """Tell rank 0 why this rank cannot continue."""
         self._tell(f"failed {text}")
 
     def end(self) -> None:
-        """Send no more heartbeats, and wait until rank 0 closes the connection: it knows that all is done."""
+        """Stop sending heartbeats, and wait until rank 0, which knows that all is done, closes the connection."""
         self._ended.set()
         for thread in self._threads:
             thread.join()
@@ -98,7 +99,7 @@ class Heartbeat:
             *lines, received = received.split(b"\n")
             for line in lines:
                 code = int(line[4:]) if line.startswith(b"end ") else code
-                if line == DONE:  # this rank may not have come to its own end yet
+                if line == DONE:  # may arrive before this rank calls `end`
                     self._ended.set()
             if self._ended.is_set() and not data:
                 return
@@ -108,7 +109,7 @@ class Heartbeat:
 
 
 def _connect(meeting: Meeting, hello: str) -> socket.socket:
-    """Return a connection to rank 0, at the first of its addresses where it answers."""
+    """Return a connection to rank 0, at the first of its addresses that answers."""
     for address in meeting.addresses:
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             connection = opened.enter_context(socket.create_connection((address, meeting.port), timeout=CONNECTING))
@@ -130,13 +131,13 @@ def kill_here(process: int | None) -> None:
 
 
 def send_line(connection: socket.socket, line: str) -> None:
-    """Send a line. A rank that is gone, or does not read, is noticed by its silence."""
+    """Send a line, ignoring errors: a rank that is gone or does not read is detected by its silence."""
     with contextlib.suppress(OSError):
         connection.sendall(line.encode() + b"\n")
 
 
 def receive_some(connection: socket.socket) -> bytes:
-    """Return what has come, nothing where the connection is closed. Raises TimeoutError where nothing comes in time."""
+    """Return the bytes received, none if the connection is closed. Raises TimeoutError if nothing arrives in time."""
     try:
         return connection.recv(LONGEST_LINE)
     except ConnectionError:

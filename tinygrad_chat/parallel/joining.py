@@ -1,8 +1,8 @@
-"""How this process becomes one of several ranks: the program that started them says so in the environment.
+"""How this process becomes one of several ranks: the launcher says so in environment variables.
 
-`mpiexec` (MPICH's, Intel's, Open MPI's), `srun` and `torchrun` each have variables of their own. MPI connects the
-ranks, and a second connection watches over them (heartbeat.py). Before the first step, rank 0 checks that all run the
-same program with the same arguments.
+`mpiexec` (MPICH's, Intel's, Open MPI's), `srun` and `torchrun` each have their own variables. MPI connects the ranks,
+and a second connection monitors them (heartbeat.py). Before the first step, rank 0 checks that all run the same program
+with the same arguments.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS"
 
 
 def started_ranks(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many ranks were started, of which this process is one; 1 where it was started alone."""
+    """Return the number of ranks that were started with this process; 1 if it was started alone."""
     for name in SIZES:
         if environment.get(name, "").isdigit():
             return max(1, int(environment[name]))
@@ -42,26 +42,26 @@ def started_ranks(environment: Mapping[str, str] = os.environ) -> int:
 
 @dataclass
 class Ranks:
-    """This process among the ranks: how it reaches the others."""
+    """How this process, one of the ranks, reaches the others."""
 
     communicator: MpiCommunicator
     stop: Callable[[int], object]
-    """What a rank other than 0 calls when it receives a signal to stop."""
+    """Called by a rank other than 0 with the signal to stop that it received."""
     stopped_by: Callable[[], int | None]
-    """Which signal has come to another rank, on rank 0."""
+    """On rank 0, returns the signal that another rank received, if any."""
 
 
 @contextlib.contextmanager
 def joined_ranks(
     arguments: Sequence[str], *, expected: int | None = None, patience: float = 300
 ) -> Iterator[Ranks | None]:
-    """Be one of the ranks within this context; None where this process was started alone.
+    """Join the ranks within this context; yield None if this process was started alone.
 
-    Those on one machine share its cores, and have a GPU each where there are some.
+    Ranks on one machine share its cores, and have a GPU each if there are any.
 
     All ranks must have the same `arguments`. When rank 0 leaves the context, it broadcasts FAREWELL, for which the
-    others must be waiting. When it leaves with an exception, all others end. When a rank is lost, rank 0's next request
-    raises RankError. Raises UsageError where the ranks do not fit together, or their number is not `expected`.
+    others must be waiting. When it leaves with an exception, all others end. When a rank is lost, rank 0's waiting or
+    next call raises RankError. Raises UsageError if the ranks do not match, or if their number is not `expected`.
     """
     size = started_ranks()
     if expected is not None and size > 1 and size != expected:
@@ -77,7 +77,7 @@ def joined_ranks(
     remove_unused_segments()
     with bounded_start():
         communicator = MpiCommunicator(mpi)
-        local = communicator.ranks_here()  # waits for all others, and no heartbeat watches over them yet
+        local = communicator.ranks_here()  # waits for all others, which no heartbeat monitors yet
     if communicator.size != size:
         raise UsageError(
             f"{size} ranks were started, but MPI knows of {communicator.size}: start them with the mpiexec that "
@@ -108,12 +108,12 @@ def joined_ranks(
             tell(_code_of(error))
             remove_own_segments()
             monitor.end(_code_of(error))
-            if len(local) < size:  # mpiexec would wait for a machine that is cut off
+            if len(local) < size:  # otherwise mpiexec would wait for a machine that is cut off
                 atexit.register(communicator.abort, _code_of(error))
             raise
         tell(0)
         communicator.broadcast_object(FAREWELL)
-        communicator.barrier()  # from here on nobody is missed
+        communicator.barrier()  # from here on a rank may end without being reported as lost
         monitor.end(None)
         communicator.close()
     else:
@@ -127,7 +127,7 @@ def joined_ranks(
             _expect_alike(communicator, arguments)
             yield Ranks(communicator, heartbeat.stop, lambda: None)
         except Exception as error:
-            heartbeat.fail(_one_line(error))  # and rank 0 says it, and ends this process
+            heartbeat.fail(_one_line(error))  # rank 0 prints it and ends this process
             time.sleep(SILENCE)
             remove_own_segments()
             os._exit(_code_of(error))
@@ -137,7 +137,7 @@ def joined_ranks(
 
 
 def _leave(rank: int, code: int | None, remedy: str) -> None:
-    """End this process, which has nothing to save. If rank 0 could not say why, rank 1 does."""
+    """End this process, which has nothing to save. If rank 0 sent no exit code, rank 1 prints an error."""
     if code is None and rank == 1:
         with contextlib.suppress(OSError):
             os.write(2, f"tgc: rank 0 has ended or is cut off; {remedy}\n".encode())
@@ -146,7 +146,7 @@ def _leave(rank: int, code: int | None, remedy: str) -> None:
 
 
 def _expect_alike(communicator: Communicator, arguments: Sequence[str]) -> None:
-    """Raise UsageError on rank 0 where another rank runs another program, or with other arguments."""
+    """Raise UsageError on rank 0 if a rank runs a different program, or has different arguments."""
     mine = {
         "the version of tinygrad_chat": __version__,
         "the code of tinygrad_chat": _digest_of_code(),
@@ -170,14 +170,14 @@ def _digest_of_code() -> str:
 
 
 def _choose_device(local_rank: int) -> None:
-    """Let this rank see one GPU, if there are any: each rank of a machine has its own."""
+    """Let this rank see only one GPU, if there are any: each rank of a machine has its own."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(64)]
     os.environ["CUDA_VISIBLE_DEVICES"] = names[local_rank % len(names)]
 
 
 def _code_of(error: BaseException) -> int:
-    """Return the exit code of a process that this exception ends."""
+    """Return the exit code of a process that ends with this exception."""
     return int(getattr(error, "exit_code", 1))
 
 

@@ -1,7 +1,7 @@
-"""Work that ranks share: rank 0 leads, and the others do what it asks of them.
+"""Work that ranks share: rank 0 leads, and the others carry out its requests.
 
-Rank 0 sends each request to all ranks, as a name and arguments. Then every rank, rank 0 too, calls the method of that
-name of its `Member`, and the ranks communicate in it.
+Rank 0 sends each request to all ranks, as a name and arguments. Then every rank, including rank 0, calls its `Member`'s
+method of that name, in which the ranks communicate.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ Result = TypeVar("Result")
 class Member:
     """One rank's part of the work, and the model with which it predicts.
 
-    Every method is called on all ranks at once, except `ask` and `start`, which only rank 0 calls, and `follow`, which
-    only the others call.
+    All ranks call every method together, except that only rank 0 calls `ask` and `start`, and only the others `follow`.
     """
 
     predictor: Predictor
@@ -33,24 +32,25 @@ class Member:
         self.communicator = communicator
 
     def ask(self, name: str, *arguments: Any, **own: Any) -> Any:
-        """Let all ranks call the method of that name with the arguments, and rank 0 also with its `own`."""
+        """Call the method of that name on all ranks with the arguments, on rank 0 with `own` as well; return its result
+        there."""
         self.start(name, *arguments)
         return getattr(self, name)(*arguments, **own)
 
     def start(self, name: str, *arguments: Any) -> None:
-        """Let all other ranks call the method of that name; rank 0 takes part in it by other means."""
+        """Call the method of that name on all other ranks; rank 0 then takes part in it by other means."""
         self.communicator.broadcast_object((name, arguments))
 
     def follow(self, done: Callable[[str], object] = lambda asked: None) -> None:
-        """Do what rank 0 asks, until it takes leave; `done` is told of each thing."""
+        """Carry out rank 0's requests until FAREWELL; call `done` with the name of each."""
         while (asked := self.communicator.broadcast_object()) is not FAREWELL:
             name, arguments = asked
             getattr(self, name)(*arguments)
             done(name)
 
     def gather(self, work: Callable[[], Result]) -> list[Result] | None:
-        """Return on rank 0 the results of each rank's `work`. If one raises a TinygradChatError, raise it there, as in
-        one process, but only when all ranks have finished: then they can take the next request."""
+        """Run `work` on each rank; return all results on rank 0, None elsewhere. If a rank raises a TinygradChatError,
+        rank 0 raises it after all ranks have finished, so that they can take the next request."""
         try:
             found: Result | TinygradChatError = work()
         except TinygradChatError as error:
@@ -62,7 +62,7 @@ class Member:
         return every
 
     def token_losses(self, batches: Sequence[tuple[np.ndarray, np.ndarray]] | None = None) -> list[np.ndarray] | None:
-        """Return on rank 0 the losses of the targets of each rank's rows; rank 0 gives the rows."""
+        """Compute the targets' losses for each rank's rows, which rank 0 passes as `batches`; return them on rank 0."""
         tokens, targets = self.communicator.scatter_objects(batches)
         if not len(tokens):
             return self.gather(lambda: np.zeros(tokens.shape))
@@ -70,13 +70,13 @@ class Member:
 
 
 class DistributedPredictor:
-    """A predictor for rank 0, in which every rank predicts some rows of a batch."""
+    """A predictor for rank 0 that distributes the rows of a batch over all ranks."""
 
     def __init__(self, member: Member) -> None:
         self.context, self._member = member.predictor.context, member
 
     def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the loss of each of targets (B, T) given tokens (B, T), as the model's method of that name does."""
+        """Return the loss of each target (B, T) given tokens (B, T), like the model's method of that name."""
         rows = even_shares(len(tokens), self._member.communicator.size)
         batches = [(tokens[each], targets[each]) for each in rows]
         return np.concatenate(self._member.ask("token_losses", batches=batches))

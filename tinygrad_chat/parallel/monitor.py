@@ -34,7 +34,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass
 class _Peer:
-    """What rank 0 knows of another rank."""
+    """Rank 0's record of another rank, or of a connection that has not yet named its rank."""
 
     connection: socket.socket
     name: str = ""
@@ -48,9 +48,10 @@ class _Peer:
 
 
 class Monitor:
-    """Rank 0's side of the connections. `on_failure` is called once, in another thread: which rank has failed, and how.
+    """Rank 0's side of the connections. `on_failure` is called at most once, in another thread, with a text that says
+    which rank has failed and how.
 
-    `progress` says how far rank 0 itself is. A rank that keeps it waiting for `patience` seconds counts as hung. Other
+    `progress` returns rank 0's own progress. A rank that keeps it waiting for `patience` seconds counts as hung. Other
     machines can connect only with `several_machines`.
     """
 
@@ -74,14 +75,14 @@ class Monitor:
         process = None if several_machines else os.getpid()
         self.meeting = Meeting(addresses, self._listener.getsockname()[1], secrets.token_hex(16), process)
         self.stopped_by: int | None = None
-        """The signal that another rank has received; it asks for a stop with a checkpoint."""
+        """The signal that another rank has received; it requests a stop with a checkpoint."""
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._thread.start()
 
     def wait_for_all(self) -> None:
-        """Wait until all ranks have connected. Raises RankError where one does not, or ends before.
+        """Wait until all ranks have connected. Raises RankError if one does not, or ends before.
 
-        If one ends, mpiexec ends the processes that it knows of. With `--ranks` that is this process's parent.
+        If one ends, mpiexec ends the processes that it knows. With `--ranks` these include this process's parent.
         """
         until = time.monotonic() + GATHERING
         while not self._gathered.wait(BEAT / 4):
@@ -96,9 +97,10 @@ class Monitor:
             )
 
     def end(self, code: int | None) -> None:
-        """Stop watching, and tell all ranks the exit code to end with; None where all is done.
+        """Stop monitoring, and tell all ranks the exit code to end with; None if all work is done.
 
-        They end when this process ends and closes the connections: mpiexec kills all the rest when a second one ends.
+        They end only when this process does and so closes the connections: mpiexec kills all others when a second rank
+        ends.
         """
         self._ended.set()
         self._thread.join()
@@ -115,13 +117,13 @@ class Monitor:
                 send_line(peer.connection, f"end {code}")
 
     def _watch(self) -> None:
-        """Listen, and send heartbeats, until the end."""
+        """Receive and send heartbeats until the end."""
         beaten = looked = time.monotonic()
         while not self._ended.is_set():
             for key, _ in self._selector.select(BEAT / 4):
                 self._accept() if key.data is None else self._hear(key.data)
             now = time.monotonic()
-            if now - looked > SILENCE / 2:  # this process was stopped, and could hear nobody
+            if now - looked > SILENCE / 2:  # this process was suspended, and could not receive heartbeats
                 for peer in self._peers:
                     peer.heard = now
             looked = now
@@ -137,7 +139,7 @@ class Monitor:
         self._selector.register(connection, selectors.EVENT_READ, _Peer(connection))
 
     def _hear(self, peer: _Peer) -> None:
-        """Read what a connection has sent. One that ends without the word is closed."""
+        """Read what a connection has sent. One that ends without a valid hello is closed."""
         try:
             data = receive_some(peer.connection)
         except BlockingIOError:
@@ -184,7 +186,7 @@ class Monitor:
             self._fail(f"{behind[0]}: has kept the others waiting for {self._patience:g} s: it hangs")
 
     def _silence(self, now: float) -> str:
-        """Say which ranks are silent: of several the lowest first, not the one whose heartbeat was due first."""
+        """Say which ranks are silent, in the order of ranks, not in the order in which their heartbeats were due."""
         first, *more = sorted(
             (peer for peer in self._peers if now - peer.heard > SILENCE - 2 * BEAT), key=lambda peer: peer.rank
         )
@@ -198,7 +200,7 @@ class Monitor:
 
 
 def _own_addresses() -> list[str]:
-    """Return the addresses by which this machine may be reached; the loopback's last, for ranks that are on it."""
+    """Return this machine's IPv4 addresses; loopback last, for ranks on this machine."""
     every = itertools.chain.from_iterable(psutil.net_if_addrs().values())
     addresses = [each.address for each in every if each.family == socket.AF_INET]
     return sorted(addresses, key=lambda address: address.startswith("127."))

@@ -1,6 +1,6 @@
-"""Ranks that are processes, on one machine or several, which communicate through MPI (extra `mpi`).
+"""Ranks that are processes, on one machine or several, and communicate through MPI (extra `mpi`).
 
-A separate thread makes MPI's calls. So a rank that waits for another can be told that it waits in vain.
+A separate thread makes the MPI calls, so that a rank that waits for a dead one can be woken with an error.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tinygrad_chat.parallel.window import SharedWindow, open_window
 Result = TypeVar("Result")
 BROADCAST = 1
 EAGER_SECONDS, PAUSE = 0.002, 0.0005
-"""Seconds for which a rank polls for a message of rank 0 without a pause, and then its pause between polls."""
+"""Seconds for which a rank polls for rank 0's message without a pause; then the pause between polls."""
 WHERE_RANKS_MAY_DIE = {"MPIR_CVAR_CH4_CMA_ENABLE": "0"}
-"""Settings of MPICH. By default it reads from another process's memory where it may. If that process has ended, MPICH
-ends this one, with a dozen lines of its own. With this setting it uses shared memory, a tenth to a quarter slower."""
+"""Settings of MPICH. By default it reads another process's memory directly if permitted. If that process has ended,
+MPICH ends this one and prints a dozen lines. With this setting it uses shared memory, a tenth to a quarter slower."""
 KNOWN_AFTER = 9.0
 """Seconds within which heartbeats show which rank has ended (heartbeat.py)."""
 
 
 def open_mpi() -> Any:
-    """Return the module mpi4py.MPI, without starting MPI. Raises BackendError without the extra, or its library."""
+    """Return the module mpi4py.MPI, without initialising MPI. Raises BackendError without the extra or MPI library."""
     try:
         import mpi4py
 
@@ -49,16 +49,16 @@ def open_mpi() -> Any:
 
 
 def describe_mpi() -> str:
-    """Return the names of the MPI library and of its binding. Raises BackendError where there is none."""
+    """Return the names and versions of the MPI library and its binding. Raises BackendError if there is none."""
     vendor, version = open_mpi().get_vendor()
     return f"{vendor} {'.'.join(map(str, version))}, by mpi4py {metadata.version('mpi4py')}"
 
 
 class MpiCommunicator:
-    """A rank of MPI's world. `seconds` is the time spent waiting for communication, `calls` the number of calls begun,
-    and `waiting_since` when it began to wait, if it waits now.
+    """A rank of MPI's world communicator. `seconds` is the time spent waiting for communication, `calls` the number of
+    calls started, and `waiting_since` when the current wait began, None if there is none.
 
-    After `fail` every call raises that error, and so does a call that is waiting.
+    After `fail`, every waiting or later call raises that error.
     """
 
     def __init__(self, mpi: Any) -> None:
@@ -75,15 +75,15 @@ class MpiCommunicator:
         self.rank, self.size = self._do(lambda world: (world.Get_rank(), world.Get_size()))
 
     def all_reduce(self, array: np.ndarray) -> None:
-        """Let MPI add up, in an order of its own that is the same each time."""
+        """Sum by MPI, in an order that is MPI's own but the same each time."""
         self._do(lambda world: world.Allreduce(self._mpi.IN_PLACE, _in_one_piece(array)))
 
     def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
-        """Add up in the order of ranks on one machine, otherwise in MPI's order, which is the same each time."""
+        """Sum in the order of ranks in a shared window, otherwise in MPI's order, which is the same each time."""
         self.start_reduce_scatter(array, shares, into)()
 
     def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
-        """Let the thread that makes MPI's calls do it, while this one goes on."""
+        """Do it in the thread that makes the MPI calls, while the calling thread continues."""
         return self._start(lambda world: self._exchange.reduce_scatter(_in_one_piece(array), shares, into))
 
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
@@ -95,11 +95,11 @@ class MpiCommunicator:
         self._do(lambda world: world.Bcast(_in_one_piece(array)))
 
     def barrier(self) -> None:
-        """Wait until every rank has come here."""
+        """Wait until every rank has reached this call."""
         self._do(lambda world: world.Barrier())
 
     def broadcast_object(self, value: Any = None) -> Any:
-        """Return the `value` that rank 0 gives, or a copy. A long wait leaves the processor to others."""
+        """Return the `value` that rank 0 passed, or a copy. A long wait yields the core to others."""
         return self._do(functools.partial(_broadcast, value=value))
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
@@ -115,38 +115,38 @@ class MpiCommunicator:
         return self._do(lambda world: world.allgather(value))
 
     def ranks_here(self) -> list[int]:
-        """Return the ranks on this machine, which are those that share memory in MPI."""
+        """Return the ranks on this machine: those that can share memory through MPI."""
         return self._do(lambda world: world.Split_type(self._mpi.COMM_TYPE_SHARED).allgather(world.Get_rank()))
 
     def fail(self, error: Exception) -> None:
-        """Let the call that waits, and every later one, raise `error`."""
+        """Make every waiting and every later call raise `error`."""
         self._error = error
         self._failed.set()
         for future in self._begun:
             _answer(future.set_exception, error)
 
     def expect_no_failure(self) -> None:
-        """Raise the error of `fail`, if there was one: for a rank that computes for long without communicating."""
+        """Raise the error passed to `fail`, if any: for a rank that computes for long without communicating."""
         if self._error is not None:
             raise self._error
 
     def abort(self, code: int) -> None:
-        """End this process, and let the program that started the ranks end those that it can still reach."""
+        """End this process, and let the launcher end the ranks that it can still reach."""
         sys.stdout.flush()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # all has been said, and MPI would add to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the error is already reported; silence MPI's own message
         self._mpi.COMM_WORLD.Abort(code)
 
     def close(self) -> None:
-        """Shut MPI down, as all other ranks must do, too; not after `fail`."""
+        """Shut MPI down, together with all other ranks. Not to be called after `fail`."""
         self._asked.put(None)
         self._thread.join()
 
     def _do(self, call: Callable[[Any], Result]) -> Result:
-        """Let the thread make a call, and return its result."""
+        """Make a call in the MPI thread, and return its result."""
         return self._start(call)()
 
     def _start(self, call: Callable[[Any], Result]) -> Callable[[], Result]:
-        """Let the thread make a call, and return a function that waits for its result."""
+        """Make a call in the MPI thread, and return a function that waits for its result."""
         future: Future[Result] = Future()
         self._begun.append(future)
         self.expect_no_failure()
@@ -164,7 +164,7 @@ class MpiCommunicator:
         return wait
 
     def _work(self) -> None:
-        """Begin MPI, make the calls that are asked for, and end it."""
+        """Initialise MPI, make the requested calls, and finalise it."""
         for name, value in WHERE_RANKS_MAY_DIE.items():
             os.environ.setdefault(name, value)
         self._mpi.Init_thread(self._mpi.THREAD_FUNNELED)
@@ -174,7 +174,7 @@ class MpiCommunicator:
             future, call = asked
             try:
                 result = call(world)
-            except self._mpi.Exception as error:  # another rank has ended: the monitor soon knows which
+            except self._mpi.Exception as error:  # another rank has ended; the monitor will soon know which
                 self._failed.wait(KNOWN_AFTER)
                 _answer(future.set_exception, self._error or RankError(f"MPI: {one_line(str(error))}"))
             except Exception as error:
@@ -185,13 +185,13 @@ class MpiCommunicator:
 
 
 class Messages:
-    """Arrays that ranks send each other by MPI's own calls."""
+    """The exchange of arrays by MPI's own collectives, for ranks without a shared window."""
 
     def __init__(self, in_place: Any, world: Any) -> None:
         self._in_place, self._world = in_place, world
 
     def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
-        """Write this rank's share of the sum of all ranks' flat arrays into `into`."""
+        """Write this rank's share of the sum of all ranks' flat arrays to `into`."""
         self._world.Reduce_scatter(array, into, _counts(shares))
 
     def all_gather(self, array: np.ndarray, shares: Sequence[slice]) -> None:
@@ -200,7 +200,7 @@ class Messages:
 
 
 def _broadcast(world: Any, value: Any) -> Any:
-    """MPI's own broadcast would keep a core busy while rank 0 evaluates or saves."""
+    """Broadcast by polling: MPI's own would keep a core busy while rank 0 evaluates or saves."""
     if world.Get_rank() == 0:
         for rank in range(1, world.Get_size()):
             world.send(value, dest=rank, tag=BROADCAST)
@@ -212,7 +212,7 @@ def _broadcast(world: Any, value: Any) -> Any:
 
 
 def _answer(give: Callable[[Any], None], value: Any) -> None:
-    with contextlib.suppress(InvalidStateError):  # it was told meanwhile that it waits in vain
+    with contextlib.suppress(InvalidStateError):  # `fail` has already set an error
         give(value)
 
 

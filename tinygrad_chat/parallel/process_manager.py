@@ -1,11 +1,11 @@
-"""How MPI's ranks find each other where the program that started them only numbers them, as `torchrun` does.
+"""A process manager for MPI, so that ranks find each other if their launcher only numbers them, like `torchrun`.
 
-MPI asks its process manager, usually mpiexec, where the other ranks are. Here the process manager is a process beside
-rank 0, and each rank connects to it before it starts MPI. The protocol is PMI-1, which MPICH and Intel MPI speak: lines
-of words, each a name and a value, as in `cmd=put kvsname=ranks key=K value=V`, which is answered by
-`cmd=put_result rc=0`. A rank sends `initack` first, and gets the answer when all have connected.
+MPI asks its process manager, usually mpiexec, where the other ranks are. Here it is a separate process beside rank 0,
+and each rank connects to it before it initialises MPI. The protocol is PMI-1, which MPICH and Intel MPI speak: lines of
+words, each a name and a value, as in `cmd=put kvsname=ranks key=K value=V`, which is answered by
+`cmd=put_result rc=0`. A rank sends `initack` first, which is answered once all have connected.
 
-Anyone who can reach the port can take part: this is for trusted networks, as torchrun is.
+Anyone who can reach the port can take part: like torchrun, this is for trusted networks.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tinygrad_chat.errors import RankError, UsageError
 
 GATHERING = 60.0  # seconds for all ranks to connect
 ENDING = 10.0  # seconds for all to end
-WAITING = 0.2  # seconds from one attempt to connect to the next
+WAITING = 0.2  # seconds between attempts to connect
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_STARTED: list[subprocess.Popen[bytes]] = []  # by this process, which they outlive
+_STARTED: list[subprocess.Popen[bytes]] = []  # process managers started by this process, which they outlive
 REPLIES = {
     "init": "response_to_init rc=0 pmi_version=1 pmi_subversion=1",
     "get_maxes": "maxes rc=0 kvsname_max=256 keylen_max=64 vallen_max=1024",
@@ -36,10 +36,10 @@ REPLIES = {
 
 
 def find_the_others(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Wait until all ranks have connected, and put what MPI needs to find them into the environment.
+    """Wait until all ranks have connected, and set the environment variables by which MPI finds them.
 
-    Rank 0 starts the process manager, at the port after torchrun's own. Raises UsageError where torchrun's variables
-    are incomplete, and RankError where a rank does not connect.
+    Rank 0 starts the process manager, at the port after torchrun's own. Raises UsageError if torchrun's variables are
+    incomplete, and RankError if a rank does not connect.
     """
     for name in NEEDED:
         value = environment.get(name, "")
@@ -57,7 +57,7 @@ def find_the_others(environment: MutableMapping[str, str] = os.environ) -> None:
             [sys.executable, "-m", __name__, str(listener.fileno()), size, str(GATHERING)],
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a signal to the ranks does not end it before them
+            start_new_session=True,  # so that a signal to the ranks does not end it first
         )
         listener.close()
         _STARTED.append(manager)
@@ -93,7 +93,7 @@ def _connect(place: tuple[str, int]) -> socket.socket:
 
 
 class ProcessManager:
-    """Answers all ranks, from what they have told it."""
+    """Answers the ranks' requests, from a key-value store that they fill."""
 
     def __init__(self, size: int, patience: float) -> None:
         self._size, self._patience = size, patience
@@ -103,7 +103,7 @@ class ProcessManager:
         self._gathered, self._first_ended, self._all_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def serve(self, listener: socket.socket) -> None:
-        """Answer until rank 0 and the others that can be heard have ended, or until one of them fails to connect."""
+        """Answer until rank 0 and all other reachable ranks have ended, or until one fails to connect."""
         async with await asyncio.start_server(self._hear, sock=listener):
             if await _comes(self._gathered, self._patience):
                 self._tell_all("initack rc=0")
@@ -114,7 +114,7 @@ class ProcessManager:
             await _comes(self._all_ended, ENDING)
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one rank, for as long as it is connected."""
+        """Answer one rank until it disconnects."""
         rank = ""
         with contextlib.suppress(OSError, ValueError):
             async for line in reader:
@@ -148,7 +148,7 @@ class ProcessManager:
             _tell(writer, REPLIES.get(command, f"{command} rc=-1"))
 
     def _look_at_barrier(self) -> None:
-        """Let the ranks go on when all are there; disconnect them all where one has ended."""
+        """Release the barrier once all ranks are there; if one has ended, disconnect the others."""
         if self._at_barrier and len(self._ranks) < self._size:
             for writer in self._ranks.values():
                 writer.close()

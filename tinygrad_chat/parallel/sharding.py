@@ -1,7 +1,7 @@
 """ZeRO-1 (Rajbhandari et al., arXiv:1910.02054): each rank's optimiser keeps and updates its share of the parameters.
 
-The parameters lie in one flat array, and a rank's share is one piece of it. So one reduce-scatter sums the gradients of
-all ranks, and one all-gather sends the updated weights to all.
+The parameters are in one flat array, and a rank's share is a slice of it. So one reduce-scatter sums the gradients of
+all ranks, and one all-gather distributes the updated weights.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from tinygrad_chat.backend import Backend
 from tinygrad_chat.nn import Parameters
 
 BY_ELEMENT = 100
-"""The cost of AdamW per number, as operations of a product that takes as long: AdamW is bound by memory."""
+"""The cost of AdamW per element, in operations of a matrix product of the same duration: AdamW is memory-bound."""
 
 
 def cost_of_muon(rows: int, columns: int) -> int:
-    """Return how many operations Muon takes for a matrix, in its five rounds of three products."""
+    """Return the operations of Muon for a matrix: five rounds of three matrix products."""
     short, long = sorted((rows, columns))
     return 5 * (4 * short * short * long + 2 * short**3)
 
@@ -28,7 +28,7 @@ def cost_of_muon(rows: int, columns: int) -> int:
 def cut(parameters: Parameters, whole: set[str], size: int) -> list[slice]:
     """Return shares of the flat parameters for `size` ranks, with the work divided as evenly as possible.
 
-    Parameters named in `whole` are Muon's matrices and are not cut. A share may be empty where there are few.
+    The parameters named in `whole`, Muon's matrices, are not cut. With few parameters, a share may be empty.
     """
     ends, costs = [0], [0]
     for name, span in parameters.spans():
@@ -38,7 +38,7 @@ def cut(parameters: Parameters, whole: set[str], size: int) -> list[slice]:
     names, cuts = list(parameters), [0]
     for rank in range(1, size):
         target = costs[-1] * rank / size
-        after = int(np.searchsorted(costs, target))  # the parameter that the target lies in ends there
+        after = int(np.searchsorted(costs, target))  # the end of the parameter in which the target lies
         low, high = costs[after - 1], costs[after]
         fraction = (target - low) / (high - low)
         if names[after - 1] in whole:
@@ -49,15 +49,15 @@ def cut(parameters: Parameters, whole: set[str], size: int) -> list[slice]:
 
 
 def even_shares(elements: int, size: int) -> list[slice]:
-    """Return each rank's elements, or rows, in order: their numbers differ by one at most, and may be 0."""
+    """Return each rank's slice of elements, or rows, in order. The sizes differ by at most one, and may be 0."""
     ends = [elements * rank // size for rank in range(size + 1)]
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 class ParameterShare:
-    """A share of the parameters, with the interface that an optimiser expects of all of them.
+    """A share of the parameters, with the interface that an optimiser expects of `Parameters`.
 
-    `data` and `compute_weights` are views of that piece. `gradient` is an array of its own, for the sum of all ranks'
+    `data` and `compute_weights` are views of that slice. `gradient` is a separate array, for the sum of all ranks'
     gradients.
     """
 
@@ -76,11 +76,11 @@ class ParameterShare:
         return self._parameters.backend
 
     def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the kernel that the parameters return."""
+        """Return the same kernel as the parameters."""
         return self._parameters.kernel_of(function)
 
     def masters(self) -> Iterator[tuple[str, Any]]:
-        """Yield each parameter's name and its part in the share: in its shape, or flat where it is cut."""
+        """Yield each parameter's name and its part of the share: in the parameter's shape, or flat if it is cut."""
         for name, piece in _pieces(self._parameters, self._span):
             start = piece.start - self._span.start
             array, shape = self.data[start : start + piece.stop - piece.start], self._parameters[name].shape
@@ -93,7 +93,7 @@ class ParameterShare:
 
 
 def _pieces(parameters: Parameters, share: slice) -> Iterator[tuple[str, slice]]:
-    """Yield the names of the parameters in a share, and which part of all the parameters is in it."""
+    """Yield the names of the parameters in a share, and the slice of the flat parameters that is in it."""
     for name, span in parameters.spans():
         start, stop = max(span.start, share.start), min(span.stop, share.stop)
         if start < stop:
@@ -101,7 +101,7 @@ def _pieces(parameters: Parameters, share: slice) -> Iterator[tuple[str, slice]]
 
 
 def part_of_state(parameters: Parameters, state: Mapping[str, np.ndarray], share: slice) -> dict[str, np.ndarray]:
-    """Return the state of a share's optimiser, taken from that of an optimiser of all the parameters."""
+    """Return the optimiser state of a share, taken from the state for all parameters."""
     pieces, spans = dict(_pieces(parameters, share)), dict(parameters.spans())
     found: dict[str, np.ndarray] = {}
     for key, array in state.items():
@@ -117,7 +117,7 @@ def part_of_state(parameters: Parameters, state: Mapping[str, np.ndarray], share
 
 
 def whole_state(parameters: Parameters, states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the state of an optimiser of all the parameters, merged from those of the shares, in order."""
+    """Return the optimiser state for all parameters, merged from those of the shares, in order."""
     spans = dict(parameters.spans())
     pieces: dict[str, list[np.ndarray]] = {}
     for state in states:
@@ -136,6 +136,6 @@ def whole_state(parameters: Parameters, states: Sequence[Mapping[str, np.ndarray
 
 
 def _parameter_of(key: str, spans: Mapping[str, slice]) -> str | None:
-    """Return the parameter that an entry of a state belongs to, as in mean.head.weight."""
+    """Return the parameter that an entry of the state belongs to, such as head.weight for mean.head.weight."""
     name = key.partition(".")[2]
     return name if name in spans else None

@@ -1,7 +1,7 @@
-"""The shared memory of MPICH's ranks, which stays behind when they end without shutting MPI down.
+"""Clean up the shared memory of MPICH's ranks, which stays behind when they end without shutting MPI down.
 
-A segment takes memory until the machine restarts. It is named after its job: a job that Slurm starts again would find
-the segment of its first start, and wait in it for ranks that are gone.
+A segment takes memory until the machine restarts. It is named after its job: a job that Slurm restarts would find the
+segment of its first start, and wait in it for ranks that are gone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from tinygrad_chat.errors import TinygradChatError
 from tinygrad_chat.files import list_folder
 
-SEGMENTS, PROCESSES = Path("/dev/shm"), Path("/proc")  # of Linux; elsewhere nothing is found
+SEGMENTS, PROCESSES = Path("/dev/shm"), Path("/proc")  # Linux only; elsewhere nothing is found
 NAMES = "mpich_*"
 UNUSED = 60.0
 """Seconds after which an unused segment counts as left behind: a new one may not be in use yet."""
 
 
 def free_bytes() -> float:
-    """Return how much more memory processes can share; infinity where that is unknown."""
+    """Return the free bytes of shared memory; infinity if unknown."""
     try:
         return shutil.disk_usage(SEGMENTS).free
     except OSError:
@@ -30,14 +30,14 @@ def free_bytes() -> float:
 
 
 def remove_own_segments() -> None:
-    """Remove the names of those that this process uses: processes that have them keep them, no other finds them."""
+    """Unlink the segments that this process uses: processes that have mapped them keep them, no other finds them."""
     for segment in segments_of("self"):
         with contextlib.suppress(OSError):
             segment.unlink()
 
 
 def remove_unused_segments() -> None:
-    """Remove this user's old segments that no process uses; none where processes cannot be listed."""
+    """Remove this user's old segments that no process uses; none if processes cannot be listed."""
     try:
         segments, processes = list_folder(SEGMENTS), list_folder(PROCESSES)
     except (OSError, TinygradChatError):
@@ -53,7 +53,7 @@ def remove_unused_segments() -> None:
 
 
 def _age(segment: Path) -> float:
-    """Return the seconds since it was made or last written to by a call."""
+    """Return the seconds since it was created or last written to by a system call."""
     try:
         return time.time() - segment.stat().st_mtime
     except OSError:
@@ -61,7 +61,7 @@ def _age(segment: Path) -> float:
 
 
 def segments_of(process: str) -> set[Path]:
-    """Return the segments that a process ("self", or its number) uses; none where we may not look."""
+    """Return the segments that a process ("self", or its ID) uses; none if access is denied."""
     try:
         lines = (PROCESSES / process / "maps").read_text(errors="replace").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""`--ranks N`: starts N ranks on this machine with MPI's own `mpiexec`, and represents them to the user.
+"""`--ranks N`: start N ranks on this machine with MPI's own `mpiexec`, and represent them to the user.
 
 mpiexec would send rank 0's output through pipes, and kill rank 0 at once when another rank dies. So rank 0 gets this
 process's own standard streams. And each rank is a child, in a session of its own, of the process that mpiexec knows:
-the ranks themselves decide whether they go on (heartbeat.py).
+the ranks themselves decide whether to continue (heartbeat.py).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from tinygrad_chat.errors import BackendError, RankError
 from tinygrad_chat.parallel.mpi import open_mpi
 
 STREAMS = "TGC_STREAMS"
-"""The variable that names the socket through which rank 0 gets its standard streams."""
+"""The environment variable with the path of the socket through which rank 0 gets its standard streams."""
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 STARTING = 90
-"""Seconds within which all ranks must have come together."""
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
+"""Seconds within which all ranks must have connected."""
+PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
 ENDING = 15.0
-"""Seconds that ranks may take to end after mpiexec."""
+"""Seconds that rank 0 may take to end after mpiexec."""
 
 
 def start_ranks(count: int, arguments: Sequence[str]) -> int:
-    """Run `tgc` with these arguments in that many ranks; return rank 0's exit code. Signals go to rank 0.
+    """Run `tgc` with these arguments in that many ranks; return rank 0's exit code. Signals are forwarded to rank 0.
 
-    Raises BackendError where there is no MPI to do so, and RankError where rank 0 cannot say how it ended.
+    Raises BackendError without MPI, and RankError if rank 0 ended without reporting an exit code.
     """
     command = [*ranks_command(count), sys.executable, "-m", "tinygrad_chat", *arguments]
     with tempfile.TemporaryDirectory(prefix="tgc") as folder, socket.socket(socket.AF_UNIX) as listener:
@@ -54,7 +54,7 @@ def start_ranks(count: int, arguments: Sequence[str]) -> int:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # what is typed at the terminal comes here alone, and from here to rank 0
+                start_new_session=True,  # the terminal's signals come to this process only, which forwards them
             )
             written = mpiexec.communicate()[0]
             code = rank_0.wait()
@@ -70,12 +70,12 @@ def start_ranks(count: int, arguments: Sequence[str]) -> int:
 
 
 def remedy_of(arguments: Sequence[str]) -> str:
-    """Return the advice to print where rank 0 of a `tgc` with these arguments has ended without a word."""
+    """Return the advice to print if rank 0 of a `tgc` with these arguments has ended without an exit code."""
     return "go on with: tgc train --resume" if "train" in arguments[:1] else "start it again"
 
 
 class _Rank0:
-    """Rank 0, as the process that started it knows it, once it has asked for its streams."""
+    """Rank 0 as seen by the process that started it, from when it asks for its streams."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.process: int | None = None
@@ -86,15 +86,15 @@ class _Rank0:
         self._thread.start()
 
     def send(self, number: int) -> None:
-        """Pass on a signal, as soon as there is somebody to take it."""
+        """Forward a signal as soon as rank 0 has connected."""
         self._received.append(number)
         self._pass_on()
 
     def wait(self) -> int | None:
-        """Wait until it has ended; return the exit code that it reported, None where it could not."""
+        """Wait until it has ended; return the exit code that it reported, None if it did not."""
         if self.process is None:
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # it will not come any more
+                self._listener.shutdown(socket.SHUT_RDWR)  # it will not connect any more
         self._thread.join(ENDING)
         return self._code
 
@@ -112,12 +112,12 @@ class _Rank0:
                 self._pass_on()
                 said = connection.recv(32)
                 self._code = int(said) if said else None
-                connection.recv(32)  # until it has ended
+                connection.recv(32)  # returns once it has ended
 
 
 def take_streams() -> Callable[[int], None]:
-    """As rank 0, take over the streams of the process that started the ranks, if it offers them; return a function that
-    tells that process this one's exit code.
+    """Take over, as rank 0, the streams of the process that started the ranks, if it offers them. Return a function
+    that reports this process's exit code to it.
 
     When that process ends, this one ends as if its terminal had been closed.
     """
@@ -138,8 +138,8 @@ def take_streams() -> Callable[[int], None]:
 
 @contextlib.contextmanager
 def bounded_start() -> Iterator[None]:
-    """Within this context, kill this process when its ranks do not come together: MPI's own start holds Python's lock,
-    and no handler or thread could end it. On Linux it is also killed as soon as its parent has ended."""
+    """Kill this process if the ranks do not connect in time within this context. MPI's initialisation holds the GIL, so
+    no signal handler or thread could end it. On Linux it is also killed as soon as its parent has ended."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(STARTING)
     if STREAMS in os.environ:
@@ -148,7 +148,7 @@ def bounded_start() -> Iterator[None]:
         yield
     finally:
         signal.alarm(0)
-        for number in FORWARDED:  # MPI may have put a handler of its own there: UCX takes SIGHUP
+        for number in FORWARDED:  # MPI may have installed its own handler: UCX takes SIGHUP
             signal.signal(number, signal.getsignal(number))
         if STREAMS in os.environ:
             _die_with_parent(0)
@@ -158,20 +158,20 @@ def _die_with_parent(number: int) -> None:
     """Let the system send this process a signal when its parent dies; 0 for none."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-        if number and os.getppid() == 1:  # it has gone already
+        if number and os.getppid() == 1:  # the parent has already ended
             os.kill(os.getpid(), number)
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """Wait for the process that started the ranks to go."""
+    """Wait until the process that started the ranks ends, then send SIGHUP to this one."""
     with contextlib.suppress(OSError):
         connection.recv(1)
     os.kill(os.getpid(), signal.SIGHUP)
 
 
 def ranks_command(count: int) -> list[str]:
-    """Return the words before a command that start it in that many ranks: mpiexec, that of this Python or the first on
-    the path, and its options. Raises BackendError where there is none."""
+    """Return the command prefix that starts a command in that many ranks: mpiexec (this Python's, or the first on the
+    path) and its options. Raises BackendError if there is none."""
     found = shutil.which(Path(sys.executable).parent / "mpiexec") or shutil.which("mpiexec")
     if found is None:
         raise BackendError("--ranks: needs mpiexec, which comes with an MPI library: pip install tinygrad-chat[mpi]")

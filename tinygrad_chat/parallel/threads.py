@@ -1,4 +1,4 @@
-"""Ranks that are threads of this process, and how many threads the products of matrices may take."""
+"""Ranks that are threads of this process, and the number of threads for matrix products."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.parallel.communicator import Communicator
 
 Result = TypeVar("Result")
-SLICE = 1 << 16  # elements that are added up while they are in the cache
+SLICE = 1 << 16  # elements summed at a time, so that they stay in the cache
 
 
 class ThreadTeam:
-    """`size` threads that work together: the caller's own, which is rank 0, and others that end with the work."""
+    """A team of `size` threads: the caller's own, which is rank 0, and others that end with the work."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def run(self, work: Callable[[Communicator], Result]) -> list[Result]:
-        """Do `work` on every rank at once, in the caller's context; return the results in the order of ranks.
+        """Run `work` on all ranks in parallel, in the caller's context; return the results in the order of ranks.
 
-        Products of matrices take one thread meanwhile. An error of a rank is raised when no rank works any longer.
+        Meanwhile a matrix product uses one thread. If a rank fails, its error is raised once all ranks have finished.
         """
         meeting = _Meeting(self.size)
         started: list[threading.Thread] = []
@@ -40,7 +40,7 @@ class ThreadTeam:
                 for thread in others:
                     thread.start()
                     started.append(thread)
-            except BaseException:  # the system has no thread left, or Ctrl-C: nobody waits in vain
+            except BaseException:  # no more threads, or Ctrl-C: wake the ranks at the barrier
                 meeting.barrier.abort()
                 raise
             else:
@@ -49,11 +49,11 @@ class ThreadTeam:
                 for thread in started:
                     thread.join()
         for error in sorted(meeting.errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
-            raise error  # the cause, rather than what it did to those who waited for its rank
+            raise error  # the cause, rather than the broken barrier that it led to in other ranks
         return meeting.results
 
     def do(self, pieces: Sequence[Callable[[], object]]) -> None:
-        """Do pieces of work that do not depend on each other, shared out in turn."""
+        """Run independent pieces of work, distributed round-robin over the threads."""
 
         def work(communicator: Communicator) -> None:
             for piece in pieces[communicator.rank :: self.size]:
@@ -63,7 +63,7 @@ class ThreadTeam:
 
 
 class _Meeting:
-    """What the ranks share during one piece of work."""
+    """The state that the ranks share during one `run`."""
 
     def __init__(self, size: int) -> None:
         self.values: list[Any] = [None] * size
@@ -76,11 +76,11 @@ class _Meeting:
             self.results[rank] = work(_Member(self, rank))
         except BaseException as error:  # raised in the caller's thread, a KeyboardInterrupt too
             self.errors.append(error)
-            self.barrier.abort()  # nobody waits for a rank that does not come
+            self.barrier.abort()  # this rank will not reach the barrier, so nobody may wait for it
 
 
 class _Member:
-    """A rank at a meeting."""
+    """The communicator of one rank."""
 
     overlaps = False
 
@@ -89,7 +89,7 @@ class _Member:
         self._meeting = meeting
 
     def all_reduce(self, array: np.ndarray) -> None:
-        """Each rank adds up its own share of the elements, of all arrays, and hands the sum to all."""
+        """Each rank sums its own share of the elements over all arrays, and writes the sum to all of them."""
         arrays = self._meet_with(array)
         parts = [np.array_split(each, self.size)[self.rank] for each in arrays]
         for pieces in _pieces(parts):
@@ -99,14 +99,14 @@ class _Member:
         self.barrier()
 
     def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
-        """Each rank adds up its share of all arrays, in the order of ranks."""
+        """Each rank sums its share of all arrays, in the order of ranks."""
         parts = [each[shares[self.rank]] for each in self._meet_with(array)]
         for target, *pieces in _pieces([into, *parts]):
             target[...] = functools.reduce(np.add, pieces)
         self.barrier()
 
     def start_reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> Callable[[], None]:
-        """Do it at once: each thread has its own share to add up."""
+        """Do it at once: each thread has its own share to sum."""
         self.reduce_scatter(array, shares, into)
         return lambda: None
 
@@ -125,28 +125,28 @@ class _Member:
         self.barrier()
 
     def barrier(self) -> None:
-        """Wait until every thread has come here."""
+        """Wait until every thread has reached this call."""
         self._meeting.barrier.wait()
 
     def broadcast_object(self, value: Any = None) -> Any:
-        """Return rank 0's value itself, no copy."""
+        """Return rank 0's value itself, not a copy."""
         return self.all_gather_objects(value)[0]
 
     def scatter_objects(self, values: Sequence[Any] | None = None) -> Any:
-        """Return this rank's item of rank 0's values itself, no copy."""
+        """Return this rank's item of rank 0's values itself, not a copy."""
         return self.all_gather_objects(values)[0][self.rank]
 
     def gather_objects(self, value: Any) -> list[Any] | None:
-        """Return the values themselves, no copies."""
+        """Return the values themselves, not copies, on rank 0, and None elsewhere."""
         values = self.all_gather_objects(value)
         return None if self.rank else values
 
     def all_gather_objects(self, value: Any) -> list[Any]:
-        """Return the values themselves, no copies."""
+        """Return the values themselves, not copies."""
         self._meeting.values[self.rank] = value
         self.barrier()
         values = list(self._meeting.values)
-        self.barrier()  # nobody gives the next one before all have seen this one
+        self.barrier()  # no rank may store its next value before all have read this one
         return values
 
     def _meet_with(self, array: np.ndarray) -> list[np.ndarray]:
@@ -161,17 +161,17 @@ class _Member:
 
 
 def _pieces(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yield arrays of one length side by side, in pieces that fit into the cache."""
+    """Yield matching pieces of arrays of equal length, small enough for the cache."""
     for start in range(0, len(arrays[0]), SLICE):
         yield [array[start : start + SLICE] for array in arrays]
 
 
 def use_threads(threads: int | None = None) -> int:
-    """Let products of matrices take `threads` threads from now on, where that can be set; return how many to use.
+    """Set the number of threads for matrix products, if that is possible; return the number of threads to use.
 
-    They get at most one per core: on oversubscribed cores a product is many times slower. None keeps the present
-    number, which follows the usual variables (OMP_NUM_THREADS and others). Where that number cannot be found out, it
-    is one for each core that this process may run on.
+    Products get at most one thread per core: on oversubscribed cores they are many times slower. None keeps the current
+    number, which follows the usual variables (OMP_NUM_THREADS and others). If that is unknown, it is one for each core
+    that this process may run on.
     """
     if threads is None:
         return blas_threads()

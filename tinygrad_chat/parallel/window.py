@@ -1,6 +1,6 @@
-"""Sums and copies of arrays in memory that the ranks of one machine share.
+"""Reduce-scatter and all-gather in memory that the ranks of one machine share.
 
-As messages these arrays would be copied once more, or read from the memory of a process that may end meanwhile.
+Sent as messages, arrays would be copied once more, or read from the memory of a process that may end meanwhile.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from tinygrad_chat.parallel.shared_memory import free_bytes
 
 BYTES = 4 << 20
-"""Each rank's piece of the window. Arrays pass through it in blocks, which stay in the processors' caches."""
+"""The size of each rank's piece of the window. Arrays pass through it in blocks that stay in the CPU caches."""
 _give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
 class SharedWindow:
-    """A piece of memory for each rank, which that rank writes and all ranks read. All make the same calls in order.
+    """A piece of memory per rank, which only that rank writes and all ranks read. All make the same calls in order.
 
-    A block takes one half of each piece. Between writing and reading it, all ranks meet at the barrier. The next block
-    takes the other half. So a rank that returns to the first half knows that all ranks have read it.
+    The pieces are double-buffered: a block uses one half of each, with a barrier between writing and reading it, and
+    the next block uses the other half. So when a rank comes back to the first half, all ranks have read it.
     """
 
     def __init__(self, pieces: Sequence[np.ndarray], rank: int, barrier: Callable[[], object]) -> None:
@@ -33,7 +33,7 @@ class SharedWindow:
         self._turn = 0
 
     def reduce_scatter(self, array: np.ndarray, shares: Sequence[slice], into: np.ndarray) -> None:
-        """Write this rank's share of the sum of all ranks' flat arrays into `into`, added up in the order of ranks."""
+        """Write this rank's share of the sum of all ranks' flat arrays to `into`, summed in the order of ranks."""
         ranks = len(self._halves)
         for pieces, blocks in self._blocks(shares, array.dtype, parts=ranks):
             room = len(pieces[0]) // ranks
@@ -60,7 +60,7 @@ class SharedWindow:
     def _blocks(
         self, shares: Sequence[slice], dtype: np.dtype, parts: int = 1
     ) -> Iterator[tuple[list[np.ndarray], list[slice]]]:
-        """Yield halves of all pieces and, for each share, the block of it that passes through them.
+        """Yield the current half of each piece, and each share's block that passes through it.
 
         A half has room for the blocks of `parts` shares.
         """
@@ -72,8 +72,8 @@ class SharedWindow:
 
 
 def open_window(mpi: Any, world: Any) -> SharedWindow | None:
-    """Return memory that all ranks of MPI's `world` share; all must call this. None where they are on several machines,
-    or where there is little memory to share, as in containers."""
+    """Return memory shared by all ranks of MPI's `world`; all must call this. None if they are on several machines, or
+    if shared memory is scarce, as in containers."""
     size = world.Get_size()
     together = world.Split_type(mpi.COMM_TYPE_SHARED).Get_size() == size
     if not world.allreduce(together and free_bytes() >= 2 * BYTES * size, op=mpi.LAND):
@@ -84,7 +84,7 @@ def open_window(mpi: Any, world: Any) -> SharedWindow | None:
 
 
 def _meet(world: Any) -> None:
-    """Wait for all ranks. MPI's own barrier keeps a core busy, which another rank needs on oversubscribed cores."""
+    """Wait for all ranks, yielding the core: MPI's own barrier would keep it busy, though another rank may need it."""
     request = world.Ibarrier()
     while not request.Test():
         _give_way()
