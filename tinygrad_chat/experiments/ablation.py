@@ -25,8 +25,8 @@ MOST_RUNS = 10_000
 
 @dataclass(frozen=True)
 class Ablation:
-    """Train every combination of the `varied` values with each seed from 1 on, other settings as in `settings`, over
-    the `base` of a preset or file."""
+    """A grid: every combination of the `varied` values with each seed from 1 to `seeds`, other settings as in
+    `settings`, on top of the `base` of a preset or file."""
 
     settings: Mapping[str, Any]
     varied: Mapping[str, Sequence[Any]]
@@ -46,12 +46,12 @@ class Ablation:
         return [dict(zip(self.varied, values, strict=True)) for values in itertools.product(*self.varied.values())]
 
     def config(self, choices: Choices, seed: int) -> TrainingConfig:
-        """Return the configuration of one run: evaluated at its start and its end, unless settings say otherwise."""
+        """Return the configuration of one run, evaluated only at its start and end unless settings say otherwise."""
         return self._resolved[label(choices)].replace(seed=seed)
 
     @functools.cached_property
     def _resolved(self) -> dict[str, TrainingConfig]:
-        """The configuration of each cell, found once: for minutes, the machine's speed is measured for that."""
+        """The configuration of each cell, cached: resolving --minutes may measure the machine's speed."""
         shared = self.settings.keys() - self.varied.keys()
         resolved = {}
         for choices in self.cells():
@@ -68,15 +68,15 @@ class Ablation:
 
 
 def _refuse_idle_everywhere(shared: Iterable[str], cells: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ConfigError for a shared setting that plays a part in no cell."""
+    """Raise ConfigError for a shared setting that has no effect in any cell."""
     never = [name for name in shared if all(idle(SPECS[name], settings) for settings in cells)]
     refuse_idle(SPECS, sorted(never), cells[0])
 
 
 def parse_variation(text: str) -> dict[str, list[Any]]:
-    """Return what `--vary` asks for: names, each with its values, as in "norm,tied,lr=0.001|0.01".
+    """Parse `--vary`: names, each with its values, as in "norm,tied,lr=0.001|0.01".
 
-    Without values a setting takes all its choices. Raises ConfigError for a name without choices and for bad values.
+    A name without values takes all its choices. Raises ConfigError for one without choices and for bad values.
     """
     varied: dict[str, list[Any]] = {}
     for part in text.split(","):
@@ -114,13 +114,13 @@ def label(choices: Choices) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return how a value is written for people: on and off for booleans, numbers to six digits."""
+    """Format a value for display: on and off for booleans, numbers to six digits."""
     if isinstance(value, bool):
         return ("off", "on")[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def folder_of(ablation: Ablation) -> Path:
-    """Return where an ablation's results stand unless told otherwise."""
+    """Return the default folder of an ablation."""
     first = ablation.config(*ablation.runs()[0])
     return Path("ablations") / "-".join([first.recipe.model, first.compute.mode, *ablation.varied])

@@ -1,4 +1,4 @@
-"""A run of an ablation in a process of its own, as whoever has started it sees it."""
+"""A run of an ablation in its own subprocess, seen from the parent process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LAST_WORDS = 4096  # bytes
 
 
 class Job:
-    """The run at `path`, trained by a process of its own, on the GPU that CUDA calls `device` where it is given.
+    """The run at `path`, trained by a subprocess, on the GPU that CUDA calls `device` if given.
 
-    The process reads from this one until it is to stop. So it stops, too, when this one ends, however that comes about.
-    What it writes is added to output.txt.
+    Closing the subprocess's standard input tells it to stop, so it also stops when this process ends, for any reason.
+    Its output is appended to output.txt.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Job:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Stop it, and wait until it has saved a checkpoint."""
+        """Stop it, and wait until it has saved a checkpoint and ended."""
         self.stop()
         self.wait()
 
     def stop(self) -> None:
-        """Let it stop after its step, with a checkpoint."""
+        """Ask it to stop after its current step, with a checkpoint."""
         with contextlib.suppress(OSError):  # it has ended already
             self._input.close()
 
@@ -68,9 +68,9 @@ class Job:
         self._process.wait()
 
     def wait(self) -> int:
-        """Wait until it has ended; return its exit code, which is negative where a signal has ended it."""
+        """Wait until it has ended; return its exit code, which is negative if a signal killed it."""
         code = self._process.wait()
-        self.stop()  # its input is left over
+        self.stop()  # close the pipe to its input
         if not self._explained:
             self._explained = True
             self._explain(code)
@@ -81,7 +81,7 @@ class Job:
         return self._process.poll() is not None and self.wait() is not None
 
     def _explain(self, code: int) -> None:
-        """Add to what it has written why it has ended, where it could not say so itself."""
+        """Append to its output why it ended, if it could not say so itself."""
         with explained(self.path), open_plain(self.path / OUTPUT, "ab") as output:
             if code < 0:
                 reason = ", as the system does where memory runs out" if -code == KILL else ""
@@ -90,7 +90,7 @@ class Job:
                 output.write(f"ended with exit code {code}, without a word\n".encode())
 
 
-KILL = getattr(signal, "SIGKILL", None)  # which Windows has no name for
+KILL = getattr(signal, "SIGKILL", None)  # missing on Windows
 
 
 def _environment(device: str | None) -> dict[str, str]:
@@ -99,7 +99,7 @@ def _environment(device: str | None) -> dict[str, str]:
 
 
 def last_words(path: Path) -> str:
-    """Return the last line that the process of the run at `path` has written, or that says why it was killed."""
+    """Return the last line of output of the run at `path`, which may say why its process was killed."""
     with contextlib.suppress(OSError), open_plain(path / OUTPUT) as output:
         output.seek(max(0, output.seek(0, os.SEEK_END) - LAST_WORDS))
         lines = output.read().decode("utf-8", "replace").split("\n")

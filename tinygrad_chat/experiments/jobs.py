@@ -1,4 +1,4 @@
-"""Several runs of an ablation at once, each in a process of its own: one that crashes ends no other."""
+"""Several runs of an ablation at once, each in its own subprocess, so that a crash affects no other run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tinygrad_chat.experiments.shares import describe_shares, devices_of, expect
 from tinygrad_chat.files import explained, is_locked
 from tinygrad_chat.text.download import Progress as Reading
 
-POLL = 0.1  # seconds between looks at the processes
+POLL = 0.1  # seconds between checks on the processes
 
 
 @dataclass(frozen=True)
 class Running:
-    """A run is trained; None: it has logged nothing yet."""
+    """A run is training; `progress` is None if it has logged nothing yet."""
 
     run: PlannedRun
     progress: Progress | None
@@ -29,7 +29,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run has come to a result, which stands in results.jsonl."""
+    """A run has a result, which is in results.jsonl."""
 
     run: PlannedRun
     row: Row
@@ -37,7 +37,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A run has ended without a result; the next start goes on with it."""
+    """A run has ended without a result; the next start continues it."""
 
     run: PlannedRun
     reason: str
@@ -45,7 +45,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run was to stop, or not to start; the next start goes on with it."""
+    """A run was told to stop, or was not started; the next start continues it."""
 
     run: PlannedRun
 
@@ -63,10 +63,10 @@ def run_jobs(
     say: Callable[[str], None] = lambda line: None,
     progress: Reading | None = None,
 ) -> Generator[News, None, None]:
-    """Train all that is not finished yet, `jobs` runs at a time, and yield what is new.
+    """Train all unfinished runs, `jobs` at a time, and yield news of them.
 
-    `say` is told what each has of the machine, `progress` how far the reading of a text has come. Raises UsageError
-    where `folder` holds another ablation, and NoRoomError where so many runs have no room.
+    `say` reports each run's share of the machine, `progress` the reading of a text. Raises UsageError if `folder` holds
+    another ablation, and NoRoomError if there is no room for so many runs.
     """
     with held(ablation, folder) as unfinished:
         waiting = [with_threads(run, jobs) for run in unfinished]
@@ -111,6 +111,6 @@ def run_jobs(
 
 
 def _is_held(run: PlannedRun) -> bool:
-    """Return whether a process is at work in the run's folder, such as one whose start was killed a moment ago."""
+    """Return whether a process is working in the run's folder, such as one whose parent was just killed."""
     with explained(run.path, "read"):
         return is_locked(run.path)

@@ -1,9 +1,9 @@
-"""One run of an ablation: how it is trained in its folder, and what it came to.
+"""One run of an ablation: training it in its folder, and its result.
 
-Beside the files that every run has, its folder holds
+Besides the files that every run has, its folder holds
 
-  result.json  what it came to, once it is finished
-  output.txt   what its process wrote, where it had one of its own
+  result.json  its result, once it is finished
+  output.txt   the output of its subprocess, if it had one
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OUTPUT = "output.txt"
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that an ablation asks for: the values of its cell, its configuration, and its folder."""
+    """A run of an ablation: the values of its cell, its configuration and its folder."""
 
     choices: Choices
     config: TrainingConfig
@@ -42,12 +42,12 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """What it is called: its cell and its seed."""
+        """Its name: its cell and its seed."""
         return self.path.name
 
 
 class Result(TypedDict):
-    """What a run came to."""
+    """The result of a run."""
 
     parameters: Count
     steps: Count
@@ -66,10 +66,10 @@ def train_planned(
     should_stop: Callable[[], bool] = lambda: False,
     confirmed: bool = False,
 ) -> Iterator[tuple[Run, Event]]:
-    """Train the run at `path`, from its newest checkpoint where it has one, and yield what happens.
+    """Train the run at `path`, from its newest checkpoint if it has one, and yield its events.
 
-    What it came to is written down, unless it was stopped. One that diverges is a result too. Raises whatever
-    `start_run` and training raise.
+    The result is saved, unless the run was stopped. Divergence is a result, too. Raises whatever `start_run` and
+    training raise.
     """
     run = _open_run(config, path, confirmed)
     diverged = False
@@ -88,16 +88,16 @@ def _open_run(config: TrainingConfig, path: Path, confirmed: bool) -> Run:
     with explained(path, "read"):
         folder_is_there(path)
     if find_checkpoints(RunFolder(path).checkpoints):
-        note_data(path, config.data.source)  # which today's user has named
+        note_data(path, config.data.source)  # the current user named it for this ablation
         threads = config.compute.threads
-        with contextlib.suppress(CheckpointError):  # damaged: it is trained anew
+        with contextlib.suppress(CheckpointError):  # damaged: train from scratch
             return resume_run(path, {} if threads is None else {"threads": threads})
     _clear(path)
     return start_run(config, path, confirmed=confirmed)
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run that was killed at its start has left, but for its output."""
+    """Remove what is left of an earlier start of the run, except for its output."""
     with contextlib.suppress(OSError):
         for each in list_folder(path):
             if is_folder(each):
@@ -121,9 +121,9 @@ def _result(run: Run, diverged: bool) -> Result:
 
 
 def read_result(path: Path) -> Result | None:
-    """Return what the run at `path` came to; None where it is not finished, or its file does not say.
+    """Return the result of the run at `path`; None if it is not finished or its file is damaged.
 
-    Raises StorageError where that cannot be read.
+    Raises StorageError if the file cannot be read.
     """
     file = path / RESULT
     with contextlib.suppress(FormatError), explained(file, "read"):
@@ -133,5 +133,5 @@ def read_result(path: Path) -> Result | None:
 
 
 def is_whole(result: Result) -> bool:
-    """Return whether a run has come to a result: a loss, or none as it diverged."""
+    """Return whether a result is complete: it has a loss, or the run diverged."""
     return result["diverged"] or None not in (result["val_loss"], result["val_bpb"])

@@ -1,4 +1,4 @@
-"""How far a run has come, read from its folder: whoever trains it, here or on another machine."""
+"""The progress of a run, read from its folder, whichever process or machine trains it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinygrad_chat.schema import parse_json
 
 @dataclass(frozen=True)
 class Progress:
-    """What the log of a run says last: the `fraction` of its steps or minutes that is over, and its last `loss`."""
+    """The latest in a run's log: the `fraction` of its steps or minutes that is done, and its last `loss`."""
 
     step: int
     fraction: float
@@ -26,12 +26,12 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long training will go on at this pace; None where nothing is known of it yet."""
+        """The training time left at the pace so far; None if not yet known."""
         return self.seconds * (1 - self.fraction) / self.fraction if self.fraction > 0 else None
 
 
 def read_progress(config: TrainingConfig, path: Path) -> Progress | None:
-    """Return how far the run at `path` has come, None where it has logged nothing that can be read."""
+    """Return the progress of the run at `path`, None if it has logged nothing that can be read."""
     folder = RunFolder(path)
     record, timing = _newest(folder.log, LogLine), _newest(folder.timing, TimingLine)
     if record is None or timing is None:
@@ -42,7 +42,7 @@ def read_progress(config: TrainingConfig, path: Path) -> Progress | None:
 
 
 def _newest(log: Path, kind: type[L]) -> L | None:
-    """Return the last line of a log that is whole; of a long one no more than its end is read."""
+    """Return the last complete line of a log; only the end of a long log is read."""
     with contextlib.suppress(OSError), open_plain(log) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * LONGEST_LINE))
         for line in reversed(file.read().split(b"\n")):

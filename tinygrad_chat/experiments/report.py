@@ -1,4 +1,4 @@
-"""What came of an ablation: means and confidence intervals, and for people a table, a spreadsheet and a plot."""
+"""The results of an ablation: means and confidence intervals, as a table, a spreadsheet and a plot."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.2
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of a cell: the final validation losses of its runs, how many `diverged` before they had one, and how
-    many `failed`: these are no results.
+    """The results of a cell: the final validation losses of its runs, how many runs `diverged` instead, and how many
+    `failed`, which do not count as results.
 
-    `losses` are in nats a token; `bits_per_byte` are the same in a unit that does not depend on the tokenizer.
+    `losses` are in nats per token; `bits_per_byte` are the same in a unit that does not depend on the tokenizer.
     """
 
     choices: Choices
@@ -41,12 +41,12 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """The mean loss over the runs; infinite where all diverged."""
+        """The mean loss over the runs; infinite if all diverged."""
         return statistics.fmean(self.losses) if self.losses else math.inf
 
     @property
     def mean_bits_per_byte(self) -> float:
-        """The mean of `bits_per_byte`; infinite where all diverged."""
+        """The mean of `bits_per_byte`; infinite if all diverged."""
         return statistics.fmean(self.bits_per_byte) if self.bits_per_byte else math.inf
 
     @property
@@ -59,7 +59,7 @@ class Cell:
 
 
 def student_t(degrees: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t: from the table, beyond it by its expansion in 1 / degrees.
+    """Return the two-sided 95 % quantile of Student's t: from the table, beyond it by an expansion in 1 / degrees.
 
     >>> student_t(1), round(student_t(16), 2), round(student_t(60), 2)
     (12.706, 2.12, 2.0)
@@ -71,13 +71,13 @@ def student_t(degrees: int) -> float:
 
 
 def collect(ablation: Ablation, folder: Path, failed: Sequence[PlannedRun] = ()) -> list[Cell]:
-    """Return what came of each cell that has a finished run or one that has `failed`, best first: by loss or, where
-    tokens or texts differ between cells, by bits per byte."""
+    """Return the results of each cell that has a finished or `failed` run, best first: by loss or, if tokens or texts
+    differ between cells, by bits per byte."""
     rows = read_rows(folder)
     cells = []
     for choices in ablation.cells():
         mine = [row for row in rows if row["cell"] == label(choices) and row["seed"] <= ablation.seeds]
-        mine.sort(key=lambda row: row["seed"])  # whichever ended first
+        mine.sort(key=lambda row: row["seed"])  # not by which ended first
         whole = [row for row in mine if not row["diverged"]]
         failures = sum(run.choices == choices for run in failed)
         if mine or failures:
@@ -89,14 +89,14 @@ def collect(ablation: Ablation, folder: Path, failed: Sequence[PlannedRun] = ())
 
 
 def write_reports(cells: Sequence[Cell], folder: Path, *, title: str) -> None:
-    """Write results.csv (a run a line) and results.md (a cell a line, best first) into `folder`."""
+    """Write results.csv (one run per line) and results.md (one cell per line, best first) into `folder`."""
     write_atomic(folder / "results.csv", _csv(folder).encode())
     write_atomic(folder / "results.md", f"# {escaped(title)}\n\n{markdown(cells)}".encode())
 
 
 def table(cells: Sequence[Cell]) -> dict[str, list[str]]:
-    """Return columns by name: what was varied, then mean validation loss, 95 % interval, bits per byte, runs and
-    parameters; a cell a row."""
+    """Return columns by name, with one cell per row: the varied settings, then mean validation loss, 95 % interval,
+    bits per byte, runs and parameters."""
     varied = {name: [shown(cell.choices[name]) for cell in cells] for name in cells[0].choices}
     return {
         **varied,
@@ -126,7 +126,7 @@ def write_plot(cells: Sequence[Cell], folder: Path, *, title: str, png: bool = F
     rows = [
         Interval(label(cell.choices).replace(",", "  "), cell.losses, cell.mean, cell.interval)
         for cell in cells
-        if cell.losses  # a cell that diverged throughout has no place on the axis
+        if cell.losses  # a cell without losses has no place on the axis
     ]
     chart = IntervalChart(title, rows, "validation loss, nats a token (dots: runs; bars: mean and 95 % interval)")
     write_atomic(folder / "results.svg", draw_intervals(chart).encode())

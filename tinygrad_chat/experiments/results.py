@@ -1,10 +1,10 @@
-"""What an ablation keeps, in a folder that one process holds at a time.
+"""The folder of an ablation, which one process locks at a time.
 
 ablations/bigram-tensor-norm-tied/
   ablation.json   the settings of each cell
-  results.jsonl   one finished run a line; a second start goes on after the last of them
+  results.jsonl   one finished run per line; a second start trains those that are missing
   runs/           the run of each cell and seed, complete
-  submitted.json  which job of a cluster each run is that was submitted, until its result is here; submitted/ is theirs
+  submitted.json  the cluster job of each submitted run, until its result is here; submitted/ is for these jobs' files
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from tinygrad_chat.files import exclusive_lock, explained, folder_is_there, is_t
 from tinygrad_chat.formatting import count
 from tinygrad_chat.schema import Count, parse_lines, read_json
 
-LARGEST_RESULTS = 64 << 20  # bytes, of so many runs
+LARGEST_RESULTS = 64 << 20  # bytes
 SUBMITTED = "submitted.json"
 
 
 class Row(Result):
-    """A line of results.jsonl: a finished run; beside this, what was chosen for its cell."""
+    """A line of results.jsonl: a finished run; the line also has the choices of its cell."""
 
     cell: str
     seed: Count
 
 
 class Claim(TypedDict):
-    """What ablation.json holds: the settings of each cell."""
+    """The content of ablation.json: the settings of each cell."""
 
     settings: dict[str, dict[str, Any]]
 
 
 @contextmanager
 def held(ablation: Ablation, folder: Path, *, collecting: str = "") -> Iterator[list[PlannedRun]]:
-    """Hold the ablation's folder, and provide its runs that are not finished yet.
+    """Lock the ablation's folder, and provide its unfinished runs.
 
-    Raises UsageError where `folder` holds another ablation, another process is at work there, or runs were submitted to
-    a cluster that this is not `collecting` from.
+    Raises UsageError if `folder` holds another ablation, another process is working there, or runs were submitted to a
+    cluster that this call is not `collecting` from.
     """
-    planned = [  # what cannot work is said before anything is trained
+    planned = [  # all configurations are resolved first: errors come before any training
         PlannedRun(choices, ablation.config(choices, seed), _path(folder, f"{label(choices)},seed={seed}"))
         for choices, seed in ablation.runs()
     ]
@@ -71,7 +71,7 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _claim(ablation: Ablation, folder: Path) -> None:
-    """Write down what the folder is for, or make sure that it is for this."""
+    """Record what ablation the folder is for, or check that it is this one."""
     settings = {label(choices): ablation.config(choices, 1).used_settings() for choices in ablation.cells()}
     path = folder / "ablation.json"
     with explained(path, "read"):
@@ -95,9 +95,9 @@ def _claim(ablation: Ablation, folder: Path) -> None:
 
 
 def add_result(folder: Path, run: PlannedRun) -> Row | None:
-    """Add what a run came to, and return its row; None where it is not finished.
+    """Add the result of a run, and return its row; None if it is not finished.
 
-    Raises UsageError where its text is not that of the rows before.
+    Raises UsageError if its text differs from that of earlier rows.
     """
     result = read_result(run.path)
     if result is None:
@@ -115,7 +115,7 @@ def add_result(folder: Path, run: PlannedRun) -> Row | None:
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the finished runs of the ablation at `folder`, in the order in which they ended.
 
-    A line that holds no such run, perhaps as a crash cut it short, is left out: its run is made again.
+    An invalid line, perhaps cut short by a crash, is left out, as if its run were not finished.
     """
     path = folder / "results.jsonl"
     with explained(path, "read"):
@@ -125,19 +125,19 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 class Submitted(TypedDict):
-    """What submitted.json holds: where the runs were submitted to, and the number of the job of each."""
+    """The content of submitted.json: where the runs were submitted, and each one's job number."""
 
     cluster: str
     jobs: dict[str, str]
 
 
 def read_submitted(folder: Path) -> Submitted:
-    """Return which runs were submitted. Raises StorageError or FormatError where that cannot be read."""
+    """Return which runs were submitted. Raises StorageError or FormatError if that cannot be read."""
     path = folder / SUBMITTED
     with explained(path, "read"):
         return read_json(path, Submitted) if is_there(path) else {"cluster": "", "jobs": {}}
 
 
 def write_submitted(folder: Path, cluster: str, jobs: Mapping[str, str]) -> None:
-    """Write down which jobs are to be collected."""
+    """Record which jobs are still to be collected."""
     write_atomic(folder / SUBMITTED, json.dumps({"cluster": cluster, "jobs": jobs}, indent=1).encode())

@@ -15,9 +15,9 @@ from tinygrad_chat.training.run import Run
 def run_ablation(
     ablation: Ablation, folder: Path, *, should_stop: Callable[[], bool] = lambda: False, confirmed: bool = False
 ) -> Iterator[tuple[Run, Event]]:
-    """Train all that is not finished yet, and yield what happens in each run. One that diverges is a result too.
+    """Train all unfinished runs, and yield the events of each. Divergence is a result, too.
 
-    Raises UsageError where `folder` holds another ablation, and whatever `start_run` and training raise.
+    Raises UsageError if `folder` holds another ablation, and whatever `start_run` and training raise.
     """
     with held(ablation, folder) as unfinished:
         for planned in unfinished:

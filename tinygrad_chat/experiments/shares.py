@@ -1,4 +1,4 @@
-"""What each of several runs at once has of the machine: threads, a GPU, memory."""
+"""Each concurrent run's share of the machine: threads, a GPU, memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tinygrad_chat.training.tokens import open_chosen
 
 
 def with_threads(run: PlannedRun, jobs: int) -> PlannedRun:
-    """Return a run with its share of the cores, unless its settings choose how many threads it takes."""
+    """Return a run with its share of the cores as threads, unless its settings fix their number."""
     if run.config.compute.threads is not None:
         return run
     return dataclasses.replace(run, config=run.config.replace(threads=max(1, count_cores() // jobs)))
 
 
 def describe_shares(runs: Sequence[PlannedRun], jobs: int, devices: Sequence[str]) -> str:
-    """Return in a line what each of so many runs at once has, and whether that is more than there is."""
+    """Describe in one line the share of each of `jobs` concurrent runs, and whether they oversubscribe the machine."""
     threads = max((run.config.compute.threads or 1 for run in runs), default=1)
     cores = count_cores()
     on = f", on {count(len(devices), 'GPU')} in turn" if devices else ""
@@ -42,18 +42,18 @@ def describe_shares(runs: Sequence[PlannedRun], jobs: int, devices: Sequence[str
 
 
 def devices_of(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return the GPUs that the runs take in turn; none where all compute on the host.
+    """Return the GPUs to assign to the runs in turn; none if all compute on the host.
 
-    Raises BackendError where a back end is not there.
+    Raises BackendError if a back end is missing.
     """
     backends = {run.config.compute.backend: choose_compute(run.config).backend for run in runs}
     return next((devices for backend in backends.values() if (devices := backend.visible_devices())), [])
 
 
 def read_texts(runs: Sequence[PlannedRun], *, progress: Reading | None = None) -> dict[str, int]:
-    """Open the text of each run, once for all that read it, so that it is tokenized before they begin.
+    """Open each text once for all runs that read it, so that it is tokenized before they begin.
 
-    Return how many tokens the run of each name has to know; `progress` is told how far the reading has come.
+    Return the vocabulary size of each run by its name; `progress` reports the reading.
     """
     found: dict[str, int] = {}
     sizes: dict[str, int] = {}
@@ -69,11 +69,11 @@ def read_texts(runs: Sequence[PlannedRun], *, progress: Reading | None = None) -
 def expect_room_for(
     runs: Sequence[PlannedRun], vocabularies: Mapping[str, int], jobs: int, devices: Sequence[str]
 ) -> None:
-    """Raise NoRoomError, which says how many would do, where `jobs` runs at once have no room.
+    """Raise NoRoomError, which says how many would fit, if there is no room for `jobs` runs at once.
 
-    Where there are several GPUs, each has its own memory, and as many runs at once as come to its turn.
+    With several GPUs, each has its own memory and its share of the runs.
     """
-    needed: dict[str, int] = {}  # by cell: seeds take the same
+    needed: dict[str, int] = {}  # by cell, as all seeds need the same
     for run in runs:
         cell = label(run.choices)
         if cell not in needed:
@@ -81,7 +81,7 @@ def expect_room_for(
     each = sorted((needed[label(run.choices)] for run in runs), reverse=True)[:jobs]
     together = math.ceil(len(each) / max(1, len(devices)))
     if together < 2:
-        return  # one that has no room by itself says so itself
+        return  # a run with no room even alone will raise its own error
     backend = choose_compute(runs[0].config).backend
     free = backend.memory_free()
     fitting = sum(total <= free for total in itertools.accumulate(each[:together]))
@@ -95,15 +95,15 @@ def expect_room_for(
 
 
 def _count_tokens_to_know(config: TrainingConfig, progress: Reading | None) -> int:
-    """Open a run's text, tokenized from here on, and return the size of its vocabulary."""
+    """Open a run's text, so that it is tokenized from here on, and return the size of its vocabulary."""
     if config.recipe.start_from is not None:
         return tokenizer_of(open_data_for(open_parent(config.recipe.start_from), config.data, progress=progress)).size
     return tokenizer_of(open_chosen(config.data, config.data.tokenizer, progress=progress)).size
 
 
 def _least_memory(config: TrainingConfig, vocabulary: int) -> int:
-    """Return the bytes that a run's process takes at least where its arrays live; on the host, with what this process
-    holds, too, as it has loaded the same."""
+    """Return the least bytes that a run's process needs, on the device or host where its arrays live. On the host, add
+    what this process holds, as the run's process will load the same modules and data."""
     compute, rows = choose_compute(config), config.data.batch_size // config.data.grad_accumulation
     on_host = compute.backend.name == "numpy"
     ranks = min(config.compute.threads or 1, rows) if on_host else 1  # each has its own gradient

@@ -1,7 +1,7 @@
-"""The runs of an ablation as jobs of a cluster, by submitit, the extra `slurm`.
+"""The runs of an ablation as jobs on a cluster, by submitit, the extra `slurm`.
 
-submitted.json in the ablation's folder says which job each run is. So the same command collects what they came to,
-whenever it is given: a run's folder says that, and nothing that submitit has pickled is ever read here.
+submitted.json in the ablation's folder maps each run to its job, so the same command, given again at any time, collects
+the results. They come from the runs' folders: nothing that submitit has pickled is ever read here.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ from tinygrad_chat.formatting import as_clause, count, short_list
 from tinygrad_chat.text.download import Progress as Reading
 
 CLUSTERS = ("slurm", "local")
-"""Where runs may be submitted to; local: processes of submitit's own, to try a command."""
+"""Where runs may be submitted; local: submitit's own local processes, to try a command."""
 
-MOST_IN_AN_ARRAY = 1000  # Slurm's own limit, unless a cluster has chosen another
-MOST_STARTS = 100  # of a run whose time is over: each goes on where the one before has stopped
-MINUTES_OF_A_WEEK = 7 * 24 * 60  # what a job of this machine may take
-POLL = 1.0  # seconds between looks at the jobs
-BY_A_SIGNAL = 128  # with which exit codes begin
-PATIENCE = 120.0  # seconds: Slurm says soon after a signal whether a job is to come again
+MOST_IN_AN_ARRAY = 1000  # Slurm's default limit
+MOST_STARTS = 100  # of a run that reaches its time limit: each continues where the previous one stopped
+MINUTES_OF_A_WEEK = 7 * 24 * 60  # the time limit of a job on this machine
+POLL = 1.0  # seconds between checks on the jobs
+BY_A_SIGNAL = 128  # exit codes above it are 128 + a signal's number
+PATIENCE = 120.0  # seconds: soon after a signal, Slurm decides whether to requeue the job
 WELL = ("COMPLETED", "FINISHED")
-LONGEST_NUMBER = 10  # digits of that of a process
+LONGEST_NUMBER = 10  # digits of a process ID
 
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """What a job does: it trains a run in a process of its own, which outlives no job and hides no crash."""
+    """The work of a job: train a run in a subprocess, which ends with the job and whose crash is reported."""
 
     config: TrainingConfig
     path: Path
     confirmed: bool
 
     def __call__(self) -> None:
-        """Train until the run is finished, has failed, or the job is to stop."""
+        """Train until the run is finished or has failed, or the job must stop."""
         with Job(self.config, self.path, confirmed=self.confirmed) as job:
             code = job.wait()
         if code > BY_A_SIGNAL:
             time.sleep(PATIENCE)
 
     def checkpoint(self) -> Any:
-        """Return what submitit is to start where Slurm takes the job's place away: the same, which goes on."""
+        """Return what submitit should resubmit if Slurm preempts the job or its time is up: the same run, which then
+        continues."""
         return importlib.import_module("submitit.helpers").DelayedSubmission(self)
 
 
 def expect_cluster(cluster: str) -> Any:
-    """Return submitit. Raises BackendError, naming the extra, where it is missing, and UsageError without Slurm."""
+    """Return submitit. Raises BackendError, naming the extra, if it is missing, and UsageError without Slurm."""
     if cluster not in CLUSTERS:
         raise UsageError(f"--submit: expected one of {', '.join(CLUSTERS)}, received {cluster!r}")
     try:
@@ -75,9 +76,9 @@ def expect_cluster(cluster: str) -> Any:
 
 
 def parse_cluster_options(options: Sequence[str], cluster: str) -> dict[str, str]:
-    """Return what `--slurm-option` asks for: options of sbatch by name, as in time=2:00:00.
+    """Parse `--slurm-option`: options of sbatch by name, as in time=2:00:00.
 
-    Raises UsageError for one without a value, and where none says how long a job may take.
+    Raises UsageError for one without a value, and on Slurm if there is no time limit for a job.
     """
     found = {}
     for option in options:
@@ -92,7 +93,7 @@ def parse_cluster_options(options: Sequence[str], cluster: str) -> dict[str, str
 
 
 def minutes_of(time: str) -> int:
-    """Return a time as Slurm writes it in minutes: 90, 90:00 or 1:30:00, or after a number of days, 1-12 or 1-12:30.
+    """Convert a time in Slurm's notation to minutes: 90, 90:00 or 1:30:00, or after a number of days, 1-12 or 1-12:30.
 
     >>> minutes_of("90"), minutes_of("2:00:00"), minutes_of("1-12"), minutes_of("0:30")
     (90, 120, 2160, 1)
@@ -125,11 +126,11 @@ def run_submitted(
     say: Callable[[str], None] = lambda line: None,
     progress: Reading | None = None,
 ) -> Generator[News, None, None]:
-    """Submit all that is neither finished nor submitted, `most_at_once` to be trained at a time, and wait for it.
+    """Submit all runs that are neither finished nor submitted, to run `most_at_once` at a time, and wait for them.
 
-    Yields what is new. Jobs go on when this process ends; with `detach` it looks at them once. The same call collects
-    what they come to. `say` is told of the jobs, `progress` how far the reading of a text has come. Raises UsageError
-    where the cluster refuses them, and as `held` does.
+    Yields news of them. Jobs continue when this process ends; with `detach` it checks them only once. The same call
+    collects their results later. `say` reports the jobs, `progress` the reading of a text. Raises UsageError if the
+    cluster refuses them, and what `held` raises.
     """
     submitit = expect_cluster(cluster)
     with held(ablation, folder, collecting=cluster) as unfinished:
@@ -140,7 +141,7 @@ def run_submitted(
             name: _known_job(submitit, executor.folder, cluster, known[name]) for name in left.keys() & known.keys()
         }
         new = [run for run in unfinished if run.name not in jobs]
-        read_texts(new, progress=progress)  # tokenized here, and not by each job anew
+        read_texts(new, progress=progress)  # tokenized here once, instead of by each job
         for part in (new[start : start + MOST_IN_AN_ARRAY] for start in range(0, len(new), MOST_IN_AN_ARRAY)):
             added = _submit(executor, part, confirmed)
             jobs |= {run.name: job for run, job in zip(part, added, strict=True)}
@@ -173,7 +174,7 @@ def _open_executor(
         name="tgc-ablate",
         timeout_min=minutes_of(options["time"]) if "time" in options else MINUTES_OF_A_WEEK,
         slurm_array_parallelism=most_at_once or MOST_IN_AN_ARRAY,
-        slurm_srun_args=[f"--cpus-per-task={cpus}"] if cpus else [],  # which srun does not take from sbatch
+        slurm_srun_args=[f"--cpus-per-task={cpus}"] if cpus else [],  # srun does not inherit it from sbatch
         slurm_additional_parameters={name: value for name, value in options.items() if name != "time"},
     )
     return executor
@@ -182,17 +183,17 @@ def _open_executor(
 def _submit(executor: Any, runs: Sequence[PlannedRun], confirmed: bool) -> list[Any]:
     try:
         return executor.submit_array([SubmittedRun(run.config, run.path, confirmed) for run in runs])
-    except (RuntimeError, OSError) as error:  # as submitit's errors are, whatever sbatch says
+    except (RuntimeError, OSError) as error:  # the kinds of submitit's errors, whatever sbatch says
         raise UsageError(f"--submit: the jobs were refused: {as_clause(str(error))}") from error
 
 
 def _known_job(submitit: Any, folder: Path, cluster: str, number: str) -> Any:
-    """Return a job that an earlier process has submitted."""
+    """Return a job that an earlier process submitted."""
     return {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}[cluster](folder=folder, job_id=number)
 
 
 def _news_of(folder: Path, run: PlannedRun, job: Any, cluster: str) -> News | None:
-    over = job.done() and not _is_at_work(run, job, cluster)  # asked first: what it came to is there before it is over
+    over = job.done() and not _is_at_work(run, job, cluster)  # checked before the result, which precedes the job's end
     row = add_result(folder, run)
     if row is not None:
         return Finished(run, row)
@@ -205,12 +206,12 @@ def _news_of(folder: Path, run: PlannedRun, job: Any, cluster: str) -> News | No
 
 
 def _is_at_work(run: PlannedRun, job: Any, cluster: str) -> bool:
-    """Return whether a job is still there that submitit takes for over: of those on this machine it only knows its own
+    """Return whether a job that submitit considers done is still running: of local jobs it only sees its own
     children."""
     with explained(run.path, "read"):
         return is_locked(run.path) or (cluster == "local" and _is_alive(job.job_id))
 
 
 def _is_alive(number: str) -> bool:
-    """Return whether a process has that number, which may stand in a file that anybody has written."""
+    """Return whether a process has that ID, which comes from a file and is not trusted."""
     return number.isdecimal() and len(number) < LONGEST_NUMBER and psutil.pid_exists(int(number))

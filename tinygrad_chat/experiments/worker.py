@@ -1,8 +1,8 @@
-"""A run of an ablation in a process of its own: `python -m tinygrad_chat.experiments.worker FOLDER`.
+"""A run of an ablation in its own subprocess: `python -m tinygrad_chat.experiments.worker FOLDER`.
 
-Its first line of input says in JSON what to train. When its input ends, it stops after its step, with a checkpoint:
-whoever has started it wants that, or has died. So it does at a signal. Before there is anything to save, it stops at
-once.
+Its first line of input says in JSON what to train. When its input ends, it stops after the current step, with a
+checkpoint: its parent has asked for that, or has died. It does the same on a signal. If there is nothing to save yet,
+it stops at once.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tinygrad_chat.machine.memory import refuse_more_than_available
 from tinygrad_chat.schema import parse_json
 from tinygrad_chat.training.events import Logged
 
-STOPPING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the last two by a cluster that is about to end its job
+STOPPING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the last two come from a cluster about to end the job
 SIGNALS = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
 
 
 class Request(TypedDict):
-    """What to train, and whether a scalar model may take its minutes."""
+    """What to train, and whether the user has confirmed a scalar model that takes minutes per step."""
 
     settings: dict[str, Any]
     confirmed: bool
 
 
 class _Stop:
-    """Whether to stop, and if a signal wants that, which: at once before there is `training` to be saved."""
+    """Whether to stop, and because of which signal, if any; exits at once while there is no `training` to save."""
 
     def __init__(self) -> None:
         self.training = False
@@ -56,7 +56,7 @@ class _Stop:
             os._exit(self.explain())
 
     def explain(self) -> int:
-        """Say which signal it was, if any; return the exit code that goes with it."""
+        """Say which signal it was, if any; return the exit code."""
         if not self._signal:
             return 0
         os.write(2, f"stopped by {signal.Signals(self._signal).name}\n".encode())
@@ -64,8 +64,8 @@ class _Stop:
 
 
 def main() -> int:
-    """Train what is asked for; return the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that has started this one
+    """Train the requested run; return the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     stop = _Stop()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -80,7 +80,7 @@ def main() -> int:
         for _, event in events:
             if not stop.training:
                 stop.training = True
-                refuse_more_than_available()  # with the run built, as in training: CUDA reserves its addresses before
+                refuse_more_than_available()  # once the run is built: CUDA has reserved its address space by then
             if isinstance(event, Logged):
                 numbers = {name: value for name, value in event.record.items() if isinstance(value, int | float)}
                 print(*(f"{name}={shown(value)}" for name, value in numbers.items()), flush=True)

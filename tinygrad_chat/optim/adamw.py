@@ -26,16 +26,15 @@ def adamw_update(
 ) -> None:
     """Update flat arrays in place: the two running averages of the gradient, then the weights.
 
-    `scalars` are the six of `adamw_scalars`. The first `decayed` weights decay. Where there are `compute_weights`, the
-    weights in another type, they follow. Nothing changes where the gradient's `grad_norm`, if it is given, is not
-    finite.
+    `scalars` are the six of `adamw_scalars`. Only the first `decayed` weights decay. `compute_weights`, a copy of the
+    weights in another dtype, are updated too if given. Nothing changes if `grad_norm` is given and not finite.
     """
     if grad_norm is not None and not math.isfinite(grad_norm):
         return
     shrink, rate, new_share, new_square_share, correction, epsilon = scalars
     mean += new_share * (gradient - mean)
     square *= 1 - new_square_share
-    square += (new_square_share * gradient) * gradient  # in this order the square of 1e20 fits a float32
+    square += (new_square_share * gradient) * gradient  # in this order the square of 1e20 does not overflow float32
     data[:decayed] *= shrink
     data -= rate * mean / (square**0.5 * correction + epsilon)
     if compute_weights is not None:
@@ -48,11 +47,11 @@ ADAMW_SCALARS = 6
 def adamw_scalars(
     steps: int, learning_rate: float, *, betas: tuple[float, float], weight_decay: float, epsilon: float
 ) -> tuple[float, ...]:
-    """Return what changes from step to step for step number `steps`, counted from 1.
+    """Return the scalars of step `steps`, counted from 1, which change from step to step.
 
-    A decaying weight is multiplied by the first, 1 less its decay. The second is the learning rate with the first
-    average's correction in it, the fifth corrects the root of the second: both averages began at 0, and these undo that
-    pull. The third and fourth are the shares of a new gradient in them.
+    In order: the factor of a decaying weight, 1 - lr * weight_decay; the learning rate with the bias correction of the
+    mean; 1 - beta_1 and 1 - beta_2; the bias correction of the root of the mean square; epsilon. Bias correction
+    compensates for both averages starting at 0.
     """
     beta_1, beta_2 = betas
     rate, correction = learning_rate / (1 - beta_1**steps), (1 - beta_2**steps) ** -0.5
@@ -60,10 +59,10 @@ def adamw_scalars(
 
 
 class AdamW(Optimizer):
-    """Step each parameter by its mean gradient over the root of its mean squared gradient; decay matrices towards 0.
+    """Step each parameter by its mean gradient over the root of its mean squared gradient, with decoupled weight decay.
 
-    The decay acts on the weights themselves, not through the gradient, and leaves gains and biases alone. Raises
-    ConfigError for a setting out of range.
+    The decay acts on the weights themselves, not through the gradient, and only on matrices, not on gains and biases.
+    Raises ConfigError for a setting out of range.
     """
 
     def __init__(
@@ -88,13 +87,13 @@ class AdamW(Optimizer):
         self._scalars = StepScalars(parameters, 1, ADAMW_SCALARS)
 
     def prepare(self, learning_rate: float, position: int = 0) -> None:
-        """Work out the next step's decay and corrections; there are no schedules that `position` would be in."""
+        """Compute the next step's decay and bias corrections; `position` is unused, as there are no schedules."""
         self.steps += 1
         betas, decay, epsilon = self.betas, self.weight_decay, self.epsilon
         self._scalars.set([adamw_scalars(self.steps, learning_rate, betas=betas, weight_decay=decay, epsilon=epsilon)])
 
     def update(self, grad_norm: Any = None) -> None:
-        """Move every parameter once."""
+        """Update every parameter once."""
         parameters = self.parameters
         parameters.kernel_of(adamw_update)(
             parameters.data,
@@ -114,7 +113,7 @@ class AdamW(Optimizer):
         return state_of(self._averages(), self.steps)
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from `state`. Raises CheckpointError where it does not fit."""
+        """Load `state`. Raises CheckpointError if it does not fit."""
         self.steps = load_state(self._averages(), state, self.parameters.backend)
 
     def _averages(self) -> dict[str, np.ndarray]:

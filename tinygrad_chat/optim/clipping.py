@@ -10,7 +10,7 @@ from tinygrad_chat.option import expect
 
 
 def clip(gradient: Any, limit: float | None) -> Any:
-    """Scale a flat gradient down to the norm `limit` if it is longer (None: leave it); return its norm before."""
+    """Scale a flat gradient down to norm `limit` if its norm is larger (None: leave it); return the norm before."""
     norm = math.sqrt(float(gradient.dot(gradient)))
     if limit is not None and norm > limit:
         gradient *= limit / norm
@@ -18,9 +18,9 @@ def clip(gradient: Any, limit: float | None) -> Any:
 
 
 def clip_gradient(parameters: Parameters, limit: float | None) -> Any:
-    """Scale the whole gradient down to the norm `limit` if it is longer (None: leave it); return its norm before.
+    """Scale the whole gradient down to norm `limit` if its norm is larger (None: leave it); return the norm before.
 
-    On a device the norm is an array there, and nobody has waited for it. Raises ConfigError for a limit of 0 or less.
+    On a device the norm is a device array, and nothing synchronises. Raises ConfigError for a limit of 0 or less.
     """
     if limit is not None and not limit > 0:
         expect("clip_gradient: limit", limit, above=0)

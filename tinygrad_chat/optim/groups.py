@@ -1,4 +1,4 @@
-"""Which parameters AdamW moves beside Muon, and how: nanochat's groups (Karpathy, MIT), docs/upstream_analysis.md 4."""
+"""The parameters that AdamW updates beside Muon, in nanochat's groups (Karpathy, MIT); docs/upstream_analysis.md 4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that AdamW moves alike. Their learning rate is `scale` times the optimiser's, which is Muon's."""
+    """Parameters that share AdamW settings. Their learning rate is `scale` times the optimiser's, which is Muon's."""
 
     name: str
     parameters: tuple[str, ...]
@@ -20,11 +20,11 @@ class Group:
 def adamw_groups(
     roles: Mapping[str, str], *, lr: float, embedding_lr: float, head_lr: float, scalar_lr: float
 ) -> list[Group]:
-    """Sort a model's parameters, given by name and role, into AdamW's groups; what is in none is Muon's.
+    """Sort a model's parameters, given by name and role, into AdamW's groups; Muon updates those in no group.
 
-    The roles are those of models/parameter_table.py. `lr` is the optimiser's highest learning rate, the others those of
-    the groups, all in the same unit: the model's width and the batch are the caller's to scale by. Groups without
-    parameters are left out.
+    The roles are those of models/parameter_table.py. `lr` is the optimiser's peak learning rate, the others those of
+    the groups, all on the same scale: scaling for the model's width and the batch size is left to the caller. Empty
+    groups are omitted.
 
     >>> roles = {"token_embedding.weight": "embedding", "blocks.0.attention.key.weight": "matrix"}
     >>> roles["head.weight"] = "head"
@@ -39,8 +39,8 @@ def adamw_groups(
         ("value embeddings", ("value_embedding",), 0.5 * embedding_lr, (0.8, 0.995), 0.01),
         ("residual scales", ("residual_scale",), 0.01 * scalar_lr, (0.8, 0.95), 0.05),
         ("embedding scales", ("embedding_scale",), scalar_lr, (0.96, 0.95), 0.0),
-        ("smear", ("smear_gate", "smear_scale", "backout_scale"), 0.2, (0.8, 0.95), 0.0),  # whatever the other rates
-        ("vectors", ("gain", "bias"), 0.01 * scalar_lr, (0.8, 0.95), 0.0),  # which nanochat has none of
+        ("smear", ("smear_gate", "smear_scale", "backout_scale"), 0.2, (0.8, 0.95), 0.0),  # a fixed rate
+        ("vectors", ("gain", "bias"), 0.01 * scalar_lr, (0.8, 0.95), 0.0),  # nanochat has none
     ]
     groups = []
     for name, members, rate, betas, decay in table:

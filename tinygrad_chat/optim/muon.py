@@ -1,12 +1,12 @@
-"""Muon for the matrices of the blocks, AdamW for all else: nanochat's optimiser (Karpathy, MIT).
+"""Muon for the matrices of the blocks, AdamW for everything else: nanochat's optimiser (Karpathy, MIT).
 
-Muon (Jordan et al., kellerjordan.github.io/posts/muon) moves a matrix by the orthogonal matrix next to its mean
-gradient: all directions by the same length, however unequal the gradient is in them. nanochat makes rows equal first
-(MuonEq, arXiv:2603.28254), takes the Polar Express to the orthogonal matrix (Amsel et al., arXiv:2505.16932), restores
-its norm (Muon+, arXiv:2602.21545), evens out what rows move by over the steps (NorMuon, arXiv:2510.05491) and lets
-only those weights decay that the step does not enlarge. docs/upstream_analysis.md, chapter 4, has the formulas.
+Muon (Jordan et al., kellerjordan.github.io/posts/muon) moves a matrix by the orthogonal matrix nearest to its mean
+gradient: equally far in all directions, however unequal the gradient is in them. nanochat first gives rows equal norms
+(MuonEq, arXiv:2603.28254), orthogonalises by the Polar Express (Amsel et al., arXiv:2505.16932), restores the norm
+(Muon+, arXiv:2602.21545), evens out the sizes of row updates over the steps (NorMuon, arXiv:2510.05491) and decays only
+weights that the step does not enlarge. docs/upstream_analysis.md, chapter 4, has the formulas.
 
-Shapes: every matrix is (R, K), outputs by inputs; each function takes a stack of them, (..., R, K), too.
+Shapes: every matrix is (R, K), outputs by inputs; each function also takes a stack of them, (..., R, K).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-"""a, b, c of each round x -> a x + b x^3 + c x^5 on singular values: the best five for values of 0.001 to 1."""
+"""a, b, c of each iteration x -> a x + b x^3 + c x^5 on singular values: optimal for five and values 0.001 to 1."""
 
 
 def orthogonalize(x: Any) -> Any:
-    """Return about the orthogonal matrix next to x, whose rows are made equally long first.   x (R, K) -> a new (R, K)
+    """Return approximately the orthogonal matrix nearest to x, after giving its rows equal norms.  (R, K) -> new (R, K)
 
-    Singular values of a thousandth of the norm and more come close to 1, smaller ones grow a thousandfold.
+    Singular values of at least a thousandth of the norm come close to 1; smaller ones grow a thousandfold.
     """
     x = _with_equal_rows(x)
     R, K = x.shape[-2:]
@@ -59,26 +59,26 @@ def orthogonalize(x: Any) -> Any:
 
 
 def _with_equal_rows(x: Any) -> Any:
-    """Scale rows to the same length and the whole to a norm just below 1; a row of zeros stays one.  -> a new (R, K)"""
+    """Scale rows to equal norms and the whole to a norm just below 1; a row of zeros stays zero.  -> a new (R, K)"""
     xp = array_module(x)
     squares = xp.square(x).sum(axis=-1, keepdims=True)
     scale = xp.sqrt(squares.mean(axis=-2, keepdims=True)) / xp.maximum(xp.sqrt(squares), 1e-6)
-    # The norm behind the scaling, without another pass over x.
+    # The norm after scaling, without another pass over x.
     norm = xp.sqrt((squares * scale * scale).sum(axis=-2, keepdims=True))
     return x * (scale / (1.01 * norm + 1e-6))
 
 
 def even_out(x: Any, square: Any, *, beta_2: float) -> tuple[Any, Any]:
-    """Divide each row by the root of its running mean square, each column if x is wide; keep an orthogonal norm.
+    """Divide each row, or each column if R < K, by the root of its running mean square; keep an orthogonal norm.
 
-    x (R, K), square (R, 1) where R >= K, else (1, K) -> both anew; x's norm is the root of the lesser of R and K.
+    x (R, K), square (R, 1) if R >= K, else (1, K) -> new x, new square; the norm of the new x is sqrt(min(R, K)).
     """
     xp = array_module(x)
     R, K = x.shape[-2:]
     axis, count = (-1, K) if R >= K else (-2, R)
     means = xp.square(x).mean(axis=axis, keepdims=True)
     to_norm = math.sqrt(min(R, K)) / xp.maximum(xp.sqrt(count * _sum(means)), 1e-6)
-    means *= to_norm * to_norm  # of an x that has that norm; the last line gives it to x itself
+    means *= to_norm * to_norm  # as if x had that norm already; the last line scales x itself
     square = square + (1 - beta_2) * (means - square)
     scale = 1 / xp.sqrt(xp.maximum(square, 1e-10))
     before, after = xp.sqrt(count * _sum(means)), xp.sqrt(count * _sum(means * scale * scale))
@@ -99,19 +99,19 @@ def muon_update(
     beta_2: float = 0.9,
     grad_norm: Any = None,
 ) -> None:
-    """Update matrices in place: the running averages of their gradient and of their step's squares, then the weight.
+    """Update matrices in place: the running averages of gradient and squared step, then the weight.
 
-    weight, gradient and mean (..., R, K), square (..., R, 1) where R >= K, else (..., 1, K). `scalars` begin with the
-    momentum, the rate and the decay: only those weights decay, by rate times decay of themselves, that the step does
-    not enlarge. Nothing changes where the gradient's `grad_norm`, if it is given, is not finite.
+    weight, gradient and mean (..., R, K), square (..., R, 1) if R >= K, else (..., 1, K). `scalars` begin with the
+    momentum, learning rate and weight decay. A weight decays, by rate * decay of itself, only if the step does not
+    enlarge it. Nothing changes if `grad_norm` is given and not finite.
     """
     R, K = weight.shape[-2:]
     momentum, rate, weight_decay = scalars[0], scalars[1] * math.sqrt(max(1.0, R / K)), scalars[2]
-    gradient = if_finite(grad_norm, gradient, mean)  # the mean moves towards itself, then, and no NaN goes further
+    gradient = if_finite(grad_norm, gradient, mean)  # otherwise the mean stays, and no NaN spreads
     change = gradient - mean
     change *= 1 - momentum
     mean += change
-    ahead = mean - gradient  # Nesterov: momentum once more
+    ahead = mean - gradient  # Nesterov: apply the momentum once more
     ahead *= momentum
     ahead += gradient
     step, new_square = even_out(orthogonalize(ahead), square, beta_2=beta_2)
@@ -127,16 +127,16 @@ Work = Callable[[], None]
 
 
 def one_after_the_other(pieces: Sequence[Work]) -> None:
-    """Do pieces of work that do not depend on each other."""
+    """Do independent pieces of work in sequence."""
     for work in pieces:
         work()
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Parameters that are stepped at once: their spans of the flat buffers, and what is remembered of them.
+    """Parameters that are updated together: their spans of the flat buffers and their optimiser state.
 
-    One parameter of a group, or a stack of matrices of one shape without a group: these are Muon's.
+    Either one parameter of an AdamW group, or a stack of matrices of one shape, without a group, for Muon.
     """
 
     group: Group | None
@@ -147,12 +147,12 @@ class _Part:
 
 
 class Muon(Optimizer):
-    """Move the parameters of `groups` by AdamW, at their groups' rates, and all others, which are matrices, by Muon.
+    """Update the parameters of `groups` by AdamW, at their groups' rates, and all others, which are matrices, by Muon.
 
-    `momentum` and `weight_decay` are Muon's, by the position in training; `epsilon` is AdamW's. Remembered are a mean
-    gradient of every weight and its squares: AdamW's one a weight, Muon's one a row or column. `together` does what is
-    to be done for each parameter, such as with several threads. On a device matrices of one shape are one stack, as
-    every start of a kernel costs; a processor keeps one matrix in its cache.
+    `momentum` and `weight_decay` are Muon's schedules; `epsilon` is AdamW's. The state is a mean gradient for each
+    weight and a mean square: one per weight for AdamW, one per row or column for Muon. `together` runs the updates of
+    all parameters, perhaps in several threads. On a device, matrices of one shape form a stack, to save kernel
+    launches; a CPU updates one at a time, to keep it in its cache.
     """
 
     def __init__(
@@ -207,8 +207,8 @@ class Muon(Optimizer):
         return _Part(group, names, spans, mean, square)
 
     def prepare(self, learning_rate: float, position: int = 0) -> None:
-        """Work out each part's rates, and where momentum and decay are at this position of their schedules."""
-        # On its way up the momentum follows the steps that were taken, whatever the clock says of the position.
+        """Compute each part's scalars, with momentum and decay at this position of their schedules."""
+        # During its warmup, momentum follows the steps taken; a time limit may move the position ahead of them.
         momentum = self.momentum(self.steps if self.steps < MOMENTUM_WARMUP else position)
         of_matrices = momentum, learning_rate, self.weight_decay(position)
         self.steps += 1
@@ -222,7 +222,7 @@ class Muon(Optimizer):
         self._scalars.set([scalars(part.group) for part in self._parts])
 
     def update(self, grad_norm: Any = None) -> None:
-        """Move every parameter once."""
+        """Update every parameter once."""
 
         def move(number: int, part: _Part) -> None:
             how = self._update_matrices if part.group is None else self._update_by_adamw
@@ -262,11 +262,11 @@ class Muon(Optimizer):
         )
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return the averages, `mean.` and `square.` before the parameter's name, and the number of steps taken."""
+        """Return the averages, named `mean.` or `square.` and the parameter's name, and the number of steps taken."""
         return state_of(self._averages(), self.steps)
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from `state`. Raises CheckpointError where it does not fit."""
+        """Load `state`. Raises CheckpointError if it does not fit."""
         self.steps = load_state(self._averages(), state, self.parameters.backend)
 
     def _averages(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What training asks of an optimiser, and what all of them share."""
+"""The interface of an optimiser, and what all optimisers share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinygrad_chat.backend import Backend, array_module
 
 
 class Movable(Protocol):
-    """What an optimiser asks of what it moves: all of a model's `Parameters`, or one rank's share of them."""
+    """What an optimiser needs of the parameters it updates: a model's `Parameters`, or one rank's share of them."""
 
     data: Any
     gradient: Any
@@ -21,64 +21,64 @@ class Movable(Protocol):
 
     @property
     def backend(self) -> Backend:
-        """Where the arrays are."""
+        """The back end that holds the arrays."""
         ...
 
     def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what to run on the arrays in place of a function that is no op."""
+        """Return the kernel to run on the arrays for a function that is not an op, or the function itself."""
         ...
 
     def masters(self) -> Iterator[tuple[str, Any]]:
-        """Yield every parameter's name and its part of `data`, in its shape, or flat where only a part of it is
-        there."""
+        """Yield every parameter's name and its part of `data`, in its shape, or flat if the share has only part of
+        it."""
         ...
 
     def refresh_compute_weights(self) -> None:
-        """Let the compute weights, if there are any, follow the data."""
+        """Copy the data to the compute weights, if there are any."""
         ...
 
 
 class Optimizer(ABC):
-    """Moves the parameters it was made with against their gradient.
+    """Updates the parameters it was made with against their gradient.
 
-    A step has two halves. `prepare` works out what changes from step to step, on the host; `update` does the work and
-    reads those numbers from memory, so that on a device it can be recorded once and repeated.
+    A step has two halves. `prepare` computes what changes from step to step, on the host; `update` does the work and
+    reads those numbers from memory, so that on a device it can be captured once as a CUDA graph and replayed.
     """
 
     def __init__(self, parameters: Movable) -> None:
         self.parameters = parameters
 
     def step(self, learning_rate: float, position: int = 0) -> None:
-        """Move every parameter once, using the gradients that lie in the buffer.
+        """Update every parameter once, with the gradients in the buffer.
 
-        `position` is the step of training, counted from 0: where the optimiser's own schedules, if it has any, are.
+        `position` is the position in training, counted from 0, for the optimiser's own schedules if it has any.
         """
         self.prepare(learning_rate, position)
         self.update()
 
     @abstractmethod
     def prepare(self, learning_rate: float, position: int = 0) -> None:
-        """Lay what the next update takes where it reads it; the arguments are those of `step`."""
+        """Write the scalars of the next update to where it reads them; the arguments are those of `step`."""
 
     @abstractmethod
     def update(self, grad_norm: Any = None) -> None:
-        """Move every parameter once, by what was prepared.
+        """Update every parameter once, with the prepared scalars.
 
-        On a device nothing moves where `grad_norm`, the norm of the gradient there, is not finite: the host cannot tell
-        before. On the host the caller can, and leaves it out.
+        On a device nothing changes if `grad_norm`, a device array, is not finite, as the host cannot check it without
+        synchronising. On the host the caller checks it, and leaves it out.
         """
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
-        """Return a copy, in host memory, of all that the optimiser remembers between steps."""
+        """Return a copy of the optimiser's state in host memory."""
 
     @abstractmethod
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Remember what `state` says. Raises CheckpointError where it does not fit."""
+        """Load `state`. Raises CheckpointError if it does not fit."""
 
 
 class StepScalars:
-    """Rows of numbers that change from step to step: Python's floats on the host, one array on a device."""
+    """Rows of numbers that change from step to step: Python floats on the host, one array on a device."""
 
     def __init__(self, parameters: Movable, rows: int, columns: int) -> None:
         xp, dtype = parameters.backend.xp, parameters.data.dtype
@@ -86,7 +86,7 @@ class StepScalars:
         self._rows: Sequence[Sequence[float]] = ()
 
     def set(self, rows: Sequence[Sequence[float]]) -> None:
-        """Replace all numbers; those on a device stay at their address."""
+        """Replace all numbers; on a device, in place, so that their address stays the same."""
         self._rows = rows
         if self._on_device is not None:
             self._on_device[...] = array_module(self._on_device).asarray(np.array(rows, self._on_device.dtype))
@@ -96,7 +96,7 @@ class StepScalars:
 
 
 def if_finite(grad_norm: Any, new: Any, old: Any) -> Any:
-    """Return `new` where the gradient's norm is finite, else `old`: the device chooses, and the host does not wait."""
+    """Return `new` if the gradient norm is finite or None, else `old`; a device decides without synchronising."""
     if grad_norm is None:
         return new
     xp = array_module(old)

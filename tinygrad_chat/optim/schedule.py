@@ -1,9 +1,9 @@
-"""Schedules: closures from a step to its learning rate, momentum or decay.
+"""Schedules: closures from a step to its learning rate, momentum or weight decay.
 
-Every one of `SCHEDULES` climbs evenly to `peak` over the first `warmup` steps (step 0 has peak / warmup already, step
-warmup - 1 has the peak) and is at `minimum` at the last of its `steps`. They differ in the way down. Those that take
-`warmdown` stay at the peak and come down over that last share of what follows the warm-up. "nanochat" is upstream's:
-its share and its last step are others. All raise ConfigError for what is out of range.
+Each of `SCHEDULES` rises linearly to `peak` over the first `warmup` steps (step 0 has peak / warmup, step warmup - 1
+the peak) and reaches `minimum` at the last of its `steps`. They differ in the decay. With `warmdown` below 1 they stay
+at the peak and decay only over that last fraction of the steps after warmup. "constant" does not decay, and "nanochat",
+taken from upstream, counts the fraction and the last step differently. All raise ConfigError for values out of range.
 
 >>> rate = linear(peak=1.0, minimum=0.1, warmup=2, steps=5)
 >>> [round(rate(step), 2) for step in range(5)]
@@ -18,34 +18,34 @@ from collections.abc import Callable
 from tinygrad_chat.option import expect
 
 Schedule = Callable[[int], float]
-"""step, counted from 0 -> learning rate, or what else follows a schedule"""
+"""step, counted from 0 -> learning rate or another scheduled value"""
 
 
 def linear(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: float = 1.0) -> Schedule:
-    """Down in a straight line."""
+    """Linear decay."""
     return _schedule(peak, minimum, warmup, steps, _late(warmdown, lambda done: 1 - done))
 
 
 def one_minus_sqrt(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: float = 1.0) -> Schedule:
-    """Down as 1 - sqrt, fast first: the cool-down of Haegele et al. (arXiv:2405.18392)."""
+    """Decay as 1 - sqrt, fast at first: the cooldown of Haegele et al. (arXiv:2405.18392)."""
     return _schedule(peak, minimum, warmup, steps, _late(warmdown, lambda done: 1 - math.sqrt(done)))
 
 
 def cosine(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: float = 1.0) -> Schedule:
-    """Down along half a cosine, slow at both ends (Loshchilov & Hutter, arXiv:1608.03983)."""
+    """Decay along half a cosine, slow at both ends (Loshchilov & Hutter, arXiv:1608.03983)."""
     return _schedule(peak, minimum, warmup, steps, _late(warmdown, lambda done: 0.5 + 0.5 * math.cos(math.pi * done)))
 
 
 def constant(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: float = 1.0) -> Schedule:
-    """Not down at all; `minimum` and `warmdown` play no part."""
+    """No decay; `minimum` and `warmdown` are ignored."""
     return _schedule(peak, peak, warmup, steps, lambda done: 1.0)
 
 
 def nanochat(*, peak: float, minimum: float, warmup: int, steps: int, warmdown: float = 1.0) -> Schedule:
-    """Down in a straight line, as nanochat (Karpathy, MIT) draws it.
+    """Linear decay, as in nanochat (Karpathy, MIT).
 
-    `warmdown` is a share of all steps and the minimum that of the step behind the last. Where the ways up and down
-    overlap, the way up wins.
+    `warmdown` is a fraction of all steps, and the minimum would be reached one step after the last. If warmup and decay
+    overlap, warmup wins.
     """
     _expect_in_range(steps, warmup=warmup, warmdown=warmdown, peak=peak, minimum=minimum)
     length = round(warmdown * steps)
@@ -63,9 +63,9 @@ MOMENTUM_WARMUP = 400  # steps
 
 
 def muon_momentum(*, steps: int, warmdown: float) -> Schedule:
-    """nanochat's momentum of Muon: 400 steps up from 0.85 to 0.97, and down to 0.90 over the last `warmdown` of all.
+    """nanochat's momentum for Muon: up from 0.85 to 0.97 in 400 steps, down to 0.90 over the last `warmdown` of all.
 
-    Up wins where both overlap, so that a run of less than 400 steps never comes down.
+    The rise wins if both overlap, so in a run of fewer than 400 steps the momentum never falls.
     """
     _expect_in_range(steps, warmdown=warmdown)
     length = round(warmdown * steps)
@@ -80,7 +80,7 @@ def muon_momentum(*, steps: int, warmdown: float) -> Schedule:
 
 
 def cosine_decay(*, peak: float, steps: int) -> Schedule:
-    """nanochat's weight decay of Muon: from `peak` along half a cosine to 0 at the step behind the last."""
+    """nanochat's weight decay for Muon: from `peak` along half a cosine to 0 at the step after the last."""
     _expect_in_range(steps, peak=peak)
     return lambda step: peak * (0.5 + 0.5 * math.cos(math.pi * min(step, steps) / steps))
 
@@ -94,11 +94,11 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 _Shape = Callable[[float], float]
-"""the share of the way down that is done, 0 to 1 -> how much of peak - minimum is left, 1 to 0"""
+"""progress of the decay, 0 to 1 -> the fraction of peak - minimum that is left, 1 to 0"""
 
 
 def _expect_in_range(steps: int, *, warmup: int = 0, warmdown: float = 1.0, **rates: float) -> None:
-    """Raise ConfigError for what no schedule can be made of."""
+    """Raise ConfigError for a value out of range."""
     expect("schedule: steps", steps, minimum=1)
     expect("schedule: warmup", warmup, minimum=0)
     expect("schedule: warmdown", warmdown, minimum=0, maximum=1)

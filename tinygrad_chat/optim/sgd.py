@@ -23,11 +23,11 @@ class SGD(Optimizer):
         self._scalars = StepScalars(parameters, 1, 1)
 
     def prepare(self, learning_rate: float, position: int = 0) -> None:
-        """Take the learning rate; there are no schedules that `position` would be in."""
+        """Take the learning rate; `position` is unused, as there are no schedules."""
         self._scalars.set([(learning_rate,)])
 
     def update(self, grad_norm: Any = None) -> None:
-        """Move every parameter once."""
+        """Update every parameter once."""
         parameters, rate = self.parameters, self._scalars[0][0]
         velocity = self.velocity * self.momentum
         velocity += parameters.gradient
@@ -41,5 +41,5 @@ class SGD(Optimizer):
         return copy_to_host({"velocity": self.velocity})
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from `state`. Raises CheckpointError where it does not fit."""
+        """Load `state`. Raises CheckpointError if it does not fit."""
         overwrite({"velocity": self.velocity}, state, self.parameters.backend)

@@ -1,4 +1,4 @@
-"""What an optimiser remembers: arrays as long as the parameters, saved and loaded by name."""
+"""Optimiser state: arrays, saved and loaded by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinygrad_chat.backend import Backend, to_host
 from tinygrad_chat.errors import CheckpointError
 
 LARGEST_TRACE = 1e-30
-TRACES_LAST = 16  # steps in which 0.8, AdamW's least mean, decays from there to 1e-32: a normal float32
+TRACES_LAST = 16  # steps between checks: even a mean of beta 0.8 decays only to 1e-32 in them, still a normal float32
 
 
 def copy_to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -20,7 +20,7 @@ def copy_to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def overwrite(arrays: Mapping[str, Any], state: Mapping[str, np.ndarray], backend: Backend) -> None:
-    """Overwrite every array by the one of its name in `state`; where one is missing or does not fit, none changes."""
+    """Overwrite every array with the one of its name in `state`; if one is missing or does not fit, none changes."""
     for name, array in arrays.items():
         if name not in state or state[name].shape != array.shape:
             found = state[name].shape if name in state else "none"
@@ -30,11 +30,11 @@ def overwrite(arrays: Mapping[str, Any], state: Mapping[str, np.ndarray], backen
 
 
 def drop_traces(averages: Iterable[Any]) -> None:
-    """Set to 0 what averages of gradients that have become 0 have decayed to, on a processor.
+    """On a CPU, set to 0 tiny averages of gradients that have themselves become 0.
 
-    Such an average would become a subnormal number and stay one: 0.95 times the least of them is rounded up to it. A
-    processor takes a hundred times as long for those (a GPU does not), and a unit that squared_relu switched off for
-    good has a whole row of them. What is dropped here is far above them and far below what moves a weight.
+    Such an average would decay to a subnormal number and stay there: 0.95 times the smallest one rounds back to it. A
+    CPU takes a hundred times as long for subnormals (a GPU does not), and a unit that squared_relu has switched off for
+    good has a whole row of them. What is dropped here is far above subnormal and far too small to move a weight.
     """
     for average in averages:
         if isinstance(average, np.ndarray):
@@ -42,12 +42,12 @@ def drop_traces(averages: Iterable[Any]) -> None:
 
 
 def state_of(averages: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
-    """Return averages and the number of steps that they are made of, in host memory."""
+    """Return averages, and the number of steps they cover, in host memory."""
     return {**copy_to_host(averages), "steps": np.array([steps])}
 
 
 def load_state(averages: Mapping[str, Any], state: Mapping[str, np.ndarray], backend: Backend) -> int:
-    """Overwrite averages by what `state_of` returned; return the steps. Raises CheckpointError where they misfit."""
+    """Overwrite averages with the result of `state_of`; return the steps. Raises CheckpointError if they do not fit."""
     steps = np.zeros(1, np.int64)
     overwrite({**averages, "steps": steps}, state, backend)
     if steps[0] < 0:

@@ -1,8 +1,8 @@
-"""What a run will take, before it is begun.
+"""Predict a run's time and memory before it starts.
 
 plan.py         the prediction
-measurement.py  what it is made from: the beginning of the run, in a process of its own
-first_steps.py  what that process does
-fit.py          the largest part of a batch that fits into memory
-ranks.py        how long a step takes with more ranks: a model
+measurement.py  its basis: the beginning of the run, measured in a subprocess
+first_steps.py  what that subprocess does
+fit.py          the largest micro-batch that fits into memory
+ranks.py        a model of the time of a step with more ranks
 """

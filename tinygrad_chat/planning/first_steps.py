@@ -1,7 +1,7 @@
-"""The beginning of a run, timed: `python -m tinygrad_chat.planning.first_steps REQUEST`, in and out in JSON.
+"""Time the beginning of a run: `python -m tinygrad_chat.planning.first_steps REQUEST`; request and answer are JSON.
 
-The training loop itself takes the steps and writes the checkpoints, into a temporary folder. So what is measured is
-what a run does, and the process holds what a run's process holds.
+The real training loop takes the steps and writes the checkpoints, into a temporary folder. So the times and the memory
+measured are those of a run.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tinygrad_chat.training.events import Saved, Stepped
 from tinygrad_chat.training.loop import EVALUATION_BATCH, SAMPLE_LENGTH, train
 from tinygrad_chat.training.run import Run, start_run
 
-SAMPLING_SECONDS = 0.3  # after which no further token is drawn
-REPEATED = 1.0  # seconds below which an evaluation is run again, warm
+SAMPLING_SECONDS = 0.3  # after which sampling stops
+REPEATED = 1.0  # seconds; a faster evaluation is run again, warm
 
 
 def main(request_text: str) -> None:
-    """Answer a request, alone or as one of several ranks, of which the first answers."""
+    """Answer a request, alone or as one of several ranks, of which rank 0 answers."""
     request = json.loads(request_text)
     config = from_saved(request["settings"], source="the request")
     with joined_ranks((request_text,)) as ranks:
@@ -57,7 +57,7 @@ def main(request_text: str) -> None:
 
 
 def _measure(run: Run, seconds: float) -> dict[str, Any]:
-    """Return the fields of a Measurement, all but the start-up."""
+    """Return the fields of a Measurement, except for the startup time."""
     compute, dataset = run.model.parameters().compute, run.dataset
     run.config = run.config.replace(
         steps=UNBOUNDED, minutes=None, eval_every=UNBOUNDED, checkpoint_every=None, on_nan="stop"
@@ -95,8 +95,8 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Steps:
-    """`seconds` of training for `count` steps, `between` two of them, those of the `checkpoint` after them; and the
-    most bytes that were held by the end of the first."""
+    """Training `seconds` of `count` steps, those `between` two steps and those of the `checkpoint` after them; `memory`
+    is the peak in bytes up to the end of the first step."""
 
     count: int
     seconds: float
@@ -106,13 +106,13 @@ class _Steps:
 
 
 def _held(run: Run) -> int:
-    """Return the most bytes held so far where the arrays live: on the GPU, or in the process."""
+    """Return the peak memory so far, in bytes, where the arrays live: on the GPU, or in the process."""
     device_memory = run.model.parameters().backend.memory_held()
     return peak_memory() if device_memory is None else device_memory
 
 
 def _take_steps(run: Run, seconds: float) -> _Steps:
-    """Train for so many seconds, at least one step, then save a checkpoint."""
+    """Train for about `seconds`, at least one step, then save a checkpoint."""
     first, trained = run.progress.step, run.progress.seconds
     until = time.perf_counter() + seconds
     ends, used, checkpoint, memory = [], [], 0.0, 0
@@ -131,15 +131,15 @@ def _take_steps(run: Run, seconds: float) -> _Steps:
 
 
 def _compile_kernels(run: Run, tokens: np.ndarray) -> None:
-    """Evaluate and sample a little: kernels that are compiled at their first use are compiled then."""
+    """Evaluate and sample a little, so that kernels compiled at their first use are compiled here."""
     evaluate(run.model, tokens[:2], run.tokenizer.bytes_per_token(), batch_size=1)
     next(generate(run.model, [run.tokenizer.bos], max_new_tokens=1, random=rng(run.config.run.seed, "sampling", 0)))
 
 
 def _seconds_of_evaluation(run: Run, tokens: np.ndarray) -> float:
-    """Evaluate on one batch, as the loop does; return the seconds for each token predicted.
+    """Evaluate on one batch, as the loop does; return the seconds per token predicted.
 
-    In scalar mode one window is enough: its graph is let go of before the next.
+    In scalar mode one window is enough, as its graph is freed before the next.
     """
     batch_size = 1 if run.config.compute.mode == "scalar" else max(1, EVALUATION_BATCH // run.config.model.context)
     part = tokens[: batch_size * run.config.model.context + 1]
@@ -154,7 +154,7 @@ def _seconds_of_evaluation(run: Run, tokens: np.ndarray) -> float:
 
 
 def _seconds_of_sampling(run: Run) -> float:
-    """Draw some tokens, as for an evaluation's sample; return the seconds for each."""
+    """Sample some tokens, as for an evaluation's sample; return the seconds per token."""
     tokens = generate(
         run.model,
         [run.tokenizer.bos],

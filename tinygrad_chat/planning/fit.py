@@ -1,4 +1,4 @@
-"""The largest part of a batch that fits into memory, found on the line through two small ones."""
+"""The largest micro-batch that fits into memory, extrapolated linearly from two small ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tinygrad_chat.planning.plan import Plan, predict
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.download import Progress
 
-AVAILABLE_SHARE = 0.8  # of the memory that is available: what may be used by default
-SMALL_TOKENS = 2048  # of the larger of the two micro-batches that the line goes through: enough to stand out
+AVAILABLE_SHARE = 0.8  # of the available memory: the default budget
+SMALL_TOKENS = 2048  # in the larger of the two micro-batches that the line goes through: enough for a clear slope
 SMALL_WINDOWS = 16
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A configuration whose parts fit into `budget` bytes, its plan, and the (windows, bytes) that it was chosen by."""
+    """A configuration whose micro-batches fit into `budget` bytes, its plan, and the measured (windows, bytes)."""
 
     config: TrainingConfig
     plan: Plan
@@ -40,9 +40,9 @@ def fit(
 ) -> Fitted:
     """Choose the fewest parts of a batch whose memory stays within `memory` bytes, and plan the run with them.
 
-    By default that is four fifths of what is available. Memory is a straight line over the windows of a part: two
-    small ones are measured, then the one that the line leads to. `say` is told of each. Raises NoRoomError where not
-    even a part of one window fits, and UsageError for a GPU, whose memory has no default.
+    The default is four fifths of what is available. Memory is linear in the windows of a part: two small ones are
+    measured, then the one that the line predicts. `say` reports each. Raises NoRoomError if not even a part of one
+    window fits, and UsageError for a GPU, where `memory` has no default.
     """
     open_corpus(config.data.source, **config.data.reading, progress=progress)
 
@@ -62,7 +62,7 @@ def fit(
     if one.fullest_memory > budget:
         raise _no_room(config, f"it takes {one.fullest_memory / 2**30:.3g} GiB", budget)
     measured = [(1, one.step_memory)]
-    safe = (budget - one.built_memory) / max(one.step_memory - one.built_memory, 1)  # windows, even if they share none
+    safe = (budget - one.built_memory) / max(one.step_memory - one.built_memory, 1)  # windows, if none share memory
     small = min(config.data.batch_size, SMALL_WINDOWS, max(2, SMALL_TOKENS // config.model.context), int(safe))
     if small > 1:
         measured.append((small, tried(least.replace(batch_size=small), 0.0).step_memory))
@@ -79,7 +79,7 @@ def fit(
 
 
 def extrapolate(measured: Sequence[tuple[int, int]], windows: int) -> float:
-    """Return the bytes that a part of so many windows takes, on the line through the first and last (windows, bytes).
+    """Return the bytes of a part of `windows` windows, on the line through the first and last (windows, bytes).
 
     >>> extrapolate([(1, 150), (3, 250)], 10)
     600.0
@@ -90,9 +90,8 @@ def extrapolate(measured: Sequence[tuple[int, int]], windows: int) -> float:
 
 
 def choose_parts(batch_size: int, budget: float, measured: Sequence[tuple[int, int]]) -> list[int]:
-    """Return into how many equal parts a batch can be cut so that each takes at most `budget` bytes, fewest first.
-
-    Where only one window was measured, nothing is known of more: then only parts of one window will do.
+    """Return the numbers of equal parts into which a batch can be cut so that each takes at most `budget` bytes, fewest
+    first. If only one window was measured, more cannot be predicted, so only parts of one window qualify.
 
     >>> choose_parts(12, 400, [(1, 150), (3, 250)])
     [2, 3, 4, 6, 12]

@@ -1,4 +1,4 @@
-"""What a run costs, found out by running its beginning in a process of its own."""
+"""Measure the cost of a run by running its beginning in a subprocess."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tinygrad_chat.errors import FormatError, NoRoomError, TinygradChatError
 from tinygrad_chat.parallel.starting import ranks_command
 from tinygrad_chat.schema import OPTIONAL, Amount, Count, parse_json
 
-PYTHON = (sys.executable, "-P")  # what lies in the current folder must not be imported
+PYTHON = (sys.executable, "-P")  # so that nothing is imported from the current folder
 COMMAND = (*PYTHON, "-m", "tinygrad_chat.planning.first_steps")
-PLACE = str(Path(__file__).parents[2])  # so that the process runs this very package
+PLACE = str(Path(__file__).parents[2])  # so that the subprocess runs this very package
 ENOUGH_SECONDS = 2.0  # of steps
-MOST_SHARE = 0.9  # of what is available: no measurement takes the rest
-WATCHED_EVERY = 0.02  # seconds between looks at the memory of the process
+MOST_SHARE = 0.9  # of the available memory: the limit of a measurement
+WATCHED_EVERY = 0.02  # seconds between checks of the memory of the subprocess
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A run's sizes, and what each part of it took, in seconds and bytes.
+    """A run's sizes, and the time and memory of each of its parts, in seconds and bytes.
 
-    With several `ranks`, sizes of memory are those of the first. `between_steps` is what the loop does for each step
-    beside training: the log, a look at the checkpoints. `document_tokens` is the mean length of a document, after which
-    a sample may end. `peak_memory` is that of the process, `device_memory` that of a GPU; `built_memory` and
-    `step_memory` are what was held where the arrays live before the first step, and at its peak.
+    With several `ranks`, memory is that of rank 0. `between_steps_seconds` is the loop's work per step besides
+    training, such as logging. `document_tokens` is the mean length of a document, after which a sample may end.
+    `peak_memory` is that of the process, `device_memory` that of a GPU; `built_memory` and `step_memory` are the peaks
+    where the arrays live, before the first step and after it.
     """
 
     ranks: Count
@@ -60,11 +60,11 @@ class Measurement:
     device_memory: Count | None
     environment: dict[str, Any]
     startup_seconds: float = field(default=0.0, metadata=OPTIONAL)
-    """Known to who started the process, and not to the process that measures."""
+    """Measured by the parent process, as the subprocess cannot."""
 
     @property
     def fullest_memory(self) -> int:
-        """The most bytes held where the arrays live."""
+        """The peak memory in bytes where the arrays live."""
         return self.peak_memory if self.device_memory is None else self.device_memory
 
 
@@ -77,11 +77,11 @@ def measure(
     room: float | None = None,
     ranks: int = 1,
 ) -> Measurement:
-    """Run the beginning of `config` for about `seconds` of steps, in a process of its own, or in `ranks` of them.
+    """Run the beginning of `config` for about `seconds` of steps, in a subprocess or in `ranks` of them.
 
-    `command`, with the request as its last word, starts it: the more like the run itself, the closer are time and
-    memory. Raises NoRoomError as soon as it holds more than `room` bytes or than nine tenths of what
-    is available, and whatever start_run and train raise.
+    `command`, with the request as its last argument, starts it: the more it resembles the run's own command, the closer
+    are time and memory. Raises NoRoomError as soon as it holds more than `room` bytes or nine tenths of what is
+    available, and whatever start_run and train raise.
     """
     most = MOST_SHARE * available_memory()
     limit = most if room is None else min(room, most)
@@ -109,7 +109,7 @@ def measure(
                     last_words = line.strip() or last_words
             process.wait()
         finally:
-            process.kill()  # does nothing where it has ended
+            process.kill()  # does nothing if it has ended
             watch.end()
     failed = isinstance(answer, Failure)
     if watch.exceeded or (failed and answer.error in ("MemoryError", "MemoryShortageError")):
@@ -128,21 +128,21 @@ def measure(
 
 @dataclass(frozen=True)
 class FirstStep:
-    """What the process says once it has taken a step."""
+    """The subprocess's message after its first step."""
 
     first_step_seconds: Amount
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why it could not measure: the name of an error, and what it says."""
+    """Why the measurement failed: the name of an error, and its message."""
 
     error: str
     message: str = field(default="", metadata=OPTIONAL)
 
 
 def _news(line: str) -> Measurement | Failure | FirstStep | None:
-    """Return what a line of the process says; None where it is another's, such as a library's warning."""
+    """Parse a line of the subprocess's output; None if it is no message, such as a library's warning."""
     for kind in (Measurement, Failure, FirstStep):
         with contextlib.suppress(FormatError):
             return parse_json(line, kind, source="the measuring process")
@@ -150,7 +150,7 @@ def _news(line: str) -> Measurement | Failure | FirstStep | None:
 
 
 class _Watch(threading.Thread):
-    """Kills a process that holds more memory than it may, before the machine has none left."""
+    """Kills a process that exceeds its memory limit, before the machine runs out."""
 
     def __init__(self, process: subprocess.Popen[str], limit: float) -> None:
         super().__init__(daemon=True)
@@ -160,7 +160,7 @@ class _Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look at the process until it has ended."""
+        """Check the process until it has ended."""
         try:
             watched = psutil.Process(self._process.pid)
             while not self._over.wait(WATCHED_EVERY):
@@ -172,6 +172,6 @@ class _Watch(threading.Thread):
             return
 
     def end(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         self._over.set()
         self.join()

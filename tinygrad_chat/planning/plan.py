@@ -1,4 +1,4 @@
-"""What a run will take, predicted from its first steps, and the largest part of a batch that fits into memory."""
+"""The time and memory that a run will take, predicted from its first steps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tinygrad_chat.training.loop import SAMPLE_LENGTH
 
 @dataclass(frozen=True)
 class Seconds:
-    """Where the wall-clock time of `tgc train` goes. `evaluations` come with their samples; `other` is the log and
-    what else the loop does between steps."""
+    """The wall-clock time of `tgc train` by activity. `evaluations` include their samples; `other` is logging and other
+    work between steps."""
 
     startup: float
     training: float
@@ -35,9 +35,9 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take. `memory` is the most bytes its process holds, beside the pages of its corpus, which the
-    system takes back when it needs them; of a GPU `device_memory`; with
-    several ranks, each of them. `flops` are the model's (models/size.py)."""
+    """The predicted cost of a run. `memory` is the peak of its process in bytes, without the memory-mapped pages of its
+    corpus, which the system can reclaim; `device_memory` that of a GPU; with several ranks, that of each. `flops` are
+    the model's (models/size.py)."""
 
     parameters: int
     vocabulary: int
@@ -74,16 +74,16 @@ def make_plan(
 ) -> Plan:
     """Predict the run of `config` from about two seconds of it; the arguments are those of `measure`.
 
-    `progress` is told of a download, which no prediction contains.
+    `progress` reports a download, which is not part of the prediction.
     """
     open_corpus(config.data.source, **config.data.reading, progress=progress)
     return predict(config, measure(config, command=command, confirmed=confirmed, room=room, ranks=ranks))
 
 
 def predict(config: TrainingConfig, measured: Measurement) -> Plan:
-    """Return what follows from a measurement for the run as a whole.
+    """Predict the whole run from a measurement.
 
-    The first step, which warms everything up, counts as it was; all others as the mean. A run with --minutes takes as
+    The first step, which warms everything up, counts as measured, all others as the mean. A run with --minutes takes as
     many steps as its time allows.
     """
     steps, first, step = config.schedule.steps, measured.first_step_seconds, measured.step_seconds
@@ -122,12 +122,12 @@ def predict(config: TrainingConfig, measured: Measurement) -> Plan:
 
 
 def count_evaluations(config: TrainingConfig, steps: int) -> int:
-    """Return how often a run of `steps` is evaluated: at step 0, at multiples of --eval-every, after the last."""
+    """Return how often a run of `steps` is evaluated: at step 0, at multiples of --eval-every and after the last."""
     return 1 + steps // config.run.eval_every + (steps % config.run.eval_every > 0)
 
 
 def count_checkpoints(config: TrainingConfig, steps: int) -> int:
-    """Return how many checkpoints a run of `steps` writes: one before each evaluation, and those it asks for."""
+    """Return how many checkpoints a run of `steps` writes: before each evaluation and every --checkpoint-every."""
     every, beside = config.run.eval_every, config.run.checkpoint_every
     if beside is None:
         return count_evaluations(config, steps)

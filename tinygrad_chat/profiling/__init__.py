@@ -1,7 +1,7 @@
-"""Where the time of a training step goes.
+"""Profile where the time of a training step goes.
 
-profile.py    steps of a run, watched; a row for each op, and what holds it back
-recorder.py   the watcher: spans of the device's time
-costs.py      operations and bytes that an op cannot do without
+profile.py    profiled steps of a run: a row for each op, and the bottleneck
+recorder.py   the watcher: spans of device time
+costs.py      the least operations and bytes that an op needs
 trace.py      a step as a Chrome trace
 """

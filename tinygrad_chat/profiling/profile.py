@@ -1,4 +1,4 @@
-"""A profile: steps of a run, watched; for each op its time, what it did in it, and what the machine could have done."""
+"""A profile of steps of a run: the time of each op, the work it did, and what the machine could have done."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.step import TrainStep
 
 HALF, BUSY = 0.5, 0.95  # of a step's time
-WARMING = 3  # steps before anything is measured: kernels are compiled, memory is claimed
+WARMING = 3  # warmup steps before anything is measured: kernels are compiled, memory is allocated
 OTHER = "between ops"
 
 
 @dataclass
 class Row:
-    """An op, or another part of a step: seconds, operations and bytes of one step, and how often it ran in it."""
+    """An op, or another part of a step: its calls, seconds, FLOPs and bytes per step."""
 
     name: str
     calls: float = 0.0
@@ -39,20 +39,20 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Seconds of a step."""
+        """Seconds per step."""
         return self.forward + self.backward
 
     def least_seconds(self, limits: Limits) -> float:
-        """The time that its products, or its memory, would take at the machine's limits, whichever is longer."""
+        """The time at the machine's limits of its products or its memory traffic, whichever is longer."""
         return max(self.flops / limits.product_rate, self.bytes / limits.bandwidth)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """`rows`, the slowest first, add up to `step_seconds` of a step; unwatched it takes `plain_seconds`.
+    """`rows`, slowest first, add up to `step_seconds` of a profiled step; unprofiled it takes `plain_seconds`.
 
-    `host_seconds` of that the host was at work; on a device that is the time to start its kernels. `spans` are the last
-    step's.
+    For `host_seconds` of those the host was busy: with a device, the time to launch its kernels. `spans` are those of
+    the last step.
     """
 
     rows: list[Row]
@@ -65,7 +65,7 @@ class Profile:
     spans: list[Span]
 
     def bottleneck(self) -> str:
-        """Say at which of the machine's limits most of a step is spent, and which op is furthest from its own."""
+        """Say which of the machine's limits bounds most of a step, and which op loses most time to its own limit."""
         limits, step = self.limits, self.step_seconds
         products = sum(row.flops for row in self.rows) / limits.product_rate
         memory = sum(row.bytes for row in self.rows if not row.flops) / limits.bandwidth
@@ -83,17 +83,17 @@ class Profile:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return it without the spans, ready for JSON."""
+        """Return the profile without the spans, ready for JSON."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "spans"}
         return {**fields, "bottleneck": self.bottleneck()}
 
 
 Step = Callable[[Recorder | None], None]
-"""Takes a training step; with a recorder, so that it sees every op, and spans for what is no op."""
+"""Takes a training step; a recorder, if given, sees every op, and gets spans for the rest of the step."""
 
 
 def profile(step: Step, steps: int, *, compute: Compute, tokens: int) -> Profile:
-    """Take some `steps` of so many tokens, first unwatched, then watched; `compute` is their model's."""
+    """Take `steps` steps of `tokens` tokens, first unprofiled, then profiled; `compute` is their model's."""
     backend = compute.backend
     for _ in range(WARMING):
         step(None)
@@ -135,11 +135,11 @@ def profile(step: Step, steps: int, *, compute: Compute, tokens: int) -> Profile
 def watched_step(
     train_step: TrainStep, draw: Callable[[], Batch], *, random: np.random.Generator | None = None
 ) -> Step:
-    """Return what takes a training step on the batch that is drawn, without looking at the loss."""
+    """Return a function that takes a training step on a batch from `draw`, without reading the loss."""
     optimizer = train_step.optimizer
     size = optimizer.parameters.gradient.nbytes
 
-    @np.errstate(all="ignore")  # what overflows takes as long
+    @np.errstate(all="ignore")  # an overflow does not change the time
     def step(recorder: Recorder | None) -> None:
         batch = draw()
         if recorder is None:
@@ -156,11 +156,11 @@ def watched_step(
 
 
 def profile_run(run: Run, steps: int) -> Profile:
-    """Profile steps of a run, each on a batch of its own; the weights change, the run's step does not."""
+    """Profile steps of a run, each on another batch; the weights change, the run's step number does not."""
     config, drawn = run.config, itertools.count()
 
     step = watched_step(
-        build_train_step(config, run.model),  # on one graph, whose products take all threads
+        build_train_step(config, run.model),  # one graph, without data-parallel threads: products use all threads
         lambda: run.batch(next(drawn)),
         random=rng(config.run.seed, "dropout", 0) if config.model.dropout else None,
     )

@@ -1,4 +1,4 @@
-"""The watcher of a step: for each op forward, each rule backward and each other part, when it began and ended."""
+"""The watcher of a step: records when each op, each backward rule and each other part began and ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad_chat.profiling.costs import backward_cost, forward_cost
 
 @dataclass
 class Span:
-    """A stretch of a step: `begin` and `end` in the back end's marks, and when the host was there, in seconds."""
+    """A span of a step: `begin` and `end` as marks of the back end, and the host's times, in seconds."""
 
     name: str
     phase: str
@@ -29,9 +29,9 @@ class Span:
 
 
 class Recorder:
-    """Collects the `spans` of what happens within `watched_ops(recorder.watch)`.
+    """Collects the `spans` of what runs within `watched_ops(recorder.watch)`.
 
-    A rule's span lasts until the next rule begins, as what it gives is added up in between; `close` ends the last.
+    A rule's span lasts until the next rule begins, as its gradients are accumulated in between; `close` ends the last.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -41,7 +41,7 @@ class Recorder:
 
     @contextmanager
     def span(self, name: str, phase: str = "update", nbytes: int = 0) -> Iterator[None]:
-        """Record what happens within this context."""
+        """Record what runs within this context as a span."""
         self._begin(name, phase).bytes = nbytes
         yield
         self.close()
@@ -49,7 +49,7 @@ class Recorder:
     def watch(
         self, operation: Operation, inputs: Sequence[Any], options: Mapping[str, Any]
     ) -> Callable[[Any, Rule], Rule]:
-        """Record an op, as a watcher."""
+        """Record an op: the watcher for `watched_ops`."""
         forward = self._begin(operation.name, "forward")
 
         def seen(out: Any, rule: Rule) -> Rule:

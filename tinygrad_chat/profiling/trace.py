@@ -13,12 +13,12 @@ from tinygrad_chat.profiling.recorder import Span
 
 
 def write_trace(path: Path, spans: Sequence[Span], backend: Backend) -> None:
-    """Write the spans of a step: a line for the device's time and one for the host's. Raises StorageError."""
+    """Write the spans of a step, with one row for device time and one for host time. Raises StorageError."""
     write_atomic(path, json.dumps({"traceEvents": trace_events(spans, backend), "displayTimeUnit": "ms"}).encode())
 
 
 def trace_events(spans: Sequence[Span], backend: Backend) -> list[dict[str, Any]]:
-    """Return complete events ("X"), times in microseconds from the first span's begin."""
+    """Return complete events ("X"), with times in microseconds since the start of the first span."""
     names = {0: f"device: {backend.device}", 1: "host"}
     events: list[dict[str, Any]] = [
         {"name": "thread_name", "ph": "M", "pid": 0, "tid": line, "args": {"name": name}}

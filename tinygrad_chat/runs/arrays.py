@@ -1,8 +1,8 @@
-"""Arrays in safetensors files: the header is checked first, and the numbers stay in the file until they are used.
+"""Arrays in safetensors files: the header is checked first, and the data is memory-mapped until it is used.
 
-8 bytes     how long the header is
-the header  JSON: of each array its type, its shape and where its numbers stand; texts under __metadata__
-the rest    the numbers of one array behind those of the other
+8 bytes     the length of the header
+the header  JSON: the dtype, shape and offsets of each array; strings under __metadata__
+the rest    the data of the arrays, one after another
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST_HEADER = 16 << 20  # bytes: a hundred thousand arrays
 MOST_DIMENSIONS = 8
 METADATA = "__metadata__"
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
-"""NumPy's by safetensors' names; of bfloat16, which NumPy lacks, the bits."""
+"""safetensors' dtypes -> NumPy's; for bfloat16, which NumPy lacks, the raw bits."""
 
 SAVED = ("F64", "F32", "F16", "I64", "I32", "U8")
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -35,7 +35,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Entry:
-    """What a header says of an array: `data_offsets` are its first byte behind the header and the one after it."""
+    """A header's entry for an array: `data_offsets` are its first byte, counted from the header's end, and its end."""
 
     dtype: Literal["F64", "F32", "F16", "BF16", "I64", "I32", "U8"]
     shape: tuple[Count, ...]
@@ -43,18 +43,18 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """How many numbers there are."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def widened(self) -> int:
-        """The bytes that its numbers take beside the file when they are read."""
+        """The extra bytes of memory that reading the array takes, besides its pages of the file."""
         return 4 * self.size if self.dtype == "BF16" else 0
 
 
 @dataclass(frozen=True)
 class Header:
-    """Every array of a file by name, texts that stand beside them, and at which byte the numbers begin."""
+    """All arrays of a file by name, its metadata strings, and the byte at which the data begins."""
 
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
@@ -62,25 +62,25 @@ class Header:
 
     @property
     def size(self) -> int:
-        """How many numbers there are in all arrays."""
+        """The number of elements of all arrays."""
         return sum(entry.size for entry in self.entries.values())
 
     @property
     def memory(self) -> int:
-        """The bytes of the arrays when they are read: those of the file, and what is widened."""
+        """The bytes of memory that reading all arrays takes: their data in the file, and copies in a wider dtype."""
         return sum(entry.data_offsets[-1] - entry.data_offsets[0] + entry.widened for entry in self.entries.values())
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
-    """Return the content of a safetensors file of the arrays, whatever their order in memory.
+    """Return the content of a safetensors file of the arrays, contiguous or not.
 
-    The library, as of 0.8, writes memory as it lies: of a transposed array, or of every second row, other numbers.
+    The library, as of 0.8, ignores strides: of a transposed or strided array it would write the wrong numbers.
     """
     return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
 
 
 def read_header(path: Path, *, follow: bool = False) -> Header:
-    """Return the header of a file, whose arrays fill the rest of it exactly. Raises OSError and FormatError."""
+    """Return the header of a file, checked against the file's size. Raises OSError and FormatError."""
     with open_plain(path, follow=follow) as file:
         return _header(file, path.name)
 
@@ -98,8 +98,8 @@ def _header(file: IO[bytes], source: str) -> Header:
 
 
 def _expect_filled(entries: Mapping[str, Entry], size: int, source: str) -> None:
-    """Raise FormatError unless each array's numbers are as many as its shape says, and all of them fill `size` bytes
-    without a gap."""
+    """Raise FormatError unless each array's offsets match its dtype and shape, and all arrays fill `size` bytes without
+    a gap."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         wanted = entry.size * np.dtype(TYPES[entry.dtype]).itemsize
@@ -113,10 +113,10 @@ def _expect_filled(entries: Mapping[str, Entry], size: int, source: str) -> None
 def map_file(
     path: Path, *, most: int, types: Collection[str] = SAVED, follow: bool = False
 ) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-    """Return the arrays of a file of at most so many bytes by name, each of one of the `types`, and its metadata.
+    """Return the arrays of a file by name, and its metadata; the file may have at most `most` bytes.
 
-    They are read-only views of the file's pages, but for those in bfloat16, which are widened to float32. Raises
-    OSError, as `open_plain` does, and FormatError.
+    The arrays, each of one of the `types`, are read-only memory-mapped views, except for bfloat16, which is converted
+    to float32. Raises OSError, as `open_plain` does, and FormatError.
     """
     stored, metadata = map_stored(path, most=most, types=types, follow=follow)
     return {name: np.asarray(array) for name, array in stored.items()}, metadata
@@ -125,7 +125,7 @@ def map_file(
 def map_stored(
     path: Path, *, most: int | None = None, types: Collection[str] = SAVED, follow: bool = False
 ) -> tuple[dict[str, StoredArray], Mapping[str, str]]:
-    """Do as `map_file`, and widen an array in bfloat16 only once it is used."""
+    """Like `map_file`, but convert a bfloat16 array only when it is used."""
     with open_plain(path, most=most, follow=follow) as file:
         header = _header(file, path.name)
         for name, entry in header.entries.items():

@@ -1,13 +1,13 @@
-"""Checkpoints as folders on disk: whole, or not there; found, read in bounds and removed.
+"""Checkpoints as folders on disk: written atomically, found, read safely and removed.
 
 step-000250/weights.safetensors     every parameter by name
-step-000250/optimizer.safetensors   what the optimiser remembers
-step-000250/state.json              all else that state.py says of a run
-step-000250/SHA256SUMS              the digest of each of them, as `sha256sum --check` reads it
-step-000317-temporary/              the same, saved because time had passed: it stays until the next one is whole
+step-000250/optimizer.safetensors   the optimiser state
+step-000250/state.json              the rest of a run's state, see state.py
+step-000250/SHA256SUMS              the digest of each file, as `sha256sum --check` reads it
+step-000317-temporary/              the same, saved because time had passed; kept until the next one is complete
 
-A checkpoint may come from anywhere. Reading one runs no code of it, follows no path in it and takes no more memory
-than the machine has; whatever does not fit is a CheckpointError.
+A checkpoint may come from an untrusted source. Reading one runs no code from it, follows no path in it and takes no
+more memory than the machine has; anything invalid is a CheckpointError.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from tinygrad_chat.runs.arrays import map_file, to_safetensors
 from tinygrad_chat.schema import read_json
 
 WEIGHTS, OPTIMIZER, STATE_FILE, DIGESTS = "weights.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
-NAME = "step-[0-9]{1,15}"  # of so many digits no run has more steps: a longer number is no checkpoint's, nor a sample's
-TEMPORARY = "-temporary"  # ends a checkpoint's name
-LARGEST_STATE = 32 << 20  # bytes; an alphabet of all of Unicode takes half of it
+NAME = "step-[0-9]{1,15}"  # no run has more steps: a longer number names neither a checkpoint nor a sample
+TEMPORARY = "-temporary"  # the suffix of a temporary checkpoint's name
+LARGEST_STATE = 32 << 20  # bytes; a character vocabulary of all of Unicode takes half of it
 LARGEST_DIGESTS = 1 << 16
-PART = 1 << 22  # numbers that are looked at at a time
+PART = 1 << 22  # numbers checked at a time
 
 
 class Saved(Protocol):
@@ -54,7 +54,7 @@ class Saved(Protocol):
 
     @property
     def step(self) -> int:
-        """The updates that the weights are behind."""
+        """The number of updates that the weights have had."""
         ...
 
 
@@ -64,19 +64,19 @@ Load = Callable[[Path], Loaded]
 
 
 def checkpoint_path(folder: Path, step: int, *, temporary: bool = False) -> Path:
-    """Return where in `folder` the checkpoint of a step stands."""
+    """Return the path in `folder` of the checkpoint of a step."""
     return folder / f"step-{step:06d}{TEMPORARY if temporary else ''}"
 
 
 def is_temporary(path: Path) -> bool:
-    """Return whether the checkpoint at `path` was saved because time had passed, and not because its step was due."""
+    """Return whether the checkpoint at `path` was saved because time had passed, not because one was due."""
     return path.name.endswith(TEMPORARY)
 
 
 def write_checkpoint(
     path: Path, state: Mapping[str, Any], *, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]
 ) -> None:
-    """Write a checkpoint's files. Raises StorageError; then nothing half-written is left."""
+    """Write a checkpoint atomically. Raises StorageError, and leaves nothing half-written."""
     files = {
         WEIGHTS: to_safetensors(weights),
         OPTIMIZER: to_safetensors(optimizer),
@@ -96,9 +96,9 @@ def _digest(file: Any) -> str:
 
 @contextmanager
 def explained_damage(path: Path) -> Iterator[None]:
-    """Turn whatever reading the checkpoint at `path` may raise into a CheckpointError in one line.
+    """Turn any error of reading the checkpoint at `path` into a one-line CheckpointError.
 
-    But what is there and cannot be read now is a StorageError: it may be whole, and nobody may go on without it.
+    A checkpoint that exists but cannot be read now is a StorageError: it may be intact, and must not be skipped.
     """
     with explained(path, "read"):
         try:
@@ -112,7 +112,7 @@ def explained_damage(path: Path) -> Iterator[None]:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return what is in state.json. Raises what `explained_damage` explains."""
+    """Return the content of state.json. Raises what `explained_damage` handles."""
     return read_json(
         _checked(path, STATE_FILE, most=LARGEST_STATE), dict[str, Any], source=STATE_FILE, most=LARGEST_STATE
     )
@@ -121,8 +121,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def map_arrays(path: Path, *names: str) -> list[dict[str, np.ndarray]]:
     """Return the arrays of safetensors files of the checkpoint; there must be room for all of them together.
 
-    The numbers stay in their file until they are used: the arrays are read-only views of its pages. Raises what
-    `explained_damage` explains.
+    The arrays are read-only memory-mapped views of their file. Raises what `explained_damage` handles.
     """
     mapped, room = [], available_memory()
     for name in names:
@@ -137,13 +136,13 @@ def map_arrays(path: Path, *names: str) -> list[dict[str, np.ndarray]]:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """Look at the numbers in parts: what is found of all at once would take a quarter of their room."""
+    """Check the numbers in parts: a mask for all of them would take a quarter of their memory."""
     numbers = array.reshape(-1)
     return all(np.isfinite(numbers[first : first + PART]).all() for first in range(0, numbers.size, PART))
 
 
 def digest_of(path: Path, name: str) -> str:
-    """Return the SHA-256 of a file of the checkpoint, as SHA256SUMS says. Raises what `explained_damage` explains."""
+    """Return the SHA-256 of a file of the checkpoint from SHA256SUMS. Raises what `explained_damage` handles."""
     lines = read_plain(path / DIGESTS, most=LARGEST_DIGESTS).decode("ascii", "replace")
     found = re.search(rf"^([0-9a-f]{{64}})  {re.escape(name)}\n", lines, re.MULTILINE)
     if found is None:
@@ -152,8 +151,8 @@ def digest_of(path: Path, name: str) -> str:
 
 
 def _checked(path: Path, name: str, *, most: int) -> Path:
-    """Return where a file of the checkpoint is. Raises OSError for one that cannot be read in bounds, FormatError where
-    its content is not what SHA256SUMS says."""
+    """Return the path of a file of the checkpoint. Raises OSError if it cannot be read or has over `most` bytes,
+    FormatError if its content does not match SHA256SUMS."""
     wanted = digest_of(path, name)
     with open_plain(path / name, most=most) as file:
         if _digest(file) != wanted:
@@ -162,10 +161,10 @@ def _checked(path: Path, name: str, *, most: int) -> Path:
 
 
 def find_checkpoints(folder: Path, *, temporary: bool = True) -> list[Path]:
-    """Return the checkpoints below `folder`, oldest first, with or without the `temporary` ones: of two of the same
-    step, that is the one that a rollback to the other has left.
+    """Return the checkpoints below `folder`, oldest first, with or without `temporary` ones. Of two of the same step,
+    the temporary one comes last: a rollback to the other one has written it.
 
-    Raises StorageError where the folder cannot be read, or something else has a checkpoint's name.
+    Raises StorageError if the folder cannot be read, or something else has a checkpoint's name.
     """
     with explained(folder, "read"):
         named = [path for path in list_folder(folder) if re.fullmatch(rf"{NAME}({TEMPORARY})?", path.name)]
@@ -185,10 +184,10 @@ def step_of(path: Path) -> int:
 def load_newest(
     folder: Path, load: Load[Loaded], *, before: int | None = None, temporary: bool = True, say: Callable[[str], None]
 ) -> Loaded | None:
-    """Return the newest whole checkpoint below `folder` (of a step `before` that one), or None where there is none.
+    """Return the newest complete checkpoint below `folder`, from before step `before` if given; None if there is none.
 
-    Without the `temporary` ones, which it is depends on no clock. `say` is told, in a line each, of the damaged ones
-    that were passed over.
+    Without the `temporary` ones, the result does not depend on timing. `say` reports damaged checkpoints that were
+    skipped, in a line each.
     """
     for path in reversed(find_checkpoints(folder, temporary=temporary)):
         if before is not None and step_of(path) >= before:
@@ -204,10 +203,10 @@ def load_newest(
 
 
 def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int | None) -> None:
-    """Of the checkpoints below `folder` up to `step`, remove all but the `keep` newest and the best.
+    """Remove the checkpoints below `folder` up to `step`, except the `keep` newest and the best.
 
-    Temporary ones do not count. One of a later step stays: it was passed over when the run was resumed, and its
-    successor will take its place.
+    Temporary ones are ignored. One of a later step stays: it was skipped as damaged when the run was resumed, and will
+    be replaced when training reaches its step.
     """
     for path in [path for path in find_checkpoints(folder, temporary=False) if step_of(path) <= step][:-keep]:
         if best_step is None or path != checkpoint_path(folder, best_step):
@@ -215,7 +214,7 @@ def remove_old_checkpoints(folder: Path, *, step: int, keep: int, best_step: int
 
 
 def make_temporary(path: Path) -> None:
-    """Let the checkpoint at `path` be a temporary one, if it is there and no temporary one of its step is."""
+    """Rename the checkpoint at `path` to a temporary one, if it exists and there is no temporary one of its step."""
     temporary = path.with_name(f"{path.name}{TEMPORARY}")
     with explained(path):
         if is_folder(path) and not is_there(temporary):
@@ -223,7 +222,7 @@ def make_temporary(path: Path) -> None:
 
 
 def remove_temporary_checkpoints(folder: Path, *, but: Path) -> None:
-    """Remove the temporary checkpoints below `folder` that another one, `but`, has taken the place of."""
+    """Remove the temporary checkpoints below `folder`, except `but`, which supersedes them."""
     for path in find_checkpoints(folder):
         if is_temporary(path) and path != but:
             remove_folder_atomic(path)

@@ -1,5 +1,5 @@
-"""What this user has agreed to for a run, on this machine. A run's own files do not count: it may be from somebody
-else, with settings that nobody here has chosen. So it is noted in the cache folder, by the run's path."""
+"""What this user has agreed to for a run, on this machine. It is noted in the cache folder, by the run's path: a run's
+own files may come from someone else, with settings that this user did not choose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad_chat.text.shares import without_shares
 
 
 def note_consent(folder: Path, what: str) -> None:
-    """Remember that the user has agreed to `what` for the run in a folder; without a cache they are asked once more."""
+    """Remember that the user has agreed to `what` for the run in a folder; without a cache they will be asked again."""
     note = _note(folder, what)
     with contextlib.suppress(OSError, StorageError):
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -31,14 +31,14 @@ def has_consent(folder: Path, what: str) -> bool:
 
 
 def note_data(folder: Path, data: Source) -> None:
-    """Remember which data sets of the hub the user has named for the run in a folder."""
+    """Remember which data sets on the hub the user has named for the run in a folder."""
     for name in _on_hub(data):
         note_consent(folder, f"reading {name}")
 
 
 def expect_named(folder: Path, data: Source) -> None:
-    """Raise UsageError where the settings of the run in a folder name a data set of the hub, which is on the network,
-    and the user never has."""
+    """Raise UsageError if the settings of the run in a folder name a data set on the hub, which would be downloaded,
+    that the user has not named."""
     if not all(has_consent(folder, f"reading {name}") for name in _on_hub(data)):
         flags = " ".join(f"--data {quoted(name)}" for name in ([data] if isinstance(data, str) else data))
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What a model can say of itself, and be right: its own figures, by the names that its calculator knows."""
+"""Facts about itself that a model can state correctly: its figures, by the names that its calculator knows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinygrad_chat.tools import calculate
 
 
 def facts_of(saved: SavedModel) -> dict[str, int | float]:
-    """Return a model's figures: its size, how long it was trained, and its loss where it has one."""
+    """Return a model's figures: its size, how long it was trained, and its loss if known."""
     shape, progress, vocabulary = saved.config.model, saved.progress, saved.tokenizer.size
     facts: dict[str, int | float] = {
         "context": shape.context,
@@ -29,5 +29,5 @@ def facts_of(saved: SavedModel) -> dict[str, int | float]:
 
 
 def calculator_of(saved: SavedModel) -> Callable[[str], str]:
-    """Return the calculator that a model may ask in a chat: it knows the model's own figures."""
+    """Return the calculator tool of a model in a chat, which knows the model's own figures."""
     return functools.partial(calculate, facts=facts_of(saved))

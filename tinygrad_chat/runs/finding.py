@@ -13,15 +13,15 @@ RUNS = Path("runs")
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return the runs that surely stand in a folder, the one that wrote last at the end: none that cannot be read.
+    """Return the runs in a folder, the most recently written last; what cannot be read is left out.
 
-    Raises OSError where the folder cannot be read.
+    Raises OSError if the folder cannot be read.
     """
     return sorted((path for path in list_folder(folder, follow=True) if _is_surely_run(path)), key=last_written)
 
 
 def last_written(run: Path) -> float:
-    """Return when a run's log was written, or its folder where there is none that can be told."""
+    """Return when a run's log was last modified, or its folder if the log's time cannot be read."""
     with contextlib.suppress(OSError):
         return (run / "log.jsonl").lstat().st_mtime
     return run.lstat().st_mtime
@@ -40,13 +40,13 @@ def _is_of_another_program(path: Path) -> bool:
 
 
 def explain_missing(path: Path) -> str:
-    """Return what is at `path` instead of a run or a checkpoint, and what may have been meant, as what follows a colon.
+    """Say what is at `path` instead of a run or a checkpoint, and what may have been meant, to follow a colon.
 
-    Empty where nothing is known of it.
+    Empty if nothing is known about it.
     """
     try:
         return _explain_missing(path)
-    except OSError:  # of something around it, which is no matter here
+    except OSError:  # from something nearby, which does not matter here
         return ""
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: where each of its files stands, who may write there, and what a new one is called."""
+"""A run's folder: its layout, the lock on it, and the name of a new one."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ FOLDERS_OF_TRACKERS = ("tensorboard", "wandb")
 class RunFolder:
     """The files of one run.
 
-    config.toml       every setting that plays a part, resolved; `tgc train --config` takes it
-    environment.json  the machines and versions that made it: one entry for each start
-    log.jsonl         one JSON object a line: losses, rates, evaluations; the same again for the same seed
-    timing.jsonl      beside each of those lines: how long it took, how much memory
-    log-damaged.jsonl what stood in log.jsonl when lines of it were found to be missing; so, too, for the timing
-    outcome.json      how training ended: absent while it goes on, and where it was killed
+    config.toml       every setting that applies, resolved; `tgc train --config` reads it
+    environment.json  the machines and versions that made it: one entry per start
+    log.jsonl         one JSON object per line: losses, rates, evaluations; reproducible for the same seed
+    timing.jsonl      a line beside each of those: time taken, memory used
+    log-damaged.jsonl log.jsonl as it was found with lines missing; likewise for the timing
+    outcome.json      how training ended: absent while it is running, or if it was killed
     checkpoints/      the newest and the best
     samples/          a text for each evaluation
     evaluation.json   after `tgc eval`: how many problems of each task a checkpoint solved
-    report.html       all of it for people, and report.md
-    tracker.json      with --track: by what name the tracker knows the run
+    report.html       the whole run for people to read; report.md, too
+    tracker.json      with --track: the name by which the tracker knows the run
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,9 +73,9 @@ class RunFolder:
         self.report = path / "report.html"
 
     def follow(self) -> None:
-        """Go where the folder is now if it was moved since `locked` began; `moved_from` then says where it was.
+        """Update all paths if the folder was moved since `locked` began; `moved_from` is then its old path.
 
-        Raises StorageError where it is nowhere to be found.
+        Raises StorageError if it cannot be found.
         """
         found = self.path if self._held is None else self._held.find(self.path)
         if found != self.path:
@@ -85,12 +85,12 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """What goes on with the run, as a shell takes it."""
+        """The shell command that resumes the run."""
         return f"tgc train --resume --out {quoted(self.path)}"
 
     def create(self, *, resumed: bool = False) -> None:
-        """Make the folder. Raises UsageError where it already holds a run that is not to be `resumed`, or files of
-        somebody else that a run would write over."""
+        """Create the folder. Raises UsageError if it already holds a run that is not `resumed`, or foreign files that a
+        run would overwrite."""
         self.expect_own()
         checkpoints = find_checkpoints(self.checkpoints)
         foreign = None if resumed or checkpoints else self._foreign_file()
@@ -113,9 +113,10 @@ class RunFolder:
             self.log.touch()
 
     def _foreign_file(self) -> Path | None:
-        """Return a file that somebody else wrote where a run writes its own, None where there is none.
+        """Return a file that something else wrote where a run writes its own, None if there is none.
 
-        A run that was killed before its first checkpoint has left its settings: just what it would write again.
+        There is none either if config.toml is just what a run would write: a run was killed before its first
+        checkpoint.
         """
         files = (self.config, self.environment, self.log, self.timing, self.outcome, self.scores)
         written = [file for file in (*files, self.report, self.report.with_suffix(".md")) if _has_content(file)]
@@ -126,8 +127,8 @@ class RunFolder:
         return next(iter(written), None)
 
     def expect_own(self) -> None:
-        """Raise StorageError where a file or folder of the run is something else, such as a link that leads out of it,
-        or cannot be read: nothing has been written yet, and nobody writes over what could not be read."""
+        """Raise StorageError, before anything is written, if a file or folder of the run is something else, such as a
+        link that leads out of it, or cannot be read: what could not be read must not be overwritten."""
         with explained(self.path, "read"):
             for folder in (self.checkpoints, self.samples, *(self.path / name for name in FOLDERS_OF_TRACKERS)):
                 list_folder(folder)
@@ -138,10 +139,10 @@ class RunFolder:
     def begin(
         self, config: TrainingConfig, environment: Mapping[str, Any], *, step: int, marks: Marks | None, resumed: bool
     ) -> bool:
-        """Make the folder ready for a run that goes on from `step`: its log ends there, as the `marks` of its
-        checkpoint say, None where it has none. Return whether lines of it were damaged.
+        """Prepare the folder for a run that continues from `step`: cut its log there, as the `marks` of its checkpoint
+        say (None without a checkpoint). Return whether lines of it were damaged.
 
-        Raises UsageError where it already holds another run.
+        Raises UsageError if it already holds another run.
         """
         self.create(resumed=resumed)
         self.outcome.unlink(missing_ok=True)
@@ -152,7 +153,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training here. Raises UsageError where one does."""
+        """Keep other processes from training here. Raises UsageError if one already is."""
         self.moved_from = None
         with exclusive_lock(self.path), hold(self.path) as self._held:
             self.expect_own()
@@ -169,45 +170,45 @@ class RunFolder:
         write_atomic(self.config, to_toml(config.tables()).encode())
 
     def write_environment(self, environment: Mapping[str, Any], *, step: int) -> None:
-        """Save what the run is made with from `step` on."""
+        """Save the environment in which the run continues from `step`."""
         before = [entry for entry in self.environments() if entry["from_step"] < step]
         write_atomic(self.environment, json.dumps([*before, {"from_step": step, **environment}], indent=1).encode())
 
     def environments(self) -> list[Environment]:
-        """Return what the run was made with, an entry for each start that some of its steps are from.
+        """Return the environments of the run, an entry for each start that contributed steps.
 
-        Nothing where the file is damaged or not there. Raises StorageError where it cannot be read.
+        Empty if the file is damaged or missing. Raises StorageError if it cannot be read.
         """
         try:
             with explained(self.environment, "read"):
                 return read_json(self.environment, list[Environment]) if is_there(self.environment) else []
-        except FormatError:  # a run goes on without it
+        except FormatError:  # a run can do without it
             return []
 
     def write_outcome(self, outcome: str, *, step: int, seconds: float, reason: str = "") -> None:
-        """Save how the run ended: as `Outcome` has it, after how many seconds of training, and why."""
+        """Save how the run ended, as an `Outcome`; `seconds` are those of training."""
         self.follow()
         record = {"outcome": outcome, "step": step, "seconds": seconds, "reason": one_line(reason)}
         write_atomic(self.outcome, json.dumps(record, indent=1).encode())
 
     def read_outcome(self) -> Outcome:
-        """Return what `write_outcome` wrote. Raises OSError or FormatError where that cannot be read."""
+        """Return what `write_outcome` wrote. Raises OSError or FormatError if that cannot be read."""
         return read_json(self.outcome, Outcome, source=self.outcome.name)
 
     def outcome_is(self, outcome: str) -> bool:
-        """Return whether the folder says that the run ended so."""
+        """Return whether the run ended with that outcome, as far as the folder says."""
         try:
             return self.read_outcome()["outcome"] == outcome
         except (OSError, FormatError):
             return False
 
     def write_sample(self, step: int, text: str) -> None:
-        """Save the text that the model wrote after `step` updates."""
+        """Save the text that the model generated after `step` updates."""
         self.follow()
         write_atomic(self.samples / f"step-{step:06d}.txt", text.encode())
 
     def append(self, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
-        """Add a line to the log, and one beside it to the timing."""
+        """Append a line to the log, and one to the timing."""
         self.follow()
         self.lines.append(record, timing)
 
@@ -216,23 +217,23 @@ class RunFolder:
         return any(record["step"] == step and "val_loss" in record for record in self.records())
 
     def read_log(self) -> Log[LogLine]:
-        """Return the log's lines. Raises StorageError where it cannot be read."""
+        """Return the log's lines. Raises StorageError if it cannot be read."""
         return read_log(self.log, LogLine)
 
     def read_timing(self) -> Log[TimingLine]:
-        """Return the lines of the timing. Raises StorageError where it cannot be read."""
+        """Return the timing's lines. Raises StorageError if it cannot be read."""
         return read_log(self.timing, TimingLine)
 
     def records(self) -> Sequence[Mapping[str, Any]]:
-        """Return what the log's whole lines say."""
+        """Return the records of the log's complete lines."""
         return self.read_log().records
 
     def timings(self) -> Sequence[Mapping[str, Any]]:
-        """Return what the whole lines of the timing say."""
+        """Return the records of the timing's complete lines."""
         return self.read_timing().records
 
     def newest_checkpoint(self) -> Path:
-        """Return the newest checkpoint's path, whole or not. Raises CheckpointError where there is none."""
+        """Return the newest checkpoint's path, complete or not. Raises CheckpointError if there is none."""
         found = find_checkpoints(self.checkpoints)
         if not found:
             missing = explain_missing(self.path)
@@ -244,9 +245,9 @@ class RunFolder:
         return found[-1]
 
     def open_newest(self, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:
-        """Return what `load` reads of the newest whole checkpoint; `say` is told of those passed over.
+        """Load the newest complete checkpoint with `load`; `say` reports those that were skipped.
 
-        Raises CheckpointError where none is whole.
+        Raises CheckpointError if none is complete.
         """
         checkpoint = load_newest(self.checkpoints, load, say=say)
         if checkpoint is None:
@@ -255,7 +256,7 @@ class RunFolder:
         return checkpoint
 
     def read_config(self) -> TrainingConfig:
-        """Return the configuration in config.toml. Raises ConfigError where it cannot be read."""
+        """Return the configuration in config.toml. Raises ConfigError if it cannot be read."""
         try:
             text = read_plain(self.config, most=LARGEST_FILE).decode()
         except (OSError, UnicodeDecodeError) as error:
@@ -268,9 +269,9 @@ def _has_content(file: Path) -> bool:
 
 
 def claim_new_run(config: TrainingConfig) -> RunFolder:
-    """Make a folder below `runs/` that says what and when: runs/mini-gpt-pydoc-20260131-235959.
+    """Create a folder below `runs/`, named by model, data and time: runs/mini-gpt-pydoc-20260131-235959.
 
-    Two runs that start in the same second get two folders.
+    Runs that start in the same second get different folders.
     """
     path, number = new_run_path(config.recipe.model, without_shares(config.data.source)[0]), 1
     name = path.name
@@ -285,6 +286,6 @@ def claim_new_run(config: TrainingConfig) -> RunFolder:
 
 
 def new_run_path(what: str, source: Path | str | None = None) -> Path:
-    """Return a folder below `runs/` whose name says what, from which file and when, in letters and digits alone."""
+    """Return a path below `runs/` whose name says what, from which file and when, in characters safe in any path."""
     stem = "" if source is None else re.sub(r"[^\w.]+", "-", real_path(source).stem[:40]).strip("-.") or "text"
     return RUNS / "-".join(filter(None, [what, stem, f"{datetime.now():%Y%m%d-%H%M%S}"]))

@@ -1,8 +1,8 @@
-"""A run's log and the timing beside it: lines that are added one by one, and checked where the run goes on.
+"""A run's log and timing files: appended line by line, and checked when the run is resumed.
 
-A checkpoint says of each of the two files how many lines it held, and their digest. So it is noticed where lines have
-got lost, were changed, or stand there twice. Then the file is kept aside as it was found, and what is left of it goes
-on, with a line that says what is wrong.
+A checkpoint records how many lines each of the two files held, and their digest, so that lost, changed or repeated
+lines are noticed. A damaged file is kept aside as it was found; the run continues with the lines that are intact, and
+one that says what is wrong.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Record = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Mark:
-    """What a file of lines holds at a checkpoint: `lines` of them, with their digest, and `then` a few more.
+    """What a file of lines holds at a checkpoint: its first `lines` lines, with their digest, `then` rollback records.
 
-    Those are of rollbacks. The checkpoint that says so is on disk before the file is cut and they are added.
+    The checkpoint with this mark is on disk before the file is cut and those records are added.
     """
 
     lines: Count
@@ -37,27 +37,27 @@ class Mark:
 
 
 Marks = Mapping[str, Mark]
-"""By the name of the file; empty in a checkpoint of an earlier version"""
+"""file name -> its mark; empty in a checkpoint of an earlier version"""
 
 
 class RunLog:
-    """The log of a run and the timing beside it, which get their lines in pairs."""
+    """The log and timing files of a run, which get their lines in pairs."""
 
     def __init__(self, log: Path, timing: Path) -> None:
         self._files = (_Lines(log), _Lines(timing))
 
     def move(self, log: Path, timing: Path) -> None:
-        """Go on where the two files are now."""
+        """Continue at the new paths of the two files."""
         for file, path in zip(self._files, (log, timing), strict=True):
             file.path = path
 
     def append(self, record: Record, timing: Record) -> None:
-        """Add a line to the log, and one beside it to the timing."""
+        """Append a line to the log, and one to the timing."""
         for file, each in zip(self._files, (record, timing), strict=True):
             file.append(each)
 
     def fsync(self) -> None:
-        """Force both to the disk, so that no checkpoint outlives the lines before it."""
+        """Flush both to disk, so that no checkpoint survives a crash that loses the lines before it."""
         for file in self._files:
             if is_there(file.path):
                 fsync_file(file.path)
@@ -67,22 +67,22 @@ class RunLog:
         return {file.path.name: file.mark() for file in self._files}
 
     def marks_of_rollback(self, marks: Marks, step: int, record: Record, timing: Record) -> Marks:
-        """Return what both are to hold after a rollback to the checkpoint of `step`, which has these `marks`: what they
-        held there, what tells of earlier rollbacks to it, and one line more."""
+        """Return what both must hold after a rollback to the checkpoint of `step`, which has these `marks`: their lines
+        at that checkpoint, those of earlier rollbacks to it, and one new line each."""
         return {
             file.path.name: file.mark_of_rollback(marks.get(file.path.name), step, each)
             for file, each in zip(self._files, (record, timing), strict=True)
         }
 
     def problems(self, marks: Marks | None, step: int) -> list[str]:
-        """Return what is wrong with either file, in a line each, where the run is to go on from a checkpoint of `step`
-        with these `marks`, or without one. Raises StorageError where one cannot be read."""
+        """Return what is wrong with the files, in a line each, if the run resumes from a checkpoint of `step` with
+        these `marks`, or without a checkpoint. Raises StorageError if one cannot be read."""
         return [found.explain() for found in self._compare(marks, step) if found.problem]
 
     def go_on(self, marks: Marks | None, step: int) -> bool:
-        """Let both end where a checkpoint of `step` with these `marks` was saved; return whether they were damaged.
+        """Cut both where a checkpoint of `step` with these `marks` was saved; return whether they were damaged.
 
-        What came after is about to come again. Raises StorageError where one cannot be read.
+        Later lines will be written again. Raises StorageError if one cannot be read.
         """
         found = self._compare(marks, step)
         for file, each in zip(self._files, found, strict=True):
@@ -101,7 +101,7 @@ class RunLog:
 
 @dataclass
 class _Found:
-    """What stands in a file, None where there is none, which `lines` of it stay, and what is wrong, if anything."""
+    """The `raw` lines of a file (None without a file), the `lines` to keep, and the `problem`, if any."""
 
     path: Path
     raw: list[bytes] | None
@@ -117,7 +117,7 @@ class _Found:
 
 
 class _Lines:
-    """A file of JSON objects, one a line, each of a step."""
+    """A JSON Lines file whose every line belongs to a step."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -177,7 +177,7 @@ class _Lines:
         self._count, self._digest = len(lines), hashlib.sha256(content)
 
     def _has_other_names(self) -> bool:
-        """Return whether the file may stand elsewhere, too, by a hard link: nothing is to be added to it there."""
+        """Return whether the file has other hard links, through which a copy elsewhere would be appended to as well."""
         with explained(self.path, "read"):
             status = status_of(self.path)
         return status is not None and status.st_nlink > 1
@@ -192,12 +192,12 @@ def _line(record: Record) -> bytes:
 
 
 def _split(raw: list[bytes] | None) -> list[bytes]:
-    """Return the lines without what another program made of their ends."""
+    """Return the lines with their line endings normalised."""
     return [line.rstrip(b"\r\n") + b"\n" for line in raw or []]
 
 
 def _records(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Line]]:
-    """Yield the lines that are whole, without the zeros that a crash may leave, each beside the record in it."""
+    """Yield each complete line, without NUL bytes that a crash may leave, and its record."""
     for damaged in lines:
         line = damaged.lstrip(b"\0")
         with contextlib.suppress(FormatError):
@@ -205,7 +205,7 @@ def _records(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Line]]:
 
 
 def _each_once(lines: Iterable[bytes], step: int) -> Iterator[bytes]:
-    """Yield what is left of lines up to a checkpoint of `step`. Only what tells of rollbacks may stand there twice."""
+    """Yield the intact lines up to a checkpoint of `step`, once each; only lines of rollbacks may be repeated."""
     seen = set[bytes]()
     for line, record in _records(lines):
         told = "rolled_back_from" in record
@@ -231,7 +231,7 @@ def _steps(steps: list[int]) -> str:
 
 
 def _aside(path: Path) -> Path:
-    """Return where a damaged file is kept: log-damaged.jsonl, or with a number if there is one already."""
+    """Return where to keep a damaged file: log-damaged.jsonl, or with a number if that exists already."""
     number, aside = 1, path.with_name(f"{path.stem}-damaged{path.suffix}")
     while is_there(aside):
         number += 1

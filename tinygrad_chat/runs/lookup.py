@@ -1,4 +1,4 @@
-"""Which run or checkpoint is meant: by its path, by its name below runs/, or as the newest."""
+"""Resolve a run or checkpoint: by its path, by its name below runs/, or as the newest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tinygrad_chat.runs.folder import RunFolder
 
 
 def open_checkpoint(path: Path | None, load: Load[Loaded], *, say: Callable[[str], None]) -> Loaded:
-    """Return what `load` reads of the checkpoint that `path` means: itself, the newest whole one of a run there or of
-    that name below runs/, or with None the newest run's.
+    """Load with `load` the checkpoint that `path` means: the one there, the newest complete one of the run there or of
+    that name below runs/, or with None that of the newest run.
 
-    `say` is told of damaged ones that were passed over. Raises CheckpointError where there is none.
+    `say` reports damaged ones that were skipped. Raises CheckpointError if there is none.
     """
     if path is None:
         return newest_run().open_newest(load, say=say)
@@ -30,9 +30,9 @@ def open_checkpoint(path: Path | None, load: Load[Loaded], *, say: Callable[[str
 
 
 def newest_run(*, begun: bool = False) -> RunFolder:
-    """Return the run below `runs/` with the newest checkpoint or, if `begun` is enough, with none yet.
+    """Return the run below `runs/` with the newest checkpoint; if `begun`, runs without a checkpoint count, too.
 
-    Raises CheckpointError where there is none, StorageError where that run cannot be read.
+    Raises CheckpointError if there is none, StorageError if that run cannot be read.
     """
     runs = newest_runs(begun=begun)
     if not runs:
@@ -42,9 +42,9 @@ def newest_run(*, begun: bool = False) -> RunFolder:
 
 
 def newest_runs(*, begun: bool = False) -> list[RunFolder]:
-    """Return the runs below `runs/` that have a checkpoint or, if `begun` is enough, none yet, the newest first.
+    """Return the runs below `runs/`, newest first: those with a checkpoint and, if `begun`, those without one yet.
 
-    Raises StorageError where the folder cannot be read.
+    Raises StorageError if the folder cannot be read.
     """
     with explained(RUNS, "read"):
         runs = [RunFolder(path) for path in list_folder(RUNS, follow=True) if is_folder(path, follow=True)]
@@ -53,9 +53,9 @@ def newest_runs(*, begun: bool = False) -> list[RunFolder]:
 
 
 def _last_saved(run: RunFolder, *, begun: bool) -> float | None:
-    """Return when the newest checkpoint of a run was saved or, if `begun` is enough, its configuration; else None.
+    """Return when the newest checkpoint of a run was saved, or if `begun` its configuration; else None.
 
-    One that cannot be read may be the newest: it is as old as its folder.
+    A run that cannot be read may be the newest: it counts as old as its folder.
     """
     try:
         checkpoints = find_checkpoints(run.checkpoints)

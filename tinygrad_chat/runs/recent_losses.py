@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tinygrad_chat.schema import Amount, Count
 
-WINDOW = 50  # batches that the averages look back over, and that must have been seen before anything is judged
+WINDOW = 50  # batches that the averages cover, and that must be seen before any loss is judged
 
 
 @dataclass
@@ -15,7 +15,7 @@ class RecentLosses:
     """A running mean and variance: plain over the first WINDOW losses, exponential from then on."""
 
     count: Count = 0
-    mean: float = 0.0  # below 0 where what did worse is made less likely
+    mean: float = 0.0  # may be negative when learning from rewards
     variance: Amount = 0.0
 
     def z_score(self, loss: float) -> float:
@@ -25,7 +25,7 @@ class RecentLosses:
         return (loss - self.mean) / math.sqrt(self.variance)
 
     def add(self, loss: float) -> None:
-        """Take a loss in. A lasting change of level so becomes the new level."""
+        """Add a loss. The mean adapts to a lasting change of level."""
         self.count += 1
         share = 1 / min(self.count, WINDOW)
         surprise = loss - self.mean

@@ -1,4 +1,4 @@
-"""What the records of a run hold, a type for each file, and how its logs are read: line by line."""
+"""The records of a run, with a type for each file, and reading its logs line by line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinygrad_chat.files import explained, is_there, plain_lines
 from tinygrad_chat.schema import Amount, Bounds, Count, parse_lines
 
 LARGEST_LOG = 1 << 30  # bytes: several million lines
-LONGEST_LINE = 1 << 16  # bytes: a thousand times a usual one
+LONGEST_LINE = 1 << 16  # bytes: a thousand times a usual line
 
 Seconds = Annotated[float, Bounds(minimum=0, maximum=1e10)]  # three hundred years
 
@@ -28,19 +28,19 @@ class Outcome(TypedDict):
 
 
 class Environment(TypedDict):
-    """An entry of environment.json: what the run is made with from a step on."""
+    """An entry of environment.json: the environment of the run from a step on."""
 
     from_step: Count
 
 
 class Line(TypedDict):
-    """What each line of a log states."""
+    """The fields that every line of a log has."""
 
     step: Count
 
 
 class LogLine(Line, total=False):
-    """A line of log.jsonl: what the seed decides."""
+    """A line of log.jsonl: what the seed determines."""
 
     loss: float
     lr: float
@@ -58,7 +58,7 @@ class LogLine(Line, total=False):
 
 
 class TimingLine(Line, total=False):
-    """A line of timing.jsonl: what the machine does."""
+    """A line of timing.jsonl: what depends on the machine."""
 
     seconds: Seconds
     tokens_per_second: Amount
@@ -71,20 +71,20 @@ L = TypeVar("L", LogLine, TimingLine)
 
 @dataclass(frozen=True)
 class Log(Generic[L]):
-    """The lines of a log that hold what they must, as bytes and as records; `unfit` says what is wrong with the first
-    of the others. One that a crash cut short, the last, is no matter."""
+    """The valid lines of a log, as bytes and as records; `unfit` says what is wrong with the first invalid one. A last
+    line that a crash cut short does not count."""
 
     lines: list[tuple[bytes, L]]
     unfit: str = ""
 
     @property
     def records(self) -> list[L]:
-        """What the lines say."""
+        """The records of the lines."""
         return [record for _, record in self.lines]
 
 
 def read_log(path: Path, kind: type[L]) -> Log[L]:
-    """Return the lines of a log, none where there is no file. Raises StorageError where it cannot be read."""
+    """Return the lines of a log, none if there is no file. Raises StorageError if it cannot be read."""
     with explained(path, "read"):
         lines = list(log_lines(path)) if is_there(path) else []
     found = list(parse_lines(lines, kind, source=path.name))
@@ -94,5 +94,5 @@ def read_log(path: Path, kind: type[L]) -> Log[L]:
 
 
 def log_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a log as they stand. Raises OSError where it cannot be read."""
+    """Yield the raw lines of a log. Raises OSError if it cannot be read."""
     return plain_lines(path, most=min(LARGEST_LOG, available_memory()), longest=LONGEST_LINE)

@@ -1,4 +1,4 @@
-"""How those who made a model would have its tokens drawn."""
+"""The sampling settings that a model's makers recommend."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tinygrad_chat.schema import OPTIONAL
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """What a model's own files say of drawing tokens, None where they do not: the defaults of the options of the same
-    names in `inference/options.py`, which know what values they may have."""
+    """Sampling settings from a model's own files, None if not given there: defaults for the options of the same names
+    in `inference/options.py`, which check their values."""
 
     temperature: float | None = field(default=None, metadata=OPTIONAL)
     top_k: int | None = field(default=None, metadata=OPTIONAL)
@@ -20,5 +20,5 @@ class Sampling:
     repetition_penalty: float | None = field(default=None, metadata=OPTIONAL)
 
     def settings(self) -> dict[str, Any]:
-        """Return what they say, by the options' names."""
+        """Return the given settings by the options' names."""
         return {name: value for name, value in vars(self).items() if value is not None}

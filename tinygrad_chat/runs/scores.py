@@ -1,4 +1,4 @@
-"""How a model did in tasks, and where a run keeps it: evaluation.json."""
+"""A model's results on tasks, which a run keeps in evaluation.json."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST_SCORES = 1 << 24  # bytes
 
 @dataclass(frozen=True)
 class Example:
-    """A question of a task, the model's answer, a right one, and whether the model's is right, too."""
+    """A question of a task, the model's answer, the expected one, and whether the model's is right."""
 
     question: str
     answer: str
@@ -29,9 +29,9 @@ class Example:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What came of `count` problems of a task, which took `seconds`; `chance` is what guessing would solve of them.
+    """The result on `count` problems of a task, which took `seconds`; `chance` is the accuracy of guessing.
 
-    The `examples` begin with those that were not solved.
+    Unsolved `examples` come first.
     """
 
     task: str
@@ -44,21 +44,21 @@ class TaskResult:
 
     @property
     def accuracy(self) -> float:
-        """The part that was solved."""
+        """The fraction of problems solved."""
         return self.solved / self.count
 
     @property
     def error(self) -> float:
-        """The standard error of the accuracy: of as many problems and two more, of which one was solved.
+        """The standard error of the accuracy, with one solved and one unsolved problem added.
 
-        Without these, nothing or all solved would seem to be certain.
+        Without these, an accuracy of 0 or 1 would have no error at all.
         """
         part = (self.solved + 1) / (self.count + 2)
         return (part * (1 - part) / (self.count + 2)) ** 0.5
 
     @property
     def centred(self) -> float:
-        """The accuracy where guessing counts as 0 and all as 1."""
+        """The accuracy rescaled so that guessing gives 0 and solving everything 1."""
         return (self.accuracy - self.chance) / (1 - self.chance)
 
     def to_json(self) -> dict[str, Any]:
@@ -68,22 +68,22 @@ class TaskResult:
 
 
 def mean_centred(results: Sequence[TaskResult]) -> float:
-    """Return the mean of the centred accuracies: CORE's way to one figure of several tasks (arXiv:2406.11794)."""
+    """Return the mean of the centred accuracies of several tasks: the CORE metric (arXiv:2406.11794)."""
     return fmean(result.centred for result in results)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Results of a checkpoint, that of a `step`; of each task the last that was measured."""
+    """The results of the checkpoint of a `step`: the latest of each task."""
 
     step: Count
     results: tuple[TaskResult, ...]
 
 
 def read_scores(path: Path) -> list[Scores]:
-    """Return what an evaluation.json holds, by step, nothing where there is none.
+    """Return the scores in an evaluation.json, sorted by step; none if there is no file.
 
-    Raises StorageError where it cannot be read, FormatError where it holds something else.
+    Raises StorageError if it cannot be read, FormatError if it holds something else.
     """
     with explained(path, "read"):
         found = read_json(path, list[Scores], source=path.name, most=LARGEST_SCORES) if is_there(path) else []
@@ -91,9 +91,9 @@ def read_scores(path: Path) -> list[Scores]:
 
 
 def add_results(path: Path, step: int, results: Sequence[TaskResult]) -> None:
-    """Keep a checkpoint's results in an evaluation.json, in the place of those that it had of the same tasks.
+    """Save a checkpoint's results in an evaluation.json, replacing its earlier results on the same tasks.
 
-    Raises as `read_scores` does, and StorageError where it cannot be written.
+    Raises what `read_scores` raises, and StorageError if it cannot be written.
     """
     by_step = {scores.step: {result.task: result for result in scores.results} for scores in read_scores(path)}
     by_step.setdefault(step, {}).update({result.task: result for result in results})

@@ -1,4 +1,4 @@
-"""What a run is at a step: all it takes to go on from there, stated once. It saves, loads and checks itself."""
+"""The state of a run at a step: all it takes to continue from there. It saves, loads and checks itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 3
 FLAT_FORMAT = 2
-"""The format before: settings flat and the progress beside them; it is read, too."""
+"""The previous format, which is still read: flat settings, and the progress at the top level."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,10 @@ class Rollback:
 
 @dataclass
 class Progress:
-    """How far a run has come: after `step` updates and `seconds` of them, with the best evaluation so far.
+    """The progress of a run: `step` updates, which took `seconds`, and the best evaluation so far.
 
-    It is compared by its loss or, where there is a reward, by how much is missing to 1.
-
-    `skipped_batches` were passed over by rollbacks: step s trains on batch s + skipped_batches. The
-    `rollbacks` are those since training last came past a step that failed.
+    `best_loss` is the validation loss or, with rewards, 1 - reward. `skipped_batches` were skipped by rollbacks: step s
+    trains on batch s + skipped_batches. `rollbacks` are those since training last got past all steps that failed.
     """
 
     step: Count = 0
@@ -62,18 +60,18 @@ class Progress:
 
 
 class DataSummary(TypedDict, total=False):
-    """What a run records of the data that it is trained on, as far as going on depends on it; beside that, more."""
+    """What a run records about its training data, as far as resuming depends on it; other keys may follow."""
 
     source: str
     sha256: str
     own: bool
-    trained_tokens: Count  # of conversations: those that the assistant writes
-    parts: list[dict[str, Any]]  # of several sources: the same of each
+    trained_tokens: Count  # for conversations: the assistant's tokens
+    parts: list[dict[str, Any]]  # with several sources: the same for each
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """What state.json holds."""
+    """The content of state.json."""
 
     config: dict[str, Any]
     tokenizer: dict[str, Any]
@@ -86,10 +84,10 @@ class SavedState:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """A trained model: what sampling needs of the checkpoint at `path`, None where it is not from a disk.
+    """A trained model: what sampling needs of the checkpoint at `path` (None if it is not from disk).
 
-    The weights, arrays or of another program StoredArrays, stay in their file until they are used; but adapters are
-    merged into those beside them, so that it is a model like any other.
+    The weights, arrays or, from another program, StoredArrays, stay in their file until they are used, except that
+    LoRA adapters are merged into the weights they adapt.
     """
 
     progress: Progress
@@ -98,11 +96,11 @@ class SavedModel:
     weights: Mapping[str, Any]
     path: Path | None = None
     taught_to_chat: bool | None = None
-    """Whether it learned from conversations; None where nobody knows, as of an imported model."""
+    """Whether it learned from conversations; None if unknown, as for an imported model."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How those who made it would have its tokens drawn, as an imported model's files say it."""
+    """The sampling settings that an imported model's files recommend."""
     of_another_program: bool = False
-    """Whether it stands in another program's files at `path`, and in no run."""
+    """Whether `path` is another program's file or folder rather than part of a run."""
 
     @property
     def step(self) -> int:
@@ -111,12 +109,12 @@ class SavedModel:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the run that it is from."""
+        """The folder of its run."""
         return None if self.path is None or self.of_another_program else self.path.resolve().parent.parent
 
     @property
     def name(self) -> str:
-        """What it is called: as its run is, or the file or folder that it is opened from."""
+        """Its name: that of its run, or of the file or folder it was opened from."""
         place = self.folder or (self.path and self.path.resolve())
         return place.name if place else self.config.recipe.model
 
@@ -142,9 +140,10 @@ class SavedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """All it takes to go on: `data` is the summary of what is trained on, empty for an imported model.
+    """All it takes to continue a run: `data` summarises the training data, and is empty for an imported model.
 
-    `parent` says of which checkpoint the first weights are, where they were not drawn; `log` what the log holds.
+    `parent` is the checkpoint that the initial weights came from, empty if they were freshly initialised; `log` marks
+    what the log holds.
     """
 
     config: TrainingConfig
@@ -174,7 +173,7 @@ class TrainingState:
         )
 
     def save(self, folder: Path, *, temporary: bool = False) -> Path:
-        """Write a checkpoint below `folder`, `temporary` or to stay; return its path.
+        """Write a checkpoint below `folder`, regular or `temporary`; return its path.
 
         Raises StorageError, and leaves nothing half-written.
         """
@@ -194,14 +193,14 @@ class TrainingState:
 
     @classmethod
     def load(cls, path: Path) -> TrainingState:
-        """Read the checkpoint at `path`. Raises CheckpointError where it is missing, damaged or of another format."""
+        """Read the checkpoint at `path`. Raises CheckpointError if it is missing, damaged or in another format."""
         with explained_damage(path):
             weights, optimizer = map_arrays(path, WEIGHTS, OPTIMIZER)
             return cls(**_read_state(path), weights=weights, optimizer=optimizer)
 
 
 def taught_to_chat(path: Path) -> bool | None:
-    """Return what `SavedModel.taught_to_chat` is of the checkpoint at `path`. Raises CheckpointError for damage."""
+    """Return `SavedModel.taught_to_chat` of the checkpoint at `path`. Raises CheckpointError if it is damaged."""
     with explained_damage(path):
         return _was_taught_to_chat(_read_state(path))
 
@@ -210,12 +209,12 @@ def _was_taught_to_chat(state: Mapping[str, Any]) -> bool | None:
     data = state["data"]
     if not data:
         return None
-    answers = state["config"].objective.by_reward  # whatever text is measured beside
+    answers = state["config"].objective.by_reward  # whatever text it is evaluated on
     return answers or any("trained_tokens" in part for part in (data, *data.get("parts", ())))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """Return the checked parts of a checkpoint's state.json."""
+    """Return the parts of a checkpoint's state.json, checked."""
     found = read_state(path)
     if found.get("format") == FLAT_FORMAT:
         found = _from_flat(found)

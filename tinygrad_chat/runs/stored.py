@@ -12,10 +12,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of floats whose shape is known and whose numbers are still in a file: `np.asarray` of it reads them.
+    """An array of floats whose shape is known and whose data is still in a file: `np.asarray` reads it.
 
-    Nothing of it is kept: who reads it twice has it converted twice. `kind` is how its numbers are stored, as the file
-    calls it.
+    Nothing is cached: every read converts the data again. `kind` is the dtype in the file, by the file's name for it.
 
     >>> stored = StoredArray((2, 3), lambda: np.arange(6.0).reshape(2, 3))
     >>> np.asarray(stored[1:].T).tolist(), stored.map((6,), np.ravel).shape
@@ -33,11 +32,11 @@ class StoredArray:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     def map(self, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> StoredArray:
-        """Return what `change` will make of it, an array of that shape."""
+        """Return the lazy result of `change`, an array of that shape."""
         return StoredArray(shape, lambda: change(self.read()), self.kind)
 
     @property

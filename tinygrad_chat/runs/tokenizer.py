@@ -1,4 +1,4 @@
-"""The tokenizer that a name stands for: in a file that other programs read, too, or of a run."""
+"""Open a tokenizer by name: from a file in a common format, or of a run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def tokenizer_named(
     others: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Tokenizer:
-    """Return what `open_tokenizer` does for a path that a user names, or the tokenizer of bytes by its name.
+    """Return the byte tokenizer by its name, or open a user's path with `open_tokenizer`.
 
-    Raises UsageError, which names the `option` and what `others` it takes, where there is none.
+    Raises UsageError, naming the `option` and the `others` it accepts, if there is none.
     """
     if name == ByteTokenizer.kind:
         return ByteTokenizer()
@@ -38,8 +38,8 @@ def tokenizer_named(
 def open_tokenizer(path: Path | None, *, say: Callable[[str], None] = lambda line: None) -> Tokenizer:
     """Return the tokenizer of a `tokenizer.json`, of a folder with one, of tiktoken's ranks, or of a run or checkpoint.
 
-    By default it is that of the newest run. `say` is told of damaged checkpoints that were passed over. Raises
-    CheckpointError where there is none, or none that can be used.
+    The default is that of the newest run. `say` reports damaged checkpoints that were skipped. Raises CheckpointError
+    if there is none, or none that can be used.
     """
     in_folder = path is not None and is_folder(path, follow=True)
     if path is not None and is_there(path / TOKENIZER if in_folder else path, follow=True):

@@ -1,11 +1,11 @@
-"""Trackers: where a run's log goes beside log.jsonl, so that others can look at it as it comes.
+"""Experiment trackers, to which a run's log is sent besides log.jsonl, so that it can be viewed live.
 
-tracker.py      what every tracker must do
+tracker.py      the interface of a tracker
 tensorboard.py  TensorBoard
 trackio.py      Trackio
 wandb.py        Weights & Biases
-opening.py      the table of them, and opening one for a run: anew, or where an earlier start has left it
-sending.py      a run's events, sent to its tracker as they come
+opening.py      the table of trackers, and opening one for a new or resumed run
+sending.py      a run's events, sent to its tracker as they occur
 
 From Python, as `tgc train --track tensorboard` does it:
 
@@ -14,5 +14,5 @@ From Python, as `tgc train --track tensorboard` does it:
         for event in train(run):
             send(event)
 
-log.jsonl stays the record; a tracker that fails is left alone from then on, and training goes on.
+log.jsonl remains the record; a tracker that fails is dropped, and training continues.
 """

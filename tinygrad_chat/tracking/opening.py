@@ -1,4 +1,4 @@
-"""Opening a run's tracker: anew, or where an earlier start of the same run has left it."""
+"""Open a run's tracker: a new one, or the one that an earlier start of the same run used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad_chat.tracking.wandb import WeightsAndBiases
 from tinygrad_chat.training.run import Run
 
 IDENTITIES = "tracker.json"
-"""In a run's folder: by what name or number each tracker knows the run."""
+"""The file in a run's folder with the name or number by which each tracker knows the run."""
 
 LARGEST_FILE = 1 << 20  # bytes
 
@@ -24,7 +24,7 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "trackio": Tra
 
 
 def expect_tracker(name: str | None) -> None:
-    """Raise BackendError, naming the extra, where the library of the tracker `name` is not installed."""
+    """Raise BackendError, naming the extra, if the library of the tracker `name` is not installed."""
     if name is None:
         return
     library = TRACKERS[name].library
@@ -35,9 +35,9 @@ def expect_tracker(name: str | None) -> None:
 
 
 def open_tracker(name: str, run: Run) -> Tracker:
-    """Return the tracker `name`, opened for `run`: anew, or where an earlier start of this run has left it.
+    """Open the tracker `name` for `run`, where it continues what an earlier start of the run has sent.
 
-    Raises BackendError where its library is not installed, and whatever the library does.
+    Raises BackendError if its library is not installed, and whatever the library raises.
     """
     expect_tracker(name)
     known = read_identities(run)
@@ -48,7 +48,7 @@ def open_tracker(name: str, run: Run) -> Tracker:
 
 
 def was_opened_here(name: str, run: Run) -> bool:
-    """Return whether the tracker `name` was opened on this machine before, for the run in this folder."""
+    """Return whether the tracker `name` was opened before on this machine for the run in this folder."""
     identity = read_identities(run).get(name)
     return identity is not None and has_consent(run.folder.path, _opening(name, identity))
 
@@ -58,9 +58,9 @@ def _opening(name: str, identity: str) -> str:
 
 
 def read_identities(run: Run) -> dict[str, str]:
-    """Return what tracker.json says; nothing where it is damaged or not there.
+    """Return the content of tracker.json; empty if it is damaged or missing.
 
-    Raises StorageError where it cannot be read: what it says would be lost.
+    Raises StorageError if it cannot be read, as its content would then be overwritten.
     """
     path = run.folder.path / IDENTITIES
     try:

@@ -1,4 +1,4 @@
-"""Sending a run's events to its tracker as they come, each line of the log once."""
+"""Send a run's events to its tracker as they occur, each line of the log once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Send = Callable[[Event], None]
 
 @contextmanager
 def tracking(run: Run, say: Callable[[str], None] = lambda line: None, *, asked_for: bool = False) -> Iterator[Send]:
-    """Provide what sends a run's events to its tracker, the one that its configuration names, if any.
+    """Provide a function that sends a run's events to the tracker that its configuration names, if any.
 
-    Enter before training starts. `say` is told where to look, and once of a tracker that fails: it is left alone from
-    then on. A resumed run may be from somebody else, who chose the tracker: unless the user of today has `asked_for`
-    it, or it was opened here before, it is not even imported, and `say` is told. Raises BackendError where its library
-    is not installed.
+    Enter before training starts. `say` reports where to look, and a failure of the tracker, which is then dropped. The
+    tracker of a resumed run may have been chosen by someone else: unless the current user has `asked_for` it, or it was
+    opened here before, it is not even imported, and `say` reports that. Raises BackendError if its library is not
+    installed.
     """
     name = run.config.run.track
     if name is not None and run.resumed and not asked_for and not was_opened_here(name, run):
@@ -38,19 +38,19 @@ def tracking(run: Run, say: Callable[[str], None] = lambda line: None, *, asked_
 
 
 class _Sender:
-    """Sends events to a tracker that is opened with the first of them, when the run's folder is surely ours."""
+    """Sends events to a tracker, which it opens on the first event: by then this process holds the folder's lock."""
 
     def __init__(self, run: Run, name: str | None, say: Callable[[str], None]) -> None:
         self._run, self._name, self._say = run, name, say
         self._tracker: Tracker | None = None
-        # The last step that an earlier start has sent: training cuts these lines off its log and writes them anew.
+        # The last step that an earlier start sent: training may cut lines up to it off the log and write them again.
         self._sent = -1
         if name is not None and name in read_identities(run):
             self._sent = max((int(record["step"]) for record in run.folder.records()), default=-1)
-        self._shown = self._sent  # texts: TensorBoard takes none of them back
+        self._shown = self._sent  # the same for texts, which TensorBoard cannot take back
 
     def send(self, event: Event) -> None:
-        """Send what a tracker can show of an event."""
+        """Send the part of an event that a tracker can show."""
         if self._name is None:
             return
         with self._left_alone_when_it_fails():
@@ -78,7 +78,7 @@ class _Sender:
             tracker.log(self._sent, {name: float(value) for name, value in values.items() if is_number(value)})
 
     def close(self, *, failed: bool) -> None:
-        """Let the tracker send what is left."""
+        """Let the tracker send what is still pending."""
         if self._tracker is not None:
             with self._left_alone_when_it_fails():
                 self._tracker.close(failed=failed)
@@ -87,7 +87,7 @@ class _Sender:
     def _left_alone_when_it_fails(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever a library raises: no tracker is worth a run
+        except Exception as error:  # whatever a library raises: a tracker must not end a run
             reason = " ".join(str(error).split()) or type(error).__name__
             self._say(f"--track {self._name}: {reason}; training goes on without it")
             self._name = self._tracker = None

@@ -12,7 +12,7 @@ from tinygrad_chat.training.run import Run
 
 
 class TensorBoard(RevisableTracker):
-    """Event files in the run's folder, which TensorBoard reads. A run that goes on hides what it does again."""
+    """Event files in the run's folder, which TensorBoard reads. A resumed run hides the steps that it repeats."""
 
     library = "tensorboardX"
 
@@ -27,24 +27,24 @@ class TensorBoard(RevisableTracker):
             self._writer.add_text("settings", "\n".join(lines), 0)
 
     def _open(self, purge_step: int | None) -> None:
-        suffix = "" if purge_step is None else f".from-{purge_step:06d}"  # files are named by the second
+        suffix = "" if purge_step is None else f".from-{purge_step:06d}"  # names alone are unique only per second
         writer = importlib.import_module(self.library).SummaryWriter
         self._writer = writer(str(self._folder), purge_step=purge_step, flush_secs=10, filename_suffix=suffix)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Send each number as a scalar of its own."""
+        """Send each number as a separate scalar."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def show_text(self, step: int, text: str) -> None:
-        """Send the text as an indented block, which Markdown shows as it is."""
+        """Send the text as an indented block, which Markdown shows verbatim."""
         self._writer.add_text("sample", "".join(f"    {line}\n" for line in text.splitlines()), step)
 
     def take_back(self, step: int) -> None:
-        """Begin a new event file, which hides the earlier ones from `step` on."""
+        """Start a new event file, which hides the earlier ones from `step` on."""
         self._writer.close()
         self._open(step)
 
     def close(self, *, failed: bool) -> None:
-        """Write what is left."""
+        """Write what is still pending."""
         self._writer.close()

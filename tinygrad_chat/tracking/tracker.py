@@ -1,4 +1,4 @@
-"""What a tracker must do. One that lacks any of it cannot be opened."""
+"""The interface of a tracker."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import ClassVar
 from tinygrad_chat.training.run import Run
 
 PROJECT = "tinygrad_chat"
-"""Under what name all runs are filed, where a tracker has projects."""
+"""The project for all runs, if a tracker has projects."""
 
 
 class Tracker(ABC):
-    """A library that shows runs, opened for one of them."""
+    """A library that displays runs, opened for one of them."""
 
     library: ClassVar[str]
-    """What to import, and to install."""
+    """The package to import and to install."""
     identity: str
-    """By what name or number the library knows the run."""
+    """The name or number by which the library knows the run."""
     how_to_look: str
     """The command or address that shows the run."""
     last_step: int | None = None
-    """The last step that it has from earlier starts of the run, where the library says so."""
+    """The last step that it has from earlier starts of the run, if the library reports it."""
 
     @abstractmethod
     def __init__(self, run: Run, identity: str | None) -> None:
-        """Open it for `run`, which goes on from its step; `identity` is what an earlier start of the run has left."""
+        """Open the tracker for `run` at its current step; `identity` is that of an earlier start of the run, if any."""
 
     @abstractmethod
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -34,17 +34,17 @@ class Tracker(ABC):
 
     @abstractmethod
     def show_text(self, step: int, text: str) -> None:
-        """Send the text that the model wrote after `step` updates; it may be followed by the numbers of that step."""
+        """Send the text generated after `step` updates; the numbers of that step may follow it."""
 
     @abstractmethod
     def close(self, *, failed: bool) -> None:
-        """Send what is left."""
+        """Send what is still pending."""
 
 
 class RevisableTracker(Tracker):
-    """A tracker from which points can be taken back when their steps come again: after a resume or a rollback.
+    """A tracker that can take back points whose steps are repeated, after a resume or a rollback.
 
-    The others are sent each step once, so they keep what was sent first.
+    Other trackers are sent each step once, and keep what was sent first.
     """
 
     @abstractmethod

@@ -14,14 +14,14 @@ from tinygrad_chat.training.run import Run
 
 
 class Trackio(Tracker):
-    """Trackio: https://huggingface.co/docs/trackio. On this machine, or where TRACKIO_SPACE_ID says."""
+    """Trackio: https://huggingface.co/docs/trackio. Local, or in the space that TRACKIO_SPACE_ID names."""
 
     library = "trackio"
 
     def __init__(self, run: Run, identity: str | None) -> None:
         trackio = self._trackio = importlib.import_module(self.library)
         self.identity = identity or f"{real_path(run.folder.path).name}-{secrets.token_hex(4)}"  # it knows runs by name
-        with contextlib.redirect_stdout(io.StringIO()):  # the screen is not its own
+        with contextlib.redirect_stdout(io.StringIO()):  # keep its messages off the terminal
             self._run = trackio.init(
                 project=PROJECT, name=self.identity, config=run.config.used_settings(), resume="allow", embed=False
             )
@@ -32,11 +32,11 @@ class Trackio(Tracker):
         self._run.log(dict(values), step=step)
 
     def show_text(self, step: int, text: str) -> None:
-        """Send the text as Markdown that keeps its lines."""
+        """Send the text as Markdown that preserves its lines."""
         block = "".join(f"    {line}\n" for line in text.splitlines())
         self._run.log({"sample": self._trackio.Markdown(block)}, step=step)
 
     def close(self, *, failed: bool) -> None:
-        """Send what is left."""
+        """Send what is still pending."""
         with contextlib.redirect_stdout(io.StringIO()):
-            self._trackio.finish()  # the run's own leaves it open for a message at the end of the process
+            self._trackio.finish()  # the run's own `finish` leaves trackio open, and it prints when the process ends

@@ -14,7 +14,7 @@ from tinygrad_chat.training.run import Run
 
 
 class WeightsAndBiases(Tracker):
-    """Weights & Biases: https://docs.wandb.ai. Offline where WANDB_MODE says so."""
+    """Weights & Biases: https://docs.wandb.ai. Offline if WANDB_MODE says so."""
 
     library = "wandb"
 
@@ -28,7 +28,7 @@ class WeightsAndBiases(Tracker):
             dir=str(run.folder.path),
             id=self.identity,
             resume="allow",
-            settings=wandb.Settings(console="off", silent=True),  # the screen is not its own
+            settings=wandb.Settings(console="off", silent=True),  # keep its messages off the terminal
         )
         self.last_step = self._run.starting_step - 1
         self.how_to_look = f"wandb sync {quoted(self._run.settings.sync_dir)}" if self._run.offline else self._run.url
@@ -38,10 +38,10 @@ class WeightsAndBiases(Tracker):
         self._run.log(dict(values), step=step)
 
     def show_text(self, step: int, text: str) -> None:
-        """Send the text as HTML that keeps its lines."""
+        """Send the text as HTML that preserves its lines."""
         page = self._wandb.Html(f"<pre>{html.escape(text)}</pre>", inject=False)
         self._run.log({"sample": page}, step=step)
 
     def close(self, *, failed: bool) -> None:
-        """Send what is left, however long that takes."""
+        """Send what is still pending, however long that takes."""
         self._run.finish(exit_code=int(failed))

@@ -1,21 +1,21 @@
-"""One training loop for every model, engine and back end. It yields events and prints nothing; `cli` draws them.
+"""One training loop for every model, engine and back end. It yields events and prints nothing; `cli` displays them.
 
-facts.py       what a configuration follows from: the data, opened once, and the machine
-parent.py      the trained model that a run starts from, where its weights are not drawn
-tokens.py      its text as tokens, by the tokenizer that was asked for
-build.py       the parts of a run, made as its configuration says
+facts.py       the facts that a configuration depends on: the data, opened once, and the machine
+parent.py      the trained model that a run starts from, if its weights are not freshly initialised
+tokens.py      the text of a run, encoded by the chosen tokenizer
+build.py       the parts of a run, built from its configuration
 run.py         a run: new, started from another, or resumed
-refusals.py    what it is refused for
+refusals.py    checks that refuse a run before it starts
 batches.py     the batches of its data, by number
-answering.py   many questions at once, and what the model answers
+answering.py   answers a training model gives to many questions at once
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
 distributed.py the same step, shared by several ranks
-update.py      one update of a run: its batch, the step, what guards it
+update.py      one update of a run: batch, step, guards
 loop.py        the loop
-saving.py      its checkpoints, temporary ones among them
-events.py      what it tells
-clock.py       the time that training takes
+saving.py      its checkpoints, including temporary ones
+events.py      the events it yields
+clock.py       the time spent training
 evaluation.py  loss, perplexity and bits per byte on held-out text
-guards/        losses that are NaN or infinite, rollbacks, memory that grows
+guards/        NaN or infinite losses, rollbacks, growing memory
 """

@@ -1,4 +1,4 @@
-"""Questions that a model in training answers many of at once, and what it answered."""
+"""Batched questions to a model in training, and its answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinygrad_chat.tools.calculator import calculate
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked, each with a stream of random numbers to draw its answer by; `rows` of them at a time."""
+    """Questions, each with its own random stream for sampling the answer; `rows` are answered at a time."""
 
     asked: Sequence[Conversation]
     streams: Sequence[np.random.Generator]
@@ -28,13 +28,13 @@ class Questions:
     rows: int
 
     def part(self, which: slice) -> Questions:
-        """Return some of them."""
+        """Return a slice of the questions."""
         return dataclasses.replace(self, asked=self.asked[which], streams=self.streams[which])
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered: the prompt's tokens, the answer's, and which of these it drew itself, and no tool."""
+    """A model's answer: the prompt's tokens, the answer's, and which of these were sampled rather than by a tool."""
 
     prompt: Sequence[int]
     tokens: Sequence[int]
@@ -43,7 +43,7 @@ class Answer:
 
 
 class Answering(Protocol):
-    """Who answers: a training step, by its model or by those of all ranks."""
+    """What can answer: a training step, by its model or by those of all ranks."""
 
     def answers(self, questions: Questions) -> list[Answer]:
         """Return the answers, in the order of the questions."""
@@ -51,11 +51,11 @@ class Answering(Protocol):
 
 
 def answers_of(model: LanguageModel, questions: Questions) -> list[Answer]:
-    """Let a model answer. What it draws for one question depends on that and its stream alone."""
+    """Let a model answer. What it samples for a question depends only on the question and its random stream."""
     if not questions.asked:
         return []
     rows = min(len(questions.asked), questions.rows)
-    # What is kept of a prompt holds for one set of weights.
+    # No prefix cache: it would only be valid for one set of weights.
     engine = Engine(model, questions.tokenizer, rows=rows, tool=calculate, prefix_bytes=0)
     requests = [
         engine.submit_answer(question, questions.options, random=random)

@@ -17,7 +17,7 @@ from tinygrad_chat.text.packing import PackedRows
 
 
 class Drawn(NamedTuple):
-    """What a step trains on: its batch, what the log is told of it, and whether anything can be learned from it."""
+    """What a step trains on: its batch, figures for the log, and whether anything can be learned from it."""
 
     batch: Batch | WeightedBatch
     told: Mapping[str, float] = MappingProxyType({})
@@ -25,10 +25,10 @@ class Drawn(NamedTuple):
 
 
 class Batches:
-    """A run's batches by their numbers: each depends on the seed and its number, and on nothing else.
+    """A run's batches by number: each depends on the seed and its number, and on nothing else.
 
-    So no state of it is to be saved, and it does not matter how many processes share a batch. `notes` tell people what
-    of its data is cut.
+    So there is no state to save, and it does not matter how many processes share a batch. `notes` are lines for the
+    user that say what of the data is truncated.
     """
 
     def __init__(self, data: Data, config: TrainingConfig) -> None:

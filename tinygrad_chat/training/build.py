@@ -1,4 +1,4 @@
-"""The parts of a run, made as its configuration says: model, optimiser, schedule, training step."""
+"""The parts of a run, built from its configuration: model, optimiser, schedule, training step."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tinygrad_chat.parallel import DataParallel, ParameterShare, ThreadTeam, mak
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.training.step import TrainStep
 
-DRAWN = 2  # arrays as long as the parameters while a model is built: the weights as drawn, and where they go
-TRAINED = {"adamw": 4, "muon": 3, "sgd": 3}  # at least, in training: weights, gradient, two averages, one, a velocity
+DRAWN = 2  # parameter-sized arrays while a model is built: the weights as drawn, and the buffer they are copied to
+TRAINED = {"adamw": 4, "muon": 3, "sgd": 3}  # in training, at least: weights, gradient, and 2 averages, 1, a velocity
 
 
 ModelMaker = Callable[[int], LanguageModel]
-"""vocabulary -> a model of one's own over that many tokens"""
+"""vocabulary size -> a custom model over that many tokens"""
 
 
 def build_model(
@@ -39,29 +39,29 @@ def build_model(
     weights: Mapping[str, Any] | None = None,
     buffers: int = DRAWN,
 ) -> LanguageModel:
-    """Return a new model over that many tokens, or what `make` makes, with `weights` or those that a seed decides.
+    """Return a new model over that many tokens, or the one `make` returns, with `weights` or freshly initialised.
 
-    Raises NoRoomError where there is no room for `buffers` arrays as long as its parameters, CheckpointError where
-    weights do not fit, ConfigError where the model is to be one's own and nothing makes it, and BackendError for a back
-    end that is not there.
+    Raises NoRoomError if there is no room for `buffers` arrays as long as its parameters, CheckpointError if weights do
+    not fit, ConfigError if the model should be a custom one and `make` is missing, and BackendError for a missing back
+    end.
     """
     if config.recipe.model == OWN:
         model = make_own(make, vocabulary, context=config.model.context)
     else:
         compute = choose_compute(config)
-        on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, weights are only drawn here
+        on_host = buffers if compute.backend.name == "numpy" else 1  # for a GPU, the host only draws the weights
         expect_room(config.model, vocabulary, buffers=on_host, mode=config.compute.mode)
         engine, random = ENGINES[config.compute.mode], rng(config.run.seed, "initialisation")
         if weights is not None and config.model.lora:
             weights = with_adapters(config.model, vocabulary, weights, random)
         model = engine(vocabulary, config.model, random=random, compute=compute, weights=weights)
     if weights is not None:
-        model.parameters().load(weights)  # as they are, where the model computes with rounded ones
+        model.parameters().load(weights)  # at full precision, even if the model computes with rounded ones
     return model
 
 
 def make_own(make: ModelMaker | None, vocabulary: int, *, context: int) -> LanguageModel:
-    """Return a model of one's own. Raises ConfigError where nothing makes it, or something else than was asked for."""
+    """Return a custom model. Raises ConfigError if `make` is missing or its model has another vocabulary or context."""
     if make is None:
         raise ConfigError("--model own: is made in Python, as in tinygrad_chat.train(..., model=YourModel)")
     model = make(vocabulary)
@@ -74,8 +74,8 @@ def make_own(make: ModelMaker | None, vocabulary: int, *, context: int) -> Langu
 
 
 def choose_compute(config: TrainingConfig) -> Compute:
-    """Return how a run computes; Values live in Python, whatever else there is. Raises BackendError for what cannot be
-    had."""
+    """Return a run's back end, kernels and dtype; scalar mode always runs on the host. Raises BackendError for an
+    unavailable one."""
     backend = "numpy" if config.compute.mode == "scalar" else config.compute.backend
     return Compute.choose(backend, config.compute.kernels, config.compute.dtype)
 
@@ -88,7 +88,7 @@ def build_for_training(
 ) -> TrainStep:
     """Return the training step of a new model, in as many threads as the configuration says.
 
-    Raises NoRoomError where there is no room for a step, and as `build_model` does.
+    Raises NoRoomError if there is no room for a step, and what `build_model` raises.
     """
     return build_train_step(config, *build_parallel_model(config, vocabulary, make, weights))
 
@@ -101,9 +101,9 @@ def build_parallel_model(
     *,
     ranks: int = 1,
 ) -> tuple[LanguageModel, DataParallel | None]:
-    """Return a new model to train, one of those of `ranks`, and the threads that compute its gradient, if there are.
+    """Return a new model to train, a replica on one of `ranks`, and the threads that compute its gradient, if any.
 
-    Raises NoRoomError where there is no room for a step, and as `build_model` does.
+    Raises NoRoomError if there is no room for a step, and what `build_model` raises.
     """
     threads = use_threads(config.compute.threads)
     rows = -(-config.data.batch_size // (ranks * config.data.grad_accumulation))
@@ -117,9 +117,9 @@ def build_parallel_model(
 
 
 def _expect_room_for_step(config: TrainingConfig, vocabulary: int, *, rows: int, buffers: int) -> None:
-    """Raise NoRoomError where there is no room, where the arrays live, for a step of so many rows at once."""
+    """Raise NoRoomError if host or device memory, wherever the arrays live, has no room for a step of `rows` rows."""
     if config.recipe.model == OWN:
-        return  # what that one computes, it alone knows
+        return  # unknown for a custom model
     compute = choose_compute(config)
     expect_room_for_step(
         config.model,
@@ -139,7 +139,7 @@ def build_train_step(
     data_parallel: DataParallel | None = None,
     share: ParameterShare | None = None,
 ) -> TrainStep:
-    """Return a model's training step; its optimiser has not taken one yet, and moves all parameters or a `share`."""
+    """Return a model's training step, with a new optimiser that updates all parameters or a `share` of them."""
     return TrainStep(
         model,
         build_optimizer(config, model, data_parallel, share),
@@ -156,8 +156,11 @@ def build_optimizer(
     data_parallel: DataParallel | None = None,
     share: ParameterShare | None = None,
 ) -> Optimizer:
-    """Return the optimiser of a run, for all parameters or a `share`. Muon works in as many threads as compute the
-    gradient: beside products that take several, threads of its own would wait for theirs, which spin for a while."""
+    """Return the optimiser of a run, for all parameters or a `share` of them.
+
+    Muon runs in the threads that compute the gradient, if any: beside multi-threaded BLAS products, threads of its own
+    would wait for BLAS threads, which spin for a while after their work.
+    """
     options, parameters = config.optimizer, share or model.parameters()
     if options.kind == "sgd":
         return SGD(parameters, momentum=options.momentum)
@@ -173,8 +176,8 @@ def build_optimizer(
 
 
 def groups_beside_muon(config: TrainingConfig, model: LanguageModel, names: Iterable[str]) -> list[Group]:
-    """Return the groups of those parameters that AdamW moves beside Muon. Raises ConfigError for a model of one's
-    own."""
+    """Return the groups of those parameters that AdamW updates alongside Muon. Raises ConfigError for a custom
+    model."""
     if config.recipe.model == OWN:
         raise ConfigError("--optimizer muon: knows the roles of our models' parameters only; choose adamw or sgd")
     options, roles = config.optimizer, parameter_roles(config.model, model.vocabulary)
@@ -186,7 +189,7 @@ def groups_beside_muon(config: TrainingConfig, model: LanguageModel, names: Iter
 
 
 def matrices_of_muon(config: TrainingConfig, model: LanguageModel) -> set[str]:
-    """Return the parameters that Muon moves, none with another optimiser."""
+    """Return the names of the parameters that Muon updates; none with another optimiser."""
     names = list(model.parameters())
     if config.optimizer.kind != "muon":
         return set()
@@ -194,7 +197,7 @@ def matrices_of_muon(config: TrainingConfig, model: LanguageModel) -> set[str]:
 
 
 def build_schedule(config: TrainingConfig) -> Schedule:
-    """Return a run's learning rate by its step."""
+    """Return a run's learning-rate schedule."""
     schedule = config.schedule
     return SCHEDULES[schedule.lr_schedule](
         peak=config.optimizer.lr,

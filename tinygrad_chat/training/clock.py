@@ -1,4 +1,4 @@
-"""The time that training takes, without evaluations and what else stands between steps, and since a checkpoint."""
+"""Training time, without evaluations and other work between steps, and the time since the last checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Clock:
         self._run.progress.seconds += passed
 
     def fraction_used(self) -> float:
-        """The fraction of the configured minutes that is over; 0 where there is no limit."""
+        """The fraction of the configured minutes that has been used; 0 without a limit."""
         minutes = self._run.config.schedule.minutes
         return 0.0 if minutes is None else self._run.progress.seconds / (60 * minutes)
 
@@ -38,24 +38,24 @@ class Clock:
         return speed
 
 
-MOST_AT_STAKE = 60.0  # seconds of training that a kill may cost
-SAVING_SHARE = 0.03  # of the time, at most, for checkpoints that no step asks for
+MOST_AT_STAKE = 60.0  # seconds of training that may be lost to a kill
+SAVING_SHARE = 0.03  # the largest share of time spent on temporary checkpoints
 
 
 class CheckpointClock:
-    """Says when a temporary checkpoint is due: a minute after the last one, or later where saving takes long."""
+    """Says when a temporary checkpoint is due: a minute after the last checkpoint, or later if saving is slow."""
 
     def __init__(self) -> None:
         self._saved = time.monotonic()
         self._took = 0.0
 
     def due(self) -> bool:
-        """Return whether so much time has passed that a kill would cost too much."""
+        """Return whether a kill would now lose too much training time."""
         return time.monotonic() - self._saved >= max(MOST_AT_STAKE, self._took / SAVING_SHARE)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Measure how long it takes to save a checkpoint, and begin to count anew."""
+        """Measure how long saving a checkpoint takes, and restart the count."""
         began = time.monotonic()
         yield
         self._saved = time.monotonic()

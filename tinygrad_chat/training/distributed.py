@@ -1,8 +1,8 @@
-"""A training step that several ranks share: rank 0 leads a run, and the others do what it asks of them.
+"""A training step shared by several ranks: rank 0 leads the run, and the others do what it asks.
 
-Rank 0 alone reads the data, keeps the run's folder and decides: its training loop is that of a run on one process. The
-others hold the model, and a share of the optimiser's memory (ZeRO-1). What it asks of them are the methods of `Rank`
-(parallel/member.py).
+Rank 0 alone reads the data, manages the run's folder and makes decisions: its training loop is that of a run in one
+process. The others hold the model and a shard of the optimiser state (ZeRO-1). Rank 0's requests are calls to the
+methods of `Rank` (parallel/member.py).
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from tinygrad_chat.training.step import TrainStep, accumulate_gradient
 
 
 class Rank(Member):
-    """What one rank has of a step: the model, its share of the parameters, and the optimiser of that share."""
+    """One rank's part of a step: the model, its share of the parameters, and the optimiser of that share."""
 
     def __init__(self, step: TrainStep, shares: Sequence[slice], share: ParameterShare, communicator: Communicator):
         super().__init__(communicator)
         self.step, self.share, self.predictor = step, share, step.predictor
         self._shares, self._parameters = shares, step.model.parameters()
         self.buckets = None
-        # Threads add up when their sweeps are over.
+        # Data-parallel threads sum their gradients only after their backward passes, too late to overlap.
         if communicator.overlaps and step.data_parallel is None and isinstance(step.model, GPT):
             self.buckets = GradientBuckets(self._parameters, shares, communicator, share.gradient)
 
     def receive_weights(self) -> None:
-        """Take the weights of rank 0: what is trained, and what is frozen."""
+        """Receive rank 0's weights, trained and frozen."""
         for array in (self._parameters.data, *self._parameters.frozen.values()):
             self.communicator.broadcast(array)
         self._parameters.refresh_compute_weights()
@@ -67,9 +67,9 @@ class Rank(Member):
     def gradient(
         self, random: np.random.Generator | None, token_count: int, batches: Sequence[Any] | None = None
     ) -> list[tuple[float, float]] | None:
-        """Compute the gradient of this rank's rows of a batch, and add up its share of all ranks' gradients.
+        """Compute the gradient of this rank's rows of a batch, and reduce-scatter it: each rank gets its share summed.
 
-        Rank 0 gives the rows of each, and gets the loss of each and the norm of each share.
+        Rank 0 passes every rank's rows, and gets every rank's loss and the gradient norm of every share.
         """
         first_row, batch = self.communicator.scatter_objects(batches)
         loss = accumulate_gradient(
@@ -91,7 +91,7 @@ class Rank(Member):
         return self.communicator.gather_objects((float(loss), norm))
 
     def update(self, scale: float, learning_rate: float, position: int) -> None:
-        """Move this rank's share of the weights by its gradient times `scale`, and take the others' as they moved."""
+        """Update this rank's share of the weights with its gradient times `scale`, and all-gather the other shares."""
         if scale != 1:
             self.share.gradient *= scale
         self.step.optimizer.step(learning_rate, position)
@@ -99,27 +99,27 @@ class Rank(Member):
         self._parameters.refresh_compute_weights()
 
     def answers(self, parts: Sequence[Questions] | None = None) -> list[list[Answer]] | None:
-        """Return what each rank has answered on rank 0, which gives the questions of each."""
+        """Return every rank's answers on rank 0, which passes every rank's questions."""
         questions = self.communicator.scatter_objects(parts)
         return self.gather(lambda: answers_of(self.step.model, questions))
 
     def peak_memory(self) -> list[int] | None:
-        """Return the most bytes that each rank's process has held, on rank 0."""
+        """Return every rank's peak process memory in bytes, on rank 0."""
         return self.communicator.gather_objects(peak_memory())
 
     def optimizer_state(self) -> list[dict[str, np.ndarray]] | None:
-        """Return what the optimiser of each share remembers, on rank 0."""
+        """Return the optimiser state of every share, on rank 0."""
         return self.communicator.gather_objects(self.step.optimizer.state())
 
     def restore_optimizer(self, states: Sequence[Mapping[str, np.ndarray]] | None = None) -> None:
-        """Go on from rank 0's weights, and from what it gives the optimiser of each share to remember."""
+        """Load rank 0's weights, and the optimiser state that it passes for each share."""
         self.receive_weights()
         self.step.optimizer.load(self.communicator.scatter_objects(states))
 
 
 class DistributedStep(TrainStep):
-    """The training step of rank 0, which the other ranks take part in. It holds the whole model, and a share of the
-    optimiser."""
+    """The training step of rank 0, in which the other ranks take part. It holds the whole model and a shard of the
+    optimiser state."""
 
     def __init__(self, rank: Rank, shares: Sequence[slice]) -> None:
         step = rank.step
@@ -151,9 +151,9 @@ class DistributedStep(TrainStep):
         random: np.random.Generator | None = None,
         model: LanguageModel | None = None,
     ) -> Any:
-        """Leave the gradient of a batch's mean loss in the ranks' shares; return that loss.
+        """Compute the gradient of a batch's mean loss into the ranks' shares; return the loss.
 
-        For a diagnosis, of another `model`, on rank 0 alone.
+        Diagnosis passes another `model`, which runs on rank 0 alone.
         """
         if model is not None:
             return super().gradient(batch, random=random, model=model)
@@ -164,11 +164,11 @@ class DistributedStep(TrainStep):
         return sum(loss for loss, _ in found)
 
     def clip_gradient(self) -> float:
-        """Return the gradient's norm; `update` scales it down where it is longer than `clip`."""
+        """Return the gradient norm; `update` scales the gradient down if the norm exceeds `clip`."""
         return self._grad_norm
 
     def update(self, loss: Any, grad_norm: Any, position: int) -> None:
-        """Move the weights, each rank its share, unless loss or norm is not finite."""
+        """Update the weights, each rank its share, unless loss or norm is not finite."""
         if math.isfinite(loss) and math.isfinite(grad_norm):
             scale = self.clip / grad_norm if self.clip is not None and grad_norm > self.clip else 1.0
             self.rank.ask("update", scale, self.schedule(position), position)
@@ -179,11 +179,11 @@ class DistributedStep(TrainStep):
         return list(itertools.chain.from_iterable(self.rank.ask("answers", parts=parts)))
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
-        """Return a copy of what all ranks' optimisers remember, as one optimiser of all the parameters would."""
+        """Return a copy of all ranks' optimiser states, merged as if one optimiser had all the parameters."""
         return whole_state(self.model.parameters(), self.rank.ask("optimizer_state"))
 
     def restore(self, weights: Mapping[str, np.ndarray], optimizer_state: Mapping[str, np.ndarray]) -> None:
-        """Go on from there, on all ranks. Raises CheckpointError where either does not fit."""
+        """Load weights and optimiser state on all ranks. Raises CheckpointError if either does not fit."""
         parameters = self.model.parameters()
         parameters.load(weights)
         states = [part_of_state(parameters, optimizer_state, share) for share in self._shares]
@@ -197,9 +197,9 @@ def build_rank(
     make: ModelMaker | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> tuple[Rank, list[slice]]:
-    """Return what this rank has of a run's training step, with rank 0's weights, and every rank's share.
+    """Return this rank's part of a run's training step, with rank 0's weights, and the shares of all ranks.
 
-    Raises UsageError where there are more ranks than rows of a batch, and as `build_for_training` does.
+    Raises UsageError if there are more ranks than rows of a batch, and what `build_for_training` raises.
     """
     if config.data.batch_size < communicator.size:
         raise UsageError(
@@ -223,9 +223,9 @@ def lead(
     weights: Mapping[str, Any] | None = None,
     communicator: Communicator | None = None,
 ) -> TrainStep:
-    """Return a run's training step: of this process alone, or of all ranks, of which this is the first.
+    """Return a run's training step: that of this process alone or, on rank 0 of several, one shared by all ranks.
 
-    Errors are those of `build_rank`.
+    Raises what `build_rank` raises.
     """
     if communicator is None:
         return build_for_training(config, vocabulary, make, weights)
@@ -236,9 +236,9 @@ def lead(
 def follow(
     communicator: Communicator, make: ModelMaker | None = None, done: Callable[[str], object] = lambda asked: None
 ) -> None:
-    """Do, on another rank, what rank 0 asks, until it takes leave; `done` is told of each thing.
+    """Serve rank 0's requests on another rank until rank 0 says FAREWELL; `done` is called after each request.
 
-    A model of one's own is made by `make`.
+    `make` makes a custom model.
     """
     begun = communicator.broadcast_object()
     if begun is FAREWELL:

@@ -1,4 +1,4 @@
-"""How good a model is on text that it was not trained on."""
+"""Evaluation of a model on held-out text."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tinygrad_chat.text.conversations.windows import ConversationRows
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` in nats a token, its `perplexity`, and bits for each byte of the text, which no tokenizer can flatter.
+    """`loss` in nats per token, its `perplexity`, and bits per byte of text, which do not depend on the tokenizer.
 
-    Of a mixture, `sources` has those of each source.
+    For a mixture, `sources` has the evaluation of each source.
     """
 
     loss: float
@@ -33,11 +33,11 @@ class Evaluation:
 
 
 def evaluate_batches(model: Predictor, batches: Iterable[Batch], bytes_per_token: np.ndarray) -> Evaluation:
-    """Predict the targets of `batches`; those of -1 count in nothing.
+    """Evaluate the predictions of the targets of `batches`; targets of -1 are ignored.
 
     `bytes_per_token` (V,) says how much text each token stands for; the bytes predicted are the denominator of bits
-    per byte. What stands for none, BOS, counts in neither part of it, but in the loss. Raises DataError where no target
-    counts: there is no mean of nothing.
+    per byte. A token of no bytes, such as BOS, counts towards the loss but not towards bits per byte. Raises DataError
+    if every target is ignored, as there is nothing to average.
     """
     nats, nats_of_text, predicted, size = 0.0, 0.0, 0, 0
     with np.errstate(all="ignore"):
@@ -56,11 +56,11 @@ def evaluate_batches(model: Predictor, batches: Iterable[Batch], bytes_per_token
 
 
 def _perplexity(loss: float) -> float:
-    return math.exp(min(loss, 700))  # beyond that a float could not hold it
+    return math.exp(min(loss, 700))  # more would overflow a float
 
 
 def mix_evaluations(sources: Mapping[str, Evaluation], shares: Sequence[Fraction]) -> Evaluation:
-    """Return the evaluation of a text of which each source has its share of the tokens, however many were predicted."""
+    """Return the evaluation of a mixture, each source weighted by its share of the tokens, not by tokens predicted."""
     weighted = [(float(share), each) for share, each in zip(shares, sources.values(), strict=True)]
     loss = sum(share * each.loss for share, each in weighted)
     bytes_a_token = [(share * each.bytes / each.tokens, each) for share, each in weighted]
@@ -75,8 +75,8 @@ HeldOut = np.ndarray | ConversationRows
 
 
 def evaluate(model: Predictor, tokens: HeldOut, bytes_per_token: np.ndarray, *, batch_size: int) -> Evaluation:
-    """Predict each of `tokens` but the first once, in windows of the model's context, in order; or what the assistant
-    says in rows of conversations."""
+    """Evaluate on each of `tokens` except the first, once, in consecutive windows of the model's context; or, in rows
+    of conversations, on what the assistant says."""
     if isinstance(tokens, ConversationRows):
         return evaluate_batches(model, tokens.in_order(batch_size), bytes_per_token)
     batches = batches_in_order(tokens, batch_size=batch_size, context=model.context)

@@ -1,4 +1,4 @@
-"""What the training loop tells whoever watches it."""
+"""The events that the training loop yields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinygrad_chat.training.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Began:
-    """Between two steps, something begins that may take a while: `activity` says what."""
+    """Between two steps, an `activity` begins that may take a while."""
 
     step: int
     activity: str
@@ -19,7 +19,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Saved:
-    """The checkpoint of a step is on disk, whole. Of temporary ones nobody is told."""
+    """The checkpoint of a step is complete on disk. Temporary checkpoints yield no event."""
 
     step: int
     path: Path
@@ -27,9 +27,9 @@ class Saved:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The model after `step` updates: how good it is, and a text by it.
+    """The model after `step` updates: its evaluation, and a text it generated.
 
-    Of a run that learns from rewards, `reward` is the mean over held-out problems.
+    For a run that learns from rewards, `reward` is the mean over held-out problems.
     """
 
     step: int
@@ -49,9 +49,9 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Logged:
-    """A line of the log: the state after record["step"] updates, and the loss of the batch drawn next.
+    """A line of the log: the state after record["step"] updates, and the loss of the next batch.
 
-    `timing` stands beside it: the seconds that training had taken until then, and what else no seed decides.
+    `timing` has the seconds of training until then, and whatever else the seed does not determine.
     """
 
     record: dict[str, Any]
@@ -71,7 +71,7 @@ class RolledBack:
 class Ended:
     """The run is over, or was stopped before its end; either way a checkpoint of this step is on disk.
 
-    `trouble` says why the report could not be written, where it could not.
+    `trouble` says why the report could not be written, if so.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""The facts that settings follow from, found out once: the data is opened here and handed on to the run."""
+"""The facts that settings depend on, established once: the data is opened here and passed on to the run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tinygrad_chat.training.parent import open_parent
 from tinygrad_chat.training.tokens import open_tokens
 
 OpenData = TokenStore | MixedStore | tuple[Dataset, Tokenizer]
-"""Tokens by the name of their corpus, or a dataset of one's own and what its tokens mean."""
+"""Tokens of a named corpus, or a custom dataset and its tokenizer."""
 
 
 def tokenizer_of(data: OpenData) -> Tokenizer:
-    """Return what the tokens of some data mean."""
+    """Return the tokenizer of some data."""
     return data[1] if isinstance(data, tuple) else data.tokenizer
 
 
 def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings whose data can be read again when the run is resumed, as `settle_source` has it."""
+    """Return settings whose data can be read again on resuming the run; see `settle_source`."""
     return {name: settle_source(value) if name == "data" else value for name, value in settings.items()}
 
 
@@ -45,17 +45,17 @@ def resolve_with_facts(
     may_be_idle: Collection[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainingConfig, OpenData | None]:
-    """Resolve what a user chose, and return with it the `data`, where it is open already or had to be opened for that.
+    """Resolve a user's settings; return them and the `data`, if it was already open or had to be opened.
 
-    Only what the settings follow from is looked at: nanochat's follow from the vocabulary and, where there are only
-    minutes, from how fast the machine multiplies. Those of a run that starts from another follow from that one, and say
-    from which of its checkpoints. `progress` is told of a download, `say` of damaged checkpoints, `may_be_idle` is as
-    `resolve` has it. Raises CheckpointError where no weights are there to begin with,
-    UsageError where their run has data of the hub that the user has not named.
+    Only facts that the settings depend on are established: nanochat's depend on the vocabulary and, if only minutes are
+    given, on the machine's speed at matrix products. The settings of a run that starts from another depend on that one,
+    and name the exact checkpoint. `progress` reports a download, `say` damaged checkpoints; for `may_be_idle` see
+    `resolve`. Raises CheckpointError if the weights to start from are missing, UsageError if their run uses data on the
+    hub that the user has not named.
     """
     flags, base = settled(flags), settled(base or {})
     chosen = merge(base, flags)
-    validate_settings(SPECS, chosen)  # before anything takes its time
+    validate_settings(SPECS, chosen)  # before anything slow
     if chosen.get("start_from") is not None:
         parent = open_parent(chosen["start_from"], say=say)
         if "data" not in chosen and parent.folder is not None:

@@ -1,4 +1,4 @@
-"""The training loop: one for every model, engine and back end. It yields what happens and prints nothing."""
+"""The training loop, for every model, engine and back end. It yields events and prints nothing."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ from tinygrad_chat.training.run import HANDED_OVER, Run
 from tinygrad_chat.training.saving import forget_checkpoint, save, save_temporarily, write_checkpoint
 from tinygrad_chat.training.update import update
 
-SAMPLE_LENGTH = 200  # tokens of the text written at each evaluation
-SAMPLE_QUESTIONS = 3  # that are answered instead where a run learns from conversations
-EVALUATION_BATCH = 4096  # tokens at a time
+SAMPLE_LENGTH = 200  # tokens of text generated at each evaluation
+SAMPLE_QUESTIONS = 3  # answered instead if a run learns from conversations
+EVALUATION_BATCH = 4096  # tokens
 
 
 def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
-    """Train until the configured steps or minutes are over, or `should_stop()` says so between two steps.
+    """Train until the configured steps or minutes are used up, or `should_stop()` returns True between two steps.
 
-    The checkpoint of a step is on disk before its evaluation starts. Between the checkpoints that the settings ask
-    for there is a temporary one, at most a minute old unless saving takes long. Raises UsageError where another process
-    trains in the run's folder, DivergedError where the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError,
-    RankError where another rank is lost, and StorageError where something cannot be written, or the folder was moved;
-    the checkpoints so far stay.
+    The checkpoint of a step is on disk before its evaluation starts. Between the regular checkpoints a temporary one
+    is kept, at most a minute old unless saving is slow. Raises UsageError if another process is training in the run's
+    folder, DivergedError if the loss is NaN or infinite, MemoryGrowthError, MemoryShortageError, RankError if another
+    rank is lost, and StorageError if something cannot be written or the folder was moved; existing checkpoints are
+    kept.
     """
     with run.folder.locked():
         _expect_unchanged(run)
         if run.parent and run.saved_step is None:
             run.folder.create(resumed=run.resumed)
-            save(run, due=True)  # before anything that could be resumed: nobody needs the parent from here on
-        if run.stopped_early:  # had it not been stopped, no rollback could go back to there
+            save(run, due=True)  # before anything else, so that resuming never needs the parent
+        if run.stopped_early:  # an uninterrupted run would have had no checkpoint here to roll back to
             make_temporary(checkpoint_path(run.folder.checkpoints, run.progress.step))
         damaged = run.folder.begin(
             run.config,
@@ -77,7 +77,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
             resumed=run.resumed or run.saved_step is not None,
         )
         if damaged and run.saved_step is not None:
-            write_checkpoint(run, temporary=True)  # so that what is left of the log is what the next start expects
+            write_checkpoint(run, temporary=True)  # so that the next start expects the log as repaired
         moved = False
         try:
             for event in with_rollbacks(run, lambda: _train(run, should_stop)):
@@ -97,7 +97,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         except Exception as error:
             if not run.model.parameters().backend.ran_out_of_memory(error):
                 raise
-            traceback.clear_frames(error.__traceback__)  # they hold what the step had computed so far
+            traceback.clear_frames(error.__traceback__)  # the frames keep the step's intermediate arrays alive
             shortage = _explain_shortage(run, error)
             _close(run, "failed", str(shortage))
             raise shortage from error
@@ -109,7 +109,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
 
 
 def _explain_shortage(run: Run, error: Exception) -> MemoryShortageError:
-    """Say what was asked for, what is free, and what helps."""
+    """Return an error that says how much memory was requested, how much is free, and what to change."""
     backend = run.model.parameters().backend
     asked = as_clause(str(error)) or "not enough memory"
     steps = [step_of(path) for path in find_checkpoints(run.folder.checkpoints)]
@@ -122,18 +122,18 @@ def _explain_shortage(run: Run, error: Exception) -> MemoryShortageError:
 
 
 def _expect_unchanged(run: Run) -> None:
-    """Raise UsageError where another process has trained in the folder between this run's reading it and now."""
+    """Raise UsageError if another process has trained in the folder since this run read it."""
     steps = [step_of(path) for path in find_checkpoints(run.folder.checkpoints)]
     if not run.resumed or not steps or steps[-1] == run.saved_step:
         return
-    # A later one may be damaged.
+    # A later checkpoint may merely be a damaged one.
     newest = load_newest(run.folder.checkpoints, TrainingState.load, say=lambda line: None)
     if newest is not None and newest.step != run.saved_step:
         raise UsageError(f"{run.folder.path}: another process has just trained there; resume it once more")
 
 
 def _close(run: Run, outcome: str, reason: str = "") -> str:
-    """Write down how training ended, and the report; return why that was not possible: no reason for it to fail."""
+    """Record how training ended and write the report; return why that failed, as it must not make the run fail."""
     try:
         run.folder.write_outcome(outcome, step=run.progress.step, seconds=run.progress.seconds, reason=reason)
         write_report(run.folder)
@@ -152,7 +152,7 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
         evaluation_due = last or run.config.evaluates_at(step) or step == run.evaluate_at
         checkpoint_due = evaluation_due or run.config.saves_at(step)
         if interrupted and not checkpoint_due and nonfinite_parameter(run.model.parameters()):
-            interrupted = False  # the next step finds it, and says what it would have said without a stop
+            interrupted = False  # let the next step report it, as it would have without the stop
         if checkpoint_due or interrupted:
             yield Began(step, "saving")
             with saving.saving():
@@ -178,7 +178,7 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
             with clock:
                 measured = update(run, clock.fraction_used())
         if evaluated or step % options.log_every == 0 or (measured and "skipped_spike" in measured):
-            if measured and run.reinforcement is None:  # of whose answers nobody knows how long they get
+            if measured and run.reinforcement is None:  # with rewards, the lengths of answers vary
                 timing["tokens_per_second"] = clock.tokens_per_second()
             yield _log(run, _record(step, evaluated, measured), timing)
         if evaluated:
@@ -191,7 +191,7 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
 
 def _record(step: int, evaluated: Evaluated | None, measured: dict[str, float] | None) -> dict[str, Any]:
-    """Return a line of the log: the loss of the batch drawn at `step`, the evaluation before it, how it was taken."""
+    """Return a line of the log: the evaluation at `step`, then the loss of the batch drawn there and the update."""
     record: dict[str, Any] = {"step": step}
     if measured:
         record["loss"] = measured["loss"]
@@ -252,7 +252,7 @@ def _evaluate(run: Run) -> Evaluated:
 
 
 def _unfit(run: Run, finding: str, predict: Callable[[LanguageModel], object]) -> DivergedError:
-    """Remove this step's checkpoint, whose model cannot `predict`; return the error that says what went wrong where."""
+    """Remove this step's checkpoint, whose model cannot `predict`; return an error saying what went wrong and where."""
     forget_checkpoint(run)
     where = explain_prediction(run, predict)
     return DivergedError(f"step {run.progress.step}: {finding}, {where}", "lower --lr in a new run")

@@ -1,4 +1,4 @@
-"""The trained model that a run begins with, where its weights are not drawn: its parent."""
+"""The parent of a run: the trained model that it starts from, if its weights are not freshly initialised."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import CharacterTokenizer
 
-SHOWN = 5  # unknown characters that are named
+SHOWN = 5  # unknown characters listed in an error
 
 
 def open_parent(start_from: str, *, say: Callable[[str], None] = lambda line: None) -> SavedModel:
-    """Return the model of a run or a checkpoint; `say` is told of damaged checkpoints that were passed over.
+    """Return the model of a run or a checkpoint; `say` reports damaged checkpoints that were skipped.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     return open_checkpoint(user_path(start_from), SavedModel.load, say=say)
 
 
 def describe_parent(parent: SavedModel) -> dict[str, Any]:
-    """Return what tells a parent from every other one, ready for JSON: where it was, its step, its weights' SHA-256."""
+    """Return what identifies a parent, ready for JSON: its path, its step and the SHA-256 of its weights."""
     assert parent.path is not None
     return {
         "checkpoint": str(parent.path),
@@ -41,14 +41,14 @@ def describe_parent(parent: SavedModel) -> dict[str, Any]:
 def open_data_for(
     parent: SavedModel, data: DataOptions, *, progress: Progress | None = None
 ) -> TokenStore | MixedStore:
-    """Return a run's text as the parent's tokens. Raises VocabularyError, naming characters that have none."""
+    """Return a run's text encoded by the parent's tokenizer. Raises VocabularyError, naming unknown characters."""
     try:
         return open_sources(data.source, parent.tokenizer, **data.reading, split=data.split, progress=progress)
     except VocabularyError as error:
         if not isinstance(parent.tokenizer, CharacterTokenizer):
             raise VocabularyError(f"--data {data.name}: {error}") from error
         unknown = count_unknown_characters(open_corpus(data.source, **data.reading), parent.tokenizer)
-        if not unknown:  # a text that could be read only once
+        if not unknown:  # the text could be read only once
             raise VocabularyError(f"--data {data.name}: {error}") from error
         often = sorted(unknown, key=lambda character: (-unknown[character], character))
         names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in often[:SHOWN])

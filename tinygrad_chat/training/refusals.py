@@ -1,4 +1,4 @@
-"""What a run, new or resumed, is refused for: each in one line, found before anything is written."""
+"""Reasons to refuse a run, new or resumed: each a one-line error, found before anything is written."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tinygrad_chat.text.mixture import Data
 from tinygrad_chat.text.shares import without_shares
 from tinygrad_chat.text.tokenizers import Tokenizer
 
-LONGEST_STEP = 60  # seconds that a step may take without anybody's consent
+LONGEST_STEP = 60  # seconds; longer steps need the user's consent
 
 
 def needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
-    """Return the error for a run on data from Python that is resumed without it."""
+    """Return the error for resuming a run without the data that was passed in from Python."""
     return UsageError(
         f"{path}: is trained on data that was handed over in Python ({config.data.name}); hand it again to "
         "tinygrad_chat.train(..., resume=True)"
@@ -31,7 +31,7 @@ def needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
 
 
 def expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: str) -> None:
-    """Raise VocabularyError where data has other tokens than the model at `path`, whose tokenizer was saved."""
+    """Raise VocabularyError if data has another tokenizer than the one `saved` with the model at `path`."""
     if received.state() != saved.state():
         raise VocabularyError(
             f"{path}: expected data by the tokenizer of the run ({saved.kind}, {saved.size} tokens), received another "
@@ -41,7 +41,7 @@ def expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: str) -> N
 
 
 def changed_data(before: TrainingConfig, config: TrainingConfig, left_out: Sequence[LeftOut] = ()) -> CheckpointError:
-    """Return the error for a resumed run whose data, without what was `left_out`, is not what it was trained on."""
+    """Return the error for a resumed run whose data, without the parts `left_out`, is not what it was trained on."""
     unreadable = [each.path for each in left_out if each.reason == UNREADABLE]
     if unreadable:
         return CheckpointError(
@@ -60,7 +60,7 @@ def changed_data(before: TrainingConfig, config: TrainingConfig, left_out: Seque
 
 
 def expect_outside(path: Path, config: TrainingConfig) -> None:
-    """Raise UsageError where a run's folder would be that of its data: what it writes would be learned from."""
+    """Raise UsageError if a run's folder is that of its data: the run would be trained on its own output."""
     for source in without_shares(config.data.source):
         if is_folder(path_of(source), follow=True) and real_path(path_of(source)) == real_path(path):
             other = quoted(path / "run")
@@ -68,7 +68,7 @@ def expect_outside(path: Path, config: TrainingConfig) -> None:
 
 
 def expect_packed(data: Data, config: TrainingConfig) -> None:
-    """Raise ConfigError where rows of text are to be packed, and there is no text."""
+    """Raise ConfigError if rows of text are to be packed but all data are conversations."""
     if config.data.packing == BEST_FIT and all(part.chats is not None for part in data.parts):
         raise ConfigError(
             f"--packing {BEST_FIT}: plays no part with conversations, which are always whole in their rows; leave it "
@@ -98,9 +98,9 @@ def is_finished(
     *,
     say: Callable[[str], None],
 ) -> bool:
-    """Return whether a run has ended and is asked for no more; say so, or how its schedule goes on.
+    """Return whether a run has ended and no more is asked of it; say so, or how its schedule continues.
 
-    Raises ConfigError where it has already done more than is asked.
+    Raises ConfigError if it has already done more than is asked.
     """
     steps, minutes, seconds = config.schedule.steps, config.schedule.minutes, saved.progress.seconds
     if steps < saved.step:
@@ -115,7 +115,7 @@ def is_finished(
         if minutes is not None and time_is_over:
             what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
         say(f"{folder.path}: {what}; train on with: {folder.resume_command} {more}")
-        # A kill may have come before its last evaluation, and the log may have lost it.
+        # It may have been killed before its last evaluation, or the log may have lost it.
         return folder.outcome_is("finished") and folder.was_evaluated(saved.step)
     if steps != saved.config.schedule.steps:
         say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")

@@ -1,8 +1,8 @@
-"""Reinforcement: a model answers problems, and learns from which of its own answers were right.
+"""Reinforcement learning: a model answers problems, and learns from which of its own answers were right.
 
 The policy gradient of GRPO (Shao et al., arXiv:2402.03300) as nanochat simplifies it: an answer's advantage is its
-reward less the mean of its group, every token that the model drew is as heavy as any other, and as each answer is used
-once, by the weights that drew it, there is no ratio to clip and no KL term. docs/reinforcement.md derives it.
+reward minus the mean of its group, and every sampled token has the same weight. As each answer is used once, by the
+weights that sampled it, there is no ratio to clip and no KL term. docs/reinforcement.md derives it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from tinygrad_chat.text.tokenizers import Tokenizer
 from tinygrad_chat.training.answering import Answer, Answering, Questions
 from tinygrad_chat.training.batches import Drawn
 
-HELD_OUT_SEED = 0  # of the problems of evaluations: the same ones for every run
+HELD_OUT_SEED = 0  # of the evaluation problems, which are the same for every run
 
 
 class Reinforcement:
     """Makes batches of a model's own answers to a task's problems.
 
-    Which problems and what random numbers depend on the seed, the batch's number and the place in it alone: so a run
-    can be resumed without more state than its weights.
+    Problems and random numbers depend only on the seed, the batch's number and the row in it, so resuming a run needs
+    no state beyond its weights.
     """
 
     def __init__(self, task: PracticeTask, tokenizer: Tokenizer, config: TrainingConfig) -> None:
         self._task, self._tokenizer = task, tokenizer
         self._objective, self._seed = config.objective, config.run.seed
         self._rows = config.data.batch_size
-        ChatTemplate(tokenizer)  # by which a tokenizer without the tokens of chats is refused
+        ChatTemplate(tokenizer)  # refuses a tokenizer without chat tokens
 
     def draw(self, number: int, answering: Answering) -> Drawn:
-        """Let a batch's problems be answered, each by a group of answers; return what can be learned of them."""
+        """Have a batch's problems answered, each by a group of answers; return the resulting training batch."""
         options, G = self._objective, self._objective.group_size
         problems = practice_of(self._task, self._rows // G, seed=_seed_of(self._seed, number))
         asked = [problem for problem in problems for _ in range(G)]
@@ -57,12 +57,12 @@ class Reinforcement:
         return Drawn(as_batch(answers, advantages.ravel()), told, has_signal=bool(advantages.any()))
 
     def score(self, answering: Answering) -> float:
-        """Return the fraction of held-out problems that the model solves by its likeliest tokens."""
+        """Return the fraction of held-out problems that the model solves by greedy decoding."""
         return self._score(answering, samples=1, temperature=0)
 
     def sampled_score(self, answering: Answering, samples: int) -> float:
-        """Return the same of answers that are drawn as those that it learns from, so many to each problem: an estimate
-        of what the steps raise."""
+        """Return the same fraction for answers sampled as in training, `samples` per problem: an estimate of the
+        expected reward that training maximises."""
         return self._score(answering, samples, self._objective.temperature)
 
     def _score(self, answering: Answering, samples: int, temperature: float) -> float:
@@ -74,7 +74,7 @@ class Reinforcement:
         )
 
     def _rewards(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> np.ndarray:
-        """Return 1 for each answer that solves its problem, 0 for each that does not."""
+        """Return 1 for each answer that solves its problem, else 0."""
         with running(self._task.name):
             solved = [problem.is_solved_by(answer.text) for problem, answer in zip(problems, answers, strict=True)]
         return np.array(solved, np.float64)
@@ -93,10 +93,9 @@ class Reinforcement:
 
 
 def open_reinforcement(config: TrainingConfig, tokenizer: Tokenizer) -> Reinforcement | None:
-    """Return what a run that learns from rewards draws its batches from, None for any other.
+    """Return the source of batches of a run that learns from rewards, None for any other run.
 
-    Raises UsageError for a task that there is not or that has nothing to practise on, and for a tokenizer without the
-    tokens of chats.
+    Raises UsageError for an unknown task, a task with no practice problems, and a tokenizer without chat tokens.
     """
     if not config.objective.by_reward:
         return None
@@ -107,8 +106,8 @@ def open_reinforcement(config: TrainingConfig, tokenizer: Tokenizer) -> Reinforc
 
 
 def as_batch(answers: Sequence[Answer], advantages: Sequence[float]) -> WeightedBatch:
-    """Return answers as tokens, targets and weights (B, T): each token that was drawn is a target, and its weight is
-    the advantage of its answer. The loss, -advantage * log p, has the gradient that rewards what did better."""
+    """Return answers as tokens, targets and weights, each (B, T). Each sampled token is a target, and its weight is the
+    advantage of its answer. The loss, -advantage * log p, makes better answers more likely."""
     length = max(len(answer.prompt) + len(answer.tokens) for answer in answers) - 1
     shape = len(answers), length
     tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)

@@ -1,5 +1,5 @@
-"""A run: everything that a configuration resolves to, new or resumed. All that can be wrong is found here, before
-the first file is written."""
+"""A run, new or resumed: everything that a configuration resolves to. Errors are found here, before the first file is
+written."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ from tinygrad_chat.training.step import TrainStep
 from tinygrad_chat.training.tokens import open_chosen
 
 OWN_DATA = "own"  # a key of a checkpoint's data
-HANDED_OVER = {"data": "handed over in Python"}  # says the same in environment.json, before there is a checkpoint
+HANDED_OVER = {"data": "handed over in Python"}  # the same in environment.json, which exists before any checkpoint
 
 
 @dataclass
 class Run:
-    """A model in training: what does not change, and how far it has come."""
+    """A model in training: its fixed parts and its progress."""
 
     config: TrainingConfig
     folder: RunFolder
@@ -63,38 +63,38 @@ class Run:
     train_step: TrainStep
     progress: Progress = field(default_factory=Progress)
     reinforcement: Reinforcement | None = None
-    """What its batches are drawn from where it learns from rewards, and not from its data."""
+    """The source of its batches if it learns from rewards instead of data."""
     evaluate_at: int | None = None
-    """A step whose evaluation the log has lost, beside those that are due: where a finished run goes on."""
+    """A step to evaluate again besides those that are due: resuming there cuts its evaluation off the log."""
     resumed: bool = False
     own_data: bool = False
-    """Whether it learns from what somebody handed over in Python, and no name leads to."""
+    """Whether its data was passed in from Python, so that no name can reopen it."""
     finished: bool = False
-    """Whether it had ended already, and is not asked to do more."""
+    """Whether it had already ended and no more is asked of it."""
     parent: Mapping[str, Any] = field(default_factory=dict)
-    """Which checkpoint its first weights are from, where they were not drawn."""
+    """The checkpoint that its initial weights came from; empty if they were freshly initialised."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How those who made that one would have its tokens drawn."""
+    """The sampling settings that the parent's makers recommend."""
     saved_step: int | None = None
-    """The step whose checkpoint is on disk, whole."""
+    """The step of the complete checkpoint on disk."""
     log: Marks | None = None
-    """What the log holds at that checkpoint, None without one."""
+    """What the log held at that checkpoint; None without a checkpoint."""
     stopped_early: bool = False
-    """Whether that one is there because the run was stopped, and its settings ask for none at that step."""
+    """Whether that checkpoint exists only because the run was stopped there; none was due at that step."""
 
     @property
     def model(self) -> LanguageModel:
-        """The model that is trained."""
+        """The model being trained."""
         return self.train_step.model
 
     @property
     def predictor(self) -> Predictor:
-        """What it is evaluated with: the threads and ranks that train it, where there are several."""
+        """What to evaluate the model with: the threads and ranks that train it, if there are several."""
         return self.train_step.predictor
 
     @property
     def evaluation_tokens(self) -> tuple[HeldOut, ...]:
-        """What it is evaluated on: the held-out tokens, or rows of conversations; of each source as many."""
+        """What it is evaluated on: held-out tokens, or rows of conversations, with the same limit for each source."""
         parts, limit, context = self.dataset.parts, self.config.run.eval_tokens, self.config.model.context
         most = max(limit // len(parts), 2) if limit else None  # one token predicts none
         return tuple(
@@ -104,7 +104,7 @@ class Run:
 
     @property
     def calculator(self) -> Callable[[str], str]:
-        """What its model may ask in a chat: it knows the figures of the model as it is now."""
+        """The calculator tool of its model in a chat, which knows the model's figures as of now."""
         return calculator_of(self.state({}).model)
 
     @functools.cached_property
@@ -113,13 +113,13 @@ class Run:
         return Batches(self.dataset, self.config)
 
     def draw(self, number: int) -> Drawn:
-        """Return what the step of that number trains on: with rewards, answers of the model as it is now."""
+        """Return what the step of that number trains on; with rewards, these are answers by the current model."""
         if self.reinforcement is None:
             return Drawn(self.batch(number))
         return self.reinforcement.draw(number, self.train_step)
 
     def state(self, log: Marks | None = None) -> TrainingState:
-        """Return all it takes to go on from here, with a log as it is or by its marks."""
+        """Return all it takes to continue from here, with the log as it is now or as `log` marks it."""
         return TrainingState(
             config=self.config,
             tokenizer=self.tokenizer,
@@ -133,9 +133,9 @@ class Run:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Go back, or on, to where `state` was; the time that was spent stays spent.
+        """Go to `state`, backwards or forwards; time already spent still counts.
 
-        Raises CheckpointError where it does not fit the model.
+        Raises CheckpointError if it does not fit the model.
         """
         self.train_step.restore(state.weights, state.optimizer)
         seconds = max(self.progress.seconds, state.progress.seconds)
@@ -153,11 +153,11 @@ def start_run(
     confirmed: bool = False,
     communicator: Communicator | None = None,
 ) -> Run:
-    """Return a new run at step 0, its folder made at `path` or anew below runs/.
+    """Return a new run at step 0; its folder is created at `path`, or below runs/ under a new name.
 
-    `data` is what has been opened already, or one's own; `model` makes one's own. `progress` is told of a download.
+    `data` is custom data, or data that is already open; `model` makes a custom model. `progress` reports a download.
     With a `communicator` this is rank 0, which leads the others.
-    Raises a TinygradChatError for whatever cannot work: the back end, the data, the folder; and, unless it was
+    Raises a TinygradChatError for anything that cannot work: the back end, the data, the folder; and, unless
     `confirmed`, UsageError for a scalar model whose steps would take minutes.
     """
     own = isinstance(data, tuple) or (data is not None and data.source != config.data.name)
@@ -166,7 +166,7 @@ def start_run(
 
 
 class _How(NamedTuple):
-    """How a run is made, as `start_run` and `resume_run` are told."""
+    """The options of `start_run` and `resume_run` that `_new_run` needs, too."""
 
     model: ModelMaker | None
     progress: DownloadProgress | None
@@ -180,7 +180,7 @@ def _new_run(
     if path is not None:
         expect_free(path)
         expect_outside(path, config)
-    choose_compute(config)  # fails before any long reading
+    choose_compute(config)  # fails before data is read, which may take long
     start_from = config.recipe.start_from
     parent = None if start_from is None else open_parent(start_from)
     if data is None and parent is not None:
@@ -221,13 +221,13 @@ def resume_run(
     say: Callable[[str], None] = lambda line: None,
     warn: Callable[[str], None] | None = None,
 ) -> Run:
-    """Return the run at `path` at its newest whole checkpoint, with `changes` to its configuration by flat names.
+    """Return the run at `path` at its newest complete checkpoint, with `changes` to its configuration by flat names.
 
-    `data`, `model` and `tokenizer` are those of a run that was started with its own. One that was killed before its
-    first checkpoint starts anew. `say` is told of a run that is `finished`, and `warn`, by default the same, of damaged
-    checkpoints and logs. Raises CheckpointError where none is whole or the data has changed, VocabularyError for
-    another tokenizer, ConfigError for a change that cannot be, UsageError for data of the hub that the user has not
-    named and as `start_run` does.
+    `data`, `model` and `tokenizer` are those of a run that was started with custom ones. A run that was killed before
+    its first checkpoint starts over. `say` reports a run that is `finished`, and `warn`, by default the same, damaged
+    checkpoints and logs. Raises CheckpointError if no checkpoint is complete or the data has changed, VocabularyError
+    for another tokenizer, ConfigError for an impossible change, and UsageError as `start_run` does or for data on the
+    hub that the user has not named.
     """
     warn = warn or say
     folder, changes = RunFolder(path), settled(changes)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: those that its settings ask for, and temporary ones, which only a resumption opens."""
+"""Checkpoints of a run: the regular ones, and temporary ones, which limit what a kill can lose."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from tinygrad_chat.training.run import Run
 
 
 def save(run: Run, *, due: bool) -> Saved:
-    """Write the checkpoint of this step, unless it is on disk. One that is `due`, and not for a stop, forgets the
-    rollbacks that training has come past. Raises DivergedError where a weight is NaN or infinite."""
+    """Write the checkpoint of this step, unless it is on disk. A checkpoint that is `due`, rather than caused by a
+    stop, clears the rollbacks once training is past all of them. Raises DivergedError if a weight is NaN or infinite.
+    """
     unfit = nonfinite_parameter(run.model.parameters())
     if unfit:
         finding = f"step {run.progress.step}: the last update has left NaN or infinity in {unfit}"
@@ -35,15 +36,15 @@ def save(run: Run, *, due: bool) -> Saved:
 
 
 def save_temporarily(run: Run) -> None:
-    """Write a temporary checkpoint, without changing how the run goes: weights that are not finite are left for the
-    next step to find, and a full disk for the next checkpoint that is due."""
+    """Write a temporary checkpoint without affecting the run: weights that are not finite are left for the next step
+    to report, and a full disk for the next regular checkpoint."""
     if nonfinite_parameter(run.model.parameters()) is None:
         with contextlib.suppress(StorageError):
             write_checkpoint(run, temporary=True)
 
 
 def write_checkpoint(run: Run, *, temporary: bool = False, marks: Marks | None = None) -> None:
-    """Write a checkpoint of the run as it is, and of its log, or of what that is to hold by its `marks`."""
+    """Write a checkpoint of the run as it is, and of its log as it is or as `marks` say it will be."""
     run.folder.lines.fsync()
     state = run.state(marks)
     path = state.save(run.folder.checkpoints, temporary=temporary)
@@ -52,7 +53,7 @@ def write_checkpoint(run: Run, *, temporary: bool = False, marks: Marks | None =
 
 
 def forget_checkpoint(run: Run) -> None:
-    """Remove this step's checkpoint, whose model gives no finite loss, where there is an earlier one."""
+    """Remove this step's checkpoint, whose model gives no finite loss, if there is an earlier one."""
     remove_later_checkpoints(run.folder.checkpoints, step=run.progress.step)
     found = find_checkpoints(run.folder.checkpoints)
     if len(found) > 1:

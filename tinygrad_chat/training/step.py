@@ -1,4 +1,4 @@
-"""A training step: a batch's gradient, whole or in parts, its clipping, and the optimiser's update."""
+"""A training step: a batch's gradient (with gradient accumulation or without), clipping and the optimiser's update."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tinygrad_chat.training.answering import Answer, Questions, answers_of
 
 
 class StepResult(NamedTuple):
-    """What came of a step: the batch's loss in nats a token, the gradient's norm before clipping, the learning rate.
+    """The result of a step: the batch's loss in nats per token, the gradient norm before clipping, the learning rate.
 
-    On a device loss and norm are arrays there, which nobody has waited for; `float` does. Where either is not finite,
-    or the step was `skipped`, nothing has moved.
+    On a device, loss and norm are device arrays, perhaps not computed yet; `float` synchronises. If either is not
+    finite, or the step was `skipped`, the weights have not changed.
     """
 
     loss: Any
@@ -32,12 +32,12 @@ class StepResult(NamedTuple):
 
 
 class TrainStep:
-    """Updates a model's weights once a call. The training loop, the profiler and the benchmarks all take it.
+    """Updates a model's weights once per call. The training loop, the profiler and the benchmarks all use it.
 
-    `grad_accumulation` is the number of equal parts that a batch's gradient is computed in, `data_parallel` the threads
-    that share each part, `clip` the longest gradient (None: any length). On a device nothing here waits for it, and
-    what changes from step to step lies in memory before the optimiser's `update` begins: so the gradient and that can
-    each be recorded.
+    `grad_accumulation` is the number of equal parts in which a batch's gradient is computed, `data_parallel` the
+    threads that share each part, `clip` the largest gradient norm (None: no clipping). On a device nothing here
+    synchronises, and values that change from step to step are in memory before the optimiser's `update` begins, so
+    that the gradient and the update can each be captured as a CUDA graph.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class TrainStep:
 
     @property
     def ranks(self) -> int:
-        """How many ranks share it."""
+        """How many ranks share the step."""
         return 1
 
     @property
     def predictor(self) -> Predictor:
-        """What the model is evaluated with: the threads that train it, where there are several."""
+        """What to evaluate the model with: the threads that train it, if there are several."""
         return self.data_parallel or self.model
 
     def answers(self, questions: Questions) -> list[Answer]:
@@ -72,11 +72,11 @@ class TrainStep:
         return answers_of(self.model, questions)
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
-        """Return a copy, in host memory, of all that the optimiser remembers between steps."""
+        """Return a copy of the optimiser's state in host memory."""
         return self.optimizer.state()
 
     def restore(self, weights: Mapping[str, np.ndarray], optimizer_state: Mapping[str, np.ndarray]) -> None:
-        """Go on from there. Raises CheckpointError where either does not fit."""
+        """Load weights and optimiser state. Raises CheckpointError if either does not fit."""
         self.model.parameters().load(weights)
         self.optimizer.load(optimizer_state)
 
@@ -88,9 +88,9 @@ class TrainStep:
         random: np.random.Generator | None = None,
         skip: Callable[[float], bool] | None = None,
     ) -> StepResult:
-        """Take the step at `position`, counted from 0, of the schedules. With `random` there is dropout.
+        """Take the step at `position` of the schedules, counted from 0. With `random`, dropout is applied.
 
-        `skip` is asked with the loss whether to leave the weights alone: on a device that waits for it.
+        `skip` is called with the loss and decides whether to leave the weights alone; on a device that synchronises.
         """
         loss = self.gradient(batch, random=random)
         grad_norm = self.clip_gradient()
@@ -106,9 +106,9 @@ class TrainStep:
         random: np.random.Generator | None = None,
         model: LanguageModel | None = None,
     ) -> Any:
-        """Leave the gradient of a batch's mean loss in the model's buffer; return that loss.
+        """Compute the gradient of a batch's mean loss into the model's gradient buffer; return the loss.
 
-        For a diagnosis, of another `model`, in one thread.
+        Diagnosis passes another `model`, which then runs in one thread.
         """
         threads = self.data_parallel if model is None else None
         return accumulate_gradient(
@@ -116,19 +116,19 @@ class TrainStep:
         )
 
     def clip_gradient(self) -> Any:
-        """Scale the gradient down where it is longer than `clip`; return its norm before."""
+        """Scale the gradient down if its norm exceeds `clip`; return the norm before clipping."""
         return clip_gradient(self.model.parameters(), self.clip)
 
     def update(self, loss: Any, grad_norm: Any, position: int) -> None:
-        """Move the weights, unless loss or norm is not finite.
+        """Update the weights, unless loss or norm is not finite.
 
-        The host looks where the numbers are at hand; on a device the kernels do.
+        The host checks numbers that it already has; on a device the kernels check.
         """
         on_host = isinstance(loss, float | np.floating) and isinstance(grad_norm, float | np.floating)
         if on_host and not (math.isfinite(loss) and math.isfinite(grad_norm)):
             return
         self.optimizer.prepare(self.schedule(position), position)
-        self.optimizer.update(None if on_host else grad_norm + 0 * loss)  # 0 times one that is not finite is NaN
+        self.optimizer.update(None if on_host else grad_norm + 0 * loss)  # 0 times a non-finite loss is NaN
 
 
 def accumulate_gradient(
@@ -142,13 +142,13 @@ def accumulate_gradient(
     token_count: int | None = None,
     deliver: Callable[[Node, Any], None] | None = None,
 ) -> Any:
-    """Leave the gradient of a batch's mean loss in the model's buffer; return that loss: on a device an array, which
-    nobody has waited for.
+    """Compute the gradient of a batch's mean loss into the model's gradient buffer; return the loss.
 
-    It is computed in `parts` one after the other, each by the threads of `data_parallel` if there are any. The mean is
-    over the targets that count in the whole batch, however unequally they lie. With `random`, as in training: dropout.
-    Where the batch is a rank's share of a larger one, `first_row` says from which row on, and `token_count` how many
-    targets count in the larger one. `deliver` is told of the gradients of the last part, after which they are whole.
+    On a device the loss is a device array, perhaps not computed yet. The gradient is accumulated over `parts`, one
+    after another, each shared by the threads of `data_parallel` if given. The mean is over all targets that count in
+    the whole batch, however unevenly the parts share them. With `random`, dropout is applied. If the batch is a rank's
+    shard of a larger one, `first_row` is the shard's first row and `token_count` the number of targets that count in
+    the larger one. `deliver` receives the gradients in the backward pass of the last part, as they become complete.
     """
     parameters = model.parameters()
     parameters.zero_gradient()

@@ -1,4 +1,4 @@
-"""A run's text as tokens, by the tokenizer that `--tokenizer` asks for."""
+"""A run's text as tokens of the tokenizer that `--tokenizer` selects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinygrad_chat.text.token_store import MixedStore, TokenStore
 from tinygrad_chat.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer
 
 LONG_ENOUGH = 200_000
-"""Bytes of a text from which on pieces of words are learned by default: in fewer, too few are frequent."""
+"""Bytes of text from which BPE is the default: a shorter text has too few frequent pieces of words."""
 
 
 def open_tokens(
@@ -30,7 +30,7 @@ def open_tokens(
     progress: Progress | None = None,
     **reading: Any,
 ) -> TokenStore | MixedStore:
-    """Return what `open_sources` does, by a tokenizer or one that `tokenizer_called` finds or makes."""
+    """Open a source with a tokenizer, or one that `tokenizer_called` finds or learns; see `open_sources`."""
     if isinstance(tokenizer, str):
         tokenizer = tokenizer_called(
             tokenizer,
@@ -46,7 +46,7 @@ def open_tokens(
 def open_chosen(
     data: DataOptions, tokenizer: Tokenizer | str, *, progress: Progress | None = None
 ) -> TokenStore | MixedStore:
-    """Return what `open_tokens` does for the options of a run."""
+    """Open the data of a run's options; see `open_tokens`."""
     chosen = {"vocabulary": data.vocabulary, "pre_tokenizer": data.pre_tokenizer, "split": data.split, **data.reading}
     return open_tokens(data.source, tokenizer, **chosen, progress=progress)
 
@@ -60,11 +60,11 @@ def tokenizer_called(
     split: str = AUTO,
     progress: Progress | None = None,
 ) -> Tokenizer | str:
-    """Return the tokenizer called `name`, but that itself where reading the text will make it: characters.
+    """Return the tokenizer called `name`; for characters only their name, as reading the text builds that tokenizer.
 
-    "bpe" is learned from what `split` does not hold out of the texts, with that `vocabulary` and `pre_tokenizer`.
-    "auto" is bpe where there are conversations, or texts in files that are together LONG_ENOUGH, and characters where
-    not. Other names are paths of a tokenizer's file or of a run. Raises UsageError, in one line, where there is none.
+    "bpe" is learned from the training split of the texts, with that `vocabulary` and `pre_tokenizer`. "auto" means bpe
+    for conversations and for text files of LONG_ENOUGH bytes in total, otherwise characters. Other names are paths of a
+    tokenizer's file or of a run. Raises UsageError, in one line, if there is none.
     """
     if name == CharacterTokenizer.kind:
         return name
@@ -78,5 +78,5 @@ def tokenizer_called(
 
 
 def _split_apart(source: Source) -> Sequence[Source]:
-    """Return what is split by itself: each source that has a share, or all in one."""
+    """Return the sources that are split separately: each one with a share, or all of them as one."""
     return without_shares(source) if shares_of(source) else [source]

@@ -1,4 +1,4 @@
-"""One update of a run: its next batch, the training step, what guards it, and what the log says of it."""
+"""One update of a run: its next batch, the training step, the guards and the log record."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tinygrad_chat.training.step import StepResult
 
 
 def update(run: Run, fraction_used: float) -> dict[str, float]:
-    """Update the weights once; return what the log says of it. `fraction_used` is that of the run's minutes.
+    """Update the weights once; return the log record. `fraction_used` is the fraction of the run's minutes used up.
 
-    Raises DivergedError where the loss or the gradient is NaN or infinite; then the weights are as before.
+    Raises DivergedError if the loss or the gradient is NaN or infinite; the weights are then unchanged.
     """
     progress, recent, limit = run.progress, run.progress.recent_losses, run.config.guards.skip_spikes
     drawn = draw_of(run)
@@ -27,14 +27,14 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
     def skip(loss: float) -> bool:
         return not drawn.has_signal or (limit is not None and recent.z_score(loss) > limit)
 
-    with np.errstate(all="ignore"):  # what overflows is found as a loss or a norm that is not finite
+    with np.errstate(all="ignore"):  # an overflow shows as a loss or a norm that is not finite
         result = run.train_step(
             drawn.batch,
             _position(run, fraction_used),
             random=_dropout(run),
             skip=None if limit is None and drawn.has_signal else skip,
         )
-    loss, grad_norm = float(result.loss), float(result.grad_norm)  # only here does the host wait for a device
+    loss, grad_norm = float(result.loss), float(result.grad_norm)  # the host waits for the device only here
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _diverged(run, result, drawn)
     record = {"loss": loss, **drawn.told, "lr": result.lr, "grad_norm": grad_norm}
@@ -53,21 +53,21 @@ def draw_of(run: Run) -> Drawn:
 
 
 def _dropout(run: Run) -> np.random.Generator | None:
-    """Return the random numbers that the next step drops by, None where it drops nothing."""
+    """Return the random numbers for the next step's dropout, None without dropout."""
     number = run.progress.step + run.progress.skipped_batches
-    drops = run.config.model.dropout or run.config.recipe.model == OWN  # whether that one does, it alone knows
+    drops = run.config.model.dropout or run.config.recipe.model == OWN  # a custom model may have dropout of its own
     return rng(run.config.run.seed, "dropout", number) if drops else None
 
 
 def _position(run: Run, fraction_used: float) -> int:
-    """Return where in its schedules the run is. With a time limit, the way down follows the time used where that runs
-    ahead of the steps; the way up does not."""
+    """Return the run's position in its schedules. Under a time limit, after warmup, it follows the time used where
+    that is ahead of the steps."""
     step, schedule = run.progress.step, run.config.schedule
     return step if step < schedule.warmup else max(step, int(fraction_used * schedule.steps))
 
 
 def _diverged(run: Run, result: StepResult, drawn: Drawn) -> DivergedError:
-    """Take the step again to find where it went wrong; return the error that says so."""
+    """Compute the gradient again to find where it went wrong; return an error that says so."""
 
     with np.errstate(all="ignore"):
         where = explain_gradient(

@@ -1,7 +1,7 @@
-"""What guards a run.
+"""Guards of a run.
 
-diagnosis.py        where a loss or a gradient became NaN or infinite
-watched_scalars.py  the same, of a scalar model
-rollback.py         going on from an earlier checkpoint
-memory.py           whether memory keeps growing
+diagnosis.py        find where a loss or a gradient became NaN or infinite
+watched_scalars.py  the same for a scalar model
+rollback.py         continue from an earlier checkpoint
+memory.py           check whether memory keeps growing
 """

@@ -1,4 +1,4 @@
-"""Where a number became NaN or infinite: the work that went wrong, once more, with every op watched."""
+"""Find where a number became NaN or infinite: the failed computation is repeated, with every op checked."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def explain_prediction(run: Run, predict: Callable[[LanguageModel], object]) -> 
 
 
 def _watchable(run: Run) -> LanguageModel:
-    """Return the run's model, or in scalar mode one of the same weights: it computes the same, and looks at it."""
+    """Return the run's model or, in scalar mode, one of the same weights that checks every number it computes."""
     if run.config.compute.mode == "tensor":
         return run.model
     mine = run.model.parameters()
@@ -66,7 +66,7 @@ def _first_found(model: LanguageModel, work: Callable[[LanguageModel], object]) 
 
 
 def _watcher(parameters: Parameters) -> Watcher:
-    """Return what looks at every op's result and, in the backward sweep, at every gradient that its rule gives."""
+    """Return a watcher that checks every op's result and, in the backward pass, every gradient its rule returns."""
     names = {id(parameters[name]): name for name in parameters}
     before: list[str] = []
 

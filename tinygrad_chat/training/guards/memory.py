@@ -1,4 +1,4 @@
-"""Whether the memory that the process holds keeps growing."""
+"""A guard against memory leaks: whether the memory that the process holds keeps growing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from tinygrad_chat.errors import MemoryGrowthError
 from tinygrad_chat.machine.memory import KINDS
 
-UNREMARKABLE = 64 << 20  # bytes of growth that are never an error: what Python and NumPy load late
-FIRST = 2  # evaluations before which memory still fills: the first comes before any step
+UNREMARKABLE = 64 << 20  # bytes of growth that are never an error: Python and NumPy load some things late
+FIRST = 2  # the evaluation that memory is compared with: before it memory still fills, as the first precedes any step
 
 
 class MemoryGuard:
-    """Compares the memory at each evaluation with that of the second one, `limit` being the share it may grow by."""
+    """Compares the memory at each evaluation with that at the second one; `limit` is the fraction it may grow by."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -21,7 +21,7 @@ class MemoryGuard:
         self._start: dict[str, int] = {}
 
     def check(self, held: Mapping[str, Any]) -> None:
-        """Raise MemoryGrowthError where a kind of memory in `held`, in bytes, has grown beyond the limit."""
+        """Raise MemoryGrowthError if a kind of memory in `held`, in bytes, has grown beyond the limit."""
         self._seen += 1
         if self._seen <= FIRST:
             self._start = {kind: held[kind] for kind in KINDS if kind in held}

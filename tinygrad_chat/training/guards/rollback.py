@@ -1,4 +1,4 @@
-"""`--on-nan rollback`: going on from an earlier checkpoint, with other batches, where the loss is NaN or infinite."""
+"""`--on-nan rollback`: continue from an earlier checkpoint, with other batches, when the loss is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tinygrad_chat.training.events import Event, RolledBack
 from tinygrad_chat.training.run import Run
 from tinygrad_chat.training.saving import write_checkpoint
 
-MOST_ROLLBACKS = 3  # without getting past where they went back to
+MOST_ROLLBACKS = 3  # without getting past the step that failed
 
 
 def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[Event]:
-    """Yield what training yields; where it diverges and the run is to be rolled back, begin anew from there."""
+    """Yield what training yields; if it diverges and the run is to be rolled back, roll back and start it again."""
     while True:
         try:
             yield from events()
@@ -25,7 +25,7 @@ def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[
         except DivergedError as error:
             rollbacks, rolled_back = run.progress.rollbacks, None
             if run.config.guards.on_nan == "rollback" and len(rollbacks) < MOST_ROLLBACKS:
-                # Its own checkpoint is the last good one, unless it failed from there already.
+                # This step's own checkpoint is the last good one, unless a rollback to it has already failed.
                 tried = any(rollback.step == run.progress.step for rollback in rollbacks)
                 before = run.progress.step if tried else run.progress.step + 1
                 rolled_back = _roll_back(run, error.finding, before=before)
@@ -38,11 +38,12 @@ def with_rollbacks(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[
 
 
 def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
-    """Go back to the newest whole checkpoint of a step `before` that, and past the batch that led here; None without
-    one. A temporary one does not count: where a run goes back to is no matter of how long its steps took.
+    """Go back to the newest complete checkpoint from before step `before`, and skip the batches up to the one that
+    failed; return None if there is none. Temporary checkpoints do not count: which step a run goes back to must not
+    depend on how long its steps took.
 
-    A temporary checkpoint says so before anything is removed: whoever resumes the run goes on from before the rollback
-    or from after it.
+    A temporary checkpoint records the rollback before anything is removed, so that a resumed run continues either from
+    before the rollback or from after it.
     """
     failed, rollbacks, checkpoints = run.progress.step, run.progress.rollbacks, run.folder.checkpoints
     failed_batch = failed + run.progress.skipped_batches
@@ -64,8 +65,8 @@ def _roll_back(run: Run, reason: str, *, before: int) -> RolledBack | None:
 
 
 def _load(path: Path) -> TrainingState:
-    """Load a checkpoint. One that cannot be read just now is not damaged: raises StorageError, and when the run goes on
-    it comes here once more."""
+    """Load a checkpoint. Raises StorageError for one that exists but cannot be read now, as it need not be damaged;
+    the rollback is then repeated when the run is resumed."""
     try:
         return TrainingState.load(path)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""A scalar model that looks at every number of its graphs, and names the op and layer of one that is not finite."""
+"""A scalar model that checks every number of its graphs, and names the op and layer of one that is not finite."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Names = Mapping[Any, str]
 
 
 class NotFiniteError(Exception):
-    """The first number that is NaN or infinite: what it is, and of which op."""
+    """The first number that is NaN or infinite: whether a result or a gradient, and of which op."""
 
 
 def place(operation: str, own: Iterable[str], before: Iterable[str]) -> str:
-    """Return where in a model an op is, by the parameters that are its `own` or, without any, those used `before`.
+    """Describe where in a model an op is, by its `own` parameters or, if it has none, those used just `before`.
 
     >>> place("linear", ["head.weight", "head.bias"], []), place("gelu", [], ["blocks.0.feed_forward.expand.weight"])
     ('linear of head', 'gelu after blocks.0.feed_forward.expand')
@@ -33,7 +33,7 @@ def place(operation: str, own: Iterable[str], before: Iterable[str]) -> str:
 
 
 class WatchedScalarModel(ScalarModel):
-    """A ScalarModel that raises NotFiniteError where its losses, its logits or their gradients are not finite."""
+    """A ScalarModel that raises NotFiniteError if its losses, its logits or their gradients are not finite."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -42,7 +42,7 @@ class WatchedScalarModel(ScalarModel):
         self._gpt = _WatchedGPT(self._names, plain.weights, plain.options, plain.vocabulary)
 
     def loss(self, *batch: Any, **options: Any) -> ScalarLoss:
-        """The loss, as of any model."""
+        """Return the loss, as any model does."""
         return _WatchedLoss(self._names, super().loss(*batch, **options).value, self._values, self._parameters)
 
 
@@ -51,7 +51,7 @@ def _flat(values: Any) -> Iterable[Value]:
 
 
 def _watched(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method of a ScalarGPT look at what its result was computed from, but for what was there before it began."""
+    """Wrap a method of a ScalarGPT so that it checks every number it computes."""
 
     @functools.wraps(method)
     def look(self: _WatchedGPT, *inputs: Any) -> Any:
@@ -84,13 +84,13 @@ class _WatchedLoss(ScalarLoss):
     def backward(self) -> None:
         super().backward()
         nodes = topological_order(self.value)
-        for node in reversed(nodes):  # as the sweep went; each still has the gradient that it passed on
+        for node in reversed(nodes):  # the order of the backward pass; each node keeps its upstream gradient
             if not all(math.isfinite(node.grad * local) for local in node.local_gradients):
                 raise NotFiniteError(f"the gradient from {_place_of(node, nodes, self._names)}")
 
 
 def _younger(roots: Iterable[Value], began: int) -> list[Value]:
-    """Return what `roots` were computed from since then, in the order in which it was computed."""
+    """Return the nodes born after `began` from which `roots` were computed, in order of computation."""
     nodes: set[Value] = set()
     waiting: list[Any] = list(roots)
     while waiting:
