@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def person(tgc: Tgc, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, tmp_
     def write(*lines: Line, options: tuple[str, ...] = ()) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
             sit_at_terminal(patch, lines)
+            patch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+            patch.setenv("TERM", "dumb")  # no styles
             return tgc("chat", *options)
 
     return write

@@ -6,7 +6,7 @@ import io
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -113,6 +113,7 @@ def test_a_row_is_one_line_however_narrow(terminal: Terminal, monkeypatch: pytes
 
 
 @given(st.lists(st.text("ab \n語", max_size=9), max_size=9), st.integers(4, 12), st.integers(0, 9))
+@example([" ", "aaaaa a"], 5, 0)  # a space before a word that fills the line
 def test_no_line_of_short_words_is_too_wide_and_no_word_is_lost(pieces: list[str], width: int, indent: int):
     lines = WordWrap(width, indent)
     shown = "".join(text for piece in pieces for text, _ in lines.feed(piece))

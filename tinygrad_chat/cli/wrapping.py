@@ -50,13 +50,11 @@ class WordWrap:
         """Yield the held word, which is now complete."""
         if not self._word:
             return
-        if (
-            self.column
-            and self.column + cell_len(self._gap) + sum(cell_len(text) for text, _ in self._word) > self._width
-        ):
-            yield self._moved("\n", PLAIN)
-            if self._indent:
-                yield self._moved(self._indent, PLAIN)
+        if self.column + cell_len(self._gap) + sum(cell_len(text) for text, _ in self._word) > self._width:
+            if self.column:  # else the word begins the line, without the gap before it
+                yield self._moved("\n", PLAIN)
+                if self._indent:
+                    yield self._moved(self._indent, PLAIN)
         elif self._gap:
             yield self._moved(self._gap, PLAIN)
         word, self._word = self._word, []
