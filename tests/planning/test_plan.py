@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,6 +154,24 @@ def test_a_process_that_takes_more_than_it_may_is_stopped(tiny: Tiny):
         NoRoomError, match=r"--batch-size 3 --grad-accumulation 1: the run takes more than the 0.000977 GiB"
     ):
         measure(tiny(), seconds=60.0, room=1 << 20)
+
+
+LAUNCHER = "import subprocess, sys; [rank.wait() for rank in [subprocess.Popen(sys.argv[1:]) for _ in range(2)]]"
+HUNGRY = "import os, sys, time; open(f'{sys.argv[1]}/{os.getpid()}', 'x'); memory = b'x' * (150 << 20); time.sleep(60)"
+
+
+def test_ranks_that_take_more_than_they_may_together_are_stopped(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    launch = [sys.executable, "-c", LAUNCHER]
+    monkeypatch.setattr("tinygrad_chat.planning.measurement.ranks_command", lambda ranks: launch)
+    with pytest.raises(NoRoomError, match="the run takes more than the"):
+        measure(tiny(), command=(sys.executable, "-S", "-c", HUNGRY, str(tmp_path)), room=250 << 20, ranks=2)
+    ranks = [int(file.name) for file in tmp_path.iterdir()]
+    assert len(ranks) == 2
+    for rank in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            assert psutil.Process(rank).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "MemoryShortageError"])

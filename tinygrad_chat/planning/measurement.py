@@ -30,6 +30,7 @@ PLACE = str(Path(__file__).parents[2])  # so that the subprocess runs this very 
 ENOUGH_SECONDS = 2.0  # of steps
 MOST_SHARE = 0.9  # of the available memory: the limit of a measurement
 WATCHED_EVERY = 0.02  # seconds between checks of the memory of the subprocess
+RANKS_WATCHED_EVERY = 0.2  # the same for ranks: to find them among all processes takes some milliseconds
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def measure(
         encoding="utf-8",
         env={**os.environ, "PYTHONPATH": os.pathsep.join([PLACE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)},
     ) as process:
-        watch = _Watch(process, limit)
+        watch = _Watch(process, limit, descendants=ranks > 1)
         try:
             assert process.stdout
             for line in process.stdout:
@@ -150,11 +151,14 @@ def _news(line: str) -> Measurement | Failure | FirstStep | None:
 
 
 class _Watch(threading.Thread):
-    """Kills a process that exceeds its memory limit, before the machine runs out."""
+    """Kills a process that exceeds its memory limit, before the machine runs out.
 
-    def __init__(self, process: subprocess.Popen[str], limit: float) -> None:
+    With `descendants`, it kills all that the process has started, too, and their memory counts.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], limit: float, *, descendants: bool) -> None:
         super().__init__(daemon=True)
-        self._process, self._limit = process, limit
+        self._process, self._limit, self._descendants = process, limit, descendants
         self._over = threading.Event()
         self.exceeded = False
         self.start()
@@ -163,10 +167,13 @@ class _Watch(threading.Thread):
         """Check the process until it has ended."""
         try:
             watched = psutil.Process(self._process.pid)
-            while not self._over.wait(WATCHED_EVERY):
-                if watched.memory_info().rss > self._limit:
+            while not self._over.wait(RANKS_WATCHED_EVERY if self._descendants else WATCHED_EVERY):
+                every = [watched, *(watched.children(recursive=True) if self._descendants else ())]
+                if sum(map(_resident, every)) > self._limit:
                     self.exceeded = True
-                    self._process.kill()
+                    for process in reversed(every):
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            process.kill()
                     return
         except psutil.Error:  # it has ended
             return
@@ -175,3 +182,11 @@ class _Watch(threading.Thread):
         """Stop checking."""
         self._over.set()
         self.join()
+
+
+def _resident(process: psutil.Process) -> int:
+    """Return the bytes of memory that a process holds, 0 if it has ended."""
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
