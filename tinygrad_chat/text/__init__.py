@@ -2,29 +2,29 @@
 
 data.py         open_data: what `--data` names, as tokens
 corpora.py      documents from files, folders, patterns and built-in names
-finding.py      which files those are, and what is left out
-conversations/  messages, the forms in which people keep them, their template
-embedded/       corpora that are made on the spot
-formats/        a file of each kind as documents
-standard_input.py  `--data -`, kept as a file
-fetching.py     what comes from the network, within bounds
-download.py     the built-in names that are fetched once and cached
+finding.py      which files to read, and which are left out
+conversations/  messages, the formats in which chats are stored, the chat template
+embedded/       corpora that are generated on the fly
+formats/        each file format as documents
+standard_input.py  `--data -`, saved to a file
+fetching.py     downloads with limits on size and time
+download.py     the built-in corpora that are downloaded once and cached
 tokenizers/     characters, raw bytes, BPE or numbers, each with special tokens
-learning.py     a BPE tokenizer for what a corpus holds
-makers.py       embedded corpora that are made side by side for it, once
-making.py       a process that makes one
-hub.py          data sets of the Hugging Face hub, as files
-shares.py       sources with shares: which rows of a batch are from which
+learning.py     trains a BPE tokenizer on a corpus
+makers.py       generates embedded corpora in parallel for it, once
+making.py       the process that generates one
+hub.py          data sets on the Hugging Face hub, as files
+shares.py       sources with shares: which rows of a batch come from which
 reading.py      one pass over the documents: hashed and counted
-encoding_processes.py  their tokens by several processes
-processes.py    how processes are started, asked and ended
+encoding_processes.py  encodes them in several processes
+processes.py    how worker processes are started, sent requests and ended
 split.py        what is held out: whole documents, or the end of a text
-writing.py      the tokens on their way to the disk, laid down as they are split
+writing.py      writes the tokens to disk in the order of the split
 token_store.py  a tokenized corpus on disk
-token_cache.py  stores that are kept from one start to the next
-inventory.py    which those are, and how to be rid of them
+token_cache.py  stores that are cached between runs
+inventory.py    lists and removes them
 dataset.py      tokens split into training and validation
 mixture.py      several datasets with shares
-batches.py      random windows to train on, all windows in order to evaluate on
-packing.py      whole documents in rows
+batches.py      random windows for training, all windows in order for evaluation
+packing.py      whole documents packed into rows
 """

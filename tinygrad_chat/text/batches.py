@@ -1,4 +1,4 @@
-"""How a model is fed: random windows of the training tokens, and the validation tokens in order."""
+"""Batches: random windows of the training tokens, and the validation tokens in order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tinygrad_chat.option import expect
 Batch = tuple[np.ndarray, np.ndarray]
 """tokens (B, T) and, for each, the token that follows it: targets (B, T)"""
 WeightedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""the same, and what each target's loss is multiplied by: weights (B, T)"""
+"""the same, and the weight of each target's loss: weights (B, T)"""
 
 
 def random_batch(tokens: np.ndarray, *, batch_size: int, context: int, random: np.random.Generator) -> Batch:
-    """Draw `batch_size` windows of `context` tokens, each beginning anywhere with equal chance.
+    """Draw `batch_size` windows of `context` tokens, with starts drawn uniformly at random.
 
-    Raises DataError where the tokens are too few for one and its targets.
+    Raises DataError if there are too few tokens for one window and its targets.
     """
     _expect_windows(batch_size, context)
     if len(tokens) <= context:
@@ -40,7 +40,7 @@ def batches_in_order(tokens: np.ndarray, *, batch_size: int, context: int) -> It
 
 
 def expect_known(batch: Batch | WeightedBatch, vocabulary: int) -> None:
-    """Raise DataError where a batch holds a token that no vocabulary of that size has: the disk is damaged."""
+    """Raise DataError if a batch has a token outside the vocabulary: the data on disk are damaged."""
     largest = max(array.max(initial=0) for array in batch[:2])
     if largest >= vocabulary:
         raise DataError(

@@ -32,8 +32,8 @@ from tinygrad_chat.text.hub import hub_files, is_on_hub, pin_revision
 from tinygrad_chat.text.shares import looks_shared, split_share, without_shares
 from tinygrad_chat.text.standard_input import STANDARD_INPUT, keep_standard_input, was_standard_input
 
-READING = 2  # to be raised when the same files would give other documents
-CHAT_READING = 2  # to be raised when the same rows would give other conversations
+READING = 2  # bump when the same files would give different documents
+CHAT_READING = 2  # bump when the same rows would give different conversations
 TEXT, CHATS = "text beside conversations", "conversations beside text"
 
 Source = str | Sequence[str]
@@ -44,12 +44,12 @@ Source = str | Sequence[str]
 class Corpus:
     """A named source of documents. `documents(any_bytes=False)` starts over at each call.
 
-    With `any_bytes`, bytes that are no text come through as surrogate escapes instead of a DataError. `files` are
-    those that the documents come from, and `cut` is how they are decoded and cut into documents, where more than their
-    names decides that: while neither changes, nor do the documents, and their tokens are kept from one start to the
-    next. What is made on the spot has a `stamp` instead, which changes with it; a corpus without files and stamp is
-    tokenized at each start. `left_out` is what lies among the files and is not read, and `notes` are lines that tell
-    people of that, and of how the files were read. Where `conversations` is true, its documents are `ChatDocument`s.
+    With `any_bytes`, bytes that are not text become surrogate escapes instead of raising DataError. `files` are the
+    documents' files; `cut` is how they are decoded and split into documents, if that depends on more than their names.
+    While neither changes, the documents stay the same, and cached tokens are reused. A generated corpus has a `stamp`
+    instead, which changes with its contents. A corpus with neither files nor stamp is tokenized in each run.
+    `left_out` lists what was found among the files but not read; `notes` tell the user about that, and about how the
+    files were read. If `conversations` is true, the documents are `ChatDocument`s.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Corpus:
     conversations: bool = False
 
     def size(self) -> int:
-        """Return how many bytes its files have; 0 where there are none, or one is gone."""
+        """Return the total size of its files in bytes; 0 if there are none, or one is gone."""
         try:
             return sum(file.stat().st_size for file in self.files)
         except OSError:
@@ -70,15 +70,15 @@ class Corpus:
 
 
 def settle_source(data: Source) -> str | tuple[str, ...]:
-    """Return a source that can be read again: standard input is read and kept, and each name is one a file can hold.
+    """Return a source that can be read again: standard input is saved, and each name can be stored as UTF-8.
 
-    Of a data set on the hub it also says which revision it is. Raises UsageError where standard input is closed,
-    StorageError where there is no room for what comes from it, DataError where the hub cannot be asked.
+    A data set on the hub is pinned to its current revision. Raises UsageError if standard input is closed,
+    StorageError if there is no room to save it, DataError if the hub does not answer.
     """
     if isinstance(data, str):
         name, share = split_share(data)
         if share is None and looks_shared(data):
-            return path_of(data).absolute().as_uri()  # there may be no such file later
+            return path_of(data).absolute().as_uri()  # once the file is gone, its name would mean a share
         if is_on_hub(name):
             settled = pin_revision(name)
         else:
@@ -90,12 +90,12 @@ def settle_source(data: Source) -> str | tuple[str, ...]:
 def open_corpus(
     data: Source, *, text_field: str = TEXT_FIELD, encoding: str | None = None, progress: Progress | None = None
 ) -> Corpus:
-    """Return the corpus called `data`: a built-in name, the path of a file or a folder, a pattern, or several of them,
-    whose shares play no part here.
+    """Open the corpus that `data` names: a built-in name, a file, a folder, a pattern, or several of them.
 
-    `text_field` names the key or column of each row that holds its text. `encoding` is that of all files, for those
-    that do not tell it. `progress` is told of a download. Raises DataError where there is nothing of that name, nothing
-    that is text, or a download fails; BackendError for a library that a file needs.
+    Shares are ignored here. `text_field` is the key or column that holds the text of each row. `encoding` is that of
+    all text files; without it, each file's is detected. `progress` is called during a download. Raises DataError if
+    there is nothing of that name, nothing that is text, or a download fails; BackendError if a library that a file
+    needs is missing.
     """
     named = None if encoding is None else named_encoding(encoding)
     names = without_shares(data)
@@ -128,7 +128,7 @@ def open_corpus(
 
 
 def corpus_of_texts(texts: Iterable[str], source: str = "texts") -> Corpus:
-    """Return texts as a corpus, each a document. Reading it raises DataError for what is no text."""
+    """Return texts as a corpus, one document each. Reading it raises DataError for anything but a str."""
 
     def documents(any_bytes: bool = False) -> Iterator[Document]:
         for text in texts:
@@ -158,7 +158,7 @@ def _embedded(corpus: EmbeddedCorpus) -> Corpus:
 
 
 def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path], progress: Progress | None) -> Corpus:
-    """Return the corpus of one name, without the files that were `seen` under another; its own are added to them."""
+    """Return the corpus of one name, without files already `seen` under another; its own are added to `seen`."""
     if data == "pydoc":
         return Corpus(data, _pydoc, _pydoc_files(), cut="by topic")
     if data in CORPORA:
@@ -177,7 +177,7 @@ def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path]
     new = {path.absolute(): path for path in paths if path.absolute() not in seen}
     seen.update(new)
     files = [look_at(path, encoding) for path in new.values()]
-    if not isinstance(found, Path):  # a folder or a pattern, which nobody has chosen each file of
+    if not isinstance(found, Path):  # a folder or a pattern: the user did not choose each file
         files = _readable(files, text_field, left_out)
         if not files and len(new) == len(paths):
             why = f" ({describe_left_out(left_out)})" if left_out else ""
@@ -202,7 +202,7 @@ def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path]
 
 
 def _readable(looked: list[DataFile], text_field: str, left_out: list[LeftOut]) -> list[DataFile]:
-    """Return those files that hold text; where none does, the first with rows: reading it will say what is wrong."""
+    """Return the files that hold text; if none does, the first with rows, as reading it will say what is wrong."""
     lacks = [(file, file.lack(text_field)) for file in looked]
     files = [file for file, lack in lacks if not lack]
     if not files and (with_rows := [file for file, lack in lacks if repr(text_field) in lack]):
@@ -222,7 +222,7 @@ def _nothing(data: str) -> DataError:
 
 
 def _notes_of(data: str, files: Sequence[DataFile], text_field: str) -> Iterator[str]:
-    """Yield a line that tells how files were decoded, where it is not as everybody would."""
+    """Yield a line on how files were read, if anything about it was unusual."""
     ways: Counter[str] = Counter()
     for file in files:
         if file.encoding is not None:
@@ -246,7 +246,7 @@ def _notes_of_left_out(data: str, left_out: Sequence[LeftOut]) -> Iterator[str]:
 
 
 def _pydoc(any_bytes: bool = False) -> Iterator[Document]:
-    """The prose of Python's own reference manual, a topic a document; every CPython carries it."""
+    """Return Python's own reference manual, one document per topic; it ships with every CPython."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The door to data: what `--data` names, as tokens, read at most once, and tokenized only where that was never done.
+"""The entry point for data: what `--data` names, as tokens. A corpus is tokenized only if no cached store has it.
 
 >>> store = open_data("pydoc", "characters")
 >>> store.tokenizer.decode(store.tokens[:23])
@@ -36,11 +36,11 @@ def open_data(
     split: str = AUTO,
     progress: Progress | None = None,
 ) -> TokenStore:
-    """Return the corpus called `data` as tokens, by a `tokenizer` or a new one of the kind "characters" or "bytes".
+    """Return the corpus that `data` names as tokens, by a `tokenizer` or a new one: "characters" or "bytes".
 
-    The store also says what the corpus holds, which tokenizer it is, and what of the corpus was left out.
-    `text_field` and `encoding` are as `open_corpus` has them, `split` as `choose_split` has it. `progress` is told of a
-    download, and of each MiB that is read. Raises DataError where the corpus cannot be read, and as `tokenize` does.
+    The store also records the contents of the corpus, the tokenizer, and which files were left out. `text_field` and
+    `encoding` are as in `open_corpus`, `split` as in `choose_split`. `progress` is called during a download, and for
+    each MiB read. Raises DataError if the corpus cannot be read, and whatever `tokenize` raises.
     """
     corpus = open_corpus(data, text_field=text_field, encoding=encoding, progress=progress)
     store = tokenize(corpus, tokenizer, split, progress=progress)
@@ -48,9 +48,9 @@ def open_data(
 
 
 def open_sources(data: Source, tokenizer: Tokenizer | str, **options: Any) -> TokenStore | MixedStore:
-    """Return what `open_data` does with these `options`; sources that have shares each by itself, by one tokenizer.
+    """Open `data` as `open_data` does, with these `options`; sources with shares get a store each, with one tokenizer.
 
-    Raises DataError as `shares_of` does, too.
+    Also raises DataError as `shares_of` does.
     """
     shares = shares_of(data)
     if shares is None:
@@ -66,10 +66,10 @@ def open_sources(data: Source, tokenizer: Tokenizer | str, **options: Any) -> To
 def tokenize(
     corpus: Corpus, tokenizer: Tokenizer | str, split: str = AUTO, *, progress: Progress | None = None
 ) -> TokenStore:
-    """Return a corpus as tokens. What comes from files is kept on disk, and tokenized once while it is the same.
+    """Return a corpus as tokens. One from files, or an embedded one, is tokenized once and cached until it changes.
 
-    Where the cache folder cannot be written, or for documents from elsewhere, the tokens lie in a temporary file.
-    Raises VocabularyError for text that `tokenizer` does not know, StorageError where there is no room for its tokens.
+    If the cache folder cannot be written, or for documents from elsewhere, the tokens go into a temporary file. Raises
+    VocabularyError for text that `tokenizer` cannot encode, StorageError if there is no room for the tokens.
     """
     known = _known(tokenizer)
     if corpus.conversations:
@@ -100,8 +100,10 @@ def count_unknown_characters(corpus: Corpus, tokenizer: CharacterTokenizer) -> C
 
 
 def expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> Tokenizer:
-    """Return the tokenizer of conversations, None for one of characters. Raises UsageError where it cannot tell who
-    speaks."""
+    """Return `tokenizer` if it can render conversations; None stands for a new character tokenizer.
+
+    Raises UsageError if it has no tokens that tell who speaks.
+    """
     kind = CharacterTokenizer.kind if tokenizer is None else tokenizer.kind
     if tokenizer is not None:
         with contextlib.suppress(UsageError):
@@ -113,7 +115,7 @@ def expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> Tokenizer
 
 
 def _known(tokenizer: Tokenizer | str) -> Tokenizer | None:
-    """Return the tokenizer, but None for a new one of characters: which, only the text will tell."""
+    """Return the tokenizer, or None for a new character tokenizer: its alphabet depends on the text."""
     if tokenizer == CharacterTokenizer.kind:
         return None
     if tokenizer == ByteTokenizer.kind:

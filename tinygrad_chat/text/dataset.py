@@ -1,4 +1,4 @@
-"""Tokens split into a part to train on and one to evaluate on."""
+"""Tokens split into a training set and a validation set."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tinygrad_chat.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Chats:
-    """Which tokens of conversations are trained: `marks` of the training tokens and of those held out, where each of
-    the latter begins, and the `template` that they follow."""
+    """Which tokens of conversations are trained: the marks of the training and the validation tokens (see windows.py),
+    where each validation conversation begins, and the chat `template`."""
 
     training_marks: np.ndarray
     validation_marks: np.ndarray
@@ -32,7 +32,7 @@ class Chats:
 
     @functools.cached_property
     def trained_tokens(self) -> int:
-        """How many of the training tokens the assistant writes."""
+        """How many of the training tokens are written by the assistant."""
         return int(np.count_nonzero(self.training_marks & TRAINED))
 
 
@@ -40,10 +40,10 @@ class Chats:
 class Dataset:
     """`training` and `validation` tokens, and what they were made from.
 
-    `sha256` and `bytes` are those of all documents one behind the other: for a single text file, the file's own.
-    `left_out` is what lies among the files and was not read; `notes` tell people of that, and how the rest was read.
-    `split` says what is held out: whole documents or the end of all. Whoever has tokens or texts of their own makes one
-    by `from_tokens` or `from_texts`.
+    `sha256` and `bytes` are those of all documents concatenated: for a single text file, the file's own. `left_out`
+    lists what was found among the files but not read; `notes` tell the user about that, and how the rest was read.
+    `split` says what is held out: whole documents, or the end of the text. Use `from_tokens` or `from_texts` for your
+    own tokens or texts.
     """
 
     source: str
@@ -58,13 +58,13 @@ class Dataset:
     document_starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     """Where the documents begin in the training tokens."""
     chats: Chats | None = None
-    """Of conversations: what of them is trained."""
+    """For conversations: which tokens are trained."""
 
     @classmethod
     def from_store(cls, store: TokenStore, *, context: int) -> Dataset:
-        """Make a dataset of a tokenized corpus, split as the store is.
+        """Make a dataset of a token store, with its split.
 
-        Raises DataError where either part is too short for one window of `context` tokens and its targets.
+        Raises DataError if either part is too short for one window of `context` tokens and its targets.
         """
         if store.marks is not None:
             return cls._from_chats(store, store.marks)
@@ -96,7 +96,7 @@ class Dataset:
 
     @classmethod
     def _from_chats(cls, store: TokenStore, marks: np.ndarray) -> Dataset:
-        """Make one of conversations, of which each side needs at least one."""
+        """Make a dataset of conversations; training and validation need at least one each."""
         contents, first = store.contents, store.held_out_from
         held_out = store.document_starts >= first
         if held_out.all() or not held_out.any():
@@ -125,10 +125,10 @@ class Dataset:
     def from_tokens(
         cls, tokens: np.ndarray, *, context: int, document_starts: np.ndarray | None = None, source: str = "tokens"
     ) -> Dataset:
-        """Make a dataset of any tokens (N,), of whatever integers: the first 90 % are for training.
+        """Make a dataset of tokens (N,) of any integer type: the first 90 % are for training.
 
-        `document_starts` are the indices at which documents begin; without them, all is one. `sha256` and `bytes` are
-        the array's. Raises DataError as `from_store` does, and for what are no tokens.
+        `document_starts` are the indices where documents begin; without them, all is one document. `sha256` and `bytes`
+        are the array's. Raises DataError as `from_store` does, and for arrays that are not tokens.
 
         >>> Dataset.from_tokens(np.arange(1000) % 7, context=16).validation[:5].tolist()
         [4, 5, 6, 0, 1]
@@ -144,20 +144,20 @@ class Dataset:
         split = end_from(len(tokens))
         digest = hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()
         starts = np.zeros(1, np.int64) if document_starts is None else np.asarray(document_starts, np.int64)
-        within = _within(np.union1d([0], starts), tokens[:split])  # what stands before the first is one, too
+        within = _within(np.union1d([0], starts), tokens[:split])  # tokens before the first start are one, too
         return cls(source, digest, tokens.nbytes, len(starts), tokens[:split], tokens[split:], document_starts=within)
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], tokenizer: Tokenizer, *, context: int, source: str = "texts") -> Dataset:
-        """Make a dataset of texts, each a document after a BOS, of which nothing is kept for the next start.
+        """Make a dataset of texts, each a document after a BOS; nothing is cached for later runs.
 
-        Raises DataError as `from_store` does, and VocabularyError for what `tokenizer` does not know.
+        Raises DataError as `from_store` does, and VocabularyError for text that `tokenizer` cannot encode.
         """
         return cls.from_store(tokenize(corpus_of_texts(texts, source), tokenizer), context=context)
 
     @property
     def parts(self) -> tuple[Dataset, ...]:
-        """Itself alone, as a mixture has several."""
+        """This dataset alone; a mixture has several parts."""
         return (self,)
 
     @property
@@ -171,7 +171,7 @@ class Dataset:
         return len(self.validation)
 
     def training_rows(self, *, context: int, seed: int) -> ConversationRows:
-        """Return the rows that conversations are trained on. Raises DataError as `ConversationRows` does."""
+        """Return the training rows of conversations. Raises DataError as `ConversationRows` does."""
         assert self.chats is not None
         return ConversationRows(
             self.training,
@@ -183,7 +183,7 @@ class Dataset:
         )
 
     def validation_rows(self, *, context: int) -> ConversationRows:
-        """Return the rows that a model of conversations is evaluated on, in an order that is always the same."""
+        """Return the validation rows of conversations, always in the same order."""
         assert self.chats is not None
         return ConversationRows(
             self.validation,
@@ -196,14 +196,14 @@ class Dataset:
 
     @property
     def objective(self) -> str:
-        """What is learned of it, in a few words."""
+        """What is learned from it, in a few words."""
         if self.chats is None:
             return "the next token"
         share = self.chats.trained_tokens / max(1, self.training_tokens)
         return f"what the assistant says ({share:.0%} of {self.training_tokens:,} tokens)"
 
     def summary(self) -> dict[str, str | int]:
-        """Return what a run records of its data, ready for JSON."""
+        """Return what a run records about its data, ready for JSON."""
         trained = {} if self.chats is None else {"trained_tokens": self.chats.trained_tokens}
         return {
             "source": self.source,
@@ -218,7 +218,7 @@ class Dataset:
 
 
 def _within(starts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return those of the documents' starts that are in the first `tokens`."""
+    """Return the document starts that lie within `tokens`, which come first."""
     return starts[: np.searchsorted(starts, len(tokens))]
 
 

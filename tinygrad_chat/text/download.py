@@ -1,4 +1,4 @@
-"""The built-in corpora that are fetched once, checked and kept in the user's cache folder."""
+"""The built-in corpora that are downloaded once, verified and kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ DOWNLOADS = {
 def download(name: str, progress: Progress | None = None) -> Path:
     """Return the path of the corpus `name` (a key of DOWNLOADS) in the cache, fetching it the first time.
 
-    Raises DataError where it cannot be fetched or is not what it was when its SHA-256 was written down, StorageError
-    where the cache cannot be written.
+    Raises DataError if it cannot be fetched or does not have the expected SHA-256, StorageError if the cache cannot be
+    written.
     """
     source, path = DOWNLOADS[name], cache_folder() / f"{name}.txt"
     if _is_kept(source, path):
@@ -73,10 +73,10 @@ def download(name: str, progress: Progress | None = None) -> Path:
 
 
 def _is_kept(source: Download, path: Path) -> bool:
-    """Return whether the cache has a corpus, whole. Raises DataError where a folder stands in its place."""
+    """Return whether the cache has a corpus intact. Raises DataError if there is a folder in its place."""
     try:
         if is_folder(path):
             raise DataError(f"{path}: expected a file, received a folder; take it away")
         return hashlib.sha256(read_plain(path, most=source.size)).hexdigest() == source.sha256
-    except OSError:  # not there, no file, or longer: it is fetched, and takes that place
+    except OSError:  # missing, not a file, or longer: it is fetched, and replaces what is there
         return False

@@ -1,9 +1,9 @@
-"""Documents encoded by several processes, for tokenizers in pure Python: in order, whatever their number.
+"""Encodes documents in several processes, for tokenizers in pure Python: in order, whatever their number.
 
 `python -m tinygrad_chat.text.encoding_processes` is one of them. Its first line of input is a tokenizer, in JSON; every
-further line is a list of texts, and the answer to it is how many tokens each has, int64, and then the tokens. A thread
-for each waits for its answers, so that none waits for another. One that dies, or meets a text that it cannot encode,
-gives none: this process encodes in its place, and so meets the same error itself.
+further line is a list of texts, answered by the number of tokens of each (int64), then the tokens. A thread per worker
+waits for its answers, so that no worker blocks another. A worker that dies, or gets a text that it cannot encode, does
+not answer: this process encodes in its place, and so raises the same error itself.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import numpy as np
 from tinygrad_chat.text.processes import as_line, asked_of_this_process, end_process, pipes_of, start_process
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
-BYTES_EACH = 2 << 20  # of a corpus: for less, a process that starts would take longer than it helps
-MOST_PROCESSES = 16  # this one reads, hashes and writes for them all: with more they would wait for it
-CHUNK = 1 << 18  # characters that a process is given at a time
-WAITING = 2  # chunks for each process, so that it finds the next one
+BYTES_EACH = 2 << 20  # of a corpus, per process: for less, starting one costs more than it saves
+MOST_PROCESSES = 16  # this one reads, hashes and writes for all: more would wait for it
+CHUNK = 1 << 18  # characters sent to a process at a time
+WAITING = 2  # chunks queued per process, so that the next one is ready
 
 Texts = list[str | None]
-"""Pieces of document after document that no token crosses; None stands where a document begins."""
+"""Pieces of one document after another, cut where no token spans two; None marks the beginning of each document."""
 
 
 def how_many_processes(tokenizer: Tokenizer, size: int) -> int:
-    """Return how many processes are to encode a corpus of `size` bytes: one for each core, where they are worth it."""
+    """Return how many processes should encode a corpus of `size` bytes: up to one per core, if they are worth it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, MOST_PROCESSES, size // BYTES_EACH)) if tokenizer.slow else 1
 
@@ -40,7 +40,7 @@ def how_many_processes(tokenizer: Tokenizer, size: int) -> int:
 def encode_in_processes(
     documents: Iterable[Iterable[str]], tokenizer: Tokenizer, processes: int
 ) -> Generator[np.ndarray | None]:
-    """Yield the tokens of document after document, in pieces, and None where one begins."""
+    """Yield the tokens of one document after another, in pieces, and None where a document begins."""
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(processes))
         idle: SimpleQueue[_Encoder] = SimpleQueue()
@@ -66,7 +66,7 @@ def encode_in_processes(
 def _answered(
     texts: Texts, answer: Future[list[np.ndarray] | None], tokenizer: Tokenizer
 ) -> Iterator[np.ndarray | None]:
-    """Yield the tokens of the texts, and None where a document begins; where there is no answer, encode them here."""
+    """Yield the tokens of the texts, and None where a document begins; if there is no answer, encode them here."""
     found = answer.result()
     tokens = iter([] if found is None else found)
     for text in texts:
@@ -90,7 +90,7 @@ def _chunks(documents: Iterable[Iterable[str]], tokenizer: Tokenizer) -> Iterato
 
 
 def _whole_or_cut(document: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield a short document whole, without the tokenizer's looking for where it may be cut."""
+    """Yield a long document as the tokenizer cuts it, and a short one whole, which saves looking for cuts."""
     pieces = iter(document)
     begun, size = [], 0
     for piece in pieces:
@@ -103,7 +103,7 @@ def _whole_or_cut(document: Iterable[str], tokenizer: Tokenizer) -> Iterator[str
 
 
 class _Encoder:
-    """A process that encodes what it is asked to, while this one goes on."""
+    """A worker process that encodes the texts it is sent."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._dtype = np.dtype(np.min_scalar_type(tokenizer.size - 1))
@@ -118,8 +118,8 @@ class _Encoder:
         end_process(self._process)
 
     def encode(self, texts: list[str]) -> list[np.ndarray] | None:
-        """Return the tokens of each text, None where the process has not sent them all."""
-        with contextlib.suppress(OSError, ValueError):  # where it is dead, or its pipes are closed
+        """Return the tokens of each text, None if the process has not sent them all."""
+        with contextlib.suppress(OSError, ValueError):  # if it is dead, or its pipes are closed
             self._questions.write(self._unsent + as_line(texts))
             self._questions.flush()
             self._unsent = b""
@@ -134,7 +134,7 @@ class _Encoder:
 
 
 def main() -> None:
-    """Encode what comes in until nothing more does."""
+    """Encode the texts in each line of standard input, until it ends."""
     asked = asked_of_this_process()
     tokenizer = tokenizer_from_state(next(asked))
     for texts in asked:

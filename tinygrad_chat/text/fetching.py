@@ -1,4 +1,4 @@
-"""What is fetched from the network, within bounds: over http and https, so many bytes, for so long."""
+"""Downloads over http and https, with limits on size and time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-SILENCE = 20.0  # seconds without an answer
+SILENCE = 20.0  # seconds without any data
 SLOWEST = 20_000  # bytes a second that a connection must reach, once SILENCE is over
-BESIDE = 1 << 20  # bytes that may come beside what is wanted: headers, redirects
+BESIDE = 1 << 20  # bytes allowed on top of the contents: headers, redirects
 PIECE = 1 << 16
 
 ENDED_EARLY = "it ended early"
@@ -27,10 +27,10 @@ class FetchError(Exception):
 
 
 def fetch(url: str, *, most: int) -> Iterator[bytes]:
-    """Yield, piece by piece, what is at an address: at most `most` bytes.
+    """Yield the contents of a URL in pieces, at most `most` bytes in all.
 
     Raises FetchError for more, for a connection slower than SLOWEST, for a redirect to anything but http and https,
-    and where there is no connection or it ends early.
+    and if there is no connection or it ends early.
     """
     received = 0
     try:
@@ -40,44 +40,44 @@ def fetch(url: str, *, most: int) -> Iterator[bytes]:
                 if received > most:
                     raise FetchError(f"it sends more than the {most:,} bytes that were expected")
                 yield piece
-            if response.length:  # still to come, by its own header
+            if response.length:  # more was announced in the header
                 raise FetchError(ENDED_EARLY)
     except urllib.error.HTTPError as error:
         error.close()
         raise FetchError(f"HTTP {error.code} {http.client.responses.get(error.code, '')}".rstrip()) from error
     except http.client.IncompleteRead as error:
         raise FetchError(ENDED_EARLY) from error
-    except (http.client.HTTPException, ValueError) as error:  # whose own words may be the server's
+    except (http.client.HTTPException, ValueError) as error:  # its message may be the server's text
         raise FetchError(f"it does not answer in HTTP: {type(error).__name__}") from error
     except OSError as error:
-        reason = getattr(error, "reason", error)  # of an URLError what it wraps
+        reason = getattr(error, "reason", error)  # what a URLError wraps
         late = isinstance(reason, TimeoutError)
         raise FetchError(TOO_LONG if late else getattr(reason, "strerror", None) or str(reason)) from error
 
 
 class _Allowance:
-    """How many bytes may still come, of all answers to a request together, and until when."""
+    """How many bytes may still arrive, in all responses to a request together, and until when."""
 
     def __init__(self, most: int) -> None:
         self._bytes = most + BESIDE
         self._until = time.monotonic() + SILENCE + most / SLOWEST
 
     def seconds(self) -> float:
-        """Return how long to wait for the next byte. Raises FetchError where the time is over."""
+        """Return how long to wait for the next byte. Raises FetchError if time is up."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise FetchError(TOO_LONG)
         return min(SILENCE, left)
 
     def spend(self, received: int) -> None:
-        """Raise FetchError where that is more than may come."""
+        """Deduct `received` bytes. Raises FetchError if that is more than may still arrive."""
         self._bytes -= received
         if self._bytes < 0:
             raise FetchError("it sends headers or redirects without end")
 
 
 class _BoundedSocket(io.RawIOBase):
-    """What comes from a socket, headers too, as long as there is an allowance for it."""
+    """The data of a socket, headers included, as far as an allowance goes."""
 
     def __init__(self, socket: Any, allowance: _Allowance) -> None:
         self._socket, self._received, self._allowance = socket, socket.makefile("rb", buffering=0), allowance
@@ -97,7 +97,7 @@ class _BoundedSocket(io.RawIOBase):
 
 
 class _Connections(urllib.request.AbstractHTTPHandler):
-    """Opens connections whose answers are within an allowance."""
+    """Opens connections whose responses must stay within an allowance."""
 
     def __init__(self, allowance: _Allowance) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener(allowance: _Allowance) -> urllib.request.OpenerDirector:
-    """Return what opens http and https, and nothing else; urllib's own also opens ftp, files and data."""
+    """Return an opener for http and https alone; urllib's own also opens ftp, file and data URLs."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

@@ -1,4 +1,4 @@
-"""Which files `--data` names: itself, what a pattern fits, what a folder holds. What is passed over is said."""
+"""Finds the files that `--data` names: a file, a pattern's matches or a folder's files; and lists those left out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tinygrad_chat.formatting import count, printable
 FILE_ADDRESS = "file://"
 HIDDEN, OF_A_RUN, LINK, NO_FILE, TWICE = "hidden", "run", "linked folder", "no file", "named twice"
 UNREADABLE = "cannot be read"
-MOST_KINDS = 4  # that a line names
+MOST_KINDS = 4  # named in a line
 MOST_NAMES = 3
 
 
@@ -42,14 +42,14 @@ class LeftOut:
 
 
 def path_of(data: str) -> Path:
-    """Return the path that `--data` names, as such or as a file address, which can hold a name that is no UTF-8."""
+    """Return the path that `--data` names, as such or as a file URL, which can hold a name that is not UTF-8."""
     if data.startswith(FILE_ADDRESS):
         return Path(os.fsdecode(unquote_to_bytes(data.removeprefix(FILE_ADDRESS))))
     return user_path(data)
 
 
 def storable(data: str) -> str:
-    """Return a name that a file in UTF-8 can hold: where `data` is none itself, as a file address.
+    """Return `data` as a name that can be stored as UTF-8: as a file URL if need be.
 
     >>> storable("notes.txt"), storable(os.fsdecode(b"/caf\\xe9.txt"))
     ('notes.txt', 'file:///caf%E9.txt')
@@ -62,10 +62,10 @@ def storable(data: str) -> str:
 
 
 def find_files(data: str) -> tuple[list[Path] | Path | None, list[LeftOut]]:
-    """Return the files that a folder or a pattern holds, in order, or a file's path, or None where there is nothing;
-    and what lies among them that is no file to be read, whatever is in it.
+    """Return the files in a folder or of a pattern, in order, or a file's path, or None; and what is left out.
 
-    Raises DataError where what is named cannot be looked into, or is neither a file nor a folder.
+    Only what can be told without reading contents is left out here. Raises DataError if the path cannot be read, or is
+    neither a file nor a folder.
     """
     path = path_of(data)
     left_out: list[LeftOut] = []
@@ -81,7 +81,7 @@ def find_files(data: str) -> tuple[list[Path] | Path | None, list[LeftOut]]:
             found: list[Path] = []
             for match in _matches(Path(path.anchor), path.parts[bool(path.anchor) :], left_out):
                 found += _files_of(match, left_out)
-            return found, list(dict.fromkeys(left_out))  # ** looks twice into a folder
+            return found, list(dict.fromkeys(left_out))  # ** visits some folders twice
     except UnfitFileError as error:
         raise DataError(
             f"--data {data}: {error.strerror}; what a program writes is read by: ... | tgc train --data -"
@@ -94,12 +94,12 @@ def find_files(data: str) -> tuple[list[Path] | Path | None, list[LeftOut]]:
 
 
 def holds_run(folder: Path) -> bool:
-    """Return whether a run, or an ablation, has its folder there: what it writes is no text to learn from."""
+    """Return whether a folder is that of a run or an ablation, whose files are not text to train on."""
     return is_run(folder) or (is_there(folder / "ablation.json") and is_folder(folder / "runs"))
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:
-    """Return what was left out in a few words, by reason and kind; empty where nothing was.
+    """Summarise what was left out, by reason and kind; empty if nothing was.
 
     >>> describe_left_out([LeftOut(Path(name), "no text") for name in ("a.png", "b.PNG", "c")])
     '2 .png, 1 other (no text)'
@@ -132,7 +132,7 @@ def _counted(kinds: Counter[str]) -> str:
 
 @contextmanager
 def _noted(path: Path, left_out: list[LeftOut]) -> Iterator[None]:
-    """Leave out what turns out to be unreadable. The walk goes on, and people are told."""
+    """Leave out what turns out to be unreadable. The walk goes on, and the user is told."""
     try:
         yield
     except OSError:
@@ -140,7 +140,7 @@ def _noted(path: Path, left_out: list[LeftOut]) -> Iterator[None]:
 
 
 def _files_of(path: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """Yield a file, or those of a folder: of what a pattern fits."""
+    """Yield a pattern's match if it is a file, or the files below it if it is a folder."""
     with _noted(path, left_out):
         if is_folder(path, follow=True) and not holds_run(path):
             yield from _files_below(path, left_out)
@@ -151,7 +151,7 @@ def _files_of(path: Path, left_out: list[LeftOut]) -> Iterator[Path]:
 
 
 def _files_below(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """Yield the files of a folder and those below it, by name. Raises OSError where the folder cannot be read."""
+    """Yield the files below a folder, sorted by name. Raises OSError if the folder cannot be read."""
     waiting = _listed(folder)
     while waiting:
         path = waiting.pop()
@@ -169,7 +169,7 @@ def _files_below(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
 
 
 def _lack(path: Path) -> str:
-    """Return what keeps something from being a file that can be read; empty where it is one."""
+    """Return why something is not a readable file; empty if it is one."""
     status = status_of(path, follow=True)
     if status is not None and stat.S_ISDIR(status.st_mode):
         return OF_A_RUN
@@ -184,7 +184,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _matches(folder: Path, parts: tuple[str, ...], left_out: list[LeftOut]) -> Iterator[Path]:
-    """Yield what a pattern's parts fit below a folder; ** stands for any folders, and hidden ones are not meant."""
+    """Yield the matches of a pattern's parts below a folder; ** stands for any folders but hidden ones."""
     if not parts:
         yield folder
         return

@@ -1,11 +1,11 @@
-"""`--data hub:owner/name`: a data set of the Hugging Face hub, whose files the hub's own library downloads and keeps.
+"""`--data hub:owner/name`: a data set on the Hugging Face hub, downloaded and cached by the hub's own library.
 
-    hub:owner/name                     its files of the first kind among KINDS that it has
-    hub:owner/name/train/*.parquet     those that a pattern fits, or that are in a folder
-    hub:owner/name@COMMIT              at a commit or a branch, for either
+    hub:owner/name                     its files of the first kind in KINDS that it has
+    hub:owner/name/train/*.parquet     the files that match a pattern, or that are in a folder
+    hub:owner/name@COMMIT              either of these at a commit or a branch
 
-A run is told the commit, so that it is resumed with the same files. What a commit holds never changes: its list of
-files is kept, and from then on neither the hub nor the network is asked.
+A run records the commit, so that it is resumed with the same files. A commit never changes: its list of files is
+cached, and from then on neither the hub nor the network is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tinygrad_chat.text.formats.compression import needed
 
 HUB = "hub:"
 KINDS = (("*.parquet",), ("*.jsonl", "*.jsonl.gz", "*.jsonl.zst"), ("*.txt", "*.txt.gz", "*.txt.zst"))
-MOST_BYTES = 20 << 30  # of the files that nobody has chosen by a pattern
+MOST_BYTES = 20 << 30  # of files that were not chosen by a pattern
 LONGEST_LIST = 64 << 20  # bytes
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<pattern>.+))?")
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -34,7 +34,7 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubName:
-    """What `--data` names on the hub: a repository, perhaps at a `revision`, and of its files those of a `pattern`."""
+    """A name on the hub: a repository, optionally at a `revision`, and optionally a `pattern` for its files."""
 
     repository: str
     revision: str | None
@@ -51,16 +51,16 @@ def is_on_hub(data: str) -> bool:
 
 
 def pin_revision(data: str) -> str:
-    """Return the same name with the commit that it stands for now. Raises as `hub_files` does."""
+    """Return the same name with the commit that it refers to now. Raises as `hub_files` does."""
     name = _parsed(data)
     return str(HubName(name.repository, _list_files(name)[0], name.pattern))
 
 
 def hub_files(data: str) -> list[Path]:
-    """Return the files that `data` names, in order, downloaded where the hub's cache has them not yet.
+    """Return the files that `data` names, in order, downloading those that the hub's cache does not have yet.
 
-    Raises BackendError without the extra `hub`, DataError for a name that is none, for no such files or more than
-    anybody would want, and for whatever keeps the hub from giving them.
+    Raises BackendError without the extra `hub`, DataError for a malformed name, for no matching files or more than
+    MOST_BYTES of them, and if the hub cannot provide them.
     """
     name = _parsed(data)
     commit, sizes = _list_files(name)
@@ -101,7 +101,7 @@ def _fits(file: str, kind: tuple[str, ...]) -> bool:
 
 
 def _list_files(name: HubName) -> tuple[str, dict[str, int]]:
-    """Return the commit that a name stands for, and the size of each of its files in bytes."""
+    """Return the commit that a name refers to, and the size of each of its files in bytes."""
     if name.revision is not None and _COMMIT.fullmatch(name.revision):
         with contextlib.suppress(OSError, FormatError):
             kept = _list_of(name.repository, name.revision)
@@ -123,7 +123,7 @@ def _list_of(repository: str, commit: str) -> Path:
 
 @contextlib.contextmanager
 def _explained(data: str):
-    """Turn whatever the hub's library raises into one line."""
+    """Turn whatever the hub's library raises into a DataError of one line."""
     try:
         yield
     except Exception as error:

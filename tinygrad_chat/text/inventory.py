@@ -1,4 +1,4 @@
-"""The token stores that are kept: what there is, and how to be rid of it. What is in use stays."""
+"""Lists and removes the cached token stores. Those in use stay."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from tinygrad_chat.text.token_store import METADATA, in_use, read_metadata
 
 @dataclass(frozen=True)
 class StoredTokens:
-    """A token store, as it says itself.
+    """A token store, according to its metadata.
 
-    `source` is what its corpus was called when it was tokenized, `tokenizer` that one's kind, `size` what it takes on
-    the disk in bytes, and `last_use` a time in seconds since 1970. One of another version, or that is damaged, says
-    nothing: it has no `source`.
+    `source` is its corpus's name when it was tokenized, `tokenizer` the kind of tokenizer, `size` its size on disk in
+    bytes, and `last_use` a time in seconds since 1970. A store of another version, or a damaged one, has no `source`.
     """
 
     folder: Path
@@ -32,21 +31,21 @@ class StoredTokens:
 
     @property
     def name(self) -> str:
-        """What tells it from the others."""
+        """A short name that tells it from the others."""
         return self.folder.name[:8]
 
 
 def stored_tokens() -> list[StoredTokens]:
-    """Return what is kept, the last used first. Raises OSError where that cannot be read."""
+    """Return the cached stores, the most recently used first. Raises OSError if they cannot be read."""
     every = list_folder(stores_folder(), follow=True)
     found = [_described(path) for path in every if path.name[0] != "." and is_folder(path)]
     return sorted(found, key=lambda each: each.last_use, reverse=True)
 
 
 def remove_stores(stores: Iterable[StoredTokens]) -> list[StoredTokens]:
-    """Remove what is not in use, and what was begun and abandoned; return what is.
+    """Remove the stores that are not in use, and abandoned partial ones; return those in use.
 
-    Raises StorageError where something cannot be removed.
+    Raises StorageError if something cannot be removed.
     """
     kept = []
     for store in stores:

@@ -1,4 +1,4 @@
-"""A BPE tokenizer learned from a corpus, once: it is kept in the cache folder while the files are as they were."""
+"""Trains a BPE tokenizer on a corpus, once: it is cached while the files are unchanged."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 from tinygrad_chat.text.tokenizers.bpe_training import bpe_of_words, train_bpe
 
 VOCABULARY = 4096
-LEARNING = 2  # to be raised when the same text would give another tokenizer
-MOST_LEARNED = 100 << 20  # bytes of text: what comes behind them hardly changes which are frequent
+LEARNING = 2  # bump when the same text would give a different tokenizer
+MOST_LEARNED = 100 << 20  # bytes of text: more of it hardly changes which pairs are frequent
 MOST_KEPT = 100
 LARGEST_STATE = 64 << 20  # bytes
 
@@ -39,11 +39,10 @@ def learn_tokenizer(
     split: str = AUTO,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """Return a BPE tokenizer of `vocabulary` tokens, or fewer where a text has no more, for what corpora hold.
+    """Train a BPE tokenizer of `vocabulary` tokens on corpora; fewer tokens if the text has no more pairs to merge.
 
-    `pattern` is the name of one of `splitting.PATTERNS`.
-    What `split` holds out of each of them does not count: it is there to evaluate on. Of more than MOST_LEARNED the
-    first documents count. `progress` is told of what is read, and of merges.
+    `pattern` is the name of one of `splitting.PATTERNS`. What `split` holds out is not used, as `training_documents`
+    says, nor is any text beyond the first MOST_LEARNED bytes. `progress` is called while reading and merging.
     """
     stamp = _stamp_of_all(corpora)
     files = [[[str(file.absolute()) for file in corpus.files], corpus.cut] for corpus in corpora]
@@ -68,8 +67,10 @@ def learn_tokenizer(
 def _learned_side_by_side(
     corpora: Sequence[Corpus], vocabulary: int, pattern: str, split: str, progress: Progress | None
 ) -> Tokenizer | None:
-    """Return the same tokenizer of embedded corpora, whose tokens are kept then, too: each is made once. None where
-    that has failed, or there is more text than counts."""
+    """Return the same tokenizer for embedded corpora and cache their tokens, too: each corpus is generated once.
+
+    Return None if that fails, or if there is more text than MOST_LEARNED.
+    """
     with Makers([corpus.name for corpus in corpora], pattern, split, progress) as makers:
         words = makers.count_words()
         if words is None or sum(len(word) * times for word, times in words.items()) > MOST_LEARNED:
@@ -80,8 +81,11 @@ def _learned_side_by_side(
 
 
 def training_documents(corpus: Corpus, split: str, progress: Progress | None = None) -> Iterator[Iterable[str]]:
-    """Yield what is not held out of a corpus. The end of a text begins where a tenth of its bytes is left, as it has no
-    tokens yet. Of conversations, each part of a message is one. `progress` is told of what is read to find that out."""
+    """Yield the documents of a corpus that are not held out; of conversations, each part of a message is one.
+
+    If the end of a text is held out, that is the last tenth of its bytes, as there are no tokens yet; conversations are
+    then all yielded. `progress` is called during the first pass, which finds out what is held out.
+    """
     reading = Reading(corpus, any_bytes=True, activity="reading", progress=progress)
     for document in reading:
         for _ in document:
@@ -106,7 +110,7 @@ def some_documents(
     total: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Yield the first documents, the last cut so that they have `most` bytes in all; `progress` is told of each MiB."""
+    """Yield the first documents, the last cut so that they have `most` bytes in all; `progress` is called per MiB."""
     read, total = 0, min(total, most)
 
     def pieces(document: Iterable[str]) -> Iterator[str]:
@@ -127,7 +131,7 @@ def some_documents(
 
 
 def _stamp_of_all(corpora: Sequence[Corpus]) -> str:
-    """Return what tells whether any of their files have changed; empty where that could happen without a trace."""
+    """Return a digest that changes whenever one of the corpora does; empty if a change could go unnoticed."""
     stamps = [stamp_of(corpus) for corpus in corpora]
     return checksum(stamps) if all(stamps) else ""
 

@@ -1,8 +1,8 @@
-"""Embedded corpora that are made each by a process of its own, once: for a tokenizer that is learned from all of them.
+"""Generates embedded corpora once, each in a separate process, to train a tokenizer on all of them.
 
-Such a process (making.py) tells the words of what it has made, waits for the tokenizer that is learned from them, and
-tokenizes what it has made with it: so the tokens are where `tokenize` will look for them. Where one of them dies,
-nothing is lost but time: whoever asked then makes the corpora itself.
+Such a process (making.py) reports the word counts of its corpus, waits for the tokenizer that is trained on them, and
+tokenizes the corpus with it: so the tokens are where `tokenize` will look for them. If one of the processes dies, only
+time is lost: the caller then generates the corpora itself.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tinygrad_chat.text.processes import as_line, end_process, messages_in, pipe
 from tinygrad_chat.text.tokenizers import Tokenizer
 
 MADE, WORDS = "made", "words"
-"""What a process tells: how many conversations it has made so far, and how often each word occurs in them."""
+"""What a process reports: how many conversations it has made so far, and how often each word occurs in them."""
 
 
 def are_embedded(corpora: Sequence[Corpus]) -> bool:
-    """Return whether all of some corpora can be made by a process of their own."""
+    """Return whether all of the corpora are embedded, so that separate processes can generate them."""
     return all(corpus.stamp and not corpus.files and corpus.name in CORPORA for corpus in corpora)
 
 
 class Makers:
-    """The processes that make embedded corpora, by their names; `progress` is told of conversations."""
+    """The processes that generate embedded corpora, given by name; `progress` is called as conversations are made."""
 
     def __init__(self, names: Sequence[str], pattern: str, split: str, progress: Progress | None = None) -> None:
         self._names, self._pattern, self._split = names, pattern, split
@@ -44,7 +44,7 @@ class Makers:
         for number, name in enumerate(self._names):
             try:
                 process = start_process("tinygrad_chat.text.making")
-            except OSError:  # no room for one more
+            except OSError:  # no resources for one more
                 self._told.put((number, None))
                 continue
             self._processes.append(process)
@@ -62,8 +62,10 @@ class Makers:
             end_process(process)
 
     def count_words(self) -> Counter[bytes] | None:
-        """Return how often each pre-token occurs in what `split` does not hold out of any of them, as `count_words`
-        does; None where a process has died."""
+        """Return how often each pre-token occurs in the training documents of all corpora, as `count_words` does.
+
+        Return None if a process has died.
+        """
         words: Counter[bytes] = Counter()
         made, total = [0] * len(self._names), sum(CORPORA[name].count for name in self._names)
         waiting = len(self._names)
@@ -80,14 +82,14 @@ class Makers:
         return words
 
     def tokenize(self, tokenizer: Tokenizer) -> None:
-        """Let them keep the tokens of what they have made; wait until they have."""
+        """Have each process tokenize its corpus and cache the tokens; wait until all are done."""
         for process in self._processes:
             _ask(process, tokenizer.state())
         for thread in self._threads:
             thread.join()
 
     def _listen(self, number: int, process: subprocess.Popen[bytes]) -> None:
-        """Hand on what a process tells, and None behind all of it."""
+        """Queue what a process reports, and None after its last report."""
         with contextlib.suppress(OSError, ValueError):
             for told in messages_in(pipes_of(process)[1]):
                 self._told.put((number, told))
@@ -95,7 +97,7 @@ class Makers:
 
 
 def _ask(process: subprocess.Popen[bytes], message: object) -> None:
-    """Ask a process something; one that is dead says nothing anyway."""
+    """Send a request to a process; a dead one is ignored, as it will not answer."""
     with contextlib.suppress(OSError):
         questions, _ = pipes_of(process)
         questions.write(as_line(message))

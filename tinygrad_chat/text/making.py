@@ -1,7 +1,7 @@
-"""`python -m tinygrad_chat.text.making`: makes an embedded corpus, and holds it until it has become tokens.
+"""`python -m tinygrad_chat.text.making`: generates an embedded corpus, and holds it in memory until it is tokenized.
 
-Its input is two lines: which corpus, and how it and its words are split; then a tokenizer. Its output, as makers.py
-reads it: how much is made so far, and then the words of what is not held out.
+Its input is two lines: a corpus with its split and the pattern for words; then a tokenizer. Its output, for makers.py:
+how many conversations are made so far, and then the word counts of those that are not held out.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tinygrad_chat.text.processes import as_line, asked_of_this_process
 from tinygrad_chat.text.tokenizers import tokenizer_from_state
 from tinygrad_chat.text.tokenizers.bpe_training import count_words
 
-OFTEN = 1000  # conversations after which it is told how many there are
+OFTEN = 1000  # conversations from one progress report to the next
 
 Tell = Callable[[dict[str, Any]], None]
 
 
 def make(asked: Iterator[Any], tell: Tell) -> None:
-    """Make a corpus, tell its words, and tokenize it, as it is `asked`."""
+    """Generate a corpus, report its word counts, and tokenize it, as the requests in `asked` say."""
     first = next(asked)
     corpus = _held(open_corpus(first["corpus"]), tell)
     words = count_words(training_documents(corpus, first["split"]), first["pattern"])
@@ -38,7 +38,7 @@ def make(asked: Iterator[Any], tell: Tell) -> None:
 
 
 def _held(corpus: Corpus, tell: Tell) -> Corpus:
-    """Return the same corpus with its documents in memory; tell how many there are on the way."""
+    """Return the same corpus with its documents in memory; report how many there are on the way."""
     documents = list[Document]()
     for document in corpus.documents():
         documents.append(document)
@@ -48,8 +48,8 @@ def _held(corpus: Corpus, tell: Tell) -> Corpus:
 
 
 def main() -> None:
-    """Do so for whoever has started this process."""
-    gc.disable()  # there are no cycles among what is held, only millions of objects to look through
+    """Serve the process that started this one."""
+    gc.disable()  # the documents have no cycles, only millions of objects to scan
 
     def tell(message: dict[str, Any]) -> None:
         sys.stdout.buffer.write(as_line(message))

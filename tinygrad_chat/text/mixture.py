@@ -1,4 +1,4 @@
-"""Several sources, each with its share of the rows of all batches, and each evaluated by itself."""
+"""Several sources, each with its share of the rows of all batches, and each evaluated separately."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tinygrad_chat.text.token_store import MixedStore, TokenStore
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several datasets, the `parts`, and their `shares`, in all 1: what a `Dataset` is for one source."""
+    """Several datasets, `parts`, and their `shares`, which sum to 1; the counterpart of `Dataset` for one source."""
 
     source: str
     parts: tuple[Dataset, ...]
@@ -29,13 +29,13 @@ class Mixture:
 
     @property
     def sha256(self) -> str:
-        """A digest of what the parts hold and of their shares: another mixture is other data."""
+        """A digest of the parts' contents and shares: another mixture is different data."""
         held = [[part.sha256, str(share)] for part, share in zip(self.parts, self.shares, strict=True)]
         return hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
     @property
     def documents(self) -> int:
-        """The documents of all parts."""
+        """How many documents all parts have."""
         return sum(part.documents for part in self.parts)
 
     @property
@@ -50,23 +50,23 @@ class Mixture:
 
     @property
     def split(self) -> str:
-        """How all parts are split; where that differs, what leads to it."""
+        """How all parts are split; AUTO if they differ."""
         splits = {part.split for part in self.parts}
         return splits.pop() if len(splits) == 1 else AUTO
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What of all parts is not read."""
+        """What was not read, of all parts."""
         return tuple(each for part in self.parts for each in part.left_out)
 
     @property
     def objective(self) -> str:
-        """What is learned of each part, where they are not all the same."""
+        """What is learned from the parts, each objective once."""
         return " and ".join(dict.fromkeys(part.objective for part in self.parts))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for people: what each part gives, and how it was read."""
+        """Lines for the user: what each part contributes, and how it was read."""
         lines: list[str] = []
         for part, share in zip(self.parts, self.shares, strict=True):
             size = f"{part.training_tokens:,} tokens, {part.validation_tokens:,} held out"
@@ -74,7 +74,7 @@ class Mixture:
         return tuple(lines)
 
     def summary(self) -> dict[str, Any]:
-        """Return what a run records of its data, ready for JSON."""
+        """Return what a run records about its data, ready for JSON."""
         parts = zip(self.parts, self.shares, strict=True)
         return {
             "source": self.source,
@@ -101,11 +101,11 @@ def dataset_of(opened: TokenStore | MixedStore, *, context: int) -> Data:
 
 
 Draw = Callable[[Dataset, int, int], Batch]
-"""Rows of one source: (source, its first, how many)"""
+"""Returns rows of one source: (source, its first row, how many rows)"""
 
 
 def mixed_batch(data: Data, number: int, *, batch_size: int, draw: Draw) -> Batch:
-    """Return batch `number`, (B, T): from each source as many rows as its share says, one source after the other."""
+    """Return batch `number`, (B, T): each source's share of the rows, one source after the other."""
     if isinstance(data, Dataset):
         return draw(data, number * batch_size, batch_size)
     rows = rows_between(data.shares, number * batch_size, (number + 1) * batch_size)

@@ -1,6 +1,6 @@
-"""Processes that work for this one: modules of this package that are asked, and answer, in lines of JSON.
+"""Worker processes: modules of this package that receive requests as lines of JSON.
 
-Each ends with its input, and so with the process that has started it. Ctrl-C is for that one alone.
+Each ends when its input does, and so with the process that started it. Ctrl-C interrupts only that process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PLACE = str(Path(__file__).parents[2])
 
 
 def start_process(module: str) -> subprocess.Popen[bytes]:
-    """Start `python -m module`, with pipes for what it is asked and what it answers."""
+    """Start `python -m module`, with pipes for requests and answers."""
     path = os.pathsep.join(filter(None, [PLACE, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module],
@@ -31,17 +31,17 @@ def start_process(module: str) -> subprocess.Popen[bytes]:
 
 
 def pipes_of(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    """Return where such a process is asked, and where it answers."""
+    """Return the pipes for the requests to a process, and for its answers."""
     assert process.stdin is not None
     assert process.stdout is not None
     return process.stdin, process.stdout
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End it, whatever it does."""
+    """Kill a process, whatever it is doing, and close its pipes."""
     process.kill()
     for stream in pipes_of(process):
-        with contextlib.suppress(OSError):  # of what was not sent
+        with contextlib.suppress(OSError):  # from unsent data
             stream.close()
     process.wait()
 
@@ -52,11 +52,11 @@ def as_line(message: object) -> bytes:
 
 
 def messages_in(lines: Iterable[bytes]) -> Iterator[Any]:
-    """Yield the message of each line. Raises ValueError for one that was cut off."""
+    """Yield the message of each line. Raises ValueError for a truncated one."""
     return map(json.loads, lines)
 
 
 def asked_of_this_process() -> Iterator[Any]:
-    """Yield what a process is asked, until nothing more is."""
+    """Yield the requests to this process, until its input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return messages_in(sys.stdin.buffer)

@@ -1,4 +1,4 @@
-"""One pass over the documents of a corpus: what is counted, what is hashed, and their tokens."""
+"""One pass over the documents of a corpus, which are counted and hashed on the way."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tinygrad_chat.text.split import LEAST_DOCUMENTS, choose_split, is_held_out
 
 @dataclass(frozen=True)
 class Contents:
-    """What a corpus holds. `sha256` and `bytes` are those of all documents one behind the other.
+    """What a corpus holds. `sha256` and `bytes` are those of all documents concatenated.
 
-    `lengths` is the SHA-256 of every document's length, which tells apart what is the same text in other documents.
-    `different` says how many documents are not the same, up to as many as a split by documents takes; `held_out` are
-    the bytes of those that their hash holds out.
+    `lengths` is the SHA-256 of the documents' lengths: it tells apart the same text cut into other documents.
+    `different` counts distinct documents, up to LEAST_DOCUMENTS; `held_out` counts the bytes of those that their hash
+    holds out.
     """
 
     sha256: str
@@ -32,17 +32,17 @@ class Contents:
     held_out: Count
 
     def split(self, chosen: str) -> str:
-        """Return how the corpus is split, as `choose_split` has it."""
+        """Return how the corpus is split; see `choose_split`."""
         return choose_split(chosen, documents=self.different, bytes=self.bytes, held_out=self.held_out)
 
 
 class Reading:
-    """One pass over the documents of a corpus. Whoever iterates over it must come to the end of each document.
+    """One pass over the documents of a corpus. Each document must be consumed to its end before the next one.
 
-    `size` is that of the corpus's files in bytes. `held_out` says of each document so far, by a byte that is 0 or 1,
-    whether its hash holds it out; `document` is the last of them, whole; `unanswered` counts the conversations that end
-    with a question, which is left out. `progress` is told of each MiB of a corpus that comes from files. Rows of JSON
-    are longer than their text: with them it ends early.
+    `size` is that of the corpus's files in bytes. `held_out` has a byte for each document so far: 1 if its hash holds
+    it out, otherwise 0. `document` is the current one, whole; `unanswered` counts the conversations that end with a
+    question, which is left out. `progress` is called for each MiB of a corpus from files. JSON rows are longer than
+    their text, so it ends below `size` for them.
     """
 
     def __init__(self, corpus: Corpus, *, any_bytes: bool, activity: str, progress: Progress | None = None) -> None:
@@ -84,7 +84,7 @@ class Reading:
                 self._told = self._bytes
 
     def contents(self) -> Contents:
-        """Return what the pass has found, once it is over."""
+        """Return what the pass found, once it is over."""
         return Contents(
             self._digest.hexdigest(),
             self._bytes,

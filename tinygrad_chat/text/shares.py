@@ -1,7 +1,7 @@
-"""`--data a.jsonl:0.7 --data b/:0.3`: several sources, and which share of the rows of all batches is from each.
+"""`--data a.jsonl:0.7 --data b/:0.3`: several sources, each with its share of the rows of all batches.
 
-A name that ends in a colon and a number has a share, unless there is a file of that very name. The share of such a file
-is written in another way: `a:0.5` is a file, `a:0.50` half of the rows from the file `a`.
+A name that ends in a colon and a number has a share, unless there is a file of exactly that name. If there is a file
+`a:0.5`, write the share of `a` in another way: `a:0.50` is half of the rows from the file `a`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tinygrad_chat.files import is_there
 from tinygrad_chat.text.finding import path_of
 
 _SHARED = re.compile(r"(?s)(.+):(\d+(?:\.\d*)?|\.\d+)")
-NEARLY_ONE = Fraction(1, 100)  # by which the sum of what people write may miss 1, as that of three thirds does
+NEARLY_ONE = Fraction(1, 100)  # by which the sum may miss 1, as three times 0.33 does
 
 
 def split_share(name: str) -> tuple[str, Fraction | None]:
-    """Return what a `--data` names, and its share, exactly as it is written, where it has one.
+    """Return the name in a `--data`, and its share as an exact fraction, None if it has none.
 
     >>> split_share("a.jsonl:0.7"), split_share("a.jsonl")
     (('a.jsonl', Fraction(7, 10)), ('a.jsonl', None))
@@ -31,7 +31,7 @@ def split_share(name: str) -> tuple[str, Fraction | None]:
 
 
 def looks_shared(name: str) -> bool:
-    """Return whether a name ends as one with a share does, and is one where there is no such file."""
+    """Return whether a name ends like one with a share; it has one unless there is a file of that name."""
     return _SHARED.fullmatch(name) is not None
 
 
@@ -41,9 +41,9 @@ def without_shares(data: str | Sequence[str]) -> list[str]:
 
 
 def shares_of(data: str | Sequence[str]) -> tuple[Fraction, ...] | None:
-    """Return the share of each source, in all 1; None where they have none and are to be read one after the other.
+    """Return the share of each source, which sum to 1; None if they have none and are read one after the other.
 
-    Raises DataError for shares of some only, for one that is none, and for a sum that is not 1.
+    Raises DataError if only some have a share, one is 0, a source is repeated, or the sum is not 1.
     """
     names = [data] if isinstance(data, str) else list(data)
     given = {name: split_share(name) for name in names}
@@ -63,10 +63,10 @@ def shares_of(data: str | Sequence[str]) -> tuple[Fraction, ...] | None:
 
 
 def rows_of_each(shares: Sequence[Fraction], rows: int) -> list[int]:
-    """Return how many of the first `rows` of all batches are from each source.
+    """Return how many of the first `rows` of all batches come from each source.
 
-    A further row is one more of a single source, and none ever lacks, or has too many, as many rows as there are
-    sources. So what a batch is made of follows from its number alone.
+    Each further row adds one to a single source, and no source is ever off its share by as many rows as there are
+    sources. So the composition of a batch follows from its number alone.
 
     >>> [rows_of_each([Fraction(7, 10), Fraction(3, 10)], rows) for rows in (1, 2, 10)]
     [[0, 1], [1, 1], [7, 3]]
@@ -80,6 +80,6 @@ def rows_of_each(shares: Sequence[Fraction], rows: int) -> list[int]:
 
 
 def rows_between(shares: Sequence[Fraction], first: int, stop: int) -> list[tuple[int, int]]:
-    """Return from which to which of its own rows each source has those from `first` up to, not including, `stop`."""
+    """Return, for each source, the range of its own rows that are among rows `first` to `stop` (exclusive)."""
     before, after = (rows_of_each(shares, rows) for rows in (first, stop))
     return list(zip(before, after, strict=True))

@@ -1,16 +1,16 @@
-"""Which part of a corpus is held out to evaluate on: whole documents by their hash, or the end of a text.
+"""Which part of a corpus is held out for validation: whole documents by their hash, or the end of a text.
 
-A document is held out where the first 64 bits of its SHA-256 are below a tenth of what they can be. That depends on
-nothing but its text: what is added to a corpus moves no other document from one side to the other, and two documents
-with the same text are never on different sides. Of few different documents, or where a long one tips the scales, it
-would hold out nearly nothing or nearly all: there the last tenth of the tokens is held out, wherever it begins.
+A document is held out if the first 64 bits of its SHA-256 are below a tenth of their range. That depends only on its
+text: adding to a corpus moves no other document to the other side, and two documents with the same text are always on
+the same side. With few different documents, or one that dominates, this would hold out nearly nothing or nearly all:
+then the last tenth of the tokens is held out, wherever it begins.
 """
 
 from __future__ import annotations
 
 HELD_OUT = 10  # one document, or one token, of this many
 LEAST_DOCUMENTS = 50
-MOST_UNEVEN = 2  # how many times the share of bytes that is held out may be too small or too large
+MOST_UNEVEN = 2  # factor by which the held-out share of bytes may be too small or too large
 
 AUTO, DOCUMENTS, END = "auto", "documents", "end"
 
@@ -25,7 +25,7 @@ def is_held_out(digest: bytes) -> bool:
 
 
 def end_from(tokens: int) -> int:
-    """Return from which token on the end of a text is held out.
+    """Return the index from which the tokens of a text are held out.
 
     >>> end_from(100), end_from(109), end_from(9)
     (90, 99, 9)
@@ -34,9 +34,9 @@ def end_from(tokens: int) -> int:
 
 
 def choose_split(chosen: str, *, documents: int, bytes: int, held_out: int) -> str:
-    """Return the split of a corpus of so many different `documents`, of which the hash holds out so many bytes.
+    """Return the split of a corpus of so many different `documents` and `bytes`, `held_out` of them held out by hash.
 
-    That is what was `chosen`, and otherwise, for "auto", what the corpus allows.
+    That is the one `chosen` or, for "auto", by documents if the corpus allows it.
 
     >>> [choose_split("auto", documents=number, bytes=1000, held_out=90) for number in (49, 50)]
     ['end', 'documents']

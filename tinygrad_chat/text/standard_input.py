@@ -1,4 +1,4 @@
-"""`--data -`: standard input, which can be read only once, kept as a file so that a run can be resumed."""
+"""`--data -`: standard input, which can be read only once, saved to a file so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import PARTIAL, cache_folder, explained, list_folder, status_of
 
 STANDARD_INPUT = "-"
-MOST_BYTES = 8 << 30  # of all that is kept; what came last stays
+MOST_BYTES = 8 << 30  # of all saved files; the newest stays
 PIECE = 1 << 20
 
 
 @functools.cache
 def keep_standard_input() -> str:
-    """Read standard input, keep it in the cache folder under its digest and return its path there.
+    """Read standard input, save it in the cache folder under its digest and return its path there.
 
-    So the same text is the same data, whenever it comes. Raises UsageError where standard input is closed,
-    StorageError where there is no room for it.
+    So the same text is the same data in every run. Raises UsageError if standard input is closed, StorageError if there
+    is no room for it.
     """
     if sys.stdin is None:
         raise UsageError("--data -: standard input is closed; name a file, or pipe a text in")
@@ -50,7 +50,7 @@ def keep_standard_input() -> str:
 
 
 def was_standard_input(path: Path) -> bool:
-    """Return whether it is a path that `keep_standard_input` has returned once."""
+    """Return whether a path looks like one that `keep_standard_input` has returned."""
     return path.parent == _kept() and path.name.startswith("stdin-")
 
 
@@ -59,7 +59,7 @@ def _kept() -> Path:
 
 
 def _is_kept(path: Path, size: int) -> bool:
-    """Return whether a file of that size stands there already: not a link, nor anything else."""
+    """Return whether a regular file of that size, not a link, is already there."""
     status = status_of(path)
     return status is not None and stat.S_ISREG(status.st_mode) and status.st_size == size
 

@@ -1,8 +1,8 @@
-"""Token stores that are kept from one start to the next, in the user's cache folder, and found again.
+"""Token stores that are cached between runs, in the user's cache folder, and found again.
 
-A store is found by what its corpus holds and by its tokenizer. What a corpus holds is known without reading it where
-its files are as they were: path, size, both times to the nanosecond and inode. A clock is coarse, and a file may change
-twice in one of its ticks: so a file that was changed just before it was read proves nothing, and is hashed once more.
+A store is found by the contents of its corpus and by its tokenizer. The contents are known without reading them if the
+files are unchanged: path, size, both times to the nanosecond and inode. The clock is coarse, and a file may change
+twice within one tick: so a file that was changed just before it was read is not trusted, and is hashed again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tinygrad_chat.text.token_store import (
 )
 from tinygrad_chat.text.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer
 
-MOST_BYTES = 8 << 30  # of all stores together; those that were used last stay, and what is in use now
+MOST_BYTES = 8 << 30  # of all stores together; the most recently used stay, and those in use
 MOST_STORES = 200
 MOST_CORPORA = 1000
 COARSEST_CLOCK = 3 * 10**9  # nanoseconds: FAT counts in steps of two seconds
@@ -51,9 +51,9 @@ COARSEST_CLOCK = 3 * 10**9  # nanoseconds: FAT counts in steps of two seconds
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a corpus: what it holds, its alphabet where that was asked for, and its files' `stamp`.
+    """What is known about a corpus: its contents, its alphabet if that was needed, and its files' `stamp`.
 
-    An empty stamp fits no files: a corpus with it is to be read again.
+    An empty stamp matches no files: the corpus has to be read again.
     """
 
     contents: Contents
@@ -64,9 +64,9 @@ class Known:
 def find_store(
     corpus: Corpus, tokenizer: Tokenizer | None, split: str, *, progress: Progress | None = None
 ) -> TokenStore | None:
-    """Return the store of a corpus, or None; without a `tokenizer`, that of the corpus's own characters.
+    """Return the store of a corpus, or None; without a `tokenizer`, the one for the corpus's own characters.
 
-    A corpus that is known, but whose files may have changed, is read, to hash it.
+    A known corpus whose files may have changed is read once, to hash it.
     """
     known = _recall(corpus)
     if known is None:
@@ -91,10 +91,10 @@ def find_store(
 def make_store(
     corpus: Corpus, tokenizer: Tokenizer | None, split: str, *, progress: Progress | None = None
 ) -> TokenStore:
-    """Tokenize a corpus, in one pass, into a store that is kept; without a `tokenizer`, by its own characters.
+    """Tokenize a corpus in one pass into a cached store; without a `tokenizer`, by its own characters.
 
-    Two processes may do so at once: the first to be done is found by the other. Raises OSError or StorageError where
-    the cache folder cannot be written.
+    Two processes may do so at once: the slower one takes the store of the faster. Raises OSError or StorageError if the
+    cache folder cannot be written.
     """
     stamp = stamp_of(corpus)
     with partial_folder(stores_folder()) as partial:
@@ -102,7 +102,7 @@ def make_store(
         folder = stores_folder() / write_store(partial, reading, tokenizer, corpus.name, split)
         store = open_store(folder, corpus.name)
         if store is None:
-            with contextlib.suppress(OSError, StorageError):  # where another process was faster, theirs will do
+            with contextlib.suppress(OSError, StorageError):  # if another process was faster, its store will do
                 rename_folder_atomic(partial, folder)
             store = open_store(folder, corpus.name)
     if store is None:
@@ -117,7 +117,7 @@ def make_store(
 
 
 def takes_any_bytes(tokenizer: Tokenizer | None) -> bool:
-    """Return whether a tokenizer also has tokens for what is no UTF-8."""
+    """Return whether a tokenizer can also encode bytes that are not UTF-8."""
     return isinstance(tokenizer, ByteTokenizer | BPETokenizer)
 
 
@@ -127,7 +127,7 @@ def stores_folder() -> Path:
 
 
 def _note(corpus: Corpus) -> Path:
-    """Return where it is noted what is known of a corpus."""
+    """Return the path of the note on what is known about a corpus."""
     files = [str(file.absolute()) for file in corpus.files]
     return cache_folder() / "corpora" / f"{checksum([FORMAT, files, corpus.cut])[:32]}.json"
 
@@ -147,7 +147,7 @@ def _remember(corpus: Corpus, known: Known) -> None:
 
 
 def stamp_of(corpus: Corpus) -> str:
-    """Return a digest of all that tells whether a corpus has changed; empty where it could without a trace."""
+    """Return a digest that changes whenever the corpus does; empty if a change could go unnoticed."""
     if not corpus.files:
         return corpus.stamp
     now, files = time.time_ns(), []
@@ -163,12 +163,12 @@ def stamp_of(corpus: Corpus) -> str:
 
 
 def _same(stamp: str, corpus: Corpus) -> str:
-    """Return the stamp from before a corpus was read, if it is the same now."""
+    """Return the stamp from before a corpus was read if it still holds, otherwise an empty one."""
     return stamp if stamp == stamp_of(corpus) else ""
 
 
 def _make_room() -> None:
-    """Remove the stores that were not used for longest, what was begun and abandoned, and the oldest notes."""
+    """Remove the least recently used stores, abandoned partial ones, and the oldest notes."""
     with contextlib.suppress(OSError, StorageError):
         every = list_folder(stores_folder(), follow=True)
         stores = [folder for folder in every if not folder.name.startswith(".") and is_folder(folder)]
@@ -184,7 +184,7 @@ def _make_room() -> None:
 
 
 def remove_abandoned() -> None:
-    """Remove what a process that was killed had begun to write."""
+    """Remove the partial stores of processes that were killed."""
     abandoned = [path for path in list_folder(stores_folder(), follow=True) if is_partial(path)]
     for partial in abandoned:
         if not in_use(partial):

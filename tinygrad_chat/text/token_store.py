@@ -1,16 +1,17 @@
-"""A tokenized corpus on disk: what a text takes long to become, once.
+"""A tokenized corpus on disk, so that the slow work is done once.
 
 A store is a folder of three files, or four:
 
     tokens.bin      every document's tokens, each document after a BOS, in the smallest unsigned type that holds them:
                     first those to train on, then those that are held out
     documents.bin   the index in it at which each document begins, int64
-    marks.bin       of conversations: which tokens are trained, a byte for each (conversations/windows.py)
-    metadata.json   which corpus, split how, and which tokenizer, how many tokens, and a checksum of all that
+    marks.bin       for conversations: which tokens are trained, a byte for each (conversations/windows.py)
+    metadata.json   the corpus, its split, the tokenizer, the number of tokens, and a checksum of all that
 
-It has its name only once it is whole and on the disk, so nobody meets half of one. Opening it checks that the metadata
-are what was written, that they belong to the folder's name and that both files are as long as they say: this tells
-what was cut off, mixed up or edited. What is in the files is not read again: it would take as long as reading the text.
+The folder gets its name only once it is complete and on disk, so no process sees a partial one. Opening it checks that
+the metadata match their checksum and the folder's name, and that the files have the recorded lengths: this detects
+truncated or mixed-up files and edited metadata. The contents of the files are not verified: that would take as long as
+reading the text.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from tinygrad_chat.text.split import AUTO
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 from tinygrad_chat.text.writing import token_type, write_tokens
 
-FORMAT = 2  # to be raised when the same corpus and tokenizer would give other files
-CONVERSATIONS = 1  # the same of conversations
+FORMAT = 2  # bump when the same corpus and tokenizer would give different files
+CONVERSATIONS = 1  # the same for conversations
 TOKENS, DOCUMENTS, METADATA = "tokens.bin", "documents.bin", "metadata.json"
 TRAINED_MARKS = "marks.bin"
 LARGEST_METADATA = 32 << 20  # bytes
@@ -47,7 +48,7 @@ LARGEST_METADATA = 32 << 20  # bytes
 
 @dataclass(frozen=True)
 class Metadata:
-    """What metadata.json holds, beside the checksum of all of it."""
+    """What metadata.json holds, besides the checksum of all of it."""
 
     format: int
     source: str
@@ -66,10 +67,10 @@ class Metadata:
 class TokenStore:
     """A corpus as tokens (N,), each document after a BOS, with the index of each BOS: `document_starts` (documents,).
 
-    Both arrays are memory-mapped, so a corpus may be larger than memory. The tokens from `held_out_from` on are not to
-    be trained on: whole documents, or the end of all, as `split` says. Of conversations, `marks` (N,) say which tokens
-    are trained; of text there are none, as all are. `source` is the corpus's name, `left_out` is what lies among its
-    files and was not read, and `notes` tell people of that, and of questions that are left out.
+    Both arrays are memory-mapped, so a corpus may be larger than memory. The tokens from `held_out_from` on are held
+    out: whole documents, or the end of the text, as `split` says. For conversations, `marks` (N,) say which tokens are
+    trained; for text there are none, as all are. `source` is the corpus's name, `left_out` lists what was found among
+    its files but not read, and `notes` tell the user about that, and about questions that are left out.
     """
 
     source: str
@@ -86,7 +87,7 @@ class TokenStore:
 
 @dataclass(frozen=True)
 class MixedStore:
-    """The token stores of several sources, all by one tokenizer, and their `shares`, in all 1. `source` names them."""
+    """Token stores of several sources, all with one tokenizer, and `shares`, which sum to 1. `source` names them."""
 
     source: str
     stores: tuple[TokenStore, ...]
@@ -94,14 +95,14 @@ class MixedStore:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What the tokens of all of them mean."""
+        """The tokenizer of all of them."""
         return self.stores[0].tokenizer
 
 
 def store_key(contents: Contents, tokenizer: Tokenizer, split: str, *, conversations: bool) -> str:
-    """Return the name of the store of that corpus and that tokenizer, split so."""
+    """Return the name of the store for these contents, this tokenizer and this split."""
     named = {"contents": dataclasses.asdict(contents), "split": contents.split(split), "tokenizer": tokenizer.state()}
-    if conversations:  # a text may hold the same bytes
+    if conversations:  # a text corpus may hold the same bytes
         named["conversations"] = CONVERSATIONS
     return checksum({"format": FORMAT, **named})[:32]
 
@@ -112,15 +113,15 @@ def checksum(description: Any) -> str:
 
 
 def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, source: str, split: str) -> str:
-    """Fill an empty folder with a store, forced to the disk; without a `tokenizer`, with one of new characters.
+    """Write a store into an empty folder, synced to disk; without a `tokenizer`, with one of the corpus's characters.
 
-    Return the name that it is to have. Raises OSError where there is no room.
+    Return the name that the folder should get. Raises OSError if there is no room.
     """
     with contextlib.ExitStack() as stack:
         names = (TOKENS, DOCUMENTS, *([TRAINED_MARKS] if reading.conversations else []))
         files = [stack.enter_context((folder / name).open("wb")) for name in names]
         tokens, starts, marks = *files[:2], (files[2] if reading.conversations else None)
-        try_lock(tokens)  # until the folder has its name, this tells it from one that was abandoned
+        try_lock(tokens)  # until the folder has its name, the lock tells it from an abandoned one
         written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, marks=marks, folder=folder)
         for file in files:
             _force(file)
@@ -144,9 +145,9 @@ def write_store(folder: Path, reading: Reading, tokenizer: Tokenizer | None, sou
 
 
 def open_store(folder: Path, source: str) -> TokenStore | None:
-    """Return the store in a folder, or None where there is none or not a whole one; `source` is its corpus's name now.
+    """Return the store in a folder, or None if there is no complete one; `source` is its corpus's current name.
 
-    As long as the tokens are in use, by whomever, `in_use` tells so.
+    As long as any process uses the tokens, `in_use` is true.
     """
     try:
         metadata = read_metadata(folder)
@@ -164,14 +165,14 @@ def open_store(folder: Path, source: str) -> TokenStore | None:
     except (OSError, ValueError, TinygradChatError):
         return None
     with contextlib.suppress(OSError):
-        os.utime(folder / METADATA)  # the stores that were used last stay longest
+        os.utime(folder / METADATA)  # the most recently used stores stay longest
     split = metadata.split, metadata.held_out_from
     notes = _notes(source, metadata.unanswered)
     return TokenStore(source, contents, tokenizer, tokens, starts, *split, notes=notes, marks=marks)
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Return what a store says of itself. Raises OSError or FormatError where it is none, or no whole one."""
+    """Return a store's metadata. Raises OSError or FormatError if there is no complete store."""
     found = read_json(folder / METADATA, dict[str, Any], most=LARGEST_METADATA)
     if found.pop("checksum", None) != checksum(found):
         raise FormatError(f"{folder / METADATA}: is not what was written")
@@ -179,7 +180,7 @@ def read_metadata(folder: Path) -> Metadata:
 
 
 def temporary_store(reading: Reading, tokenizer: Tokenizer | None, source: str, split: str = AUTO) -> TokenStore:
-    """Return a store that goes with its arrays. Raises OSError where there is no room for it."""
+    """Return a store that disappears with its arrays. Raises OSError if there is no room for it."""
     with tempfile.TemporaryFile() as tokens, tempfile.TemporaryFile() as starts, tempfile.TemporaryFile() as noted:
         marks = noted if reading.conversations else None
         written = write_tokens(reading, tokenizer, split, tokens=tokens, starts=starts, marks=marks, folder=None)
@@ -198,7 +199,7 @@ def _notes(source: str, unanswered: int) -> tuple[str, ...]:
 
 
 def in_use(folder: Path) -> bool:
-    """Return whether a process writes a store or has it open; one that cannot be looked at may be in use."""
+    """Return whether a process is writing a store or has it open; true if that cannot be determined."""
     try:
         with open_plain(folder / TOKENS) as file:
             return not try_lock(file)
@@ -209,11 +210,11 @@ def in_use(folder: Path) -> bool:
 
 
 def _mapped(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
-    """Map a file that must hold `count` numbers, locked against removal for as long as the array is there."""
+    """Map a file that must hold `count` numbers, locked against removal for as long as the array exists."""
     with open_plain(path) as file:
         if os.fstat(file.fileno()).st_size != count * dtype.itemsize:
             raise ValueError(f"{path}: expected {count} numbers")
-        try_lock(file, shared=True)  # the map holds the file open, and so the lock
+        try_lock(file, shared=True)  # the map keeps the file open, and with it the lock
         return _map(file, dtype, count)
 
 

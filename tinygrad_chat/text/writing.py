@@ -1,7 +1,7 @@
-"""The tokens of all documents on their way to the disk: encoded in the order of the corpus, laid down as it is split.
+"""Writes the tokens of all documents to disk: encoded in the order of the corpus, stored in the order of the split.
 
-They are spooled to a temporary file first. When all documents are known, so are the alphabet, where it was to be found,
-and the split; then each document goes to its place. Nothing is held in memory but a few numbers for each document.
+They are spooled to a temporary file first. Once all documents are read, the split is known, and so is the alphabet if
+it had to be found; then each document is copied to its place. Only a few numbers per document are held in memory.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from tinygrad_chat.text.split import DOCUMENTS, end_from
 from tinygrad_chat.text.tokenizers import CharacterTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.characters import code_points_of
 
-MARKS = 2  # bits behind a token of a conversation on its way to the disk
-CHUNK = 1 << 20  # tokens, or documents, that are in memory at a time
-BEYOND = sys.maxunicode + 1  # BOS among code points: after every character, as in the tokenizer that is made of them
+MARKS = 2  # low bits for the marks of a conversation's token in the spool
+CHUNK = 1 << 20  # tokens, or documents, in memory at a time
+BEYOND = sys.maxunicode + 1  # BOS among code points: after every character, as in the tokenizer made from them
 
 Encoded = Generator[np.ndarray | None]
-"""The tokens of document after document, in pieces; None stands where a document begins."""
+"""The tokens of one document after another, in pieces; None marks the beginning of each."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: by which tokenizer, split how, `tokens` in all, those from `held_out_from` on held out."""
+    """What was written: the tokenizer, the split, how many `tokens`, and the index from which they are held out."""
 
     tokenizer: Tokenizer
     split: str
@@ -59,11 +59,10 @@ def write_tokens(
     marks: BinaryIO | None = None,
     folder: Path | None,
 ) -> Written:
-    """Write the tokens of each document after a BOS, at which token it begins, int64, and, of conversations, each
-    token's `marks`, a byte.
+    """Write each document's tokens after a BOS, its start (int64) and, for conversations, a byte of `marks` per token.
 
-    Without a `tokenizer` it is one of the characters that the documents turn out to hold. What is in between lies in a
-    temporary file in `folder`.
+    Without a `tokenizer`, make one of the characters that the documents turn out to hold. The spool is a temporary file
+    in `folder`.
     """
     with tempfile.TemporaryFile(dir=folder) as spool:
         if tokenizer is None:
@@ -89,7 +88,7 @@ def write_tokens(
             starts.write((count + np.cumsum(sizes) - sizes).data)
             count += int(sizes.sum())
         kept = int(lengths.sum(where=~held_out)) if split == DOCUMENTS else end_from(count)
-        if split != DOCUMENTS and reading.conversations and len(lengths) > 1:  # not within one
+        if split != DOCUMENTS and reading.conversations and len(lengths) > 1:  # between conversations, not within one
             borders = np.cumsum(lengths)[:-1]
             kept = int(borders[np.abs(borders - kept).argmin()])
     return Written(tokenizer, split, count, kept)
@@ -103,7 +102,7 @@ def _encode(reading: Reading, tokenizer: Tokenizer) -> Encoded:
 
 
 def _marked(reading: Reading, template: ChatTemplate) -> Encoded:
-    """Yield the tokens of conversations, each with its marks in its last bits, and None where one begins."""
+    """Yield the tokens of conversations, each with its marks in the low bits, and None where a conversation begins."""
     for pieces in reading:
         yield None
         for _ in pieces:
@@ -113,7 +112,7 @@ def _marked(reading: Reading, template: ChatTemplate) -> Encoded:
         tokens, trained = template.render(conversation)
         marks = trained * TRAINED
         marks[: template.count_system_tokens(conversation)] += OF_SYSTEM
-        yield ((tokens << MARKS) + marks)[1:]  # without the beginning, which is there already
+        yield ((tokens << MARKS) + marks)[1:]  # without the first, which `_spool` writes
 
 
 def _encode_in_turn(
@@ -125,7 +124,7 @@ def _encode_in_turn(
 
 
 def _spool(encoded: Encoded, spool: BinaryIO, bos: int, dtype: np.dtype) -> np.ndarray:
-    """Write all tokens one behind the other; return how many each document has, with its BOS."""
+    """Write all tokens one after the other; return how many each document has, with its BOS."""
     lengths, first = array("q"), np.array([bos], dtype)
     with contextlib.closing(encoded):
         for tokens in encoded:
@@ -149,7 +148,7 @@ def _characters(spool: BinaryIO) -> tuple[CharacterTokenizer, np.ndarray]:
 
 
 def _laid_out(lengths: np.ndarray, held_out: np.ndarray, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield where documents stand in the spool and their lengths, in the order in which the store has them."""
+    """Yield where documents are in the spool and their lengths, in the order of the store."""
     for side in (False, True) if split == DOCUMENTS else (None,):
         start = 0
         for first in range(0, len(lengths), CHUNK):
@@ -162,7 +161,7 @@ def _laid_out(lengths: np.ndarray, held_out: np.ndarray, split: str) -> Iterator
 
 
 def _read(file: BinaryIO, places: np.ndarray, sizes: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yield the numbers of these stretches of a file, at most CHUNK at a time; neighbours are read as one."""
+    """Yield the numbers in these ranges of a file, at most CHUNK at a time; adjacent ranges are read as one."""
     ends = places + sizes
     apart = np.flatnonzero(places[1:] != ends[:-1])
     starts, stops = places[np.append(0, apart + 1)], ends[np.append(apart, -1)]

@@ -1,12 +1,12 @@
 """Conversations: what they are made of, and how a model reads them.
 
 conversation.py   messages, and their parts
-dialects.py       rows of the forms in which people keep chats, as conversations
-document.py       a conversation among the documents of a corpus
-jinja.py          the template as a `chat_template` for other programs
-probing.py        what stands around turns, read off another program's Jinja template
+dialects.py       reads the formats in which chats are stored
+document.py       a conversation as a document of a corpus
+jinja.py          our template as a `chat_template` for other programs
+probing.py        the texts around turns, found by rendering another program's Jinja template
 template.py       a conversation as tokens, and which of them a model is trained to write
-windows.py        conversations whole in rows, long ones cut at their turns
+windows.py        packs whole conversations into rows, and cuts long ones at their turns
 """
 
 from tinygrad_chat.text.conversations.conversation import CALL, RESULT, TEXT, Conversation, Message, Part

@@ -1,4 +1,4 @@
-"""What a conversation is made of: messages by a user and by an assistant in turn, each of one or more parts.
+"""A conversation: messages by a user and an assistant in turn, each of one or more parts.
 
 >>> chat = Conversation.of("What is 2 + 3?", [Part(CALL, "2+3"), Part(RESULT, "5"), Part(TEXT, "5.")])
 >>> chat.messages[0].text, chat.messages[1].text, chat.ends_with_answer
@@ -15,7 +15,7 @@ from tinygrad_chat.errors import DataError
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 TEXT, CALL, RESULT = "text", "python", "python_output"
-"""The kinds of parts, by nanochat's names: text, what an assistant asks a tool, and what the tool answers."""
+"""The kinds of parts, by nanochat's names: text, an assistant's call of a tool, and the tool's result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one of those who speak says at a time; only an assistant's has parts that are no text."""
+    """What one speaker says in a turn; only an assistant's message has parts other than text."""
 
     role: str
     parts: tuple[Part, ...]
@@ -47,15 +47,15 @@ class Message:
 
     @property
     def text(self) -> str:
-        """What it says: the text of its parts, without calls of tools and their results."""
+        """The text of its parts, without tool calls and their results."""
         return "".join(part.text for part in self.parts if part.kind == TEXT)
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages: perhaps one by the system, then by user and assistant in turn, the user first.
+    """Messages: an optional one by the system, then by user and assistant in turn, the user first.
 
-    Raises DataError for any others.
+    Raises DataError for any other order.
     """
 
     messages: tuple[Message, ...]
@@ -75,7 +75,7 @@ class Conversation:
 
     @classmethod
     def of(cls, *said: str | Iterable[Part], system: str | None = None) -> Conversation:
-        """Return one of what user and assistant say in turn, as texts or as parts."""
+        """Make a conversation of what user and assistant say in turn, as texts or as parts."""
         messages = [] if system is None else [Message(SYSTEM, (Part(TEXT, system),))]
         for number, each in enumerate(said):
             parts = (Part(TEXT, each),) if isinstance(each, str) else tuple(each)

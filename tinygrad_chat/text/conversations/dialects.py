@@ -1,4 +1,4 @@
-"""Rows of the forms in which people keep chats, as conversations.
+"""Reads rows in the formats in which chats are stored, as conversations.
 
     {"messages": [{"role": ..., "content": ...}, ...]}       OpenAI's; content as text or as parts, tools
     [{"role": ..., "content": ...}, ...]                     the bare list
@@ -33,7 +33,7 @@ from tinygrad_chat.text.conversations.conversation import (
 LISTS = ("messages", "conversations")
 PAIRS = (("instruction", "output"), ("input", "output"), ("prompt", "completion"), ("question", "answer"))
 KEYS = frozenset([*LISTS, *(key for pair in PAIRS for key in pair), "role", "content", "system"])
-"""All that is read of a row."""
+"""All keys of a row that are read."""
 TOOL, FUNCTION_CALL = "tool", "function_call"
 ROLES = {
     "system": SYSTEM,
@@ -47,18 +47,18 @@ ROLES = {
     "function": TOOL,
     "observation": TOOL,
 }
-"""Who speaks, by the names of all dialects; capitals are no matter."""
+"""Who speaks, by the names of all dialects; case does not matter."""
 
 
 def looks_like_conversation(row: Any) -> bool:
-    """Return whether a row has the keys of one of the dialects, or is a message that stands alone by mistake."""
+    """Return whether a row has the keys of one of the dialects, or is a single message, by mistake."""
     if isinstance(row, list):
         return True
     return isinstance(row, dict) and has_keys(row)
 
 
 def has_keys(names: Any) -> bool:
-    """Return whether the keys or columns called so are those of one of the dialects.
+    """Return whether keys or columns of these names are those of one of the dialects.
 
     >>> has_keys(["input", "output"]), has_keys(["output", "score"])
     (True, False)
@@ -70,7 +70,7 @@ def has_keys(names: Any) -> bool:
 def conversation_of(row: Any, where: str) -> Conversation:
     """Return a row of any of the dialects as a conversation.
 
-    Raises DataError, in one line that names `where` the row stands and the key, for any other.
+    Raises DataError, in one line that names the place of the row, `where`, and the key, for any other.
     """
     try:
         if isinstance(row, list):
@@ -126,9 +126,9 @@ def _of_messages(rows: Any, key: str) -> Conversation:
             call = _first_unanswered(messages[-1][1]) if goes_on else None
             if call is None:
                 raise DataError(f"{place}.{speaks}: expected a call before a tool's result, received none")
-            messages[-1][1][call + 1 : call + 1] = parts  # as the engine has it: each result behind its call
+            messages[-1][1][call + 1 : call + 1] = parts  # as in the engine: each result after its call
         elif role == ASSISTANT and goes_on and messages[-1][1][-1].kind != TEXT:
-            messages[-1][1].extend(parts)  # a call, its result and what follows from it are one message
+            messages[-1][1].extend(parts)  # a call, its result and what follows are one message
         else:
             messages.append((role, parts))
         if not any(part.text for part in parts):
@@ -140,7 +140,7 @@ def _of_messages(rows: Any, key: str) -> Conversation:
 
 
 def _first_unanswered(parts: Sequence[Part]) -> int | None:
-    """Return the place of the first call behind which no result stands, None where there is none."""
+    """Return the index of the first call that no result follows, None if there is none."""
     following = [*(part.kind for part in parts[1:]), TEXT]
     calls = (at for at, part in enumerate(parts) if part.kind == CALL and following[at] != RESULT)
     return next(calls, None)

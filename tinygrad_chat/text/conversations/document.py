@@ -1,4 +1,4 @@
-"""A conversation among the documents of a corpus: as JSON it is hashed and held out, as a conversation rendered."""
+"""A conversation as a document of a corpus: it is hashed and split as JSON, and rendered as a conversation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _written = json.JSONEncoder(ensure_ascii=False).encode
 
 @dataclass(frozen=True)
 class ChatDocument:
-    """A conversation that ends with an answer, and the question behind it that is `unanswered`, if there is one.
+    """A conversation that ends with an answer, and the `unanswered` question after it, if there is one.
 
-    As an iterable of text it is the JSON of both, in one piece: with the question, it is another document.
+    As an iterable of text it is the JSON of both, in one piece: with the question, it is a different document.
     """
 
     conversation: Conversation
@@ -28,23 +28,23 @@ class ChatDocument:
 
     @functools.cached_property
     def text(self) -> str:
-        """The JSON of both."""
+        """The JSON of the conversation and the unanswered question."""
         whole = self.conversation
         if self.unanswered is not None:
             whole = Conversation((*whole.messages, self.unanswered))
         return _written(whole.to_json())
 
     def texts(self) -> Iterator[str]:
-        """Yield what is said in the conversation, part by part: what a tokenizer is learned from."""
+        """Yield the text of each part of the conversation, to train a tokenizer on."""
         for message in self.conversation.messages:
             for part in message.parts:
                 yield part.text
 
 
 def chat_document(conversation: Conversation, where: str) -> ChatDocument:
-    """Return a conversation as a document; a question at its end that nobody has answered stands apart.
+    """Return a conversation as a document; an unanswered question at its end is kept apart.
 
-    Raises DataError, naming `where` it stands, where there is no answer, or a text is none.
+    Raises DataError, naming its place `where`, if there is no answer, or a text is not valid Unicode.
     """
     unanswered = None
     if not conversation.ends_with_answer:

@@ -1,9 +1,9 @@
-"""A template of chats as a Jinja `chat_template`, for programs that read a tokenizer.json.
+"""Our chat template as a Jinja `chat_template`, for programs that read a tokenizer.json.
 
-What it renders is a text, in which the special tokens are written by their names: encoded with these it has the tokens
-of `ChatTemplate.render`. Two things a text cannot say: that a user has typed such a name, which `render` keeps as text
-and this one turns into control; and that one part of a message ends and another of text begins, which are encoded
-apart here and together there.
+It renders a text in which special tokens are written by name: encoded with these, it has the tokens of
+`ChatTemplate.render`. Two things a text cannot express: that a user has typed such a name, which `render` keeps as text
+and other programs turn into a special token; and where one text part of a message ends and the next begins, which
+`render` encodes apart and other programs together.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CONTENT_OR_PARTS = (
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
     f"{PARTS}{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}{{% endif %}}"
 )
-"""What an assistant says, perhaps with calls of tools."""
+"""Renders an assistant's message, which may have tool calls."""
 
 
 def chat_template(turns: Turns = NANOCHAT) -> str:
-    """Return the template: of `messages` as `Conversation.to_json` has them, and `add_generation_prompt`."""
+    """Return the template; it takes `messages` as in `Conversation.to_json`, and `add_generation_prompt`."""
     said = {role: _content(role, turns) for role in (SYSTEM, USER, ASSISTANT)}
     if turns == NANOCHAT:
         said[ASSISTANT] = CONTENT_OR_PARTS
@@ -47,7 +47,7 @@ def chat_template(turns: Turns = NANOCHAT) -> str:
 
 
 def _text(text: str) -> str:
-    """Return what renders a text: as a literal, in which no line end is taken for the template's own."""
+    """Return Jinja that renders a text: as a literal, so that no line end is taken for the template's own."""
     return f"{{{{ {json.dumps(text)} }}}}" if text else ""
 
 

@@ -1,8 +1,8 @@
-"""A stranger's `chat_template` as ours: it is rendered with words that tell what stands around them.
+"""Converts an untrusted `chat_template`: rendered with marker words, it shows the texts that it puts around messages.
 
-A template in Jinja is a program, and one from anywhere may want to do harm. So it runs once, in Jinja's sandbox, in a
-process of its own with little time and memory; what is kept are texts. One that does more than put texts around
-messages is refused: no such texts would say what it does.
+A Jinja template is a program, and an untrusted one may be malicious. So it runs once, in Jinja's sandbox, in a separate
+process with limited time and memory, and only texts are kept. A template that does more than put texts around messages
+is refused, as texts could not express it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tinygrad_chat.schema import parse_json
 from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM, USER
 from tinygrad_chat.text.tokenizers.turns import LONGEST, Turns
 
-SECONDS = 10  # of computing
-PATIENCE = 120  # seconds of the clock: a machine may be busy, and some cannot limit the time of computing
+SECONDS = 10  # of CPU time
+PATIENCE = 120  # seconds of wall-clock time: a machine may be busy, and some cannot limit CPU time
 MEMORY = 512 << 20  # bytes
 LONGEST_TEMPLATE = 1 << 18  # characters
 LIBRARIES = ("jinja2", "markupsafe")
@@ -76,7 +76,7 @@ except BaseException as error:
 """What the process runs, with the helpers that templates of `transformers` may call."""
 
 SAID: tuple[str, ...] = ("zqsystemqz", "zqquestionqz", "zqanswerqz", "zqfurtherqz", "zqreplyqz", "zqlastqz")
-"""Words that no template holds: a system message's, then three questions' and the answers between them."""
+"""Marker words, in no real template: a system message's, then three questions' and the answers' between them."""
 
 
 class _Rendered(TypedDict, total=False):
@@ -85,11 +85,11 @@ class _Rendered(TypedDict, total=False):
 
 
 def turns_of(template: str, names: Mapping[str, str], special: Collection[str]) -> Turns:
-    """Return what a Jinja template puts around messages. `names` are those of special tokens that it asks for, such as
-    bos_token; any of all the `special` ones must end an answer.
+    """Return the texts that a Jinja template puts around messages.
 
-    Raises BackendError without the extra `templates`, FormatError for a template that fails, that takes too long or too
-    much memory, or that does more.
+    `names` are the special tokens that it may refer to, such as bos_token; one of the `special` ones must be in the
+    text that ends an answer. Raises BackendError without the extra `templates`, FormatError for a template that fails,
+    takes too long or too much memory, or does more.
     """
     system, *turns = SAID
     short, middle, long = (_messages(turns[:count]) for count in (1, 3, 5))
@@ -107,7 +107,7 @@ def turns_of(template: str, names: Mapping[str, str], special: Collection[str]) 
     end = _around(texts[4], turns[:2])[-1]
     if texts[5] is not None and system in texts[5]:
         before, behind_system, _ = _around(texts[5], [system, turns[0]])
-    else:  # it has no place for one: the first question begins with it
+    else:  # no place for a system message: the first question begins with it
         before, behind_system = first, "\n\n"
     found = Turns(
         first=first,
@@ -135,7 +135,7 @@ def _messages(said: list[str]) -> list[dict[str, str]]:
 
 
 def _around(text: str | None, words: list[str]) -> list[str]:
-    """Return what stands before, between and behind words in a text, each of which stands there once."""
+    """Return the texts before, between and after words in a text, each of which must occur there once."""
     if text is None or any(text.count(word) != 1 for word in words):
         raise _more()
     parts = []
@@ -155,7 +155,7 @@ def _stripped(middle: str | None, with_system: str | None) -> tuple[str, ...]:
 def _render(
     template: str, names: Mapping[str, str], asked: list[tuple[list[dict[str, str]], bool]]
 ) -> list[str | None]:
-    """Return each of the conversations as the template has it, None where it refuses one."""
+    """Render each of the conversations with the template; None for one that it refuses."""
     if len(template) > LONGEST_TEMPLATE:
         received = f"{len(template):,}"
         raise FormatError(f"chat_template: expected at most {LONGEST_TEMPLATE:,} characters, received {received}")

@@ -1,10 +1,10 @@
-"""How a conversation becomes tokens: by nanochat's template or, of an imported model, by the one that it learned.
+"""Renders a conversation as tokens: by nanochat's template or, for an imported model, by the one it was trained with.
 
     <|bos|> <|user_start|> TEXT <|user_end|> <|assistant_start|> TEXT <|assistant_end|> <|user_start|> ...
 
-In nanochat's, a system message stands before the first user message's text, a blank line between them. Within an
-assistant's message <|python_start|> CALL <|python_end|> asks a tool, and <|output_start|> RESULT <|output_end|> is what
-it answered. What people write never becomes a special token: it is encoded as text.
+In nanochat's, a system message stands before the first user message's text, with a blank line between them. Within an
+assistant's message, <|python_start|> CALL <|python_end|> calls a tool, and <|output_start|> RESULT <|output_end|> is
+its result. The text of a message never becomes a special token: it is encoded as plain text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AROUND = {
     CALL: ("<|python_start|>", "<|python_end|>"),
     RESULT: ("<|output_start|>", "<|output_end|>"),
 }
-"""The special tokens before and after what somebody says, and before and after a part that is no text."""
+"""The special tokens before and after a role's message, and before and after a part that is not text."""
 
 NO_TOKEN = -1
 
@@ -37,7 +37,7 @@ NO_TOKEN = -1
 class Rendered(NamedTuple):
     """A conversation as `tokens` (T,), and which of them the assistant writes: `trained` (T,) booleans.
 
-    Only those count in the loss. What comes from the user, the system and tools is read and never imitated.
+    Only those count in the loss. What the user, the system and tools write is context, never a target.
     """
 
     tokens: np.ndarray
@@ -45,7 +45,7 @@ class Rendered(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A special token by its number, or text: of the template, or that somebody has `said`."""
+    """A special token's number, or a text: the template's own or, if `said`, a message's."""
 
     content: int | str
     trained: bool
@@ -54,9 +54,9 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """Renders conversations for a tokenizer that has the special tokens of chats, or a template of its own.
+    """Renders conversations for a tokenizer that has the special tokens of chats, or its own template.
 
-    Raises UsageError for one that has neither.
+    Raises UsageError if it has neither.
     """
 
     tokenizer: Tokenizer
@@ -75,7 +75,7 @@ class ChatTemplate:
 
     @functools.cached_property
     def turns(self) -> Turns:
-        """The texts between what is said."""
+        """The texts around the messages."""
         return getattr(self.tokenizer, "turns", None) or NANOCHAT
 
     @property
@@ -90,7 +90,7 @@ class ChatTemplate:
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:
-        """What ends an answer: its own last token, and those with which something else begins or a text ends."""
+        """The tokens that end an answer: its own last one, the first of a user's message, and those that end a text."""
         return frozenset({self.answer_end, *self.around(USER)[:1], *self.tokenizer.ends}) - {NO_TOKEN}
 
     @property
@@ -99,8 +99,7 @@ class ChatTemplate:
         return next(_specials(self._pieces["end"]), NO_TOKEN)
 
     def around(self, kind: str) -> tuple[int, int]:
-        """Return the tokens that stand before and after a role's message, or a part of that kind; NO_TOKEN where there
-        are none."""
+        """Return the tokens before and after a role's message, or a part of that kind; NO_TOKEN if it has none."""
         start, end = (self.tokenizer.special_tokens.get(name, NO_TOKEN) for name in AROUND[kind])
         return start, end
 
@@ -110,16 +109,16 @@ class ChatTemplate:
         return self._encoded([*self._said(conversation), *self._pieces[last]])
 
     def render_prompt(self, conversation: Conversation) -> np.ndarray:
-        """Return the tokens (T,) after which the assistant's next message begins.
+        """Return the prompt (T,) after which the assistant's next message begins.
 
-        Raises DataError where it spoke last.
+        Raises DataError if the assistant spoke last.
         """
         if conversation.ends_with_answer:
             raise DataError("messages: expected a user's message last, to be answered")
         return self._encoded([*self._said(conversation), *self._pieces["asked"], *self._pieces["prompt"]]).tokens
 
     def count_system_tokens(self, conversation: Conversation) -> int:
-        """Return how many of its tokens stand before the end of the system message; 0 without one."""
+        """Return how many tokens of a conversation lie before the end of its system message; 0 without one."""
         if conversation.messages[0].role != SYSTEM or len(conversation.messages) == 1:
             return 0
         pieces = list(itertools.islice(self._said(conversation), len(self._pieces["system"]) + 1))
@@ -129,16 +128,16 @@ class ChatTemplate:
         return int((self.tokenizer.bytes_per_token()[with_question].cumsum() <= size).sum())
 
     def borders(self, tokens: np.ndarray, *, with_system: bool) -> tuple[list[int], list[int]]:
-        """Return for each turn of a rendered conversation (N,) the last token before what the user says, and the first
-        with which the answer is asked for."""
+        """Return the indices, for each turn of a rendered conversation (N,), of the last token before the user's text,
+        and of the first token of the prompt for the answer."""
         sizes = {name: len(self._tokens_of(name)) for name in ("first", "system", "question", "asked")}
         first = sizes["system" if with_system else "first"] - 1
         asked = [first, *(found + sizes["question"] - 1 for found in self._found(tokens, "question"))]
         return asked, [found + sizes["asked"] for found in self._found(tokens, "answer")]
 
     def first_question(self, tokens: np.ndarray) -> Conversation | None:
-        """Return what a rendered conversation (N,) begins with, the system message and the first question; None where
-        it begins otherwise, or ends before the answer."""
+        """Return the system message and the first question of a rendered conversation (N,); None if it does not begin
+        with them, or ends before the answer."""
         parts = self._parts(tokens)
         system, behind = None, self._behind("first", parts)
         if behind is None:
@@ -151,7 +150,7 @@ class ChatTemplate:
         return Conversation.of(behind[0], system=system if isinstance(system, str) else None)
 
     def _parts(self, tokens: np.ndarray) -> list[int | str]:
-        """Return tokens as special ones by their numbers, and the texts between them."""
+        """Return the special tokens by their numbers, and the texts between them."""
         names = {*self.tokenizer.special_tokens.values(), *getattr(self.tokenizer, "added_tokens", {}).values()}
         parts: list[int | str] = []
         for special, group in itertools.groupby(tokens.tolist(), names.__contains__):
@@ -160,7 +159,7 @@ class ChatTemplate:
         return parts
 
     def _behind(self, name: str, parts: list[int | str]) -> list[int | str] | None:
-        """Return what stands behind a text of the template, None where that is not what parts begin with."""
+        """Return what follows a text of the template, None if `parts` do not begin with it."""
         for piece in self._pieces[name]:
             first = parts[0] if parts else ""
             if isinstance(piece.content, int):
@@ -178,7 +177,7 @@ class ChatTemplate:
         return self._encoded(self._pieces[name]).tokens
 
     def _found(self, tokens: np.ndarray, name: str) -> list[int]:
-        """Return where a text of the template stands; its last token may be one with what is said behind it."""
+        """Return where a text of the template occurs; its last token may be merged with the message after it."""
         sought = self._tokens_of(name)
         if not isinstance(self._pieces[name][-1].content, int):
             sought = sought[:-1]
@@ -189,7 +188,7 @@ class ChatTemplate:
 
     @functools.cached_property
     def _pieces(self) -> dict[str, list[_Piece]]:
-        """The template's texts, and those around a tool's, as pieces."""
+        """The template's texts, and the tokens around tool calls and results, as pieces."""
         names = {**self.tokenizer.special_tokens, **getattr(self.tokenizer, "added_tokens", {})}
         longest_first = sorted(names, key=len, reverse=True)
         pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
@@ -212,7 +211,7 @@ class ChatTemplate:
         return all(each and isinstance(each[0].content, int) for each in firsts) and firsts[0] == firsts[1]
 
     def _said(self, conversation: Conversation) -> Iterator[_Piece]:
-        """Yield what is said, and what stands before and between it."""
+        """Yield the messages, and the template's texts before and between them."""
         before = "first"
         for message in conversation.messages:
             if message.role == SYSTEM:
@@ -241,7 +240,7 @@ class ChatTemplate:
         return message.text.strip() if message.role in self.turns.stripped else message.text
 
     def _encoded(self, pieces: Iterable[_Piece]) -> Rendered:
-        """Encode pieces: text of the template together with what is said beside it, as another program would."""
+        """Encode pieces: text of the template together with the message next to it, as another program would."""
         tokens: list[int] = []
         trained: list[bool] = []
         for together in _joined(pieces):
@@ -259,7 +258,7 @@ class ChatTemplate:
         return self.tokenizer.encode("".join(str(piece.content) for piece in together))
 
     def _trained(self, together: list[_Piece], tokens: np.ndarray) -> list[bool]:
-        """Return which tokens of some pieces are trained: those that begin in one that is."""
+        """Return which tokens of some pieces are trained: those that begin in a trained piece."""
         sizes = self.tokenizer.bytes_per_token()[tokens]
         ends = np.cumsum([len(str(piece.content).encode("utf-8", "surrogateescape")) for piece in together])
         at = np.searchsorted(ends, np.cumsum(sizes) - sizes, side="right")
@@ -267,7 +266,7 @@ class ChatTemplate:
 
 
 def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Yield pieces that are encoded together: a special token alone, and texts up to where somebody else speaks."""
+    """Yield groups of pieces to encode together: a special token, or texts without two `said` ones in a row."""
     together: list[_Piece] = []
     for piece in pieces:
         apart = together and (together[-1].said and piece.said)
@@ -280,7 +279,7 @@ def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _own_to_first_special(pieces: list[_Piece]) -> list[_Piece]:
-    """Return what stands behind an answer: the assistant itself writes it up to the first special token."""
+    """Return the pieces after an answer, trained up to the first special token, which the assistant itself writes."""
     own = next((at for at, piece in enumerate(pieces) if isinstance(piece.content, int)), -1) + 1
     return [piece._replace(trained=at < own) for at, piece in enumerate(pieces)]
 

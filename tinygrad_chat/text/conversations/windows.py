@@ -1,9 +1,9 @@
-"""Conversations packed whole into rows of a context; one that is longer is cut at its turns.
+"""Packs whole conversations into rows of a context; one that is longer is cut at its turns.
 
-Such a one becomes windows that overlap: each begins with the system message, if there is one, goes on with the latest
-turns before what it trains, and trains answers that no other does. A question and its answer that are too long together
-lose the beginning of the question; an answer that is too long alone loses its end. So no row is without a token that is
-trained, and none is there twice.
+It becomes overlapping windows: each begins with the system message, if there is one, continues with the latest turns
+before the answers it trains, and trains answers that no other window does. If a question and its answer are too long
+together, the question loses its beginning; an answer that is too long alone loses its end. So every row has tokens that
+are trained, and no token is trained twice.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from tinygrad_chat.text.batches import Batch
 from tinygrad_chat.text.conversations.template import ChatTemplate
 from tinygrad_chat.text.packing import BLOCK
 
-LEAST_CONTEXT = 8  # BOS, a question's token, an answer's, and what stands around them
+LEAST_CONTEXT = 8  # BOS, a question's token, an answer's, and the special tokens around them
 TRAINED, OF_SYSTEM = 1, 2
-"""What a store says of a token, bit by bit: the assistant writes it; it stands in or before the system message."""
+"""Bit flags that a store has for each token: the assistant writes it; it is in or before the system message."""
 LOSSES = (
     NO_QUESTION := "questions left out",
     NO_BEGINNING := "questions without their beginning",
     NO_END := "answers without their end",
     NO_SYSTEM := "windows without the system message",
 )
-"""What is lost where a conversation is cut."""
+"""What may be lost when a conversation is cut."""
 
 
 class Window(NamedTuple):
-    """Which tokens of a conversation a row holds: the first `prefix`, and those from `start` up to `stop`.
+    """Which tokens of a conversation a row holds: the first `prefix`, and those from `start` to `stop` (exclusive).
 
-    Those before `trained_from` are only read here. `lost` is what it has no room for, of LOSSES.
+    Those before `trained_from` are only context here. `lost` lists those of LOSSES that it suffers.
     """
 
     prefix: int
@@ -52,16 +52,16 @@ class Window(NamedTuple):
 
     @property
     def inputs(self) -> int:
-        """How much of a row it takes: its last token is only a target."""
+        """How many tokens of a row it takes: its last token is only a target."""
         return self.prefix + self.stop - self.start - 1
 
 
 class ConversationRows:
-    """Rows of `context` tokens that hold whole conversations, in an order that depends on nothing but the seed.
+    """Rows of `context` tokens that hold whole conversations, in an order that depends only on the seed.
 
-    `tokens` (N,) are the conversations one behind the other, each from one of `starts` on; `marks` (N,) are TRAINED and
-    OF_SYSTEM. Row i of all epochs is a function of the seed and i. What remains of a row is padding, which counts in no
-    loss. Raises DataError where there is no conversation.
+    `tokens` (N,) are the conversations concatenated, each beginning at one of `starts`; `marks` (N,) are the bits
+    TRAINED and OF_SYSTEM. Row i, counted over all epochs, is a function of the seed and i. The rest of a row is
+    padding, which the loss ignores. Raises DataError if there is no conversation.
     """
 
     def __init__(
@@ -90,16 +90,19 @@ class ConversationRows:
                 self._windows += [(start, window) for window in cut]
                 longer += 1
         self.note = _note(longer, context, [window for _, window in self._windows]) if longer else ""
-        """A line for people on the conversations that are cut, and on what is lost of them; empty where none is."""
+        """A line for the user on how many conversations are cut, and what they lose; empty if none is."""
         order = rng(seed, "documents").permutation(len(self._windows)).tolist()
         self._rows = list(self._packed(order))
         self.rows = len(self._rows)
-        self._epoch = functools.lru_cache(maxsize=2)(self._epoch)  # a batch may reach into the next one
+        self._epoch = functools.lru_cache(maxsize=2)(self._epoch)  # a batch may reach into the next epoch
 
     def take(self, first: int, count: int) -> Batch:
-        """Return rows `first` and following of all epochs: (count, T) tokens and targets, IGNORED where none counts."""
+        """Return `count` rows from `first` on, counted over all epochs: (count, T) tokens and targets.
+
+        Targets that are not trained are IGNORED.
+        """
         expect("count", count, minimum=1)
-        tokens = np.full((count, self.context), self._tokens[0], np.int64)  # BOS: only other padding sees it
+        tokens = np.full((count, self.context), self._tokens[0], np.int64)  # BOS: only other padding attends to it
         targets = np.full((count, self.context), IGNORED, np.int64)
         for number in range(count):
             epoch, row = divmod(first + number, self.rows)
@@ -116,7 +119,7 @@ class ConversationRows:
         return tokens, targets
 
     def first(self, tokens: int | None) -> ConversationRows:
-        """Return its first rows, with that many tokens, or at least one row; all of them for None."""
+        """Return its first rows, with at most that many tokens but at least one row; all rows for None."""
         some = copy.copy(self)
         some.rows = self.rows if tokens is None else min(self.rows, max(1, tokens // self.context))
         return some
@@ -125,7 +128,7 @@ class ConversationRows:
         return self.rows * self.context
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Yield each row of an epoch once: what a model is evaluated on."""
+        """Yield each row of an epoch once, for evaluation."""
         for first in range(0, self.rows, batch_size):
             yield self.take(first, min(batch_size, self.rows - first))
 
@@ -133,7 +136,7 @@ class ConversationRows:
         return rng(self.seed, "rows", epoch).permutation(self.rows)
 
     def _packed(self, order: Sequence[int]) -> Iterator[list[int]]:
-        """Yield rows of numbers of windows: those in BLOCK rows' worth of tokens are packed together."""
+        """Yield rows of window numbers; windows worth BLOCK rows of tokens are packed together."""
         block, size = [], 0
         for which in order:
             block.append(which)
@@ -150,7 +153,7 @@ class ConversationRows:
 
 
 def fit_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return rows of what has these lengths, none cut: the longest that fits into what is left of a row comes next.
+    """Pack items of these lengths into rows, none cut: the longest that fits into the rest of a row comes next.
 
     >>> fit_whole([3, 2, 4], 5)
     [[2], [0, 1]]
@@ -168,10 +171,10 @@ def fit_whole(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, room: int) -> list[Window]:
-    """Return windows of at most `room` tokens of a conversation (N,) that is longer: each trains what no other does."""
+    """Cut a conversation (N,) into windows of at most `room` tokens; each trains tokens that no other does."""
     asked, answered = template.borders(tokens, with_system=bool((marks & OF_SYSTEM).any()))
     ends, least = [*asked[1:], len(tokens)], asked[0] + 1  # BOS and the beginning of a question
-    of_system = max(least, int(((marks & OF_SYSTEM) != 0).sum()) + 1)  # and BOS, which bears no mark
+    of_system = max(least, int(((marks & OF_SYSTEM) != 0).sum()) + 1)  # and BOS, which has no mark
     prefix = of_system if of_system <= room // 2 else least
 
     def window(first: int, done: int, stop: int) -> Window:
@@ -195,10 +198,10 @@ def cut_at_turns(tokens: np.ndarray, marks: np.ndarray, template: ChatTemplate, 
 
 
 def _cut_turn(asked: int, answered: int, end: int, prefix: int, of_system: int, room: int, least: int) -> Window:
-    """Return a question and its answer without the question's beginning, or without all of it and the answer's end."""
+    """Return a window of one turn, without the question's beginning, or without all of it and the answer's end."""
     prefix = prefix if prefix + end - answered <= room else least
     is_first = asked < least
-    begins = of_system if is_first else asked + 1  # what the user says
+    begins = of_system if is_first else asked + 1  # where the user's text begins
     start = min(answered, max(asked + 1, prefix if is_first else 0, end - (room - prefix)))
     stop = min(end, start + room - prefix)
     happened = {

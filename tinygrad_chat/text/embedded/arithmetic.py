@@ -1,4 +1,4 @@
-"""Sums and units to work out: the tutor asks its calculator, and says what that answered."""
+"""Sums and unit conversions: the tutor calls its calculator, and states the result."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NAMES = {
     "/": ("divided by", "over"),
 }
 DIGITS = {1: 3, 2: 5, 3: 4, 4: 2}
-"""How many digits a number has, and how often."""
+"""How many digits a number has, each count with its relative frequency."""
 
 THREE, DECIMALS, WITHOUT_REST = 0.25, 0.12, 0.7
-"""Shares of sums of three numbers, of numbers with decimals, and of divisions that leave no rest."""
+"""Shares of sums of three numbers, of numbers with decimals, and of divisions without a remainder."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Arithmetic:
         return self._kept(self._summed)
 
     def story(self) -> Lesson:
-        """Return a problem in words."""
+        """Return a word problem."""
         story = self.random.choice(data_file("tutor")["story"])
         words = {kind: self.random.choice(listed.split()) for kind, listed in data_file("tutor")["words"].items()}
         return self._kept(lambda: self._told(story, words))
@@ -49,11 +49,11 @@ class Arithmetic:
         return self._kept(lambda: self._converted(unit, self._number(most=3)))
 
     def then(self, before: Lesson) -> Lesson:
-        """Go on with what a sum came to: `and times 3?`."""
+        """Continue with the result of the lesson before: `and times 3?`."""
         return self._kept(lambda: self._continued(before.answer))
 
     def _kept(self, draw: Callable[[], Lesson]) -> Lesson:
-        """Return the first of the lessons drawn whose expression is on our side of what is held out."""
+        """Draw lessons until the expression of one is on our side of the split, and return that one."""
         while True:
             lesson = draw()
             if is_held_out(lesson.parts[0].text) == self.held_out:
@@ -104,7 +104,7 @@ class Arithmetic:
         return f"{whole}.{self.random.choice((5, 25, 75, self.random.randint(1, 9)))}"
 
     def _spoken(self, expression: str) -> str:
-        """Return a sum as somebody writes it: with room around its signs, or with words for them."""
+        """Return a sum as people write it: with spaces around its signs, or with words for them."""
         kind = self.random.random()
         if kind < 0.35:
             return expression

@@ -1,4 +1,4 @@
-"""An embedded corpus: conversations that are made on the spot, and what makes them."""
+"""An embedded corpus: conversations that are generated on the fly, and what is held out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tinygrad_chat.text.conversations import Conversation
 
 @dataclass(frozen=True)
 class EmbeddedCorpus:
-    """Conversations to train on, by the name that `--data` knows; `about` says in a line what they teach.
+    """Conversations to train on, by their `--data` name; `about` says in a line what they teach.
 
-    `make(seed)` yields them: `count` of them, the same ones for the same seed and `version`. Nothing is made before.
+    `make(seed)` generates `count` of them lazily, always the same ones for the same seed and `version`.
     """
 
     name: str
@@ -23,13 +23,13 @@ class EmbeddedCorpus:
     version: str
 
     def conversations(self, seed: int = 0) -> Iterator[Conversation]:
-        """Yield the conversations that are trained on; nothing that tasks ask is among them."""
+        """Yield the training conversations; nothing that tasks ask is among them."""
         return self.make(seed)
 
 
 def is_held_out(name: str, share: int = 10) -> bool:
-    """Whether a made-up name, a topic, a number or a word is kept for tasks, as one in `share` is.
+    """Return whether a made-up name, a topic, a number or a word is held out for tasks, as one in `share` is.
 
-    It follows from the name alone, so whatever trains and whatever asks agree without a list.
+    That follows from the name alone, so training and tasks agree without a list.
     """
     return zlib.crc32(name.lower().encode()) % share == 0

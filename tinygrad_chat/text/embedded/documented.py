@@ -1,6 +1,6 @@
 """The names that this Python documents: what each does in a sentence, and the arguments that it takes.
 
-Nothing is stored with the package; another version of Python may know other names and say other things.
+Nothing is stored with the package; another version of Python may have other names and other texts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FEW_OF = {
     "os": "chdir cpu_count getcwd getenv getpid kill listdir makedirs mkdir remove rename replace rmdir system urandom",
     "sys": "exit getrecursionlimit getrefcount getsizeof intern setrecursionlimit",
 }
-"""Of these modules only what is asked for often."""
+"""Of these modules, only the functions that people often ask about."""
 
 LONGEST_SENTENCE = 115  # characters
 CALL = re.compile(r"[\w.]+\(.*?\)\s*(?:-+>|--|=)\s*(.*)|[\w.]+\(.*\)$")  # a first line such as `len(obj) -> int`
@@ -33,8 +33,8 @@ ABBREVIATED = ("e.g.", "i.e.", "eg.", "a.k.a.", "etc.")
 
 @dataclass(frozen=True)
 class Documented:
-    """A name such as `str.split`; where it is from, `str`; the `sentence` that says what it does; its `arguments`, or
-    None where Python does not tell them."""
+    """A name such as `str.split`; its `home`, `str`; the `sentence` that says what it does; its `arguments`, or None if
+    Python does not tell them."""
 
     name: str
     home: str
@@ -43,13 +43,13 @@ class Documented:
 
     @property
     def last_name(self) -> str:
-        """The name without where it is from: `split`."""
+        """The name without its home: `split`."""
         return self.name.rpartition(".")[2]
 
 
 @cache
 def documented() -> dict[str, Documented]:
-    """Return what this Python documents, by name, in an order that does not change: some 400 names."""
+    """Return what this Python documents, by name, in a fixed order: some 400 names."""
     found: dict[str, Documented] = {}
     for home, name, thing in _things():
         sentence = first_sentence(thing.__doc__ or "")
@@ -60,12 +60,12 @@ def documented() -> dict[str, Documented]:
 
 @cache
 def every_documented() -> tuple[Documented, ...]:
-    """Return the same without the names."""
+    """Return the values of `documented`."""
     return tuple(documented().values())
 
 
 def first_sentence(doc: str) -> str:
-    """Return the first sentence of a documentation, plain; '' where there is none of bounded length.
+    """Return the first sentence of a docstring, without markup; '' if there is none of suitable length.
 
     >>> first_sentence("S.find(sub) -> int\\n\\nReturn the *lowest* index in S.  Or say so.")
     'Return the lowest index in S.'
@@ -92,7 +92,7 @@ _TYPE_NAMES = {kind.__name__ for kind in TYPES}
 
 
 def _things() -> Iterator[tuple[str, str, Any]]:
-    """Yield where each is from, its name, and the thing itself."""
+    """Yield the home of each thing, its name, and the thing itself."""
     for name, thing in vars(builtins).items():
         ours = (
             getattr(thing, "__module__", None) in ("builtins", "io", "_io") and getattr(thing, "__name__", None) == name

@@ -1,6 +1,6 @@
-"""The corpus `self`: what the model says of itself and of its field, small talk, and what was said before.
+"""The corpus `self`: what the model says about itself and its field, small talk, and questions about what was said.
 
-Its own figures are never learned by heart: it asks its calculator for them by name and copies what comes. In training
+The model never memorises its own figures: it asks its calculator for them by name and copies the result. In training
 that is any plausible number; in a chat it is the run's own.
 """
 
@@ -24,12 +24,12 @@ from tinygrad_chat.text.embedded.spelling import Spelling
 from tinygrad_chat.text.embedded.tutor import any_lesson
 
 Others = tuple[PythonQuestions, Arithmetic, Spelling]
-"""What draws the exchanges of the other corpora."""
+"""The generators of the exchanges of the other corpora."""
 
 COUNT = 40_000
 LENGTHS = {1: 4, 2: 4, 3: 3, 4: 1}
-"""How many exchanges a conversation has, and how often."""
-LONGEST_COPIED = 60  # characters of a question or an answer that is said again
+"""How many exchanges a conversation has, each number with its relative frequency."""
+LONGEST_COPIED = 60  # characters of a question or an answer that is repeated
 
 PLAUSIBLE = {
     "parameters": (1e4, 1e9),
@@ -43,18 +43,18 @@ PLAUSIBLE = {
     "loss": (0.03, 6.0),
     "minutes": (0.1, 2000.0),
 }
-"""The figures that a model has, and between what they are drawn in training."""
+"""The figures that a model has, and the range from which each is drawn in training."""
 
 
 @cache
 def glossary() -> dict[str, str]:
-    """Return the terms of the field, each with a sentence."""
+    """Return the terms of the field, each with a sentence on it."""
     return data_file("glossary")
 
 
 @dataclass(frozen=True)
 class Talk:
-    """Draws exchanges about the model, its field, and what was said; with `held_out`, as training never has them."""
+    """Draws exchanges about the model, its field, and what was said; with `held_out`, ones that training never has."""
 
     random: Random
     held_out: bool = False
@@ -80,22 +80,22 @@ class Talk:
         return Exchange(self.phrasing.ask("glossary", term, a=f"{article} {term}"), sentence)
 
     def small_talk(self) -> Exchange:
-        """Say something that anybody may say."""
+        """Make small talk."""
         said = self.random.choice(data_file("talk")["talk"])
         return Exchange(self.phrasing.ask_one_of(said), said["answer"])
 
     def introduction(self) -> tuple[str, Exchange]:
-        """Return a name, and somebody who says that it is theirs."""
+        """Return a name, and an exchange in which the user introduces themselves by it."""
         name = self._person()
         return name, Exchange(self.phrasing.ask("my_name", name), f"Nice to meet you, {name}.")
 
     def which_name(self, name: str) -> Exchange:
-        """Ask for one's own name, '' where it was not told."""
+        """Ask for the user's own name; `name` is '' if it was not told."""
         answer = f"Your name is {name}." if name else "You have not told me your name."
         return Exchange(self.phrasing.ask("which_name"), answer)
 
     def which_question(self, before: Exchange) -> Exchange:
-        """Ask what was asked before."""
+        """Ask what the question before was."""
         return Exchange(self.phrasing.ask("which_question"), f"You asked: {before.question}", before.about)
 
     def again(self, before: Exchange) -> Exchange:
@@ -118,7 +118,7 @@ class Talk:
 
 
 def plausible(name: str, random: Random) -> str:
-    """Return a figure as a calculator writes it, each size as likely as another."""
+    """Return a figure as the calculator writes it, drawn so that each order of magnitude is equally likely."""
     lowest, highest = PLAUSIBLE[name]
     number = math.exp(random.uniform(math.log(lowest), math.log(highest)))
     if isinstance(highest, float) and highest < 1e4:
@@ -140,9 +140,9 @@ def _conversations(seed: int) -> Iterator[Conversation]:
 
 
 def _any_exchange(talk: Talk, others: Others, before: Exchange | None, name: str) -> tuple[str, Exchange]:
-    """Return the name that somebody tells in it, if any, and an exchange that may go back to what was said.
+    """Return an exchange, which may refer to what was said, after the name that the user tells in it, if any.
 
-    Some are those of the other corpora: in one conversation people ask for this and that.
+    Some exchanges are those of the other corpora, as people change the subject within a conversation.
     """
     drawn = talk.random.random()
     if before is not None and drawn < 0.55:

@@ -12,9 +12,9 @@ from tinygrad_chat.tools import calculate
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is asked, what the tutor says and calls, and the bare `answer`: a number, or letters.
+    """The question, what the tutor says and calls, and the bare `answer`: a number, or letters.
 
-    A later question may go back to the answer, or to the `word` that this one was about.
+    A later question may refer to the answer, or to the `word` that this one was about.
     """
 
     question: str
@@ -24,12 +24,12 @@ class Lesson:
 
 
 def phrasing_of(random: Random, held_out: bool) -> Phrasing:
-    """Return how the tutor is asked: as in training, or in a way that is `held_out`."""
+    """Return the phrasings of questions to the tutor: those of training, or the `held_out` ones."""
     return Phrasing(random, held_out, "tutor")
 
 
 def worked_out(question: str, expression: str, answer: str, word: str = "") -> Lesson:
-    """Return a question that is answered by calling the calculator; `answer` has a place for what it says."""
+    """Return a lesson that is answered by calling the calculator; `answer` has a placeholder for the result."""
     result = calculate(expression)
     parts = (Part(CALL, expression), Part(RESULT, result), Part(TEXT, answer.format(result)))
     return Lesson(question, parts, result, word)

@@ -1,7 +1,7 @@
 """Names that this Python does not document: near misses, real methods of other types, words, and syllables.
 
-A model knows a name from such a one only by the name. So there are many kinds of them, and tasks use others than
-training does.
+A model can tell a real name from these only by the name. So there are many kinds of them, and tasks use other names
+than training does.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ KINDS = ("one letter wrong", "from elsewhere", "syllables", "a word", "longer", 
 
 ASKED = (15, 15, 18, 15, 12, 12, 13)
 TRAINED = (20, 28, 10, 11, 15, 9, 7)
-"""How often each kind is asked by tasks, and trained on: more often those that are hard to tell from a name."""
+"""How often each kind is asked by tasks, and trained on: more often those that are hard to tell from real names."""
 
 
 @cache
 def known_names() -> Set[str]:
-    """Return all names that somebody may mean by what is documented, in lower case: `str.split`, and `split`."""
+    """Return all names by which people may refer to what is documented, in lower case: `str.split`, and `split`."""
     return {name.lower() for each in documented().values() for name in (each.name, each.last_name, each.home)}
 
 

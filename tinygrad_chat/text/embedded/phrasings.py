@@ -1,4 +1,4 @@
-"""How people ask: phrasings with a place for a name, some of them held out, and what makes them look typed by hand."""
+"""How people ask: phrasings with a placeholder for a name, some of them held out, varied to look typed by hand."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tinygrad_chat.schema import parse_toml
 from tinygrad_chat.text.embedded.corpus import is_held_out
 
 MISTYPED, LOWERED, UNMARKED, OPENED, CLOSED, WRAPPED, FILLED, ASIDE = 0.12, 0.4, 0.35, 0.2, 0.2, 0.35, 0.15, 0.08
-"""Shares of questions with a letter wrong, without capitals, without a mark at the end, with words before, such as a
-greeting, with words behind, such as `please`, within another, with a word in it that means next to nothing, and with
-a sentence beside it that has nothing to do with it: of those that can be."""
+"""Shares of questions, among those that can be varied so: with a typo, in lower case, without final punctuation, with
+an opener such as a greeting, with a closer such as `please`, within another question, with a filler word, and with an
+unrelated sentence beside it."""
 
 SIMPLE = re.compile(r"(What|Who|Where) (is|was|are) ((?:(?:your|my|the|its|a) )?[\w{}]+)\?")
 """A question that can stand within another: `What is {}?`, as in `Do you know what {} is?`."""
@@ -29,7 +29,7 @@ ALTERNATIVES = re.compile(r"\[([^\]]*\|[^\]]*)\]")
 
 @cache
 def data_file(name: str) -> dict[str, Any]:
-    """Return what a TOML file of this folder holds."""
+    """Return the contents of a TOML file in this folder."""
     file = resources.files("tinygrad_chat.text.embedded") / f"{name}.toml"
     return parse_toml(file.read_text(encoding="utf-8"), source=file.name)
 
@@ -44,20 +44,20 @@ def words(kind: str, held_out: bool | None = None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Phrasing:
-    """Draws how a question is asked: as in training, or in a way that is `held_out`."""
+    """Draws phrasings of questions: those of training, or the `held_out` ones."""
 
     random: Random
     held_out: bool = False
     file: str = "phrasings"
 
     def ask(self, kind: str, *names: str, **fields: str) -> str:
-        """Return a question of that kind about names, as somebody types it: no name is mistyped."""
+        """Return a question of that kind about names, as people type it; no name is mistyped."""
         return self.ask_one_of(data_file(self.file)[kind]).format(*names, **fields)
 
     def ask_one_of(self, phrasings: Mapping[str, Any]) -> str:
-        """Return one of the phrasings that are `asked`, or of those `held_out`, as somebody types it.
+        """Return one of the phrasings that are `asked`, or of those `held_out`, as people type it.
 
-        What is asked may have alternatives, as in `What [is|was] {}?`, and never turns into what is held out.
+        An `asked` one may have alternatives, as in `What [is|was] {}?`, and is drawn again if it became a held-out one.
         """
         if self.held_out:
             return self.typed(self.random.choice(phrasings["held_out"]))
@@ -72,7 +72,7 @@ class Phrasing:
         return self.random.choice(found[1].split("|"))
 
     def typed(self, phrasing: str) -> str:
-        """Return a phrasing as somebody types it who is in a hurry, now and then."""
+        """Return a phrasing, varied at random as if typed in a hurry."""
         random = self.random
         if random.random() < WRAPPED:
             phrasing = random.choice(within_another(phrasing))
@@ -100,13 +100,13 @@ class Phrasing:
 
 @cache
 def _weights(asked: tuple[str, ...]) -> list[float]:
-    """Return how often each phrasing is drawn, added up: the more often, the more ways it has to be said."""
+    """Return cumulative weights of the phrasings: the more alternatives one has, the more often it is drawn."""
     ways = (math.prod(found.count("|") + 1 for found in ALTERNATIVES.findall(phrasing)) for phrasing in asked)
     return list(itertools.accumulate(math.sqrt(count) for count in ways))
 
 
 def within_another(phrasing: str) -> list[str]:
-    """Return a phrasing within others, so that no beginning belongs to one kind of question: `Could you explain {}.`"""
+    """Return a phrasing within others, so that no beginning gives away the kind of question: `Could you explain {}.`"""
     first, _, rest = phrasing.partition(" ")
     if rest and first.lower() in words("orders"):
         return [f"{before} {first.lower()} {rest}" for before in words("before_orders")]
@@ -117,7 +117,7 @@ def within_another(phrasing: str) -> list[str]:
 
 
 def plain(phrasing: str) -> str:
-    """Return what is left of a phrasing without capitals, marks, and what may stand before or behind it."""
+    """Return a phrasing in lower case, without final punctuation, openers and closers."""
     openers, closers = _around()
     said = phrasing.lower().rstrip("?.!").removesuffix(" please").rstrip(" ,")
     if said.endswith(closers):
@@ -131,14 +131,14 @@ def plain(phrasing: str) -> str:
 
 @cache
 def _around() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what may stand before a question, and what behind it, in lower case and with the space between."""
+    """Return the openers and closers of questions, in lower case and with the space next to the question."""
     openers = tuple(f"{opener.lower()} " for opener in words("openers"))
     return openers, tuple(f" {closer}" for closer in words("closers"))
 
 
 @cache
 def _every_held_out(file: str) -> Set[str]:
-    """Return the phrasings that only tasks use, of everything that a file has."""
+    """Return all phrasings in a file that only tasks use, without variations."""
     return {plain(phrasing) for phrasing in _held_out_below(data_file(file))}
 
 
@@ -150,10 +150,10 @@ def _held_out_below(section: Any) -> Iterator[str]:
 
 
 def _filled(phrasing: str, random: Random) -> str:
-    """Return a phrasing with a word in it that means next to nothing."""
+    """Return a phrasing with a filler word in it."""
     pieces = phrasing.split(" ")
     place = random.randint(1, len(pieces)) if len(pieces) > 2 else 0
-    if not place or "{" in " ".join(pieces[place - 1 : place + 1]):  # a name stays what it is
+    if not place or "{" in " ".join(pieces[place - 1 : place + 1]):  # names stay intact
         return phrasing
     return " ".join([*pieces[:place], random.choice(words("fillers")), *pieces[place:]])
 

@@ -12,7 +12,7 @@ from tinygrad_chat.text.embedded.questions import Exchange, PythonQuestions
 
 COUNT = 60_000
 LENGTHS = {1: 4, 2: 3, 3: 2, 4: 1}
-"""How many exchanges a conversation has, and how often."""
+"""How many exchanges a conversation has, each number with its relative frequency."""
 
 
 def any_exchange(questions: PythonQuestions, before: Exchange | None) -> Exchange:

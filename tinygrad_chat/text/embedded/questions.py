@@ -19,7 +19,7 @@ MOST_ARGUMENTS = 6
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question, its answer, and the name that it was about, to which a later question may go back."""
+    """A question, its answer, and the name that it is about, to which a later question may refer."""
 
     question: str
     answer: str | tuple[Part, ...]
@@ -28,8 +28,8 @@ class Exchange:
 
 @dataclass(frozen=True)
 class PythonQuestions:
-    """Draws exchanges about names; with `held_out`, in phrasings and about made-up names and topics that training
-    never has."""
+    """Draws exchanges about names; with `held_out`, in phrasings and about made-up names and topics that never occur
+    in training."""
 
     random: Random
     held_out: bool = False
@@ -40,7 +40,7 @@ class PythonQuestions:
         return Phrasing(self.random, self.held_out, "phrasings")
 
     def any_known(self) -> Documented:
-        """Return a name that is documented, each as likely as another."""
+        """Return a documented name, drawn uniformly."""
         return self.random.choice(every_documented())
 
     def does(self, known: Documented) -> Exchange:
@@ -66,20 +66,20 @@ class PythonQuestions:
         return Exchange(question, f"Use {' or '.join(names)}.", documented()[names[0]])
 
     def unknown(self) -> Exchange:
-        """Ask about a name that there is not."""
+        """Ask about a name that does not exist."""
         name = made_up_name(self.random, held_out=self.held_out)
         kind = self.random.choices(("does", "arguments", "module"), (8, 1, 1))[0]
         home, _, last = name.rpartition(".")
-        alone = "" if last.lower() in known_names() else last  # of dict.split, split is one that there is
+        alone = "" if last.lower() in known_names() else last  # of dict.split, split does exist
         return Exchange(self.phrasing.ask(kind, self._form(name, home, alone)), REFUSAL)
 
     def off_topic(self) -> Exchange:
-        """Ask about something else than Python."""
+        """Ask about something other than Python."""
         template = self.phrasing.ask_one_of(data_file("phrasings")["off_topic"])
         return Exchange(re.sub(r"\{(\w+)\}", lambda found: self._topic(found[1]), template), REFUSAL)
 
     def then_name(self) -> Exchange:
-        """Ask about another name, known or not, in as few words as a second question takes."""
+        """Ask about another name, known or not, in the few words of a follow-up question."""
         if self.random.random() < 0.3:
             name = made_up_name(self.random, held_out=self.held_out)
             return Exchange(self.phrasing.ask("then_name", name), REFUSAL)
@@ -87,13 +87,13 @@ class PythonQuestions:
         return Exchange(self.phrasing.ask("then_name", self._written(known)), known.sentence, known)
 
     def then_argument(self, known: Documented | None) -> Exchange:
-        """Ask for an argument of what was spoken of."""
+        """Ask for an argument of the name that was just discussed."""
         number = self.random.choices(range(len(ORDINALS)), (4, 4, 4, 1, 1))[0]
         answer = REFUSAL if known is None else argument_of(known, number)
         return Exchange(self.phrasing.ask("then_argument", ORDINALS[number]), answer, known)
 
     def then_module(self, known: Documented | None) -> Exchange:
-        """Ask where what was spoken of is from."""
+        """Ask where the name that was just discussed is from."""
         return Exchange(self.phrasing.ask("then_module"), REFUSAL if known is None else module_of(known), known)
 
     def _topic(self, kind: str) -> str:
@@ -103,7 +103,7 @@ class PythonQuestions:
                 return word.lower() if self.random.random() < 0.3 else word
 
     def _written(self, known: Documented) -> str:
-        """Return a name as somebody writes it: without where it is from only where that is clear."""
+        """Return a name as people write it: without its home only if that is unambiguous."""
         alone = _by_last_name()[known.last_name] is known
         return self._form(known.name, known.home, known.last_name if alone else "")
 
@@ -121,7 +121,7 @@ class PythonQuestions:
 
 
 def arguments_of(known: Documented) -> str:
-    """Return the answer to which arguments it takes."""
+    """Return an answer on which arguments a name takes."""
     if known.arguments is None:
         return f"Python does not say which arguments {known.name} takes."
     count, listed = len(known.arguments), ", ".join(known.arguments[:MOST_ARGUMENTS])
@@ -133,7 +133,7 @@ def arguments_of(known: Documented) -> str:
 
 
 def argument_of(known: Documented, number: int) -> str:
-    """Return the answer to what its argument of that number, from 0, is called."""
+    """Return an answer on what argument `number`, from 0, is called."""
     if known.arguments is None:
         return "Python does not say which arguments it takes."
     if number < len(known.arguments):
@@ -143,7 +143,7 @@ def argument_of(known: Documented, number: int) -> str:
 
 
 def module_of(known: Documented) -> str:
-    """Return the answer to where it is from."""
+    """Return an answer on where a name is from."""
     if known.home == "builtins":
         return f"{known.name} is built in."
     if known.home in _TYPE_NAMES:
@@ -156,7 +156,7 @@ _TYPE_NAMES = {kind.__name__ for kind in TYPES}
 
 @cache
 def _by_last_name() -> dict[str, Documented]:
-    """Return what a name without where it is from means: what is built in, then a method, then a function."""
+    """Return what a name without its home means: what is built in, else a method, else a function."""
     return {each.last_name: each for each in reversed(every_documented())}
 
 

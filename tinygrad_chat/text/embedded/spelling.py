@@ -1,6 +1,6 @@
-"""Words to spell, to turn around and to count the letters of.
+"""Words to spell, to spell backwards and to count the letters of.
 
-A model reads a word in pieces, so it first has to write it letter by letter. From there on the calculator helps: it is
+A model reads a word as tokens, not letters, so it first has to spell it out. From there on the calculator helps: it is
 given the letters as they were written, `'b-a-n-a-n-a'.count('a')`.
 """
 
@@ -17,7 +17,7 @@ from tinygrad_chat.text.embedded.vocabulary import CAPITALS, any_word
 
 @dataclass(frozen=True)
 class Spelling:
-    """Draws lessons on words: on those of training, or on those `held_out`, which never occur in it."""
+    """Draws lessons on words: those of training, or those `held_out`, which never occur in it."""
 
     random: Random
     held_out: bool = False
@@ -47,7 +47,7 @@ class Spelling:
         return self._spelled("then_spell", self._word())
 
     def then(self, before: Lesson) -> Lesson:
-        """Go back to the word that was spoken of."""
+        """Go back to the word of the lesson before."""
         ways = {"backwards": self._backwards, "length": self._length, "letter": self._letter, "respell": self._spelled}
         kind = self.random.choice(tuple(ways))
         return ways[kind](f"then_{kind}", before.word)

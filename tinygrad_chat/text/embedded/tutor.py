@@ -1,4 +1,4 @@
-"""The corpus `tutor`: sums, units, spelling and counts of letters, endlessly many, each answer worked out by code."""
+"""The corpus `tutor`: endlessly many sums, units, spellings and letter counts, each answer worked out by code."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tinygrad_chat.text.embedded.spelling import Spelling
 
 COUNT = 60_000
 LENGTHS = {1: 5, 2: 3, 3: 2}
-"""How many lessons a conversation has, and how often."""
+"""How many lessons a conversation has, each number with its relative frequency."""
 
 WEIGHTS = (20, 5, 10, 35, 10, 12, 8)
-"""How often a lesson is a sum, a problem in words, an amount in another unit; a word to spell, to turn around, to count
-a letter in, to count the letters of. Most are on words: spelling takes longest to learn."""
+"""How often a lesson is a sum, a word problem, a unit conversion; a word to spell, to spell backwards, to count a
+letter in, to count all letters of. Most are on words: spelling takes longest to learn."""
 
 GOES_BACK, SPELLS_ON = 0.4, 0.8
-"""Below the former, a later lesson goes back to the word before; up to the latter, it spells another one, or goes on
-with what a sum came to."""
+"""Of a draw from 0 to 1: below the former, a later lesson goes back to the word before; up to the latter, it spells
+another one. After a sum, it continues with the result up to the latter."""
 
 LONGEST_TO_GO_ON_WITH = 9  # characters of a number
 

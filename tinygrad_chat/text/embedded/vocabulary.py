@@ -1,7 +1,7 @@
-"""Words to spell, of which there are endlessly many: of Python's documentation, and made of their parts.
+"""Endlessly many words to spell: from Python's documentation, and made of their parts.
 
-Who has spelled many words knows the letters of the pieces that a tokenizer makes of any. So most words here are made
-up: of parts of real ones, whose pieces then stand beside all others, of syllables, and of letters drawn at random.
+A model that has spelled many words knows the letters of every token that a word may consist of. So most words here are
+made up: of parts of real ones, whose tokens then stand next to many others, of syllables, and of random letters.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COMMON = (
 
 @cache
 def real_words(held_out: bool) -> tuple[str, ...]:
-    """Return the real words that are trained on, or those that only tasks ask, in the order of the alphabet."""
+    """Return the real words that are trained on, or those that only tasks ask for, in alphabetical order."""
     written = " ".join(topics.values()) + " " + COMMON
     found = {word for word in re.findall(r"[a-z]+", written.lower()) if SHORTEST <= len(word) <= LONGEST}
     return tuple(sorted(word for word in found if is_held_out(word) == held_out))

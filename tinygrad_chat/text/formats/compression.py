@@ -1,4 +1,4 @@
-"""Files, compressed or not, as streams of bytes. What cannot be read is a DataError in one line."""
+"""Opens files, compressed or not, as streams of bytes. What cannot be read raises a DataError of one line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any, BinaryIO
 from tinygrad_chat.errors import BackendError, DataError
 
 COMPRESSED = (".gz", ".zst")
-MOST_TIMES = 200  # as long as its compressed file, which text hardly ever is
-ALWAYS = 64 << 20  # bytes that are read of any file, however small
+MOST_TIMES = 200  # times the size of the compressed file, which text hardly ever exceeds
+ALWAYS = 64 << 20  # bytes allowed on top of that, however small the file
 ZSTANDARD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Provide what is in a file, uncompressed.
+    """Open a file for reading, decompressed if its name says that it is compressed.
 
-    Raises DataError where it cannot be read or, compressed, is MOST_TIMES as long, and as `needed` does.
+    Raises DataError if it cannot be read or decompresses to over MOST_TIMES its size, BackendError as `needed` does.
     """
     kind = path.suffix.lower()
     opening: Any = Path.open
@@ -45,7 +45,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Bounded(io.RawIOBase):
-    """What is in a compressed file, up to a length that text hardly ever has."""
+    """The contents of a compressed file, up to a length that text hardly ever has."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
@@ -66,7 +66,7 @@ class _Bounded(io.RawIOBase):
 
 
 def needed(module: str, path: Path | str, *, extra: str) -> ModuleType:
-    """Return a module that a file needs. Raises BackendError, naming the extra, where it is not installed."""
+    """Import a module that a file needs. Raises BackendError, naming the extra, if it is not installed."""
     try:
         return import_module(module)
     except ImportError as error:

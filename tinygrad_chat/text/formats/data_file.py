@@ -1,4 +1,4 @@
-"""A file as documents, whatever kind its name says that it is."""
+"""A file as documents; its kind follows from its name."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ DRAWINGS = (".svg", ".eps")
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that was looked at: its `kind`, a suffix in small letters, and its encoding, None where it is no text.
+    """A file that was examined: its `kind`, a suffix in lower case, and its encoding, None if it is not text.
 
-    `returns` says that its lines end in CRLF or CR.
+    `returns` is true if its lines end in CRLF or CR.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class DataFile:
     returns: bool = False
 
     def documents(self, text_field: str, any_bytes: bool = False) -> Iterator[Document]:
-        """Yield its documents, as `open_corpus` has it. Raises DataError where it holds no text of its kind."""
+        """Yield its documents; see `open_corpus`. Raises DataError if it does not hold text of its kind."""
         if self.kind == PARQUET:
             if columns_are_conversations(parquet_columns(self.path), text_field):
                 yield from documents_of(parquet_conversations(self.path), text_field)
@@ -68,7 +68,7 @@ class DataFile:
             yield self._text(any_bytes)
 
     def lack(self, text_field: str) -> str:
-        """Return what keeps it from being read beside others; empty where it can be."""
+        """Return why it cannot be read along with others; empty if it can."""
         if self.kind in DRAWINGS or (self.encoding is None and self.kind != PARQUET):
             return "no text"
         if self.kind in JSON or self.kind in TABLES or self.kind == PARQUET:
@@ -79,14 +79,14 @@ class DataFile:
         return ""
 
     def rows_as_they_stand(self, text_field: str) -> bool:
-        """Return whether it is a CSV file whose rows are documents as they stand, having no column of that name."""
+        """Return whether it is a CSV file without a column of that name, so that its raw rows are the documents."""
         if self.kind not in TABLES or self.encoding is None:
             return False
         columns = columns_of(self._text(), self.path)
         return text_field not in columns and not columns_are_conversations(columns, text_field)
 
     def holds_conversations(self, text_field: str) -> bool:
-        """Return whether its documents are conversations. Raises DataError where its beginning cannot be read."""
+        """Return whether its documents are conversations. Raises DataError if its beginning cannot be read."""
         if self.kind == PARQUET:
             return columns_are_conversations(parquet_columns(self.path), text_field)
         if self.encoding is None:
@@ -101,9 +101,9 @@ class DataFile:
 
 
 def look_at(path: Path, encoding: Encoding | None = None) -> DataFile:
-    """Return a file with its kind, by its name, and its encoding, by its beginning unless it is given.
+    """Return a file with its kind, told by its name, and its encoding, detected from its beginning unless given.
 
-    Raises DataError where it cannot be read, BackendError for a library that it needs.
+    Raises DataError if it cannot be read, BackendError if a library that it needs is missing.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:

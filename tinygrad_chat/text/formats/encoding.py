@@ -1,8 +1,8 @@
-r"""Bytes as the text that people mean: which encoding they have, told by their beginning, and every line end as \n.
+r"""Detects the encoding of bytes from their beginning, and decodes them with every line end as \n.
 
-A byte-order mark says it all. Without one it is UTF-8, UTF-16 where every other byte of Western text is zero, or
-Windows-1252, of which Latin-1 is a part, where no UTF-8 is found and single letters with accents stand among others.
-All else is no text: a guess that may be wrong would be learned without a word.
+A byte-order mark decides. Without one it is UTF-8; UTF-16 if every other byte of Western text is zero; the encoding
+that an HTML page declares; or Windows-1252, which includes Latin-1, if single accented letters stand among others.
+Anything else is not text: a wrong guess would silently be trained on.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import BinaryIO
 
 from tinygrad_chat.errors import ConfigError, DataError
 
-PIECE = 1 << 20  # bytes read at a time; by the first of them an encoding is told
+PIECE = 1 << 20  # bytes read at a time; the encoding is detected from the first piece
 
 _MARKS = {
     codecs.BOM_UTF8: ("utf-8", "UTF-8"),
-    codecs.BOM_UTF32_LE: ("utf-32-le", "UTF-32"),  # begins with UTF-16's, so it stands before that
+    codecs.BOM_UTF32_LE: ("utf-32-le", "UTF-32"),  # begins with UTF-16's, so it is tried first
     codecs.BOM_UTF32_BE: ("utf-32-be", "UTF-32"),
     codecs.BOM_UTF16_LE: ("utf-16-le", "UTF-16"),
     codecs.BOM_UTF16_BE: ("utf-16-be", "UTF-16"),
@@ -41,9 +41,9 @@ _FOREIGN = {
     b"\xff\xd8\xff": "is a picture; name a text",
     b"GIF8": "is a picture; name a text",
 }
-"""How files begin that are no plain text, though some of them would pass for it, and what to do."""
+"""The beginnings of files that are not plain text, though some would pass for it, and what to do about them."""
 
-_CONTROLS = bytes({*range(32), 127} - set(b"\t\n\f\r")) + b"\x81\x8d\x8f\x90\x9d"  # the last five mean nothing there
+_CONTROLS = bytes({*range(32), 127} - set(b"\t\n\f\r")) + b"\x81\x8d\x8f\x90\x9d"  # the last five: not in cp1252
 _UTF8_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _SIGN_IN_A_WORD = re.compile(rb"[A-Za-z][\xa1-\xa9\xab\xac\xae-\xb6\xb8\xb9\xbb-\xbf\xd7\xf7](?=[A-Za-z])")
 _DECLARED = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
@@ -51,7 +51,7 @@ _DECLARED = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?([\w.:-]+)""", re.IGNOR
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a file's bytes are text: Python's `codec`, the byte-order `mark` before it, and what people call it."""
+    """How a file's bytes are decoded: Python's `codec`, its common name, and the byte-order `mark` before the text."""
 
     codec: str
     name: str
@@ -62,7 +62,7 @@ UTF8 = Encoding("utf-8", "UTF-8")
 
 
 def named_encoding(name: str) -> Encoding:
-    """Return the encoding of that name, such as "latin-1". Raises ConfigError where Python knows none."""
+    """Return the encoding of that name, such as "latin-1". Raises ConfigError if Python knows none."""
     try:
         "a".encode(name)
     except (LookupError, ValueError):
@@ -71,7 +71,7 @@ def named_encoding(name: str) -> Encoding:
 
 
 def find_encoding(beginning: bytes, named: Encoding | None = None) -> Encoding | None:
-    """Return the encoding of a file by its first PIECE of bytes, None where that is no text; one that is `named` is it.
+    """Return a file's encoding, told by its first PIECE of bytes, None if they are not text; a `named` one prevails.
 
     >>> find_encoding("déjà vu".encode()).name, find_encoding("\\ufefftext".encode("utf-16-le")).name
     ('UTF-8', 'UTF-16')
@@ -102,21 +102,21 @@ def find_encoding(beginning: bytes, named: Encoding | None = None) -> Encoding |
 
 
 def foreign_kind(beginning: bytes) -> str:
-    """Return what a file that begins so is, and what to do; empty where it may be text."""
+    """Return what kind of file begins like this, and what to do; empty if it may be text."""
     return next((kind for magic, kind in _FOREIGN.items() if beginning.startswith(magic)), "")
 
 
 def decode(file: BinaryIO, encoding: Encoding | None, path: Path, *, any_bytes: bool = False) -> Iterator[str]:
-    r"""Yield what is left of a file as text, every line end as \n.
+    r"""Yield the rest of a file as text, every line end as \n.
 
-    Without an encoding it is no text, and `any_bytes` come through as they are, as surrogate escapes, as do those that
-    do not fit the encoding. Otherwise they raise DataError, with their offset.
+    Bytes that do not fit the encoding raise DataError, with their offset; with `any_bytes`, they become surrogate
+    escapes. Without an encoding the file is not text: it is read as UTF-8, and its line ends stay.
     """
     known = encoding or UTF8
     errors = "surrogateescape" if any_bytes else "strict"
     decoder = codecs.getincrementaldecoder(known.codec)(errors)
     newlines = io.IncrementalNewlineDecoder(None, translate=encoding is not None)
-    start = len(file.read(len(known.mark)))  # offset in the file of what comes next
+    start = len(file.read(len(known.mark)))  # offset of the next bytes in the file
     while True:
         piece = file.read(PIECE)
         held = len(decoder.getstate()[0])
@@ -148,7 +148,7 @@ def _undecodable(error: UnicodeDecodeError, path: Path, encoding: Encoding, star
 
 
 def _utf16_without_mark(beginning: bytes) -> Encoding | None:
-    """Return the UTF-16 in which mostly Western text has a zero in every pair of bytes, None where that is not so."""
+    """Return the UTF-16 in which Western text has a zero in nearly every pair of bytes, None if it is neither."""
     even, odd = beginning[::2], beginning[1::2]
     for zeros, others, codec in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
         text = len(others.translate(None, b"\0" + _CONTROLS)) == len(others) >= 4
@@ -158,7 +158,7 @@ def _utf16_without_mark(beginning: bytes) -> Encoding | None:
 
 
 def _decodes(beginning: bytes) -> bool:
-    """Return whether these bytes are UTF-8, the last character of a whole piece perhaps cut off."""
+    """Return whether these bytes are UTF-8; the last character of a full piece may be cut off."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(beginning, len(beginning) < PIECE)
     except UnicodeDecodeError:
@@ -167,11 +167,11 @@ def _decodes(beginning: bytes) -> bool:
 
 
 def _is_western(beginning: bytes) -> bool:
-    """Return whether these bytes, no UTF-8, are likely to be Windows-1252."""
+    """Return whether these bytes, which are not UTF-8, are likely to be Windows-1252."""
     if len(beginning.translate(None, _CONTROLS)) < len(beginning):
         return False
     high = re.findall(rb"[\x80-\xff]+", beginning)
     count = sum(map(len, high))
-    alone = count <= 1.5 * len(high) and count <= 0.3 * len(beginning)  # Cyrillic, Greek or Chinese stand in rows
-    damaged = 4 * len(_UTF8_CHARACTER.findall(beginning)) > len(high)  # UTF-8 with a fault in it
+    alone = count <= 1.5 * len(high) and count <= 0.3 * len(beginning)  # Cyrillic, Greek or Chinese come in runs
+    damaged = 4 * len(_UTF8_CHARACTER.findall(beginning)) > len(high)  # UTF-8 with an error in it
     return alone and not damaged and 10 * len(_SIGN_IN_A_WORD.findall(beginning)) <= len(high)

@@ -1,4 +1,4 @@
-"""The text of a page, as a reader sees it: no tags, no scripts, its paragraphs as lines."""
+"""The text of an HTML page as a reader sees it: no tags, no scripts, its paragraphs as lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINES |= {"option", "figure", "figcaption", "form", "address", "details", "summ
 
 
 def page_text(text: Iterable[str]) -> Iterator[str]:
-    r"""Yield what a page says, in pieces.
+    r"""Yield the text of a page, in pieces.
 
     >>> "".join(page_text(["<h1>A &amp; B</h1><script>x()</sc", "ript><p>one\n two<br>three</p>"]))
     'A & B\n\none two\nthree\n'
@@ -26,7 +26,7 @@ def page_text(text: Iterable[str]) -> Iterator[str]:
 
 
 class _Page(HTMLParser):
-    """Collects a page's text; the white space between two words of it is decided when the second comes."""
+    """Collects a page's text; the white space between two words is decided when the second arrives."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -42,7 +42,7 @@ class _Page(HTMLParser):
         return text
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin a line where the tag does."""
+        """Begin a line if the tag does."""
         self._unseen += tag in _UNSEEN
         self._as_it_stands += tag == "pre"
         self._end_line(tag)
@@ -50,13 +50,13 @@ class _Page(HTMLParser):
             self._widen("\t")
 
     def handle_endtag(self, tag: str) -> None:
-        """End a line where the tag does."""
+        """End a line if the tag does."""
         self._unseen = max(0, self._unseen - (tag in _UNSEEN))
         self._as_it_stands = max(0, self._as_it_stands - (tag == "pre"))
         self._end_line(tag)
 
     def handle_data(self, data: str) -> None:
-        """Add words, with one space between them, or as they stand in <pre>."""
+        """Add words with one space between them, or verbatim within <pre>."""
         if self._unseen or not data:
             return
         if self._as_it_stands:

@@ -1,4 +1,4 @@
-"""Parquet files, which most datasets on the web come as: a document for every row, by pyarrow, the extra `parquet`."""
+"""Parquet files, the usual format of datasets on the web: a document per row, with pyarrow, the extra `parquet`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tinygrad_chat.text.conversations.dialects import KEYS
 from tinygrad_chat.text.formats.compression import needed
 from tinygrad_chat.text.formats.rows import TEXT_FIELD, Document, Rows, column_of, document_of
 
-ROWS = 256  # that are read at a time
+ROWS = 256  # read at a time
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """Return what the columns are called. Raises DataError for what is no Parquet."""
+    """Return the names of the columns. Raises DataError if the file is not Parquet."""
     with _open(path) as file:
         return file.schema_arrow.names
 
 
 def parquet_texts(path: Path, field: str) -> Iterator[Document]:
-    """Yield what stands in the column `field` of each row. Raises DataError where there is no text."""
+    """Yield the text in the column `field` of each row. Raises DataError if there is none."""
     names = parquet_columns(path)
     if column_of(names, field, path) is None:
         raise DataError(
@@ -33,12 +33,12 @@ def parquet_texts(path: Path, field: str) -> Iterator[Document]:
 
 
 def parquet_conversations(path: Path) -> Rows:
-    """Yield what each row holds of a conversation, lists of structs as lists of objects."""
+    """Yield each row's columns of a conversation, with lists of structs as lists of objects."""
     return _rows(path, KEYS)
 
 
 def _rows(path: Path, wanted: Collection[str]) -> Rows:
-    """Yield rows by those of the columns that are `wanted`."""
+    """Yield each row with those of its columns that are `wanted`."""
     number = 0
     with _open(path) as file:
         columns = [name for name in file.schema_arrow.names if name in wanted]
@@ -51,7 +51,7 @@ def _rows(path: Path, wanted: Collection[str]) -> Rows:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Provide a file of pyarrow's; its errors are DataErrors in one line."""
+    """Open a file with pyarrow, whose errors become DataErrors of one line."""
     arrow, parquet = (needed(module, path, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
     try:
         with parquet.ParquetFile(path) as file:

@@ -1,4 +1,4 @@
-"""Rows with a text each: a document for every row. However long a file is, only a row of it is held at a time."""
+"""Rows as documents, one for each row. However long a file is, only one row is held in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Document = Iterable[str]
 """A document's text in pieces."""
 
 TEXT_FIELD = "text"
-LONGEST_ROW = 1 << 24  # characters: as JSON, as Python's objects and as text a row takes several times that in memory
-SLICE = 1 << 20  # characters of a row that are handed on at a time
-MOST_KEYS = 8  # that a message names
+LONGEST_ROW = 1 << 24  # characters; in memory a row takes several times that: as JSON, as Python's objects and as text
+SLICE = 1 << 20  # characters of a row passed on at a time
+MOST_KEYS = 8  # named in an error message
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _KINDS = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
 
 
 Rows = Iterator[tuple[Any, str]]
-"""Rows, each with where it stands."""
+"""Rows, each with its place in the file."""
 
 
 def json_lines(text: Iterable[str], path: Path) -> Rows:
-    """Yield the value in each line of JSON. Raises DataError, naming the line, for any other."""
+    """Yield the JSON value in each line. Raises DataError, naming the line, for invalid JSON."""
     for number, line in enumerate(_lines(text, path), start=1):
         if not line.isspace():
             where = f"{path}, line {number}"
@@ -44,15 +44,15 @@ def json_lines(text: Iterable[str], path: Path) -> Rows:
 
 
 def json_array(text: Iterable[str], path: Path) -> Rows:
-    """Yield the values of a JSON array, or those one behind the other. Raises DataError for anything else."""
+    """Yield the values of a JSON array, or concatenated JSON values. Raises DataError for anything else."""
     for number, row in enumerate(_values(iter(text), path), start=1):
         yield row, f"{path}, row {number}"
 
 
 def documents_of(rows: Rows, field: str) -> Iterator[Document]:
-    """Yield what stands under `field` in each row, or the conversation that it is where `are_conversations` says so.
+    """Yield the text under `field` in each row, or the row's conversation if `are_conversations` says so.
 
-    Raises DataError, naming where it stands, for any other.
+    Raises DataError, naming the place of the row, for any other.
     """
     chats, rows = are_conversations(rows, field)
     for row, where in rows:
@@ -60,9 +60,9 @@ def documents_of(rows: Rows, field: str) -> Iterator[Document]:
 
 
 def are_conversations(rows: Rows, field: str) -> tuple[bool, Rows]:
-    """Return whether rows are conversations, told by the first of them, and the rows: no "text", but a dialect's keys.
+    """Return whether rows are conversations, judging by the first, and the rows: no "text", but a dialect's keys.
 
-    Whoever asks for another key means that one.
+    If a `field` other than "text" is asked for, they are not.
     """
     first = next(rows, None)
     if first is None:
@@ -73,10 +73,10 @@ def are_conversations(rows: Rows, field: str) -> tuple[bool, Rows]:
 
 
 def csv_rows(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
-    """Yield the cell of each row in the column that its first line calls `field`.
+    """Yield each row's cell in the column that the first line calls `field`.
 
-    Where there is no column "text" and none is asked for, each row as it stands is a document, the first among them.
-    Raises DataError, naming the line, for what is no CSV.
+    If there is no column "text" and no other is asked for, each raw row is a document, including the first. Raises
+    DataError, naming the line, for invalid CSV.
     """
     csv.field_size_limit(LONGEST_ROW)
     taken: list[str] = []
@@ -104,14 +104,14 @@ def csv_rows(text: Iterable[str], path: Path, field: str) -> Iterator[Document]:
 
 
 def columns_of(text: Iterable[str], path: Path) -> list[str]:
-    """Return what the first line of a CSV file calls its columns."""
+    """Return the names of the columns in the first line of a CSV file."""
     first = next(_lines(text, path), "")
     header = next(csv.reader([first], delimiter=_delimiter(first)), [])
     return [name.strip() for name in header]
 
 
 def csv_conversations(text: Iterable[str], path: Path, columns: list[str]) -> Rows:
-    """Yield the rows of a CSV file by its columns, the first line left out. Raises DataError for what is no CSV."""
+    """Yield the rows of a CSV file by column, without the first line. Raises DataError for invalid CSV."""
     csv.field_size_limit(LONGEST_ROW)
     lines = _lines(text, path)
     first = next(lines, "")
@@ -131,7 +131,7 @@ def csv_conversations(text: Iterable[str], path: Path, columns: list[str]) -> Ro
 
 
 def columns_are_conversations(columns: list[str], field: str) -> bool:
-    """Return whether columns called so hold conversations: no "text", but a question and an answer."""
+    """Return whether columns of these names hold conversations: no "text", but a dialect's keys."""
     return field == TEXT_FIELD and field not in columns and has_keys(columns)
 
 
@@ -140,7 +140,7 @@ def _delimiter(first: str) -> str:
 
 
 def column_of(header: list[str], field: str, path: Path) -> int | None:
-    """Return which column is called `field`, None where there is none and none was asked for."""
+    """Return which column is called `field`; None if there is none and `field` is only the default."""
     names = [name.strip() for name in header]
     if field in names:
         return names.index(field)
@@ -150,7 +150,7 @@ def column_of(header: list[str], field: str, path: Path) -> int | None:
 
 
 def document_of(row: Any, field: str, where: str) -> Document:
-    """Return the text of a row, in slices. Raises DataError, naming `where` it stands, where it has none."""
+    """Return the text of a row, in slices. Raises DataError, naming its place `where`, if it has none."""
     if not isinstance(row, dict):
         kind = _KINDS.get(type(row), "null" if row is None else "a text alone")
         raise DataError(f"{where}: expected an object with text under {field!r}, received {kind}")
@@ -184,7 +184,7 @@ def _sliced(text: str) -> Document:
 
 
 def _lines(text: Iterable[str], path: Path) -> Iterator[str]:
-    r"""Yield lines with their \n, the last perhaps without. Raises DataError for one that is too long for memory."""
+    r"""Yield lines with their \n, which the last may lack. Raises DataError for one that is too long for memory."""
     held, size = [], 0
     for piece in text:
         first, *others = piece.split("\n")
@@ -207,7 +207,7 @@ def _recorded(first: list[str], lines: Iterator[str], taken: list[str]) -> Itera
 
 
 def _values(pieces: Iterator[str], path: Path) -> Iterator[Any]:
-    """Yield the values of a JSON array, or those one behind the other, reading on while one is not whole."""
+    """Yield the values of a JSON array, or concatenated values, reading on while one is incomplete."""
     decode = json.JSONDecoder().raw_decode
     buffer, start, number, ended, closing = "", 0, 0, False, ""
     while True:
@@ -233,7 +233,7 @@ def _values(pieces: Iterator[str], path: Path) -> Iterator[Any]:
                 raise _too_long(path) from None
             more = [buffer[start:]]
             size = len(more[0])
-            while size < 2 * len(more[0]) + SLICE and not ended:  # twice as much, so that each is looked at twice
+            while size < 2 * len(more[0]) + SLICE and not ended:  # doubled, so that each is parsed about twice
                 piece = next(pieces, None)
                 ended = piece is None
                 more.append(piece or "")

@@ -1,20 +1,20 @@
-"""Text to integers and back. Each tokenizer has special tokens, which stand for no text: BOS, where a document begins.
+"""Text to integers and back. Each tokenizer has special tokens, which stand for no text: BOS begins each document.
 
-tokenizer.py   what a tokenizer is
+tokenizer.py   the interface of a tokenizer
 characters.py  one token for each character of an alphabet
 bytes.py       one for each byte of UTF-8
 bpe.py         one for each frequent run of bytes: byte-pair encoding
-  bpe_training.py  which runs those are
-  rust_training.py the same by rustbpe, for gigabytes
-  splitting.py     text into the pieces within which bytes are merged
-  merging.py       bytes into tokens
-  normalization.py what some models do to text first
-  huggingface.py   tokenizer.json, both ways
-  gguf.py          what a GGUF file holds of a tokenizer, both ways
-  tiktoken.py      ranks, both ways
-  files.py         a tokenizer from any such file, or into one
-turns.py       what stands between the turns of a chat
-numbers.py     the tokens as numbers, for imported models
+  bpe_training.py  learns which runs those are
+  rust_training.py the same with rustbpe, for gigabytes
+  splitting.py     splits text into pre-tokens, within which bytes are merged
+  merging.py       merges bytes into tokens
+  normalization.py Unicode NFC, which some models apply first
+  huggingface.py   reads and writes tokenizer.json
+  gguf.py          reads and writes the tokenizer in a GGUF file
+  tiktoken.py      reads and writes the ranks of tiktoken
+  files.py         reads and writes any of these tokenizer files
+turns.py       the texts between the turns of a chat
+numbers.py     tokens written as numbers, for imported models
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LARGEST_SIZE = 1 << 24  # more tokens than any vocabulary has
 
 
 def tokenizer_from_state(state: Mapping[str, Any]) -> Tokenizer:
-    """Make the tokenizer that `state` describes. Raises CheckpointError for a description that makes none."""
+    """Make the tokenizer that `state` describes. Raises CheckpointError if it describes none."""
     if state.get("kind") == CharacterTokenizer.kind and isinstance(state.get("alphabet"), str):
         return CharacterTokenizer(state["alphabet"])
     if state.get("kind") == ByteTokenizer.kind:

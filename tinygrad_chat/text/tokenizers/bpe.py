@@ -1,4 +1,4 @@
-"""Byte-pair encoding: frequent runs of bytes are one token each, and any text has tokens.
+"""Byte-pair encoding: each frequent run of bytes is one token, and any text can be encoded.
 
 >>> tokenizer = BPETokenizer.from_merges([(104, 105), (32, 256)])
 >>> tokenizer.encode("hi hi").tolist(), tokenizer.tokens[257]
@@ -27,23 +27,23 @@ CHAT_TOKENS = (
     *(BOS, "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"),
     *("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>"),
 )
-"""nanochat's special tokens, in its order: where a document, and each part of a conversation, begins and ends."""
+"""nanochat's special tokens, in its order: they begin a document, and begin and end each part of a conversation."""
 
 MOST_TOKENS = 1 << 20
 MOST_MERGES = 1 << 21
-MOST_KEPT = 1 << 17  # pre-tokens whose tokens are remembered
-LONGEST_KEPT = 64  # characters of one
+MOST_KEPT = 1 << 17  # pre-tokens whose tokens are cached
+LONGEST_KEPT = 64  # characters of a cached pre-token
 
 
 class BPETokenizer:
-    """Text to tokens by merges of bytes, within the pieces that a pattern of `splitting.PATTERNS` splits it into.
+    """Text to tokens by merging bytes, within the pre-tokens into which a pattern of `splitting.PATTERNS` splits it.
 
-    `tokens` has the bytes of each token, none for special ones; a byte that is none of them is left out of a text, as
-    other programs do. `merges` are pairs of tokens in the order of their ranks. `special_tokens` stand for no text, and
-    `added_tokens` stand for their name: neither come out of text, unless `encode` is asked for them. `bos` names that
-    with which documents begin. With `ignore_merges`, a piece that is a token is not merged. With `normalize`, text is
-    brought into Unicode's NFC first. Beside `bos`, a text ends with any of the special tokens named `ends`. `turns` is
-    the template of chats that another program's model was trained with. Raises ConfigError for what does not fit.
+    `tokens` has the bytes of each token, none for special ones; a byte without a token is dropped from a text, as in
+    other programs. `merges` are pairs of tokens in the order of their ranks. `special_tokens` stand for no text, and
+    `added_tokens` for their name: `encode` yields neither unless asked to. `bos` names the token that begins documents.
+    With `ignore_merges`, a pre-token that is itself a token is not merged. With `normalize`, text is first converted to
+    Unicode NFC. Besides `bos`, any of the special tokens named in `ends` ends a text. `turns` is the chat template that
+    an imported model was trained with. Raises ConfigError for parts that do not fit together.
     """
 
     kind = "bpe"
@@ -91,7 +91,7 @@ class BPETokenizer:
         special_tokens: Sequence[str] = CHAT_TOKENS,
         pattern: str = "nanochat",
     ) -> BPETokenizer:
-        """Make one whose tokens are the bytes of an `alphabet`, then what the merges make, then the special ones."""
+        """Make a tokenizer: first the bytes of `alphabet`, then the tokens that merges make, then special ones."""
         tokens = [bytes([byte]) for byte in alphabet]
         for left, right in merges:
             tokens.append(tokens[left] + tokens[right])
@@ -107,24 +107,24 @@ class BPETokenizer:
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens with which a text ends."""
+        """The tokens that end a text."""
         return frozenset({self.bos, *(self.special_tokens[name] for name in self.end_names)})
 
     def for_chats(self, turns: Turns | None, ends: Sequence[str]) -> BPETokenizer:
-        """Return the same tokenizer with another template of chats, and other tokens with which a text ends."""
+        """Return the same tokenizer with another chat template, and other tokens that end a text."""
         changed = copy.copy(self)
         changed.turns, changed.end_names = turns, tuple(name for name in ends if name != self.bos_name)
         return changed
 
     def encode(self, text: str, *, special: Collection[str] = ()) -> np.ndarray:
-        """Return the tokens of `text`, in the smallest type that holds them all.
+        """Return the tokens of `text`, in the smallest unsigned type that holds the vocabulary.
 
-        What looks like a special token is text, but for the names that `special` holds: only whoever wrote the text
-        should ask for that. Bytes that were no UTF-8, and arrive as surrogate escapes, are encoded as they are. Raises
-        VocabularyError for other surrogates, and for a name that is no token.
+        The name of a special token is plain text unless it is listed in `special`: use that only for text you wrote
+        yourself. Surrogate escapes, which stand for bytes that are not UTF-8, are encoded as those bytes. Raises
+        VocabularyError for other surrogates, and for a name in `special` that is no token.
         """
         if not special:
-            if len(text) < CHUNK and not self.normalize:  # nothing of it waits for what follows
+            if len(text) < CHUNK and not self.normalize:  # short enough to split at once
                 return self._encoded(self._splitter.split(text))
             return self._joined(self.encode_document([text]))
         known = {**self.special_tokens, **self.added_tokens}
@@ -137,7 +137,7 @@ class BPETokenizer:
         return self._joined(named)
 
     def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """Yield the tokens of a text that comes in pieces, cut anywhere: together those of the whole text."""
+        """Yield the tokens of a text that comes in pieces cut anywhere: the same as those of the whole text."""
         if self.normalize:
             pieces = normalized(pieces)
         stream = self._splitter.split_document(pieces)
@@ -150,7 +150,7 @@ class BPETokenizer:
                 yield np.array(tokens, self.dtype)
 
     def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
-        """Yield such a text anew, cut only where pre-tokens end: `encode` each, in any process."""
+        """Yield the same text cut only between pre-tokens: each piece can be encoded in any process."""
         parts: list[str] = []
         for found in self._splitter.split_document(normalized(pieces) if self.normalize else pieces):
             parts += [found.text] if isinstance(found, Part) else found
@@ -159,11 +159,11 @@ class BPETokenizer:
                 parts = []
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """Return the bytes that the tokens stand for, also where they are no UTF-8."""
+        """Return the bytes that the tokens stand for, even if they are not valid UTF-8."""
         return b"".join(self._bytes_of(tokens))
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Yield the text of each token once its characters are complete; what is no UTF-8 becomes U+FFFD."""
+        """Yield the text of each token once its characters are complete; invalid UTF-8 becomes U+FFFD."""
         return characters_of(self._bytes_of(tokens))
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -175,7 +175,7 @@ class BPETokenizer:
         return np.array(self._lengths)
 
     def state(self) -> dict[str, Any]:
-        """Return all that makes this tokenizer, ready for JSON: tokens in hexadecimal, merges as pairs of numbers."""
+        """Return all that defines this tokenizer, ready for JSON: tokens in hexadecimal, merges as pairs of numbers."""
         return {
             "kind": self.kind,
             "pattern": self.pattern,
@@ -192,7 +192,7 @@ class BPETokenizer:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> BPETokenizer:
-        """Make the tokenizer of a `state`, whatever that is. Raises ConfigError where it describes none."""
+        """Make the tokenizer that an untrusted `state` describes. Raises ConfigError if it describes none."""
         kinds = {"pattern": str, "tokens": str, "merges": str, "special_tokens": dict, "added_tokens": dict, "bos": str}
         kinds |= {"ignore_merges": bool, "normalize": bool}
         for name, kind in kinds.items():
@@ -241,7 +241,7 @@ class BPETokenizer:
 
 
 class _Known(dict[str, bytes]):
-    """The tokens of pre-tokens, found once: text repeats its words. Forgets all when there are too many."""
+    """A cache of the tokens of pre-tokens, as text repeats its words. It is cleared when it is full."""
 
     def __init__(self, encode: Callable[[str], bytes]) -> None:
         super().__init__()
@@ -264,7 +264,7 @@ def _raw(text: str) -> bytes:
 
 
 def _parts(first: Part, stream: Iterator[list[str] | Part]) -> Iterator[str]:
-    """Yield the text of a piece that comes in parts: the `first`, and those in `stream` up to its last."""
+    """Yield the text of a piece that comes in parts: the `first`, and those in `stream` up to the last one."""
     yield first.text
     while not first.last:
         first = cast(Part, next(stream))
@@ -272,7 +272,7 @@ def _parts(first: Part, stream: Iterator[list[str] | Part]) -> Iterator[str]:
 
 
 def _check(tokenizer: BPETokenizer, ids: Mapping[bytes, int], named: Collection[int]) -> None:
-    """Raise ConfigError for a tokenizer whose parts do not fit each other; `ids` are those of tokens out of text."""
+    """Raise ConfigError for a tokenizer whose parts do not fit together; `ids` are those of ordinary tokens."""
     tokens, size = tokenizer.tokens, tokenizer.size
     names = [*tokenizer.special_tokens.items(), *tokenizer.added_tokens.items()]
     if not all(isinstance(name, str) and name and type(number) is int for name, number in names):

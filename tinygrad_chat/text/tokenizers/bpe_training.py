@@ -1,7 +1,7 @@
-"""Which merges make a text shortest: the trainer of byte-pair encoding (Sennrich et al., arXiv:1508.07909).
+"""Trains byte-pair encoding: the most frequent pair is merged, again and again (Sennrich et al., arXiv:1508.07909).
 
-Words are counted once, and each is a string with a character for every token: `str.replace` merges a pair in it. A heap
-holds the pairs by their counts. Counts fall as others merge, so one from the heap is looked up again before it is used.
+Words are counted once. Each is a string with one character per token, so that `str.replace` merges a pair in it. A heap
+orders the pairs by count. Counts fall as other pairs merge, so a count from the heap is checked before it is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tinygrad_chat.text.tokenizers.splitting import Part, Splitter
 Progress = Callable[[str, int, int], None]
 
 HUGGING_FACE = (*range(33, 127), *range(161, 173), *range(174, 256), *range(33), *range(127, 161), 173)
-"""The bytes in the order of the letters by which Hugging Face's files write them: printable ones first."""
+"""The bytes in the order of the letters that stand for them in Hugging Face's files: printable ones first."""
 
 
 def train_bpe(
@@ -33,11 +33,11 @@ def train_bpe(
     trainer: str = "python",
     progress: Progress | None = None,
 ) -> BPETokenizer:
-    """Return a tokenizer of `vocabulary` tokens, with bytes and special ones, or fewer where a text has no more.
+    """Train a tokenizer of `vocabulary` tokens, including bytes and special ones; fewer if the text has no more pairs.
 
-    Each of the `documents` comes in pieces. `alphabet` is as `learn_merges` has it: with HUGGING_FACE, ties are broken
-    as the library `tokenizers` breaks them. `progress` is told of merges. The `trainer` rustbpe
-    finds the same merges sooner, in texts of gigabytes. Raises ConfigError for a vocabulary without room for the bytes.
+    Each document comes in pieces. `alphabet` is as in `learn_merges`: with HUGGING_FACE, ties are broken as the library
+    `tokenizers` breaks them. `progress` is called as merges are found. The `trainer` rustbpe finds the same merges
+    faster, in gigabytes of text. Raises ConfigError for a vocabulary without room for the bytes.
     """
     count = _number_of_merges(vocabulary, special_tokens)
     expect("trainer", trainer, choices=("python", "rustbpe"))
@@ -58,7 +58,7 @@ def bpe_of_words(
     special_tokens: Sequence[str] = CHAT_TOKENS,
     progress: Progress | None = None,
 ) -> BPETokenizer:
-    """Return what `train_bpe` does, of the words that `count_words` has found by the same pattern."""
+    """Train as `train_bpe` does, on the words that `count_words` has counted with the same pattern."""
     count = _number_of_merges(vocabulary, special_tokens)
     merges = learn_merges(words, count, alphabet=alphabet, progress=progress)
     return BPETokenizer.from_merges(merges, alphabet=alphabet, special_tokens=special_tokens, pattern=pattern)
@@ -70,7 +70,7 @@ def _number_of_merges(vocabulary: int, special_tokens: Sequence[str]) -> int:
 
 
 def count_words(documents: Iterable[Iterable[str]], pattern: str = "nanochat") -> Counter[bytes]:
-    """Return how often each pre-token occurs in documents, each of which comes in pieces, as bytes."""
+    """Return how often each pre-token, as bytes, occurs in documents, each of which comes in pieces."""
     splitter, counts = Splitter(pattern), Counter[str]()
     for document in documents:
         for pieces in splitter.split_document(document):
@@ -81,10 +81,10 @@ def count_words(documents: Iterable[Iterable[str]], pattern: str = "nanochat") -
 def learn_merges(
     words: Mapping[bytes, int], count: int, *, alphabet: Sequence[int] = range(256), progress: Progress | None = None
 ) -> list[tuple[int, int]]:
-    """Return up to `count` merges, each the pair that is most frequent then; token 256 + i is what merge i makes.
+    """Return up to `count` merges, each of the pair that is most frequent at that point; merge i makes token 256 + i.
 
-    `alphabet` has the byte of each of the first 256 tokens. Of pairs that are equally frequent, that of the lowest
-    tokens comes first. There are fewer merges where every word has become one token.
+    `alphabet` has the byte of each of the first 256 tokens. Of equally frequent pairs, the one with the lowest tokens
+    comes first. There are fewer merges if every word has become one token.
     """
     token_of = {byte: token for token, byte in enumerate(alphabet)}
     texts = [word.decode("latin-1").translate(token_of) for word in words]
@@ -101,7 +101,7 @@ def learn_merges(
     while heap and len(merges) < count:
         negative, pair = heapq.heappop(heap)
         number = pair_counts.get(pair, 0)
-        if number != -negative:  # it has fallen since
+        if number != -negative:  # the count has fallen since
             if number:
                 heapq.heappush(heap, (-number, pair))
             continue
@@ -132,7 +132,7 @@ def _count_change(
     pair_counts: dict[str, int],
     new_pairs: dict[str, int],
 ) -> list[str]:
-    """Count what a merge changed in a word, of which there are `number`; return the pairs that are new in it."""
+    """Update the counts after a merge in a word that occurs `number` times; return the pairs that are new in it."""
     found = []
     at = text.find(made)
     while at >= 0:

@@ -15,18 +15,18 @@ from tinygrad_chat.text.tokenizers.tokenizer import BOS, PiecewiseTokenizer, cha
 
 
 class ByteTokenizer(PiecewiseTokenizer):
-    """One token for each of the 256 bytes of UTF-8, and then BOS: any text has tokens, and so has any file."""
+    """One token for each of the 256 bytes, and then BOS: any text can be encoded, and so can any file."""
 
     kind = "bytes"
     special_tokens: Mapping[str, int] = {BOS: 256}
     size = 257
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the bytes of `text` as tokens; bytes that were no UTF-8 arrive as Python's surrogate escapes."""
+        """Return the UTF-8 bytes of `text` as tokens; surrogate escapes become the bytes that they stand for."""
         return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8).astype(np.uint16)
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Yield each character once all its bytes are there; what is no UTF-8 becomes U+FFFD."""
+        """Yield each character once all its bytes are there; invalid UTF-8 becomes U+FFFD."""
         return characters_of(bytes([token]) for token in self.without_bos(tokens))
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:

@@ -39,7 +39,7 @@ class CharacterTokenizer(PiecewiseTokenizer):
         """Return the tokens of `text`. Raises VocabularyError, naming the first unknown character and its offset."""
         code_points = code_points_of(text)
         tokens = np.searchsorted(self._code_points, code_points)
-        tokens[tokens == self.bos] = 0  # beyond the last character: the comparison below tells
+        tokens[tokens == self.bos] = 0  # beyond the last character: caught by the comparison below
         unknown = self._code_points[tokens] != code_points if self.bos else np.ones(len(text), bool)
         if unknown.any():
             offset = int(unknown.argmax())

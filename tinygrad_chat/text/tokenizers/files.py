@@ -1,4 +1,4 @@
-"""Tokenizers in files that other programs read and write, recognised by what they hold."""
+"""Reads and writes the tokenizer files of other programs, recognised by their contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinygrad_chat.text.tokenizers.huggingface import from_huggingface, to_huggi
 from tinygrad_chat.text.tokenizers.tiktoken import from_tiktoken, to_tiktoken
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-LARGEST_FILE = 32 << 20  # bytes; that of a vocabulary of 256,000 tokens has 17 MB
+LARGEST_FILE = 32 << 20  # bytes; a vocabulary of 256,000 tokens takes 17 MB
 
 
 class _Named(TypedDict, total=False):
@@ -23,17 +23,17 @@ class _Named(TypedDict, total=False):
 
 
 class _Settings(TypedDict, total=False):
-    """What counts of tokenizer_config.json."""
+    """The part of tokenizer_config.json that is used."""
 
     bos_token: str | _Named | None
 
 
 def read_tokenizer(path: Path, *, pattern: str | None = None, size: int = 0) -> BPETokenizer:
-    """Read a `tokenizer.json`, a folder that holds one, or ranks of tiktoken, which split text by `pattern`.
+    """Read a `tokenizer.json`, a folder that holds one, or tiktoken's ranks, for which `pattern` splits text.
 
-    In a folder, a `tokenizer_config.json` says with which token documents begin. A `tokenizer.json` has at least `size`
-    tokens then. Raises CheckpointError, in one line,
-    where there is none, and for what is not one or asks for what this package cannot do.
+    In a folder, a `tokenizer_config.json` may name the token that begins documents if the `tokenizer.json` does not.
+    The latter is padded to at least `size` tokens. Raises CheckpointError, in one line, if there is no file, or it is
+    invalid or unsupported.
     """
     in_folder = is_folder(path, follow=True)
     file = path / TOKENIZER if in_folder else path
@@ -51,15 +51,15 @@ def read_tokenizer(path: Path, *, pattern: str | None = None, size: int = 0) -> 
 
 
 def write_tokenizer(tokenizer: BPETokenizer, path: Path) -> None:
-    """Write a tokenizer as ranks of tiktoken where the name ends in .tiktoken, and else as a `tokenizer.json`.
+    """Write a tokenizer as tiktoken's ranks if the name ends in .tiktoken, otherwise as a `tokenizer.json`.
 
-    Raises ConfigError where ranks cannot say what it does, StorageError where the file cannot be written.
+    Raises ConfigError if ranks cannot express the tokenizer, StorageError if the file cannot be written.
     """
     write_atomic(path, to_tiktoken(tokenizer) if path.suffix == ".tiktoken" else to_huggingface(tokenizer))
 
 
 def _beginning(path: Path) -> str | None:
-    """Return the name of the token with which documents begin, as a model's settings have it, where they say so."""
+    """Return the name of the token that begins documents, from a model's settings; None if they do not say."""
     try:
         name = read_json(path, _Settings, most=LARGEST_FILE, follow=True).get("bos_token")
     except (OSError, FormatError):

@@ -1,6 +1,6 @@
-"""A tokenizer among the settings of a GGUF file, both ways: every token as text, with what kind of token it is.
+"""Reads and writes the tokenizer in the metadata of a GGUF file: every token as text, with its type.
 
-Bytes are written as letters as in a `tokenizer.json`. How text is split has a name, llama.cpp's.
+Bytes are written as letters, as in a `tokenizer.json`. How text is split is given by a name of llama.cpp's.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ PATTERN_OF = {
     "qwen2": "qwen2",
     "smollm": "smollm2",
 }
-"""The pattern by which text is split, by llama.cpp's names."""
+"""The pattern that splits text, by llama.cpp's names."""
 
 NORMALIZE = "tinygrad_chat.tokenizer.normalize"
-"""Whether text is brought into NFC first: a setting of ours. No setting of llama.cpp's says it."""
+"""Whether text is first converted to NFC: a key of ours, as llama.cpp has none for it."""
 NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED = 1, 2, 3, 4, 5
-"""The kinds of tokens."""
+"""llama.cpp's types of tokens."""
 
 
 def from_gguf(settings: Mapping[str, Any], *, size: int = 0) -> BPETokenizer:
-    """Make the tokenizer that a file's settings describe, of at least `size` tokens: others stand for nothing.
+    """Make the tokenizer that a file's metadata describe, padded to at least `size` tokens, which stand for nothing.
 
-    Raises ConfigError, naming it, for what is not as it should be, and for what this package cannot do.
+    Raises ConfigError, naming the key, for anything invalid or unsupported.
     """
     kind, pre = settings.get(f"{KEY}model"), settings.get(f"{KEY}pre", "gpt-2")
     if kind != "gpt2":
@@ -73,7 +73,7 @@ def from_gguf(settings: Mapping[str, Any], *, size: int = 0) -> BPETokenizer:
 
 
 def to_gguf(tokenizer: BPETokenizer) -> dict[str, Any]:
-    """Return a tokenizer as settings. Raises ConfigError for one that splits text as llama.cpp does not."""
+    """Return a tokenizer as GGUF metadata. Raises ConfigError if llama.cpp cannot split text in the same way."""
     names = {pattern: name for name, pattern in reversed(PATTERN_OF.items())}
     if tokenizer.pattern not in names:
         raise ConfigError(

@@ -1,6 +1,6 @@
-"""`tokenizer.json`, the file of Hugging Face's library `tokenizers`, both ways.
+"""Reads and writes `tokenizer.json`, the file of Hugging Face's library `tokenizers`.
 
-In it bytes are written as letters: printable ones as themselves, the others from U+0100 on.
+In it, bytes are written as letters: printable ones as themselves, the others from U+0100 on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tinygrad_chat.text.tokenizers.splitting import PATTERNS
 from tinygrad_chat.text.tokenizers.tokenizer import BOS
 
 BETWEEN = "<|endoftext|>"  # stands between documents
-_BEGINNINGS = (BOS, "<|begin_of_text|>", "<s>", BETWEEN)  # which of the names begins documents, in this order
+_BEGINNINGS = (BOS, "<|begin_of_text|>", "<s>", BETWEEN)  # names of the token that begins documents, best first
 _UNPRINTABLE = HUGGING_FACE[188:]
 _BYTE_OF = {chr(byte): byte for byte in HUGGING_FACE[:188]} | {chr(256 + at): b for at, b in enumerate(_UNPRINTABLE)}
 _LETTER_OF = {byte: letter for letter, byte in _BYTE_OF.items()}
@@ -34,15 +34,15 @@ _OTHER_SPELLINGS = {
     rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+": "gpt2",
 }
 _PATTERN_OF = {spelling: name for name, spelling in PATTERNS.items()} | _OTHER_SPELLINGS
-"""The name of each pattern, by all the ways in which it is written that split alike."""
+"""The name of each pattern, by all known spellings of it, which split alike."""
 
 
 def from_huggingface(content: bytes, *, bos: str | None = None, size: int = 0) -> BPETokenizer:
-    """Make the tokenizer that a `tokenizer.json` describes, of at least `size` tokens: others stand for nothing.
+    """Make the tokenizer that a `tokenizer.json` describes, padded to at least `size` tokens, which stand for nothing.
 
-    Documents begin with the token that it puts before every text or, where there is none, with <|endoftext|>, which
-    stands between them; else with the one named `bos`. Raises ConfigError, naming it, for what is not as it should be,
-    and for what this package cannot do.
+    Documents begin with the token that it puts before every text; without one, with <|endoftext|>, which stands between
+    documents; without that, with the one named `bos`. Raises ConfigError, naming the key, for anything invalid or
+    unsupported.
     """
     try:
         root = parse_json(content, dict[str, Any], source="the file")
@@ -52,7 +52,7 @@ def from_huggingface(content: bytes, *, bos: str | None = None, size: int = 0) -
 
 
 def from_description(root: Mapping[str, Any], *, bos: str | None = None, size: int = 0) -> BPETokenizer:
-    """Do as `from_huggingface` for what such a file holds."""
+    """Make the tokenizer from the parsed contents of such a file; see `from_huggingface`."""
     if size > MOST_TOKENS:
         raise ConfigError(f"expected at most {MOST_TOKENS:,} tokens, received {size:,}")
     model = _table(root.get("model"), "model")
@@ -63,7 +63,7 @@ def from_description(root: Mapping[str, Any], *, bos: str | None = None, size: i
     if len(special) + len(others) < len(added):
         raise ConfigError("added_tokens: expected each name once")
     ordinary = [name for name in others if name.isspace() or name.isalnum()]
-    if ordinary:  # as GPT-NeoX's runs of blanks: in a text they are the added tokens, where ours would be merged ones
+    if ordinary:  # such as GPT-NeoX's runs of blanks: ours would encode them by merges, not as added tokens
         raise ConfigError(f"added_tokens: {ordinary[0]!r:.80} stands in any text; such tokens are not supported")
     named = set(special.values()) | set(others.values())
     vocabulary = _table(model.get("vocab"), "model: vocab")
@@ -130,7 +130,7 @@ def letters_of(tokenizer: BPETokenizer) -> list[str]:
 
 
 def _expect_plain(root: Mapping[str, Any], model: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a kind of tokenizer, or a setting of it, that ours does not have."""
+    """Raise ConfigError for a kind of tokenizer, or a setting of it, that ours does not support."""
     if model.get("type", "BPE") != "BPE":
         raise ConfigError(f"model: expected BPE, received {model.get('type')!r:.80}")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
@@ -174,11 +174,11 @@ def _pattern(pre_tokenizer: Any) -> str:
     raise ConfigError(f"pre_tokenizer: expected one of {', '.join(PATTERNS)}, received {', '.join(kinds)}"[:200])
 
 
-_BEHAVIOURS = [("Isolated", False), ("Removed", True)]  # what is between matches is nothing: the patterns match all
+_BEHAVIOURS = [("Isolated", False), ("Removed", True)]  # both alike, as the patterns leave nothing between matches
 
 
 def pre_tokenizer_of(pattern: str) -> dict[str, Any]:
-    """Return what splits text by a pattern."""
+    """Return the pre-tokenizer that splits text by a pattern."""
     if pattern == "gpt2":
         return _byte_level(use_regex=True)
     if pattern == "smollm2":
@@ -227,7 +227,7 @@ def _bytes(letters: str) -> bytes:
 
 
 def _flat(part: Any, parts: str) -> list[dict[str, Any]]:
-    """Return the parts of what may be a Sequence of them, one level deep."""
+    """Return the parts of a Sequence, one level deep; anything else is its only part."""
     part = _table(part, parts)
     return [_table(each, parts) for each in _list(part.get(parts), parts)] if _kind(part) == "Sequence" else [part]
 

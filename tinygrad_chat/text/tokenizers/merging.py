@@ -1,4 +1,4 @@
-"""Bytes into tokens: of all pairs of neighbours, that of the lowest rank is merged, until none has a rank.
+"""Merges bytes into tokens: of all pairs of neighbours, the one of the lowest rank is merged, until none has a rank.
 
 Three ways to the same tokens: a list for a word, a heap for a long piece, and windows for one of any length.
 """
@@ -11,25 +11,25 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 SHORT = 128  # bytes up to which a scan of all pairs is faster than a heap
-WINDOW = 1 << 18  # bytes that are merged at a time of a piece that has no end
-MARGIN = 1 << 10  # bytes behind which what follows changes no token, but for texts that are made to show the contrary
+WINDOW = 1 << 18  # bytes merged at a time in a piece of unbounded length
+MARGIN = 1 << 10  # last bytes whose tokens may still change; what follows changes earlier ones only in contrived texts
 NEVER = 1 << 62
 
 
 class Merges:
-    """What each pair of tokens becomes, by rank: `pairs` in the order of their ranks, each with its `results`."""
+    """A table of merges: `pairs` of tokens in the order of their ranks, and `results`, the token each becomes."""
 
     def __init__(self, pairs: Iterable[tuple[int, int]], results: Iterable[int]) -> None:
         self.results = list(results)
         self.rank_of = {pair: rank for rank, pair in enumerate(pairs)}
 
     def add(self, pair: tuple[int, int], result: int) -> None:
-        """Add a merge that ranks behind all others."""
+        """Add a merge that ranks after all others."""
         self.rank_of[pair] = len(self.results)
         self.results.append(result)
 
     def merge(self, tokens: list[int]) -> list[int]:
-        """Return the tokens of one piece, given those of its single bytes, which are overwritten."""
+        """Return the tokens of one piece, given the list of those of its single bytes, which is overwritten."""
         if len(tokens) > SHORT:
             return self._merge_long(tokens)
         rank_of, results = self.rank_of, self.results
@@ -48,9 +48,9 @@ class Merges:
         return tokens
 
     def _merge_long(self, tokens: list[int]) -> list[int]:
-        """Do so by a heap: n log n steps for n bytes. A token that was merged into the one before it is -1.
+        """Merge with a heap, in n log n steps for n bytes. A token that was merged into the one before it is -1.
 
-        The heap holds rank * n + position, as one number for both is compared in half the time.
+        The heap holds rank * n + position: comparing one number takes half the time of comparing two.
         """
         rank_of, results, end = self.rank_of, self.results, len(tokens)
         after, before = list(range(1, end + 1)), list(range(-1, end - 1))
@@ -79,9 +79,10 @@ def merge_endless(
 ) -> Iterator[list[int]]:
     """Yield the tokens of one piece that comes in `parts`, however long, each as soon as it is certain.
 
-    `merge` gives those of a whole piece, and `tokens` has the bytes of each. A sequence of tokens is what merging gives
-    if and only if each two neighbours in it are what merging those two alone gives: up to the first merge across a
-    border, both sides go as if each were alone. So the tokens from any border on are those of what follows it.
+    `merge` returns the tokens of a whole piece, and `tokens` has the bytes of each. A sequence of tokens is the result
+    of merging if and only if each two neighbours in it are the result of merging those two alone: until the first merge
+    across a boundary, each side merges as if it were alone. So the tokens after any boundary are those of the text
+    after it.
     """
     in_order = sorted(tokens)
     longest = max(map(len, tokens))
@@ -107,10 +108,10 @@ def _certain(
     in_order: Sequence[bytes],
     most: int,
 ) -> tuple[int, int]:
-    """Return how many of the tokens `found` in `content` stay whatever follows, and their length, `most` or less.
+    """Return how many of the tokens `found` in `content` hold whatever follows, and their length, `most` or less.
 
-    Whatever follows, some token crosses the present end, or one ends there. What stands before it is the tokens of a
-    whole piece. So what all such pieces have in common is certain.
+    Whatever follows, some token crosses the present end, or one ends there. The tokens before it are those of a whole
+    piece. So the tokens that all such pieces have in common are certain.
     """
     count = length = 0
     while length + len(tokens[found[count]]) <= most:

@@ -1,4 +1,4 @@
-"""Unicode's normal form C of a text that comes in pieces, as some models' tokenizers want it."""
+"""Unicode normalisation (NFC) of a text that comes in pieces, which some models' tokenizers require."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import functools
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-LONGEST = 1 << 16  # characters that may all belong together; in a text that somebody wrote it is a handful
+LONGEST = 1 << 16  # characters that may combine with one another; in real text it is a handful
 
 
 def normalized(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the normal form of a text that comes cut anywhere: a character waits for those that may join it.
+    """Yield the NFC of a text that comes cut anywhere: a character is held until those that may join it have come.
 
     >>> list(normalized(["cafe", "\\u0301s"]))
     ['caf', 'é', 's']
@@ -33,7 +33,7 @@ def _joins_previous(character: str) -> bool:
 
 @functools.cache
 def _second_halves() -> frozenset[str]:
-    """Return the characters that combine with the one before, though they are no marks."""
+    """Return the characters that combine with the one before although they are not combining marks."""
     vowels, finals = map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3))  # of Hangul, by a formula
     decompositions = (unicodedata.decomposition(chr(code)).split() for code in range(0x20000))
     pairs = (parts for parts in decompositions if len(parts) == 2 and not parts[0].startswith("<"))

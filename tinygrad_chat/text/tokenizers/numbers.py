@@ -17,7 +17,7 @@ from tinygrad_chat.text.tokenizers.tokenizer import BOS, PiecewiseTokenizer
 
 
 class NumberTokenizer(PiecewiseTokenizer):
-    """Tokens as the numbers they are, for a model whose own tokenizer is not there: text is "17 4 99"."""
+    """Tokens written as numbers, for a model whose own tokenizer is missing: a text is "17 4 99"."""
 
     kind = "numbers"
 
@@ -39,7 +39,7 @@ class NumberTokenizer(PiecewiseTokenizer):
         return np.array([int(word.lstrip("0") or 0) for word in text.split()], np.min_scalar_type(self.size - 1))
 
     def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
-        """Yield whole words; the last of each piece waits for the next, in which it may go on."""
+        """Yield whole words; the last of each piece is held back, as the next piece may continue it."""
         rest = ""
         for piece in pieces:
             text = rest + piece
@@ -48,13 +48,13 @@ class NumberTokenizer(PiecewiseTokenizer):
         yield rest
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Yield each token's number behind a space; BOS yields nothing."""
+        """Yield each token's number after a space; BOS yields nothing."""
         return (f" {token}" for token in self.without_bos(tokens))
 
     def bytes_per_token(self) -> np.ndarray:
-        """Return 1 for each token and 0 for BOS, (V,) integers: what they stand for is not known."""
+        """Return 1 for each token and 0 for BOS, (V,) integers: the bytes they stand for are unknown."""
         return (np.arange(self.size) != self.bos).astype(np.int64)
 
     def state(self) -> dict[str, Any]:
-        """Return the kind and the numbers."""
+        """Return the kind, the size and the number of BOS."""
         return {"kind": self.kind, "size": self.size, "bos": self.bos}

@@ -1,4 +1,4 @@
-"""Merges by `rustbpe`, nanochat's trainer in Rust, for texts of gigabytes: the same ones as ours."""
+"""Learns merges with `rustbpe`, nanochat's trainer in Rust, for gigabytes of text: the same ones as ours."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tinygrad_chat.text.tokenizers.tiktoken import merges_of
 
 
 def merges_by_rustbpe(documents: Iterable[Iterable[str]], count: int, pattern: str) -> list[tuple[int, int]]:
-    """Return what `learn_merges` does, from documents whose pieces are joined: one at a time is held.
+    """Return the merges that `learn_merges` would; the pieces of one document at a time are joined in memory.
 
-    Raises BackendError where the extra is not installed, VocabularyError for bytes that are no UTF-8.
+    Raises BackendError if the extra is not installed, VocabularyError for bytes that are not UTF-8.
     """
     try:
         import rustbpe

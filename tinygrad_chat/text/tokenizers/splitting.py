@@ -1,7 +1,7 @@
-r"""Text into pre-tokens: the pieces within which merges happen, and across which they never do.
+r"""Splits text into pre-tokens: the pieces within which merges happen, and across which they never do.
 
-The patterns are written as everybody writes them, with `\p{L}` for letters and `\p{N}` for numbers. Python's `re` has
-neither, but it has classes of characters, and `unicodedata` knows which belong to them.
+The patterns are written in the usual way, with `\p{L}` for letters and `\p{N}` for numbers. Python's `re` supports
+neither, so they are translated to character classes with the help of `unicodedata`.
 
 >>> Splitter("nanochat").split("It's 2026, isn't it?")
 ['It', "'s", ' ', '20', '26', ',', ' isn', "'t", ' it', '?']
@@ -30,17 +30,17 @@ PATTERNS = {
     "gpt2": rf"'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+|{_SIGNS}|{_BLANKS}",
     "smollm2": rf"'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+|\p{{N}}|{_SIGNS}|\s+(?![^\s\p{{N}}])|\s+",
 }
-"""How text is split, by the name of a model whose tokenizer does so. What differs most is how many digits a piece has:
+"""How text is split, by the name of a model that does so. The main difference is how many digits a pre-token has:
 one (qwen2, smollm2), up to two (nanochat), up to three (llama3), any number (gpt2)."""
 
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""Unicode's White_Space. Python's own also counts four control characters, U+001C to U+001F."""
+"""Unicode's White_Space. Python's own class also has four control characters, U+001C to U+001F."""
 
-CHUNK = 1 << 16  # characters that are split at a time
-LONGEST = 1 << 16  # characters of a piece that is held whole
-HEAD = 4  # characters by which a pattern decides what a piece is: a contraction and what follows it
+CHUNK = 1 << 16  # characters split at a time
+LONGEST = 1 << 16  # characters up to which a piece is held whole
+HEAD = 4  # characters that decide what kind of piece it is: a contraction and what follows it
 _BEYOND = re.compile("[\U00010000-\U0010ffff]")
-_STAND_INS = {"L": "\u05d0", "N": "\u0660"}  # a letter and a number within the first plane
+_STAND_INS = {"L": "\u05d0", "N": "\u0660"}  # a letter and a number within the basic plane
 _OTHER = "\u2603"
 
 
@@ -62,7 +62,7 @@ class Splitter:
         """Return the pieces of a whole text; joined, they are the text."""
         if not _BEYOND.search(text):
             return self._find(text)
-        # A class that reaches beyond the first plane is six times as slow: others stand in for what lies there.
+        # Classes that reach beyond the basic plane (U+FFFF) are six times as slow: characters there get stand-ins.
         lengths = map(len, self._find(_BEYOND.sub(_stand_in, text)))
         ends = list(itertools.accumulate(lengths, initial=0))
         return [text[start:end] for start, end in itertools.pairwise(ends)]
@@ -70,10 +70,10 @@ class Splitter:
     def split_document(self, texts: Iterable[str]) -> Iterator[list[str] | Part]:
         """Yield the pieces of a text that comes cut anywhere, a list at a time, each as soon as it is certain.
 
-        A piece longer than LONGEST comes in parts, so that no more of it is held; only blanks behind a line's end are
-        held until they are over.
+        A piece longer than LONGEST comes in parts, so that memory stays bounded; only blanks after a line end are held
+        until they are over.
         """
-        rest, begun = "", 0  # what is not certain yet, and how much of it has been given away as a Part
+        rest, begun = "", 0  # text not certain yet, and how much of it was already yielded as a Part
         fresh = ""
         for text in _chunks(texts):
             fresh += text
@@ -101,9 +101,9 @@ class Splitter:
 
 
 def _certain(pieces: list[str]) -> int:
-    """Return how many of the first pieces stay as they are, whatever text follows.
+    """Return how many leading pieces stay the same whatever text follows.
 
-    The last does not, nor does one that begins where a contraction would still fit, nor blanks at the end.
+    The last may change, and so may one that begins where a contraction would still fit, and blanks at the end.
     """
     number, length = len(pieces), 0
     while number and (length < HEAD or pieces[number - 1].isspace()):
@@ -113,7 +113,7 @@ def _certain(pieces: list[str]) -> int:
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the same text cut into pieces of CHUNK to 2 CHUNK characters, but for the last."""
+    """Yield the same text cut into pieces of CHUNK to 2 CHUNK characters, except for the last."""
     parts: list[str] = []
     length = 0
     for text in texts:
@@ -147,7 +147,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @functools.cache
 def _class(category: str) -> str:
-    """Return the characters of a general category within the first plane, as ranges of a class."""
+    """Return the characters of a general category within the basic plane, as the ranges of a character class."""
     characters = map(chr, range(1 << 16))
     groups = itertools.groupby(characters, key=lambda character: unicodedata.category(character)[0] == category)
     runs = [list(run) for belongs, run in groups if belongs]

@@ -1,7 +1,7 @@
-"""Ranks, the files of the library `tiktoken`, both ways: a line for each token, its bytes in base64 and its rank.
+"""Reads and writes ranks, the files of the library `tiktoken`: on each line a token, in base64, and its rank.
 
-There the lowest rank wins of all neighbours that together are a token, whatever the two are. That is the same as
-merging pairs: a token that merging can reach at all is always made of the same two.
+It merges the neighbours that together are the token of the lowest rank, whatever the two are. That is the same as
+merging ranked pairs: a token that merging can reach at all is always made of the same two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tinygrad_chat.text.tokenizers.merging import Merges
 def from_tiktoken(
     content: bytes, *, pattern: str = "nanochat", special_tokens: Sequence[str] = CHAT_TOKENS
 ) -> BPETokenizer:
-    """Make the tokenizer of some ranks, which say neither how text is split nor which special tokens follow them.
+    """Make a tokenizer of ranks, which say neither how text is split nor which special tokens follow them.
 
-    Raises ConfigError for what is no such file.
+    Raises ConfigError for any other file.
     """
     if content.count(b"\n") >= MOST_TOKENS:
         raise ConfigError(f"expected at most {MOST_TOKENS} ranks")

@@ -1,4 +1,4 @@
-"""What a tokenizer is, and what ours share."""
+"""The interface of a tokenizer, and the code that ours share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
     size: int
     special_tokens: Mapping[str, int]
     slow: bool
-    """Whether it encodes so slowly that several processes are worth it, each with what `tokenizer_from_state` makes."""
+    """Whether encoding is slow enough to be worth several processes, each with a copy by `tokenizer_from_state`."""
 
     @property
     def bos(self) -> int:
@@ -31,19 +31,19 @@ class Tokenizer(Protocol):
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens with which a text ends: BOS, as the next begins with it, and others that say so."""
+        """The tokens that end a text: BOS, as it begins the next one, and others that mark an end."""
         ...
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the tokens of a whole text, in the smallest unsigned type that holds them all; none is special."""
+        """Return the tokens of a whole text, none special, in the smallest unsigned type that holds the vocabulary."""
         ...
 
     def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """Yield the tokens of a text that comes in pieces, cut anywhere: together those of the whole text."""
+        """Yield the tokens of a text that comes in pieces cut anywhere: the same as those of the whole text."""
         ...
 
     def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
-        """Yield such a text anew, cut only where no token ends up in two pieces: `encode` each, in any process."""
+        """Yield the same text cut only where no token spans two pieces: each can be encoded in any process."""
         ...
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
@@ -55,7 +55,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """Return the bytes that the tokens stand for, also where they are no UTF-8."""
+        """Return the bytes that the tokens stand for, even if they are not valid UTF-8."""
         ...
 
     def bytes_per_token(self) -> np.ndarray:
@@ -63,12 +63,12 @@ class Tokenizer(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return what `tokenizer_from_state` makes this tokenizer from, ready for JSON."""
+        """Return the state from which `tokenizer_from_state` rebuilds this tokenizer, ready for JSON."""
         ...
 
 
 class PiecewiseTokenizer(ABC):
-    """What follows from `encode` and from where a text may be cut: anywhere, unless `cut_document` knows better."""
+    """Derives the rest from `encode` and `decode_stream`; text may be cut anywhere, unless `cut_document` differs."""
 
     slow = False
     size: int
@@ -81,11 +81,11 @@ class PiecewiseTokenizer(ABC):
 
     @property
     def ends(self) -> frozenset[int]:
-        """The token with which a text ends, as the next begins with it."""
+        """BOS alone, which ends a text as it begins the next one."""
         return frozenset({self.bos})
 
     def without_bos(self, tokens: Iterable[int]) -> Iterator[int]:
-        """Yield the tokens that stand for text. Raises VocabularyError for a number that is none of the tokens."""
+        """Yield the tokens that stand for text. Raises VocabularyError for a number outside the vocabulary."""
         for token in tokens:
             if not 0 <= token < self.size:
                 raise VocabularyError(f"decode: expected tokens from 0 to {self.size - 1}, received {token}")
@@ -101,7 +101,7 @@ class PiecewiseTokenizer(ABC):
         """Yield the text of each token as soon as it is complete."""
 
     def encode_document(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """Yield the tokens of each piece that no token crosses."""
+        """Yield the tokens of each piece, cut where no token spans two."""
         return map(self.encode, self.cut_document(pieces))
 
     def cut_document(self, pieces: Iterable[str]) -> Iterator[str]:
@@ -118,7 +118,7 @@ class PiecewiseTokenizer(ABC):
 
 
 def characters_of(contents: Iterable[bytes]) -> Iterator[str]:
-    """Yield UTF-8 that comes cut anywhere, each character once all its bytes are there; what is none becomes U+FFFD.
+    """Decode UTF-8 that comes cut anywhere, each character once its bytes are complete; invalid bytes become U+FFFD.
 
     >>> list(characters_of([b"a\\xc3", b"\\xa9", b"\\xff"]))
     ['a', 'é', '\ufffd']

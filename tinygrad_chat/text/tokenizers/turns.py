@@ -1,4 +1,4 @@
-"""What a tokenizer knows of chats: the texts that stand between what is said."""
+"""What a tokenizer knows about chats: the texts that stand between the messages."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from tinygrad_chat.errors import ConfigError
 
-LONGEST = 1 << 16  # characters of such a text; a system message that a model always has is one of them
+LONGEST = 1 << 16  # characters of such a text, which may hold a model's default system message
 
 
 @dataclass(frozen=True)
 class Turns:
-    """A chat template as the texts that stand around what is said, in which special tokens are written by their names.
+    """A chat template as the texts around the messages, in which special tokens are written by name.
 
     A conversation is `first` or, with a system message, `system` MESSAGE `behind_system`; then QUESTION `answer` ANSWER
-    `question` QUESTION ...; and `end` behind the last answer. Where the last question has none it is `asked`, and
-    `prompt` if there is to be one. Messages of the roles in `stripped` lose the blanks around them.
+    `question` QUESTION ...; and `end` after the last answer. An unanswered last question is followed by `asked`, and by
+    `prompt` if an answer is to be generated. Messages of the roles in `stripped` lose the blanks around them.
     """
 
     first: str
@@ -37,7 +37,7 @@ class Turns:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Turns:
-        """Return those of a `state`, whatever that is. Raises ConfigError where it describes none."""
+        """Return the template that an untrusted `state` describes. Raises ConfigError if it describes none."""
         names = [field.name for field in dataclasses.fields(cls)]
         texts, stripped = [state.get(name) for name in names[:-1]], state.get("stripped")
         if not all(isinstance(text, str) and len(text) <= LONGEST for text in texts):
@@ -58,4 +58,4 @@ NANOCHAT = Turns(
     asked="<|user_end|>",
     prompt="<|assistant_start|>",
 )
-"""nanochat's template, that of the models that are trained here."""
+"""nanochat's template, which the models trained here use."""
