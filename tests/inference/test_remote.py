@@ -204,7 +204,7 @@ def test_nobody_there_is_told():
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(remote, "SILENCE", 0.2)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
     with Stub(b": begun\n\n").running() as stub:
         stub.waits.clear()
         with pytest.raises(UsageError, match="timed out"):

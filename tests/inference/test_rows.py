@@ -94,7 +94,7 @@ def test_with_int8_a_prompt_is_read_to_the_same_bits_in_any_company():
     options = ModelOptions(**{**SMALL, "width": 64, "context": LONG})
     for kind, exact in (("int8", True), ("float16", False)):
         model = GPT(TOKENS, options, weights=stored_weights(options, TOKENS, draw_weights(options, TOKENS), kind))
-        assert model.exact_alone == exact
+        assert model.batch_invariant == exact
         rows = shared_rows(model)
         order, logits = rows.join(PROMPTS)
         tokens = [place % 5 for place in order]

@@ -24,7 +24,7 @@ FAULTS = {
     },
     "experiments/submission.py": {
         "a run is submitted twice": ("[run for run in unfinished if run.name not in jobs]", "unfinished"),
-        "nobody learns why Slurm has ended a job": ('"" if state in WELL else state', '""'),
+        "nobody learns why Slurm has ended a job": ('"" if state in SUCCESS_STATES else state', '""'),
     },
     "experiments/results.py": {
         "what was submitted is trained here, too": ('submitted["cluster"] != collecting', "False"),

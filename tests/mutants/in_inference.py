@@ -66,7 +66,7 @@ FAULTS = {
         "rows are in the order of the prompts": ("return order, array_module", "return sorted(order), array_module"),
         "a batch has no bound": ("(len(batch) + 1) * most > most_tokens", "False"),
         "short prompts are read with long ones": ("most - prompt.new > PASS + prompt.new // 2", "False"),
-        "int8 is read in batches": ("0 if self._model.exact_alone else MOST_TOKENS", "MOST_TOKENS"),
+        "int8 is read in batches": ("0 if self._model.batch_invariant else MOST_TOKENS", "MOST_TOKENS"),
         "padding stands behind a prompt": (
             "[PADDING] * (columns - len(tokens)) + list(tokens)",
             "list(tokens) + [PADDING] * (columns - len(tokens))",

@@ -66,7 +66,7 @@ FAULTS = {
         "the gain's gradient forgets the size of heads": ("d[i] * x[i] * size", "d[i] * x[i]"),
     },
     "kernels/numba/attention.py": {
-        "the gradient of a sum of 1 is missing": ("(d_weights[n, s] - along[n])", "d_weights[n, s]"),
+        "the gradient of a sum of 1 is missing": ("(d_weights[n, s] - along)", "d_weights[n, s]"),
     },
     "kernels/numba/tiles.py": {
         "a product adds nothing to what is there": (
@@ -76,7 +76,7 @@ FAULTS = {
         "blocks do not change places": ("LANES + lane - distance + offset", "LANES + lane - distance"),
     },
     "kernels/numba/tiled_attention.py": {
-        "the gradient of a sum of 1 is missing": ("(d_score[s] - of) * weight[s]", "d_score[s] * weight[s]"),
+        "the gradient of a sum of 1 is missing": ("(d_score[s] - along) * weight[s]", "d_score[s] * weight[s]"),
         "the scale is missing in the backward rule": ("into[d] = d_row[d] * factor", "into[d] = d_row[d]"),
         "later keys are seen": ("line[hidden - first :] = -np.inf", "line[hidden - first :] += 0"),
         "other documents are seen": ("line[: seen - first] = -np.inf", "line[: seen - first] += 0"),

@@ -57,12 +57,15 @@ FAULTS = {
         "ranks of several machines share memory": ("together and free", "free"),
     },
     "parallel/monitor.py": {
-        "silence is no sign of death": ("elif now - peer.heard > SILENCE", "elif False"),
+        "silence is no sign of death": ("elif now - peer.heard > HEARTBEAT_TIMEOUT", "elif False"),
         "a closed connection is no sign of death": (
             "if peer.closed:\n                self._fail",
             "if False:\n                self._fail",
         ),
-        "of silent ranks any is named": (", key=lambda peer: peer.rank", ", key=lambda peer: peer.heard"),
+        "of silent ranks any is named": (
+            "key=lambda peer: peer.rank,\n        )",
+            "key=lambda peer: peer.heard,\n        )",
+        ),
         "nobody is told that all is done": ("send_line(peer.connection, DONE.decode())", "pass"),
         "anybody is let in": ("secrets.compare_digest(words[0], self.meeting.word)", "True"),
         "nobody waits too long": ("progress.waiting_since is not None and", "False and"),

@@ -142,7 +142,7 @@ FAULTS = {
     "files/opening.py": {
         "what cannot be told is absent": ("if error.errno in ABSENT:", "if True:"),
         "a link is followed": ("(0 if follow else NO_LINK)", "0"),
-        "a pipe is waited for": ("flags | AT_ONCE |", "flags |"),
+        "a pipe is waited for": ("flags | NON_BLOCKING |", "flags |"),
         "a file that grows is read to its end": (
             "file.read(min(os.fstat(file.fileno()).st_size, most))",
             "file.read()",

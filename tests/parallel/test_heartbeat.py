@@ -54,7 +54,7 @@ class Other:
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (heartbeat, monitor):
         monkeypatch.setattr(module, "BEAT", 0.02)
-        monkeypatch.setattr(module, "SILENCE", 1.0)
+        monkeypatch.setattr(module, "HEARTBEAT_TIMEOUT", 1.0)
         monkeypatch.setattr(module, "kill_here", lambda process: None)
     yield
     for other in Other.all:

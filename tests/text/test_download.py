@@ -147,7 +147,7 @@ HOSTILE: dict[str, tuple[Answer, str]] = {
 def test_a_server_without_end_or_measure_is_given_up(
     cache: Path, url: str, monkeypatch: pytest.MonkeyPatch, answer: Answer, reason: str
 ):
-    monkeypatch.setattr(fetching, "SILENCE", 0.3)
+    monkeypatch.setattr(fetching, "TIMEOUT", 0.3)
     monkeypatch.setitem(Handler.answers, "/hostile", answer)
     serve(monkeypatch, url.replace("/text", "/hostile"))
     with pytest.raises(DataError) as caught:

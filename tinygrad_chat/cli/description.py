@@ -19,7 +19,7 @@ def describe(run: Run) -> list[str]:
         shape = f"{count(options.layers, 'layer')}, {count(options.heads, 'head')}, width {options.width}"
         model += f", {shape}, context {options.context}"
     return [
-        *what_follows(config),
+        *derived_settings(config),
         *_slower_than_possible(run),
         f"model {model}: {_numbers(run)} on {parameters.backend.name} ({parameters.backend.device})",
         f"data {dataset.source}: {dataset.training_tokens:,} tokens to train on, "
@@ -65,7 +65,7 @@ def _slower_than_possible(run: Run) -> list[str]:
     return [f"slower than it could be: --kernels {compute.backend.kernel_sets[0]} {reason}"] if reason else []
 
 
-def what_follows(config: TrainingConfig) -> list[str]:
+def derived_settings(config: TrainingConfig) -> list[str]:
     """Return the settings that --depth decides, with any that were overridden; nothing without a depth."""
     if config.recipe.depth is None:
         return []

@@ -99,7 +99,7 @@ class Lines:
                 for name, evaluation in event.record.get("sources", {}).items():
                     self.line(f"{INDENT}{format_record(evaluation)} {printable(name)}", style="dim")
             self._tell_of_a_spike(event)
-            if _goes_on_from_an_evaluation(event):
+            if _is_intermediate_evaluation(event):
                 self._show_sample()
         elif isinstance(event, RolledBack):
             self.line(f"{event.reason}; going back to step {event.step}, and on with other batches")
@@ -126,7 +126,7 @@ class Lines:
             self.line(f"step {step}: the loss {decimal_number(loss)} lies {above}; update skipped")
 
 
-def _goes_on_from_an_evaluation(event: Logged) -> bool:
+def _is_intermediate_evaluation(event: Logged) -> bool:
     """Return whether a log record holds an evaluation that is not the last: an update follows it."""
     return "val_loss" in event.record and "loss" in event.record
 

@@ -99,9 +99,9 @@ def plan(
         chosen = {"memory_budget": int(fitted.budget), "measured_parts": fitted.measured} if fitted else {}
         print_json({**planned.to_json(), **chosen, "command": wanted})
         return
-    from tinygrad_chat.cli.description import what_follows
+    from tinygrad_chat.cli.description import derived_settings
 
-    for line in what_follows(resolved):
+    for line in derived_settings(resolved):
         print(line)
     console = open_console(sys.stdout)
     print_facts(console, _quantities(resolved, planned).items())

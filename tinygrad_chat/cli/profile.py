@@ -68,9 +68,9 @@ def profile(
     if as_json:
         print_json(taken.to_json())
         return
-    from tinygrad_chat.cli.description import what_follows
+    from tinygrad_chat.cli.description import derived_settings
 
-    for line in what_follows(resolved):
+    for line in derived_settings(resolved):
         print(line)
     print_table(open_console(sys.stdout), _columns(taken))
     print()

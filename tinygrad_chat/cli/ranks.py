@@ -54,7 +54,7 @@ def several_ranks(
     `count` ranks, or is a rank other than 0, entering the context does all the work and then ends the command.
     """
     if os.environ.get("TGC_STREAMS"):
-        _leave_it_to_a_child()
+        _fork_into_own_session()
     from tinygrad_chat.cli.interruption import exit_code, pass_signals_on
     from tinygrad_chat.parallel.joining import joined_ranks, started_ranks
 
@@ -111,7 +111,7 @@ def _follow_with_a_log(ranks: Ranks, logs: str, follow: Follow) -> None:
     follow(ranks.communicator, done=done)
 
 
-def _leave_it_to_a_child() -> None:
+def _fork_into_own_session() -> None:
     """Fork a child in its own session to be the rank, and exit as it does. See parallel/starting.py."""
     parent, child = os.getpid(), os.fork()  # before any thread starts
     if child:

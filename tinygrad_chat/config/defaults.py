@@ -29,7 +29,7 @@ DEFAULTS_FOR: dict[str, dict[str, Any]] = {
 """By the value of --model, --mode, --optimizer or --objective; nanochat's settings follow from its depth, in
 scaling_laws.py."""
 
-RATES_OF_VALUES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "weight_decay": 0.1}
+SCALAR_MODE_RATES = {"embedding_lr": 0.15, "head_lr": 0.004, "scalar_lr": 0.25, "weight_decay": 0.1}
 """For nanochat in scalar mode: its scaling laws are not made for eight tokens per step."""
 
 

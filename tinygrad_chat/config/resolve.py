@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_chat.config.defaults import DEFAULTS_FOR, RATES_OF_VALUES, defaults_for, rates_beside_muon
+from tinygrad_chat.config.defaults import DEFAULTS_FOR, SCALAR_MODE_RATES, defaults_for, rates_beside_muon
 from tinygrad_chat.config.groups import OptimizerOptions
 from tinygrad_chat.config.objective import GRPO
 from tinygrad_chat.config.record import RECIPES, SPECS, TrainingConfig
@@ -141,7 +141,7 @@ def _expect_facts(chosen: Mapping[str, Any], facts: Facts) -> None:
 
 def _settings_of_nanochat(chosen: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """Return the settings derived from the depth or, if only minutes are chosen, from the depth that fits them."""
-    small = {**DEFAULTS_FOR["scalar"], **RATES_OF_VALUES} if chosen.get("mode") == "scalar" else {}
+    small = {**DEFAULTS_FOR["scalar"], **SCALAR_MODE_RATES} if chosen.get("mode") == "scalar" else {}
     chosen = {**small, **chosen}
     vocabulary = facts.vocabulary or 1  # unknown only if nothing depends on it
     if "minutes" in chosen and "depth" not in chosen:

@@ -35,9 +35,9 @@ MOST_IN_AN_ARRAY = 1000  # Slurm's default limit
 MOST_STARTS = 100  # of a run that reaches its time limit: each continues where the previous one stopped
 MINUTES_OF_A_WEEK = 7 * 24 * 60  # the time limit of a job on this machine
 POLL = 1.0  # seconds between checks on the jobs
-BY_A_SIGNAL = 128  # exit codes above it are 128 + a signal's number
+SIGNAL_EXIT_BASE = 128  # exit codes above it are 128 + a signal's number
 PATIENCE = 120.0  # seconds: soon after a signal, Slurm decides whether to requeue the job
-WELL = ("COMPLETED", "FINISHED")
+SUCCESS_STATES = ("COMPLETED", "FINISHED")
 LONGEST_NUMBER = 10  # digits of a process ID
 
 
@@ -53,7 +53,7 @@ class SubmittedRun:
         """Train until the run is finished or has failed, or the job must stop."""
         with Job(self.config, self.path, confirmed=self.confirmed) as job:
             code = job.wait()
-        if code > BY_A_SIGNAL:
+        if code > SIGNAL_EXIT_BASE:
             time.sleep(PATIENCE)
 
     def checkpoint(self) -> Any:
@@ -199,7 +199,7 @@ def _news_of(folder: Path, run: PlannedRun, job: Any, cluster: str) -> News | No
         return Finished(run, row)
     if over:
         state, words = job.state, last_words(run.path)
-        said = ": ".join(filter(None, ["" if state in WELL else state, words]))
+        said = ": ".join(filter(None, ["" if state in SUCCESS_STATES else state, words]))
         return Failed(run, said or f"without a word; see {job.paths.stderr}")
     progress = read_progress(run.config, run.path)
     return None if progress is None else Running(run, progress)

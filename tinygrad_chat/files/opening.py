@@ -21,7 +21,7 @@ from typing import IO, Any
 from tinygrad_chat.errors import StorageError
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # no such name, a file as a parent, an impossible name
-AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # do not block on the other end of a pipe
+NON_BLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # do not block on the other end of a pipe
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 KINDS = {
     stat.S_IFLNK: "a link",
@@ -113,7 +113,7 @@ def open_plain(path: Path, mode: str = "rb", *, most: int | None = None, follow:
         _expect_fit(status, path, most)
 
     def opener(name: str, flags: int) -> int:
-        descriptor = os.open(name, flags | AT_ONCE | (0 if follow else NO_LINK), 0o666)
+        descriptor = os.open(name, flags | NON_BLOCKING | (0 if follow else NO_LINK), 0o666)
         try:
             _expect_fit(os.fstat(descriptor), path, most)
         except OSError:

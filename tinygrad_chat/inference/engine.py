@@ -63,16 +63,16 @@ class Engine:
         rivals: int = 0,
         calls: ToolCalls | None = None,
         forbidden_first: Collection[int] = (),
-        endless: bool = False,
+        slide_context: bool = False,
         random: np.random.Generator | None = None,
     ) -> Request:
         """Queue a prompt of at least one token and at most the context; `step` or `stream` computes the answer.
 
         The answer ends after any of the `stop_tokens`, and none of `forbidden_first` comes first. Each step reports
         the `rivals` likeliest tokens. `calls` tracks tool calls, by default to the engine's tool, if there is one. When
-        the context is full, the request ends; if `endless`, it continues from the later half of the context, so that a
-        full context is not read again for every token. `random` defaults to the stream of the options' seed. Raises
-        UsageError for tokens that the model cannot read.
+        the context is full, the request ends; with `slide_context` it goes on from the later half of the context, so
+        that a full context is not read again for every token. `random` defaults to the stream of the options' seed.
+        Raises UsageError for tokens that the model cannot read.
         """
         options = options or GenerationOptions()
         if not 1 <= len(tokens) <= self.model.context:
@@ -89,7 +89,7 @@ class Engine:
             stop_tokens=stop_tokens,
             rivals=min(rivals, self.model.vocabulary),
             forbidden_first=forbidden_first,
-            endless=endless,
+            slide_context=slide_context,
             calls=calls,
             text=TextStream(self.tokenizer, options.stops),
             random=rng(options.seed, "sampling") if random is None else random,

@@ -32,7 +32,7 @@ def generate(
     """
     engine = Engine(model, None, rows=1, prefix_bytes=0, cached=cached)
     options = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
-    request = engine.submit(prompt, options, endless=True, random=random)
+    request = engine.submit(prompt, options, slide_context=True, random=random)
     return (step.token for step in engine.stream(request))
 
 
@@ -73,7 +73,9 @@ def sample_texts(
             yield options.prompt
         random = rng(options.seed, "sampling", number)
         ends = tokenizer.ends
-        request = engine.submit(start, options, stop_tokens=ends, forbidden_first=first, endless=True, random=random)
+        request = engine.submit(
+            start, options, stop_tokens=ends, forbidden_first=first, slide_context=True, random=random
+        )
         yield from filter(None, (step.text for step in engine.stream(request)))
         if request.text.rest:
             yield request.text.rest

@@ -22,8 +22,8 @@ from tinygrad_chat.schema import OPTIONAL, parse_json
 from tinygrad_chat.text.conversations import TEXT, Message, Part
 from tinygrad_chat.text.conversations.conversation import USER
 
-SILENCE = 600.0  # the timeout of connecting and reading, in seconds
-PULSE = 0.1  # seconds between checks for a request to stop
+TIMEOUT = 600.0  # the timeout of connecting and reading, in seconds
+POLL_EVERY = 0.1  # seconds between checks for a request to stop
 MOST_BYTES = 1 << 20  # of a line of a stream, or of any other response
 
 
@@ -104,7 +104,7 @@ class RemoteServer:
         raise UsageError(f"{self.url}: {_reason(refusal, response.status)}")
 
     def stream(self, answer: RemoteAnswer, body: Any) -> Iterator[_Chunk]:
-        """Yield the chunks of a chat's answer as they come; while none comes, an empty one every PULSE seconds."""
+        """Yield the chunks of a chat's answer as they come; while none comes, an empty one every POLL_EVERY seconds."""
         lines: queue.Queue[bytes | Exception] = queue.Queue()
         connections: list[socket.socket] = []
 
@@ -124,7 +124,7 @@ class RemoteServer:
         try:
             while answer.finish_reason is None:
                 try:
-                    line = lines.get(timeout=PULSE)
+                    line = lines.get(timeout=POLL_EVERY)
                 except queue.Empty:
                     yield _Chunk()
                     continue
@@ -151,7 +151,7 @@ class RemoteServer:
         return chunk
 
     def _connection(self) -> http.client.HTTPConnection:
-        return self._kind(*self._where, timeout=SILENCE)
+        return self._kind(*self._where, timeout=TIMEOUT)
 
     def _gone(self, error: Exception) -> NoReturn:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

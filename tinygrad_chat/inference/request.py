@@ -53,16 +53,16 @@ class Request:
         stop_tokens: Collection[int],
         rivals: int,
         forbidden_first: Collection[int],
-        endless: bool,
+        slide_context: bool,
         calls: ToolCalls | None,
         text: TextStream,
         random: np.random.Generator,
         unpenalized: Collection[int],
     ) -> None:
         self.options, self.rivals, self.calls, self.text = options, rivals, calls, text
-        self.stop_tokens, self.endless, self.random = frozenset(stop_tokens), endless, random
+        self.stop_tokens, self.slide_context, self.random = frozenset(stop_tokens), slide_context, random
         self.window = list(prompt)
-        """What the model sees: the prompt and the tokens so far, or only the later ones if the request is endless."""
+        """What the model sees: the prompt and the tokens so far, or only the later ones if its context slides."""
         self.tokens: list[int] = []
         self.steps: deque[TokenStep] = deque()
         """Steps not yet consumed."""
@@ -114,7 +114,7 @@ class Request:
         text = self.text.push(token, may_stop=kind == TEXT)
         if self.text.stopped or token in self.stop_tokens:
             self.finish_reason = "stop"
-        elif len(self.tokens) == self.options.max_new_tokens or (len(self.window) > context and not self.endless):
+        elif len(self.tokens) == self.options.max_new_tokens or (len(self.window) > context and not self.slide_context):
             self.finish_reason = "length"
         if self.finish_reason:
             text += self.text.flush()

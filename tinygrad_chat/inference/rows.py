@@ -101,7 +101,7 @@ class SharedRows:
         unread = [Unread(tokens, self._prefixes.longest(tokens)) for tokens in places if tokens not in known]
         rows: list[Prompt] = []
         logits: list[Any] = []
-        for batch in batches(unread, most_tokens=0 if self._model.exact_alone else MOST_TOKENS):
+        for batch in batches(unread, most_tokens=0 if self._model.batch_invariant else MOST_TOKENS):
             logits.append(self._read_together(batch))
             rows += (each.tokens for each in batch)
         for row, (tokens, found) in enumerate(zip(rows, itertools.chain(*logits), strict=True), first):

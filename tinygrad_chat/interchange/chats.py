@@ -13,7 +13,7 @@ from tinygrad_chat.text.tokenizers import BPETokenizer
 Say = Callable[[str], None]
 
 
-def with_chats(
+def with_chat_template(
     tokenizer: BPETokenizer, template: Any, *, names: Mapping[str, str], ends: Iterable[Any], say: Say
 ) -> BPETokenizer:
     """Return a tokenizer with the Jinja `template`, if there is one, and with the token IDs `ends` as end tokens.

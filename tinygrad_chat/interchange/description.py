@@ -42,7 +42,7 @@ EXPORTS: dict[str, Callable[[SavedModel], Any]] = {
     "nanochat": lambda saved: nanochat_config(saved.config.model, saved.tokenizer.size),
 }
 """For each program, a check that raises UsageError if a model cannot be exported to it."""
-OF_ITS_OWN = "the model is one of its trainer's own"
+OWN_MODEL = "the model is one of its trainer's own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def describe_model(saved: SavedModel) -> Description:
         memory={} if own else memory_to_answer(options, saved.tokenizer.size),
         cache=None if own else cache_memory(options),
         exports={
-            program: OF_ITS_OWN if own else _tried(partial(expect, saved))[1] for program, expect in EXPORTS.items()
+            program: OWN_MODEL if own else _tried(partial(expect, saved))[1] for program, expect in EXPORTS.items()
         },
         tensors=tensors,
     )

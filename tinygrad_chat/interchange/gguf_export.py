@@ -21,7 +21,7 @@ from tinygrad_chat.interchange.gguf_model import (
     ROTARY_FACTORS,
     SKIPPED_ROTARY,
     TURNED,
-    beside,
+    interleave,
     keys_of,
     rotary_factors,
     their_names,
@@ -100,7 +100,7 @@ def _arrays(saved: SavedModel, family: Family, vocabulary: int) -> dict[str, Any
     for name, (theirs, shape) in their_names(whole, vocabulary).items():
         array = saved.weights[name][: shape[0]] if name in saved.weights else np.zeros(shape, np.float32)
         if family.name in INTERLEAVED and name.endswith(TURNED):
-            array = beside(np.asarray(array), options)
+            array = interleave(np.asarray(array), options)
         arrays[theirs] = array
     if family.name == "gpt2":
         arrays = _fused(arrays, options)

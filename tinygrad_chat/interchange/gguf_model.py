@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_chat.errors import FormatError
 from tinygrad_chat.formatting import short_repr
-from tinygrad_chat.interchange.chats import Say, with_chats
+from tinygrad_chat.interchange.chats import Say, with_chat_template
 from tinygrad_chat.interchange.families import family_of
 from tinygrad_chat.interchange.foreign import foreign_model
 from tinygrad_chat.interchange.gguf import GGUF, read_gguf
@@ -95,8 +95,8 @@ FUSED = ".attn_qkv."  # in the names of GPT-2's concatenated queries, keys and v
 TURNED = (".query.weight", ".key.weight", ".query.bias", ".key.bias")
 """Suffixes of our names for the weights whose outputs are rotated."""
 ROTARY_FACTORS = "rope_freqs.weight"  # the factors by which Llama 3's pairs are slowed down
-PLANNED = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-LEARNED_CONTEXT = 8192  # Llama 3's context before it was extended; a file does not state it
+LLAMA3_ROPE = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3_TRAINED_CONTEXT = 8192  # Llama 3's context before it was extended; a file does not state it
 
 
 def open_gguf(path: Path, *, say: Say) -> SavedModel:
@@ -111,7 +111,7 @@ def open_gguf(path: Path, *, say: Say) -> SavedModel:
         expect_layers(config, file.tensors)
         options, vocabulary = family_of(config).options_from(config)
         weights = checked_weights(options, vocabulary, to_ours(file, options))
-        _expect_planned(file, options)
+        _expect_llama3_factors(file, options)
         settings = file.metadata
         tokenizer, sampling = from_gguf(settings, size=vocabulary), sampling_of_gguf(settings, f"{path}", say=say)
         ends = [settings.get(f"{KEY}{name}_token_id") for name in ("eos", "eot", "eom")]
@@ -119,7 +119,7 @@ def open_gguf(path: Path, *, say: Say) -> SavedModel:
         numbers = {name: settings.get(f"{KEY}{name}_token_id") for name in ("bos", "eos")}
         names = {f"{name}_token": tokens[at] for name, at in numbers.items() if type(at) is int and at < len(tokens)}
         template = settings.get("tokenizer.chat_template")
-        tokenizer = with_chats(tokenizer, template, names=names, ends=ends, say=say)
+        tokenizer = with_chat_template(tokenizer, template, names=names, ends=ends, say=say)
     return foreign_model(path, options, vocabulary, weights, tokenizer, sampling)
 
 
@@ -156,7 +156,7 @@ def _scaling(file: GGUF, architecture: str) -> dict[str, Any] | None:
     factors = file.tensors.get(ROTARY_FACTORS)
     if factors is not None:
         factor = float(np.asarray(factors).max())
-        return {**PLANNED, "factor": factor, "original_max_position_embeddings": LEARNED_CONTEXT}
+        return {**LLAMA3_ROPE, "factor": factor, "original_max_position_embeddings": LLAMA3_TRAINED_CONTEXT}
     kind = file.get(f"{architecture}.rope.scaling.type", str, "none")
     if kind == "none":
         return None
@@ -170,7 +170,7 @@ def rotary_factors(options: ModelOptions) -> np.ndarray | None:
     return 1 / np.array(options.pair_scales, np.float32) if options.rotary_scaling == "llama3" else None
 
 
-def _expect_planned(file: GGUF, options: ModelOptions) -> None:
+def _expect_llama3_factors(file: GGUF, options: ModelOptions) -> None:
     """Raise FormatError if the file's rotary factors are not Llama 3's."""
     there, planned = file.tensors.get(ROTARY_FACTORS), rotary_factors(options)
     if there is None or planned is None:
@@ -187,7 +187,7 @@ def to_ours(file: GGUF, options: ModelOptions) -> dict[str, StoredArray]:
     for theirs, array in _unfused(file.tensors).items():
         name = names.get(theirs, theirs)
         if interleaved and name.endswith(TURNED):
-            array = array.map(array.shape, functools.partial(apart, options=options))
+            array = array.map(array.shape, functools.partial(deinterleave, options=options))
         if theirs != ROTARY_FACTORS:
             ours[name] = array
     return ours
@@ -213,13 +213,13 @@ def their_names(options: ModelOptions, vocabulary: int) -> dict[str, tuple[str, 
     return {name: (NAMES[entry.name].format(layer), entry.shape) for name, layer, entry in table if entry.name in NAMES}
 
 
-def apart(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
+def deinterleave(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
     """Reorder interleaved rows of queries or keys (H D, ...): the channels of a pair go to the head's two halves."""
     pairs = rows.reshape(-1, options.head_channels // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
-def beside(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
+def interleave(rows: np.ndarray, options: ModelOptions) -> np.ndarray:
     """Reorder rows of queries or keys (H D, ...) to interleave them: the channels of a pair become neighbours."""
     halves = rows.reshape(-1, 2, options.head_channels // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.files import is_there, read_plain
-from tinygrad_chat.interchange.chats import Say, named_template, with_chats
+from tinygrad_chat.interchange.chats import Say, named_template, with_chat_template
 from tinygrad_chat.interchange.families import family_of
 from tinygrad_chat.interchange.foreign import foreign_model
 from tinygrad_chat.interchange.huggingface_files import (
@@ -52,7 +52,7 @@ def _tokenizer(folder: Path, vocabulary: int, *, ends: list[dict[str, Any]], say
     names = {key: _name(settings.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
     found = [*(each.get("eos_token_id") for each in ends), tokenizer.special_tokens.get(names["eos_token"])]
     numbers = [number for each in found for number in (each if isinstance(each, list) else [each])]
-    return with_chats(tokenizer, _template(folder, settings), names=names, ends=numbers, say=say)
+    return with_chat_template(tokenizer, _template(folder, settings), names=names, ends=numbers, say=say)
 
 
 def _name(token: Any) -> str:

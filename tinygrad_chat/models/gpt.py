@@ -37,7 +37,7 @@ class GPT(NextTokenModel):
     overwrites_logits = True
     recompute = False
     """Whether the backward pass recomputes each block instead of keeping its activations."""
-    exact_alone: bool
+    batch_invariant: bool
     """Whether a row's results are bit-identical alone and in a batch without padding: true with int8 weights."""
 
     def __init__(
@@ -88,7 +88,7 @@ class GPT(NextTokenModel):
         self.smear_scale = parts.get("smear_scale")
         self.residual_scales, self.embedding_scales = parts.get("residual_scales"), parts.get("embedding_scales")
         self.backout_scale = parts.get("backout_scale")
-        self.exact_alone = any(weight.numbers.dtype == np.int8 for weight in stored.values())
+        self.batch_invariant = any(weight.numbers.dtype == np.int8 for weight in stored.values())
         self._angles = []
         if options.positions == "rotary":
             angles = ops.rotary_angles(
@@ -126,7 +126,7 @@ class GPT(NextTokenModel):
             embedding = self.value_embeddings[layer]
             value_embedding = embedding and embedding(tokens)
             if self.recompute and cache is None:
-                stream = ResidualStream(_again(block, stream.x, value_embedding, rotate, starts))
+                stream = ResidualStream(_recomputed(block, stream.x, value_embedding, rotate, starts))
             else:
                 block(stream, rotate, drop, value_embedding, starts, cache)
             if self.backout_scale is not None and layer == self.options.middle:
@@ -236,13 +236,13 @@ class GPT(NextTokenModel):
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data
 
 
-def _again(block: Block, x: Tensor, value_embedding: Tensor | None, rotate: Rotate | None, starts: Any) -> Tensor:
+def _recomputed(block: Block, x: Tensor, value_embedding: Tensor | None, rotate: Rotate | None, starts: Any) -> Tensor:
     """Return the block's output, keeping no activations for the backward pass. No dropout, no cache."""
 
-    def past_the_block(x: Tensor, value_embedding: Tensor | None = None) -> Tensor:
+    def forward_block(x: Tensor, value_embedding: Tensor | None = None) -> Tensor:
         stream = ResidualStream(x)
         block(stream, rotate, lambda each: each, value_embedding, starts, None)
         return stream.x
 
     inputs = [x] if value_embedding is None else [x, value_embedding]
-    return recomputed(past_the_block, inputs, [weight for _, weight in block.named_parameters()])
+    return recomputed(forward_block, inputs, [weight for _, weight in block.named_parameters()])

@@ -15,7 +15,7 @@ GATE_CHANNELS = 12  # channels of the stream that the gates of value embeddings 
 SMEAR_CHANNELS = 24  # channels of the embedding that the gate of the smear reads
 
 WITH_BLOCKS = needs("model", "mini-gpt", "nanochat")
-NOT_OWN = needs("model", "bigram", "mini-gpt", "nanochat")  # a user's own model defines its own shape
+BUILT_IN = needs("model", "bigram", "mini-gpt", "nanochat")  # a user's own model defines its own shape
 WITH_NORM = needs("norm", "layernorm", "rmsnorm")
 WITH_ROTARY = needs("positions", "rotary")
 SCALED = needs("rotary_scaling", "linear", "llama3", "yarn")
@@ -34,14 +34,14 @@ class ModelOptions:
     key_value_heads: int | None = option(
         None, "heads of keys and values, shared by query heads", minimum=1, needs=WITH_BLOCKS
     )
-    width: int = option(128, "channels of the stream", minimum=1, common=True, needs=NOT_OWN)
+    width: int = option(128, "channels of the stream", minimum=1, common=True, needs=BUILT_IN)
     feed_forward_width: int | None = option(
         None, "channels within feed-forward, by default 4 x the width", minimum=1, needs=WITH_BLOCKS
     )
     context: int = option(64, "tokens that the model sees", minimum=1, common=True)
-    norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"), needs=NOT_OWN)
-    norm_gain: bool = option(True, "a learned gain in each norm", needs=(NOT_OWN, WITH_NORM))
-    norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=(NOT_OWN, WITH_NORM))
+    norm: str = option("layernorm", "normalisation", choices=("layernorm", "rmsnorm", "none"), needs=BUILT_IN)
+    norm_gain: bool = option(True, "a learned gain in each norm", needs=(BUILT_IN, WITH_NORM))
+    norm_epsilon: float = option(1e-5, "added to a norm's mean square", above=0, needs=(BUILT_IN, WITH_NORM))
     activation: str = option(
         "gelu",
         "feed-forward non-linearity (swiglu: a second matrix gates the first)",
@@ -55,7 +55,7 @@ class ModelOptions:
         10000.0,
         "base of the rotary frequencies; with a larger base pairs turn more slowly",
         minimum=1,
-        needs=(NOT_OWN, WITH_ROTARY),
+        needs=(BUILT_IN, WITH_ROTARY),
     )
     rotary_scaling: str = option(
         "none",
@@ -97,15 +97,15 @@ class ModelOptions:
         needs=(WITH_BLOCKS, WITH_ROTARY),
     )
     qk_norm: float | None = option(
-        None, "scale queries and keys to this root mean square in each head", above=0, needs=(NOT_OWN, WITH_ROTARY)
+        None, "scale queries and keys to this root mean square in each head", above=0, needs=(BUILT_IN, WITH_ROTARY)
     )
     qk_gain: bool = option(
         False,
         "a learned gain for each channel of queries and keys, after their norm",
         needs=(WITH_BLOCKS, needs("qk_norm")),
     )
-    tied: bool = option(True, "share the token embedding with the output head", needs=NOT_OWN)
-    bias: bool = option(False, "biases in linear layers and layernorm", needs=NOT_OWN)
+    tied: bool = option(True, "share the token embedding with the output head", needs=BUILT_IN)
+    bias: bool = option(False, "biases in linear layers and layernorm", needs=BUILT_IN)
     query_key_value_bias: bool = option(
         False, "biases only for queries, keys and values", needs=(WITH_BLOCKS, needs("bias", False))
     )
@@ -129,8 +129,8 @@ class ModelOptions:
         minimum=0,
         needs=(WITH_BLOCKS, needs("document_mask", True)),
     )
-    soft_cap: float | None = option(None, "limit logits smoothly to this size", above=0, needs=NOT_OWN)
-    embedding_norm: bool = option(False, "normalise the token embedding", needs=(NOT_OWN, WITH_NORM))
+    soft_cap: float | None = option(None, "limit logits smoothly to this size", above=0, needs=BUILT_IN)
+    embedding_norm: bool = option(False, "normalise the token embedding", needs=(BUILT_IN, WITH_NORM))
     smear: bool = option(False, "add a part of the previous token's embedding to each token's", needs=WITH_BLOCKS)
     residual_scales: bool = option(
         False,
@@ -144,7 +144,7 @@ class ModelOptions:
         False, "before the head, subtract a learned share of the middle layer's stream", needs=WITH_BLOCKS
     )
     vocabulary_multiple: int = option(
-        1, "pad the rows of embeddings and head to a multiple of this", minimum=1, needs=NOT_OWN
+        1, "pad the rows of embeddings and head to a multiple of this", minimum=1, needs=BUILT_IN
     )
     lora: int | None = option(
         None,
@@ -158,7 +158,7 @@ class ModelOptions:
         above=0,
         needs=(WITH_BLOCKS, needs("lora")),
     )
-    initialisation: str = option("gpt2", "initial values of weights", choices=("gpt2", "nanochat"), needs=NOT_OWN)
+    initialisation: str = option("gpt2", "initial values of weights", choices=("gpt2", "nanochat"), needs=BUILT_IN)
 
     @property
     def head_channels(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars
-from tinygrad_chat.optim.state import TRACES_LAST, drop_traces, load_state, state_of
+from tinygrad_chat.optim.state import FLUSH_EVERY, flush_negligible, load_state, state_of
 from tinygrad_chat.option import expect
 
 
@@ -105,8 +105,8 @@ class AdamW(Optimizer):
             compute_weights=parameters.compute_weights,
             grad_norm=grad_norm,
         )
-        if self.steps % TRACES_LAST == 0:
-            drop_traces((self.mean, self.square))
+        if self.steps % FLUSH_EVERY == 0:
+            flush_negligible((self.mean, self.square))
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the two averages and the number of steps taken."""

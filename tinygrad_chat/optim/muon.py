@@ -25,7 +25,7 @@ from tinygrad_chat.optim.adamw import ADAMW_SCALARS, adamw_scalars, adamw_update
 from tinygrad_chat.optim.groups import Group
 from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
-from tinygrad_chat.optim.state import TRACES_LAST, drop_traces, load_state, state_of
+from tinygrad_chat.optim.state import FLUSH_EVERY, flush_negligible, load_state, state_of
 from tinygrad_chat.option import expect
 
 POLAR_EXPRESS = (
@@ -126,7 +126,7 @@ def muon_update(
 Work = Callable[[], None]
 
 
-def one_after_the_other(pieces: Sequence[Work]) -> None:
+def run_serially(pieces: Sequence[Work]) -> None:
     """Do independent pieces of work in sequence."""
     for work in pieces:
         work()
@@ -163,7 +163,7 @@ class Muon(Optimizer):
         momentum: Schedule,
         weight_decay: Schedule,
         epsilon: float = 1e-10,
-        together: Callable[[Sequence[Work]], None] = one_after_the_other,
+        together: Callable[[Sequence[Work]], None] = run_serially,
     ) -> None:
         super().__init__(parameters)
         expect("Muon: epsilon", epsilon, minimum=0)
@@ -229,9 +229,9 @@ class Muon(Optimizer):
             how(part, self._scalars[number], grad_norm)
 
         self.together([functools.partial(move, *numbered) for numbered in enumerate(self._parts)])
-        if self.steps % TRACES_LAST == 0:
+        if self.steps % FLUSH_EVERY == 0:
             for part in self._parts:
-                drop_traces((part.mean, part.square))
+                flush_negligible((part.mean, part.square))
 
     def _update_matrices(self, part: _Part, scalars: Sequence[Any], grad_norm: Any) -> None:
         xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite
-from tinygrad_chat.optim.state import copy_to_host, drop_traces, overwrite
+from tinygrad_chat.optim.state import copy_to_host, flush_negligible, overwrite
 from tinygrad_chat.option import expect
 
 
@@ -31,7 +31,7 @@ class SGD(Optimizer):
         parameters, rate = self.parameters, self._scalars[0][0]
         velocity = self.velocity * self.momentum
         velocity += parameters.gradient
-        drop_traces((velocity,))
+        flush_negligible((velocity,))
         self.velocity[...] = if_finite(grad_norm, velocity, self.velocity)
         parameters.data -= if_finite(grad_norm, rate * velocity, parameters.backend.xp.zeros_like(velocity))
         parameters.refresh_compute_weights()

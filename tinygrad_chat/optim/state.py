@@ -10,8 +10,8 @@ import numpy as np
 from tinygrad_chat.backend import Backend, to_host
 from tinygrad_chat.errors import CheckpointError
 
-LARGEST_TRACE = 1e-30
-TRACES_LAST = 16  # steps between checks: even a mean of beta 0.8 decays only to 1e-32 in them, still a normal float32
+NEGLIGIBLE = 1e-30
+FLUSH_EVERY = 16  # steps between checks: even a mean of beta 0.8 decays only to 1e-32 in them, still a normal float32
 
 
 def copy_to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -29,7 +29,7 @@ def overwrite(arrays: Mapping[str, Any], state: Mapping[str, np.ndarray], backen
         array[...] = backend.xp.asarray(state[name], array.dtype)
 
 
-def drop_traces(averages: Iterable[Any]) -> None:
+def flush_negligible(averages: Iterable[Any]) -> None:
     """On a CPU, set to 0 tiny averages of gradients that have themselves become 0.
 
     Such an average would decay to a subnormal number and stay there: 0.95 times the smallest one rounds back to it. A
@@ -38,7 +38,7 @@ def drop_traces(averages: Iterable[Any]) -> None:
     """
     for average in averages:
         if isinstance(average, np.ndarray):
-            average[np.abs(average) < LARGEST_TRACE] = 0
+            average[np.abs(average) < NEGLIGIBLE] = 0
 
 
 def state_of(averages: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ import psutil
 from tinygrad_chat.errors import RankError
 
 BEAT = 1.0  # seconds between heartbeats
-SILENCE = 7.0  # seconds without a heartbeat after which a rank counts as lost
+HEARTBEAT_TIMEOUT = 7.0  # seconds without a heartbeat after which a rank counts as lost
 CONNECTING = 5.0  # connection timeout in seconds, for each address of rank 0
 LONGEST_LINE = 4096
 WELCOME = b"welcome\n"
@@ -86,7 +86,7 @@ class Heartbeat:
             self._tell(f"beat {self._progress().calls}")
 
     def _listen(self) -> None:
-        self._connection.settimeout(SILENCE)
+        self._connection.settimeout(HEARTBEAT_TIMEOUT)
         received, code = b"", None
         while True:
             try:

@@ -21,7 +21,7 @@ from tinygrad_chat import __version__
 from tinygrad_chat.backend.host_threads import blas_threads, count_cores, limit_threads
 from tinygrad_chat.errors import RankError, TinygradChatError, UsageError
 from tinygrad_chat.parallel.communicator import FAREWELL, Communicator
-from tinygrad_chat.parallel.heartbeat import SILENCE, Heartbeat, Progress
+from tinygrad_chat.parallel.heartbeat import HEARTBEAT_TIMEOUT, Heartbeat, Progress
 from tinygrad_chat.parallel.monitor import Monitor
 from tinygrad_chat.parallel.mpi import MpiCommunicator, open_mpi
 from tinygrad_chat.parallel.process_manager import find_the_others
@@ -128,7 +128,7 @@ def joined_ranks(
             yield Ranks(communicator, heartbeat.stop, lambda: None)
         except Exception as error:
             heartbeat.fail(_one_line(error))  # rank 0 prints it and ends this process
-            time.sleep(SILENCE)
+            time.sleep(HEARTBEAT_TIMEOUT)
             remove_own_segments()
             os._exit(_code_of(error))
         communicator.barrier()

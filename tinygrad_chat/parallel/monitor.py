@@ -18,8 +18,8 @@ from tinygrad_chat.errors import RankError
 from tinygrad_chat.parallel.heartbeat import (
     BEAT,
     DONE,
+    HEARTBEAT_TIMEOUT,
     LONGEST_LINE,
-    SILENCE,
     WELCOME,
     Meeting,
     Progress,
@@ -123,7 +123,7 @@ class Monitor:
             for key, _ in self._selector.select(BEAT / 4):
                 self._accept() if key.data is None else self._hear(key.data)
             now = time.monotonic()
-            if now - looked > SILENCE / 2:  # this process was suspended, and could not receive heartbeats
+            if now - looked > HEARTBEAT_TIMEOUT / 2:  # this process was suspended, and could not receive heartbeats
                 for peer in self._peers:
                     peer.heard = now
             looked = now
@@ -177,7 +177,7 @@ class Monitor:
         for peer in self._peers:
             if peer.closed:
                 self._fail(f"{peer.name}: has ended, and the others cannot go on without it")
-            elif now - peer.heard > SILENCE:
+            elif now - peer.heard > HEARTBEAT_TIMEOUT:
                 kill_here(None if self._several_machines else peer.process)
                 self._fail(self._silence(now))
         progress = self._progress()
@@ -188,10 +188,11 @@ class Monitor:
     def _silence(self, now: float) -> str:
         """Say which ranks are silent, in the order of ranks, not in the order in which their heartbeats were due."""
         first, *more = sorted(
-            (peer for peer in self._peers if now - peer.heard > SILENCE - 2 * BEAT), key=lambda peer: peer.rank
+            (peer for peer in self._peers if now - peer.heard > HEARTBEAT_TIMEOUT - 2 * BEAT),
+            key=lambda peer: peer.rank,
         )
         also = "".join(f", so is rank {peer.rank}" for peer in more)
-        return f"{first.name}: has given no sign of life for {SILENCE:.0f} s: it is stopped or cut off{also}"
+        return f"{first.name}: has given no sign of life for {HEARTBEAT_TIMEOUT:.0f} s: it is stopped or cut off{also}"
 
     def _fail(self, text: str) -> None:
         if not self._failed and not self._ended.is_set():

@@ -23,7 +23,7 @@ from tinygrad_chat.text.conversations.conversation import ASSISTANT, SYSTEM
 
 ALIAS = "tgc"
 """A name for whichever model is served, for clients that do not want to look it up."""
-FEWEST_TOKENS = 1e-9
+SMALLEST_TOP_P = 1e-9
 """A `top_p` so small that only the likeliest token is kept."""
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 COMPLETION_TEMPERATURE = 1.0  # likewise
@@ -187,7 +187,7 @@ def _options(asked: Generation, served: Served, most: int, temperature: float) -
     """Return the options of a request. Its own come first, then the model's recommended ones, then `temperature`."""
     said = {name: value for name in DRAWING if (value := getattr(asked, name)) is not None}
     drawing = {"temperature": temperature, "top_p": None, "min_p": None, **served.sampling.settings(), **said}
-    drawing["top_p"] = drawing["top_p"] if drawing["top_p"] is None else max(drawing["top_p"], FEWEST_TOKENS)
+    drawing["top_p"] = drawing["top_p"] if drawing["top_p"] is None else max(drawing["top_p"], SMALLEST_TOP_P)
     drawing["min_p"] = drawing["min_p"] or None  # 0 rules nothing out
     return GenerationOptions(
         max_new_tokens=max(most, 1),

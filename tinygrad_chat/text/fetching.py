@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-SILENCE = 20.0  # seconds without any data
-SLOWEST = 20_000  # bytes a second that a connection must reach, once SILENCE is over
+TIMEOUT = 20.0  # seconds without any data
+LEAST_RATE = 20_000  # bytes a second that a connection must reach, once TIMEOUT is over
 BESIDE = 1 << 20  # bytes allowed on top of the contents: headers, redirects
 PIECE = 1 << 16
 
@@ -29,12 +29,12 @@ class FetchError(Exception):
 def fetch(url: str, *, most: int) -> Iterator[bytes]:
     """Yield the contents of a URL in pieces, at most `most` bytes in all.
 
-    Raises FetchError for more, for a connection slower than SLOWEST, for a redirect to anything but http and https,
+    Raises FetchError for more, for a connection slower than LEAST_RATE, for a redirect to anything but http and https,
     and if there is no connection or it ends early.
     """
     received = 0
     try:
-        with closing(_opener(_Allowance(most)).open(url, timeout=SILENCE)) as response:
+        with closing(_opener(_Allowance(most)).open(url, timeout=TIMEOUT)) as response:
             while piece := response.read1(PIECE):
                 received += len(piece)
                 if received > most:
@@ -60,14 +60,14 @@ class _Allowance:
 
     def __init__(self, most: int) -> None:
         self._bytes = most + BESIDE
-        self._until = time.monotonic() + SILENCE + most / SLOWEST
+        self._until = time.monotonic() + TIMEOUT + most / LEAST_RATE
 
     def seconds(self) -> float:
         """Return how long to wait for the next byte. Raises FetchError if time is up."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise FetchError(TOO_LONG)
-        return min(SILENCE, left)
+        return min(TIMEOUT, left)
 
     def spend(self, received: int) -> None:
         """Deduct `received` bytes. Raises FetchError if that is more than may still arrive."""

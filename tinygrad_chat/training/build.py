@@ -17,7 +17,7 @@ from tinygrad_chat.models.memory import expect_room, expect_room_for_step
 from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.optim import SCHEDULES, SGD, AdamW, Group, Muon, Optimizer, Schedule, adamw_groups
-from tinygrad_chat.optim.muon import one_after_the_other
+from tinygrad_chat.optim.muon import run_serially
 from tinygrad_chat.optim.schedule import cosine_decay, muon_momentum
 from tinygrad_chat.parallel import DataParallel, ParameterShare, ThreadTeam, make_data_parallel, use_threads
 from tinygrad_chat.seeds import rng
@@ -170,7 +170,7 @@ def build_optimizer(
             groups_beside_muon(config, model, [name for name, _ in parameters.masters()]),
             momentum=muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown),
             weight_decay=cosine_decay(peak=options.weight_decay, steps=config.schedule.steps),
-            together=one_after_the_other if data_parallel is None else ThreadTeam(data_parallel.threads).do,
+            together=run_serially if data_parallel is None else ThreadTeam(data_parallel.threads).do,
         )
     return AdamW(parameters, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay)
 

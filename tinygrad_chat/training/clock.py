@@ -38,7 +38,7 @@ class Clock:
         return speed
 
 
-MOST_AT_STAKE = 60.0  # seconds of training that may be lost to a kill
+MAX_LOST_SECONDS = 60.0  # seconds of training that may be lost to a kill
 SAVING_SHARE = 0.03  # the largest share of time spent on temporary checkpoints
 
 
@@ -51,7 +51,7 @@ class CheckpointClock:
 
     def due(self) -> bool:
         """Return whether a kill would now lose too much training time."""
-        return time.monotonic() - self._saved >= max(MOST_AT_STAKE, self._took / SAVING_SHARE)
+        return time.monotonic() - self._saved >= max(MAX_LOST_SECONDS, self._took / SAVING_SHARE)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
