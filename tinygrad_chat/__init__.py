@@ -1,12 +1,12 @@
 """tinygrad_chat: a from-scratch array engine that trains small GPTs and samples from them.
 
-The public names below load on first use, so that `import tinygrad_chat` and `tgc --help` stay fast. Nothing here
-imports CuPy; the GPU is asked for by name, with `Compute.choose("cupy")`.
+The public names below load on first use, so that `import tinygrad_chat` and `tgc --help` stay fast. Importing the
+package never imports CuPy; a GPU is used on request, as with `Compute.choose("cupy")`.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # type checkers take it for true; `typing` would keep Ctrl-C waiting for a handler
+TYPE_CHECKING = False  # type checkers treat it as true; importing `typing` would delay the Ctrl-C handler
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "Value":
-        importlib.import_module("tinygrad_chat.drawing")  # so that a notebook shows a Value's graph
+        importlib.import_module("tinygrad_chat.drawing")  # lets a notebook show a Value's graph
     return getattr(importlib.import_module(f"tinygrad_chat.{_HOME[name]}"), name)
 
 

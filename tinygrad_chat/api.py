@@ -63,16 +63,16 @@ def train(
     watch: Callable[[Event], object] = lambda event: None,
     **settings: Any,
 ) -> TextModel:
-    """Train a model and return it; the run is kept in a folder, at `out` or anew below runs/.
+    """Train a model and return it; the run is saved in a folder, `out` or a new one below runs/.
 
-    `data` is what `--data` names, such as a file or a folder; or paths; or texts, each a document; or conversations; or
-    a `Dataset` of one's own. `model` is a name, or makes one's own of a vocabulary: its class will do
-    (`NextTokenModel`). Further
-    `settings` are the options of `tgc train` with underscores, as in `batch_size=32`; what is not given is at its
-    default. With `start_from`, a run or a checkpoint, that model is fine-tuned in a run of its own. With `resume` the
-    run at `out` goes on, as it is but for what is given and may change; there is a warning for each file of it that is
-    damaged. `watch` is called with each event, such as `training.events.Logged`. Raises a TinygradChatError, in one
-    line, for what cannot be, and where several ranks were started: those are for `tgc train`.
+    `data` is anything that `--data` accepts, such as a file or a folder; or paths; or texts, each a document; or
+    conversations; or your own `Dataset`. `model` is a name, or a function that builds your own model from a vocabulary
+    size, such as its class (`NextTokenModel`). Further `settings` are the options of `tgc train` with underscores, as
+    in `batch_size=32`; those not given keep their defaults. With `start_from`, a run or a checkpoint, that model is
+    fine-tuned in a new run. With `resume` the run at `out` continues with its own settings, except for those given here
+    that may change; there is a warning for each damaged file in it. `watch` is called with each event, such as
+    `training.events.Logged`. Raises a TinygradChatError, in one line, for what is not possible, and where several
+    ranks were started: those need `tgc train`.
     """
     if started_ranks() > 1:
         raise UsageError(f"train: {started_ranks()} ranks were started, which train together by tgc train alone")
@@ -89,8 +89,8 @@ def train(
         if path is None:
             raise ConfigError("resume: expected out, the folder of the run that is to go on; received none")
         split = AUTO
-        with contextlib.suppress(CheckpointError):  # a run without a checkpoint begins anew
-            saved = open_checkpoint(path, SavedModel.load, say=lambda line: None)  # the same is told of below
+        with contextlib.suppress(CheckpointError):  # a run without a checkpoint starts over
+            saved = open_checkpoint(path, SavedModel.load, say=lambda line: None)  # reported below
             tokenizer, split = tokenizer or saved.tokenizer, saved.config.data.split
         known = None if isinstance(tokenizer, str) else tokenizer
         own = _open_own(data, tokenizer, {**settings, "split": split})
@@ -111,7 +111,7 @@ def train(
 
 
 def _named(data: Data | None, model: str | Make | None, tokenizer: str | Tokenizer | None) -> dict[str, Any]:
-    """Return what was given that options have names for."""
+    """Return the arguments that are options, by option name."""
     named: dict[str, Any] = {}
     if isinstance(data, str):
         named["data"] = data
@@ -125,7 +125,7 @@ def _named(data: Data | None, model: str | Make | None, tokenizer: str | Tokeniz
 def _resolve(
     settings: dict[str, Any], data: Data | None, tokenizer: str | Tokenizer | None
 ) -> tuple[TrainingConfig, OpenData | None]:
-    """Return a new run's configuration and, where it is open already, its data."""
+    """Return a new run's configuration and, if it is already open, its data."""
     opened = _open_own(data, tokenizer, settings)
     if tokenizer is not None and not isinstance(tokenizer, str):
         if tokenizer.kind in SPECS["tokenizer"].choices:
@@ -134,7 +134,7 @@ def _resolve(
             least = int(SPECS["vocabulary"].minimum or 0)
             settings = {**settings, "vocabulary": max(tokenizer.size, least), "pre_tokenizer": tokenizer.pattern}
         if opened is None:
-            validate_settings(SPECS, settings)  # before anything takes its time
+            validate_settings(SPECS, settings)  # before anything slow begins
             source = settings.get("data", SPECS["data"].default)
             reading = {name: settings.get(name, SPECS[name].default) for name in ("text_field", "encoding", "split")}
             opened = open_sources(source, tokenizer, **reading)
@@ -142,7 +142,7 @@ def _resolve(
 
 
 def _open_own(data: Data | None, tokenizer: str | Tokenizer | None, settings: Mapping[str, Any]) -> OpenData | None:
-    """Return data of one's own with its tokenizer; None for what has a name. The `settings` say how texts are split."""
+    """Return the caller's own data with its tokenizer; None for data given by name. `settings` say how to split it."""
     if data is None or isinstance(data, str):
         return None
     if not isinstance(data, Dataset):
@@ -173,11 +173,11 @@ def load(
 ) -> TextModel:
     """Open a trained model: a run's folder, its name below runs/, or one of its checkpoints; by default the newest run.
 
-    Another program's model is opened where it lies: a Hugging Face folder, a GGUF file, hub:owner/name, smollm2. One of
-    your own is made anew by `model`(vocabulary). `weights` says how matrices are kept: as float32, as float16 in half
-    of the memory or as int8 in a quarter; both are faster, and without a gradient. There is a warning for each damaged
-    checkpoint that a run has after the one that is opened, and for what a model goes without. Raises CheckpointError
-    where there is none, or it is damaged.
+    Another program's model is opened in place: a Hugging Face folder, a GGUF file, hub:owner/name, smollm2. One of your
+    own is rebuilt by `model`(vocabulary). `weights` says how matrices are stored: as float32, as float16 in half the
+    memory or as int8 in a quarter; the last two are faster, but have no gradient. There is a warning for each damaged
+    checkpoint newer than the one opened, and for anything a model has to do without. Raises CheckpointError if there is
+    no checkpoint or it is damaged.
     """
     damaged: list[str] = []
     saved = open_model(None if path is None else user_path(path), say=damaged.append)
@@ -201,12 +201,12 @@ def evaluate(
     run_programs: bool = False,
     examples: int = 3,
 ) -> TaskResult:
-    """Ask a model `count` problems of a task: a TextModel, or what `load` takes.
+    """Ask a model, a TextModel or anything that `load` accepts, `count` problems of a task.
 
-    `task` is a name of `tinygrad_chat.tasks.TASKS`, a file such as "mine.py", or an object of your own that is like
-    `tasks.Task`. The result has `accuracy`, its standard `error`, `centred` and so many `examples`. A model may ask a
-    calculator unless `tools` is off; programs that it writes are run only with `run_programs`. Raises UsageError for a
-    task that is none, and for a model that was not made for chats.
+    `task` is a name in `tinygrad_chat.tasks.TASKS`, a file such as "mine.py", or an object of your own with the
+    interface of `tasks.Task`. The result has `accuracy`, its standard `error`, `centred` and that many `examples`. The
+    model may use a calculator unless `tools` is off; programs that it writes are run only with `run_programs`. Raises
+    UsageError for an invalid task, and for a model that was not made for chats.
     """
     opened = model if isinstance(model, TextModel) else load(model)
     engine = Engine(opened.model, opened.tokenizer, rows=ROWS, tool=opened.calculator if tools else None)
@@ -217,8 +217,7 @@ def evaluate(
 def load_tokenizer(path: str | Path | None = None) -> Tokenizer:
     """Return a tokenizer: `encode`, `decode`, `decode_stream`.
 
-    It is that of a run or a checkpoint, by default of the newest run, or what a `tokenizer.json`, a folder that holds
-    one, or a file of tiktoken's ranks describes. Raises CheckpointError, in one line, where there is none that can be
-    used.
+    `path` is a run or a checkpoint, by default the newest run; or a `tokenizer.json`, a folder that contains one, or a
+    file of tiktoken ranks. Raises CheckpointError, in one line, if there is no usable tokenizer.
     """
     return open_tokenizer(None if path is None else user_path(path))

@@ -1,22 +1,22 @@
-"""What can go wrong for a user, as one tree. Each message says what was expected, what came and what to do.
+"""What can go wrong for a user, as one tree. Each message says what was expected, what was received and what to do.
 
-    TinygradChatError               any of the below; `exit_code` is what `tgc` ends with
+    TinygradChatError               any of those below; `exit_code` is the exit code of `tgc`
     ├── UsageError           2      an option or argument that cannot work
     │   ├── BackendError     2      no GPU, no CuPy, the wrong wheel, or an extra that is not installed
     │   └── ConfigError      2      a configuration with an unknown key or a value out of range
-    │       └── NoRoomError  2      a model or a step that takes more memory than there is, found before it is begun
+    │       └── NoRoomError  2      a model or a step that needs more memory than there is, found before it starts
     ├── DataError            2      an empty, too short or undecodable corpus
     │   └── VocabularyError  2      a character that the tokenizer does not know
     ├── CheckpointError      2      nothing to load, or a file that is damaged or does not fit
-    ├── FormatError          2      a file of a run, or one beside it, that does not hold what it must
+    ├── FormatError          2      a run's file, or one beside it, whose contents are not as they must be
     ├── StorageError         3      the disk is full or a folder cannot be written
-    ├── MemoryShortageError  3      no room, in memory or on the device, for what a step needs
-    ├── RankError            3      one of several ranks that has ended, hangs or is cut off
+    ├── MemoryShortageError  3      not enough memory for a step, on the host or on the device
+    ├── RankError            3      one of several ranks that has exited, hangs or is cut off
     ├── DivergedError        4      a loss or gradient that is NaN or infinite
-    ├── MemoryGrowthError    5      memory that grows from evaluation to evaluation
+    ├── MemoryGrowthError    5      memory use that grows from evaluation to evaluation
     └── ShapeError           1      arrays whose shapes do not fit an op (also a ValueError)
 
-Ctrl-C ends `tgc` with 130, SIGTERM with 143, SIGHUP with 129 and SIGUSR1 with 138; training leaves a checkpoint before.
+`tgc` exits with 130 on Ctrl-C, 143 on SIGTERM, 129 on SIGHUP and 138 on SIGUSR1; training saves a checkpoint first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ConfigError(UsageError):
 
 
 class NoRoomError(ConfigError):
-    """A model, or a step of its training, that takes more memory than there is."""
+    """A model, or a step of its training, that needs more memory than there is."""
 
 
 class DataError(TinygradChatError):
@@ -63,7 +63,7 @@ class CheckpointError(TinygradChatError):
 
 
 class FormatError(TinygradChatError):
-    """A file that does not hold what its kind of file holds: which, under what `key`, and what was expected there."""
+    """A file whose contents do not fit its kind: the message names the file, the `key` and what was expected there."""
 
     exit_code = 2
 
@@ -85,7 +85,7 @@ class MemoryShortageError(TinygradChatError):
 
 
 class RankError(TinygradChatError):
-    """One of several ranks that has ended, hangs or is cut off: without it the others cannot go on."""
+    """One of several ranks that has exited, hangs or is cut off: the others cannot continue without it."""
 
     exit_code = 3
 
@@ -102,7 +102,7 @@ class DivergedError(TinygradChatError):
 
 
 class MemoryGrowthError(TinygradChatError):
-    """Memory that grows from evaluation to evaluation."""
+    """Memory use that grows from evaluation to evaluation."""
 
     exit_code = 5
 

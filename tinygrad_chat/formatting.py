@@ -1,4 +1,4 @@
-"""How things are written for people: numbers, lengths of time, bytes, counts, words of commands, strangers' texts."""
+"""How things are formatted for people: numbers, durations, bytes, counts, shell commands, untrusted text."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
-_DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # what turns the order of the letters around it
-_NO_TEXT = "\u2028\u2029\ud800-\udfff\ufff9-\ufffb\ufeff\ufffe\uffff"  # ends of lines, half characters, annotations
+_DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # what changes the direction of the text around it
+_NO_TEXT = "\u2028\u2029\ud800-\udfff\ufff9-\ufffb\ufeff\ufffe\uffff"  # line separators, lone surrogates, annotations
 NOT_PRINTABLE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}{_NO_TEXT}]")
-LONGEST_LINE = 400  # characters of a message
+LONGEST_LINE = 400  # characters in a message
 _PLAIN = string.ascii_letters + string.digits + "/._-"
-BLOCKS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"  # levels of a sparkline, and those for streams that have no blocks
+BLOCKS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"  # levels of a sparkline, and those for streams that cannot show blocks
 GROUPED = (1000, 1e9)  # numbers between these are written with commas
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def short_number(value: float) -> str:
-    """Return a number with four significant digits, very large and small ones by their power of ten.
+    """Return a number with four significant digits, very large and small ones with an exponent.
 
     >>> short_number(1234567), short_number(0.00002), short_number(2.5)
     ('1.235e6', '2e-5', '2.5')
@@ -35,7 +35,7 @@ def short_number(value: float) -> str:
 
 
 def decimal_number(value: float, places: int = 4) -> str:
-    """Return a number with so many decimal places, a very large one by its power of ten.
+    """Return a number with that many decimal places, a very large one with an exponent.
 
     >>> decimal_number(2.34561), decimal_number(12.3, 1), decimal_number(1.0142e304)
     ('2.3456', '12.3', '1.014e304')
@@ -44,7 +44,7 @@ def decimal_number(value: float, places: int = 4) -> str:
 
 
 def grouped_number(value: float) -> str:
-    """Return a number with four digits or, where it has more, with all of them in groups.
+    """Return a number with four significant digits or, from 1,000, as a whole number grouped by commas.
 
     >>> grouped_number(9.04567), grouped_number(0.00001234), grouped_number(123456)
     ('9.046', '1.234e-5', '123,456')
@@ -53,7 +53,7 @@ def grouped_number(value: float) -> str:
 
 
 def scaled_number(value: float) -> str:
-    """Return a number with the prefix of a unit that is to follow.
+    """Return a number with an SI prefix, for the unit to follow.
 
     >>> scaled_number(1.5e12) + "FLOP", scaled_number(12) + "FLOP"
     ('1.5 TFLOP', '12 FLOP')
@@ -63,7 +63,7 @@ def scaled_number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in words.
+    """Return a duration in readable units.
 
     >>> duration(0.0123), duration(8.25), duration(75), duration(3725), duration(200_000)
     ('12.3 ms', '8.2 s', '1 min 15 s', '1 h 2 min', '2 d 7 h')
@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def memory_size(size: float) -> str:
-    """Return bytes in GiB, or in MiB below one.
+    """Return a number of bytes in GiB, or in MiB below 1 GiB.
 
     >>> memory_size(3 << 29), memory_size(100 << 20)
     ('1.50 GiB', '100 MiB')
@@ -90,7 +90,7 @@ def memory_size(size: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return how many of a thing there are.
+    """Return a number with its noun, in the plural unless it is 1.
 
     >>> count(1, "window"), count(3000, "step")
     ('1 window', '3,000 steps')
@@ -99,7 +99,7 @@ def count(number: int, noun: str) -> str:
 
 
 def as_clause(message: str) -> str:
-    """Return another program's message as a part of a sentence of ours: one line, no capital, no full stop.
+    """Return another program's message in a form that fits into our sentence: one line, no capital, no full stop.
 
     >>> as_clause("Unable to allocate\\n3 GiB.")
     'unable to allocate 3 GiB'
@@ -109,7 +109,7 @@ def as_clause(message: str) -> str:
 
 
 def short_list(names: Sequence[str]) -> str:
-    """Return what several things are called together.
+    """Return a short description of several things: the first and how many more.
 
     >>> short_list([]), short_list(["a.txt"]), short_list(["a.txt", "b.txt", "c.txt"])
     ('none', 'a.txt', 'a.txt and 2 more')
@@ -120,17 +120,17 @@ def short_list(names: Sequence[str]) -> str:
 
 
 def quoted(path: Path | str) -> str:
-    """Return a path as a shell takes it, a Unix one or Windows': pasted, it is that very path and nothing else.
+    """Quote a path for the platform's shell, Unix or Windows: pasted, it is exactly that path.
 
     >>> quoted("runs/a"), quoted("runs/my run"), quoted("~run"), quoted(os.fsdecode(b"caf\\xe9"))
     ('runs/a', "'runs/my run'", "'./~run'", "$'caf\\\\xe9'")
     """
     text = str(path)
-    return as_command([f".{os.sep}{text}" if text.startswith(("~", "-")) else text])  # a home folder, an option
+    return as_command([f".{os.sep}{text}" if text.startswith(("~", "-")) else text])  # else a home folder or an option
 
 
 def as_command(words: Sequence[str]) -> str:
-    """Return words as a shell takes them, a Unix one or Windows': pasted, they are these words and nothing else.
+    """Quote words for the platform's shell, Unix or Windows: pasted, they are exactly these words.
 
     >>> as_command(["tgc", "train", "--data", "a;b\\x1b"])
     "tgc train --data $'a\\\\x3bb\\\\x1b'"
@@ -139,11 +139,11 @@ def as_command(words: Sequence[str]) -> str:
 
 
 def _windows_word(text: str) -> str:
-    import subprocess  # takes its time to load
+    import subprocess  # slow to import
 
     if text and set(text) <= set(f"{_PLAIN}:\\=,+"):
         return text
-    return f'"{subprocess.list2cmdline([f" {text}"])[2:]}'  # it quotes a space, but no &: so there is one
+    return f'"{subprocess.list2cmdline([f" {text}"])[2:]}'  # it quotes for a space but not for &, so add one
 
 
 def _shell_word(text: str) -> str:
@@ -154,8 +154,8 @@ def _shell_word(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text in which those characters are visible escapes that a terminal would obey or no page can show:
-    control characters but for tab and newline, those that turn the direction of writing, halves of characters.
+    """Return a text with escapes for characters that a terminal would obey or that cannot be shown: control characters
+    other than tab and newline, those that change the direction of text, lone surrogates.
 
     >>> printable("a\\x1b[31m\\u202e\\n")
     'a\\\\x1b[31m\\\\u202e\\n'
@@ -169,13 +169,13 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
-    """Return a text, whoever wrote it, as one printable line of at most so many characters: cut in the middle, as its
-    beginning says what it is about and its end what to do.
+    """Return a text, from any source, as one printable line of at most `most` characters. It is cut in the middle, as
+    its beginning says what it is about and its end what to do.
 
     >>> one_line("a tensor\\nof the name " + "x" * 999 + "; rename it", most=40)
     'a tensor of the nam…xxxxxxxxx; rename it'
     """
-    if len(text) > 2 * most:  # of 30 MB no more is looked at than is shown
+    if len(text) > 2 * most:  # of 30 MB, process no more than is shown
         text = f"{text[:most]}{text[-most:]}"
     line = printable(text).replace("\n", " ").replace("\t", " ")
     if len(line) <= most:
@@ -184,7 +184,7 @@ def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Return a value as JSON of printable ASCII alone, in one line: the standard library leaves DEL as it is.
+    """Return a value as one line of JSON in printable ASCII only: the standard library leaves DEL unescaped.
 
     >>> as_json("\\x1b\\x7f")
     '"\\\\u001b\\\\u007f"'
@@ -193,7 +193,7 @@ def as_json(value: Any) -> str:
 
 
 class _ShortRepr(reprlib.Repr):
-    """Cuts in the middle; of a number whose digits would take long to write, it says how long it is."""
+    """Cuts in the middle; an integer too long to write out quickly is described by its size in bits."""
 
     def repr_int(self, x: int, level: int) -> str:
         return super().repr_int(x, level) if x.bit_length() < 1000 else f"<an integer of {x.bit_length():,} bits>"
@@ -205,7 +205,7 @@ _SHORT.maxlevel = 3
 
 
 def short_repr(value: object) -> str:
-    """Return what Python calls a value, cut to what fits into a message, whatever it is.
+    """Return the repr of any value, shortened to fit into a message.
 
     >>> short_repr(2.5), short_repr(1 << 20_000), short_repr([[0] * 9] * 9)[:35]
     ('2.5', '<an integer of 20,001 bits>', '[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0,')
@@ -214,7 +214,7 @@ def short_repr(value: object) -> str:
 
 
 def sparkline(values: Sequence[float], low: float, high: float, levels: str = BLOCKS) -> str:
-    """Return values as blocks, whose height is where each lies between `low` and `high`; beyond, it is the nearer one.
+    """Return values as blocks whose height shows where each lies between `low` and `high`; values beyond are clipped.
 
     >>> sparkline([4, 2, 1], 1, 4)
     '█▃▁'

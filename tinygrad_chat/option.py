@@ -1,7 +1,7 @@
-"""How an option is stated: default, help text, bounds and what it needs, once, beside its name in a dataclass.
+"""How an option is declared, as a dataclass field: default, help text, bounds and dependencies, each stated once.
 
-Command-line flags, TOML files and the configuration saved with a run are all read off such dataclasses, called groups:
-`specs_of` makes an `OptionSpec` of each field, once. Standard library only, so that `tgc --help` stays fast.
+Command-line flags, TOML files and the configuration saved with a run all derive from such dataclasses, called groups:
+`specs_of` turns each field into an `OptionSpec`, once. Standard library only, so that `tgc --help` stays fast.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from typing import Any
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.formatting import short_repr
 
-LARGEST = 2**53  # integers that a float holds exactly
+LARGEST = 2**53  # up to which a float holds every integer exactly
 
 
 @dataclass(frozen=True)
 class Needs:
-    """That an option plays a part only where the option called `name` has one of `values` or, without any, is given."""
+    """A condition for an option to have an effect: option `name` has one of `values` or, without values, is given."""
 
     name: str
     values: tuple[Any, ...]
 
 
 def needs(name: str, *values: Any) -> Needs:
-    """Return what an option needs of another: `needs("optimizer", "adamw")`, or `needs("start_from")`."""
+    """Return what an option requires of another: `needs("optimizer", "adamw")`, or `needs("start_from")`."""
     return Needs(name, values)
 
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """All that is known of one option.
+    """Everything known about one option.
 
-    `name` is unique among all options of a command and the key in a flat file; `field` its attribute in the group and
-    the key in a TOML table. `kind` is int, float, str or bool; an `optional` one may be None as well.
+    `name` is unique among the options of a command and is the key in a flat file; `field` is the attribute in its group
+    and the key in a TOML table. `kind` is int, float, str or bool; an `optional` option may also be None.
     """
 
     name: str
@@ -82,9 +82,9 @@ class OptionSpec:
                 raise ConfigError(f"{self.flag}: expected no NUL, which no path can have, received {short_repr(each)}")
 
     def convert(self, value: Any, where: str) -> Any:
-        """Return a value, of a file or NumPy's too, as the option's type.
+        """Convert a value, also one from a file or from NumPy, to the option's type.
 
-        Raises ConfigError, naming `where` it stands, for one of another type.
+        Raises ConfigError, naming `where` it came from, for a value of another type.
         """
         if value is None and self.optional:
             return None
@@ -116,7 +116,7 @@ def expect(
     above: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raise ConfigError, saying `what` it is of, for a value that is not finite or not within these bounds."""
+    """Raise ConfigError, saying `what` the value is, if it is not finite or not within these bounds."""
     expected = unmet(value, choices=choices, minimum=minimum, maximum=maximum, above=above, below=below)
     if expected:
         raise ConfigError(f"{what}: expected {expected}, received {short_repr(value)}")
@@ -131,9 +131,9 @@ def unmet(
     above: float | None = None,
     below: float | None = None,
 ) -> str | None:
-    """Return the first thing that was expected of a value and is not so; None for one that is as it should be.
+    """Return the first expectation that a value does not meet, in words, or None if it meets them all.
 
-    Of every number it is expected that it is finite, of every text that a file in UTF-8 can hold it.
+    Every number must be finite, and every text must be encodable in UTF-8.
     """
     expected = None
     if choices and value not in choices:
@@ -156,7 +156,7 @@ def unmet(
 
 
 def _can_be_written(value: Any) -> bool:
-    """Return whether a file in UTF-8 can hold a value: a name on disk in another encoding does not fit."""
+    """Return whether a value can be encoded in UTF-8: a file name in another encoding cannot."""
     if not isinstance(value, str):
         return True
     try:
@@ -169,7 +169,7 @@ def _can_be_written(value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     if value is None or isinstance(value, str | int):
         return True
-    return bool(value - value == 0)  # nan and infinities are not, NumPy's too
+    return bool(value - value == 0)  # False for nan and infinities, NumPy's included
 
 
 def option(
@@ -190,14 +190,14 @@ def option(
     others: bool = False,
     needs: Needs | tuple[Needs, ...] = (),
 ) -> Any:
-    """Return a dataclass field: its default, its help text and what values it takes.
+    """Return a dataclass field that declares an option: its default, help text and allowed values.
 
-    `name` is that of the flag, where it is not the field's. `minimum` and `maximum` are the least and the largest value
-    allowed, `above` and `below` bounds that are not. `flags` are further command-line spellings, `formerly` names from
-    older versions, which files and flags still take. A `common` option stands in the short help. A `fixed` one cannot
-    be changed when a run is resumed. One that may be given `several` times has a tuple of values then. With
-    `others`, values beside the choices are allowed, such as the path of a file. `needs` says
-    with which values of other options it plays a part.
+    `name` is the name of the flag, if it differs from the field's. `minimum` and `maximum` are inclusive bounds,
+    `above` and `below` exclusive ones. `flags` are further command-line spellings; `formerly` are names from older
+    versions, which files and flags still accept. A `common` option appears in the short help. A `fixed` one cannot be
+    changed when a run is resumed. One that is given `several` times has a tuple of values. With `others`, values
+    outside the choices are allowed, such as the path of a file. `needs` are the values of other options without which
+    this one has no effect.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     metadata["needs"] = (needs,) if isinstance(needs, Needs) else needs
@@ -237,18 +237,18 @@ def validate(group: Any) -> None:
 
 
 def validate_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any]) -> None:
-    """Do as `validate` for `settings`, some of the options by name."""
+    """Do what `validate` does, for `settings`: some of the options, by name."""
     for name, value in settings.items():
         specs[name].check(value)
 
 
 def by_every_name(specs: Mapping[str, OptionSpec]) -> dict[str, OptionSpec]:
-    """Return the options by their names and those of older versions."""
+    """Return the options keyed by their names, those from older versions included."""
     return {name: spec for spec in specs.values() for name in (spec.name, *spec.formerly)}
 
 
 def checked_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """Return `settings`, such as a flat TOML file's, under the options' names and of their types.
+    """Return `settings`, such as those of a flat TOML file, under the options' names and converted to their types.
 
     Raises ConfigError, naming `source` and the key, for an unknown key or a value of the wrong type.
     """
@@ -263,7 +263,7 @@ def checked_settings(specs: Mapping[str, OptionSpec], settings: Mapping[str, Any
 
 
 def unknown_key(source: str, key: str, known: Iterable[str], *, remedy: str | None = None) -> ConfigError:
-    """Return the error for a key that no option has, with the one that may have been meant, or else the `remedy`."""
+    """Return the error for an unknown key, suggesting the closest known one, or else the `remedy`."""
     name = key.replace("-", "_")
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else remedy or f"it has no option {flag_of(name)}"
@@ -271,7 +271,7 @@ def unknown_key(source: str, key: str, known: Iterable[str], *, remedy: str | No
 
 
 def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for the first of the options `chosen` by name that plays no part beside all the `settings`."""
+    """Raise ConfigError for the first option in `chosen`, by name, that has no effect under all the `settings`."""
     for name in chosen:
         need = idle(specs[name], settings)
         if need is not None and need.values in ((True,), ()):
@@ -287,7 +287,7 @@ def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings
 
 
 def idle(spec: OptionSpec, settings: Mapping[str, Any]) -> Needs | None:
-    """Return what an option would need to play a part beside the `settings`, None where it plays one."""
+    """Return the first need of an option that the `settings` do not meet, or None if it has an effect."""
     return next((need for need in spec.needs if not _is_met(need, settings[need.name])), None)
 
 

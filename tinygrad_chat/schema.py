@@ -1,7 +1,8 @@
-"""What a file may hold, stated as type hints and checked in one place: types, ranges, depth, size.
+"""What a file may contain, declared as type hints and checked in one place: types, ranges, depth, size.
 
-A file may be damaged, another version's, or made to do harm. So there is one way to read JSON or TOML: as the type of
-what it must hold. What comes back is that; all else is a FormatError that names file and key in one short line.
+A file may be damaged, from another version or malicious. So there is one way to read JSON or TOML: by the type that
+its contents must have. The result has that type; anything else raises a FormatError that names the file and the key
+in one short line.
 
 >>> class Outcome(typing.TypedDict):
 ...     outcome: Literal["finished", "failed"]
@@ -13,9 +14,9 @@ Traceback (most recent call last):
 tinygrad_chat.errors.FormatError: outcome.json: step: expected at least 0, received -1
 
 Types are int, float, str, bool, None, unions and literals of these, `list[T]`, `tuple[T, ...]`, `dict[str, T]`,
-dataclasses, TypedDicts, and numbers `Annotated` with Bounds. A number is finite, a text can be written in UTF-8. A
-dataclass's fields must all be there, but for those with OPTIONAL as metadata. Keys that a type does not state must be
-plain data; a TypedDict keeps them, a dataclass does not.
+dataclasses, TypedDicts, and numbers `Annotated` with Bounds. Numbers must be finite and texts encodable in UTF-8. All
+fields of a dataclass must be present, except those with OPTIONAL as metadata. Keys that a type does not declare must
+hold plain data; a TypedDict keeps them, a dataclass drops them.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from tinygrad_chat.files import read_plain
 from tinygrad_chat.formatting import short_repr
 from tinygrad_chat.option import unmet
 
-LARGEST_FILE = 1 << 20  # bytes, unless a kind of file says otherwise: several hundred times what such a file has
-MOST_CONTAINERS = 1 << 19  # objects and lists in a file: they take thirty times as much memory as on the disk
-MOST_DIGITS = 20  # of a whole number
-OPTIONAL = {"optional": True}  # of a field with a default, which other versions do not write
-DEEPEST = 16  # levels of what no type states
-MOST_KEY_PARTS = 8  # of a dotted key in TOML: the time to read one grows with their square
+LARGEST_FILE = 1 << 20  # bytes, unless the caller says otherwise: several hundred times the usual size
+MOST_CONTAINERS = 1 << 19  # objects and lists in a file: in memory they take thirty times their size on disk
+MOST_DIGITS = 20  # of an integer
+OPTIONAL = {"optional": True}  # metadata of a field with a default, which other versions do not write
+DEEPEST = 16  # nesting levels of data that no type declares
+MOST_KEY_PARTS = 8  # of a dotted key in TOML: the time to parse one is quadratic in them
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What values a number may have; beyond that, a whole one has at most 2^53."""
+    """The range of a number; an integer is also limited to 2^53."""
 
     minimum: float | None = None
     maximum: float | None = None
@@ -59,21 +60,21 @@ Amount = Annotated[float, Bounds(minimum=0)]
 
 T = TypeVar("T")
 Check = Callable[[Any], Any]
-"""Returns a value as its type has it, or raises _UnfitError."""
+"""Returns a value as its type requires it, or raises _UnfitError."""
 
 
 def read_json(
     path: Path, kind: type[T], *, source: str | None = None, most: int = LARGEST_FILE, follow: bool = False
 ) -> T:
-    """Return what a file of at most so many bytes holds, which must be of a `kind`; `source` is what messages call it.
+    """Read a JSON file of at most `most` bytes, whose contents must be of type `kind`; messages call it `source`.
 
-    Raises OSError where it cannot be read, as `read_plain` does, and FormatError.
+    Raises OSError if it cannot be read, as `read_plain` does, and FormatError.
     """
     return parse_json(read_plain(path, most=most, follow=follow), kind, source=source or str(path))
 
 
 def parse_json(text: bytes | str, kind: type[T], *, source: str) -> T:
-    """Return what JSON `text` holds, which must be of a `kind`. Raises FormatError, naming `source`, for all else."""
+    """Parse JSON `text`, whose contents must be of type `kind`. Raises FormatError, naming `source`, for all else."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")  # Notepad begins with a byte-order mark
         if text.count("[") + text.count("{") > MOST_CONTAINERS:
@@ -93,8 +94,8 @@ def _integer(digits: str) -> int:
 
 
 def parse_lines(lines: Iterable[bytes], kind: type[T], *, source: str) -> Iterator[tuple[bytes, T | FormatError]]:
-    """Yield each line of JSON without its end, and what it holds or what is wrong with it: one that does not fit hides
-    no other."""
+    """Yield each line of JSON without its line ending, and its contents or what is wrong with it: an invalid line does
+    not hide the others."""
     for number, line in enumerate((each.rstrip(b"\r\n") for each in lines), start=1):
         try:
             yield line, parse_json(line, kind, source=f"{source}, line {number}")
@@ -103,9 +104,9 @@ def parse_lines(lines: Iterable[bytes], kind: type[T], *, source: str) -> Iterat
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """Return what TOML `text` holds; an option's type and bounds are checked by `option.py`.
+    """Parse TOML `text`; the types and bounds of options are checked by `option.py`.
 
-    Raises FormatError, naming `source`, for what is no TOML, and for what would take long to read.
+    Raises FormatError, naming `source`, for invalid TOML, and for text that would take long to parse.
     """
     if len(text) > LARGEST_FILE:
         raise FormatError(f"{source}: expected at most {LARGEST_FILE:,} characters, received {len(text):,}")
@@ -117,7 +118,7 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
         raise FormatError(f"{source}: is nested too deep") from None
     except tomllib.TOMLDecodeError as error:
         raise FormatError(f"{source}: not valid TOML ({error})") from None
-    except ValueError:  # Python's own limit for digits
+    except ValueError:  # Python's own limit on digits
         raise FormatError(f"{source}: a number has too many digits") from None
 
 
@@ -128,13 +129,13 @@ _TEXTS = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
-"""Texts and comments in TOML, in which a point is a point."""
+"""Strings and comments in TOML, where a dot does not separate keys."""
 
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MOST_KEY_PARTS}}}")
 
 
 class _UnfitError(Exception):
-    """A value that is not as it must be; `keys` lead to it from where the check began."""
+    """A value that does not fit its type; `keys` are the path to it from where the check began."""
 
     def __init__(self, message: str, *, expected: str = "", keys: Iterable[str | int] = ()) -> None:
         super().__init__(message)
@@ -147,7 +148,7 @@ def _unfit(expected: str, value: Any) -> _UnfitError:
 
 
 def _named(value: Any) -> str:
-    """Return what JSON calls a value."""
+    """Describe a value in JSON's terms."""
     if isinstance(value, dict):
         return "an object" if value else "an empty object"
     if isinstance(value, list):
@@ -156,7 +157,7 @@ def _named(value: Any) -> str:
 
 
 def checked(value: Any, kind: type[T], *, source: str) -> T:
-    """Return a value that was read from `source` as its `kind` has it. Raises FormatError where it is of another."""
+    """Return a value read from `source` as its `kind` requires it. Raises FormatError if it does not fit."""
     try:
         return _check_of(kind)(value)
     except _UnfitError as unfit:
@@ -170,7 +171,7 @@ def _key(key: str) -> str:
 
 @functools.cache
 def _check_of(kind: Any) -> Check:
-    """Return the check of a type, made once from its hints."""
+    """Return the check for a type, built once from its hints."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return _check_plain
@@ -194,7 +195,7 @@ _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 def _check_scalar(kind: type, value: Any) -> Any:
     if type(value) is float and kind is float and value - value == 0:
-        return value  # what most of a log is
+        return value  # most values in a log
     fits = type(value) is kind or (kind is float and type(value) is int)
     expected = unmet(value) if fits else _WORDS[kind]
     if expected:
@@ -222,9 +223,9 @@ def _check_union(checks: list[Check], value: Any) -> Any:
         try:
             return check(value)
         except _UnfitError as unfit:
-            wrong.append(unfit.with_traceback(None))  # which holds this very frame
+            wrong.append(unfit.with_traceback(None))  # the traceback refers to this frame
     for unfit in wrong:
-        if unfit.keys:  # of the right type, but for what is in it
+        if unfit.keys:  # the right type, but something in it is wrong
             raise _UnfitError(str(unfit), keys=unfit.keys)
     raise _unfit(" or ".join(unfit.expected for unfit in wrong), value)
 
@@ -242,7 +243,7 @@ def _check_mapping(check: Check, value: Any) -> dict[str, Any]:
 
 
 def _object_check(kind: Any) -> Check:
-    """Return the check of a dataclass or a TypedDict."""
+    """Return the check for a dataclass or a TypedDict."""
     checks = {name: _check_of(hint) for name, hint in typing.get_type_hints(kind, include_extras=True).items()}
     if is_typeddict(kind):
         required = sorted(kind.__required_keys__)
@@ -265,7 +266,7 @@ def _object_check(kind: Any) -> Check:
 
 
 def _check_plain(value: Any, depth: int = 0) -> Any:
-    """Return what may be of any form: texts, numbers, and objects and lists of these, not nested too deep."""
+    """Check data of any form: texts, numbers, and objects and lists of these, not nested too deeply."""
     if not isinstance(value, dict | list):
         return _check_scalar(type(value), value)
     if depth == DEEPEST:

@@ -1,4 +1,4 @@
-"""`Tensor`: an array and its place in the graph. Its operators and methods are ops, bound by ops/methods.py."""
+"""`Tensor`: an array with its place in the graph. Its operators and methods are ops, bound in ops/methods.py."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.ops.methods import OpMethods, sizes
 
 LONG = 100
-"""More elements than these are not all written out."""
+"""`repr` abbreviates Tensors with more elements than this."""
 
 
 class Tensor(OpMethods):
-    """An array in a graph. After `backward()` on a result, `grad` of every leaf is an array of its shape.
+    """An array in a graph. After `backward()` on a result, `grad` of every leaf is an array of the leaf's shape.
 
-    A Tensor has a gradient; a bare array or number beside it is a constant. Arrays keep their dtype; Python numbers
-    and lists become float32. Integers have no gradient and are refused.
+    Tensors have gradients; a bare array or number in the same expression is a constant. Arrays keep their dtype;
+    Python numbers and lists become float32. Integer arrays have no gradient and are refused.
 
     >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> (x * x).sum().backward()
@@ -32,7 +32,7 @@ class Tensor(OpMethods):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ instead of NumPy's loop over elements
+    __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ instead of looping over elements
 
     def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
         if type(data) is not np.ndarray:
@@ -41,7 +41,7 @@ class Tensor(OpMethods):
             if data.dtype.kind not in "fV":  # V: bfloat16
                 raise TypeError(_refusal(data.dtype))
             data = in_native_order(data)
-        # As ArrayNode does; spelled out, since every op makes a Tensor, and small steps are made of little else.
+        # ArrayNode.__init__, inlined: every op creates a Tensor, and a small model's step does little else.
         self.data = data
         self.grad = None
         self.parents = parents
@@ -50,12 +50,12 @@ class Tensor(OpMethods):
 
     @classmethod
     def zeros(cls, *shape: int | Sequence[int], dtype: Any = np.float32, backend: Backend | str = "numpy") -> Tensor:
-        """Zeros of a shape, given as `zeros(2, 3)` or `zeros((2, 3))`."""
+        """Return zeros of a shape, given as `zeros(2, 3)` or `zeros((2, 3))`."""
         return cls(_open(backend).xp.zeros(sizes(shape), dtype))
 
     @classmethod
     def ones(cls, *shape: int | Sequence[int], dtype: Any = np.float32, backend: Backend | str = "numpy") -> Tensor:
-        """Ones of a shape."""
+        """Return ones of a shape."""
         return cls(_open(backend).xp.ones(sizes(shape), dtype))
 
     @classmethod
@@ -66,20 +66,20 @@ class Tensor(OpMethods):
         dtype: Any = np.float32,
         backend: Backend | str = "numpy",
     ) -> Tensor:
-        """Numbers of the standard normal distribution, the same on every back end; a generator is drawn from."""
+        """Draw from the standard normal distribution, the same on every back end; `seed` may be a generator."""
         drawn = np.random.default_rng(seed).standard_normal(sizes(shape))
         return cls(_open(backend).xp.asarray(drawn, dtype))
 
     @classmethod
     def from_values(cls, values: Any) -> Tensor:
-        """Stack scalar Values (nested lists or an object array) into one Tensor; gradients flow through the seam."""
+        """Stack scalar Values (nested lists or an object array) into one Tensor; gradients flow back to them."""
         array = np.asarray(values, dtype=object)
         parents = tuple(array.ravel())
         data = np.array([value.data for value in parents], dtype=np.float64).reshape(array.shape)
         return cls(data, parents, lambda d_out: tuple(float(d) for d in to_host(d_out).ravel()))
 
     def accumulate(self, gradient: Any) -> None:
-        """Add a leaf's gradient to `grad`, in place where there is one: it may be a view into a larger buffer."""
+        """Add a gradient to this leaf's `grad`, in place if it has one: it may be a view of a larger buffer."""
         if gradient.shape != self.data.shape:
             raise ShapeError(
                 f"backward: a leaf of shape {self.shape} received a gradient of shape {gradient.shape}; the rule of "
@@ -91,7 +91,7 @@ class Tensor(OpMethods):
             else:
                 gradient.add_to(self.grad)
         elif self.grad is None:
-            # A copy: a rule may have handed it to others, too. A weight in bfloat16 has a float32 gradient.
+            # A copy: the rule may have returned the same array for others. A bfloat16 weight has a float32 gradient.
             dtype = self.dtype if self.dtype.kind == "f" else None
             self.grad = array_module(self.data).array(gradient, dtype, order="C")
         else:
@@ -125,11 +125,11 @@ class Tensor(OpMethods):
     def backward(
         self, seed: Any = None, *, keep_graph: bool = False, deliver: Callable[[Node, Any], None] = deliver_to_leaf
     ) -> None:
-        """Add to `grad` of every leaf the gradient of this Tensor with respect to it.
+        """Add the gradient of this Tensor with respect to each leaf to that leaf's `grad`.
 
-        `seed` is this Tensor's own gradient, 1 for a scalar. The graph is released on the way, to free memory;
-        with `keep_graph` it stays, inner Tensors show their gradients too, and backward may be called again.
-        `deliver` is called with each leaf and its gradient instead of adding to `grad`.
+        `seed` is the upstream gradient of this Tensor, by default 1 for a scalar. The graph is released during the
+        sweep, to free memory; with `keep_graph` it stays, inner Tensors keep their gradients too, and backward may be
+        called again. `deliver(leaf, gradient)` replaces adding to `grad`.
         """
         xp = array_module(self.data)
         if seed is None:
@@ -144,15 +144,15 @@ class Tensor(OpMethods):
         backpropagate_arrays(self, seed, release=not keep_graph, deliver=deliver)
 
     def detach(self) -> Tensor:
-        """A leaf of the same data: no gradient flows back through it."""
+        """Return a leaf with the same data: no gradient flows back through it."""
         return type(self)(self.data)
 
     def numpy(self) -> np.ndarray:
-        """The array in host memory."""
+        """Return the array in host memory."""
         return to_host(self.data)
 
     def item(self) -> float:
-        """The one element as a Python number; on a GPU this waits for it."""
+        """Return the only element as a Python number; on a GPU this blocks until it is computed."""
         if self.size != 1:
             raise ShapeError(f"item: expected one element, received shape {self.shape}; reduce it, or use numpy()")
         return self.data.item()
@@ -185,11 +185,11 @@ class Tensor(OpMethods):
         return (self[row] for row in range(len(self)))
 
     def argmax(self, axis: int | None = None) -> Any:
-        """The index of the largest element along `axis`, in the flattened Tensor by default: a bare array."""
+        """Return the index of the largest element along `axis`, by default of the flattened Tensor, as a bare array."""
         return self.data.argmax(axis=axis)
 
-    # Comparisons look at the numbers, element by element, and return bare arrays of booleans. Tensors live in sets and
-    # dictionaries all the same, each as itself.
+    # Comparisons are elementwise and return bare boolean arrays. Tensors can still be members of sets and keys of
+    # dictionaries, by identity.
 
     __hash__ = Node.__hash__
 
@@ -219,11 +219,11 @@ class Tensor(OpMethods):
 
 
 def _as_array(data: Any) -> Any:
-    """Return what is no plain NumPy array as an array: Python numbers and lists of them in float32."""
+    """Convert anything but a plain NumPy array to an array; Python numbers and lists of them become float32."""
     if isinstance(data, Tensor):
         raise TypeError("Tensor: expected numbers or an array, received a Tensor; use it as it is, or detach() it")
     if hasattr(data, "ndim"):
-        return array_module(data).asarray(data)  # a reduction to one number leaves a NumPy scalar
+        return array_module(data).asarray(data)  # reducing an array to one number yields a NumPy scalar
     array = np.asarray(data)
     if array.dtype.kind not in "fiub":
         raise TypeError(_refusal(array.dtype))
@@ -241,7 +241,7 @@ def _open(backend: Backend | str) -> Backend:
 
 
 def _beside(tensor: Tensor, x: Any) -> Any:
-    """Return what a Tensor is compared with: a number in its precision, whatever the number's own, as ops have it."""
+    """Return the other operand of a comparison, with a scalar cast to the Tensor's precision, as in ops."""
     if isinstance(x, Tensor):
         return x.data
     is_number = getattr(x, "ndim", None) == 0 and x.dtype.kind == "f"

@@ -1,4 +1,4 @@
-"""WHY GRADIENTS: graphs and their one reverse sweep. Nothing here knows an op or a Tensor.
+"""WHY GRADIENTS: computation graphs and the backward sweep over them. Nothing here knows about ops or Tensors.
 
 Read value.py first, then sweep.py, differentiable.py and mode.py, then check.py.
 """

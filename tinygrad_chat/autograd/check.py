@@ -1,11 +1,12 @@
-"""Proof of backward rules, two independent ways.
+"""Verify backward rules in two independent ways.
 
-Exactly: the op's own forward, run over an object array of scalar `Value`s, differentiates itself through the scalar
-engine with no step size, and must agree with the hand-written rule to rounding.
+Exactly: the op's forward runs on object arrays of scalar `Value`s, so the scalar engine differentiates it without any
+step size. The hand-written rule must agree up to rounding.
 
-Numerically: along a random direction, the difference of two forward runs must agree with the rule's projection.
+Numerically: a finite difference of forward runs along a random direction must agree with the rule's gradient
+projected onto it.
 
-Both take any function of arrays built from ops, so that compositions and kernels are checked by the same lines.
+Both accept any function of arrays built from ops, so compositions and kernels are checked by the same code.
 
 >>> import numpy as np
 >>> from tinygrad_chat import ops
@@ -28,11 +29,11 @@ NUMERIC_TOLERANCE = 1e-6
 
 
 class WrongGradientError(AssertionError):
-    """A backward rule that disagrees with the forward beside it."""
+    """A backward rule that disagrees with its forward."""
 
 
 class _Array(ArrayNode):
-    """The least that ops ask of a node: an array in a graph."""
+    """The minimal node that ops accept: an array in a graph."""
 
     __slots__ = ()
 
@@ -49,7 +50,7 @@ def _is_variable(x: Any) -> bool:
 
 
 def rule_gradients(function: Callable[..., Any], *inputs: Any, d_out: Any) -> list[np.ndarray | None]:
-    """Gradients of sum(function(*inputs) * d_out) by the hand-written rules; None for inputs that are no floats."""
+    """Return the gradients of sum(function(*inputs) * d_out) by the hand-written rules; None for non-float inputs."""
     nodes = [_Array(x) if _is_variable(x) else x for x in inputs]
     backpropagate_arrays(function(*nodes), d_out)
     zero = [np.zeros_like(x) if _is_variable(x) else None for x in inputs]
@@ -60,7 +61,7 @@ def rule_gradients(function: Callable[..., Any], *inputs: Any, d_out: Any) -> li
 
 
 def exact_gradients(function: Callable[..., Any], *inputs: Any, d_out: Any) -> list[np.ndarray | None]:
-    """The same gradients by the scalar engine: `function` runs over arrays of Values. Use float64."""
+    """Return the same gradients by the scalar engine: `function` runs on arrays of Values. Use float64."""
     as_values = np.frompyfunc(lambda number: Value(float(number)), 1, 1)
     wrapped = [np.asarray(as_values(x), dtype=object) if _is_variable(x) else x for x in inputs]
     out = np.asarray(function(*wrapped), dtype=object)
@@ -78,7 +79,7 @@ def exact_gradients(function: Callable[..., Any], *inputs: Any, d_out: Any) -> l
 def projected_difference(
     function: Callable[..., Any], *inputs: Any, d_out: Any, directions: Sequence[Any], step: float = 1e-5
 ) -> float:
-    """d/ds of sum(function(inputs + s * directions) * d_out) at 0, by a central difference of fourth order."""
+    """Return d/ds of sum(function(inputs + s * directions) * d_out) at s = 0, by a fourth-order central difference."""
 
     def at(s: float) -> float:
         moved = [x if v is None else x + s * v for x, v in zip(inputs, directions, strict=True)]
@@ -89,7 +90,7 @@ def projected_difference(
 
 
 def _draw_d_out(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw an upstream gradient. It is read-only: a rule must not write into what its siblings also receive."""
+    """Draw an upstream gradient. It is read-only: a rule must not write to an array that others also receive."""
     d_out = np.asarray(random.normal(size=shape))
     d_out.setflags(write=False)
     return d_out
@@ -100,7 +101,7 @@ def check_exactly(
 ) -> float:
     """Compare the rules with the scalar engine; return the worst relative difference.
 
-    Raises WrongGradientError, naming the input, where it exceeds `tolerance` or a shape is wrong.
+    Raises WrongGradientError, naming the input, if it exceeds `tolerance` or a shape is wrong.
     """
     d_out = _draw_d_out(np.random.default_rng(seed), np.shape(function(*inputs)))
     by_rule = _checked_shapes(function, inputs, rule_gradients(function, *inputs, d_out=d_out))
@@ -123,9 +124,9 @@ def check_exactly(
 def check_numerically(
     function: Callable[..., Any], *inputs: Any, seed: int = 0, tolerance: float = NUMERIC_TOLERANCE
 ) -> float:
-    """Compare the rules with finite differences, one random direction an input; return the worst difference.
+    """Compare the rules with finite differences, one random direction per input; return the worst difference.
 
-    Raises WrongGradientError, naming the input, where it exceeds `tolerance` relative to the gradient's size.
+    Raises WrongGradientError, naming the input, if it exceeds `tolerance` relative to the gradient's size.
     """
     random = np.random.default_rng(seed)
     d_out = _draw_d_out(random, np.shape(function(*inputs)))

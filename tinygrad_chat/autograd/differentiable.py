@@ -1,6 +1,6 @@
-"""How a plain function over arrays becomes an operation over nodes.
+"""How a plain function of arrays becomes an operation on graph nodes.
 
-An array op computes its result and returns it with its own backward rule:
+An array op returns its result together with its backward rule:
 
     @differentiable
     def square(x):
@@ -9,10 +9,10 @@ An array op computes its result and returns it with its own backward rule:
         return x * x, backward
 
 Inputs that may have gradients are positional, static options are keyword-only, and `backward` returns one gradient
-(or None) for each positional input. An op may return a tuple of results instead of one: then `backward` takes the
-gradient of each, None for a result that nothing was computed from. The result is a node of the class of the first node
-among the inputs, so ops know nothing of `Tensor`. Called on bare arrays only, an op returns bare arrays: ops are also
-plain functions, and, as attributes of a class, methods.
+(or None) for each positional input. An op may also return a tuple of results; `backward` then takes one upstream
+gradient for each, None for a result that was not used. The result is a node of the same class as the first node among
+the inputs, so ops know nothing about `Tensor`. Called on bare arrays only, an op returns bare arrays, so ops are also
+plain functions; as class attributes, they are methods.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ ArrayOp = Callable[..., tuple[Any, Rule]]
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 Others = ParamSpec("Others")
-"""What an op takes behind its first input."""
+"""The parameters of an op after its first input."""
 Constant = np.ndarray | np.generic | float
-"""An input without a gradient, as far as type checkers are concerned: CuPy has no types."""
+"""An input without a gradient, as type checkers see it: CuPy has no types."""
 
 
 class Operation(Generic[Others]):
     """An array op that also works on nodes. `reference` is the array function, `name` its name.
 
-    Type checkers see the reference's parameters, a node for nodes and an array for arrays. Of an op of several
-    results they see one: unpack it.
+    Type checkers see the reference's parameters, and a node returned for nodes or an array for arrays. For an op with
+    several results they see only one: unpack it.
     """
 
     def __init__(self, reference: Callable[Concatenate[Any, Others], tuple[Any, Rule]]) -> None:
@@ -68,7 +68,7 @@ class Operation(Generic[Others]):
     @overload
     def __call__(self, first: Constant, /, *others: Others.args, **options: Others.kwargs) -> np.ndarray: ...
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Compute the op; if an input is a node, return a node that knows its parents and its rule."""
+        """Run the op; if any input is a node, return a node with its parents and backward rule."""
         if options and not self._named_inputs.isdisjoint(options):
             bound = self.signature.bind(*inputs, **options)
             bound.apply_defaults()
@@ -78,7 +78,7 @@ class Operation(Generic[Others]):
         first: Any = None
         parents: list[Node | None] = []
         arrays: list[Any] = []
-        as_they_are = True  # the constants: all arrays with axes and in the processor's byte order, or none
+        as_they_are = True  # whether each constant is None or an array with axes, in the processor's byte order
         for x in inputs:
             if isinstance(x, Node):
                 if first is None:
@@ -113,7 +113,7 @@ class Operation(Generic[Others]):
     @overload
     def __get__(self, node: AnyNode, owner: type) -> Callable[Others, AnyNode]: ...
     def __get__(self, node: Node | None, owner: type) -> Any:
-        """Return the op as a method of its first input; a function does the same."""
+        """Bind the op as a method of its first input, as a plain function would be."""
         return self if node is None else MethodType(self, node)
 
     def _run(self, compute: ArrayOp, arrays: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, Rule]:
@@ -121,12 +121,12 @@ class Operation(Generic[Others]):
             return compute(*arrays, **options)
         except ShapeError:
             raise
-        except (ValueError, IndexError) as error:  # the array library's own words, which do not name the op
+        except (ValueError, IndexError) as error:  # the array library's own message does not name the op
             shapes = ", ".join(str(x.shape) for x in arrays if hasattr(x, "shape"))
             raise ShapeError(f"{self.name}: {error} (received {shapes or 'no arrays'})") from error
 
     def __reduce__(self) -> str:
-        """Let copies and pickles be the op itself, by which its kernels are found."""
+        """Make copies and pickles resolve to the op itself, since its kernels are looked up by identity."""
         return self.name
 
     def __repr__(self) -> str:
@@ -134,9 +134,9 @@ class Operation(Generic[Others]):
 
 
 def _constant(x: Any, beside: Any) -> Any:
-    """Return an input without a gradient as an op takes it beside an array: a list as an array of the same kind, an
-    array in the processor's byte order, and one real number in the array's dtype, since a NumPy number or an array of
-    no axes would widen the result."""
+    """Convert an input without a gradient for use with the array `beside`: a list becomes an array of the same kind,
+    an array takes the processor's byte order, and a real scalar takes the dtype of `beside`, since a NumPy scalar or an
+    array without axes would widen the result."""
     if isinstance(x, (list, tuple)):
         x = array_module(beside).asarray(x)
     elif not hasattr(x, "ndim"):
@@ -147,9 +147,9 @@ def _constant(x: Any, beside: Any) -> Any:
 
 
 class _Gathered(dict[int, Any]):
-    """Gradients of an op's results, by number. Those of others are added, and arrays, which are the first one's."""
+    """Gradients of an op's results, by index. Adding merges another; a plain array counts for the first result."""
 
-    __array_ufunc__ = None  # so that `array + gathered` comes here
+    __array_ufunc__ = None  # so that `array + gathered` calls __radd__
 
     def __add__(self, other: Any) -> _Gathered:
         others = other if isinstance(other, _Gathered) else {0: other}
@@ -159,7 +159,7 @@ class _Gathered(dict[int, Any]):
 
 
 def _several(kind: Any, results: tuple[Any, ...], parents: Sequence[Node | None], rule: Rule | None) -> tuple[Any, ...]:
-    """Return a node for each result: the first is the parent of the others, so that all gradients meet there."""
+    """Return a node for each result: the first is the parent of the others, so all gradients accumulate there."""
     if rule is None:
         return tuple(map(kind, results))
     numbers = range(len(results))
@@ -175,11 +175,11 @@ def _several(kind: Any, results: tuple[Any, ...], parents: Sequence[Node | None]
 
 
 def differentiable(reference: Callable[Concatenate[Any, Others], tuple[Any, Rule]]) -> Operation[Others]:
-    """Turn an array op into an `Operation`; see the head of this file."""
+    """Turn an array op into an `Operation`; see the module docstring."""
     return Operation(reference)
 
 
 def op_name(rule: Rule) -> str:
-    """Return the name of the op that a rule was written in: of `softmax.<locals>.backward`, softmax."""
+    """Return the name of the op that defines a rule: softmax for `softmax.<locals>.backward`."""
     defined_in = getattr(rule, "__qualname__", type(rule).__name__)
     return defined_in.partition(".<locals>")[0].rpartition(".")[2].strip("_")

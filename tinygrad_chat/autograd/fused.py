@@ -1,8 +1,8 @@
-"""Several steps of scalar arithmetic as one node. Standard library only.
+"""Several steps of scalar arithmetic fused into one node. Standard library only.
 
-A dot product of 16 pairs is 31 nodes of `+` and `*`, or one node that states all 32 local gradients at once. The
-numbers are the same; there is less to create, to keep and to sweep. Each function here equals the plain expression
-in its first line, and the tests hold it to that.
+A dot product of 16 pairs is either 31 nodes of `+` and `*` or one node with all 32 local gradients. The numbers are
+the same; there are fewer nodes to create, keep and sweep. Each function equals the plain expression in the first line
+of its docstring, which the tests check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Matrix = Sequence[Vector]
 
 
 def matrix_vector(rows: Matrix, xs: Vector) -> list[Value]:
-    """[sum(weight * x for weight, x in zip(row, xs)) for row in rows]; one node a row."""
+    """[sum(weight * x for weight, x in zip(row, xs)) for row in rows]; one node per row."""
     x_data = [x.data for x in xs]
 
     def product(row: Vector) -> Value:
@@ -43,7 +43,7 @@ def inverse_root_mean_square(xs: Vector, epsilon: float) -> Value:
 
 
 def softmax_average(scores: Vector, columns: Matrix) -> list[Value]:
-    """[sum(p * v for p, v in zip(softmax(scores), column)) for column in columns]; one node a column."""
+    """[sum(p * v for p, v in zip(softmax(scores), column)) for column in columns]; one node per column."""
     shares = _softmax([score.data for score in scores])
 
     def average(column: Vector) -> Value:

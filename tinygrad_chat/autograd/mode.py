@@ -1,4 +1,4 @@
-"""What is in force while ops run: whether they are recorded, how they compute, who watches."""
+"""The mode in which ops run: whether they are recorded, how they are computed, who watches."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from tinygrad_chat.backend import Compute, Kernels, backend_of, default_compute,
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 Watcher = Callable[[Any, Sequence[Any], Mapping[str, Any]], Callable[[Any, Rule], Rule]]
-"""(operation, inputs, options), before the op runs -> what is called with (out, rule) after it and returns the rule to
-use"""
+"""(operation, inputs, options) -> callback. Called before the op runs; the callback gets (out, rule) after it and
+returns the rule to use."""
 
 
 @dataclass(slots=True)
 class Mode:
-    """What is in force in a thread; never changed, but replaced."""
+    """The mode of a thread; never changed in place, only replaced."""
 
     recording: bool = True
-    compute: Compute | None = None  # the model's whose method runs
-    kernels: Kernels | None = None  # instead of any compute's
+    compute: Compute | None = None  # of the model whose method is running
+    kernels: Kernels | None = None  # override those of any compute
     watcher: Watcher | None = None
 
     def compute_for(self, array: Any) -> Compute:
-        """Return the compute in force, if it is of the array's back end, or else the back end's default."""
+        """Return the compute in force if it belongs to the array's back end, else that back end's default."""
         backend, compute = backend_of(array), self.compute
         return compute if compute is not None and compute.backend is backend else default_compute(backend)
 
     def kernels_for(self, array: Any) -> Kernels:
-        """Return the kernels to run on `array`, by what they replace."""
+        """Return the kernels to run on `array`, keyed by what they replace."""
         if self.kernels is not None:
             return self.kernels
         compute = self.compute
-        if compute is not None and type(array) is compute.backend.array_type:  # the rule in short, as every op asks
+        if compute is not None and type(array) is compute.backend.array_type:  # a shortcut: every op calls this
             return compute.kernel_table
         return self.compute_for(array).kernel_table
 
 
-# Of a thread; one that is to go on in the same mode is started in a copy of the context. There is one variable for all
-# of it: those that were never set are looked for at length once any other is.
+# Per thread; to inherit the mode, start a thread in a copy of the context. One variable holds all of it: looking up a
+# context variable that was never set is slow once any other has been set.
 _mode: ContextVar[Mode] = ContextVar("mode", default=Mode())  # noqa: B039 - never changed
 
 current_mode: Callable[[], Mode] = _mode.get
-"""() -> what is in force in this thread"""
+"""() -> the mode in force in this thread"""
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def _switched(**settings: Any) -> Iterator[None]:
 
 @contextmanager
 def within(mode: Mode) -> Iterator[None]:
-    """Within this context, in this thread, all is in force that was when `mode` was the current one."""
+    """Put `mode` in force within this context, in this thread."""
     before = _mode.set(mode)
     try:
         yield
@@ -72,29 +72,29 @@ def within(mode: Mode) -> Iterator[None]:
 
 
 def recording() -> bool:
-    """Return whether results remember what they were computed from, in this thread: not within `no_grad`."""
+    """Return whether ops in this thread record the graph: not within `no_grad`."""
     return _mode.get().recording
 
 
 def no_grad() -> Any:
-    """Within this context, in this thread, results of ops remember nothing: for evaluation and sampling."""
+    """Stop recording the graph within this context, in this thread: for evaluation and sampling."""
     return _switched(recording=False)
 
 
 def computing_with(compute: Compute) -> Any:
-    """Within this context, in this thread, arrays of the compute's back end are computed on as it says."""
+    """Use `compute` for arrays of its back end within this context, in this thread."""
     return _switched(compute=compute)
 
 
 def with_own_compute(method: Method) -> Method:
-    """Let a method of an object that has a `compute` run within it."""
+    """Decorate a method so that it runs with its object's `compute` in force."""
 
     @functools.wraps(method)
     def within(self: Any, *inputs: Any, **options: Any) -> Any:
         mode = _mode.get()
         if mode.compute is self.compute:  # called by another such method
             return method(self, *inputs, **options)
-        # Spelled out: `with computing_with(...)` takes several times as long, which a small step would feel.
+        # Inlined: `with computing_with(...)` takes several times as long, which shows in small steps.
         before = _mode.set(Mode(mode.recording, self.compute, mode.kernels, mode.watcher))
         try:
             return method(self, *inputs, **options)
@@ -105,30 +105,30 @@ def with_own_compute(method: Method) -> Method:
 
 
 def compute_for(array: Any) -> Compute:
-    """Return how `array` is computed on now: as the compute in force says, or else by the back end's default."""
+    """Return the compute in force for `array`, or the default of its back end."""
     return _mode.get().compute_for(array)
 
 
 def kernels_of(name: str) -> Any:
-    """Within this context, in this thread, ops run the kernels of that folder, whatever the compute in force says."""
+    """Run ops with the kernels in folder `name` within this context, in this thread, whatever the compute in force."""
     return _switched(kernels=load_kernels(name))
 
 
 def reference_ops() -> Any:
-    """Within this context, in this thread, every op runs its readable reference and no kernel."""
+    """Run every op's readable reference and no kernels within this context, in this thread."""
     return kernels_of("reference")
 
 
 def find_kernel(replaced: Any, reference: Any, array: Any) -> Any:
-    """Return the kernel to run on `array` instead of what it replaces, or `reference` where there is none."""
+    """Return the kernel that replaces `replaced` on `array`, or `reference` if there is none."""
     return _mode.get().kernels_for(array).get(replaced, reference)
 
 
 def has_kernel(replaced: Any, array: Any) -> bool:
-    """Return whether a kernel would run on `array` instead of what it replaces."""
+    """Return whether a kernel replaces `replaced` on `array`."""
     return find_kernel(replaced, None, array) is not None
 
 
 def watched_ops(watcher: Watcher) -> Any:
-    """Within this context, in this thread, `watcher` sees every op on nodes come and go, and may wrap its rule."""
+    """Call `watcher` around every op on nodes within this context, in this thread; it may wrap the op's rule."""
     return _switched(watcher=watcher)

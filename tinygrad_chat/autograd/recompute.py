@@ -1,4 +1,4 @@
-"""Results of which nothing is kept on the way: the backward sweep computes them again, a piece at a time."""
+"""Activation checkpointing: intermediate results are not kept; the backward sweep recomputes them, piece by piece."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tinygrad_chat.autograd.value import Node
 
 
 def recomputed(function: Callable[..., ArrayNode], inputs: Sequence[ArrayNode], weights: Sequence[ArrayNode]) -> Any:
-    """Return `function(*inputs)` as one node, which keeps its inputs and nothing of what lies between.
+    """Return `function(*inputs)` as one node, which keeps its inputs but no intermediate results.
 
-    `weights` are all other leaves that it computes with. It must give the same each time: then value and gradients are
-    those of the plain call to the bit, in a time longer by one forward pass (Chen et al., arXiv:1604.06174).
+    `weights` are all other leaves that the function uses. It must be deterministic: then value and gradients equal
+    those of the plain call bit for bit, at the cost of one more forward pass (Chen et al., arXiv:1604.06174).
     """
     mode = current_mode()
     if not mode.recording:

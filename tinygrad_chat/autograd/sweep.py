@@ -1,13 +1,13 @@
-"""The backward sweep over arrays: the one of value.py, with care for memory. Values may stand in the graph, too.
+"""The backward sweep over arrays: that of value.py, but careful with memory. The graph may contain Values, too.
 
 The gradient of an array may be as large as the model. So here
 
-- a node has a *rule* in the place of local gradients: a function that makes the gradients of all its parents;
-- the first gradient of a node is borrowed (a rule may hand one array to two parents), the second makes a sum that the
-  sweep owns, and later ones are added to that in place;
-- a rule may leave a gradient uncomputed, as a `PendingGradient`, until it is known which buffer adds it up;
-- `deliver` may take what comes to the leaves elsewhere than to their own `grad`;
-- what the sweep has passed is released, so that memory falls while it runs.
+- a node has a *rule* instead of local gradients: a function that returns the gradients of all its parents;
+- the first gradient of a node is borrowed (a rule may return one array for two parents), the second creates a sum that
+  the sweep owns, and later ones are added to that sum in place;
+- a rule may leave a gradient uncomputed, as a `PendingGradient`, until the buffer that accumulates it is known;
+- `deliver` may send the gradients of leaves somewhere other than their `grad`;
+- nodes are released once the sweep has passed them, so memory use falls while it runs.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class ArrayNode(Node):
         self.birth = next(births)
 
     def accumulate(self, gradient: Any) -> None:
-        """Add a leaf's gradient from one sweep to what earlier sweeps left, until someone resets `grad`."""
+        """Add a gradient to this leaf's `grad`, which accumulates across sweeps until it is reset."""
         self.grad = gradient if self.grad is None else self.grad + gradient
 
 
 class PendingGradient:
-    """A gradient that is not computed before it is known where it goes: straight into the buffer that adds it up.
+    """A gradient that is not computed until its destination is known, and then accumulated there directly.
 
     A rule may return one for a large weight; `shape` is the weight's.
     """
@@ -47,16 +47,16 @@ class PendingGradient:
     shape: tuple[int, ...]
 
     def add_to(self, buffer: Any) -> None:
-        """Compute it and add it to an array."""
+        """Compute the gradient and add it to `buffer`."""
         raise NotImplementedError
 
     def array(self) -> Any:
-        """Compute it as an array of its own."""
+        """Compute the gradient as a new array."""
         raise NotImplementedError
 
 
 class _Released(tuple[()]):
-    """The parents of a node that a sweep has released: none, but whoever asks whether it is a leaf is told."""
+    """The parents of a released node: empty, but testing whether the node is a leaf raises an error."""
 
     __slots__ = ()
 
@@ -70,14 +70,14 @@ RELEASED = _Released()
 
 
 def rule_of(node: Any) -> Rule:
-    """Return the rule of a node that is no leaf; a Value's is to multiply by each of its local gradients."""
+    """Return the rule of a node that is not a leaf; a Value's multiplies by each of its local gradients."""
     if isinstance(node, Value):
         return lambda d_out: [d_out * local for local in node.local_gradients]
     return node.rule
 
 
 def deliver_to_leaf(leaf: Node, gradient: Any) -> None:
-    """Add a gradient to the leaf's own."""
+    """Add a gradient to the leaf's `grad`."""
     if isinstance(leaf, ArrayNode):
         leaf.accumulate(gradient)
     else:
@@ -87,10 +87,10 @@ def deliver_to_leaf(leaf: Node, gradient: Any) -> None:
 def backpropagate_arrays(
     root: Node, seed: Any, *, release: bool = False, deliver: Callable[[Node, Any], None] = deliver_to_leaf
 ) -> None:
-    """Give every node that `root` was computed from the gradient of `root`, where `root`'s own gradient is `seed`.
+    """Compute the gradient of `root` with respect to every node it was computed from; `seed` is that of `root` itself.
 
-    Leaves add up what comes, across sweeps too, unless `deliver` takes it elsewhere. Inner nodes hold the gradient of
-    the latest sweep; with `release` they drop it, their parents and their rule as the sweep passes.
+    Leaves accumulate gradients, across sweeps too, unless `deliver` sends them elsewhere. Inner nodes hold the gradient
+    of the latest sweep; with `release` they drop it, their parents and their rule as the sweep passes.
     """
     if not root.parents:
         deliver(root, seed)
@@ -99,9 +99,9 @@ def backpropagate_arrays(
     for node in nodes:
         node.grad = None
     root.grad = seed
-    owned: set[int] = set()  # births of the nodes whose gradient is a sum made here, safe to add to in place
+    owned: set[int] = set()  # births of the nodes whose gradient is a sum created here, safe to add to in place
     while nodes:
-        node = nodes.pop()  # the youngest, which nothing here keeps from now on
+        node = nodes.pop()  # the youngest; nothing here keeps a reference to it any longer
         if node.grad is None:  # no rule has sent it a gradient
             continue
         d_out, parents, rule = node.grad, node.parents, rule_of(node)
@@ -109,7 +109,7 @@ def backpropagate_arrays(
             node.grad, node.parents = None, RELEASED
             if isinstance(node, ArrayNode):
                 node.rule = None
-        for parent, gradient in zip(parents, rule(d_out)):  # noqa: B905 - a rule also covers inputs left out
+        for parent, gradient in zip(parents, rule(d_out)):  # noqa: B905 - a rule also covers omitted inputs
             if parent is None or gradient is None:
                 continue
             if not parent.parents:
@@ -118,7 +118,7 @@ def backpropagate_arrays(
             if isinstance(gradient, PendingGradient):
                 gradient = gradient.array()
             if parent.grad is None:
-                parent.grad = gradient  # borrowed: it must not be written to
+                parent.grad = gradient  # borrowed: must not be written to
             elif parent.birth in owned and type(gradient) is type(parent.grad):
                 parent.grad += gradient
             else:

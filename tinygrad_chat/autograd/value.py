@@ -1,6 +1,6 @@
 """The scalar engine: a number that remembers where it came from, and one sweep that finds every gradient.
 
-Read this file first; it takes ten minutes and needs nothing but Python. It also runs alone, copied anywhere.
+Read this file first; it takes ten minutes and needs nothing but Python. It also works on its own, copied anywhere.
 
 >>> a, b = Value(2.0), Value(-3.0)
 >>> loss = (a * b + 10).tanh()
@@ -13,8 +13,8 @@ gradients*: for each parent, how much the result changes per unit of that parent
 is the node's own gradient times the local one, summed over all nodes that were computed from that parent.
 `backpropagate` walks the nodes from the result back to the leaves and adds these products up.
 
-`Value` holds one float. `Tensor` (tensor.py) holds an array; it is a `Node` too, and both may stand in one graph: its
-sweep (sweep.py) walks in the same order, with a function in the place of the numbers.
+`Value` holds one float. `Tensor` (tensor.py) holds an array; it is a `Node` too, and one graph may contain both. Its
+sweep (sweep.py) visits nodes in the same order, with a function in place of the local gradients.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from typing import Any
 
 births = itertools.count()
 
-# Graphs of Values hold no reference cycles. Looking for some after every 700 objects, as Python does unless it is told
-# otherwise, would take more time than all the arithmetic. A program that has chosen a longer interval, or 0, keeps it.
+# Graphs of Values contain no reference cycles. Searching for cycles after every 700 allocations, as Python does by
+# default, would take longer than all the arithmetic. A longer interval that the program has chosen, or 0, is kept.
 if 0 < gc.get_threshold()[0] < 10_000:
     gc.set_threshold(10_000)
 
 
 class Node:
-    """A node in the graph of a computation; a leaf has no parents. A node's birth is later than those of its parents.
+    """A node in a computation graph; a leaf has no parents. `birth`, a serial number, exceeds those of the parents.
 
     Among the parents of an array, None stands for a constant.
     """
@@ -48,7 +48,7 @@ class Node:
     parents: Sequence[Node | None]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let copies and pickles of a leaf be leaves of their own, without a gradient; what was computed has none."""
+        """Copy or pickle a leaf as a new leaf without a gradient; computed nodes cannot be copied."""
         if self.parents:
             raise TypeError("copy: expected a leaf, received what was computed from others; copy its data instead")
         kept = {name: getattr(self, name) for name in ("data", "label") if hasattr(self, name)}
@@ -56,9 +56,9 @@ class Node:
 
 
 def topological_order(root: Node) -> list[Any]:
-    """Return `root` and the nodes that it was computed from, without leaves, the oldest first: parents before children.
+    """Return `root` and the nodes it was computed from, without leaves, oldest first: parents before children.
 
-    No recursion, so that a graph may be of any depth.
+    No recursion, so a graph may have any depth.
     """
     nodes, seen = [], {None}
     waiting: list[Any] = [root]
@@ -73,24 +73,24 @@ def topological_order(root: Node) -> list[Any]:
 
 
 def backpropagate(root: Value) -> None:
-    """Give every Value that `root` was computed from the gradient of `root`.
+    """Compute the gradient of `root` with respect to every Value it was computed from.
 
-    Leaves add up what comes, across sweeps too, until someone resets `grad`. The others hold that of the latest sweep.
+    Leaves accumulate gradients, across sweeps too, until `grad` is reset. The others hold that of the latest sweep.
     """
     nodes = topological_order(root)
     for node in nodes:
         node.grad = 0.0
     root.grad += 1.0
-    for node in reversed(nodes):  # all that was computed from a node is younger: its gradient is complete at its turn
+    for node in reversed(nodes):  # whatever used a node is younger, so its gradient is complete when its turn comes
         d_out = node.grad
         for parent, local in zip(node.parents, node.local_gradients):  # noqa: B905 - `strict` would cost a tenth
             parent.grad += d_out * local
 
 
 class Value(Node):
-    """A float in a graph. `data` is the number; after `backward()`, `grad` is the gradient of the result for it.
+    """A float in a graph. `data` is the number; after `backward()`, `grad` is the result's gradient with respect to it.
 
-    `op` is the sign or the name of the operation that made it, `label` what a drawing calls it.
+    `op` is the symbol or name of the operation that produced it, `label` its name in a drawing.
     """
 
     __slots__ = ("data", "label", "local_gradients", "op")
@@ -112,11 +112,11 @@ class Value(Node):
         self.label = label
 
     def backward(self) -> None:
-        """Find the gradient of this Value with respect to everything it was computed from."""
+        """Compute the gradient of this Value with respect to everything it was computed from."""
         backpropagate(self)
 
-    # Each operation computes its result and states its local gradients, one for each parent. Where Python would raise
-    # an error, they are infinite or nan, as in arrays: 1 / 0 is infinite.
+    # Each operation computes its result and its local gradients, one for each parent. Where Python would raise an
+    # error, they are infinite or nan, as with arrays: 1 / 0 is infinite.
 
     def __add__(self, other: Any) -> Value:
         if not isinstance(other, Value):
@@ -149,7 +149,7 @@ class Value(Node):
         x, y = self.data, other.data
         out = power(x, y)
         d_base = y * power(x, y - 1) if y else 0.0
-        d_exponent = 0.0 if x <= 0 else out * math.log(x)  # a base below 0 has powers only here and there
+        d_exponent = 0.0 if x <= 0 else out * math.log(x)  # a negative base has real powers only at some exponents
         return Value(out, (self, other), (d_base, d_exponent), "**")
 
     def __neg__(self) -> Value:
@@ -186,7 +186,7 @@ class Value(Node):
             return Value(0.0, (self,), (0.0,), "relu")
         return Value(self.data, (self,), (1.0,), "relu")
 
-    # A plain number on the left: Python asks the right-hand side.
+    # With a plain number on the left, Python calls these on the right operand.
 
     def __radd__(self, other: Any) -> Value:
         return self + other
@@ -203,7 +203,7 @@ class Value(Node):
     def __rpow__(self, other: Any) -> Value:
         return constant(other) ** self
 
-    # Comparisons look at the number only. `==` stays identity: Values live in sets and dictionaries.
+    # Comparisons use only the number. `==` stays identity, so Values can be in sets and dictionaries.
 
     def __lt__(self, other: Any) -> bool:
         return self.data < _number(other)
@@ -223,7 +223,7 @@ class Value(Node):
     def __repr__(self) -> str:
         return f"Value(data={self.data}, grad={self.grad})"
 
-    # What programs that draw a graph ask for, under the names that micrograd gave them.
+    # What graph-drawing programs look for, under micrograd's names.
 
     @property
     def _prev(self) -> set[Node | None]:
@@ -235,17 +235,17 @@ class Value(Node):
 
 
 def constant(number: Any) -> Value:
-    """A plain number as a Value of its own, which a drawing tells from a leaf."""
+    """Return a plain number as a Value that drawings can tell from a leaf."""
     return Value(number, op="constant")
 
 
 def _with_number(operator: Callable[[Value, Value], Value], x: Value, number: Any) -> Value:
-    """Let a plain number be the second operand, as a Value; other types are left to their own class."""
+    """Apply `operator` with a plain number as second operand; other types are left to their own class."""
     return operator(x, constant(number)) if isinstance(number, (float, int, Real)) else NotImplemented
 
 
 def power(x: float, y: float) -> float:
-    """x to the power y, infinite or nan where Python's own raises an error or turns to complex numbers."""
+    """Return x to the power y, but infinite or nan where Python's `**` raises an error or returns a complex number."""
     try:
         return math.pow(x, y)
     except (OverflowError, ValueError):

@@ -1,7 +1,7 @@
-"""WHAT MEMORY: arrays and the devices they live on. Nothing here knows of gradients.
+"""WHAT MEMORY: arrays and the devices they live on. Nothing here knows about gradients.
 
-A `Backend` is an array library (`xp`: numpy or cupy) and a way in and out of its memory. A `Compute` is a choice of a
-back end, of its kernels and of a precision, which a model is built with.
+A `Backend` is an array library (`xp`: numpy or cupy) with a way to copy data in and out of its memory. A `Compute` is
+the choice of back end, kernels and precision that a model is built with.
 """
 
 from tinygrad_chat.backend.base import Backend

@@ -1,4 +1,4 @@
-"""How the C library hands out memory for large arrays."""
+"""How the C library allocates memory for large arrays."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ M_ARENA_MAX = -8
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Tell glibc to keep the memory of freed arrays for the next ones; elsewhere do nothing.
+    """Tell glibc to keep the memory of freed arrays for reuse; on other platforms do nothing.
 
     By default it returns each large array to the kernel at once, and the next one of the same size pays a page fault
-    for every 4 KiB. A training step frees and asks for the same sizes again and again: keeping them saves a tenth to a
-    half of its time (docs/log.md has the figures), for a peak that is the same.
+    for every 4 KiB. A training step frees and allocates the same sizes again and again: keeping them saves a tenth to a
+    half of its time (docs/log.md has the figures), at the same peak memory.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        # Arrays below 1 GiB come from the heap, whose end is not given back either. Old ones refuse more than 32 MiB.
+        # Arrays below 1 GiB come from the heap, whose top is not trimmed either. Old versions refuse more than 32 MiB.
         if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
             mallopt(M_MMAP_THRESHOLD, 1 << 25)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_ARENA_MAX, 1)  # one heap for all threads; what further ones free goes back to the kernel
+        mallopt(M_ARENA_MAX, 1)  # one heap for all threads; further heaps return what they free to the kernel

@@ -13,9 +13,9 @@ from tinygrad_chat.backend.host_memory import available_memory
 
 
 class Backend(ABC):
-    """Where arrays live and who computes on them. It has no settings: how a model uses it is a `Compute`.
+    """Where arrays live and what computes on them. It has no settings: a `Compute` says how a model uses it.
 
-    What a class does not say otherwise is as on the host.
+    The defaults here are those of the host.
     """
 
     name: str
@@ -24,39 +24,39 @@ class Backend(ABC):
     array_type: type
     """The class of its arrays."""
     device: str
-    """What it computes on, for people."""
+    """The name of the device, for people."""
     kernel_sets: tuple[str, ...]
-    """The folders of `kernels/` that suit its arrays, the fastest first."""
+    """The folders of `kernels/` that suit its arrays, fastest first."""
     dtypes: tuple[str, ...] = ("float32",)
-    """The precisions that it can compute in, the fastest first: float32, tf32 (float32 but for products, whose factors
-    are rounded to 10 bits) and bfloat16."""
+    """The precisions that it supports, fastest first: float32, tf32 (float32, but the factors of matrix products are
+    rounded to 10 bits) and bfloat16."""
 
     @abstractmethod
     def to_host(self, array: Any) -> np.ndarray:
-        """Return an array of it as a NumPy array, copied only where it lies elsewhere."""
+        """Return one of its arrays as a NumPy array, copied only if it is not in host memory."""
 
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work submitted so far is done."""
 
     def memory_held(self) -> int | None:
-        """Return the bytes held on the device; None: it is the host."""
+        """Return the bytes held on the device, or None on the host."""
         return None
 
     def memory_free(self) -> int:
-        """Return the bytes that are left for arrays."""
+        """Return the bytes available for arrays."""
         return available_memory()
 
     def visible_devices(self) -> list[str]:
-        """Return the devices among which a process of its own may be given one, by what it is told; none: the host."""
+        """Return the names by which a separate process can be given one of the devices; none on the host."""
         return []
 
     def ran_out_of_memory(self, error: BaseException) -> bool:
-        """Return whether an error says that there was no memory for an array, or for a thread."""
+        """Return whether an error means that there was not enough memory for an array or a thread."""
         return isinstance(error, MemoryError) or str(error) == "can't start new thread"
 
     def mark(self) -> Any:
-        """Mark a moment in the work of the device."""
+        """Mark a point in time in the device's work."""
         return time.perf_counter()
 
     def seconds_between(self, begin: Any, end: Any) -> float:
@@ -64,5 +64,5 @@ class Backend(ABC):
         return end - begin
 
     def annotate(self, name: str) -> AbstractContextManager[None]:
-        """Name a stretch of the device's work for its maker's profilers."""
+        """Label a range of the device's work for its vendor's profilers."""
         return nullcontext()

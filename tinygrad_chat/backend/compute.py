@@ -15,9 +15,9 @@ from tinygrad_chat.errors import BackendError
 
 @dataclass(frozen=True)
 class Compute:
-    """A back end, one of its kernel sets or "reference", and one of its precisions, by their names.
+    """A back end, the name of one of its kernel sets or "reference", and that of one of its precisions.
 
-    A model is built with one and carries it, so models that compute differently live side by side in a process.
+    A model is built with a Compute and keeps it, so models that compute differently can share a process.
 
     >>> Compute.choose("numpy", "reference").dtype
     'float32'
@@ -29,10 +29,10 @@ class Compute:
 
     @classmethod
     def choose(cls, backend: str | Backend = "auto", kernels: str = "auto", dtype: str = "auto") -> Compute:
-        """Return what the names stand for; auto is the fastest that there is, reference no kernels at all.
+        """Return what the names stand for; auto is the fastest available, reference no kernels at all.
 
-        Raises BackendError, in one line with the remedy, for what cannot be had, such as bfloat16 without the kernels
-        that it needs.
+        Raises BackendError, in one line with the remedy, for what is not available, such as bfloat16 without the
+        kernels that it needs.
         """
         if isinstance(backend, str):
             backend = get_backend(backend)
@@ -40,12 +40,12 @@ class Compute:
         return cls(backend, kernels, _choose_dtype(backend, kernels, dtype))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let copies and pickles be what the same names stand for: a back end is not copied."""
+        """Copy and pickle by name: a back end is not copied."""
         return type(self).choose, (self.backend.name, self.kernels, self.dtype)
 
     @functools.cached_property
     def kernel_table(self) -> Kernels:
-        """The kernels themselves, by what they replace."""
+        """The kernels themselves, keyed by what they replace."""
         return load_kernels(self.kernels)
 
     @functools.cached_property
@@ -55,13 +55,13 @@ class Compute:
 
     @property
     def tf32(self) -> bool:
-        """Whether products round their factors to 10 bits."""
+        """Whether matrix products round their factors to 10 bits."""
         return self.dtype == "tf32"
 
 
 @functools.cache
 def default_compute(backend: Backend) -> Compute:
-    """Return how arrays are computed on that no model has a say in: by the fastest kernels, in float32."""
+    """Return the Compute for arrays that belong to no model: the fastest kernels, in float32."""
     return Compute.choose(backend, dtype="float32")
 
 
@@ -79,7 +79,7 @@ def _choose_kernels(backend: Backend, name: str) -> str:
 
 def _choose_dtype(backend: Backend, kernels: str, name: str) -> str:
     known = backend.dtypes
-    if kernels == "reference":  # ops as they are read leave the types to the array library
+    if kernels == "reference":  # reference ops leave types to the array library
         known = tuple(dtype for dtype in known if dtype != "bfloat16")
     if name not in ("auto", *known):
         where = f"--backend {backend.name} --kernels {kernels} on {backend.device}"

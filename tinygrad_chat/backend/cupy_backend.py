@@ -1,4 +1,4 @@
-"""CuPy as a back end, and the advice for machines where it cannot be one."""
+"""CuPy as a back end, and advice for machines where it does not work."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tinygrad_chat.errors import BackendError
 
 NUMPY_FOR_BFLOAT16 = "2.1.2"
 OLDEST = (7, 0)
-"""The oldest compute capability: exchanges within a warp that name their lanes."""
+"""The oldest compute capability supported: the kernels use warp shuffles that name their lanes."""
 
 OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How the runtime, the driver and cuBLAS call it."""
+"""The runtime's, the driver's and cuBLAS's names for this error."""
 
 
 class CupyBackend(Backend):
@@ -52,21 +52,21 @@ class CupyBackend(Backend):
         self.xp.cuda.Device().synchronize()
 
     def memory_held(self) -> int:
-        """Return the bytes that CuPy's pool has claimed."""
+        """Return the bytes that CuPy's memory pool has allocated."""
         return self.xp.get_default_memory_pool().total_bytes()
 
     def memory_free(self) -> int:
-        """Return the bytes that nobody has claimed, and those that the pool has and does not use."""
+        """Return the device's free bytes plus those that the pool holds but does not use."""
         return self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
 
     def visible_devices(self) -> list[str]:
-        """Return what CUDA_VISIBLE_DEVICES calls them."""
+        """Return the devices' names in CUDA_VISIBLE_DEVICES."""
         count = self.xp.cuda.runtime.getDeviceCount()
         named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         return named[:count] if named != [""] else [str(number) for number in range(count)]
 
     def ran_out_of_memory(self, error: BaseException) -> bool:
-        """Know the errors of CUDA, too: not everything is asked of CuPy's pool."""
+        """Recognise CUDA's errors, too: not every allocation goes through CuPy's pool."""
         return super().ran_out_of_memory(error) or any(name in str(error) for name in OUT_OF_MEMORY)
 
     def mark(self) -> Any:
@@ -80,7 +80,7 @@ class CupyBackend(Backend):
         return self.xp.cuda.get_elapsed_time(begin, end) / 1000
 
     def annotate(self, name: str) -> AbstractContextManager[None]:
-        """Open an NVTX range, where CuPy has NVTX."""
+        """Open an NVTX range, if CuPy has NVTX."""
         if not self.xp.cuda.nvtx.available:
             return nullcontext()
         from cupyx.profiler import time_range  # pyright: ignore[reportMissingImports]
@@ -91,7 +91,7 @@ class CupyBackend(Backend):
 def open_cupy() -> CupyBackend:
     """Return the back end for the current CUDA device.
 
-    Raises BackendError, in one line with the remedy, where the driver, CuPy or a GPU is missing.
+    Raises BackendError, in one line with the remedy, if the driver, CuPy or a GPU is missing.
     """
     try:
         import cupy  # pyright: ignore[reportMissingImports] - an extra
@@ -113,7 +113,7 @@ def _dotted(capability: tuple[int, int]) -> str:
 
 
 def _dtypes(capability: tuple[int, int]) -> tuple[str, ...]:
-    """Return the precisions of a device, the fastest first: tensor cores for the shorter ones came with 8.0."""
+    """Return the precisions of a device, fastest first: tensor cores for the shorter ones came with 8.0."""
     if capability < (8, 0):
         return ("float32",)
     return ("bfloat16", "tf32", "float32") if why_no_bfloat16() is None else ("tf32", "float32")
@@ -124,7 +124,7 @@ def why_no_bfloat16() -> str | None:
     if np.lib.NumpyVersion(np.__version__) < NUMPY_FOR_BFLOAT16:
         return f"NumPy {NUMPY_FOR_BFLOAT16} or newer; run: pip install -U 'numpy>={NUMPY_FOR_BFLOAT16}'"
     try:
-        import ml_dtypes  # noqa: F401 - makes NumPy and CuPy know bfloat16
+        import ml_dtypes  # noqa: F401 - registers bfloat16 with NumPy and CuPy
     except ImportError:
         return "ml-dtypes; run: pip install ml-dtypes"
     return None
@@ -154,7 +154,7 @@ def cupy_wheels() -> list[str]:
 
 
 def advice() -> str:
-    """Return the one thing to do so that `--backend cupy` works on this machine."""
+    """Return the one step that makes `--backend cupy` work on this machine."""
     driver = driver_cuda_version()
     if driver is None:
         return (
@@ -166,6 +166,6 @@ def advice() -> str:
     newest = min(driver // 1000, 13)
     wheel = f"cupy-cuda{newest}x"
     installed = [found.split()[0] for found in cupy_wheels()]
-    # All of them share one folder, so with two installed neither is whole, and removing one breaks the other.
+    # All of them install into one folder, so with two installed neither is intact, and removing one breaks the other.
     remove = f"pip uninstall -y {' '.join(installed)} && " if installed not in ([], [wheel]) else ""
     return f"run: {remove}pip install 'tinygrad-chat[cuda{newest}]'"

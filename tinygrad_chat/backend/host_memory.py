@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what the machine has, and what limits leave of it."""
+"""How much more memory this process may use: what the machine has, and what limits leave of it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
-NO_LIMIT = 1 << 60  # bytes; version 1 writes a number near 2^63 where there is no limit
+NO_LIMIT = 1 << 60  # bytes; cgroup version 1 reports a number near 2^63 where there is no limit
 
 
 def available_memory() -> int:
-    """Return the bytes that this process can still take before the system refuses them, or kills it.
+    """Return the bytes that this process can still allocate before the system refuses them, or kills it.
 
-    That is the least of what the machine has available, what the limits of its control groups leave, as containers and
-    services have them, and what `ulimit -v` and `ulimit -d` leave.
+    That is the minimum of what the machine has available, what the limits of its control groups leave (in containers
+    and services), and what `ulimit -v` and `ulimit -d` leave.
     """
     left = [psutil.virtual_memory().available, *_left_by_control_groups(), *_left_by_limits()]
     return max(0, min(left))
@@ -35,7 +35,7 @@ def _left_by_limits() -> Iterator[int]:
 
 
 def _left_by_control_groups(memberships: Path = Path("/proc/self/cgroup"), root: Path = CGROUPS) -> Iterator[int]:
-    """Yield what each limited control group that the process is in has left, of Linux's versions 1 and 2."""
+    """Yield the bytes left in each limited control group (Linux cgroups, version 1 or 2) that the process is in."""
     try:
         lines = memberships.read_text(encoding="utf-8").splitlines()
     except OSError:  # another system
@@ -50,7 +50,7 @@ def _left_by_control_groups(memberships: Path = Path("/proc/self/cgroup"), root:
 
 
 def _left_up_to(root: Path, group: str, *, limit: str, usage: str, cached: str) -> Iterator[int]:
-    """Yield what a group and those around it have left. In a container, the files of its own group are the root's."""
+    """Yield the bytes left in a group and its ancestors. In a container, its own group's files are at the root."""
     inner = root / group.strip("/")
     for folder in [inner, *(parent for parent in inner.parents if parent.is_relative_to(root))]:
         try:
@@ -62,4 +62,4 @@ def _left_up_to(root: Path, group: str, *, limit: str, usage: str, cached: str) 
         if most < NO_LIMIT:
             counts = dict(line.split() for line in stat.splitlines())
             files = (int(counts.get(f"{cached}{kind}_file", 0)) for kind in ("active", "inactive"))
-            yield most - used + sum(files)  # pages of files are given up for what has more need of them
+            yield most - used + sum(files)  # the page cache is reclaimed when memory is needed

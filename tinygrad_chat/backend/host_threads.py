@@ -1,4 +1,4 @@
-"""How many threads of the processor the products of matrices take: BLAS's, and those of compiled kernels."""
+"""How many CPU threads matrix products use: those of BLAS and those of compiled kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import threadpoolctl
 
 @functools.cache
 def blas() -> threadpoolctl.ThreadpoolController:
-    """Return the libraries that multiply matrices for NumPy."""
+    """Return the BLAS libraries that NumPy uses."""
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
@@ -23,27 +23,27 @@ def count_cores() -> int:
 
 
 def blas_threads() -> int:
-    """Return how many threads BLAS takes, which follows the variables that users know (OMP_NUM_THREADS and its kin);
-    where that cannot be found out, one for each core."""
+    """Return how many threads BLAS uses, which follows the usual variables (OMP_NUM_THREADS and the like); if that is
+    unknown, one per core."""
     return max((library.num_threads for library in blas().lib_controllers), default=count_cores())
 
 
 _alone: ContextVar[bool] = ContextVar("_alone", default=False)
-_all_threads = functools.cache(blas_threads)  # asked once, as it takes a while
+_all_threads = functools.cache(blas_threads)  # cached, as it is slow
 
 
 def product_threads() -> int:
-    """Return how many threads compiled products take: as many as BLAS."""
+    """Return how many threads compiled products use: as many as BLAS, or 1 within `one_thread_each`."""
     return 1 if _alone.get() else _all_threads()
 
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let each product take one thread: the caller has work for all cores by itself.
+    """Limit each product to one thread, for a caller that keeps all cores busy itself.
 
-    For compiled products that holds in this context and its copies, for BLAS everywhere.
+    For compiled products that holds in this context and its copies, for BLAS in the whole process.
     """
-    _all_threads()  # before BLAS has but one
+    _all_threads()  # cache the count before BLAS is limited
     token = _alone.set(True)
     try:
         with blas().limit(limits=1):
@@ -53,6 +53,6 @@ def one_thread_each() -> Iterator[None]:
 
 
 def limit_threads(threads: int) -> None:
-    """Let all products take that many threads, and no more than there are cores, from now on."""
+    """Limit all products to that many threads, at most one per core, from now on."""
     blas().limit(limits=min(threads, count_cores()))
     _all_threads.cache_clear()

@@ -1,4 +1,4 @@
-"""NCCL by CuPy's binding: GPUs, each of a process of its own, that add up and hand round what lies in their memory."""
+"""NCCL through CuPy's binding: all-reduce and the like between GPUs, each of which belongs to its own process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tinygrad_chat.errors import BackendError
 
 
 class NcclGroup:
-    """One GPU among `size` of them. Everything goes into the current stream, and the host waits for nothing.
+    """One of `size` GPUs. Everything is queued on the current stream, and the host never blocks.
 
-    `library` is cupy.cuda.nccl. Each rank's share is reduced to it by a call of its own, all in one group, which NCCL
-    runs as one: its own reduce-scatter knows equal shares only.
+    `library` is cupy.cuda.nccl. Each rank's share is reduced by a separate call, all in one group, which NCCL runs as
+    one operation: its own reduce-scatter supports equal shares only.
     """
 
     def __init__(self, library: Any, stream: Callable[[], int], size: int, identifier: Any, rank: int) -> None:
@@ -28,12 +28,12 @@ class NcclGroup:
         }
 
     def all_reduce(self, array: Any) -> None:
-        """Replace `array` by the sum of all ranks'."""
+        """Replace `array` in place by its sum over all ranks."""
         pointer, total = array.data.ptr, self._nccl.NCCL_SUM
         self._communicator.allReduce(pointer, pointer, array.size, self._type(array), total, self._stream())
 
     def reduce_scatter(self, array: Any, shares: Sequence[slice], into: Any) -> None:
-        """Write this rank's share of the sum of all ranks' flat arrays into `into`."""
+        """Sum the flat arrays of all ranks, and write this rank's share of the sum to `into`."""
         with self._as_one():
             for rank, share in enumerate(shares):
                 count = share.stop - share.start
@@ -44,14 +44,14 @@ class NcclGroup:
                     self._communicator.reduce(source, target, count, kind, total, rank, self._stream())
 
     def all_gather(self, array: Any, shares: Sequence[slice]) -> None:
-        """Let every rank's share of the flat `array` be what it is on that rank."""
+        """Fill each rank's share of the flat `array` with that rank's values."""
         with self._as_one():
             for rank, share in enumerate(shares):
                 if share.stop > share.start:
                     self._broadcast(array[share], rank)
 
     def broadcast(self, array: Any) -> None:
-        """Let `array` be what it is on rank 0."""
+        """Overwrite `array` with that of rank 0."""
         self._broadcast(array, 0)
 
     def _broadcast(self, array: Any, rank: int) -> None:
@@ -74,13 +74,13 @@ class NcclGroup:
 
 
 def connect_gpus(size: int, rank: int, share: Callable[[Any], Any]) -> NcclGroup:
-    """Return this process's GPU among those of all ranks; `share` hands rank 0's value to all.
+    """Connect this process's GPU with those of all ranks; `share` sends rank 0's value to all ranks.
 
-    Raises BackendError where CuPy has no NCCL.
+    Raises BackendError if CuPy has no NCCL.
     """
     try:
         cupy = importlib.import_module("cupy")
-        nccl = importlib.import_module("cupy.cuda.nccl")  # which is not there unless it is imported
+        nccl = importlib.import_module("cupy.cuda.nccl")  # not an attribute of cupy.cuda until imported
     except ImportError as error:
         raise BackendError(
             f"several GPUs: need NCCL ({error}): pip install nvidia-nccl-cu12, or nvidia-nccl-cu13 for CUDA 13"

@@ -10,7 +10,7 @@ from tinygrad_chat.backend.base import Backend
 
 
 class NumpyBackend(Backend):
-    """Arrays in host memory, computed on by the processor."""
+    """Arrays in host memory, processed by the CPU."""
 
     name = "numpy"
     xp = np
@@ -23,4 +23,4 @@ class NumpyBackend(Backend):
         return array
 
     def synchronize(self) -> None:
-        """Return at once: work is done when its function returns."""
+        """Return at once: NumPy's functions finish their work before they return."""

@@ -1,4 +1,4 @@
-"""Which back end an array or a name belongs to, and which kernels a name stands for."""
+"""Look up the back end of an array or a name, and the kernels that a name stands for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinygrad_chat.errors import BackendError
 from tinygrad_chat.formatting import as_command
 
 Kernels = Mapping[Any, Callable[..., Any]]
-"""Fast replacements, from op to array function of the same signature."""
+"""Fast replacements: op -> array function with the same signature."""
 
 _NUMPY = NumpyBackend()
 _backend_of_type: dict[type, Backend] = {np.ndarray: _NUMPY, np.memmap: _NUMPY}
@@ -39,21 +39,21 @@ def array_module(array: Any) -> Any:
 
 
 def to_host(array: Any) -> np.ndarray:
-    """Return `array` as a NumPy array, copied only where it lives elsewhere."""
+    """Return `array` as a NumPy array, copied only if it is not in host memory."""
     return backend_of(array).to_host(array)
 
 
 def in_native_order(array: Any) -> Any:
-    """Return `array` in the processor's own byte order, as kernels take it, copied only where it is in the other."""
+    """Return `array` in the processor's byte order, as kernels need it, copied only if it is in the other one."""
     dtype = array.dtype
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
 @functools.cache
 def get_backend(name: str = "auto") -> Backend:
-    """Return the back end called `name`: "numpy", "cupy", or "auto" for a GPU where there is a working one.
+    """Return the back end called `name`: "numpy", "cupy", or "auto" for a GPU if there is a working one, else NumPy.
 
-    Raises BackendError, with the command that mends it, where CuPy or a GPU is missing.
+    Raises BackendError, with the command that fixes it, if CuPy or a GPU is missing.
     """
     if name == "numpy":
         keep_freed_memory()
@@ -74,19 +74,19 @@ def get_backend(name: str = "auto") -> Backend:
 
 @functools.cache
 def load_kernels(name: str) -> Kernels:
-    """Return the kernels in a folder of `kernels/`, or none for "reference". Raises ImportError where one needs more
-    than is installed, and whatever a compiler that is broken raises.
+    """Return the kernels in a folder of `kernels/`, or none for "reference". Raises ImportError if they need more than
+    is installed, and whatever a broken compiler raises.
 
-    They are found by name at first use, as a plug-in is: kernels import the ops that they replace, never the reverse.
+    They are imported by name at first use, like a plug-in: kernels import the ops that they replace, never the reverse.
     """
     return {} if name == "reference" else importlib.import_module(f"tinygrad_chat.kernels.{name}").KERNELS
 
 
 def why_no_kernels(name: str) -> str | None:
-    """Return why the kernels of that name cannot be used here, in one line with the remedy, or None where they can."""
+    """Return why the kernels of that name cannot be used here, in one line with the remedy, or None if they can."""
     try:
         load_kernels(name)
-    except Exception as error:  # of a compiler that is an extra: missing, broken, or kept from its work by a variable
+    except Exception as error:  # the compiler, an extra, is missing, broken or disabled by a variable
         reason = " ".join(str(error).split()) or type(error).__name__
         variables = [variable for variable in sorted(os.environ) if variable.startswith(f"{name.upper()}_")]
         remedy = f"{as_command(['unset', *variables])}, or " if variables else ""
@@ -95,13 +95,13 @@ def why_no_kernels(name: str) -> str | None:
 
 
 def why_slower(backend: Backend, kernels: str) -> str | None:
-    """Return why faster kernels than these are not in use, where what they need is installed and does not work."""
+    """Return why the fastest kernels are not in use, if what they need is installed but does not work; else None."""
     fastest = backend.kernel_sets[0]
     if kernels == fastest:
         return None
     try:
         load_kernels(fastest)
     except Exception as error:
-        not_installed = isinstance(error, ModuleNotFoundError) and error.name == fastest  # an extra: not asked for
+        not_installed = isinstance(error, ModuleNotFoundError) and error.name == fastest  # an extra, not asked for
         return None if not_installed else why_no_kernels(fastest)
     return None

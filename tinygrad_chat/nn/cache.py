@@ -1,4 +1,4 @@
-"""The key/value cache: what attention has already computed for earlier tokens, kept for the next one."""
+"""The key/value cache: what attention has already computed for earlier tokens, kept for the next ones."""
 
 from __future__ import annotations
 
@@ -11,65 +11,65 @@ import numpy as np
 from tinygrad_chat.backend import Backend
 
 FIRST_COLUMNS = 256
-"""Positions for which there is room at first."""
+"""Positions for which memory is allocated at first."""
 
 
 class KeyValueCache:
     """Keys and values of the tokens so far, for every layer of a model, at most `capacity` positions.
 
-    Each layer hands its new keys and values (B, T, width) to `extend` and gets back those of all tokens; after the
-    last layer, `advance` counts the new tokens. Rows may be of different lengths. They end together, at column `end`,
-    and each begins at a column of its own, before which it sees nothing:
+    Each layer passes its new keys and values (B, T, width) to `extend` and gets back those of all tokens; after the
+    last layer, `advance` counts the new tokens. Rows may differ in length. They are padded on the left: all end at
+    column `end`, and each begins at its own column, before which it sees nothing:
 
         column   0  1  2  3  4  5
         row 0    a  b  c  d  e  f       starts[0] = 0
         row 1             p  q  r       starts[1] = 3
 
-    So a step appends one column to all of them. `newcomers` are read in a cache of their own, whose memory is that of
-    the rows behind those that there are, until they `join` them. There are few columns at first, and twice as many each
-    time that they are full: a context of 8,192 tokens takes its memory when it is used. It stands beside the layers
-    because models must be able to make one; only `inference` drives it.
+    So a step appends one column to every row. `newcomers` are prefilled in a separate cache, which uses the memory of
+    the rows after the present ones, until they `join` them. Few columns are allocated at first, and twice as many
+    whenever they are full, so a context of 8,192 tokens takes its memory only when it is used. The class is defined
+    beside the layers because models must be able to create one; only `inference` drives it.
     """
 
     def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
         self._xp = backend.xp
-        # Zeros, as a weight of 0 is multiplied by what lies before a row: by no NaN.
+        # Zeros: the padding before a row is multiplied by weights of 0, and must not be NaN.
         self._buffer = self._xp.zeros((layers, 2, batch, min(capacity, FIRST_COLUMNS), width), dtype)
         self._batch = batch
         self.capacity = capacity
         self.clear()
 
     def clear(self, rows: int | None = None) -> None:
-        """Forget everything, keeping the memory; `rows` are to come, by default as many as there is room for."""
+        """Forget everything but keep the memory, for `rows` new rows, by default as many as there is room for."""
         self.rows = self._batch if rows is None else rows
         self.end = 0
         self.starts = np.zeros(self.rows, np.int64)
         """The column (B,) at which each row begins."""
         self.last_embedding: Any = None
-        """Of each row's newest token (B, 1, width), for models that smear it into the next."""
+        """The embedding of each row's newest token (B, 1, width), for models that smear it into the next."""
         self.document_start = np.zeros((self.rows, 1), np.int64)
-        """The position in its row (B, 1) at which the newest token's document begins, for models that see no other."""
+        """Where in its row (B, 1) the newest token's document begins, for models that see no other document."""
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes once it is full."""
+        """The memory that the cache takes once it is full, in bytes."""
         return self._buffer.nbytes // self._buffer.shape[3] * self.capacity
 
     @property
     def length(self) -> int:
-        """How many tokens the longest row has."""
+        """The number of tokens in the longest row."""
         return int(self.end - self.starts.min(initial=self.end))
 
     def positions(self, tokens: int) -> slice | np.ndarray:
-        """Return where in their rows that many new tokens stand: a slice where all rows are as long, else (B, T), with
-        numbers below 0 in the columns before a row begins, which are padding."""
+        """Return the positions of that many new tokens in their rows: a slice if no row is padded, else (B, T), with
+        negative numbers in the padding before a row begins."""
         if not self.starts.any():
             return slice(self.end, self.end + tokens)
         return np.arange(self.end, self.end + tokens) - self.starts[:, None]
 
     def make_room(self, tokens: int) -> None:
-        """Have columns for new tokens: where there may be no more, the rows move so that the longest begins at the
-        first."""
+        """Ensure that there are columns for new tokens: at full capacity, move the rows so that the longest begins at
+        column 0."""
         if self.end + tokens > self.capacity:
             self._move(self.length)
         self._have_columns(self.end + tokens)
@@ -87,8 +87,8 @@ class KeyValueCache:
         self.end += tokens
 
     def newcomers(self, lengths: Sequence[int]) -> KeyValueCache:
-        """Return an empty cache for rows that are to have such lengths: they are read in the place that they take here
-        once they `join`. Until then nothing else may change here."""
+        """Return an empty cache for new rows of these lengths. It uses the memory that they will occupy here once they
+        `join`; until then this cache must not change."""
         longest = max(lengths)
         if not self.rows:
             self.clear(rows=0)
@@ -103,7 +103,7 @@ class KeyValueCache:
         return others
 
     def join(self, newcomers: KeyValueCache) -> None:
-        """Take in the newcomers, which are read, as the last rows."""
+        """Append the newcomers, once they are prefilled, as the last rows."""
         self.rows += newcomers.rows
         self.starts = np.append(self.starts, newcomers.starts + self.end - newcomers.end)
         self.document_start = np.concatenate([self.document_start, newcomers.document_start])
@@ -111,7 +111,7 @@ class KeyValueCache:
         self.last_embedding = self._xp.concatenate(embeddings) if embeddings else None
 
     def leave(self, row: int) -> None:
-        """Forget a row; the last one takes its place."""
+        """Remove a row; the last one takes its place."""
         last = self.rows - 1
         if row < last:
             taken = slice(int(self.starts[last]), self.end)
@@ -125,27 +125,27 @@ class KeyValueCache:
             self.last_embedding = self.last_embedding[:last]
 
     def keys_and_values(self, row: int) -> Any:
-        """Return what it holds of a row, (layers, 2, length, width), as a view."""
+        """Return the keys and values of a row, (layers, 2, length, width), as a view."""
         return self._buffer[:, :, row, int(self.starts[row]) : self.end]
 
     def load(self, end: int, keys_and_values: Mapping[int, Any]) -> None:
-        """Take over what others had of the first tokens of some rows, (layers, 2, length, width), up to column `end` of
-        this, which is empty."""
+        """Copy in the keys and values of the first tokens of some rows, by row: (layers, 2, length, width). They end at
+        column `end`; the cache must be empty."""
         self._have_columns(end)
         self.end = end
         for row, each in keys_and_values.items():
             self._buffer[:, :, row, end - each.shape[2] : end] = each
 
     def _move(self, end: int) -> None:
-        """Move what it holds so that the rows end at another column."""
+        """Move the contents so that the rows end at column `end`."""
         kept, by = self.length, end - self.end
-        held = self._buffer[:, :, : self.rows, self.end - kept : self.end].copy()  # the places overlap
+        held = self._buffer[:, :, : self.rows, self.end - kept : self.end].copy()  # source and target overlap
         self._have_columns(end)
         self._buffer[:, :, : self.rows, end - kept : end] = held
         self.starts, self.end = self.starts + by, end
 
     def _have_columns(self, count: int) -> None:
-        """Move what it holds to a larger buffer, if this one has fewer columns."""
+        """Move the contents to a larger buffer if this one has fewer than `count` columns."""
         *outer, columns, width = self._buffer.shape
         if count > columns:
             enlarged = self._xp.zeros((*outer, min(max(count, 2 * columns), self.capacity), width), self._buffer.dtype)

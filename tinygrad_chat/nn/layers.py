@@ -27,7 +27,7 @@ def _normal(random: np.random.Generator, shape: tuple[int, ...], std: float) -> 
 class Linear(Module):
     """x (..., inputs) -> (..., outputs): x times `weight` (outputs, inputs) transposed, plus `bias` if there is one.
 
-    The weight is drawn around 0 with standard deviation `std`.
+    The weight is drawn from a normal distribution with mean 0 and standard deviation `std`.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Linear(Module):
 
 
 class LoRALinear(Linear):
-    """A linear layer that stays as it is, plus what is learned beside it: a product of low rank, times `scale`.
+    """A frozen linear layer plus a learned product of low rank, times `scale`.
 
-    x (..., inputs) -> (..., outputs). `weight` and `bias` are bare arrays, which are constants; `lora_a`
+    x (..., inputs) -> (..., outputs). `weight` and `bias` are bare arrays, hence constants; `lora_a`
     (rank, inputs) and `lora_b` (outputs, rank) are Tensors (Hu et al., arXiv:2106.09685).
     """
 
@@ -59,25 +59,25 @@ class LoRALinear(Linear):
 
 
 class Embedding(Module):
-    """Integer tokens (...) -> rows (..., width) of `weight` (count, width), drawn around 0 with deviation `std`."""
+    """Integer tokens (...) -> rows (..., width) of `weight` (count, width), drawn with standard deviation `std`."""
 
     def __init__(self, count: int, width: int, *, random: np.random.Generator, std: float = INITIAL_STD) -> None:
         self.weight = _normal(random, (count, width), std)
 
     def __call__(self, tokens: Any) -> Tensor:
-        """Look the tokens up."""
+        """Look up the tokens."""
         return ops.embedding(self.weight, tokens)
 
 
 class Norm(Module):
-    """Brings the rows of x (..., width) to a common size; this one leaves them as they are."""
+    """Normalises the rows of x (..., width); this base class leaves them as they are."""
 
     epsilon: float = 0.0
-    """What is added to a row's mean square."""
+    """Added to a row's mean square."""
 
     @property
     def vectors(self) -> tuple[Tensor | None, ...]:
-        """What the op takes beside x."""
+        """The op's parameters after x."""
         return ()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Norm(Module):
 
 
 class LayerNorm(Norm):
-    """Rows to mean 0 and variance 1, then times `gain` plus `bias`."""
+    """Brings rows to mean 0 and variance 1, then multiplies by `gain` and adds `bias`, if there is one."""
 
     def __init__(self, width: int, *, bias: bool = True, epsilon: float = 1e-5) -> None:
         self.gain = Tensor(np.ones(width, np.float32))
@@ -104,7 +104,7 @@ class LayerNorm(Norm):
 
 
 class RMSNorm(Norm):
-    """Rows to root mean square 1, then times `gain` if there is one."""
+    """Brings rows to root mean square 1, then multiplies by `gain`, if there is one."""
 
     def __init__(self, width: int, *, gain: bool = True, epsilon: float = 1e-5) -> None:
         self.gain = Tensor(np.ones(width, np.float32)) if gain else None
@@ -121,7 +121,7 @@ class RMSNorm(Norm):
 
 
 def dropper(rate: float, random: np.random.Generator | None, offset: int = 0) -> Callable[[Tensor], Tensor]:
-    """Return the dropout to apply throughout one forward pass: none without a random stream, as in evaluation.
+    """Return the dropout for one forward pass: the identity without a random stream, as in evaluation.
 
     `offset` is the index of the pass's first row in the whole batch.
     """

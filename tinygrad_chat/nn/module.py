@@ -11,7 +11,7 @@ from tinygrad_chat.tensor import Tensor
 
 
 class Module:
-    """Part of a model. Its parameters are the Tensors among its attributes, its parts' included.
+    """A part of a model. Its parameters are the Tensors among its attributes, those of its parts included.
 
     >>> from tinygrad_chat.nn import Linear
     >>> import numpy as np
@@ -20,12 +20,12 @@ class Module:
     """
 
     frozen: Mapping[str, Any] = MappingProxyType({})
-    """Arrays by name that the module computes with and training does not move: saved and loaded as parameters are."""
+    """Arrays by name that the module uses but training does not change: saved and loaded like parameters."""
     _parameters: Parameters | None = None
 
     @classmethod
     def of(cls, **attributes: Any) -> Self:
-        """Return such a module around Tensors that there are already; nothing is drawn."""
+        """Return a module with existing Tensors as attributes; nothing is initialised at random."""
         module = cls.__new__(cls)
         vars(module).update(attributes)
         return module
@@ -34,15 +34,15 @@ class Module:
         """Yield each parameter once with its path, such as blocks.0.attention.query.weight, in order of definition."""
         seen: set[int] = set()
         for name, tensor in _walk("", self):
-            if id(tensor) not in seen:  # a tied weight is met twice and belongs to its first path
+            if id(tensor) not in seen:  # a tied weight is met twice and keeps its first path
                 seen.add(id(tensor))
                 yield name, tensor
 
     def parameters(self) -> Parameters:
-        """The parameters, in flat buffers: made by the first call, which allocates their gradient.
+        """Return the parameters, in flat buffers that the first call creates, their gradient included.
 
-        For a whole model, computed on as its `compute` says, if it has one; those of a part would leave the buffers of
-        the whole.
+        Call this on the whole model, whose `compute` applies if it has one: on a part, it would move that part's
+        parameters out of the buffers of the whole.
         """
         if self._parameters is None:
             named, compute = dict(self.named_parameters()), getattr(self, "compute", None)
@@ -50,7 +50,7 @@ class Module:
         return self._parameters
 
     def __repr__(self) -> str:
-        """Each part on a line, with the shapes of its Tensors and how many numbers they hold; equal parts once."""
+        """One line per part, with the shapes of its Tensors and how many numbers they hold; equal parts once."""
         (title, total), *parts = _outline("", self, set())
         lines = [(title, ""), *parts, ("parameters", total or "0")]
         left, right = (max(len(line[column]) for line in lines) for column in (0, 1))
@@ -69,7 +69,7 @@ def _walk(path: str, thing: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 Outline = list[tuple[str, str]]
-"""lines: what a part is, and how many parameters it holds"""
+"""Lines: what a part is, and how many parameters it has"""
 
 
 def _outline(label: str, module: Module, seen: set[int]) -> Outline:
@@ -89,7 +89,7 @@ def _outline(label: str, module: Module, seen: set[int]) -> Outline:
 
 
 def _outline_of_list(name: str, parts: list[Any], seen: set[int]) -> Outline:
-    """Describe parts that look alike once, under all their indices."""
+    """Describe parts that look alike once, with all their indices."""
     alike: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for index, part in enumerate(parts):
         if isinstance(part, Module):

@@ -18,16 +18,16 @@ from tinygrad_chat.tensor import Tensor
 
 
 class Parameters:
-    """Tensors, moved into one buffer by their names; each becomes a view of it.
+    """Named Tensors, moved into one buffer; each becomes a view of it.
 
     `data` and `gradient` are flat arrays of `size` elements, computed on as `compute` says. Matrices come first and
     fill `matrices`, a slice of both; gains and biases follow. So weight decay, clipping, an optimiser's step and a
-    checkpoint are each one operation on an array, whatever the model. Back end and `dtype` are the Tensors' own, at
-    least float32, unless others are asked for. A gradient that a Tensor has already goes along. Arrays that are
-    `frozen` stay where they are; nothing but `state` and `load` looks at them.
+    checkpoint are each one array operation, whatever the model. Back end and `dtype` are those of the Tensors, at
+    least float32, unless given. Gradients that the Tensors already have are moved too. `frozen` arrays stay where they
+    are; only `state` and `load` use them.
 
-    Where that is in another type than float32, there are also `compute_weights`, the data in that type, which the
-    Tensors are views of; the data, its gradient and checkpoints stay float32.
+    If `compute` works in another type than float32, there are also `compute_weights`, the data in that type, and the
+    Tensors are views of these; the data, its gradient and checkpoints stay float32.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Parameters:
         raise TypeError("copy: a Tensor lies in one buffer only, so that Parameters have no shallow copy; use deepcopy")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let deep copies and pickles be buffers of their own, which the copies of the Tensors are moved into."""
+        """Give deep copies and pickles buffers of their own, into which the copied Tensors are moved."""
         moved = functools.partial(type(self), compute=self.compute, dtype=self.data.dtype)
         return moved, (self._named, self._frozen), {"data": self.data, "gradient": self.gradient}
 
@@ -72,16 +72,16 @@ class Parameters:
 
     @property
     def backend(self) -> Backend:
-        """Where the arrays are."""
+        """The back end of the arrays."""
         return self.compute.backend
 
     @property
     def frozen(self) -> Mapping[str, Any]:
-        """The arrays that stay where they are, by name."""
+        """The frozen arrays, by name."""
         return self._frozen
 
     def spans(self) -> Iterator[tuple[str, slice]]:
-        """Yield every parameter's name and which part of the flat buffers it is."""
+        """Yield every parameter's name and its slice of the flat buffers."""
         start = 0
         for name, tensor in self._named.items():
             yield name, slice(start, start := start + tensor.size)
@@ -101,30 +101,30 @@ class Parameters:
             yield name, self.data[span].reshape(self._named[name].shape)
 
     def refresh_compute_weights(self) -> None:
-        """Let the compute weights, if there are any, follow the data."""
+        """Copy the data to the compute weights, if there are any."""
         if self.compute_weights is not None:
             self.compute_weights[...] = self.data.astype(self.compute_weights.dtype)
 
     def finite(self) -> bool:
-        """Return whether no parameter holds a NaN or an infinity."""
+        """Return whether every parameter is finite."""
         return bool(self.backend.xp.isfinite(self.data).all())
 
     def kernel_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what to run on the arrays in place of a function that is no op: its kernel, or itself without one."""
-        insisted = current_mode().kernels  # within `kernels_of`
+        """Return the kernel of a function that is not an op, or the function itself if it has none."""
+        insisted = current_mode().kernels  # set within `kernels_of`
         return (self.compute.kernel_table if insisted is None else insisted).get(function, function)
 
     def zero_gradient(self) -> None:
-        """Set every gradient to 0, before a backward pass that should not add to the last one."""
+        """Set every gradient to 0, before a backward pass that should not accumulate onto the last one."""
         self.gradient.fill(0)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter in host memory, by name; of the frozen arrays, too."""
+        """Return a copy of every parameter and every frozen array in host memory, by name."""
         state = {name: np.array(to_host(master)) for name, master in self.masters()}
         return state | {name: np.array(to_host(array), self.data.dtype) for name, array in self._frozen.items()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Overwrite the parameters. Raises CheckpointError where a name or a shape does not fit; then none changed."""
+        """Overwrite parameters and frozen arrays. Raises CheckpointError, and changes none, on a misfit."""
         expect_fitting({name: array.shape for name, array in (self._named | self._frozen).items()}, state)
         for name, master in (*self.masters(), *self._frozen.items()):
             master[...] = self.backend.xp.asarray(state[name], master.dtype)
@@ -132,7 +132,7 @@ class Parameters:
 
 
 def expect_fitting(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]) -> None:
-    """Raise CheckpointError unless there is an array of its shape for each name in `shapes`, and no other."""
+    """Raise CheckpointError unless `weights` has exactly the names in `shapes`, with these shapes."""
     missing, unknown = shapes.keys() - weights.keys(), weights.keys() - shapes.keys()
     if missing or unknown:
         absent, strange = (short_list(sorted(names)) for names in (missing, unknown))
@@ -143,7 +143,7 @@ def expect_fitting(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, 
 
 
 class GradientBuffer:
-    """A second gradient of the same parameters, for a thread that works beside the one that fills their own."""
+    """A second gradient buffer for the same parameters, for a thread that works beside the one that fills their own."""
 
     def __init__(self, parameters: Parameters) -> None:
         self.flat = parameters.backend.xp.zeros_like(parameters.gradient)
@@ -152,7 +152,7 @@ class GradientBuffer:
         }
 
     def add(self, leaf: Node, gradient: Any) -> None:
-        """Add to the gradient of a parameter, as a backward sweep's `deliver`; another leaf keeps its own."""
+        """Accumulate a parameter's gradient here, as a backward sweep's `deliver`; other leaves keep their own."""
         if leaf not in self._views:
             deliver_to_leaf(leaf, gradient)
         elif isinstance(gradient, PendingGradient):

@@ -10,14 +10,14 @@ from tinygrad_chat.nn.layers import LayerNorm, Norm, RMSNorm
 from tinygrad_chat.tensor import Tensor
 
 ADD_AND_NORM: dict[type[Norm], Any] = {LayerNorm: ops.add_layernorm, RMSNorm: ops.add_rmsnorm}
-"""norm -> the op that adds first: (x, branch, gain, ...) -> x + branch, and that normalised"""
+"""norm -> the op that adds first: (x, branch, gain, ...) -> (x + branch, the normalised sum)"""
 
 
 class ResidualStream:
-    """x (..., C), which norms read and branches are added to.
+    """The stream x (..., C), which norms read and to which branches are added.
 
-    The newest branch is not added before the stream is read again: where there is a kernel that adds and normalises in
-    one pass over memory, as on a GPU, reading with a norm takes that.
+    The newest branch is added only when the stream is next read: where a kernel adds and normalises in one pass over
+    memory, as on a GPU, `read` uses it.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -26,13 +26,13 @@ class ResidualStream:
 
     @property
     def x(self) -> Tensor:
-        """The stream as it is, with every branch added."""
+        """The stream with every branch added."""
         if self._branch is not None:
             self._x, self._branch = self._x + self._branch, None
         return self._x
 
     def read(self, norm: Norm) -> Tensor:
-        """Return the stream, normalised."""
+        """Return the normalised stream."""
         if self._branch is not None:
             add_and_norm = ADD_AND_NORM.get(type(norm))
             if add_and_norm is not None and has_kernel(add_and_norm, self._x.data):
@@ -42,5 +42,5 @@ class ResidualStream:
         return norm(self.x)
 
     def add(self, branch: Tensor) -> None:
-        """Add the result of a layer, of the stream's own shape."""
+        """Add the output of a layer, which has the stream's shape."""
         self._x, self._branch = self.x, branch

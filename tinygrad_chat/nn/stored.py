@@ -1,4 +1,4 @@
-"""Weights that are stored in less memory than float32: what inference multiplies by. They have no gradient."""
+"""Weights stored in less memory than float32, for inference. They have no gradient."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tinygrad_chat.ops.shape import rows_of
 from tinygrad_chat.tensor import Tensor
 
 COLUMNS, LINES = 32, 4
-"""Kernels read so many columns and rows of a matrix at a time; it is filled up with zeros to multiples of them."""
+"""Kernels read this many columns and rows of a matrix at a time, so it is zero-padded to multiples of them."""
 
 LARGEST_INT8 = 127
-SLICE = 1 << 18  # numbers that are converted at a time
+SLICE = 1 << 18  # numbers converted at a time
 
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """A matrix (D, C): its `numbers`, in float16 or int8, times the scale of their row, which with float16 is 1.
+    """A matrix (D, C): `numbers` in float16 or int8, times the scale of their row, which is 1 for float16.
 
-    To the layers around it, it is a matrix of float32.
+    To the layers around it, it is a float32 matrix.
 
     >>> weight = StoredWeight.of(np.array([[0.5, -1.0, 0.25]], np.float32), "int8")
     >>> weight.rows(np.array([0])).round(3)
@@ -40,15 +40,15 @@ class StoredWeight:
 
     @classmethod
     def of(cls, matrix: np.ndarray, kind: str) -> Self:
-        """Return a matrix (D, C) stored as "float16" or "int8"; each number is rounded to the nearest."""
-        matrix = np.asarray(matrix)  # read now, where it was still in its file
+        """Store a matrix (D, C) as "float16" or "int8", each number rounded to the nearest."""
+        matrix = np.asarray(matrix)  # reads it now, if it was still in its file
         (D, C), step = matrix.shape, max(1, SLICE // max(1, matrix.shape[1]))
         numbers = np.zeros((-(-D // LINES) * LINES, -(-C // COLUMNS) * COLUMNS), kind)
         scales = np.ones(len(numbers), np.float32)
         for start in range(0, D, step):
             part = np.asarray(matrix[start : start + step], np.float32)
             stop = start + len(part)
-            with np.errstate(all="ignore"):  # what is no number shows where a token is drawn
+            with np.errstate(all="ignore"):  # NaN and infinities show when a token is sampled
                 if kind == "int8":
                     largest = np.abs(part).max(axis=1, initial=0)
                     scales[start:stop] = np.where(largest == 0, 1, largest / np.float32(LARGEST_INT8))
@@ -58,7 +58,7 @@ class StoredWeight:
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes."""
+        """The memory that it takes, in bytes."""
         return self.numbers.nbytes + self.scales.nbytes
 
     @property
@@ -70,16 +70,16 @@ class StoredWeight:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> StoredWeight:
-        """Return the matrix of its first rows, of which the slice says how many."""
+        """Return the matrix of the first `rows.stop` rows."""
         return replace(self, shape=(rows.stop, self.shape[1]))
 
     def rows(self, index: Any) -> np.ndarray:
-        """Return the rows (..., C) at an index, in float32."""
+        """Return the rows (..., C) at `index`, in float32."""
         return self.numbers[index][..., : self.shape[1]] * self.scales[index][..., None]
 
 
 def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
-    """x (..., C) times a stored weight (D, C) transposed -> (..., D): what kernels are held to."""
+    """x (..., C) times a stored weight (D, C) transposed -> (..., D): the reference for the kernels."""
     check_linear(x, weight, None)
     out = rows_of(x) @ weight.rows(slice(len(weight))).T
     return out.reshape(*x.shape[:-1], len(weight))
@@ -91,21 +91,21 @@ def _expect_no_gradient() -> None:
 
 
 class StoredLinear(Linear):
-    """A linear layer whose weight is stored."""
+    """A linear layer with a stored weight."""
 
     weight: StoredWeight
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply the layer. Raises UsageError where a gradient is to be remembered."""
+        """Apply the layer. Raises UsageError while the graph is recorded."""
         _expect_no_gradient()
         out = find_kernel(stored_product, stored_product, x.data)(x.data, self.weight)
         return Tensor(out if self.bias is None else out + self.bias.data)
 
 
 class StoredLinears:
-    """Stored linear layers that read the same x (..., C), as one product: a call gives what each of them gives.
+    """Stored linear layers with the same input x (..., C), computed as one product: a call yields each layer's output.
 
-    Their weights become parts of one, so that a decoded token costs one call instead of one for each.
+    Their weights become parts of one matrix, so that a decoded token costs one call instead of one per layer.
     """
 
     def __init__(self, layers: Sequence[StoredLinear]) -> None:
@@ -119,7 +119,7 @@ class StoredLinears:
             layer.weight = replace(layer.weight, numbers=numbers[start:end], scales=scales[start:end])
 
     def __call__(self, x: Tensor) -> Iterator[Tensor]:
-        """Apply the layers. Raises UsageError where a gradient is to be remembered."""
+        """Apply the layers. Raises UsageError while the graph is recorded."""
         _expect_no_gradient()
         out = find_kernel(stored_product, stored_product, x.data)(x.data, self._weight)
         for layer, start in zip(self._layers, self._starts, strict=True):
@@ -128,17 +128,17 @@ class StoredLinears:
 
     @classmethod
     def of(cls, *layers: Linear | None) -> StoredLinears | None:
-        """Return the layers as one where all of them are stored, or else None."""
+        """Return the layers as one if all of them are stored, else None."""
         stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
         return cls(stored) if len(stored) == len(layers) else None
 
 
 class StoredEmbedding(Embedding):
-    """An embedding whose table is stored."""
+    """An embedding with a stored table."""
 
     weight: StoredWeight
 
     def __call__(self, tokens: Any) -> Tensor:
-        """Look the tokens up. Raises UsageError where a gradient is to be remembered."""
+        """Look up the tokens. Raises UsageError while the graph is recorded."""
         _expect_no_gradient()
         return Tensor(self.weight.rows(tokens))

@@ -1,9 +1,9 @@
 """WHICH MATHS: every op as a forward and, beside it, its backward rule.
 
-Each is a plain function over arrays; no Tensor, no kernel and no device appears here. The gradient of `v` is `d_v`.
-At corners (0, infinities, nan, the tails) value and gradient are PyTorch's, or the op's docstring says what they are.
-An op computes in its arrays' own type, what lies between included; PyTorch computes float16 in float32. So a norm makes
-zeros of a row whose squares overflow: beyond 255 in float16, 1e19 in float32 (PyTorch's layernorm: nan).
+Each is a plain function of arrays; no Tensor, kernel or device appears here. The gradient of `v` is `d_v`.
+In edge cases (0, infinities, nan, the tails) value and gradient are PyTorch's unless the op's docstring says otherwise.
+An op computes in its arrays' own type, intermediate results included; PyTorch computes float16 in float32. So a norm
+turns a row whose squares overflow into zeros: beyond 255 in float16, 1e19 in float32 (PyTorch's layernorm: nan).
 
 Sizes: B batch, T time, S source positions, C channels, H heads, G key/value heads, D head width, V vocabulary.
 """

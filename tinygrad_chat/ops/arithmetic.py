@@ -65,7 +65,7 @@ def power(x: Any, y: Any):
     def backward(d_out):
         xp = array_module(out)
         base, exponent = xp.asarray(x, dtype=out.dtype), xp.asarray(y, dtype=out.dtype)
-        d_x = d_out * exponent * base ** xp.where(exponent == 0, 0, exponent - 1)  # x ** 0 has the slope 0 everywhere
+        d_x = d_out * exponent * base ** xp.where(exponent == 0, 0, exponent - 1)  # x ** 0 has slope 0 everywhere
         d_y = xp.where(base <= 0, 0, d_out * out * xp.log(xp.where(base <= 0, 1, base)))
         return sum_to(d_x, x), sum_to(d_y, y)
 
@@ -84,7 +84,7 @@ def negative(x: Any):
 
 @differentiable
 def where(condition: Any, x: Any, y: Any):
-    """x where the condition, booleans without a gradient, is true, and y elsewhere; all three broadcast."""
+    """x where `condition`, booleans without a gradient, is true, and y elsewhere; all three broadcast."""
     if not isinstance(condition, bool) and getattr(condition, "dtype", None) != np.dtype(bool):
         raise TypeError("where: expected booleans as the condition, such as x > 0, received another type")
     x, y = promote(x, y)

@@ -12,10 +12,10 @@ from tinygrad_chat.errors import ShapeError
 
 
 def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | None, document_starts: Any = None) -> Any:
-    """Which of S keys each of T queries may look at, (T, S) booleans; with `document_starts` (B, T), (B, 1, 1, T, S).
+    """Which of S keys each of T queries may see, (T, S) booleans; with `document_starts` (B, T), (B, 1, 1, T, S).
 
-    The last query stands at the last key, so with a cache T may be smaller than S. `window` counts the positions
-    seen, the query's own included.
+    The last query is at the position of the last key, so with a cache T may be smaller than S. `window` counts the
+    positions seen, the query's own included.
     """
     query = xp.arange(S - T, S)[:, None]
     key = xp.arange(S)[None, :]
@@ -30,9 +30,9 @@ def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | No
 def count_shared_heads(
     query: Any, key: Any, value: Any, heads: int, window: int | None, document_starts: Any = None
 ) -> int:
-    """Return G, the heads of keys and values. Raises ShapeError unless query (B, T, H D) with H = `heads` and key and
-    value (B, S, G D) fit, with G dividing H, every window holds at least the query's own position, and there is a
-    document's start for each query; T may be 0."""
+    """Return G, the number of key/value heads. Raises ShapeError unless query (B, T, H D) with H = `heads` and key and
+    value (B, S, G D) fit, G divides H, every window contains at least the query's own position, and there is one
+    document start per query; T may be 0."""
     if heads < 1:
         raise ShapeError(f"attention: expected at least 1 head, received {heads}")
     D, left_over = divmod(query.shape[-1], heads)
@@ -60,7 +60,7 @@ def count_shared_heads(
 
 
 def split_heads(x: Any, G: int, D: int) -> Any:
-    """View x (B, T, H D) as (B, G, H / G, T, D): the heads that share a key/value head side by side, no copy."""
+    """View x (B, T, H D) as (B, G, H / G, T, D), without a copy: heads that share a key/value head are adjacent."""
     return x.reshape(*x.shape[:2], G, x.shape[2] // (G * D), D).transpose(0, 2, 3, 1, 4)
 
 
@@ -73,8 +73,8 @@ def merge_heads(x: Any) -> Any:
 def attention_weights(
     query: Any, key: Any, *, heads: int, causal: bool = True, window: int | None = None, document_starts: Any = None
 ) -> Any:
-    """The weights (B, G, H / G, T, S) of each query's mean: softmax(query . key / sqrt(D)) over the keys that it may
-    see. All is as `attention` has it, which takes the mean with them."""
+    """The weights (B, G, H / G, T, S) with which `attention` averages the values: softmax(query . key / sqrt(D)) over
+    the keys that each query may see. The arguments are those of `attention`."""
     (T, S), D = (query.shape[1], key.shape[1]), query.shape[2] // heads
     xp, G = array_module(query), key.shape[2] // D
     q, k = split_heads(query, G, D), split_heads(key, G, D)
@@ -95,12 +95,12 @@ def attention(
     window: int | None = None,
     document_starts: Any = None,
 ):
-    """Each query's mean of the values, weighted by softmax(query . key / sqrt(D)) over the keys that it may see.
+    """For each query, the mean of the values, weighted by softmax(query . key / sqrt(D)) over the keys it may see.
 
     query (B, T, H D), key (B, S, G D), value (B, S, G D) -> (B, T, H D): the channels of H = `heads` heads, each D
-    wide, lie side by side. H / G neighbouring query heads share one key/value head. `causal` hides later positions,
-    `window` those further back than that many. `document_starts` (B, T) are integers, for each query the key at which
-    its document begins, at or before its own position: it sees none before that.
+    wide, are side by side. H / G neighbouring query heads share one key/value head. `causal` hides later positions;
+    `window` hides those that many or more positions back. `document_starts` (B, T) are integers: for each query, the
+    key at which its document begins, at or before its own position. Earlier keys are hidden.
     """
     G = count_shared_heads(query, key, value, heads, window, document_starts)
     D = query.shape[2] // heads

@@ -1,6 +1,6 @@
-"""Two arrays of different shapes or types in one formula.
+"""Combine arrays of different shapes or types in one formula.
 
-Broadcasting copies; the gradient of a copy is a sum. This is the only place that works out which axes to sum over.
+Broadcasting copies elements, so their gradients are sums. Only this file works out which axes to sum over.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 
 
 def sum_to(gradient: Any, like: Any) -> Any:
-    """Sum `gradient` over the axes along which `like` was broadcast to its shape; the result has `like`'s shape, and
-    its type where the gradient's is wider."""
+    """Sum `gradient` over the axes along which `like` was broadcast. The result has the shape of `like`, and its type
+    if the gradient's is wider."""
     shape = np.shape(like)
     gradient = _narrowed(gradient, like)
     if gradient.shape == shape:
@@ -30,7 +30,7 @@ def _narrowed(gradient: Any, like: Any) -> Any:
 
 
 def promote(x: Any, y: Any) -> tuple[Any, Any]:
-    """Return both, integers in the type of the floats beside them, as PyTorch has it: NumPy would widen float32."""
+    """Return both operands, integers cast to the float type of the other, as in PyTorch: NumPy would widen float32."""
     x_type, y_type = getattr(x, "dtype", None), getattr(y, "dtype", None)
     if x_type is y_type or x_type is None or y_type is None:
         return x, y

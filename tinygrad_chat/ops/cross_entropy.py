@@ -12,11 +12,11 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.option import expect
 
 IGNORED = -1
-SLICE = 1 << 20  # logits that are looked at together where only the losses are wanted
+SLICE = 1 << 20  # logits processed at a time where only the losses are needed
 
 
 def check_targets(logits: Any, targets: Any) -> None:
-    """Raise ShapeError unless there is an integer for each row of logits, and something in it to choose."""
+    """Raise ShapeError unless there is an integer target for each row of logits, and the rows are not empty."""
     if logits.shape[-1] == 0:
         raise ShapeError(f"cross_entropy: expected at least 1 logit a row, received logits {logits.shape}")
     if targets.shape != logits.shape[:-1]:
@@ -28,7 +28,7 @@ def check_targets(logits: Any, targets: Any) -> None:
 
 
 def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, Any]:
-    """Return each row's label, 0 where it does not count, and which count. Raises ShapeError where they do not fit."""
+    """Return each row's label, 0 if it is ignored, and a mask of those that count. Raises ShapeError on a misfit."""
     check_targets(logits, targets)
     V = logits.shape[-1]
     labels = targets.reshape(-1)
@@ -43,13 +43,13 @@ def counted_labels(logits: Any, targets: Any, ignore_index: int) -> tuple[Any, A
 
 
 def count_targets(targets: Any) -> int:
-    """Return how many targets count; for arrays of the host, as on a device it would mean to wait."""
+    """Return how many targets count; for host arrays only, as a device would make the host wait."""
     return int(np.count_nonzero(targets != IGNORED))
 
 
 def check_loss_options(targets: Any, weights: Any, token_count: int | None, soft_cap: float | None) -> None:
-    """Raise ShapeError for weights that are not one a target, or a number of tokens that no loss can be divided by,
-    ConfigError for a cap that is none."""
+    """Raise ShapeError unless there is one weight per target and at least 1 token to divide the loss by, ConfigError
+    unless the cap is positive; None passes."""
     if weights is not None and weights.shape != targets.shape:
         raise ShapeError(f"cross_entropy: targets {targets.shape} need weights of that shape, received {weights.shape}")
     if token_count is not None and token_count < 1:
@@ -69,16 +69,16 @@ def cross_entropy(
     token_count: int | None = None,
     overwrite: bool = False,
 ):
-    """The mean over tokens of -log softmax(logits)[target], in nats; a perfect guess costs 0, an even one log V.
+    """The mean over tokens of -log softmax(logits)[target], in nats; 0 for a perfect prediction, log V for a uniform.
 
     logits (..., V), targets (...) integers -> scalar. Targets equal to `ignore_index` count in neither the sum nor the
-    number of tokens; with none left the loss is 0, and where a row does not count its gradient is 0 whatever its logits
-    are (PyTorch: nan beside a nan). For a part of a batch, `token_count` is how many targets count in
-    the whole: the sum is divided by that, so that the losses of the parts add up to the whole one's, however unequally
-    the targets lie. An array `weights` (...), which has no gradient, multiplies each token's loss; the sum is divided
-    by the number of tokens still, so that a weight of 1 changes nothing. `soft_cap` bends each logit to
-    soft_cap * tanh(logit / soft_cap) first (Gemma 2, arXiv:2408.00118).
-    With `overwrite` nobody reads the logits again: a kernel may overwrite them with their gradient.
+    number of tokens; with none left the loss is 0. The gradient of an ignored row is 0 whatever its logits are
+    (PyTorch: nan if one of them is nan). For a part of a batch, `token_count` is the number of targets that count in
+    the whole batch: the sum is divided by it, so the losses of the parts add up to that of the whole, however unevenly
+    the targets are spread. An array `weights` (...), which has no gradient, multiplies each token's loss; the sum is
+    still divided by the number of tokens, so a weight of 1 changes nothing. `soft_cap` first maps each logit to
+    soft_cap * tanh(logit / soft_cap) (Gemma 2, arXiv:2408.00118). With `overwrite` the logits are not read again: a
+    kernel may overwrite them with their gradient.
     """
     check_loss_options(targets, weights, token_count, soft_cap)
     xp = array_module(logits)
@@ -109,10 +109,10 @@ def cross_entropy(
 
 
 def token_losses(logits: Any, targets: Any, *, soft_cap: float | None = None) -> Any:
-    """What `cross_entropy` is the mean of: each token's, in nats. For evaluation, so there is no backward rule.
+    """The loss of each token, in nats, whose mean is `cross_entropy`. For evaluation, so there is no backward rule.
 
-    Arrays logits (..., V), targets (...) integers -> (...). A target of -1 counts 0. Some rows at a time, so that
-    little memory is taken beside the logits.
+    Arrays logits (..., V), targets (...) integers -> (...). A target of -1 has loss 0. Rows are processed in slices, so
+    little memory is needed beyond the logits.
     """
     xp, V = array_module(logits), logits.shape[-1]
     labels, counted = counted_labels(logits, targets, IGNORED)

@@ -11,9 +11,10 @@ from tinygrad_chat.option import expect
 
 
 def uniform(xp: Any, seed: int, start: int, count: int) -> Any:
-    """Return `count` random numbers from 0 to 1, the `start`-th of the sequence of `seed` and those behind it.
+    """Return `count` random numbers in [0, 1), beginning with the `start`-th of the sequence of `seed`.
 
-    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), where each can be had by itself; its upper 24 bits are used.
+    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), which can compute each number on its own; the upper 24 bits are
+    used.
     """
     z = xp.arange(start + 1, start + count + 1, dtype=xp.uint64) * 0x9E3779B97F4A7C15 + int(seed)
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
@@ -22,7 +23,7 @@ def uniform(xp: Any, seed: int, start: int, count: int) -> Any:
 
 
 def scale_of_kept(rate: float, seed: int, offset: int) -> float:
-    """Return what keeps the mean where a share `rate` is dropped; raise ConfigError for options out of range."""
+    """Return the factor that preserves the mean when a share `rate` is dropped; raise ConfigError out of range."""
     expect("dropout: rate", rate, minimum=0, maximum=1)
     if not 0 <= seed < 2**64:
         raise ConfigError(f"dropout: seed: expected 0 to 2**64 - 1, received {seed}")
@@ -32,11 +33,11 @@ def scale_of_kept(rate: float, seed: int, offset: int) -> float:
 
 @differentiable
 def dropout(x: Any, *, rate: float, seed: int, offset: int = 0):
-    """Set each element to 0 with probability `rate` and scale the others by 1 / (1 - rate), so the mean stays.
+    """Set each element to 0 with probability `rate` and scale the others by 1 / (1 - rate), which preserves the mean.
 
-    Which elements fall is a pure function of `seed` and of how many elements of the whole were `offset` before x, so a
-    step can be repeated exactly, in one piece or in several, on any back end. At a rate of 1 nothing is left. Raises
-    ConfigError for a rate that is no probability and a seed that 64 bits do not hold.
+    Which elements are dropped is a pure function of `seed` and of `offset`, the number of elements of the whole array
+    before x. So a step can be repeated exactly, in one piece or in several, on any back end. At a rate of 1 everything
+    is dropped. Raises ConfigError for a rate that is not a probability and a seed that does not fit in 64 bits.
     """
     scale = scale_of_kept(rate, seed, offset)
     kept = uniform(array_module(x), seed, offset, x.size).reshape(x.shape) >= rate

@@ -10,7 +10,7 @@ from tinygrad_chat.backend import array_module
 
 @differentiable
 def embedding(table: Any, tokens: Any):
-    """Rows of table (V, C) for integer tokens (...) -> (..., C). A token seen twice gets both gradients."""
+    """Rows of table (V, C) for integer tokens (...) -> (..., C). A token that occurs twice receives both gradients."""
 
     def backward(d_out):
         xp = array_module(table)

@@ -1,4 +1,4 @@
-"""Matrix products: the batched `matmul` and `linear`, the layer's form of it."""
+"""Matrix products: batched `matmul`, and `linear`, the form that layers use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinygrad_chat.ops.shape import rows_of
 def matmul(x: Any, y: Any):
     """x (..., N, K) @ y (..., K, M) -> (..., N, M); leading axes broadcast.
 
-    A transposed view is multiplied as it lies in memory, without a copy.
+    A transposed view is multiplied without a copy.
     """
     if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-2]:
         raise ShapeError(f"matmul: expected (..., N, K) @ (..., K, M), received {x.shape} @ {y.shape}")
@@ -28,7 +28,7 @@ def matmul(x: Any, y: Any):
 
 
 def check_linear(x: Any, weight: Any, bias: Any) -> None:
-    """Raise ShapeError unless weight (D, C) and bias (D,), if there is one, fit rows of x (..., C)."""
+    """Raise ShapeError unless weight (D, C) and bias (D,), if there is one, fit x (..., C)."""
     if x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"linear: weight has shape {weight.shape} but rows of x have {x.shape[-1]} features")
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -39,7 +39,7 @@ def check_linear(x: Any, weight: Any, bias: Any) -> None:
 def linear(x: Any, weight: Any, bias: Any = None):
     """x (..., C) times weight (D, C) transposed, plus bias (D,) if there is one -> (..., D)."""
     check_linear(x, weight, bias)
-    rows = rows_of(x)  # one large product instead of one for each leading index
+    rows = rows_of(x)  # one large product instead of one per leading index
     out = rows @ weight.T
     if bias is not None:
         out = out + bias

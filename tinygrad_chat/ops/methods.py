@@ -11,7 +11,7 @@ from tinygrad_chat.errors import ShapeError
 
 
 class OpMethods(ArrayNode):
-    """A node with an array as its `data`, and what can be computed from it."""
+    """A node with an array as its `data`, and the ops as its operators and methods."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ class OpMethods(ArrayNode):
     def __getitem__(self, key: Any) -> Self:
         return ops.index(self, key=key)
 
-    # Functions of each element. An op that is an attribute of a class is a method.
+    # Elementwise functions. An op that is a class attribute is a method.
 
     exp = ops.exp
     log = ops.log
@@ -73,33 +73,33 @@ class OpMethods(ArrayNode):
     clip = ops.clip
 
     def where(self, condition: Any, other: Any) -> Self:
-        """Each element where the condition is true, else that of `other`."""
+        """This node's elements where the condition is true, those of `other` elsewhere."""
         return ops.where(condition, self, other)
 
     # Functions along an axis.
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Self:
-        """The sum over `axis`, over all by default."""
+        """The sum over `axis`, by default over all axes."""
         return ops.sum(self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> Self:
-        """The mean over `axis`, over all by default."""
+        """The mean over `axis`, by default over all axes."""
         return ops.mean(self, axis=axis, keepdims=keepdims)
 
     def var(self, axis: Any = None, keepdims: bool = False, correction: int = 1) -> Self:
-        """The variance over `axis`, of all by default, unbiased as in PyTorch; `correction=0` is NumPy's."""
+        """The variance over `axis`, by default over all axes, unbiased as in PyTorch; `correction=0` is NumPy's."""
         return ops.var(self, axis=axis, keepdims=keepdims, correction=correction)
 
     def std(self, axis: Any = None, keepdims: bool = False, correction: int = 1) -> Self:
-        """The root of the variance."""
+        """The standard deviation: the square root of the variance."""
         return ops.std(self, axis=axis, keepdims=keepdims, correction=correction)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Self:
-        """The largest element over `axis`, of all by default."""
+        """The largest element over `axis`, by default over all axes."""
         return ops.max(self, axis=axis, keepdims=keepdims)
 
     def min(self, axis: Any = None, keepdims: bool = False) -> Self:
-        """The smallest element over `axis`, of all by default."""
+        """The smallest element over `axis`, by default over all axes."""
         return ops.min(self, axis=axis, keepdims=keepdims)
 
     def softmax(self, axis: int = -1) -> Self:
@@ -113,33 +113,33 @@ class OpMethods(ArrayNode):
     # Shapes.
 
     def reshape(self, *shape: int | Sequence[int]) -> Self:
-        """The same elements as another shape; one size may be -1."""
+        """The same elements in another shape; one size may be -1."""
         return ops.reshape(self, shape=sizes(shape))
 
     def transpose(self, *axes: int | Sequence[int]) -> Self:
-        """The axes in another order, reversed by default."""
+        """The array with its axes in another order, by default reversed."""
         return ops.transpose(self, axes=sizes(axes) or None)
 
     @property
     def T(self) -> Self:  # noqa: N802 - NumPy's name
-        """The axes reversed."""
+        """The array with its axes reversed."""
         return ops.transpose(self)
 
     def squeeze(self, axis: int) -> Self:
-        """Without an axis, whose size is 1."""
+        """Remove an axis of size 1."""
         before, shape = _checked_axis("squeeze", axis, self.data.ndim), self.data.shape
         if shape[before] != 1:
             raise ShapeError(f"squeeze: expected size 1 along axis {axis}, received shape {shape}")
         return self[(slice(None),) * before + (0,)]
 
     def unsqueeze(self, axis: int) -> Self:
-        """With a new axis of size 1, which is the axis-th of the result."""
+        """Insert a new axis of size 1, which has index `axis` in the result."""
         before = _checked_axis("unsqueeze", axis, self.data.ndim + 1)
         return self[(slice(None),) * before + (None,)]
 
 
 def sizes(given: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return the sizes of a call f(2, 3) or f((2, 3))."""
+    """Return the sizes that were passed as f(2, 3) or f((2, 3))."""
     return tuple(given[0]) if len(given) == 1 and isinstance(given[0], (list, tuple)) else given
 
 

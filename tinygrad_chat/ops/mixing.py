@@ -1,4 +1,4 @@
-"""What nanochat adds to a GPT: streams summed in learned proportions (karpathy/nanochat, docs/upstream_analysis.md)."""
+"""What nanochat adds to a GPT: streams mixed in learned proportions (karpathy/nanochat, docs/upstream_analysis.md)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tinygrad_chat.ops.pointwise import sigmoid
 
 @differentiable
 def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: int = 0, subtract: bool = False):
-    """x, times x_scales[layer] if there are any, plus, with `subtract` less, y times y_scales[layer].
+    """x * x_scales[layer] + y * y_scales[layer]; `subtract` makes it a difference, and without x_scales x is unscaled.
 
-    x and y (..., C), scales (L,): one for each layer -> (..., C).
+    x and y (..., C), scales (L,), one per layer -> (..., C).
     """
     check_scaled_sum(x, y, y_scales, x_scales, layer)
     y_scale = -y_scales[layer] if subtract else y_scales[layer]
@@ -33,7 +33,7 @@ def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: in
 
 
 def check_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any, layer: int) -> None:
-    """Raise ShapeError unless y has x's shape and scales, where there are any, have a number at `layer`."""
+    """Raise ShapeError unless y has x's shape and the scales that are given have a number at `layer`."""
     if y.shape != x.shape:
         raise ShapeError(f"scaled_sum: expected x and y of one shape, received {x.shape} and {y.shape}")
     for name, scales in (("x_scales", x_scales), ("y_scales", y_scales)):
@@ -43,7 +43,7 @@ def check_scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any, layer: int) -
 
 @differentiable
 def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
-    """x plus, head by head, y through a gate that opens from 0 to `reach`: x + reach * sigmoid(logit) * y.
+    """Add y to x through one gate per head, which opens from 0 to `reach`: x + reach * sigmoid(logit) * y.
 
     x and y (..., G D), G heads side by side, logits (..., G) -> (..., G D).
     """
@@ -62,7 +62,7 @@ def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
 
 
 def check_gated_sum(x: Any, y: Any, logits: Any) -> None:
-    """Raise ShapeError unless x and y have one shape, whose channels are shared out among the gates."""
+    """Raise ShapeError unless x and y have the same shape and their channels divide evenly among the gates."""
     G = logits.shape[-1]
     if y.shape != x.shape or logits.shape[:-1] != x.shape[:-1] or G == 0 or x.shape[-1] % G:
         raise ShapeError(
@@ -72,10 +72,10 @@ def check_gated_sum(x: Any, y: Any, logits: Any) -> None:
 
 @differentiable
 def smear(x: Any, weight: Any, scale: Any, *, before: Any = None):
-    """Add to each position some of the one before it: scale * sigmoid(x[t] . weight) * x[t - 1].
+    """Add a share of the previous position to each position: scale * sigmoid(x[t] . weight) * x[t - 1].
 
-    x (B, T, C), weight (1, K) for the first K channels, scale (1,) -> (B, T, C). The first position has nothing before
-    it, or, where x goes on from an earlier piece, that piece's last position, `before` (B, 1, C).
+    x (B, T, C), weight (1, K) for the first K channels, scale (1,) -> (B, T, C). Nothing precedes the first position
+    unless x continues an earlier piece, whose last position is `before` (B, 1, C).
     """
     check_smear(x, weight, scale, before)
     xp = array_module(x)
@@ -97,7 +97,7 @@ def smear(x: Any, weight: Any, scale: Any, *, before: Any = None):
 
 
 def check_smear(x: Any, weight: Any, scale: Any, before: Any) -> None:
-    """Raise ShapeError unless the weight fits the channels of x (B, T, C), and `before`, if it is there, its rows."""
+    """Raise ShapeError unless the weight fits the channels of x (B, T, C), and `before`, if given, its rows."""
     fits = x.ndim == 3 and weight.ndim == 2 and len(weight) == 1 and weight.shape[1] <= x.shape[2]
     if not fits or scale.shape != (1,) or (before is not None and before.shape != (x.shape[0], 1, x.shape[2])):
         raise ShapeError(

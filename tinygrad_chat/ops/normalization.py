@@ -11,7 +11,7 @@ from tinygrad_chat.errors import ShapeError
 
 
 def check_row_vector(op: str, name: str, vector: Any, x: Any) -> None:
-    """Raise ShapeError unless rows of x have features and `vector`, if there is one, an element for each of them."""
+    """Raise ShapeError unless rows of x have features and `vector`, if given, has one element per feature."""
     if x.shape[-1] == 0:
         raise ShapeError(f"{op}: expected rows of at least 1 feature, received x {x.shape}")
     if vector is not None and vector.shape != x.shape[-1:]:
@@ -19,13 +19,13 @@ def check_row_vector(op: str, name: str, vector: Any, x: Any) -> None:
 
 
 def check_same_shape(op: str, x: Any, branch: Any) -> None:
-    """Raise ShapeError unless what is to be added to x has x's shape."""
+    """Raise ShapeError unless `branch`, which is to be added to x, has x's shape."""
     if branch.shape != x.shape:
         raise ShapeError(f"{op}: expected x and branch of one shape, received {x.shape} and {branch.shape}")
 
 
 def sum_rows(rows: Any) -> Any:
-    """The sum of rows (..., C) -> (C,)."""
+    """Sum rows (..., C) -> (C,)."""
     return rows.sum(axis=tuple(range(rows.ndim - 1)))
 
 
@@ -77,7 +77,7 @@ def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
 
 
 def after_addition(norm: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the array function that adds first: from `norm(x, gain, ...) -> (out, backward)` one of
+    """Turn an array function `norm(x, gain, ...) -> (out, backward)` into one that adds first:
     (x, branch, gain, ...) -> ((total, out), backward), where total is x + branch and out its norm."""
 
     def added(x: Any, branch: Any, *vectors: Any, **options: Any):
@@ -100,11 +100,11 @@ def after_addition(norm: Callable[..., Any]) -> Callable[..., Any]:
 
 @differentiable
 def add_layernorm(x: Any, branch: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
-    """x + branch, as the residual stream goes on, and its layernorm, as the next layer reads it: both (..., C)."""
+    """x + branch, the new residual stream, and its layernorm, the next layer's input: both (..., C)."""
     return after_addition(layernorm.reference)(x, branch, gain, bias, epsilon=epsilon)
 
 
 @differentiable
 def add_rmsnorm(x: Any, branch: Any, gain: Any = None, *, epsilon: float = 1e-5):
-    """x + branch, as the residual stream goes on, and its rmsnorm, as the next layer reads it: both (..., C)."""
+    """x + branch, the new residual stream, and its rmsnorm, the next layer's input: both (..., C)."""
     return after_addition(rmsnorm.reference)(x, branch, gain, epsilon=epsilon)

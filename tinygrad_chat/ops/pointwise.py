@@ -1,4 +1,4 @@
-"""Functions of one number, applied to each element."""
+"""Elementwise functions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sqrt(x: Any):
 
 @differentiable
 def abs(x: Any):
-    """The absolute value; the gradient at 0 is 0, of nan it is nan (PyTorch: 0)."""
+    """The absolute value; the gradient at 0 is 0, at nan it is nan (PyTorch: 0)."""
     xp = array_module(x)
 
     def backward(d_out):
@@ -60,7 +60,7 @@ def abs(x: Any):
 
 @differentiable
 def clip(x: Any, *, min: float | None = None, max: float | None = None):
-    """x, but `min` where it is less and `max` where it is more; the gradient there is 0, at the bounds themselves 1."""
+    """x limited to between `min` and `max`; the gradient is 0 outside the bounds and 1 at the bounds themselves."""
     xp = array_module(x)
     out = x if min is None else xp.maximum(x, float(min))
     out = out if max is None else xp.minimum(out, float(max))
@@ -84,7 +84,7 @@ def tanh(x: Any):
 
 @differentiable
 def sigmoid(x: Any):
-    """1 / (1 + e^-x), or e^x / (1 + e^x), whichever does not overflow; small results have all their digits."""
+    """1 / (1 + e^-x), or e^x / (1 + e^x), whichever does not overflow; small results keep full precision."""
     xp = array_module(x)
     e = xp.exp(-xp.maximum(x, -x))
     out = xp.where(x < 0, e, 1) / (1 + e)
@@ -97,7 +97,7 @@ def sigmoid(x: Any):
 
 @differentiable
 def relu(x: Any):
-    """x where it is positive, else 0; the gradient at 0 is 0. A nan stays one, and its gradient passes."""
+    """x where it is positive, else 0; the gradient at 0 is 0. A nan stays nan, and its gradient passes through."""
     xp = array_module(x)
 
     def backward(d_out):
@@ -119,7 +119,7 @@ def squared_relu(x: Any):
 
 @differentiable
 def swiglu(gate: Any, up: Any):
-    """gate * sigmoid(gate), which is its swish, times `up`, of the same shape (Shazeer, arXiv:2002.05202)."""
+    """swish(gate) * up, with swish(gate) = gate * sigmoid(gate); both of the same shape (Shazeer, arXiv:2002.05202)."""
     check_gate(gate, up)
     s, _ = sigmoid.reference(gate)
     swish = gate * s
@@ -131,7 +131,7 @@ def swiglu(gate: Any, up: Any):
 
 
 def check_gate(gate: Any, up: Any) -> None:
-    """Raise ShapeError unless a gate and what it lets through have one shape."""
+    """Raise ShapeError unless `gate` and `up` have the same shape."""
     if gate.shape != up.shape:
         raise ShapeError(f"swiglu: expected gate and up of one shape, received {gate.shape} and {up.shape}")
 
@@ -140,7 +140,7 @@ def check_gate(gate: Any, up: Any) -> None:
 def gelu(x: Any):
     """The Gaussian error linear unit in its tanh form, as GPT-2 uses it.
 
-    The gradient of a huge number is 0 or 1, as of any other beyond 10 (PyTorch: nan).
+    Beyond 10 the gradient is 0 or 1, for huge numbers too (PyTorch: nan).
     """
     xp = array_module(x)
     inner = GELU_SCALE * (x + GELU_CUBIC * x * x * x)

@@ -18,13 +18,13 @@ def _reduced_axes(shape: tuple[int, ...], axis: Axis) -> set[int]:
 
 
 def _kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    """Return the shape that is left of `shape` where the reduced axes are kept, with one element each."""
+    """Return `shape` with the reduced axes kept, at size 1."""
     reduced = _reduced_axes(shape, axis)
     return tuple(1 if a in reduced else size for a, size in enumerate(shape))
 
 
 def _count(op: str, shape: tuple[int, ...], axis: Axis, least: int) -> int:
-    """Return how many elements become one. Raises ShapeError where they are fewer than `least`."""
+    """Return how many elements are reduced to one. Raises ShapeError if there are fewer than `least`."""
     count = math.prod(shape[a] for a in _reduced_axes(shape, axis))
     if count < least:
         raise ShapeError(f"{op}: expected at least {least} elements to reduce, received {count}")
@@ -32,7 +32,7 @@ def _count(op: str, shape: tuple[int, ...], axis: Axis, least: int) -> int:
 
 
 def _spread(array: Any, shape: tuple[int, ...], axis: Axis) -> Any:
-    """View a reduction's result (or its gradient) at the shape of the input that it was reduced from."""
+    """Broadcast a reduction's result (or its gradient) back to the `shape` of its input, as a view."""
     xp = array_module(array)
     return xp.broadcast_to(xp.reshape(array, _kept_shape(shape, axis)), shape)
 
@@ -49,7 +49,7 @@ def sum(x: Any, *, axis: Axis = None, keepdims: bool = False):
 
 @differentiable
 def mean(x: Any, *, axis: Axis = None, keepdims: bool = False):
-    """The mean over `axis` (None: over all). Raises ShapeError where there is nothing to reduce (PyTorch: nan)."""
+    """The mean over `axis` (None: over all). Raises ShapeError if there is nothing to reduce (PyTorch: nan)."""
     count = _count("mean", x.shape, axis, 1)
 
     def backward(d_out):
@@ -60,10 +60,10 @@ def mean(x: Any, *, axis: Axis = None, keepdims: bool = False):
 
 @differentiable
 def var(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 1):
-    """The variance over `axis` (None: over all): squared distances from the mean, summed, over their number less
-    `correction`. As in PyTorch that is 1, which makes the estimate unbiased; NumPy's is 0.
+    """The variance over `axis` (None: over all): the sum of squared deviations from the mean, divided by their number
+    minus `correction`. As in PyTorch that is 1, which makes the estimate unbiased; NumPy's is 0.
 
-    Raises ShapeError where nothing is left to divide by (PyTorch: nan).
+    Raises ShapeError if the divisor is not positive (PyTorch: nan).
     """
     divisor = _count("var", x.shape, axis, correction + 1) - correction
     centred = x - x.mean(axis=axis, keepdims=True)
@@ -76,8 +76,8 @@ def var(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 
 
 @differentiable
 def std(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 1):
-    """The standard deviation, the root of `var`; where it is 0 the gradient is 0. Squares are taken in x's own type: of
-    distances beyond the root of its largest number it is infinite (PyTorch widens float32, too)."""
+    """The standard deviation, the square root of `var`; where it is 0 the gradient is 0. Squares are computed in x's
+    own type, so it is infinite for deviations whose squares overflow (PyTorch widens float32, too)."""
     variance, var_backward = var.reference(x, axis=axis, keepdims=keepdims, correction=correction)
     xp = array_module(x)
     out = xp.sqrt(variance)
@@ -90,8 +90,7 @@ def std(x: Any, *, axis: Axis = None, keepdims: bool = False, correction: int = 
 
 @differentiable
 def max(x: Any, *, axis: Axis = None, keepdims: bool = False):
-    """The largest element over `axis` (None: of all). Where several are largest, they share the gradient equally, as
-    in PyTorch's amax."""
+    """The largest element over `axis` (None: of all). Ties share the gradient equally, as in PyTorch's amax."""
     out = x.max(axis=axis, keepdims=keepdims)
 
     def backward(d_out):
@@ -102,7 +101,7 @@ def max(x: Any, *, axis: Axis = None, keepdims: bool = False):
 
 @differentiable
 def min(x: Any, *, axis: Axis = None, keepdims: bool = False):
-    """The smallest element over `axis` (None: of all). Where several are smallest, they share the gradient equally."""
+    """The smallest element over `axis` (None: of all). Ties share the gradient equally."""
     out = x.min(axis=axis, keepdims=keepdims)
 
     def backward(d_out):
@@ -112,7 +111,7 @@ def min(x: Any, *, axis: Axis = None, keepdims: bool = False):
 
 
 def _shared_by_equals(d_out: Any, out: Any, x: Any, axis: Axis) -> Any:
-    """Share the gradient of the element that was chosen equally among those that are equal to it."""
+    """Divide the gradient equally among the elements that are equal to the chosen one."""
     chosen = x == _spread(out, x.shape, axis)
     share = chosen / chosen.sum(axis=axis, keepdims=True).astype(x.dtype)
     return _spread(d_out, x.shape, axis) * share

@@ -16,8 +16,8 @@ from tinygrad_chat.ops.normalization import sum_rows
 def rotary_angles(
     positions: int, head_width: int, *, base: float = 10000.0, scales: Sequence[float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine, each (T, D / 2), of the angle that pair d is turned by at position t: t * base^(-2 d / D),
-    times scales[d] if there are any."""
+    """Cosine and sine, each (T, D / 2), of the angle by which pair d is rotated at position t: t * base^(-2 d / D),
+    times scales[d] if given."""
     frequencies = base ** (-np.arange(0, head_width, 2) / head_width)
     if scales is not None:
         frequencies = frequencies * scales
@@ -26,7 +26,7 @@ def rotary_angles(
 
 
 def check_angles(x: Any, gain: Any, cosine: Any, sine: Any) -> None:
-    """Raise ShapeError unless cosine and sine (T, D / 2) fit x (..., T, H D), and a gain its heads."""
+    """Raise ShapeError unless cosine and sine (T, D / 2) fit x (..., T, H D), and `gain`, if given, its heads."""
     T, half = cosine.shape
     if half == 0:
         raise ShapeError(f"rotary: expected angles of at least 1 pair of channels, received cosine {cosine.shape}")
@@ -40,12 +40,12 @@ def check_angles(x: Any, gain: Any, cosine: Any, sine: Any) -> None:
 
 @differentiable
 def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
-    """Turn each pair (d, d + D/2) of every head's D channels by its position's angle.
+    """Rotate each pair (d, d + D/2) of every head's D channels by the angle of its position.
 
-    x (..., T, H D), heads side by side; cosine and sine (T, D / 2). A turn keeps lengths, so queries and keys then meet
-    at an angle that depends on their distance alone. The backward rule turns the gradient back. With `rms` each head
-    is given that root mean square (Henry et al., arXiv:2010.04245), before or after the turn: that is the same. A
-    `gain` (D,) then multiplies the channels of each head, before the turn.
+    x (..., T, H D), heads side by side; cosine and sine (T, D / 2). A rotation preserves lengths, so positions affect
+    the product of a query and a key only through their distance. The backward rule rotates the gradient back. With
+    `rms` each head is scaled to that root mean square (Henry et al., arXiv:2010.04245), which is the same before or
+    after the rotation. A `gain` (D,) then multiplies the channels of each head, before the rotation.
     """
     check_angles(x, gain, cosine, sine)
     D = 2 * cosine.shape[1]

@@ -1,4 +1,4 @@
-"""Ops that move elements and compute nothing: reshape, transpose, index, split, concatenate, stack."""
+"""Ops that only rearrange elements: reshape, transpose, index, split, concatenate, stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinygrad_chat.errors import ShapeError
 
 @differentiable
 def reshape(x: Any, *, shape: int | tuple[int, ...]):
-    """The same elements in the same order, as `shape`; one size may be -1."""
+    """The same elements in the same order, with another `shape`; one size may be -1."""
 
     def backward(d_out):
         return (d_out.reshape(x.shape),)
@@ -24,7 +24,7 @@ def reshape(x: Any, *, shape: int | tuple[int, ...]):
 
 @differentiable
 def transpose(x: Any, *, axes: tuple[int, ...] | None = None):
-    """The axes of x in the order `axes`, reversed by default; a view, no copy."""
+    """x with its axes in the order `axes`, by default reversed; a view, not a copy."""
 
     def backward(d_out):
         if axes is None:
@@ -37,11 +37,11 @@ def transpose(x: Any, *, axes: tuple[int, ...] | None = None):
 
 @differentiable
 def index(x: Any, *, key: Any):
-    """x[key] for integers, slices, masks and integer arrays; an element taken twice gets both gradients."""
+    """x[key] for integers, slices, masks and integer arrays; an element selected twice receives both gradients."""
 
     def backward(d_out):
         xp = array_module(x)
-        d_x = xp.zeros_like(x, dtype=d_out.dtype)  # of a weight in bfloat16, a float32 gradient
+        d_x = xp.zeros_like(x, dtype=d_out.dtype)  # a bfloat16 weight has a float32 gradient
         if _takes_each_once(key):
             d_x[key] = d_out
         else:
@@ -57,7 +57,7 @@ def _takes_each_once(key: Any) -> bool:
 
 
 def split(x: Any, sizes: Sequence[int], axis: int = 0) -> list[Any]:
-    """Cut x along `axis` into pieces of these sizes, each a slice of it; `concatenate` undoes it."""
+    """Split x along `axis` into slices of these sizes; `concatenate` is the inverse."""
     axis = axis % len(x.shape)
     ends = list(accumulate(sizes))
     if sum(sizes) != x.shape[axis]:
@@ -68,7 +68,7 @@ def split(x: Any, sizes: Sequence[int], axis: int = 0) -> list[Any]:
 
 @differentiable
 def concatenate(*pieces: Any, axis: int = 0):
-    """The pieces, which may also come as one list, one behind the other along `axis`; all other sizes must be equal."""
+    """Join the pieces, which may also come as one list, end to end along `axis`; all other sizes must be equal."""
 
     def backward(d_out):
         ends = list(accumulate(piece.shape[axis] for piece in pieces))[:-1]
@@ -79,7 +79,7 @@ def concatenate(*pieces: Any, axis: int = 0):
 
 @differentiable
 def stack(*pieces: Any, axis: int = 0):
-    """The pieces, which may also come as one list, side by side along a new `axis`; all must have one shape."""
+    """Join the pieces, which may also come as one list, along a new `axis`; all must have the same shape."""
 
     def backward(d_out):
         return tuple(array_module(d_out).moveaxis(d_out, axis, 0))
@@ -88,7 +88,7 @@ def stack(*pieces: Any, axis: int = 0):
 
 
 def rows_of(x: Any) -> Any:
-    """View x (..., C) as a matrix (N, C), copied where that is no view; unlike by reshape(-1, C), C may be 0."""
+    """View x (..., C) as a matrix (N, C), or copy it where no view exists; unlike in reshape(-1, C), C may be 0."""
     C = x.shape[-1]
     return x.reshape(-1, C) if C else x.reshape(math.prod(x.shape[:-1]), C)
 

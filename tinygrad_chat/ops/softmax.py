@@ -10,7 +10,7 @@ from tinygrad_chat.backend import array_module
 
 @differentiable
 def softmax(x: Any, *, axis: int = -1):
-    """e^x over its sum along `axis`: positive, summing to 1. The maximum is taken out first, so nothing overflows."""
+    """e^x over its sum along `axis`: positive, summing to 1. The maximum is subtracted first, so nothing overflows."""
     e = array_module(x).exp(x - x.max(axis=axis, keepdims=True))
     out = e / e.sum(axis=axis, keepdims=True)
 

@@ -1,7 +1,7 @@
 """Kernels for NVIDIA GPUs: the `.cu` files here, the launchers beside them, and products by cuBLAS.
 
-Each has the signature of the op it replaces and is held to it by tests/kernels/test_cuda.py, on a GPU and, where there
-is none, on the host. They take float32 and bfloat16; arrays of another type run the op itself.
+Each has the signature of the op it replaces and is tested against it by tests/kernels/test_cuda.py, on a GPU or,
+without one, on the host. They support float32 and bfloat16; arrays of another type run the op itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REALS = ("float32", "bfloat16")
 
 
 def _for_reals(replaced: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the kernel, which leaves arrays of other types, or of several, to what it replaces."""
+    """Wrap a kernel so that arrays of other or of mixed types run what it replaces."""
     reference = getattr(replaced, "reference", replaced)
 
     def fits(x: Any, y: Any) -> bool:

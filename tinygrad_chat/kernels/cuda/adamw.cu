@@ -1,5 +1,5 @@
-// optim.adamw.adamw_update and optim.clipping.clip_gradient, over the flat buffers of all parameters. What they need
-// to know of the gradient stays on the device.
+// optim.adamw.adamw_update and optim.clipping.clip, over the flat buffers of all parameters. What they need to know
+// about the gradient stays on the device.
 
 struct Update {
     float shrink, rate, new_share, new_square_share, correction, epsilon;
@@ -27,9 +27,9 @@ __device__ void update_elements(float* data, const float* gradient, float* mean,
     if (copy) store<W>(copy + i, x);
 }
 
-// One pass; the first `decayed` weights shrink. `copy`, or null, is what is computed with: the weights rounded to REAL.
-// Nothing changes where `norm`, unless it is null, is not finite. The scalars, which change from step to step, are read
-// from memory: so a recorded step reads new ones.
+// One pass; the first `decayed` weights decay. `copy`, unless null, receives the compute weights: rounded to REAL.
+// Nothing changes if `norm`, unless null, is not finite. The scalars, which change from step to step, are read from
+// memory, so a step captured in a CUDA graph reads new ones.
 extern "C" __global__ void adamw_update(float* data, const float* gradient, float* mean, float* square, REAL* copy,
                                         const float* norm, const float* scalars, long long size, long long decayed,
                                         long long wide) {

@@ -1,4 +1,4 @@
-"""AdamW's update and the clipping of the gradient, without a number that the host has to wait for."""
+"""AdamW's update and gradient clipping, with no value that the host has to wait for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def adamw_update(
     compute_weights: Any = None,
     grad_norm: Any = None,
 ) -> None:
-    """`optim.adamw.adamw_update`, one pass over memory; the scalars are read there, too."""
+    """`optim.adamw.adamw_update`, in one pass over memory; the scalars are read from device memory, too."""
     real = data.dtype if compute_weights is None else compute_weights.dtype
     arrays = data, gradient, mean, square, compute_weights, grad_norm, scalars
     each = width(data.size, data, gradient, mean, square, compute_weights)

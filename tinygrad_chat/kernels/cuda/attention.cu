@@ -1,9 +1,9 @@
-// The middle of ops.attention, between its two products: a warp turns a row of scores (S) into weights, and back.
+// The middle of ops.attention, between its two products: a warp turns a row of scores (S) into weights, and backward.
 
 constexpr int WARPS = 8;
 
-// The positions that the query of a row sees: from the first up to, not including, the last. Rows are counted over
-// sequences, heads and T queries; starts (sequences, T), if there are any, say where each query's document begins.
+// The positions that the query of a row sees: from `first` up to, but not including, `last`. Rows are counted over
+// sequences, heads and T queries; starts (sequences, T), unless null, says where each query's document begins.
 __device__ inline void find_seen(long long row, const long long* starts, long long T, long long S, long long heads,
                                  long long causal, long long reach, int& first, int& last) {
     const long long t = row % T, position = S - T + t;
@@ -13,7 +13,7 @@ __device__ inline void find_seen(long long row, const long long* starts, long lo
 }
 
 template <int W> __device__ void softmax_row(const float* scores, REAL* weights, int S, int first, int last) {
-    const int lane = threadIdx.x % WARP, begin = first / W * W;  // vectors that hold something that is seen
+    const int lane = threadIdx.x % WARP, begin = first / W * W;  // the first vector with a visible key
     float values[W], largest = LOWEST, sum = 0;
     for (int s = begin + lane * W; s < last; s += WARP * W) {
         load<W>(scores + s, values);
@@ -34,7 +34,7 @@ template <int W> __device__ void softmax_row(const float* scores, REAL* weights,
     }
 }
 
-// scores (rows, S) -> weights (rows, S), 0 where nothing is seen.
+// scores (rows, S) -> weights (rows, S), 0 for hidden keys.
 extern "C" __global__ void masked_softmax(const float* scores, REAL* weights, const long long* starts, long long rows,
                                           long long T, long long S, long long heads, long long causal,
                                           long long reach, long long wide) {

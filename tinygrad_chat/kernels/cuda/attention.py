@@ -1,4 +1,4 @@
-"""Attention: products by cuBLAS around a masked softmax, some sequences at a time: scores stay in the cache."""
+"""Attention: cuBLAS products around a masked softmax, a few sequences at a time, so that scores stay in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, widt
 from tinygrad_chat.kernels.cuda.matmul import gemm
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
-CACHED = 1 << 24  # scores in float32 at a time, 64 MiB: about what an H100's L2 holds
+CACHED = 1 << 24  # float32 scores at a time, 64 MiB: about what an H100's L2 holds
 
 
 def attention(
@@ -37,7 +37,7 @@ def attention(
     q, k, v = (split_heads(x, G, D) for x in (query, key, value))
     out = xp.empty(query.shape, real)
     o = split_heads(out, G, D)
-    # By shared first: then the heads of one share lie side by side, as their keys do.
+    # The axis `shared` comes first, so that the heads of one index along it are adjacent, as their keys are.
     weights = xp.empty((B, shared, G, T, S), real)
     parts = _parts(B, max(1, CACHED // max(1, heads * T * S)))
     for part in parts:

@@ -1,5 +1,5 @@
-// What the kernels share. REAL, the type of activations and of the weights that are computed with, is set when they are
-// compiled: float or bfloat16. Sums are floats, and made in an order that does not depend on chance.
+// Shared by all kernels. REAL, the type of activations and compute weights, is set when they are compiled: float or
+// bfloat16. Sums are floats, added in a deterministic order.
 
 #ifndef assert  // only the tests, which run kernels on the host, define it
 #define assert(condition)
@@ -12,15 +12,15 @@ struct bfloat16 {
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bfloat16 x) { return __uint_as_float(static_cast<unsigned int>(x.bits) << 16); }
 
-// To the nearest, halves to even. Adding to the bits carries into the exponent, as it should, but would make another
-// number of a NaN.
+// To nearest, ties to even. Adding to the bits carries into the exponent, as it should, but would turn a NaN into a
+// number.
 __device__ inline void round_to(float& out, float x) { out = x; }
 __device__ inline void round_to(bfloat16& out, float x) {
     unsigned int bits = __float_as_uint(x);
     out.bits = x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
 }
 
-// W elements that are loaded or stored at once: 16 bytes, or one element where rows do not lie on such places.
+// W elements are loaded or stored at once: 16 bytes, or one element where rows are not aligned to that.
 [[maybe_unused]] constexpr int WIDE = 16 / sizeof(REAL);
 
 template <int W, typename T> struct alignas(W * sizeof(T)) Vector {
@@ -40,7 +40,7 @@ template <int W, typename T> __device__ inline void store(T* address, const floa
     *reinterpret_cast<Vector<W, T>*>(address) = vector;
 }
 
-// Where a maximum begins: less minus infinity, it is still a number.
+// The initial value of a maximum: finite, so that minus infinity minus it is not NaN.
 [[maybe_unused]] constexpr float LOWEST = -3.402823466e38f;
 constexpr int WARP = 32;
 constexpr unsigned int ALL = 0xffffffff;
@@ -55,7 +55,7 @@ __device__ inline float warp_max(float x) {
     return x;
 }
 
-// The sum over a block of whole warps, for every thread of it. `partial` has room for one number a warp.
+// The sum over a block of whole warps, returned to every thread. `partial` has room for one number per warp.
 __device__ inline float block_sum(float x, float* partial) {
     x = warp_sum(x);
     __syncthreads();  // an earlier sum may still be read
@@ -76,7 +76,7 @@ __device__ inline float block_max(float x, float* partial) {
     return largest;
 }
 
-// As in the op: by an exponential that does not overflow, and without losing the digits of small results.
+// As in the op: the exponential does not overflow, and small results keep full precision.
 __device__ inline float sigmoid(float x) {
     const float e = expf(-fabsf(x));
     return (x < 0 ? e : 1) / (1 + e);

@@ -1,15 +1,15 @@
-// ops.cross_entropy: logits (N, V), a block for each row, and the gradient in the logits' place.
+// ops.cross_entropy: logits (N, V), one block per row; the gradient may overwrite the logits.
 
 __device__ inline float bend(float logit, float cap) { return cap > 0 ? cap * tanhf(logit / cap) : logit; }
 
-// The largest of a thread's share of a row, and the sum of the exponentials above it.
+// The maximum of a thread's share of a row, and the sum of its exponentials relative to that maximum.
 template <int W> __device__ void scan_row(const REAL* logits, long long V, float cap, float& largest, float& sum) {
     float values[W];
     for (long long v = threadIdx.x * W; v < V; v += blockDim.x * W) {
         load<W>(logits + v, values);
         for (int w = 0; w < W; ++w) {
             const float logit = bend(values[w], cap);
-            if (!(logit <= largest)) {  // also where it is a NaN, which stays in the sum
+            if (!(logit <= largest)) {  // also true for a NaN, which stays in the sum
                 sum = sum * expf(largest - logit) + 1;
                 largest = logit;
             } else {
@@ -20,7 +20,7 @@ template <int W> __device__ void scan_row(const REAL* logits, long long V, float
 }
 
 // logits, labels (N) -> the logarithm of each row's sum of exponentials, and its loss: 0 where the label is `ignored`,
-// NaN where it is none of V. A `cap` of 0 is none.
+// NaN where it is not below V. A `cap` of 0 means no cap.
 extern "C" __global__ void cross_entropy(const REAL* logits, const long long* labels, float* log_sums, float* losses,
                                          long long V, long long ignored, float cap, long long wide) {
     __shared__ float partial[WARP];
@@ -40,8 +40,8 @@ extern "C" __global__ void cross_entropy(const REAL* logits, const long long* la
     losses[n] = label == ignored ? 0 : known ? log_sums[n] - bend(to_float(logits[label]), cap) : nothing;
 }
 
-// losses (N) -> loss, their sum, each times its weight if there are `weights` (N), divided by `token_count` or, where that is 0, by the number of labels that count; and
-// what each row's gradient is multiplied by. One block.
+// losses (N) -> loss, their sum, each times its weight if there are `weights` (N), divided by `token_count` or, if that
+// is 0, by the number of labels that count; and the factor of each row's gradient. One block.
 extern "C" __global__ void mean_loss(const float* losses, const long long* labels, const float* weights, float* loss,
                                      float* factor, long long N, long long ignored, long long token_count) {
     __shared__ float partial[WARP];
@@ -72,7 +72,7 @@ __device__ void row_gradient(const REAL* logits, REAL* d_logits, long long V, lo
     }
 }
 
-// d_logits (N, V), which may be the logits themselves; 0 in a row whose label is `ignored`, whatever it holds.
+// d_logits (N, V), which may be the logits themselves; 0 in a row whose label is `ignored`, whatever its logits are.
 extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long long* labels, const float* weights,
                                                   const float* log_sums, const float* factor, const float* d_out, REAL* d_logits, long long V,
                                                   long long ignored, float cap, long long wide) {

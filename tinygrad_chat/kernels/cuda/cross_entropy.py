@@ -1,4 +1,4 @@
-"""Cross-entropy: one number a row is kept, and the gradient takes the logits' place in the backward rule."""
+"""Cross-entropy: one number per row is saved, and the gradient may overwrite the logits in the backward rule."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cross_entropy(
     token_count: int | None = None,
     overwrite: bool = False,
 ):
-    """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: to look would mean to wait."""
+    """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: a check would block the host."""
     check_loss_options(targets, weights, token_count, soft_cap)
     check_targets(logits, targets)
     xp, real, V = array_module(logits), logits.dtype, logits.shape[-1]

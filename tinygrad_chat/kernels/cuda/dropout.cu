@@ -1,4 +1,4 @@
-// ops.dropout: which elements fall is computed from the seed and their index, here as in the op, and never stored.
+// ops.dropout: which elements are dropped is computed from the seed and their index, as in the op, and never stored.
 
 // The index-th number of the sequence that starts at `seed` (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), as 24 bits.
 __device__ inline float draw(unsigned long long seed, unsigned long long index) {
@@ -8,7 +8,7 @@ __device__ inline float draw(unsigned long long seed, unsigned long long index) 
     return ((z ^ z >> 31) >> 40) * (1.0f / (1 << 24));
 }
 
-// x -> out, and the same backwards: d_out -> d_x. `offset` elements of the whole lie before the first.
+// x -> out, and the same in the backward pass: d_out -> d_x. `offset` elements of the whole array precede the first.
 extern "C" __global__ void dropout(const REAL* x, REAL* out, long long size, float rate, float scale, long long seed,
                                    long long offset) {
     const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;

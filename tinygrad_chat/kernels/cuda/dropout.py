@@ -1,4 +1,4 @@
-"""Dropout: the random numbers are computed where they are used, in both directions."""
+"""Dropout: the random numbers are computed where they are used, in the forward and the backward pass."""
 
 from __future__ import annotations
 

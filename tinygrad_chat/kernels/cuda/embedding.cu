@@ -1,4 +1,4 @@
-// ops.embedding: rows of a table (V, C) for tokens, and back, each row of the gradient by one block, in order.
+// ops.embedding: rows of a table (V, C) for tokens, and the table's gradient, summed in a fixed order.
 
 template <int W> __device__ void copy_row(const REAL* row, REAL* out, int C, bool known) {
     float values[W];
@@ -9,7 +9,7 @@ template <int W> __device__ void copy_row(const REAL* row, REAL* out, int C, boo
     }
 }
 
-// table (V, C), tokens (N) -> out (N, C), NaN for a token that is not in the table; -1 is its last. A block a token.
+// table (V, C), tokens (N) -> out (N, C), NaN for a token that is not in the table; -1 is its last. A block per token.
 extern "C" __global__ void embedding(const REAL* table, const long long* tokens, REAL* out, long long V, long long C,
                                      long long wide) {
     const long long n = blockIdx.x, token = tokens[n] < 0 ? tokens[n] + V : tokens[n];
@@ -21,11 +21,11 @@ extern "C" __global__ void embedding(const REAL* table, const long long* tokens,
         copy_row<1>(table, out, C, known);
 }
 
-// Add the rows of d_out (N, C) to those of d_table (V, C) that they came from. `order` (N) is that of the tokens when
-// they are sorted, equal ones as they come; it is cut into chunks, a block for each. A run of equal tokens within a chunk is
-// added up and written. What a run that crosses a border has in a chunk goes to `heads` (chunks, C), where it began
-// before, or to `tails` (chunks, C), where it begins here; the next kernel joins them. So a frequent token is the work of
-// many blocks, and the order of additions is always the same.
+// Add the rows of d_out (N, C) to those of d_table (V, C) that they came from. `order` (N) sorts the tokens, stably; it
+// is cut into chunks, one block for each. A run of equal tokens within a chunk is summed and written. If a run crosses a
+// border, its part in a chunk goes to `heads` (chunks, C) if it began earlier, or to `tails` (chunks, C) if it begins
+// here; the next kernel joins them. So a frequent token is spread over many blocks, and the order of additions is always
+// the same.
 constexpr int CHUNK = 32;
 
 extern "C" __global__ void embedding_backward(const long long* tokens, const long long* order, const REAL* d_out,
@@ -40,7 +40,7 @@ extern "C" __global__ void embedding_backward(const long long* tokens, const lon
             if (n + 1 < end && tokens[order[n + 1]] == token) continue;
             const bool last = n + 1 == end;
             if (token == before)
-                heads[blockIdx.x * C + c] = sum;  // all of the chunk, where it goes on behind it too
+                heads[blockIdx.x * C + c] = sum;  // the whole chunk, if the run continues after it too
             else if (last && token == behind)
                 tails[blockIdx.x * C + c] = sum;
             else
@@ -55,7 +55,7 @@ extern "C" __global__ void embedding_backward_join(const long long* tokens, cons
     const long long begin = blockIdx.x * static_cast<long long>(CHUNK), end = min(begin + CHUNK, N);
     const long long token = tokens[order[end - 1]];
     const bool came_before = begin > 0 && tokens[order[begin - 1]] == token, goes_on = end < N && tokens[order[end]] == token;
-    if (came_before || !goes_on) return;  // no run that begins here crosses the border behind
+    if (came_before || !goes_on) return;  // no run that begins here crosses into the next chunk
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float sum = tails[blockIdx.x * C + c];
         for (long long next = end, chunk = blockIdx.x + 1; next < N && tokens[order[next]] == token; next += CHUNK, ++chunk)

@@ -1,4 +1,4 @@
-"""The embedding: rows gathered, and their gradients summed token by token, in order."""
+"""The embedding: rows are gathered, and their gradients summed token by token, in order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
 
-CHUNK = 32  # sorted rows that a block adds up, as embedding.cu says
+CHUNK = 32  # sorted rows that a block sums, as in embedding.cu
 
 
 def embedding(table: Any, tokens: Any):
-    """`ops.embedding`. A token that is not in the table has a row of NaNs: to look would mean to wait."""
+    """`ops.embedding`. A token outside the table yields a row of NaNs: a check would block the host."""
     xp, real, (V, C) = array_module(table), table.dtype, table.shape
     tokens = xp.asarray(tokens)
     if tokens.dtype.kind not in "iu":
@@ -32,7 +32,7 @@ def embedding(table: Any, tokens: Any):
 
 
 class PendingRows(PendingGradient):
-    """The sums of rows that belong to the same token, not yet computed: of the table, only these rows are touched."""
+    """The table's gradient, not yet computed: sums of the rows of each token. Only these rows of it are touched."""
 
     def __init__(self, tokens: Any, d_out: Any, shape: tuple[int, int]) -> None:
         self._tokens, self._d_out, self.shape = tokens, d_out, shape

@@ -1,6 +1,6 @@
-"""How the `.cu` files beside this one are compiled and their kernels started, on the current stream.
+"""How the `.cu` files beside this one are compiled, and their kernels launched on the current stream.
 
-Nothing here imports CuPy: it is the module that the arrays belong to.
+Nothing here imports CuPy: it is found through the arrays.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 
 FOLDER = Path(__file__).parent
-THREADS = 256  # of a block: whole warps, and several blocks to a multiprocessor
-WARPS = THREADS // 32  # rows of a block, where a warp has a row of its own
-MOST_CHUNKS = 256  # into which rows are divided to be summed: enough to fill a GPU
+THREADS = 256  # per block: whole warps, and several blocks per multiprocessor
+WARPS = THREADS // 32  # rows per block, where each warp has one row
+MOST_CHUNKS = 256  # into which rows are divided for summing: enough to fill a GPU
 
 
 def source(file: str) -> str:
-    """Return a file's text behind what all share: CuPy's cache of kernels does not look into what is included."""
+    """Return a file's text after the shared header, inlined because CuPy's kernel cache does not track includes."""
     return (FOLDER / "common.cuh").read_text() + (FOLDER / file).read_text()
 
 
@@ -40,10 +40,10 @@ def _module(xp: Any, file: str, real: Any) -> Any:
 
 
 def launch(file: str, name: str, real: Any, blocks: int | tuple[int, int], *arguments: Any) -> None:
-    """Start `name`, compiled for `real`, with `THREADS` threads a block.
+    """Launch kernel `name`, compiled for `real`, with `THREADS` threads per block.
 
-    Arrays are handed over by their address and must be contiguous; None is a null pointer, Python's integers are 64
-    bits wide and its numbers floats.
+    Arrays are passed by address and must be contiguous. None becomes a null pointer, a Python int a 64-bit integer and
+    a Python float a float32.
     """
     xp = next(array_module(x) for x in arguments if hasattr(x, "ndim"))
     grid = blocks if isinstance(blocks, tuple) else (blocks,)
@@ -65,23 +65,23 @@ def _passed(x: Any) -> Any:
 
 
 def per_thread(size: int, each: int = 1) -> int:
-    """Return the blocks it takes for a thread to have `each` of `size` elements."""
+    """Return how many blocks it takes to give each thread `each` of `size` elements."""
     return -(-size // (THREADS * each))
 
 
 def per_warp(rows: int) -> int:
-    """Return the blocks it takes for a warp to have one of `rows`."""
+    """Return how many blocks it takes to give each warp one of `rows`."""
     return -(-rows // WARPS)
 
 
 def width(length: int, *arrays: Any) -> int:
-    """Return how many elements of the arrays, in rows of that length, a thread may load at once: 16 bytes of the
-    shortest type, `WIDE` in the kernels, or 1."""
+    """Return how many elements a thread may load at once from arrays with rows of that length: 16 bytes of the smallest
+    type, `WIDE` in the kernels, if the rows are aligned for it, else 1."""
     count = 16 // min(x.itemsize for x in arrays if x is not None)
     aligned = all(x is None or x.data.ptr % (count * x.itemsize) == 0 for x in arrays)
     return count if aligned and length % count == 0 else 1
 
 
 def contiguous(x: Any, real: Any) -> Any:
-    """Return x, copied where it does not lie in one piece or is of another type: what kernels take."""
+    """Return x as kernels take it, copied if it is not contiguous or not of type `real`."""
     return array_module(x).asarray(x, dtype=real, order="C")

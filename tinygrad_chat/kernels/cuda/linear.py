@@ -1,4 +1,4 @@
-"""The linear layer: three products, the weight's gradient straight into the buffer where it is added up."""
+"""The linear layer: three products; the weight's gradient is accumulated directly in its buffer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Products of matrices by cuBLAS, called as it is: operands of float32 or bfloat16, sums in float32, transposed and
-sliced views as they lie, batches, results of either type, written or added to what is there.
+"""Matrix products by direct calls to cuBLAS: operands in float32 or bfloat16, sums in float32, transposed and sliced
+views without a copy, batches, results of either type, written or accumulated.
 
-CuPy's own product allows none of these for bfloat16, and none while a CUDA graph is recorded. So there is a handle of
-our own, with a workspace of its own.
+CuPy's own product allows none of these for bfloat16, and none while a CUDA graph is captured. So we have our own
+handle, with its own workspace.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PRODUCT = (
 
 
 class Cublas:
-    """A handle on the current device, with a workspace that stays where it is."""
+    """A handle on the current device, with a workspace at a fixed address."""
 
     def __init__(self, xp: Any) -> None:
         self._library = load_library(xp)
@@ -48,10 +48,10 @@ class Cublas:
         self._stream = None
 
     def use_stream(self, stream: int) -> None:
-        """Work on `stream` from now on."""
+        """Submit work to `stream` from now on."""
         if stream == self._stream:
             return
-        _check(self._library.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream)))  # takes the workspace away
+        _check(self._library.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream)))  # resets the workspace
         workspace = ctypes.c_void_p(self._workspace.ptr)
         _check(self._library.cublasSetWorkspace_v2(self._handle, workspace, ctypes.c_size_t(WORKSPACE)))
         self._stream = stream
@@ -62,7 +62,7 @@ class Cublas:
 
 
 def load_library(xp: Any) -> ctypes.CDLL:
-    """Return the cuBLAS that CuPy uses: once it is loaded, it is found by its name, wherever it lies."""
+    """Return the cuBLAS that CuPy uses: once loaded, it is found by name, wherever it is installed."""
     xp.cuda.device.get_cublas_handle()  # loads it
     version = xp.cuda.runtime.runtimeGetVersion() // 1000
     name = f"cublas64_{version}.dll" if sys.platform == "win32" else f"libcublas.so.{version}"
@@ -85,14 +85,14 @@ def _cublas(xp: Any, device: int) -> Cublas:
 
 
 def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: bool = False) -> Any:
-    """Leave scale * left (..., M, K) @ right (..., K, N) in `out` (..., M, N), or add it to what is there; return it.
+    """Write scale * left (..., M, K) @ right (..., K, N) to `out` (..., M, N), or with `add` add it there; return it.
 
-    At most two leading axes, the same for all; an operand may be repeated along one by a stride of 0. With `tf32`
-    factors of float32 are rounded to 10 bits. That is the forward pass's to say, by `compute_for`, and for its rule to
-    keep: when the rule runs, another compute may be in force.
+    At most two leading axes, the same for all; an operand may be broadcast along one with a stride of 0. With `tf32`,
+    float32 factors are rounded to 10 bits. The forward pass decides that, by `compute_for`, and its backward rule must
+    keep the choice: when the rule runs, another compute may be in force.
     """
     if out.ndim == 4:
-        along = 0 if out.shape[0] <= out.shape[1] else 1  # a call for each part of the shorter axis
+        along = 0 if out.shape[0] <= out.shape[1] else 1  # one call per index of the shorter axis
         for i in range(out.shape[along]):
             part = (i,) if along == 0 else (slice(None), i)
             gemm(left[part], right[part], out[part], tf32=tf32, scale=scale, add=add)
@@ -103,8 +103,8 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
     cublas = _cublas(xp, xp.cuda.runtime.getDevice())
     cublas.use_stream(xp.cuda.get_current_stream().ptr)
     M, N = out.shape[-2:]
-    left, right = _readable(left), _readable(right)  # copies, where there are any, live until the call below
-    # cuBLAS reads matrices by columns: what we store by rows is the transposed one to it, and out.T = right.T @ left.T.
+    left, right = _readable(left), _readable(right)  # any copies stay alive until the call below
+    # cuBLAS is column-major: it sees our row-major matrices as transposed, and out.T = right.T @ left.T.
     right_transposed, *right_place = _operand(right)
     left_transposed, *left_place = _operand(left)
     transposed, *out_place = _operand(out)
@@ -120,8 +120,8 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
 
 
 def _readable(x: Any) -> Any:
-    """Return x, copied where cuBLAS could not read it as it lies: its rows and its columns both have gaps between their
-    elements, or matrices, rows or columns follow each other backwards, or overlap."""
+    """Return x, copied if cuBLAS cannot read it in place: neither its rows nor its columns are contiguous, or matrices,
+    rows or columns have negative strides or overlap."""
     fits = (_is_dense(x, -1) and _is_apart(x, -2)) or (_is_dense(x, -2) and _is_apart(x, -1))
     return x if fits and min(x.strides) >= 0 else contiguous(x, x.dtype)
 
@@ -131,7 +131,7 @@ def _is_dense(x: Any, axis: int) -> bool:
 
 
 def _is_apart(x: Any, axis: int) -> bool:
-    """Return whether rows (axis -2) or columns (axis -1) whose elements are neighbours do not overlap."""
+    """Return whether contiguous rows (axis -2) or columns (axis -1) do not overlap."""
     return x.shape[axis] == 1 or x.strides[axis] >= x.shape[-3 - axis] * x.itemsize
 
 
@@ -140,13 +140,13 @@ def _operand(x: Any) -> tuple[int, int, int, int, int]:
     transposed = not (_is_dense(x, -1) and _is_apart(x, -2))
     inner, outer = (-2, -1) if transposed else (-1, -2)
     kind = CUDA_R_32F if x.dtype == np.float32 else CUDA_R_16BF
-    # Of a single row the stride says nothing, but cuBLAS wants it to be at least a row's length, and not 0.
+    # The stride of a single row means nothing, but cuBLAS requires at least the length of a row, and not 0.
     leading = max(x.strides[outer] // x.itemsize, x.shape[inner], 1)
     return int(transposed), x.data.ptr, kind, leading, x.strides[0] // x.itemsize if x.ndim == 3 else 0
 
 
 class PendingProduct(PendingGradient):
-    """left (M, K) @ right (K, N), not yet computed: a weight's gradient, which goes straight where it is added up."""
+    """left (M, K) @ right (K, N), not yet computed: a weight's gradient, accumulated directly in its buffer."""
 
     def __init__(self, left: Any, right: Any, *, tf32: bool) -> None:
         self._left, self._right, self._tf32 = left, right, tf32

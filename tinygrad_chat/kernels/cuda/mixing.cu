@@ -1,4 +1,4 @@
-// What nanochat adds to a GPT: ops.scaled_sum, ops.gated_sum and ops.smear. Scales lie on the device and are read there.
+// What nanochat adds to a GPT: ops.scaled_sum, ops.gated_sum and ops.smear. Scales are read from device memory.
 
 constexpr int WARPS = 8;
 
@@ -13,7 +13,7 @@ __device__ void sum_scaled(const REAL* x, const REAL* y, REAL* out, long long si
     store<W>(out + i, values);
 }
 
-// out = x_scales[layer] x + sign y_scales[layer] y, where x_scales may be null: 1.
+// out = x_scales[layer] x + sign y_scales[layer] y, where a null x_scales stands for 1.
 extern "C" __global__ void scaled_sum(const REAL* x, const REAL* y, const REAL* y_scales, const REAL* x_scales,
                                       REAL* out, long long size, long long layer, float sign, long long wide) {
     const float x_scale = x_scales ? to_float(x_scales[layer]) : 1, y_scale = sign * to_float(y_scales[layer]);
@@ -40,7 +40,7 @@ __device__ void sum_scaled_backward(const REAL* x, const REAL* y, const REAL* d_
     }
 }
 
-// d_out -> d_y and, unless x_scales and it are null, d_x; and of each block its sums of d_out x and d_out y in
+// d_out -> d_y and, unless it and x_scales are null, d_x; and each block's sums of d_out x and d_out y in
 // partial (blocks, 2), which the next kernel adds up.
 extern "C" __global__ void scaled_sum_backward(const REAL* x, const REAL* y, const REAL* y_scales,
                                                const REAL* x_scales, const REAL* d_out, REAL* d_x, REAL* d_y,
@@ -58,7 +58,7 @@ extern "C" __global__ void scaled_sum_backward(const REAL* x, const REAL* y, con
     if (threadIdx.x == 0) partial[2 * blockIdx.x] = along_x, partial[2 * blockIdx.x + 1] = along_y;
 }
 
-// partial (blocks, 2) -> d_x_scales, unless it is null, and d_y_scales (L): 0 but at `layer`. One block.
+// partial (blocks, 2) -> d_x_scales, unless null, and d_y_scales (L): 0 except at `layer`. One block.
 extern "C" __global__ void scaled_sum_backward_scales(const float* partial, float* d_y_scales, float* d_x_scales,
                                                       long long blocks, long long L, long long layer, float sign) {
     __shared__ float warps[WARPS];
@@ -82,7 +82,7 @@ template <int W> __device__ void sum_gated(const REAL* x, const REAL* y, REAL* o
     }
 }
 
-// x and y (N, D), N counted over rows and their heads, logits (N) -> out = x + reach sigmoid(logit) y; a warp a head.
+// x and y (N, D), N counted over rows and their heads, logits (N) -> out = x + reach sigmoid(logit) y; a warp per head.
 extern "C" __global__ void gated_sum(const REAL* x, const REAL* y, const REAL* logits, REAL* out, long long N,
                                      long long D, float reach, long long wide) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
@@ -130,7 +130,7 @@ template <int W> __device__ void smear_row(const REAL* x, const REAL* earlier, R
 }
 
 // x (N, C), N = B T counted over sequences and positions, weight (K), scale (1), before (B, C) or null -> out (N, C),
-// and of each row how open its gate is (N). A warp a row; the row before it comes from the cache.
+// and how open the gate of each row is (N). A warp per row; the row before it comes from the cache.
 extern "C" __global__ void smear(const REAL* x, const REAL* weight, const REAL* scale, const REAL* before, REAL* out,
                                  float* openness, long long N, long long T, long long C, long long K, long long wide) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
@@ -148,7 +148,7 @@ extern "C" __global__ void smear(const REAL* x, const REAL* weight, const REAL* 
         smear_row<1>(x, earlier, out, C, gate);
 }
 
-// Of one row; `later_gate` is what its position gave to the next one by. Returns the sum of d_out along what came before.
+// One row; `later_gate` is the gate by which it was added to the next. Returns the sum of d_out times the row before.
 template <int W>
 __device__ float smear_row_backward(const REAL* earlier, const REAL* weight, const REAL* d_out, REAL* d_x, int C, int K,
                                     bool has_later, float later_gate, float slope) {
@@ -175,7 +175,7 @@ __device__ float smear_row_backward(const REAL* earlier, const REAL* weight, con
     return along;
 }
 
-// d_out (N, C) -> d_x (N, C), and of each row (N, 2) the gradient of its logit and what it adds to the scale's.
+// d_out (N, C) -> d_x (N, C), and for each row (N, 2) its logit's gradient and what it adds to the scale's.
 extern "C" __global__ void smear_backward(const REAL* x, const REAL* weight, const REAL* scale, const REAL* before,
                                           const float* openness, const REAL* d_out, REAL* d_x, float* d_rows,
                                           long long N, long long T, long long C, long long K, long long wide) {
@@ -192,7 +192,7 @@ extern "C" __global__ void smear_backward(const REAL* x, const REAL* weight, con
 }
 
 // The sums over rows that are the gradients of weight and scale, for the rows of one chunk each: partial (chunks, K + 1).
-// A column to each thread; the next kernel adds the chunks up.
+// One column per thread; the next kernel adds up the chunks.
 extern "C" __global__ void smear_backward_columns(const REAL* x, const float* d_rows, float* partial, long long N,
                                                   long long C, long long K) {
     const long long k = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;

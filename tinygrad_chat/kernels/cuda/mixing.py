@@ -1,4 +1,4 @@
-"""nanochat's learned sums, a pass each: scales and their gradients, which are sums over everything, stay there."""
+"""nanochat's learned sums, one pass each: scales and their gradients, sums over all elements, stay on the device."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
 
 
 def smear(x: Any, weight: Any, scale: Any, *, before: Any = None):
-    """`ops.smear`, saving a number a row. The gradients of weight and scale are float32."""
+    """`ops.smear`, saving one number per row. The gradients of weight and scale are float32."""
     check_smear(x, weight, scale, before)
     xp, real, (B, T, C), K = array_module(x), x.dtype, x.shape, weight.shape[1]
     x, weight, scale = (contiguous(array, real) for array in (x, weight, scale))

@@ -1,5 +1,5 @@
 // ops.layernorm and ops.rmsnorm, and with an addition before them ops.add_layernorm and ops.add_rmsnorm: rows (N, C), a
-// warp for each, which reads its row several times, but for the first time from the cache.
+// warp for each, which reads its row several times, after the first time from the cache.
 
 constexpr int WARPS = 8;
 
@@ -46,7 +46,7 @@ __device__ void normalize_row(const REAL* x, const REAL* gain, const REAL* bias,
 }
 
 // x (N, C), gain (C) and bias (C) or null -> out (N, C), and each row's mean, or 0, and 1 / standard deviation (N, 2).
-// Unless it is null, branch (N, C) is added first, into total (N, C).
+// Unless null, branch (N, C) is added first, into total (N, C).
 extern "C" __global__ void normalize(const REAL* x, const REAL* branch, const REAL* gain, const REAL* bias, REAL* total,
                                      REAL* out, float* statistics, long long N, long long C, float epsilon,
                                      long long centred, long long wide) {
@@ -59,7 +59,7 @@ extern "C" __global__ void normalize(const REAL* x, const REAL* branch, const RE
             add_row<WIDE>(x, branch, total, C);
         else
             add_row<1>(x, branch, total, C);
-        x = total;  // each lane reads what it has written itself
+        x = total;  // each lane reads only what it wrote itself
     }
     if (wide)
         normalize_row<WIDE>(x, gain, bias, out, statistics, C, epsilon, centred);
@@ -100,7 +100,7 @@ __device__ void normalize_row_backward(const REAL* x, const REAL* gain, const fl
     }
 }
 
-// d_out (N, C) -> d_x (N, C), where x is the total, plus d_total (N, C) unless it is null.
+// d_out (N, C) -> d_x (N, C), where x is the total, plus d_total (N, C) unless null.
 extern "C" __global__ void normalize_backward(const REAL* x, const REAL* gain, const float* statistics,
                                               const REAL* d_total, const REAL* d_out, REAL* d_x, long long N,
                                               long long C, long long centred, long long wide) {
@@ -115,7 +115,7 @@ extern "C" __global__ void normalize_backward(const REAL* x, const REAL* gain, c
 }
 
 // The sums over rows that are the gradients of gain and bias, for the rows of one chunk each: partial (chunks, 2, C).
-// A column to each thread; the next kernel adds the chunks up.
+// One column per thread; the next kernel adds up the chunks.
 extern "C" __global__ void normalize_backward_columns(const REAL* x, const float* statistics, const REAL* d_out,
                                                       float* partial, long long N, long long C) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;

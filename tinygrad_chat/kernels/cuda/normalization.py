@@ -1,4 +1,4 @@
-"""Normalisation: one kernel forward, one backward, and two for the gradients of gain and bias, sums over rows."""
+"""Normalisation: one kernel forward, one backward, and two for the gradients of gain and bias, which sum over rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinygrad_chat.ops.normalization import check_row_vector, check_same_shape
 
 
 def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
-    """`ops.layernorm`, saving two numbers a row."""
+    """`ops.layernorm`, saving two numbers per row."""
     (_, out), backward = _normalization("layernorm", x, None, gain, bias, epsilon, centred=True)
 
     def norm_backward(d_out: Any):
@@ -24,7 +24,7 @@ def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
 
 
 def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
-    """`ops.rmsnorm`: layernorm's maths with 0 for the mean."""
+    """`ops.rmsnorm`: layernorm's maths with a mean of 0."""
     (_, out), backward = _normalization("rmsnorm", x, None, gain, None, epsilon, centred=False)
 
     def norm_backward(d_out: Any):
@@ -35,18 +35,18 @@ def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
 
 
 def add_layernorm(x: Any, branch: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
-    """`ops.add_layernorm`, the sum in the same pass."""
+    """`ops.add_layernorm`, with the sum in the same pass."""
     return _normalization("add_layernorm", x, branch, gain, bias, epsilon, centred=True)
 
 
 def add_rmsnorm(x: Any, branch: Any, gain: Any = None, *, epsilon: float = 1e-5):
-    """`ops.add_rmsnorm`, the sum in the same pass."""
+    """`ops.add_rmsnorm`, with the sum in the same pass."""
     outs, backward = _normalization("add_rmsnorm", x, branch, gain, None, epsilon, centred=False)
     return outs, lambda d_total, d_out: backward(d_total, d_out)[:3]
 
 
 def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon: float, *, centred: bool):
-    """Return (total, out) and their rule, for all four ops: without a branch the total is x."""
+    """Return (total, out) and their backward rule, for all four ops: without a branch the total is x."""
     check_row_vector(name, "gain", gain, x)
     check_row_vector(name, "bias", bias, x)
     xp, real, C, epsilon = array_module(x), x.dtype, x.shape[-1], float(epsilon)

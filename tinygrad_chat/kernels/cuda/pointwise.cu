@@ -1,4 +1,5 @@
-// Functions of one number: ops.gelu, ops.relu, ops.squared_relu; and of two: ops.swiglu, ops.add. Each thread takes W elements.
+// Elementwise functions of one array: ops.gelu, ops.relu, ops.squared_relu; and of two: ops.swiglu, ops.add. Each
+// thread processes W elements.
 
 constexpr float GELU_SCALE = 0.7978845608028654f;  // sqrt(2 / pi)
 constexpr float GELU_CUBIC = 0.044715f;
@@ -117,7 +118,7 @@ template <int W> __device__ void add_elements(const REAL* x, const REAL* y, REAL
     store<W>(out + i, values);
 }
 
-// out = x + y, where y (period) is added to each stretch of x (size) of its own length.
+// out = x + y, where y (period) is added to each consecutive piece of x (size) of that length.
 extern "C" __global__ void add(const REAL* x, const REAL* y, REAL* out, long long size, long long period,
                                long long wide) {
     if (wide)

@@ -1,4 +1,4 @@
-"""Functions of one number, and of two: swiglu and addition."""
+"""Elementwise functions of one array, and of two: swiglu and addition."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def swiglu(gate: Any, up: Any):
 
 
 def add(x: Any, y: Any):
-    """`ops.add` of arrays of one type, where y has the shape of x or of its last axes; of others, the op itself."""
+    """`ops.add` for arrays of one type where y has the shape of x or of its last axes; for others, the op itself."""
     if not hasattr(y, "ndim") or y.size == 0 or x.dtype != y.dtype or x.shape[x.ndim - y.ndim :] != y.shape:
         return arithmetic.add.reference(x, y)
     x, y = contiguous(x, x.dtype), contiguous(y, y.dtype)

@@ -1,10 +1,10 @@
-// ops.rotary: heads (N, D), N counted over batch, positions and heads; a warp turns one.
+// ops.rotary: heads (N, D), N counted over batch, positions and heads; one warp per head.
 
 constexpr int WARPS = 8;
 
-// Turn x by its position's angles. With an `rms` other than 0, each head is given that root mean square before, and with
-// a gain (D), which may be null, its channels are multiplied by that.
-// cosine and sine (T, D / 2) -> out. The head's 1 / root mean square is kept in `inverse_rms` (N).
+// Rotate x by the angles of its position. Before that, unless `rms` is 0, each head is scaled to that root mean square,
+// and unless `gain` (D) is null, its channels are multiplied by it.
+// cosine and sine (T, D / 2) -> out. The head's 1 / root mean square is saved in `inverse_rms` (N).
 extern "C" __global__ void rotary(const REAL* x, const REAL* gain, const float* cosine, const float* sine, REAL* out,
                                   float* inverse_rms, long long N, long long T, long long heads, long long D,
                                   float epsilon, float rms) {
@@ -29,7 +29,7 @@ extern "C" __global__ void rotary(const REAL* x, const REAL* gain, const float* 
     }
 }
 
-// The gradient of pair d of a head, turned back and times the gain, which may be null.
+// The gradient of pair d of a head, rotated back and times the gain, which may be null.
 __device__ void turn_back(const REAL* d_out, const REAL* gain, const float* cosine, const float* sine, int d, int half,
                           float& d_first, float& d_second) {
     const float first = to_float(d_out[d]), second = to_float(d_out[d + half]);
@@ -37,7 +37,7 @@ __device__ void turn_back(const REAL* d_out, const REAL* gain, const float* cosi
     if (gain) d_first *= to_float(gain[d]), d_second *= to_float(gain[d + half]);
 }
 
-// d_out -> d_x: turned back and times the gain; with `rms`, less its part along the head, which a norm takes away.
+// d_out -> d_x: rotated back and times the gain; with `rms`, minus its component along the head, as in rmsnorm.
 extern "C" __global__ void rotary_backward(const REAL* x, const REAL* gain, const float* cosine, const float* sine,
                                            const float* inverse_rms, const REAL* d_out, REAL* d_x, long long N,
                                            long long T, long long heads, long long D, float rms) {
@@ -62,8 +62,8 @@ extern "C" __global__ void rotary_backward(const REAL* x, const REAL* gain, cons
     }
 }
 
-// The sums over heads that are the gain's gradient, for the heads of one chunk each: partial (chunks, D). A pair to each
-// thread; add_chunks adds the chunks up.
+// The sums over heads that are the gain's gradient, for the heads of one chunk each: partial (chunks, D). One pair per
+// thread; add_chunks adds up the chunks.
 extern "C" __global__ void rotary_backward_gain(const REAL* x, const float* cosine, const float* sine,
                                                 const float* inverse_rms, const REAL* d_out, float* partial,
                                                 long long N, long long T, long long heads, long long D, float rms) {

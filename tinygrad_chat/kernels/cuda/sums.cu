@@ -1,5 +1,5 @@
-// Sums over rows: the gradients of biases and of what was added to many rows. Always in the same order: each chunk of
-// rows adds its own up, then the chunks are added.
+// Sums over rows: the gradients of biases and of whatever was added to many rows. Always in the same order: each chunk
+// of rows is summed, then the chunks are added.
 
 template <int W> __device__ void sum_columns(const REAL* x, float* partial, long long N, long long C) {
     const long long c = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
@@ -12,7 +12,7 @@ template <int W> __device__ void sum_columns(const REAL* x, float* partial, long
     store<W>(partial + blockIdx.y * C + c, sums);
 }
 
-// x (N, C) -> partial (chunks, C), where chunk y adds the rows y, y + chunks, y + 2 chunks, ... W columns a thread.
+// x (N, C) -> partial (chunks, C), where chunk y adds the rows y, y + chunks, y + 2 chunks, ... W columns per thread.
 extern "C" __global__ void column_sums(const REAL* x, float* partial, long long N, long long C, long long wide) {
     if (wide)
         sum_columns<WIDE>(x, partial, N, C);

@@ -1,4 +1,4 @@
-"""Sums over rows, in the same order at every run."""
+"""Sums over rows, in the same order on every run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, launch, per_thread, width
 
-LEAST_ROWS = 16  # of a chunk: fewer would leave as many sums to add up as there were rows
+LEAST_ROWS = 16  # per chunk: with fewer, there would be about as many partial sums to add as rows
 
 
 def column_sums(rows: Any) -> Any:
@@ -22,7 +22,7 @@ def column_sums(rows: Any) -> Any:
 
 
 def chunks_of(rows: int) -> int:
-    """Return into how many chunks `rows` are divided; one of none has a sum too, 0."""
+    """Return how many chunks `rows` are divided into; at least one, as no rows have a sum too, 0."""
     return min(max(-(-rows // LEAST_ROWS), 1), MOST_CHUNKS)
 
 

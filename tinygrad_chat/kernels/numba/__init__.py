@@ -1,7 +1,7 @@
 """Kernels for the CPU, compiled by Numba: each passes over memory once, and costs little to call on small arrays.
 
-Each has the signature of the op it replaces and is held to it by tests/test_catalogue.py. The others are NumPy's, and
-so is what runs on smaller types than float32, which Numba does not compile.
+Each has the signature of the op it replaces and is tested against it by tests/test_catalogue.py. Other ops use NumPy's
+kernels, and so do types smaller than float32, which Numba does not compile.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COMPILED: dict[Operation[...], Callable[..., Any]] = {
 
 
 def _or_numpy(op: Operation[...], kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a compiled kernel that leaves smaller types than float32 to NumPy's, or to the reference."""
+    """Return a compiled kernel that leaves types smaller than float32 to NumPy's, or to the reference."""
     other = NUMPY_KERNELS.get(op, op.reference)
 
     @functools.wraps(kernel)

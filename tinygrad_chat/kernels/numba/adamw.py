@@ -22,7 +22,7 @@ def adamw_update(
     compute_weights: None = None,
     grad_norm: None = None,
 ) -> None:
-    """`optim.adamw.adamw_update`, on the host: there are no other compute weights, and the norm was looked at."""
+    """`optim.adamw.adamw_update`, on the host: no separate compute weights, and the norm has already been checked."""
     _update_both(data, gradient, mean, square, decayed, *scalars)
 
 

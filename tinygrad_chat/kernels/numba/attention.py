@@ -1,8 +1,8 @@
 """Attention in blocks, with the work on a block's scores compiled: one pass over each row while it is in the cache.
 
-Where there are few queries, as in decoding and in very small models, BLAS would be called for too little work at a
-time, and the whole is compiled (`small_attention`). So it is where the processor has vectors long enough for products
-of our own, and heads have a width to fill them (`tiled_attention`).
+With few queries, as in decoding and in very small models, BLAS would get too little work per call, and the whole is
+compiled (`small_attention`). So it is where the processor has vectors wide enough for our own products and the width
+of a head fills them (`tiled_attention`).
 """
 
 from __future__ import annotations

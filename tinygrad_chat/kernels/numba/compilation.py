@@ -1,4 +1,4 @@
-"""How kernels are compiled, and the form of the arrays that they are handed."""
+"""How kernels are compiled, and the form of the arrays that are passed to them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if getattr(config, "DISABLE_JIT", False):
 
 from tinygrad_chat.ops.shape import rows_of
 
-# What the compiler may do beyond IEEE's rules, each for its speed:
-# - reassoc: add up a row in several lanes at once. Without it no sum is vectorised; the order is another, and what is
-#   lost is what any order loses. A formula that is exact as it is written only must not have it (exponential.py).
-# - contract: join a product with a sum, and so round once instead of twice.
-# - nsz: take 0 and -0 for one, without which a sum could not begin at 0.
-# The other permissions lose what we need. nnan and ninf: a diverged run must show as nan, and minus infinity hides a
-# score. arcp and afn: a quotient, a root or a logarithm must be rounded as NumPy's. tests/kernels/test_arithmetic.py
-# holds that.
+# Fast-math flags: what the compiler may do beyond IEEE's rules, each for its speed.
+# - reassoc: sum a row in several lanes at once. Without it no sum is vectorised. The order differs, but loses no more
+#   than any other. A formula that is exact only as written must not have it (exponential.py).
+# - contract: fuse a product and a sum, which rounds once instead of twice.
+# - nsz: ignore the sign of zero; otherwise a sum could not start from 0.
+# The other flags would lose what we need. nnan and ninf: a diverged run must show as nan, and minus infinity masks a
+# score. arcp and afn: a quotient, a root or a logarithm must be rounded like NumPy's. tests/kernels/test_arithmetic.py
+# checks that.
 ARITHMETIC = {"reassoc", "contract", "nsz"}
 
 
 IN_ORDER = ARITHMETIC - {"reassoc"}
-"""For products that only overflow in another order."""
+"""For products that overflow only if they are reordered."""
 
 
 def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC, threads: bool = False) -> Any:
-    """Compile `function` at its first call with each set of types; other Python threads run while it does.
+    """Compile `function` at its first call with each set of types; it runs without the GIL.
 
-    The machine code is kept on disk beside the source, or else in the user's cache folder. Where neither can be
-    written, or the disk is full, every process compiles for itself.
+    The machine code is cached on disk beside the source, or else in the user's cache folder. If neither is writable, or
+    the disk is full, every process compiles for itself.
     """
     compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=arithmetic, parallel=threads)
     try:
@@ -53,18 +53,18 @@ def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC,
 
 
 compiled_for_threads = functools.partial(compiled, threads=True)
-"""Compile a function whose loop over `prange` is shared out among threads."""
+"""Compile a function whose loop over `prange` is divided among threads."""
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
-    """Return x, copied where it does not lie in one piece, begins between two numbers or must not be written to.
+    """Return x, copied if it is non-contiguous, misaligned or read-only.
 
-    All that compiled code is handed comes from here or was made in a kernel: each other kind of array would be another
-    type to Numba, so that a second of compiling would take the place of a copy.
+    Every array passed to compiled code comes from here or was created in a kernel: any other layout would be another
+    type to Numba, and cost a second of compiling instead of a copy.
     """
     return x if x.flags.carray else np.array(x, order="C")
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:
-    """Return x (..., C) as a contiguous matrix (N, C), a view where it can be."""
+    """Return x (..., C) as a contiguous matrix (N, C), a view if possible."""
     return rows_of(contiguous(x))

@@ -1,4 +1,4 @@
-"""Cross-entropy, a row of logits at a time, with the gradient made on the way."""
+"""Cross-entropy, a row of logits at a time, with the gradient computed in the same pass."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def cross_entropy(
     token_count: int | None = None,
     overwrite: bool = False,
 ):
-    """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway.
+    """`ops.cross_entropy`; the gradient for a d_out of 1 is computed in the forward, while each row is in the cache.
 
-    With weights, which only few losses have, NumPy's.
+    With `weights`, which few losses have, NumPy's kernel runs.
     """
     options = {"ignore_index": ignore_index, "soft_cap": soft_cap, "token_count": token_count, "overwrite": overwrite}
     if weights is not None:
@@ -36,7 +36,7 @@ def cross_entropy(
     labels = contiguous(targets.astype(np.int64, copy=False)).ravel()
     count = _count(labels, ignore_index, V)
     if count < 0:
-        counted_labels(logits, targets, ignore_index)  # says what is wrong
+        counted_labels(logits, targets, ignore_index)  # raises, saying what is wrong
     rows = as_rows(logits)
     bent = None if soft_cap is None else np.tanh(rows / soft_cap)
     if bent is not None:
@@ -60,7 +60,7 @@ def cross_entropy(
 
 @compiled
 def _count(labels: Any, ignore_index: int, V: int) -> int:
-    """Return how many labels are not ignored; -1 if one of them is no index into a row of V."""
+    """Return how many labels are not ignored; -1 if one of those is not an index into a row of V."""
     count = 0
     for n in range(labels.size):
         if labels[n] != ignore_index:
@@ -72,8 +72,8 @@ def _count(labels: Any, ignore_index: int, V: int) -> int:
 
 @compiled
 def _loss(rows: Any, labels: Any, ignore_index: int, weight: float, overwrite: bool, d_rows: Any) -> float:
-    """Return the sum of the rows' losses, `weight` each, and leave the gradient of row n in row n of d_rows, modulo
-    their number: for the loss alone one row will do. With `overwrite`, d_rows is rows."""
+    """Return the sum of the rows' losses times `weight`, and write the gradient of row n to row n of d_rows, modulo
+    its length: for the loss alone one row is enough. With `overwrite`, d_rows is rows."""
     real = rows.dtype.type
     N, V = rows.shape
     loss = 0.0

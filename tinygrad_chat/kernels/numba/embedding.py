@@ -1,4 +1,4 @@
-"""The embedding, with a backward rule that adds the rows up in the order of their tokens."""
+"""The embedding, with a backward rule that adds up the rows in the order of the tokens."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The exponential and the maximum, in forms that the compiler turns into vector instructions.
+"""The exponential and the maximum, in forms that the compiler can vectorise.
 
-Numba keeps compiled code as long as the file of its function stays the same: after a change here, delete the folder
-`__pycache__`.
+Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-# A float32 is its mantissa times 2^(exponent - 127), the exponent in bits 23 to 30. Added to a whole number n, this
-# leaves n + 127 in the lowest bits, as floats of that size are 1 apart; moved up by 23 bits they read as 2^n.
+# A float32 is its mantissa times 2^(exponent - 127), with the exponent in bits 23 to 30. Adding this to an integer n
+# leaves n + 127 in the lowest bits, as floats of that size are 1 apart; shifted left by 23 bits they read as 2^n.
 _TO_EXPONENT = np.float32(1.5 * 2**23 + 127)
 _PER_LN_2 = np.float32(1 / math.log(2))
-_LN_2_HIGH = np.float32(355 / 512)  # 9 bits, so that n times it is exact
+_LN_2_HIGH = np.float32(355 / 512)  # 9 bits, so that its product with n is exact
 _LN_2_LOW = np.float32(math.log(2) - 355 / 512)
 _LARGEST = np.float32(128 * math.log(2))  # from here on 2^n is infinite
 _SMALLEST = np.float32(-126 * math.log(2))  # below it e^x is smaller than the smallest normal float32
@@ -27,14 +26,14 @@ _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(power)) for power 
 
 
 def exponential(x: float) -> float:
-    """e to the power x, within 1.2 units in the last place; in float32 it is 0 below -87.3 and infinite above 88.4.
+    """Return e to the power x, within 1.2 units in the last place; in float32 it is 0 below -87.3, infinite above 88.4.
 
-    In compiled code, float32 takes a fifth of a nanosecond an element; float64 is math.exp.
+    In compiled code, float32 takes a fifth of a nanosecond per element; float64 uses math.exp.
     """
     return math.exp(x)
 
 
-@overload(exponential, jit_options={"fastmath": {"contract"}})  # the reduction below falls apart if it is reordered
+@overload(exponential, jit_options={"fastmath": {"contract"}})  # the argument reduction below breaks if reordered
 def _exponential(x: Any) -> Any:
     def by_exponent_and_polynomial(x: Any) -> Any:
         bounded = _LARGEST if x > _LARGEST else x
@@ -60,4 +59,4 @@ def _larger(typing_context: Any, x: Any, y: Any) -> Any:
 
 
 larger: Any = intrinsic(_larger)
-"""In compiled code the larger of two numbers of one type, nan if either is; unlike max, it is vectorised in a loop."""
+"""For compiled code: the larger of two numbers of one type, nan if either is; unlike max, it vectorises in a loop."""

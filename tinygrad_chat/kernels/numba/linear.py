@@ -10,7 +10,7 @@ from tinygrad_chat.kernels.numba.vectors import LINES, STEP
 from tinygrad_chat.kernels.numpy.linear import linear as linear_by_blas
 from tinygrad_chat.kernels.numpy.linear import product as product_by_blas
 
-MOST = 64  # rows: of more, the compiled product takes longer than BLAS
+MOST = 64  # rows: with more, the compiled product takes longer than BLAS
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None):
@@ -23,7 +23,7 @@ def _product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     D, C = weight.shape
     if len(rows) > MOST or weight.dtype != np.float32 or rows.dtype != np.float32 or C % STEP or D < LINES:
         return product_by_blas(rows, weight)
-    # Weights in a file that is mapped must not be written to: to compile for these, too, takes a second once, while to
-    # copy them would take longer than the product.
+    # Memory-mapped weights are read-only: compiling for them, too, takes a second once, while copying them would take
+    # longer than the product.
     lies_well = weight.flags.c_contiguous and weight.flags.aligned
     return compiled_product(contiguous(rows), weight if lies_well else contiguous(weight))

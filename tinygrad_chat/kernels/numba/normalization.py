@@ -1,4 +1,4 @@
-"""Normalisation, a row at a time: while it is in the processor's first cache, passes over it cost little."""
+"""Normalisation, a row at a time: while the row is in the L1 cache, further passes over it cost little."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tinygrad_chat.ops.normalization import check_row_vector
 
 
 def layernorm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray | None = None, *, epsilon: float = 1e-5):
-    """`ops.layernorm`, saving two numbers a row."""
+    """`ops.layernorm`, saving two numbers per row."""
     check_row_vector("layernorm", "gain", gain, x)
     check_row_vector("layernorm", "bias", bias, x)
     return _normalization(x, gain, bias, epsilon, centred=True)
 
 
 def rmsnorm(x: np.ndarray, gain: np.ndarray | None = None, *, epsilon: float = 1e-5):
-    """`ops.rmsnorm`: layernorm's maths with 0 for the mean."""
+    """`ops.rmsnorm`: layernorm's maths with a mean of 0."""
     check_row_vector("rmsnorm", "gain", gain, x)
     out, layernorm_backward = _normalization(x, gain, None, epsilon, centred=False)
 
@@ -46,7 +46,7 @@ def _normalization(x: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | No
 
 @compiled
 def _normalize(rows: Any, gain: Any, bias: Any, epsilon: float, centred: bool, out: Any, statistics: Any) -> None:
-    """Normalise into `out`; leave each row's mean, or 0, and 1 / standard deviation in `statistics` (N, 2)."""
+    """Normalise into `out`; write each row's mean, or 0, and 1 / standard deviation to `statistics` (N, 2)."""
     real = rows.dtype.type
     N, C = rows.shape
     for n in range(N):
@@ -96,7 +96,7 @@ def _normalize_backward(
                 d_unit *= gain[c]
             along_mean += d_unit
             along_unit += d_unit * unit
-            d_x[n, c] = d_unit  # rounded as in the sums: what cancels below must leave no rounding error
+            d_x[n, c] = d_unit  # rounded as in the sums, so that what cancels below leaves no error
         along_mean = along_mean / real(C) if centred else real(0)
         along_unit /= real(C)
         for c in range(C):

@@ -1,6 +1,6 @@
-"""Functions of one number or two, in one pass over memory.
+"""Elementwise functions of one or two arrays, in one pass over memory.
 
-Each saves nothing but its inputs: to compute the rest again costs less than to store it and read it back.
+Each saves nothing but its inputs: recomputing the rest costs less than storing it and reading it back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def squared_relu(x: np.ndarray):
 
 
 def gelu(x: np.ndarray):
-    """`ops.gelu`, as x * sigmoid(y) with y = 2 * scale * (x + cubic * x^3): (1 + tanh(y / 2)) / 2 is the same."""
+    """`ops.gelu`, as x * sigmoid(y) with y = 2 * scale * (x + cubic * x^3): sigmoid(y) = (1 + tanh(y / 2)) / 2."""
     return _pointwise(x, _gelu, _gelu_backward)
 
 

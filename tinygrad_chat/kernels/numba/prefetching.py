@@ -1,8 +1,7 @@
-"""Asking the processor for memory that is soon to be read, where it does not foresee that itself: its own prefetching
-begins anew with each page, and a row of a cache of keys and values is not much longer.
+"""Software prefetching, where the processor does not prefetch itself: it starts over with each page of memory, and a
+row of a key/value cache is not much longer than one.
 
-Numba keeps compiled code as long as the file of its function stays the same: after a change here, delete the folder
-`__pycache__`.
+Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-READ, KEEP, DATA = 0, 3, 1  # of LLVM's prefetch: to be read, in every cache, no instructions
+READ, KEEP, DATA = 0, 3, 1  # for LLVM's prefetch: to read, into every cache, data
 _INT32, _BYTES = ir.IntType(32), ir.IntType(8).as_pointer()
 
 
@@ -31,5 +30,5 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 prefetch: Any = intrinsic(_prefetch)
-"""(array, index) -> None for compiled code: the number at that place of the flat array, which may be behind its end, is
-soon to be read, with what shares its line of the cache."""
+"""(array, index) -> None for compiled code: prefetch the cache line of that element of the flat array. The index may
+be past its end."""

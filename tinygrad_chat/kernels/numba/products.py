@@ -1,6 +1,6 @@
-"""Products of few rows with a weight, which is read once, as it lies in memory: BLAS would put it in order before.
+"""Products of a few rows with a weight, which is read once and in place: BLAS would pack it first.
 
-A row's sums are added up in one order, alone or among others, in one thread or several: it gives the same to the bit.
+A row is summed in the same order alone or in a batch, in one thread or several: its result is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from tinygrad_chat.backend.host_threads import product_threads
 from tinygrad_chat.kernels.numba.compilation import compiled, compiled_for_threads
 from tinygrad_chat.kernels.numba.vectors import LINES, sums_of_products
 
-TOGETHER = 4  # rows that share what is read of the weight
-IN_CACHE = 64  # rows, which are read again for each group of lines
-WORTH_THREADS = 1 << 17  # numbers of a weight: a smaller one is read sooner than a thread has come
+TOGETHER = 4  # rows that share each read of the weight
+IN_CACHE = 64  # rows that stay in the cache, as each group of lines reads them again
+WORTH_THREADS = 1 << 17  # numbers of a weight: a smaller one is read before a thread has started
 
 _sums_of_one, _sums_of_several = sums_of_products(1), sums_of_products(TOGETHER)
 sharing = threading.Lock()
-"""Whoever has Numba's threads: not all of its pools can be shared."""
+"""Held while Numba's threads are in use: not all of its thread pools can be shared."""
 
 
 def product(
     numbers: np.ndarray, weight: np.ndarray, sizes: np.ndarray | None = None, scales: np.ndarray | None = None
 ) -> np.ndarray:
-    """numbers (N, C) times weight (D, C) transposed -> (N, D) in float32, of types as `vectors` has them.
+    """numbers (N, C) times weight (D, C) transposed -> (N, D) in float32, for the types that `vectors` supports.
 
-    Each number of the product is multiplied by its row's size (N,) and its line's scale (D,), where there are any. C
-    is a multiple of 32, and D at least 4.
+    Each number of the product is multiplied by its row's size (N,) and its line's scale (D,), if given. C must be a
+    multiple of 32, and D at least 4.
     """
     out = np.empty((len(numbers), len(weight)), np.float32)
     parts = product_threads() if weight.size >= WORTH_THREADS else 1
@@ -45,9 +45,9 @@ def product(
 
 @compiled
 def _multiply(numbers: Any, sizes: Any, weight: Any, scales: Any, part: int, parts: int, sums: Any, out: Any) -> None:
-    """Fill a part of the columns of `out` (N, D). `sums` is a place to work in.
+    """Fill a part of the columns of `out` (N, D). `sums` is scratch space.
 
-    The last group of lines ends with the last line, and may share some with the one before.
+    The last group of lines ends with the last line, and may overlap the one before.
     """
     groups = (len(weight) + LINES - 1) // LINES
     for first in range(0, len(numbers), IN_CACHE):

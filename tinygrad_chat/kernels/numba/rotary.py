@@ -20,7 +20,7 @@ def rotary(
     rms: float | None = None,
     epsilon: float = 1e-5,
 ):
-    """`ops.rotary`, saving x and a number a head."""
+    """`ops.rotary`, saving x and one number per head."""
     check_angles(x, gain, cosine, sine)
     T, half = cosine.shape
     lead, H = math.prod(x.shape[:-2]), x.shape[-1] // (2 * half)
@@ -44,7 +44,7 @@ def rotary(
 def _turn(
     heads: Any, gain: Any, cosine: Any, sine: Any, rms: float, epsilon: float, out: Any, inverse_rms: Any
 ) -> None:
-    """Turn each head by its position's angles and, unless `rms` is 0, give it that size; leave 1 / its own one."""
+    """Rotate each head by the angles of its position and, unless `rms` is 0, scale it to `rms`, writing 1 / its own."""
     real = heads.dtype.type
     B, T, H, D = heads.shape
     half = D // 2
@@ -80,7 +80,7 @@ def _turn_back(
     d_x: Any,
     d_gain: Any,
 ) -> None:
-    """Turn the gradient back and, unless `rms` is 0, take away its part along the head, as in rmsnorm."""
+    """Rotate the gradient back and, unless `rms` is 0, remove its component along the head, as in rmsnorm."""
     real = heads.dtype.type
     B, T, H, D = heads.shape
     half = D // 2

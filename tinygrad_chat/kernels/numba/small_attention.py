@@ -1,4 +1,4 @@
-"""Attention compiled as a whole, sequence by sequence: a token that is decoded, a very small model."""
+"""Attention compiled as a whole, sequence by sequence: for decoding and very small models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.prefetching import prefetch
 from tinygrad_chat.kernels.numba.products import WORTH_THREADS, sharing
 
-AHEAD = 16  # positions for which keys and values are asked for before they are read
-LINE = 16  # float32 in a line of the processor's cache
-SMALL = 1 << 12  # weights: for fewer, to call BLAS costs more than its products gain
+AHEAD = 16  # positions by which keys and values are prefetched before they are read
+LINE = 16  # float32 in a cache line
+SMALL = 1 << 12  # weights: for fewer, calling BLAS costs more than its products gain
 
 
 def small_attention(
@@ -53,9 +53,9 @@ def small_attention(
 
 
 def in_a_line(x: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the numbers of x (B, S, W) one behind the other, and how far it is from one sequence to the next.
+    """Return x (B, S, W) as a flat array, and the distance from one sequence to the next.
 
-    Rows of a cache, which has room for more tokens behind each, are not copied.
+    Rows of a cache, which has room for more tokens after each, are not copied.
     """
     B, S, W = x.shape
     if x.flags.carray or not x[:1].flags.carray:
@@ -124,9 +124,9 @@ def _attend(
     weights: Any,
     out: Any,
 ) -> None:
-    """Compute the weights (T, H, S), of which only those that are seen are written, and the means of the values.
+    """Compute the weights (T, H, S), written for visible keys only, and the means of the values.
 
-    Keys and values are read in the order in which they lie in memory: in decoding, to read them is most of the work.
+    Keys and values are read in memory order: in decoding, reading them is most of the work.
     """
     real = query.dtype.type
     T, H, S = weights.shape
@@ -167,7 +167,7 @@ def _attend(
 
 @compiled
 def _prefetch_row(matrix: Any, row: int) -> None:
-    """Ask for a row (W) of a matrix (S, W) in one piece, or what is there behind its end."""
+    """Prefetch a row (W) of a contiguous matrix (S, W), or the memory past its end."""
     W = matrix.shape[1]
     for column in range(0, W, LINE):
         prefetch(matrix, row * W + column)
@@ -222,6 +222,6 @@ def _attend_backward(
 
 @compiled
 def seen_by(t: int, T: int, S: int, causal: bool, reach: int, start: int) -> tuple[int, int]:
-    """Return the first position that query t sees, and the first behind them that it does not."""
+    """Return the first position that query t sees, and the first after it that it does not."""
     position = S - T + t
     return max(start, position + 1 - reach), position + 1 if causal else S

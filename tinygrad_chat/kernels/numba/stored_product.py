@@ -1,8 +1,8 @@
-"""Products with stored weights as they lie in memory: to decode a token is to read every weight once.
+"""Products with stored weights, used in place: decoding a token means reading every weight once.
 
-With int8 weights the rows of x are rounded to whole numbers, too, of as many steps as leave a sum within 32 bits
-(29,000 steps with 576 columns). From there on nothing is rounded before the end. So alone or among others, in one
-thread or several, a row gives the same to the bit; so it does with float16 where there are no more than 64 rows.
+With int8 weights the rows of x are quantised to integers, too, with as many steps as keep a sum within 32 bits (29,000
+steps with 576 columns). After that nothing is rounded before the end. So a row's result is the same bit for bit, alone
+or in a batch, in one thread or several; with float16 that holds for at most 64 rows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tinygrad_chat.kernels.numpy.stored_product import stored_product as product
 from tinygrad_chat.nn.stored import LARGEST_INT8, StoredWeight
 from tinygrad_chat.ops.matmul import check_linear
 
-MOST_HALVES = 64  # rows, beyond which float16 is worth being turned into float32 for BLAS; whole numbers are faster
-SLICE = 1 << 20  # numbers of it at a time
+MOST_HALVES = 64  # rows, beyond which it pays to convert float16 to float32 for BLAS; integers are faster
+SLICE = 1 << 20  # numbers converted at a time
 LARGEST_INT16, LARGEST_INT32 = 2**15 - 1, 2**31 - 1
 
 
 def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
-    """`nn.stored.stored_product`; with int8, each row of x is rounded to steps of its largest number / `steps_of`."""
+    """`nn.stored.stored_product`; with int8, each row of x is quantised in steps of its largest number / `steps_of`."""
     check_linear(x, weight, None)
     rows, (D, _) = as_rows(x), weight.shape
     if rows.dtype != np.float32:
@@ -48,12 +48,12 @@ def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
 
 
 def steps_of(columns: int) -> int:
-    """Return the largest whole number to which x may be rounded so that a sum with int8 weights is within 32 bits."""
+    """Return the largest integer to which x may be quantised so that a sum with int8 weights fits in 32 bits."""
     return min(LARGEST_INT16, LARGEST_INT32 // (LARGEST_INT8 * columns))
 
 
 def _product_of_halves(rows: np.ndarray, weight: StoredWeight) -> np.ndarray:
-    """Return rows (N, C) times a weight (D, C) in float16, transposed; some lines at a time become float32."""
+    """Return rows (N, C) times a float16 weight (D, C) transposed, converted to float32 a few lines at a time."""
     (D, C), columns = weight.shape, weight.numbers.shape[1]
     step = min(D, max(1, SLICE // max(1, columns)))
     lines, out = np.empty((step, columns), np.float32), np.empty((len(rows), D), np.float32)
@@ -66,7 +66,7 @@ def _product_of_halves(rows: np.ndarray, weight: StoredWeight) -> np.ndarray:
 
 @compiled
 def _widen(bits: Any, out: Any) -> None:
-    """Write float16's, given by their bits, as float32."""
+    """Convert float16 numbers, given by their bits, to float32."""
     N, C = bits.shape
     for n in range(N):
         for c in range(C):
@@ -75,7 +75,7 @@ def _widen(bits: Any, out: Any) -> None:
 
 @compiled
 def _round(rows: Any, steps: int, numbers: Any, sizes: Any) -> None:
-    """Write each row as whole numbers of at most `steps`, and of what size they are."""
+    """Quantise each row to integers of at most `steps` in magnitude; write the size of a step to `sizes`."""
     N, C = rows.shape
     zero = np.float32(0)
     for n in range(N):

@@ -1,8 +1,8 @@
-"""Attention in blocks of queries, with products of our own: a block's scores stay in the cache from the first product
-to the last, and what none of 16 queries may see is not computed.
+"""Attention in blocks of queries, with our own matrix products: a block's scores stay in the cache from the first
+product to the last, and what none of 16 queries may see is not computed.
 
 Derivation: docs/derivations/attention.md. The weights of a block are kept as exponentials, not divided by their sums:
-it is cheaper to divide `out` and `d_out`.
+dividing `out` and `d_out` is cheaper.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, mul
 from tinygrad_chat.kernels.numpy.attention import MOST_KEPT
 
 BLOCK = 64  # queries whose scores are in the cache together
-SPREAD = 16  # columns more than there are keys, without which the lines of them would share a place in the cache
-WORTH_THREADS = 1 << 20  # weights: fewer are computed before a thread has come
+SPREAD = 16  # padding columns beyond the keys, without which the transposed rows would share sets of the cache
+WORTH_THREADS = 1 << 20  # weights: fewer are computed before a thread has started
 
 
 def fits(query: np.ndarray, heads: int) -> bool:
-    """Return whether the processor and the heads are such as tiles are for."""
+    """Return whether tiles suit the processor, the type and the width of the heads."""
     return HAS_WIDE_VECTORS and query.dtype == np.float32 and query.shape[2] // heads % LANES == 0
 
 
@@ -65,7 +65,7 @@ def tiled_attention(
 
 
 def _share(work: Callable[[int, int], None], parts: int) -> None:
-    """Do all parts of some work, each in a thread. They do not spin while they wait, as Numba's and BLAS's do."""
+    """Run all parts of some work, each in its own thread. Unlike Numba's and BLAS's, these do not spin while idle."""
     threads = [threading.Thread(target=work, args=(part, parts)) for part in range(1, parts)]
     for thread in threads:
         thread.start()
@@ -75,7 +75,7 @@ def _share(work: Callable[[int, int], None], parts: int) -> None:
 
 
 def _places(T: int, S: int, causal: bool, reach: int) -> np.ndarray:
-    """Return where the weights of each block begin among those of a head, and where the last ones end."""
+    """Return where the weights of each block begin among those of a head, and where the last block ends."""
     blocks = [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
     sizes = [upward(stop - start) * _columns(start, stop, T, S, causal, reach)[1] for start, stop in blocks]
     return np.cumsum([0, *sizes])
@@ -83,13 +83,13 @@ def _places(T: int, S: int, causal: bool, reach: int) -> np.ndarray:
 
 @compiled
 def upward(count: int) -> int:
-    """Return the next multiple of 16, to which tiles go."""
+    """Round up to a multiple of 16, the size that tiles need."""
     return (count + TALL - 1) // TALL * TALL
 
 
 @compiled
 def _columns(start: int, stop: int, T: int, S: int, causal: bool, reach: int) -> tuple[int, int]:
-    """Return the first key for queries `start` to `stop`, a multiple of 16, and how many columns their scores have."""
+    """Return the first key for queries `start` to `stop`, a multiple of 16, and the number of columns of the scores."""
     first = max(0, S - T + start + 1 - reach) // LANES * LANES
     end = S - T + stop if causal else S
     return first, upward(end - first)
@@ -97,7 +97,7 @@ def _columns(start: int, stop: int, T: int, S: int, causal: bool, reach: int) ->
 
 @compiled
 def _head_of(line: Any, step: int, b: int, g: int, sizes: tuple[int, int, int, int]) -> Any:
-    """View what a key/value head has of a sequence, (S, D)."""
+    """View a key/value head's keys or values of one sequence, (S, D)."""
     _, G, S, D = sizes
     return line[b * step : b * step + S * G * D].reshape(S, G * D)[:, g * D : (g + 1) * D]
 
@@ -119,7 +119,7 @@ def _attend(
     part: int,
     parts: int,
 ) -> None:
-    """Compute a part of the heads. `weights` (B, H, places[-1]) has no columns where none are to be kept."""
+    """Compute a part of the heads. `weights` (B, H, places[-1]) has no columns if they are not to be kept."""
     (B, T), (H, G, S, D), (causal, reach, scale) = query.shape[:2], sizes, settings
     rows, kept = upward(min(T, BLOCK)), weights.shape[2] > 0
     q, means = np.zeros((rows, D), np.float32), np.empty((rows, D), np.float32)
@@ -152,7 +152,7 @@ def _attend(
 
 @compiled
 def _read_scaled(rows: Any, h: int, scale: float, out: Any) -> None:
-    """Write a head of rows (T, H D), scaled, to `out` (T or more, D)."""
+    """Copy one head of rows (T, H D), scaled, to `out` (T or more, D)."""
     D, factor = out.shape[1], np.float32(scale)
     for t in range(len(rows)):
         row, into = rows[t, h * D : (h + 1) * D], out[t]
@@ -175,8 +175,8 @@ def _weigh(
     scores: Any,
     totals: Any,
 ) -> tuple[int, int]:
-    """Fill 16 rows of a block's scores with their exponentials, 0 where a query does not see; return from where to
-    where one of them does. `totals` are the sums, for the queries that there are."""
+    """Fill 16 rows of a block's scores with their exponentials, 0 for hidden keys; return the range of keys that any of
+    the queries sees. `totals` receives the sums, for the queries that exist."""
     stop = min(row + TALL, len(totals))
     low, high = S, 0
     for t in range(row, stop):
@@ -221,7 +221,7 @@ def _attend_backward(
     part: int,
     parts: int,
 ) -> None:
-    """Compute the gradients of a part of the key/value heads, from all query heads that share each."""
+    """Compute the gradients for a part of the key/value heads, over all query heads that share each."""
     (B, T), (H, G, S, D), (causal, reach, scale) = query.shape[:2], sizes, settings
     rows, columns, kept, factor = upward(min(T, BLOCK)), upward(S), weights.shape[2] > 0, np.float32(scale)
     q, d_q, d_means = np.zeros((3, rows, D), np.float32)
@@ -269,7 +269,7 @@ def _attend_backward(
                     for d in range(D):
                         into[d] = d_row[d] * factor
                 for s in range(0, width, TALL):
-                    row = max(0, first + s - (S - T) - start) if causal else 0  # the first that sees one of these keys
+                    row = max(0, first + s - (S - T) - start) if causal else 0  # the first query that sees one of these
                     if row < count:
                         at = first + s
                         multiply(d_scores[row:count, s : s + TALL].T, q[row:count], d_keys[at : at + TALL], True)
@@ -281,7 +281,7 @@ def _attend_backward(
 
 @compiled
 def _read_means(d_out: Any, sums: Any, start: int, count: int, h: int, d_means: Any) -> None:
-    """Write a block's gradients of a head's means, divided by the sums of the weights."""
+    """Copy a block's gradients of one head's output, divided by the sums of the weights."""
     D = d_means.shape[1]
     for t in range(count):
         share = np.float32(1) / sums[start + t]

@@ -1,13 +1,12 @@
-"""Products of matrices whose result stays in the processor's registers, tile by tile, until it is whole.
+"""Matrix products whose result stays in registers, tile by tile, until it is complete.
 
     out[row + r, column + c] = sum over k of a[row + r, k] * b[k, column + c]
 
-A tile of 16 vectors takes, for each k, a few vectors of b and as many numbers of a as it has rows, and multiplies each
-by each. A compiler does not find that in loops: it would read and write the result for each k. `a` lies in any order,
-so that its transpose is a view; a row of `b` and of `out` lies in one piece.
+For each k, a tile of 16 vectors loads a few vectors of b and one number of a per row, and adds all their products. The
+compiler does not derive that from loops: it would read and write the result for each k. `a` may have any strides, so
+it can be a transposed view; rows of `b` and `out` must be contiguous.
 
-Numba keeps compiled code as long as the file of its function stays the same: after a change here, delete the folder
-`__pycache__`.
+Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from numba.extending import intrinsic
 from tinygrad_chat.kernels.numba.compilation import compiled
 
 LANES = 16  # float32 in a vector of 512 bits
-TALL = 16  # rows of which `multiply` takes a multiple: those of the tallest tile
+TALL = 16  # rows of the tallest tile; `multiply` takes a multiple of these
 HAS_WIDE_VECTORS = bool(binding.get_host_cpu_features().get("avx512f"))
-"""Whether the processor has the 32 vectors of 512 bits without which a tile would not stay in its registers."""
+"""Whether the processor has the 32 registers of 512 bits that a tile needs."""
 
 _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 
 
 def _tile(rows: int, vectors: int) -> Any:
-    """Return (a, row, b, column, out, add) -> None for compiled code, which fills a tile of so many rows and vectors,
-    or adds to it. Matrices of float32 that have a column at least."""
+    """Return (a, row, b, column, out, add) -> None for compiled code, which fills a tile of that many rows and vectors,
+    or adds to it. The matrices are float32 and have at least one column."""
 
     def typed(typing_context: Any, a: Any, row: Any, b: Any, column: Any, out: Any, add: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -67,7 +66,7 @@ def _tile(rows: int, vectors: int) -> Any:
 
 
 def _begin(builder: Any, places: list[list[Any]], add: Any) -> list[list[Any]]:
-    """Return what a tile holds at first: what is at these places if `add`, else zeros."""
+    """Return the initial values of a tile: those stored at `places` if `add`, else zeros."""
     before = builder.block
     with builder.if_then(builder.trunc(add, ir.IntType(1))):
         read = [[_read(builder, place) for place in of_row] for of_row in places]
@@ -83,7 +82,7 @@ def _begin(builder: Any, places: list[list[Any]], add: Any) -> list[list[Any]]:
 def _loop(
     builder: Any, lines: list[Any], a_step: Any, line_of_b: Any, b_step: Any, count: Any, begin: list[list[Any]]
 ) -> list[list[Any]]:
-    """Write the loop over k; return the sums (rows, vectors), which begin as they are given."""
+    """Emit the loop over k; return the sums (rows, vectors), which start from `begin`."""
     before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -108,12 +107,12 @@ def _loop(
 
 
 def _moved(builder: Any, pointer: Any, index: Any, step: Any) -> Any:
-    """Return a pointer to bytes moved on by `index` steps."""
+    """Return a byte pointer advanced by `index` steps."""
     return builder.gep(pointer, [builder.mul(index, step)])
 
 
 def _vectors(builder: Any, pointer: Any, count: int) -> list[Any]:
-    """Return where so many vectors lie one behind the other."""
+    """Return pointers to `count` consecutive vectors."""
     first = builder.bitcast(pointer, _FLOAT.as_pointer())
     return [builder.bitcast(builder.gep(first, [_INT64(LANES * i)]), _VECTOR.as_pointer()) for i in range(count)]
 
@@ -125,14 +124,14 @@ def _read(builder: Any, place: Any) -> Any:
 
 
 def _everywhere(builder: Any, number: Any) -> Any:
-    """Return a vector of one number in all lanes."""
+    """Return a vector with one number in all lanes."""
     undefined = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(undefined, number, _INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES))
 
 
 def _fused(builder: Any, x: Any, y: Any, total: Any) -> Any:
-    """Return x y + total, rounded once."""
+    """Return x * y + total, rounded once."""
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
     return builder.call(function, (x, y, total))
@@ -150,7 +149,7 @@ def _transpose_tile(typing_context: Any, matrix: Any, row: Any, column: Any, out
             return [_vectors(builder, place, 1)[0] for place in at]
 
         vectors = [_read(builder, place) for place in lines(of_matrix, row, column)]
-        for distance in (8, 4, 2, 1):  # what is on the wrong side of the diagonal of such blocks changes places
+        for distance in (8, 4, 2, 1):  # swap the off-diagonal blocks of this size
             for i in range(LANES):
                 if not i & distance:
                     two = vectors[i], vectors[i + distance]
@@ -175,7 +174,7 @@ _wide, _middle, _narrow = _tile(4, 4), _tile(8, 2), _tile(TALL, 1)
 
 @compiled
 def multiply(a: Any, b: Any, out: Any, add: bool) -> None:
-    """out (M, N) = a (M, K) times b (K, N), plus itself if `add`, for M and N multiples of 16, and K at least 1."""
+    """out (M, N) = a (M, K) times b (K, N), plus `out` if `add`; M and N are multiples of 16, and K is at least 1."""
     M, N = out.shape
     column = 0
     while column < N:
@@ -195,7 +194,7 @@ def multiply(a: Any, b: Any, out: Any, add: bool) -> None:
 
 @compiled
 def transpose(matrix: Any, out: Any) -> None:
-    """Write a matrix (S, D), D a multiple of 16, to the first columns of `out` (D, S or more)."""
+    """Transpose a matrix (S, D), D a multiple of 16, into the first columns of `out` (D, S or more)."""
     S, D = matrix.shape
     whole = S // LANES * LANES
     for row in range(0, whole, LANES):

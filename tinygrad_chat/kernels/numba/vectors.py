@@ -1,13 +1,12 @@
-"""Sums of products of a few rows with four others, written in vectors: a compiler does not find them in loops.
+"""Dot products of a few rows with four others, in explicit vectors: the compiler does not derive these from loops.
 
     sums[r, k] = sum over c of x[row + r, c] * weight[line + k, c]     r < rows, k < 4
 
-Each vector that is read takes part in several sums, and a sum of whole numbers takes two products in one instruction
-where the processor has it (LLVM finds it in products whose neighbours are added up). Integers are exact: their sums do
-not depend on the order, nor on how many rows there are.
+Each vector that is loaded is used in several sums, and an integer sum adds two products in one instruction where the
+processor has it (LLVM recognises it in products whose neighbours are added). Integers are exact: their sums do not
+depend on the order, nor on the number of rows.
 
-Numba keeps compiled code as long as the file of its function stays the same: after a change here, delete the folder
-`__pycache__`.
+Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LINES = 4  # of the weight that are read at a time
-LANES = 16  # sums side by side in a vector of 512 bits; shorter ones take several instructions
-STEP = 2 * LANES  # columns that a turn of the loop takes
+LINES = 4  # rows of the weight that are read at a time
+LANES = 16  # sums in a vector of 512 bits; processors with shorter ones take several instructions
+STEP = 2 * LANES  # columns per iteration of the loop
 
 _INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _STORED = {types.int8: _INT8, types.uint16: _HALF, types.float32: _FLOAT}
-"""What the numbers of a weight are: uint16 holds the bits of float16."""
+"""The types of a weight's numbers: uint16 holds the bits of float16."""
 
 
 def sums_of_products(rows: int) -> Any:
     """Return (x, row, weight, line, sums) -> None for compiled code, which fills `sums` (rows, 4).
 
-    All are matrices in C order with a multiple of 32 columns, but for the sums: x in int16, weight in int8 and sums in
-    int32; or x and sums in float32, and weight in float32 or float16 (as uint16).
+    All are matrices in C order, and all but the sums have a multiple of 32 columns: x in int16, weight in int8 and sums
+    in int32; or x and sums in float32, and weight in float32 or float16 (as uint16).
     """
 
     def typed(typing_context: Any, x: Any, row: Any, weight: Any, line: Any, sums: Any) -> Any:
@@ -65,12 +64,12 @@ def _widened_bits(typing_context: Any, bits: Any) -> Any:
 
 
 widened: Any = intrinsic(_widened_bits)
-"""(bits) -> float32 for compiled code: the float16 whose bits a uint16 has."""
+"""(bits) -> float32 for compiled code: the value of the float16 whose bits a uint16 holds."""
 
 
 def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored: Any) -> list[Any]:
-    """Write the loop over columns; return the sums, in 16 lanes each, of each row with each line, whose numbers are
-    `stored` so."""
+    """Emit the loop over columns; return the sums, in 16 lanes each, of each row with each line, whose numbers have the
+    type `stored`."""
     vector = ir.VectorType(_INT32 if stored == _INT8 else _FLOAT, LANES)
     before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
     builder.branch(loop)
@@ -93,7 +92,7 @@ def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored:
 def _add_products(
     builder: Any, rows: list[Any], lines: list[Any], column: Any, sums: list[list[Any]], stored: Any
 ) -> Any:
-    """Return the sums with the products of a step's columns added."""
+    """Return the sums with the products of one step's columns added."""
     if stored != _INT8:
         for start in (0, LANES):
             place = builder.add(column, _INT64(start))
@@ -123,7 +122,7 @@ def _read(builder: Any, first: Any, column: Any, kind: Any, count: int) -> Any:
 
 
 def _widened(builder: Any, vector: Any) -> Any:
-    """Return a vector of int8 or int16 as int32, of float16 as float32, which stays."""
+    """Widen a vector of int8 or int16 to int32, and of float16 to float32; float32 stays."""
     if vector.type.element == _FLOAT:
         return vector
     if vector.type.element == _HALF:
@@ -132,9 +131,9 @@ def _widened(builder: Any, vector: Any) -> Any:
 
 
 def _totals(builder: Any, vectors: list[Any]) -> Any:
-    """Return a vector that begins with the total of each of up to 16 vectors.
+    """Return a vector that begins with the totals of up to 16 vectors.
 
-    Neighbours are added up four times, those of two vectors at once. So a total is added up in the same order, however
+    Neighbours are added in four rounds, two vectors at a time. So every total is summed in the same order, however
     many there are.
     """
     for _ in range(4):
@@ -143,21 +142,21 @@ def _totals(builder: Any, vectors: list[Any]) -> Any:
 
 
 def _sums_of_pairs(builder: Any, first: Any, second: Any) -> Any:
-    """Return the sums of each two neighbours in two vectors of 16, or in one of 32, which is given as both."""
+    """Return the sums of neighbouring pairs in two vectors of 16, or in one of 32, which is passed as both."""
     even, odd = (ir.Constant(ir.VectorType(_INT32, LANES), list(range(start, STEP, 2))) for start in (0, 1))
     add = builder.add if first.type.element == _INT32 else builder.fadd
     return add(builder.shuffle_vector(first, second, even), builder.shuffle_vector(first, second, odd))
 
 
 def _write(builder: Any, vector: Any, count: int, place: Any) -> None:
-    """Write the first numbers of a vector of 16."""
+    """Store the first `count` numbers of a vector of 16."""
     first = ir.Constant(ir.VectorType(_INT32, count), list(range(count)))
     part = builder.shuffle_vector(vector, vector, first)
     builder.store(part, builder.bitcast(place, part.type.as_pointer())).align = 4
 
 
 def _fused(builder: Any, x: Any, weight: Any, total: Any) -> Any:
-    """Return x weight + total, rounded once."""
+    """Return x * weight + total, rounded once."""
     kind = ir.FunctionType(total.type, [total.type] * 3)
     return builder.call(
         cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), (x, weight, total)

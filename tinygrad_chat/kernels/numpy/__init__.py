@@ -1,6 +1,6 @@
 """Kernels for the CPU, in NumPy: the same maths as the ops, in place and in fewer passes over memory.
 
-Each has the signature of the op it replaces and is held to it by tests/test_catalogue.py.
+Each has the signature of the op it replaces and is tested against it by tests/test_catalogue.py.
 """
 
 from tinygrad_chat import ops

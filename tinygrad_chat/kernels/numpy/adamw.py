@@ -22,9 +22,9 @@ def adamw_update(
     compute_weights: None = None,
     grad_norm: None = None,
 ) -> None:
-    """`optim.adamw.adamw_update`, its reference, slice by slice.
+    """The reference, `optim.adamw.adamw_update`, slice by slice.
 
-    On the host there are no other compute weights, and the norm was looked at.
+    On the host there are no separate compute weights, and the norm has already been checked.
     """
     for start in range(0, len(data), SLICE):
         part = slice(start, start + SLICE)

@@ -1,4 +1,4 @@
-"""Attention in blocks of queries: each looks only at the keys that it may see, so the masked half is never computed."""
+"""Attention in blocks of queries: each uses only the keys that it may see, so the masked half is never computed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.ops.attention import count_shared_heads, merge_heads, split_heads, visible_positions
 
-BLOCK = 64  # queries: fewer make the products small, more compute a larger part of the diagonal in vain
-LONG = 512  # queries, beyond which twice as many are a block
-MOST_KEPT = 1 << 24  # weights, of the whole square: more are not kept, but computed again in the backward rule
+BLOCK = 64  # queries: fewer make the products small, more waste work on the masked part of the diagonal
+LONG = 512  # queries, beyond which blocks are twice as long
+MOST_KEPT = 1 << 24  # weights, of the whole square: more are not kept, but recomputed in the backward rule
 
 
 def attention(
@@ -44,18 +44,19 @@ def blocked_attention(
     weigh: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
     weigh_backward: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
 ):
-    """`ops.attention`, block by block, around the two functions that work on a block's scores (..., rows, keys). These
-    lie in C order, whatever the order of query and key: to reshape them is to view them.
+    """`ops.attention`, block by block, with two functions that process a block's scores (..., rows, keys). These are in
+    C order, whatever the order of query and key, so reshaping them makes a view.
 
-    `weigh(scores, mask, sums)` adds the mask to the last columns, turns each row in place into exponentials, its
-    maximum taken out, and writes their sums (..., rows, 1): it is cheaper to divide `out` and `d_out` by them than the
-    weights. `weigh_backward(d_weights, weights, sums)` turns d_weights in place into (d_weights - along) * weights,
-    where along is the sum over s of d_weights * weights / sums. Taken as d_out . out / sums it would be rounded
-    otherwise than d_weights, and where one key has all the weight, no 0 would come out but an error that grows with it.
+    `weigh(scores, mask, sums)` adds the mask to the last columns, replaces each row in place by exponentials, with its
+    maximum subtracted first, and writes their sums (..., rows, 1): dividing `out` and `d_out` by these is cheaper than
+    dividing the weights. `weigh_backward(d_weights, weights, sums)` turns d_weights in place into
+    (d_weights - along) * weights, where along is the sum over s of d_weights * weights / sums. Computed as
+    d_out . out / sums, along would be rounded differently from d_weights: where one key has all the weight, the result
+    would not be 0 but an error that grows with d_weights.
     """
     G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
-    window = None if window is None else min(window, S)  # masks are as long as it
+    window = None if window is None else min(window, S)  # masks are that long
     scale = 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query * scale, key, value))
     out, sums = np.empty(query.shape, query.dtype), np.empty((*q.shape[:-1], 1), query.dtype)
@@ -82,7 +83,7 @@ def blocked_attention(
         d_query = np.empty(query.shape, query.dtype)
         d_q = split_heads(d_query, G, D)
         new = np.empty if T else np.zeros  # without a query nothing is written
-        d_k, d_v = new((2, B, G, heads // G, S, D), query.dtype)  # in one piece: added to often
+        d_k, d_v = new((2, B, G, heads // G, S, D), query.dtype)  # contiguous: accumulated into often
         for (rows, keys, mask), saved in zip(reversed(blocks), reversed(kept), strict=True):
             weights = weights_of(rows, keys, mask) if saved is None else saved
             d_rows = d_o[..., rows, :]
@@ -91,7 +92,7 @@ def blocked_attention(
             np.matmul(d_scores, k[..., keys, :], out=d_q[..., rows, :])
             for d_x, by_query, x in ((d_k, d_scores, q[..., rows, :]), (d_v, weights, d_rows)):
                 by_key = by_query.swapaxes(-1, -2)
-                if rows.stop == T:  # the first to write: its keys are the last, or all
+                if rows.stop == T:  # the first block to write: its keys are the last, or all
                     d_x[..., : keys.start, :] = 0
                     np.matmul(by_key, x, out=d_x[..., keys, :])
                 else:
@@ -107,7 +108,7 @@ def _weigh(scores: np.ndarray, mask: np.ndarray, sums: np.ndarray) -> None:
         scores[..., -mask.shape[1] :] += mask
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    np.matmul(scores, _ones(scores.shape[-1], scores.dtype), out=sums)  # many times as fast as sum()
+    np.matmul(scores, _ones(scores.shape[-1], scores.dtype), out=sums)  # many times faster than sum()
 
 
 def _weigh_backward(d_weights: np.ndarray, weights: np.ndarray, sums: np.ndarray) -> None:
@@ -116,16 +117,16 @@ def _weigh_backward(d_weights: np.ndarray, weights: np.ndarray, sums: np.ndarray
 
 
 def _hide_other_documents(scores: np.ndarray, starts: np.ndarray) -> None:
-    """Make the scores (B, G, H / G, rows, keys) of keys before each query's start (B, rows) minus infinity."""
-    some = scores[..., : max(0, starts.max(initial=0))]  # all see the keys behind these
+    """Set the scores (B, G, H / G, rows, keys) of keys before each query's start (B, rows) to minus infinity."""
+    some = scores[..., : max(0, starts.max(initial=0))]  # all queries see the keys after these
     np.copyto(some, -math.inf, where=np.arange(some.shape[-1]) < starts[:, None, None, :, None])
 
 
 def _blocks(
     T: int, S: int, causal: bool, window: int | None, document_starts: np.ndarray | None, dtype: Any
 ) -> Iterator[tuple[slice, slice, Any]]:
-    """Yield blocks of queries, the keys that some of them may see, and what to add to the last columns of their scores,
-    so that none sees a key that it may not."""
+    """Yield blocks of queries, the keys that some of them may see, and the mask to add to the last columns of their
+    scores, so that none sees a hidden key."""
     if not causal:
         yield slice(0, T), slice(0, S), _mask(T, 0 if window is None else S, False, window, dtype)
         return
@@ -146,7 +147,7 @@ def _blocks(
 
 @functools.lru_cache(maxsize=64)
 def _mask(T: int, S: int, causal: bool, window: int | None, dtype: Any) -> np.ndarray:
-    """Return 0 where a query may look and minus infinity elsewhere, (T, S)."""
+    """Return 0 where a query may see a key and minus infinity elsewhere, (T, S)."""
     return np.where(visible_positions(np, T, S, causal=causal, window=window), 0, -math.inf).astype(dtype)
 
 
@@ -156,5 +157,5 @@ def _ones(size: int, dtype: Any) -> np.ndarray:
 
 
 def _sum_shared(d_x: np.ndarray) -> np.ndarray:
-    """Add up the gradients (B, G, H / G, S, D) that the query heads give to the key/value head they share."""
+    """Sum the gradients (B, G, H / G, S, D) over the query heads that share a key/value head."""
     return d_x if d_x.shape[2] == 1 else d_x.sum(axis=2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Cross-entropy in slices of rows that stay in the cache, with the gradient made on the way."""
+"""Cross-entropy in slices of rows that stay in the cache, with the gradient computed in the same pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, counted_labels
 
-SLICE = 1 << 16  # logits: with what is made of them they fit in a core's L2
+SLICE = 1 << 16  # logits: with their intermediate results they fit in a core's L2
 
 
 def cross_entropy(
@@ -20,11 +20,11 @@ def cross_entropy(
     token_count: int | None = None,
     overwrite: bool = False,
 ):
-    """`ops.cross_entropy`; the gradient for a d_out of 1 is made in the forward, where each row is at hand anyway."""
+    """`ops.cross_entropy`; the gradient for a d_out of 1 is computed in the forward, while each row is in the cache."""
     check_loss_options(targets, weights, token_count, soft_cap)
     labels, counted = counted_labels(logits, targets, ignore_index)
     rows = logits.reshape(-1, logits.shape[-1])
-    shares = counted * rows.dtype.type(1 / (token_count or max(counted.sum(), 1)))  # of each row in the result
+    shares = counted * rows.dtype.type(1 / (token_count or max(counted.sum(), 1)))  # each row's weight in the result
     if weights is not None:
         shares *= weights.reshape(-1)
     losses = np.empty(len(rows), rows.dtype)

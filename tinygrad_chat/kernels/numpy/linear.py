@@ -1,4 +1,4 @@
-"""The linear layer: bias added in place, and the product the other way round where there are few rows."""
+"""The linear layer: bias added in place, and the product transposed where there are few rows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from tinygrad_chat.ops.matmul import check_linear
 from tinygrad_chat.ops.shape import rows_of
 
-FEW = 32  # rows: for these, to put the weight in order for the product is most of the work of BLAS
-LARGE = 1 << 16  # elements of a weight: of a smaller one it costs little
-MANY = 1 << 14  # elements of a result: to fill so many with zeros takes as long as to call `@` instead of `dot`
+FEW = 32  # rows: with so few, packing the weight is most of the work of BLAS
+LARGE = 1 << 16  # elements of a weight: packing a smaller one costs little
+MANY = 1 << 14  # elements of a result: zeroing so many takes as long as the extra overhead of `@` over `dot`
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """rows (N, C), weight (D, C) -> (N, D)"""
@@ -20,7 +20,7 @@ Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """rows (N, C) times weight (D, C) transposed -> (N, D).
 
-    OpenBLAS takes a large matrix on the left for half of what it takes it for on the right.
+    OpenBLAS needs half as long with a large matrix on the left as with one on the right.
     """
     if len(rows) <= FEW and weight.size >= LARGE:
         return np.ascontiguousarray(weight.dot(rows.T).T)
@@ -28,8 +28,8 @@ def product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a (M, K) @ b (K, N): by `dot`, which is called in half the time but fills its result with zeros first, where that
-    is small."""
+    """a (M, K) @ b (K, N). Small results use `dot`, which has half the call overhead but fills its result with zeros
+    first."""
     return a.dot(b) if len(a) * b.shape[1] < MANY else np.matmul(a, b)
 
 

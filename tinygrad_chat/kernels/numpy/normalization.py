@@ -1,4 +1,4 @@
-"""Normalisation of rows, in place; sums along and across them are products with a vector, which BLAS does fastest."""
+"""Normalisation of rows, in place; sums along and across them are products with a vector, which BLAS makes fastest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions of one number or two, in slices that stay in the processor's cache between one pass and the next."""
+"""Elementwise functions of one or two arrays, in slices that stay in the cache from one pass to the next."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def _slices(size: int) -> Iterator[slice]:
 
 
 def gelu(x: np.ndarray):
-    """`ops.gelu` as x * s with s = sigmoid(2 * scale * (x + cubic * x^3)): the same, as (1 + tanh(y)) / 2 is
-    sigmoid(2 y), in fewer passes."""
+    """`ops.gelu` as x * s with s = sigmoid(2 * scale * (x + cubic * x^3)), in fewer passes. It is the same, as
+    (1 + tanh(y)) / 2 = sigmoid(2 y)."""
     flat = x.reshape(-1)
     s, out = np.empty_like(flat), np.empty_like(flat)
-    with np.errstate(over="ignore"):  # e^-y may be infinite, and s is 0 then
+    with np.errstate(over="ignore"):  # e^-y may be infinite; then s is 0
         for part in _slices(flat.size):
             x_part, s_part = flat[part], s[part]
             np.multiply(x_part, x_part, out=s_part)
@@ -52,11 +52,11 @@ def gelu(x: np.ndarray):
 
 
 def swiglu(gate: np.ndarray, up: np.ndarray):
-    """`ops.swiglu`, saving the gate's sigmoid."""
+    """`ops.swiglu`, saving sigmoid(gate)."""
     check_gate(gate, up)
     flat_gate, flat_up = gate.reshape(-1), up.reshape(-1)
     s, out = np.empty_like(flat_gate), np.empty_like(flat_gate)
-    with np.errstate(over="ignore"):  # e^-x may be infinite, and s is 0 then
+    with np.errstate(over="ignore"):  # e^-x may be infinite; then s is 0
         for part in _slices(out.size):
             s_part, out_part = s[part], out[part]
             np.negative(flat_gate[part], out=s_part)

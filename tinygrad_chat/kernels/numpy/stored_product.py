@@ -1,4 +1,4 @@
-"""Products with stored weights: some of their rows at a time are turned into float32, and are in the cache then."""
+"""Products with stored weights, converted to float32 a few rows at a time, so that these stay in the cache."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tinygrad_chat.nn.stored import StoredWeight
 from tinygrad_chat.ops.matmul import check_linear
 from tinygrad_chat.ops.shape import rows_of
 
-SLICE = 1 << 18  # numbers at a time
+SLICE = 1 << 18  # numbers converted at a time
 
 
 def stored_product(x: np.ndarray, weight: StoredWeight) -> np.ndarray:
-    """`nn.stored.stored_product`, without all of the weight in float32."""
+    """`nn.stored.stored_product`, without converting the whole weight to float32 at once."""
     check_linear(x, weight, None)
     D, C = weight.shape
     rows, step = rows_of(x), max(1, SLICE // max(1, C))
