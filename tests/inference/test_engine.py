@@ -87,7 +87,7 @@ def finished(engine: Engine, request: Request) -> Request:
 
 @pytest.mark.parametrize("name", MODELS)
 @given(st.lists(asked, min_size=1, max_size=6), st.integers(1, 3), st.booleans(), st.booleans())
-def test_requests_that_join_and_leave_are_answered_as_each_alone(name, requests, rows, endless, cached):
+def test_requests_that_join_and_leave_are_answered_as_each_alone(name, requests, rows, slide_context, cached):
     model = MODELS[name]
     engine = Engine(model, None, rows=rows, cached=cached)
     running: dict[int, Request] = {}
@@ -95,7 +95,7 @@ def test_requests_that_join_and_leave_are_answered_as_each_alone(name, requests,
     while steps <= 9 or any(request.finish_reason is None for request in running.values()):
         for number, (prompt, start, cancelled_at, options) in enumerate(requests):
             if start == steps:
-                running[number] = engine.submit(prompt, options, endless=endless, rivals=2)
+                running[number] = engine.submit(prompt, options, slide_context=slide_context, rivals=2)
             if cancelled_at == steps and number in running:
                 running[number].cancel()
         engine.step()
@@ -103,7 +103,7 @@ def test_requests_that_join_and_leave_are_answered_as_each_alone(name, requests,
     for number, request in running.items():
         prompt, _, _, options = requests[number]
         alone = Engine(model, None, rows=1, prefix_bytes=0)
-        expected = finished(alone, alone.submit(prompt, options, endless=endless, rivals=2))
+        expected = finished(alone, alone.submit(prompt, options, slide_context=slide_context, rivals=2))
         if request.finish_reason == "cancelled":
             assert request.tokens == expected.tokens[: len(request.tokens)]
         else:
@@ -193,7 +193,7 @@ def test_a_context_that_is_full_ends_a_request_or_goes_on_from_its_later_half():
     engine = Engine(MODELS["rotary"], None)
     request = finished(engine, engine.submit([1] * 10, GenerationOptions(max_new_tokens=50)))
     assert (len(request.tokens), request.finish_reason) == (CONTEXT - 10 + 1, "length")
-    request = finished(engine, engine.submit([1] * 10, GenerationOptions(max_new_tokens=50), endless=True))
+    request = finished(engine, engine.submit([1] * 10, GenerationOptions(max_new_tokens=50), slide_context=True))
     assert (len(request.tokens), request.finish_reason) == (50, "length")
 
 
@@ -305,11 +305,11 @@ def test_a_stop_string_is_looked_for_in_what_the_assistant_says_and_not_in_calls
 
 
 def test_a_long_call_and_a_long_result_are_cut():
-    endless = table_model(
+    slide_context = table_model(
         certain(V, {START: CALL_START, CALL_START: ord("1"), ord("1"): ord("1"), RESULT_END: END}), 400
     )
     heard: list[str] = []
-    engine = Engine(endless, BYTES, tool=lambda call: heard.append(call) or "9" * 10**6)
+    engine = Engine(slide_context, BYTES, tool=lambda call: heard.append(call) or "9" * 10**6)
     steps = list(engine.stream(engine.submit_answer(Conversation.of("x"), GenerationOptions(temperature=0))))
     assert heard == ["1" * calls.LONGEST_CALL]
     assert "".join(step.text for step in steps if step.kind == RESULT) == "9" * calls.LONGEST_RESULT

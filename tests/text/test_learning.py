@@ -10,6 +10,8 @@ import pytest
 
 from tinygrad_chat.files import CACHE_VARIABLE
 from tinygrad_chat.text import learning
+from tinygrad_chat.text.conversations import Conversation
+from tinygrad_chat.text.conversations.document import ChatDocument
 from tinygrad_chat.text.corpora import Corpus, open_corpus
 from tinygrad_chat.text.learning import learn_tokenizer, some_documents
 from tinygrad_chat.text.split import is_held_out
@@ -106,3 +108,17 @@ def test_the_end_that_is_held_out_of_each_text_does_not_count():
     assert isinstance(tokenizer, BPETokenizer)
     assert {b" ab", b" cd"} < set(tokenizer.tokens)
     assert not {b"xx", b"yy", b" x", b" y"} & set(tokenizer.tokens)
+
+
+def test_the_conversations_that_are_held_out_at_the_end_do_not_count():
+    said = [("the the the", "the the")] * 45 + [("zz zz zz", "zz zz")] * 5
+    chats = [ChatDocument(Conversation.of(*messages)) for messages in said]
+    corpus = Corpus("chats", lambda any_bytes=False: iter(chats), conversations=True)
+    for split in ("auto", "end"):
+        tokenizer = learn_tokenizer([corpus], 270, split=split)
+        assert isinstance(tokenizer, BPETokenizer)
+        assert b"the" in tokenizer.tokens
+        assert b"zz" not in tokenizer.tokens
+    alone = learn_tokenizer([Corpus("chat", lambda any_bytes=False: iter(chats[-1:]), conversations=True)], 270)
+    assert isinstance(alone, BPETokenizer)
+    assert b"zz" in alone.tokens

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tinygrad_chat.errors import CheckpointError, FormatError, StorageError
 from tinygrad_chat.files import cache_folder, list_folder, write_atomic
@@ -18,14 +21,14 @@ from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
 from tinygrad_chat.text.makers import Makers, are_embedded
 from tinygrad_chat.text.reading import Reading
-from tinygrad_chat.text.split import AUTO, DOCUMENTS, end_from
+from tinygrad_chat.text.split import AUTO, DOCUMENTS, documents_before_end, end_from
 from tinygrad_chat.text.token_cache import stamp_of
 from tinygrad_chat.text.token_store import checksum
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 from tinygrad_chat.text.tokenizers.bpe_training import bpe_of_words, train_bpe
 
 VOCABULARY = 4096
-LEARNING = 2  # bump when the same text would give a different tokenizer
+LEARNING = 3  # bump when the same text would give a different tokenizer
 MOST_LEARNED = 100 << 20  # bytes of text: more of it hardly changes which pairs are frequent
 MOST_KEPT = 100
 LARGEST_STATE = 64 << 20  # bytes
@@ -83,24 +86,23 @@ def _learned_side_by_side(
 def training_documents(corpus: Corpus, split: str, progress: Progress | None = None) -> Iterator[Iterable[str]]:
     """Yield the documents of a corpus that are not held out; of conversations, each part of a message is one.
 
-    If the end of a text is held out, that is the last tenth of its bytes, as there are no tokens yet; conversations are
-    then all yielded. `progress` is called during the first pass, which finds out what is held out.
+    If the end of a text is held out, that is the last tenth of its bytes, as there are no tokens yet, and of
+    conversations as many whole ones. `progress` is called during the first pass, which finds out what is held out.
     """
     reading = Reading(corpus, any_bytes=True, activity="reading", progress=progress)
-    for document in reading:
-        for _ in document:
-            pass
+    lengths = array("q", (sum(map(len, document)) for document in reading))
     contents, documents = reading.contents(), corpus.documents(any_bytes=True)
-    if contents.split(split) == DOCUMENTS or corpus.conversations:
-        held_out = reading.held_out if contents.split(split) == DOCUMENTS else itertools.repeat(0)
-        kept = (document for document, out in zip(documents, held_out, strict=False) if not out)
-        for document in kept:
-            if isinstance(document, ChatDocument):
-                yield from ([text] for text in document.texts())
-            else:
-                yield document
+    if contents.split(split) == DOCUMENTS:
+        kept = itertools.compress(documents, (not out for out in reading.held_out))
+    elif corpus.conversations:
+        kept = itertools.islice(documents, documents_before_end(np.asarray(lengths)))
     else:
-        yield from some_documents(documents, end_from(contents.bytes))
+        kept = some_documents(documents, end_from(contents.bytes))
+    for document in kept:
+        if isinstance(document, ChatDocument):
+            yield from ([text] for text in document.texts())
+        else:
+            yield document
 
 
 def some_documents(

@@ -8,6 +8,8 @@ then the last tenth of the tokens is held out, wherever it begins.
 
 from __future__ import annotations
 
+import numpy as np
+
 HELD_OUT = 10  # one document, or one token, of this many
 LEAST_DOCUMENTS = 50
 MOST_UNEVEN = 2  # factor by which the held-out share of bytes may be too small or too large
@@ -31,6 +33,17 @@ def end_from(tokens: int) -> int:
     (90, 99, 9)
     """
     return tokens - tokens // HELD_OUT
+
+
+def documents_before_end(lengths: np.ndarray) -> int:
+    """Return how many documents of these lengths are trained on if the end is held out and none is cut: up to the
+    border nearest to `end_from`, but at least one.
+
+    >>> documents_before_end(np.array([50, 30, 15, 5])), documents_before_end(np.array([7]))
+    (3, 1)
+    """
+    borders = np.cumsum(lengths)
+    return 1 + int(np.abs(borders[:-1] - end_from(int(borders[-1]))).argmin()) if len(lengths) > 1 else 1
 
 
 def choose_split(chosen: str, *, documents: int, bytes: int, held_out: int) -> str:

@@ -22,7 +22,7 @@ from tinygrad_chat.text.conversations.template import ChatTemplate
 from tinygrad_chat.text.conversations.windows import OF_SYSTEM, TRAINED
 from tinygrad_chat.text.encoding_processes import encode_in_processes, how_many_processes
 from tinygrad_chat.text.reading import Reading
-from tinygrad_chat.text.split import DOCUMENTS, end_from
+from tinygrad_chat.text.split import DOCUMENTS, documents_before_end, end_from
 from tinygrad_chat.text.tokenizers import CharacterTokenizer, Tokenizer
 from tinygrad_chat.text.tokenizers.characters import code_points_of
 
@@ -88,9 +88,8 @@ def write_tokens(
             starts.write((count + np.cumsum(sizes) - sizes).data)
             count += int(sizes.sum())
         kept = int(lengths.sum(where=~held_out)) if split == DOCUMENTS else end_from(count)
-        if split != DOCUMENTS and reading.conversations and len(lengths) > 1:  # between conversations, not within one
-            borders = np.cumsum(lengths)[:-1]
-            kept = int(borders[np.abs(borders - kept).argmin()])
+        if split != DOCUMENTS and reading.conversations and len(lengths):  # between conversations, not within one
+            kept = int(lengths[: documents_before_end(lengths)].sum())
     return Written(tokenizer, split, count, kept)
 
 

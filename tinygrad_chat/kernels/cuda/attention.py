@@ -14,7 +14,7 @@ from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, widt
 from tinygrad_chat.kernels.cuda.matmul import gemm
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
-CACHED = 1 << 24  # float32 scores at a time, 64 MiB: about what an H100's L2 holds
+CACHED = 1 << 24  # float32 scores at a time, 64 MiB; the L2 of an H100 holds 50 MB
 
 
 def attention(
