@@ -96,7 +96,7 @@ def _one_death(folder: Path, ranks: int, chance: random.Random) -> tuple[float, 
     taken = time.monotonic() - began
     trained = _step(folder) > 0
     kind = "rank 0" if victim is found[0] else "another"
-    if "then go on with" not in said and kind == "another":
+    if "then resume with" not in said and kind == "another":
         kind = "before training"
     wrong = []
     if process.returncode != 3 or said.count("\n") != 1 or not said.startswith("tgc: "):

@@ -326,13 +326,13 @@ def _damage(folder: Path, chance: random.Random) -> Outcome:
                 run = resume_run(path, {"steps": 8}, say=said.append)
                 if file.parts[0] == "checkpoints" and file.parts[1] == find_checkpoints(path / "checkpoints")[-1].name:
                     newest_damaged += 1
-                    passed_over = [line for line in said if line.endswith("passed over")]
+                    passed_over = [line for line in said if line.endswith("; skipped")]
                     if len(passed_over) != 1 or file.parts[1] not in passed_over[0]:
                         raise AssertionError(f"expected to hear of {file.parts[1]}, heard {said}")
                 try:
                     _exhaust(run)
                 except StorageError as error:  # what holds more than a number could be anybody's file: it stays
-                    if f"{path / LOCK}: is no lock" not in str(error) or damaged.isdigit() or not damaged:
+                    if f"{path / LOCK}: is not a lock file" not in str(error) or damaged.isdigit() or not damaged:
                         raise
                     (path / LOCK).unlink()
                     locks_refused += 1

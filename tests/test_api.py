@@ -92,7 +92,10 @@ def test_a_model_of_ones_own_trains_resumes_loads_and_samples(tgc: Tgc):  # noqa
         tinygrad_chat.load("whole")
     assert tgc("sample", "--checkpoint", "whole")[0] == 2
     code, _, err = tgc("train", "--model", "own")
-    assert (code, err) == (2, "tgc: --model own: is made in Python, as in tinygrad_chat.train(..., model=YourModel)\n")
+    assert (code, err) == (
+        2,
+        "tgc: --model own: a custom model is built in Python, as in tinygrad_chat.train(..., model=YourModel)\n",
+    )
 
 
 def records(path: str) -> Sequence[Mapping[str, Any]]:
@@ -115,7 +118,7 @@ def test_a_tokenizer_of_ones_own_reads_what_has_a_name(text: Path):
     assert model.tokenizer.state() == tokenizer.state()
     assert (model.config.data.tokenizer, model.config.data.source) == ("bytes", str(text))
     tinygrad_chat.train(resume=True, out="run", tokenizer=tokenizer, steps=9)
-    with pytest.raises(VocabularyError, match=r"run: expected data by the tokenizer of the run \(bytes, 257 tokens\)"):
+    with pytest.raises(VocabularyError, match=r"run: expected data from the run's tokenizer \(bytes, 257 tokens\)"):
         tinygrad_chat.train(resume=True, out="run", tokenizer=NumberTokenizer(257, bos=256), steps=10)
 
 
@@ -146,8 +149,8 @@ def test_a_run_on_texts_of_ones_own_says_so_and_goes_on_with_them(tokenizer: str
     assert model.config.data.source == "texts"
     again = tinygrad_chat.train(WORDS, resume=True, out="run", steps=9)
     assert again.tokenizer.state() == model.tokenizer.state()
-    told = "run: is trained on data that was handed over in Python (texts); "
-    told += "hand it again to tinygrad_chat.train(..., resume=True)"
+    told = "run: is trained on data passed in Python (texts); "
+    told += "pass it again to tinygrad_chat.train(..., resume=True)"
     with pytest.raises(UsageError) as caught:
         tinygrad_chat.train(resume=True, out="run", steps=10)
     assert str(caught.value) == told
@@ -161,7 +164,7 @@ def test_a_run_on_texts_that_was_killed_at_once_says_so_too(tgc: Tgc):  # noqa: 
     Path("texts").write_text("no text of this run " * 99)  # which goes by the name that they go by
     code, out, err = tgc("train", "--resume", "--out", "run")
     assert (code, out) == (2, "")
-    assert "is trained on data that was handed over in Python (texts); hand it again to" in err
+    assert "is trained on data passed in Python (texts); pass it again to" in err
     Path("run", "log.jsonl").write_bytes(b"")
     Path("run", "timing.jsonl").unlink()
     assert tinygrad_chat.train(WORDS, resume=True, out="run").config.data.source == "texts"
@@ -208,7 +211,7 @@ def test_a_model_that_says_no_logits_is_told_how():
         (
             lambda: tinygrad_chat.train(WORDS, model=MLP, layers=2),
             ConfigError,
-            "--layers: plays no part with --model own",
+            "--layers: has no effect with --model own",
         ),
         (lambda: tinygrad_chat.train(WORDS, model=MLP, optimizer="muon"), ConfigError, "--optimizer muon: knows"),
         (lambda: tinygrad_chat.train(["a text", 3]), DataError, "--data texts: expected texts, each a str, received 3"),  # pyright: ignore[reportArgumentType]
@@ -251,7 +254,7 @@ def test_what_is_damaged_in_a_run_is_warned_of(text: Path):
     tinygrad_chat.train(text, **TINY, out="run", checkpoint_every=4)
     Path("run", "checkpoints", "step-000008", "state.json").write_text("{}")
     for use in (lambda: tinygrad_chat.load("run"), lambda: tinygrad_chat.train(resume=True, out="run")):
-        with pytest.warns(UserWarning, match="step-000008: the checkpoint is damaged .*; passed over") as warned:
+        with pytest.warns(UserWarning, match="step-000008: the checkpoint is damaged .*; skipped") as warned:
             use()
         assert [each.filename for each in warned] == [__file__]
     log = Path("run", "log.jsonl")
@@ -279,5 +282,5 @@ def test_a_model_is_asked_a_task(text: Path):
 
 def test_ranks_that_would_each_train_by_themselves_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="train: 2 ranks were started, which train together by tgc train alone"):
+    with pytest.raises(UsageError, match="train: 2 ranks were started; only tgc train can train with several"):
         tinygrad_chat.train("pydoc", steps=1)

@@ -77,7 +77,7 @@ def test_settings_of_a_file_become_arguments_of_the_right_type(given, settings):
     ("given", "message"),
     [
         ({"trays-usde": 2}, "oven.toml: unknown key 'trays-usde'; did you mean trays_used?"),
-        ({"colour": "red"}, "oven.toml: unknown key 'colour'; it has no option --colour"),
+        ({"colour": "red"}, "oven.toml: unknown key 'colour'; there is no option --colour"),
         ({"trays-used": 2.0}, "oven.toml: trays-used: expected int, received 2.0"),
         ({"trays_used": True}, "oven.toml: trays_used: expected int, received True"),
         ({"trays_used": None}, "oven.toml: trays_used: expected int, received None"),

@@ -84,8 +84,8 @@ def test_a_dataclass_leaves_out_keys_that_it_does_not_know():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": 3}, "name: expected a text, received 3"),
-        ({"name": None}, "name: expected a text, received null"),
+        ({"name": 3}, "name: expected a string, received 3"),
+        ({"name": None}, "name: expected a string, received null"),
         ({"name": "\ud800"}, r"name: expected text in UTF-8, received '\ud800'"),
         ({"wheels": {}}, "wheels: expected a list, received an empty object"),
         ({"wheels": [[]]}, "wheels[0]: expected an object, received an empty list"),
@@ -208,8 +208,8 @@ def test_toml_of_long_keys_is_refused_unread(text: str):
     ("text", "message"),
     [
         ("a = " + "1" * 5000, "x: a number has too many digits"),
-        ("a = " + "[" * 100_000, "x: is nested too deep"),
-        ("a = " + "{a=" * 2000, "x: is nested too deep"),
+        ("a = " + "[" * 100_000, "x: is nested too deeply"),
+        ("a = " + "{a=" * 2000, "x: is nested too deeply"),
         ("a = ", "x: not valid TOML (Invalid value (at end of document))"),
         ("a" * (1 << 20) + " = 1", "x: expected at most 1,048,576 characters, received 1,048,580"),
     ],

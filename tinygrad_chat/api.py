@@ -75,7 +75,7 @@ def train(
     ranks were started: those need `tgc train`.
     """
     if started_ranks() > 1:
-        raise UsageError(f"train: {started_ranks()} ranks were started, which train together by tgc train alone")
+        raise UsageError(f"train: {started_ranks()} ranks were started; only tgc train can train with several")
     if isinstance(data, os.PathLike):
         data = os.fspath(data)
     elif isinstance(data, Sequence) and data and all(isinstance(each, os.PathLike) for each in data):
@@ -87,7 +87,7 @@ def train(
     path = None if out is None else user_path(out)
     if resume:
         if path is None:
-            raise ConfigError("resume: expected out, the folder of the run that is to go on; received none")
+            raise ConfigError("resume: expected out, the folder of the run to resume, received none")
         split = AUTO
         with contextlib.suppress(CheckpointError):  # a run without a checkpoint starts over
             saved = open_checkpoint(path, SavedModel.load, say=lambda line: None)  # reported below

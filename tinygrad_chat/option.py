@@ -79,7 +79,7 @@ class OptionSpec:
             if each is not None:
                 expect(self.flag, each, choices=() if self.others else self.choices, **bounds)
             if isinstance(each, str) and "\0" in each:
-                raise ConfigError(f"{self.flag}: expected no NUL, which no path can have, received {short_repr(each)}")
+                raise ConfigError(f"{self.flag}: expected a path without NUL, received {short_repr(each)}")
 
     def convert(self, value: Any, where: str) -> Any:
         """Convert a value, also one from a file or from NumPy, to the option's type.
@@ -266,7 +266,7 @@ def unknown_key(source: str, key: str, known: Iterable[str], *, remedy: str | No
     """Return the error for an unknown key, suggesting the closest known one, or else the `remedy`."""
     name = key.replace("-", "_")
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else remedy or f"it has no option {flag_of(name)}"
+    hint = f"did you mean {close[0]}?" if close else remedy or f"there is no option {flag_of(name)}"
     return ConfigError(f"{source}: unknown key {short_repr(key)}; {hint}")
 
 
@@ -277,11 +277,11 @@ def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings
         if need is not None and need.values in ((True,), ()):
             other = specs[need.name]
             shortest = min((other.flag, *other.flags), key=len)  # --from, and not --start-from
-            raise ConfigError(f"{specs[name].flag}: plays no part without {shortest}")
+            raise ConfigError(f"{specs[name].flag}: has no effect without {shortest}")
         if need is not None:
             values = ", ".join(value if isinstance(value, str) else f"{value}".lower() for value in need.values)
             raise ConfigError(
-                f"{specs[name].flag}: plays no part with {flag_of(need.name)} {settings[need.name]}; "
+                f"{specs[name].flag}: has no effect with {flag_of(need.name)} {settings[need.name]}; "
                 f"it needs {flag_of(need.name)} {values}"
             )
 

@@ -81,7 +81,7 @@ def parse_json(text: bytes | str, kind: type[T], *, source: str) -> T:
             raise FormatError(f"{source}: expected at most {MOST_CONTAINERS:,} objects and lists, received more")
         found = json.loads(text, parse_int=_integer)
     except RecursionError:
-        raise FormatError(f"{source}: is nested too deep") from None
+        raise FormatError(f"{source}: is nested too deeply") from None
     except ValueError as error:
         raise FormatError(f"{source}: not valid JSON ({error})") from None
     return checked(found, kind, source=source)
@@ -115,7 +115,7 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise FormatError(f"{source}: is nested too deep") from None
+        raise FormatError(f"{source}: is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         raise FormatError(f"{source}: not valid TOML ({error})") from None
     except ValueError:  # Python's own limit on digits
@@ -190,7 +190,7 @@ def _check_of(kind: Any) -> Check:
     return functools.partial(_check_scalar, kind)
 
 
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
+_WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", types.NoneType: "null"}
 
 
 def _check_scalar(kind: type, value: Any) -> Any:

@@ -50,8 +50,8 @@ def test_runs_that_fail_are_named_with_the_reason_and_marked_in_the_table(tgc: T
     assert re.search(r"^on +2\.0000 +3\.0000 +1, 1 failed +9$", out, re.MULTILINE)
     assert "1, 1 failed" in Path("a/results.md").read_text()
     assert err == (
-        "tgc: 1 of 4 runs failed, tied=on,seed=2 first; output.txt in the folder of each says why, and the same "
-        "command tries them again\n"
+        "tgc: 1 of 4 runs failed, tied=on,seed=2 first; output.txt in each folder says why; the same command "
+        "tries them again\n"
     )
 
 
@@ -81,8 +81,8 @@ def test_a_run_that_diverges_is_no_failure(tgc: Tgc, processes: Processes):
     [
         (["--jobs", "0"], "--jobs: expected at least 1, received 0"),
         (["--jobs", "-3"], "--jobs: expected at least 1, received -3"),
-        (["--detach"], "--detach: plays no part without --submit"),
-        (["--slurm-option", "time=5"], "--slurm-option: plays no part without --submit"),
+        (["--detach"], "--detach: has no effect without --submit"),
+        (["--slurm-option", "time=5"], "--slurm-option: has no effect without --submit"),
         (["--submit", "sge"], "--submit: expected one of slurm, local, received 'sge'"),
     ],
 )
@@ -107,7 +107,7 @@ def test_jobs_go_on_alone_and_the_same_command_collects(tgc: Tgc):
     assert (code, err) == (0, "")
     assert re.fullmatch(
         r"1 run submitted to local: 1 job, \d+\n"
-        r"1 run queued or at work; the same command collects what comes of them. Results so far: a\n",
+        r"1 run queued or running; the same command collects the results. Results so far: a\n",
         out,
     )
     assert tgc(*ablate, "--jobs", "1")[0] == 2
@@ -175,4 +175,4 @@ def test_whatever_ends_the_command_its_processes_leave_checkpoints_and_end(
         assert (run / "checkpoints" / f"step-{outcome['step']:06d}" / "weights.safetensors").exists()
     if number == signal.SIGINT:
         assert "stopping after this step, with a checkpoint" in out
-        assert out.endswith("interrupted; go on with the same command. Results so far: a\n")
+        assert out.endswith("interrupted; continue with the same command. Results so far: a\n")

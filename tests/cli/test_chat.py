@@ -93,10 +93,13 @@ def test_json_is_one_object(tgc: Tgc):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-p", "  "), "expected a message, received none; give one by -p 'Who are you?', a pipe, or a terminal"),
+        (
+            ("-p", "  "),
+            "expected a message, received none; give one with -p 'Who are you?', through a pipe, or at a terminal",
+        ),
         (("-p", "x" * CONTEXT), "the message is too long"),
         (("--config", "large"), "--config: expected small, standard, portable, received 'large'"),
-        (("--config", "small", "--checkpoint", "r", "-p", "a"), "--config: trains a model of our own, --checkpoint"),
+        (("--config", "small", "--checkpoint", "r", "-p", "a"), "--config: trains a new model, --checkpoint"),
         (("--temperature", "-1", "-p", "a"), "--temperature: expected at least 0, received -1.0"),
         (("--checkpoint", "nowhere", "-p", "a"), "nowhere: "),
     ],
@@ -209,7 +212,7 @@ def test_a_model_that_was_never_taught_to_chat_is_offered_for_completion(tgc: Tg
     save_run(Path("runs/text"), conversations=False)
     code, out, err = tgc("chat", "-p", "hi", "--checkpoint", "text")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "never taught to chat; let it continue a text by: tgc sample --checkpoint text" in err
+    assert "never taught to chat; continue a text with: tgc sample --checkpoint text" in err
 
 
 @pytest.mark.parametrize(
@@ -310,7 +313,7 @@ def test_edit_asks_for_the_changed_question(person: Person):
 
 
 def test_a_conversation_is_saved_and_loaded(person: Person, model: ScriptedModel):
-    assert shown(person("347 * 28?", "/save a.jsonl"))[1:] == ["saved 2 messages; /load a.jsonl brings them back"]
+    assert shown(person("347 * 28?", "/save a.jsonl"))[1:] == ["saved 2 messages; /load a.jsonl restores them"]
     [line] = Path("a.jsonl").read_text().splitlines()
     assert [message["role"] for message in json.loads(line)["messages"]] == ["user", "assistant"]
     assert shown(person("/load a.jsonl", "hi")) == ["loaded 2 messages of a.jsonl", "Hello."]
@@ -320,7 +323,7 @@ def test_a_conversation_is_saved_and_loaded(person: Person, model: ScriptedModel
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "a.jsonl: expected a conversation in a line, found none"),
+        ("", "a.jsonl: expected a line with a conversation, found none"),
         ("{", "a.jsonl, line 1: not valid JSON"),
         ('{"messages": []}', "a.jsonl, line 1: messages: expected at least one by a user, received none"),
         (
@@ -384,7 +387,7 @@ def test_settings_of_a_chat(person: Person, model: ScriptedModel):
         "temperature 0",
         "/temperature: expected a number, received 'hot'",
         "--temperature: expected at least 0, received -1.0",
-        "the system message applies from the next answer on",
+        "the system message takes effect with the next answer",
         "Hello.",
     ]
     assert model.seen[0].startswith("<|bos|><|user_start|>Be brief.\n\nhi<|user_end|>")
@@ -409,7 +412,7 @@ def test_why_shows_each_token_and_its_rivals(person: Person):
 def test_commands_say_what_they_take(person: Person):
     assert shown(person("/save", "/new now")) == [
         "/save: expected FILE, as in /save chat.jsonl",
-        "/new: takes nothing, received 'now'",
+        "/new: takes no argument, received 'now'",
     ]
     assert any(line.startswith("/why") for line in shown(person("/help")))
     assert shown(person("/quit", "never read")) == []
@@ -464,9 +467,9 @@ def test_a_server_is_talked_to_instead_of_a_model(tgc: Tgc):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--url", "http://a", "--checkpoint", "r"), "--checkpoint: plays no part with --url"),
-        (("--url", "http://a", "--no-tools"), "--no-tools: plays no part with --url"),
-        (("--url", "http://a", "--threads", "2"), "--threads: plays no part with --url"),
+        (("--url", "http://a", "--checkpoint", "r"), "--checkpoint: has no effect with --url"),
+        (("--url", "http://a", "--no-tools"), "--no-tools: has no effect with --url"),
+        (("--url", "http://a", "--threads", "2"), "--threads: has no effect with --url"),
         (("--model", "m"), "--model: names one of a server's models; needs --url"),
     ],
 )

@@ -22,7 +22,7 @@ def test_what_is_trained_stands_in_brackets_in_a_pipe(tgc: Tgc):
     write(HI, {"input": "a\n", "output": "b"})
     code, out, err = tgc("chat", "render", "a.jsonl")
     assert (code, out.splitlines()) == (0, [f"{START}hi{MIDDLE}+[yo]+{END}", f"{START}a\\n{MIDDLE}+[b]+{END}"])
-    assert err == "tgc: 2 conversations, 15 tokens, 4 of them trained (27%)\n"
+    assert err == "tgc: 2 conversations, 15 tokens, 4 of them trained on (27%)\n"
     assert tgc("chat", "render", "a.jsonl", "-n", "1")[1].count("\n") == 1
 
 
@@ -37,7 +37,7 @@ def test_a_question_that_nobody_has_answered_is_not_shown_and_said(tgc: Tgc):
     write(HI, {"messages": [*HI["messages"], HI["messages"][0]]})
     _, out, err = tgc("chat", "render", "a.jsonl")
     assert out.splitlines() == [f"{START}hi{MIDDLE}+[yo]+{END}"] * 2
-    assert err.endswith(" of them trained (29%); left out 1 question that nobody has answered\n")
+    assert err.endswith(" of them trained on (29%); left out 1 question that nobody has answered\n")
 
 
 @pytest.mark.parametrize("place", ["user", "assistant", "system", "tool"])

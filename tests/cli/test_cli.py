@@ -81,7 +81,7 @@ def test_resuming_goes_on_with_the_newest_run(tgc: Tgc):
 def test_resuming_a_finished_run_says_so_and_stops(tgc: Tgc):
     tgc("train", *TINY, "--out", "r")
     before = {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")}
-    said = "r: its 4 steps are done; train on with: tgc train --resume --out r --steps 8\n"
+    said = "r: its 4 steps are done; continue training with: tgc train --resume --out r --steps 8\n"
     assert tgc("train", "--resume", "--out", "r") == (0, said, "")
     code, out, err = tgc("train", "--resume", "--out", "r", "--json")
     assert (code, err) == (0, said)
@@ -103,7 +103,7 @@ def test_a_finished_run_whose_end_a_kill_took_is_ended(tgc: Tgc):
 def test_a_run_whose_minutes_are_over_says_so_and_stops(tgc: Tgc):
     tiny = ("--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "2")
     tgc("train", *tiny, "--eval-tokens", "99", "--minutes", "0.0001", "--out", "r")
-    said = "r: its 0.0001 minutes are over; train on with: tgc train --resume --out r --minutes 0.0002\n"
+    said = "r: its 0.0001 minutes are up; continue training with: tgc train --resume --out r --minutes 0.0002\n"
     assert tgc("train", "--resume", "--out", "r") == (0, said, "")
     code, _, err = tgc("train", "--resume", "--out", "r", "--minutes", "0.00001")
     assert (code, err.startswith("tgc: --minutes: expected more than the ")) == (2, True)
@@ -117,7 +117,7 @@ def test_an_ablation_takes_a_file_s_settings_as_a_file_s(tgc: Tgc):
     )
     command = ["ablate", "--config", "own.toml", "--eval-tokens", "9", "--seeds", "1", "--vary"]
     code, _, err = tgc(*command, "model=bigram|mini-gpt")
-    assert (code, err.split(";")[0]) == (2, "tgc: --momentum: plays no part with --optimizer adamw")
+    assert (code, err.split(";")[0]) == (2, "tgc: --momentum: has no effect with --optimizer adamw")
     Path("own.toml").write_text(Path("own.toml").read_text().replace("momentum = 0.5", "dropout = 0.1"))
     for varied in ("model=bigram|mini-gpt", "mode=scalar|tensor"):
         code, out, err = tgc(*command, varied, "--out", varied[:5])
@@ -263,15 +263,18 @@ MISTAKES = [
     ("sample", "no checkpoint below runs/; train a model first with: tgc train"),
     ("train --mode scalar --backend cupy", "--mode scalar: expected --backend numpy or auto, received cupy"),
     ("train --mode scalar --dropout 0.5", "--dropout: expected 0 in scalar mode, received 0.5"),
-    ("train --mode scalar --width 512 --layers 9 --context 64", "minutes; choose smaller ones, or add --yes to go on"),
+    (
+        "train --mode scalar --width 512 --layers 9 --context 64",
+        "minutes; choose smaller ones, or add --yes to continue",
+    ),
     ("ablate", "missing option '--vary'"),
     ("ablate --vary nope", "--vary: expected options of tgc train, as in norm,tied or lr=0.001|0.01, received 'nope'"),
     ("ablate --vary lr", "--vary lr: expected values, as in lr=A|B, received none"),
     ("ablate --vary tied --seeds 0", "--seeds: expected at least 1, received 0"),
-    ("ablate --vary tied --seed 3", "--seed: an ablation takes the seeds 1, 2, ..."),
+    ("ablate --vary tied --seed 3", "--seed: an ablation uses the seeds 1, 2, ..."),
     ("sample --checkpoint hollow", "hollow: no checkpoint there; train one with: tgc train --out hollow"),
     ("sample --checkpoint r --temperature -1", "--temperature: expected at least 0, received -1.0"),
-    ("train --depth 2", "--depth: plays no part with --model mini-gpt; it needs --model nanochat"),
+    ("train --depth 2", "--depth: has no effect with --model mini-gpt; it needs --model nanochat"),
     ("import llama x.safetensors", "got unexpected extra argument(s) (x.safetensors)"),
     ("sample --checkpoint r --temperature nan", "--temperature: expected a finite number, received nan"),
     ("sample --checkpoint r --top-k 0", "--top-k: expected at least 1, received 0"),

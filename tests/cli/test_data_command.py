@@ -49,7 +49,7 @@ def test_what_is_kept_is_listed_the_last_used_first(tgc: Tgc, texts: list[str]):
 
 
 def test_nothing_kept_is_said(tgc: Tgc, cache: Path):
-    assert tgc("data", "list") == (0, "", f"no tokens are kept in {cache / 'tokens'}\n")
+    assert tgc("data", "list") == (0, "", f"no tokens are stored in {cache / 'tokens'}\n")
 
 
 def test_some_are_removed_by_name_or_id_and_the_others_stay(tgc: Tgc, texts: list[str]):
@@ -57,13 +57,13 @@ def test_some_are_removed_by_name_or_id_and_the_others_stay(tgc: Tgc, texts: lis
     assert tgc("data", "clear", "a.txt", number, "--yes") == (0, "removed the tokens of 2 texts\n", "")
     assert [each["source"] for each in listed(tgc)] == texts[2:]
     code, _, err = tgc("data", "clear", "a.txt", "--yes")
-    assert (code, err) == (2, "tgc: a.txt: no tokens of such a text are kept; tgc data list shows what there is\n")
+    assert (code, err) == (2, "tgc: a.txt: no tokens of such a text are stored; tgc data list shows those that are\n")
 
 
 def test_all_are_removed_but_what_is_in_use(tgc: Tgc, texts: list[str]):
     held = open_data("b.txt", "bytes")
     code, out, err = tgc("data", "clear", "--yes")
-    assert (code, out, err) == (0, "removed the tokens of 2 texts\n", "tgc: b.txt: is in use, and stays\n")
+    assert (code, out, err) == (0, "removed the tokens of 2 texts\n", "tgc: b.txt: is in use, so it stays\n")
     assert held.tokens[1:7].tobytes() == b"t\0e\0x\0t\0 \x001\0"
     assert [each["source"] for each in listed(tgc)] == ["b.txt"]
 
@@ -133,7 +133,7 @@ def test_a_text_is_shown_by_a_tokenizer_that_is_learned_from_it(tgc: Tgc):
     assert (code, err, out.splitlines()[1]) == (0, "", "151 tokens by bpe, vocabulary 267, 1.67 bytes a token")
     assert tgc("data", "show", "a", "-n", "0", "--vocabulary", "267")[1] == out
     code, out, err = tgc("data", "show", "a", "--tokenizer", "characters", "--vocabulary", "300")
-    message = "--vocabulary: plays no part with --tokenizer characters; it needs --tokenizer bpe"
+    message = "--vocabulary: has no effect with --tokenizer characters; it needs --tokenizer bpe"
     assert (code, err) == (2, f"tgc: {message}\n")
 
 

@@ -81,15 +81,15 @@ def test_a_run_whose_text_is_gone_says_so_and_what_to_do(tgc: Tgc):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--encoding", "latin-1"), "--encoding: plays no part without --data"),
+        (("--encoding", "latin-1"), "--encoding: has no effect without --data"),
         (("nowhere",), "nowhere: no such file or folder; tgc runs lists the runs"),
         (("characters", "--data", "upper.txt"), "characters: character 'A'"),
         (("--task", "sum"), "--task sum: expected one of "),
         (("--task", "nowhere.py"), "--task nowhere.py: FileNotFoundError"),
-        (("--task", "sums", "--data", "abc.txt"), "--data: plays no part beside --task"),
-        (("--task", "sums", "--max-bytes", "5"), "--max-bytes: plays no part beside --task"),
-        (("--json", "--markdown"), "--markdown: plays no part beside --json"),
-        (("--json", "--examples", "2"), "--examples: plays no part beside --json"),
+        (("--task", "sums", "--data", "abc.txt"), "--data: has no effect with --task"),
+        (("--task", "sums", "--max-bytes", "5"), "--max-bytes: has no effect with --task"),
+        (("--json", "--markdown"), "--markdown: has no effect with --json"),
+        (("--json", "--examples", "2"), "--examples: has no effect with --json"),
         (("bytes", "--task", "sentences"), "bytes: conversations: the tokenizer (bytes) has no token <|"),
         (("--data", "nothing.txt"), "--data nothing.txt: no such file"),
         (("--max-bytes", "0"), "--max-bytes"),
@@ -179,7 +179,7 @@ def test_scores_that_cannot_be_kept_are_shown(tgc: Tgc):
     assert code == 0
     assert "anything" in text
     assert "evaluation.json: not valid JSON" in said
-    assert said.endswith("; the scores are shown and not kept\n")
+    assert said.endswith("; the scores are shown but not saved\n")
     assert Path("runs/a/evaluation.json").read_text() == "{"
 
 

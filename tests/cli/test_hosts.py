@@ -145,7 +145,7 @@ def test_hosts_train_together_and_end_with_one_line_when_one_is_lost(
     lost = max(victim - 1, 1)  # who is cut off with rank 0 misses the others
     assert error.startswith(f"tgc: rank {lost} (process {found[str(lost)].pid} on host-{lost + 1}): has ")
     assert ("no sign of life" in error) == (how == "cut off")
-    assert f"go on with: tgc train --resume --out {tmp_path / 'run'}" in error
+    assert f"resume with: tgc train --resume --out {tmp_path / 'run'}" in error
     step = outcome(tmp_path)["step"]
     assert step > 2
     assert min(map(network.sent, network.hosts)) > step * 257 * 256 * 4 / 3

@@ -199,7 +199,7 @@ def test_training_saves_before_it_says_that_its_output_has_nowhere_to_go(tmp_pat
     command = [sys.executable, "-m", "tinygrad_chat", "train", *TINY_BIGRAM, "--out", "r"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
-    remedy = "everything is saved, go on with: tgc train --resume --out r"
+    remedy = "everything is saved, resume with: tgc train --resume --out r"
     assert (done.returncode, done.stderr) == (3, f"tgc: standard output: No space left on device; {remedy}\n")
     assert json.loads((tmp_path / "r/outcome.json").read_bytes())["outcome"] == "interrupted"
     assert (tmp_path / "r/checkpoints/step-000000/weights.safetensors").exists()

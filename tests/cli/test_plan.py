@@ -66,7 +66,7 @@ def test_a_plan_is_a_table_and_a_bar_for_each_part_of_the_time(tgc: Tgc):
     shares = [int(re.search(r"(\d+)%", line)[1]) for line in bars]  # pyright: ignore[reportOptionalSubscript]
     assert 97 <= sum(shares) <= 103
     assert lines[-2].startswith("measured: 1 step of ")
-    assert lines[-1] == "so few steps say little of the time: take it as rough"
+    assert lines[-1] == "with so few steps, the time is a rough estimate"
     assert list(Path().iterdir()) == [Path("text.txt")]
 
 
@@ -116,17 +116,17 @@ def test_the_command_names_the_file_that_standard_input_was_kept_in(tgc: Tgc, mo
     [
         ("--ranks 1000", f"--ranks: expected at most the {count_cores()} cores of this machine"),
         ("--fit --ranks 2", "--fit: chooses for one process; leave out --ranks"),
-        ("--memory 3", "--memory: says what --fit may use; add --fit"),
+        ("--memory 3", "--memory: limits what --fit may use; add --fit"),
         ("--fit --memory 0", "--memory: expected more than 0 GiB, received 0"),
         ("--fit --memory nan", "--memory: expected more than 0 GiB, received nan"),
-        ("--fit --accumulate 2", "--grad-accumulation: is what --fit chooses; leave one of them out"),
+        ("--fit --accumulate 2", "--grad-accumulation: is chosen by --fit; leave one of the two out"),
         (
             "--fit --memory 0.001",
             "--fit: expected at most 0.001 GiB for a step of one window of --context 64, but",
         ),
         ("--width 1000000", "choose a smaller --width, --layers or --context"),
         ("--data nowhere.txt", "--data nowhere.txt: no such file or folder"),
-        ("--mode scalar --width 512 --layers 9 --context 64", "minutes; choose smaller ones, or add --yes to go on"),
+        ("--mode scalar --width 512 --layers 9 --context 64", "minutes; choose smaller ones, or add --yes to continue"),
         ("--accumulate 5", "--grad-accumulation: expected a divisor of --batch-size 12, received 5"),
     ],
 )

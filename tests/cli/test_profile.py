@@ -29,8 +29,8 @@ def test_the_command_prints_a_row_an_op_and_names_the_bottleneck(tgc: Tgc):
     rows = [line.split()[0] for line in lines[1:] if re.match(r"\S+ +\d+ +\d+\.\d{3} +\d+\.\d{3} +\d+%", line)]
     assert {"linear", "attention", "AdamW"} <= set(rows)
     end = lines.index("")
-    assert re.match(r"a step: [\d.]+ ms watched, [\d.]+ ms otherwise \([\d,]+ tokens/s\)", lines[end + 1])
-    assert lines[end + 2].startswith("limits, measured: 1 GFLOP/s in products, 1 GB/s")
+    assert re.match(r"a step: [\d.]+ ms profiled, [\d.]+ ms otherwise \([\d,]+ tokens/s\)", lines[end + 1])
+    assert lines[end + 2].startswith("measured limits: 1 GFLOP/s in matrix products, 1 GB/s")
     assert lines[-1].startswith("bottleneck: ")
     assert max(map(len, lines[:end])) <= 100
     assert list(Path().iterdir()) == []

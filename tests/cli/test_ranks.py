@@ -154,7 +154,7 @@ def test_a_rank_that_is_killed_ends_all_with_one_line(train: Callable[..., Start
     assert error.count("\n") == 1, error
     if victim:
         assert error.startswith(f"tgc: rank 1 (process {ranks[1].pid} on ")
-        assert f"go on with: tgc train --resume --out {tmp_path / 'run'}" in error
+        assert f"resume with: tgc train --resume --out {tmp_path / 'run'}" in error
         assert outcome(tmp_path)["outcome"] == "failed"
     else:
         assert error.startswith("tgc: rank 0 has ended")
@@ -205,7 +205,7 @@ def test_ranks_end_when_who_started_them_is_killed(train: Callable[..., Started]
 @pytest.mark.profile("ci")
 def test_a_mistake_is_said_once(train: Callable[..., Started]):
     code, error = train("--ranks", 7, "--steps", 1).end()
-    assert (code, error) == (2, "tgc: 7 ranks: expected a --batch-size of at least a row for each, received 6\n")
+    assert (code, error) == (2, "tgc: 7 ranks: expected a --batch-size of at least one row per rank, received 6\n")
 
 
 @pytest.mark.profile("ci")

@@ -76,7 +76,7 @@ def test_what_a_row_cannot_say_stands_below_the_table(tgc: Tgc):
     rows, _, below = tgc("runs")[1].partition("\n\n")
     assert rows.count("\n") == 3
     killed, bad = sorted(below.splitlines(), reverse=True)
-    assert killed == "killed: killed; go on with: tgc train --resume --out runs/killed"
+    assert killed == "killed: killed; resume with: tgc train --resume --out runs/killed"
     assert bad.split(";")[0] == f"bad: failed at {failure.removeprefix('tgc: ').split(';')[0]}"
     assert tgc("runs", "runs/a")[1].count("\n") == 2  # nothing is left to say of one that has finished
 
@@ -169,7 +169,7 @@ def test_where_tokens_differ_it_is_said_what_each_run_was_evaluated_on(tgc: Tgc)
         assert tgc("train", *TINY, "--tokenizer", tokenizer, "--out", f"runs/{tokenizer}")[0] == 0
     code, _, err = tgc("compare", "characters", "bytes")
     message = (
-        "each run on what it holds out, as far as --eval-tokens; on one text: tgc eval characters bytes --data FILE"
+        "each run on its own held-out text, up to --eval-tokens; on one text: tgc eval characters bytes --data FILE"
     )
     assert (code, err) == (0, f"tgc: bits/byte: {message}\n")
 
@@ -245,7 +245,7 @@ MISTAKES = [
     ("compare a runs/a", "compare: runs/a: is the same run as a; name each run once"),
     ("compare a aa", "compare: aa: no run there; did you mean runs/a?"),
     ("compare a runs", "compare: runs: is a folder of runs; expected one of them, such as runs/a"),
-    ("compare a runs/a/checkpoints", "compare: runs/a/checkpoints: is a part of runs/a; name that"),
+    ("compare a runs/a/checkpoints", "compare: runs/a/checkpoints: is part of runs/a; give that path instead"),
     ("report runs", "report: runs: is a folder of runs; expected one of them, such as runs/a"),
     (
         "runs runs/a/report.html",
@@ -257,7 +257,7 @@ MISTAKES = [
         "sample --checkpoint runs/a/report.html",
         "is a file; expected the folder of a run or of a checkpoint, such as runs/a",
     ),
-    ("sample --checkpoint runs/a/samples", "runs/a/samples: is a part of runs/a; name that"),
+    ("sample --checkpoint runs/a/samples", "runs/a/samples: is part of runs/a; give that path instead"),
     (
         "sample --checkpoint runs/a/checkpoints/step-000004/weights.safetensors",
         "such as runs/a/checkpoints/step-000004",

@@ -20,8 +20,8 @@ NANOCHAT = (
     *("--batch-size", "2", "--eval-tokens", "9", "--tokenizer", "bytes", "--kernels", "numpy"),
 )
 BEFORE = (  # what stands before a suggestion; a path alone is tried as an option's
-    r"(?:go on with|train on with|train one with|train one there with|sample from it with|fine-tune it with|tracker"
-    r"|as in|such as|did you mean|is a part of|^ ):? (.+?)(?:\?|; name that)?$"
+    r"(?:resume with|continue training with|train one with|train one there with|sample from it with|fine-tune it with"
+    r"|tracker|as in|such as|did you mean|is part of|^ ):? (.+?)(?:\?|; give that path instead)?$"
 )
 SUGGESTING = [
     ("train", *TINY_BIGRAM, "--data", OWNED, "--out", OWNED),

@@ -86,7 +86,7 @@ def test_pieces_ties_and_ranks_can_be_chosen(line: Line):
     assert ranks[0] == b"IQ== 0"  # an exclamation mark, the first that prints
     code, out, err = line("tokenizer train text.txt --vocabulary 5000 -o b.json")
     assert code == 0
-    assert err.startswith("tgc: the text has words for ")
+    assert err.startswith("tgc: the text is only enough for ")
     assert out.startswith("b.json: ")
 
 
@@ -94,7 +94,7 @@ def test_the_template_of_chats_is_written_for_other_programs(line: Line):
     assert line("tokenizer show --chat-template -t tokenizer.json") == (0, f"{chat_template()}\n", "")
     message = "tgc: conversations: the tokenizer (bytes) has no token <|user_start|>; train with --tokenizer bpe"
     assert line("tokenizer show --chat-template -t bytes")[::2] == (2, f"{message}, which has\n")
-    assert line("tokenizer show --chat-template a -t bytes")[2].startswith("tgc: --chat-template: plays no part with")
+    assert line("tokenizer show --chat-template a -t bytes")[2].startswith("tgc: --chat-template: has no effect with")
 
 
 def test_half_a_character_is_shown_as_its_bytes(line: Line):
@@ -154,18 +154,18 @@ NEITHER = "tokenizer: expected bytes, or the path of a tokenizer.json, of tiktok
         "tokenizer train none.txt -o a": "--data none.txt: no such file or folder",
         "tokenizer train text.txt --vocabulary 264": "--vocabulary: expected at least 265, received 264",
         "tokenizer train text.txt --ties x": "--ties: expected one of bytes, letters, received 'x'",
-        "tokenizer train text.txt --ties letters --trainer rustbpe -o a": "--ties letters: plays no part with",
-        "tokenizer train empty.txt -o a": "--data empty.txt: is empty; expected a text to learn from",
+        "tokenizer train text.txt --ties letters --trainer rustbpe -o a": "--ties letters: has no effect with",
+        "tokenizer train empty.txt -o a": "--data empty.txt: is empty; expected text to train on",
         "tokenizer train text.txt --trainer x": "--trainer: expected one of python, rustbpe, received 'x'",
         "tokenizer train text.txt --out no/such.json": "no/such.json: cannot be written: No such file or directory",
         "tokenizer encode a -t none.json": NEITHER + "none.json: no such file or folder; tgc runs lists the runs",
         "tokenizer encode a -t text.txt": NEITHER + "text.txt: no",
-        "tokenizer decode x -t tokenizer.json": "tokenizer decode: expected numbers, received 'x'",
+        "tokenizer decode x -t tokenizer.json": "tokenizer decode: expected token ids, received 'x'",
         "tokenizer decode 300 -t tokenizer.json": "decode: expected tokens from 0 to 279, received 300",
         "tokenizer compare none --data text.txt": NEITHER,
         "train --data text.txt --tokenizer none": "--tokenizer: expected characters, bpe, bytes, or the path of a",
         "train --data text.txt --tokenizer text.txt": "--tokenizer: expected characters, bpe, bytes, or the path of a",
-        "train --tokenizer bytes --vocabulary 300": "--vocabulary: plays no part with --tokenizer bytes",
+        "train --tokenizer bytes --vocabulary 300": "--vocabulary: has no effect with --tokenizer bytes",
         "train --data text.txt --tokenizer bpe --vocabulary 3": "--vocabulary: expected at least 265, received 3",
     }.items(),
 )

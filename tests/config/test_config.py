@@ -138,7 +138,7 @@ def test_a_files_warm_up_is_shortened_for_shorter_runs_and_a_users_is_not():
 
 def test_rates_beside_muon_need_muon_and_follow_how_large_embeddings_begin():
     with pytest.raises(
-        ConfigError, match="--embedding-lr: plays no part with --optimizer adamw; it needs --optimizer muon"
+        ConfigError, match="--embedding-lr: has no effect with --optimizer adamw; it needs --optimizer muon"
     ):
         resolve({"embedding_lr": 0.1})
     rates = resolve({"optimizer": "muon"}).optimizer

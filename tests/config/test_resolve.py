@@ -1,4 +1,4 @@
-"""Resolving is pure: choices and facts in, a configuration out; and what plays no part is refused by name."""
+"""Resolving is pure: choices and facts in, a configuration out; and what has no effect is refused by name."""
 
 from __future__ import annotations
 
@@ -68,28 +68,28 @@ def test_masked_documents_begin_with_the_tokenizers_bos(model):
 
 
 IDLE: list[tuple[dict[str, Any], str]] = [
-    ({"optimizer": "sgd", "beta2": 0.9}, "--beta2: plays no part with --optimizer sgd; it needs --optimizer adamw"),
-    ({"optimizer": "muon", "beta1": 0.9}, "--beta1: plays no part with --optimizer muon; it needs --optimizer adamw"),
-    ({"momentum": 0.9}, "--momentum: plays no part with --optimizer adamw; it needs --optimizer sgd"),
-    ({"optimizer": "sgd", "weight_decay": 0.1}, "--weight-decay: plays no part with --optimizer sgd"),
-    ({"model": "bigram", "smear": True}, "--smear: plays no part with --model bigram; it needs --model mini-gpt"),
-    ({"model": "bigram", "layers": 4}, "--layers: plays no part with --model bigram; it needs --model mini-gpt"),
-    ({"model": "bigram", "heads": 1}, "--heads: plays no part with --model bigram"),
-    ({"rotary_base": 100.0}, "--rotary-base: plays no part with --positions learned; it needs --positions rotary"),
-    ({"bias": True, "query_key_value_bias": True}, "--query-key-value-bias: plays no part with --bias True"),
-    ({"rotary_factor": 2.0}, "--rotary-factor: plays no part with --rotary-scaling none; it needs --rotary-scaling"),
-    ({"norm": "none", "norm_gain": True}, "--norm-gain: plays no part with --norm none"),
-    ({"lr_schedule": "constant", "min_lr": 0.0}, "--min-lr: plays no part with --lr-schedule constant"),
-    ({"mode": "scalar", "dropout": 0.0}, "--dropout: plays no part with --mode scalar; it needs --mode tensor"),
-    ({"norm": "none", "embedding_norm": True}, "--embedding-norm: plays no part with --norm none"),
-    ({"mode": "scalar", "threads": 2}, "--threads: plays no part with --mode scalar; it needs --mode tensor"),
-    ({"mode": "scalar", "kernels": "numpy"}, "--kernels: plays no part with --mode scalar; it needs --mode tensor"),
-    ({"model": "own", "norm": "rmsnorm"}, "--norm: plays no part with --model own; it needs --model bigram, mini-gpt"),
-    ({"model": "own", "width": 8}, "--width: plays no part with --model own"),
-    ({"model": "own", "soft_cap": 2.0}, "--soft-cap: plays no part with --model own"),
-    ({"model": "own", "initialisation": "gpt2"}, "--initialisation: plays no part with --model own"),
-    ({"model": "own", "mode": "scalar"}, "--mode: plays no part with --model own"),
-    ({"depth": 3}, "--depth: plays no part with --model mini-gpt; it needs --model nanochat"),
+    ({"optimizer": "sgd", "beta2": 0.9}, "--beta2: has no effect with --optimizer sgd; it needs --optimizer adamw"),
+    ({"optimizer": "muon", "beta1": 0.9}, "--beta1: has no effect with --optimizer muon; it needs --optimizer adamw"),
+    ({"momentum": 0.9}, "--momentum: has no effect with --optimizer adamw; it needs --optimizer sgd"),
+    ({"optimizer": "sgd", "weight_decay": 0.1}, "--weight-decay: has no effect with --optimizer sgd"),
+    ({"model": "bigram", "smear": True}, "--smear: has no effect with --model bigram; it needs --model mini-gpt"),
+    ({"model": "bigram", "layers": 4}, "--layers: has no effect with --model bigram; it needs --model mini-gpt"),
+    ({"model": "bigram", "heads": 1}, "--heads: has no effect with --model bigram"),
+    ({"rotary_base": 100.0}, "--rotary-base: has no effect with --positions learned; it needs --positions rotary"),
+    ({"bias": True, "query_key_value_bias": True}, "--query-key-value-bias: has no effect with --bias True"),
+    ({"rotary_factor": 2.0}, "--rotary-factor: has no effect with --rotary-scaling none; it needs --rotary-scaling"),
+    ({"norm": "none", "norm_gain": True}, "--norm-gain: has no effect with --norm none"),
+    ({"lr_schedule": "constant", "min_lr": 0.0}, "--min-lr: has no effect with --lr-schedule constant"),
+    ({"mode": "scalar", "dropout": 0.0}, "--dropout: has no effect with --mode scalar; it needs --mode tensor"),
+    ({"norm": "none", "embedding_norm": True}, "--embedding-norm: has no effect with --norm none"),
+    ({"mode": "scalar", "threads": 2}, "--threads: has no effect with --mode scalar; it needs --mode tensor"),
+    ({"mode": "scalar", "kernels": "numpy"}, "--kernels: has no effect with --mode scalar; it needs --mode tensor"),
+    ({"model": "own", "norm": "rmsnorm"}, "--norm: has no effect with --model own; it needs --model bigram, mini-gpt"),
+    ({"model": "own", "width": 8}, "--width: has no effect with --model own"),
+    ({"model": "own", "soft_cap": 2.0}, "--soft-cap: has no effect with --model own"),
+    ({"model": "own", "initialisation": "gpt2"}, "--initialisation: has no effect with --model own"),
+    ({"model": "own", "mode": "scalar"}, "--mode: has no effect with --model own"),
+    ({"depth": 3}, "--depth: has no effect with --model mini-gpt; it needs --model nanochat"),
 ]
 
 
@@ -100,7 +100,7 @@ def test_an_option_that_plays_no_part_is_refused_in_one_line_that_says_what_it_n
         resolve(settings)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="plays no part"):
+    with pytest.raises(ConfigError, match="has no effect"):
         resolve({}, base=settings)
 
 
@@ -117,7 +117,7 @@ def test_what_a_file_chose_and_a_flag_made_idle_is_let_be():
     assert "beta2" in preset
     assert resolve({"optimizer": "sgd"}, base=preset).optimizer.kind == "sgd"
     assert resolve({"mode": "scalar", "batch_size": 1}, base=preset).compute.mode == "scalar"
-    with pytest.raises(ConfigError, match="--beta1: plays no part"):
+    with pytest.raises(ConfigError, match="--beta1: has no effect"):
         resolve({"optimizer": "sgd", "beta1": 0.9}, base=preset)
 
 
@@ -126,8 +126,8 @@ def test_what_a_file_chose_and_a_flag_made_idle_is_let_be():
     [
         ({"model": "nanochat", "embedding_lr": 0.2}, {"optimizer": "adamw"}, None),
         ({"model": "nanochat", "rotary_base": 50.0}, {"positions": "none"}, None),
-        ({"model": "bigram", "norm_epsilon": 0.1}, {}, "--norm-epsilon: plays no part with --norm none"),
-        ({"model": "bigram", "rotary_base": 50.0}, {}, "--rotary-base: plays no part with --positions none"),
+        ({"model": "bigram", "norm_epsilon": 0.1}, {}, "--norm-epsilon: has no effect with --norm none"),
+        ({"model": "bigram", "rotary_base": 50.0}, {}, "--rotary-base: has no effect with --positions none"),
         ({"model": "bigram", "norm_epsilon": 0.1}, {"norm": "rmsnorm"}, None),
     ],
 )
@@ -143,9 +143,9 @@ def test_what_plays_a_part_in_a_file_is_asked_of_the_defaults_of_its_own_model(b
 def test_a_length_is_chosen_once():
     both = {"steps": 10, "tokens_per_parameter": 3.0}
     facts = Facts(vocabulary=100)
-    with pytest.raises(ConfigError, match="--tokens-per-parameter: plays no part with --steps 10; leave one"):
+    with pytest.raises(ConfigError, match="--tokens-per-parameter: has no effect with --steps 10; leave one"):
         resolve({"model": "nanochat", **both}, facts)
-    with pytest.raises(ConfigError, match="--tokens-per-parameter: plays no part with --steps 10; leave one"):
+    with pytest.raises(ConfigError, match="--tokens-per-parameter: has no effect with --steps 10; leave one"):
         resolve({"tokens_per_parameter": 3.0}, facts, base={"model": "nanochat", "steps": 10})
     assert resolve({}, facts, base={"model": "nanochat", **both}).schedule.steps == 10  # as a run's own file says
 
@@ -153,8 +153,8 @@ def test_a_length_is_chosen_once():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"momentum": 0.5}, "--momentum: plays no part with --optimizer adamw; it needs --optimizer sgd"),
-        ({"momentum": 0.9}, "--momentum: plays no part with --optimizer adamw; it needs --optimizer sgd"),
+        ({"momentum": 0.5}, "--momentum: has no effect with --optimizer adamw; it needs --optimizer sgd"),
+        ({"momentum": 0.9}, "--momentum: has no effect with --optimizer adamw; it needs --optimizer sgd"),
         ({"beta2": 0.5}, "--beta2: the run to resume has 0.99, received 0.5"),
         ({"steps": 0}, "--steps: expected at least 1, received 0"),
     ],
@@ -182,12 +182,12 @@ FROM = {"start_from": "runs/a"}
         (NANOCHAT, {"model": "bigram"}, "--model: the model of runs/a has nanochat, received bigram; leave it out, or"),
         (NANOCHAT, {"depth": 3}, "--depth: the model of runs/a has 1, received 3"),
         (NANOCHAT, {"width": 64}, "--width: the model of runs/a has 128, received 64"),
-        (NANOCHAT, {"beta2": 0.9}, "--beta2: plays no part with --optimizer muon"),
-        (NANOCHAT, {"lr_schedule": "constant", "warmdown": 0.5}, "--warmdown: plays no part with --lr-schedule const"),
-        (NANOCHAT, {"steps": 5, "tokens_per_parameter": 3.0}, "--tokens-per-parameter: plays no part with --steps 5"),
+        (NANOCHAT, {"beta2": 0.9}, "--beta2: has no effect with --optimizer muon"),
+        (NANOCHAT, {"lr_schedule": "constant", "warmdown": 0.5}, "--warmdown: has no effect with --lr-schedule const"),
+        (NANOCHAT, {"steps": 5, "tokens_per_parameter": 3.0}, "--tokens-per-parameter: has no effect with --steps 5"),
         (MINI, {"tokenizer": "bytes"}, "--tokenizer: the model of runs/a has auto, received bytes"),
         (MINI, {"depth": 2}, "--depth: the model of runs/a has none, received 2"),
-        (MINI, {"momentum": 0.5}, "--momentum: plays no part with --optimizer adamw"),
+        (MINI, {"momentum": 0.5}, "--momentum: has no effect with --optimizer adamw"),
     ],
 )
 def test_what_contradicts_a_trained_model_is_refused_in_one_line(parent, flags, message):
@@ -280,14 +280,14 @@ def test_tables_and_flat_names_say_the_same():
     [
         (
             {"optimiser": {"lr": 1.0}},
-            "c.toml: expected tables among recipe, model, data, optimizer, schedule, compute, run",
+            "c.toml: expected one of the tables recipe, model, data, optimizer, schedule, compute, run",
         ),
         ({"optimizer": {"lrr": 1.0}}, "c.toml: [optimizer]: unknown key 'lrr'; did you mean lr?"),
         ({"optimizer": {"lr": "high"}}, "c.toml: [optimizer] lr: expected float, received 'high'"),
         ({"optimizer": {"optimizer": "sgd"}}, "c.toml: [optimizer]: unknown key 'optimizer'; did you mean kind?"),
-        ({"recipe": {"zzz": 1}}, "c.toml: [recipe]: unknown key 'zzz'; expected some of model, depth, tokens_per_"),
+        ({"recipe": {"zzz": 1}}, "c.toml: [recipe]: unknown key 'zzz'; expected one of model, depth, tokens_per_"),
         ({"optimizer": [{"lr": 1.0}]}, "c.toml: expected a table [optimizer], received an array of them, [[optimizer]"),
-        ({"lr": 1.0, "optimizer": {"lr": 1.0}}, "c.toml: lr stands there twice"),
+        ({"lr": 1.0, "optimizer": {"lr": 1.0}}, "c.toml: lr is given twice"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused_by_its_key(content, message):

@@ -168,7 +168,7 @@ def test_a_narrow_model_does_not_lose_more_than_half_a_weight_in_a_step(text: Pa
 
 @pytest.mark.parametrize("name", ["depth", "tokens_per_parameter"])
 def test_the_scaling_laws_are_nanochats_alone(name):
-    with pytest.raises(ConfigError, match=r"plays no part with --model mini-gpt; it needs --model nanochat"):
+    with pytest.raises(ConfigError, match=r"has no effect with --model mini-gpt; it needs --model nanochat"):
         resolved({name: 2})
 
 

@@ -59,7 +59,7 @@ def test_what_varies_takes_all_choices_or_those_given():
         ("lr", "--vary lr: expected values, as in lr=A|B"),
         ("steps=few", "--vary steps"),
         ("width=[[[[", "--vary width: not valid TOML"),
-        ("width=" + "[" * 5000, "--vary width: is nested too deep"),
+        ("width=" + "[" * 5000, "--vary width: is nested too deeply"),
         ("width=" + "1" * 5000, "--vary width: a number has too many digits"),
         ("width=0x" + "f" * 5000, "received <an integer of 20,000 bits>"),
         ("width=[8]", "--vary width: width: expected int, received [8]"),
@@ -141,8 +141,8 @@ def test_what_plays_a_part_in_some_cell_may_be_shared_by_all(vary: str, settings
 @pytest.mark.parametrize(
     ("vary", "settings", "message"),
     [
-        ("optimizer=adamw|muon", {"momentum": 0.8}, "--momentum: plays no part with --optimizer adamw"),
-        ("model=bigram|mini-gpt,layers=1|2", {}, "--layers: plays no part with --model bigram"),
+        ("optimizer=adamw|muon", {"momentum": 0.8}, "--momentum: has no effect with --optimizer adamw"),
+        ("model=bigram|mini-gpt,layers=1|2", {}, "--layers: has no effect with --model bigram"),
     ],
 )
 def test_what_plays_a_part_in_no_cell_or_is_varied_in_vain_is_refused(
@@ -228,7 +228,7 @@ def test_the_plot_is_an_svg_and_where_it_is_asked_for_a_png(tmp_path: Path):
 def test_a_second_process_in_one_folder_is_refused(ablation: Ablation, tmp_path: Path):
     runs = run_ablation(ablation, tmp_path)
     next(runs)
-    with pytest.raises(UsageError, match=f"process {os.getpid()} is at work there"):
+    with pytest.raises(UsageError, match=f"process {os.getpid()} is using it"):
         finish(ablation, tmp_path)
     del runs  # as the end of the process does, this lets go
     assert finish(ablation, tmp_path) == 8 * TINY["steps"]

@@ -80,12 +80,12 @@ def play(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     ("program", "code", "words"),
     [
         ("print('a', flush=True); raise ValueError('too\x1b much')", 1, "ValueError: too\x1b much"),
-        ("import os; os._exit(7)", 7, "ended with exit code 7, without a word"),
+        ("import os; os._exit(7)", 7, "ended with exit code 7 and no output"),
         ("import os; print('a line', flush=True); os._exit(7)", 7, "a line"),
         pytest.param(
             "import os; os.kill(os.getpid(), 9)",
             -9,
-            "killed by SIGKILL, as the system does where memory runs out",
+            "killed by SIGKILL, as the system does when memory runs out",
             marks=posix,
         ),
         pytest.param("import os; os.kill(os.getpid(), 11)", -11, "killed by SIGSEGV", marks=posix),

@@ -150,9 +150,9 @@ def test_a_result_without_a_loss_is_no_result(ablation: Ablation, tmp_path: Path
 def test_two_sweeps_of_one_folder_are_kept_apart(ablation: Ablation, tmp_path: Path, processes: Processes):
     news = run_jobs(ablation, tmp_path, 1)
     next(news)
-    with pytest.raises(UsageError, match="is at work there"):
+    with pytest.raises(UsageError, match="is using it"):
         next(run_jobs(ablation, tmp_path, 1))
-    with pytest.raises(UsageError, match="is at work there"):
+    with pytest.raises(UsageError, match="is using it"):
         next(run_ablation(ablation, tmp_path))
     news.close()
 
@@ -174,7 +174,7 @@ def test_a_run_that_an_older_process_still_holds_is_waited_for(
             lock.__exit__(None, None, None)
 
     assert [type(each) for each in ends(run_jobs(ablation, tmp_path, 2, say=say))] == [Finished] * 4
-    assert said[1:] == [f"{held}: another process is at work there; waiting for it"]
+    assert said[1:] == [f"{held}: another process is using it; waiting for it"]
 
 
 def test_jobs_that_have_no_room_together_are_refused_in_a_line_that_says_how_many_have(

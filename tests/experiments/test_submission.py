@@ -159,7 +159,7 @@ def test_it_waits_until_all_have_ended_and_shows_how_far_they_are(ablation: Abla
         ("COMPLETED", "a\nValueError: b\n", "ValueError: b"),
         ("OUT_OF_MEMORY", "", "OUT_OF_MEMORY"),
         ("CANCELLED by 0", "a\nstopped by SIGTERM\n", "CANCELLED by 0: stopped by SIGTERM"),
-        ("COMPLETED", "", "without a word; see "),
+        ("COMPLETED", "", "no output; see "),
     ],
 )
 def test_a_job_that_ends_without_a_result_has_failed_and_is_submitted_anew(
@@ -186,7 +186,9 @@ def test_a_stop_leaves_the_jobs_alone(ablation: Ablation, tmp_path: Path, cluste
 def test_what_was_submitted_is_trained_nowhere_else(ablation: Ablation, tmp_path: Path, cluster: Cluster):
     list(submit(ablation, tmp_path, detach=True))
     for call in (lambda: run_jobs(ablation, tmp_path, 1), lambda: submit(ablation, tmp_path, cluster="local")):
-        with pytest.raises(UsageError, match="2 runs went to slurm; collect what came of that with --submit slurm"):
+        with pytest.raises(
+            UsageError, match="2 runs already submitted to slurm; collect the results with --submit slurm"
+        ):
             list(call())
 
 

@@ -14,7 +14,7 @@ from tinygrad_chat.files import exclusive_lock, expect_free, is_locked, locks
 
 def test_a_folder_has_one_holder_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
-    at_work = pytest.raises(UsageError, match=rf"process {os.getpid()} is at work there")
+    at_work = pytest.raises(UsageError, match=rf"process {os.getpid()} is using it")
     with exclusive_lock(tmp_path), at_work, exclusive_lock(tmp_path):
         pass
     with exclusive_lock(tmp_path):
@@ -25,7 +25,7 @@ def test_who_holds_a_folder_is_said_only_by_a_number(tmp_path: Path, monkeypatch
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
     with exclusive_lock(tmp_path):
         (tmp_path / ".lock").write_bytes(b"\x1b]0;hostile\x07")
-        with pytest.raises(UsageError, match=": another process is at work there"):
+        with pytest.raises(UsageError, match=": another process is using it"):
             expect_free(tmp_path)
 
 
@@ -48,7 +48,9 @@ def test_what_another_name_of_a_file_leads_to_is_not_written_over(tmp_path: Path
     (tmp_path / "target").write_bytes(b"precious")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").hardlink_to(tmp_path / "target")
-    refused = pytest.raises(StorageError, match=r"\.lock: is no lock, as it holds more than a number; take it away")
+    refused = pytest.raises(
+        StorageError, match=r"\.lock: is not a lock file, as it holds more than a number; remove it"
+    )
     with refused, exclusive_lock(tmp_path / "run"):
         pass
     assert (tmp_path / "target").read_bytes() == b"precious"
@@ -62,7 +64,7 @@ def test_a_lock_that_is_no_file_is_an_error_at_once(tmp_path: Path, kind: str, m
     with socket.socket(socket.AF_UNIX) as listening:
         {"pipe": lambda: os.mkfifo(lock), "socket": lambda: listening.bind(".lock"), "folder": lock.mkdir}[kind]()
         for hold in (lambda: exclusive_lock(Path()).__enter__(), lambda: expect_free(Path())):
-            with pytest.raises(StorageError, match=f"expected a file, received a {kind}; take it away"):
+            with pytest.raises(StorageError, match=f"expected a file, received a {kind}; remove it"):
                 hold()
 
 

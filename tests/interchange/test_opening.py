@@ -163,7 +163,7 @@ def test_who_needs_a_run_is_told_how_to_make_one(folder: Path):
     export_gguf(small_model("llama"), folder / "a.gguf")
     for path in (folder, folder / "a.gguf"):
         with pytest.raises(
-            CheckpointError, match=rf"another program's model; a run is made of it by: tgc import {path}"
+            CheckpointError, match=rf"another program's model; convert it to a run with: tgc import {path}"
         ):
             open_checkpoint(path, SavedModel.load, say=print)
 

@@ -68,7 +68,7 @@ def test_a_folder_says_how_to_draw(folder: Path, stated: dict[str, Any], expecte
 )
 def test_what_cannot_be_is_one_line_and_plays_no_part(folder: Path, stated: dict[str, Any], problem: str):
     state(folder, **{**STATED, **stated})
-    expected = f"{folder / 'generation_config.json'}: {problem}; what it says of drawing tokens plays no part"
+    expected = f"{folder / 'generation_config.json'}: {problem}; its sampling settings are ignored"
     assert found(folder) == ({}, [expected])
 
 

@@ -186,7 +186,9 @@ def test_a_process_that_is_refused_memory_has_no_room(tiny: Tiny, error: str):
     ["{", "{}", "[1]", "null", '{"first_step_seconds": NaN}', '{"error": 3}', '{"parameters": 1}', '{"error": "os"'],
 )
 def test_an_answer_that_is_none_is_last_words(tiny: Tiny, answer: str):
-    with pytest.raises(TinygradChatError, match=rf"^the measuring process ended with 0: {re.escape(answer)}$"):
+    with pytest.raises(
+        TinygradChatError, match=rf"^the measuring process ended with exit code 0: {re.escape(answer)}$"
+    ):
         measure(tiny(), command=(sys.executable, "-S", "-c", f"print({answer!r})"))
 
 
@@ -197,7 +199,7 @@ def test_an_error_of_no_known_name_is_still_an_error_of_ours(tiny: Tiny):
 
 
 def test_a_process_that_dies_leaves_its_last_words(tiny: Tiny):
-    with pytest.raises(TinygradChatError, match="ended with 3: farewell"):
+    with pytest.raises(TinygradChatError, match="ended with exit code 3: farewell"):
         measure(tiny(), command=(sys.executable, "-c", "print('farewell'); raise SystemExit(3)"))
 
 

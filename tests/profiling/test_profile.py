@@ -120,14 +120,15 @@ def make_profile(**changes: float) -> Profile:
 
 
 def test_the_bottleneck_is_where_the_machines_limits_take_most_of_the_step():
-    assert make_profile().bottleneck().startswith("no single limit; at the machine's limits, products would take 20% ")
-    assert "most is lost in gelu, 400.00 ms above its limit" in make_profile().bottleneck()
+    bottleneck = make_profile().bottleneck()
+    assert bottleneck.startswith("no single limit; at the machine's limits, matrix products would take 20% ")
+    assert "most is lost in gelu, 400.00 ms above its limit" in bottleneck
     assert make_profile(step_seconds=0.5).bottleneck().startswith("memory;")
     fast = make_profile(step_seconds=0.35)
     fast.rows[0].flops = 3e8
     fast.rows[1].bytes = 1e7
     assert fast.bottleneck().startswith("matrix products;")
-    assert make_profile(on_device=True).bottleneck().startswith("the host, which starts kernels more slowly")
+    assert make_profile(on_device=True).bottleneck().startswith("the host, which launches kernels more slowly")
 
 
 def test_a_trace_has_every_span_in_its_place(backend: Backend):

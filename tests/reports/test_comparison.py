@@ -165,7 +165,7 @@ def test_what_cannot_be_compared_is_one_line_that_names_the_run(pair: dict[str, 
         "untrained: has no evaluation yet; leave it out": {"long": pair["long"], "untrained": untrained.path},
         "twin: is the same run as long": {**pair, "twin": tmp_path / "short" / ".." / "long"},
         "nothing: has no config.toml": {"long": pair["long"], "nothing": tmp_path / "nothing"},
-        "timeless: timing.jsonl has no whole line": {"timeless": timeless, "long": pair["long"]},
+        "timeless: timing.jsonl has no complete line": {"timeless": timeless, "long": pair["long"]},
     }
     for message, paths in mistakes.items():
         with pytest.raises(UsageError, match=message) as caught:
@@ -177,5 +177,5 @@ def test_what_cannot_be_compared_is_one_line_that_names_the_run(pair: dict[str, 
     assert comparison.left_out == {
         "untrained": "has no evaluation yet",
         "nothing": "has no config.toml",
-        "timeless": "timing.jsonl has no whole line",
+        "timeless": "timing.jsonl has no complete line",
     }

@@ -242,8 +242,8 @@ def test_rollbacks_and_skipped_spikes_and_resumptions_stand_on_the_loss_curve_an
     write_report(run.folder)
     page, markdown = report_of(run.folder)
     for text in (words_of(page), markdown):
-        assert "rolled back here from step 5, on to other batches: the loss is nan" in text
-        assert "update skipped: the loss lay 5.2 standard deviations" in text
+        assert "rolled back here from step 5, continuing with other batches: the loss is nan" in text
+        assert "update skipped: the loss was 5.2 standard deviations" in text
         assert "resumed from here" in text
     assert page.count(' band"') == 2  # once in each of the two drawings
     assert "ring" in page

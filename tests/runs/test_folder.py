@@ -41,7 +41,7 @@ def test_the_newest_whole_checkpoint_is_opened_and_a_damaged_one_named(folder: R
     for step in (3, 7, 9):
         checkpoint_path(folder.checkpoints, step).mkdir()
     assert folder.open_newest(load, say=said.append).step == 7
-    assert said == [f"{checkpoint_path(folder.checkpoints, 9)}: the checkpoint is damaged; passed over"]
+    assert said == [f"{checkpoint_path(folder.checkpoints, 9)}: the checkpoint is damaged; skipped"]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_newest_whole_checkpoint_is_opened_and_a_damaged_one_named(folder: R
 )
 def test_what_somebody_else_wrote_is_not_written_over(tmp_path: Path, name: str, content: str | bytes):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UsageError, match=f"holds a {name} that no run of ours wrote; choose another folder, as in"):
+    with pytest.raises(UsageError, match=f"holds a {name} that tgc did not write; choose another folder, as in"):
         RunFolder(tmp_path).create()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

@@ -72,7 +72,7 @@ def test_lines_that_are_lost_or_changed_are_named_and_the_file_kept(folder: RunF
     file.write_bytes(found)
     resumed = RunFolder(folder.path)
     aside = file.with_name(f"{file.stem}-damaged.jsonl")
-    kept = f"; going on keeps this file as {aside.name}" if found else ""
+    kept = f"; resuming keeps this file as {aside.name}" if found else ""
     assert resumed.lines.problems(marks, LINES) == [f"{file}: {LOSING[damage][1]}{kept}"]
     assert file.read_bytes() == found  # nothing is changed by looking
     assert resumed.lines.go_on(marks, LINES)
@@ -107,7 +107,7 @@ def test_a_log_that_is_gone_is_missed(folder: RunFolder):
     marks = folder.lines.marks()
     folder.log.rename(folder.log.with_suffix(".old"))
     resumed = RunFolder(folder.path)
-    assert resumed.lines.problems(marks, LINES) == [f"{folder.log}: is not there, nor are its 6 lines up to step 6"]
+    assert resumed.lines.problems(marks, LINES) == [f"{folder.log}: is missing, and so are its 6 lines up to step 6"]
     assert resumed.lines.go_on(marks, LINES)
     assert [record["step"] for record in resumed.records()] == [LINES]
 
@@ -116,7 +116,7 @@ def test_lines_without_any_checkpoint_are_kept(folder: RunFolder):
     whole = folder.log.read_bytes()
     resumed = RunFolder(folder.path)
     assert resumed.lines.problems(None, 0)[0].startswith(
-        f"{folder.log}: has 6 lines, and no checkpoint is there; going on"
+        f"{folder.log}: has 6 lines, but there is no checkpoint; resuming"
     )
     resumed.lines.go_on(None, 0)
     assert resumed.records() == []
@@ -210,7 +210,7 @@ def test_a_run_says_what_its_log_has_lost_once_and_goes_on(start: Callable[..., 
     folder.log.write_bytes(b"".join(lines_of(folder.log.read_bytes())[2:]))
     said: list[str] = []
     finish(resume_run(folder.path, {}, say=said.append), stop_after=4)  # no further step, and no further checkpoint
-    kept = "going on keeps this file as log-damaged.jsonl"
+    kept = "resuming keeps this file as log-damaged.jsonl"
     assert said == [f"{folder.log}: 2 of its 4 lines up to step 4 are missing: those of steps 0 to 1; {kept}"]
     finish(resume_run(folder.path, {}, say=said.append))
     assert len(said) == 1

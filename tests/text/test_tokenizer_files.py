@@ -50,7 +50,7 @@ BAD = {
     "nothing": (lambda: b"", "256 bytes, received 0"),
     "no JSON": (lambda: b"{", "not valid JSON"),
     "no text": (lambda: b'{"a": "\xff"}', "not valid JSON"),
-    "nested without end": (lambda: b'{"a":' + b"[" * 200_000, "is nested too deep"),
+    "nested without end": (lambda: b'{"a":' + b"[" * 200_000, "is nested too deeply"),
     "an empty object": (lambda: b"{}", "model: expected an object"),
     "another model": (changed("model", "type", to="WordPiece"), "model: expected BPE, received 'WordPiece'"),
     "dropout": (changed("model", "dropout", to=0.1), "dropout is not supported"),

@@ -147,7 +147,7 @@ def test_a_tracker_that_fails_is_named_once_and_training_goes_on(
     library.fail_at = fail_at
     run = start(track=name)
     said = finish(run)
-    assert said[1:] == [f"--track {name}: the network is gone; training goes on without it"]
+    assert said[1:] == [f"--track {name}: the network is gone; training continues without it"]
     assert run.progress.step == 6
     assert library.finished == []
 
@@ -162,10 +162,10 @@ def test_a_tracker_that_cannot_be_opened_or_closed_does_not_end_a_run(
 
     monkeypatch.setattr(Library, "finish", refuse)
     monkeypatch.setitem(library.module.__dict__, "finish", refuse)
-    assert finish(start("a", track=name))[1:] == [f"--track {name}: RuntimeError; training goes on without it"]
+    assert finish(start("a", track=name))[1:] == [f"--track {name}: RuntimeError; training continues without it"]
     monkeypatch.setitem(library.module.__dict__, "init", refuse)
     run = start("b", track=name)
-    assert finish(run) == [f"--track {name}: RuntimeError; training goes on without it"]
+    assert finish(run) == [f"--track {name}: RuntimeError; training continues without it"]
     assert run.progress.step == 6
 
 
@@ -306,7 +306,7 @@ def test_a_run_from_elsewhere_starts_no_tracker_and_imports_none(
     run = received(run, tmp_path / "received")
     assert run.config.run.track == name
     assert finish(run) == [
-        f"no log goes to {name}, as none of this run went there from this machine; to send it: --track {name}"
+        f"not logging to {name}, as this run never did so from this machine; to log to it, add --track {name}"
     ]
     assert [module for module in imported if not module.startswith("tinygrad_chat.")] == []
     assert run.folder.outcome_is("finished")

@@ -105,7 +105,7 @@ def test_names_of_special_tokens_in_conversations_are_text(tmp_path):
 
 @pytest.mark.profile("ci")
 def test_packing_plays_no_part_but_beside_text(chats, tmp_path):
-    with pytest.raises(ConfigError, match=r"^--packing best-fit: plays no part with conversations, which are always"):
+    with pytest.raises(ConfigError, match=r"^--packing best-fit: has no effect with conversations, which are always"):
         tinygrad_chat.train(str(chats), packing="best-fit", out=tmp_path / "a", **TINY)
     assert not (tmp_path / "a").exists()
     mixed = [Path(f"{chats}:0.5"), Path("pydoc:0.5")]

@@ -248,7 +248,7 @@ def test_no_room_on_the_device_is_one_line_with_what_helps(start: Start, monkeyp
     with pytest.raises(
         MemoryShortageError,
         match=r"^step 3: out of memory allocating 1,234,567 bytes \(allocated so far: 89 bytes\), with [\d,]+ MiB free "
-        r"on .*; compute the batch in more parts with --grad-accumulation, or choose .*; the checkpoint of step \d",
+        r"on .*; split the batch into more parts with --grad-accumulation, or choose .*; the checkpoint of step \d",
     ):
         finish(run)
     assert "out of memory" in (run.folder.path / "report.md").read_text()

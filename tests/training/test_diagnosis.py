@@ -24,7 +24,7 @@ MODELS = {"mini-gpt": {"layers": 1, "heads": 2, "width": 8}, "nanochat": {"layer
 
 COMPILED = find_spec("numba") is not None
 HARMLESS = None
-LENGTH = "too long for a float though each of its parts is finite; the largest part is that of {}"
+LENGTH = "which overflows though every gradient is finite; the largest is that of {}"
 EXPAND = "blocks.{}.feed_forward.expand"
 
 # What is said of a weight, by its name up to `.weight`. Not in the table: its own product is the first.
@@ -169,5 +169,5 @@ def test_a_gradient_that_is_too_large_a_sum_is_named(tiny_run: Callable[[str, st
         run.train_step, "gradient", lambda *_, **__: parameters["final_norm.gain"].grad.fill(float("inf")) or 1.0
     )
     assert finding(lambda: update(run, 0.0)) == (
-        "first in the gradient of final_norm.gain, too large a sum of parts that are finite"
+        "first in the gradient of final_norm.gain, a sum of finite parts that overflows"
     )

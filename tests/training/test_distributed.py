@@ -196,7 +196,7 @@ def test_ranks_share_the_answers_that_a_run_learns_from(start: Start, tmp_path: 
 
 
 def test_more_ranks_than_rows_are_refused(share: Share):
-    with pytest.raises(UsageError, match="7 ranks: expected a --batch-size of at least a row for each, received 6"):
+    with pytest.raises(UsageError, match="7 ranks: expected a --batch-size of at least one row per rank, received 6"):
         share(7, "too many")
 
 

@@ -162,7 +162,7 @@ def test_changed_data_a_changed_model_and_fewer_steps_are_refused_on_resuming(st
     finish(run, stop_after=4)
     with pytest.raises(ConfigError, match="--width: the run to resume has 8, received 16"):
         resume_run(run.folder.path, {"width": 16})
-    with pytest.raises(ConfigError, match="--steps: expected at least 4"):
+    with pytest.raises(ConfigError, match="--steps: expected at least the 4"):
         resume_run(run.folder.path, {"steps": 3})
     data.write_text("some mine of text " * 20)
     with pytest.raises(CheckpointError, match="has changed since the run began"):
@@ -241,7 +241,7 @@ def test_what_cannot_be_written_is_how_the_run_ended_and_says_how_to_go_on(
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(TrainingState, "save", full)
-    with pytest.raises(StorageError, match=r"full; then go on with: tgc train --resume --out '.*a run'"):
+    with pytest.raises(StorageError, match=r"full; then resume with: tgc train --resume --out '.*a run'"):
         finish(run)
     assert run.folder.read_outcome()["outcome"] == "failed"
     assert (run.folder.path / "report.html").exists()
@@ -265,9 +265,9 @@ def test_more_steps_are_said_to_stretch_the_schedule_and_no_more_to_change_nothi
     said: list[str] = []
     resume_run(run.folder.path, {"steps": 9}, say=said.append)
     resume_run(run.folder.path, {}, say=said.append)
-    assert "--steps 9: the learning rate now follows a schedule of that length" in said[0]
+    assert "--steps 9: from here on, the learning rate follows a schedule of that length" in said[0]
     assert said[1].endswith(
-        f"its 6 steps are done; train on with: tgc train --resume --out {run.folder.path} --steps 12"
+        f"its 6 steps are done; continue training with: tgc train --resume --out {run.folder.path} --steps 12"
     )
 
 
@@ -426,7 +426,7 @@ def test_weights_that_are_no_numbers_are_never_saved(start: Start):
     run = start(optimizer="sgd", lr=1e300, clip=0.0, warmup=0, steps=1, model="bigram")
     with (
         np.errstate(all="ignore"),
-        pytest.raises(DivergedError, match=r"the last update has left NaN or infinity in token_embedding\.weight"),
+        pytest.raises(DivergedError, match=r"the last update left NaN or infinity in token_embedding\.weight"),
     ):
         finish(run)
     assert [path.name for path in find_checkpoints(run.folder.checkpoints)] == ["step-000000"]

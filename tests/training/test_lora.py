@@ -87,8 +87,8 @@ def test_by_default_they_learn_at_their_parents_whole_rate(parent: Path, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lora": 2}, r"--lora: plays no part without --from"),
-        ({"lora_alpha": 2.0}, r"--lora-alpha: plays no part without --lora"),
+        ({"lora": 2}, r"--lora: has no effect without --from"),
+        ({"lora_alpha": 2.0}, r"--lora-alpha: has no effect without --lora"),
         ({"lora": 0}, r"--lora: expected at least 1, received 0"),
     ],
 )
@@ -100,5 +100,5 @@ def test_adapters_of_nothing_are_refused(settings: dict[str, Any], message: str)
 def test_a_model_without_blocks_has_none(start: Start, tmp_path: Path):
     run = start("bigram", model="bigram")
     finish(run)
-    with pytest.raises(ConfigError, match=r"--lora: plays no part with --model bigram"):
+    with pytest.raises(ConfigError, match=r"--lora: has no effect with --model bigram"):
         start_from(run.folder.path, tmp_path / "run", lora=2)

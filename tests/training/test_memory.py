@@ -55,7 +55,7 @@ def test_a_run_that_outgrows_memory_says_what_to_change_and_is_whole(tmp_path: P
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     assert re.fullmatch(
-        r"tgc: step 0: .*, with [\d,]+ MiB free on cpu; compute the batch in more parts with --grad-accumulation, or "
+        r"tgc: step 0: .*, with [\d,]+ MiB free on cpu; split the batch into more parts with --grad-accumulation, or "
         r"choose .*; the checkpoint of step 0 is on disk\n",
         done.stderr,
     )

@@ -79,7 +79,7 @@ def test_adamw_reaches_a_lower_loss_than_sgd_in_the_same_steps_each_at_its_best_
 def test_a_scalar_model_whose_steps_take_minutes_wants_consent(tmp_path: Path):
     config = resolve({"mode": "scalar", "layers": 8, "width": 512, "batch_size": 32, "data": str(GOLDEN_TEXT)})
     with pytest.raises(
-        UsageError, match=r"--mode scalar: a step of 256 tokens .* about \d+ minutes; .* --yes to go on"
+        UsageError, match=r"--mode scalar: a step of 256 tokens .* about \d+ minutes; .* --yes to continue"
     ):
         start_run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

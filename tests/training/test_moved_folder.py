@@ -47,7 +47,7 @@ def test_it_stops_saved_where_it_is_now(start: Start, tmp_path: Path, kind: type
     error = train_and_move(run, kind, 3, lambda path: path.rename(new))
     assert not path.exists()
     assert str(error) == (
-        f"{path}: was moved to {new} while the run trained there; it has stopped with a checkpoint, go on with: "
+        f"{path}: was moved to {new} while the run trained there; it has stopped with a checkpoint, resume with: "
         f"tgc train --resume --out {new}"
     )
     assert run.folder.outcome_is("interrupted")
@@ -111,7 +111,7 @@ def test_where_it_cannot_be_found_it_stops_and_makes_nothing(
     move = shutil.rmtree if how == "removed" else lambda path: path.rename(tmp_path / "x")
     error = train_and_move(run, Stepped, 4, move)
     assert str(error) == (
-        f"{path}: was moved or removed while a process was at work there; put it back; then go on with: "
+        f"{path}: was moved or removed while a process was using it; put it back; then resume with: "
         f"tgc train --resume --out {path}"
     )
     assert error.exit_code == 3

@@ -30,8 +30,8 @@ def test_a_run_writes_the_same_log_to_the_byte(start: Start, threads: int):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dropout": 0.1}, "--recompute: plays no part with --dropout 0.1"),
-        ({"mode": "scalar"}, "--recompute: plays no part with --mode scalar"),
+        ({"dropout": 0.1}, "--recompute: has no effect with --dropout 0.1"),
+        ({"mode": "scalar"}, "--recompute: has no effect with --mode scalar"),
     ],
 )
 def test_it_is_refused_where_it_cannot_be(tiny: Callable[..., TrainingConfig], settings, message: str):

@@ -188,10 +188,10 @@ def test_adapters_learn_from_rewards_too(parent: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objective": "grpo", "task": "brief"}, "--objective grpo: plays no part without --from"),
+        ({"objective": "grpo", "task": "brief"}, "--objective grpo: has no effect without --from"),
         ({"objective": "grpo"}, "--objective grpo: expected a --task"),
-        ({"task": "brief"}, "--task: plays no part with --objective auto"),
-        ({"group_size": 4}, "--group-size: plays no part with --objective auto"),
+        ({"task": "brief"}, "--task: has no effect with --objective auto"),
+        ({"group_size": 4}, "--group-size: has no effect with --objective auto"),
     ],
     ids=str,
 )
@@ -201,12 +201,12 @@ def test_what_plays_no_part_is_refused(settings: dict[str, Any], message: str):
 
 
 def test_nobody_waits_for_a_scalar_model_to_answer(parent: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="--mode scalar: plays no part with --objective grpo"):
+    with pytest.raises(ConfigError, match="--mode scalar: has no effect with --objective grpo"):
         tried(parent, tmp_path / "run", mode="scalar")
 
 
 def test_rows_of_answers_are_not_packed(parent: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="--packing: plays no part with --objective grpo"):
+    with pytest.raises(ConfigError, match="--packing: has no effect with --objective grpo"):
         tried(parent, tmp_path / "run", packing="best-fit")
 
 
@@ -222,7 +222,7 @@ def test_groups_that_do_not_fill_a_batch_are_refused(parent: Path, tmp_path: Pat
 
 
 def test_a_task_without_practice_is_refused_before_anything_is_written(parent: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="--task held-out: has problems for evaluation alone"):
+    with pytest.raises(UsageError, match="--task held-out: has problems only for evaluation"):
         tried(parent, tmp_path / "run", task="held-out")
     assert not (tmp_path / "run").exists()
 

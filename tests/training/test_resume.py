@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over_and_its_place_taken(start
     assert resumed.progress.step == 3
     assert len(said) == 1
     assert "step-000006" in said[0]
-    assert said[0].endswith("; passed over")
+    assert said[0].endswith("; skipped")
     finish(resumed)
     assert remains(resumed) == remains(whole)
 
@@ -196,7 +196,7 @@ def test_where_every_checkpoint_is_damaged_each_is_named_and_one_line_says_so(st
     for path in find_checkpoints(run.folder.checkpoints):
         (path / "state.json").write_text("{")
     said: list[str] = []
-    with pytest.raises(CheckpointError, match="no whole checkpoint there"):
+    with pytest.raises(CheckpointError, match="no complete checkpoint there"):
         resume_run(run.folder.path, {}, say=said.append)
     assert len(said) == len(find_checkpoints(run.folder.checkpoints))
 
@@ -223,7 +223,7 @@ def test_a_run_folder_takes_one_process_at_a_time_and_names_the_other(start: Sta
         lambda: start_run(run.config, run.folder.path),
         lambda: resume_run(run.folder.path, {}),
     ):
-        with pytest.raises(UsageError, match=r"run: process \d+ is at work there"):
+        with pytest.raises(UsageError, match=r"run: process \d+ is using it"):
             start_other()
     assert before == {file: file.read_bytes() for file in run.folder.path.rglob("*") if file.is_file()}
     events.close()
@@ -236,7 +236,7 @@ def test_a_run_on_which_another_process_has_trained_since_it_was_read_is_not_tra
     read = resume_run(run.folder.path, {})
     finish(resume_run(run.folder.path, {}))
     log = run.folder.log.read_bytes()
-    with pytest.raises(UsageError, match="another process has just trained there; resume it once more"):
+    with pytest.raises(UsageError, match="another process has just trained this run; resume it again"):
         finish(read)
     assert run.folder.log.read_bytes() == log
 

@@ -171,7 +171,9 @@ def test_a_checkpoint_that_cannot_be_read_is_not_passed_over(start: Start, monke
 
     monkeypatch.setattr(step, "accumulate_gradient", gradient)
     monkeypatch.setattr(TrainingState, "load", load_unless_broken)
-    with pytest.raises(StorageError, match=r"step-000006: .*Input/output error.*; then go on with: tgc train --resume"):
+    with pytest.raises(
+        StorageError, match=r"step-000006: .*Input/output error.*; then resume with: tgc train --resume"
+    ):
         list(train(run))
     assert find_checkpoints(run.folder.checkpoints)[-1].name == "step-000006"
     run = resume_run(run.folder.path, {})

@@ -175,8 +175,8 @@ def test_characters_that_the_model_lacks_are_named_the_most_frequent_first(start
         start_from(parent.folder.path, tmp_path / "run", data=str(unknown))
     assert str(caught.value) == (
         f"--data {unknown}: the model of {checkpoint_path(parent.folder.checkpoints, 6)} does not know "
-        "'é' (U+00E9), '1' (U+0031), '2' (U+0032), '3' (U+0033), '4' (U+0034), ..., 10 of its characters, 14 times in "
-        "all; replace them in the text, or train a model with --tokenizer bytes, which knows every text"
+        "'é' (U+00E9), '1' (U+0031), '2' (U+0032), '3' (U+0033), '4' (U+0034), ..., 10 characters, 14 "
+        "times in all; replace them in the text, or train a model with --tokenizer bytes, which encodes any text"
     )
     assert not (tmp_path / "run").exists()
 

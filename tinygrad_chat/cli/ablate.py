@@ -65,10 +65,10 @@ def ablate(
         if number is not None and number < 1:
             raise UsageError(f"{name}: expected at least 1, received {number}")
     if "seed" in settings:
-        raise UsageError("--seed: an ablation takes the seeds 1, 2, ...; say how many with --seeds")
+        raise UsageError("--seed: an ablation uses the seeds 1, 2, ...; choose how many with --seeds")
     for name, given in {"--slurm-option": slurm_option, "--detach": detach}.items():
         if given and submit is None:
-            raise UsageError(f"{name}: plays no part without --submit")
+            raise UsageError(f"{name}: has no effect without --submit")
 
     from tinygrad_chat.cli.ablation_display import open_ablation_display
     from tinygrad_chat.cli.interruption import exit_code, stop_on_signals
@@ -110,17 +110,17 @@ def ablate(
     if display.error:
         raise display.error  # results are kept, and the same command continues from them
     if ended.left:
-        what = "interrupted; go on with the same command"
+        what = "interrupted; continue with the same command"
         if submit is not None:
-            what = f"{count(ended.left, 'run')} queued or at work; the same command collects what comes of them"
+            what = f"{count(ended.left, 'run')} queued or running; the same command collects the results"
         print(f"{what}. Results so far: {folder}")
     if ended.left and stopped:
         raise typer.Exit(exit_code(stopped))
     _show_results(ablation, folder, ended.failed, png=png)
     if ended.failed:
         raise TinygradChatError(
-            f"{len(ended.failed)} of {count(runs, 'run')} failed, {ended.failed[0].name} first; output.txt in the "
-            "folder of each says why, and the same command tries them again"
+            f"{len(ended.failed)} of {count(runs, 'run')} failed, {ended.failed[0].name} first; output.txt in each "
+            "folder says why; the same command tries them again"
         )
 
 

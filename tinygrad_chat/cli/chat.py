@@ -108,12 +108,12 @@ def chat(
     settings.setdefault("seed", secrets.randbelow(SEEDS))
     options = GenerationOptions(**{"temperature": TEMPERATURE, **settings})
     if checkpoint is not None and size is not None:
-        raise UsageError("--config: trains a model of our own, --checkpoint names one; leave one of the two out")
+        raise UsageError("--config: trains a new model, --checkpoint names an existing one; leave one of the two out")
     question = _question(prompt)
     elsewhere = {"checkpoint": checkpoint, "config": size, "yes": yes, "no-tools": not tools, **compute}
     if url is not None and any(elsewhere.values()):
         name = next(name for name, value in elsewhere.items() if value)
-        raise UsageError(f"--{name.replace('_', '-')}: plays no part with --url; leave one of the two out")
+        raise UsageError(f"--{name.replace('_', '-')}: has no effect with --url; leave one of the two out")
     if model is not None and url is None:
         raise UsageError("--model: names one of a server's models; needs --url")
     if as_json and question is None:
@@ -154,7 +154,9 @@ def _question(prompt: str | None) -> str | None:
         return None
     question = read_prompt(prompt, say=say)
     if not question.strip():
-        raise UsageError("expected a message, received none; give one by -p 'Who are you?', a pipe, or a terminal")
+        raise UsageError(
+            "expected a message, received none; give one with -p 'Who are you?', through a pipe, or at a terminal"
+        )
     return question
 
 

@@ -39,7 +39,7 @@ def run_command(session: Session, line: str) -> None:
         raise UsageError(f"no such command: /{name}; {meant} A line that begins with // is text")
     command, argument = COMMANDS[name], argument.strip()
     if argument and not command.takes:
-        raise UsageError(f"/{name}: takes nothing, received {argument!r:.40}")
+        raise UsageError(f"/{name}: takes no argument, received {argument!r:.40}")
     if not argument and command.takes and not command.takes.startswith("["):
         raise UsageError(f"/{name}: expected {command.takes}, as in /{name} {_EXAMPLES[command.takes]}")
     command.do(session, argument)
@@ -58,7 +58,7 @@ def _save(session: Session, name: str) -> None:
         session.page.remark("not saved")
         return
     write_atomic(path, (json.dumps(conversation.to_json()) + "\n").encode())
-    session.page.remark(f"saved {count(len(conversation.messages), 'message')}; /load {quoted(path)} brings them back")
+    session.page.remark(f"saved {count(len(conversation.messages), 'message')}; /load {quoted(path)} restores them")
 
 
 def _load(session: Session, name: str) -> None:
@@ -82,7 +82,7 @@ def read_conversation(path: Path) -> tuple[Conversation, int]:
         if line.strip()
     ]
     if not lines:
-        raise UsageError(f"{path}: expected a conversation in a line, found none")
+        raise UsageError(f"{path}: expected a line with a conversation, found none")
     where = f"{path}, line {lines[-1][0]}"
     kind: Any = dict[str, Any] | list[Any]  # one dialect is a bare list
     return conversation_of(parse_json(lines[-1][1], kind, source=where), where), len(lines)
@@ -90,7 +90,7 @@ def read_conversation(path: Path) -> tuple[Conversation, int]:
 
 def _system(session: Session, text: str) -> None:
     session.chat.system = text or None
-    session.page.remark("the system message applies from the next answer on" if text else "no system message")
+    session.page.remark("the system message takes effect with the next answer" if text else "no system message")
 
 
 def _temperature(session: Session, text: str) -> None:
@@ -133,7 +133,7 @@ def _help(session: Session, _: str) -> None:
         called = f"/{name} {command.takes}".ljust(ABOUT)
         session.page.passage([(called, "bold"), (command.about, "")], indent=ABOUT)
     for text in (
-        'a line that ends in \\ continues on the next, as does all between lines of """',
+        'a line that ends in \\ continues on the next, as does everything between lines of """',
         "Ctrl-C stops an answer; Ctrl-D ends the chat; a line that begins with // is text that begins with /",
     ):
         session.page.remark(text)

@@ -59,7 +59,7 @@ def render(
     share = trained / max(1, tokens)
     left_out = f"; left out {count(unanswered, 'question')} that nobody has answered" if unanswered else ""
     shown = f"{count(conversations, 'conversation')}, {count(tokens, 'token')}"
-    say(f"{shown}, {trained:,} of them trained ({share:.0%}){left_out}")
+    say(f"{shown}, {trained:,} of them trained on ({share:.0%}){left_out}")
 
 
 def _runs(template: ChatTemplate, conversation: Conversation) -> Iterator[tuple[str, bool, int]]:

@@ -42,8 +42,8 @@ def named_model(path: Path, *, say: Say) -> SavedModel:
         )
     if not taught:
         raise UsageError(
-            f"{path}: was never taught to chat; let it continue a text by: tgc sample --checkpoint {quoted(path)}, or "
-            f"teach it to chat by: tgc train --from {quoted(path)} --data CHATS.jsonl"
+            f"{path}: was never taught to chat; continue a text with: tgc sample --checkpoint {quoted(path)}, or "
+            f"teach it to chat with: tgc train --from {quoted(path)} --data CHATS.jsonl"
         )
     return saved
 

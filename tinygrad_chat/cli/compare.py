@@ -52,7 +52,7 @@ def compare(
         say(f"{name}: {lack}; left out")
     if comparison.unit == BITS:
         say(
-            f"{BITS}: each run on what it holds out, as far as --eval-tokens; on one text: "
+            f"{BITS}: each run on its own held-out text, up to --eval-tokens; on one text: "
             f"tgc eval {' '.join(quoted(run.name) for run in comparison.runs)} --data FILE"
         )
     console = open_console(sys.stdout)

@@ -60,7 +60,7 @@ def list_(
             print_json({"id": store.name, **fields, "folder": str(store.folder)})
         return
     if not stores:
-        print(f"no tokens are kept in {stores_folder()}", file=sys.stderr)
+        print(f"no tokens are stored in {stores_folder()}", file=sys.stderr)
         return
     now = time.time()
     columns = [
@@ -127,7 +127,7 @@ def clear(
     stores = stored_tokens()
     for name in data or []:
         if not any(_is_called(store, name) for store in stores):
-            raise UsageError(f"{name}: no tokens of such a text are kept; tgc data list shows what there is")
+            raise UsageError(f"{name}: no tokens of such a text are stored; tgc data list shows those that are")
     chosen = [store for store in stores if not data or any(_is_called(store, name) for name in data)]
     what = f"the tokens of {_together(chosen)}"
     if chosen and not yes:
@@ -138,7 +138,7 @@ def clear(
     kept = remove_stores(chosen)
     print(f"removed the tokens of {count(len(chosen) - len(kept), 'text')}")
     for store in kept:
-        say(f"{store.source or store.name}: is in use, and stays")
+        say(f"{store.source or store.name}: is in use, so it stays")
 
 
 def _is_called(store: StoredTokens, name: str) -> bool:

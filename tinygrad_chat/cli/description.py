@@ -28,7 +28,7 @@ def describe(run: Run) -> list[str]:
         *(run.batch.notes if run.reinforcement is None else []),
         *([f"objective: {dataset.objective}"] if any(part.chats for part in dataset.parts) else []),
         *(
-            [f"a step takes {tokens:,} tokens, more than there are: choose a smaller --batch-size"]
+            [f"a step takes {tokens:,} tokens, more than the data has: choose a smaller --batch-size"]
             if config.recipe.depth and tokens > dataset.training_tokens
             else []
         ),
@@ -49,14 +49,14 @@ def _rewards(config: TrainingConfig) -> list[str]:
         return []
     problems = count(config.data.batch_size // options.group_size, "problem")
     tries = f"{problems} of {options.task} a step, {options.group_size} answers to each"
-    return [f"objective {options.kind}: {tries}; the data shows only what is forgotten"]
+    return [f"objective {options.kind}: {tries}; the data only measures forgetting"]
 
 
 def _numbers(run: Run) -> str:
     trained, rank = run.model.parameters().size, run.config.model.lora
     if not rank:
         return f"{trained:,} parameters"
-    return f"{trained:,} parameters of adapters of rank {rank}, beside those of {run.config.recipe.start_from}"
+    return f"{trained:,} parameters in LoRA adapters of rank {rank}, on top of those of {run.config.recipe.start_from}"
 
 
 def _slower_than_possible(run: Run) -> list[str]:
@@ -80,8 +80,8 @@ def derived_settings(config: TrainingConfig) -> list[str]:
         f"depth {config.recipe.depth}: {count(schedule.steps, 'step')} of {count(data.batch_size, 'window')}"
         + (f" in {data.grad_accumulation} parts" if data.grad_accumulation > 1 else "")
         + f", {tokens:,} tokens each, {schedule.steps * tokens:,} in all",
-        f"{rates}; {count(schedule.warmup, 'step')} up, the last {schedule.warmdown:.0%} down to "
-        f"{schedule.min_lr / optimizer.lr:.0%}; weight decay {optimizer.weight_decay:.4g}",
+        f"{rates}; warmup {count(schedule.warmup, 'step')}, warmdown to {schedule.min_lr / optimizer.lr:.0%} over the "
+        f"last {schedule.warmdown:.0%}; weight decay {optimizer.weight_decay:.4g}",
     ]
 
 

@@ -102,7 +102,7 @@ class Lines:
             if _is_intermediate_evaluation(event):
                 self._show_sample()
         elif isinstance(event, RolledBack):
-            self.line(f"{event.reason}; going back to step {event.step}, and on with other batches")
+            self.line(f"{event.reason}; rolling back to step {event.step}, continuing with other batches")
         elif isinstance(event, Evaluated):
             self._sample = printable(event.sample)
         elif isinstance(event, Ended):
@@ -122,8 +122,8 @@ class Lines:
         spike = event.record.get("skipped_spike")
         if spike is not None:
             step, loss = event.record["step"], event.record["loss"]
-            above = f"{decimal_number(spike, 1)} standard deviations above"
-            self.line(f"step {step}: the loss {decimal_number(loss)} lies {above}; update skipped")
+            above = f"{decimal_number(spike, 1)} standard deviations above the recent mean"
+            self.line(f"step {step}: the loss {decimal_number(loss)} is {above}; update skipped")
 
 
 def _is_intermediate_evaluation(event: Logged) -> bool:

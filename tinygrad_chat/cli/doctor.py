@@ -30,7 +30,7 @@ def doctor() -> None:
     try:
         gpu, problem = get_backend("cupy").device, None
     except BackendError as error:
-        gpu, problem = "none that works", str(error)
+        gpu, problem = "none usable", str(error)
     rows = [
         ("tinygrad_chat", __version__),
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
@@ -69,8 +69,8 @@ def _ranks() -> Iterator[tuple[str, str]]:
 
     try:
         yield "MPI", describe_mpi()
-        yield "two ranks", f"exchange {memory_size(measured_bandwidth())} of gradient a second"
+        yield "two ranks", f"exchange {memory_size(measured_bandwidth())} of gradients per second"
     except BackendError:
-        yield "MPI", "not installed: pip install 'tinygrad-chat[mpi]' trains in several processes"
+        yield "MPI", "not installed: pip install 'tinygrad-chat[mpi]' enables training in several processes"
     except TinygradChatError as error:
         yield "two ranks", str(error)

@@ -72,11 +72,13 @@ def eval_(
     compute = {name: settings.pop(name) for name in specs_of(InferenceOptions) if name in settings}
     InferenceOptions(**compute)  # raises for invalid values
     if not settings.keys() >= {"data"} and settings:
-        raise UsageError(f"--{next(iter(settings)).replace('_', '-')}: plays no part without --data")
+        raise UsageError(f"--{next(iter(settings)).replace('_', '-')}: has no effect without --data")
     if task and (settings or max_bytes):
-        raise UsageError(f"--{'data' if settings else 'max-bytes'}: plays no part beside --task")
+        raise UsageError(f"--{'data' if settings else 'max-bytes'}: has no effect with --task")
     if as_json and (markdown or examples):
-        raise UsageError(f"--{'markdown' if markdown else 'examples'}: plays no part beside --json, which has all")
+        raise UsageError(
+            f"--{'markdown' if markdown else 'examples'}: has no effect with --json, which includes everything"
+        )
 
     from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.cli.eval_tables import Evaluated, as_objects, print_tables
@@ -198,7 +200,7 @@ class _Evaluator:
                 if self.saved.folder is not None:
                     add_results(RunFolder(self.saved.folder).scores, self.saved.step, [result])
             except (FormatError, StorageError) as error:
-                say(f"{error}; the scores are shown and not kept")
+                say(f"{error}; the scores are shown but not saved")
 
     def _expect_chats(self, engine: Engine) -> None:
         try:

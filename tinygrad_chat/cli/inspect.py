@@ -60,7 +60,7 @@ def _facts(found: Description) -> Iterator[tuple[str, str]]:
     yield "tokenizer", _tokenizer(found.tokenizer)
     yield "chats", f"by {found.chats} template" if found.chats else "no"
     if found.sampling:
-        yield "drawing", ", ".join(f"{name} {value:g}" for name, value in found.sampling.items())
+        yield "sampling", ", ".join(f"{name} {value:g}" for name, value in found.sampling.items())
     if found.memory:
         sizes = ", ".join(f"{memory_size(size)} as {kind}" for kind, size in found.memory.items())
         yield "memory", f"{sizes} to answer, and {memory_size(found.cache or 0)} for a full context"

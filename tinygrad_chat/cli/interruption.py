@@ -88,7 +88,7 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
         received.append(number)
         on_signals(unwind)
         with contextlib.suppress(RuntimeError):  # a reentrant write, in the middle of another line: skip this one
-            say("stopping after this step, with a checkpoint; once more to stop at once")
+            say("stopping after this step, with a checkpoint; interrupt again to stop immediately")
 
     on_signals(note)
     try:

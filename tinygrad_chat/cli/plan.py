@@ -61,7 +61,7 @@ def plan(
         _answer_measurement(measure)
         return
     if memory is not None and not fit:
-        raise UsageError("--memory: says what --fit may use; add --fit")
+        raise UsageError("--memory: limits what --fit may use; add --fit")
     if memory is not None and not 0 < memory < float("inf"):
         raise UsageError(f"--memory: expected more than 0 GiB, received {memory:g}")
     from tinygrad_chat.backend.host_threads import count_cores
@@ -74,7 +74,7 @@ def plan(
     if fit and ranks > 1:
         raise UsageError("--fit: chooses for one process; leave out --ranks")
     if fit and "grad_accumulation" in settings:
-        raise UsageError("--grad-accumulation: is what --fit chooses; leave one of them out")
+        raise UsageError("--grad-accumulation: is chosen by --fit; leave one of the two out")
 
     from tinygrad_chat.planning.fit import fit as fit_run
     from tinygrad_chat.planning.plan import make_plan
@@ -186,7 +186,7 @@ def _measured(plan: Plan) -> Iterator[str]:
         f"({environment['device']}), NumPy {environment['numpy']}{blas}"
     )
     if measured.steps < FEW_STEPS:
-        yield "so few steps say little of the time: take it as rough"
+        yield "with so few steps, the time is a rough estimate"
 
 
 def _choice(fitted: Fitted, command: str) -> Iterator[str]:

@@ -100,13 +100,13 @@ def _conclusions(taken: Profile) -> Iterator[str]:
     """Yield how long a step takes and what limits it."""
     limits = taken.limits
     yield (
-        f"a step: {1000 * taken.step_seconds:.2f} ms watched, {1000 * taken.plain_seconds:.2f} ms otherwise "
+        f"a step: {1000 * taken.step_seconds:.2f} ms profiled, {1000 * taken.plain_seconds:.2f} ms otherwise "
         f"({taken.tokens / taken.plain_seconds:,.0f} tokens/s)"
-        + (f"; the host works for {1000 * taken.host_seconds:.2f} ms of it" if taken.on_device else "")
+        + (f"; the host is busy for {1000 * taken.host_seconds:.2f} ms of it" if taken.on_device else "")
     )
     yield (
-        f"limits, measured: {scaled_number(limits.product_rate)}FLOP/s in products, "
-        f"{scaled_number(limits.bandwidth)}B/s read and written"
+        f"measured limits: {scaled_number(limits.product_rate)}FLOP/s in matrix products, "
+        f"{scaled_number(limits.bandwidth)}B/s of memory traffic"
     )
     if any(row.seconds < row.least_seconds(limits) for row in taken.rows):
         yield (

@@ -55,7 +55,9 @@ def _explained_wait(say: Callable[[str], None]) -> Iterator[None]:
     end = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
     if sys.stdin.isatty():
         say(f"write the prompt and end it with {end}")
-    timer = threading.Timer(PATIENCE, say, ["waiting for the prompt from standard input; --prompt '' goes without"])
+    timer = threading.Timer(
+        PATIENCE, say, ["waiting for the prompt from standard input; --prompt '' starts without one"]
+    )
     timer.daemon = True
     if not sys.stdin.isatty():
         timer.start()

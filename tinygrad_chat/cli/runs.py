@@ -73,8 +73,8 @@ def _note(run: RunSummary) -> str:
     note = {
         "failed": f"failed at {run.reason}" if run.reason.startswith("step ") else f"failed: {run.reason}",
         "damaged": f"damaged: {run.reason}",
-        "killed": f"killed; go on with: {go_on}",
-        "interrupted": f"interrupted; go on with: {go_on}",
+        "killed": f"killed; resume with: {go_on}",
+        "interrupted": f"interrupted; resume with: {go_on}",
         "imported": run.reason,
     }.get(run.outcome, "")
     left_out = f"left out: {run.left_out}" if run.left_out else ""

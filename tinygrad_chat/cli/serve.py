@@ -95,7 +95,7 @@ def _drained_on_signals(server: Server) -> Iterator[list[int]]:
         received.append(number)
         server.drain()
         with contextlib.suppress(RuntimeError):  # a reentrant write, in the middle of another line
-            say("no new requests; finishing the answers in progress; once more to end at once")
+            say("no new requests; finishing the answers in progress; interrupt again to stop immediately")
 
     on_signals(note)
     try:

@@ -134,7 +134,7 @@ def stream_of_texts(*, raw: bool) -> TextIO:
     Raises UsageError for `raw` on a terminal.
     """
     if raw and sys.stdout.isatty():
-        raise UsageError("--raw: a terminal obeys control characters; send the text to a file or through a pipe")
+        raise UsageError("--raw: a terminal would act on control characters; write to a file or a pipe")
     return as_is(sys.stdout) if raw else sys.stdout
 
 

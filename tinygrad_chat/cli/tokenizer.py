@@ -78,7 +78,7 @@ def train(
     expect("--ties", ties, choices=("bytes", "letters"))
     expect("--trainer", trainer, choices=("python", "rustbpe"))
     if trainer == "rustbpe" and ties == "letters":
-        raise UsageError("--ties letters: plays no part with --trainer rustbpe, which breaks ties by bytes")
+        raise UsageError("--ties letters: has no effect with --trainer rustbpe, which breaks ties by bytes")
 
     from tinygrad_chat.cli.display import open_amount
     from tinygrad_chat.files import user_path
@@ -93,12 +93,12 @@ def train(
     with open_amount() as progress:
         corpus = open_corpus(source, text_field=text_field, encoding=encoding, progress=progress)
         if not any(map(any, corpus.documents(any_bytes=True))):
-            raise DataError(f"--data {corpus.name}: is empty; expected a text to learn from")
+            raise DataError(f"--data {corpus.name}: is empty; expected text to train on")
         for note in corpus.notes:
             say(note)
         documents, most = corpus.documents(any_bytes=True), MOST_LEARNED if trainer == "python" else sys.maxsize
         if corpus.size() > most:
-            say(f"the first {memory_size(most)} are counted; --trainer rustbpe counts all")
+            say(f"the first {memory_size(most)} are used; --trainer rustbpe uses all")
         made = train_bpe(
             some_documents(documents, most, total=corpus.size(), progress=progress),
             vocabulary,
@@ -109,7 +109,7 @@ def train(
         )
     write_tokenizer(made, path)
     if made.size < vocabulary:
-        say(f"the text has words for {made.size:,} tokens; with more text there would be {vocabulary:,}")
+        say(f"the text is only enough for {made.size:,} tokens; more text would give {vocabulary:,}")
     print(f"{path}: {made.size:,} tokens")
 
 
@@ -130,7 +130,7 @@ def decode(
     words = _given(" ".join(tokens) if tokens else None).split()
     unfit = [word for word in words if not (word.isascii() and word.isdecimal() and len(word) < 10)]
     if unfit:
-        raise UsageError(f"tokenizer decode: expected numbers, received {unfit[0]!r:.80}")
+        raise UsageError(f"tokenizer decode: expected token ids, received {unfit[0]!r:.80}")
     print(_open(tokenizer).decode(map(int, words)), file=stream)
 
 
@@ -145,7 +145,7 @@ def show(
     """Show the pieces of a text: in colours where there are any, elsewhere one a line with its number."""
     if chat_template:
         if text is not None:
-            raise UsageError("--chat-template: plays no part with a text; leave one of the two out")
+            raise UsageError("--chat-template: has no effect with a text; leave one of the two out")
         _show_chat_template(_open(tokenizer))
         return
     from rich.text import Text as Coloured
@@ -255,7 +255,7 @@ def _given(text: str | None) -> str:
     if text not in (None, STANDARD_INPUT):
         return text
     if sys.stdin is None or (text is None and sys.stdin.isatty()):
-        raise UsageError("tokenizer: expected a text, or one from standard input; - reads what is typed")
+        raise UsageError("tokenizer: expected a text, as an argument or from standard input; - reads what you type")
     content = sys.stdin.buffer.read(LONGEST + 1)
     if len(content) > LONGEST:
         raise UsageError(f"tokenizer: expected at most {LONGEST >> 20} MiB from standard input, received more")

@@ -58,7 +58,7 @@ def train(
     if quiet and verbose:
         raise UsageError("--quiet: says less, --verbose more; leave one of the two out")
     if resume and config:
-        raise UsageError("--config: a resumed run keeps its configuration; change single settings by their flags")
+        raise UsageError("--config: a resumed run keeps its configuration; change individual settings with their flags")
 
     from tinygrad_chat.cli.display import open_display
     from tinygrad_chat.files import user_path
@@ -114,7 +114,7 @@ class Followed:
 
         if display.error and not self.signals and not isinstance(display.error, BrokenPipeError):
             reason = f"{display.error.filename}: {display.error.strerror}"
-            raise StorageError(f"{reason}; everything is saved, go on with: {run.folder.resume_command}")
+            raise StorageError(f"{reason}; everything is saved, resume with: {run.folder.resume_command}")
         if self.interrupted:
             raise typer.Exit(exit_code(self.signals))
 

@@ -245,11 +245,11 @@ class ComputeOptions:
     def __post_init__(self) -> None:
         validate(self)
         if self.mode == "scalar" and self.backend == "cupy":
-            raise ConfigError("--mode scalar: expected --backend numpy or auto, received cupy: Values live in Python")
-        if self.mode == "scalar" and self.dtype not in ("auto", "float32"):
             raise ConfigError(
-                f"--dtype: expected auto in scalar mode, received {self.dtype}: Values are Python's floats"
+                "--mode scalar: expected --backend numpy or auto, received cupy: Values are Python objects"
             )
+        if self.mode == "scalar" and self.dtype not in ("auto", "float32"):
+            raise ConfigError(f"--dtype: expected auto in scalar mode, received {self.dtype}: Values are Python floats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +275,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         validate(self)
         if self.eval_tokens == 1:
-            raise ConfigError("--eval-tokens: expected at least 2, or 0 for all, received 1: one token predicts none")
+            raise ConfigError("--eval-tokens: expected at least 2, or 0 for all, received 1: one token has no target")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,4 +40,4 @@ class ObjectiveOptions:
     def __post_init__(self) -> None:
         validate(self)
         if self.by_reward and self.task is None:
-            raise ConfigError("--objective grpo: expected a --task whose problems the model is to solve, received none")
+            raise ConfigError("--objective grpo: expected a --task with problems for the model to solve, received none")

@@ -70,10 +70,10 @@ class TrainingConfig:
     def _expect_groups(self) -> None:
         rows, group = self.data.batch_size, self.objective.group_size
         if self.recipe.start_from is None:
-            raise ConfigError("--objective grpo: plays no part without --from, a run that was taught to chat")
+            raise ConfigError("--objective grpo: has no effect without --from, a run that was taught to chat")
         if self.compute.mode == "scalar":
             raise ConfigError(
-                "--mode scalar: plays no part with --objective grpo: to answer the problems of a step one number at a "
+                "--mode scalar: has no effect with --objective grpo: to answer the problems of a step one number at a "
                 "time would take hours; add --mode tensor"
             )
         if rows % group:
@@ -145,7 +145,7 @@ def flat_settings(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
         )
         twice = flat.keys() & found.keys()
         if twice:
-            raise ConfigError(f"{source}: {min(twice)} stands there twice")
+            raise ConfigError(f"{source}: {min(twice)} is given twice")
         flat |= found
     return flat
 
@@ -156,7 +156,7 @@ def _is_array_of_tables(value: Any) -> bool:
 
 def _table(table: str, content: Any, source: str) -> dict[str, Any]:
     if table not in GROUPS:
-        raise ConfigError(f"{source}: expected tables among {', '.join(GROUPS)}, received [{table}]")
+        raise ConfigError(f"{source}: expected one of the tables {', '.join(GROUPS)}, received [{table}]")
     if not isinstance(content, dict):
         raise ConfigError(f"{source}: expected a table [{table}], received an array of them, [[{table}]]")
     fields = {spec.field: spec for spec in specs_of(GROUPS[table]).values()}
@@ -165,7 +165,7 @@ def _table(table: str, content: Any, source: str) -> dict[str, Any]:
         spec = fields.get(key.replace("-", "_"))
         if spec is None:
             flag = specs_of(GROUPS[table]).get(key.replace("-", "_"))  # the name that it has in a flat file
-            remedy = f"did you mean {flag.field}?" if flag else f"expected some of {', '.join(fields)}"
+            remedy = f"did you mean {flag.field}?" if flag else f"expected one of {', '.join(fields)}"
             raise unknown_key(f"{source}: [{table}]", key, () if flag else fields, remedy=remedy)
         flat[spec.name] = spec.convert(value, f"{source}: [{table}] {key}")
     return flat

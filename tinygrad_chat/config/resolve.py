@@ -129,7 +129,7 @@ def _defaults_alone(base: Mapping[str, Any]) -> dict[str, Any]:
 def _expect_one_length(chosen: Mapping[str, Any]) -> None:
     if "steps" in chosen:
         raise ConfigError(
-            f"--tokens-per-parameter: plays no part with --steps {chosen['steps']}; leave one of the two out"
+            f"--tokens-per-parameter: has no effect with --steps {chosen['steps']}; leave one of the two out"
         )
 
 

@@ -110,7 +110,7 @@ class Expression:
                 return value
         numbers = " and ".join(number_text(operand.data) for operand in operands if isinstance(operand, Value))
         where = f" at {numbers}" if numbers else ""
-        raise UsageError(f"expression: {self._quoted(node)} is no finite real number{where}; choose other numbers")
+        raise UsageError(f"expression: {self._quoted(node)} is not a finite real number{where}; choose other numbers")
 
     def _quoted(self, node: ast.expr) -> str:
         return repr(" ".join((ast.get_source_segment(self._text, node) or "it").split()))

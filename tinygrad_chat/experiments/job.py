@@ -84,10 +84,10 @@ class Job:
         """Append to its output why it ended, if it could not say so itself."""
         with explained(self.path), open_plain(self.path / OUTPUT, "ab") as output:
             if code < 0:
-                reason = ", as the system does where memory runs out" if -code == KILL else ""
+                reason = ", as the system does when memory runs out" if -code == KILL else ""
                 output.write(f"killed by {signal.Signals(-code).name}{reason}\n".encode())
             elif code and output.tell() == self._silent:
-                output.write(f"ended with exit code {code}, without a word\n".encode())
+                output.write(f"ended with exit code {code} and no output\n".encode())
 
 
 KILL = getattr(signal, "SIGKILL", None)  # missing on Windows

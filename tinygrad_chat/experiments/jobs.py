@@ -93,7 +93,7 @@ def run_jobs(
                         working[place] = run, Job(run.config, run.path, device=device, confirmed=confirmed)
                 if waiting and not working and not told:
                     told = True
-                    say(f"{waiting[0].path}: another process is at work there; waiting for it")
+                    say(f"{waiting[0].path}: another process is using it; waiting for it")
                 for place, (run, job) in list(working.items()):
                     if not job.ended():
                         yield Running(run, read_progress(run.config, run.path))

@@ -60,8 +60,8 @@ def held(ablation: Ablation, folder: Path, *, collecting: str = "") -> Iterator[
         out = [run for run in left if run.name in submitted["jobs"]]
         if out and submitted["cluster"] != collecting:
             raise UsageError(
-                f"{folder}: {count(len(out), 'run')} went to {submitted['cluster']}; collect what came of that with "
-                f"--submit {submitted['cluster']}"
+                f"{folder}: {count(len(out), 'run')} already submitted to {submitted['cluster']}; collect the results "
+                f"with --submit {submitted['cluster']}"
             )
         yield left
 
@@ -106,7 +106,7 @@ def add_result(folder: Path, run: PlannedRun) -> Row | None:
     rows = [*read_rows(folder), row]
     if "data" not in run.choices and rows[0]["data_sha256"] != row["data_sha256"]:
         raise UsageError(
-            f"--data {run.config.data.name}: has changed since the ablation began; start one in another folder"
+            f"--data {run.config.data.name}: has changed since the ablation began; start a new one in another folder"
         )
     write_atomic(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in rows).encode())
     return row

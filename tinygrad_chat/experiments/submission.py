@@ -71,7 +71,7 @@ def expect_cluster(cluster: str) -> Any:
     except ImportError as error:
         raise BackendError(f"--submit {cluster}: needs submitit, the extra slurm: pip install submitit") from error
     if cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
-        raise UsageError("--submit slurm: there is no srun here; give the command on a machine of the cluster")
+        raise UsageError("--submit slurm: there is no srun here; run the command on a machine of the cluster")
     return submitit
 
 
@@ -200,7 +200,7 @@ def _news_of(folder: Path, run: PlannedRun, job: Any, cluster: str) -> News | No
     if over:
         state, words = job.state, last_words(run.path)
         said = ": ".join(filter(None, ["" if state in SUCCESS_STATES else state, words]))
-        return Failed(run, said or f"without a word; see {job.paths.stderr}")
+        return Failed(run, said or f"no output; see {job.paths.stderr}")
     progress = read_progress(run.config, run.path)
     return None if progress is None else Running(run, progress)
 

@@ -33,7 +33,7 @@ class HeldFolder:
             return path
         moved = self._ask()
         if moved is None or not self._is_at(moved):
-            raise StorageError(f"{path}: was moved or removed while a process was at work there; put it back")
+            raise StorageError(f"{path}: was moved or removed while a process was using it; put it back")
         return moved
 
     def _is_at(self, path: Path) -> bool:

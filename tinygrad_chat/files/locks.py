@@ -47,7 +47,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             raise _held(folder, file)
         with explained(folder):
             if not (_number(file) or os.fstat(file.fileno()).st_size == 0):
-                raise StorageError(f"{folder / LOCK}: is no lock, as it holds more than a number; take it away")
+                raise StorageError(f"{folder / LOCK}: is not a lock file, as it holds more than a number; remove it")
             file.truncate(0)
             file.write(str(os.getpid()).encode())
             file.flush()
@@ -97,7 +97,7 @@ def try_lock(file: IO, *, shared: bool = False) -> bool:
 def _held(folder: Path, file: IO[bytes]) -> UsageError:
     number = _number(file)
     holder = f"process {number}" if number else "another process"
-    return UsageError(f"{folder}: {holder} is at work there; wait for it, or stop it")
+    return UsageError(f"{folder}: {holder} is using it; wait for it, or stop it")
 
 
 def _number(file: IO[bytes]) -> str:

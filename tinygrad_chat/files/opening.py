@@ -53,7 +53,7 @@ def explained(path: Path, doing: str = "written") -> Iterator[None]:
         elif error.errno in (errno.ENOTDIR, errno.ENOENT):
             reason = f"{error.strerror}; choose another folder"
         elif unfit:
-            reason = f"{error.strerror}; take it away"
+            reason = f"{error.strerror}; remove it"
         else:
             reason = error.strerror or str(error)
         raise StorageError(f"{place}: cannot be {doing}: {reason}") from error

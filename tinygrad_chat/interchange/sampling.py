@@ -50,7 +50,7 @@ def _checked(found: dict[str, Any], source: str, say: Say) -> Sampling:
         GenerationOptions(**sampling.settings())
     except (ConfigError, FormatError) as error:
         reason = str(error).removeprefix(f"{source}: ")
-        say(f"{source}: {reason}; what it says of drawing tokens plays no part")
+        say(f"{source}: {reason}; its sampling settings are ignored")
         return Sampling()
     return sampling
 

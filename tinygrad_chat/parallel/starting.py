@@ -71,7 +71,7 @@ def start_ranks(count: int, arguments: Sequence[str]) -> int:
 
 def remedy_of(arguments: Sequence[str]) -> str:
     """Return the advice to print if rank 0 of a `tgc` with these arguments has ended without an exit code."""
-    return "go on with: tgc train --resume" if "train" in arguments[:1] else "start it again"
+    return "resume with: tgc train --resume" if "train" in arguments[:1] else "start it again"
 
 
 class _Rank0:

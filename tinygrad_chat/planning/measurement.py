@@ -116,11 +116,11 @@ def measure(
     if watch.exceeded or (failed and answer.error in ("MemoryError", "MemoryShortageError")):
         raise NoRoomError(
             f"--batch-size {config.data.batch_size} --grad-accumulation {config.data.grad_accumulation}: the run takes "
-            f"more than the {limit / 2**30:.3g} GiB of memory that it may; let --fit choose, or choose a smaller "
+            f"more than the {limit / 2**30:.3g} GiB of memory that it may use; let --fit choose, or choose a smaller "
             "--batch-size, --width, --layers or --context"
         )
     if answer is None:
-        raise TinygradChatError(f"the measuring process ended with {process.returncode}: {last_words}")
+        raise TinygradChatError(f"the measuring process ended with exit code {process.returncode}: {last_words}")
     if isinstance(answer, Failure):
         kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
         raise kinds.get(answer.error, TinygradChatError)(answer.message)

@@ -74,11 +74,11 @@ class Profile:
         if max(products, memory) >= HALF * step:
             held = "matrix products" if products >= memory else "memory"
         elif self.on_device and self.host_seconds >= BUSY * self.plain_seconds:
-            held = "the host, which starts kernels more slowly than the device ends them"
+            held = "the host, which launches kernels more slowly than the device runs them"
         else:
             held = "no single limit"
         return (
-            f"{held}; at the machine's limits, products would take {products / step:.0%} of the step and other "
+            f"{held}; at the machine's limits, matrix products would take {products / step:.0%} of the step and other "
             f"traffic of memory {memory / step:.0%}; most is lost in {worst.name}, {1000 * lost:.2f} ms above its limit"
         )
 

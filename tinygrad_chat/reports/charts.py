@@ -43,7 +43,7 @@ def other_charts(report: Report) -> list[Chart]:
     norms = _noisy("gradient norm", _points(report.records, "grad_norm"), 3)
     speeds = [(step, speed) for step, speed in _points(report.timings, "tokens_per_second") if speed > 0]
     rewards = [
-        *_noisy("of answers to practise", _points(report.records, "reward"), 0),
+        *_noisy("of training answers", _points(report.records, "reward"), 0),
         Series("of held-out problems", _points(report.evaluations, "val_reward"), 1, "marked"),
     ]
     return [

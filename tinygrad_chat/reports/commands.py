@@ -46,7 +46,7 @@ def commands_of(
                 if by_time
                 else f" --steps {2 * config.schedule.steps}"
             )
-        words = f"go on from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
+        words = f"continue from the newest checkpoint, of step {step_of(checkpoints[-1]):,}"
         first = 0 if summary.outcome in ("interrupted", "killed") else len(found)
         found.insert(first, (words, f"{folder.resume_command}{further}"))
     if config:

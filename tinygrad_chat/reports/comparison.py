@@ -143,7 +143,7 @@ def _lack(summary: RunSummary) -> str:
         return summary.reason
     if summary.best_val_loss is None:
         return "has no evaluation yet"
-    return "" if _timed(summary) else "timing.jsonl has no whole line"
+    return "" if _timed(summary) else "timing.jsonl has no complete line"
 
 
 def _timed(summary: RunSummary) -> list[Mapping[str, Any]]:

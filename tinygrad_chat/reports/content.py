@@ -85,7 +85,7 @@ class Report:
         if summary.steps is not None and not whole:
             done = f"{summary.step or 0:,} of {count(summary.steps, 'step')}"
         sentences = {
-            "finished": f"finished: {'all' if summary.steps and whole else 'its time was over after'} {done}",
+            "finished": f"finished: {'all' if summary.steps and whole else 'its time was up after'} {done}",
             "interrupted": f"interrupted after {done}, with a checkpoint",
             "killed": f"killed after {done} or a little later: the folder does not say how it ended",
             "running": f"running: {done} so far",
@@ -106,14 +106,14 @@ class Report:
         found = [(entry["from_step"], "resumed from here") for entry in self.environments if entry["from_step"]]
         for record in self.records:
             if "rolled_back_from" in record:
-                what = f"rolled back here from step {record['rolled_back_from']}, on to other batches"
+                what = f"rolled back here from step {record['rolled_back_from']}, continuing with other batches"
                 found.append((record["step"], one_line(f"{what}: {record.get('reason', 'no reason is given')}")))
             if "damaged" in record:
-                what = "the log was damaged when the run went on here"
+                what = "the log was damaged when the run was resumed here"
                 found.append((record["step"], one_line(f"{what}: {record['damaged']}")))
             if is_number(record.get("skipped_spike")):
-                spike = f"{decimal_number(record['skipped_spike'], 1)} standard deviations above recent ones"
-                found.append((record["step"], f"update skipped: the loss lay {spike}"))
+                spike = f"{decimal_number(record['skipped_spike'], 1)} standard deviations above the recent mean"
+                found.append((record["step"], f"update skipped: the loss was {spike}"))
         return sorted(found)
 
     @property
@@ -151,7 +151,7 @@ class Report:
         for kind in KINDS:
             held = [line[kind] for line in self.timings if is_number(line.get(kind))]
             if held:
-                found.append((kind.replace("_", " "), f"{max(held) / 2**20:,.0f} MiB", "most, at evaluations"))
+                found.append((kind.replace("_", " "), f"{max(held) / 2**20:,.0f} MiB", "peak, at evaluations"))
         return found
 
     @property

@@ -97,7 +97,7 @@ def _going_on(report: Report) -> list[Fields]:
         return []
     return [
         {
-            "heading": "Best checkpoint, and going on" if path else "Going on",
+            "heading": "Best checkpoint and next steps" if path else "Next steps",
             "best_checkpoint": [{"path": path}] if path else [],
             "commands": [{"purpose": purpose, "command": command} for purpose, command in report.commands],
         }

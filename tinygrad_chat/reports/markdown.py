@@ -51,7 +51,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
             yield [f"After {step:,} steps:"]
             yield list(_fenced(text))
     if report.commands:
-        yield ["## Going on"]
+        yield ["## Next steps"]
     for words, command in report.commands:
         yield [f"To {words}:"]
         yield list(_fenced(command, "sh"))

@@ -99,7 +99,7 @@ def summarize_run(path: Path) -> RunSummary:
     except (TinygradChatError, OSError) as error:
         return RunSummary(path, "damaged", str(error))
     if not log.lines and not locked and is_there(folder.log) and folder.log.stat().st_size:
-        return RunSummary(path, "damaged", log.unfit or "log.jsonl has no whole line")
+        return RunSummary(path, "damaged", log.unfit or "log.jsonl has no complete line")
     step = max([ended["step"] if ended else 0, *(record["step"] for record in log.records)])
     best = min(evaluations(log.records), key=shortfall, default={})
     batch = config.tokens_per_step

@@ -104,7 +104,7 @@ def _expect_filled(entries: Mapping[str, Entry], size: int, source: str) -> None
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         wanted = entry.size * np.dtype(TYPES[entry.dtype]).itemsize
         if len(entry.shape) > MOST_DIMENSIONS or entry.data_offsets != (end, end + wanted):
-            raise FormatError(f"{source}: {short_repr(name)}: its type, its shape and its place do not fit together")
+            raise FormatError(f"{source}: {short_repr(name)}: its type, shape and offsets do not match")
         end += wanted
     if end != size:
         raise FormatError(f"{source}: expected {end:,} bytes of numbers, received {size:,}")

@@ -156,7 +156,7 @@ def _checked(path: Path, name: str, *, most: int) -> Path:
     wanted = digest_of(path, name)
     with open_plain(path / name, most=most) as file:
         if _digest(file) != wanted:
-            raise FormatError(f"{name}: is not what {DIGESTS} says")
+            raise FormatError(f"{name}: does not match its digest in {DIGESTS}")
     return path / name
 
 
@@ -196,9 +196,9 @@ def load_newest(
             saved = load(path)
             if saved.step == step_of(path):
                 return saved
-            say(f"{path}: the checkpoint is damaged (it is of step {saved.step}); passed over")
+            say(f"{path}: the checkpoint is damaged (it is of step {saved.step}); skipped")
         except CheckpointError as error:
-            say(f"{error}; passed over")
+            say(f"{error}; skipped")
     return None
 
 

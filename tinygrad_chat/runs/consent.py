@@ -42,8 +42,8 @@ def expect_named(folder: Path, data: Source) -> None:
     if not all(has_consent(folder, f"reading {name}") for name in _on_hub(data)):
         flags = " ".join(f"--data {quoted(name)}" for name in ([data] if isinstance(data, str) else data))
         raise UsageError(
-            f"{folder}: its settings name data on the Hugging Face hub, which was not asked for on this machine; to "
-            f"fetch it, add: {flags}"
+            f"{folder}: its settings name data on the Hugging Face hub, which was never requested on this machine; to "
+            f"download it, add: {flags}"
         )
 
 

@@ -55,7 +55,7 @@ def _explain_missing(path: Path) -> str:
     around = models[0] if models else None
     there = is_there(path, follow=True)
     if there and _is_of_another_program(path):
-        return f"is another program's model; a run is made of it by: tgc import {quoted(path)}"
+        return f"is another program's model; convert it to a run with: tgc import {quoted(path)}"
     if there and not is_folder(path, follow=True):
         such = f", such as {quoted(around)}" if around else ""
         return f"is a file; expected the folder of a run or of a checkpoint{such}"
@@ -63,7 +63,7 @@ def _explain_missing(path: Path) -> str:
     if inside:
         return f"is a folder of runs; expected one of them, such as {quoted(inside[-1])}"
     if there and around:
-        return f"is a part of {quoted(around)}; name that"
+        return f"is part of {quoted(around)}; give that path instead"
     names = {run.name: run for run in runs_in(RUNS)}
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"no run there; did you mean {quoted(names[close[0]])}?" if close and not there else ""

@@ -96,11 +96,13 @@ class RunFolder:
         foreign = None if resumed or checkpoints else self._foreign_file()
         if foreign is not None:
             raise UsageError(
-                f"--out {self.path}: holds a {foreign.name} that no run of ours wrote; choose another folder, as in "
+                f"--out {self.path}: holds a {foreign.name} that tgc did not write; choose another folder, as in "
                 f"--out {quoted(self.path / 'run')}"
             )
         if (checkpoints or _has_content(self.log)) and not resumed:
-            raise UsageError(f"--out {self.path}: holds a run already; add --resume to go on, or choose another folder")
+            raise UsageError(
+                f"--out {self.path}: holds a run already; add --resume to continue it, or choose another folder"
+            )
         with explained(self.path, "read"):
             runs = [] if resumed else runs_in(self.path)
         if runs:
@@ -252,7 +254,7 @@ class RunFolder:
         checkpoint = load_newest(self.checkpoints, load, say=say)
         if checkpoint is None:
             damaged = self.newest_checkpoint()
-            raise CheckpointError(f"{damaged.parent}: no whole checkpoint there; start a new run in another folder")
+            raise CheckpointError(f"{damaged.parent}: no complete checkpoint there; start a new run in another folder")
         return checkpoint
 
     def read_config(self) -> TrainingConfig:

@@ -112,7 +112,7 @@ class _Found:
     incomplete: bool = False
 
     def explain(self) -> str:
-        kept = f"; going on keeps this file as {_aside(self.path).name}" if self.raw else ""
+        kept = f"; resuming keeps this file as {_aside(self.path).name}" if self.raw else ""
         return f"{self.path}: {self.problem}{kept}"
 
 
@@ -143,7 +143,7 @@ class _Lines:
         raw = self._read()
         lines = _split(raw)
         if marks is None:
-            problem = f"has {count(len(lines), 'line')}, and no checkpoint is there" if lines else ""
+            problem = f"has {count(len(lines), 'line')}, but there is no checkpoint" if lines else ""
             return _Found(self.path, raw, [], problem=problem)
         mark = marks.get(self.path.name)
         if mark is None:
@@ -155,9 +155,9 @@ class _Lines:
         expected = f"its {count(mark.lines, 'line')} up to step {step}"
         found.incomplete = not _is_of(mark, found.lines)
         if not found.incomplete:
-            found.problem = f"has other lines between {expected}, which are all there"
+            found.problem = f"has extra lines among {expected}, which are all there"
         elif raw is None:
-            found.problem = f"is not there, nor are {expected}"
+            found.problem = f"is missing, and so are {expected}"
         elif len(found.lines) < mark.lines:
             found.missing = mark.lines - len(found.lines)
             found.problem = f"{found.missing} of {expected} are missing"

@@ -52,7 +52,7 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
     options = _options(asked, served, most, CHAT_TEMPERATURE)
     rivals = asked.top_logprobs or 0
     if rivals and not asked.logprobs:
-        raise ApiError(400, "top_logprobs: plays no part without logprobs", param="top_logprobs")
+        raise ApiError(400, "top_logprobs: has no effect without logprobs", param="top_logprobs")
     return [
         served.engine.submit_answer(said, options, rivals=rivals, tools=tools, random=random)
         for random in _random_numbers(options.seed, asked.n or 1)

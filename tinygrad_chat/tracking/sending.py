@@ -25,7 +25,7 @@ def tracking(run: Run, say: Callable[[str], None] = lambda line: None, *, asked_
     """
     name = run.config.run.track
     if name is not None and run.resumed and not asked_for and not was_opened_here(name, run):
-        say(f"no log goes to {name}, as none of this run went there from this machine; to send it: --track {name}")
+        say(f"not logging to {name}, as this run never did so from this machine; to log to it, add --track {name}")
         name = None
     expect_tracker(name)
     sender = _Sender(run, name, say)
@@ -89,5 +89,5 @@ class _Sender:
             yield
         except Exception as error:  # whatever a library raises: a tracker must not end a run
             reason = " ".join(str(error).split()) or type(error).__name__
-            self._say(f"--track {self._name}: {reason}; training goes on without it")
+            self._say(f"--track {self._name}: {reason}; training continues without it")
             self._name = self._tracker = None

@@ -63,7 +63,9 @@ def build_model(
 def make_own(make: ModelMaker | None, vocabulary: int, *, context: int) -> LanguageModel:
     """Return a custom model. Raises ConfigError if `make` is missing or its model has another vocabulary or context."""
     if make is None:
-        raise ConfigError("--model own: is made in Python, as in tinygrad_chat.train(..., model=YourModel)")
+        raise ConfigError(
+            "--model own: a custom model is built in Python, as in tinygrad_chat.train(..., model=YourModel)"
+        )
     model = make(vocabulary)
     if (model.vocabulary, model.context) != (vocabulary, context):
         raise ConfigError(
@@ -179,7 +181,7 @@ def groups_beside_muon(config: TrainingConfig, model: LanguageModel, names: Iter
     """Return the groups of those parameters that AdamW updates alongside Muon. Raises ConfigError for a custom
     model."""
     if config.recipe.model == OWN:
-        raise ConfigError("--optimizer muon: knows the roles of our models' parameters only; choose adamw or sgd")
+        raise ConfigError("--optimizer muon: works only with the built-in models; choose adamw or sgd")
     options, roles = config.optimizer, parameter_roles(config.model, model.vocabulary)
     rates = {
         name: getattr(options, name) or rate

@@ -203,7 +203,7 @@ def build_rank(
     """
     if config.data.batch_size < communicator.size:
         raise UsageError(
-            f"{communicator.size} ranks: expected a --batch-size of at least a row for each, received "
+            f"{communicator.size} ranks: expected a --batch-size of at least one row per rank, received "
             f"{config.data.batch_size}"
         )
     communicator = on_devices(communicator, choose_compute(config).backend)

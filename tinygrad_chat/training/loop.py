@@ -93,7 +93,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
             raise
         except (StorageError, RankError) as error:
             _close(run, "failed", str(error))
-            raise type(error)(f"{error}; then go on with: {run.folder.resume_command}") from error
+            raise type(error)(f"{error}; then resume with: {run.folder.resume_command}") from error
         except Exception as error:
             if not run.model.parameters().backend.ran_out_of_memory(error):
                 raise
@@ -104,7 +104,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         if moved:
             raise StorageError(
                 f"{run.folder.moved_from}: was moved to {run.folder.path} while the run trained there; it has stopped "
-                f"with a checkpoint, go on with: {run.folder.resume_command}"
+                f"with a checkpoint, resume with: {run.folder.resume_command}"
             )
 
 
@@ -116,7 +116,7 @@ def _explain_shortage(run: Run, error: Exception) -> MemoryShortageError:
     kept = f"; the checkpoint of step {steps[-1]} is on disk" if steps else ""
     return MemoryShortageError(
         f"step {run.progress.step}: {asked}, with {backend.memory_free() >> 20:,} MiB free on "
-        f"{backend.device}; compute the batch in more parts with --grad-accumulation, or choose a smaller "
+        f"{backend.device}; split the batch into more parts with --grad-accumulation, or choose a smaller "
         f"--batch-size, --context or --width{kept}"
     )
 
@@ -129,7 +129,7 @@ def _expect_unchanged(run: Run) -> None:
     # A later checkpoint may merely be a damaged one.
     newest = load_newest(run.folder.checkpoints, TrainingState.load, say=lambda line: None)
     if newest is not None and newest.step != run.saved_step:
-        raise UsageError(f"{run.folder.path}: another process has just trained there; resume it once more")
+        raise UsageError(f"{run.folder.path}: another process has just trained this run; resume it again")
 
 
 def _close(run: Run, outcome: str, reason: str = "") -> str:

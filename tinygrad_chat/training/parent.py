@@ -8,6 +8,7 @@ from typing import Any
 from tinygrad_chat.config.groups import DataOptions
 from tinygrad_chat.errors import VocabularyError
 from tinygrad_chat.files import user_path
+from tinygrad_chat.formatting import count
 from tinygrad_chat.runs.checkpoint import WEIGHTS, digest_of
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
@@ -54,6 +55,6 @@ def open_data_for(
         names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in often[:SHOWN])
         raise VocabularyError(
             f"--data {data.name}: the model of {parent.path} does not know {names}{', ...' * (len(often) > SHOWN)}, "
-            f"{len(often)} of its characters, {unknown.total():,} times in all; replace them in the text, or "
-            "train a model with --tokenizer bytes, which knows every text"
+            f"{count(len(often), 'character')}, {count(unknown.total(), 'time')} in all; replace them in the text, or "
+            "train a model with --tokenizer bytes, which encodes any text"
         ) from error

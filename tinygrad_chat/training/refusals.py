@@ -25,7 +25,7 @@ LONGEST_STEP = 60  # seconds; longer steps need the user's consent
 def needs_own_data(config: TrainingConfig, path: Path) -> UsageError:
     """Return the error for resuming a run without the data that was passed in from Python."""
     return UsageError(
-        f"{path}: is trained on data that was handed over in Python ({config.data.name}); hand it again to "
+        f"{path}: is trained on data passed in Python ({config.data.name}); pass it again to "
         "tinygrad_chat.train(..., resume=True)"
     )
 
@@ -34,8 +34,8 @@ def expect_same_tokenizer(received: Tokenizer, saved: Tokenizer, path: str) -> N
     """Raise VocabularyError if data has another tokenizer than the one `saved` with the model at `path`."""
     if received.state() != saved.state():
         raise VocabularyError(
-            f"{path}: expected data by the tokenizer of the run ({saved.kind}, {saved.size} tokens), received another "
-            f"({received.kind}, {received.size} tokens); take tinygrad_chat.load_tokenizer({path!r}), or start a "
+            f"{path}: expected data from the run's tokenizer ({saved.kind}, {saved.size} tokens), received another "
+            f"({received.kind}, {received.size} tokens); use tinygrad_chat.load_tokenizer({path!r}), or start a "
             "new run"
         )
 
@@ -51,7 +51,7 @@ def changed_data(before: TrainingConfig, config: TrainingConfig, left_out: Seque
     if config.data.source != before.data.source:
         return CheckpointError(
             f"--data {config.data.name}: is not the text that the run was trained on, {before.data.name}; leave --data "
-            "out, or train on the new text in a run of its own with: tgc train --from RUN --data TEXT"
+            "out, or train on the new text in a new run with: tgc train --from RUN --data TEXT"
         )
     return CheckpointError(
         f"--data {config.data.name}: has changed since the run began (its SHA-256 differs); restore it, or start a "
@@ -71,7 +71,7 @@ def expect_packed(data: Data, config: TrainingConfig) -> None:
     """Raise ConfigError if rows of text are to be packed but all data are conversations."""
     if config.data.packing == BEST_FIT and all(part.chats is not None for part in data.parts):
         raise ConfigError(
-            f"--packing {BEST_FIT}: plays no part with conversations, which are always whole in their rows; leave it "
+            f"--packing {BEST_FIT}: has no effect with conversations, which are always whole in their rows; leave it "
             "out"
         )
 
@@ -86,7 +86,7 @@ def expect_patience(config: TrainingConfig, tokenizer: Tokenizer) -> None:
         raise UsageError(
             f"--mode scalar: a step of {tokens} tokens at --width {config.model.width} and --layers "
             f"{config.model.layers} would take about {seconds / 60:.0f} minutes; choose smaller ones, or add --yes to "
-            "go on"
+            "continue"
         )
 
 
@@ -104,7 +104,7 @@ def is_finished(
     """
     steps, minutes, seconds = config.schedule.steps, config.schedule.minutes, saved.progress.seconds
     if steps < saved.step:
-        raise ConfigError(f"--steps: expected at least {saved.step}, which the run has done, received {steps}")
+        raise ConfigError(f"--steps: expected at least the {saved.step} that the run has done, received {steps}")
     time_is_over = minutes is not None and seconds >= 60 * minutes
     if time_is_over and "minutes" in changes:
         raise ConfigError(
@@ -113,10 +113,10 @@ def is_finished(
     if saved.step == steps or time_is_over:
         what, more = (f"its {count(steps, 'step')} are done", f"--steps {2 * steps}")
         if minutes is not None and time_is_over:
-            what, more = (f"its {minutes:g} minutes are over", f"--minutes {2 * minutes:g}")
-        say(f"{folder.path}: {what}; train on with: {folder.resume_command} {more}")
+            what, more = (f"its {minutes:g} minutes are up", f"--minutes {2 * minutes:g}")
+        say(f"{folder.path}: {what}; continue training with: {folder.resume_command} {more}")
         # It may have been killed before its last evaluation, or the log may have lost it.
         return folder.outcome_is("finished") and folder.was_evaluated(saved.step)
     if steps != saved.config.schedule.steps:
-        say(f"--steps {steps}: the learning rate now follows a schedule of that length, from here on")
+        say(f"--steps {steps}: from here on, the learning rate follows a schedule of that length")
     return False

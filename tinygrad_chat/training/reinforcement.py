@@ -101,7 +101,7 @@ def open_reinforcement(config: TrainingConfig, tokenizer: Tokenizer) -> Reinforc
         return None
     task = open_task(str(config.objective.task))
     if not isinstance(task, PracticeTask):
-        raise UsageError(f"--task {task.name}: has problems for evaluation alone, and none to practise on")
+        raise UsageError(f"--task {task.name}: has problems only for evaluation, none to train on")
     return Reinforcement(task, tokenizer, config)
 
 

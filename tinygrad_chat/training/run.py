@@ -250,7 +250,7 @@ def resume_run(
     saved = folder.open_newest(TrainingState.load, say=warn)
     if not saved.data:
         raise UsageError(
-            f"{path}: was imported, and has no training to go on with; train its model in a run of its own with: "
+            f"{path}: was imported, and has no training to resume; fine-tune its model in a new run with: "
             f"tgc train --from {quoted(path)} --data TEXT"
         )
     before = saved.config

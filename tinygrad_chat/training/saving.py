@@ -24,7 +24,7 @@ def save(run: Run, *, due: bool) -> Saved:
     """
     unfit = nonfinite_parameter(run.model.parameters())
     if unfit:
-        finding = f"step {run.progress.step}: the last update has left NaN or infinity in {unfit}"
+        finding = f"step {run.progress.step}: the last update left NaN or infinity in {unfit}"
         raise DivergedError(finding, "lower --lr in a new run")
     if due and all(run.progress.step > rollback.failed_step for rollback in run.progress.rollbacks):
         run.progress.rollbacks = ()

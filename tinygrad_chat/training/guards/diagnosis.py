@@ -34,9 +34,9 @@ def explain_gradient(run: Run, gradient: Callable[[LanguageModel], object]) -> s
     gradients = {name: parameters[name].grad for name in parameters}
     for name, d_parameter in gradients.items():
         if not _finite(d_parameter):
-            return f"first in the gradient of {name}, too large a sum of parts that are finite"
+            return f"first in the gradient of {name}, a sum of finite parts that overflows"
     largest = max(gradients, key=lambda name: float(abs(gradients[name]).max()))
-    return f"too long for a float though each of its parts is finite; the largest part is that of {largest}"
+    return f"which overflows though every gradient is finite; the largest is that of {largest}"
 
 
 def explain_prediction(run: Run, predict: Callable[[LanguageModel], object]) -> str:
@@ -56,7 +56,7 @@ def _first_found(model: LanguageModel, work: Callable[[LanguageModel], object]) 
     parameters = model.parameters()
     unfit = nonfinite_parameter(parameters)
     if unfit:
-        return f"as the last update has left NaN or infinity in {unfit}"
+        return f"as the last update left NaN or infinity in {unfit}"
     try:
         with watched_ops(_watcher(parameters)):
             work(model)

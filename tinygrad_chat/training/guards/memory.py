@@ -32,6 +32,6 @@ class MemoryGuard:
             if growth > max(UNREMARKABLE, self._limit * self._start[kind]):
                 raise MemoryGrowthError(
                     f"{kind.replace('_', ' ')} has grown from {self._start[kind] >> 20} to {size >> 20} MiB, more than "
-                    f"--max-memory-growth {self._limit:g} allows; the checkpoint is saved: go on with --resume, "
+                    f"--max-memory-growth {self._limit:g} allows; the checkpoint is saved: continue with --resume, "
                     "and please report it"
                 )
