@@ -194,8 +194,12 @@ FAULTS = {
         "the newest store is removed first": ("st_mtime_ns, reverse=True)", "st_mtime_ns)"),
     },
     "text/learning.py": {
-        "documents that are held out are learned from": (" if not out)", ")"),
+        "documents that are held out are learned from": ("(not out for out in", "(True for out in"),
         "the end that is held out is learned from": ("end_from(contents.bytes)", "contents.bytes"),
+        "conversations that are held out are learned from": (
+            "itertools.islice(documents, documents_before_end(np.asarray(lengths)))",
+            "documents",
+        ),
     },
     "text/tokenizers/characters.py": {
         "the last character is unknown": ("tokens[tokens == self.bos] = 0", "tokens[tokens >= self.bos - 1] = 0"),
