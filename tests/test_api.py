@@ -197,7 +197,7 @@ def test_a_model_that_says_no_logits_is_told_how():
     class Mute(NextTokenModel):
         vocabulary, context = 5, 4
 
-    with pytest.raises(NotImplementedError, match="Mute: a model says its logits"):
+    with pytest.raises(NotImplementedError, match="Mute: a model defines its logits"):
         Mute().loss(np.array([[1]]), np.array([[2]]))
 
 

@@ -325,10 +325,10 @@ def test_a_conversation_is_saved_and_loaded(person: Person, model: ScriptedModel
     [
         ("", "a.jsonl: expected a line with a conversation, found none"),
         ("{", "a.jsonl, line 1: not valid JSON"),
-        ('{"messages": []}', "a.jsonl, line 1: messages: expected at least one by a user, received none"),
+        ('{"messages": []}', "a.jsonl, line 1: messages: expected at least one from the user, received none"),
         (
             '{"messages": [{"role": "system", "content": "Be kind."}]}',
-            "a.jsonl, line 1: messages: expected at least one by a user, received none",
+            "a.jsonl, line 1: messages: expected at least one from the user, received none",
         ),
         (None, "a.jsonl: No such file or directory"),
     ],

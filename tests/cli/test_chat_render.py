@@ -65,7 +65,7 @@ def test_a_tokenizer_of_bytes_is_called_so(tgc: Tgc):
     write(HI)
     for kind in ("bytes", "characters"):
         assert (
-            f"the tokenizer ({kind}) has no tokens that tell"
+            f"the tokenizer ({kind}) has no tokens that mark"
             in tgc("chat", "render", "a.jsonl", "--tokenizer", kind)[2]
         )
 
@@ -98,12 +98,12 @@ def test_files_as_windows_writes_them_and_several_dialects_in_one(tgc: Tgc):
         ([], "a.jsonl: holds no conversations; expected rows such as"),
         ([{"text": "a"}], "a.jsonl: holds no conversations; expected rows such as"),
         ([HI, {"text": "a"}], "a.jsonl, line 2: expected messages, conversations, or instruction and output, received"),
-        ([HI, {"messages": []}], "a.jsonl, line 2: messages: expected at least one by a user"),
+        ([HI, {"messages": []}], "a.jsonl, line 2: messages: expected at least one from the user"),
         ([HI, {"messages": HI["messages"][:1]}], "a.jsonl, line 2: expected an answer by the assistant, received none"),
         ([HI, "hi"], "a.jsonl, line 2: expected an object or a list of messages, received 'hi'"),
         (
             [{"messages": [{"role": "user", "content": "\ud83d"}]}],
-            "a.jsonl, line 1: messages[0].content: half a surrog",
+            "a.jsonl, line 1: messages[0].content: an unpaired surrog",
         ),
         ([{"text": "a"}, HI], "a.jsonl: holds no conversations"),
     ],

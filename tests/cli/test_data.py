@@ -49,7 +49,7 @@ def test_standard_input_is_kept_so_that_the_run_can_be_gone_on_with(tgc: Tgc, pi
         kept.unlink()
     code, _, err = tgc("train", "--resume", "--out", "run", "--steps", "6")
     assert code == 2
-    assert "what came from standard input is no longer kept there; pipe it in again with --data -" in err
+    assert "data from standard input is no longer cached; pipe it in again with --data -" in err
 
 
 def test_the_same_text_piped_in_again_goes_on_and_another_does_not(tgc: Tgc, pipe):
@@ -221,7 +221,7 @@ def test_a_home_folder_is_meant_where_there_is_one(tgc: Tgc, monkeypatch: pytest
         (["--data", "a.jsonl", "--text-field", "messages"], "expected text under 'messages', received a list"),
         (["--data", "a.txt", "--encoding", "klingon"], "--encoding: expected a name such as utf-8"),
         (["--data", "a.txt", "--text-field", NO_UTF8], "--text-field: expected text in UTF-8"),
-        (["--data", "*.nothing"], "holds no files of text"),
+        (["--data", "*.nothing"], "contains no text files"),
         (["--data", ""], "--data: expected a file, a folder or a built-in name, received none"),
     ],
 )

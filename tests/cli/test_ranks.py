@@ -189,7 +189,7 @@ def test_a_rank_that_is_stopped_is_missed_and_killed(train: Callable[..., Starte
     code, error = started.end()
     assert (code, error.count("\n")) == (3, 1)
     assert error.startswith(f"tgc: rank 1 (process {ranks[1].pid} on ")
-    assert "no sign of life" in error
+    assert "has not responded" in error
 
 
 @pytest.mark.profile("ci")

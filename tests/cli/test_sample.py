@@ -99,7 +99,7 @@ def test_a_long_prompt_is_said_to_be_cut_and_shown_whole(tgc: Tgc):
     code, text, said = tgc("sample", "--prompt", "abc abc abc", "--seed", "1")
     assert code == 0
     assert text.startswith("abc abc abc")
-    assert said == "tgc: the prompt has 11 tokens; the model goes on from the last 8, its context\n"
+    assert said == "tgc: the prompt has 11 tokens; the model continues from the last 8, its context\n"
 
 
 @pytest.mark.usefixtures("model")

@@ -145,7 +145,9 @@ def test_a_message_too_long_for_the_context_is_refused_and_nothing_is_lost():
     said: list[str] = []
     chat = chat_with(answering("hi", context=64), said=said, max_new_tokens=500)
     assert answer(chat.reply("one")) == "hi"
-    with pytest.raises(UsageError, match=r"too long: with it the model would read 64 tokens, and 48 leave room for an"):
+    with pytest.raises(
+        UsageError, match=r"too long: with it the prompt would have 64 tokens, and 48 leave room for an"
+    ):
         chat.reply("x" * 60)
     assert chat.conversation == Conversation.of("one", "hi")
     assert said == []

@@ -72,7 +72,7 @@ def test_a_long_prompt_is_told_once_and_a_strange_one_refused_before_any_rank_dr
             shared.texts(SamplingOptions(prompt="☃"), say=said.append)
 
     share(saved, 2, work)
-    assert said == ["the prompt has 30 tokens; the model goes on from the last 16, its context"]
+    assert said == ["the prompt has 30 tokens; the model continues from the last 16, its context"]
 
 
 def test_a_model_that_diverged_is_the_same_error_as_in_one_process(saved: SavedModel):

@@ -105,7 +105,7 @@ def test_of_a_prompt_longer_than_the_context_the_end_counts_and_a_line_says_so(m
     [of_the_end] = samples(model, ABCD, prompt="abcabcac", max_new_tokens=20, seed=3)
     assert text == f"ddd{of_the_end}"
     assert prompt_tokens(model, ABCD, options.prompt) == ABCD.encode("abcabcac").tolist()
-    assert said == ["the prompt has 11 tokens; the model goes on from the last 8, its context"]
+    assert said == ["the prompt has 11 tokens; the model continues from the last 8, its context"]
 
 
 def test_a_prompt_as_long_as_the_context_is_taken_as_it_is(model):

@@ -96,7 +96,7 @@ def test_a_question_is_asked_anew_and_changed():
         list(chat.retry())
         list(chat.edit("b"))
         assert [[each["content"] for each in body["messages"]] for _, _, body in stub.asked] == [["a"], ["a"], ["b"]]
-        with pytest.raises(UsageError, match="tells no tokens"):
+        with pytest.raises(UsageError, match="does not report tokens"):
             chat.token_count  # noqa: B018
 
 
@@ -139,7 +139,7 @@ REFUSALS = [
     (502, b"<html>", "refused with status 502"),
     (301, b"", "refused with status 301"),
     (200, b'data: {"error": {"message": "no memory"}}\n\n', "no memory"),
-    (200, b"", "broke off"),
+    (200, b"", "cut off"),
     (200, b"data: {", "not valid JSON"),
     (200, b'data: {"choices": [{"delta": {"content": 3}}]}\n\n', "content: expected"),
     (200, b"data: " + b"[" * 100_000, "nested too deep"),
@@ -172,7 +172,7 @@ def test_what_has_no_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch):
 def test_nothing_is_sent_in_the_open_where_the_url_says_https():
     with Stub(b"").running() as stub:
         server = RemoteServer(stub.url.replace("http:", "https:"), "key")
-        with pytest.raises(UsageError, match="is a server there"):
+        with pytest.raises(UsageError, match="is the server running"):
             server.first_model()
 
 
@@ -199,7 +199,7 @@ def test_the_end_of_a_url_may_be_left_out(path: str):
 def test_nobody_there_is_told():
     with Stub(b"").running() as stub:
         server = RemoteServer(stub.url)
-    with pytest.raises(UsageError, match="is a server there"):
+    with pytest.raises(UsageError, match="is the server running"):
         server.first_model()
 
 

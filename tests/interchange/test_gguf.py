@@ -120,19 +120,19 @@ HOSTILE = {
     "a long list": (header(key("a", 9, struct.pack("<IQ", 8, HUGE)), number=1), "more bytes of its header"),
     "a long list of numbers": (header(key("a", 9, struct.pack("<IQ", 4, HUGE)), number=1), "more bytes of its header"),
     "a list of lists": (header(key("a", 9, struct.pack("<IQ", 9, 1)), number=1), "received one of type 9"),
-    "an unknown type": (header(key("a", 77, b""), number=1), "'a': is of the unknown type 77"),
+    "an unknown type": (header(key("a", 77, b""), number=1), "'a': has the unknown type 77"),
     "no UTF-8": (header(key("a", 8, struct.pack("<Q", 1) + b"\xff"), number=1), "is not UTF-8"),
     "no UTF-8 in a list": (
         header(key("a", 9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 1) + b"\xff"), number=1),
         "is not UTF-8",
     ),
     "a list that ends": (header(key("a", 9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 9)), number=1), "more bytes"),
-    "a key twice": (header(2 * key("a", 7, b"\1"), number=2), "'a' stands there twice"),
+    "a key twice": (header(2 * key("a", 7, b"\1"), number=2), "'a' occurs twice"),
     "a part": (header(key("split.count", 2, struct.pack("<H", 3)), number=1), "is one of 3 parts"),
     "an odd alignment": (header(key("general.alignment", 4, struct.pack("<I", 24)), number=1), "a power of two"),
     "no dimensions": (header(b"", tensor("a")), "expected 1 to 4 dimensions, received 0"),
     "many dimensions": (header(b"", tensor("a", 1, 1, 1, 1, 1)), "expected 1 to 4 dimensions, received 5"),
-    "unknown numbers": (header(b"", tensor("a", 32, kind=17)), "'a': is of the unknown type 17; known: F32"),
+    "unknown numbers": (header(b"", tensor("a", 32, kind=17)), "'a': has the unknown type 17; known: F32"),
     "half a block": (header(b"", tensor("a", 33, kind=8)), "rows of 32 numbers each do not make (33,)"),
     "an empty shape": (header(b"", tensor("a", 0, 3)), "do not make (3, 0)"),
     "a product beyond all bounds": (header(b"", tensor("a", HUGE, HUGE)), "do not fit together"),
@@ -140,7 +140,7 @@ HOSTILE = {
     "an offset beyond": (header(b"", tensor("a", 4, offset=HUGE)) + bytes(64), "do not fit together"),
     "one over the other": (header(b"", tensor("a", 8), tensor("b", 8)) + bytes(96), "do not fit together"),
     "a gap": (header(b"", tensor("a", 8), tensor("b", 8, offset=64)) + bytes(200), "do not fit together"),
-    "a tensor twice": (header(b"", tensor("a", 8), tensor("a", 8, offset=32)) + bytes(96), "'a' stands there twice"),
+    "a tensor twice": (header(b"", tensor("a", 8), tensor("a", 8, offset=32)) + bytes(96), "'a' occurs twice"),
 }
 
 

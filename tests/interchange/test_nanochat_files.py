@@ -278,7 +278,7 @@ def test_a_file_and_the_run_that_is_made_of_it_must_fit_into_memory_together(
         needed = (2 + 4 + 2 * 4) * numbers
     folder = RunFolder(tmp_path / "imported")
     monkeypatch.setattr(nanochat_files, "available_memory", lambda: needed - 1)
-    with pytest.raises(CheckpointError, match="the run that is made of them take at least"):
+    with pytest.raises(CheckpointError, match="the run made from them take at least"):
         import_nanochat(path, folder, meta=meta)
     assert not folder.path.exists()
     monkeypatch.setattr(nanochat_files, "available_memory", lambda: needed)

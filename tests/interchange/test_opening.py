@@ -100,7 +100,7 @@ UNFIT: dict[str, tuple[Change, str]] = {
         "a-1.safetensors: does not hold what model.safetensors.index.json says: missing model.norm.weight",
     ),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "expected a model.safetensors or a"),
-    "a pickle": (as_pickle, "pytorch_model.bin: is a pickle, which can run any program"),
+    "a pickle": (as_pickle, "pytorch_model.bin: is a pickle, which can run any code"),
     "a shape that differs": (replaced_array(NORM, np.ones(3, np.float32)), "model.norm.weight is (3,), expected (32,)"),
     "an array that is missing": (replaced_array(NORM, None), "missing model.norm.weight"),
     "an array too many": (replaced_array("x", np.ones(1, np.float32)), "unknown model.x"),
@@ -119,7 +119,7 @@ UNFIT: dict[str, tuple[Change, str]] = {
     "a vocabulary that does not match": (changed("config", vocab_size=300), "expected (300, 32)"),
     "a tokenizer of another kind": (
         changed("tokenizer", model={"type": "Unigram"}),
-        "tokenizer.json: no tokenizer that can be used: model: expected BPE, received 'Unigram'",
+        "tokenizer.json: not a usable tokenizer: model: expected BPE, received 'Unigram'",
     ),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not valid JSON"),
 }
@@ -250,7 +250,7 @@ def test_a_name_on_the_hub_is_downloaded_without_pickles(folder: Path, monkeypat
         with pytest.raises(CheckpointError, match="expected hub:owner/name"):
             open_model(Path(name), say=print)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: 1 / 0)
-    with pytest.raises(CheckpointError, match=r"the Hugging Face hub does not give it \(division by zero\)"):
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded from the Hugging Face hub \(division by zero\)"):
         open_model(Path("hub:owner/name"), say=print)
 
 

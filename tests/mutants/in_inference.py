@@ -115,7 +115,7 @@ FAULTS = {
         "a refusal has no end": ("refusal = response.read(MOST_BYTES)", "refusal = response.read()"),
         "an answer that is stopped is read on": ("each.shutdown(socket.SHUT_RDWR)", "pass"),
         "an answer that broke off is an answer": (
-            'raise UsageError(f"{self.url}: the answer broke off")',
+            'raise UsageError(f"{self.url}: the answer was cut off")',
             "return",
         ),
         "an error in a stream is no error": ("if chunk.error:", "if False:"),

@@ -129,19 +129,19 @@ def test_state_is_a_copy_and_load_brings_it_back(parameters):
     [
         (
             lambda state: state.pop("norm.gain"),
-            "weights do not fit the model: missing norm.gain, unknown none",
+            "weights do not match the model: missing norm.gain, unknown none",
         ),
         (
             lambda state: state.update(head=np.zeros(3)),
-            "weights do not fit the model: missing none, unknown head",
+            "weights do not match the model: missing none, unknown head",
         ),
         (
             lambda state: state.update({"layers.1.bias": np.zeros(4)}),
-            "weights do not fit the model: layers.1.bias is (4,), expected (3,)",
+            "weights do not match the model: layers.1.bias is (4,), expected (3,)",
         ),
         (
             lambda state: state.update({"layers.1.bias": np.zeros((1, 3))}),
-            "weights do not fit the model: layers.1.bias is (1, 3), expected (3,)",
+            "weights do not match the model: layers.1.bias is (1, 3), expected (3,)",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_rank_that_dies_is_named_once(rank_0: Rank0):
     close(first)
     time.sleep(0.1)
     assert [failure.split(" (")[0] for failure in rank_0.failures] == ["rank 2"]
-    assert rank_0.failures[0].endswith(": has ended, and the others cannot go on without it")
+    assert rank_0.failures[0].endswith(": has ended, and the others cannot continue without it")
 
 
 @pytest.mark.profile("ci")
@@ -109,7 +109,7 @@ def test_a_rank_that_falls_silent_is_named(rank_0: Rank0):
     other.heartbeat._ended.set()
     expect(lambda: rank_0.failures)
     assert "rank 1 (" in rank_0.failures[0]
-    assert "has given no sign of life" in rank_0.failures[0]
+    assert "has not responded" in rank_0.failures[0]
 
 
 def test_a_rank_that_does_not_come_to_where_the_others_wait_is_named():
@@ -195,7 +195,7 @@ def test_of_ranks_that_fall_silent_together_the_first_is_named_and_then_the_othe
     first.heartbeat._ended.set()
     expect(lambda: rank_0.failures)
     assert rank_0.failures[0].startswith("rank 1 (")
-    assert rank_0.failures[0].endswith("it is stopped or cut off, so is rank 2")
+    assert rank_0.failures[0].endswith("it is stopped or unreachable, and so is rank 2")
 
 
 def test_a_rank_that_does_not_come_is_named(rank_0: Rank0, monkeypatch: pytest.MonkeyPatch):

@@ -165,12 +165,12 @@ def test_names_of_special_tokens_in_messages_are_text():
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
-    "no messages": ({"messages": []}, "at least one by a user", None),
+    "no messages": ({"messages": []}, "at least one from the user", None),
     "a tool's message": ({"messages": [{"role": "tool", "content": "x"}]}, "received 'tool'", "messages[0].role"),
     "an answer last": ({"messages": [*chat()["messages"], {"role": "assistant", "content": "x"}]}, "last", "messages"),
     "a late system message": (
         {"messages": [*chat()["messages"], {"role": "system", "content": "x"}]},
-        "a system message stands before all",
+        "a system message comes before them",
         None,
     ),
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "has no text", None),

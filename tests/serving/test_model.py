@@ -55,7 +55,7 @@ def test_a_newer_checkpoint_answers_the_next_request_where_that_is_wanted(run: P
         found = client.post("/v1/completions", json=asked).json()
         assert (found["system_fingerprint"], found["model"]) == ("step-4", "a")
     assert staying.newest().step == 2
-    assert said == ["now with step 4"]
+    assert said == ["now serving step 4"]
 
 
 def test_a_newer_checkpoint_that_is_damaged_is_told_once_and_the_one_before_stays(run: Path):

@@ -144,7 +144,7 @@ def test_what_is_set_is_what_is_asked_for(page: Page):
     asked = answer_with(page, stream_of("yes"))
     page.locator("[data-opens=settings]").click()
     page.get_by_label("System prompt").fill("Be brief.")
-    for name, value in (("Temperature", "0.5"), ("Top-p", "0.9"), ("Most tokens", "64"), ("Seed", "7")):
+    for name, value in (("Temperature", "0.5"), ("Top-p", "0.9"), ("Maximum tokens", "64"), ("Seed", "7")):
         page.get_by_label(name, exact=True).fill(value)
     ask(page, "Who?")
     answers(page)
@@ -221,7 +221,7 @@ def test_no_more_chats_are_kept_than_there_is_room_for_which_is_said(page: Page)
     page.locator("#new-chat").click()
     ask(page, "one more")
     assert answers(page) == ["yes"]
-    expect(page.locator("#toast")).to_contain_text("not kept: there are 100 already")
+    expect(page.locator("#toast")).to_contain_text("not saved: there are 100 already")
     assert len(kept(page)) == 100
 
 
@@ -381,7 +381,7 @@ def test_everything_that_one_can_act_on_has_a_name(page: Page):
 def test_a_server_that_is_gone_is_told_and_asked_again(page: Page):
     page.route("**/v1/chat/completions", lambda route: route.abort("connectionrefused"))
     ask(page, "Who?")
-    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not respond")
     page.unroute("**/v1/chat/completions")
     page.get_by_role("button", name="Try again").click()
     assert answers(page) == [ALPHABET]
@@ -392,7 +392,7 @@ def test_a_connection_that_breaks_leaves_what_had_come(page: Page):
     answer_with(page, stream_of("half an ").replace("data: [DONE]\n\n", ""))
     ask(page, "Who?")
     assert answers(page) == ["half an "]
-    expect(page.get_by_role("alert")).to_contain_text("went away")
+    expect(page.get_by_role("alert")).to_contain_text("does not respond")
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_a_connection_that_breaks_leaves_what_had_come(page: Page):
     [
         (429, error_of("too many"), "The server is busy. Try again in 3 s.", "Try again"),
         (400, error_of("expected a number"), "expected a number", "Try again"),
-        (502, "<html>", "The server refused with status 502.", "Try again"),
+        (502, "<html>", "The request failed with status 502.", "Try again"),
         (200, stream_of(), "The model said nothing.", "Try again"),
         (200, f"data: {error_of('no memory')}\n\n", "no memory", "Try again"),
     ],
@@ -413,7 +413,7 @@ def test_a_refusal_is_told_in_its_words_where_the_answer_would_be(
     expect(page.get_by_role("alert")).to_contain_text(told)
     expect(page.get_by_role("alert").get_by_role("button")).to_have_text(remedy)
     page.reload()
-    expect(page.get_by_role("alert")).to_contain_text("This was not answered.")
+    expect(page.get_by_role("alert")).to_contain_text("This has no answer yet.")
 
 
 def test_a_conversation_that_is_too_long_is_gone_on_with_in_a_new_chat(page: Page):
@@ -524,7 +524,7 @@ def test_the_look_inside_says_how_fast_an_answer_came(page: Page):
     page.locator("[data-opens=look]").click()
     ask(page, "Who?")
     answers(page)
-    expect(page.locator("#speed dt")).to_have_text(["tokens", "a second", "to the first", "seed"])
+    expect(page.locator("#speed dt")).to_have_text(["tokens", "per second", "to the first token", "seed"])
     expect(page.locator("#speed dd").first).to_have_text("27")
     expect(page.locator(".token")).to_have_count(35)
 

@@ -84,13 +84,13 @@ def test_any_bytes_come_through_where_they_are_asked_for(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("not json", "line 2: expected one JSON object a line"),
+        ("not json", "line 2: expected one JSON object per line"),
         ("[1]", "line 2: expected an object with text under 'text', received a list"),
         ('{"body": "x"}', "line 2: expected text under 'text', received the keys body; name one with --text-field"),
         ('{"text": 3}', "line 2: expected text under 'text', received a number"),
-        ('{"text": null}', "line 2: expected text under 'text', received null; take the row out"),
-        ('{"text": ["a", "b"]}', "received a list; write what is to be learned as one text a row"),
-        ('{"text": "\\ud800"}', "line 2: half a surrogate pair"),
+        ('{"text": null}', "line 2: expected text under 'text', received null; remove the row"),
+        ('{"text": ["a", "b"]}', "received a list; write the training text as one string per row"),
+        ('{"text": "\\ud800"}', "line 2: an unpaired surrogate"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(tmp_path: Path, line: str, message: str):
@@ -104,5 +104,5 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path, line: str, message: str)
 def test_what_is_not_there_is_refused_with_the_built_in_names(tmp_path: Path):
     with pytest.raises(DataError, match="not one of the built-in names pydoc, shakespeare, names"):
         open_corpus(str(tmp_path / "nothing"))
-    with pytest.raises(DataError, match="holds no files of text"):
+    with pytest.raises(DataError, match="contains no text files"):
         open_corpus(str(tmp_path))

@@ -113,8 +113,8 @@ def test_any_tokens_make_a_dataset():
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (np.zeros((2, 300), int), r"expected one row of integers, received int64 of shape \(2, 300\)"),
-        (np.zeros(300), "expected one row of integers, received float64"),
+        (np.zeros((2, 300), int), r"expected a 1-D array of integers, received int64 of shape \(2, 300\)"),
+        (np.zeros(300), "expected a 1-D array of integers, received float64"),
         (np.arange(-1, 300), "expected no token below 0, received -1"),
         (np.arange(89), "expected at least 90 tokens for --context 8 .* received 89"),
     ],

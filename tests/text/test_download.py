@@ -125,21 +125,21 @@ def redirect(location: str, body: bytes = b"") -> Answer:
 OK = b"HTTP/1.0 200 OK\r\n"
 
 HOSTILE: dict[str, tuple[Answer, str]] = {
-    "endless": (endless(b"x" * 4096), "it sends more than the 12 bytes that were expected"),
-    "a header without end": (drip(OK, b"x" * (1 << 16)), "it does not answer in HTTP: LineTooLong"),
+    "endless": (endless(b"x" * 4096), "it sent more than the 12 bytes expected"),
+    "a header without end": (drip(OK, b"x" * (1 << 16)), "its response is not HTTP: LineTooLong"),
     "a redirect with a body without end": (
         redirect("/text", b"x" * (2 << 20)),
-        "it sends headers or redirects without end",
+        "it sends endless headers or redirects",
     ),
-    "a slow body": (drip(OK, b"\r\n"), "it takes too long"),
-    "slow headers": (drip(OK), "it takes too long"),
+    "a slow body": (drip(OK, b"\r\n"), "it timed out"),
+    "slow headers": (drip(OK), "it timed out"),
     "redirects in a circle": (redirect("/hostile"), "HTTP 302 Found"),
     "ftp": (redirect("ftp://127.0.0.1/text"), "it redirects to ftp, expected http or https"),
     "file": (redirect("file:///etc/passwd"), "HTTP 302 Found"),
-    "cut short": (lambda handler: handler.answer(CONTENT[:5], Content_Length=12), "it ended early"),
+    "cut short": (lambda handler: handler.answer(CONTENT[:5], Content_Length=12), "the download ended early"),
     "missing": (lambda handler: handler.answer(b"x" * (2 << 20), 404), "HTTP 404 Not Found"),
-    "no HTTP": (lambda handler: handler.wfile.write(b"\x00" * 40 + b"\n"), "it does not answer in HTTP: BadStatusLine"),
-    "silence": (lambda handler: time.sleep(0.6), "it takes too long"),
+    "no HTTP": (lambda handler: handler.wfile.write(b"\x00" * 40 + b"\n"), "its response is not HTTP: BadStatusLine"),
+    "silence": (lambda handler: time.sleep(0.6), "it timed out"),
 }
 
 
@@ -186,7 +186,7 @@ def test_what_is_no_corpus_in_its_place_is_replaced_without_waiting(
 def test_a_folder_in_the_place_of_a_corpus_is_named(cache: Path, url: str, monkeypatch: pytest.MonkeyPatch):
     serve(monkeypatch, url)
     (cache / "names.txt").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"names\.txt: expected a file, received a folder; take it away$"):
+    with pytest.raises(DataError, match=r"names\.txt: expected a file, received a folder; remove it$"):
         download("names")
     assert Handler.requests == 0
 

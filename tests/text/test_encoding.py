@@ -84,8 +84,8 @@ def test_what_follows_the_beginning_must_have_its_encoding(tmp_path: Path, monke
     [
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "is a PDF"),
         (b"PK\x03\x04\x14\0\xff", "zip archive"),
-        (b"\x89PNG\r\n\x1a\n\0", "is a picture; name a text, or train on its bytes"),
-        (b"\x1f\x8b\x08\0\xff", "let its name end in .gz"),
+        (b"\x89PNG\r\n\x1a\n\0", "is an image; name a text file, or train on its bytes"),
+        (b"\x1f\x8b\x08\0\xff", "rename it to end in .gz"),
     ],
 )
 def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, beginning: bytes, words: str):

@@ -67,7 +67,7 @@ def test_a_folder_of_everything_gives_its_text_and_says_what_it_left_out(tmp_pat
 
 def test_where_no_text_is_left_the_reason_is_the_error(tmp_path: Path):
     fill(tmp_path, {"a.png": b"\x89PNG\0"})
-    with pytest.raises(DataError, match=r"holds no files of text \(1 \.png \(no text\)\)"):
+    with pytest.raises(DataError, match=r"contains no text files \(1 \.png \(no text\)\)"):
         open_corpus(str(tmp_path))
     fill(tmp_path, {"b.jsonl": b'{"body": "b"}\n'})
     with pytest.raises(DataError, match=r"b\.jsonl, line 1: expected text under 'text', received the keys body"):
@@ -111,7 +111,7 @@ def test_a_pattern_fits_files_and_folders_and_stays_in_order(tmp_path: Path):
     assert documents(tmp_path / "?/e") == ["f"]
     fill(tmp_path, {"really[1].txt": b"1"})
     assert documents(tmp_path / "really[1].txt") == ["1"]
-    with pytest.raises(DataError, match="holds no files of text"):
+    with pytest.raises(DataError, match="contains no text files"):
         open_corpus(str(tmp_path / "*.html"))
 
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_read_in_a_folder_is_left_out_and_named(tmp_path: Path, d
         ("locked", r"locked: cannot be read \(Permission denied\)"),
         ("closed", r"closed: cannot be read \(Permission denied\)"),
         ("closed/c.txt", r"c.txt: cannot be read \(Permission denied\)"),
-        ("locked/*.txt", r"holds no files of text \(1 that cannot be read \(.*locked\)\)"),
+        ("locked/*.txt", r"contains no text files \(1 that cannot be read \(.*locked\)\)"),
     ],
 )
 def test_what_is_named_and_cannot_be_read_is_an_error(tmp_path: Path, data: str, said: str):
@@ -183,7 +183,7 @@ def test_what_is_named_and_cannot_be_read_is_an_error(tmp_path: Path, data: str,
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
 def test_a_pipe_is_no_data_and_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(DataError, match="expected a file, received a pipe; what a program writes is read by: "):
+    with pytest.raises(DataError, match="expected a file, received a pipe; pipe a program's output in, as in: "):
         open_corpus(str(tmp_path / "pipe.txt"))
     fill(tmp_path, {"a.txt": b"a"})
     assert documents(tmp_path) == documents(tmp_path / "*.txt") == ["a"]

@@ -114,7 +114,7 @@ def test_without_the_library_one_line_names_the_extra(monkeypatch: pytest.Monkey
     [
         (
             "hub:other/name",
-            r"other/name: the Hugging Face hub does not give it \(404 Client Error. Repository Not Found",
+            r"other/name: cannot be downloaded from the Hugging Face hub \(404 Client Error. Repository Not Found",
         ),
         ("hub:name", "expected hub:owner/name"),
         ("hub:", "expected hub:owner/name"),

@@ -66,11 +66,11 @@ BAD = {
     "other behaviour": (changed(*SPLIT, "behavior", to="Removed"), "unknown pattern"),
     "a vocabulary of words": (changed("model", "vocab", to=["a"]), "model: vocab: expected an object, received list"),
     "no letter of a byte": (changed("model", "vocab", "\u4e00", to=290), "expected bytes written as letters"),
-    "a number by words": (changed("model", "vocab", "!", to="0"), "expected a token's number"),
-    "a number by truth": (changed("model", "vocab", "!", to=True), "expected a token's number"),
-    "a huge number": (changed("model", "vocab", "!", to=10**9), "expected a token's number below 1048576"),
-    "a negative number": (changed("model", "vocab", "!", to=-1), "expected a token's number"),
-    "a number twice": (changed("model", "vocab", "!", to=1), "expected a number of its own"),
+    "a number by words": (changed("model", "vocab", "!", to="0"), "expected a token id"),
+    "a number by truth": (changed("model", "vocab", "!", to=True), "expected a token id"),
+    "a huge number": (changed("model", "vocab", "!", to=10**9), "expected a token id below 1048576"),
+    "a negative number": (changed("model", "vocab", "!", to=-1), "expected a token id"),
+    "a number twice": (changed("model", "vocab", "!", to=1), "expected a unique id"),
     "merges of nothing": (changed("model", "merges", to=[["a", "zzzz"]]), "merges: expected pairs of tokens"),
     "merges in threes": (changed("model", "merges", to=[["a", "b", "c"]]), "merges: expected pairs of tokens"),
     "merges by numbers": (changed("model", "merges", to=[3]), "merges: expected pairs of tokens"),
@@ -80,7 +80,7 @@ BAD = {
     "added ones without names": (changed("added_tokens", to=[{"id": 3}]), "added_tokens: expected text as content"),
     "blanks that are added": (
         changed("added_tokens", to=[{"id": 3, "content": "<|bos|>"}, {"id": 4, "content": "  ", "special": False}]),
-        "added_tokens: '  ' stands in any text",
+        "added_tokens: '  ' occurs in ordinary text",
     ),
     "added ones as text": (changed("added_tokens", to=["<|bos|>"]), "added_tokens: expected an object"),
     "no base64": (lambda: b"!!! 0\n", "line 1: expected a token in base64 and the rank 0"),
@@ -99,7 +99,7 @@ def test_what_is_no_tokenizer_is_refused_in_a_line(make: Callable[[], bytes], re
     with pytest.raises(CheckpointError) as caught:
         read_tokenizer(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: no tokenizer that can be used: ")
+    assert message.startswith(f"{path}: not a usable tokenizer: ")
     assert reason in message
     assert "\n" not in message
     assert len(message) - len(str(path)) < 330
@@ -150,7 +150,7 @@ def test_a_tokenizer_survives_its_file(pattern: str, tmp_path: Path):
     ranks = tmp_path / "ours.tiktoken"
     write_tokenizer(trained(pattern), ranks)
     assert read_tokenizer(ranks, pattern=pattern).state() == trained(pattern).state()
-    with pytest.raises(CheckpointError, match="says itself how text is split"):
+    with pytest.raises(CheckpointError, match="already defines how text is split"):
         read_tokenizer(path, pattern=pattern)
 
 

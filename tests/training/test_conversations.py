@@ -89,7 +89,7 @@ def test_a_tokenizer_that_cannot_tell_who_speaks_is_refused(chats, tmp_path):
             tinygrad_chat.train(str(chats), tokenizer=kind, out=tmp_path / kind)
     tiny = {name: value for name, value in TINY.items() if name != "vocabulary"}
     tinygrad_chat.train("pydoc", tokenizer="characters", out=tmp_path / "text", **tiny)
-    with pytest.raises(UsageError, match="no tokens that tell who speaks"):
+    with pytest.raises(UsageError, match="no tokens that mark who speaks"):
         tinygrad_chat.train(str(chats), start_from=tmp_path / "text", out=tmp_path / "tuned")
 
 
@@ -132,7 +132,7 @@ def test_a_table_of_questions_and_answers(tmp_path):
     store = opened(path)
     assert "It is 9." in store.tokenizer.decode(trained_tokens(store))
     path.write_text(path.read_text() + "And 1?,Two, or so.\n")
-    with pytest.raises(DataError, match=r"a.csv, line 11: expected 2 cells, received 3; put a text .* double quotes"):
+    with pytest.raises(DataError, match=r"a.csv, line 11: expected 2 cells, received 3; put text .* double quotes"):
         opened(path)
 
 

@@ -492,5 +492,5 @@ def test_damaged_tokens_in_the_cache_are_named(start: Start):
     run = start()
     assert isinstance(run.dataset, Dataset)
     run.dataset = dataclasses.replace(run.dataset, training=run.dataset.training * 0 + 250)
-    with pytest.raises(DataError, match="received 250: what is kept of the data is damaged"):
+    with pytest.raises(DataError, match="received 250: the token cache is damaged"):
         finish(run)

@@ -50,7 +50,7 @@ class Node:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy or pickle a leaf as a new leaf without a gradient; computed nodes cannot be copied."""
         if self.parents:
-            raise TypeError("copy: expected a leaf, received what was computed from others; copy its data instead")
+            raise TypeError("copy: expected a leaf, received a computed node; copy its data instead")
         kept = {name: getattr(self, name) for name in ("data", "label") if hasattr(self, name)}
         return type(self), (kept.pop("data"),), (None, kept)
 

@@ -97,8 +97,8 @@ class Chat(Turns):
         shown, length = self._without(left_out, asked)
         if length > most:
             raise UsageError(
-                f"the message is too long: with it the model would read {length:,} tokens, and {most:,} leave room "
-                f"for an answer within its context of {context:,}; say it in fewer words"
+                f"the message is too long: with it the prompt would have {length:,} tokens, and {most:,} leave room "
+                f"for an answer within the context of {context:,}; shorten it"
             )
         if left_out > self._left_out:
             self._left_out = left_out

@@ -46,7 +46,7 @@ def prompt_tokens(
     """
     tokens = tokenizer.encode(prompt).tolist()
     if len(tokens) > model.context:
-        say(f"the prompt has {len(tokens):,} tokens; the model goes on from the last {model.context:,}, its context")
+        say(f"the prompt has {len(tokens):,} tokens; the model continues from the last {model.context:,}, its context")
     return [tokenizer.bos, *tokens] if len(tokens) < model.context else tokens[-model.context :]
 
 

@@ -43,11 +43,9 @@ def load_model(
     mode = InferenceOptions(mode=saved.config.compute.mode if mode is None else mode, weights=weights).mode
     if saved.config.recipe.model == OWN:
         if make is None:
-            raise ConfigError(
-                "the model is one of its trainer's own: open it in Python, as in load(path, model=YourModel)"
-            )
+            raise ConfigError("this is a custom model: open it in Python, as in load(path, model=YourModel)")
         if weights != "float32":
-            raise ConfigError(f"--weights {weights}: expected float32, as the model is one of its trainer's own")
+            raise ConfigError(f"--weights {weights}: expected float32 for a custom model")
         model = make(saved.tokenizer.size)
         model.parameters().load(saved.weights)
         return model

@@ -133,7 +133,7 @@ class RemoteServer:
                         raise line
                     self._gone(line)
                 if not line:
-                    raise UsageError(f"{self.url}: the answer broke off")
+                    raise UsageError(f"{self.url}: the answer was cut off")
                 data = line.removeprefix(b"data:").strip()
                 if data == b"[DONE]":
                     return
@@ -155,7 +155,7 @@ class RemoteServer:
 
     def _gone(self, error: Exception) -> NoReturn:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UsageError(f"{self.url}: {as_clause(reason)}; is a server there?") from error
+        raise UsageError(f"{self.url}: {as_clause(reason)}; is the server running?") from error
 
 
 def _reason(content: bytes, status: int) -> str:
@@ -192,13 +192,13 @@ class RemoteChat(Turns):
     @property
     def context(self) -> int:
         """The model's context. Raises UsageError: the API does not report it."""
-        raise UsageError("a server elsewhere tells no tokens")
+        raise UsageError("a remote server does not report tokens")
 
     token_count = context
 
     def name_of(self, token: int) -> str:
         """Return the text of a token. Raises UsageError: the API does not report tokens."""
-        raise UsageError("a server elsewhere tells no tokens")
+        raise UsageError("a remote server does not report tokens")
 
     def reply(self, text: str) -> Steps:
         """Ask a question; yield the pieces of the answer. Raises UsageError if the server refuses or disconnects."""

@@ -30,7 +30,7 @@ def with_chat_template(
         found = tokenizer.for_chats(turns_of(template, names, tokenizer.special_tokens), tokenizer.end_names)
         _ = ChatTemplate(found).ends
     except (FormatError, BackendError) as error:
-        say(f"{error}; the model goes on with texts, and cannot chat")
+        say(f"{error}; the model continues texts, and cannot chat")
         return tokenizer
     return found
 

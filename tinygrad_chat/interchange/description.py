@@ -42,7 +42,7 @@ EXPORTS: dict[str, Callable[[SavedModel], Any]] = {
     "nanochat": lambda saved: nanochat_config(saved.config.model, saved.tokenizer.size),
 }
 """For each program, a check that raises UsageError if a model cannot be exported to it."""
-OWN_MODEL = "the model is one of its trainer's own"
+OWN_MODEL = "custom models cannot be exported"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ def exported_tokenizer(saved: SavedModel) -> BPETokenizer:
         return BPETokenizer(tokens, [], special_tokens=tokenizer.special_tokens, pattern="gpt2")
     if not isinstance(tokenizer, BPETokenizer):
         raise UsageError(
-            f"other programs know no tokenizer of {tokenizer.kind}; train with --tokenizer bpe, or with bytes"
+            f"other programs cannot use a tokenizer of {tokenizer.kind}; train with --tokenizer bpe, or with bytes"
         )
     return tokenizer
 

@@ -202,6 +202,6 @@ def family_for(options: ModelOptions, vocabulary: int) -> Family:
             return family
     closest = min(FAMILIES.values(), key=lambda family: len(family.differences(options, vocabulary)))
     raise UsageError(
-        f"no family that other programs know has all options of this model: {closest.name} comes closest, with "
+        f"no model family of other programs has all options of this model: {closest.name} comes closest, with "
         f"{closest.differences(options, vocabulary)[0]}"
     )

@@ -115,7 +115,7 @@ class _Header:
         for _ in range(keys):
             key = self._name("key")
             if key in metadata:
-                raise self._unfit(f"{short_repr(key)} stands there twice")
+                raise self._unfit(f"{short_repr(key)} occurs twice")
             metadata[key] = self._value(key, self._number("<I"))
         if metadata.get("split.count", 0) not in (0, 1):
             raise self._unfit(f"is one of {short_repr(metadata['split.count'])} parts; join them first")
@@ -136,7 +136,7 @@ class _Header:
         kind = TYPES.get(number)
         if kind is None:
             known = ", ".join(each.name for each in TYPES.values())
-            raise self._unfit(f"{short_repr(name)}: is of the unknown type {number}; known: {known}")
+            raise self._unfit(f"{short_repr(name)}: has the unknown type {number}; known: {known}")
         if shape[-1] % kind.numbers or not all(shape):
             raise self._unfit(f"{short_repr(name)}: rows of {kind.numbers} numbers each do not make {shape}")
         return name, shape, kind, offset
@@ -150,7 +150,7 @@ class _Header:
                 numbers *= size
             length = kind.bytes_of(numbers)
             if name in seen:
-                raise self._unfit(f"{short_repr(name)} stands there twice")
+                raise self._unfit(f"{short_repr(name)} occurs twice")
             if offset != due or begin + due + length > len(self._content):
                 raise self._unfit(f"{short_repr(name)}: its type, its shape and its place do not fit together")
             seen.add(name)
@@ -163,7 +163,7 @@ class _Header:
         if kind == TEXT:
             return self._text(self._number("<Q"))
         if kind != LIST:
-            raise self._unfit(f"{short_repr(key)}: is of the unknown type {kind}")
+            raise self._unfit(f"{short_repr(key)}: has the unknown type {kind}")
         of, length = self._number("<I"), self._number("<Q")
         if of in NUMBERS:
             size = struct.calcsize(NUMBERS[of])

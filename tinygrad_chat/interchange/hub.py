@@ -39,4 +39,4 @@ def model_folder(name: str) -> Path:
         )
     except Exception as error:
         reason = as_clause(str(error)) or type(error).__name__
-        raise CheckpointError(f"{name}: the Hugging Face hub does not give it ({reason})") from error
+        raise CheckpointError(f"{name}: cannot be downloaded from the Hugging Face hub ({reason})") from error

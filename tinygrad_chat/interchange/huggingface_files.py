@@ -57,7 +57,7 @@ def is_pickle(path: Path) -> bool:
 def no_pickle(path: Path) -> CheckpointError:
     """Return the error for a model that exists only as a pickle."""
     return CheckpointError(
-        f"{path}: is a pickle, which can run any program when it is read, and is never read here; save the model as "
+        f"{path}: is a pickle, which can run any code when loaded, and is never loaded here; save the model as "
         "safetensors, as save_pretrained of transformers does"
     )
 
@@ -85,7 +85,7 @@ def expect_layers(config: Mapping[str, Any], arrays: Collection[str]) -> None:
     for key in ("num_hidden_layers", "n_layer"):
         layers = config.get(key)
         if isinstance(layers, int) and layers > len(arrays):
-            raise FormatError(f"{CONFIG}: {key}: {layers:,} layers cannot stand in {len(arrays):,} arrays")
+            raise FormatError(f"{CONFIG}: {key}: {layers:,} layers cannot be in {len(arrays):,} arrays")
 
 
 def _sharded(folder: Path) -> dict[str, StoredArray]:

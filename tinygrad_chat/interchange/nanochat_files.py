@@ -70,7 +70,9 @@ def import_nanochat(
     """
     weights, metadata = _read_safetensors(path)
     if "token_embedding.weight" in weights:
-        raise CheckpointError(f"{path}: holds weights of ours already; sample from them with: tgc sample --checkpoint")
+        raise CheckpointError(
+            f"{path}: already holds tinygrad_chat weights; sample from them with: tgc sample --checkpoint"
+        )
     options, vocabulary = options_from_nanochat(_model_config(path, metadata, meta))
     if tokenizer is None:
         found = metadata.get("bos", "")
@@ -104,7 +106,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, s
         needed = header.memory + BUFFERS * BYTES_A_NUMBER * header.size
         if needed > most:
             raise CheckpointError(
-                f"{path}: its {header.size:,} numbers and the run that is made of them take at least "
+                f"{path}: its {header.size:,} numbers and the run made from them take at least "
                 f"{memory_size(needed)}, and only {memory_size(most)} are available here"
             )
         return map_file(path, most=most, types=FLOATS, follow=True)

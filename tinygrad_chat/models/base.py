@@ -49,7 +49,7 @@ class NextTokenModel(Module):
 
         `random` is given in training, for dropout; `offset` is the index of the first row in the whole batch.
         """
-        raise NotImplementedError(f"{type(self).__name__}: a model says its logits: def logits(self, tokens, **_)")
+        raise NotImplementedError(f"{type(self).__name__}: a model defines its logits: def logits(self, tokens, **_)")
 
     @with_own_compute
     def loss(

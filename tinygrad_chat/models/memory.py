@@ -91,7 +91,8 @@ def expect_room(
         raise NoRoomError(
             f"--width {options.width} --layers {options.layers} --context {options.context}: "
             f"{count_parameters(options, vocabulary):,} parameters take at least {needed / 2**30:,.1f} GiB "
-            f"with what goes with them, and {_only(available)}; choose a smaller --width, --layers or --context"
+            f"with gradients and optimiser state, and {_only(available)}; choose a smaller --width, --layers or "
+            "--context"
         )
 
 

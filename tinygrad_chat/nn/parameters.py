@@ -59,7 +59,7 @@ class Parameters:
         self.refresh_compute_weights()
 
     def __copy__(self) -> Parameters:
-        raise TypeError("copy: a Tensor lies in one buffer only, so that Parameters have no shallow copy; use deepcopy")
+        raise TypeError("copy: a Tensor lies in one buffer only, so Parameters cannot be shallow-copied; use deepcopy")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Give deep copies and pickles buffers of their own, into which the copied Tensors are moved."""
@@ -136,10 +136,10 @@ def expect_fitting(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, 
     missing, unknown = shapes.keys() - weights.keys(), weights.keys() - shapes.keys()
     if missing or unknown:
         absent, strange = (short_list(sorted(names)) for names in (missing, unknown))
-        raise CheckpointError(f"weights do not fit the model: missing {absent}, unknown {strange}")
+        raise CheckpointError(f"weights do not match the model: missing {absent}, unknown {strange}")
     for name, shape in shapes.items():
         if weights[name].shape != shape:
-            raise CheckpointError(f"weights do not fit the model: {name} is {weights[name].shape}, expected {shape}")
+            raise CheckpointError(f"weights do not match the model: {name} is {weights[name].shape}, expected {shape}")
 
 
 class GradientBuffer:

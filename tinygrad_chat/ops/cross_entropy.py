@@ -18,7 +18,7 @@ SLICE = 1 << 20  # logits processed at a time where only the losses are needed
 def check_targets(logits: Any, targets: Any) -> None:
     """Raise ShapeError unless there is an integer target for each row of logits, and the rows are not empty."""
     if logits.shape[-1] == 0:
-        raise ShapeError(f"cross_entropy: expected at least 1 logit a row, received logits {logits.shape}")
+        raise ShapeError(f"cross_entropy: expected at least 1 logit per row, received logits {logits.shape}")
     if targets.shape != logits.shape[:-1]:
         raise ShapeError(
             f"cross_entropy: logits {logits.shape} need targets {logits.shape[:-1]}, received {targets.shape}"

@@ -33,7 +33,7 @@ function show(count) {
   });
   button("count").textContent = `step ${done} of ${steps.length}`;
   button("sentence").textContent = done ? steps[done - 1].sentence
-    : "The forward pass is done, no gradient is known. Press → to begin at the result, with d_out = "
+    : "The forward pass is done; no gradient is known yet. Press → to begin at the result, with d_out = "
       + steps[0].gradient + ".";
   const current = node(steps[Math.max(0, done - 1)].node);
   current.scrollIntoView({ block: "center", inline: "center", behavior: motion });

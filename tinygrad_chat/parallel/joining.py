@@ -140,7 +140,7 @@ def _leave(rank: int, code: int | None, remedy: str) -> None:
     """End this process, which has nothing to save. If rank 0 sent no exit code, rank 1 prints an error."""
     if code is None and rank == 1:
         with contextlib.suppress(OSError):
-            os.write(2, f"tgc: rank 0 has ended or is cut off; {remedy}\n".encode())
+            os.write(2, f"tgc: rank 0 has ended or is unreachable; {remedy}\n".encode())
     remove_own_segments()
     os._exit(RankError.exit_code if code is None else code)
 

@@ -176,7 +176,7 @@ class Monitor:
     def _look_for_failures(self, now: float) -> None:
         for peer in self._peers:
             if peer.closed:
-                self._fail(f"{peer.name}: has ended, and the others cannot go on without it")
+                self._fail(f"{peer.name}: has ended, and the others cannot continue without it")
             elif now - peer.heard > HEARTBEAT_TIMEOUT:
                 kill_here(None if self._several_machines else peer.process)
                 self._fail(self._silence(now))
@@ -191,8 +191,8 @@ class Monitor:
             (peer for peer in self._peers if now - peer.heard > HEARTBEAT_TIMEOUT - 2 * BEAT),
             key=lambda peer: peer.rank,
         )
-        also = "".join(f", so is rank {peer.rank}" for peer in more)
-        return f"{first.name}: has given no sign of life for {HEARTBEAT_TIMEOUT:.0f} s: it is stopped or cut off{also}"
+        also = "".join(f", and so is rank {peer.rank}" for peer in more)
+        return f"{first.name}: has not responded for {HEARTBEAT_TIMEOUT:.0f} s: it is stopped or unreachable{also}"
 
     def _fail(self, text: str) -> None:
         if not self._failed and not self._ended.is_set():

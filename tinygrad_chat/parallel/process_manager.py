@@ -75,7 +75,9 @@ def _listen(address: str, port: int) -> socket.socket:
     try:
         return socket.create_server((address, port), backlog=4096)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"port {port}: rank 0 needs it, beside MASTER_PORT ({error}); choose another") from error
+        raise UsageError(
+            f"port {port}: rank 0 needs it in addition to MASTER_PORT ({error}); choose another"
+        ) from error
 
 
 def _connect(place: tuple[str, int]) -> socket.socket:

@@ -64,9 +64,11 @@ def start_ranks(count: int, arguments: Sequence[str]) -> int:
     if code is not None:
         return code
     if rank_0.process is not None:
-        raise RankError(f"rank 0 has ended, and could not say why; {remedy_of(arguments)}")
+        raise RankError(f"rank 0 has ended without giving a reason; {remedy_of(arguments)}")
     said = [line.removeprefix("tgc: ") for line in written.splitlines() if line.startswith("tgc: ")]
-    raise RankError(said[0] if said else f"mpiexec has ended with {mpiexec.returncode} before the ranks had begun")
+    raise RankError(
+        said[0] if said else f"mpiexec has ended with exit code {mpiexec.returncode} before the ranks had started"
+    )
 
 
 def remedy_of(arguments: Sequence[str]) -> str:

@@ -44,20 +44,22 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, MemoryError | MemoryShortageError | NoRoomError):
-        return ApiError(503, "there is not enough memory for this now; ask for less, or later", code="out_of_memory")
+        return ApiError(
+            503, "not enough memory for this request now; ask for less, or try again later", code="out_of_memory"
+        )
     if isinstance(error, FormatError):
         return ApiError(400, str(error).removeprefix("the body: "), param=error.key or None)
     if isinstance(error, TinygradChatError) and error.exit_code == 2:
         return ApiError(400, str(error))
-    return ApiError(500, "an error of the server's own; its log says which")
+    return ApiError(500, "internal server error; see the server's log")
 
 
 def context_exceeded(received: int, context: int, param: str) -> ApiError:
     """Return the error for a prompt that is longer than the model's context."""
     return ApiError(
         400,
-        f"the model's context is {context:,} tokens, and the prompt has {received:,}; say it in fewer words, or leave "
-        "out what was said first",
+        f"the model's context is {context:,} tokens, and the prompt has {received:,}; shorten it, or drop the "
+        "earliest messages",
         param=param,
         code="context_length_exceeded",
     )

@@ -62,7 +62,7 @@ class Guard:
         except Exception as error:
             found = as_api_error(error)
             if found.status == 500:
-                self._say(f"an error of the server's own: {type(error).__name__}: {error} ({_place(error)})")
+                self._say(f"internal server error: {type(error).__name__}: {error} ({_place(error)})")
             if not status:
                 await error_response(found)(scope, receive, noted_send)
         path = scope["path"] if scope["path"] in self._paths else "other"  # or made-up paths could fill the memory
@@ -71,10 +71,12 @@ class Guard:
     def _check(self, path: str, headers: Headers) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._options.is_local and host and not _is_this_machine(host):
-            raise ApiError(403, f"the host {host!r:.80} is not this machine; ask 127.0.0.1 or localhost", code="host")
+            raise ApiError(403, f"the host {host!r:.80} is not this machine; use 127.0.0.1 or localhost", code="host")
         own = {f"http://{host}", f"https://{host}"}
         if origin is not None and origin not in own and origin not in self._options.origins:
-            raise ApiError(403, f"pages of {origin!r:.80} may not ask; --allow-origin lets them", code="origin")
+            raise ApiError(
+                403, f"pages of {origin!r:.80} may not send requests; allow them with --allow-origin", code="origin"
+            )
         key = self._options.api_key
         if key is None or path in OPEN_PATHS or path.startswith("/static/"):
             return
@@ -112,7 +114,7 @@ def error_response(error: ApiError) -> JSONResponse:
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer a request with an unknown path, or a method that the path does not allow."""
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path[:80]}: {error.detail}; /openapi.json has all that there is"
+    message = f"{request.method} {request.url.path[:80]}: {error.detail}; /openapi.json lists all endpoints"
     return error_response(ApiError(error.status_code, message, headers=error.headers))
 
 
@@ -130,7 +132,7 @@ async def read_request(request: Request, kind: type[T]) -> T:
                 if len(body) > MOST_BODY:
                     raise _too_long()
     except TimeoutError:
-        raise ApiError(408, f"the body did not come within {BODY_SECONDS:g} seconds") from None
+        raise ApiError(408, f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
     except ClientDisconnect:
         raise _gone() from None
     return await asyncio.to_thread(parse_json, bytes(body), kind, source="the body")
@@ -143,7 +145,7 @@ def _too_long() -> ApiError:
 
 
 def _gone() -> ApiError:
-    return ApiError(499, "whoever asked has gone")
+    return ApiError(499, "client disconnected")
 
 
 async def in_time(request: Request, answer: Coroutine[Any, Any, T], deadline: float) -> T:

@@ -100,13 +100,13 @@ class ModelSource:
             saved = RunFolder(folder).open_newest(SavedModel.load, say=self._say)
             if saved.path and self.served.path and saved.path.name != self.served.path.name:
                 self.served = self._open(saved)
-                self._say(f"now with step {saved.step:,}")
+                self._say(f"now serving step {saved.step:,}")
         except (TinygradChatError, MemoryError, OSError) as error:
-            self._say(f"a newer checkpoint cannot be served, and the one before stays: {error}")
+            self._say(f"cannot serve a newer checkpoint, keeping the current one: {error}")
 
     def _open(self, saved: SavedModel) -> Served:
         if saved.path is None:
-            raise CheckpointError("serve: expected a model that is on the disk")
+            raise CheckpointError("serve: expected a model on disk")
         # Copied: if a memory-mapped file is truncated, reading it kills the process. Stored weights are copies anyway.
         stored = self._compute.get("weights", "float32") != "float32"
         weights = saved.weights if stored else {name: np.array(array) for name, array in saved.weights.items()}
@@ -128,13 +128,13 @@ class ModelSource:
         rows = (self._options.rows + 1) * cache.nbytes if isinstance(cache, KeyValueCache) else 0
         limit = self._options.cache_mib
         total = rows + PREFIX_BYTES if limit is None else limit << 20
-        named = f"--rows {self._options.rows}: so many answers at a time need {memory_size(rows)} of cache"
+        named = f"--rows {self._options.rows}: this many answers at a time need {memory_size(rows)} of cache"
         if limit is not None and total < rows:
             raise NoRoomError(f"{named}, and --cache-mib allows {limit:,} MiB; raise that, or choose fewer rows")
         free = available_memory()
         if total > free:
             raise NoRoomError(
-                f"{named}, and {memory_size(total)} with what is kept of earlier ones; {memory_size(free)} are free; "
+                f"{named}, and {memory_size(total)} with the prefix cache; {memory_size(free)} are free; "
                 "choose fewer rows or a smaller --cache-mib"
             )
         return total - rows

@@ -14,16 +14,16 @@ from tinygrad_chat.serving import requests
 Json = dict[str, Any]
 
 READ = {
-    "/health": "whether the server is there",
-    "/metrics": "what was done so far, as Prometheus reads it",
+    "/health": "whether the server is up",
+    "/metrics": "metrics in Prometheus's text format",
     "/v1/models": "the model",
     "/tokenizer_info": "the model's tokenizer",
     "/openapi.json": "this description",
 }
 ASKED = {
     "/v1/chat/completions": (requests.ChatRequest, "answer a chat"),
-    "/v1/completions": (requests.CompletionRequest, "go on with a text"),
-    "/v1/look": (requests.LookRequest, "what the model makes of each token of a chat"),
+    "/v1/completions": (requests.CompletionRequest, "continue a text"),
+    "/v1/look": (requests.LookRequest, "each token's log-probability and rivals, and attention"),
     "/tokenize": (requests.TokenizeRequest, "the tokens of a text or of a chat"),
     "/detokenize": (requests.DetokenizeRequest, "the text of tokens"),
 }
@@ -32,10 +32,10 @@ REFUSALS = {
     "401": "the server's key is missing",
     "403": "a page of another origin, or another machine's name",
     "404": "no such model",
-    "408": "the body came too slowly",
+    "408": "the body arrived too slowly",
     "413": "the body is too long",
-    "429": "too many are waiting",
-    "500": "an error of the server's own",
+    "429": "too many requests",
+    "500": "internal server error",
     "503": "not enough memory",
     "504": "the answer took too long",
 }
@@ -53,7 +53,7 @@ def description() -> Json:
         "info": {
             "title": "tinygrad_chat",
             "version": __version__,
-            "description": "OpenAI's API, of a model of one's own",
+            "description": "OpenAI's API for a model of your own",
         },
         "paths": paths,
         "components": {

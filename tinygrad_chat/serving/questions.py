@@ -33,7 +33,7 @@ DRAWING = tuple(each.name for each in dataclasses.fields(Sampling))
 def expect_model(name: str | None, served: Served) -> None:
     """Raise ApiError if the named model is not served."""
     if name not in (None, "", ALIAS, served.name):
-        message = f"the model {name!r:.80} is not here; this server has {served.name}, and {ALIAS} means it, too"
+        message = f"the model {name!r:.80} is not here; this server has {served.name}, also called {ALIAS}"
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
@@ -44,7 +44,7 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
     template = chat_template(served)
     said = conversation(asked.messages)
     if said.ends_with_answer:
-        raise ApiError(400, "messages: expected a user's message last, to be answered", param="messages")
+        raise ApiError(400, "messages: expected a user message last", param="messages")
     prompt = chat_tokens(said, template, served.context, answer=True)
     if len(prompt) > served.context:
         raise context_exceeded(len(prompt), served.context, "messages")
@@ -121,7 +121,7 @@ def chat_template(served: Served) -> ChatTemplate:
         raise ApiError(
             400,
             f"{served.name} cannot chat: its tokenizer ({served.tokenizer.kind}) has no tokens for it; "
-            "/v1/completions goes on with a text",
+            "/v1/completions continues a text",
             param="model",
         )
     return served.template
@@ -144,7 +144,7 @@ def conversation(messages: Sequence[ChatMessage]) -> Conversation:
     for number, message in enumerate(messages):
         if message.tool_calls or message.function_call:
             param = f"messages[{number}].tool_calls"
-            raise ApiError(400, f"{param}: the model has no tools but its own; leave it out", param=param)
+            raise ApiError(400, f"{param}: the model has no tools but its own; remove it", param=param)
         role = SYSTEM if message.role == "developer" else message.role
         parts = _parts(message)
         if role == ASSISTANT and not any(part.text for part in parts):
@@ -174,7 +174,7 @@ def _wants_tools(asked: ChatRequest) -> bool:
         if name != CALCULATOR:
             raise ApiError(
                 400,
-                f"tools: the model knows one tool, {CALCULATOR}, which this server runs by itself; leave tools out",
+                f"tools: the model knows one tool, {CALCULATOR}, which this server runs itself; remove tools",
                 param="tools",
                 code="unsupported_parameter",
             )

@@ -34,7 +34,7 @@ def refuse_unsupported(asked: Any) -> None:
         harmless = each.metadata.get("harmless")
         if harmless is not None and getattr(asked, each.name) not in harmless:
             raise ApiError(
-                400, f"{each.name}: is not supported here; leave it out", param=each.name, code="unsupported_parameter"
+                400, f"{each.name}: is not supported here; remove it", param=each.name, code="unsupported_parameter"
             )
 
 
@@ -42,7 +42,7 @@ def refuse_unsupported(asked: Any) -> None:
 class StreamOptions:
     """How an answer is streamed."""
 
-    include_usage: bool | None = optional("end with a chunk that counts the tokens")
+    include_usage: bool | None = optional("end with a chunk with the token counts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +51,27 @@ class Generation:
 
     model: str | None = optional("the model's id, or tgc")
     n: Annotated[int, Bounds(minimum=1, maximum=128)] | None = optional("how many answers (1)")
-    max_tokens: Annotated[int, Bounds(minimum=0)] | None = optional("most tokens of an answer")
+    max_tokens: Annotated[int, Bounds(minimum=0)] | None = optional("maximum tokens of an answer")
     temperature: Annotated[float, Bounds(minimum=0, maximum=2)] | None = optional(
         "below 1 more careful, above 1 more varied, 0 always the likeliest token"
     )
     top_p: Annotated[float, Bounds(minimum=0, maximum=1)] | None = optional(
         "choose among the likeliest tokens that together have this probability"
     )
-    top_k: Annotated[int, Bounds(minimum=1)] | None = optional("choose among so many likeliest tokens; not OpenAI's")
+    top_k: Annotated[int, Bounds(minimum=1)] | None = optional(
+        "choose among this many likeliest tokens; not in OpenAI's API"
+    )
     min_p: Annotated[float, Bounds(minimum=0, maximum=1)] | None = optional(
-        "choose among tokens with at least this fraction of the likeliest token's probability; not OpenAI's"
+        "choose among tokens with at least this fraction of the likeliest token's probability; not in OpenAI's API"
     )
     repetition_penalty: Annotated[float, Bounds(minimum=1)] | None = optional(
-        "above 1, tokens that occurred before are less likely; not OpenAI's"
+        "above 1, tokens that occurred before are less likely; not in OpenAI's API"
     )
     stop: str | list[str] | None = optional(f"up to {MOST_STOPS} texts before which an answer ends")
     seed: int | None = optional("the same answer again for the same seed")
     stream: bool | None = optional("send the answer as it comes, as server-sent events")
     stream_options: StreamOptions | None = optional("how it is streamed")
-    return_token_ids: bool | None = optional("tell the tokens that are read and written; vLLM's")
+    return_token_ids: bool | None = optional("return the ids of prompt and answer tokens, as in vLLM")
     frequency_penalty: Any = unsupported(0)
     presence_penalty: Any = unsupported(0)
     logit_bias: Any = unsupported({})
@@ -106,10 +108,10 @@ class ChatRequest(Generation):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage]
-    max_completion_tokens: Annotated[int, Bounds(minimum=1)] | None = optional("most tokens of an answer")
+    max_completion_tokens: Annotated[int, Bounds(minimum=1)] | None = optional("maximum tokens of an answer")
     logprobs: bool | None = optional("say how likely each token was")
     top_logprobs: Annotated[int, Bounds(minimum=0, maximum=20)] | None = optional(
-        "and so many likeliest ones beside it"
+        "and this many likeliest alternatives"
     )
     tools: list[dict[str, Any]] | None = optional(f"only {CALCULATOR}, which the model has anyway")
     tool_choice: str | dict[str, Any] | None = optional("none: the model does not use its calculator")
@@ -130,7 +132,7 @@ class CompletionRequest(Generation):
     )
     echo: bool | None = optional("begin each answer with its prompt")
     logprobs: Annotated[int, Bounds(minimum=0, maximum=20)] | None = optional(
-        "say how likely each token was, and so many likeliest ones beside it"
+        "say how likely each token was, and this many likeliest alternatives"
     )
     suffix: Any = unsupported("")
     best_of: Any = unsupported(1)

@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(f"--host {host}: {error.strerror or error}") from error
     except UnicodeError as error:
-        raise UsageError(f"--host {host}: expected an address or a name of a machine, received neither") from error
+        raise UsageError(f"--host {host}: expected an address or a host name, received neither") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted connections inherit these options

@@ -119,10 +119,10 @@ class Worker:
         """Take `count` places within this context. Raises ApiError if not enough are free."""
         if count > self._places:
             raise ApiError(
-                400, f"expected at most {self._places:,} answers to one request, which is all there is room for"
+                400, f"expected at most {self._places:,} answers to one request, the most that this server holds"
             )
         if self.taken + count > self._places:
-            busy = f"{self.taken:,} answers are being written or waited for; try again in a moment"
+            busy = f"{self.taken:,} answers are in progress or queued; try again in a moment"
             raise ApiError(429, busy, code="rate_limit_exceeded", headers={"Retry-After": "1"})
         self.taken += count
         try:

@@ -44,7 +44,7 @@ def expect_known(batch: Batch | WeightedBatch, vocabulary: int) -> None:
     largest = max(array.max(initial=0) for array in batch[:2])
     if largest >= vocabulary:
         raise DataError(
-            f"data: expected tokens below {vocabulary}, received {largest}: what is kept of the data is damaged; "
+            f"data: expected tokens below {vocabulary}, received {largest}: the token cache is damaged; "
             "remove it with tgc data clear --yes, and the data is read again"
         )
 

@@ -108,7 +108,7 @@ def open_corpus(
     if len({part.conversations for part in parts}) > 1:
         chats = next(part.name for part in parts if part.conversations)
         raise DataError(
-            f"--data {chats}: holds conversations, and another source text; mix them by shares, as in "
+            f"--data {chats}: holds conversations, and another source holds text; mix them with shares, as in "
             f"--data {chats}:0.8"
         )
 
@@ -181,7 +181,7 @@ def _open(data: str, text_field: str, encoding: Encoding | None, seen: set[Path]
         files = _readable(files, text_field, left_out)
         if not files and len(new) == len(paths):
             why = f" ({describe_left_out(left_out)})" if left_out else ""
-            raise DataError(f"--data {data}: holds no files of text{why}; put text or JSONL files there")
+            raise DataError(f"--data {data}: contains no text files{why}; put text or JSONL files there")
     chats = [file for file in files if file.holds_conversations(text_field)]
     if chats and len(chats) < len(files):
         rest = [file for file in files if file not in chats]
@@ -214,9 +214,7 @@ def _readable(looked: list[DataFile], text_field: str, left_out: list[LeftOut]) 
 def _nothing(data: str) -> DataError:
     path = path_of(data)
     if was_standard_input(path):
-        return DataError(
-            f"--data {data}: what came from standard input is no longer kept there; pipe it in again with --data -"
-        )
+        return DataError(f"--data {data}: data from standard input is no longer cached; pipe it in again with --data -")
     built_in = ", ".join(["pydoc", *DOWNLOADS, *CORPORA])
     return DataError(f"--data {data}: no such file or folder, and not one of the built-in names {built_in}")
 
@@ -227,15 +225,15 @@ def _notes_of(data: str, files: Sequence[DataFile], text_field: str) -> Iterator
     for file in files:
         if file.encoding is not None:
             if file.encoding.codec == "cp1252":
-                ways["as Windows-1252, of which Latin-1 is a part (another: --encoding)"] += 1
+                ways["as Windows-1252, a superset of Latin-1 (set another with --encoding)"] += 1
             elif file.encoding.codec != "utf-8":
                 ways[f"as {file.encoding.name}"] += 1
             elif file.encoding.mark:
                 ways["without the byte-order mark"] += 1
             if file.returns:
-                ways["with CRLF or CR as ends of lines"] += 1
+                ways["with CRLF or CR line endings"] += 1
         if file.rows_as_they_stand(text_field):
-            ways[f"row by row, as there is no column {text_field!r} (another: --text-field)"] += 1
+            ways[f"row by row, as there is no column {text_field!r} (set another with --text-field)"] += 1
     if ways:
         yield f"{data}: read " + "; ".join(f"{count(number, 'file')} {way}" for way, number in ways.items())
 

@@ -85,8 +85,8 @@ def tokenize(
         return temporary_store(reading, known, corpus.name, split)
     except OSError as error:
         raise StorageError(
-            f"--data {corpus.name}: no room for its tokens in {tempfile.gettempdir()} ({error.strerror}); "
-            "free some space, or name another folder in the variable TMPDIR"
+            f"--data {corpus.name}: no space for its tokens in {tempfile.gettempdir()} ({error.strerror}); "
+            "free some space, or set TMPDIR to another folder"
         ) from error
 
 
@@ -102,15 +102,15 @@ def count_unknown_characters(corpus: Corpus, tokenizer: CharacterTokenizer) -> C
 def expect_chat_tokens(corpus: Corpus, tokenizer: Tokenizer | None) -> Tokenizer:
     """Return `tokenizer` if it can render conversations; None stands for a new character tokenizer.
 
-    Raises UsageError if it has no tokens that tell who speaks.
+    Raises UsageError if it has no tokens that mark who speaks.
     """
     kind = CharacterTokenizer.kind if tokenizer is None else tokenizer.kind
     if tokenizer is not None:
         with contextlib.suppress(UsageError):
             return ChatTemplate(tokenizer).tokenizer
     raise UsageError(
-        f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that tell who speaks"
-        "; use --tokenizer bpe, or begin with a run that did"
+        f"--data {corpus.name}: holds conversations, and the tokenizer ({kind}) has no tokens that mark who speaks"
+        "; use --tokenizer bpe, or start from a run that did"
     )
 
 

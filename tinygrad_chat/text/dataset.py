@@ -135,7 +135,7 @@ class Dataset:
         """
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise DataError(
-                f"{source}: expected one row of integers, received {tokens.dtype} of shape {tokens.shape}; "
+                f"{source}: expected a 1-D array of integers, received {tokens.dtype} of shape {tokens.shape}; "
                 "flatten them, or convert them with astype"
             )
         if tokens.size and tokens.min() < 0:

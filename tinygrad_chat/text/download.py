@@ -63,7 +63,7 @@ def download(name: str, progress: Progress | None = None) -> Path:
     received = hashlib.sha256(content).hexdigest()
     if received != source.sha256:
         raise DataError(
-            f"--data {name}: what {source.url} sent has SHA-256 {received[:12]}..., expected "
+            f"--data {name}: the file from {source.url} has SHA-256 {received[:12]}..., expected "
             f"{source.sha256[:12]}...; try again later, or pass your own file with --data FILE"
         )
     with explained(path):
@@ -76,7 +76,7 @@ def _is_kept(source: Download, path: Path) -> bool:
     """Return whether the cache has a corpus intact. Raises DataError if there is a folder in its place."""
     try:
         if is_folder(path):
-            raise DataError(f"{path}: expected a file, received a folder; take it away")
+            raise DataError(f"{path}: expected a file, received a folder; remove it")
         return hashlib.sha256(read_plain(path, most=source.size)).hexdigest() == source.sha256
     except OSError:  # missing, not a file, or longer: it is fetched, and replaces what is there
         return False

@@ -18,8 +18,8 @@ LEAST_RATE = 20_000  # bytes a second that a connection must reach, once TIMEOUT
 BESIDE = 1 << 20  # bytes allowed on top of the contents: headers, redirects
 PIECE = 1 << 16
 
-ENDED_EARLY = "it ended early"
-TOO_LONG = "it takes too long"
+ENDED_EARLY = "the download ended early"
+TOO_LONG = "it timed out"
 
 
 class FetchError(Exception):
@@ -38,7 +38,7 @@ def fetch(url: str, *, most: int) -> Iterator[bytes]:
             while piece := response.read1(PIECE):
                 received += len(piece)
                 if received > most:
-                    raise FetchError(f"it sends more than the {most:,} bytes that were expected")
+                    raise FetchError(f"it sent more than the {most:,} bytes expected")
                 yield piece
             if response.length:  # more was announced in the header
                 raise FetchError(ENDED_EARLY)
@@ -48,7 +48,7 @@ def fetch(url: str, *, most: int) -> Iterator[bytes]:
     except http.client.IncompleteRead as error:
         raise FetchError(ENDED_EARLY) from error
     except (http.client.HTTPException, ValueError) as error:  # its message may be the server's text
-        raise FetchError(f"it does not answer in HTTP: {type(error).__name__}") from error
+        raise FetchError(f"its response is not HTTP: {type(error).__name__}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)  # what a URLError wraps
         late = isinstance(reason, TimeoutError)
@@ -73,7 +73,7 @@ class _Allowance:
         """Deduct `received` bytes. Raises FetchError if that is more than may still arrive."""
         self._bytes -= received
         if self._bytes < 0:
-            raise FetchError("it sends headers or redirects without end")
+            raise FetchError("it sends endless headers or redirects")
 
 
 class _BoundedSocket(io.RawIOBase):

@@ -72,7 +72,7 @@ def find_files(data: str) -> tuple[list[Path] | Path | None, list[LeftOut]]:
     try:
         if is_folder(path, follow=True):
             if holds_run(path):
-                raise DataError(f"--data {data}: is a run's folder, not text; name one beside it, or its samples/")
+                raise DataError(f"--data {data}: is a run's folder, not text; name another folder, or its samples/")
             return list(_files_below(path, left_out)), left_out
         if is_there(path, follow=True):
             expect_plain(path, follow=True)
@@ -84,7 +84,7 @@ def find_files(data: str) -> tuple[list[Path] | Path | None, list[LeftOut]]:
             return found, list(dict.fromkeys(left_out))  # ** visits some folders twice
     except UnfitFileError as error:
         raise DataError(
-            f"--data {data}: {error.strerror}; what a program writes is read by: ... | tgc train --data -"
+            f"--data {data}: {error.strerror}; pipe a program's output in, as in: ... | tgc train --data -"
         ) from error
     except OSError as error:
         raise DataError(

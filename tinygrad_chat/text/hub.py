@@ -71,7 +71,7 @@ def hub_files(data: str) -> list[Path]:
     size = sum(sizes[file] for file in chosen)
     if name.pattern is None and size > MOST_BYTES:
         raise DataError(
-            f"--data {data}: has {len(chosen):,} files of {memory_size(size)}; choose some by a pattern, as in "
+            f"--data {data}: has {len(chosen):,} files of {memory_size(size)}; choose some with a pattern, as in "
             f"{data}/{chosen[0]}"
         )
     hub = needed("huggingface_hub", data, extra="hub")
@@ -128,4 +128,4 @@ def _explained(data: str):
         yield
     except Exception as error:
         reason = as_clause(str(error)) or type(error).__name__
-        raise DataError(f"--data {data}: the Hugging Face hub does not give it ({reason})") from error
+        raise DataError(f"--data {data}: cannot be downloaded from the Hugging Face hub ({reason})") from error

@@ -54,7 +54,7 @@ def shares_of(data: str | Sequence[str]) -> tuple[Fraction, ...] | None:
     if bare:
         raise DataError(f"--data {bare[0]}: expected a share, as in {bare[0]}:0.5, since another source has one")
     if len(given) < len(names) or len({source for source, _ in given.values()}) < len(names):
-        raise DataError(f"--data {names[0]}: expected each source once, received one of them again")
+        raise DataError(f"--data {names[0]}: expected each source once, received one twice")
     total = sum(shares)
     if not all(shares) or abs(total - 1) > NEARLY_ONE:
         written = " + ".join(name.rpartition(":")[2] for name in names)

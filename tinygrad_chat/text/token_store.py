@@ -175,7 +175,7 @@ def read_metadata(folder: Path) -> Metadata:
     """Return a store's metadata. Raises OSError or FormatError if there is no complete store."""
     found = read_json(folder / METADATA, dict[str, Any], most=LARGEST_METADATA)
     if found.pop("checksum", None) != checksum(found):
-        raise FormatError(f"{folder / METADATA}: is not what was written")
+        raise FormatError(f"{folder / METADATA}: has changed since it was written")
     return checked(found, Metadata, source=METADATA)
 
 

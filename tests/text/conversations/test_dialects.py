@@ -93,13 +93,13 @@ def nested(depth):
         ({"messages": [{"role": "user", "content": 0}]}, r"messages\[0\].content: expected text, received 0"),
         ({"messages": [{"role": "user", "content": nested(900)}]}, r"messages\[0\].content\[0\]"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, r"content\[0\].type.*image_url"),
-        ({"messages": [{"role": "user", "content": "\ud83d"}]}, r"messages\[0\].content: half a surrogate"),
+        ({"messages": [{"role": "user", "content": "\ud83d"}]}, r"messages\[0\].content: an unpaired surrogate"),
         (
             {"messages": [MESSAGES[0], {"role": "tool", "content": "5"}]},
             r"messages\[1\].role: expected a call before",
         ),
         ({"text": "a row of text"}, "expected messages, conversations, .* received the keys text"),
-        (MESSAGES[0], "a message alone"),
+        (MESSAGES[0], "a single message"),
         ({"instruction": "Hi", "output": ""}, "output: expected text"),
         ({"prompt": "Hi", "completion": []}, "completion: expected text, received a list"),
         ({"prompt": [], "completion": []}, "messages: expected at least one"),
@@ -120,5 +120,5 @@ def test_a_question_that_nobody_has_answered_is_dropped_and_counted_and_one_alon
     assert tokenize(own, BPETokenizer.from_merges([])).notes == ("own: left out 1 question that nobody has answered",)
     with pytest.raises(DataError, match="a, line 2: expected an answer"):
         chat_document(Conversation.of("Hi"), "a, line 2")
-    with pytest.raises(DataError, match="half a surrogate"):
+    with pytest.raises(DataError, match="unpaired surrogate"):
         chat_document(Conversation.of("Hi \ud83d", "Hello."), "a")

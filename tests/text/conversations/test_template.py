@@ -39,7 +39,7 @@ def test_what_is_no_conversation_is_refused():
         Conversation((*Conversation.of("a").messages, *Conversation.of("b").messages))
     with pytest.raises(DataError, match="user: expected text, received none"):
         Conversation.of("")
-    with pytest.raises(DataError, match="expected a user's message last"):
+    with pytest.raises(DataError, match="expected a user message last"):
         ChatTemplate(TOKENIZER).render_prompt(Conversation.of("a", "b"))
     with pytest.raises(UsageError, match=r"has no token <\|user_start\|>; train with --tokenizer bpe"):
         ChatTemplate(ByteTokenizer())

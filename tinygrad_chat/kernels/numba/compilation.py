@@ -12,7 +12,7 @@ import numpy as np
 from numba.core import config
 
 if getattr(config, "DISABLE_JIT", False):
-    raise ImportError("NUMBA_DISABLE_JIT is set, and uncompiled these kernels take minutes a step")
+    raise ImportError("NUMBA_DISABLE_JIT is set, and uncompiled these kernels take minutes per step")
 
 from tinygrad_chat.ops.shape import rows_of
 

@@ -68,11 +68,11 @@ async function request(path, body, signal) {
   throw problemOf(response.status, error ?? {}, response.headers.get("Retry-After"));
 }
 
-const gone = () => new Problem("gone", "The server does not answer, or went away. Is tgc serve still running?");
+const gone = () => new Problem("gone", "The server does not respond. Is tgc serve still running?");
 
 function problemOf(status, { message, code }, retryAfter) {
-  const said = message || `The server refused with status ${status}.`;
-  if (status === 401) return new Problem("key", "The server asks for a key.");
+  const said = message || `The request failed with status ${status}.`;
+  if (status === 401) return new Problem("key", "The server requires a key.");
   if (status === 429 || status === 503) {
     const when = retryAfter ? ` Try again in ${retryAfter} s.` : " Try again in a moment.";
     return new Problem("busy", `The server is busy.${when}`);

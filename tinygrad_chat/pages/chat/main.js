@@ -88,7 +88,7 @@ async function answer() {
     for await (const step of api.answer(path, { model: model.id, ...body, ...options }, mine.signal)) {
       mine.signal.throwIfAborted();
       if (step.used) { count = step.used.completion_tokens; showRoom(step.used.total_tokens); }
-      if (step.ended === "length") note = "It ended at the limit of its length, or of what the model can read.";
+      if (step.ended === "length") note = "The answer reached the maximum length, or the end of the model's context.";
       if (step.tokens) tokens.push(...step.tokens);
       if (!step.text) continue;
       first ??= performance.now();
@@ -121,7 +121,7 @@ function add({ content }, { type, text }) {
 function complain(problem) {
   const again = ["Try again", answer];
   const remedies = {
-    key: [["Give the key", () => withKey(answer)]],
+    key: [["Enter the key", () => withKey(answer)]],
     full: [["Ask in a new chat", () => { const text = textOf(chat.messages.at(-1)); open(); ask(text); }]],
     plain: [["Continue this text", () => { byId("mode-completion").click(); answer(); }]],
   };
@@ -140,8 +140,8 @@ function lookAt(index) {
   const { count, first, rest, seed } = speeds.get(chat.messages[index]) ?? {};
   looking.look(shownOf(index), count && {
     tokens: written(count),
-    "a second": count > 1 ? written(1000 * (count - 1) / rest) : "–",
-    "to the first": `${written(first / 1000, 2)} s`,
+    "per second": count > 1 ? written(1000 * (count - 1) / rest) : "–",
+    "to the first token": `${written(first / 1000, 2)} s`,
     seed: String(seed),
   });
 }
@@ -158,7 +158,7 @@ function shownOf(index) {
 function show() {
   byId("system").value = chat.messages[0]?.role === "system" ? textOf(chat.messages[0]) : "";
   transcript.show(chat.messages, actions, welcome());
-  if (isOver() && chat.messages.at(-1)?.role === "user") transcript.complain("This was not answered.", [["Ask again", answer]]);
+  if (isOver() && chat.messages.at(-1)?.role === "user") transcript.complain("This has no answer yet.", [["Ask again", answer]]);
   if (isOver() && !byId("look").hidden) lookAtLast();
   write("room", "");
   chats.show(chat);
@@ -170,7 +170,7 @@ function lookAtLast() {
 }
 
 function welcome() {
-  const [title, line, openings] = completes() ? ["Begin a text", "The model goes on from what you write.", []]
+  const [title, line, openings] = completes() ? ["Begin a text", "The model continues what you write.", []]
     : ["Ask the model", "It answers with what it learned, and shows how it came to each word.", OPENINGS];
   return element("div", { className: "welcome" }, element("h2", {}, title), element("p", {}, line),
     element("div", { className: "openings" }, ...openings.map((text) => button(text, () => ask(text), ""))));

@@ -43,12 +43,12 @@ export function allChats() {
 export function saveChat(chat) {
   const known = allChats();
   if (known.length >= MOST_CHATS && !known.some(({ id }) => id === chat.id)) {
-    throw new Error(`This chat is not kept: there are ${MOST_CHATS} already. Delete some, or export them first.`);
+    throw new Error(`This chat was not saved: there are ${MOST_CHATS} already. Delete some, or export them first.`);
   }
   try {
     localStorage.setItem(PREFIX + chat.id, JSON.stringify(chat));
   } catch {
-    throw new Error("This chat is not kept: the browser's storage is full or closed. Export or delete some chats.");
+    throw new Error("This chat was not saved: the browser's storage is full or disabled. Export or delete some chats.");
   }
 }
 

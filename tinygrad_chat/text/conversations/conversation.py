@@ -41,7 +41,7 @@ class Message:
         if self.role not in (SYSTEM, USER, ASSISTANT):
             raise DataError(f"role: expected one of {SYSTEM}, {USER}, {ASSISTANT}, received {self.role!r:.80}")
         if self.role != ASSISTANT and any(part.kind != TEXT for part in self.parts):
-            raise DataError(f"{self.role}: expected text alone; only an assistant calls tools")
+            raise DataError(f"{self.role}: expected only text; only the assistant calls tools")
         if not any(part.text for part in self.parts):
             raise DataError(f"{self.role}: expected text, received none")
 
@@ -65,12 +65,12 @@ class Conversation:
         expected = [USER, ASSISTANT] * len(roles)
         spoken = roles[1:] if roles[:1] == [SYSTEM] else roles
         if not spoken:
-            raise DataError("messages: expected at least one by a user, received none")
+            raise DataError("messages: expected at least one from the user, received none")
         for number, (role, due) in enumerate(zip(spoken, expected, strict=False), len(roles) - len(spoken)):
             if role != due:
                 raise DataError(
                     f"messages[{number}].role: expected {due!r}, received {role!r}; user and assistant take turns, "
-                    "the user first, and a system message stands before all"
+                    "the user first, and a system message comes before them"
                 )
 
     @classmethod

@@ -81,7 +81,9 @@ def conversation_of(row: Any, where: str) -> Conversation:
             if key in row:
                 return _of_messages(row[key], key)
         if "role" in row and "content" in row:
-            raise DataError('expected a conversation, received a message alone; put its list under "messages"')
+            raise DataError(
+                'expected a conversation, received a single message; put the list of messages under "messages"'
+            )
         for question, answer in PAIRS:
             if question in row and answer in row:
                 if isinstance(row[question], list) and isinstance(row[answer], list):
@@ -114,7 +116,7 @@ def _of_messages(rows: Any, key: str) -> Conversation:
             raise DataError(f"{place}: expected an object with role and content, received {_shown(row)}")
         speaks, says = ("role", "content") if "role" in row else ("from", "value")
         if speaks not in row:
-            raise DataError(f"{place}.role: expected who speaks, received the keys {_keys(row)}")
+            raise DataError(f"{place}.role: expected the speaker, received the keys {_keys(row)}")
         name = row[speaks]
         role = ROLES.get(name.lower()) if isinstance(name, str) else None
         if role is None:
@@ -188,7 +190,7 @@ def _text(value: Any, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{where}: half a surrogate pair is no character; take it out") from None
+        raise DataError(f"{where}: an unpaired surrogate is not a character; remove it") from None
     return value
 
 

@@ -50,11 +50,11 @@ def chat_document(conversation: Conversation, where: str) -> ChatDocument:
     if not conversation.ends_with_answer:
         *messages, unanswered = conversation.messages
         if not messages or messages[-1].role != ASSISTANT:
-            raise DataError(f"{where}: expected an answer by the assistant, received none; take the row out")
+            raise DataError(f"{where}: expected an answer by the assistant, received none; remove the row")
         conversation = Conversation(tuple(messages))
     document = ChatDocument(conversation, unanswered)
     try:
         document.text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{where}: half a surrogate pair is no character; take it out") from None
+        raise DataError(f"{where}: an unpaired surrogate is not a character; remove it") from None
     return document

@@ -68,7 +68,7 @@ class ChatTemplate:
             if lacking:
                 raise UsageError(
                     f"conversations: the tokenizer ({self.tokenizer.kind}) has no token {lacking[0]}; "
-                    "train with --tokenizer bpe, which has"
+                    "train with --tokenizer bpe, which has it"
                 )
         elif not self._beginnings_agree:
             raise UsageError("conversations: expected a chat template that begins with a special token")
@@ -114,7 +114,7 @@ class ChatTemplate:
         Raises DataError if the assistant spoke last.
         """
         if conversation.ends_with_answer:
-            raise DataError("messages: expected a user's message last, to be answered")
+            raise DataError("messages: expected a user message last")
         return self._encoded([*self._said(conversation), *self._pieces["asked"], *self._pieces["prompt"]]).tokens
 
     def count_system_tokens(self, conversation: Conversation) -> int:
@@ -234,7 +234,7 @@ class ChatTemplate:
                 start, end = self._pieces[part.kind]
                 yield from (start, _Piece(part.text, part.kind == CALL, said=True), end)
             else:
-                raise DataError("messages: the model's chat template has no place for calls of tools; leave them out")
+                raise DataError("messages: the model's chat template does not support tool calls; remove them")
 
     def _text(self, message: Message) -> str:
         return message.text.strip() if message.role in self.turns.stripped else message.text

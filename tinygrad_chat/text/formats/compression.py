@@ -39,7 +39,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         with opening(path, "rb") as file:
             yield io.BufferedReader(_Bounded(file, path), 1 << 17) if damages else file
     except damages as error:
-        raise DataError(f"{path}: is damaged, or no {kind} file ({error}); make it again") from error
+        raise DataError(f"{path}: is damaged, or not a {kind} file ({error}); create it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -59,8 +59,8 @@ class _Bounded(io.RawIOBase):
         self._left -= received
         if self._left < 0:
             raise DataError(
-                f"{self._path}: holds more than {MOST_TIMES} times as much as its compressed file, as no text does; "
-                "unpack it first if it is right"
+                f"{self._path}: holds more than {MOST_TIMES} times its compressed size, which text never does; "
+                "unpack it yourself if it is valid"
             )
         return received
 

@@ -27,19 +27,19 @@ _MARKS = {
     codecs.BOM_UTF16_BE: ("utf-16-be", "UTF-16"),
 }
 _FOREIGN = {
-    b"%PDF-": "is a PDF; make text of it, as pdftotext does",
-    b"%!PS": "is PostScript; make text of it",
+    b"%PDF-": "is a PDF; convert it to text, as with pdftotext",
+    b"%!PS": "is PostScript; convert it to text",
     b"{\\rtf": "is rich text; save it as plain text",
-    b"PK\x03\x04": "is a zip archive or a document in one; unpack it, or save it as plain text",
-    b"BZh": "is compressed by bzip2; unpack it",
-    b"\xfd7zXZ": "is compressed by xz; unpack it",
+    b"PK\x03\x04": "is a zip archive or a zipped document; unpack it, or save it as plain text",
+    b"BZh": "is compressed with bzip2; unpack it",
+    b"\xfd7zXZ": "is compressed with xz; unpack it",
     b"7z\xbc\xaf": "is a 7z archive; unpack it",
-    b"\x1f\x8b": "is compressed by gzip; let its name end in .gz",
-    b"\x28\xb5\x2f\xfd": "is compressed by zstd; let its name end in .zst",
-    b"PAR1": "is Parquet; let its name end in .parquet",
-    b"\x89PNG": "is a picture; name a text",
-    b"\xff\xd8\xff": "is a picture; name a text",
-    b"GIF8": "is a picture; name a text",
+    b"\x1f\x8b": "is compressed with gzip; rename it to end in .gz",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; rename it to end in .zst",
+    b"PAR1": "is Parquet; rename it to end in .parquet",
+    b"\x89PNG": "is an image; name a text file",
+    b"\xff\xd8\xff": "is an image; name a text file",
+    b"GIF8": "is an image; name a text file",
 }
 """The beginnings of files that are not plain text, though some would pass for it, and what to do about them."""
 
@@ -143,7 +143,7 @@ def _undecodable(error: UnicodeDecodeError, path: Path, encoding: Encoding, star
         return DataError(f"{path}: {kind}, or train on its bytes with --tokenizer bytes")
     return DataError(
         f"{path}: byte 0x{error.object[error.start]:02x} at offset {start + error.start} is not {encoding.name}; name "
-        f"the file's encoding, as in --encoding latin-1, take it away, or train with --tokenizer bytes"
+        f"the file's encoding, as in --encoding latin-1, remove the file, or train with --tokenizer bytes"
     )
 
 

@@ -39,7 +39,7 @@ def json_lines(text: Iterable[str], path: Path) -> Rows:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where}: expected one JSON object a line ({error})") from None
+                raise DataError(f"{where}: expected one JSON object per line ({error})") from None
             yield row, where
 
 
@@ -121,8 +121,8 @@ def csv_conversations(text: Iterable[str], path: Path, columns: list[str]) -> Ro
             where = f"{path}, line {rows.line_num + 1}"
             if any(row[len(columns) :]):
                 raise DataError(
-                    f"{where}: expected {len(columns)} cells, received {len(row)}; put a text that holds the separator "
-                    "between double quotes"
+                    f"{where}: expected {len(columns)} cells, received {len(row)}; put text that contains "
+                    "the separator in double quotes"
                 )
             if row:
                 yield dict(zip(columns, row, strict=False)), where
@@ -152,7 +152,7 @@ def column_of(header: list[str], field: str, path: Path) -> int | None:
 def document_of(row: Any, field: str, where: str) -> Document:
     """Return the text of a row, in slices. Raises DataError, naming its place `where`, if it has none."""
     if not isinstance(row, dict):
-        kind = _KINDS.get(type(row), "null" if row is None else "a text alone")
+        kind = _KINDS.get(type(row), "null" if row is None else "only text")
         raise DataError(f"{where}: expected an object with text under {field!r}, received {kind}")
     if field not in row:
         raise DataError(
@@ -160,17 +160,17 @@ def document_of(row: Any, field: str, where: str) -> Document:
         )
     text = row[field]
     if text is None:
-        raise DataError(f"{where}: expected text under {field!r}, received null; take the row out, or give it a text")
+        raise DataError(f"{where}: expected text under {field!r}, received null; remove the row, or give it text")
     if not isinstance(text, str):
         kind = _KINDS.get(type(text), type(text).__name__)
         raise DataError(
-            f"{where}: expected text under {field!r}, received {kind}; write what is to be learned as one text a row, "
+            f"{where}: expected text under {field!r}, received {kind}; write the training text as one string per row, "
             "or name another key with --text-field"
         )
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{where}: half a surrogate pair is no character; take it out") from None
+        raise DataError(f"{where}: an unpaired surrogate is not a character; remove it") from None
     return _sliced(text)
 
 
@@ -219,7 +219,7 @@ def _values(pieces: Iterator[str], path: Path) -> Iterator[Any]:
             at = _space_after(buffer, at + 1)
         elif closing and buffer[at : at + 1] == closing:
             if buffer[at + 1 :].strip() or any(piece.strip() for piece in pieces):
-                raise DataError(f"{path}: expected one JSON array, received more behind it")
+                raise DataError(f"{path}: expected one JSON array, received more after it")
             return
         try:
             value, end = decode(buffer, at)
@@ -227,7 +227,7 @@ def _values(pieces: Iterator[str], path: Path) -> Iterator[Any]:
             if ended and at == len(buffer) and not closing:
                 return
             if ended:
-                reason = "it ends too early" if at == len(buffer) else error
+                reason = "it ends early" if at == len(buffer) else error
                 raise DataError(f"{path}, row {number + 1}: expected a JSON array of objects ({reason})") from None
             if len(buffer) - start > LONGEST_ROW:
                 raise _too_long(path) from None
@@ -254,6 +254,6 @@ def _space_after(buffer: str, start: int) -> int:
 
 def _too_long(path: Path) -> DataError:
     return DataError(
-        f"{path}: a row of more than {LONGEST_ROW >> 20} million characters is too long; cut it into several, or give "
-        "its text as a .txt file"
+        f"{path}: a row of more than {LONGEST_ROW >> 20} million characters is too long; split it, or "
+        "put its text into a .txt file"
     )

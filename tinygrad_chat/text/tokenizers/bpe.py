@@ -260,7 +260,7 @@ def _raw(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise VocabularyError(f"U+{ord(text[error.start]):04X} is half a character, which no text has") from error
+        raise VocabularyError(f"U+{ord(text[error.start]):04X} is an unpaired surrogate, not a character") from error
 
 
 def _parts(first: Part, stream: Iterator[list[str] | Part]) -> Iterator[str]:
@@ -276,11 +276,11 @@ def _check(tokenizer: BPETokenizer, ids: Mapping[bytes, int], named: Collection[
     tokens, size = tokenizer.tokens, tokenizer.size
     names = [*tokenizer.special_tokens.items(), *tokenizer.added_tokens.items()]
     if not all(isinstance(name, str) and name and type(number) is int for name, number in names):
-        raise ConfigError("special tokens: expected a number for each name")
+        raise ConfigError("special tokens: expected an id for each name")
     if not all(0 <= number < size for _, number in names) or len(named) < len(names):
-        raise ConfigError(f"special tokens: expected a number of its own below {size} for each")
+        raise ConfigError(f"special tokens: expected a unique id below {size} for each")
     if any(tokens[number] for number in tokenizer.special_tokens.values()):
-        raise ConfigError("special tokens: expected no bytes, as they stand for no text")
+        raise ConfigError("special tokens: expected no bytes, as they represent no text")
     if any(tokens[number] != _raw(name) for name, number in tokenizer.added_tokens.items()):
         raise ConfigError("added tokens: expected the bytes of their names")
     if tokenizer.bos_name not in tokenizer.special_tokens:

@@ -45,7 +45,7 @@ def train_bpe(
     if trainer == "python":
         return bpe_of_words(count_words(documents, pattern), vocabulary, **made_of, progress=progress)
     if tuple(alphabet) != tuple(range(256)):
-        raise ConfigError("trainer: rustbpe breaks ties by bytes; leave the alphabet out, or train by python")
+        raise ConfigError("trainer: rustbpe breaks ties by bytes; leave the alphabet out, or train with python")
     return BPETokenizer.from_merges(merges_by_rustbpe(documents, count, pattern), **made_of)
 
 

@@ -45,7 +45,7 @@ class CharacterTokenizer(PiecewiseTokenizer):
             offset = int(unknown.argmax())
             raise VocabularyError(
                 f"character {text[offset]!r} (U+{ord(text[offset]):04X}) at offset {offset} is not among the "
-                f"{self.bos} characters that the model knows; leave it out, or train with --tokenizer bytes"
+                f"{self.bos} characters that the model knows; remove it, or train with --tokenizer bytes"
             )
         return tokens.astype(np.min_scalar_type(self.size - 1))
 

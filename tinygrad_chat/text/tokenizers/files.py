@@ -42,10 +42,10 @@ def read_tokenizer(path: Path, *, pattern: str | None = None, size: int = 0) -> 
         if content.lstrip()[:1] != b"{":
             return from_tiktoken(content, pattern=pattern or "nanochat")
         if pattern is not None:
-            raise ConfigError("says itself how text is split; leave the pattern out")
+            raise ConfigError("it already defines how text is split; leave the pattern out")
         return from_huggingface(content, bos=_beginning(path / SETTINGS) if in_folder else None, size=size)
     except ConfigError as error:
-        raise CheckpointError(f"{file}: no tokenizer that can be used: {error}") from error
+        raise CheckpointError(f"{file}: not a usable tokenizer: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from error
 

@@ -39,7 +39,7 @@ def from_gguf(settings: Mapping[str, Any], *, size: int = 0) -> BPETokenizer:
     """
     kind, pre = settings.get(f"{KEY}model"), settings.get(f"{KEY}pre", "gpt-2")
     if kind != "gpt2":
-        raise ConfigError(f"{KEY}model: expected gpt2, BPE over bytes, received {short_repr(kind)}")
+        raise ConfigError(f"{KEY}model: expected gpt2 (byte-level BPE), received {short_repr(kind)}")
     if not isinstance(pre, str) or pre not in PATTERN_OF:
         raise ConfigError(f"{KEY}pre: expected one of {', '.join(PATTERN_OF)}, received {short_repr(pre)}")
     tokens, merges = settings.get(f"{KEY}tokens"), settings.get(f"{KEY}merges", [])

@@ -64,7 +64,7 @@ def from_description(root: Mapping[str, Any], *, bos: str | None = None, size: i
         raise ConfigError("added_tokens: expected each name once")
     ordinary = [name for name in others if name.isspace() or name.isalnum()]
     if ordinary:  # such as GPT-NeoX's runs of blanks: ours would encode them by merges, not as added tokens
-        raise ConfigError(f"added_tokens: {ordinary[0]!r:.80} stands in any text; such tokens are not supported")
+        raise ConfigError(f"added_tokens: {ordinary[0]!r:.80} occurs in ordinary text; such tokens are not supported")
     named = set(special.values()) | set(others.values())
     vocabulary = _table(model.get("vocab"), "model: vocab")
     numbers = {letters: _number(number) for letters, number in vocabulary.items()}
@@ -74,7 +74,7 @@ def from_description(root: Mapping[str, Any], *, bos: str | None = None, size: i
     for letters, number in numbers.items():
         if number not in named:
             if tokens[number]:
-                raise ConfigError(f"model: vocab: expected a number of its own for {letters!r:.80}")
+                raise ConfigError(f"model: vocab: expected a unique id for {letters!r:.80}")
             tokens[number] = _bytes(letters)
     return BPETokenizer(
         tokens,
@@ -256,5 +256,5 @@ def _text(table: Mapping[str, Any], key: str) -> str:
 
 def _number(value: Any) -> int:
     if type(value) is not int or not 0 <= value < MOST_TOKENS:
-        raise ConfigError(f"expected a token's number below {MOST_TOKENS}, received {value!r:.40}")
+        raise ConfigError(f"expected a token id below {MOST_TOKENS}, received {value!r:.40}")
     return value

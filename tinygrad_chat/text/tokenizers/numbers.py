@@ -33,8 +33,8 @@ class NumberTokenizer(PiecewiseTokenizer):
             known = word.isascii() and word.isdecimal() and len(digits) <= len(str(self.size))
             if not (known and int(digits) < self.size):
                 raise VocabularyError(
-                    f"{word[:40]!r}: expected numbers from 0 to {self.size - 1}, as which the model was imported; "
-                    "for text, import it with --tokenizer-of a run that has its vocabulary"
+                    f"{word[:40]!r}: expected numbers from 0 to {self.size - 1}, since the model was imported "
+                    "without a tokenizer; for text, import it with --tokenizer-of a run that has its vocabulary"
                 )
         return np.array([int(word.lstrip("0") or 0) for word in text.split()], np.min_scalar_type(self.size - 1))
 

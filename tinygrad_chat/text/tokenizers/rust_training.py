@@ -23,6 +23,6 @@ def merges_by_rustbpe(documents: Iterable[Iterable[str]], count: int, pattern: s
     try:
         trainer.train_from_iterator(texts, 256 + count, pattern=PATTERNS[pattern])
     except UnicodeEncodeError as error:
-        raise VocabularyError("trainer: rustbpe takes no bytes that are not UTF-8; train by python") from error
+        raise VocabularyError("trainer: rustbpe accepts only UTF-8; train with python") from error
     ranked = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
     return merges_of([token for _, token in ranked])

@@ -51,7 +51,7 @@ def to_tiktoken(tokenizer: BPETokenizer) -> bytes:
     tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in named]
     ranked = tokenizer.tokens[: len(tokens)] == tokens and all(tokens) and merges_of(tokens) == tokenizer.merges
     if not ranked or tokenizer.normalize:
-        raise ConfigError("its tokens are not numbered in the order of its merges; write a tokenizer.json instead")
+        raise ConfigError("its token ids are not in merge order; write a tokenizer.json instead")
     return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
 
 
