@@ -93,7 +93,7 @@ def test_pieces_ties_and_ranks_can_be_chosen(line: Line):
 def test_the_template_of_chats_is_written_for_other_programs(line: Line):
     assert line("tokenizer show --chat-template -t tokenizer.json") == (0, f"{chat_template()}\n", "")
     message = "tgc: conversations: the tokenizer (bytes) has no token <|user_start|>; train with --tokenizer bpe"
-    assert line("tokenizer show --chat-template -t bytes")[::2] == (2, f"{message}, which has\n")
+    assert line("tokenizer show --chat-template -t bytes")[::2] == (2, f"{message}, which has it\n")
     assert line("tokenizer show --chat-template a -t bytes")[2].startswith("tgc: --chat-template: has no effect with")
 
 

@@ -204,7 +204,7 @@ def test_a_family_is_known_by_its_model_type_too():
 
 
 def test_a_model_of_no_family_is_refused_with_what_is_amiss_with_the_closest():
-    with pytest.raises(UsageError, match=r"^no family .*: llama comes closest, with --smear False and not True$"):
+    with pytest.raises(UsageError, match=r"^no model family .*: llama comes closest, with --smear False and not True$"):
         family_for(ModelOptions(**RMS, smear=True), V)
     with pytest.raises(UsageError, match=r"^a qwen3 has --qk-norm 1\.0 and not 1\.2$"):
         FAMILIES["qwen3"].config_of(ModelOptions(**{**MODELS["Qwen3"][1], "qk_norm": 1.2}), V)

@@ -119,7 +119,7 @@ def test_settings_of_a_file_make_the_same_tokenizer(pattern: str, tmp_path: Path
 def test_what_is_no_tokenizer_is_named():
     whole = to_gguf(learned("llama3"))
     unfit: dict[str, tuple[dict[str, Any], str]] = {
-        "another kind": ({"model": "llama"}, "expected gpt2 (byte-level BPE), received 'llama'"),
+        "another kind": ({"model": "llama"}, r"expected gpt2 \(byte-level BPE\), received 'llama'"),
         "another split": ({"pre": "tekken"}, "pre: expected one of gpt-2, llama-bpe"),
         "no tokens": ({"tokens": 3}, "expected lists of texts"),
         "kinds too few": ({"token_type": np.array([1], np.int32)}, "token_type: expected one for each of 512"),

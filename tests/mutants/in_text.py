@@ -197,7 +197,7 @@ FAULTS = {
         "documents that are held out are learned from": ("(not out for out in", "(True for out in"),
         "the end that is held out is learned from": ("end_from(contents.bytes)", "contents.bytes"),
         "conversations that are held out are learned from": (
-            "itertools.islice(documents, documents_before_end(np.asarray(lengths)))",
+            "itertools.islice(documents, documents_before_end(lengths))",
             "documents",
         ),
     },

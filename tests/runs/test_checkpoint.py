@@ -206,7 +206,7 @@ def test_weights_of_another_shape_are_refused(start: Callable[..., Run]):
     state = json.loads((path / "state.json").read_text())
     state["config"]["model"]["width"] = 16
     rewrite(path, state)
-    with pytest.raises(CheckpointError, match="weights do not fit the model"):
+    with pytest.raises(CheckpointError, match="weights do not match the model"):
         load_model(SavedModel.load(path))
 
 

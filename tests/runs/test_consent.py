@@ -80,7 +80,7 @@ def test_a_received_run_reaches_the_hub_only_when_its_data_is_named_again(
     if not begun:
         shutil.rmtree(received / "checkpoints")
     named = f"hub:owner/name@{'0' * 40}:1.0"
-    with pytest.raises(UsageError, match=f"run: its settings name data .* to fetch it, add: --data {named}$"):
+    with pytest.raises(UsageError, match=f"run: its settings name data .* to download it, add: --data {named}$"):
         resume_run(received, {"steps": 8})
     assert asked == []
     assert resume_run(received, {"steps": 8, "data": (named,)}).config.data.source == (named,)

@@ -158,7 +158,7 @@ def test_weights_that_do_not_fit_the_model_are_refused(path: Path, change: Calla
     change(arrays)
     (path / module.WEIGHTS).write_bytes(save(arrays))
     resign(path)
-    assert "weights do not fit the model" in refused(path)
+    assert "weights do not match the model" in refused(path)
 
 
 STATES: dict[str, Callable[[dict[str, Any]], Any]] = {

@@ -147,7 +147,7 @@ def test_a_long_row_is_handed_on_in_slices(tmp_path: Path):
 def test_a_compressed_file_that_was_cut_short_is_damaged(tmp_path: Path):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"text" * 1000, mtime=0)[:-9])
-    with pytest.raises(DataError, match=r"a\.txt\.gz: is damaged, or no \.gz file"):
+    with pytest.raises(DataError, match=r"a\.txt\.gz: is damaged, or not a \.gz file"):
         documents(path)
 
 
@@ -192,7 +192,7 @@ def test_zstandard_is_read_whole_or_not_at_all(tmp_path: Path):
     assert documents(path) == [*ROWS, "second frame"]
     for content in (path.read_bytes()[:-9], b"nonsense" * 9):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"is damaged, or no \.zst file"):
+        with pytest.raises(DataError, match=r"is damaged, or not a \.zst file"):
             documents(path)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinygrad_chat.errors import CheckpointError, FormatError, StorageError
 from tinygrad_chat.files import cache_folder, list_folder, write_atomic
 from tinygrad_chat.schema import read_json
@@ -95,7 +93,7 @@ def training_documents(corpus: Corpus, split: str, progress: Progress | None = N
     if contents.split(split) == DOCUMENTS:
         kept = itertools.compress(documents, (not out for out in reading.held_out))
     elif corpus.conversations:
-        kept = itertools.islice(documents, documents_before_end(np.asarray(lengths)))
+        kept = itertools.islice(documents, documents_before_end(lengths))
     else:
         kept = some_documents(documents, end_from(contents.bytes))
     for document in kept:

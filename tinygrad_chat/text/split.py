@@ -8,7 +8,8 @@ then the last tenth of the tokens is held out, wherever it begins.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable
+from itertools import accumulate
 
 HELD_OUT = 10  # one document, or one token, of this many
 LEAST_DOCUMENTS = 50
@@ -35,15 +36,15 @@ def end_from(tokens: int) -> int:
     return tokens - tokens // HELD_OUT
 
 
-def documents_before_end(lengths: np.ndarray) -> int:
+def documents_before_end(lengths: Iterable[int]) -> int:
     """Return how many documents of these lengths are trained on if the end is held out and none is cut: up to the
     border nearest to `end_from`, but at least one.
 
-    >>> documents_before_end(np.array([50, 30, 15, 5])), documents_before_end(np.array([7]))
+    >>> documents_before_end([50, 30, 15, 5]), documents_before_end([7])
     (3, 1)
     """
-    borders = np.cumsum(lengths)
-    return 1 + int(np.abs(borders[:-1] - end_from(int(borders[-1]))).argmin()) if len(lengths) > 1 else 1
+    ends = list(accumulate(lengths))
+    return 1 + min(range(len(ends) - 1), key=lambda index: abs(ends[index] - end_from(ends[-1])), default=0)
 
 
 def choose_split(chosen: str, *, documents: int, bytes: int, held_out: int) -> str:
