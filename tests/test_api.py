@@ -213,7 +213,7 @@ def test_a_model_that_says_no_logits_is_told_how():
             ConfigError,
             "--layers: has no effect with --model own",
         ),
-        (lambda: tinygrad_chat.train(WORDS, model=MLP, optimizer="muon"), ConfigError, "--optimizer muon: knows"),
+        (lambda: tinygrad_chat.train(WORDS, model=MLP, optimizer="muon"), ConfigError, "--optimizer muon: works only"),
         (lambda: tinygrad_chat.train(["a text", 3]), DataError, "--data texts: expected texts, each a str, received 3"),  # pyright: ignore[reportArgumentType]
         (lambda: tinygrad_chat.load("nowhere"), CheckpointError, "nowhere: no such file or folder"),
         (lambda: tinygrad_chat.load_tokenizer("nowhere"), CheckpointError, "nowhere: no such file or folder"),
