@@ -13,8 +13,9 @@ from tinygrad_chat.text import learning
 from tinygrad_chat.text.conversations import Conversation
 from tinygrad_chat.text.conversations.document import ChatDocument
 from tinygrad_chat.text.corpora import Corpus, open_corpus
+from tinygrad_chat.text.data import tokenize
 from tinygrad_chat.text.learning import learn_tokenizer, some_documents
-from tinygrad_chat.text.split import is_held_out
+from tinygrad_chat.text.split import end_from, is_held_out
 from tinygrad_chat.text.tokenizers import BPETokenizer
 
 LONG_AGO = 10**18  # nanoseconds
@@ -122,3 +123,10 @@ def test_the_conversations_that_are_held_out_at_the_end_do_not_count():
     alone = learn_tokenizer([Corpus("chat", lambda any_bytes=False: iter(chats[-1:]), conversations=True)], 270)
     assert isinstance(alone, BPETokenizer)
     assert b"zz" in alone.tokens
+
+
+def test_of_a_single_conversation_the_end_is_held_out():
+    chat = ChatDocument(Conversation.of("the the the", "the the " * 20))
+    corpus = Corpus("chat", lambda any_bytes=False: iter([chat]), conversations=True)
+    store = tokenize(corpus, learn_tokenizer([corpus], 270))
+    assert store.held_out_from == end_from(len(store.tokens)) < len(store.tokens)

@@ -88,7 +88,7 @@ def write_tokens(
             starts.write((count + np.cumsum(sizes) - sizes).data)
             count += int(sizes.sum())
         kept = int(lengths.sum(where=~held_out)) if split == DOCUMENTS else end_from(count)
-        if split != DOCUMENTS and reading.conversations and len(lengths):  # between conversations, not within one
+        if split != DOCUMENTS and reading.conversations and len(lengths) > 1:  # between conversations, not within one
             kept = int(lengths[: documents_before_end(lengths.tolist())].sum())
     return Written(tokenizer, split, count, kept)
 
