@@ -18,14 +18,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from tinygrad_chat.kernels.numba.prefetching import CACHE_LINE, SECOND_CACHE, emit_prefetch
+
 LINES = 4  # rows of the weight that are read at a time
 LANES = 16  # sums in a vector of 512 bits; processors with shorter ones take several instructions
 STEP = 2 * LANES  # columns per iteration of the loop
+AHEAD = 2 * LINES  # lines by which a weight is prefetched before it is read
 
 _INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _STORED = {types.int8: _INT8, types.uint16: _HALF, types.float32: _FLOAT}
 """The types of a weight's numbers: uint16 holds the bits of float16."""
+_SIZES = {_INT8: 1, _HALF: 2, _FLOAT: 4}  # bytes
 
 
 def sums_of_products(rows: int) -> Any:
@@ -77,6 +81,7 @@ def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored:
     column = builder.phi(_INT64)
     column.add_incoming(_INT64(0), before)
     sums = [[builder.phi(vector) for _ in lines] for _ in rows]
+    _prefetch(builder, lines, builder.add(column, builder.mul(columns, _INT64(AHEAD))), stored)
     new = _add_products(builder, rows, lines, column, sums, stored)
     following = builder.add(column, _INT64(STEP))
     column.add_incoming(following, loop)
@@ -87,6 +92,16 @@ def _loop(builder: Any, rows: list[Any], lines: list[Any], columns: Any, stored:
     builder.cbranch(builder.icmp_signed("<", following, columns), loop, after)
     builder.position_at_end(after)
     return [each for of_row in new for each in of_row]
+
+
+def _prefetch(builder: Any, lines: list[Any], column: Any, stored: Any) -> None:
+    """Prefetch one step's columns of the lines, from `column` on.
+
+    Into the second cache: prefetched into the first, they would evict rows before these are read again.
+    """
+    for line in lines:
+        for offset in range(0, STEP, CACHE_LINE // _SIZES[stored]):
+            emit_prefetch(builder, builder.gep(line, [builder.add(column, _INT64(offset))]), SECOND_CACHE)
 
 
 def _add_products(
