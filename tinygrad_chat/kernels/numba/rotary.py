@@ -27,8 +27,8 @@ def rotary(
     heads = contiguous(x).reshape(lead, T, H, 2 * half)
     gain = None if gain is None else contiguous(gain)
     angles = tuple(contiguous(angle.astype(x.dtype, copy=False)) for angle in (cosine, sine))
-    size = 0.0 if rms is None else rms
-    out, inverse_rms = np.empty_like(heads), np.ones(heads.shape[:3], x.dtype)
+    size = 0.0 if rms is None else rms  # 0: there is no norm, and inverse_rms stays unused
+    out, inverse_rms = np.empty_like(heads), np.empty(heads.shape[:3], x.dtype)
     _turn(heads, gain, *angles, size, epsilon, out, inverse_rms)
 
     def backward(d_out: np.ndarray):

@@ -133,17 +133,18 @@ def _attend(
     D = query.shape[1] // H
     queries, means = query.reshape(T, H, D), out.reshape(T, H, D)
     keys, values = key.reshape(S, G, D), value.reshape(S, G, D)
-    factor = real(scale)
+    factor, shared = real(scale), H // G
     for t in range(T):
         seen, hidden = seen_by(t, T, S, causal, reach, starts[t])
         for s in range(seen, hidden):
             _prefetch_row(key, s + AHEAD)
-            for h in range(H):
-                q, k = queries[t, h], keys[s, h // (H // G)]
-                product = real(0)
-                for d in range(D):
-                    product += q[d] * k[d]
-                weights[t, h, s] = product
+            for g in range(G):
+                k = keys[s, g]
+                for h in range(g * shared, (g + 1) * shared):
+                    q, product = queries[t, h], real(0)
+                    for d in range(D):
+                        product += q[d] * k[d]
+                    weights[t, h, s] = product
         for h in range(H):
             row = weights[t, h, seen:hidden]
             largest = real(-np.inf)
@@ -159,10 +160,12 @@ def _attend(
         means[t] = real(0)
         for s in range(seen, hidden):
             _prefetch_row(value, s + AHEAD)
-            for h in range(H):
-                mean, v, weight = means[t, h], values[s, h // (H // G)], weights[t, h, s]
-                for d in range(D):
-                    mean[d] += weight * v[d]
+            for g in range(G):
+                v = values[s, g]
+                for h in range(g * shared, (g + 1) * shared):
+                    mean, weight = means[t, h], weights[t, h, s]
+                    for d in range(D):
+                        mean[d] += weight * v[d]
 
 
 @compiled
