@@ -33,6 +33,18 @@ def test_what_is_no_number_stays_none(kernel_set):
     with kernels_of(kernel_set), np.errstate(all="ignore"):
         assert np.isnan(ops.layernorm(Tensor(nothing), gain).data).all()
         assert np.isnan(ops.gelu(Tensor(nothing)).data[0, 0])
+        assert np.isnan(ops.softmax(Tensor(nothing)).data).all()
+        assert np.isnan(ops.log_softmax(Tensor(nothing)).data).all()
         assert np.isnan(ops.cross_entropy(Tensor(nothing), np.array([1])).item())
         out = ops.attention(*(Tensor(np.repeat(nothing[None], 2, axis=1)),) * 3, heads=2).data
         assert np.isnan(out[..., :2]).all()  # the head that holds it
+
+
+@pytest.mark.parametrize("kernel_set", ["reference", *KERNEL_SETS])
+def test_softmax_beside_a_huge_number_is_that_of_the_differences(kernel_set):
+    alike = np.full(3, 1e30, np.float32)
+    with kernels_of(kernel_set), np.errstate(all="ignore"):
+        np.testing.assert_allclose(ops.softmax(Tensor(alike)).data, np.full(3, 1 / 3), rtol=1e-6)
+        np.testing.assert_allclose(ops.log_softmax(Tensor(alike)).data, np.full(3, -np.log(3)), rtol=1e-6)
+        np.testing.assert_array_equal(ops.softmax(Tensor(row)).data, [[1, 0, 0, 0]])
+        np.testing.assert_array_equal(ops.log_softmax(Tensor(row)).data, row - row[0, 0])

@@ -54,6 +54,16 @@ FAULTS = {
         "ignored rows have a gradient": ("row[:] = real(0)", "row[:] = real(1)"),
         "the soft cap's slope is missing": ("d_rows *= 1 - bent * bent", "pass"),
     },
+    "kernels/numba/softmax.py": {
+        "softmax: the maximum stays in": ("exponential(rows[n, c] - largest)", "exponential(rows[n, c])"),
+        "softmax: the gradient of the sum is missing": ("(d_out[n, c] - along)", "d_out[n, c]"),
+        "log_softmax: the sum counts once for all": ("exponential(out[n, c]) * total", "total"),
+        "another axis is taken for the last": ("np.moveaxis(array, axis, -1)", "np.moveaxis(array, -1, -1)"),
+    },
+    "kernels/numba/threads.py": {
+        "the last part is left out": ("range(1, parts)]", "range(1, parts - 1)]"),
+        "what does not divide is left out": ("(part + 1) * count // parts", "(part + 1) * (count // parts)"),
+    },
     "kernels/numba/embedding.py": {
         "a token seen twice gets one gradient": ("row[c] += rows[n, c]", "row[c] = rows[n, c]"),
     },
@@ -126,6 +136,7 @@ FAULTS = {
         "the smallest numbers are 0": ("-126 * math.log(2)", "-120 * math.log(2)"),
     },
     "kernels/numba/adamw.py": {
+        "each part decays as if it were the first": ("min(max(first, decayed), end)", "min(first + decayed, end)"),
         "the squares' correction is missing": ("np.sqrt(square[i]) * scale", "np.sqrt(square[i])"),
     },
     "kernels/cuda/pointwise.cu": {

@@ -20,6 +20,7 @@ from tinygrad_chat.kernels.numba.linear import linear
 from tinygrad_chat.kernels.numba.normalization import layernorm, rmsnorm
 from tinygrad_chat.kernels.numba.pointwise import gelu, squared_relu, swiglu
 from tinygrad_chat.kernels.numba.rotary import rotary
+from tinygrad_chat.kernels.numba.softmax import log_softmax, softmax
 from tinygrad_chat.kernels.numba.stored_product import stored_product
 from tinygrad_chat.kernels.numpy import KERNELS as NUMPY_KERNELS
 from tinygrad_chat.nn import stored
@@ -32,8 +33,10 @@ COMPILED: dict[Operation[...], Callable[..., Any]] = {
     ops.gelu: gelu,
     ops.layernorm: layernorm,
     ops.linear: linear,
+    ops.log_softmax: log_softmax,
     ops.rmsnorm: rmsnorm,
     ops.rotary: rotary,
+    ops.softmax: softmax,
     ops.squared_relu: squared_relu,
     ops.swiglu: swiglu,
 }

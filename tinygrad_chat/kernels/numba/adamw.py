@@ -1,4 +1,4 @@
-"""AdamW's update in one pass over memory."""
+"""AdamW's update in one pass over memory, divided among threads where there are many weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.backend.host_threads import product_threads
 from tinygrad_chat.kernels.numba.compilation import IN_ORDER, compiled
+from tinygrad_chat.kernels.numba.threads import WORTH_THREADS, in_threads
 
 
 def adamw_update(
@@ -23,15 +25,26 @@ def adamw_update(
     grad_norm: None = None,
 ) -> None:
     """`optim.adamw.adamw_update`, on the host: no separate compute weights, and the norm has already been checked."""
-    _update_both(data, gradient, mean, square, decayed, *scalars)
+    arrays, threads = (data, gradient, mean, square), product_threads() if data.size >= WORTH_THREADS else 1
+    in_threads(lambda part, parts: _update_part(part, parts, *arrays, decayed, *scalars), threads)
 
 
 @compiled
-def _update_both(
-    data: Any, gradient: Any, mean: Any, square: Any, decayed: int, shrink: float, *settings: float
+def _update_part(
+    part: int,
+    parts: int,
+    data: Any,
+    gradient: Any,
+    mean: Any,
+    square: Any,
+    decayed: int,
+    shrink: float,
+    *settings: float,
 ) -> None:
-    _update(data[:decayed], gradient[:decayed], mean[:decayed], square[:decayed], shrink, *settings)
-    _update(data[decayed:], gradient[decayed:], mean[decayed:], square[decayed:], 1.0, *settings)
+    first, end = part * data.size // parts, (part + 1) * data.size // parts
+    middle = min(max(first, decayed), end)
+    for own, factor in ((slice(first, middle), shrink), (slice(middle, end), 1.0)):
+        _update(data[own], gradient[own], mean[own], square[own], factor, *settings)
 
 
 @functools.partial(compiled, arithmetic=IN_ORDER)

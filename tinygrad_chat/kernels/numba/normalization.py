@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, contiguous
+from tinygrad_chat.kernels.numba.threads import divided
 from tinygrad_chat.ops.normalization import check_row_vector
 
 
@@ -32,7 +33,7 @@ def _normalization(x: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | No
     rows = as_rows(x)
     gain, bias = (None if vector is None else contiguous(vector) for vector in (gain, bias))
     out, statistics = np.empty_like(rows), np.empty((len(rows), 2), rows.dtype)
-    _normalize(rows, gain, bias, epsilon, centred, out, statistics)
+    divided(lambda *arrays: _normalize(*arrays, gain, bias, epsilon, centred), rows, out, statistics)
 
     def backward(d_out: np.ndarray):
         d_x = np.empty_like(rows)
@@ -45,7 +46,7 @@ def _normalization(x: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | No
 
 
 @compiled
-def _normalize(rows: Any, gain: Any, bias: Any, epsilon: float, centred: bool, out: Any, statistics: Any) -> None:
+def _normalize(rows: Any, out: Any, statistics: Any, gain: Any, bias: Any, epsilon: float, centred: bool) -> None:
     """Normalise into `out`; write each row's mean, or 0, and 1 / standard deviation to `statistics` (N, 2)."""
     real = rows.dtype.type
     N, C = rows.shape

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential
+from tinygrad_chat.kernels.numba.threads import divided
 from tinygrad_chat.ops.pointwise import GELU_CUBIC, GELU_FLAT, GELU_SCALE, check_gate
 
 
@@ -29,11 +30,11 @@ def swiglu(gate: np.ndarray, up: np.ndarray):
     check_gate(gate, up)
     flat_gate, flat_up = contiguous(gate).ravel(), contiguous(up).ravel()
     out = np.empty_like(flat_gate)
-    _swiglu(flat_gate, flat_up, out)
+    divided(_swiglu, flat_gate, flat_up, out)
 
     def backward(d_out: np.ndarray):
         d_gate, d_up = np.empty_like(flat_gate), np.empty_like(flat_up)
-        _swiglu_backward(flat_gate, flat_up, contiguous(d_out).ravel(), d_gate, d_up)
+        divided(_swiglu_backward, flat_gate, flat_up, contiguous(d_out).ravel(), d_gate, d_up)
         return d_gate.reshape(gate.shape), d_up.reshape(up.shape)
 
     return out.reshape(gate.shape), backward
@@ -42,11 +43,11 @@ def swiglu(gate: np.ndarray, up: np.ndarray):
 def _pointwise(x: np.ndarray, compute: Any, compute_backward: Any):
     flat = contiguous(x).ravel()
     out = np.empty_like(flat)
-    compute(flat, out)
+    divided(compute, flat, out)
 
     def backward(d_out: np.ndarray):
         d_x = np.empty_like(flat)
-        compute_backward(flat, contiguous(d_out).ravel(), d_x)
+        divided(compute_backward, flat, contiguous(d_out).ravel(), d_x)
         return (d_x.reshape(x.shape),)
 
     return out.reshape(x.shape), backward

@@ -8,8 +8,6 @@ dividing `out` and `d_out` is cheaper.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,12 @@ from tinygrad_chat.backend.host_threads import product_threads
 from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.small_attention import in_a_line, seen_by
+from tinygrad_chat.kernels.numba.threads import WORTH_THREADS, in_threads
 from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, multiply, transpose
 from tinygrad_chat.kernels.numpy.attention import MOST_KEPT
 
 BLOCK = 64  # queries whose scores are in the cache together
 SPREAD = 16  # padding columns beyond the keys, without which the transposed rows would share sets of the cache
-WORTH_THREADS = 1 << 20  # weights: fewer are computed before a thread has started
 
 
 def fits(query: np.ndarray, heads: int) -> bool:
@@ -51,27 +49,17 @@ def tiled_attention(
     sizes, settings = (heads, G, S, D), (causal, reach, 1 / math.sqrt(D))
     read = contiguous(query), *in_a_line(key), *in_a_line(value), contiguous(document_starts.astype(np.int64)), places
     threads = product_threads() if B * heads * T * S >= WORTH_THREADS else 1
-    _share(
+    in_threads(
         lambda part, parts: _attend(*read, sizes, settings, weights, sums, out, part, parts), min(threads, B * heads)
     )
 
     def backward(d_out: np.ndarray):
         d_query, d_key, d_value = (np.empty(x.shape, x.dtype) for x in (query, key, value))
         given = *read, sizes, settings, weights, sums, contiguous(d_out), d_query, d_key, d_value
-        _share(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
+        in_threads(lambda part, parts: _attend_backward(*given, part, parts), min(threads, B * G))
         return d_query, d_key, d_value
 
     return out, backward
-
-
-def _share(work: Callable[[int, int], None], parts: int) -> None:
-    """Run all parts of some work, each in its own thread. Unlike Numba's and BLAS's, these do not spin while idle."""
-    threads = [threading.Thread(target=work, args=(part, parts)) for part in range(1, parts)]
-    for thread in threads:
-        thread.start()
-    work(0, parts)
-    for thread in threads:
-        thread.join()
 
 
 def _places(T: int, S: int, causal: bool, reach: int) -> np.ndarray:
