@@ -56,7 +56,8 @@ def measure(arguments: argparse.Namespace) -> None:
             )
             turns.progress(f"{run.name}: {_in_a_line(rows[-1]['scores'])}")
     _print(rows)
-    command = f"{turns.command_of(NAME, arguments)} --seeds {len(rows)} --problems {arguments.problems}"
+    sizes = f"--config {arguments.config} --seeds {len(rows)} --problems {arguments.problems}"
+    command = f"{turns.command_of(NAME, arguments)} {sizes}"
     measured = {"config": arguments.config, "problems": arguments.problems, "bar": BAR, "latest": LATEST, "rows": rows}
     print(f"written: {write_result(NAME, command, measured, folder=arguments.results)}")
 

@@ -16,7 +16,6 @@ from tests.docs.pages import ROOT, blocks, read
 RESULTS = ROOT / "bench" / "results"
 BENCHMARKS, PERFORMANCE, README = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md", ROOT / "README.md"
 OURS = "tinygrad_chat"
-SINGLE_OPS = "10M", "torch eager"
 
 
 def result(name: str) -> Any:
@@ -64,9 +63,9 @@ def speed() -> Iterator[str]:
     yield f"at {peer['micro']:.1f} and {peer['shakespeare-cpu']:.1f} times that of the best peer"
 
 
-def single_ops() -> dict[str, float]:
+def single_ops(of: str = "10M") -> dict[str, float]:
     rows = by_place("ops", "configuration", "engine", "op")
-    return {op: row["ours_over_this"] for (size, engine, op), row in rows.items() if (size, engine) == SINGLE_OPS}
+    return {op: row["ours_over_this"] for (size, engine, op), row in rows.items() if (size, engine) == (of, "torch eager")}
 
 
 def small_measurements() -> Iterator[str]:
@@ -84,10 +83,13 @@ def small_measurements() -> Iterator[str]:
     yield f"{seconds[OURS]:.1f} s after the start of the process; PyTorch eager needs {seconds['torch eager']:.1f} s"
     yield f"needs {seconds[f'{OURS}, first use']:.1f} s: here PyTorch is faster"
     ops = single_ops()
-    slower = [ratio for ratio in ops.values() if ratio < 1]
+    slower = {op: ratio for op, ratio in ops.items() if ratio < 1}
     yield f"Of {len(ops)} single ops, {len(ops) - len(slower)} are faster than PyTorch's and {len(slower)} are slower"
-    assert round(1 / min(ops.values())) == 7
-    yield "softmax seven times"
+    assert slower.keys() == {"linear", "layernorm"}
+    yield f"linear by {100 - 100 * slower['linear']:.1f} % and layernorm by {100 - 100 * slower['layernorm']:.0f} %"
+    small = {op: f"{ratio:.2f}" for op, ratio in single_ops("shakespeare-cpu").items() if ratio < 1}
+    yield f"{len(small)} are slower: linear ({small['linear']} times PyTorch), attention ({small['attention']})"
+    yield f"softmax ({small['softmax']})"
     slopes = result("scaling")["slopes"]
     assert all(slope[OURS] < slope["torch eager"] for slope in slopes.values())
     yield "Time per token grows no faster with context or width than PyTorch's"
@@ -146,6 +148,39 @@ def scalar() -> Iterator[str]:
     yield f"{closures:.2f} of the time with closures"
 
 
+def test_the_chat_page_quotes_its_results():
+    page = words(ROOT / "docs" / "chat.md")
+    tasks = ("python", "sums", "spelling", "turns", "unknown", "known")  # as on the page
+
+    def solved(name: str, task: str) -> list[str]:
+        shares = [100 * row["scores"][task]["accuracy"] for row in result(name)["rows"]]
+        return ["100" if share == 100 else f"{share:.1f}" for share in shares]
+
+    for task in tasks:
+        first, second, third = solved("chat", task)
+        assert f"{first}, {second} and {third} % | {100 * result('chat')['bar'][task]:.0f} % |" in page
+    *most, last = [solved("chat_portable", task)[0] for task in tasks]
+    assert f"with seed 1 it solves {', '.join(most)} and {last} %" in page
+
+
+def test_interchange_quotes_its_results():
+    page, of = words(ROOT / "docs" / "interchange.md"), {row["engine"]: row for row in result("interchange")["rows"]}
+    kinds, theirs = [f"{OURS} {kind}" for kind in ("float32", "float16", "int8")], of["transformers float32"]
+    for row in of.values():
+        speeds = row["decode_1_tokens_per_second"], row["decode_8_tokens_per_second"]
+        cells = *(f"{speed:.1f}" for speed in speeds), f"{row['prompt_tokens_per_second']:,.0f}"
+        assert f"| {' | '.join(cells)} | {row['memory_mib']:,.0f} | {row['start_seconds']:.1f} |" in page
+
+    def ratios_to(others: list[dict[str, Any]], rows: int) -> list[str]:
+        speed = f"decode_{rows}_tokens_per_second"
+        return [f"{of[kind][speed] / other[speed]:.2f}" for kind, other in zip(kinds, others, strict=True)]
+
+    assert "{} times as fast in float32, {} in float16 and {} in int8".format(*ratios_to([theirs] * 3, 1)) in page
+    assert "eight sequences {}, {} and {} times".format(*ratios_to([theirs] * 3, 8)) in page
+    prompts = of[kinds[0]]["prompt_tokens_per_second"] / theirs["prompt_tokens_per_second"]
+    assert f"reads a prompt {prompts:.2f} times as fast as transformers" in page
+
+
 @pytest.mark.parametrize(
     "claims",
     [quality, speed, small_measurements, nanochat, survival, plans, scalar],
@@ -197,6 +232,11 @@ def test_performance_quotes_its_results():
         in page
     )
     assert f"**Decoding eight sequences** is {rows['Generating text']['8 sequences']:.2f} times PyTorch" in page
+    assert f"**softmax** as a separate op is {single_ops('shakespeare-cpu')['softmax']:.2f} times PyTorch" in page
+    nodes = {row["engine"]: row for row in result("ops")["rows"] if row["op"] == "1,000 nodes"}
+    ours, theirs = (1e3 * (nodes[engine]["forward"] + nodes[engine]["backward"]) for engine in (OURS, "torch eager"))
+    assert f"A node costs {ours:.1f} microseconds forward and backward" in page
+    assert f"PyTorch's costs {theirs:.1f}" in page
 
 
 def test_the_chart_keeps_the_rows_where_we_lose():
