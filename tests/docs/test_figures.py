@@ -65,7 +65,8 @@ def speed() -> Iterator[str]:
 
 def single_ops(of: str = "10M") -> dict[str, float]:
     rows = by_place("ops", "configuration", "engine", "op")
-    return {op: row["ours_over_this"] for (size, engine, op), row in rows.items() if (size, engine) == (of, "torch eager")}
+    compared = of, "torch eager"
+    return {op: row["ours_over_this"] for (size, engine, op), row in rows.items() if (size, engine) == compared}
 
 
 def small_measurements() -> Iterator[str]:
