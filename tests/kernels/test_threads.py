@@ -44,6 +44,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str, monkeypatch: pytes
 
 
 def test_few_elements_are_not_worth_a_thread(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dividing, "product_threads", lambda: 2)
     monkeypatch.setattr(dividing.threading, "Thread", None)
     dividing.divided(lambda x: np.negative(x, out=x), x := np.ones(dividing.WORTH_THREADS - 1))
     assert (x == -1).all()
@@ -51,10 +52,10 @@ def test_few_elements_are_not_worth_a_thread(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("decayed", [0, 3, 50, 101])
 def test_each_thread_updates_a_part_of_the_weights(decayed: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(adamw, "WORTH_THREADS", 1)
+    monkeypatch.setattr(dividing, "WORTH_THREADS", 1)
     found = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(adamw, "product_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(dividing, "product_threads", lambda threads=threads: threads)
         arrays = np.random.default_rng(0).uniform(size=(4, 101)).astype(np.float32)
         adamw.adamw_update(*arrays, (0.9, 0.01, 0.2, 0.05, 3.0, 1e-6), decayed=decayed)
         found.append(arrays)

@@ -12,6 +12,7 @@ from tinygrad_chat.autograd import kernels_of, no_grad
 pytest.importorskip("numba")
 
 from tests.kernels.test_attention import draw, expect_reference, value_and_gradients
+from tinygrad_chat.kernels.numba import threads as dividing
 from tinygrad_chat.kernels.numba import tiled_attention as tiled
 from tinygrad_chat.kernels.numba.tiles import multiply, transpose
 
@@ -74,11 +75,11 @@ def test_documents_begin_anywhere(T, S, window, most_kept, monkeypatch):
 
 @needs_wide_vectors
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
-    monkeypatch.setattr(tiled, "WORTH_THREADS", 1)
+    monkeypatch.setattr(dividing, "WORTH_THREADS", 1)
     arrays = [array.astype(np.float32) for array in draw(70, 70, heads=6, shared=3, D=32)]
     found = []
     for threads in (1, 2, 3, 50):
-        monkeypatch.setattr(tiled, "product_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(dividing, "product_threads", lambda threads=threads: threads)
         with kernels_of("numba"):
             found.append(value_and_gradients(arrays, heads=6))
     for other in found[1:]:

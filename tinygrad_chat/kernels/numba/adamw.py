@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend.host_threads import product_threads
 from tinygrad_chat.kernels.numba.compilation import IN_ORDER, compiled
-from tinygrad_chat.kernels.numba.threads import WORTH_THREADS, in_threads
+from tinygrad_chat.kernels.numba.threads import in_threads, threads_for
 
 
 def adamw_update(
@@ -25,8 +24,8 @@ def adamw_update(
     grad_norm: None = None,
 ) -> None:
     """`optim.adamw.adamw_update`, on the host: no separate compute weights, and the norm has already been checked."""
-    arrays, threads = (data, gradient, mean, square), product_threads() if data.size >= WORTH_THREADS else 1
-    in_threads(lambda part, parts: _update_part(part, parts, *arrays, decayed, *scalars), threads)
+    arrays = data, gradient, mean, square
+    in_threads(lambda part, parts: _update_part(part, parts, *arrays, decayed, *scalars), threads_for(data.size))
 
 
 @compiled

@@ -12,6 +12,11 @@ from tinygrad_chat.backend.host_threads import product_threads
 WORTH_THREADS = 1 << 20  # elements: with half as many, starting a thread costs what it gains
 
 
+def threads_for(elements: int) -> int:
+    """Return how many threads work on so many elements pays for."""
+    return product_threads() if elements >= WORTH_THREADS else 1
+
+
 def in_threads(work: Callable[[int, int], None], parts: int) -> None:
     """Call work(part, parts) for every part, each in its own thread."""
     threads = [threading.Thread(target=work, args=(part, parts)) for part in range(1, parts)]
@@ -28,7 +33,7 @@ def divided(compute: Callable[..., None], *arrays: np.ndarray) -> None:
     It must treat each element, or each row, by itself: so the result is the same bit for bit.
     """
     count = len(arrays[0])
-    parts = min(product_threads(), count) if arrays[0].size >= WORTH_THREADS else 1
+    parts = min(threads_for(arrays[0].size), count)
     if parts == 1:
         compute(*arrays)
         return

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.backend.host_threads import product_threads
 from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.small_attention import in_a_line, seen_by
-from tinygrad_chat.kernels.numba.threads import WORTH_THREADS, in_threads
+from tinygrad_chat.kernels.numba.threads import in_threads, threads_for
 from tinygrad_chat.kernels.numba.tiles import HAS_WIDE_VECTORS, LANES, TALL, multiply, transpose
 from tinygrad_chat.kernels.numpy.attention import MOST_KEPT
 
@@ -48,7 +47,7 @@ def tiled_attention(
     weights = np.empty((B, heads, places[-1] if keep else 0), query.dtype)
     sizes, settings = (heads, G, S, D), (causal, reach, 1 / math.sqrt(D))
     read = contiguous(query), *in_a_line(key), *in_a_line(value), contiguous(document_starts.astype(np.int64)), places
-    threads = product_threads() if B * heads * T * S >= WORTH_THREADS else 1
+    threads = threads_for(B * heads * T * S)
     in_threads(
         lambda part, parts: _attend(*read, sizes, settings, weights, sums, out, part, parts), min(threads, B * heads)
     )
