@@ -34,7 +34,7 @@ def divided(compute: Callable[..., None], *arrays: np.ndarray) -> None:
     """
     count = len(arrays[0])
     parts = min(threads_for(arrays[0].size), count)
-    if parts == 1:
+    if parts < 2:
         compute(*arrays)
         return
 
