@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import Operation
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.threads import divided
@@ -15,26 +15,29 @@ from tinygrad_chat.kernels.numba.threads import divided
 
 def softmax(x: np.ndarray, *, axis: int = -1):
     """`ops.softmax`."""
-    return _rowwise(ops.softmax, x, axis, _softmax, _softmax_backward)
-
-
-def log_softmax(x: np.ndarray, *, axis: int = -1):
-    """`ops.log_softmax`."""
-    return _rowwise(ops.log_softmax, x, axis, _log_softmax, _log_softmax_backward)
-
-
-def _rowwise(op: Operation[...], x: np.ndarray, axis: int, compute: Any, compute_backward: Any):
     if not x.size:
-        return op.reference(x, axis=axis)
-    out = _along(axis, compute, x)
+        return ops.softmax.reference(x, axis=axis)
+    out = _along(axis, _softmax, x)
 
     def backward(d_out: np.ndarray):
-        return (_along(axis, compute_backward, out, d_out),)
+        return (_along(axis, _softmax_backward, out, d_out),)
 
     return out, backward
 
 
-def _along(axis: int, compute: Any, *arrays: np.ndarray) -> np.ndarray:
+def log_softmax(x: np.ndarray, *, axis: int = -1):
+    """`ops.log_softmax`."""
+    if not x.size:
+        return ops.log_softmax.reference(x, axis=axis)
+    out = _along(axis, _log_softmax, x)
+
+    def backward(d_out: np.ndarray):
+        return (_along(axis, _log_softmax_backward, out, d_out),)
+
+    return out, backward
+
+
+def _along(axis: int, compute: Callable[..., None], *arrays: np.ndarray) -> np.ndarray:
     """Return an array of the inputs' shape, filled by `compute` with `axis` as the last axis of matrices."""
     moved = [np.moveaxis(array, axis, -1) for array in arrays]
     rows = [as_rows(array) for array in moved]
