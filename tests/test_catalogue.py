@@ -17,6 +17,7 @@ from tests.catalogue import CATALOGUE, Case, Entry
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import Operation, kernels_of, reference_ops
 from tinygrad_chat.autograd.check import check_exactly, check_numerically, rule_gradients
+from tinygrad_chat.autograd.value import topological_order
 from tinygrad_chat.backend import get_backend, load_kernels
 
 KERNEL_SETS = [name for name in get_backend("numpy").kernel_sets if name == "numpy" or find_spec(name)]
@@ -133,6 +134,21 @@ def test_kernel_agrees_with_its_reference(kernel_set, entry, data):
     for kernel, reference in zip(with_kernel, by_reference, strict=True):
         scale = max(1.0, float(np.max(np.abs(reference), initial=0.0)))
         np.testing.assert_allclose(kernel, reference, rtol=0, atol=KERNEL_TOLERANCE * scale)
+
+
+@pytest.mark.profile("ci")
+@every_kernel
+@given(st.data())
+def test_a_node_is_named_after_its_op_whatever_kernel_computed_it(kernel_set, entry, data):
+    case = data.draw(entry.cases)
+    nodes = [x if x.dtype.kind in "iub" else Tensor(x) for x in case.inputs]
+    with kernels_of(kernel_set):
+        with_kernel = topological_order(entry.function(*nodes, **case.options))
+    with reference_ops():
+        by_reference = topological_order(entry.function(*nodes, **case.options))
+    names = [node.op for node in with_kernel]
+    assert entry.op.name in names
+    assert names == [node.op for node in by_reference]
 
 
 def bound(entry: Entry, case: Case) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import op_name
 from tinygrad_chat.autograd.sweep import PendingGradient, Rule, backpropagate_arrays, deliver_to_leaf
 from tinygrad_chat.autograd.value import Node, births
 from tinygrad_chat.backend import Backend, array_module, backend_of, get_backend, in_native_order, to_host
@@ -34,7 +33,7 @@ class Tensor(OpMethods):
     __slots__ = ()
     __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ instead of looping over elements
 
-    def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
+    def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None, op: str = "") -> None:
         if type(data) is not np.ndarray:
             data = _as_array(data)
         if rule is None:
@@ -46,6 +45,7 @@ class Tensor(OpMethods):
         self.grad = None
         self.parents = parents
         self.rule = rule
+        self.op = op
         self.birth = next(births)
 
     @classmethod
@@ -76,7 +76,7 @@ class Tensor(OpMethods):
         array = np.asarray(values, dtype=object)
         parents = tuple(array.ravel())
         data = np.array([value.data for value in parents], dtype=np.float64).reshape(array.shape)
-        return cls(data, parents, lambda d_out: tuple(float(d) for d in to_host(d_out).ravel()))
+        return cls(data, parents, lambda d_out: tuple(float(d) for d in to_host(d_out).ravel()), "from_values")
 
     def accumulate(self, gradient: Any) -> None:
         """Add a gradient to this leaf's `grad`, in place if it has one: it may be a view of a larger buffer."""
@@ -214,7 +214,7 @@ class Tensor(OpMethods):
     def __repr__(self) -> str:
         numbers = np.array2string(to_host(self.data), separator=", ", prefix="Tensor(", precision=4, threshold=LONG)
         shape = f", shape={self.shape}" if self.size > LONG else ""
-        computed = "" if self.rule is None else f", op={op_name(self.rule)}"
+        computed = f", op={self.op}" if self.op else ""
         return f"Tensor({numbers}{shape}, dtype={self.dtype}{computed})"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import pydoc
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tinygrad_chat import Tensor
 from tinygrad_chat.autograd import (
     ArrayNode,
-    Node,
     backpropagate_arrays,
     compute_for,
     computing_with,
@@ -55,8 +53,8 @@ class Plain(ArrayNode):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        super().__init__(np.asarray(data), parents, rule)
+    def __init__(self, data: Any, *computed: Any) -> None:
+        super().__init__(np.asarray(data), *computed)
 
 
 ones = np.ones(3)

@@ -3,7 +3,7 @@
 Read value.py first, then sweep.py, differentiable.py and mode.py, then check.py.
 """
 
-from tinygrad_chat.autograd.differentiable import Operation, differentiable, op_name
+from tinygrad_chat.autograd.differentiable import Operation, differentiable
 from tinygrad_chat.autograd.mode import (
     compute_for,
     computing_with,
@@ -37,7 +37,6 @@ __all__ = [
     "has_kernel",
     "kernels_of",
     "no_grad",
-    "op_name",
     "recomputed",
     "recording",
     "reference_ops",

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd.sweep import ArrayNode, Rule, backpropagate_arrays
-from tinygrad_chat.autograd.value import Node, Value
+from tinygrad_chat.autograd.sweep import ArrayNode, backpropagate_arrays
+from tinygrad_chat.autograd.value import Value
 
 EXACT_TOLERANCE = 1e-12
 NUMERIC_TOLERANCE = 1e-6
@@ -37,8 +37,8 @@ class _Array(ArrayNode):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
-        super().__init__(np.asarray(data), parents, rule)
+    def __init__(self, data: Any, *computed: Any) -> None:
+        super().__init__(np.asarray(data), *computed)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -102,11 +102,12 @@ class Operation(Generic[Others]):
         out, rule = self._run(mode.kernels_for(first.data).get(self, self.reference), arrays, options)
         if seen is not None:
             rule = seen(out, rule)
-        if type(out) is tuple:
-            return _several(type(first), out, parents, rule if mode.recording else None)
+        kind: Any = type(first)
         if not mode.recording:
-            return type(first)(out)
-        return type(first)(out, tuple(parents), rule)
+            return tuple(map(kind, out)) if type(out) is tuple else kind(out)
+        if type(out) is tuple:
+            return _several(kind, out, tuple(parents), rule, self.name)
+        return kind(out, tuple(parents), rule, self.name)
 
     @overload
     def __get__(self, node: None, owner: type) -> Operation[Others]: ...
@@ -158,10 +159,8 @@ class _Gathered(dict[int, Any]):
     __radd__ = __add__
 
 
-def _several(kind: Any, results: tuple[Any, ...], parents: Sequence[Node | None], rule: Rule | None) -> tuple[Any, ...]:
+def _several(kind: Any, results: tuple[Any, ...], parents: tuple[Node | None, ...], rule: Rule, op: str) -> Any:
     """Return a node for each result: the first is the parent of the others, so all gradients accumulate there."""
-    if rule is None:
-        return tuple(map(kind, results))
     numbers = range(len(results))
 
     def rule_of_all(d: Any) -> Sequence[Any]:
@@ -170,16 +169,10 @@ def _several(kind: Any, results: tuple[Any, ...], parents: Sequence[Node | None]
     def hand_over(number: int) -> Rule:
         return lambda d_out: (_Gathered({number: d_out}),)
 
-    first = kind(results[0], tuple(parents), rule_of_all)
-    return first, *(kind(results[number], (first,), hand_over(number)) for number in numbers[1:])
+    first = kind(results[0], parents, rule_of_all, op)
+    return first, *(kind(results[number], (first,), hand_over(number), op) for number in numbers[1:])
 
 
 def differentiable(reference: Callable[Concatenate[Any, Others], tuple[Any, Rule]]) -> Operation[Others]:
     """Turn an array op into an `Operation`; see the module docstring."""
     return Operation(reference)
-
-
-def op_name(rule: Rule) -> str:
-    """Return the name of the op that defines a rule: softmax for `softmax.<locals>.backward`."""
-    defined_in = getattr(rule, "__qualname__", type(rule).__name__)
-    return defined_in.partition(".<locals>")[0].rpartition(".")[2].strip("_")

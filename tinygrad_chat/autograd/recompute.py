@@ -36,7 +36,7 @@ def recomputed(function: Callable[..., ArrayNode], inputs: Sequence[ArrayNode], 
         backpropagate_arrays(again, d_out, release=True, deliver=collect)
         return [gradients.get(each) for each in (*leaves, *weights)]
 
-    return type(out)(out.data, (*inputs, *weights), backward)
+    return type(out)(out.data, (*inputs, *weights), backward, "recomputed")
 
 
 def _computed(gradient: Any) -> Any:

@@ -22,15 +22,16 @@ Rule = Callable[[Any], Sequence[Any]]
 
 
 class ArrayNode(Node):
-    """An array in a graph. `rule` maps its gradient to its parents'; a leaf has none."""
+    """An array in a graph. `rule` maps its gradient to its parents', `op` names the op; a leaf has neither."""
 
-    __slots__ = ("data", "rule")
+    __slots__ = ("data", "op", "rule")
 
-    def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None) -> None:
+    def __init__(self, data: Any, parents: Sequence[Node | None] = (), rule: Rule | None = None, op: str = "") -> None:
         self.data = data
         self.grad = None
         self.parents = parents
         self.rule = rule
+        self.op = op
         self.birth = next(births)
 
     def accumulate(self, gradient: Any) -> None:

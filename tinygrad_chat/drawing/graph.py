@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node, Value, op_name
+from tinygrad_chat.autograd import Node, Value
 from tinygrad_chat.autograd.sweep import RELEASED
 from tinygrad_chat.backend import to_host
 from tinygrad_chat.errors import UsageError
@@ -106,8 +106,8 @@ def _data(node: Any) -> Any:
 
 def _kind(node: Any) -> str:
     if not node.parents:
-        return CONSTANT if getattr(node, "op", "") == CONSTANT else LEAF
-    return node.op if isinstance(node, Value) else op_name(node.rule)
+        return CONSTANT if node.op == CONSTANT else LEAF
+    return node.op
 
 
 def number_text(number: Any) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat import ops
 from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.threads import divided
@@ -15,24 +14,19 @@ from tinygrad_chat.kernels.numba.threads import divided
 
 def softmax(x: np.ndarray, *, axis: int = -1):
     """`ops.softmax`."""
-    if not x.size:
-        return ops.softmax.reference(x, axis=axis)
-    out = _along(axis, _softmax, x)
-
-    def backward(d_out: np.ndarray):
-        return (_along(axis, _softmax_backward, out, d_out),)
-
-    return out, backward
+    return _rowwise(x, axis, _softmax, _softmax_backward)
 
 
 def log_softmax(x: np.ndarray, *, axis: int = -1):
     """`ops.log_softmax`."""
-    if not x.size:
-        return ops.log_softmax.reference(x, axis=axis)
-    out = _along(axis, _log_softmax, x)
+    return _rowwise(x, axis, _log_softmax, _log_softmax_backward)
+
+
+def _rowwise(x: np.ndarray, axis: int, compute: Callable[..., None], compute_backward: Callable[..., None]):
+    out = _along(axis, compute, x)
 
     def backward(d_out: np.ndarray):
-        return (_along(axis, _log_softmax_backward, out, d_out),)
+        return (_along(axis, compute_backward, out, d_out),)
 
     return out, backward
 
@@ -40,6 +34,8 @@ def log_softmax(x: np.ndarray, *, axis: int = -1):
 def _along(axis: int, compute: Callable[..., None], *arrays: np.ndarray) -> np.ndarray:
     """Return an array of the inputs' shape, filled by `compute` with `axis` as the last axis of matrices."""
     moved = [np.moveaxis(array, axis, -1) for array in arrays]
+    if not moved[0].size:
+        return np.empty_like(arrays[0])
     rows = [as_rows(array) for array in moved]
     filled = np.empty_like(rows[0])
     divided(compute, *rows, filled)
