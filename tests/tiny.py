@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_chat.config.record import SPECS
-from tinygrad_chat.option import idle
+from tinygrad_chat.option import unmet_need
 
 TINY: dict[str, Any] = {
     "layers": 1,
@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
 def without_idle(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that play a part beside each other: a bigram, say, has no layers to choose."""
     every = {name: spec.default for name, spec in SPECS.items()} | settings
-    return {name: value for name, value in settings.items() if idle(SPECS[name], every) is None}
+    return {name: value for name, value in settings.items() if unmet_need(SPECS[name], every) is None}
 
 
 def tiny_settings(**settings: Any) -> dict[str, Any]:

@@ -270,10 +270,10 @@ def unknown_key(source: str, key: str, known: Iterable[str], *, remedy: str | No
     return ConfigError(f"{source}: unknown key {short_repr(key)}; {hint}")
 
 
-def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings: Mapping[str, Any]) -> None:
+def refuse_ineffective(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings: Mapping[str, Any]) -> None:
     """Raise ConfigError for the first option in `chosen`, by name, that has no effect under all the `settings`."""
     for name in chosen:
-        need = idle(specs[name], settings)
+        need = unmet_need(specs[name], settings)
         if need is not None and need.values in ((True,), ()):
             other = specs[need.name]
             shortest = min((other.flag, *other.flags), key=len)  # --from, and not --start-from
@@ -286,7 +286,7 @@ def refuse_idle(specs: Mapping[str, OptionSpec], chosen: Iterable[str], settings
             )
 
 
-def idle(spec: OptionSpec, settings: Mapping[str, Any]) -> Needs | None:
+def unmet_need(spec: OptionSpec, settings: Mapping[str, Any]) -> Needs | None:
     """Return the first need of an option that the `settings` do not meet, or None if it has an effect."""
     return next((need for need in spec.needs if not _is_met(need, settings[need.name])), None)
 

@@ -55,7 +55,7 @@ class ScriptedModel:
         """It has none."""
 
     def next_token_logits(self, tokens: Any, cache: Any = None) -> np.ndarray:
-        """Logits of the script's next token, with a rival that has an eighth of its probability."""
+        """Logits of the script's next token, with an alternative that has an eighth of its probability."""
         return np.array([self._logits(list(row)) for row in np.asarray(tokens)])
 
     def _logits(self, row: list[int]) -> np.ndarray:

@@ -399,7 +399,7 @@ def test_tokens_are_counted(person: Person):
     assert said == f"{used} tokens of the conversation in the model's context of {CONTEXT}; {CONTEXT - used} left"
 
 
-def test_why_shows_each_token_and_its_rivals(person: Person):
+def test_why_shows_each_token_and_its_alternatives(person: Person):
     assert shown(person("/why")) == ["/why: there is no answer yet"]
     [_, whole, *rows] = shown(person("hi", "/why"))
     assert whole == "Hello."

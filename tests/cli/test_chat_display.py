@@ -91,12 +91,12 @@ def test_why_has_a_colour_for_each_probability_and_a_table_without(terminal: Ter
         step("not", probability=0.05),
         step("9", "python_output"),
     ]
-    names, rivals = ["<call>", "sure", "not", "9"], [["z", "x"], ["sure", "x"], ["not", "y"], ["9", "z"]]
-    show_why(page_for(terminal), steps, names, rivals)
+    names, alternatives = ["<call>", "sure", "not", "9"], [["z", "x"], ["sure", "x"], ["not", "y"], ["9", "z"]]
+    show_why(page_for(terminal), steps, names, alternatives)
     first = terminal.getvalue().splitlines()[0]
     assert first == f"\x1b[32msure{END}\x1b[31mnot{END}{DIM}9{END}"
     plain = Terminal()
-    show_why(PlainPage(plain), steps, names, rivals)
+    show_why(PlainPage(plain), steps, names, alternatives)
     assert [line.split() for line in plain.getvalue().splitlines()] == [
         ["surenot9"],
         ["100.0", "%", "'<call>'", "'x'", "5.0", "%"],

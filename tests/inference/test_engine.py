@@ -95,7 +95,7 @@ def test_requests_that_join_and_leave_are_answered_as_each_alone(name, requests,
     while steps <= 9 or any(request.finish_reason is None for request in running.values()):
         for number, (prompt, start, cancelled_at, options) in enumerate(requests):
             if start == steps:
-                running[number] = engine.submit(prompt, options, slide_context=slide_context, rivals=2)
+                running[number] = engine.submit(prompt, options, slide_context=slide_context, alternatives=2)
             if cancelled_at == steps and number in running:
                 running[number].cancel()
         engine.step()
@@ -103,26 +103,26 @@ def test_requests_that_join_and_leave_are_answered_as_each_alone(name, requests,
     for number, request in running.items():
         prompt, _, _, options = requests[number]
         alone = Engine(model, None, rows=1, prefix_bytes=0)
-        expected = finished(alone, alone.submit(prompt, options, slide_context=slide_context, rivals=2))
+        expected = finished(alone, alone.submit(prompt, options, slide_context=slide_context, alternatives=2))
         if request.finish_reason == "cancelled":
             assert request.tokens == expected.tokens[: len(request.tokens)]
         else:
             assert (request.tokens, request.finish_reason) == (expected.tokens, expected.finish_reason)
 
 
-def test_log_probabilities_and_rivals_are_the_models_own_whatever_the_options():
+def test_log_probabilities_and_alternatives_are_the_models_own_whatever_the_options():
     model = MODELS["rotary"]
     engine = Engine(model, None)
     options = GenerationOptions(max_new_tokens=3, temperature=5.0, top_k=2, repetition_penalty=2.0)
-    request = engine.submit([1, 2], options, rivals=TOKENS)
+    request = engine.submit([1, 2], options, alternatives=TOKENS)
     steps = list(engine.stream(request))
     tokens = np.array([[1, 2, *request.tokens]])
     logits = model.token_logits(tokens)[0, 1:-1]
     known = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     for step, row in zip(steps, known, strict=True):
         assert step.logprob == pytest.approx(row[step.token])
-        assert [token for token, _ in step.rivals] == np.argsort(-row, kind="stable").tolist()
-        np.testing.assert_allclose([logprob for _, logprob in step.rivals], np.sort(row)[::-1])
+        assert [token for token, _ in step.alternatives] == np.argsort(-row, kind="stable").tolist()
+        np.testing.assert_allclose([logprob for _, logprob in step.alternatives], np.sort(row)[::-1])
 
 
 def shared(engine: Engine) -> SharedRows:

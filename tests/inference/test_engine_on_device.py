@@ -33,11 +33,13 @@ def test_a_step_brings_back_what_was_drawn_and_no_logits(name: str, monkeypatch:
             engine = Engine(model, None, rows=2)
             for _ in range(2):  # the second time from what was kept
                 requests = [
-                    engine.submit([1, 2, 3, 4][: 2 + number], GenerationOptions(max_new_tokens=5, **each), rivals=2)
+                    engine.submit(
+                        [1, 2, 3, 4][: 2 + number], GenerationOptions(max_new_tokens=5, **each), alternatives=2
+                    )
                     for number, each in enumerate(OPTIONS)
                 ]
                 while any(request.finish_reason is None for request in requests):
                     engine.step()
-                answers.append([(step.token, step.rivals[0][0]) for each in requests for step in each.steps])
+                answers.append([(step.token, step.alternatives[0][0]) for each in requests for step in each.steps])
     assert answers[:2] == answers[2:]
-    assert max(brought) <= 2 * 2 * (1 + 2)  # for two rows a token and two rivals, each with its log-probability
+    assert max(brought) <= 2 * 2 * (1 + 2)  # for two rows a token and two alternatives, each with its log-probability

@@ -54,7 +54,7 @@ def test_a_folder_comes_back(name: str, chatml: bool, tmp_path: Path):
     assert said == []
     assert found.taught_to_chat
     same_model(found, saved)
-    assert ChatTemplate(found.tokenizer).ends >= {ChatTemplate(saved.tokenizer).answer_end}
+    assert ChatTemplate(found.tokenizer).stop_tokens >= {ChatTemplate(saved.tokenizer).answer_end}
 
 
 @every_family

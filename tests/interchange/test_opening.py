@@ -188,7 +188,7 @@ def test_a_template_that_is_refused_leaves_a_model_of_texts(folder: Path):
 def test_the_ends_are_those_of_all_files(folder: Path):
     tokenizer = small_model("llama", chatml=True).tokenizer
     changed("generation_config", eos_token_id=[tokenizer.special_tokens["<|im_start|>"], 10**9, "x"])(folder)
-    ends = open_model(folder, say=print).tokenizer.ends
+    ends = open_model(folder, say=print).tokenizer.stop_tokens
     assert ends == {tokenizer.special_tokens[name] for name in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")}
 
 

@@ -97,7 +97,7 @@ def test_llama_cpp_gives_the_same_answers(asked, saved, tmp_path):
 
     export_gguf(saved, tmp_path / "F32.gguf", "F32")
     engine = LlamaCppEngine(tmp_path, "F32")
-    ends = ChatTemplate(saved.tokenizer).ends
+    ends = ChatTemplate(saved.tokenizer).stop_tokens
     differing = []
     for question, prompt, ours in zip(QUESTIONS, *asked, strict=True):
         length = next((at for at, token in enumerate(ours) if token in ends), NEW)

@@ -86,13 +86,13 @@ FAULTS = {
         "who closes a stream leaves its request": ("request.cancel()", "pass"),
         "an interrupted step leaves its rows": ("self._rows.clear()", "pass"),
         "all waiting requests get a row": ("self._most - len(self._active))", "None)"),
-        "a text may be empty": ("forbidden_first=calls.ends", "forbidden_first=()"),
+        "a text may be empty": ("forbidden_first=calls.stop_tokens", "forbidden_first=()"),
         "all are drawn as the first is": (
             "alike.setdefault(request.choice, [])",
             "alike.setdefault((), [])",
         ),
         "a tool's result is drawn": ("if request.forced:", "if False:"),
-        "rivals are another's": (
+        "alternatives are another's": (
             "_scored(known, row, xp.argsort(-known[row])",
             "_scored(known, row, xp.argsort(-known[0])",
         ),
@@ -132,9 +132,9 @@ FAULTS = {
         ),
     },
     "inference/generation.py": {
-        "BOS is text": ("ends = tokenizer.ends", "ends = ()"),
+        "BOS is text": ("ends = tokenizer.stop_tokens", "ends = ()"),
         "every sample is the first": ('"sampling", number)', '"sampling", 0)'),
-        "a text may be empty": ("() if options.prompt else tokenizer.ends", "()"),
+        "a text may be empty": ("() if options.prompt else tokenizer.stop_tokens", "()"),
         "the prompt's BOS is forgotten": (
             "[tokenizer.bos, *tokens] if len(tokens) < model.context else tokens",
             "tokens",

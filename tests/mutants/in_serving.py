@@ -9,7 +9,7 @@ FAULTS = {
         "any key opens": ('not hmac.compare_digest(sent.encode("utf-8", "replace"), key.encode())', "not sent"),
         "a body in chunks has no bound": ("if len(body) > MOST_BODY:", "if False:"),
     },
-    "serving/questions.py": {
+    "serving/engine_requests.py": {
         "what the model's makers say comes before what is asked": (
             "**served.sampling.settings(), **said}",
             "**said, **served.sampling.settings()}",

@@ -55,14 +55,14 @@ FAULTS = {
         "what was asked last is lost": ("        while asked:\n", "        while False:\n"),
         "an answer that was cut off counts": ("if len(tokens) == size:", "if True:"),
     },
-    "text/makers.py": {
+    "text/corpus_workers.py": {
         "the words of one corpus are those of all": ("words.update(", "words = Counter("),
         "who has died has told all": (
             "if told is None:\n                return None",
             "if told is None:\n                break",
         ),
     },
-    "text/making.py": {
+    "text/corpus_worker.py": {
         "each pass makes it anew": ("documents=lambda any_bytes=False: iter(documents)", "documents=corpus.documents"),
     },
     "text/embedded/arithmetic.py": {

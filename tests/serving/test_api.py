@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "a bias": ({"logit_bias": {"5": 1}}, "not supported here", "logit_bias"),
     "temperature": ({"temperature": 3}, "at most 2", "temperature"),
     "not a number": ({"temperature": "hot"}, "expected", "temperature"),
-    "rivals alone": ({"top_logprobs": 2}, "without logprobs", "top_logprobs"),
+    "alternatives alone": ({"top_logprobs": 2}, "without logprobs", "top_logprobs"),
 }
 
 
@@ -325,7 +325,7 @@ def test_a_look_inside_has_every_token_and_the_attention_of_one():
         assert client.post("/v1/look", json={**chat(), "index": 6}).status_code == 400
     texts = [token["text"] for token in found["tokens"]]
     assert texts == ["<|bos|>", "<|user_start|>", "h", "i", "<|user_end|>", "<|assistant_start|>"]
-    assert [len(token["rivals"]) for token in found["tokens"]] == [0, 2, 2, 2, 2, 2]
+    assert [len(token["alternatives"]) for token in found["tokens"]] == [0, 2, 2, 2, 2, 2]
     assert [[len(head) for head in layer] for layer in found["attention"]] == [[4, 4], [4, 4]]
     assert all(sum(head) == pytest.approx(1, abs=1e-5) for layer in found["attention"] for head in layer)
     assert last["index"] == len(last["tokens"]) - 1

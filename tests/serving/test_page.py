@@ -233,7 +233,7 @@ def test_no_text_becomes_markup_wherever_it_stands(page: Page):
         page, stream_of(HOSTILE, {"type": "python", "text": HOSTILE}, {"type": "python_output", "text": HOSTILE})
     )
     page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": HOSTILE, "chats": True}]}))
-    token = {"text": HOSTILE, "logprob": -1.0, "rivals": [{"text": HOSTILE, "logprob": -1.0}]}
+    token = {"text": HOSTILE, "logprob": -1.0, "alternatives": [{"text": HOSTILE, "logprob": -1.0}]}
     looked = {"tokens": [token] * 2, "index": 0, "attention": [[[1.0]]]}
     page.route("**/v1/look", lambda route: route.fulfill(json=looked))
     page.reload()
@@ -478,7 +478,7 @@ def test_a_model_that_cannot_chat_goes_on_from_a_text(page: Page):
 # --- the look inside
 
 
-def test_the_look_inside_shows_probabilities_rivals_and_attention(browser: Browser):
+def test_the_look_inside_shows_probabilities_alternatives_and_attention(browser: Browser):
     with served(attentive()) as serving, browser.new_page() as page:
         messages = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"}]
         page.goto(serving.address)
@@ -503,8 +503,8 @@ def test_the_look_inside_shows_probabilities_rivals_and_attention(browser: Brows
         )
         tokens.nth(6).hover()
         expect(page.locator("#detail h3 code")).to_have_text("c")
-        assert page.locator(".rivals li").count() >= 5
-        assert page.locator(".rivals [aria-current]").count() == 1
+        assert page.locator(".alternatives li").count() >= 5
+        assert page.locator(".alternatives [aria-current]").count() == 1
         tokens.nth(6).click()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Enter")

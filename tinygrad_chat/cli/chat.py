@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tinygrad_chat.runs.state import SavedModel
 
 SEEDS = 10**6  # to draw from
-RIVALS = 4  # likeliest tokens that `/why` compares each token with, usually including itself
+ALTERNATIVES = 4  # likeliest tokens that `/why` compares each token with, usually including itself
 
 app = typer.Typer(
     cls=GroupOfRuns,
@@ -236,7 +236,7 @@ def _open(
         chosen = {name: compute[name] for name in ("backend", "weights") if name in compute}
         compute["kernels"] = quick_kernels(options.max_new_tokens, **chosen)
     engine = Engine(load_model(saved, **compute), saved.tokenizer, rows=1, tool=calculator_of(saved))
-    return Chat(engine, system=system, options=options, tools=tools, rivals=RIVALS, say=say)
+    return Chat(engine, system=system, options=options, tools=tools, alternatives=ALTERNATIVES, say=say)
 
 
 def _elsewhere(url: str, model: str | None, options: GenerationOptions, system: str | None) -> tuple[RemoteChat, str]:

@@ -124,8 +124,8 @@ def _why(session: Session, _: str) -> None:
     if not session.steps:
         raise UsageError("/why: there is no answer yet")
     decode = session.chat.name_of
-    rivals = [[decode(token) for token, _ in step.rivals] for step in session.steps]
-    show_why(session.page, session.steps, [decode(step.token) for step in session.steps], rivals)
+    alternatives = [[decode(token) for token, _ in step.alternatives] for step in session.steps]
+    show_why(session.page, session.steps, [decode(step.token) for step in session.steps], alternatives)
 
 
 def _help(session: Session, _: str) -> None:

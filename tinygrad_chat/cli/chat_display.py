@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinygrad_chat.inference.request import TokenStep
 
 REMARK = "dim"
-RIVALS = 3  # alternatives beside each token in `/why`
+ALTERNATIVES = 3  # alternatives beside each token in `/why`
 TOKEN_WIDTH = 18  # characters of a token that `/why` shows
 SHADES = ("red", "dark_orange", "yellow", "green_yellow", "green")  # of tokens by probability, a fifth of it each
 
@@ -180,22 +180,24 @@ def is_styled(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
-def show_why(page: Page, steps: Sequence[TokenStep], names: Sequence[str], rivals: Sequence[Sequence[str]]) -> None:
-    """Show how likely each token of an answer was, and its likeliest alternatives: `names` and `rivals` are texts."""
+def show_why(
+    page: Page, steps: Sequence[TokenStep], names: Sequence[str], alternatives: Sequence[Sequence[str]]
+) -> None:
+    """Show how likely each token of an answer was, and its likeliest alternatives; both are given as text."""
     page.passage((step.text, _shade(step)) for step in steps)
-    for step, name, others in zip(steps, names, rivals, strict=True):
+    for step, name, others in zip(steps, names, alternatives, strict=True):
         token = _visible(name)
         pieces = [(f"{_percent(step.logprob)}  ", _shade(step)), (f"{token:{TOKEN_WIDTH}}  ", "")]
         if step.forced:
             pieces.append(("the calculator's", REMARK))
         else:
-            found = zip(step.rivals, others, strict=True)
+            found = zip(step.alternatives, others, strict=True)
             likely = [
                 f"{_visible(other)} {_percent(logprob).strip()}"
                 for (token_, logprob), other in found
                 if token_ != step.token
             ]
-            pieces.append(("  ".join(likely[:RIVALS]), REMARK))
+            pieces.append(("  ".join(likely[:ALTERNATIVES]), REMARK))
         page.row(pieces)
 
 

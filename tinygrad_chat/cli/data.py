@@ -16,7 +16,7 @@ from tinygrad_chat.cli.streams import print_json, say
 from tinygrad_chat.config.record import SPECS
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.formatting import count, duration, scaled_number
-from tinygrad_chat.option import refuse_idle, validate_settings
+from tinygrad_chat.option import refuse_ineffective, validate_settings
 
 if TYPE_CHECKING:
     from tinygrad_chat.text.inventory import StoredTokens
@@ -101,7 +101,7 @@ def show(
     if chosen:
         validate_settings(SPECS, chosen)
         tokenizer = "bpe" if tokenizer == SPECS["tokenizer"].default else tokenizer
-        refuse_idle(SPECS, chosen, {"tokenizer": tokenizer})
+        refuse_ineffective(SPECS, chosen, {"tokenizer": tokenizer})
     settings: dict[str, Any] = {**{name: SPECS[name].default for name in learned}, **chosen}
     settings |= {"text_field": text_field, "encoding": encoding, "split": split}
     with open_amount() as progress:

@@ -23,7 +23,7 @@ from tinygrad_chat.config.groups import (
 from tinygrad_chat.config.objective import ObjectiveOptions
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.option import OptionSpec, checked_settings, idle, specs_of, unknown_key
+from tinygrad_chat.option import OptionSpec, checked_settings, specs_of, unknown_key, unmet_need
 from tinygrad_chat.text.split import END
 
 GROUPS: dict[str, type[Any]] = {
@@ -115,7 +115,9 @@ class TrainingConfig:
         """Return the settings that have an effect and are not None: enough to rebuild the configuration."""
         settings = self.settings()
         return {
-            name: value for name, value in settings.items() if value is not None and idle(SPECS[name], settings) is None
+            name: value
+            for name, value in settings.items()
+            if value is not None and unmet_need(SPECS[name], settings) is None
         }
 
     def tables(self) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from tinygrad_chat.config.scaling_laws import TRAINING, depth_for, settings_of_d
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.option import idle, refuse_idle, specs_of, validate_settings
+from tinygrad_chat.option import refuse_ineffective, specs_of, unmet_need, validate_settings
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def resolve(
     facts: Facts = Facts(),
     *,
     base: Mapping[str, Any] | None = None,
-    may_be_idle: Collection[str] = (),
+    may_be_ineffective: Collection[str] = (),
 ) -> TrainingConfig:
     """Combine `flags`, which override the `base` of a preset or file, and the `facts` into one configuration.
 
     All settings have their flat names. Raises ConfigError, naming the flag, for a value out of range, or for an option
-    without effect in such a run unless it is in `may_be_idle`; raises KeyError for an unknown name.
+    without effect in such a run unless it is in `may_be_ineffective`; raises KeyError for an unknown name.
     """
     chosen = merge(base or {}, flags)
     validate_settings(SPECS, chosen)
@@ -78,9 +78,9 @@ def resolve(
         defaults = {**rates_beside_muon(settings["lr"], initialisation), **defaults}
     steps = chosen.get("steps", defaults.get("steps", SPECS["steps"].default))
     defaults["warmup"] = min(defaults.get("warmup", SPECS["warmup"].default), steps // 10)  # short runs decay too
-    tolerated = (base or {}).keys() - flags.keys() | set(may_be_idle)
+    tolerated = (base or {}).keys() - flags.keys() | set(may_be_ineffective)
     config = _built({**defaults, **_without_idle(tolerated, chosen, defaults)})
-    _refuse_idle(config, flags, base or {}, may_be_idle)
+    _refuse_ineffective(config, flags, base or {}, may_be_ineffective)
     if config.schedule.warmup > config.schedule.steps:
         raise ConfigError(
             f"--warmup: expected at most --steps {config.schedule.steps}, received {config.schedule.warmup}"
@@ -104,21 +104,23 @@ def _built(settings: Mapping[str, Any]) -> TrainingConfig:
 def _without_idle(names: Collection[str], chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the chosen settings without those of `names` that have no effect given the others."""
     settings = {name: spec.default for name, spec in SPECS.items()} | dict(defaults) | dict(chosen)
-    return {name: value for name, value in chosen.items() if name not in names or idle(SPECS[name], settings) is None}
+    return {
+        name: value for name, value in chosen.items() if name not in names or unmet_need(SPECS[name], settings) is None
+    }
 
 
-def _refuse_idle(
-    config: TrainingConfig, flags: Mapping[str, Any], base: Mapping[str, Any], may_be_idle: Collection[str]
+def _refuse_ineffective(
+    config: TrainingConfig, flags: Mapping[str, Any], base: Mapping[str, Any], may_be_ineffective: Collection[str]
 ) -> None:
     """Raise ConfigError for a chosen option without effect. A file's option that a flag made idle is tolerated."""
     settings = config.settings()
-    strictly = [name for name in flags if name not in may_be_idle]
-    refuse_idle(SPECS, strictly, settings)
+    strictly = [name for name in flags if name not in may_be_ineffective]
+    refuse_ineffective(SPECS, strictly, settings)
     if "tokens_per_parameter" in strictly:
         _expect_one_length({**base, **flags})
     alone = {name: spec.default for name, spec in SPECS.items()} | _defaults_alone(base) | dict(base)
     alone |= RECIPES.get(alone["model"], {})
-    refuse_idle(SPECS, [name for name in base if name not in flags and idle(SPECS[name], alone)], settings)
+    refuse_ineffective(SPECS, [name for name in base if name not in flags and unmet_need(SPECS[name], alone)], settings)
 
 
 def _defaults_alone(base: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def change(config: TrainingConfig, flags: Mapping[str, Any]) -> TrainingConfig:
     """Return a run's configuration with `flags` applied on resuming. Raises ConfigError for a setting that is fixed."""
     validate_settings(SPECS, flags)
     settings = config.settings()
-    refuse_idle(SPECS, flags, {**settings, **flags})
+    refuse_ineffective(SPECS, flags, {**settings, **flags})
     for name, value in flags.items():
         if SPECS[name].fixed and value != settings[name]:
             raise ConfigError(
@@ -170,7 +172,7 @@ def resolve_from(
     facts: Facts = Facts(),
     *,
     base: Mapping[str, Any] | None = None,
-    may_be_idle: Collection[str] = (),
+    may_be_ineffective: Collection[str] = (),
 ) -> TrainingConfig:
     """Like `resolve`, for a run that starts from the weights of a `parent` run's model, whose configuration is given.
 
@@ -193,7 +195,7 @@ def resolve_from(
     share = FINE_TUNING_BY_REWARD if chosen.get("objective") == GRPO else FINE_TUNING
     share *= OF_ADAPTERS if chosen.get("lora") else 1.0
     inherited |= {name: share * rate for name, rate in inherited.items() if name in RATES}
-    config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_idle=may_be_idle)
+    config = resolve(flags, facts, base={**inherited, **(base or {})}, may_be_ineffective=may_be_ineffective)
     free = {name: getattr(config.model, name) for name in FREE}
     context = chosen.get("context", parent.model.context)
     return dataclasses.replace(config, model=dataclasses.replace(parent.model, **free, context=context))

@@ -14,7 +14,7 @@ from tinygrad_chat.config.files import parse_settings
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import ConfigError, UsageError
 from tinygrad_chat.formatting import count, short_repr
-from tinygrad_chat.option import by_every_name, idle, refuse_idle
+from tinygrad_chat.option import by_every_name, refuse_ineffective, unmet_need
 from tinygrad_chat.training.facts import resolve_with_facts
 
 Choices = dict[str, Any]
@@ -56,10 +56,10 @@ class Ablation:
         resolved = {}
         for choices in self.cells():
             settings = {**self.settings, **choices}
-            config, _ = resolve_with_facts(settings, base=self.base, may_be_idle=shared)
+            config, _ = resolve_with_facts(settings, base=self.base, may_be_ineffective=shared)
             given = "eval_every" in {**self.base, **settings}
             resolved[label(choices)] = config if given else config.replace(eval_every=config.schedule.steps)
-        _refuse_idle_everywhere(shared, [config.settings() for config in resolved.values()])
+        _refuse_ineffective_everywhere(shared, [config.settings() for config in resolved.values()])
         return resolved
 
     def runs(self) -> list[tuple[Choices, int]]:
@@ -67,10 +67,10 @@ class Ablation:
         return [(choices, seed) for choices in self.cells() for seed in range(1, self.seeds + 1)]
 
 
-def _refuse_idle_everywhere(shared: Iterable[str], cells: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_ineffective_everywhere(shared: Iterable[str], cells: Sequence[Mapping[str, Any]]) -> None:
     """Raise ConfigError for a shared setting that has no effect in any cell."""
-    never = [name for name in shared if all(idle(SPECS[name], settings) for settings in cells)]
-    refuse_idle(SPECS, sorted(never), cells[0])
+    never = [name for name in shared if all(unmet_need(SPECS[name], settings) for settings in cells)]
+    refuse_ineffective(SPECS, sorted(never), cells[0])
 
 
 def parse_variation(text: str) -> dict[str, list[Any]]:

@@ -16,6 +16,6 @@ turns.py        the turns of a conversation, with a local or a remote model
 chat.py         a conversation with a local model
 remote.py       a conversation with a server's model
 answers.py      greedy answers to many questions at a time
-looking.py      the log-probability of each token, and attention weights
+inspection.py   the log-probability of each token, and attention weights
 text_model.py   a model with its tokenizer: text in, text out
 """

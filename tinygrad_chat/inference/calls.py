@@ -25,8 +25,8 @@ class ToolCalls:
         self._call_start, self._call_end = template.around(CALL)
         self._result_start, self._result_end = template.around(RESULT)
         special = frozenset(template.tokenizer.special_tokens.values())
-        self.ends = template.ends
-        self._outside = special - self.ends - ({self._call_start} if self._tool else frozenset())
+        self.stop_tokens = template.stop_tokens
+        self._outside = special - self.stop_tokens - ({self._call_start} if self._tool else frozenset())
         self._inside = special - {self._call_end}
         self._call: list[int] | None = None
         self._in_result = False

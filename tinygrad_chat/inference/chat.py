@@ -32,10 +32,10 @@ class Chat(Turns):
         system: str | None = None,
         options: GenerationOptions | None = None,
         tools: bool = True,
-        rivals: int = 0,
+        alternatives: int = 0,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.engine, self.tools, self.rivals = engine, tools, rivals
+        self.engine, self.tools, self.alternatives = engine, tools, alternatives
         self._template = engine.template
         self._say = say
         self._answers = 0  # answers begun so far: each draws from its own random stream
@@ -76,7 +76,9 @@ class Chat(Turns):
         random = rng(self.options.seed, "sampling", self._answers)
         self._answers += 1
         self._asked, self._is_answered = text, False
-        request = self.engine.submit_answer(shown, self.options, rivals=self.rivals, tools=self.tools, random=random)
+        request = self.engine.submit_answer(
+            shown, self.options, alternatives=self.alternatives, tools=self.tools, random=random
+        )
         self.request = request
         return self._answer(asked, request, self.engine.stream(request))
 

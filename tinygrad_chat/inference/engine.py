@@ -60,7 +60,7 @@ class Engine:
         options: GenerationOptions | None = None,
         *,
         stop_tokens: Collection[int] = (),
-        rivals: int = 0,
+        alternatives: int = 0,
         calls: ToolCalls | None = None,
         forbidden_first: Collection[int] = (),
         slide_context: bool = False,
@@ -69,9 +69,10 @@ class Engine:
         """Queue a prompt of at least one token and at most the context; `step` or `stream` computes the answer.
 
         The answer ends after any of the `stop_tokens`, and none of `forbidden_first` comes first. Each step reports
-        the `rivals` likeliest tokens. `calls` tracks tool calls, by default to the engine's tool, if there is one. When
-        the context is full, the request ends; with `slide_context` it goes on from the later half of the context, so
-        that a full context is not read again for every token. `random` defaults to the stream of the options' seed.
+        the `alternatives` likeliest tokens. `calls` tracks tool calls, by default to the engine's tool, if there is
+        one. When the context is full, the request ends; with `slide_context` it goes on from the later half of the
+        context, so that a full context is not read again for every token. `random` defaults to the stream of the
+        options' seed.
         Raises UsageError for tokens that the model cannot read.
         """
         options = options or GenerationOptions()
@@ -87,7 +88,7 @@ class Engine:
             [int(token) for token in tokens],
             options,
             stop_tokens=stop_tokens,
-            rivals=min(rivals, self.model.vocabulary),
+            alternatives=min(alternatives, self.model.vocabulary),
             forbidden_first=forbidden_first,
             slide_context=slide_context,
             calls=calls,
@@ -110,7 +111,7 @@ class Engine:
         conversation: Conversation,
         options: GenerationOptions | None = None,
         *,
-        rivals: int = 0,
+        alternatives: int = 0,
         tools: bool = True,
         random: np.random.Generator | None = None,
     ) -> Request:
@@ -124,9 +125,9 @@ class Engine:
         return self.submit(
             prompt,
             options,
-            stop_tokens=calls.ends,
-            forbidden_first=calls.ends,
-            rivals=rivals,
+            stop_tokens=calls.stop_tokens,
+            forbidden_first=calls.stop_tokens,
+            alternatives=alternatives,
             calls=calls,
             random=random,
         )
@@ -157,10 +158,10 @@ class Engine:
             self._waiting = deque(itertools.islice(self._waiting, len(joining), None))
         if not logits:
             return
-        for request, (token, logprob), rivals in self._draw(logits):
+        for request, (token, logprob), alternatives in self._draw(logits):
             if token == NO_TOKEN:
                 raise no_numbers()
-            request.take(token, logprob, rivals, self.model.context)
+            request.take(token, logprob, alternatives, self.model.context)
         self._remove_finished()
 
     def stream(self, request: Request) -> Steps:
@@ -184,19 +185,19 @@ class Engine:
         watch(len(every))
 
     def _draw(self, logits: Sequence[Any]) -> Iterator[tuple[Request, Scored, tuple[Scored, ...]]]:
-        """Yield each request with its token and its rivals; nothing else of the logits leaves the device."""
+        """Yield each request with its token and its alternatives; nothing else of the logits leaves the device."""
         xp = array_module(logits[0])
         every = logits[0] if len(logits) == 1 else xp.concatenate(logits)
         known, tokens = log_probabilities(every), self._tokens(every)
         found = [_scored(known, xp.arange(len(tokens)), tokens)]
         for row, request in enumerate(self._active):
-            if request.rivals:
-                found.append(_scored(known, row, xp.argsort(-known[row])[: request.rivals]))
+            if request.alternatives:
+                found.append(_scored(known, row, xp.argsort(-known[row])[: request.alternatives]))
         numbers = to_host(xp.concatenate(found, axis=1)).tolist()
         scored = zip(map(int, numbers[0]), numbers[1], strict=True)
         drawn = list(itertools.islice(scored, len(self._active)))
         for request, of_token in zip(self._active, drawn, strict=True):
-            yield request, of_token, tuple(itertools.islice(scored, request.rivals))
+            yield request, of_token, tuple(itertools.islice(scored, request.alternatives))
 
     def _tokens(self, logits: Any) -> Any:
         """Return the next tokens (B,) for logits (B, V). Requests with equal sampling options are drawn together."""

@@ -66,13 +66,13 @@ def sample_texts(
     """
     start = prompt_tokens(model, tokenizer, options.prompt, say=say)
     engine = Engine(model, tokenizer, rows=1, prefix_bytes=0, cached=cached)
-    first = () if options.prompt else tokenizer.ends  # not the first token, so that no text is empty
+    first = () if options.prompt else tokenizer.stop_tokens  # not the first token, so that no text is empty
 
     def pieces(number: int) -> Iterator[str]:
         if options.prompt:
             yield options.prompt
         random = rng(options.seed, "sampling", number)
-        ends = tokenizer.ends
+        ends = tokenizer.stop_tokens
         request = engine.submit(
             start, options, stop_tokens=ends, forbidden_first=first, slide_context=True, random=random
         )

@@ -26,7 +26,7 @@ class TokenStep(NamedTuple):
     step."""
     logprob: float
     """The token's log-probability by the model, before temperature and all other options."""
-    rivals: tuple[Scored, ...]
+    alternatives: tuple[Scored, ...]
     """The likeliest tokens with their log-probabilities, as many as were requested."""
     forced: bool
     """Whether the token was inserted, as in a tool's result, instead of drawn."""
@@ -51,7 +51,7 @@ class Request:
         options: GenerationOptions,
         *,
         stop_tokens: Collection[int],
-        rivals: int,
+        alternatives: int,
         forbidden_first: Collection[int],
         slide_context: bool,
         calls: ToolCalls | None,
@@ -59,7 +59,7 @@ class Request:
         random: np.random.Generator,
         unpenalized: Collection[int],
     ) -> None:
-        self.options, self.rivals, self.calls, self.text = options, rivals, calls, text
+        self.options, self.alternatives, self.calls, self.text = options, alternatives, calls, text
         self.stop_tokens, self.slide_context, self.random = frozenset(stop_tokens), slide_context, random
         self.window = list(prompt)
         """What the model sees: the prompt and the tokens so far, or only the later ones if its context slides."""
@@ -100,7 +100,7 @@ class Request:
         """The tokens that the repetition penalty applies to."""
         return self._seen
 
-    def take(self, token: int, logprob: float, rivals: tuple[Scored, ...], context: int) -> None:
+    def take(self, token: int, logprob: float, alternatives: tuple[Scored, ...], context: int) -> None:
         """Append a token, and finish the request if it is the last one, or if `context` is full."""
         forced = bool(self.forced)
         if forced:
@@ -118,4 +118,4 @@ class Request:
             self.finish_reason = "length"
         if self.finish_reason:
             text += self.text.flush()
-        self.steps.append(TokenStep(token, text, logprob, rivals, forced, kind))
+        self.steps.append(TokenStep(token, text, logprob, alternatives, forced, kind))

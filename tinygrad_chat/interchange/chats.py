@@ -28,7 +28,7 @@ def with_chat_template(
         return tokenizer
     try:
         found = tokenizer.for_chats(turns_of(template, names, tokenizer.special_tokens), tokenizer.end_names)
-        _ = ChatTemplate(found).ends
+        _ = ChatTemplate(found).stop_tokens
     except (FormatError, BackendError) as error:
         say(f"{error}; the model continues texts, and cannot chat")
         return tokenizer

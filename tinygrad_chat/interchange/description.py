@@ -201,7 +201,7 @@ def _tokenizer(saved: SavedModel) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": tokenizer.kind, "size": tokenizer.size, "bos": names[tokenizer.bos]}
     if isinstance(tokenizer, BPETokenizer):
         found |= {"pre_tokenizer": tokenizer.pattern, "merges": len(tokenizer.merges)}
-    return found | {"ends": sorted(names[number] for number in tokenizer.ends)}
+    return found | {"ends": sorted(names[number] for number in tokenizer.stop_tokens)}
 
 
 def _template(saved: SavedModel) -> str | None:

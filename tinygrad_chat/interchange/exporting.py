@@ -35,4 +35,4 @@ def exported_turns(saved: SavedModel) -> Turns | None:
 def end_tokens(saved: SavedModel, tokenizer: BPETokenizer) -> list[int]:
     """Return the tokens that end a text or an answer; the one that ends an answer comes first."""
     found = ChatTemplate(saved.tokenizer).answer_end if exported_turns(saved) else tokenizer.bos
-    return [found, *sorted(tokenizer.ends - {found})]
+    return [found, *sorted(tokenizer.stop_tokens - {found})]

@@ -19,7 +19,7 @@ from tinygrad_chat.config.groups import WHAT_TOKENS_ARE
 from tinygrad_chat.config.record import SPECS, TrainingConfig
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.files import real_path
-from tinygrad_chat.option import idle
+from tinygrad_chat.option import unmet_need
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
 from tinygrad_chat.runs.folder import RunFolder
 
@@ -109,7 +109,9 @@ class Comparison:
     def differing_settings(self) -> dict[str, list[Any]]:
         """Return the settings that differ between runs: by name, each run's value, or None where it plays no part."""
         settings = [run.config.settings() for run in self.runs]
-        values = {name: [None if idle(spec, each) else each[name] for each in settings] for name, spec in SPECS.items()}
+        values = {
+            name: [None if unmet_need(spec, each) else each[name] for each in settings] for name, spec in SPECS.items()
+        }
         return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 

@@ -15,7 +15,7 @@ from tinygrad_chat.config.record import SPECS, TrainingConfig, heading_of
 from tinygrad_chat.files import real_path
 from tinygrad_chat.formatting import as_command, count, decimal_number, duration, grouped_number, one_line
 from tinygrad_chat.machine.memory import KINDS
-from tinygrad_chat.option import idle
+from tinygrad_chat.option import unmet_need
 from tinygrad_chat.reports.commands import commands_of
 from tinygrad_chat.reports.samples import known, read_samples
 from tinygrad_chat.reports.summary import RunSummary, evaluations, is_number, summarize_run
@@ -160,7 +160,7 @@ class Report:
         groups: dict[str, list[Setting]] = {}
         settings = self.config.settings() if self.config else {}
         for name, value in settings.items():
-            if idle(SPECS[name], settings) is None:
+            if unmet_need(SPECS[name], settings) is None:
                 setting = Setting(name, _setting_text(value), value == SPECS[name].default)
                 groups.setdefault(heading_of(SPECS[name]), []).append(setting)
         return groups

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from tinygrad_chat.inference.looking import token_scores
-from tinygrad_chat.serving import looking, tokens
+from tinygrad_chat.inference.inspection import token_scores
+from tinygrad_chat.serving import inspection, tokens
+from tinygrad_chat.serving.engine_requests import ask_chat, ask_completion, completion_prompts, expect_model
 from tinygrad_chat.serving.limits import Guard, in_time, on_http_exception, read_request
 from tinygrad_chat.serving.metrics import Metrics
 from tinygrad_chat.serving.model import Served
@@ -25,7 +26,6 @@ from tinygrad_chat.serving.openai import ChatFormat, CompletionFormat, Scores, m
 from tinygrad_chat.serving.openapi import description
 from tinygrad_chat.serving.options import ServingOptions
 from tinygrad_chat.serving.page import page_routes
-from tinygrad_chat.serving.questions import ask_chat, ask_completion, completion_prompts, expect_model
 from tinygrad_chat.serving.requests import (
     ChatRequest,
     CompletionRequest,
@@ -201,10 +201,10 @@ class Api:
         return JSONResponse(tokens.tokenizer_info(self._worker.served))
 
     async def look(self, request: Request) -> Response:
-        """Return the log-probability and the rivals of each token of a chat, and the attention of one."""
+        """Return the log-probability and the alternatives of each token of a chat, and the attention of one."""
         asked = await self._read(request, LookRequest)
         with self._worker.place():
-            compute = functools.partial(looking.looked_at, asked)
+            compute = functools.partial(inspection.inspected, asked)
             return JSONResponse(await in_time(request, self._worker.compute(compute), self._deadline()))
 
     async def _read(self, request: Request, kind: Any) -> Any:

@@ -19,7 +19,7 @@ LEAST_LOGPROB = -9999.0
 Json = dict[str, Any]
 NOTHING: Mapping[str, Any] = {}
 Scores = Sequence[tuple[int, float | None, Sequence[tuple[int, float]]]]
-"""Tokens, each with its log-probability (None for the first token of a text) and its rivals."""
+"""Tokens, each with its log-probability (None for the first token of a text) and its alternatives."""
 
 
 class Format(Protocol):
@@ -146,7 +146,10 @@ class ChatFormat:
         special = self._tokenizer.special_tokens.values()
         shown = (step for step in steps if step.kind == TEXT and step.token not in special)
         return [
-            {**self._scored(step.token, step.logprob), "top_logprobs": [self._scored(*rival) for rival in step.rivals]}
+            {
+                **self._scored(step.token, step.logprob),
+                "top_logprobs": [self._scored(*alternative) for alternative in step.alternatives],
+            }
             for step in shown
         ]
 
@@ -173,7 +176,7 @@ class CompletionFormat:
         prompts: Sequence[Sequence[int]],
         echoed: Sequence[tuple[str, Scores]] = (),
     ) -> None:
-        self._tokenizer, self._rivals, self._echoed = served.tokenizer, asked.logprobs, echoed
+        self._tokenizer, self._alternatives, self._echoed = served.tokenizer, asked.logprobs, echoed
         self._ids = _TokenIds(asked, prompts)
         self._head = _head("cmpl", "text_completion", served)
         self._written: dict[int, int] = {}
@@ -189,7 +192,7 @@ class CompletionFormat:
 
     def step(self, index: int, step: TokenStep) -> Json | None:
         """Return the chunk of a token; None if it has nothing to show."""
-        ids, scores = self._ids.written([step]), self._logprobs(index, [(step.token, step.logprob, step.rivals)])
+        ids, scores = self._ids.written([step]), self._logprobs(index, [(step.token, step.logprob, step.alternatives)])
         return self._chunk(index, step.text, scores, ids=ids) if step.text or scores or ids else None
 
     def last(self, index: int, reason: str) -> Json:
@@ -205,7 +208,7 @@ class CompletionFormat:
         choices = []
         for index, (steps, reason) in enumerate(zip(answers, reasons, strict=True)):
             text, scores = self._echoed[index] if self._echoed else ("", ())
-            found = [*scores, *((step.token, step.logprob, step.rivals) for step in steps)]
+            found = [*scores, *((step.token, step.logprob, step.alternatives) for step in steps)]
             text += "".join(step.text for step in steps)
             choice = {"index": index, "text": text, "logprobs": self._logprobs(index, found), "finish_reason": reason}
             choices.append({**choice, **self._ids.read(index), **self._ids.written(steps)})
@@ -224,7 +227,7 @@ class CompletionFormat:
         return {**self._head, "choices": [choice]}
 
     def _logprobs(self, index: int, scores: Scores) -> Json | None:
-        if self._rivals is None:
+        if self._alternatives is None:
             return None
         offsets, at = [], self._written.get(index, 0)
         for token, _, _ in scores:
@@ -234,14 +237,16 @@ class CompletionFormat:
         return {
             "tokens": [token_name(self._tokenizer, token) for token, _, _ in scores],
             "token_logprobs": [None if logprob is None else max(logprob, LEAST_LOGPROB) for _, logprob, _ in scores],
-            "top_logprobs": [self._top(logprob, rivals) for _, logprob, rivals in scores] if self._rivals else None,
+            "top_logprobs": [self._top(logprob, alternatives) for _, logprob, alternatives in scores]
+            if self._alternatives
+            else None,
             "text_offset": offsets,
         }
 
-    def _top(self, logprob: float | None, rivals: Sequence[tuple[int, float]]) -> dict[str, float] | None:
+    def _top(self, logprob: float | None, alternatives: Sequence[tuple[int, float]]) -> dict[str, float] | None:
         if logprob is None:
             return None
-        return {token_name(self._tokenizer, token): max(each, LEAST_LOGPROB) for token, each in rivals}
+        return {token_name(self._tokenizer, token): max(each, LEAST_LOGPROB) for token, each in alternatives}
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> str:

@@ -23,7 +23,7 @@ READ = {
 ASKED = {
     "/v1/chat/completions": (requests.ChatRequest, "answer a chat"),
     "/v1/completions": (requests.CompletionRequest, "continue a text"),
-    "/v1/look": (requests.LookRequest, "each token's log-probability and rivals, and attention"),
+    "/v1/look": (requests.LookRequest, "each token's log-probability and alternatives, and attention"),
     "/tokenize": (requests.TokenizeRequest, "the tokens of a text or of a chat"),
     "/detokenize": (requests.DetokenizeRequest, "the text of tokens"),
 }

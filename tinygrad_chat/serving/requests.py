@@ -158,10 +158,10 @@ class DetokenizeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LookRequest:
-    """POST /v1/look: the log-probability and rivals of each token of a chat or a text, and the attention of one."""
+    """POST /v1/look: log-probabilities and alternatives of the tokens of a chat or a text, and the attention of one."""
 
     model: str | None = optional("the model's id, or tgc")
     messages: list[ChatMessage] | None = optional("a chat")
     prompt: str | list[int] | None = optional("or a text, or tokens")
     index: Count | None = optional("the token whose attention is wanted; by default the last")
-    top_logprobs: Annotated[int, Bounds(minimum=0, maximum=20)] | None = optional("rivals of each token (5)")
+    top_logprobs: Annotated[int, Bounds(minimum=0, maximum=20)] | None = optional("alternatives of each token (5)")

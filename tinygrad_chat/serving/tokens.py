@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinygrad_chat.serving.engine_requests import chat_template, chat_tokens, conversation, expect_model
 from tinygrad_chat.serving.errors import ApiError
 from tinygrad_chat.serving.model import Served
-from tinygrad_chat.serving.questions import chat_template, chat_tokens, conversation, expect_model
 from tinygrad_chat.serving.requests import DetokenizeRequest, TokenizeRequest
 from tinygrad_chat.text.conversations.jinja import chat_template as jinja_template
 

@@ -11,8 +11,8 @@ fetching.py     downloads with limits on size and time
 download.py     the built-in corpora that are downloaded once and cached
 tokenizers/     characters, raw bytes, BPE or numbers, each with special tokens
 learning.py     trains a BPE tokenizer on a corpus
-makers.py       generates embedded corpora in parallel for it, once
-making.py       the process that generates one
+corpus_workers.py  generates embedded corpora in parallel for it, once
+corpus_worker.py   the process that generates one
 hub.py          data sets on the Hugging Face hub, as files
 shares.py       sources with shares: which rows of a batch come from which
 reading.py      one pass over the documents: hashed and counted

@@ -15,9 +15,9 @@ from tinygrad_chat.files import cache_folder, list_folder, write_atomic
 from tinygrad_chat.schema import read_json
 from tinygrad_chat.text.conversations.document import ChatDocument
 from tinygrad_chat.text.corpora import Corpus
+from tinygrad_chat.text.corpus_workers import CorpusWorkers, are_embedded
 from tinygrad_chat.text.download import Progress
 from tinygrad_chat.text.formats.encoding import PIECE
-from tinygrad_chat.text.makers import Makers, are_embedded
 from tinygrad_chat.text.reading import Reading
 from tinygrad_chat.text.split import AUTO, DOCUMENTS, documents_before_end, end_from
 from tinygrad_chat.text.token_cache import stamp_of
@@ -72,12 +72,12 @@ def _learned_side_by_side(
 
     Return None if that fails, or if there is more text than MOST_LEARNED.
     """
-    with Makers([corpus.name for corpus in corpora], pattern, split, progress) as makers:
-        words = makers.count_words()
+    with CorpusWorkers([corpus.name for corpus in corpora], pattern, split, progress) as workers:
+        words = workers.count_words()
         if words is None or sum(len(word) * times for word, times in words.items()) > MOST_LEARNED:
             return None
         tokenizer = bpe_of_words(words, vocabulary, pattern=pattern, progress=progress)
-        makers.tokenize(tokenizer)
+        workers.tokenize(tokenizer)
     return tokenizer
 
 

@@ -42,14 +42,14 @@ def resolve_with_facts(
     *,
     data: OpenData | None = None,
     progress: Progress | None = None,
-    may_be_idle: Collection[str] = (),
+    may_be_ineffective: Collection[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainingConfig, OpenData | None]:
     """Resolve a user's settings; return them and the `data`, if it was already open or had to be opened.
 
     Only facts that the settings depend on are established: nanochat's depend on the vocabulary and, if only minutes are
     given, on the machine's speed at matrix products. The settings of a run that starts from another depend on that one,
-    and name the exact checkpoint. `progress` reports a download, `say` damaged checkpoints; for `may_be_idle` see
+    and name the exact checkpoint. `progress` reports a download, `say` damaged checkpoints; for `may_be_ineffective` see
     `resolve`. Raises CheckpointError if the weights to start from are missing, UsageError if their run uses data on the
     hub that the user has not named.
     """
@@ -61,10 +61,10 @@ def resolve_with_facts(
         if "data" not in chosen and parent.folder is not None:
             expect_named(parent.folder, parent.config.data.source)
         facts, exactly = _facts_of(parent.tokenizer), {**flags, "start_from": str(parent.path)}
-        return resolve_from(parent.config, exactly, facts, base=base, may_be_idle=may_be_idle), data
+        return resolve_from(parent.config, exactly, facts, base=base, may_be_ineffective=may_be_ineffective), data
     needed = needed_facts(chosen)
     if not needed:
-        return resolve(flags, base=base, may_be_idle=may_be_idle), data
+        return resolve(flags, base=base, may_be_ineffective=may_be_ineffective), data
 
     def setting(name: str) -> Any:
         return {**defaults_for(chosen), **chosen}.get(name, SPECS[name].default)
@@ -78,7 +78,7 @@ def resolve_with_facts(
         use_threads(setting("threads"))
         rate = measure_product_rate(compute)
     facts = dataclasses.replace(_facts_of(tokenizer_of(data)), product_rate=rate)
-    return resolve(flags, facts, base=base, may_be_idle=may_be_idle), data
+    return resolve(flags, facts, base=base, may_be_ineffective=may_be_ineffective), data
 
 
 def _facts_of(tokenizer: Tokenizer) -> Facts:

@@ -137,5 +137,5 @@ def test_a_name_that_somebody_types_is_no_end_of_a_turn():
 def test_a_tokenizer_remembers_its_template_and_its_ends():
     tokenizer = with_chatml("qwen2")
     again = type(tokenizer).from_state(tokenizer.state())
-    assert (again.turns, again.ends, again.state()) == (CHATML, tokenizer.ends, tokenizer.state())
+    assert (again.turns, again.stop_tokens, again.state()) == (CHATML, tokenizer.stop_tokens, tokenizer.state())
     assert {"ends", "turns"} - learned("qwen2").state().keys() == {"ends", "turns"}  # as older versions wrote it

@@ -115,19 +115,19 @@ function tellAttention(weights) {
 
 function describe(index) {
   const each = looked.tokens[index], own = probability(each);
-  const place = each.rivals.findIndex(({ text }) => text === each.text);
-  const rivals = place === -1 && own !== null ? [...each.rivals, each] : each.rivals;
+  const place = each.alternatives.findIndex(({ text }) => text === each.text);
+  const alternatives = place === -1 && own !== null ? [...each.alternatives, each] : each.alternatives;
   const rank = own === null ? "given" : PLACES[place] ?? (place === -1 ? "further down" : `${place + 1}th choice`);
   byId("detail").replaceChildren(
     element("h3", {}, element("code", {}, spelled(each.text)), element("span", {}, rank)),
-    element("ol", { className: "rivals" }, ...rivals.map((rival) => bar(rival, rival.text === each.text))));
+    element("ol", { className: "alternatives" }, ...alternatives.map((alternative) => bar(alternative, alternative.text === each.text))));
 }
 
-function bar(rival, isChosen) {
-  const share = probability(rival), shown = element("span", { className: "bar" });
+function bar(alternative, isChosen) {
+  const share = probability(alternative), shown = element("span", { className: "bar" });
   shown.style.setProperty("--share", `${100 * Math.max(share, LEAST_BAR)}%`);
   return element("li", isChosen ? { className: "said", "aria-current": "true" } : {},
-    element("code", {}, spelled(rival.text)), shown, element("span", { className: "share" }, percent(share)));
+    element("code", {}, spelled(alternative.text)), shown, element("span", { className: "share" }, percent(share)));
 }
 
 function fill(select, all, count) {

@@ -89,9 +89,9 @@ class ChatTemplate:
         return int(self._pieces["first"][0].content)
 
     @functools.cached_property
-    def ends(self) -> frozenset[int]:
+    def stop_tokens(self) -> frozenset[int]:
         """The tokens that end an answer: its own last one, the first of a user's message, and those that end a text."""
-        return frozenset({self.answer_end, *self.around(USER)[:1], *self.tokenizer.ends}) - {NO_TOKEN}
+        return frozenset({self.answer_end, *self.around(USER)[:1], *self.tokenizer.stop_tokens}) - {NO_TOKEN}
 
     @property
     def answer_end(self) -> int:

@@ -106,7 +106,7 @@ class BPETokenizer:
         return self.special_tokens[self.bos_name]
 
     @property
-    def ends(self) -> frozenset[int]:
+    def stop_tokens(self) -> frozenset[int]:
         """The tokens that end a text."""
         return frozenset({self.bos, *(self.special_tokens[name] for name in self.end_names)})
 

@@ -30,7 +30,7 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def ends(self) -> frozenset[int]:
+    def stop_tokens(self) -> frozenset[int]:
         """The tokens that end a text: BOS, as it begins the next one, and others that mark an end."""
         ...
 
@@ -80,7 +80,7 @@ class PiecewiseTokenizer(ABC):
         return self.special_tokens[BOS]
 
     @property
-    def ends(self) -> frozenset[int]:
+    def stop_tokens(self) -> frozenset[int]:
         """BOS alone, which ends a text as it begins the next one."""
         return frozenset({self.bos})
 

@@ -1,8 +1,8 @@
 """Generates embedded corpora once, each in a separate process, to train a tokenizer on all of them.
 
-Such a process (making.py) reports the word counts of its corpus, waits for the tokenizer that is trained on them, and
-tokenizes the corpus with it: so the tokens are where `tokenize` will look for them. If one of the processes dies, only
-time is lost: the caller then generates the corpora itself.
+Such a process (corpus_worker.py) reports the word counts of its corpus, waits for the tokenizer that is trained on
+them, and tokenizes the corpus with it: so the tokens are where `tokenize` will look for them. If one of the processes
+dies, only time is lost: the caller then generates the corpora itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def are_embedded(corpora: Sequence[Corpus]) -> bool:
     return all(corpus.stamp and not corpus.files and corpus.name in CORPORA for corpus in corpora)
 
 
-class Makers:
+class CorpusWorkers:
     """The processes that generate embedded corpora, given by name; `progress` is called as conversations are made."""
 
     def __init__(self, names: Sequence[str], pattern: str, split: str, progress: Progress | None = None) -> None:
@@ -40,10 +40,10 @@ class Makers:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[Thread] = []
 
-    def __enter__(self) -> Makers:
+    def __enter__(self) -> CorpusWorkers:
         for number, name in enumerate(self._names):
             try:
-                process = start_process("tinygrad_chat.text.making")
+                process = start_process("tinygrad_chat.text.corpus_worker")
             except OSError:  # no resources for one more
                 self._told.put((number, None))
                 continue

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat.text import learning, makers, making
+from tinygrad_chat.text import corpus_worker, corpus_workers, learning
 from tinygrad_chat.text.corpora import Corpus, corpus_of_conversations, open_corpus
+from tinygrad_chat.text.corpus_workers import CorpusWorkers, are_embedded
 from tinygrad_chat.text.data import open_data
 from tinygrad_chat.text.embedded import CORPORA
 from tinygrad_chat.text.learning import learn_tokenizer
-from tinygrad_chat.text.makers import Makers, are_embedded
 from tinygrad_chat.text.processes import as_line, messages_in, start_process
 from tinygrad_chat.text.token_store import TokenStore
 from tinygrad_chat.text.tokenizers import Tokenizer
@@ -43,7 +43,7 @@ class Process:
     def _run(self) -> None:
         with contextlib.suppress(OSError), self._says, self._questions:
             if self._left:
-                making.make(messages_in(self._questions), self._tell)
+                corpus_worker.make(messages_in(self._questions), self._tell)
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._says.write(as_line(message) if self._left >= 1 else as_line(message)[:-5])
@@ -67,13 +67,15 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Process]]:
         corpus = CORPORA[name]
         few = dataclasses.replace(corpus, make=lambda seed, make=corpus.make: islice(make(seed), FEW), count=FEW)
         monkeypatch.setitem(CORPORA, name, few)
-    monkeypatch.setattr(making, "OFTEN", 50)
+    monkeypatch.setattr(corpus_worker, "OFTEN", 50)
     monkeypatch.setattr("tinygrad_chat.text.token_cache.remove_abandoned", lambda: None)  # one process holds all locks
     processes: list[Process] = []
 
     def start(*most: float) -> list[Process]:
         left = iter(most)
-        monkeypatch.setattr(makers, "start_process", lambda _: processes.append(Process(next(left))) or processes[-1])
+        monkeypatch.setattr(
+            corpus_workers, "start_process", lambda _: processes.append(Process(next(left))) or processes[-1]
+        )
         return processes
 
     return start
@@ -143,7 +145,7 @@ def test_where_no_process_can_be_started_all_is_made_here(
         raise BlockingIOError
 
     started()
-    monkeypatch.setattr(makers, "start_process", start)
+    monkeypatch.setattr(corpus_workers, "start_process", start)
     assert learning._learned_side_by_side([open_corpus("self")], VOCABULARY, "nanochat", "auto", None) is None
 
 
@@ -157,13 +159,13 @@ def test_only_what_a_name_leads_to_is_made_elsewhere():
 
 def test_processes_end_with_whoever_waits_for_them(started: Callable[..., list[Process]]):
     processes = started(9, 9)
-    with pytest.raises(KeyboardInterrupt), Makers(NAMES, "nanochat", "auto"):
+    with pytest.raises(KeyboardInterrupt), CorpusWorkers(NAMES, "nanochat", "auto"):
         raise KeyboardInterrupt
     assert not any(process._thread.is_alive() for process in processes)
 
 
 @pytest.mark.profile("ci")
-def test_a_maker_ends_with_what_it_is_asked():
-    process = start_process("tinygrad_chat.text.making")
+def test_a_worker_ends_with_what_it_is_asked():
+    process = start_process("tinygrad_chat.text.corpus_worker")
     assert process.communicate(timeout=60)[0] == b""
     assert process.returncode == 1

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygrad_chat.inference.looking import attention_at, token_scores
+from tinygrad_chat.inference.inspection import attention_at, token_scores
+from tinygrad_chat.serving.engine_requests import chat_template, chat_tokens, conversation, expect_model, prompt_tokens
 from tinygrad_chat.serving.errors import ApiError, context_exceeded
 from tinygrad_chat.serving.model import Served
 from tinygrad_chat.serving.openai import LEAST_LOGPROB, token_name
-from tinygrad_chat.serving.questions import chat_template, chat_tokens, conversation, expect_model, prompt_tokens
 from tinygrad_chat.serving.requests import LookRequest
 
-RIVALS = 5
+ALTERNATIVES = 5
 
 
-def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
-    """Return the tokens of a chat or a text with their log-probabilities and rivals, and one token's attention weights
-    by layer and head."""
+def inspected(asked: LookRequest, served: Served) -> dict[str, Any]:
+    """Return the tokens of a chat or a text with their log-probabilities and alternatives, and one token's attention
+    weights by layer and head."""
     expect_model(asked.model, served)
     tokens = _tokens(asked, served)
     index = len(tokens) - 1 if asked.index is None else asked.index
@@ -25,15 +25,15 @@ def looked_at(asked: LookRequest, served: Served) -> dict[str, Any]:
             400, f"index: expected less than {len(tokens)}, the number of tokens, received {index}", param="index"
         )
     model, tokenizer = served.engine.model, served.tokenizer
-    scores = token_scores(model, tokens, RIVALS if asked.top_logprobs is None else asked.top_logprobs)
+    scores = token_scores(model, tokens, ALTERNATIVES if asked.top_logprobs is None else asked.top_logprobs)
     return {
         "tokens": [
             {
                 "text": token_name(tokenizer, score.token),
                 "logprob": None if score.logprob is None else max(score.logprob, LEAST_LOGPROB),
-                "rivals": [
+                "alternatives": [
                     {"text": token_name(tokenizer, token), "logprob": max(logprob, LEAST_LOGPROB)}
-                    for token, logprob in score.rivals
+                    for token, logprob in score.alternatives
                 ],
             }
             for score in scores

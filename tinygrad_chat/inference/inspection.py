@@ -22,18 +22,18 @@ class TokenScore(NamedTuple):
 
     token: int
     logprob: float | None
-    rivals: tuple[tuple[int, float], ...] = ()
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
-def token_scores(model: LanguageModel, tokens: Sequence[int], rivals: int = 0) -> list[TokenScore]:
-    """Return the log-probability of each token of a text no longer than the context, with the `rivals` likeliest tokens
-    at its position."""
+def token_scores(model: LanguageModel, tokens: Sequence[int], alternatives: int = 0) -> list[TokenScore]:
+    """Return the log-probability of each token of a text no longer than the context, with the `alternatives`
+    likeliest tokens at its position."""
     with np.errstate(all="ignore"):
         logits = model.token_logits(np.array([tokens]))[0]  # (T, V)
     found = [TokenScore(int(tokens[0]), None)]
     for row, token in zip(logits[:-1], tokens[1:], strict=True):
         known = log_probabilities(row)
-        likeliest = array_module(known).argsort(-known)[:rivals]
+        likeliest = array_module(known).argsort(-known)[:alternatives]
         pairs = zip(to_host(likeliest).tolist(), to_host(known[likeliest]).tolist(), strict=True)
         found.append(TokenScore(int(token), float(known[token]), tuple(pairs)))
     return found

@@ -1,7 +1,7 @@
-"""`python -m tinygrad_chat.text.making`: generates an embedded corpus, and holds it in memory until it is tokenized.
+"""`python -m tinygrad_chat.text.corpus_worker`: generates an embedded corpus, and keeps it until it is tokenized.
 
-Its input is two lines: a corpus with its split and the pattern for words; then a tokenizer. Its output, for makers.py:
-how many conversations are made so far, and then the word counts of those that are not held out.
+Its input is two lines: a corpus with its split and the pattern for words; then a tokenizer. Its output, which
+corpus_workers.py reads: how many conversations are made so far, and then the word counts of those not held out.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tinygrad_chat.text.corpora import Corpus, open_corpus
+from tinygrad_chat.text.corpus_workers import MADE, WORDS
 from tinygrad_chat.text.data import tokenize
 from tinygrad_chat.text.formats.rows import Document
 from tinygrad_chat.text.learning import training_documents
-from tinygrad_chat.text.makers import MADE, WORDS
 from tinygrad_chat.text.processes import as_line, asked_of_this_process
 from tinygrad_chat.text.tokenizers import tokenizer_from_state
 from tinygrad_chat.text.tokenizers.bpe_training import count_words

@@ -10,7 +10,7 @@ import pytest
 from tests.inference.test_engine import TOKENS, VARIANTS, restless
 from tinygrad_chat import ops
 from tinygrad_chat.autograd import watched_ops
-from tinygrad_chat.inference.looking import attention_at, token_scores
+from tinygrad_chat.inference.inspection import attention_at, token_scores
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.scalar import ScalarModel
 
@@ -53,14 +53,14 @@ def test_weights_times_values_are_what_the_op_gives(name: str, index: int):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_scores_are_what_the_model_loses(name: str):
     model = restless(VARIANTS[name])
-    scores = token_scores(model, READ, rivals=TOKENS)
+    scores = token_scores(model, READ, alternatives=TOKENS)
     losses = model.token_losses(np.array([READ[:-1]]), np.array([READ[1:]]))[0]
     assert scores[0] == (READ[0], None, ())
     np.testing.assert_allclose(np.array([score.logprob for score in scores[1:]], float), -losses, rtol=1e-9)
     for score in scores[1:]:
-        assert dict(score.rivals)[score.token] == pytest.approx(score.logprob)
-        assert sorted(dict(score.rivals).values(), reverse=True) == [logprob for _, logprob in score.rivals]
-        assert np.exp([logprob for _, logprob in score.rivals]).sum() == pytest.approx(1)
+        assert dict(score.alternatives)[score.token] == pytest.approx(score.logprob)
+        assert sorted(dict(score.alternatives).values(), reverse=True) == [logprob for _, logprob in score.alternatives]
+        assert np.exp([logprob for _, logprob in score.alternatives]).sum() == pytest.approx(1)
 
 
 def test_a_model_of_values_shows_no_attention():

@@ -50,11 +50,11 @@ def ask_chat(asked: ChatRequest, served: Served) -> list[Request]:
         raise context_exceeded(len(prompt), served.context, "messages")
     most = asked.max_completion_tokens or asked.max_tokens or served.context
     options = _options(asked, served, most, CHAT_TEMPERATURE)
-    rivals = asked.top_logprobs or 0
-    if rivals and not asked.logprobs:
+    alternatives = asked.top_logprobs or 0
+    if alternatives and not asked.logprobs:
         raise ApiError(400, "top_logprobs: has no effect without logprobs", param="top_logprobs")
     return [
-        served.engine.submit_answer(said, options, rivals=rivals, tools=tools, random=random)
+        served.engine.submit_answer(said, options, alternatives=alternatives, tools=tools, random=random)
         for random in _random_numbers(options.seed, asked.n or 1)
     ]
 
@@ -68,8 +68,8 @@ def ask_completion(asked: CompletionRequest, prompts: Sequence[Sequence[int]], s
         served.engine.submit(
             prompt,
             options,
-            stop_tokens=served.tokenizer.ends,
-            rivals=asked.logprobs or 0,
+            stop_tokens=served.tokenizer.stop_tokens,
+            alternatives=asked.logprobs or 0,
             calls=ToolCalls(served.template, None) if served.template else None,
             random=next(numbers),
         )
