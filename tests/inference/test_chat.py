@@ -153,6 +153,9 @@ def test_a_message_too_long_for_the_context_is_refused_and_nothing_is_lost():
     assert said == []
     with pytest.raises(DataError, match="expected text, received none"):
         chat.reply("")
+    assert answer(chat.reply("two")) == "hi"
+    assert isinstance(chat.request, Request)
+    assert BYTES.decode(chat.request.window).startswith("onehitwo")
     assert answer(chat.reply("x" * 44)) == "hi"
 
 

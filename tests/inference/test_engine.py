@@ -108,6 +108,10 @@ def test_requests_that_join_and_leave_are_answered_as_each_alone(name, requests,
             assert request.tokens == expected.tokens[: len(request.tokens)]
         else:
             assert (request.tokens, request.finish_reason) == (expected.tokens, expected.finish_reason)
+        for step, alone_step in zip(request.steps, expected.steps, strict=False):
+            likely, alone_likely = dict(step.alternatives), dict(alone_step.alternatives)
+            assert likely == pytest.approx(alone_likely)
+            assert step.logprob == pytest.approx(alone_step.logprob)
 
 
 def test_log_probabilities_and_alternatives_are_the_models_own_whatever_the_options():

@@ -121,6 +121,11 @@ def test_rows_that_are_drawn_at_once_are_drawn_as_each_alone(x, seed, choice):
         assert before[token - 1] * (token > 0) <= each * before[-1] < before[token]
 
 
+def test_min_p_compares_with_the_likeliest_of_the_same_row():
+    x, options = np.log([[0.98, 0.01, 0.01], [0.5, 0.4, 0.1]]), GenerationOptions(top_k=2, min_p=0.7)
+    assert draw_tokens(x, [0.99, 0.99], options).tolist() == [0, 1]
+
+
 def test_draws_follow_the_probabilities():
     x, options = np.log([0.5, 0.3, 0.2]), GenerationOptions(temperature=1)
     drawn = np.bincount([draw_token(x, each / 1000, options) for each in range(1000)], minlength=3) / 1000

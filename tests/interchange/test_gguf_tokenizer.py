@@ -112,6 +112,7 @@ def test_settings_of_a_file_make_the_same_tokenizer(pattern: str, tmp_path: Path
     assert found.tokens == [*tokenizer.tokens, *[b""] * 5]
     assert (found.merges, found.special_tokens) == (tokenizer.merges, tokenizer.special_tokens)
     assert (found.pattern, found.bos_name) == (pattern, tokenizer.bos_name)
+    assert found.ignore_merges == (pattern == "llama3")  # as llama.cpp does, which reads no setting for it
     for line in lines()[:200]:
         assert found.encode(line).tolist() == tokenizer.encode(line).tolist()
 

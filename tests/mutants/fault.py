@@ -36,7 +36,7 @@ TESTS_OF = {
     "interchange/gguf.py": ("tests/interchange/test_gguf.py",),
     "interchange/gguf_blocks.py": ("tests/interchange/test_gguf_blocks.py",),
     "interchange/sampling.py": ("tests/interchange/test_sampling.py",),
-    "interchange": ("tests/interchange/test_exchange.py", "tests/interchange/test_opening.py"),
+    "interchange": tuple(f"tests/interchange/test_{name}.py" for name in ("exchange", "families", "opening")),
     "text/conversations/probing.py": ("tests/text/conversations/test_probing.py",),
     "text/conversations/template.py": ("tests/text/conversations",),
     "text/tokenizers/gguf.py": ("tests/interchange/test_exchange.py", "tests/interchange/test_gguf_tokenizer.py"),

@@ -39,11 +39,11 @@ FAULTS = {
             "below_largest - xp.log(xp.exp(below_largest).sum(axis=-1, keepdims=True))",
             "below_largest",
         ),
-        "all rows fall on the first one's number": ("xp.asarray(uniform)[:, None]", "xp.asarray(uniform)[0]"),
         "all rows keep what is likely in one": (
             "keep_min_p(kept, options.min_p)",
             "keep_min_p(kept.ravel(), options.min_p).reshape(kept.shape)",
         ),
+        "all rows fall on the first one's number": ("xp.asarray(uniform)[:, None]", "xp.asarray(uniform)[0]"),
     },
     "inference/text_stream.py": {
         "the beginning of a stop string is shown": ("default=0)", "default=0) * 0"),
@@ -79,7 +79,6 @@ FAULTS = {
         "any beginning fits": ("one[:length] != other[:length]", "one[:0] != other[:0]"),
         "only one neighbour is looked at": ("max(place - 1, 0) : place + 1", "place : place + 1"),
         "what goes on is kept beside its beginning": ("if common == len(self._kept[key].tokens):", "if False:"),
-        "tokens are in another order than their bytes": ('np.dtype(">i4")', 'np.dtype("<i4")'),
     },
     "inference/engine.py": {
         "a full context goes on from its last token": ("[-max(self.model.context // 2, 1) :]", "[-1:]"),

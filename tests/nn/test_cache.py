@@ -88,18 +88,18 @@ def test_a_long_context_takes_its_memory_when_it_is_used():
 
 
 def test_newcomers_stand_behind_the_rows_that_there_are_and_begin_with_what_is_known_of_them():
-    cache = KeyValueCache(1, 3, 8, 1, backend=get_backend("numpy"), dtype=np.float64)
+    cache = KeyValueCache(1, 4, 8, 1, backend=get_backend("numpy"), dtype=np.float64)
     cache.clear(rows=0)
     read(cache, [1, 2, 3, 4, 5, 6])
-    newcomers = cache.newcomers([5, 2])
-    assert (newcomers.rows, newcomers.starts.tolist()) == (2, [0, 3])
-    newcomers.load(2, {0: np.full((1, 2, 2, 1), 10.0)})
+    newcomers = cache.newcomers([5, 2, 4])
+    assert (newcomers.rows, newcomers.starts.tolist()) == (3, [0, 3, 1])
+    newcomers.load(2, {0: np.full((1, 2, 2, 1), 10.0), 2: np.full((1, 2, 1, 1), 30.0)})
     positions = newcomers.positions(3)
     assert isinstance(positions, np.ndarray)
-    assert positions.tolist() == [[2, 3, 4], [-1, 0, 1]]  # the one below 0 is padding
+    assert positions.tolist() == [[2, 3, 4], [-1, 0, 1], [1, 2, 3]]  # the one below 0 is padding
     assert rows_of(cache) == [[1, 2, 3, 4, 5, 6]]
-    newcomers.extend(0, np.full((2, 3, 1), 20.0), np.zeros((2, 3, 1)))
+    newcomers.extend(0, np.full((3, 3, 1), 20.0), np.zeros((3, 3, 1)))
     newcomers.advance(3)
     cache.join(newcomers)
-    assert rows_of(cache) == [[1, 2, 3, 4, 5, 6], [10, 10, 20, 20, 20], [20, 20]]
-    assert cache.starts.tolist() == [0, 1, 4]
+    assert rows_of(cache) == [[1, 2, 3, 4, 5, 6], [10, 10, 20, 20, 20], [20, 20], [30, 20, 20, 20]]
+    assert cache.starts.tolist() == [0, 1, 4, 2]

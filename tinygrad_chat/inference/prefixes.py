@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SORTED = np.dtype(">i4")
-"""Big-endian, so that the order of the bytes is the order of the tokens."""
-
 
 class Prefix(NamedTuple):
     """The first tokens of a request, and their keys and values (layers, 2, tokens, width)."""
@@ -22,8 +19,9 @@ class Prefix(NamedTuple):
 class Prefixes:
     """An LRU cache of prefixes, of at most `most_bytes`.
 
-    Nothing is stored twice: no entry is a prefix of another. Entries are sorted, so that the longest common prefix with
-    given tokens is always found at one of the two neighbours of their place, however many entries there are.
+    Nothing is stored twice: no entry is a prefix of another. Entries are sorted by the bytes of their tokens, so that
+    the longest common prefix with given tokens is always found at one of the two neighbours of their place, however
+    many entries there are.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -36,7 +34,7 @@ class Prefixes:
         """Keep a copy; it replaces an entry that is a prefix of it."""
         if keys_and_values.nbytes > self._most_bytes:
             return
-        new = np.array(tokens, SORTED)
+        new = np.array(tokens, np.int64)
         for key in self._neighbours(new):
             common = _common(self._kept[key].tokens, new)
             if common == len(new):
@@ -52,14 +50,14 @@ class Prefixes:
 
     def longest(self, tokens: Sequence[int]) -> Prefix | None:
         """Return the longest known prefix of tokens, None without one; at least one token is left to read."""
-        wanted = np.array(tokens[:-1], SORTED)
+        wanted = np.array(tokens[:-1], np.int64)
         found = [(_common(self._kept[key].tokens, wanted), key) for key in self._neighbours(wanted)]
         length, key = max(found, default=(0, b""))
         if not length:
             return None
         self._use(key)
         kept = self._kept[key]
-        return Prefix(kept.tokens[:length].astype(np.int64), kept.keys_and_values[:, :, :length])
+        return Prefix(kept.tokens[:length], kept.keys_and_values[:, :, :length])
 
     def _neighbours(self, tokens: np.ndarray) -> list[bytes]:
         """Return the keys before and after the place of tokens in the order."""

@@ -49,9 +49,9 @@ def resolve_with_facts(
 
     Only facts that the settings depend on are established: nanochat's depend on the vocabulary and, if only minutes are
     given, on the machine's speed at matrix products. The settings of a run that starts from another depend on that one,
-    and name the exact checkpoint. `progress` reports a download, `say` damaged checkpoints; for `may_be_ineffective` see
-    `resolve`. Raises CheckpointError if the weights to start from are missing, UsageError if their run uses data on the
-    hub that the user has not named.
+    and name the exact checkpoint. `progress` reports a download, `say` damaged checkpoints; for `may_be_ineffective`
+    see `resolve`. Raises CheckpointError if the weights to start from are missing, UsageError if their run uses data on
+    the hub that the user has not named.
     """
     flags, base = settled(flags), settled(base or {})
     chosen = merge(base, flags)
