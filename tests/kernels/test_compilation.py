@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import importlib
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ pytest.importorskip("numba")
 
 from numba.core.dispatcher import Dispatcher
 
+import tinygrad_chat
 from tests.catalogue import Case
 from tests.layouts import EXAMPLES, Layout, lay_out_case
 from tinygrad_chat import Tensor, ops
@@ -54,6 +60,30 @@ def test_a_full_disk_where_machine_code_is_kept_stops_nobody(monkeypatch):
 
     assert halve(3.0) == 1.5
     assert math.isfinite(halve(1.0))
+
+
+@pytest.mark.profile("ci")
+def test_machine_code_is_kept_until_a_file_that_went_into_it_changes(tmp_path: Path):
+    package = Path(tinygrad_chat.__file__).parent
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / package.name / "kernels" / "numba"
+    head = "from tinygrad_chat.kernels.numba.compilation import compiled\n"
+    (folder / "inner.py").write_text(head + "@compiled\ndef inner(): return FACTOR\nFACTOR = 2\n")
+    (folder / "middle.py").write_text("from tinygrad_chat.kernels.numba.inner import inner\n")
+    (folder / "outer.py").write_text(
+        head + "from tinygrad_chat.kernels.numba.middle import inner\n@compiled\ndef outer(x): return inner() * x\n"
+    )
+
+    def computed() -> str:
+        asked = (
+            "from tinygrad_chat.kernels.numba.outer import outer as f; print(f(10), sum(f.stats.cache_hits.values()))"
+        )
+        return subprocess.check_output([sys.executable, "-c", asked], cwd=tmp_path, text=True, env=clean).strip()
+
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NUMBA_CACHE_DIR")}
+    assert (computed(), computed()) == ("20 0", "20 1")
+    (folder / "inner.py").write_text((folder / "inner.py").read_text().replace("FACTOR = 2", "FACTOR = 30"))
+    assert computed() == "300 0"
 
 
 random = np.random.default_rng(0)

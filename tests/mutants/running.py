@@ -20,7 +20,6 @@ import pytest
 from tests.mutants.fault import PACKAGE, Fault
 
 COPIED = ("tinygrad_chat", "tests", "bench", "examples", "docs", ".ci")
-COMPILED_INTO_OTHERS = "kernels/numba/exponential.py"  # Numba keeps code as long as its own file stays the same
 OPTIONS = ("-q", "-x", "--hypothesis-profile", "ci", "-n", "0", "-p", "no:cacheprovider")
 
 # What takes long to import, and is none of the package, is imported once: processes are forked from one that has it.
@@ -79,9 +78,6 @@ def try_fault(healthy: Path, copy: Path, fault: Fault, planted: str) -> Verdict:
     file = copy / PACKAGE / fault.file
     file.unlink()  # only a link to the healthy one
     file.write_text(planted, encoding="utf-8")
-    if fault.file == COMPILED_INTO_OTHERS:
-        for index in copy.rglob("*.nbi"):
-            index.unlink()
     failure = first_failure(copy, fault.tests, sooner=f"test_{file.stem}.py")
     shutil.rmtree(copy)
     return Verdict(fault, failure, time.monotonic() - began)

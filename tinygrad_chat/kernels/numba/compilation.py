@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -34,8 +37,8 @@ IN_ORDER = ARITHMETIC - {"reassoc"}
 def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC, threads: bool = False) -> Any:
     """Compile `function` at its first call with each set of types; it runs without the GIL.
 
-    The machine code is cached on disk beside the source, or else in the user's cache folder. If neither is writable, or
-    the disk is full, every process compiles for itself.
+    The machine code is cached on disk beside the source, or else in the user's cache folder, until a source file that
+    went into it changes. If neither folder is writable, or the disk is full, every process compiles for itself.
     """
     compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=arithmetic, parallel=threads)
     try:
@@ -47,9 +50,32 @@ def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC,
                 save(*overload)
 
         kept._cache.save_overload = save_if_there_is_room
+        kept._cache._cache_file._source_stamp = _stamp(function.__module__)
         return kept
     except RuntimeError:  # Numba found no folder to write to
         return compile_with()(function)
+
+
+@functools.cache
+def _stamp(module: str) -> tuple[tuple[float, int, str], ...]:
+    """Return what tells one version of a module's compiled code from another.
+
+    Numba would look at the module's own file alone, but constants and functions of others are compiled into it, too.
+    """
+    stats = [(file.stat(), file.name) for file in _sources(module)]
+    return tuple(sorted((stat.st_mtime, stat.st_size, name) for stat, name in stats))
+
+
+@functools.cache
+def _sources(module: str) -> frozenset[Path]:
+    """Return the file of a module and those it imports from; for files in this folder, also what they import from."""
+    file = Path(sys.modules[module].__file__ or "")
+    imported = re.findall(r"^from (tinygrad_chat\.[\w.]+) import", file.read_text("utf-8"), re.MULTILINE)
+    further = (
+        _sources(name) if name.startswith(f"{__package__}.") else {Path(sys.modules[name].__file__ or "")}
+        for name in imported
+    )
+    return frozenset({file}).union(*further)
 
 
 compiled_for_threads = functools.partial(compiled, threads=True)

@@ -1,7 +1,4 @@
-"""The exponential and the maximum, in forms that the compiler can vectorise.
-
-Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
-"""
+"""The exponential and the maximum, in forms that the compiler can vectorise."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Software prefetching, where the processor does not prefetch enough itself: it starts over with each page of memory,
 and follows few of several short rows that are read at a time.
-
-Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@
 For each k, a tile of 16 vectors loads a few vectors of b and one number of a per row, and adds all their products. The
 compiler does not derive that from loops: it would read and write the result for each k. `a` may have any strides, so
 it can be a transposed view; rows of `b` and `out` must be contiguous.
-
-Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@
 Each vector that is loaded is used in several sums, and an integer sum adds two products in one instruction where the
 processor has it (LLVM recognises it in products whose neighbours are added). Integers are exact: their sums do not
 depend on the order, nor on the number of rows.
-
-Numba recompiles a function only when its own file changes: after a change here, delete the folder `__pycache__`.
 """
 
 from __future__ import annotations
