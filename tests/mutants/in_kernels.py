@@ -103,7 +103,6 @@ FAULTS = {
         "the scale is missing in the backward rule": ("weights[t, h, s] * factor", "weights[t, h, s]"),
         "heads that share a value overwrite its gradient": ("d_v[d] += weight", "d_v[d] = weight"),
         "rows of a cache lie side by side": ("x.strides[0] // x.itemsize", "S * W"),
-        "each thread begins with the first row": ("range(part * B // parts, (part", "range(0, (part"),
     },
     "kernels/numba/linear.py": {
         "columns that are no whole step are left out": (" or C % STEP or D < LINES", " or D < LINES"),
