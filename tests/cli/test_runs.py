@@ -275,13 +275,20 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.profile("ci")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run; a test takes a copy."""
+    path = tmp_path_factory.mktemp("trained") / "a"
+    assert run(["train", *TINY_BIGRAM, "--eval-tokens", "99", "--quiet", "--out", str(path)]) == 0
+    return path
+
+
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command[:40] for command, _ in MISTAKES])
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
-    tgc: Tgc, monkeypatch: pytest.MonkeyPatch, command: str, message: str
+    tgc: Tgc, trained: Path, monkeypatch: pytest.MonkeyPatch, command: str, message: str
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    tgc("train", *TINY_BIGRAM, "--eval-tokens", "99", "--out", "runs/a")
+    shutil.copytree(trained, "runs/a")
     Path("runs/broken/checkpoints").mkdir(parents=True)
     Path("runs/broken/log.jsonl").touch()
     os.utime("runs/broken/log.jsonl", (0, 0))  # the newest is the one that is suggested
