@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,17 +12,28 @@ import pytest
 
 from tests.cli.conftest import TINY_BIGRAM, Tgc
 from tests.runs.test_hostile_checkpoints import resign
+from tinygrad_chat.cli.app import run
 from tinygrad_chat.tasks import TASKS
 from tinygrad_chat.text.standard_input import keep_standard_input
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs that have different tokenizers."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("abc.txt").write_text("abc dba\n" * 60)
+        for tokenizer in ("characters", "bytes"):
+            made = ("--data", "abc.txt", "--tokenizer", tokenizer, "--out", f"runs/{tokenizer}")
+            assert run(["train", *TINY_BIGRAM, *made]) == 0
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def runs(tgc: Tgc) -> None:
-    """Two runs with different tokenizers."""
-    Path("abc.txt").write_text("abc dba\n" * 60)
-    for tokenizer in ("characters", "bytes"):
-        made = ("--data", "abc.txt", "--tokenizer", tokenizer, "--out", f"runs/{tokenizer}")
-        assert tgc("train", *TINY_BIGRAM, *made)[0] == 0
+def runs(tgc: Tgc, trained: Path) -> None:
+    """A copy of them in the working folder."""
+    shutil.copytree(trained, ".", dirs_exist_ok=True)
 
 
 def test_two_tokenizers_stand_in_one_table_over_the_same_bytes(tgc: Tgc):
@@ -77,7 +89,6 @@ def test_a_run_whose_text_is_gone_says_so_and_what_to_do(tgc: Tgc):
     assert said.endswith("; or name another text with --data\n")
 
 
-@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
