@@ -16,6 +16,7 @@ PARTS = [import_module(f"{__package__}.{path.stem}") for path in sorted(Path(__f
 # about something else; the longest name that fits counts.
 TESTS_OF = {
     "cli": tuple(f"tests/cli/test_{name}.py" for name in ("markdown", "chat", "chat_display", "chat_training")),
+    "cli/ranks.py": ("tests/cli/test_shared_evaluation.py",),
     "ops": ("tests/test_catalogue.py", "tests/ops"),
     "kernels": (
         "tests/test_catalogue.py::test_kernel_agrees_with_its_reference",
