@@ -34,18 +34,17 @@ def product(
     """
     out = np.empty((len(numbers), len(weight)), np.float32)
     parts = product_threads() if weight.size >= WORTH_THREADS else 1
-    sums = np.empty((parts, TOGETHER, LINES), np.int32 if weight.dtype == np.int8 else np.float32)
     if parts == 1:
-        _multiply(numbers, sizes, weight, scales, 0, 1, sums[0], out)
+        _multiply(numbers, sizes, weight, scales, 0, 1, out)
     else:
         with sharing:
-            _multiply_in_threads(numbers, sizes, weight, scales, sums, out)
+            _multiply_in_threads(numbers, sizes, weight, scales, parts, out)
     return out
 
 
 @compiled
-def _multiply(numbers: Any, sizes: Any, weight: Any, scales: Any, part: int, parts: int, sums: Any, out: Any) -> None:
-    """Fill a part of the columns of `out` (N, D). `sums` is scratch space.
+def _multiply(numbers: Any, sizes: Any, weight: Any, scales: Any, part: int, parts: int, out: Any) -> None:
+    """Fill a part of the columns of `out` (N, D).
 
     The last group of lines ends with the last line, and may overlap the one before.
     """
@@ -54,23 +53,15 @@ def _multiply(numbers: Any, sizes: Any, weight: Any, scales: Any, part: int, par
         end = min(first + IN_CACHE, len(numbers))
         for group in range(part * groups // parts, (part + 1) * groups // parts):
             line, row = min(group * LINES, len(weight) - LINES), first
+            while row + TOGETHER <= end:
+                _sums_of_several(numbers, row, weight, line, sizes, scales, out)
+                row += TOGETHER
             while row < end:
-                together = 1
-                if row + TOGETHER <= end:
-                    together = TOGETHER
-                    _sums_of_several(numbers, row, weight, line, sums)
-                else:
-                    _sums_of_one(numbers, row, weight, line, sums)
-                for r in range(together):
-                    for k in range(LINES):
-                        total = np.float32(sums[r, k])
-                        if sizes is not None:
-                            total *= sizes[row + r] * scales[line + k]
-                        out[row + r, line + k] = total
-                row += together
+                _sums_of_one(numbers, row, weight, line, sizes, scales, out)
+                row += 1
 
 
 @compiled_for_threads
-def _multiply_in_threads(numbers: Any, sizes: Any, weight: Any, scales: Any, sums: Any, out: Any) -> None:
-    for part in prange(len(sums)):
-        _multiply(numbers, sizes, weight, scales, part, len(sums), sums[part], out)
+def _multiply_in_threads(numbers: Any, sizes: Any, weight: Any, scales: Any, parts: int, out: Any) -> None:
+    for part in prange(parts):
+        _multiply(numbers, sizes, weight, scales, part, parts, out)

@@ -1,6 +1,6 @@
 """Dot products of a few rows with four others, in explicit vectors: the compiler does not derive these from loops.
 
-    sums[r, k] = sum over c of x[row + r, c] * weight[line + k, c]     r < rows, k < 4
+    out[row + r, line + k] = sum over c of x[row + r, c] * weight[line + k, c]     r < rows, k < 4
 
 Each vector that is loaded is used in several sums, and an integer sum adds two products in one instruction where the
 processor has it (LLVM recognises it in products whose neighbours are added). Integers are exact: their sums do not
@@ -31,31 +31,47 @@ _SIZES = {_INT8: 1, _HALF: 2, _FLOAT: 4}  # bytes
 
 
 def sums_of_products(rows: int) -> Any:
-    """Return (x, row, weight, line, sums) -> None for compiled code, which fills `sums` (rows, 4).
+    """Return (x, row, weight, line, sizes, scales, out) -> None for compiled code, which fills (rows, 4) of `out`.
 
-    All are matrices in C order, and all but the sums have a multiple of 32 columns: x in int16, weight in int8 and sums
-    in int32; or x and sums in float32, and weight in float32 or float16 (as uint16).
+    All are contiguous. x (N, C) and weight (D, C) have a multiple of 32 columns: x in int16 and weight in int8, whose
+    sums are multiplied by sizes (N,) and scales (D,); or x in float32 and weight in float32 or float16 (as uint16),
+    sizes and scales None. `out` (N, D) is in float32.
     """
 
-    def typed(typing_context: Any, x: Any, row: Any, weight: Any, line: Any, sums: Any) -> Any:
+    def typed(typing_context: Any, x: Any, row: Any, weight: Any, line: Any, sizes: Any, scales: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            arrays = [
-                context.make_array(kind)(context, builder, array)
-                for kind, array in zip(signature.args[::2], arguments[::2], strict=True)
-            ]
-            columns = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
-            firsts = [
-                [builder.gep(array.data, [builder.mul(builder.add(first, _INT64(i)), columns)]) for i in range(count)]
-                for array, first, count in zip(arrays, arguments[1::2], (rows, LINES), strict=False)
-            ]
-            of_rows, of_lines = firsts
-            totals = _loop(builder, of_rows, of_lines, columns, _STORED[weight.dtype])
-            _write(builder, _totals(builder, totals), rows * LINES, arrays[2].data)
+            def vectors(which: int, first: Any, count: int) -> list[Any]:
+                """Pointers to `count` rows of an argument, from `first` on."""
+                array = context.make_array(signature.args[which])(context, builder, arguments[which])
+                width = cgutils.unpack_tuple(builder, array.shape)[1:] or [_INT64(1)]
+                places = [builder.mul(builder.add(first, _INT64(i)), *width) for i in range(count)]
+                return [builder.gep(array.data, [place]) for place in places]
+
+            row, line = arguments[1], arguments[3]
+            columns = cgutils.unpack_tuple(builder, context.make_array(x)(context, builder, arguments[0]).shape)[1]
+            stored = _STORED[weight.dtype]
+            totals = _totals(builder, _loop(builder, vectors(0, row, rows), vectors(2, line, LINES), columns, stored))
+            for r, into in enumerate(vectors(6, row, rows)):
+                lanes = ir.Constant(ir.VectorType(_INT32, LINES), list(range(r * LINES, (r + 1) * LINES)))
+                found = builder.shuffle_vector(totals, totals, lanes)
+                if stored == _INT8:
+                    scale = _read(builder, vectors(5, line, 1)[0], _INT64(0), _FLOAT, LINES)
+                    size = _splat(builder, builder.load(vectors(4, row, rows)[r]), LINES)
+                    found = builder.fmul(builder.sitofp(found, scale.type), builder.fmul(size, scale))
+                place = builder.bitcast(builder.gep(into, [line]), found.type.as_pointer())
+                builder.store(found, place).align = 4
             return context.get_dummy_value()
 
-        return types.void(x, row, weight, line, sums), generate
+        return types.void(x, row, weight, line, sizes, scales, out), generate
 
     return intrinsic(typed)
+
+
+def _splat(builder: Any, number: Any, count: int) -> Any:
+    """Return a vector of `count` times the number."""
+    kind = ir.VectorType(number.type, count)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _INT32(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, count), [0] * count))
 
 
 def _widened_bits(typing_context: Any, bits: Any) -> Any:
@@ -159,13 +175,6 @@ def _sums_of_pairs(builder: Any, first: Any, second: Any) -> Any:
     even, odd = (ir.Constant(ir.VectorType(_INT32, LANES), list(range(start, STEP, 2))) for start in (0, 1))
     add = builder.add if first.type.element == _INT32 else builder.fadd
     return add(builder.shuffle_vector(first, second, even), builder.shuffle_vector(first, second, odd))
-
-
-def _write(builder: Any, vector: Any, count: int, place: Any) -> None:
-    """Store the first `count` numbers of a vector of 16."""
-    first = ir.Constant(ir.VectorType(_INT32, count), list(range(count)))
-    part = builder.shuffle_vector(vector, vector, first)
-    builder.store(part, builder.bitcast(place, part.type.as_pointer())).align = 4
 
 
 def _fused(builder: Any, x: Any, weight: Any, total: Any) -> Any:
