@@ -109,7 +109,6 @@ FAULTS = {
         "a weight in any order is read": ("contiguous(weight))", "weight.ravel('K').reshape(weight.shape))"),
     },
     "kernels/numba/products.py": {
-        "rows of the second four have the size of the first": ("sizes[row + r] * scales", "sizes[r] * scales"),
         "the last thread leaves its end out": (
             "(part + 1) * groups // parts",
             "part * groups // parts + groups // parts",
@@ -125,6 +124,7 @@ FAULTS = {
             "builder.shuffle_vector(first, second, odd)",
             "builder.shuffle_vector(first, second, even)",
         ),
+        "all rows have the size of the first": ("pointers(4, row, rows)[r]", "pointers(4, row, rows)[0]"),
         "the second half of a step is the first again": ("builder.add(column, _INT64(start))", "column"),
     },
     "kernels/numpy/stored_product.py": {

@@ -40,8 +40,8 @@ def sums_of_products(rows: int) -> Any:
 
     def typed(typing_context: Any, x: Any, row: Any, weight: Any, line: Any, sizes: Any, scales: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            def vectors(which: int, first: Any, count: int) -> list[Any]:
-                """Pointers to `count` rows of an argument, from `first` on."""
+            def pointers(which: int, first: Any, count: int) -> list[Any]:
+                """Return pointers to `count` rows of the argument `which`, from `first` on."""
                 array = context.make_array(signature.args[which])(context, builder, arguments[which])
                 width = cgutils.unpack_tuple(builder, array.shape)[1:] or [_INT64(1)]
                 places = [builder.mul(builder.add(first, _INT64(i)), *width) for i in range(count)]
@@ -50,13 +50,13 @@ def sums_of_products(rows: int) -> Any:
             row, line = arguments[1], arguments[3]
             columns = cgutils.unpack_tuple(builder, context.make_array(x)(context, builder, arguments[0]).shape)[1]
             stored = _STORED[weight.dtype]
-            totals = _totals(builder, _loop(builder, vectors(0, row, rows), vectors(2, line, LINES), columns, stored))
-            for r, into in enumerate(vectors(6, row, rows)):
+            totals = _totals(builder, _loop(builder, pointers(0, row, rows), pointers(2, line, LINES), columns, stored))
+            for r, into in enumerate(pointers(6, row, rows)):
                 lanes = ir.Constant(ir.VectorType(_INT32, LINES), list(range(r * LINES, (r + 1) * LINES)))
                 found = builder.shuffle_vector(totals, totals, lanes)
                 if stored == _INT8:
-                    scale = _read(builder, vectors(5, line, 1)[0], _INT64(0), _FLOAT, LINES)
-                    size = _splat(builder, builder.load(vectors(4, row, rows)[r]), LINES)
+                    scale = _read(builder, pointers(5, line, 1)[0], _INT64(0), _FLOAT, LINES)
+                    size = _splat(builder, builder.load(pointers(4, row, rows)[r]), LINES)
                     found = builder.fmul(builder.sitofp(found, scale.type), builder.fmul(size, scale))
                 place = builder.bitcast(builder.gep(into, [line]), found.type.as_pointer())
                 builder.store(found, place).align = 4
