@@ -39,6 +39,8 @@ def test_a_system_message_and_what_alpaca_adds():
     assert conversation_of(row, "a") == Conversation.of("Hi", "Hello.", system="Be kind.")
     row = {"instruction": "Add.", "input": "2, 3", "output": "5"}
     assert conversation_of(row, "a") == Conversation.of("Add.\n\n2, 3", "5")
+    row = {"instruction": "Hi", "output": "Hello.", "system": "Be kind."}
+    assert conversation_of(row, "a") == Conversation.of("Hi", "Hello.", system="Be kind.")
 
 
 def test_tools_are_parts_of_the_message_that_calls_them():
@@ -47,6 +49,9 @@ def test_tools_are_parts_of_the_message_that_calls_them():
     wanted = Conversation.of("2 + 3?", [Part(CALL, "sum(2, 3)"), Part(RESULT, "5"), Part(TEXT, "It is 5.")])
     assert conversation_of({"messages": [{"role": "user", "content": "2 + 3?"}, called, *answered]}, "a") == wanted
     assert conversation_of(wanted.to_json(), "a") == wanted
+    said = [("human", "2 + 3?"), ("function_call", "sum(2, 3)"), ("observation", "5"), ("gpt", "It is 5.")]
+    assert conversation_of({"conversations": [{"from": who, "value": text} for who, text in said]}, "a") == wanted
+    assert wanted.messages[1].text == "It is 5."
 
 
 def test_results_stand_behind_their_calls_and_a_call_may_wait_for_its_own():
@@ -120,5 +125,7 @@ def test_a_question_that_nobody_has_answered_is_dropped_and_counted_and_one_alon
     assert tokenize(own, BPETokenizer.from_merges([])).notes == ("own: left out 1 question that nobody has answered",)
     with pytest.raises(DataError, match="a, line 2: expected an answer"):
         chat_document(Conversation.of("Hi"), "a, line 2")
+    with pytest.raises(DataError, match="a, line 2: expected an answer"):
+        chat_document(Conversation.of("Hi", system="Be kind."), "a, line 2")
     with pytest.raises(DataError, match="unpaired surrogate"):
         chat_document(Conversation.of("Hi \ud83d", "Hello."), "a")

@@ -20,6 +20,7 @@ from tinygrad_chat.text.conversations.windows import (
     TRAINED,
     ConversationRows,
     cut_at_turns,
+    fit_whole,
 )
 from tinygrad_chat.text.tokenizers.bpe_training import train_bpe
 
@@ -72,6 +73,17 @@ def test_what_is_lost_of_a_long_conversation_is_counted_and_said(said, system, l
     rows = ConversationRows(tokens, marks, starts, template=template(), context=32, seed=3)
     assert rows.note == f"cut 1 conversation longer than the context of 32 tokens{losses}"
     assert ConversationRows(tokens, marks, starts, template=template(), context=400, seed=3).note == ""
+
+
+def test_a_conversation_that_just_fits_is_whole():
+    tokens, marks, starts = laid_out([Conversation.of("to be or not", "to be")])
+    fits = len(tokens) - 1  # the last token is only a target
+    assert ConversationRows(tokens, marks, starts, template=template(), context=fits, seed=3).note == ""
+    assert "cut 1" in ConversationRows(tokens, marks, starts, template=template(), context=fits - 1, seed=3).note
+
+
+def test_the_longest_that_fits_into_the_rest_of_a_row_comes_next():
+    assert fit_whole([5, 1, 4, 3, 2], 6) == [[0, 1], [2, 4], [3]]
 
 
 @given(chats, st.integers(9, 40))
