@@ -182,6 +182,21 @@ def test_interchange_quotes_its_results():
     assert f"reads a prompt {prompts:.2f} times as fast as transformers" in page
 
 
+def test_serving_quotes_its_results():
+    page, found = words(ROOT / "docs" / "serving.md"), result("serving")
+    rows = {(row["clients"], row["engine"]): row for row in found["load"]["rows"]}
+    kinds = [OURS, f"{OURS} float16", f"{OURS} int8"]
+    for clients in (1, 8, 32):
+        torch = rows[clients, "torch eager"]["tokens_per_second"]
+        speeds = [rows[clients, kind]["tokens_per_second"] for kind in kinds]
+        first = [1000 * rows[clients, kind]["seconds_to_first_token"]["median"] for kind in kinds]
+        cells = " | ".join(f"{speed:,.0f} ({speed / torch:.2f})" for speed in speeds)
+        assert f"| {clients} | {cells} | {first[0]:.0f}, {first[2]:.0f} ms |" in page
+    over_one, idle = rows[8, OURS]["over_one_client"], found["load"]["idle_share_of_a_core"]
+    assert f"three times the sequential speed with 8 clients, is reached: {over_one:.2f}." in page
+    assert f"An idle server takes {100 * idle:.2f} % of a core" in page
+
+
 @pytest.mark.parametrize(
     "claims",
     [quality, speed, small_measurements, nanochat, survival, plans, scalar],
