@@ -33,6 +33,7 @@ TESTS_OF = {
     "backend/nccl.py": ("tests/parallel/test_device.py",),
     "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
     "models/gpt.py": ("tests/models", "tests/inference/test_rows.py"),
+    "text/inventory.py": ("tests/cli/test_data_command.py",),
     "text/conversations": ("tests/text/conversations", "tests/training/test_conversations.py"),
     "interchange/gguf.py": ("tests/interchange/test_gguf.py",),
     "interchange/gguf_blocks.py": ("tests/interchange/test_gguf_blocks.py",),

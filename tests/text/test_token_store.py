@@ -87,6 +87,12 @@ def change(**changes: object) -> Callable[[Path], None]:
     return damage
 
 
+def move_the_split(folder: Path) -> None:
+    """An edit that only the checksum gives away."""
+    metadata = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps({**metadata, "held_out_from": metadata["held_out_from"] - 1}))
+
+
 def lengthen(name: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         with (folder / name).open("ab") as file:
@@ -117,6 +123,7 @@ DAMAGES = {
     "tokens longer": lengthen(TOKENS),
     "documents longer": lengthen(DOCUMENTS),
     "letter": flip_a_letter,
+    "other split": move_the_split,
     "other format": change(format=0),
     "other tokenizer": change(tokenizer={"kind": "characters", "alphabet": "abc"}),
     "no tokenizer": change(tokenizer={"kind": "none"}),
