@@ -119,6 +119,12 @@ FAULTS = {
         "sums leave 32 bits": ("LARGEST_INT32 // (LARGEST_INT8 * columns)", "LARGEST_INT32 // LARGEST_INT8"),
         "all lines are the first ones": ("weight.numbers[start:stop].view", "weight.numbers[: stop - start].view"),
     },
+    "kernels/numba/compilation.py": {
+        "machine code outlives a change in a file it imports from": (
+            "frozenset({file}).union(*further)",
+            "frozenset({file})",
+        ),
+    },
     "kernels/numba/vectors.py": {
         "only even columns count": (
             "builder.shuffle_vector(first, second, odd)",
