@@ -130,7 +130,7 @@ FAULTS = {
             "builder.shuffle_vector(first, second, odd)",
             "builder.shuffle_vector(first, second, even)",
         ),
-        "all rows have the size of the first": ("pointers(4, row, rows)[r]", "pointers(4, row, rows)[0]"),
+        "all rows have the size of the first": ("_SIZES_OF_ROWS, row, rows)[r]", "_SIZES_OF_ROWS, row, rows)[0]"),
         "the second half of a step is the first again": ("builder.add(column, _INT64(start))", "column"),
     },
     "kernels/numpy/stored_product.py": {

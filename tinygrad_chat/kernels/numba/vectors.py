@@ -27,6 +27,7 @@ _INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _STORED = {types.int8: _INT8, types.uint16: _HALF, types.float32: _FLOAT}
 """The types of a weight's numbers: uint16 holds the bits of float16."""
+_X, _ROW, _WEIGHT, _LINE, _SIZES_OF_ROWS, _SCALES, _OUT = range(7)  # arguments of `sums_of_products`'s function
 _SIZES = {_INT8: 1, _HALF: 2, _FLOAT: 4}  # bytes
 
 
@@ -47,16 +48,16 @@ def sums_of_products(rows: int) -> Any:
                 places = [builder.mul(builder.add(first, _INT64(i)), *width) for i in range(count)]
                 return [builder.gep(array.data, [place]) for place in places]
 
-            row, line = arguments[1], arguments[3]
-            columns = cgutils.unpack_tuple(builder, context.make_array(x)(context, builder, arguments[0]).shape)[1]
-            stored = _STORED[weight.dtype]
-            totals = _totals(builder, _loop(builder, pointers(0, row, rows), pointers(2, line, LINES), columns, stored))
-            for r, into in enumerate(pointers(6, row, rows)):
+            row, line, stored = arguments[_ROW], arguments[_LINE], _STORED[weight.dtype]
+            columns = cgutils.unpack_tuple(builder, context.make_array(x)(context, builder, arguments[_X]).shape)[1]
+            sums = _loop(builder, pointers(_X, row, rows), pointers(_WEIGHT, line, LINES), columns, stored)
+            totals = _totals(builder, sums)
+            for r, into in enumerate(pointers(_OUT, row, rows)):
                 lanes = ir.Constant(ir.VectorType(_INT32, LINES), list(range(r * LINES, (r + 1) * LINES)))
                 found = builder.shuffle_vector(totals, totals, lanes)
                 if stored == _INT8:
-                    scale = _read(builder, pointers(5, line, 1)[0], _INT64(0), _FLOAT, LINES)
-                    size = _splat(builder, builder.load(pointers(4, row, rows)[r]), LINES)
+                    scale = _read(builder, pointers(_SCALES, line, 1)[0], _INT64(0), _FLOAT, LINES)
+                    size = _splat(builder, builder.load(pointers(_SIZES_OF_ROWS, row, rows)[r]), LINES)
                     found = builder.fmul(builder.sitofp(found, scale.type), builder.fmul(size, scale))
                 place = builder.bitcast(builder.gep(into, [line]), found.type.as_pointer())
                 builder.store(found, place).align = 4
