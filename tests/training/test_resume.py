@@ -280,3 +280,17 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole_to_rounding(start: Star
         scale = float(np.abs(gradient).max())
         tolerance = 1e-6 if mode == "tensor" else 1e-13
         np.testing.assert_allclose(run.model.parameters().gradient, gradient, rtol=0, atol=tolerance * scale)
+
+
+def test_a_damaged_log_is_said_once_and_then_expected_as_repaired(start: Start):
+    run = start()
+    finish(run, stop_after=4)
+    lines = run.folder.log.read_bytes().splitlines(keepends=True)
+    run.folder.log.write_bytes(b"".join([lines[0], b"{\n", *lines[2:]]))
+    said: list[str] = []
+    resumed = resume_run(run.folder.path, {}, say=said.append)
+    assert len(said) == 1
+    assert "log.jsonl" in said[0]
+    kill_at(resumed, 4)
+    resume_run(run.folder.path, {}, say=said.append)
+    assert len(said) == 1
