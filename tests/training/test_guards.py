@@ -34,9 +34,9 @@ def finish(run: Run) -> list[Event]:
     return list(train(run))
 
 
-def poisoned(run: Run, name: str, value: float, *, at_step: int) -> None:
-    """Train, with a weight overwritten after `at_step` updates."""
-    for event in train(run):
+def poisoned(run: Run, name: str, value: float, *, at_step: int, stops: bool = False) -> None:
+    """Train, with a weight overwritten after `at_step` updates, and perhaps with a stop there."""
+    for event in train(run, should_stop=lambda: stops and run.progress.step >= at_step):
         if getattr(event, "step", None) == at_step and isinstance(event, Stepped):
             run.model.parameters()[name].data[0] = value
 
@@ -44,11 +44,12 @@ def poisoned(run: Run, name: str, value: float, *, at_step: int) -> None:
 # --- the first op and layer that gave NaN or infinity
 
 
-def test_a_weight_that_is_no_number_is_named(start: Start):
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_weight_that_is_no_number_is_named(start: Start, stops: bool):
     with pytest.raises(
         DivergedError, match=r"as the last update left NaN or infinity in blocks.0.attention.query.weight"
     ):
-        poisoned(start(), "blocks.0.attention.query.weight", np.nan, at_step=2)
+        poisoned(start(), "blocks.0.attention.query.weight", np.nan, at_step=2, stops=stops)
 
 
 def faulty(operation: Any, *, forward: bool) -> Callable[..., Any]:
