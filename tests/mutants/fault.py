@@ -44,6 +44,7 @@ TESTS_OF = {
     "text/tokenizers/gguf.py": ("tests/interchange/test_exchange.py", "tests/interchange/test_gguf_tokenizer.py"),
     "text/embedded": ("tests/text/embedded",),
     "tasks/recall.py": ("tests/tasks/test_recall.py",),
+    "runs/folder.py": ("tests/runs", "tests/training/test_moved_folder.py"),
     "runs/figures.py": ("tests/runs/test_figures.py",),
     "files": ("tests/files", "tests/training/test_faults.py"),
     "schema.py": ("tests/test_schema.py",),
