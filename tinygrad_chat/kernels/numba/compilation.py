@@ -56,6 +56,10 @@ def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC,
         return compile_with()(function)
 
 
+compiled_for_threads = functools.partial(compiled, threads=True)
+"""Compile a function whose loop over `prange` is divided among threads."""
+
+
 @functools.cache
 def _stamp(module: str) -> tuple[tuple[float, int, str], ...]:
     """Return what tells one version of a module's compiled code from another.
@@ -76,10 +80,6 @@ def _sources(module: str) -> frozenset[Path]:
         for name in imported
     )
     return frozenset({file}).union(*further)
-
-
-compiled_for_threads = functools.partial(compiled, threads=True)
-"""Compile a function whose loop over `prange` is divided among threads."""
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
