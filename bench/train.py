@@ -3,8 +3,9 @@
 Start, data, steps, evaluations, checkpoints, end: each run is a fresh process, and they take turns, on a quiet machine
 and beside a process that computes half of the time. Both sides train the same model on the same text, as many steps of
 as many windows, evaluate on the same tokens at the same steps, and save then. Their batches differ, so their losses do
-by chance: at the end they must agree to 0.1 nats. Quoted are the seconds to the end and to a validation loss, and what
-`tgc train` and `bench step` make of a training step.
+by chance: at the end they must agree to 0.1 nats. Quoted are the seconds to the end and to a validation loss, and the
+speed of the training steps in `tgc train` beside that of bare steps, each the median over stretches of 10 steps: where
+a machine is shared, a mean over a whole run lies far from a median over steps.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tinygrad_chat import GPT
 from tinygrad_chat.config.files import read_settings
 from tinygrad_chat.config.record import TrainingConfig, from_saved
 from tinygrad_chat.config.resolve import Facts, resolve
+from tinygrad_chat.runs.folder import RunFolder
 from tinygrad_chat.seeds import rng
 from tinygrad_chat.text.corpora import open_corpus
 
@@ -44,7 +46,7 @@ ROUNDS = 3
 QUIET, BUSY = "quiet", "busy"
 GOAL = 2.0  # nats a token
 AGREEMENT = 0.1  # nats a token
-STEPS_OF_A_TURN = 40
+STRETCHES_OF_A_TURN = 6
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _print(rows: Sequence[Mapping[str, Any]]) -> None:
         )
         if "tokens_per_second" in row:
             print(f"{'':<24} of which steps {row['step_seconds']:.1f} s, {row['tokens_per_second']:,.0f} tokens/s")
-            print(f"{'':<24} bench step {row['tokens_per_second_of_bench_step']:,.0f} tokens/s")
+            print(f"{'':<24} bare steps {row['tokens_per_second_of_bare_steps']:,.0f} tokens/s")
 
 
 def _measure_one(
@@ -145,7 +147,7 @@ def _measure_one(
         COMPILED: ["bench.peers.torch_train", json.dumps({**request, "compiled": True, "out": str(folder)})],
     }
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    machines, rates, step_seconds = (QUIET, BUSY), [], []
+    machines, rates, bare = (QUIET, BUSY), [], []
     workers_of = {"sgemm": ("bench.sgemm",), "step": ("bench.train", json.dumps(request), str(vocabulary))}
     with turns.open_workers(workers_of) as workers:
         for key in turns.take_turns(list(itertools.product(engines, machines)), arguments.rounds, f"{NAME} {name}"):
@@ -155,7 +157,7 @@ def _measure_one(
             _expect_agreement(name, engine, runs[key][-1], ours=runs[turns.OURS, QUIET][0])
             if key == (turns.OURS, QUIET):
                 rates.append(workers["sgemm"].ask(None))
-                step_seconds.append(statistics.median(workers["step"].ask(STEPS_OF_A_TURN)))
+                bare += workers["step"].ask(STRETCHES_OF_A_TURN)
     rows = [
         _row(name, machine, engine, runs[engine, machine], runs[turns.OURS, machine])
         for machine in machines
@@ -163,8 +165,9 @@ def _measure_one(
     ]
     for row in rows:
         if row["engine"] == turns.OURS:
-            row["tokens_per_second"] = config.schedule.steps * config.tokens_per_step / row["step_seconds"]
-            row["tokens_per_second_of_bench_step"] = config.tokens_per_step / statistics.median(step_seconds)
+            stretches = [rate for run in runs[turns.OURS, row["machine"]] for rate in run["tokens_per_second"]]
+            row["tokens_per_second"] = statistics.median(stretches)
+            row["tokens_per_second_of_bare_steps"] = statistics.median(bare)
     return rows, rates
 
 
@@ -196,7 +199,10 @@ def _take(command: Sequence[str], folder: Path) -> dict[str, Any]:
         )
     taken = {"seconds": time.perf_counter() - began, "curve": curve}
     if ours:
-        taken["step_seconds"] = json.loads((out / "run" / "outcome.json").read_text())["seconds"]
+        record = RunFolder(out / "run")
+        taken["step_seconds"] = record.read_outcome()["seconds"]
+        timings = record.timings()
+        taken["tokens_per_second"] = [line["tokens_per_second"] for line in timings if "tokens_per_second" in line]
     return taken
 
 
@@ -264,7 +270,10 @@ def _draw(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> N
 
 
 def main(request: str, vocabulary: str) -> None:
-    """Take the training steps that stdin asks for, and nothing else; answer with the seconds of each."""
+    """Take training steps and nothing else, as many stretches as stdin asks for; answer with the speed of each.
+
+    A stretch is as long as one that `tgc train` measures, the speeds are tokens per second.
+    """
     from tinygrad_chat.training.build import build_for_training
 
     config: TrainingConfig = from_saved(json.loads(request)["config"], source="the request")
@@ -272,18 +281,20 @@ def main(request: str, vocabulary: str) -> None:
     shape = config.data.batch_size, config.model.context + 1
     number = 0
 
-    def steps(count: int) -> list[float]:
+    def step() -> float:
+        """Take a step; return its seconds without those of drawing the batch."""
         nonlocal number
-        seconds = []
-        for _ in range(count):
-            windows = np.random.default_rng(number).integers(int(vocabulary), size=shape)
-            began = time.perf_counter()
-            float(train_step((windows[:, :-1], windows[:, 1:]), number).loss)
-            seconds.append(time.perf_counter() - began)
-            number += 1
-        return seconds
+        windows = np.random.default_rng(number).integers(int(vocabulary), size=shape)
+        began = time.perf_counter()
+        float(train_step((windows[:, :-1], windows[:, 1:]), number).loss)
+        number += 1
+        return time.perf_counter() - began
 
-    turns.serve(steps)
+    def speeds(stretches: int) -> list[float]:
+        steps = config.run.log_every
+        return [steps * config.tokens_per_step / sum(step() for _ in range(steps)) for _ in range(stretches)]
+
+    turns.serve(speeds)
 
 
 if __name__ == "__main__":
