@@ -48,10 +48,9 @@ def shakespeare() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def short_samples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few tests of training look at the text of an evaluation."""
-    if "/cli/" not in request.node.nodeid:
-        monkeypatch.setattr("tinygrad_chat.training.loop.SAMPLE_LENGTH", 12)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test of training needs a long text at an evaluation."""
+    monkeypatch.setattr("tinygrad_chat.training.loop.SAMPLE_LENGTH", 12)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from tinygrad_chat.cli.streams import escaped_streams
 
 _TINY = [
     *("--width", "8", "--context", "8", "--batch-size", "2"),
-    *("--steps", "4", "--eval-every", "2", "--log-every", "1"),
+    *("--steps", "4", "--eval-every", "2", "--eval-tokens", "99", "--log-every", "1"),
 ]
 TINY_BIGRAM = [*_TINY, "--model", "bigram"]
 TINY = [*_TINY, "--layers", "1", "--heads", "2"]

@@ -22,7 +22,6 @@ from tests.cli.test_ranks import LONG, WITHIN, Started, outcome, runs_tgc, wait_
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's"),
     pytest.mark.skipif(shutil.which("ip") is None, reason="needs the program ip, of iproute2"),
-    pytest.mark.xdist_group("ranks"),
     pytest.mark.profile("ci"),
 ]
 mpi4py = pytest.importorskip("mpi4py", reason="needs the extra mpi")

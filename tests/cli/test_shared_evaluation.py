@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_ranks import TGC, Started
+from tests.cli.test_ranks import QUICK, TGC, Started
 from tinygrad_chat.cli.app import run as run_tgc
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="ranks are started with mpiexec as it is on Linux and macOS"),
-    pytest.mark.xdist_group("ranks"),
     pytest.mark.profile("ci"),
 ]
 pytest.importorskip("mpi4py", reason="needs the extra mpi")
@@ -67,7 +66,7 @@ def tgc(chat: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., S
     started: list[Started] = []
 
     def start(*arguments: object, **options: Any) -> Started:
-        started.append(Started(*arguments, command=(), **options))
+        started.append(Started(*arguments, *QUICK, command=(), **options))
         return started[-1]
 
     yield start
@@ -78,7 +77,7 @@ def tgc(chat: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., S
 
 def said(*words: str) -> str:
     """What a command says on standard output, and nothing elsewhere."""
-    done = subprocess.run([*words], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run([*words, *QUICK], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

@@ -21,7 +21,6 @@ from tinygrad_chat.parallel.starting import STARTING
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="ranks are started as on Linux and macOS"),
-    pytest.mark.xdist_group("ranks"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the process ends after its rank
 ]
 

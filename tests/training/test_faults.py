@@ -131,7 +131,7 @@ def exhaust(run: Run) -> None:
 
 
 @needs_fork
-@pytest.mark.parametrize("first", [1, *(pytest.param(first, marks=pytest.mark.profile("ci")) for first in (11, 21))])
+@pytest.mark.parametrize("first", [1, *(pytest.param(first, marks=pytest.mark.profile("deep")) for first in (11, 21))])
 def test_training_killed_at_a_call_goes_on_as_if_it_never_had_been(
     start: Callable[..., Run], tmp_path: Path, first: int
 ):

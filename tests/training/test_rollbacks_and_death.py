@@ -70,14 +70,18 @@ def test_these_runs_really_diverge(diverging: Start, settings: str):
     assert bool(spikes) == ("skip_spikes" in DIVERGING[settings])
 
 
-OFTEN = pytest.mark.profile("ci")
+SOMEWHERE, EVERYWHERE = pytest.mark.profile("ci"), pytest.mark.profile("deep")
 
 
-@pytest.mark.profile("ci")
-@pytest.mark.parametrize("hurried", [False, pytest.param(True, marks=OFTEN)])
+def starts(first: int, *others: int) -> list[Any]:
+    """Where to start: at the first in the profile ci, and at all in the profile deep."""
+    return [pytest.param(first, marks=SOMEWHERE), *(pytest.param(other, marks=EVERYWHERE) for other in others)]
+
+
+@pytest.mark.parametrize("hurried", [False, True])
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.parametrize("settings", DIVERGING)
-@pytest.mark.parametrize("first", [10, *(pytest.param(first, marks=OFTEN) for first in (1, 4, 7, 13, 16, 19))])
+@pytest.mark.parametrize("first", starts(10, 1, 4, 7, 13, 16, 19))
 def test_ended_at_an_event_they_go_on_to_the_same_bits(
     diverging: Start, monkeypatch: pytest.MonkeyPatch, settings: str, how: str, hurried: bool, first: int
 ):
@@ -109,10 +113,9 @@ def calls_of_rollbacks(run: Run) -> list[int]:
     return numbers
 
 
-@pytest.mark.profile("ci")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot copy a process")
 @pytest.mark.parametrize("settings", DIVERGING)
-@pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=OFTEN) for first in (60, 120, 180, 240, 300))])
+@pytest.mark.parametrize("first", starts(0, 60, 120, 180, 240, 300))
 def test_killed_at_a_call_of_a_rollback_they_go_on_to_the_same_bits(diverging: Start, settings: str, first: int):
     """At every 350th call; `python -m bench survival` takes those of a whole run."""
     exhaust(diverging("again", settings))  # what is only done at first has been done then
