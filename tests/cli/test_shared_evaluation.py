@@ -96,6 +96,9 @@ def test_a_report_of_ranks_is_that_of_one_process(tgc: Callable[..., Started], c
     assert report_of(said(*TGC, *task, "--ranks", "3")) == report_of(said(*TGC, *task))
     kept = json.loads((chat / "run" / "evaluation.json").read_text())
     assert "written" in str(kept)
+
+
+def test_a_loss_of_ranks_is_that_of_one_process(tgc: Callable[..., Started]):
     text = ["eval", "run", "--json", "--data", "chats.jsonl"]
     [shared], [alone] = (report_of(said(*each))["evaluations"] for each in ([*MPIEXEC, *TGC, *text], [*TGC, *text]))
     assert shared == {key: pytest.approx(each) if isinstance(each, float) else each for key, each in alone.items()}
