@@ -191,3 +191,36 @@ def test_a_stop_leaves_nothing_to_roll_back_to(start: Start):
     resumed = resume_run(run.folder.path, {})
     next(train(resumed))
     assert run.folder.newest_checkpoint().name == "step-000005-temporary"
+
+
+@pytest.fixture
+def failing(start: Start, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Start a run whose gradient is no number when training first gets to each of the steps `at`."""
+
+    def begin(*at: int, **settings: Any) -> Run:
+        run, left, original = start(on_nan="rollback", **settings), [*at], step.accumulate_gradient
+
+        def gradient(*arguments: Any, **options: Any) -> Any:
+            if run.progress.step in left:
+                left.remove(run.progress.step)
+                return float("nan")
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(step, "accumulate_gradient", gradient)
+        return run
+
+    return begin
+
+
+def test_rollbacks_are_forgotten_once_training_is_past_them(failing: Start):
+    run = failing(1, 3, 5, 7, eval_every=2, steps=9)  # one more than there may be at one place
+    failed = [event.failed_step for event in train(run) if isinstance(event, RolledBack)]
+    assert failed == [1, 3, 5, 7]
+    assert run.folder.read_outcome()["outcome"] == "finished"
+
+
+def test_a_stop_forgets_no_rollbacks(failing: Start):
+    run = failing(4, eval_every=3, steps=9)
+    for _ in train(run, should_stop=lambda: run.progress.step == 5):
+        pass
+    assert run.progress.rollbacks == (Rollback(3, 4),)  # until the checkpoint of step 6, as without the stop
