@@ -47,6 +47,7 @@ TESTS_OF = {
     "runs/folder.py": ("tests/runs", "tests/training/test_moved_folder.py"),
     "runs/figures.py": ("tests/runs/test_figures.py",),
     "files": ("tests/files", "tests/training/test_faults.py"),
+    "files/holding.py": ("tests/training/test_moved_folder.py",),
     "schema.py": ("tests/test_schema.py",),
     "seeds.py": ("tests/test_seeds.py",),
 }
