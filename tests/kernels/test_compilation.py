@@ -1,7 +1,9 @@
-"""What is compiled: it lets other threads run, it is kept where there is room, and its exponential is exact enough."""
+"""What is compiled: it lets other threads run, it is kept where there is room, the first use computes the same bits as
+later ones, and its exponential is exact enough."""
 
 from __future__ import annotations
 
+import ast
 import errno
 import importlib
 import math
@@ -84,6 +86,61 @@ def test_machine_code_is_kept_until_a_file_that_went_into_it_changes(tmp_path: P
     assert (computed(), computed()) == ("20 0", "20 1")
     (folder / "inner.py").write_text((folder / "inner.py").read_text().replace("FACTOR = 2", "FACTOR = 30"))
     assert computed() == "300 0"
+
+
+def test_what_compiled_functions_call_is_compiled_into_them():
+    """There is one copy of a function in a process, whichever of its callers was compiled or loaded first."""
+    called, inlined, compiled_alone = set(), set(), set()
+    for file in Path(pointwise.__file__).parent.glob("*.py"):
+        statements = ast.parse(file.read_text("utf-8")).body
+        imports = (each for each in statements if isinstance(each, ast.ImportFrom))
+        home = {name.name: (each.module or "").rpartition(".")[2] for each in imports for name in each.names}
+        for function in (each for each in statements if isinstance(each, ast.FunctionDef)):
+            decorators = {name.id for part in function.decorator_list for name in _names(part)}
+            if "inlined" in decorators:
+                inlined.add((file.stem, function.name))
+            elif decorators & {"compiled", "compiled_for_threads"}:
+                compiled_alone.add((file.stem, function.name))
+            else:
+                continue
+            names = [name.id for each in ast.walk(function) if isinstance(each, ast.Call) for name in _names(each.func)]
+            called.update((home.get(name, file.stem), name) for name in names)
+    assert len(inlined) > 10
+    assert len(compiled_alone) > 10
+    assert called & compiled_alone == set()
+
+
+def _names(tree: ast.AST) -> list[ast.Name]:
+    return [each for each in ast.walk(tree) if isinstance(each, ast.Name)]
+
+
+FIRST_USE = """
+import hashlib
+import numpy as np
+from tinygrad_chat import ops
+from tinygrad_chat.backend import load_kernels
+from tinygrad_chat.optim.adamw import adamw_update
+
+random = np.random.default_rng(0)
+kernels, found = load_kernels("numba"), hashlib.sha256()
+for tokens, width in ((64, 64), (3, 8)):
+    q, k, v, d_out = random.normal(size=(4, 8, tokens, width)).astype(np.float32)
+    out, backward = kernels[ops.attention](q, k, v, heads=2)
+    for array in (out, *backward(d_out)):
+        found.update(array.tobytes())
+arrays = np.abs(random.normal(size=(4, 1000))).astype(np.float32)
+kernels[adamw_update](*arrays, [0.9, 0.01, 0.1, 0.05, 1.1, 1e-8], decayed=300)
+found.update(arrays.tobytes())
+print(found.hexdigest())
+"""
+
+
+@pytest.mark.profile("ci")
+def test_the_first_use_computes_the_same_bits_as_later_ones(tmp_path: Path):
+    """The first process compiles these kernels, which are made of several functions, and the second one loads them."""
+    command, kept = [sys.executable, "-c", FIRST_USE], {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (subprocess.check_output(command, env=kept) for _ in range(2))
+    assert first == second
 
 
 random = np.random.default_rng(0)

@@ -120,6 +120,7 @@ FAULTS = {
         "all lines are the first ones": ("weight.numbers[start:stop].view", "weight.numbers[: stop - start].view"),
     },
     "kernels/numba/compilation.py": {
+        "which copy of a function is called depends on the process": ('"forceinline": inlined', '"forceinline": False'),
         "machine code outlives a change in a file it imports from": (
             "frozenset({file}).union(*further)",
             "frozenset({file})",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import IN_ORDER, compiled
+from tinygrad_chat.kernels.numba.compilation import IN_ORDER, compiled, inlined
 from tinygrad_chat.kernels.numba.threads import in_threads, threads_for
 
 
@@ -46,7 +46,7 @@ def _update_part(
         _update(data[own], gradient[own], mean[own], square[own], factor, *settings)
 
 
-@functools.partial(compiled, arithmetic=IN_ORDER)
+@functools.partial(inlined, arithmetic=IN_ORDER)
 def _update(
     data: Any,
     gradient: Any,

@@ -34,13 +34,16 @@ IN_ORDER = ARITHMETIC - {"reassoc"}
 """For products that overflow only if they are reordered."""
 
 
-def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC, threads: bool = False) -> Any:
+def compiled(
+    function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC, threads: bool = False, inlined: bool = False
+) -> Any:
     """Compile `function` at its first call with each set of types; it runs without the GIL.
 
     The machine code is cached on disk beside the source, or else in the user's cache folder, until a source file that
     went into it changes. If neither folder is writable, or the disk is full, every process compiles for itself.
     """
-    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=arithmetic, parallel=threads)
+    options = {"fastmath": arithmetic, "parallel": threads, "forceinline": inlined}
+    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy", **options)
     try:
         kept: Any = compile_with(cache=True)(function)
         save = kept._cache.save_overload
@@ -58,6 +61,14 @@ def compiled(function: Callable[..., Any], *, arithmetic: set[str] = ARITHMETIC,
 
 compiled_for_threads = functools.partial(compiled, threads=True)
 """Compile a function whose loop over `prange` is divided among threads."""
+
+inlined = functools.partial(compiled, inlined=True)
+"""Compile a function that compiled functions call: it becomes a part of each of them.
+
+Numba would otherwise keep a copy of it, under one name, in the machine code of each caller. Which copy a process then
+calls depends on what it has compiled or loaded before, and the compiler may have summed in another order in each: the
+first use of a kernel would round differently from later ones.
+"""
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from tinygrad_chat.backend.host_threads import product_threads
-from tinygrad_chat.kernels.numba.compilation import compiled, compiled_for_threads
+from tinygrad_chat.kernels.numba.compilation import compiled_for_threads, inlined
 from tinygrad_chat.kernels.numba.vectors import LINES, sums_of_products
 
 TOGETHER = 4  # rows that share each read of the weight
@@ -42,7 +42,7 @@ def product(
     return out
 
 
-@compiled
+@inlined
 def _multiply(numbers: Any, sizes: Any, weight: Any, scales: Any, part: int, parts: int, out: Any) -> None:
     """Fill a part of the columns of `out` (N, D).
 

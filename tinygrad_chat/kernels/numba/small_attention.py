@@ -10,7 +10,7 @@ from numba import prange
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_chat.backend.host_threads import product_threads
-from tinygrad_chat.kernels.numba.compilation import compiled, compiled_for_threads, contiguous
+from tinygrad_chat.kernels.numba.compilation import compiled, compiled_for_threads, contiguous, inlined
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.prefetching import prefetch
 from tinygrad_chat.kernels.numba.products import WORTH_THREADS, sharing
@@ -64,7 +64,7 @@ def in_a_line(x: np.ndarray) -> tuple[np.ndarray, int]:
     return as_strided(x, ((B - 1) * step + S * W,), (x.itemsize,)), step
 
 
-@compiled
+@inlined
 def _attend_part(
     query: Any,
     key: Any,
@@ -111,7 +111,7 @@ def _attend_in_threads(
         _attend_part(*sequences, G, scale, causal, reach, starts, weights, out, part, parts)
 
 
-@compiled
+@inlined
 def _attend(
     query: Any,
     key: Any,
@@ -168,7 +168,7 @@ def _attend(
                         mean[d] += weight * v[d]
 
 
-@compiled
+@inlined
 def _prefetch_row(matrix: Any, row: int) -> None:
     """Prefetch a row (W) of a contiguous matrix (S, W), or the memory past its end."""
     W = matrix.shape[1]
@@ -223,7 +223,7 @@ def _attend_backward(
                     d_k[d] += d_product * q[d]
 
 
-@compiled
+@inlined
 def seen_by(t: int, T: int, S: int, causal: bool, reach: int, start: int) -> tuple[int, int]:
     """Return the first position that query t sees, and the first after it that it does not."""
     position = S - T + t

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.kernels.numba.compilation import as_rows, compiled
+from tinygrad_chat.kernels.numba.compilation import as_rows, compiled, inlined
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.threads import divided
 
@@ -42,7 +42,7 @@ def _along(axis: int, compute: Callable[..., None], *arrays: np.ndarray) -> np.n
     return np.moveaxis(filled.reshape(moved[0].shape), -1, axis)
 
 
-@compiled
+@inlined
 def _largest(row: Any) -> Any:
     largest = row[0]
     for c in range(row.size):

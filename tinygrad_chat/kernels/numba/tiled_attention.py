@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.kernels.numba.compilation import compiled, contiguous
+from tinygrad_chat.kernels.numba.compilation import compiled, contiguous, inlined
 from tinygrad_chat.kernels.numba.exponential import exponential, larger
 from tinygrad_chat.kernels.numba.small_attention import in_a_line, seen_by
 from tinygrad_chat.kernels.numba.threads import in_threads, threads_for
@@ -68,13 +68,13 @@ def _places(T: int, S: int, causal: bool, reach: int) -> np.ndarray:
     return np.cumsum([0, *sizes])
 
 
-@compiled
+@inlined
 def upward(count: int) -> int:
     """Round up to a multiple of 16, the size that tiles need."""
     return (count + TALL - 1) // TALL * TALL
 
 
-@compiled
+@inlined
 def _columns(start: int, stop: int, T: int, S: int, causal: bool, reach: int) -> tuple[int, int]:
     """Return the first key for queries `start` to `stop`, a multiple of 16, and the number of columns of the scores."""
     first = max(0, S - T + start + 1 - reach) // LANES * LANES
@@ -82,7 +82,7 @@ def _columns(start: int, stop: int, T: int, S: int, causal: bool, reach: int) ->
     return first, upward(end - first)
 
 
-@compiled
+@inlined
 def _head_of(line: Any, step: int, b: int, g: int, sizes: tuple[int, int, int, int]) -> Any:
     """View a key/value head's keys or values of one sequence, (S, D)."""
     _, G, S, D = sizes
@@ -137,7 +137,7 @@ def _attend(
                     into[d] = mean[d] * share
 
 
-@compiled
+@inlined
 def _read_scaled(rows: Any, h: int, scale: float, out: Any) -> None:
     """Copy one head of rows (T, H D), scaled, to `out` (T or more, D)."""
     D, factor = out.shape[1], np.float32(scale)
@@ -147,7 +147,7 @@ def _read_scaled(rows: Any, h: int, scale: float, out: Any) -> None:
             into[d] = row[d] * factor
 
 
-@compiled
+@inlined
 def _weigh(
     q: Any,
     transposed: Any,
@@ -266,7 +266,7 @@ def _attend_backward(
             d_value[b, s, g * D : (g + 1) * D] = d_values[s]
 
 
-@compiled
+@inlined
 def _read_means(d_out: Any, sums: Any, start: int, count: int, h: int, d_means: Any) -> None:
     """Copy a block's gradients of one head's output, divided by the sums of the weights."""
     D = d_means.shape[1]

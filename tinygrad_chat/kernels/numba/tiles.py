@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tinygrad_chat.kernels.numba.compilation import compiled
+from tinygrad_chat.kernels.numba.compilation import inlined
 
 LANES = 16  # float32 in a vector of 512 bits
 TALL = 16  # rows of the tallest tile; `multiply` takes a multiple of these
@@ -170,7 +170,7 @@ _sixteen_by_sixteen: Any = intrinsic(_transpose_tile)
 _wide, _middle, _narrow = _tile(4, 4), _tile(8, 2), _tile(TALL, 1)
 
 
-@compiled
+@inlined
 def multiply(a: Any, b: Any, out: Any, add: bool) -> None:
     """out (M, N) = a (M, K) times b (K, N), plus `out` if `add`; M and N are multiples of 16, and K is at least 1."""
     M, N = out.shape
@@ -190,7 +190,7 @@ def multiply(a: Any, b: Any, out: Any, add: bool) -> None:
             column += LANES
 
 
-@compiled
+@inlined
 def transpose(matrix: Any, out: Any) -> None:
     """Transpose a matrix (S, D), D a multiple of 16, into the first columns of `out` (D, S or more)."""
     S, D = matrix.shape
