@@ -43,7 +43,7 @@ def measure(arguments: argparse.Namespace) -> None:
 def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
     """Return, by heading and label, the ratio of ours to the best peer; above 1 ours is faster or smaller."""
     step, slow_step = _read(results / "step.json"), _read(results / "avx2" / "step.json")
-    train, decode, memory = (_read(results / f"{name}.json") for name in ("train", "decode", "memory"))
+    decode, memory = (_read(results / f"{name}.json") for name in ("decode", "memory"))
     upstream, startup, ops = (_read(results / f"{name}.json") for name in ("upstream", "startup", "ops"))
     starts = {row["engine"]: row["ours_over_this"] for row in startup["rows"] if row["what"] == STEP}
     of_ops = {
@@ -56,14 +56,8 @@ def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
             run["configuration"]: min(e["ours_over_this"] for e in run["engines"] if e["engine"] != turns.OURS)
             for run in upstream["runs"][:1]
         },
-        "A whole training run, on an Intel Xeon": {
-            f"{configuration}, {machine}": min(
-                row["this_over_ours"]
-                for row in train["rows"]
-                if (row["configuration"], row["machine"]) == (configuration, machine) and row["engine"] != turns.OURS
-            )
-            for configuration, machine in dict.fromkeys((row["configuration"], row["machine"]) for row in train["rows"])
-        },
+        "A whole training run, on an AMD EPYC": _whole_runs(results / "train.json"),
+        "A whole training run, on an Intel Xeon": _whole_runs(results / "intel" / "train.json"),
         "Generating text": {
             f"{batch} sequence{'s' if batch > 1 else ''}": ratio
             for batch, ratio in _worst(decode["rows"], "batch").items()
@@ -84,6 +78,14 @@ def ratios(results: Path = RESULTS) -> dict[str, dict[str, float]]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _whole_runs(path: Path) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for row in _read(path)["rows"]:
+        if row["engine"] != turns.OURS:
+            found.setdefault(f"{row['configuration']}, {row['machine']}", []).append(row["this_over_ours"])
+    return {label: min(ratios) for label, ratios in found.items()}
 
 
 def _is_peer(row: Mapping[str, Any]) -> bool:
