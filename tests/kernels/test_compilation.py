@@ -9,6 +9,7 @@ import importlib
 import math
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 pytest.importorskip("numba")
 
+from llvmlite.binding import ObjectFileRef
 from numba.core.dispatcher import Dispatcher
 
 import tinygrad_chat
@@ -29,6 +31,7 @@ from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels.numba import pointwise
 from tinygrad_chat.kernels.numba.compilation import compiled
 from tinygrad_chat.kernels.numba.exponential import exponential
+from tinygrad_chat.optim.adamw import adamw_update
 
 
 @compiled
@@ -135,7 +138,7 @@ print(found.hexdigest())
 """
 
 
-@pytest.mark.profile("ci")
+@pytest.mark.profile("deep")
 def test_the_first_use_computes_the_same_bits_as_later_ones(tmp_path: Path):
     """The first process compiles these kernels, which are made of several functions, and the second one loads them."""
     command, kept = [sys.executable, "-c", FIRST_USE], {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -171,3 +174,38 @@ def test_arrays_of_every_layout_share_one_compiled_form(op):
             out.backward(layout.lay_out(np.ones(out.shape, np.float32)))
         seen.append([len(each.signatures) for each in dispatchers])
     assert seen == seen[:1] * len(seen)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="machine code is read as it is kept on Linux")
+def test_machine_code_holds_no_function_that_other_machine_code_holds(monkeypatch):
+    """Numba would keep a copy of what a kernel calls beside the kernel."""
+    monkeypatch.setattr("tinygrad_chat.kernels.numba.small_attention.SMALL", 0)
+    arrays = np.abs(random.normal(size=(4, 10))).astype(np.float32)
+    load_kernels("numba")[adamw_update](*arrays, [0.9, 0.01, 0.1, 0.05, 1.1, 1e-8], decayed=3)
+    with kernels_of("numba"):
+        ops.softmax(Tensor(x))
+        ops.attention(*(Tensor(np.ones((1, 2, 16), np.float32)) for _ in range(3)), heads=1)
+    loaded = [sys.modules[name] for name in sys.modules if name.startswith("tinygrad_chat.kernels.numba.")]
+    seen = 0
+    for kernel in {each for module in loaded for each in vars(module).values() if isinstance(each, Dispatcher)}:
+        parts = [*kernel.__module__.split("."), kernel.__name__]
+        own = f"_ZN{''.join(f'{len(part)}{part}' for part in parts)}B".encode()
+        for file in kernel._cache._cache_file._load_index().values():
+            found = functions(Path(kernel._cache.cache_path, file).read_bytes())
+            assert [name for name in found if name.startswith(b"_ZN13tinygrad_chat")] == [
+                name for name in found if name.startswith(own)
+            ]
+            seen += 1
+    assert seen > 3
+
+
+def functions(kept: bytes) -> list[bytes]:
+    """Return the names of the functions in the ELF file that Numba has kept."""
+    file = ObjectFileRef.from_data(kept[kept.index(b"\x7fELF") :])
+    sections = {section.name(): section.data() for section in file.sections()}
+    names, function = sections[b".strtab"], 2
+    return [
+        names[start : names.index(b"\0", start)]
+        for start, kind, _, section, _, _ in struct.iter_unpack("<IBBHQQ", sections[b".symtab"])
+        if kind & 15 == function and section  # or it is only called here
+    ]
