@@ -18,11 +18,12 @@ import psutil
 import pytest
 
 from tests.cli.test_ranks import LONG, WITHIN, Started, outcome, runs_tgc, wait_for_step
+from tests.profiles import DEEP
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's"),
     pytest.mark.skipif(shutil.which("ip") is None, reason="needs the program ip, of iproute2"),
-    pytest.mark.profile("ci"),
+    DEEP,
 ]
 mpi4py = pytest.importorskip("mpi4py", reason="needs the extra mpi")
 

@@ -33,6 +33,8 @@ TINY = (
     "6",
     "--batch-size",
     "4",
+    "--kernels",
+    "numpy",  # which are there at once: each measurement is a process of its own
 )
 
 
@@ -162,4 +164,4 @@ def test_a_plan_of_two_ranks_is_measured_by_two_ranks(tgc: Tgc):
     code, out, _ = tgc("plan", *TINY, "--ranks", "2", "--json")
     answer = json.loads(out)
     assert answer["measurement"]["ranks"] == 2
-    assert answer["command"].endswith("--steps 6 --ranks 2")
+    assert answer["command"].endswith("--steps 6 --kernels numpy --ranks 2")

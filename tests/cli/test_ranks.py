@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.profiles import CI, DEEP
 from tinygrad_chat.parallel.joining import SIZES, started_ranks
 from tinygrad_chat.parallel.shared_memory import segments_of
 from tinygrad_chat.runs.checkpoint import find_checkpoints, step_of
@@ -124,7 +125,7 @@ def wait_for_step(folder: Path) -> None:
 LONG = ["--steps", 10**6, "--eval-every", 1000, "--checkpoint-every", 50, "--log-every", 1]
 
 
-@pytest.mark.profile("ci")
+@CI
 def test_two_ranks_train_to_the_end_and_leave_what_one_leaves(train: Callable[..., Started], tmp_path: Path):
     assert train("--ranks", 2, "--steps", 5, "--eval-every", 5).end() == (0, "")
     assert outcome(tmp_path)["outcome"] == "finished"
@@ -132,7 +133,7 @@ def test_two_ranks_train_to_the_end_and_leave_what_one_leaves(train: Callable[..
     assert environment[0]["ranks"] == 2
 
 
-@pytest.mark.profile("ci")
+@CI
 def test_other_ranks_write_files_on_request(train: Callable[..., Started], tmp_path: Path):
     assert train("--ranks", 2, "--steps", 5, "--rank-logs", tmp_path / "logs").end() == (0, "")
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["rank-1.log"]
@@ -140,8 +141,7 @@ def test_other_ranks_write_files_on_request(train: Callable[..., Started], tmp_p
     assert re.fullmatch(r"1 step in \d+\.\d s, \d+\.\d s of them in communication\n", said)
 
 
-@pytest.mark.profile("ci")
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=DEEP), pytest.param(1, marks=CI)])
 def test_a_rank_that_is_killed_ends_all_with_one_line(train: Callable[..., Started], tmp_path: Path, victim: int):
     started = train("--ranks", 2, *LONG)
     ranks = started.ranks(2)
@@ -163,9 +163,15 @@ def test_a_rank_that_is_killed_ends_all_with_one_line(train: Callable[..., Start
     assert train("--resume", "--steps", saved + 1).end() == (0, "")
 
 
-@pytest.mark.profile("ci")
 @pytest.mark.parametrize(
-    ("number", "to"), [(signal.SIGINT, None), (signal.SIGTERM, 0), (signal.SIGUSR1, None), (signal.SIGTERM, 1)], ids=str
+    ("number", "to"),
+    [
+        pytest.param(signal.SIGINT, None, marks=CI),
+        pytest.param(signal.SIGTERM, 0, marks=DEEP),
+        pytest.param(signal.SIGUSR1, None, marks=DEEP),
+        pytest.param(signal.SIGTERM, 1, marks=CI),
+    ],
+    ids=str,
 )
 def test_a_signal_to_any_rank_stops_all_with_a_checkpoint(
     train: Callable[..., Started], tmp_path: Path, number: int, to: int | None
@@ -180,7 +186,7 @@ def test_a_signal_to_any_rank_stops_all_with_a_checkpoint(
     assert (tmp_path / "run" / "checkpoints" / f"step-{found['step']:06}").is_dir()
 
 
-@pytest.mark.profile("ci")
+@DEEP
 def test_a_rank_that_is_stopped_is_missed_and_killed(train: Callable[..., Started], tmp_path: Path):
     started = train("--ranks", 2, *LONG)
     ranks = started.ranks(2)
@@ -192,7 +198,7 @@ def test_a_rank_that_is_stopped_is_missed_and_killed(train: Callable[..., Starte
     assert "has not responded" in error
 
 
-@pytest.mark.profile("ci")
+@CI
 def test_ranks_end_when_who_started_them_is_killed(train: Callable[..., Started], tmp_path: Path):
     started = train("--ranks", 2, *LONG)
     started.ranks(2)
@@ -202,13 +208,13 @@ def test_ranks_end_when_who_started_them_is_killed(train: Callable[..., Started]
     assert outcome(tmp_path)["outcome"] == "interrupted"
 
 
-@pytest.mark.profile("ci")
+@CI
 def test_a_mistake_is_said_once(train: Callable[..., Started]):
     code, error = train("--ranks", 7, "--steps", 1).end()
     assert (code, error) == (2, "tgc: 7 ranks: expected a --batch-size of at least one row per rank, received 6\n")
 
 
-@pytest.mark.profile("ci")
+@CI
 def test_ranks_with_other_arguments_are_refused(text: Path, tmp_path: Path):
     mpiexec = [str(Path(sys.executable).parent / "mpiexec")]
     one = [*TGC, "train", *TINY, "--data", str(text), "--out", str(tmp_path / "run"), "--steps", "1", "--lr"]

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from tests.cli.test_ranks import QUICK, TGC, Started
+from tests.profiles import CI, DEEP
 from tinygrad_chat.cli.app import run as run_tgc
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="ranks are started with mpiexec as it is on Linux and macOS"),
-    pytest.mark.profile("ci"),
+    CI,
 ]
 pytest.importorskip("mpi4py", reason="needs the extra mpi")
 
@@ -143,7 +144,7 @@ def wait_until_begun(folder: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=DEEP), 1])
 def test_a_rank_that_is_killed_ends_all_with_one_line(tgc: Callable[..., Started], chat: Path, victim: int):
     started = tgc("eval", "run", "--task", "slow.py", "--problems", 600, "--ranks", 2)
     ranks = started.ranks(2)
@@ -158,7 +159,7 @@ def test_a_rank_that_is_killed_ends_all_with_one_line(tgc: Callable[..., Started
         assert error.endswith("; start it again\n")
 
 
-@pytest.mark.parametrize("to", [None, 1])
+@pytest.mark.parametrize("to", [None, pytest.param(1, marks=DEEP)])
 def test_a_signal_to_any_rank_ends_all(tgc: Callable[..., Started], chat: Path, to: int | None):
     started = tgc("eval", "run", "--task", "slow.py", "--problems", 600, "--ranks", 2)
     ranks = started.ranks(2)

@@ -45,10 +45,10 @@ def test_a_run_of_that_name_comes_first(monkeypatch, tmp_path):
 
 @pytest.mark.profile("ci")
 @needs_package
-def test_it_reads_and_computes_at_once():
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+def test_it_reads_and_computes_at_once(kind: str):
     """Its first answer; with the weights of llama.cpp's blocks in each type the likeliest token is the same."""
-    for kind in ("float32", "float16", "int8"):
-        model = tinygrad_chat.load("smollm2", weights=kind)
-        tokens = model.tokenizer.encode("The capital of France is").tolist()
-        logits = model.model.next_token_logits(np.array([tokens]))
-        assert model.tokenizer.decode([int(logits[0].argmax())]) == " Paris"
+    model = tinygrad_chat.load("smollm2", weights=kind)
+    tokens = model.tokenizer.encode("The capital of France is").tolist()
+    logits = model.model.next_token_logits(np.array([tokens]))
+    assert model.tokenizer.decode([int(logits[0].argmax())]) == " Paris"

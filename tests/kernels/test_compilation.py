@@ -25,6 +25,7 @@ from numba.core.dispatcher import Dispatcher
 import tinygrad_chat
 from tests.catalogue import Case
 from tests.layouts import EXAMPLES, Layout, lay_out_case
+from tests.profiles import CI, DEEP
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import kernels_of
 from tinygrad_chat.backend import load_kernels
@@ -67,7 +68,7 @@ def test_a_full_disk_where_machine_code_is_kept_stops_nobody(monkeypatch):
     assert math.isfinite(halve(1.0))
 
 
-@pytest.mark.profile("ci")
+@CI
 def test_machine_code_is_kept_until_a_file_that_went_into_it_changes(tmp_path: Path):
     package = Path(tinygrad_chat.__file__).parent
     shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -138,7 +139,7 @@ print(found.hexdigest())
 """
 
 
-@pytest.mark.profile("deep")
+@DEEP
 def test_the_first_use_computes_the_same_bits_as_later_ones(tmp_path: Path):
     """The first process compiles these kernels, which are made of several functions, and the second one loads them."""
     command, kept = [sys.executable, "-c", FIRST_USE], {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from bench.kernels import ARCHITECTURES, REALS, compile_one
+from tests.profiles import DEEP
 from tinygrad_chat.kernels.cuda.launch import FOLDER
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc, the compiler of the CUDA toolkit")
 
 
-@pytest.mark.profile("ci")
+@DEEP
 @pytest.mark.parametrize("real", REALS)
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.cu")), ids=lambda path: path.stem)
 def test_every_kernel_compiles_for_every_architecture(path: Path, real: str, tmp_path: Path):

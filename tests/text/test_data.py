@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
+from tests.profiles import CI, DEEP
 from tinygrad_chat.errors import DataError, UsageError, VocabularyError
 from tinygrad_chat.text import data as module
 from tinygrad_chat.text import token_cache
@@ -252,14 +253,14 @@ def test_a_call_that_fails_costs_the_cache_or_is_one_line(path: Path, tmp_path: 
         assert len(stores(tmp_path / str(number))) == 1
 
 
-@pytest.mark.profile("ci")
 @needs_fork
+@pytest.mark.parametrize("first", [pytest.param(1, marks=CI), *(pytest.param(first, marks=DEEP) for first in (4, 7))])
 def test_a_process_killed_at_a_call_leaves_nothing_that_misleads(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
 ):
     monkeypatch.setenv("TINYGRAD_CHAT_CACHE", str(tmp_path / "counted"))
     total = count_system_calls(lambda: load(path))
-    for number in range(1, total + 1, 3):
+    for number in range(first, total + 1, 9):
         monkeypatch.setenv("TINYGRAD_CHAT_CACHE", str(tmp_path / str(number)))
         assert kill_at_system_call(number, partial(load, path))
         load(path)

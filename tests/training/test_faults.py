@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench.faults import at_system_call, count_system_calls, fail, kill_at_system_call
+from tests.profiles import DEEP
 from tinygrad_chat.errors import StorageError
 from tinygrad_chat.files import remove_folder_atomic, remove_partials, write_atomic, write_folder_atomic
 from tinygrad_chat.runs.checkpoint import find_checkpoints
@@ -131,18 +132,18 @@ def exhaust(run: Run) -> None:
 
 
 @needs_fork
-@pytest.mark.parametrize("first", [1, *(pytest.param(first, marks=pytest.mark.profile("deep")) for first in (11, 21))])
+@pytest.mark.parametrize("first", [1, *(pytest.param(first, marks=DEEP) for first in range(11, 60, 10))])
 def test_training_killed_at_a_call_goes_on_as_if_it_never_had_been(
     start: Callable[..., Run], tmp_path: Path, first: int
 ):
-    """Here at every thirtieth call from `first` on; `python -m bench survival` takes them all."""
+    """Here at every sixtieth call from `first` on; `python -m bench survival` takes them all."""
     whole = start("whole", steps=2, eval_every=1, keep_checkpoints=1)
     exhaust(whole)
     exhaust(start("again", steps=2, eval_every=1, keep_checkpoints=1))  # what is only done at first has been done then
     run = start("counted", steps=2, eval_every=1, keep_checkpoints=1)
     total = count_system_calls(partial(exhaust, run))
     assert total > 100
-    for number in range(first, total, 30):
+    for number in range(first, total, 60):
         path = tmp_path / f"killed-{number}"
         killed = start_run(run.config, path)
         assert kill_at_system_call(number, partial(exhaust, killed))

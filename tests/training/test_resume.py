@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -101,6 +102,7 @@ def remains(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.profile("ci")
+@hypothesis.settings(max_examples=hypothesis.settings.default.max_examples // 2)  # each takes a quarter of a second
 @given(
     settings=SETTINGS,
     engine=ENGINE,
