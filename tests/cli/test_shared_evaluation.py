@@ -159,7 +159,7 @@ def test_a_rank_that_is_killed_ends_all_with_one_line(tgc: Callable[..., Started
         assert error.endswith("; start it again\n")
 
 
-@pytest.mark.parametrize("to", [None, pytest.param(1, marks=DEEP)])
+@pytest.mark.parametrize("to", [pytest.param(None, marks=DEEP), 1])
 def test_a_signal_to_any_rank_ends_all(tgc: Callable[..., Started], chat: Path, to: int | None):
     started = tgc("eval", "run", "--task", "slow.py", "--problems", 600, "--ranks", 2)
     ranks = started.ranks(2)

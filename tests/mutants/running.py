@@ -21,6 +21,7 @@ from tests.mutants.fault import PACKAGE, Fault
 
 COPIED = ("tinygrad_chat", "tests", "bench", "examples", "docs", ".ci")
 OPTIONS = ("-q", "-x", "--hypothesis-profile", "ci", "-n", "0", "-p", "no:cacheprovider")
+LONGEST = 900.0  # seconds that the tests of a fault may take
 
 # What takes long to import, and is none of the package, is imported once: processes are forked from one that has it.
 PRELOADED = ["numpy", "torch", "numba", "safetensors.numpy", "rich.console", "typer"]
@@ -95,6 +96,9 @@ def first_failure(root: Path, suite: Sequence[str], *, sooner: str = "") -> str:
     process = context.Process(target=_run_tests, args=(root, suite, sooner, there))
     process.start()
     there.close()
+    if not here.poll(LONGEST):  # beyond pytest's own limit: what has failed may hang again as it is cleaned up
+        process.kill()
+        return "a hang"
     try:
         code, failure, output = here.recv()
     except EOFError as error:

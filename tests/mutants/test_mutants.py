@@ -85,6 +85,14 @@ def test_the_tests_that_are_named_after_the_file_come_first(repository: Path):
 
 
 @pytest.mark.profile("ci")
+def test_a_fault_that_leaves_its_tests_hanging_is_caught(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(running, "LONGEST", 3.0)
+    fault = Fault("nn/two.py", "one never comes", "return 1", "__import__('time').sleep(1000)")
+    [verdict] = try_faults(repository, [fault], jobs=1)
+    assert verdict.caught_by == "a hang"
+
+
+@pytest.mark.profile("ci")
 def test_what_does_not_fit_or_fails_anyway_is_an_error_and_no_catch(repository: Path):
     gone = Fault("nn/two.py", "three is gone", "return 3", "return 4")
     with pytest.raises(ValueError, match=r"nn/two.py: three is gone: expected 'return 3' once, found it 0 times"):
