@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,8 +192,9 @@ def test_machine_code_holds_no_function_that_other_machine_code_holds(monkeypatc
     for kernel in {each for module in loaded for each in vars(module).values() if isinstance(each, Dispatcher)}:
         parts = [*kernel.__module__.split("."), kernel.__name__]
         own = f"_ZN{''.join(f'{len(part)}{part}' for part in parts)}B".encode()
-        for file in kernel._cache._cache_file._load_index().values():
-            found = functions(Path(kernel._cache.cache_path, file).read_bytes())
+        cache: Any = kernel._cache  # pyright: ignore[reportAttributeAccessIssue]
+        for file in cache._cache_file._load_index().values():
+            found = functions(Path(cache.cache_path, file).read_bytes())
             assert [name for name in found if name.startswith(b"_ZN13tinygrad_chat")] == [
                 name for name in found if name.startswith(own)
             ]

@@ -102,7 +102,7 @@ def remains(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.profile("ci")
-@hypothesis.settings(max_examples=hypothesis.settings.default.max_examples // 2)  # each takes a quarter of a second
+@hypothesis.settings(max_examples=hypothesis.settings().max_examples // 2)  # each takes a quarter of a second
 @given(
     settings=SETTINGS,
     engine=ENGINE,
