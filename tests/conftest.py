@@ -54,6 +54,12 @@ def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def unforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes need not outlive a power cut, and a busy disk may take most of the tests' time to force it."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture(autouse=True)
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The commands' limit on memory would be that of all further tests; what is returned has an entry for each call."""
     calls: list[str] = []
