@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -321,5 +322,9 @@ def test_memory_of_a_gpu_is_watched_too():
 @pytest.mark.profile("ci")
 def test_an_array_that_is_kept_shows_in_the_memory_held():
     before = memory_held(get_backend("numpy"))["memory"]
-    kept = np.ones(512 << 17)  # more than what earlier tests have freed and NumPy may use again
+    taken = mmap.mmap(
+        -1, 64 << 20, access=mmap.ACCESS_COPY
+    )  # not from what earlier tests have freed, which NumPy may use again
+    kept = np.frombuffer(taken, np.float64)
+    kept[:] = 1
     assert memory_held(get_backend("numpy"))["memory"] - before > 0.3 * kept.nbytes
