@@ -23,7 +23,7 @@ from tinygrad_chat.autograd.value import topological_order
 from tinygrad_chat.ops.broadcasting import sum_to
 
 # Graphs for each machine, by how many examples a test gets in the profiles of conftest.py.
-GRAPHS = {10: 20, 25: 75, 500: 2000}.get(settings().max_examples, settings().max_examples)
+GRAPHS = {10: 20, 25: 100, 500: 2000}.get(settings().max_examples, settings().max_examples)
 STEPS = 20
 
 if GRAPHS > 100:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,7 +101,6 @@ def remains(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.profile("ci")
-@hypothesis.settings(max_examples=hypothesis.settings().max_examples // 2)  # each takes a quarter of a second
 @given(
     settings=SETTINGS,
     engine=ENGINE,
