@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -36,6 +37,11 @@ settings.register_profile("dev", max_examples=10, **_common)
 settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
 settings.register_profile("deep", max_examples=500, **_common)
 settings.load_profile("dev")
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand tests and all modules stay to the end: looking for garbage among them takes seconds each time."""
+    gc.freeze()
 
 
 @pytest.fixture

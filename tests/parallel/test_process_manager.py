@@ -19,10 +19,7 @@ from tinygrad_chat.parallel import joining, process_manager
 from tinygrad_chat.parallel.process_manager import find_the_others
 from tinygrad_chat.parallel.starting import STARTING
 
-pytestmark = [
-    pytest.mark.skipif(os.name != "posix", reason="ranks are started as on Linux and macOS"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the process ends after its rank
-]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="ranks are started as on Linux and macOS")
 
 
 @pytest.fixture
@@ -108,6 +105,7 @@ def test_a_rank_that_does_not_come_is_named(port: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(process_manager, "GATHERING", 1.0)
     with pytest.raises(RankError, match="rank 1: did not connect within 1 s"):
         find_the_others(variables(0, 3, port))
+    assert process_manager._STARTED.pop().wait(timeout=60) == 0
 
 
 def test_a_port_that_is_taken_is_named(port: int):

@@ -55,11 +55,12 @@ def _left_up_to(root: Path, group: str, *, limit: str, usage: str, cached: str) 
     for folder in [inner, *(parent for parent in inner.parents if parent.is_relative_to(root))]:
         try:
             most = int((folder / limit).read_text(encoding="ascii"))
+            if most >= NO_LIMIT:
+                continue  # before memory.stat, which takes the system longest
             used = int((folder / usage).read_text(encoding="ascii"))
             stat = (folder / "memory.stat").read_text(encoding="ascii")
         except (OSError, ValueError):  # no such group, or a limit of "max"
             continue
-        if most < NO_LIMIT:
-            counts = dict(line.split() for line in stat.splitlines())
-            files = (int(counts.get(f"{cached}{kind}_file", 0)) for kind in ("active", "inactive"))
-            yield most - used + sum(files)  # the page cache is reclaimed when memory is needed
+        counts = dict(line.split() for line in stat.splitlines())
+        files = (int(counts.get(f"{cached}{kind}_file", 0)) for kind in ("active", "inactive"))
+        yield most - used + sum(files)  # the page cache is reclaimed when memory is needed
