@@ -53,9 +53,14 @@ def compile_all() -> list[dict[str, Any]]:
     """Return a row for each kernel, type and architecture. Raises BackendError without nvcc, or where one fails."""
     if shutil.which("nvcc") is None:
         raise BackendError("expected nvcc, NVIDIA's compiler, on the PATH, found none; install the CUDA toolkit")
-    jobs = [(path.name, real) for path in sorted(FOLDER.glob("*.cu")) for real in REALS]
+    jobs = [(path.name, real) for path in sorted(FOLDER.glob("*.cu")) for real in reals_of(path.name)]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         return [row for rows in pool.map(lambda job: compile_one(Path(folder), *job), jobs) for row in rows]
+
+
+def reals_of(file: str) -> tuple[str, ...]:
+    """Return the types that a file is compiled for: some kernels are written for bfloat16 alone."""
+    return REALS if "REAL" in (FOLDER / file).read_text() else ("bfloat16",)
 
 
 def compile_one(folder: Path, file: str, real: str) -> list[dict[str, Any]]:

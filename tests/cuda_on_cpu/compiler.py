@@ -20,7 +20,8 @@ FOLDER = Path(__file__).parent
 KEPT = FOLDER / "__pycache__"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 ONE_AT_A_TIME = threading.Lock()  # shared memory and a block's threads are those of the library
-KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
+KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(')
+MOST_SHARED = 48 << 10  # bytes of shared memory that a launch may ask for, unless the kernel was told of more
 
 
 class EmulationError(AssertionError):
@@ -53,8 +54,8 @@ class RawModule:
     def __init__(self, *, code: str, options: Sequence[str]) -> None:
         expanded = _expanded(code, options)
         entries = "".join(
-            f'extern "C" const char* run_{name}(void** values, const char* letters, dim3 grid, dim3 block)'
-            f"{{ return emulated::call({name}, values, letters, grid, block); }}\n"
+            f'extern "C" const char* run_{name}(void** values, const char* letters, dim3 grid, dim3 block, size_t room)'
+            f"{{ return emulated::call({name}, values, letters, grid, block, room); }}\n"
             for name in KERNEL.findall(expanded)
         )
         self._library = shared_library(f'#include "emulation.h"\n{code}\n{entries}', tuple(options))
@@ -62,6 +63,10 @@ class RawModule:
     def get_function(self, name: str) -> Kernel:
         """Return a kernel by its name."""
         return Kernel(name, getattr(self._library, f"run_{name}"))
+
+    def variable(self, name: str, kind: Any) -> Any:
+        """Return a variable of the emulation, of a type of ctypes; all libraries have it in common."""
+        return kind.in_dll(self._library, name)
 
 
 def _expanded(code: str, options: Sequence[str]) -> str:
@@ -81,17 +86,22 @@ class Kernel:
 
     def __init__(self, name: str, run: Any) -> None:
         self.name = name
+        self.max_dynamic_shared_size_bytes = MOST_SHARED
         self._run = run
         run.restype = ctypes.c_char_p
-        run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _Dim3, _Dim3]
+        run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _Dim3, _Dim3, ctypes.c_size_t]
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], *, shared_mem: int = 0
+    ) -> None:
         """Run every thread of the grid."""
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise EmulationError(f"{self.name}: {shared_mem} bytes of shared memory that it was not told of")
         letters, values = zip(*map(self._passed, arguments), strict=True) if arguments else ((), ())
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         sizes = (_Dim3(*size, *[1] * (3 - len(size))) for size in (grid, block))
         with ONE_AT_A_TIME:
-            failure = self._run(addresses, "".join(letters).encode(), *sizes)
+            failure = self._run(addresses, "".join(letters).encode(), *sizes, shared_mem)
         if failure:
             raise EmulationError(f"{self.name}: {failure.decode()}")
         for x in arguments:
@@ -104,8 +114,8 @@ class Kernel:
                 raise EmulationError(f"{self.name}: an array of strides {x.strides} that the kernel would not see")
             return "p", ctypes.c_void_p(x.ctypes.data)
         kind = getattr(x, "dtype", None)
-        if kind == np.uint64 and x == 0:
-            return "p", ctypes.c_void_p(None)
+        if kind == np.uint64:
+            return "p", ctypes.c_void_p(int(x) or None)
         if kind == np.int64:
             return "q", ctypes.c_longlong(int(x))
         if kind == np.float32:

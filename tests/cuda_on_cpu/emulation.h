@@ -8,6 +8,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csetjmp>
 #include <cstdint>
@@ -64,6 +65,9 @@ inline std::vector<Warp> warps;
 inline Fibre* current = nullptr;
 inline std::jmp_buf scheduler;
 inline std::string failure;
+inline std::vector<char> dynamic_room;  // shared memory whose size a launch says
+inline char* dynamic_memory = nullptr;
+inline size_t dynamic_size = 0;
 inline void (*body)(void*) = nullptr;
 inline void* body_data = nullptr;
 
@@ -106,9 +110,14 @@ inline bool ready(const Fibre& fibre) {
     return warp.arrived[fibre.shuffles % 2] == WHOLE;
 }
 
+void begin_tensor_cores(int threads);
+void end_tensor_cores();
+
 inline void run_block() {
     if (&__start_cuda_shared != &__stop_cuda_shared) std::memset(&__start_cuda_shared, 0xff, &__stop_cuda_shared - &__start_cuda_shared);
+    std::fill(dynamic_room.begin(), dynamic_room.end(), '\xff');
     const int threads = block.x * block.y * block.z;
+    begin_tensor_cores(threads);
     if (fibres.size() != static_cast<size_t>(threads)) fibres = std::vector<Fibre>(threads);
     warps.assign((threads + WARP - 1) / WARP, Warp());
     for (int rank = 0; rank < threads; ++rank) {
@@ -140,7 +149,7 @@ inline void run_block() {
             over += fibre.waits == Waits::over;
             at_barrier += fibre.waits == Waits::barrier;
         }
-        if (over == threads) return;
+        if (over == threads) return end_tensor_cores();
         if (moved) continue;
         if (at_barrier == threads) {
             for (Fibre& fibre : fibres) fibre.waits = Waits::nothing;
@@ -152,8 +161,11 @@ inline void run_block() {
     }
 }
 
-inline void run_grid(dim3 grid_size, dim3 block_size, void (*function)(void*), void* data) {
+inline void run_grid(dim3 grid_size, dim3 block_size, size_t shared, void (*function)(void*), void* data) {
     grid = grid_size, block = block_size, body = function, body_data = data;
+    dynamic_room.resize(shared + 2 * 128);
+    dynamic_memory = dynamic_room.data() + (128 - reinterpret_cast<uintptr_t>(dynamic_room.data()) % 128);
+    dynamic_size = shared;
     failure.clear();
     for (here.z = 0; here.z < grid.z; ++here.z)
         for (here.y = 0; here.y < grid.y; ++here.y)
@@ -236,17 +248,19 @@ template <typename T> constexpr char letter() {
     return std::is_pointer_v<T> ? 'p' : std::is_same_v<T, float> ? 'f' : std::is_same_v<T, long long> ? 'q' : '?';
 }
 template <typename... A, size_t... I>
-const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, std::index_sequence<I...>) {
+const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, size_t shared, std::index_sequence<I...>) {
     if (std::string{letter<A>()...} != letters) {
         failure = "arguments " + std::string(letters) + " for a kernel that takes " + std::string{letter<A>()...};
         return failure.c_str();
     }
     auto bound = [&] { kernel(*static_cast<A*>(values[I])...); };
-    run_grid(grid, block, [](void* data) { (*static_cast<decltype(bound)*>(data))(); }, &bound);
+    run_grid(grid, block, shared, [](void* data) { (*static_cast<decltype(bound)*>(data))(); }, &bound);
     return failure.empty() ? nullptr : failure.c_str();
 }
 template <typename... A>
-const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block) {
-    return call(kernel, values, letters, grid, block, std::index_sequence_for<A...>());
+const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, size_t shared) {
+    return call(kernel, values, letters, grid, block, shared, std::index_sequence_for<A...>());
 }
 }  // namespace emulated
+
+#include "tensor_cores.h"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -50,6 +52,40 @@ extern "C" __global__ void hurried(float* out) {
         __syncthreads();  // and none before the next round overwrites what some have yet to read
         out[64 * round + threadIdx.x] = one;
     }
+}
+extern "C" __global__ void multiplied(const unsigned short* left, const unsigned short* right, float* out) {
+    DYNAMIC_SHARED(memory);
+    unsigned short* rows = reinterpret_cast<unsigned short*>(memory);  // 16 of left, then 16 of right, 16 numbers each
+    for (int i = threadIdx.x; i < 256; i += 32) rows[i] = left[i], rows[256 + i] = right[i];
+    __syncthreads();
+    const int lane = threadIdx.x, row = lane % 16, column = lane / 16 * 8;
+    const Fragment a = load_matrices(rows + 16 * row + column), b = load_transposed(rows + 256 + 16 * row + column);
+    for (int n = 0; n < 2; ++n) {
+        float sums[4] = {};
+        multiply(sums, a, b.pairs[2 * n], b.pairs[2 * n + 1]);
+        for (int i = 0; i < 4; ++i) out[16 * (lane / 4 + 8 * (i / 2)) + 8 * n + 2 * (lane % 4) + i % 2] = sums[i];
+    }
+}
+extern "C" __global__ void copied(const float* x, float* early, float* late) {
+    DYNAMIC_SHARED(memory);
+    float* there = reinterpret_cast<float*>(memory) + 4 * threadIdx.x;
+    copy_async(there, x + 4 * threadIdx.x, threadIdx.x < 20);
+    end_group_of_copies();
+    end_group_of_copies();
+    wait_for_copies<2>();
+    early[threadIdx.x] = there[1];
+    wait_for_copies<1>();
+    late[threadIdx.x] = there[1];
+}
+extern "C" __global__ void forgotten(const float* x) {
+    DYNAMIC_SHARED(memory);
+    copy_async(memory, x, true);
+    end_group_of_copies();
+}
+extern "C" __global__ void outside(const float* x) { copy_async(const_cast<float*>(x), x, true); }
+extern "C" __global__ void behind() {
+    DYNAMIC_SHARED(memory);
+    memory[32 + threadIdx.x] = 0;
 }
 extern "C" __global__ void checked() { assert(threadIdx.x != 3); }
 """
@@ -104,6 +140,50 @@ def test_atomics_lose_nothing(module: RawModule):
     total = np.zeros(1, np.int64)
     run(module, "counted", (7,), (33,), total)
     assert total == 231
+
+
+@pytest.mark.profile("ci")
+def test_tensor_cores_multiply_matrices_that_lie_in_shared_memory(module: RawModule):
+    random = np.random.default_rng(0)
+    left, right = (random.normal(size=(16, 16)).astype(ml_dtypes.bfloat16) for _ in range(2))
+    out, conflicts = np.zeros((16, 16), np.float32), module.variable("bank_conflicts", ctypes.c_longlong)
+    conflicts.value = 0
+    bits = left.view(np.uint16), right.view(np.uint16)
+    module.get_function("multiplied")((1,), (32,), (*bits, out), shared_mem=1024)
+    np.testing.assert_allclose(out, left.astype(np.float32) @ right.astype(np.float32), atol=1e-5)
+    assert conflicts.value == 8 * 4  # rows of 32 bytes: of eight at once, two share each bank
+
+
+@pytest.mark.profile("ci")
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_copy_arrives_when_it_is_waited_for_or_at_once(module: RawModule, at_once: bool):
+    x = np.arange(128, dtype=np.float32)
+    early, late = np.zeros((2, 32), np.float32)
+    switch = module.variable("copies_arrive_at_once", ctypes.c_bool)
+    switch.value = at_once
+    try:
+        module.get_function("copied")((1,), (32,), (x, early, late), shared_mem=512)
+    finally:
+        switch.value = False
+    copied = np.where(np.arange(32) < 20, 4 * np.arange(32) + 1, 0)
+    np.testing.assert_array_equal(late, copied)
+    np.testing.assert_array_equal(early, copied if at_once else np.full(32, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shared", "message"),
+    [
+        ("forgotten", (np.zeros(4, np.float32),), 512, "copies for which nobody has waited"),
+        ("outside", (np.zeros(4, np.float32),), 512, "a place outside of the block's shared memory"),
+        ("behind", (), 32, "a write behind the block's shared memory"),
+        ("behind", (), 49153, "49153 bytes of shared memory that it was not told of"),
+    ],
+)
+def test_what_shared_memory_does_not_allow_is_told(
+    module: RawModule, name: str, arguments: Any, shared: int, message: str
+):
+    with pytest.raises(EmulationError, match=f"^{name}: .*{message}"):
+        module.get_function(name)((1,), (32,), arguments, shared_mem=shared)
 
 
 @pytest.mark.parametrize(

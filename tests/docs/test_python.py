@@ -60,6 +60,16 @@ def test_python_that_is_shown_runs_or_is_quoted(block: Block, tmp_path, monkeypa
     exec(compile(block.text, name(block.page), "exec"), {"__name__": "block", **KNOWN})
 
 
+def test_cuda_that_is_shown_is_quoted():
+    kernels = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tinygrad_chat/kernels/cuda").glob("*.cu*")
+    )
+    lines = {line.strip() for line in kernels.splitlines()}
+    shown = [block for page in PAGES for block in blocks(page) if block.language == "cuda"]
+    assert shown
+    assert [line for block in shown for line in block.text.splitlines() if line not in lines] == []
+
+
 def test_most_blocks_run():
     run = [block for block in PYTHON if not (ELSEWHERE.search(block.text) or is_quoted(block))]
     assert len(run) > 15

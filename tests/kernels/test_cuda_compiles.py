@@ -8,20 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from bench.kernels import ARCHITECTURES, REALS, compile_one
+from bench.kernels import ARCHITECTURES, compile_one, reals_of
+from tests.cuda_on_cpu.compiler import KERNEL
 from tests.profiles import DEEP
-from tinygrad_chat.kernels.cuda.launch import FOLDER
+from tinygrad_chat.kernels.cuda.launch import FOLDER, source
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc, the compiler of the CUDA toolkit")
 
 
+FILES = [(path.name, real) for path in sorted(FOLDER.glob("*.cu")) for real in reals_of(path.name)]
+
+
 @DEEP
-@pytest.mark.parametrize("real", REALS)
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.cu")), ids=lambda path: path.stem)
-def test_every_kernel_compiles_for_every_architecture(path: Path, real: str, tmp_path: Path):
-    rows = compile_one(tmp_path, path.name, real)
-    named = set(re.findall(r"__global__ void (\w+)\(", path.read_text()))
-    if path.stem == "pointwise":
+@pytest.mark.parametrize(("file", "real"), FILES)
+def test_every_kernel_compiles_for_every_architecture(file: str, real: str, tmp_path: Path):
+    rows = compile_one(tmp_path, file, real)
+    named = set(KERNEL.findall(re.sub(r"\s+", " ", source(file))))
+    if file == "pointwise.cu":
         named |= {name for op in ("gelu", "relu", "squared_relu") for name in (op, f"{op}_backward")}
     found = {(row["kernel"], row["real"], row["architecture"]) for row in rows}
     assert found == {(kernel, real, name) for kernel in named - {"name"} for name in ARCHITECTURES}

@@ -20,7 +20,7 @@ from tinygrad_chat import GPT, ModelOptions, Tensor, ops
 from tinygrad_chat.backend import Backend, Compute, compute, get_backend
 from tinygrad_chat.errors import BackendError, DivergedError, MemoryShortageError
 from tinygrad_chat.inference.load import load_model
-from tinygrad_chat.kernels.cuda import attention
+from tinygrad_chat.kernels.cuda import attention, flash_attention
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.parameter_table import parameter_roles
 from tinygrad_chat.nn import Parameters
@@ -88,6 +88,18 @@ def test_losses_are_those_of_the_host_and_nobody_waits(device: Backend, variant,
     if device is DEVICE and dtype == "float32":
         tolerance /= 10  # whose products are added in another order than a GPU's
     np.testing.assert_allclose(train(device, variant, steps, dtype)[0], on_host, rtol=tolerance)
+
+
+@pytest.mark.profile("ci")
+def test_flash_attention_trains_as_the_host_does(device: Backend, monkeypatch: pytest.MonkeyPatch):
+    taken, flash = [], flash_attention.attention
+    monkeypatch.setattr(
+        flash_attention, "attention", lambda *inputs, **options: taken.append(1) or flash(*inputs, **options)
+    )
+    variant = {"width": 128, "heads": 2, "key_value_heads": 1, "positions": "rotary", "window": 5}
+    on_host = train(get_backend("numpy"), variant, 3, "float32")[0]
+    np.testing.assert_allclose(train(device, variant, 3, "bfloat16")[0], on_host, rtol=1e-2)
+    assert len(taken) == 3 * 2  # steps and layers
 
 
 @pytest.mark.profile("ci")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import compute_for
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import gemm
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
@@ -27,9 +28,15 @@ def attention(
     window: int | None = None,
     document_starts: Any = None,
 ):
-    """`ops.attention`. Scores and softmax are float32; the weights are kept in the type of the query."""
+    """`ops.attention`. Scores and softmax are float32; the weights are kept in the type of the query.
+
+    What flash_attention.py has no tiles for is computed with all weights in memory: float32, heads of other widths,
+    documents.
+    """
     G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
+    if query.dtype.name == "bfloat16" and D in flash_attention.WIDTHS and document_starts is None:
+        return flash_attention.attention(query, key, value, heads=heads, causal=causal, window=window)
     xp, real, shared = array_module(query), query.dtype, heads // G
     scale, limits = 1 / math.sqrt(D), (T, S, heads, causal, S if window is None else window)
     starts = None if document_starts is None else contiguous(document_starts, np.int64)

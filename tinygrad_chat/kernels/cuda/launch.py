@@ -6,8 +6,9 @@ Nothing here imports CuPy: it is found through the arrays.
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +18,18 @@ FOLDER = Path(__file__).parent
 THREADS = 256  # per block: whole warps, and several blocks per multiprocessor
 WARPS = THREADS // 32  # rows per block, where each warp has one row
 MOST_CHUNKS = 256  # into which rows are divided for summing: enough to fill a GPU
+SHARED = 48 << 10  # bytes of shared memory that a block gets without asking for more
+
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 
 def source(file: str) -> str:
-    """Return a file's text after the shared header, inlined because CuPy's kernel cache does not track includes."""
-    return (FOLDER / "common.cuh").read_text() + (FOLDER / file).read_text()
+    """Return a file after the shared header. Headers are inlined: CuPy does not notice when an included one changes."""
+    return (FOLDER / "common.cuh").read_text() + _inlined(file)
+
+
+def _inlined(file: str) -> str:
+    return _INCLUDE.sub(lambda found: _inlined(found[1]), (FOLDER / file).read_text())
 
 
 def flags(real: Any) -> tuple[str, ...]:
@@ -30,8 +38,11 @@ def flags(real: Any) -> tuple[str, ...]:
 
 
 @functools.cache
-def _function(xp: Any, file: str, name: str, real: Any) -> Any:
-    return _module(xp, file, real).get_function(name)
+def _function(xp: Any, file: str, name: str, real: Any, shared: int) -> Any:
+    function = _module(xp, file, real).get_function(name)
+    if shared > SHARED:
+        function.max_dynamic_shared_size_bytes = shared
+    return function
 
 
 @functools.cache
@@ -39,22 +50,39 @@ def _module(xp: Any, file: str, real: Any) -> Any:
     return xp.RawModule(code=source(file), options=flags(real))
 
 
-def launch(file: str, name: str, real: Any, blocks: int | tuple[int, int], *arguments: Any) -> None:
-    """Launch kernel `name`, compiled for `real`, with `THREADS` threads per block.
+class Strided(NamedTuple):
+    """An array that need not be contiguous: the kernel is told its strides."""
 
-    Arrays are passed by address and must be contiguous. None becomes a null pointer, a Python int a 64-bit integer and
-    a Python float a float32.
+    array: Any
+
+
+def launch(
+    file: str,
+    name: str,
+    real: Any,
+    blocks: int | tuple[int, ...],
+    *arguments: Any,
+    threads: int = THREADS,
+    shared: int = 0,
+) -> None:
+    """Launch kernel `name`, compiled for `real`, with `threads` per block and `shared` bytes of dynamic shared memory.
+
+    Arrays are passed by address and must be contiguous, unless they are `Strided`. None becomes a null pointer, a
+    Python int a 64-bit integer and a Python float a float32.
     """
     xp = next(array_module(x) for x in arguments if hasattr(x, "ndim"))
     grid = blocks if isinstance(blocks, tuple) else (blocks,)
     if 0 in grid:
         return
-    _function(xp, file, name, real)(grid, (THREADS,), tuple(map(_passed, arguments)))
+    function = _function(xp, file, name, real, shared)
+    function(grid, (threads,), tuple(map(_passed, arguments)), shared_mem=shared)
 
 
 def _passed(x: Any) -> Any:
     if x is None:
         return np.uint64(0)
+    if isinstance(x, Strided):
+        return np.uint64(x.array.data.ptr)
     if isinstance(x, (bool, int)):
         return np.int64(x)
     if isinstance(x, float):

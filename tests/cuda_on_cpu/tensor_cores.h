@@ -1,0 +1,143 @@
+// What kernels/cuda/tensor_cores.cuh does on a GPU, on the host: products of a warp's fragments, matrices loaded from
+// shared memory, asynchronous copies. emulation.h includes it.
+//
+// A copy arrives as late as it may, and its place is NaN until then; or, with `copies_arrive_at_once`, as soon as it
+// has begun. The first shows who reads too early, the second who copies too early. What a warp loads at once from one bank
+// is counted.
+
+#pragma once
+
+extern "C" {
+inline bool copies_arrive_at_once = false;
+inline long long bank_conflicts = 0, products = 0;
+}
+
+namespace emulated {
+
+// What each lane gives of an instruction of the whole warp; two boards in turn, as for shuffles.
+struct Given {
+    unsigned int words[6];
+    const void* place;
+};
+struct Board {
+    Given of[2][WARP];
+};
+inline std::vector<Board> boards;
+inline std::vector<int> turns;
+
+struct Copy {
+    void* to;
+    char bytes[16];
+};
+struct Copies {
+    std::vector<Copy> begun;
+    std::vector<std::vector<Copy>> groups;
+};
+inline std::vector<Copies> copies;
+
+inline void begin_tensor_cores(int threads) {
+    boards.resize((threads + WARP - 1) / WARP);
+    turns.assign(threads, 0);
+    copies.assign(threads, Copies());
+}
+
+inline void end_tensor_cores() {
+    for (const Copies& mine : copies)
+        for (const auto& group : mine.groups)
+            if (!mine.begun.empty() || !group.empty()) failure = "copies for which nobody has waited";
+    for (size_t i = 0; i < 64; ++i)
+        if (dynamic_memory[dynamic_size + i] != '\xff') failure = "a write behind the block's shared memory";
+}
+
+inline const Given* give(const Given& mine) {
+    const int rank = current->rank, turn = turns[rank] ^= 1;
+    Board& board = boards[rank / WARP];
+    board.of[turn][rank % WARP] = mine;
+    exchange(WHOLE, 0, 0);  // when all lanes have come
+    return board.of[turn];
+}
+
+inline void expect_in_shared_memory(const void* place) {
+    const char* byte = static_cast<const char*>(place);
+    if (byte < dynamic_memory || byte + 16 > dynamic_memory + dynamic_size)
+        throw std::runtime_error("a place outside of the block's shared memory");
+    if (reinterpret_cast<uintptr_t>(place) % 16) throw std::runtime_error("a place that is not at 16 bytes");
+}
+
+inline float half_of(unsigned int pair, int second) {
+    return __uint_as_float(second ? pair & 0xffff0000u : pair << 16);
+}
+
+inline unsigned int rounded(float x) {  // the bits of a bfloat16, to nearest, ties to even
+    const unsigned int bits = __float_as_uint(x);
+    return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff;
+}
+
+inline void arrive(const Copy& copy) { std::memcpy(copy.to, copy.bytes, sizeof copy.bytes); }
+
+}  // namespace emulated
+
+#define DYNAMIC_SHARED(name) unsigned char* name = reinterpret_cast<unsigned char*>(emulated::dynamic_memory)
+
+inline void copy_async(void* to, const void* from, bool there) {
+    emulated::expect_in_shared_memory(to);
+    if (reinterpret_cast<uintptr_t>(from) % 16) throw std::runtime_error("a copy from a place that is not at 16 bytes");
+    emulated::Copy copy{to, {}};
+    if (there) std::memcpy(copy.bytes, from, sizeof copy.bytes);
+    if (copies_arrive_at_once) return emulated::arrive(copy);
+    std::memset(to, 0xff, sizeof copy.bytes);
+    emulated::copies[emulated::current->rank].begun.push_back(copy);
+}
+
+inline void end_group_of_copies() {
+    emulated::Copies& mine = emulated::copies[emulated::current->rank];
+    mine.groups.push_back(std::move(mine.begun));
+    mine.begun.clear();
+}
+
+template <int N> void wait_for_copies() {
+    auto& groups = emulated::copies[emulated::current->rank].groups;
+    for (; groups.size() > N; groups.erase(groups.begin()))
+        for (const emulated::Copy& copy : groups.front()) emulated::arrive(copy);
+}
+
+struct Fragment {
+    unsigned int pairs[4];
+};
+
+inline Fragment load_matrices(const void* row, bool transposed = false) {
+    emulated::expect_in_shared_memory(row);
+    const emulated::Given* given = emulated::give({{}, row});
+    const int lane = emulated::current->rank % emulated::WARP, r = lane / 4, c = 2 * (lane % 4);
+    Fragment x;
+    for (int i = 0; i < 4; ++i) {
+        const auto element = [&](int r, int c) -> unsigned int {
+            return static_cast<const uint16_t*>(given[8 * i + r].place)[c];
+        };
+        x.pairs[i] = transposed ? element(c, r) | element(c + 1, r) << 16 : element(r, c) | element(r, c + 1) << 16;
+        if (lane) continue;
+        unsigned int banks = 0;  // a row takes four of 32: eight rows at once must take all
+        for (int r = 0; r < 8; ++r) banks |= 1u << reinterpret_cast<uintptr_t>(given[8 * i + r].place) / 16 % 8;
+        bank_conflicts += 8 - __builtin_popcount(banks);
+    }
+    return x;
+}
+inline Fragment load_transposed(const void* row) { return load_matrices(row, true); }
+
+// Sums in float, in order: the hardware's order is not told, and within the rounding of bfloat16.
+inline void multiply(float (&sums)[4], const Fragment& left, unsigned int right_0, unsigned int right_1) {
+    const auto& [a, b, c, d] = left.pairs;
+    const emulated::Given* given = emulated::give({{a, b, c, d, right_0, right_1}, nullptr});
+    const int lane = emulated::current->rank % emulated::WARP;
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
+        for (int k = 0; k < 16; ++k)
+            sums[i] += emulated::half_of(given[4 * (row % 8) + k % 8 / 2].words[row / 8 + 2 * (k / 8)], k % 2) *
+                       emulated::half_of(given[4 * column + k % 8 / 2].words[4 + k / 8], k % 2);
+    }
+    products += lane == 0;
+}
+
+inline unsigned int pair(float first, float second) {
+    return emulated::rounded(first) | emulated::rounded(second) << 16;
+}

@@ -1,0 +1,139 @@
+// ops.attention on tensor cores without ever writing a score (Dao et al., arXiv:2205.14135 and 2307.08691): a block
+// takes some queries of one head, and the keys tile by tile. The derivation is docs/derivations/flash_attention.md.
+
+#include "tiles.cuh"
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+// The sizes of a call, and which keys a query sees: those of `window` positions up to its own, or up to the last key.
+struct Shape {
+    int T, S, heads, shared, causal, window;  // `shared` neighbouring heads have one key/value head
+
+    __device__ int position(int query) const { return S - T + query; }
+    __device__ bool sees(int query, int key) const {
+        return query < T && key < S && (!causal || key <= position(query)) && key > position(query) - window;
+    }
+    // Whether all of these queries see all of these keys: most tiles need no mask.
+    __device__ bool all_see(int query, int queries, int key, int keys) const {
+        return query + queries <= T && key + keys <= S && (!causal || key + keys - 1 <= position(query)) &&
+               key > position(query + queries - 1) - window;
+    }
+    // The first key that one of the queries from this one on sees, and the key behind the last that one of those before
+    // `end` sees.
+    __device__ int first_key(int query) const { return max(position(query) + 1 - window, 0); }
+    __device__ int end_of_keys(int end) const { return causal ? position(min(end, T)) : S; }
+};
+
+// The rows of a head in (batch, length, heads D), whose batches and rows are that many elements apart.
+template <typename T>
+__device__ inline Rows<T> rows_of(T* x, long long batch_stride, long long stride, int batch, int head, int length) {
+    return {x + batch * batch_stride + head * D, stride, length};
+}
+
+// The four lanes that hold a row of sums.
+__device__ inline float quad_sum(float x) {
+    x += __shfl_xor_sync(ALL, x, 1);
+    return x + __shfl_xor_sync(ALL, x, 2);
+}
+__device__ inline float quad_max(float x) {
+    x = max(x, __shfl_xor_sync(ALL, x, 1));
+    return max(x, __shfl_xor_sync(ALL, x, 2));
+}
+
+// Turn scores into exponentials, 2 ** (factor * (score - largest)), of which `total` is the sum; where a row has a new
+// largest score, what was summed before it shrinks. A row that has seen nothing yet has weights of 1, which its first
+// true score shrinks to 0.
+template <int M, int N>
+__device__ inline void weigh_anew(Sums<M, N>& scores, Sums<M, D / 8>& sums, float (&largest)[M][2],
+                                  float (&total)[M][2], float factor) {
+    float shrink[M][2], offset[M][2];
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float most = largest[m][half];
+#pragma unroll
+            for (int n = 0; n < N; ++n)
+                most = max(most, max(scores.at[m][n][2 * half], scores.at[m][n][2 * half + 1]));
+            most = quad_max(most);
+            shrink[m][half] = exp2f((largest[m][half] - most) * factor);
+            largest[m][half] = most;
+            offset[m][half] = most * factor;
+            total[m][half] *= shrink[m][half];
+        }
+    scores.each([&](float& score, int m, int, int i) {
+        score = exp2f(score * factor - offset[m][i / 2]);
+        total[m][i / 2] += score;
+    });
+    sums.each([&](float& x, int m, int, int i) { x *= shrink[m][i / 2]; });
+}
+
+// out (B, T, H D), and for each query log2_sums (B, H, T): the logarithm to base 2 of the sum of the exponentials of
+// its scores, from which the backward pass computes the weights again.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    flash_attention(const bfloat16* query, const bfloat16* key, const bfloat16* value, bfloat16* out, float* log2_sums,
+                    long long T, long long S, long long heads, long long shared, long long causal, long long window,
+                    long long query_batch, long long query_row, long long key_batch, long long key_row,
+                    long long value_batch, long long value_row, float scale) {
+    constexpr int M = FORWARD_QUERIES / (16 * WARPS), N = FORWARD_KEYS / 8;
+    const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
+    DYNAMIC_SHARED(memory);
+    bfloat16* query_tile = reinterpret_cast<bfloat16*>(memory);
+    bfloat16* key_tiles = query_tile + FORWARD_QUERIES * D;  // two of keys, two of values: one read, one on its way
+    bfloat16* value_tiles = key_tiles + 2 * FORWARD_KEYS * D;
+
+    const int begin = (gridDim.x - 1 - blockIdx.x) * FORWARD_QUERIES;  // the last queries see most: they come first
+    const int head = blockIdx.y, batch = blockIdx.z, first_row = begin + threadIdx.x / WARP * 16 * M;
+    const auto queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
+    const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
+    const auto values = rows_of(value, value_batch, value_row, batch, head / shape.shared, shape.S);
+    const int first_tile = shape.first_key(begin) / FORWARD_KEYS;
+    const int end_tile = (shape.end_of_keys(begin + FORWARD_QUERIES) + FORWARD_KEYS - 1) / FORWARD_KEYS;
+    const auto fetch_tile = [&](int tile) {
+        const int place = (tile - first_tile) % 2 * FORWARD_KEYS * D;
+        fetch<FORWARD_KEYS>(key_tiles + place, keys, tile * FORWARD_KEYS);
+        fetch<FORWARD_KEYS>(value_tiles + place, values, tile * FORWARD_KEYS);
+    };
+
+    fetch<FORWARD_QUERIES>(query_tile, queries, begin);
+    fetch_tile(first_tile);
+    end_group_of_copies();
+    Fragment query_fragments[M][D / 16];
+    Sums<M, D / 8> sums;  // of values, weighted by exponentials of scores less the largest so far
+    float largest[M][2], total[M][2] = {};
+    for (int m = 0; m < M; ++m) largest[m][0] = largest[m][1] = LOWEST;
+    for (int tile = first_tile; tile < end_tile; ++tile) {
+        if (tile + 1 < end_tile) fetch_tile(tile + 1);
+        end_group_of_copies();
+        wait_for_copies<1>();
+        __syncthreads();
+        if (tile == first_tile)
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int k = 0; k < D / 16; ++k)
+                    query_fragments[m][k] = left_fragment(query_tile, first_row - begin + 16 * m, k);
+        const int place = (tile - first_tile) % 2 * FORWARD_KEYS * D, first_key = tile * FORWARD_KEYS;
+        Sums<M, N> scores;
+        add_products_of_rows(scores, [&](int m, int k) { return query_fragments[m][k]; }, key_tiles + place);
+        if (!shape.all_see(begin, FORWARD_QUERIES, first_key, FORWARD_KEYS))
+            scores.each([&](float& score, int m, int n, int i) {
+                if (!shape.sees(first_row + scores.row(m, i), first_key + scores.column(n, i))) score = LOWEST;
+            });
+        weigh_anew(scores, sums, largest, total, scale * LOG2_E);
+        add_weighted_rows(sums, scores, value_tiles + place);
+        __syncthreads();  // before the next copies overwrite what has been read
+    }
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int t = first_row + sums.row(m, 2 * half);
+            const float sum = quad_sum(total[m][half]);
+            if (threadIdx.x % 4 == 0 && t < shape.T)
+                log2_sums[(batch * heads + head) * T + t] = largest[m][half] * (scale * LOG2_E) + log2f(sum);
+            total[m][half] = 1 / sum;
+        }
+    sums.each([&](float& x, int m, int, int i) { x *= total[m][i / 2]; });
+    write_rows(sums, query_tile, rows_of(out, T * heads * D, heads * D, batch, head, shape.T), begin);
+}

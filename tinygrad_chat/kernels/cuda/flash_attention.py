@@ -1,0 +1,100 @@
+"""Flash attention on tensor cores: no score is ever written to memory (flash_attention.cuh, flash_backward.cuh)."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import FOLDER, Strided, contiguous, launch
+
+WIDTHS = (64, 128)
+"""The channels of a head for which there are tiles."""
+
+WARPS = 4  # of a block, as in tiles.cuh
+PIECE = 16  # bytes that are copied at once: rows begin at a multiple of it
+
+
+def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None):
+    """`ops.attention` in bfloat16, for heads of one of `WIDTHS` channels and without documents.
+
+    The arrays may be slices of one buffer. It needs tensor cores with bfloat16: compute capability 8.0.
+    """
+    (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
+    xp, real, shared = array_module(query), query.dtype, query.shape[2] // key.shape[2]
+    file, tiles = f"flash_attention_{D}.cu", _tiles(D)
+    inputs = [_readable(x) for x in (query, key, value)]
+    strides = [stride // x.itemsize for x in inputs for stride in x.strides[:2]]
+    settings = (T, S, heads, shared, causal, min(window or S, S), *strides, 1 / math.sqrt(D))
+
+    def run(name: str, blocks: tuple[int, int, int], size: int, *arrays: Any) -> None:
+        given = *map(Strided, inputs), *arrays, *settings
+        launch(file, name, real, blocks, *given, threads=32 * WARPS, shared=size)
+
+    def blocks_of(length: int, each: str, heads: int) -> tuple[int, int, int]:
+        return -(-length // tiles[each]), heads, B
+
+    def room(own: int, tile: int) -> int:
+        """Return the bytes of rows that a block keeps, and of two pairs of tiles."""
+        return real.itemsize * D * (own + 4 * tile)
+
+    out, log2_sums = xp.empty(query.shape, real), xp.empty((B, heads, T), np.float32)
+    queries = tiles["FORWARD_QUERIES"]
+    run(
+        "flash_attention",
+        blocks_of(T, "FORWARD_QUERIES", heads),
+        room(queries, tiles["FORWARD_KEYS"]),
+        *(out, log2_sums),
+    )
+
+    def backward(d_out: Any):
+        d_out = contiguous(d_out, real)
+        d_query, d_key, d_value = (xp.empty(x.shape, real) for x in inputs)
+        delta = xp.empty_like(log2_sums)
+        launch(
+            file,
+            "flash_delta",
+            real,
+            -(-delta.size // WARPS),
+            out,
+            d_out,
+            delta,
+            T,
+            heads,
+            delta.size,
+            threads=32 * WARPS,
+        )
+        numbers = 2 * delta.itemsize * tiles["QUERIES_OF_TILE"]  # of log2_sums and delta
+        run(
+            "flash_backward_keys",
+            blocks_of(S, "KEYS_OF_BLOCK", heads // shared),
+            room(2 * tiles["KEYS_OF_BLOCK"], tiles["QUERIES_OF_TILE"]) + numbers,
+            *(d_out, log2_sums, delta, d_key, d_value),
+        )
+        run(
+            "flash_backward_queries",
+            blocks_of(T, "QUERIES_OF_BLOCK", heads),
+            room(2 * tiles["QUERIES_OF_BLOCK"], tiles["KEYS_OF_TILE"]),
+            *(d_out, log2_sums, delta, d_query),
+        )
+        return d_query, d_key, d_value
+
+    return out, backward
+
+
+@functools.cache
+def _tiles(D: int) -> dict[str, int]:
+    """Return the sizes of blocks and tiles, as the kernels have them."""
+    text = (FOLDER / f"flash_attention_{D}.cu").read_text()
+    return {name: int(number) for name, number in re.findall(r"constexpr int (\w+) = (\d+);", text)}
+
+
+def _readable(x: Any) -> Any:
+    """Return x, copied unless each of its rows is contiguous and begins at a multiple of 16 bytes."""
+    whole = x.shape[2] == 1 or x.strides[2] == x.itemsize
+    aligned = x.data.ptr % PIECE == 0 and all(stride >= 0 and stride % PIECE == 0 for stride in x.strides[:2])
+    return x if whole and aligned else contiguous(x, x.dtype)

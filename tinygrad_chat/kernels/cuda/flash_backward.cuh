@@ -1,0 +1,151 @@
+// The backward rule of flash_attention.cuh, in two kernels, so that no two blocks add to one place and the sums have
+// one order. Both compute the weights again. With d_scores = weights * (d_out @ value.T - delta):
+//     d_value = weights.T @ d_out,   d_key = scale * d_scores.T @ query,   d_query = scale * d_scores @ key
+
+// delta (B, H, T): for each query of a head, the sum of d_out * out over its channels, by a warp.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    flash_delta(const bfloat16* out, const bfloat16* d_out, float* delta, long long T, long long heads,
+                long long rows) {
+    const long long row = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
+    if (row >= rows) return;
+    const long long place = ((row / (heads * T) * T + row % T) * heads + row / T % heads) * D;
+    float sum = 0;
+    for (int d = threadIdx.x % WARP; d < D; d += WARP) sum += to_float(out[place + d]) * to_float(d_out[place + d]);
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0) delta[row] = sum;
+}
+
+// d_key and d_value (B, S, G D): a block has some keys, and takes the queries of all heads that share them tile by
+// tile. Rows are keys and columns queries, so that both results are products of what is in registers with a tile.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    flash_backward_keys(const bfloat16* query, const bfloat16* key, const bfloat16* value, const bfloat16* d_out,
+                        const float* log2_sums, const float* delta, bfloat16* d_key, bfloat16* d_value, long long T,
+                        long long S, long long heads, long long shared, long long causal, long long window,
+                        long long query_batch, long long query_row, long long key_batch, long long key_row,
+                        long long value_batch, long long value_row, float scale) {
+    constexpr int M = KEYS_OF_BLOCK / (16 * WARPS), N = QUERIES_OF_TILE / 8;
+    const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
+    DYNAMIC_SHARED(memory);
+    bfloat16* key_tile = reinterpret_cast<bfloat16*>(memory);
+    bfloat16* value_tile = key_tile + KEYS_OF_BLOCK * D;
+    bfloat16* query_tiles = value_tile + KEYS_OF_BLOCK * D;  // two of queries and two of d_out
+    bfloat16* d_out_tiles = query_tiles + 2 * QUERIES_OF_TILE * D;
+    float* log2_sums_here = reinterpret_cast<float*>(d_out_tiles + 2 * QUERIES_OF_TILE * D);  // of the tile's queries
+    float* delta_here = log2_sums_here + QUERIES_OF_TILE;
+
+    const int begin = blockIdx.x * KEYS_OF_BLOCK, group = blockIdx.y, batch = blockIdx.z;
+    const int first_row = threadIdx.x / WARP * 16 * M;
+    // The queries that see one of these keys: from the first one's position on, while the last is in the window.
+    const int first_query = causal ? max(begin - shape.position(0), 0) : 0;
+    const int end_of_queries = max(min((long long)begin + KEYS_OF_BLOCK - 1 + window - shape.position(0), T), 0LL);
+    const int first_tile = first_query / QUERIES_OF_TILE;
+    const int tiles = max((end_of_queries + QUERIES_OF_TILE - 1) / QUERIES_OF_TILE - first_tile, 0);
+    const int steps = tiles * shape.shared;
+    const auto head_at = [&](int step) { return group * shape.shared + step / tiles; };
+    const auto query_at = [&](int step) { return (first_tile + step % tiles) * QUERIES_OF_TILE; };
+    const auto fetch_step = [&](int step) {
+        const int place = step % 2 * QUERIES_OF_TILE * D, head = head_at(step);
+        const auto queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
+        fetch<QUERIES_OF_TILE>(query_tiles + place, queries, query_at(step));
+        const auto d_outs = rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T);
+        fetch<QUERIES_OF_TILE>(d_out_tiles + place, d_outs, query_at(step));
+    };
+
+    fetch<KEYS_OF_BLOCK>(key_tile, rows_of(key, key_batch, key_row, batch, group, shape.S), begin);
+    fetch<KEYS_OF_BLOCK>(value_tile, rows_of(value, value_batch, value_row, batch, group, shape.S), begin);
+    if (steps) fetch_step(0);
+    end_group_of_copies();
+    Sums<M, D / 8> key_sums, value_sums;
+    for (int step = 0; step < steps; ++step) {
+        if (step + 1 < steps) fetch_step(step + 1);
+        end_group_of_copies();
+        for (int i = threadIdx.x; i < QUERIES_OF_TILE; i += THREADS) {
+            const long long t = query_at(step) + i, place = (batch * heads + head_at(step)) * T + t;
+            log2_sums_here[i] = t < T ? log2_sums[place] : 0;
+            delta_here[i] = t < T ? delta[place] : 0;
+        }
+        wait_for_copies<1>();
+        __syncthreads();
+        bfloat16* queries = query_tiles + step % 2 * QUERIES_OF_TILE * D;
+        bfloat16* d_outs = d_out_tiles + step % 2 * QUERIES_OF_TILE * D;
+        Sums<M, N> weights, d_scores;
+        add_products_of_rows(weights, fragments_of(key_tile, first_row), queries);
+        add_products_of_rows(d_scores, fragments_of(value_tile, first_row), d_outs);
+        const bool all = shape.all_see(query_at(step), QUERIES_OF_TILE, begin, KEYS_OF_BLOCK);
+        weights.each([&](float& weight, int m, int n, int i) {
+            const int column = weights.column(n, i), row = begin + first_row + weights.row(m, i);
+            const bool seen = all || shape.sees(query_at(step) + column, row);
+            weight = seen ? exp2f(weight * (scale * LOG2_E) - log2_sums_here[column]) : 0;
+            d_scores.at[m][n][i] = weight * (d_scores.at[m][n][i] - delta_here[column]);
+        });
+        add_weighted_rows(value_sums, weights, d_outs);
+        add_weighted_rows(key_sums, d_scores, queries);
+        __syncthreads();
+    }
+    wait_for_copies<0>();  // the tiles of keys and values are written to now, even if no query has waited for them
+    key_sums.scale(scale);
+    const long long width = heads / shared * D;
+    write_rows(key_sums, key_tile, rows_of(d_key, S * width, width, batch, group, shape.S), begin);
+    write_rows(value_sums, value_tile, rows_of(d_value, S * width, width, batch, group, shape.S), begin);
+}
+
+// d_query (B, T, H D): a block has some queries of one head, and takes the keys tile by tile.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    flash_backward_queries(const bfloat16* query, const bfloat16* key, const bfloat16* value, const bfloat16* d_out,
+                           const float* log2_sums, const float* delta, bfloat16* d_query, long long T, long long S,
+                           long long heads, long long shared, long long causal, long long window, long long query_batch,
+                           long long query_row, long long key_batch, long long key_row, long long value_batch,
+                           long long value_row, float scale) {
+    constexpr int M = QUERIES_OF_BLOCK / (16 * WARPS), N = KEYS_OF_TILE / 8;
+    const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
+    DYNAMIC_SHARED(memory);
+    bfloat16* query_tile = reinterpret_cast<bfloat16*>(memory);
+    bfloat16* d_out_tile = query_tile + QUERIES_OF_BLOCK * D;
+    bfloat16* key_tiles = d_out_tile + QUERIES_OF_BLOCK * D;  // two of keys and two of values
+    bfloat16* value_tiles = key_tiles + 2 * KEYS_OF_TILE * D;
+
+    const int begin = (gridDim.x - 1 - blockIdx.x) * QUERIES_OF_BLOCK, head = blockIdx.y, batch = blockIdx.z;
+    const int first_row = threadIdx.x / WARP * 16 * M;
+    const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
+    const auto values = rows_of(value, value_batch, value_row, batch, head / shape.shared, shape.S);
+    const int first_tile = shape.first_key(begin) / KEYS_OF_TILE;
+    const int end_tile = (shape.end_of_keys(begin + QUERIES_OF_BLOCK) + KEYS_OF_TILE - 1) / KEYS_OF_TILE;
+    const auto fetch_tile = [&](int tile) {
+        const int place = (tile - first_tile) % 2 * KEYS_OF_TILE * D;
+        fetch<KEYS_OF_TILE>(key_tiles + place, keys, tile * KEYS_OF_TILE);
+        fetch<KEYS_OF_TILE>(value_tiles + place, values, tile * KEYS_OF_TILE);
+    };
+
+    fetch<QUERIES_OF_BLOCK>(query_tile, rows_of(query, query_batch, query_row, batch, head, shape.T), begin);
+    fetch<QUERIES_OF_BLOCK>(d_out_tile, rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T), begin);
+    fetch_tile(first_tile);
+    end_group_of_copies();
+    Sums<M, D / 8> sums;
+    float log2_sum[M][2], delta_of[M][2];
+    for (int m = 0; m < M; ++m)
+        for (int half = 0; half < 2; ++half) {
+            const long long t = begin + first_row + sums.row(m, 2 * half), place = (batch * heads + head) * T + t;
+            log2_sum[m][half] = t < T ? log2_sums[place] : 0;
+            delta_of[m][half] = t < T ? delta[place] : 0;
+        }
+    for (int tile = first_tile; tile < end_tile; ++tile) {
+        if (tile + 1 < end_tile) fetch_tile(tile + 1);
+        end_group_of_copies();
+        wait_for_copies<1>();
+        __syncthreads();
+        const int place = (tile - first_tile) % 2 * KEYS_OF_TILE * D, first_key = tile * KEYS_OF_TILE;
+        Sums<M, N> weights, d_scores;
+        add_products_of_rows(weights, fragments_of(query_tile, first_row), key_tiles + place);
+        add_products_of_rows(d_scores, fragments_of(d_out_tile, first_row), value_tiles + place);
+        const bool all = shape.all_see(begin, QUERIES_OF_BLOCK, first_key, KEYS_OF_TILE);
+        weights.each([&](float& weight, int m, int n, int i) {
+            const int row = begin + first_row + weights.row(m, i), column = first_key + weights.column(n, i);
+            weight = all || shape.sees(row, column) ? exp2f(weight * (scale * LOG2_E) - log2_sum[m][i / 2]) : 0;
+            d_scores.at[m][n][i] = weight * (d_scores.at[m][n][i] - delta_of[m][i / 2]);
+        });
+        add_weighted_rows(sums, d_scores, key_tiles + place);
+        __syncthreads();
+    }
+    sums.scale(scale);
+    write_rows(sums, query_tile, rows_of(d_query, T * heads * D, heads * D, batch, head, shape.T), begin);
+}
