@@ -28,9 +28,10 @@ from tinygrad_chat.optim import AdamW, Muon, adamw_groups
 from tinygrad_chat.runs.lookup import open_checkpoint
 from tinygrad_chat.runs.state import SavedModel
 from tinygrad_chat.training import step as step_module
+from tinygrad_chat.training.batches import Batches
 from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.run import resume_run, start_run
-from tinygrad_chat.training.step import TrainStep
+from tinygrad_chat.training.step import StepResult, TrainStep
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -207,6 +208,37 @@ def test_a_run_begun_on_a_device_goes_on_on_the_host_and_back(start: Start, sett
         logits = model.next_token_logits(np.array([[saved.tokenizer.bos]]), model.new_cache(1))
         texts.append(model.parameters().backend.to_host(logits))
     np.testing.assert_allclose(texts[0], texts[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("on_device")
+def test_the_next_batch_is_drawn_while_the_device_computes(start: Start, monkeypatch: pytest.MonkeyPatch):
+    run, happened = start("run", steps=3, backend="cupy"), []
+    draw, step = Batches._draw, TrainStep.__call__
+
+    def draw_watched(batches: Batches, number: int) -> Any:
+        happened.append(f"batch {number}")
+        return draw(batches, number)
+
+    def step_watched(train_step: TrainStep, *given: Any, **options: Any) -> StepResult:
+        happened.append("step")
+        result = step(train_step, *given, **options)
+        return result._replace(loss=Read(result.loss))
+
+    class Read:
+        """A loss that notices when the host reads it."""
+
+        def __init__(self, loss: Any) -> None:
+            self.loss = loss
+
+        def __float__(self) -> float:
+            happened.append("read")
+            return float(self.loss)
+
+    monkeypatch.setattr(Batches, "_draw", draw_watched)
+    monkeypatch.setattr(TrainStep, "__call__", step_watched)
+    finish(run)
+    each = ["step", "batch 1", "read", "step", "batch 2", "read", "step", "batch 3", "read"]
+    assert happened == ["batch 0", *each]
 
 
 @pytest.mark.usefixtures("on_device")

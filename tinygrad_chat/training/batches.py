@@ -27,14 +27,15 @@ class Drawn(NamedTuple):
 class Batches:
     """A run's batches by number: each depends on the seed and its number, and on nothing else.
 
-    So there is no state to save, and it does not matter how many processes share a batch. `notes` are lines for the
-    user that say what of the data is truncated.
+    So there is no state to save, and it does not matter how many processes share a batch, or that one is drawn ahead.
+    `notes` are lines for the user that say what of the data is truncated.
     """
 
     def __init__(self, data: Data, config: TrainingConfig) -> None:
         self._data, self._size = data, config.data.batch_size
         self._context, self._seed = config.model.context, config.run.seed
         self._packed: dict[int, PackedRows | ConversationRows] = {}
+        self._ahead: dict[int, Batch] = {}
         self.notes: list[str] = []
         for part in data.parts:
             if part.chats is not None:
@@ -48,6 +49,14 @@ class Batches:
 
     def __call__(self, number: int) -> Batch:
         """Return the batch of that number."""
+        ahead, self._ahead = self._ahead, {}
+        return ahead[number] if number in ahead else self._draw(number)
+
+    def draw_ahead(self, number: int) -> None:
+        """Draw the batch that will probably be asked for next."""
+        self._ahead = {number: self._draw(number)}
+
+    def _draw(self, number: int) -> Batch:
         random = rng(self._seed, "batches", number)
 
         def draw(part: Dataset, first: int, count: int) -> Batch:

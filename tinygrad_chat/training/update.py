@@ -34,6 +34,7 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
             random=_dropout(run),
             skip=None if limit is None and drawn.has_signal else skip,
         )
+    _draw_ahead(run)
     loss, grad_norm = float(result.loss), float(result.grad_norm)  # the host waits for the device only here
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _diverged(run, result, drawn)
@@ -47,16 +48,26 @@ def update(run: Run, fraction_used: float) -> dict[str, float]:
 
 def draw_of(run: Run) -> Drawn:
     """Return what the run's next step trains on. Raises DataError as `expect_known` does."""
-    drawn = run.draw(run.progress.step + run.progress.skipped_batches)
+    drawn = run.draw(_number(run))
     expect_known(drawn.batch, run.train_step.model.vocabulary)
     return drawn
 
 
+def _draw_ahead(run: Run) -> None:
+    """Draw the next step's batch while a device still computes; a CPU has nothing to wait for."""
+    if run.reinforcement is None and run.model.parameters().backend.name != "numpy":
+        run.batch.draw_ahead(_number(run) + 1)
+
+
+def _number(run: Run) -> int:
+    """Return the number of the run's next batch."""
+    return run.progress.step + run.progress.skipped_batches
+
+
 def _dropout(run: Run) -> np.random.Generator | None:
     """Return the random numbers for the next step's dropout, None without dropout."""
-    number = run.progress.step + run.progress.skipped_batches
     drops = run.config.model.dropout or run.config.recipe.model == OWN  # a custom model may have dropout of its own
-    return rng(run.config.run.seed, "dropout", number) if drops else None
+    return rng(run.config.run.seed, "dropout", _number(run)) if drops else None
 
 
 def _position(run: Run, fraction_used: float) -> int:
