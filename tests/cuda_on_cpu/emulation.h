@@ -27,9 +27,9 @@
 #define __launch_bounds__(...)
 // One block runs at a time, so one copy of each variable is enough; the section is filled with NaNs before each block.
 #define __shared__ static __attribute__((section("cuda_shared")))
-#undef assert
-#define assert(condition) \
-    do { if (!(condition)) throw std::runtime_error("assertion failed: " #condition); } while (0)
+#define CHECK(condition) \
+    do { if (!(condition)) throw std::runtime_error("check failed: " #condition); } while (0)
+#undef assert  // NVIDIA's compilers define it, and a GPU would spend time and registers on it: kernels use CHECK
 
 extern "C" char __start_cuda_shared __attribute__((weak)), __stop_cuda_shared __attribute__((weak));
 

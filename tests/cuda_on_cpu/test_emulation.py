@@ -87,7 +87,7 @@ extern "C" __global__ void behind() {
     DYNAMIC_SHARED(memory);
     memory[32 + threadIdx.x] = 0;
 }
-extern "C" __global__ void checked() { assert(threadIdx.x != 3); }
+extern "C" __global__ void checked() { CHECK(threadIdx.x != 3); }
 """
 
 
@@ -192,12 +192,18 @@ def test_what_shared_memory_does_not_allow_is_told(
         ("divided", "a barrier that not all threads of the block reach"),
         ("lonely", "exchange that not all of its lanes reach"),
         ("partial", "exchange of a part of a warp is not emulated"),
-        ("checked", "assertion failed: threadIdx.x != 3"),
+        ("checked", "check failed: threadIdx.x != 3"),
     ],
 )
 def test_what_is_undefined_is_told(module: RawModule, name: str, message: str):
     with pytest.raises(EmulationError, match=f"^{name}: .*{message}"):
         run(module, name, (1,), (32,))
+
+
+def test_an_assertion_that_a_gpu_would_spend_time_on_is_refused():
+    code = 'extern "C" __global__ void asserted() { assert(threadIdx.x < 32); }'
+    with pytest.raises(EmulationError, match="assert"):
+        RawModule(code=code, options=())
 
 
 def test_a_write_beside_an_array_is_told(module: RawModule):

@@ -1,8 +1,8 @@
 // Shared by all kernels. REAL, the type of activations and compute weights, is set when they are compiled: float or
 // bfloat16. Sums are floats, added in a deterministic order.
 
-#ifndef assert  // only the tests, which run kernels on the host, define it
-#define assert(condition)
+#ifndef CHECK  // only the tests, which run kernels on the host, define it; assert would run on a GPU, too
+#define CHECK(condition)
 #endif
 
 struct bfloat16 {
@@ -28,13 +28,13 @@ template <int W, typename T> struct alignas(W * sizeof(T)) Vector {
 };
 
 template <int W, typename T> __device__ inline void load(const T* address, float (&out)[W]) {
-    assert(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
+    CHECK(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
     const Vector<W, T> vector = *reinterpret_cast<const Vector<W, T>*>(address);
     for (int w = 0; w < W; ++w) out[w] = to_float(vector.at[w]);
 }
 
 template <int W, typename T> __device__ inline void store(T* address, const float (&x)[W]) {
-    assert(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
+    CHECK(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
     Vector<W, T> vector;
     for (int w = 0; w < W; ++w) round_to(vector.at[w], x[w]);
     *reinterpret_cast<Vector<W, T>*>(address) = vector;
