@@ -1,17 +1,22 @@
-// The four functions of cuBLAS that kernels/cuda/matmul.py calls, on the host: the same arguments, read as strictly as
-// the library reads them, matrices by columns, sums in float.
+// The five functions of cuBLAS that kernels/cuda/matmul.py calls, on the host: the same arguments, read as strictly as
+// the library reads them, matrices by columns, sums in float. More strictly, a handle serves the thread that made it.
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <thread>
 
 namespace {
 
-constexpr int SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, NOT_SUPPORTED = 15;
+constexpr int SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15;
 constexpr int R_32F = 0, R_16BF = 14;
 
 struct Handle {
     bool workspace = false;
+    const std::thread::id thread = std::this_thread::get_id();
 };
+
+std::atomic<int> handles{0};
 
 float read(const void* x, int type, long long i) {
     if (type == R_32F) return static_cast<const float*>(x)[i];
@@ -44,8 +49,17 @@ void write(void* x, int type, long long i, float value) {
 
 extern "C" int cublasCreate_v2(void** handle) {
     *handle = new Handle();
+    ++handles;
     return SUCCESS;
 }
+
+extern "C" int cublasDestroy_v2(void* handle) {
+    delete static_cast<Handle*>(handle);
+    --handles;
+    return SUCCESS;
+}
+
+extern "C" int count_handles() { return handles; }
 
 extern "C" int cublasSetStream_v2(void* handle, void*) {
     static_cast<Handle*>(handle)->workspace = false;  // as the library does
@@ -63,6 +77,7 @@ extern "C" int cublasGemmStridedBatchedEx(void* handle, int transa, int transb, 
                                           int Btype, int ldb, long long strideB, const void* beta, void* C, int Ctype,
                                           int ldc, long long strideC, int batch, int compute, int) {
     if (!static_cast<Handle*>(handle)->workspace) return NOT_INITIALIZED;
+    if (static_cast<Handle*>(handle)->thread != std::this_thread::get_id()) return EXECUTION_FAILED;
     if (compute != 68 && !(compute == 77 && Atype == R_32F)) return NOT_SUPPORTED;
     if (Atype != Btype || (Atype != R_32F && Atype != R_16BF) || (Ctype != Atype && Ctype != R_32F)) return NOT_SUPPORTED;
     if (m < 0 || n < 0 || k < 0 || batch < 0 || ldc < m || lda < (transa ? k : m) || ldb < (transb ? n : k))

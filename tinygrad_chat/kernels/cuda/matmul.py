@@ -1,15 +1,16 @@
 """Matrix products by direct calls to cuBLAS: operands in float32 or bfloat16, sums in float32, transposed and sliced
 views without a copy, batches, results of either type, written or accumulated.
 
-CuPy's own product allows none of these for bfloat16, and none while a CUDA graph is captured. So we have our own
-handle, with its own workspace.
+CuPy's own product allows none of these for bfloat16, and none while a CUDA graph is captured. So each thread has its
+own handle, with its own workspace: calls release the interpreter's lock, and a handle has one stream at a time.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import sys
+import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,15 @@ _PRODUCT = (
 
 
 class Cublas:
-    """A handle on the current device, with a workspace at a fixed address."""
+    """A handle on the current device, with a workspace at a fixed address: for one thread, and destroyed with it."""
 
     def __init__(self, xp: Any) -> None:
         self._library = load_library(xp)
         self._library.cublasGemmStridedBatchedEx.argtypes = _PRODUCT
         self._handle = ctypes.c_void_p()
         _check(self._library.cublasCreate_v2(ctypes.byref(self._handle)))
+        # Waits for the device before the workspace is freed. At the interpreter's end the device may be gone already.
+        weakref.finalize(self, self._library.cublasDestroy_v2, self._handle).atexit = False
         self._workspace = xp.cuda.alloc(WORKSPACE)
         self._stream = None
 
@@ -79,9 +82,19 @@ def _check(status: int) -> None:
         raise BackendError(f"--backend cupy: a matrix product failed with cuBLAS status {status}")
 
 
-@functools.cache
-def _cublas(xp: Any, device: int) -> Cublas:
-    return Cublas(xp)
+class _Handles(threading.local):
+    """The calling thread's handles, one for each device."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, int], Cublas] = {}
+
+    def on(self, xp: Any, device: int) -> Cublas:
+        if (xp, device) not in self._made:
+            self._made[xp, device] = Cublas(xp)
+        return self._made[xp, device]
+
+
+_handles = _Handles()
 
 
 def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: bool = False) -> Any:
@@ -100,7 +113,7 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
     if out.size == 0:
         return out
     xp = array_module(out)
-    cublas = _cublas(xp, xp.cuda.runtime.getDevice())
+    cublas = _handles.on(xp, xp.cuda.runtime.getDevice())
     cublas.use_stream(xp.cuda.get_current_stream().ptr)
     M, N = out.shape[-2:]
     left, right = _readable(left), _readable(right)  # any copies stay alive until the call below
