@@ -352,6 +352,19 @@ def test_a_token_or_target_that_cannot_be_gives_no_number(device: Backend):
     assert np.isnan(ops.cross_entropy(Tensor(moved(device, nothing, np.float32)), device.xp.asarray([1, 1])).item())
 
 
+@pytest.mark.parametrize(("vocabulary", "size"), [(1, 1), (256, 1), (257, 2), (65536, 2), (65537, 4)])
+def test_tokens_are_sorted_by_keys_as_short_as_the_vocabulary_allows(
+    device: Backend, vocabulary: int, size: int, monkeypatch: pytest.MonkeyPatch
+):
+    keys, sort = [], device.xp.argsort
+    monkeypatch.setattr(device.xp, "argsort", lambda x, **options: keys.append(x) or sort(x, **options), raising=False)
+    table = Tensor(moved(device, drawn(vocabulary, 1), np.float32))
+    ops.embedding(table, device.xp.asarray(np.array([-1, 0, 0, vocabulary - 1]))).sum().backward()
+    assert [key.dtype for key in keys] == [np.dtype(f"u{size}")]
+    counts = np.bincount([vocabulary - 1, 0, 0, vocabulary - 1], minlength=vocabulary)
+    np.testing.assert_array_equal(device.to_host(table.grad)[:, 0], counts)
+
+
 @pytest.mark.parametrize("real", [None, "bfloat16"])
 def test_adamw_agrees_with_its_reference_and_the_copy_follows(device: Backend, real: str | None):
     size = 1003 if real is None else 1008  # vectors that are not whole, and that are
