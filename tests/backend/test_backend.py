@@ -51,7 +51,10 @@ def pretend_cupy(monkeypatch: pytest.MonkeyPatch, *, gpu: bool) -> ModuleType:
     cupy.cuda = SimpleNamespace(
         is_available=lambda: gpu,
         Device=lambda: SimpleNamespace(id=0, synchronize=lambda: None),
-        runtime=SimpleNamespace(getDeviceProperties=lambda device: {"name": b"Pretend GPU", "major": 9, "minor": 0}),
+        runtime=SimpleNamespace(
+            getDeviceProperties=lambda device: {"name": b"Pretend GPU", "major": 9, "minor": 0},
+            runtimeGetVersion=lambda: 13000,
+        ),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     return cupy
@@ -102,6 +105,48 @@ def test_working_gpu_is_found(monkeypatch, name):
     assert backend_of(array) is backend
     assert array_module(array) is cupy
     np.testing.assert_array_equal(to_host(array), np.zeros(3))
+
+
+def pretend_capability(cupy: Any, capability: tuple[int, int], cuda: int) -> None:
+    properties = {"name": b"Pretend GPU", "major": capability[0], "minor": capability[1]}
+    cupy.cuda.runtime = SimpleNamespace(getDeviceProperties=lambda device: properties, runtimeGetVersion=lambda: cuda)
+
+
+@pytest.mark.parametrize(("capability", "cuda"), [((7, 0), 12090), ((7, 5), 13000), ((12, 0), 13010)])
+def test_oldest_device_that_the_compiler_of_a_cuda_knows_is_found(monkeypatch, capability: tuple[int, int], cuda: int):
+    pretend_capability(pretend_cupy(monkeypatch, gpu=True), capability, cuda)
+    assert get_backend("cupy").device == "Pretend GPU"
+
+
+@pytest.mark.parametrize(
+    ("capability", "cuda", "reason", "remedy"),
+    [
+        (
+            (6, 1),
+            12090,
+            "7.0 or newer for CUDA 12, found Pretend GPU with 6.1",
+            "train on the CPU with --backend numpy",
+        ),
+        (
+            (6, 1),
+            13000,
+            "7.5 or newer for CUDA 13, found Pretend GPU with 6.1",
+            "train on the CPU with --backend numpy",
+        ),
+        (
+            (7, 0),
+            13000,
+            "7.5 or newer for CUDA 13, found Pretend GPU with 7.0",
+            "run: pip uninstall -y cupy-cuda13x && pip install 'tinygrad-chat[cuda12]'",
+        ),
+    ],
+)
+def test_device_that_is_too_old_is_refused_with_the_remedy(
+    monkeypatch, capability: tuple[int, int], cuda: int, reason: str, remedy: str
+):
+    pretend_capability(pretend_cupy(monkeypatch, gpu=True), capability, cuda)
+    pretend_machine(monkeypatch, driver=13000, wheels=THIRTEEN)
+    assert refusal() == f"--backend cupy: expected a GPU of compute capability {reason}; {remedy}"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ NUMPY_FOR_BFLOAT16 = "2.1.2"
 OLDEST = (7, 0)
 """The oldest compute capability supported: the kernels use warp shuffles that name their lanes."""
 
+OLDEST_FOR_CUDA_13 = (7, 5)
+"""The oldest that the compiler of CUDA 13, and so CuPy built for it, generates code for."""
+
 OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
 """The runtime's, the driver's and cuBLAS's names for this error."""
 
@@ -30,16 +33,19 @@ class CupyBackend(Backend):
     kernel_sets = ("cuda",)
 
     def __init__(self, cupy: Any) -> None:
-        """Raises BackendError for a device that is too old."""
+        """Raises BackendError, with the remedy, for a device that is too old."""
         properties: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         capability = properties["major"], properties["minor"]
+        cuda = cupy.cuda.runtime.runtimeGetVersion() // 1000  # the one that CuPy was built for
+        oldest = OLDEST if cuda < 13 else OLDEST_FOR_CUDA_13
         self.xp = cupy
         self.array_type = cupy.ndarray
         self.device = properties["name"].decode()
-        if capability < OLDEST:
+        if capability < oldest:
+            remedy = "train on the CPU with --backend numpy" if capability < OLDEST else f"run: {_installing(12)}"
             raise BackendError(
-                f"--backend cupy: expected a GPU of compute capability {_dotted(OLDEST)} or newer, found "
-                f"{self.device} with {_dotted(capability)}; train on the CPU with --backend numpy"
+                f"--backend cupy: expected a GPU of compute capability {_dotted(oldest)} or newer for CUDA {cuda}, "
+                f"found {self.device} with {_dotted(capability)}; {remedy}"
             )
         self.dtypes = _dtypes(capability)
 
@@ -163,9 +169,12 @@ def advice() -> str:
         )
     if driver < 12000:
         return f"the driver supports CUDA {driver // 1000} only: update it to one for CUDA 12 or newer"
-    newest = min(driver // 1000, 13)
-    wheel = f"cupy-cuda{newest}x"
+    return f"run: {_installing(min(driver // 1000, 13))}"
+
+
+def _installing(cuda: int) -> str:
+    """Return the command that installs CuPy for CUDA 12 or 13, in place of any that is there."""
     installed = [found.split()[0] for found in cupy_wheels()]
     # All of them install into one folder, so with two installed neither is intact, and removing one breaks the other.
-    remove = f"pip uninstall -y {' '.join(installed)} && " if installed not in ([], [wheel]) else ""
-    return f"run: {remove}pip install 'tinygrad-chat[cuda{newest}]'"
+    remove = f"pip uninstall -y {' '.join(installed)} && " if installed not in ([], [f"cupy-cuda{cuda}x"]) else ""
+    return f"{remove}pip install 'tinygrad-chat[cuda{cuda}]'"
