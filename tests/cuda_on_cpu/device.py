@@ -128,7 +128,7 @@ class _Namespace:
     newaxis = None
     RawModule = RawModule
     cuda = SimpleNamespace(
-        runtime=SimpleNamespace(getDevice=lambda: 0),
+        runtime=SimpleNamespace(getDevice=lambda: 0, getDeviceProperties=lambda device: {"l2CacheSize": 1 << 20}),
         get_current_stream=lambda: SimpleNamespace(ptr=0),
         alloc=lambda size: _Memory(size),
     )

@@ -20,6 +20,7 @@ from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import Backend, get_backend, load_kernels
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.kernels.cuda import attention
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import clip
 
@@ -258,6 +259,18 @@ def test_attention_takes_the_largest_score_out(device: Backend, offset: float):
     with reference_ops():
         expected = ops.attention(Tensor(query), key, value, heads=2).data
     np.testing.assert_allclose(device.to_host(ops.attention(*there, heads=2).data), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("T", "sequences"), [(64, [8, 1]), (256, [1] * 9)], ids=["several", "at least one"])
+def test_attention_computes_as_many_scores_at_a_time_as_fit_in_half_of_the_cache(
+    device: Backend, T: int, sequences: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    if device.name == "cupy":
+        pytest.skip("the cache of the stand-in holds 1 MiB")
+    shapes, launch = [], attention.launch
+    monkeypatch.setattr(attention, "launch", lambda *given: shapes.append(given[4].shape) or launch(*given))
+    ops.attention(*(Tensor(moved(device, drawn(9, T, 4), np.float32)) for _ in range(3)), heads=4)
+    assert shapes == [(count, 1, 4, T, T) for count in sequences]
 
 
 def test_a_gradient_that_lies_in_another_order_takes_one_that_is_pending(device: Backend):

@@ -15,7 +15,11 @@ from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, widt
 from tinygrad_chat.kernels.cuda.matmul import gemm
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
-CACHED = 1 << 24  # float32 scores at a time, 64 MiB; the L2 of an H100 holds 50 MB
+
+@functools.cache
+def scores_in_cache(xp: Any, device: int) -> int:
+    """Return how many float32 scores to compute at a time: half of the L2 cache, which an H100 has in two halves."""
+    return xp.cuda.runtime.getDeviceProperties(device)["l2CacheSize"] // 2 // np.dtype(np.float32).itemsize
 
 
 def attention(
@@ -46,7 +50,8 @@ def attention(
     o = split_heads(out, G, D)
     # The axis `shared` comes first, so that the heads of one index along it are adjacent, as their keys are.
     weights = xp.empty((B, shared, G, T, S), real)
-    parts = _parts(B, max(1, CACHED // max(1, heads * T * S)))
+    cached = scores_in_cache(xp, xp.cuda.runtime.getDevice())
+    parts = _parts(B, max(1, cached // max(1, heads * T * S)))
     for part in parts:
         scores = xp.empty(weights[part].shape, np.float32)
         rows = scores.size // max(S, 1)
