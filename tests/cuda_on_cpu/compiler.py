@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,22 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 ONE_AT_A_TIME = threading.Lock()  # shared memory and a block's threads are those of the library
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(')
 MOST_SHARED = 48 << 10  # bytes of shared memory that a launch may ask for, unless the kernel was told of more
+_compared: set[str] | None = None  # within both_orders: the kernels that had more than one block
+
+
+@contextmanager
+def both_orders() -> Iterator[set[str]]:
+    """Within this context each grid runs twice, with the last block first and with the first, from the same memory.
+
+    Raises EmulationError where the results differ: a block read or wrote what another one writes. Provides the names of
+    the kernels that had more than one block.
+    """
+    global _compared
+    _compared = set()
+    try:
+        yield _compared
+    finally:
+        _compared = None
 
 
 class EmulationError(AssertionError):
@@ -53,10 +70,12 @@ class RawModule:
 
     def __init__(self, *, code: str, options: Sequence[str]) -> None:
         expanded = _expanded(code, options)
+        self.names = KERNEL.findall(expanded)
         entries = "".join(
-            f'extern "C" const char* run_{name}(void** values, const char* letters, dim3 grid, dim3 block, size_t room)'
-            f"{{ return emulated::call({name}, values, letters, grid, block, room); }}\n"
-            for name in KERNEL.findall(expanded)
+            f'extern "C" const char* run_{name}(void** values, const char* letters, dim3 grid, dim3 block, '
+            f"size_t room, bool last_first) {{\n"
+            f"    return emulated::call({name}, values, letters, grid, block, room, last_first);\n}}\n"
+            for name in self.names
         )
         self._library = shared_library(f'#include "emulation.h"\n{code}\n{entries}', tuple(options))
 
@@ -89,24 +108,48 @@ class Kernel:
         self.max_dynamic_shared_size_bytes = MOST_SHARED
         self._run = run
         run.restype = ctypes.c_char_p
-        run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _Dim3, _Dim3, ctypes.c_size_t]
+        run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _Dim3, _Dim3, ctypes.c_size_t, ctypes.c_bool]
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], *, shared_mem: int = 0
     ) -> None:
-        """Run every thread of the grid."""
+        """Run every thread of the grid; within `both_orders`, twice."""
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise EmulationError(f"{self.name}: {shared_mem} bytes of shared memory that it was not told of")
+        launched = grid, block, arguments, shared_mem
+        arrays = [x.view(np.ndarray) for x in arguments if isinstance(x, np.ndarray)]
+        if _compared is None:
+            self._run_once(*launched)
+        else:
+            memory = [x.reshape(-1).view(np.uint8) for x in arrays]
+            before = [x.copy() for x in memory]
+            self._run_once(*launched, last_first=True)
+            other = [x.copy() for x in memory]
+            for x, old in zip(memory, before, strict=True):
+                x[:] = old
+            self._run_once(*launched)
+            if not all(map(np.array_equal, memory, other)):
+                raise EmulationError(f"{self.name}: its result depends on the order in which the blocks run")
+            if np.prod(grid) > 1:
+                _compared.add(self.name)
+        for x in arrays:
+            expect_untouched_margins(x, self.name)
+
+    def _run_once(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        shared: int,
+        last_first: bool = False,
+    ) -> None:
         letters, values = zip(*map(self._passed, arguments), strict=True) if arguments else ((), ())
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         sizes = (_Dim3(*size, *[1] * (3 - len(size))) for size in (grid, block))
         with ONE_AT_A_TIME:
-            failure = self._run(addresses, "".join(letters).encode(), *sizes, shared_mem)
+            failure = self._run(addresses, "".join(letters).encode(), *sizes, shared, last_first)
         if failure:
             raise EmulationError(f"{self.name}: {failure.decode()}")
-        for x in arguments:
-            if isinstance(x, np.ndarray):
-                expect_untouched_margins(x, self.name)
 
     def _passed(self, x: Any) -> tuple[str, Any]:
         if isinstance(x, np.ndarray):

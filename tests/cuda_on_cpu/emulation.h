@@ -1,6 +1,6 @@
 // CUDA's model of a program on the host: a grid of blocks of threads, shared memory, barriers, warp shuffles, atomics.
 //
-// Blocks run one after the other. Each thread of a block is a fibre with a stack of its own; it runs until it waits, at
+// Blocks run one after the other, in either order, as CUDA promises none. Each thread of a block is a fibre with a stack of its own; it runs until it waits, at
 // a barrier or in a shuffle, and goes on when all it waits for have come. What CUDA leaves undefined is an error here:
 // a barrier that some threads never reach, a shuffle with a lane that is not there, a load off its alignment.
 
@@ -161,20 +161,21 @@ inline void run_block() {
     }
 }
 
-inline void run_grid(dim3 grid_size, dim3 block_size, size_t shared, void (*function)(void*), void* data) {
+inline void run_grid(dim3 grid_size, dim3 block_size, size_t shared, bool last_first, void (*function)(void*), void* data) {
     grid = grid_size, block = block_size, body = function, body_data = data;
     dynamic_room.resize(shared + 2 * 128);
     dynamic_memory = dynamic_room.data() + (128 - reinterpret_cast<uintptr_t>(dynamic_room.data()) % 128);
     dynamic_size = shared;
     failure.clear();
-    for (here.z = 0; here.z < grid.z; ++here.z)
-        for (here.y = 0; here.y < grid.y; ++here.y)
-            for (here.x = 0; here.x < grid.x; ++here.x) {
-                run_block();
-                if (failure.empty()) continue;
-                fibres.clear();  // some stopped half way
-                return;
-            }
+    const unsigned int blocks = grid.x * grid.y * grid.z;
+    for (unsigned int turn = 0; turn < blocks; ++turn) {
+        const unsigned int place = last_first ? blocks - 1 - turn : turn;
+        here = {place % grid.x, place / grid.x % grid.y, place / (grid.x * grid.y)};
+        run_block();
+        if (failure.empty()) continue;
+        fibres.clear();  // some stopped half way
+        return;
+    }
 }
 
 // What lane `from` gives, once all lanes of the warp have given something.
@@ -248,18 +249,20 @@ template <typename T> constexpr char letter() {
     return std::is_pointer_v<T> ? 'p' : std::is_same_v<T, float> ? 'f' : std::is_same_v<T, long long> ? 'q' : '?';
 }
 template <typename... A, size_t... I>
-const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, size_t shared, std::index_sequence<I...>) {
+const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, size_t shared,
+                 bool last_first, std::index_sequence<I...>) {
     if (std::string{letter<A>()...} != letters) {
         failure = "arguments " + std::string(letters) + " for a kernel that takes " + std::string{letter<A>()...};
         return failure.c_str();
     }
     auto bound = [&] { kernel(*static_cast<A*>(values[I])...); };
-    run_grid(grid, block, shared, [](void* data) { (*static_cast<decltype(bound)*>(data))(); }, &bound);
+    run_grid(grid, block, shared, last_first, [](void* data) { (*static_cast<decltype(bound)*>(data))(); }, &bound);
     return failure.empty() ? nullptr : failure.c_str();
 }
 template <typename... A>
-const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, size_t shared) {
-    return call(kernel, values, letters, grid, block, shared, std::index_sequence_for<A...>());
+const char* call(void (*kernel)(A...), void** values, const char* letters, dim3 grid, dim3 block, size_t shared,
+                 bool last_first) {
+    return call(kernel, values, letters, grid, block, shared, last_first, std::index_sequence_for<A...>());
 }
 }  // namespace emulated
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.cuda_on_cpu.compiler import COMPILER, EmulationError, RawModule, with_margins
+from tests.cuda_on_cpu.compiler import COMPILER, EmulationError, RawModule, both_orders, with_margins
 from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
 from tinygrad_chat import Tensor
 
@@ -87,6 +87,9 @@ extern "C" __global__ void behind() {
     DYNAMIC_SHARED(memory);
     memory[32 + threadIdx.x] = 0;
 }
+extern "C" __global__ void contested(float* out) { out[blockIdx.x / 2] = blockIdx.x; }
+extern "C" __global__ void overheard(const float* x, float* out) { out[blockIdx.x] = x[blockIdx.x] + out[0]; }
+extern "C" __global__ void doubled(float* x) { x[blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z)] *= 2; }
 extern "C" __global__ void checked() { CHECK(threadIdx.x != 3); }
 """
 
@@ -204,6 +207,23 @@ def test_an_assertion_that_a_gpu_would_spend_time_on_is_refused():
     code = 'extern "C" __global__ void asserted() { assert(threadIdx.x < 32); }'
     with pytest.raises(EmulationError, match="assert"):
         RawModule(code=code, options=())
+
+
+@pytest.mark.parametrize(("name", "arrays"), [("contested", 1), ("overheard", 2)])
+def test_two_blocks_that_meet_in_one_place_are_told(module: RawModule, name: str, arrays: int):
+    """Where both write, and where one reads what another writes."""
+    memory = np.ones((arrays, 6), np.float32)
+    with both_orders(), pytest.raises(EmulationError, match=f"^{name}: its result depends on the order in which"):
+        run(module, name, (4,), (1,), *memory)
+
+
+def test_blocks_that_keep_apart_leave_memory_in_both_orders_as_in_one(module: RawModule):
+    x = np.arange(24, dtype=np.float32)
+    with both_orders() as compared:
+        run(module, "doubled", (2, 3, 4), (1,), x)
+        run(module, "checked", (1,), (3,))
+    np.testing.assert_array_equal(x, 2 * np.arange(24))
+    assert compared == {"doubled"}
 
 
 def test_a_write_beside_an_array_is_told(module: RawModule):

@@ -160,6 +160,7 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "rmsnorm without gain": ("rmsnorm", Case((drawn(17, 264),))),
     "gelu beyond a block": ("gelu", Case((3 * drawn(5, 1031),))),
     "gelu far out": ("gelu", Case((np.array([-1e12, -60, -10, 0, 10, 60, 1e12], np.float32),))),
+    "relu beyond a block": ("relu", Case((drawn(5, 1031),))),
     "relu at 0": ("squared_relu", Case((np.array([-1, -0.0, 0, 1], np.float32),))),
     "squared relu in vectors": ("squared_relu", Case((drawn(64, 64),))),
     "swiglu beyond a block": ("swiglu", Case((3 * drawn(5, 1031), drawn(5, 1031)))),

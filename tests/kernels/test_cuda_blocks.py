@@ -1,0 +1,46 @@
+"""No kernel's result depends on the order in which its blocks run: no two of them meet in one place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.kernels import reals_of
+from tests.catalogue import CATALOGUE
+from tests.cuda_on_cpu.compiler import RawModule, both_orders
+from tests.cuda_on_cpu.device import DEVICE, standing_in
+from tests.cuda_on_cpu.places import needs_compiler
+from tests.kernels.test_cuda import CORNERS, TYPES, compare, drawn, moved
+from tests.kernels.test_flash_attention import CALLS, compute
+from tests.profiles import CI
+from tinygrad_chat.backend import load_kernels
+from tinygrad_chat.kernels.cuda import flash_attention
+from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, source
+from tinygrad_chat.optim.adamw import adamw_update
+from tinygrad_chat.optim.clipping import clip
+
+ONE_BLOCK = {"mean_loss", "root_of_sum", "scaled_sum_backward_scales"}  # by design: each adds up what blocks have left
+
+
+@needs_compiler
+@CI
+@pytest.mark.parametrize("real", TYPES)
+def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(real: str):
+    every = {
+        name
+        for path in FOLDER.glob("*.cu")
+        if real in reals_of(path.name)
+        for name in RawModule(code=source(path.name), options=flags(np.dtype(real))).names
+    }
+    kernels, scalars = load_kernels("cuda"), np.array((0.9, 0.01, 0.2, 0.05, 2.0, 1e-8), np.float32)
+    with standing_in(), both_orders() as compared:
+        for name, case in CORNERS.values():
+            compare(DEVICE, CATALOGUE[name], case, real)
+        gradient, *others = (moved(DEVICE, np.abs(drawn(5000)), np.float32) for _ in range(4))
+        kernels[clip](gradient, 0.5)
+        copy = DEVICE.xp.empty(5000, real)
+        kernels[adamw_update](*others, gradient, moved(DEVICE, scalars, np.float32), compute_weights=copy, decayed=700)
+        for D in flash_attention.WIDTHS if real == "bfloat16" else ():
+            call = CALLS["several tiles and sequences"]
+            compute(DEVICE, call, call.inputs(D))
+    assert every - compared == ONE_BLOCK
