@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.configurations import BETAS, CLIP, LEARNING_RATE, WEIGHT_DECAY, Configuration
+from bench.configurations import Configuration
 from bench.decoder import Decoder, OurDecoder, generate
+from bench.gpu.models import make_train_step
 from bench.turns import OURS, serve
 
 PROFILED_STEPS = 3
@@ -40,17 +41,8 @@ class OurEngine:
 
     def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
         """Return a training step on tokens and targets -> loss, not waited for."""
-        train_step = self._train_step(configuration)
+        train_step = make_train_step(configuration, self._compute)
         return lambda tokens, targets: train_step((tokens, targets), 0).loss
-
-    def _train_step(self, configuration: Configuration) -> Any:
-        from tinygrad_chat import GPT
-        from tinygrad_chat.optim import AdamW
-        from tinygrad_chat.training.step import TrainStep
-
-        model = GPT(configuration.vocabulary, configuration.options, compute=self._compute)
-        optimizer = AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
-        return TrainStep(model, optimizer, lambda step: LEARNING_RATE, clip=CLIP)
 
     def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
         """Return the model with a cache."""
@@ -81,7 +73,7 @@ class OurEngine:
         """Where a step's time goes."""
         from tinygrad_chat.profiling.profile import profile, watched_step
 
-        step = watched_step(self._train_step(configuration), lambda: configuration.draw(0))
+        step = watched_step(make_train_step(configuration, self._compute), lambda: configuration.draw(0))
         return profile(step, PROFILED_STEPS, compute=self._compute, tokens=configuration.tokens).to_json()
 
 

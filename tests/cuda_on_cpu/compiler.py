@@ -69,7 +69,7 @@ class RawModule:
     """As `cupy.RawModule`: CUDA C++ source, compiled."""
 
     def __init__(self, *, code: str, options: Sequence[str]) -> None:
-        expanded = _expanded(code, options)
+        expanded = preprocessed(code, options)
         self.names = KERNEL.findall(expanded)
         entries = "".join(
             f'extern "C" const char* run_{name}(void** values, const char* letters, dim3 grid, dim3 block, '
@@ -88,7 +88,7 @@ class RawModule:
         return kind.in_dll(self._library, name)
 
 
-def _expanded(code: str, options: Sequence[str]) -> str:
+def preprocessed(code: str, options: Sequence[str]) -> str:
     """Run the preprocessor: kernels may be named by a macro."""
     assert COMPILER is not None
     command = [COMPILER, "-E", "-P", "-x", "c++", *options, "-"]

@@ -122,7 +122,7 @@ class _Memory:
         self.ptr = self._array.ctypes.data
 
 
-class _Namespace:
+class Namespace:
     """NumPy's functions; what they make lies on the device, and only `asarray` and `array` take what does not."""
 
     newaxis = None
@@ -155,7 +155,7 @@ class Device(Backend):
     """The stand-in."""
 
     name = "device"
-    xp = _Namespace()
+    xp = Namespace()
     array_type = DeviceArray
     device = "a stand-in"
     kernel_sets = ("cuda",)

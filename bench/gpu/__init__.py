@@ -17,20 +17,15 @@ from typing import Any
 from bench import turns
 from bench.chart import Bars, draw_bars, times
 from bench.configurations import Configuration
+from bench.gpu.estimate import COUNTED, KNOWN, Roofs, estimate, table_of
+from bench.gpu.models import BATCHES, CONFIGURATIONS, TRIAL
 from bench.gpu_worker import ENGINES
 from bench.record import write_result
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.models.size import flops_per_token
 
 NAME = "gpu"
-CONFIGURATIONS = {
-    "mini-gpt": Configuration.of(12, 65, 64, 128, 4, 4),
-    "S1": Configuration.of(64, 65, 256, 384, 6, 6),  # nanoGPT's for tiny Shakespeare
-    "GPT-2 124M": Configuration.of(16, 50304, 1024, 768, 12, 12),
-}
-BATCHES = {"GPT-2 124M": (8, 16, 32)}  # of which each engine takes the one that it is fastest with
 DECODED = {"S1": (1, 8), "GPT-2 124M": (1, 8)}
-TRIAL = {"tiny": Configuration.of(4, 65, 32, 32, 2, 2)}  # without a GPU: does the measurement itself work?
 PROMPT, NEW = 16, 64  # tokens
 DECODING_ROUNDS = 3
 AGREEING = 20
@@ -43,9 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     turns.add_arguments(parser)
     parser.set_defaults(rounds=ROUNDS)
     parser.add_argument("--trial", action="store_true", help="a tiny model on the CPU: does the measurement work?")
+    on_paper = parser.add_argument_group("a step on paper, without a GPU")
+    on_paper.add_argument("--estimate", action="store_true", help="count its launches, bytes and operations instead")
+    on_paper.add_argument("--configurations", nargs="+", default=COUNTED, choices=KNOWN, metavar="NAME")
+    for roof in dataclasses.fields(Roofs):
+        flag, default = f"--{roof.name.replace('_', '-')}", roof.default
+        on_paper.add_argument(
+            flag, type=float, default=default, metavar="ROOF", help=f"{roof.metadata['help']} ({default:g})"
+        )
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    if arguments.estimate:
+        roofs = Roofs(*(getattr(arguments, roof.name) for roof in dataclasses.fields(Roofs)))
+        print("\n\n".join("\n".join(table_of(name, estimate(name, roofs))) for name in arguments.configurations))
+        return
     device = "cpu" if arguments.trial else "cuda"
     engines = [name for name in turns.present_engines(tuple(ENGINES)) if not arguments.trial or name != "torch compile"]
     if not arguments.trial:

@@ -1,0 +1,170 @@
+"""A training step on paper: every launch, product and copy of ours is counted, and the time that they would take at
+given roofs. Nothing is computed, and nothing needs a GPU.
+
+The step runs on tests/cuda_on_cpu's tracing device. A call takes as long as its operations at the roof of products or
+its bytes at the roof of memory, whichever is longer, and calls follow one another: no real step is faster at these
+roofs with these calls. What a call reads twice, or finds in a cache, is not known here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench.configurations import Configuration
+from bench.gpu.models import (
+    CONFIGURATIONS,
+    D12,
+    D12_SETTINGS,
+    D12_VOCABULARY,
+    make_nanochat_step,
+    make_train_step,
+    nanochat_config,
+)
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.errors import BackendError
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.models.parameter_table import by_name, parameter_table
+from tinygrad_chat.profiling.profile import watched_step
+from tinygrad_chat.profiling.recorder import Recorder
+from tinygrad_chat.training.step import TrainStep
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """What a device does at best: by default an H200 (others' measurements; of float32 NVIDIA's data sheet)."""
+
+    tflops: float = field(default=790.0, metadata={"help": "TFLOP/s of products on tensor cores"})
+    gbytes: float = field(default=4300.0, metadata={"help": "GB/s of memory"})
+    float32_tflops: float = field(default=67.0, metadata={"help": "TFLOP/s of products that round no factors"})
+
+    def seconds(self, nbytes: int, operations: int, *, in_float32: bool = False) -> float:
+        """Return the least time of a call."""
+        rate = self.float32_tflops if in_float32 else self.tflops
+        return max(nbytes / (self.gbytes * 1e9), operations / (rate * 1e12))
+
+
+COUNTED = ("GPT-2 124M", "S1", D12)
+KNOWN = (*CONFIGURATIONS, D12)
+PARTS = {
+    "attention": ("attention",),
+    "other products": ("linear", "matmul"),
+    "norms": ("layernorm", "rmsnorm", "add_layernorm", "add_rmsnorm"),
+    "cross-entropy": ("cross_entropy",),
+    "embedding": ("embedding",),
+    "optimiser": ("clip", "AdamW", "Muon"),
+}
+"""part of a step -> the ops and phases that it consists of, by the profiler's names"""
+ELEMENTWISE = "all else within ops"
+BETWEEN = "between ops"
+
+
+@dataclass
+class Part:
+    """What a part of a step asks of the device; `seconds` at the roofs."""
+
+    name: str
+    calls: int = 0
+    read: int = 0
+    written: int = 0
+    operations: int = 0
+    seconds: float = 0.0
+
+
+def estimate(name: str, roofs: Roofs) -> list[Part]:
+    """Return the parts of a configuration's training step, longest first. Raises BackendError without a compiler."""
+    tokens = {**{known: each.draw for known, each in CONFIGURATIONS.items()}, D12: _nanochat_batch}[name]
+    return count(_maker_of(name), lambda: tokens(0), roofs)
+
+
+def count(make: Callable[[Any], TrainStep], draw: Callable[[], Any], roofs: Roofs) -> list[Part]:
+    """Return the parts of the training step that `make` returns for a device, longest first."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise BackendError("expected a C++ compiler, whose preprocessor reads the kernels' signatures, found none")
+    from tests.cuda_on_cpu.tracing import traced
+
+    with traced() as device:
+        step = watched_step(make(device), draw)
+        device.calls.clear()
+        recorder = Recorder(device)
+        step(recorder)
+    parts: dict[str, Part] = {}
+
+    def add(part: str, calls: Sequence[Any], operations: int = 0) -> None:
+        row = parts.setdefault(part, Part(part))
+        alone = bool(calls) and not any(call.operations for call in calls)  # kernels that multiply by themselves
+        for call in calls:
+            row.calls, row.read, row.written = row.calls + 1, row.read + call.read, row.written + call.written
+            counted = operations // len(calls) if alone else call.operations
+            row.operations += counted
+            row.seconds += roofs.seconds(call.read + call.written, counted, in_float32=call.in_float32)
+
+    seen = 0
+    for span in recorder.spans:
+        add(BETWEEN, device.calls[seen : span.begin])
+        add(part_of(span.name), device.calls[span.begin : span.end], span.flops)
+        seen = span.end
+    add(BETWEEN, device.calls[seen:])
+    return sorted(parts.values(), key=lambda part: -part.seconds)
+
+
+def part_of(op: str) -> str:
+    """Return the part of a step that an op, or a phase of the update, belongs to."""
+    return next((part for part, ops in PARTS.items() if op in ops), ELEMENTWISE)
+
+
+def _maker_of(name: str) -> Callable[[Any], TrainStep]:
+    if name == D12:
+        config = nanochat_config(D12_SETTINGS, D12_VOCABULARY)
+        return lambda device: make_nanochat_step(config, *_on(device, config.model, D12_VOCABULARY))
+    return maker_of(CONFIGURATIONS[name])
+
+
+def maker_of(configuration: Configuration) -> Callable[[Any], TrainStep]:
+    """Return what makes a configuration's training step for a device."""
+    options, vocabulary = configuration.options, configuration.vocabulary
+    return lambda device: make_train_step(configuration, *_on(device, options, vocabulary))
+
+
+def _on(device: Any, options: ModelOptions, vocabulary: int) -> tuple[Compute, dict[str, Any]]:
+    """Return how to compute on a device in bfloat16, and weights there that nobody has drawn."""
+    compute = Compute.choose(device, dtype="bfloat16")
+    named = by_name(parameter_table(options, vocabulary))
+    return compute, {name: device.xp.empty(entry.shape, compute.array_dtype) for name, _, entry in named}
+
+
+def _nanochat_batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = D12_SETTINGS["batch_size"], D12_SETTINGS["context"] + 1
+    windows = np.random.default_rng(step).integers(D12_VOCABULARY, size=shape)
+    return windows[:, :-1], windows[:, 1:]
+
+
+def tokens_of(name: str) -> int:
+    """Return how many tokens a step of the configuration has."""
+    return D12_SETTINGS["batch_size"] * D12_SETTINGS["context"] if name == D12 else CONFIGURATIONS[name].tokens
+
+
+def table_of(name: str, parts: Sequence[Part]) -> list[str]:
+    """Return the parts and their sum as a table in Markdown."""
+    total = Part("**a step**")
+    for part in parts:
+        total.calls, total.read, total.written = (
+            total.calls + part.calls,
+            total.read + part.read,
+            total.written + part.written,
+        )
+        total.operations, total.seconds = total.operations + part.operations, total.seconds + part.seconds
+    lines = [
+        f"| {name}, {tokens_of(name):,} tokens | calls | GB read | GB written | TFLOP | ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in (*parts, total):
+        gigabytes = f"{part.read / 1e9:.2f} | {part.written / 1e9:.2f}"
+        lines.append(
+            f"| {part.name} | {part.calls:,} | {gigabytes} | {part.operations / 1e12:.3f} | {1e3 * part.seconds:.2f} |"
+        )
+    return lines

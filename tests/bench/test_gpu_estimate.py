@@ -1,0 +1,137 @@
+"""What a training step asks of a GPU, counted on paper, is what one works out by hand."""
+
+from __future__ import annotations
+
+import math
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.__main__ import main
+from bench.configurations import Configuration
+from bench.gpu.estimate import COUNTED, Part, Roofs, count, estimate, maker_of, table_of
+from tests.cuda_on_cpu.places import needs_compiler
+from tests.cuda_on_cpu.tracing import traced
+from tests.docs.pages import ROOT, read
+from tinygrad_chat.kernels.cuda import attention
+
+pytestmark = needs_compiler
+
+B, V, T, C, H, L = 2, 48, 8, 32, 2, 1
+TINY = Configuration.of(B, V, T, C, H, L)
+N = B * T  # tokens
+BFLOAT16, FLOAT32 = 2, 4  # bytes
+MATRICES = V * C + T * C + 4 * C * C + 2 * 4 * C * C
+PARAMETERS = MATRICES + 3 * C  # gains of the norms
+
+
+def parts_of(configuration: Configuration, roofs: Roofs) -> dict[str, Part]:
+    return {part.name: part for part in count(maker_of(configuration), lambda: configuration.draw(0), roofs)}
+
+
+def counted(part: str) -> Part:
+    return parts_of(TINY, Roofs())[part]
+
+
+def test_attention_is_six_products_a_sequence_and_a_softmax_both_ways():
+    attention = counted("attention")
+    stream, scores = N * C * BFLOAT16, B * H * T * T
+    assert attention.calls == 6 * B + 2
+    assert attention.operations == 6 * 2 * scores * (C // H)
+    weights, in_float32 = scores * BFLOAT16, scores * FLOAT32
+    forward = 2 * stream + in_float32 + (weights + stream)  # queries with keys; softmax; weights with values
+    softmax_backward = weights + in_float32
+    backward = 2 * stream + softmax_backward + 3 * (weights + stream)  # d_weights; then d_query, d_key, d_value
+    assert attention.read == forward + backward
+    assert attention.written == (in_float32 + weights + stream) + (in_float32 + weights + 3 * stream)
+
+
+def test_the_linear_layers_are_three_products_each_and_add_the_gradients_of_weights_where_they_lie():
+    products = counted("other products")
+    shapes = [(C, C)] * 4 + [(4 * C, C), (C, 4 * C), (V, C)]  # outputs, inputs
+    assert products.operations == sum(3 * 2 * N * D * K for D, K in shapes)
+    sums = 2  # of the gradients that query, key and value have for their common input
+    assert products.calls == 3 * len(shapes) + sums
+    activations = sum(3 * N * (D + K) * BFLOAT16 for D, K in shapes)  # each of x, out, d_out, d_x: in two or in one
+    weights = sum(2 * D * K * BFLOAT16 + 2 * D * K * FLOAT32 for D, K in shapes)  # gradients are read and written
+    assert products.read + products.written == activations + weights + 3 * sums * N * C * BFLOAT16
+
+
+def test_the_optimiser_reads_and_writes_each_average_once_and_the_gradient_three_times():
+    optimiser, partial = counted("optimiser"), math.ceil(PARAMETERS / 256) * FLOAT32
+    scalars = 6 * FLOAT32
+    small = {
+        "read": [partial, FLOAT32, scalars, FLOAT32 + FLOAT32, FLOAT32 + scalars, FLOAT32],
+        "written": [partial, FLOAT32, scalars, scalars, FLOAT32, FLOAT32],
+    }
+    assert optimiser.calls == 8  # norm in two, clip; scalars come and go in place; loss and norm in two; AdamW
+    assert optimiser.read == PARAMETERS * FLOAT32 * (1 + 1 + 4) + sum(small["read"])
+    assert optimiser.written == PARAMETERS * (FLOAT32 * (1 + 3) + BFLOAT16) + sum(small["written"])
+
+
+def test_cross_entropy_reads_the_logits_twice_and_writes_their_gradient_once():
+    loss, logits, labels = counted("cross-entropy"), N * V * BFLOAT16, N * 8
+    per_token, number = N * FLOAT32, FLOAT32
+    assert loss.calls == 3
+    assert loss.read == 2 * logits + 3 * labels + 2 * per_token + 2 * number
+    assert loss.written == logits + 2 * per_token + 2 * number
+
+
+def test_the_embedding_touches_only_the_rows_of_its_tokens():
+    wide = Configuration.of(B, 4096, T, C, H, L)
+    assert parts_of(wide, Roofs())["embedding"].read == counted("embedding").read
+
+
+def test_a_kernel_that_multiplies_by_itself_has_the_operations_that_its_op_needs(monkeypatch: pytest.MonkeyPatch):
+    by_products = counted("attention")
+    monkeypatch.setattr(attention, "gemm", lambda left, right, out, **options: out)  # as if the softmax did it all
+    by_kernels = counted("attention")
+    assert (by_kernels.calls, by_kernels.operations) == (2, by_products.operations)
+
+
+def test_a_step_takes_as_long_as_its_calls_one_after_another_each_at_its_own_roof():
+    slow_memory = parts_of(TINY, Roofs(tflops=1e9, gbytes=1.0))
+    assert all(part.seconds == pytest.approx((part.read + part.written) / 1e9) for part in slow_memory.values())
+    slow_products = parts_of(TINY, Roofs(tflops=1e-6, gbytes=1e9))["other products"]
+    assert slow_products.seconds == pytest.approx(slow_products.operations / 1e6, rel=1e-3)
+
+
+def test_products_in_float32_have_a_roof_of_their_own():
+    parts = {
+        slow: {part.name: part.seconds for part in estimate("d12", Roofs(float32_tflops=slow))} for slow in (1.0, 1e9)
+    }
+    assert parts[1.0]["optimiser"] > 1.6 > parts[1e9]["optimiser"]  # Muon's 1.63 TFLOP
+    assert parts[1.0]["other products"] == parts[1e9]["other products"]
+
+
+def test_the_steps_of_large_models_are_counted_without_their_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (products,) = (part for part in estimate("GPT-2 124M", Roofs()) if part.name == "other products")
+    assert products.operations == 3 * 2 * 16 * 1024 * (12 * 12 * 768 * 768 + 50304 * 768)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB; a step fills 15 GiB
+
+
+def test_a_function_whose_sizes_are_not_known_is_refused_and_not_left_out():
+    with traced() as device, pytest.raises(NotImplementedError, match="cumsum"):
+        device.xp.cumsum(device.xp.empty(3))
+    with traced() as device, pytest.raises(NotImplementedError, match="an array as an index"):
+        device.xp.empty(3)[device.xp.empty(3, np.int64)]
+
+
+def test_the_page_shows_what_is_counted_today():
+    page = read(Path(ROOT) / "docs" / "performance.md")
+    for name in COUNTED:
+        table = "\n".join(table_of(name, estimate(name, Roofs())))
+        assert table in page, f"python -m bench gpu --estimate --configurations '{name}' says:\n{table}"
+
+
+def test_the_command_line_prints_the_tables_at_given_roofs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    flags = ["--configurations", "mini-gpt", "--tflops", "100", "--gbytes", "10", "--float32-tflops", "1"]
+    monkeypatch.setattr("sys.argv", ["bench", "gpu", "--estimate", *flags])
+    main()
+    roofs = Roofs(100.0, 10.0, 1.0)
+    assert capsys.readouterr().out == "\n".join(table_of("mini-gpt", estimate("mini-gpt", roofs))) + "\n"
