@@ -129,11 +129,16 @@ inline void multiply(float (&sums)[4], const Fragment& left, unsigned int right_
     const auto& [a, b, c, d] = left.pairs;
     const emulated::Given* given = emulated::give({{a, b, c, d, right_0, right_1}, nullptr});
     const int lane = emulated::current->rank % emulated::WARP;
-    for (int i = 0; i < 4; ++i) {
-        const int row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
-        for (int k = 0; k < 16; ++k)
-            sums[i] += emulated::half_of(given[4 * (row % 8) + k % 8 / 2].words[row / 8 + 2 * (k / 8)], k % 2) *
-                       emulated::half_of(given[4 * column + k % 8 / 2].words[4 + k / 8], k % 2);
+    for (int k = 0; k < 16; k += 2) {
+        const int of_four = k % 8 / 2, half = k / 8;
+        const emulated::Given& row = given[4 * (lane / 4) + of_four];  // and of the row eight further down
+        const emulated::Given *column = &given[8 * (lane % 4) + of_four], *next = column + 4;
+        const unsigned int lefts[2] = {row.words[2 * half], row.words[2 * half + 1]};
+        const unsigned int rights[2] = {column->words[4 + half], next->words[4 + half]};
+        for (int i = 0; i < 4; ++i) {
+            sums[i] += emulated::half_of(lefts[i / 2], 0) * emulated::half_of(rights[i % 2], 0);
+            sums[i] += emulated::half_of(lefts[i / 2], 1) * emulated::half_of(rights[i % 2], 1);
+        }
     }
     products += lane == 0;
 }
