@@ -23,7 +23,7 @@ TESTS_OF = {
         "tests/kernels",
         "--ignore=tests/kernels/test_cuda.py",
     ),
-    "kernels/cuda": ("tests/kernels/test_cuda.py",),
+    "kernels/cuda": ("tests/kernels/test_cuda.py", "tests/kernels/test_flash_attention.py"),
     "training": (
         "tests/training",
         "--ignore=tests/training/test_device.py",

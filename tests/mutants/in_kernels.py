@@ -149,6 +149,28 @@ FAULTS = {
         "gelu: the slope is that at 4 beyond 4": ("max(-10.0f, min(x, 10.0f))", "max(-4.0f, min(x, 4.0f))"),
         "swiglu: the gate's slope is the sigmoid's alone": ("* s * (1 + gates[w] * (1 - s));", "* s;"),
     },
+    "kernels/cuda/flash_attention.py": {
+        "the rows of all inputs are as far apart as the query's": (
+            "for x in inputs for stride in x.strides[:2]]",
+            "for x in [inputs[0]] * 3 for stride in x.strides[:2]]",
+        ),
+        "rows that begin anywhere are copied by 16 bytes": (
+            "return x if whole and aligned else contiguous(x, x.dtype)",
+            "return x",
+        ),
+    },
+    "kernels/cuda/flash_attention.cuh": {
+        "a window begins a tile late": (
+            "return max(position(query) + 1 - window, 0);",
+            "return max(position(query) + 64 - window, 0);",
+        ),
+    },
+    "kernels/cuda/flash_backward.cuh": {
+        "the last tile of queries is left out": (
+            "(end_of_queries + QUERIES_OF_TILE - 1) / QUERIES_OF_TILE - first_tile",
+            "end_of_queries / QUERIES_OF_TILE - first_tile",
+        ),
+    },
     "kernels/cuda/rotary.cu": {
         "the gain is left out of the gradient": ("if (gain) d_first *= to_float(gain[d])", "if (gain) d_first *= 1"),
     },

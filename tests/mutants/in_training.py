@@ -23,11 +23,8 @@ FAULTS = {
         "a step that is to be skipped is taken": ("if not skipped:", "if True:"),
     },
     "training/update.py": {
-        "every step drops the same": ('"dropout", number)', '"dropout", 0)'),
-        "a rollback does not pass over batches": (
-            "run.draw(run.progress.step + run.progress.skipped_batches)",
-            "run.batch(run.progress.step)",
-        ),
+        "every step drops the same": ('"dropout", _number(run))', '"dropout", 0)'),
+        "a rollback does not pass over batches": ("run.draw(_number(run))", "run.draw(run.progress.step)"),
         "the schedule's warm-up follows the clock": ("step if step < schedule.warmup else max(", "max("),
         "losses that were judged are forgotten": ("recent.add(loss)", "pass"),
     },
