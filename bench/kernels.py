@@ -1,6 +1,7 @@
 """Compile every CUDA kernel for each architecture, without a GPU: registers, shared memory and spills of each.
 
-Needs nvcc. Spilled registers go to slow memory: there should be none.
+Needs nvcc, or the extra `nvrtc`: the compiler that CuPy uses on a GPU's machine, with CuPy's options. Spilled registers
+go to slow memory: there should be none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import turns
+from bench import nvrtc, turns
 from bench.record import write_result
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, source
@@ -38,10 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     rows = compile_all()
-    print(f"{'':<28} {'':<9} " + " ".join(f"{name:>14}" for name in ARCHITECTURES))
-    for kernel in dict.fromkeys((row["kernel"], row["real"]) for row in rows):
-        cells = {row["architecture"]: row for row in rows if (row["kernel"], row["real"]) == kernel}
-        print(f"{kernel[0]:<28} {kernel[1]:<9} " + " ".join(f"{_cell(cells[name]):>14}" for name in ARCHITECTURES))
+    for compiler in dict.fromkeys(row["compiler"] for row in rows):
+        print(f"{compiler:<28} {'':<9} " + " ".join(f"{name:>14}" for name in ARCHITECTURES))
+        mine = [row for row in rows if row["compiler"] == compiler]
+        for kernel in dict.fromkeys((row["kernel"], row["real"]) for row in mine):
+            cells = {row["architecture"]: _cell(row) for row in mine if (row["kernel"], row["real"]) == kernel}
+            print(f"{kernel[0]:<28} {kernel[1]:<9} " + " ".join(f"{cells[name]:>14}" for name in ARCHITECTURES))
     print(f"written: {write_result(NAME, f'python -m bench {NAME}', {'rows': rows}, folder=arguments.results)}")
 
 
@@ -50,33 +53,58 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def compile_all() -> list[dict[str, Any]]:
-    """Return a row for each kernel, type and architecture. Raises BackendError without nvcc, or where one fails."""
-    if shutil.which("nvcc") is None:
-        raise BackendError("expected nvcc, NVIDIA's compiler, on the PATH, found none; install the CUDA toolkit")
-    jobs = [(path.name, real) for path in sorted(FOLDER.glob("*.cu")) for real in reals_of(path.name)]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        return [row for rows in pool.map(lambda job: compile_one(Path(folder), *job), jobs) for row in rows]
-
-
-def reals_of(file: str) -> tuple[str, ...]:
-    """Return the types that a file is compiled for: some kernels are written for bfloat16 alone."""
-    return REALS if "REAL" in (FOLDER / file).read_text() else ("bfloat16",)
-
-
-def compile_one(folder: Path, file: str, real: str) -> list[dict[str, Any]]:
-    """Return the rows of one file for one type, compiled in `folder`. Raises BackendError where nvcc refuses it."""
-    path = folder / f"{real}-{file}"
-    path.write_text(source(file))
-    targets = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]
-    kind = np.dtype(np.float32) if real == "float32" else None
-    command = ["nvcc", "-fatbin", "-Werror", "all-warnings", "-Xptxas", "-v", *targets, *flags(kind)]
-    done = subprocess.run(
-        [*command, "-o", path.with_suffix(".fatbin"), path], capture_output=True, text=True, check=False
+    """Return a row for each compiler, kernel, type and architecture. Raises BackendError without any compiler, or where
+    one refuses a kernel."""
+    compilers = ([compile_by_nvcc] if shutil.which("nvcc") else []) + (
+        [compile_by_nvrtc] if nvrtc.is_installed() else []
     )
+    if not compilers:
+        raise BackendError("expected a compiler of NVIDIA's, found none; run: pip install 'tinygrad-chat[nvrtc]'")
+    jobs = [(compiler, file, real) for compiler in compilers for file, real in files()]
+    with ThreadPoolExecutor(2) as pool:
+        return [row for rows in pool.map(lambda job: job[0](*job[1:]), jobs) for row in rows]
+
+
+def files() -> list[tuple[str, str]]:
+    """Return each file with each type that it is compiled for: some kernels are written for bfloat16 alone."""
+    names = sorted(path.name for path in FOLDER.glob("*.cu"))
+    return [
+        (name, real) for name in names for real in REALS if real == "bfloat16" or "REAL" in (FOLDER / name).read_text()
+    ]
+
+
+def compile_by_nvcc(file: str, real: str) -> list[dict[str, Any]]:
+    """Return the rows of one file for one type. Raises BackendError where nvcc refuses it or warns."""
+    targets = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]
+    command = ["nvcc", "-fatbin", "-Werror", "all-warnings", "-Xptxas", "-v", *targets, *flags(_kind(real))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / file
+        path.write_text(source(file))
+        done = subprocess.run(
+            [*command, "-o", path.with_suffix(".fatbin"), path], capture_output=True, text=True, check=False
+        )
     if done.returncode:
         raise BackendError(f"{file} for {real}: nvcc refuses it: {done.stderr.strip()}")
+    return _rows("nvcc", real, done.stderr)
+
+
+def compile_by_nvrtc(file: str, real: str) -> list[dict[str, Any]]:
+    """Return the rows of one file for one type. Raises BackendError where NVRTC refuses it or warns."""
+    logs = [nvrtc.compile_cubin(source(file), _kind(real), name)[1] for name in ARCHITECTURES]
+    warned = next((log for log in logs if "warning" in log), None)
+    if warned is not None:
+        raise BackendError(f"{file} for {real}: NVRTC warns: {warned.strip()}")
+    return [row for log in logs for row in _rows("NVRTC", real, log)]
+
+
+def _kind(real: str) -> Any:
+    return np.dtype(np.float32) if real == "float32" else None
+
+
+def _rows(compiler: str, real: str, log: str) -> list[dict[str, Any]]:
     return [
         {
+            "compiler": compiler,
             "kernel": found["kernel"],
             "real": real,
             "architecture": found["architecture"],
@@ -84,5 +112,5 @@ def compile_one(folder: Path, file: str, real: str) -> list[dict[str, Any]]:
             "spilled": int(found["spill_stores"]) + int(found["spill_loads"]),
             "shared": int(found["shared"] or 0),
         }
-        for found in USED.finditer(done.stderr)
+        for found in USED.finditer(log)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.kernels import reals_of
+from bench.kernels import files
 from tests.catalogue import CATALOGUE
 from tests.cuda_on_cpu.compiler import RawModule, both_orders
 from tests.cuda_on_cpu.device import DEVICE, standing_in
@@ -15,7 +15,7 @@ from tests.kernels.test_flash_attention import CALLS, compute
 from tests.profiles import CI
 from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels.cuda import flash_attention
-from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, source
+from tinygrad_chat.kernels.cuda.launch import flags, source
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import clip
 
@@ -28,9 +28,9 @@ ONE_BLOCK = {"mean_loss", "root_of_sum", "scaled_sum_backward_scales"}  # by des
 def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(real: str):
     every = {
         name
-        for path in FOLDER.glob("*.cu")
-        if real in reals_of(path.name)
-        for name in RawModule(code=source(path.name), options=flags(np.dtype(real))).names
+        for file, kind in files()
+        if kind == real
+        for name in RawModule(code=source(file), options=flags(np.dtype(real))).names
     }
     kernels, scalars = load_kernels("cuda"), np.array((0.9, 0.01, 0.2, 0.05, 2.0, 1e-8), np.float32)
     with standing_in(), both_orders() as compared:

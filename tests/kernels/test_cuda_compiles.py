@@ -1,31 +1,66 @@
-"""NVIDIA's compiler takes every kernel, for each architecture, without a warning and without spilling a register."""
+"""NVIDIA's compilers take every kernel, for each architecture, without a warning and without spilling a register: nvcc,
+and NVRTC with the options that CuPy will give it."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bench.kernels import ARCHITECTURES, compile_one, reals_of
+from bench import nvrtc
+from bench.kernels import ARCHITECTURES, compile_by_nvcc, compile_by_nvrtc, files
 from tests.cuda_on_cpu.compiler import KERNEL
 from tests.profiles import DEEP
+from tinygrad_chat.errors import BackendError
 from tinygrad_chat.kernels.cuda.launch import FOLDER, source
 
-pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc, the compiler of the CUDA toolkit")
-
-
-FILES = [(path.name, real) for path in sorted(FOLDER.glob("*.cu")) for real in reals_of(path.name)]
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc, the compiler of the CUDA toolkit")
+needs_nvrtc = pytest.mark.skipif(not nvrtc.is_installed(), reason="no NVRTC, of the extra nvrtc")
+of_every_file = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.cu")), ids=lambda path: path.stem)
 
 
 @DEEP
-@pytest.mark.parametrize(("file", "real"), FILES)
-def test_every_kernel_compiles_for_every_architecture(file: str, real: str, tmp_path: Path):
-    rows = compile_one(tmp_path, file, real)
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        pytest.param(compile_by_nvcc, marks=needs_nvcc, id="nvcc"),
+        pytest.param(compile_by_nvrtc, marks=needs_nvrtc, id="NVRTC"),
+    ],
+)
+@pytest.mark.parametrize(("file", "real"), files())
+def test_every_kernel_compiles_for_every_architecture(
+    file: str, real: str, compiled: Callable[[str, str], list[dict[str, Any]]]
+):
+    rows = compiled(file, real)
     named = set(KERNEL.findall(re.sub(r"\s+", " ", source(file))))
     if file == "pointwise.cu":
         named |= {name for op in ("gelu", "relu", "squared_relu") for name in (op, f"{op}_backward")}
     found = {(row["kernel"], row["real"], row["architecture"]) for row in rows}
     assert found == {(kernel, real, name) for kernel in named - {"name"} for name in ARCHITECTURES}
     assert [row for row in rows if row["spilled"]] == []
+
+
+@DEEP
+@needs_nvrtc
+@of_every_file
+def test_no_check_of_the_emulation_is_left_in_what_a_gpu_runs(path: Path):
+    assert b"__assertfail" not in nvrtc.compile_cubin(source(path.name), np.dtype(np.float32), "sm_90")[0]
+
+
+@DEEP
+@needs_nvrtc
+def test_what_nvrtc_refuses_or_warns_of_is_told(monkeypatch: pytest.MonkeyPatch):
+    code = 'extern "C" __global__ void wrong(float* x) { assert(x); int unused; %s }'
+    cubin, log = nvrtc.compile_cubin(code % "", np.dtype(np.float32), "sm_90")
+    assert b"__assertfail" in cubin
+    assert 'warning #177-D: variable "unused" was declared but never referenced' in log
+    with pytest.raises(BackendError, match=r'^NVRTC refuses it: .*identifier "missing" is undefined'):
+        nvrtc.compile_cubin(code % "missing();", np.dtype(np.float32), "sm_90")
+    monkeypatch.setattr("bench.kernels.source", lambda file: code % "")
+    with pytest.raises(BackendError, match=r'^some\.cu for float32: NVRTC warns: .*variable "unused"'):
+        compile_by_nvrtc("some.cu", "float32")
