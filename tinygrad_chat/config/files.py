@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-import tomli_w
-
 from tinygrad_chat import schema
 from tinygrad_chat.config.record import flat_settings, from_saved
 from tinygrad_chat.errors import ConfigError, FormatError
@@ -65,4 +63,6 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
 def to_toml(settings: Mapping[str, Any]) -> str:
     """Return settings as TOML. Control characters, for example in a file name, are written as TOML escapes, so that
     the text is safe to print in a terminal."""
+    import tomli_w  # only here: a bare checkout on a borrowed machine measures without it
+
     return NOT_PRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", tomli_w.dumps(settings))

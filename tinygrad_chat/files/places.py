@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from tinygrad_chat.files.opening import is_there
 
 CACHE_VARIABLE = "TINYGRAD_CHAT_CACHE"
@@ -31,7 +29,12 @@ def real_path(path: str | os.PathLike[str]) -> Path:
 
 def cache_folder() -> Path:
     """Return the folder for data that can be recreated: TINYGRAD_CHAT_CACHE, or a folder in the user's cache."""
-    return user_path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("tinygrad_chat"))
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return user_path(named)
+    import platformdirs  # only here: a bare checkout on a borrowed machine measures without it
+
+    return Path(platformdirs.user_cache_dir("tinygrad_chat"))
 
 
 def is_run(folder: Path) -> bool:
