@@ -44,9 +44,15 @@ PEERS_EXTRA = "is not installed, the extra peers: pip install -e '.[peers]'"
 
 
 class Worker:
-    """A process `python -m MODULE ARGUMENTS`, in this environment with the variables of `environment` changed."""
+    """A process `python -m MODULE ARGUMENTS`, in this environment with the variables of `environment` changed.
 
-    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    It ends with the processes of its own, which compile. Without an `own_session` it is one of the caller's, with which
+    whoever started that ends them all.
+    """
+
+    def __init__(
+        self, module: str, *arguments: str, environment: Mapping[str, str] | None = None, own_session: bool = True
+    ) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(
             self._command,
@@ -54,8 +60,9 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
-            start_new_session=True,  # so that processes of its own, which compile, end with it
+            start_new_session=own_session,
         )
+        self._own_session = own_session
 
     def ask(self, request: Any, *, within: float | None = None) -> Any:
         """Send a request and wait for its answer; after `within` seconds the process is ended.
@@ -91,7 +98,10 @@ class Worker:
     def _end(self) -> None:
         """End the process and those that it has started."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if self._own_session:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
 
 
 def serve(answer: Callable[[Any], Any]) -> None:
@@ -101,12 +111,12 @@ def serve(answer: Callable[[Any], Any]) -> None:
 
 
 @contextlib.contextmanager
-def open_workers(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Worker]]:
+def open_workers(commands: Mapping[str, Sequence[str]], *, own_sessions: bool = True) -> Iterator[dict[str, Worker]]:
     """Provide a worker for each name, given its module and arguments."""
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name, command in commands.items():
-            workers[name] = Worker(*command)
+            workers[name] = Worker(*command, own_session=own_sessions)
             stack.callback(workers[name].close)
         yield workers
 

@@ -59,6 +59,10 @@ class OurSide:
 
         return to_host(self._model.token_losses(tokens, targets))
 
+    def attention(self) -> str:
+        """Return which attention it runs."""
+        return "its own"
+
     def memory_mib(self) -> float:
         """Return the most memory held, of the process or of the device."""
         held = self._backend.memory_held()
@@ -93,6 +97,10 @@ class TheirSide:
     def token_losses(self, tokens: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return each target's loss in nats."""
         return self._peer.token_losses(self._model, tokens, targets)
+
+    def attention(self) -> str:
+        """Return which attention it runs."""
+        return self._peer.chosen_attention()
 
     def memory_mib(self) -> float:
         """Return the most memory held, of the process or of the device."""
@@ -151,7 +159,7 @@ def main(engine: str, text: str) -> None:
     config = from_saved(request["config"], source="the request")
     began = time.perf_counter()
     side = ENGINES[engine](request, config)
-    built = {"built_seconds": time.perf_counter() - began}
+    built = {"built_seconds": time.perf_counter() - began, "attention": side.attention()}
     train, evaluate = answers_of(side, request, config)
     answers: dict[str, Answer] = {"ready": lambda _: built, "train": train, "evaluate": evaluate}
     serve(lambda asked: answers[asked["what"]](asked["amount"]))

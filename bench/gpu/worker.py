@@ -1,9 +1,9 @@
 """One engine on a GPU, in a process of its own.
 
-    python -m bench.gpu_worker ENGINE DEVICE
+    python -m bench.gpu.worker ENGINE DEVICE
 
-Answers requests for losses, for seconds a step and the memory they take, for generation, and, ours only, for what the
-device can do and where a step's time goes. DEVICE is cuda, or cpu to try the measurement without a GPU.
+Answers requests for losses, for seconds a step and the memory they take, and for generation.
+DEVICE is cuda, or cpu to try the measurement without a GPU.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from bench.decoder import Decoder, OurDecoder, generate
 from bench.gpu.models import make_train_step
 from bench.turns import OURS, serve
 
-PROFILED_STEPS = 3
-
 
 class OurEngine:
     """tinygrad_chat with CuPy, in its fastest precision."""
@@ -32,12 +30,6 @@ class OurEngine:
 
         self._compute = Compute.choose("cupy" if device == "cuda" else "numpy")
         self._backend = self._compute.backend
-
-    def describe(self) -> dict[str, Any]:
-        """What it runs on."""
-        from tinygrad_chat.machine.environment import describe_environment
-
-        return describe_environment(self._compute)
 
     def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
         """Return a training step on tokens and targets -> loss, not waited for."""
@@ -61,21 +53,6 @@ class OurEngine:
         if self._backend.name == "cupy":
             self._backend.xp.get_default_memory_pool().free_all_blocks()
 
-    def limits(self) -> dict[str, float]:
-        """The rates of products and copies."""
-        import dataclasses
-
-        from tinygrad_chat.machine.limits import measure_limits
-
-        return dataclasses.asdict(measure_limits(self._compute))
-
-    def profile(self, configuration: Configuration) -> dict[str, Any]:
-        """Where a step's time goes."""
-        from tinygrad_chat.profiling.profile import profile, watched_step
-
-        step = watched_step(make_train_step(configuration, self._compute), lambda: configuration.draw(0))
-        return profile(step, PROFILED_STEPS, compute=self._compute, tokens=configuration.tokens).to_json()
-
 
 class TorchEngine:
     """PyTorch in bfloat16 by autocast, with fused attention and AdamW."""
@@ -85,10 +62,6 @@ class TorchEngine:
 
         self._device, self._compiled, self._torch = device, compiled, torch
         torch.set_float32_matmul_precision("high")
-
-    def describe(self) -> dict[str, Any]:
-        """What it runs on."""
-        return {"torch": self._torch.__version__, "cuda": self._torch.version.cuda}
 
     def make_step(self, configuration: Configuration, weights: Any) -> Callable[[Any, Any], Any]:
         """Return a training step on tokens and targets -> loss, not waited for."""
@@ -174,9 +147,6 @@ def main(name: str, device: str) -> None:
         "losses": losses,
         "seconds": seconds,
         "decode": decode,
-        "describe": lambda request: engine.describe(),
-        "limits": lambda request: engine.limits(),
-        "profile": lambda request: engine.profile(Configuration.parse(request["sizes"])),
     }
 
     def rest(request: dict[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,12 @@ def upstream_module(name: str, folder: str, *, compiled: bool = False, dtype: st
         return importlib.import_module(name)
 
 
+def chosen_attention() -> str:
+    """Return which attention upstream, already imported, chose here: FlashAttention-3 if it could fetch it."""
+    chosen = importlib.import_module("nanochat.flash_attention")
+    return "FlashAttention-3" if chosen.USE_FA3 else "PyTorch's scaled_dot_product_attention, a mask for windows"
+
+
 def arrays_of(model: Any, *, gradient: bool = False) -> dict[str, np.ndarray]:
     """Return the parameters of upstream's model, or their gradients, by its names."""
     return {name: (p.grad if gradient else p).detach().float().cpu().numpy() for name, p in model.named_parameters()}

@@ -1,0 +1,127 @@
+"""Are the kernels right? Each is compiled, and what models compute with them is compared with the host.
+
+Three models have every op of the built-in ones between them. Compared are the gradient of each parameter, and the
+losses of some steps.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bench import turns
+from bench.gpu.engines import backend_of
+from bench.gpu.models import nanochat_config
+from bench.gpu.stages import Record, Settings
+from tinygrad_chat.backend import Compute, to_host
+from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, source
+from tinygrad_chat.models.gpt import GPT
+from tinygrad_chat.models.options import ModelOptions
+from tinygrad_chat.optim import AdamW
+from tinygrad_chat.training.step import TrainStep
+
+VOCABULARY, BATCH = 100, 4
+SIZES: dict[str, Any] = {"layers": 2, "heads": 2, "width": 128, "context": 96}  # heads of 64 channels
+LLAMA: dict[str, Any] = {
+    "norm": "rmsnorm",
+    "activation": "swiglu",
+    "positions": "rotary",
+    "key_value_heads": 1,
+    "tied": False,
+}
+MODELS = {
+    "GPT-2": ModelOptions(**SIZES, bias=True, dropout=0.1),
+    "Llama": ModelOptions(**SIZES, **LLAMA),
+    "nanochat": nanochat_config({"depth": 2, "context": 96, "width": 128, "heads": 2}, VOCABULARY).model,
+}
+CLOSE = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}
+"""How far a gradient may lie from the host's, as a share of its norm; and, a tenth of it, a loss, as a share of it."""
+STEPS, RATE = 20, 1e-3
+NOISE = 0.05  # on the first weights
+ENTRY = re.compile(r'extern "C" __global__ (?:__launch_bounds__\([^)]*\) )?void (\w+)\(')
+
+
+def check_kernels(settings: Settings, record: Record) -> None:
+    """Compile each kernel, then compare. Raises BenchmarkError, when all is said, where something is not right."""
+    compute = Compute.choose(backend_of(settings))
+    wrong = [] if settings.trial else compile_kernels(compute.backend.xp, compute.backend.dtypes, record)
+    for dtype in compute.backend.dtypes:
+        wrong += compare_with_host(Compute.choose(compute.backend, dtype=dtype), record)
+    if wrong:
+        raise turns.BenchmarkError(f"not as expected: {', '.join(wrong)}")
+
+
+def compile_kernels(xp: Any, dtypes: tuple[str, ...], record: Record) -> list[str]:
+    """Compile each file for each type; return those that fail. Of kernels that no macro names, registers are told."""
+    failed = []
+    for path in sorted(FOLDER.glob("*.cu")):
+        for real in sorted({"float32", *dtypes} - {"tf32"}):
+            began = time.perf_counter()
+            try:
+                module = xp.RawModule(code=source(path.name), options=flags(np.dtype(real)))
+                kernels = {
+                    name: [getattr(function, each, None) for each in ("num_regs", "local_size_bytes")]
+                    for name in ENTRY.findall(path.read_text())
+                    if name != "name"
+                    for function in [module.get_function(name)]
+                }
+                seconds = round(time.perf_counter() - began, 2)
+                record.say("compiled", file=path.name, real=real, seconds=seconds, registers_and_spills=kernels)
+            except Exception as error:
+                failed.append(f"{path.name} for {real}")
+                record.say("compilation failed", file=path.name, real=real, reason=str(error)[:2000])
+    return failed
+
+
+def compare_with_host(compute: Compute, record: Record) -> list[str]:
+    """Compare each model's gradient and losses with the reference ops on the host; return what differs."""
+    wrong = []
+    host = Compute.choose("numpy", "reference")
+    tokens = np.random.default_rng(0).integers(VOCABULARY, size=(BATCH, SIZES["context"] + 1))
+    for name, options in MODELS.items():
+        what = f"{name} in {compute.dtype}"
+        try:
+            ours, theirs = (_train(options, each, tokens) for each in (compute, host))
+        except Exception as error:
+            wrong.append(what)
+            record.say("step failed", model=name, dtype=compute.dtype, reason=f"{type(error).__name__}: {error}"[:2000])
+            continue
+        errors = _errors(ours[0], theirs[0])
+        worst = max(errors, key=lambda key: errors[key] if np.isfinite(errors[key]) else np.inf)
+        losses = float(np.max(np.abs(np.subtract(ours[1], theirs[1]) / np.array(theirs[1]))))
+        limit = CLOSE[compute.dtype]
+        close = bool(errors[worst] <= limit and losses <= limit / 10)
+        wrong += [] if close else [what]
+        found = {"gradient": errors[worst], "of": worst, "losses": losses, "limit": limit, "close": close}
+        record.say("compared with the host", model=name, dtype=compute.dtype, **found)
+    return wrong
+
+
+def _train(options: ModelOptions, compute: Compute, tokens: np.ndarray) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Return the first gradient by parameter, and the losses of all steps, from the same weights everywhere."""
+    model = GPT(VOCABULARY, options, compute=compute)
+    parameters, batch = model.parameters(), (tokens[:, :-1], tokens[:, 1:])
+    noise = np.random.default_rng(0)  # nanochat's first weights are in part zeros, behind which gradients are, too
+    drawn = parameters.state()
+    parameters.load({name: x + NOISE * noise.standard_normal(x.shape, np.float32) for name, x in drawn.items()})
+    step = TrainStep(model, AdamW(parameters), lambda position: RATE, clip=1.0)
+    step.gradient(batch, random=np.random.default_rng(0))
+    flat = np.array(to_host(parameters.gradient))
+    gradient = {name: flat[span] for name, span in parameters.spans()}
+    results = [step(batch, number, random=np.random.default_rng(number)) for number in range(STEPS)]
+    return gradient, [float(result.loss) for result in results]
+
+
+def _errors(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return each gradient's distance from the host's as a share of its norm, or of the norm that it would have if all
+    elements were of one size: some gradients are sums that cancel out, such as those of the biases of keys."""
+    square = sum(float(np.sum(np.square(x))) for x in theirs.values()) / sum(x.size for x in theirs.values())
+    usual = {name: np.sqrt(x.size * square) for name, x in theirs.items()}
+    return {
+        name: float(np.linalg.norm(ours[name] - x) / max(float(np.linalg.norm(x)), usual[name]))
+        for name, x in theirs.items()
+    }
