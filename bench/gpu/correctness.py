@@ -17,8 +17,9 @@ from bench import turns
 from bench.gpu.engines import backend_of
 from bench.gpu.models import nanochat_config
 from bench.gpu.stages import Record, Settings
+from bench.kernels import files
 from tinygrad_chat.backend import Compute, to_host
-from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, source
+from tinygrad_chat.kernels.cuda.launch import flags, source
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.optim import AdamW
@@ -42,7 +43,7 @@ CLOSE = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}
 """How far a gradient may lie from the host's, as a share of its norm; and, a tenth of it, a loss, as a share of it."""
 STEPS, RATE = 20, 1e-3
 NOISE = 0.05  # on the first weights
-ENTRY = re.compile(r'extern "C" __global__ (?:__launch_bounds__\([^)]*\) )?void (\w+)\(')
+ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\(\w+\))?\s+(\w+)\(')
 
 
 def check_kernels(settings: Settings, record: Record) -> None:
@@ -58,22 +59,23 @@ def check_kernels(settings: Settings, record: Record) -> None:
 def compile_kernels(xp: Any, dtypes: tuple[str, ...], record: Record) -> list[str]:
     """Compile each file for each type; return those that fail. Of kernels that no macro names, registers are told."""
     failed = []
-    for path in sorted(FOLDER.glob("*.cu")):
-        for real in sorted({"float32", *dtypes} - {"tf32"}):
-            began = time.perf_counter()
-            try:
-                module = xp.RawModule(code=source(path.name), options=flags(np.dtype(real)))
-                kernels = {
-                    name: [getattr(function, each, None) for each in ("num_regs", "local_size_bytes")]
-                    for name in ENTRY.findall(path.read_text())
-                    if name != "name"
-                    for function in [module.get_function(name)]
-                }
-                seconds = round(time.perf_counter() - began, 2)
-                record.say("compiled", file=path.name, real=real, seconds=seconds, registers_and_spills=kernels)
-            except Exception as error:
-                failed.append(f"{path.name} for {real}")
-                record.say("compilation failed", file=path.name, real=real, reason=str(error)[:2000])
+    for file, real in files():
+        if real not in {"float32", *dtypes}:
+            continue
+        began = time.perf_counter()
+        try:
+            module = xp.RawModule(code=source(file), options=flags(np.dtype(real)))
+            kernels = {
+                name: [getattr(function, each, None) for each in ("num_regs", "local_size_bytes")]
+                for name in ENTRY.findall(source(file))
+                if name != "name"
+                for function in [module.get_function(name)]
+            }
+            seconds = round(time.perf_counter() - began, 2)
+            record.say("compiled", file=file, real=real, seconds=seconds, registers_and_spills=kernels)
+        except Exception as error:
+            failed.append(f"{file} for {real}")
+            record.say("compilation failed", file=file, real=real, reason=str(error)[:2000])
     return failed
 
 

@@ -22,9 +22,10 @@ from bench.peers import nanochat
 from bench.upstream_worker import COMPILED, EAGER
 from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tests.cuda_on_cpu.places import needs_compiler
+from tests.profiles import DEEP
 from tests.upstream import NANOCHAT_DIR, needs_upstream
 from tinygrad_chat.backend import Compute
-from tinygrad_chat.kernels.cuda import attention
+from tinygrad_chat.kernels.cuda import attention, flash_attention
 
 PREFACE = "import json, os, pathlib, signal, subprocess, sys, time\nname, path, request = sys.argv[1:]\n"
 SAY = "open(path, 'a').write(json.dumps({'what': %s}) + '\\n')\n"
@@ -54,6 +55,7 @@ def test_a_stage_that_fails_hangs_or_is_killed_is_recorded_and_the_next_begins(t
         assert [line["what"] for line in record_of(name, tmp_path).lines()] == ["half", "ended"]
 
 
+@DEEP
 def test_a_stage_ends_with_all_that_it_has_started(tmp_path: Path):
     program = "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
     run_stages([stage("hangs", program + SAY % "child.pid" + "time.sleep(600)", limit=3.0)], Settings(str(tmp_path)))
@@ -182,7 +184,7 @@ def test_a_peer_without_room_is_dropped_unless_it_may_lack_room_and_ours_is_an_e
         opened.ask(turns.OURS, {"what": "seconds"})
 
 
-@pytest.mark.profile("ci")
+@DEEP
 def test_ours_is_measured_even_where_a_checkout_of_nanochat_is_named_that_does_not_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -209,7 +211,8 @@ def test_nanochat_is_measured_beside_ours_and_says_which_attention_it_ran(
 
 
 @needs_compiler
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.profile("ci"))])
+@DEEP
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_kernels_are_compared_with_the_host_and_a_wrong_one_is_told(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -221,10 +224,12 @@ def test_kernels_are_compared_with_the_host_and_a_wrong_one_is_told(
         assert correctness.compare_with_host(compute, record) == []
         right = attention.launch
 
-        def halved(file: str, name: str, *rest: Any) -> None:
-            right(file, name, *rest[:-1], rest[-1] / 2 if name == "masked_softmax_backward" else rest[-1])
+        def halved(file: str, name: str, *rest: Any, **options: Any) -> None:
+            scored = name in ("masked_softmax_backward", "flash_backward_queries")
+            right(file, name, *rest[:-1], rest[-1] / 2 if scored else rest[-1], **options)
 
-        monkeypatch.setattr(attention, "launch", halved)  # the gradient of the scores has half its scale
+        for module in (attention, flash_attention):  # the gradient of the scores has half its scale
+            monkeypatch.setattr(module, "launch", halved)
         assert correctness.compare_with_host(compute, record) == [f"{name} in {dtype}" for name in correctness.MODELS]
 
 
@@ -235,10 +240,7 @@ def test_every_file_of_kernels_is_compiled_for_every_type_and_one_that_fails_is_
     record = Record(tmp_path / "stage.jsonl")
     with standing_in():
         assert correctness.compile_kernels(DEVICE.xp, ("bfloat16", "tf32"), record) == []
-        files = {path.name for path in correctness.FOLDER.glob("*.cu")}
-        assert {(line["file"], line["real"]) for line in record.lines()} == {
-            (file, real) for file in files for real in ("float32", "bfloat16")
-        }
+        assert [(line["file"], line["real"]) for line in record.lines()] == correctness.files()
         monkeypatch.setattr(correctness, "source", lambda file: "nonsense" if file == "sums.cu" else "")
         monkeypatch.setattr(correctness, "ENTRY", correctness.re.compile("(no kernel)"))
         assert correctness.compile_kernels(DEVICE.xp, ("float32",), record) == ["sums.cu for float32"]
@@ -287,7 +289,7 @@ def test_the_page_and_the_chart_show_what_was_found_and_what_was_not(tmp_path: P
     assert "1.50" in (tmp_path / "gpu.svg").read_text() or (tmp_path / "gpu.png").stat().st_size > 0
 
 
-@pytest.mark.profile("ci")
+@DEEP
 def test_the_trial_runs_every_stage_with_nothing_but_what_an_image_with_cuda_has(tmp_path: Path):
     pytest.importorskip("torch")
     hidden = tmp_path / "hidden"

@@ -1,0 +1,72 @@
+"""Faults planted in the kernels of flash attention: its tests catch each."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cuda_on_cpu.compiler import EmulationError
+from tests.cuda_on_cpu.places import needs_compiler, open_place
+from tests.kernels.test_flash_attention import (
+    BFLOAT16,
+    CALLS,
+)
+from tests.kernels.test_flash_attention import (
+    test_copies_that_arrive_at_once_or_late_leave_the_same_bits_and_no_bank_is_asked_twice as expect_no_difference,
+)
+from tests.kernels.test_flash_attention import (
+    test_values_and_gradients_are_attention_s as expect_right,
+)
+from tests.profiles import DEEP
+from tinygrad_chat.backend import Backend
+from tinygrad_chat.kernels.cuda import launch
+
+FAULTS = {
+    "a wait too short, forward": ("wait_for_copies<1>();", "wait_for_copies<2>();", 0),
+    "a wait too short, for keys": ("wait_for_copies<1>();", "wait_for_copies<2>();", 1),
+    "a wait too short, for queries": ("wait_for_copies<1>();", "wait_for_copies<2>();", 2),
+    "no barrier behind the copies": ("wait_for_copies<1>();\n        __syncthreads();", "wait_for_copies<1>();", 0),
+    "no barrier before the next copies": (
+        "        __syncthreads();  // before the next",
+        "        // before the next",
+        0,
+    ),
+    "no barrier before a tile is written": ("    __syncthreads();  // the tile may", "    // the tile may", 0),
+    "the halves of a fragment swapped": ("columns.pairs[0], columns.pairs[1]", "columns.pairs[1], columns.pairs[0]", 0),
+    "rows for columns": ("return load_transposed(", "return load_matrices(", 0),
+    "no swizzling": ("piece ^ row % 8", "piece", 0),
+    "a mask off by one": ("key <= position(query))", "key < position(query))", 0),
+    "a window off by one": ("key > position(query) - window;", "key >= position(query) - window;", 0),
+    "a mask left out": ("key + keys - 1 <= position(query)", "key <= position(query)", 0),
+    "sums that do not shrink": ("x *= shrink[m][i / 2];", "", 0),
+    "no delta": ("- delta_here[column])", ")", 0),
+    "no scale": ("key_sums.scale(scale);", "", 0),
+}
+
+
+def expect_all_right(host: Backend) -> None:
+    for name in CALLS:
+        expect_right(host, 64, name)
+        expect_no_difference(host, 64, name)
+
+
+@needs_compiler
+@DEEP
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch):
+    right, wrong, place = FAULTS[fault]
+    text = launch.source("flash_attention_64.cu")
+    before, *rest = text.split(right)
+    assert len(rest) > place
+    parts = [before, *rest]
+    broken = right.join(parts[: place + 1]) + wrong + right.join(parts[place + 1 :])
+    monkeypatch.setattr(launch, "source", lambda file: broken)
+    for cache in (launch._module, launch._function):
+        cache.cache_clear()
+    try:
+        with open_place("host") as host:
+            launch._module(host.xp, "flash_attention_64.cu", BFLOAT16)  # it compiles
+            with pytest.raises((AssertionError, EmulationError)):
+                expect_all_right(host)
+    finally:
+        for cache in (launch._module, launch._function):
+            cache.cache_clear()
