@@ -13,6 +13,7 @@ from tinygrad_chat import GPT, Compute, ModelOptions
 from tinygrad_chat.inference.generation import generate
 from tinygrad_chat.optim import SGD, AdamW, clip_gradient
 from tinygrad_chat.training.evaluation import evaluate
+from tinygrad_chat.training.step import TrainStep
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -46,6 +47,19 @@ def test_a_training_step_on_the_device_equals_one_on_the_host(variant: dict[str,
     assert isinstance(models[0].parameters().data, DeviceArray)
     device, host = (model.parameters().data for model in models)
     np.testing.assert_allclose(DEVICE.to_host(device), host, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+def test_an_update_on_the_device_clips_the_gradient_as_one_on_the_host(kind: Any):
+    steps = []
+    for backend in (DEVICE, "numpy"):
+        model = build({}, backend)
+        steps.append(TrainStep(model, kind(model.parameters()), lambda position: 0.1, clip=0.1))
+        result = steps[-1]((tokens, targets), 0)
+        assert float(result.grad_norm) > 0.1
+    device, host = ({**step.model.parameters().state(), **step.optimizer.state()} for step in steps)
+    for name, array in host.items():
+        np.testing.assert_allclose(device[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)

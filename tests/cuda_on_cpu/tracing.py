@@ -24,7 +24,6 @@ from tinygrad_chat.kernels.cuda import launch, matmul
 SIGNATURE = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(([^)]*)\)')
 UPDATED = {
     "adamw_update": {"data", "mean", "square"},
-    "clip": {"gradient"},
     "embedding_backward": {"d_table"},
     "embedding_backward_join": {"d_table"},
 }

@@ -22,7 +22,7 @@ from tinygrad_chat.backend import Backend, get_backend, load_kernels
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.kernels.cuda import attention
 from tinygrad_chat.optim.adamw import adamw_update
-from tinygrad_chat.optim.clipping import clip
+from tinygrad_chat.optim.clipping import norm_and_scale
 
 
 @pytest.fixture(scope="module", params=PLACES)
@@ -399,25 +399,57 @@ def test_adamw_agrees_with_its_reference_and_the_copy_follows(device: Backend, r
         np.testing.assert_array_equal(device.to_host(copy), device.to_host(there[0]).astype(real))
 
 
-@pytest.mark.parametrize("norm", [np.nan, np.inf])
-def test_adamw_changes_nothing_where_the_norm_is_no_number(device: Backend, norm: float):
+@pytest.mark.parametrize("size", [1003, 1008])
+def test_adamw_scales_the_gradient_in_its_own_pass(device: Backend, size: int):
+    arrays = [drawn(size), drawn(size), drawn(size), np.abs(drawn(size))]
+    results = []
+    for factor, scale in ((0.25, None), (1, 0.25)):
+        there = [moved(device, x, np.float32) for x in arrays]
+        there[1] *= factor
+        before = device.to_host(there[1]).copy()
+        load_kernels("cuda")[adamw_update](
+            *there,
+            scalars=moved(device, np.array((0.9, 0.01, 1 - 0.8, 1 - 0.95, 2.0, 1e-8)), np.float32),
+            grad_scale=None if scale is None else device.xp.asarray(np.float32(scale)),
+            decayed=9,
+        )
+        np.testing.assert_array_equal(device.to_host(there[1]), before)
+        results.append([device.to_host(there[kept]) for kept in (0, 2, 3)])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf])
+def test_adamw_changes_nothing_where_the_scale_is_no_number(device: Backend, scale: float):
     arrays = [moved(device, np.abs(drawn(40)), np.float32) for _ in range(4)]
     before = [device.to_host(x).copy() for x in arrays]
     scalars = moved(device, np.array((0.9, 0.01, 1 - 0.8, 1 - 0.95, 2.0, 1e-8)), np.float32)
-    norm_there = device.xp.asarray(np.float32(norm))
-    load_kernels("cuda")[adamw_update](*arrays, scalars=scalars, grad_norm=norm_there, decayed=9)
+    scale_there = device.xp.asarray(np.float32(scale))
+    load_kernels("cuda")[adamw_update](*arrays, scalars=scalars, grad_scale=scale_there, decayed=9)
     for x, old in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(device.to_host(x), old)
 
 
-@pytest.mark.parametrize("size", [1, 300, 5000, 300_000])
+@pytest.mark.parametrize("size", [1, 301, 5000, 300_000])
 @pytest.mark.parametrize("limit", [None, 1e9, 0.5])
-def test_clipping_agrees_with_its_reference(device: Backend, size: int, limit: float | None):
+@pytest.mark.parametrize("shift", [0, 1])  # of an address that vectors do not fit
+def test_clipping_agrees_with_its_reference(device: Backend, size: int, limit: float | None, shift: int):
     gradient = drawn(size)
-    there = moved(device, gradient, np.float32)
-    norm = load_kernels("cuda")[clip](there, limit)
-    assert float(device.to_host(norm)) == pytest.approx(clip(gradient, limit), rel=1e-6)
-    np.testing.assert_allclose(device.to_host(there), gradient, rtol=1e-6)
+    there = moved(device, gradient, np.float32, shift)
+    found = load_kernels("cuda")[norm_and_scale](there, limit)
+    expected = norm_and_scale(gradient, limit)
+    assert [float(device.to_host(x)) for x in found] == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(device.to_host(there), gradient)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])  # the last squared is infinite, too
+def test_the_scale_of_a_gradient_whose_norm_is_not_finite_is_no_number(device: Backend, value: float):
+    gradient = np.full(40, value, np.float32)
+    there = load_kernels("cuda")[norm_and_scale](moved(device, gradient, np.float32), 1.0)
+    for norm, scale in (map(device.to_host, there), norm_and_scale(gradient, 1.0)):
+        assert not np.isfinite(norm)
+        assert np.isnan(scale)
 
 
 def test_a_gradient_that_is_pending_is_computed_where_the_weight_is_no_leaf(device: Backend):

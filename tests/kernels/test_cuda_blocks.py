@@ -17,9 +17,13 @@ from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.kernels.cuda.launch import flags, source
 from tinygrad_chat.optim.adamw import adamw_update
-from tinygrad_chat.optim.clipping import clip
+from tinygrad_chat.optim.clipping import norm_and_scale
 
-ONE_BLOCK = {"mean_loss", "root_of_sum", "scaled_sum_backward_scales"}  # by design: each adds up what blocks have left
+ONE_BLOCK = {
+    "mean_loss",
+    "norm_and_scale",
+    "scaled_sum_backward_scales",
+}  # by design: each adds up what blocks have left
 
 
 @needs_compiler
@@ -37,7 +41,7 @@ def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(re
         for name, case in CORNERS.values():
             compare(DEVICE, CATALOGUE[name], case, real)
         gradient, *others = (moved(DEVICE, np.abs(drawn(5000)), np.float32) for _ in range(4))
-        kernels[clip](gradient, 0.5)
+        kernels[norm_and_scale](gradient, 0.5)
         copy = DEVICE.xp.empty(5000, real)
         kernels[adamw_update](*others, gradient, moved(DEVICE, scalars, np.float32), compute_weights=copy, decayed=700)
         for D in flash_attention.WIDTHS if real == "bfloat16" else ():

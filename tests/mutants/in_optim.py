@@ -10,7 +10,7 @@ FAULTS = {
         "the shares of old and new are swapped": ("rate, 1 - beta_1, 1 - beta_2", "rate, beta_1, 1 - beta_2"),
     },
     "optim/clipping.py": {
-        "the gradient is scaled by the limit alone": ("gradient *= limit / norm", "gradient *= limit"),
+        "the gradient is scaled by the limit alone": ("return limit / norm if", "return limit if"),
     },
     "optim/groups.py": {
         "value embeddings have the rate of embeddings": ("0.5 * embedding_lr", "embedding_lr"),

@@ -17,7 +17,7 @@ FAULTS = {
         "parts draw one after the other": ("copy.deepcopy(random)", "random"),
         "gradients of the step before stay": ("parameters.zero_gradient()", "pass"),
         "a gradient that is not finite moves the weights": (
-            "math.isfinite(loss) and math.isfinite(grad_norm)",
+            "math.isfinite(loss) and math.isfinite(scale)",
             "math.isfinite(loss)",
         ),
         "a step that is to be skipped is taken": ("if not skipped:", "if True:"),

@@ -325,10 +325,12 @@ def test_steps_on_a_device_are_the_hosts_the_copy_follows_and_nobody_waits(devic
     with no_waiting():
         for step in range(3):
             gradient = np.random.default_rng(step).normal(size=there.size).astype(np.float32)
-            there.gradient[:] = device.xp.asarray(gradient)
+            there.gradient[:] = device.xp.asarray(4 * gradient)
             optimizer.prepare(0.02, position=step)
-            optimizer.update(device.xp.asarray(np.float32(1)))
+            optimizer.update(device.xp.asarray(np.float32(0.25)))
     np.testing.assert_allclose(device.to_host(there.data), here.data, rtol=1e-4, atol=1e-5)
+    for name, array in on_host.state().items():
+        np.testing.assert_allclose(optimizer.state()[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
     assert there.data.dtype == np.float32
     if there.compute_weights is not None:
         np.testing.assert_array_equal(device.to_host(there.compute_weights), device.to_host(there.data).astype(dtype))

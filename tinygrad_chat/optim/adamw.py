@@ -22,15 +22,18 @@ def adamw_update(
     *,
     decayed: int,
     compute_weights: Any = None,
-    grad_norm: Any = None,
+    grad_scale: Any = None,
 ) -> None:
     """Update flat arrays in place: the two running averages of the gradient, then the weights.
 
     `scalars` are the six of `adamw_scalars`. Only the first `decayed` weights decay. `compute_weights`, a copy of the
-    weights in another dtype, are updated too if given. Nothing changes if `grad_norm` is given and not finite.
+    weights in another dtype, are updated too if given. If `grad_scale` is given, the gradient counts times it, and
+    nothing changes if it is not finite.
     """
-    if grad_norm is not None and not math.isfinite(grad_norm):
-        return
+    if grad_scale is not None:
+        if not math.isfinite(grad_scale):
+            return
+        gradient = grad_scale * gradient
     shrink, rate, new_share, new_square_share, correction, epsilon = scalars
     mean += new_share * (gradient - mean)
     square *= 1 - new_square_share
@@ -92,7 +95,7 @@ class AdamW(Optimizer):
         betas, decay, epsilon = self.betas, self.weight_decay, self.epsilon
         self._scalars.set([adamw_scalars(self.steps, learning_rate, betas=betas, weight_decay=decay, epsilon=epsilon)])
 
-    def update(self, grad_norm: Any = None) -> None:
+    def update(self, grad_scale: Any = None) -> None:
         """Update every parameter once."""
         parameters = self.parameters
         parameters.kernel_of(adamw_update)(
@@ -103,7 +106,7 @@ class AdamW(Optimizer):
             self._scalars[0],
             decayed=parameters.matrices.stop,
             compute_weights=parameters.compute_weights,
-            grad_norm=grad_norm,
+            grad_scale=grad_scale,
         )
         if self.steps % FLUSH_EVERY == 0:
             flush_negligible((self.mean, self.square))

@@ -23,7 +23,7 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.optim.adamw import ADAMW_SCALARS, adamw_scalars, adamw_update
 from tinygrad_chat.optim.groups import Group
-from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite
+from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite, scaled
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
 from tinygrad_chat.optim.state import FLUSH_EVERY, flush_negligible, load_state, state_of
 from tinygrad_chat.option import expect
@@ -97,17 +97,17 @@ def muon_update(
     scalars: Sequence[Any],
     *,
     beta_2: float = 0.9,
-    grad_norm: Any = None,
+    grad_scale: Any = None,
 ) -> None:
     """Update matrices in place: the running averages of gradient and squared step, then the weight.
 
     weight, gradient and mean (..., R, K), square (..., R, 1) if R >= K, else (..., 1, K). `scalars` begin with the
     momentum, learning rate and weight decay. A weight decays, by rate * decay of itself, only if the step does not
-    enlarge it. Nothing changes if `grad_norm` is given and not finite.
+    enlarge it. `grad_scale` is as in `adamw_update`.
     """
     R, K = weight.shape[-2:]
     momentum, rate, weight_decay = scalars[0], scalars[1] * math.sqrt(max(1.0, R / K)), scalars[2]
-    gradient = if_finite(grad_norm, gradient, mean)  # otherwise the mean stays, and no NaN spreads
+    gradient = scaled(gradient, grad_scale, mean)  # if not finite, the mean stays, and no NaN spreads
     change = gradient - mean
     change *= 1 - momentum
     mean += change
@@ -115,12 +115,12 @@ def muon_update(
     ahead *= momentum
     ahead += gradient
     step, new_square = even_out(orthogonalize(ahead), square, beta_2=beta_2)
-    square[...] = if_finite(grad_norm, new_square, square)
+    square[...] = if_finite(grad_scale, new_square, square)
     decay = weight * (rate * weight_decay)
     decay *= step * weight >= 0
     step *= rate
     step += decay
-    weight[...] = if_finite(grad_norm, weight - step, weight)
+    weight[...] = if_finite(grad_scale, weight - step, weight)
 
 
 Work = Callable[[], None]
@@ -221,34 +221,34 @@ class Muon(Optimizer):
 
         self._scalars.set([scalars(part.group) for part in self._parts])
 
-    def update(self, grad_norm: Any = None) -> None:
+    def update(self, grad_scale: Any = None) -> None:
         """Update every parameter once."""
 
         def move(number: int, part: _Part) -> None:
             how = self._update_matrices if part.group is None else self._update_by_adamw
-            how(part, self._scalars[number], grad_norm)
+            how(part, self._scalars[number], grad_scale)
 
         self.together([functools.partial(move, *numbered) for numbered in enumerate(self._parts)])
         if self.steps % FLUSH_EVERY == 0:
             for part in self._parts:
                 flush_negligible((part.mean, part.square))
 
-    def _update_matrices(self, part: _Part, scalars: Sequence[Any], grad_norm: Any) -> None:
+    def _update_matrices(self, part: _Part, scalars: Sequence[Any], grad_scale: Any) -> None:
         xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]
         weights = [parameters.data[span].reshape(shape) for span in part.spans]
         gradients = [parameters.gradient[span].reshape(shape) for span in part.spans]
         if len(weights) == 1:
-            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], scalars, grad_norm=grad_norm)
+            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], scalars, grad_scale=grad_scale)
         else:
             stack = xp.stack(weights)
-            muon_update(stack, xp.stack(gradients), part.mean, part.square, scalars, grad_norm=grad_norm)
+            muon_update(stack, xp.stack(gradients), part.mean, part.square, scalars, grad_scale=grad_scale)
             for weight, updated in zip(weights, stack, strict=True):
                 weight[...] = updated
         if parameters.compute_weights is not None:
             for span in part.spans:
                 parameters.compute_weights[span] = parameters.data[span].astype(parameters.compute_weights.dtype)
 
-    def _update_by_adamw(self, part: _Part, scalars: Sequence[Any], grad_norm: Any) -> None:
+    def _update_by_adamw(self, part: _Part, scalars: Sequence[Any], grad_scale: Any) -> None:
         parameters, span = self.parameters, part.spans[0]
         parameters.kernel_of(adamw_update)(
             parameters.data[span],
@@ -258,7 +258,7 @@ class Muon(Optimizer):
             scalars,
             decayed=part.mean.size,
             compute_weights=None if parameters.compute_weights is None else parameters.compute_weights[span],
-            grad_norm=grad_norm,
+            grad_scale=grad_scale,
         )
 
     def state(self) -> dict[str, np.ndarray]:

@@ -61,11 +61,11 @@ class Optimizer(ABC):
         """Write the scalars of the next update to where it reads them; the arguments are those of `step`."""
 
     @abstractmethod
-    def update(self, grad_norm: Any = None) -> None:
+    def update(self, grad_scale: Any = None) -> None:
         """Update every parameter once, with the prepared scalars.
 
-        On a device nothing changes if `grad_norm`, a device array, is not finite, as the host cannot check it without
-        synchronising. On the host the caller checks it, and leaves it out.
+        On a device `grad_scale`, a device array, is what the gradient is multiplied by; nothing changes if it is not
+        finite, as the host cannot check it without synchronising. On the host the caller does both, and leaves it out.
         """
 
     @abstractmethod
@@ -95,9 +95,14 @@ class StepScalars:
         return self._rows[row] if self._on_device is None else self._on_device[row]
 
 
-def if_finite(grad_norm: Any, new: Any, old: Any) -> Any:
-    """Return `new` if the gradient norm is finite or None, else `old`; a device decides without synchronising."""
-    if grad_norm is None:
+def if_finite(grad_scale: Any, new: Any, old: Any) -> Any:
+    """Return `new` if the gradient's scale is finite or None, else `old`; a device decides without synchronising."""
+    if grad_scale is None:
         return new
     xp = array_module(old)
-    return xp.where(xp.isfinite(grad_norm), new, old)
+    return xp.where(xp.isfinite(grad_scale), new, old)
+
+
+def scaled(gradient: Any, grad_scale: Any, otherwise: Any) -> Any:
+    """Return the gradient times its scale, or as it is if that is None, or `otherwise` if that is not finite."""
+    return gradient if grad_scale is None else if_finite(grad_scale, gradient * grad_scale, otherwise)

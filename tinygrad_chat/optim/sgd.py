@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite
+from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite, scaled
 from tinygrad_chat.optim.state import copy_to_host, flush_negligible, overwrite
 from tinygrad_chat.option import expect
 
@@ -26,14 +26,14 @@ class SGD(Optimizer):
         """Take the learning rate; `position` is unused, as there are no schedules."""
         self._scalars.set([(learning_rate,)])
 
-    def update(self, grad_norm: Any = None) -> None:
+    def update(self, grad_scale: Any = None) -> None:
         """Update every parameter once."""
         parameters, rate = self.parameters, self._scalars[0][0]
         velocity = self.velocity * self.momentum
-        velocity += parameters.gradient
+        velocity += scaled(parameters.gradient, grad_scale, velocity)
         flush_negligible((velocity,))
-        self.velocity[...] = if_finite(grad_norm, velocity, self.velocity)
-        parameters.data -= if_finite(grad_norm, rate * velocity, parameters.backend.xp.zeros_like(velocity))
+        self.velocity[...] = if_finite(grad_scale, velocity, self.velocity)
+        parameters.data -= if_finite(grad_scale, rate * velocity, parameters.backend.xp.zeros_like(velocity))
         parameters.refresh_compute_weights()
 
     def state(self) -> dict[str, np.ndarray]:

@@ -148,9 +148,9 @@ def watched_step(
         with watched_ops(recorder.watch):
             loss = train_step.gradient(batch, random=random)
         with recorder.span("clip", nbytes=size):
-            grad_norm = train_step.clip_gradient()
+            _, scale = train_step.measure_gradient()
         with recorder.span(type(optimizer).__name__, nbytes=7 * size):  # reads four such arrays, writes three
-            train_step.update(loss, grad_norm, 0)
+            train_step.update(loss, scale, 0)
 
     return step
 

@@ -20,7 +20,7 @@ from tinygrad_chat.machine.memory import peak_memory
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.ops.cross_entropy import count_targets
-from tinygrad_chat.optim.clipping import clip
+from tinygrad_chat.optim.clipping import clip_scale, norm_and_scale
 from tinygrad_chat.parallel import (
     FAREWELL,
     Communicator,
@@ -87,7 +87,7 @@ class Rank(Member):
             self.communicator.reduce_scatter(self._parameters.gradient, self._shares, share.gradient)
         else:
             self.buckets.finish()
-        norm = float(share.kernel_of(clip)(share.gradient, None)) if share.size else 0.0
+        norm = float(share.kernel_of(norm_and_scale)(share.gradient, None)[0]) if share.size else 0.0
         return self.communicator.gather_objects((float(loss), norm))
 
     def update(self, scale: float, learning_rate: float, position: int) -> None:
@@ -163,14 +163,13 @@ class DistributedStep(TrainStep):
         self._grad_norm = math.sqrt(sum(norm * norm for _, norm in found))
         return sum(loss for loss, _ in found)
 
-    def clip_gradient(self) -> float:
-        """Return the gradient norm; `update` scales the gradient down if the norm exceeds `clip`."""
-        return self._grad_norm
+    def measure_gradient(self) -> tuple[float, float]:
+        """Return the norm of the ranks' gradient and its scale."""
+        return self._grad_norm, clip_scale(self._grad_norm, self.clip)
 
-    def update(self, loss: Any, grad_norm: Any, position: int) -> None:
-        """Update the weights, each rank its share, unless loss or norm is not finite."""
-        if math.isfinite(loss) and math.isfinite(grad_norm):
-            scale = self.clip / grad_norm if self.clip is not None and grad_norm > self.clip else 1.0
+    def update(self, loss: Any, scale: Any, position: int) -> None:
+        """Update the weights, each rank its share, unless loss or scale is not finite."""
+        if math.isfinite(loss) and math.isfinite(scale):
             self.rank.ask("update", scale, self.schedule(position), position)
 
     def answers(self, questions: Questions) -> list[Answer]:

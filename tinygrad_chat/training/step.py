@@ -12,7 +12,8 @@ import numpy as np
 from tinygrad_chat.autograd import Node
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.ops.cross_entropy import count_targets
-from tinygrad_chat.optim import Optimizer, Schedule, clip_gradient
+from tinygrad_chat.optim import Optimizer, Schedule
+from tinygrad_chat.optim.clipping import measure_gradient
 from tinygrad_chat.parallel import DataParallel
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 from tinygrad_chat.training.answering import Answer, Questions, answers_of
@@ -93,10 +94,10 @@ class TrainStep:
         `skip` is called with the loss and decides whether to leave the weights alone; on a device that synchronises.
         """
         loss = self.gradient(batch, random=random)
-        grad_norm = self.clip_gradient()
+        grad_norm, scale = self.measure_gradient()
         skipped = skip is not None and skip(float(loss))
         if not skipped:
-            self.update(loss, grad_norm, position)
+            self.update(loss, scale, position)
         return StepResult(loss, grad_norm, self.schedule(position), skipped)
 
     def gradient(
@@ -115,20 +116,23 @@ class TrainStep:
             model or self.model, batch, parts=self.grad_accumulation, random=random, data_parallel=threads
         )
 
-    def clip_gradient(self) -> Any:
-        """Scale the gradient down if its norm exceeds `clip`; return the norm before clipping."""
-        return clip_gradient(self.model.parameters(), self.clip)
+    def measure_gradient(self) -> tuple[Any, Any]:
+        """Return the gradient's norm and the factor that scales it down if its norm exceeds `clip`, for `update`."""
+        return measure_gradient(self.model.parameters(), self.clip)
 
-    def update(self, loss: Any, grad_norm: Any, position: int) -> None:
-        """Update the weights, unless loss or norm is not finite.
+    def update(self, loss: Any, scale: Any, position: int) -> None:
+        """Update the weights with the gradient times `scale`, unless loss or scale is not finite.
 
         The host checks numbers that it already has; on a device the kernels check.
         """
-        on_host = isinstance(loss, float | np.floating) and isinstance(grad_norm, float | np.floating)
-        if on_host and not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            return
+        on_host = isinstance(loss, float | np.floating) and isinstance(scale, float | np.floating)
+        if on_host:
+            if not (math.isfinite(loss) and math.isfinite(scale)):
+                return
+            if scale != 1:
+                self.model.parameters().gradient *= scale
         self.optimizer.prepare(self.schedule(position), position)
-        self.optimizer.update(None if on_host else grad_norm + 0 * loss)  # 0 times a non-finite loss is NaN
+        self.optimizer.update(None if on_host else scale + 0 * loss)  # 0 times a non-finite loss is NaN
 
 
 def accumulate_gradient(

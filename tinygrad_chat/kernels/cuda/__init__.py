@@ -24,7 +24,7 @@ from tinygrad_chat.kernels.cuda import (
     rotary,
 )
 from tinygrad_chat.optim.adamw import adamw_update
-from tinygrad_chat.optim.clipping import clip
+from tinygrad_chat.optim.clipping import norm_and_scale
 
 REALS = ("float32", "bfloat16")
 
@@ -48,7 +48,7 @@ KERNELS = {
     replaced: _for_reals(replaced, kernel)
     for replaced, kernel in {
         adamw_update: adamw.adamw_update,
-        clip: adamw.clip,
+        norm_and_scale: adamw.norm_and_scale,
         ops.add: pointwise.add,
         ops.add_layernorm: normalization.add_layernorm,
         ops.add_rmsnorm: normalization.add_rmsnorm,

@@ -21,9 +21,9 @@ def adamw_update(
     *,
     decayed: int,
     compute_weights: None = None,
-    grad_norm: None = None,
+    grad_scale: None = None,
 ) -> None:
-    """`optim.adamw.adamw_update`, on the host: no separate compute weights, and the norm has already been checked."""
+    """`optim.adamw.adamw_update`, on the host: no separate compute weights, and a gradient already scaled."""
     arrays = data, gradient, mean, square
     in_threads(lambda part, parts: _update_part(part, parts, *arrays, decayed, *scalars), threads_for(data.size))
 

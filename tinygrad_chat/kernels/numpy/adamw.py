@@ -20,11 +20,11 @@ def adamw_update(
     *,
     decayed: int,
     compute_weights: None = None,
-    grad_norm: None = None,
+    grad_scale: None = None,
 ) -> None:
     """The reference, `optim.adamw.adamw_update`, slice by slice.
 
-    On the host there are no separate compute weights, and the norm has already been checked.
+    On the host there are no separate compute weights, and the gradient has already been scaled.
     """
     for start in range(0, len(data), SLICE):
         part = slice(start, start + SLICE)
