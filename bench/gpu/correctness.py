@@ -6,6 +6,7 @@ losses of some steps.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Mapping
@@ -82,12 +83,10 @@ def compile_kernels(xp: Any, dtypes: tuple[str, ...], record: Record) -> list[st
 def compare_with_host(compute: Compute, record: Record) -> list[str]:
     """Compare each model's gradient and losses with the reference ops on the host; return what differs."""
     wrong = []
-    host = Compute.choose("numpy", "reference")
-    tokens = np.random.default_rng(0).integers(VOCABULARY, size=(BATCH, SIZES["context"] + 1))
-    for name, options in MODELS.items():
+    for name in MODELS:
         what = f"{name} in {compute.dtype}"
         try:
-            ours, theirs = (_train(options, each, tokens) for each in (compute, host))
+            ours, theirs = _train(name, BATCH, STEPS, compute), _on_host(name, BATCH, STEPS)
         except Exception as error:
             wrong.append(what)
             record.say("step failed", model=name, dtype=compute.dtype, reason=f"{type(error).__name__}: {error}"[:2000])
@@ -103,9 +102,16 @@ def compare_with_host(compute: Compute, record: Record) -> list[str]:
     return wrong
 
 
-def _train(options: ModelOptions, compute: Compute, tokens: np.ndarray) -> tuple[dict[str, np.ndarray], list[float]]:
+@functools.cache
+def _on_host(name: str, rows: int, steps: int) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Return what the reference ops compute on the host, once for all that is compared with it."""
+    return _train(name, rows, steps, Compute.choose("numpy", "reference"))
+
+
+def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str, np.ndarray], list[float]]:
     """Return the first gradient by parameter, and the losses of all steps, from the same weights everywhere."""
-    model = GPT(VOCABULARY, options, compute=compute)
+    tokens = np.random.default_rng(0).integers(VOCABULARY, size=(rows, SIZES["context"] + 1))
+    model = GPT(VOCABULARY, MODELS[name], compute=compute)
     parameters, batch = model.parameters(), (tokens[:, :-1], tokens[:, 1:])
     noise = np.random.default_rng(0)  # nanochat's first weights are in part zeros, behind which gradients are, too
     drawn = parameters.state()
@@ -114,7 +120,7 @@ def _train(options: ModelOptions, compute: Compute, tokens: np.ndarray) -> tuple
     step.gradient(batch, random=np.random.default_rng(0))
     flat = np.array(to_host(parameters.gradient))
     gradient = {name: flat[span] for name, span in parameters.spans()}
-    results = [step(batch, number, random=np.random.default_rng(number)) for number in range(STEPS)]
+    results = [step(batch, number, random=np.random.default_rng(number)) for number in range(steps)]
     return gradient, [float(result.loss) for result in results]
 
 

@@ -82,9 +82,9 @@ class Engines:
 
 
 @contextmanager
-def open_engines(settings: Settings, record: Record) -> Iterator[Engines]:
-    """Provide ours and PyTorch, eager and, on a GPU, compiled. Without PyTorch there is only ours."""
-    names = [name for name in NAMES if name != "torch compile" or not settings.trial]
+def open_engines(settings: Settings, record: Record, *, compiled: bool = True) -> Iterator[Engines]:
+    """Provide ours and PyTorch, eager and, on a GPU, `compiled`. Without PyTorch there is only ours."""
+    names = [name for name in NAMES if name != "torch compile" or (compiled and not settings.trial)]
     if find_spec("torch") is None:
         record.say("engine failed", engine="torch", reason="PyTorch is not installed")
         names = [turns.OURS]

@@ -88,6 +88,14 @@ def _training(stages: Mapping[str, Any]) -> Iterator[str]:
         )
         for row in found_in(stages, "training")
     ]
+    whole = {(row["configuration"], row["engine"]) for row in found_in(stages, "training")}
+    first = [
+        (row["configuration"], row["engine"], row["batch"], f"{row['tokens_per_second']:,.0f}")
+        for row in found_in(stages, "first")
+        if (row["configuration"], row["engine"]) not in whole
+    ]
+    yield from _table("training, a few steps only", "", "batch", "tokens/s", rows=first)
+    yield from [""] if first and rows else []
     names = "training", "", "batch", "tokens/s", "MFU", "peak MiB", "ours / this"
     yield from _table(*names, rows=rows)
     if rows:

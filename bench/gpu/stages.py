@@ -48,12 +48,12 @@ class Stage:
 
 STAGES = (
     Stage("machine", 60, "what the device really does in a large product and a copy"),
-    Stage("kernels", 120, "every kernel is compiled; gradients and losses are those of the host"),
-    Stage("gpt2", 240, "training GPT-2 124M beside PyTorch, eager and compiled"),
+    Stage("kernels", 180, "every kernel is compiled; gradients and losses are those of the host"),
+    Stage("gpt2", 360, "training GPT-2 124M beside PyTorch, eager and compiled"),
     Stage("small", 150, "training S1 and mini-gpt beside PyTorch"),
     Stage("decode", 120, "generation beside PyTorch, each with a cache"),
     Stage("profile", 60, "where a step's time goes, and a trace of it"),
-    Stage("nanochat", 240, "training nanochat's d12 beside nanochat itself"),
+    Stage("nanochat", 300, "training nanochat's d12 beside nanochat itself"),
     Stage("shakespeare", 180, "S1 trained until its validation loss is nanoGPT's 1.47"),
 )
 """The most telling first."""

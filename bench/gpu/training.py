@@ -172,8 +172,9 @@ def _fastest_batch(training: _Training, engine: str, batches: Sequence[int]) -> 
 
 
 def measure_decoding(settings: Settings, record: Record) -> None:
-    """Compare greedy generation, each engine with a cache."""
-    with open_engines(settings, record) as engines:
+    """Compare greedy generation, each engine with a cache. Compiled, PyTorch compiles anew as the cache grows: bench
+    decode has it."""
+    with open_engines(settings, record, compiled=False) as engines:
         for name, batches in ({"tiny": (2,)} if settings.trial else DECODED).items():
             for batch in batches:
                 configuration = dataclasses.replace((CONFIGURATIONS | TRIAL)[name], batch=batch)
@@ -185,8 +186,6 @@ def _measure_generation(name: str, configuration: Configuration, engines: Engine
     request = {"what": "decode", "sizes": configuration.sizes, "prompt": PROMPT, "new": new, "rounds": DECODING_ROUNDS}
     with turns.initial_weights(configuration) as weights:
         for engine in engines.names:
-            if engine == "torch compile":  # it compiles anew as the cache grows: bench decode has it
-                continue
             answer = engines.ask(engine, {**request, "weights": weights})
             if answer is not None:
                 rate = configuration.batch * new / statistics.median(answer["seconds"][1:] or answer["seconds"])

@@ -278,15 +278,33 @@ def test_the_page_and_the_chart_show_what_was_found_and_what_was_not(tmp_path: P
     small.say("training", **training_row("torch eager", 2e6, 1.5))
     small.say("ended", outcome=DONE, reason="", seconds=1.0)
     record_of("nanochat", tmp_path).say("ended", outcome=LEFT_OUT, reason="no checkout", seconds=0.0)
+    small = Record(tmp_path / "gpt2.jsonl")
+    small.say("first", configuration="GPT-2 124M", engine=turns.OURS, batch=16, tokens_per_second=3e5)
+    small.say("training", **training_row(turns.OURS, 3e6, 1.0) | {"configuration": "mini-gpt"})  # without a peer
+    small.say("ended", outcome=LATE, reason="360 s", seconds=360.0)
     stages = gather(tmp_path)
-    assert list(stages) == ["machine", "small", "nanochat"]
+    assert list(stages) == ["machine", "gpt2", "small", "nanochat"]
     page = page_of(stages)
     assert "| S1 | torch eager | 64 | 2,000,000 | 25.0% | 100 | 1.50 |" in page
     assert "| nanochat | training nanochat's d12 beside nanochat itself | left out: no checkout | 0.0 |" in page
+    assert "| GPT-2 124M | tinygrad_chat | 16 | 300,000 |" in page  # the stage came no further
+    assert (
+        "| gpt2 | training GPT-2 124M beside PyTorch, eager and compiled | ran past its limit: 360 s | 360.0 |" in page
+    )
     assert "did not end" in page  # the stage machine was cut off
     pytest.importorskip("matplotlib")
+    draw({"gpt2": stages["gpt2"]}, tmp_path, "gpu")
+    assert not list(tmp_path.glob("*.png"))  # nothing to compare
     draw(stages, tmp_path, "gpu")
-    assert "1.50" in (tmp_path / "gpu.svg").read_text() or (tmp_path / "gpu.png").stat().st_size > 0
+    assert {path.name for path in tmp_path.glob("gpu.*")} == {"gpu.png", "gpu.svg"}
+
+
+def test_without_pytorch_there_is_only_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    record = Record(tmp_path / "stage.jsonl")
+    with engines.open_engines(Settings(str(tmp_path), trial=True), record) as opened:
+        assert opened.names == [turns.OURS]
+    assert [line["reason"] for line in record.lines()] == ["PyTorch is not installed"]
 
 
 @DEEP

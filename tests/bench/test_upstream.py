@@ -65,10 +65,13 @@ def test_the_checkout_that_is_named_is_the_one_that_was_analysed():
 SLEEPER = "import json, sys, time\nfor line in sys.stdin: time.sleep(json.loads(line)); print(1, flush=True)"
 
 
-def test_a_worker_that_does_not_answer_in_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("own_session", [True, False])
+def test_a_worker_that_does_not_answer_in_time_is_ended(
+    own_session: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    worker = turns.Worker("sleeper")
+    worker = turns.Worker("sleeper", own_session=own_session)
     assert worker.ask(0, within=5) == 1
     with pytest.raises(turns.BenchmarkError, match=r"no answer within 0\.1 s"):
         worker.ask(60, within=0.1)
