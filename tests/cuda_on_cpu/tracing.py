@@ -35,6 +35,9 @@ ROWS_OF_A_TABLE = {
 }
 """kernel -> a parameter of which it touches only some rows: at most as many elements as another parameter has"""
 
+IDLE = {"scale_gradient"}
+"""kernels that only read a number, which in a training step says that there is nothing to do"""
+
 
 @dataclass
 class Call:
@@ -142,18 +145,20 @@ class _Kernel:
             for parameter in (each.strip() for each in parameters.split(","))
         ]
 
-    def __call__(self, grid: Any, block: Any, arguments: Sequence[Any], **options: Any) -> None:
+    def __call__(self, grid: Any, block: Any, arguments: Sequence[Any], **options: Any) -> Any:
         given = {
             name: (x, constant)
             for (name, constant), x in zip(self._parameters, arguments, strict=True)
             if isinstance(x, np.ndarray)
         }
+        if self._name in IDLE:
+            return DEVICE.work(self._name, [x for x, _ in given.values() if x.size == 1], [])
         for table, rows in [ROWS_OF_A_TABLE[self._name]] if self._name in ROWS_OF_A_TABLE else ():
             (whole, constant), count = given[table], given[rows][0].size
             given[table] = whole.reshape(-1)[:count], constant
         updated = UPDATED.get(self._name, set())
         read = [x for name, (x, constant) in given.items() if constant or name in updated]
-        DEVICE.work(self._name, read, [x for x, constant in given.values() if not constant])
+        return DEVICE.work(self._name, read, [x for x, constant in given.values() if not constant])
 
 
 class _Module:

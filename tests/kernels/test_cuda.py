@@ -20,7 +20,7 @@ from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import Backend, get_backend, load_kernels
 from tinygrad_chat.errors import ShapeError
-from tinygrad_chat.kernels.cuda import attention
+from tinygrad_chat.kernels.cuda import attention, cross_entropy
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
 
@@ -202,11 +202,18 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "attention of no sequence": attention_case(0, 4, 4, 2, 1, 4),
     "a large vocabulary": loss_case(7, 1000),
     "a vocabulary of odd size, capped": loss_case(5, 333, soft_cap=15.0),
+    "a vocabulary of several vectors a thread": loss_case(3, 6152, soft_cap=15.0),
+    "odd rows that just fit in registers": loss_case(2, 6655),
+    "odd rows too long for registers": loss_case(2, 6657),
     "many rows": loss_case(600, 3, token_count=2400),
     "rows of different weights": loss_case(40, 12, weights=drawn(40), token_count=60),
     "no target that counts": loss_case(6, 12, targets=-1),
     "some targets that count": loss_case(6, 12, targets=[-1, 3, -1, 0, 11, -1]),
     "logits far from 0": ("cross_entropy", Case((drawn(4, 50, offset=100), random.integers(0, 50, 4)))),
+    "logits far from 0, capped": (
+        "cross_entropy",
+        Case((drawn(4, 50, offset=200), random.integers(0, 50, 4)), {"soft_cap": 5.0}),
+    ),
     "logits of minus infinity": (
         "cross_entropy",
         Case(
@@ -250,6 +257,16 @@ CORNERS: dict[str, tuple[str, Case]] = {
 def test_a_kernel_agrees_with_its_op_in_the_corners(device: Backend, corner: str, real: str, shift: int):
     name, case = CORNERS[corner]
     compare(device, CATALOGUE[name], case, real, shift)
+
+
+@pytest.mark.profile("ci")
+@pytest.mark.parametrize("real", TYPES)
+@pytest.mark.parametrize("corner", [corner for corner, (name, _) in CORNERS.items() if name == "cross_entropy"])
+def test_rows_too_long_for_registers_have_the_same_loss_and_gradient(
+    device: Backend, corner: str, real: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cross_entropy, "PIECES", 0)
+    compare(device, CATALOGUE["cross_entropy"], CORNERS[corner][1], real)
 
 
 @pytest.mark.parametrize("offset", [8, -8])
@@ -344,14 +361,25 @@ def test_a_new_stream_has_the_workspace_too(device: Backend, monkeypatch: pytest
     ops.linear(x, weight)
 
 
+@pytest.mark.parametrize("factor", [1, -0.5])
 @pytest.mark.parametrize("real", TYPES)
-def test_overwritten_logits_hold_their_gradient(device: Backend, real: str):
+def test_overwritten_logits_hold_their_gradient(device: Backend, real: str, factor: float):
     logits, targets = moved(device, drawn(5, 40), real), moved(device, random.integers(0, 40, 5), real)
     kept, given = Tensor(moved(device, logits, real)), Tensor(logits)
-    ops.cross_entropy(kept, targets).backward()
-    ops.cross_entropy(given, targets, overwrite=True).backward()
+    before, d_out = device.to_host(kept.data).copy(), device.xp.asarray(np.float32(factor))
+    ops.cross_entropy(kept, targets).backward(d_out)
+    ops.cross_entropy(given, targets, overwrite=True).backward(d_out)
+    np.testing.assert_array_equal(device.to_host(kept.data), before)
     np.testing.assert_array_equal(device.to_host(given.grad), device.to_host(kept.grad))
     np.testing.assert_array_equal(device.to_host(logits), device.to_host(kept.grad))
+
+
+def test_a_rule_of_the_loss_that_is_asked_twice_says_the_same(device: Backend):
+    logits, targets = moved(device, drawn(5, 40), np.float32), device.xp.asarray(random.integers(0, 40, 5))
+    _, rule = load_kernels("cuda")[ops.cross_entropy](logits, targets)
+    once, again, half = (device.to_host(rule(device.xp.asarray(np.float32(d)))[0]) for d in (3, 3, 1.5))
+    np.testing.assert_array_equal(once, again)
+    np.testing.assert_array_equal(once, 2 * half)
 
 
 def test_a_token_or_target_that_cannot_be_gives_no_number(device: Backend):

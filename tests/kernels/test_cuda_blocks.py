@@ -10,11 +10,11 @@ from tests.catalogue import CATALOGUE
 from tests.cuda_on_cpu.compiler import RawModule, both_orders
 from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tests.cuda_on_cpu.places import needs_compiler
-from tests.kernels.test_cuda import CORNERS, TYPES, compare, drawn, moved
+from tests.kernels.test_cuda import CORNERS, TYPES, compare, drawn, loss_case, moved
 from tests.kernels.test_flash_attention import CALLS, compute
 from tests.profiles import CI
 from tinygrad_chat.backend import load_kernels
-from tinygrad_chat.kernels.cuda import flash_attention
+from tinygrad_chat.kernels.cuda import cross_entropy, flash_attention
 from tinygrad_chat.kernels.cuda.launch import flags, source
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
@@ -22,6 +22,7 @@ from tinygrad_chat.optim.clipping import norm_and_scale
 ONE_BLOCK = {
     "mean_loss",
     "norm_and_scale",
+    "row_factor",
     "scaled_sum_backward_scales",
 }  # by design: each adds up what blocks have left
 
@@ -29,7 +30,9 @@ ONE_BLOCK = {
 @needs_compiler
 @CI
 @pytest.mark.parametrize("real", TYPES)
-def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(real: str):
+def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(
+    real: str, monkeypatch: pytest.MonkeyPatch
+):
     every = {
         name
         for file, kind in files()
@@ -40,6 +43,8 @@ def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(re
     with standing_in(), both_orders() as compared:
         for name, case in CORNERS.values():
             compare(DEVICE, CATALOGUE[name], case, real)
+        monkeypatch.setattr(cross_entropy, "PIECES", 0)  # no row fits in registers
+        compare(DEVICE, CATALOGUE["cross_entropy"], loss_case(5, 20)[1], real)
         gradient, *others = (moved(DEVICE, np.abs(drawn(5000)), np.float32) for _ in range(4))
         kernels[norm_and_scale](gradient, 0.5)
         copy = DEVICE.xp.empty(5000, real)

@@ -1,6 +1,13 @@
-// ops.cross_entropy: logits (N, V), one block per row; the gradient may overwrite the logits.
+// ops.cross_entropy: logits (N, V), one block per row; the gradient may overwrite the logits. A row that fits in the
+// registers of a block is read once, and its gradient is computed together with its loss; a longer one is read by one
+// kernel for the loss and by another for the gradient.
 
 __device__ inline float bend(float logit, float cap) { return cap > 0 ? cap * tanhf(logit / cap) : logit; }
+
+// NaN where there is no such logit.
+__device__ inline float label_logit(const REAL* logits, long long label, long long V, float cap) {
+    return 0 <= label && label < V ? bend(to_float(logits[label]), cap) : __uint_as_float(0x7fc00000);
+}
 
 // The maximum of a thread's share of a row, and the sum of its exponentials relative to that maximum.
 template <int W> __device__ void scan_row(const REAL* logits, long long V, float cap, float& largest, float& sum) {
@@ -35,26 +42,36 @@ extern "C" __global__ void cross_entropy(const REAL* logits, const long long* la
     sum = block_sum(sum * expf(largest - row_largest), partial);
     if (threadIdx.x > 0) return;
     log_sums[n] = row_largest + logf(sum);
-    const bool known = 0 <= label && label < V;
-    const float nothing = __uint_as_float(0x7fc00000);
-    losses[n] = label == ignored ? 0 : known ? log_sums[n] - bend(to_float(logits[label]), cap) : nothing;
+    const float at_label = label_logit(logits, label, V, cap);
+    losses[n] = label == ignored ? 0 : log_sums[n] - at_label;
 }
 
-// losses (N) -> loss, their sum, each times its weight if there are `weights` (N), divided by `token_count` or, if that
-// is 0, by the number of labels that count; and the factor of each row's gradient. One block.
-extern "C" __global__ void mean_loss(const float* losses, const long long* labels, const float* weights, float* loss,
-                                     float* factor, long long N, long long ignored, long long token_count) {
+// labels (N) -> factor, of each row's loss and gradient: 1 / `token_count` or, if that is 0, 1 / the number of labels
+// that count. One block.
+extern "C" __global__ void row_factor(const long long* labels, float* factor, long long N, long long ignored,
+                                      long long token_count) {
     __shared__ float partial[WARP];
-    float sum = 0, count = 0;
-    for (long long n = threadIdx.x; n < N; n += blockDim.x) {
-        sum += weights ? weights[n] * losses[n] : losses[n];
-        count += labels[n] != ignored;
-    }
-    sum = block_sum(sum, partial);
+    float count = 0;
+    for (long long n = threadIdx.x; n < N && token_count == 0; n += blockDim.x) count += labels[n] != ignored;
     count = max(1.0f, block_sum(count, partial));
-    if (threadIdx.x > 0) return;
-    *factor = 1 / (token_count > 0 ? token_count : count);
-    *loss = sum * *factor;
+    if (threadIdx.x == 0) *factor = 1 / (token_count > 0 ? token_count : count);
+}
+
+// losses (N) -> loss, their sum, each times its weight if there are `weights` (N), and all times `factor`. One block.
+extern "C" __global__ void mean_loss(const float* losses, const float* weights, const float* factor, float* loss,
+                                     long long N) {
+    __shared__ float partial[WARP];
+    float sum = 0;
+    for (long long n = threadIdx.x; n < N; n += blockDim.x) sum += weights ? weights[n] * losses[n] : losses[n];
+    sum = block_sum(sum, partial);
+    if (threadIdx.x == 0) *loss = sum * *factor;
+}
+
+// The gradient of a logit x, whose row's loss counts `scale` times.
+__device__ inline float logit_gradient(float x, bool is_label, float log_sum, float scale, float cap) {
+    const float logit = bend(x, cap), bent = logit / cap;
+    const float gradient = scale * (expf(logit - log_sum) - is_label);
+    return cap > 0 ? gradient * (1 - bent * bent) : gradient;
 }
 
 template <int W>
@@ -63,11 +80,7 @@ __device__ void row_gradient(const REAL* logits, REAL* d_logits, long long V, lo
     float values[W];
     for (long long v = threadIdx.x * W; v < V; v += blockDim.x * W) {
         load<W>(logits + v, values);
-        for (int w = 0; w < W; ++w) {
-            const float logit = bend(values[w], cap), bent = logit / cap;
-            values[w] = scale * (expf(logit - log_sum) - (v + w == label));
-            if (cap > 0) values[w] *= 1 - bent * bent;
-        }
+        for (int w = 0; w < W; ++w) values[w] = logit_gradient(values[w], v + w == label, log_sum, scale, cap);
         store<W>(d_logits + v, values);
     }
 }
@@ -87,4 +100,72 @@ extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long
         row_gradient<WIDE>(logits, d_logits, V, label, log_sums[n], scale, cap);
     else
         row_gradient<1>(logits, d_logits, V, label, log_sums[n], scale, cap);
+}
+
+constexpr int MOST_THREADS = 512;
+constexpr int PIECES = 13;  // of W logits that a thread holds: 104 KiB in a block
+
+// The loss of a row of at most PIECES * blockDim.x * W logits, and its gradient.
+template <int W>
+__device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int V, long long label, bool counts,
+                            float scale, float cap) {
+    __shared__ float partial[WARP];
+    Vector<W, REAL> row[PIECES];
+    const float at_label = label_logit(logits, label, V, cap);  // read before anything is overwritten
+    float largest = LOWEST, sum = 0, values[W];
+    for (int piece = 0; piece < PIECES; ++piece) {
+        const int v = (piece * blockDim.x + threadIdx.x) * W;
+        if (v >= V) continue;
+        row[piece] = *reinterpret_cast<const Vector<W, REAL>*>(logits + v);
+        for (int w = 0; w < W; ++w) largest = max(largest, to_float(row[piece].at[w]));
+    }
+    largest = bend(block_max(largest, partial), cap);  // the largest also when bent, as bending keeps the order
+    for (int piece = 0; piece < PIECES; ++piece) {
+        if ((piece * blockDim.x + threadIdx.x) * W >= V) continue;
+        for (int w = 0; w < W; ++w) sum += expf(bend(to_float(row[piece].at[w]), cap) - largest);
+    }
+    const float log_sum = largest + logf(block_sum(sum, partial));
+    if (threadIdx.x == 0) *loss = counts ? log_sum - at_label : 0;
+    for (int piece = 0; piece < PIECES; ++piece) {
+        const int v = (piece * blockDim.x + threadIdx.x) * W;
+        if (v >= V) continue;
+        for (int w = 0; w < W; ++w) {
+            const float x = to_float(row[piece].at[w]);
+            values[w] = counts ? logit_gradient(x, v + w == label, log_sum, scale, cap) : 0;
+        }
+        store<W>(d_logits + v, values);
+    }
+}
+
+// losses (N) and, for a d_out of 1, d_logits (N, V), as by the other kernels in turn.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS)
+    cross_entropy_at_once(const REAL* logits, const long long* labels, const float* weights, const float* factor,
+                          float* losses, REAL* d_logits, long long V, long long ignored, float cap, long long wide) {
+    const long long n = blockIdx.x, label = labels[n];
+    const float scale = *factor * (weights ? weights[n] : 1);
+    logits += n * V, d_logits += n * V, losses += n;
+    if (wide)
+        row_at_once<WIDE>(logits, d_logits, losses, V, label, label != ignored, scale, cap);
+    else
+        row_at_once<1>(logits, d_logits, losses, V, label, label != ignored, scale, cap);
+}
+
+template <int W>
+__device__ void scale_elements(const REAL* gradient, REAL* out, float d_out, long long size) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float values[W];
+    load<W>(gradient + i, values);
+    for (int w = 0; w < W; ++w) values[w] *= d_out;
+    store<W>(out + i, values);
+}
+
+// out (size), perhaps the gradient itself: the gradient times d_out, which as a rule is 1.
+extern "C" __global__ void scale_gradient(const REAL* gradient, const float* d_out, REAL* out, long long size,
+                                          long long wide) {
+    if (*d_out == 1 && out == gradient) return;
+    if (wide)
+        scale_elements<WIDE>(gradient, out, *d_out, size);
+    else
+        scale_elements<1>(gradient, out, *d_out, size);
 }

@@ -1,4 +1,6 @@
-"""Cross-entropy: one number per row is saved, and the gradient may overwrite the logits in the backward rule."""
+"""Cross-entropy. The gradient is computed together with the loss, while a row of logits is in registers, and may
+overwrite the logits. For rows too long for that, one number per row is saved, and the backward rule reads them again.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.autograd import recording
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
+from tinygrad_chat.kernels.cuda.launch import WARP, contiguous, launch, per_thread, width
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets
+
+FILE = "cross_entropy.cu"
+MOST_THREADS, PIECES = 512, 13  # of a block, and of what a thread holds, as in the file
 
 
 def cross_entropy(
@@ -29,17 +35,31 @@ def cross_entropy(
     if weights is not None:
         weights = contiguous(xp.asarray(weights), np.float32)
     N, cap = len(rows), float(soft_cap or 0)
-    wide = width(V, rows) > 1
-    log_sums, losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, N, (), ()))
-    launch("cross_entropy.cu", "cross_entropy", real, N, rows, labels, log_sums, losses, V, ignore_index, cap, wide)
-    count = token_count or 0
-    launch("cross_entropy.cu", "mean_loss", real, 1, losses, labels, weights, loss, factor, N, ignore_index, count)
-
-    def backward(d_out: Any):
+    each, options = width(V, rows), (V, ignore_index, cap)
+    losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, (), ()))
+    launch(FILE, "row_factor", real, 1, labels, factor, N, ignore_index, token_count or 0)
+    if recording() and PIECES * MOST_THREADS * each >= V:
         d_rows = rows if overwrite else xp.empty_like(rows)
-        arrays = rows, labels, weights, log_sums, factor, contiguous(d_out, np.float32), d_rows
-        wide = width(V, rows, d_rows) > 1
-        launch("cross_entropy.cu", "cross_entropy_backward", real, N, *arrays, V, ignore_index, cap, wide)
-        return d_rows.reshape(logits.shape), None
+        threads = min(WARP * -(-V // (WARP * each)), MOST_THREADS)
+        arrays = rows, labels, weights, factor, losses, d_rows
+        launch(FILE, "cross_entropy_at_once", real, N, *arrays, *options, each > 1, threads=threads)
 
-    return loss, backward
+        def gradient(d_out: Any) -> Any:
+            scaled = d_rows if overwrite else xp.empty_like(d_rows)
+            each = width(scaled.size, d_rows, scaled)
+            blocks = per_thread(scaled.size, each)
+            launch(FILE, "scale_gradient", real, blocks, d_rows, d_out, scaled, scaled.size, each > 1)
+            return scaled
+
+    else:
+        log_sums = xp.empty(N, np.float32)
+        launch(FILE, "cross_entropy", real, N, rows, labels, log_sums, losses, *options, each > 1)
+
+        def gradient(d_out: Any) -> Any:
+            d_rows = rows if overwrite else xp.empty_like(rows)
+            arrays = rows, labels, weights, log_sums, factor, d_out, d_rows
+            launch(FILE, "cross_entropy_backward", real, N, *arrays, *options, each > 1)
+            return d_rows
+
+    launch(FILE, "mean_loss", real, 1, losses, weights, factor, loss, N)
+    return loss, lambda d_out: (gradient(contiguous(d_out, np.float32)).reshape(logits.shape), None)

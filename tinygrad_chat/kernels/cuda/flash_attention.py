@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import FOLDER, Strided, contiguous, launch
+from tinygrad_chat.kernels.cuda.launch import FOLDER, WARP, Strided, contiguous, launch
 
 WIDTHS = (64, 128)
 """The channels of a head for which there are tiles."""
@@ -33,7 +33,7 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, win
 
     def run(name: str, blocks: tuple[int, int, int], size: int, *arrays: Any) -> None:
         given = *map(Strided, inputs), *arrays, *settings
-        launch(file, name, real, blocks, *given, threads=32 * WARPS, shared=size)
+        launch(file, name, real, blocks, *given, threads=WARP * WARPS, shared=size)
 
     def blocks_of(length: int, each: str, heads: int) -> tuple[int, int, int]:
         return -(-length // tiles[each]), heads, B
@@ -66,7 +66,7 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, win
             T,
             heads,
             delta.size,
-            threads=32 * WARPS,
+            threads=WARP * WARPS,
         )
         numbers = 2 * delta.itemsize * tiles["QUERIES_OF_TILE"]  # of log2_sums and delta
         run(

@@ -16,7 +16,8 @@ from tinygrad_chat.backend import array_module
 
 FOLDER = Path(__file__).parent
 THREADS = 256  # per block: whole warps, and several blocks per multiprocessor
-WARPS = THREADS // 32  # rows per block, where each warp has one row
+WARP = 32  # threads
+WARPS = THREADS // WARP  # rows per block, where each warp has one row
 MOST_CHUNKS = 256  # into which rows are divided for summing: enough to fill a GPU
 SHARED = 48 << 10  # bytes of shared memory that a block gets without asking for more
 
