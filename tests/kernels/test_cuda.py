@@ -269,6 +269,21 @@ def test_rows_too_long_for_registers_have_the_same_loss_and_gradient(
     compare(device, CATALOGUE["cross_entropy"], CORNERS[corner][1], real)
 
 
+def test_what_changes_from_step_to_step_is_read_from_the_devices_memory(device: Backend):
+    """So that a step captured once reads new numbers: here, between the forward and the backward pass."""
+    xp, x, targets = device.xp, np.ones((3, 40), np.float32), np.arange(3)
+    seed, offset, count = (xp.asarray(np.array(number)) for number in (1, 0, 3))
+    kernels = load_kernels("cuda")
+    out, backward = kernels[ops.dropout](xp.asarray(x), rate=0.5, seed=seed, offset=offset)
+    seed[...], offset[...] = 2, 7
+    for found, numbers in ((out, {"seed": 1}), (backward(xp.asarray(x))[0], {"seed": 2, "offset": 7})):
+        np.testing.assert_array_equal(device.to_host(found), ops.dropout(x, rate=0.5, **numbers))
+    for tokens in (3, 5):
+        count[...] = tokens
+        losses = kernels[ops.cross_entropy](xp.asarray(x), xp.asarray(targets), token_count=count)[0]
+        np.testing.assert_allclose(float(losses), 3 * np.log(40) / tokens, rtol=1e-6)
+
+
 @pytest.mark.parametrize("offset", [8, -8])
 def test_attention_takes_the_largest_score_out(device: Backend, offset: float):
     """So that scores of some 100, or minus 100, leave weights that are numbers."""

@@ -127,4 +127,4 @@ def dropper(rate: float, random: np.random.Generator | None, offset: int = 0) ->
     """
     if random is None or rate == 0:
         return lambda x: x
-    return lambda x: ops.dropout(x, rate=rate, seed=int(random.integers(2**63)), offset=offset * (x.size // x.shape[0]))
+    return lambda x: ops.dropout(x, rate=rate, seed=random.integers(2**63), offset=offset * (x.size // x.shape[0]))

@@ -47,12 +47,12 @@ def count_targets(targets: Any) -> int:
     return int(np.count_nonzero(targets != IGNORED))
 
 
-def check_loss_options(targets: Any, weights: Any, token_count: int | None, soft_cap: float | None) -> None:
+def check_loss_options(targets: Any, weights: Any, token_count: Any, soft_cap: float | None) -> None:
     """Raise ShapeError unless there is one weight per target and at least 1 token to divide the loss by, ConfigError
-    unless the cap is positive; None passes."""
+    unless the cap is positive; None passes, as does a count on a device, where nobody can look without waiting."""
     if weights is not None and weights.shape != targets.shape:
         raise ShapeError(f"cross_entropy: targets {targets.shape} need weights of that shape, received {weights.shape}")
-    if token_count is not None and token_count < 1:
+    if token_count is not None and array_module(token_count) is np and token_count < 1:
         raise ShapeError(f"cross_entropy: expected a token_count of at least 1, received {token_count}")
     if soft_cap is not None:
         expect("cross_entropy: soft_cap", soft_cap, above=0)
@@ -66,7 +66,7 @@ def cross_entropy(
     weights: Any = None,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
-    token_count: int | None = None,
+    token_count: Any = None,
     overwrite: bool = False,
 ):
     """The mean over tokens of -log softmax(logits)[target], in nats; 0 for a perfect prediction, log V for a uniform.
@@ -75,10 +75,10 @@ def cross_entropy(
     number of tokens; with none left the loss is 0. The gradient of an ignored row is 0 whatever its logits are
     (PyTorch: nan if one of them is nan). For a part of a batch, `token_count` is the number of targets that count in
     the whole batch: the sum is divided by it, so the losses of the parts add up to that of the whole, however unevenly
-    the targets are spread. An array `weights` (...), which has no gradient, multiplies each token's loss; the sum is
-    still divided by the number of tokens, so a weight of 1 changes nothing. `soft_cap` first maps each logit to
-    soft_cap * tanh(logit / soft_cap) (Gemma 2, arXiv:2408.00118). With `overwrite` the logits are not read again: a
-    kernel may overwrite them with their gradient.
+    the targets are spread; on a device it may be an array of no axes, which the kernel reads. An array `weights` (...),
+    which has no gradient, multiplies each token's loss; the sum is still divided by the number of tokens, so a weight
+    of 1 changes nothing. `soft_cap` first maps each logit to soft_cap * tanh(logit / soft_cap) (Gemma 2,
+    arXiv:2408.00118). With `overwrite` the logits are not read again: a kernel may overwrite them with their gradient.
     """
     check_loss_options(targets, weights, token_count, soft_cap)
     xp = array_module(logits)

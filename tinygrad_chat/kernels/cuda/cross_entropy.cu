@@ -46,15 +46,15 @@ extern "C" __global__ void cross_entropy(const REAL* logits, const long long* la
     losses[n] = label == ignored ? 0 : log_sums[n] - at_label;
 }
 
-// labels (N) -> factor, of each row's loss and gradient: 1 / `token_count` or, if that is 0, 1 / the number of labels
+// labels (N) -> factor, of each row's loss and gradient: 1 / `token_count` or, if that is null, 1 / the number of labels
 // that count. One block.
-extern "C" __global__ void row_factor(const long long* labels, float* factor, long long N, long long ignored,
-                                      long long token_count) {
+extern "C" __global__ void row_factor(const long long* labels, float* factor, const long long* token_count, long long N,
+                                      long long ignored) {
     __shared__ float partial[WARP];
     float count = 0;
-    for (long long n = threadIdx.x; n < N && token_count == 0; n += blockDim.x) count += labels[n] != ignored;
+    for (long long n = threadIdx.x; n < N && !token_count; n += blockDim.x) count += labels[n] != ignored;
     count = max(1.0f, block_sum(count, partial));
-    if (threadIdx.x == 0) *factor = 1 / (token_count > 0 ? token_count : count);
+    if (threadIdx.x == 0) *factor = 1 / (token_count ? *token_count : count);
 }
 
 // losses (N) -> loss, their sum, each times its weight if there are `weights` (N), and all times `factor`. One block.

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import WARP, contiguous, launch, per_thread, width
+from tinygrad_chat.kernels.cuda.launch import WARP, contiguous, in_memory, launch, per_thread, width
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets
 
 FILE = "cross_entropy.cu"
@@ -24,7 +24,7 @@ def cross_entropy(
     weights: Any = None,
     ignore_index: int = IGNORED,
     soft_cap: float | None = None,
-    token_count: int | None = None,
+    token_count: Any = None,
     overwrite: bool = False,
 ):
     """`ops.cross_entropy`, in float32. A target outside the vocabulary makes it NaN: a check would block the host."""
@@ -37,7 +37,8 @@ def cross_entropy(
     N, cap = len(rows), float(soft_cap or 0)
     each, options = width(V, rows), (V, ignore_index, cap)
     losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, (), ()))
-    launch(FILE, "row_factor", real, 1, labels, factor, N, ignore_index, token_count or 0)
+    count = None if token_count is None else in_memory(xp, token_count, np.int64)
+    launch(FILE, "row_factor", real, 1, labels, factor, count, N, ignore_index)
     if recording() and PIECES * MOST_THREADS * each >= V:
         d_rows = rows if overwrite else xp.empty_like(rows)
         threads = min(WARP * -(-V // (WARP * each)), MOST_THREADS)

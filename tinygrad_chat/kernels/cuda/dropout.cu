@@ -8,9 +8,10 @@ __device__ inline float draw(unsigned long long seed, unsigned long long index) 
     return ((z ^ z >> 31) >> 40) * (1.0f / (1 << 24));
 }
 
-// x -> out, and the same in the backward pass: d_out -> d_x. `offset` elements of the whole array precede the first.
-extern "C" __global__ void dropout(const REAL* x, REAL* out, long long size, float rate, float scale, long long seed,
-                                   long long offset) {
+// x -> out, and the same in the backward pass: d_out -> d_x. `offset` elements of the whole array precede the first. Seed
+// and offset, which change from step to step, are read from memory, so a step captured in a CUDA graph reads new ones.
+extern "C" __global__ void dropout(const REAL* x, REAL* out, const unsigned long long* seed,
+                                   const unsigned long long* offset, long long size, float rate, float scale) {
     const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
-    if (i < size) round_to(out[i], draw(seed, offset + i) >= rate ? to_float(x[i]) * scale : 0);
+    if (i < size) round_to(out[i], draw(*seed, *offset + i) >= rate ? to_float(x[i]) * scale : 0);
 }

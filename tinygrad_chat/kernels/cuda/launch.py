@@ -111,6 +111,11 @@ def width(length: int, *arrays: Any) -> int:
     return count if aligned and length % count == 0 else 1
 
 
+def in_memory(xp: Any, number: Any, dtype: Any) -> Any:
+    """Return a number as a kernel reads it from device memory: copied there, unless it is an array there already."""
+    return xp.asarray(np.array(number, dtype)) if array_module(number) is np else number
+
+
 def contiguous(x: Any, real: Any) -> Any:
     """Return x as kernels take it, copied if it is not contiguous or not of type `real`."""
     return array_module(x).asarray(x, dtype=real, order="C")
