@@ -80,11 +80,7 @@ class Tensor(OpMethods):
 
     def accumulate(self, gradient: Any) -> None:
         """Add a gradient to this leaf's `grad`, in place if it has one: it may be a view of a larger buffer."""
-        if gradient.shape != self.data.shape:
-            raise ShapeError(
-                f"backward: a leaf of shape {self.shape} received a gradient of shape {gradient.shape}; the rule of "
-                "what was computed from it is wrong, or returned an array instead of a tuple"
-            )
+        self._expect_fitting(gradient)
         if isinstance(gradient, PendingGradient):
             if self.grad is None:
                 self.grad = gradient.array()
@@ -96,6 +92,21 @@ class Tensor(OpMethods):
             self.grad = array_module(self.data).array(gradient, dtype, order="C")
         else:
             self.grad += gradient
+
+    def replace_grad(self, gradient: Any) -> None:
+        """Write a gradient over this leaf's `grad`, which is an array already, without reading it."""
+        self._expect_fitting(gradient)
+        if isinstance(gradient, PendingGradient):
+            gradient.write_to(self.grad)
+        else:
+            self.grad[...] = gradient
+
+    def _expect_fitting(self, gradient: Any) -> None:
+        if gradient.shape != self.data.shape:
+            raise ShapeError(
+                f"backward: a leaf of shape {self.shape} received a gradient of shape {gradient.shape}; the rule of "
+                "what was computed from it is wrong, or returned an array instead of a tuple"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,8 +12,8 @@ from tests.cuda_on_cpu.places import needs_compiler, open_place
 from tinygrad_chat import Tensor
 from tinygrad_chat.autograd import computing_with, kernels_of
 from tinygrad_chat.backend import Compute, load_kernels
-from tinygrad_chat.errors import CheckpointError
-from tinygrad_chat.nn import GradientBuffer, LayerNorm, Linear, Module, Parameters
+from tinygrad_chat.errors import CheckpointError, ShapeError
+from tinygrad_chat.nn import GradientBuffer, LayerNorm, Linear, Module, NewGradient, Parameters
 from tinygrad_chat.optim.adamw import adamw_update
 
 
@@ -100,6 +100,34 @@ def test_tied_weight_gets_the_gradient_of_both_its_uses(model, parameters):
 def test_buffer_and_views_have_the_dtype_asked_for(model, dtype):
     parameters = Parameters(dict(model.named_parameters()), dtype=dtype)
     assert {parameters.data.dtype, parameters.gradient.dtype, model.norm.gain.dtype} == {np.dtype(dtype)}
+
+
+def test_a_new_gradient_replaces_the_old_one_of_every_weight_however_often_it_is_used(model, parameters):
+    x = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    for _ in range(2):
+        model(x).sum().backward()
+    expected = parameters.gradient.copy()
+    parameters.gradient.fill(np.nan)
+    outside, new = Tensor(x), NewGradient(parameters)
+    for _ in range(2):
+        model(outside).sum().backward(deliver=new.deliver)
+    new.finish()
+    np.testing.assert_allclose(parameters.gradient, expected, rtol=1e-6)
+    assert outside.grad is not None
+
+
+def test_a_weight_without_a_new_gradient_has_one_of_zeros(model, parameters):
+    parameters.gradient.fill(np.nan)
+    new = NewGradient(parameters)
+    model.norm(Tensor(np.ones((2, 3), np.float32))).sum().backward(deliver=new.deliver)
+    new.finish()
+    for name in parameters:
+        assert parameters[name].grad.any() == (name == "norm.bias")
+
+
+def test_a_new_gradient_of_another_shape_is_refused(parameters):
+    with pytest.raises(ShapeError, match=r"a leaf of shape \(3,\) received a gradient of shape \(1,\)"):
+        NewGradient(parameters).deliver(parameters["norm.gain"], np.ones(1))
 
 
 @pytest.mark.profile("ci")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from tinygrad_chat.training import step as step_module
 from tinygrad_chat.training.batches import Batches
 from tinygrad_chat.training.facts import resolve_with_facts
 from tinygrad_chat.training.run import resume_run, start_run
-from tinygrad_chat.training.step import StepResult, TrainStep
+from tinygrad_chat.training.step import StepResult, TrainStep, accumulate_gradient
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -162,6 +163,41 @@ def test_the_gradient_of_a_part_of_a_weight_is_not_rounded():
         part = ops.linear(Tensor(DEVICE.xp.full((3, 4), 1 + 2**-7, "bfloat16")), weight[:5])
         part.backward(DEVICE.xp.full((3, 5), 1 + 2**-7, "bfloat16"))
         np.testing.assert_array_equal(DEVICE.to_host(weight.grad)[4:], [[3 * (1 + 2**-7) ** 2] * 4, [0] * 4])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS, ids=NAMES)
+def test_a_gradient_is_written_over_what_the_buffer_held(
+    device: Backend, variant: dict[str, Any], parts: int, monkeypatch: pytest.MonkeyPatch
+):
+    options = ModelOptions(**{"layers": 2, "heads": 4, "width": 32, "context": T, **variant})
+    tokens = np.random.default_rng(0).integers(0, V, (B, T + 1))
+    gradients = []
+    for backend in (device, get_backend("numpy")):
+        parameters = (model := GPT(V, options, compute=Compute.choose(backend, dtype="float32"))).parameters()
+        parameters.gradient.fill(math.nan)
+        if backend is device:
+            monkeypatch.setattr(parameters, "zero_gradient", lambda: pytest.fail("the buffer is zeroed"))
+        random = np.random.default_rng(0) if options.dropout else None
+        accumulate_gradient(model, (tokens[:, :-1], tokens[:, 1:]), parts=parts, random=random)
+        gradients.append(backend.to_host(parameters.gradient))
+    np.testing.assert_allclose(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_that_a_loss_does_not_use_have_a_gradient_of_zeros(device: Backend):
+    model = GPT(V, ModelOptions(layers=1, heads=2, width=8, context=T), compute=Compute.choose(device, dtype="float32"))
+    parameters = model.parameters()
+    parameters.gradient.fill(math.nan)
+    used = parameters["token_embedding.weight"]
+    partial: Any = SimpleNamespace(
+        parameters=model.parameters, loss=lambda tokens, *_, **__: ops.embedding(used, device.xp.asarray(tokens)).sum()
+    )
+    tokens = np.zeros((B, T), np.int64)
+    accumulate_gradient(partial, (tokens, tokens), parts=1)
+    expected = {name: np.zeros(parameters[name].shape) for name in parameters}
+    expected["token_embedding.weight"][0] = B * T
+    for name, gradient in expected.items():
+        np.testing.assert_array_equal(device.to_host(parameters[name].grad), gradient, err_msg=name)
 
 
 @pytest.mark.profile("ci")

@@ -51,6 +51,11 @@ class PendingGradient:
         """Compute the gradient and add it to `buffer`."""
         raise NotImplementedError
 
+    def write_to(self, buffer: Any) -> None:
+        """Compute the gradient and write it to `buffer`, whatever that held."""
+        buffer.fill(0)
+        self.add_to(buffer)
+
     def array(self) -> Any:
         """Compute the gradient as a new array."""
         raise NotImplementedError

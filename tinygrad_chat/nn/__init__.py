@@ -3,7 +3,7 @@
 from tinygrad_chat.nn.cache import KeyValueCache
 from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, LoRALinear, Norm, RMSNorm, dropper
 from tinygrad_chat.nn.module import Module
-from tinygrad_chat.nn.parameters import GradientBuffer, Parameters, expect_fitting
+from tinygrad_chat.nn.parameters import GradientBuffer, NewGradient, Parameters, expect_fitting
 from tinygrad_chat.nn.residual import ResidualStream
 from tinygrad_chat.nn.stored import StoredEmbedding, StoredLinear, StoredLinears, StoredWeight
 
@@ -16,6 +16,7 @@ __all__ = [
     "Linear",
     "LoRALinear",
     "Module",
+    "NewGradient",
     "Norm",
     "Parameters",
     "RMSNorm",

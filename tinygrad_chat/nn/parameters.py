@@ -159,3 +159,26 @@ class GradientBuffer:
             gradient.add_to(self._views[leaf])
         else:
             self._views[leaf] += gradient
+
+
+class NewGradient:
+    """A gradient that replaces the one in the parameters' buffer: the first of each weight is written there, and later
+    ones are added. So the buffer is neither zeroed before a backward pass nor read for most of what is added to it.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._without: set[Node] = {parameters[name] for name in parameters}
+
+    def deliver(self, leaf: Node, gradient: Any) -> None:
+        """Write or add a gradient, as a backward sweep's `deliver`; a leaf that is no parameter accumulates its own."""
+        if leaf in self._without and isinstance(leaf, Tensor):
+            self._without.remove(leaf)
+            leaf.replace_grad(gradient)
+        else:
+            deliver_to_leaf(leaf, gradient)
+
+    def finish(self) -> None:
+        """Zero the gradients of parameters that have received none, after the last backward pass."""
+        for leaf in self._without:
+            leaf.grad.fill(0)
+        self._without.clear()

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import Node
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
+from tinygrad_chat.nn import NewGradient
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer, Schedule
 from tinygrad_chat.optim.clipping import measure_gradient
@@ -148,14 +149,18 @@ def accumulate_gradient(
 ) -> Any:
     """Compute the gradient of a batch's mean loss into the model's gradient buffer; return the loss.
 
-    On a device the loss is a device array, perhaps not computed yet. The gradient is accumulated over `parts`, one
-    after another, each shared by the threads of `data_parallel` if given. The mean is over all targets that count in
-    the whole batch, however unevenly the parts share them. With `random`, dropout is applied. If the batch is a rank's
-    shard of a larger one, `first_row` is the shard's first row and `token_count` the number of targets that count in
-    the larger one. `deliver` receives the gradients in the backward pass of the last part, as they become complete.
+    On a device the loss is a device array, perhaps not computed yet, and each weight's first gradient is written over
+    the last step's. The gradient is accumulated over `parts`, one after another, each shared by the threads of
+    `data_parallel` if given. The mean is over all targets that count in the whole batch, however unevenly the parts
+    share them. With `random`, dropout is applied. If the batch is a rank's shard of a larger one, `first_row` is the
+    shard's first row and `token_count` the number of targets that count in the larger one. `deliver` receives the
+    gradients in the backward pass of the last part, as they become complete.
     """
     parameters = model.parameters()
-    parameters.zero_gradient()
+    shared = data_parallel is not None or deliver is not None
+    new = None if parameters.backend.name == "numpy" or shared else NewGradient(parameters)
+    if new is None:
+        parameters.zero_gradient()
     tokens, targets, *_ = batch
     token_count = token_count or max(1, count_targets(targets))
     rows, total = -(-len(tokens) // parts), 0.0
@@ -164,9 +169,12 @@ def accumulate_gradient(
         options = {"random": copy.deepcopy(random), "offset": first_row + start, "token_count": token_count}
         if data_parallel is None:
             loss = model.loss(*part, **options)
-            last = deliver is not None and start + rows >= len(tokens)
-            loss.backward(**({"deliver": deliver} if last else {}))
+            last = start + rows >= len(tokens)
+            into = new.deliver if new else deliver if last else None
+            loss.backward(**({"deliver": into} if into else {}))
             total = total + loss.data
         else:
             total += data_parallel.gradient(*part, **options)
+    if new is not None:
+        new.finish()
     return total

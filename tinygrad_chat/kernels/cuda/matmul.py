@@ -169,7 +169,12 @@ class PendingProduct(PendingGradient):
         """Add the product to a float32 buffer."""
         gemm(self._left, self._right, buffer, tf32=self._tf32, add=True)
 
+    def write_to(self, buffer: Any) -> None:
+        """Write the product to a float32 buffer, which is not read."""
+        gemm(self._left, self._right, buffer, tf32=self._tf32)
+
     def array(self) -> Any:
         """Return the product in float32."""
-        xp = array_module(self._left)
-        return gemm(self._left, self._right, xp.empty(self.shape, np.float32), tf32=self._tf32)
+        product = array_module(self._left).empty(self.shape, np.float32)
+        self.write_to(product)
+        return product
