@@ -74,11 +74,24 @@ class Part:
     operations: int = 0
     seconds: float = 0.0
 
+    def add(self, *, calls: int, read: int, written: int, operations: int, seconds: float) -> None:
+        """Add what else is asked for."""
+        self.calls, self.read, self.written = self.calls + calls, self.read + read, self.written + written
+        self.operations, self.seconds = self.operations + operations, self.seconds + seconds
+
 
 def estimate(name: str, roofs: Roofs) -> list[Part]:
     """Return the parts of a configuration's training step, longest first. Raises BackendError without a compiler."""
-    tokens = {**{known: each.draw for known, each in CONFIGURATIONS.items()}, D12: _nanochat_batch}[name]
-    return count(_maker_of(name), lambda: tokens(0), roofs)
+    if name != D12:
+        configuration = CONFIGURATIONS[name]
+        return count(maker_of(configuration), lambda: configuration.draw(0), roofs)
+    config = nanochat_config(D12_SETTINGS, D12_VOCABULARY)
+
+    def make(device: Any) -> TrainStep:
+        return make_nanochat_step(config, *_on(device, config.model, D12_VOCABULARY))
+
+    windows = np.zeros((D12_SETTINGS["batch_size"], D12_SETTINGS["context"] + 1), np.int64)
+    return count(make, lambda: (windows[:, :-1], windows[:, 1:]), roofs)
 
 
 def count(make: Callable[[Any], TrainStep], draw: Callable[[], Any], roofs: Roofs) -> list[Part]:
@@ -95,13 +108,12 @@ def count(make: Callable[[Any], TrainStep], draw: Callable[[], Any], roofs: Roof
     parts: dict[str, Part] = {}
 
     def add(part: str, calls: Sequence[Any], operations: int = 0) -> None:
-        row = parts.setdefault(part, Part(part))
+        whole = parts.setdefault(part, Part(part))
         alone = bool(calls) and not any(call.operations for call in calls)  # kernels that multiply by themselves
         for call in calls:
-            row.calls, row.read, row.written = row.calls + 1, row.read + call.read, row.written + call.written
             counted = operations // len(calls) if alone else call.operations
-            row.operations += counted
-            row.seconds += roofs.seconds(call.read + call.written, counted, in_float32=call.in_float32)
+            seconds = roofs.seconds(call.read + call.written, counted, in_float32=call.in_float32)
+            whole.add(calls=1, read=call.read, written=call.written, operations=counted, seconds=seconds)
 
     seen = 0
     for span in recorder.spans:
@@ -117,13 +129,6 @@ def part_of(op: str) -> str:
     return next((part for part, ops in PARTS.items() if op in ops), ELEMENTWISE)
 
 
-def _maker_of(name: str) -> Callable[[Any], TrainStep]:
-    if name == D12:
-        config = nanochat_config(D12_SETTINGS, D12_VOCABULARY)
-        return lambda device: make_nanochat_step(config, *_on(device, config.model, D12_VOCABULARY))
-    return maker_of(CONFIGURATIONS[name])
-
-
 def maker_of(configuration: Configuration) -> Callable[[Any], TrainStep]:
     """Return what makes a configuration's training step for a device."""
     options, vocabulary = configuration.options, configuration.vocabulary
@@ -137,12 +142,6 @@ def _on(device: Any, options: ModelOptions, vocabulary: int) -> tuple[Compute, d
     return compute, {name: device.xp.empty(entry.shape, compute.array_dtype) for name, _, entry in named}
 
 
-def _nanochat_batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-    shape = D12_SETTINGS["batch_size"], D12_SETTINGS["context"] + 1
-    windows = np.random.default_rng(step).integers(D12_VOCABULARY, size=shape)
-    return windows[:, :-1], windows[:, 1:]
-
-
 def tokens_of(name: str) -> int:
     """Return how many tokens a step of the configuration has."""
     return D12_SETTINGS["batch_size"] * D12_SETTINGS["context"] if name == D12 else CONFIGURATIONS[name].tokens
@@ -152,12 +151,7 @@ def table_of(name: str, parts: Sequence[Part]) -> list[str]:
     """Return the parts and their sum as a table in Markdown."""
     total = Part("**a step**")
     for part in parts:
-        total.calls, total.read, total.written = (
-            total.calls + part.calls,
-            total.read + part.read,
-            total.written + part.written,
-        )
-        total.operations, total.seconds = total.operations + part.operations, total.seconds + part.seconds
+        total.add(**{name: value for name, value in vars(part).items() if name != "name"})
     lines = [
         f"| {name}, {tokens_of(name):,} tokens | calls | GB read | GB written | TFLOP | ms |",
         "|---|---|---|---|---|---|",

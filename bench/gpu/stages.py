@@ -67,17 +67,21 @@ class Record:
 
     def say(self, what: str, **found: Any) -> None:
         """Add a result; it is on disk when this returns."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"what": what, **found}) + "\n")
+        with self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                file.write(b"" if file.read(1) == b"\n" else b"\n")  # a line that was cut off stays alone
+            file.write(json.dumps({"what": what, **found}).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return what was said so far; a last line that was cut off does not count."""
-        if not self.path.exists():
-            return []
-        whole = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [json.loads(line) for line in whole]
+        """Return what was said so far; a line that was cut off, as its process was ended, does not count."""
+        found = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     def last(self, what: str) -> dict[str, Any]:
         """Return the last result of that name, or an empty one."""

@@ -110,6 +110,8 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path):
     with record.path.open("a") as file:
         file.write('{"what": "fou')
     assert record.lines() == [{"what": "found", "number": 1}]
+    record.say("ended")
+    assert record.lines() == [{"what": "found", "number": 1}, {"what": "ended"}]
 
 
 def test_the_stages_have_functions_and_the_most_telling_come_first():
