@@ -246,7 +246,7 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "a smear of more rows than chunks": smear_case(3, 1700, 8, 5),
     "a smear of no sequence": smear_case(0, 4, 8, 3),
     "a smear of no position": smear_case(2, 0, 8, 3),
-    "dropout beyond a block": ("dropout", Case((drawn(7, 200),), {"rate": 0.3, "seed": 5, "offset": 1000})),
+    "dropout beyond a block": ("dropout", Case((drawn(7, 600),), {"rate": 0.3, "seed": 5, "offset": 1000})),
 }
 
 

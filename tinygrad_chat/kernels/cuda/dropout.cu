@@ -8,10 +8,25 @@ __device__ inline float draw(unsigned long long seed, unsigned long long index) 
     return ((z ^ z >> 31) >> 40) * (1.0f / (1 << 24));
 }
 
-// x -> out, and the same in the backward pass: d_out -> d_x. `offset` elements of the whole array precede the first. Seed
-// and offset, which change from step to step, are read from memory, so a step captured in a CUDA graph reads new ones.
+template <int W>
+__device__ void drop_elements(const REAL* x, REAL* out, unsigned long long seed, unsigned long long offset,
+                              long long size, float rate, float scale) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= size) return;
+    float values[W];
+    load<W>(x + i, values);
+    for (int w = 0; w < W; ++w) values[w] = draw(seed, offset + i + w) >= rate ? values[w] * scale : 0;
+    store<W>(out + i, values);
+}
+
+// x -> out, and the same in the backward pass: d_out -> d_x. `offset` elements of the whole array precede the first.
+// Seed and offset, which change from step to step, are read from memory, so a step captured in a CUDA graph reads new
+// ones.
 extern "C" __global__ void dropout(const REAL* x, REAL* out, const unsigned long long* seed,
-                                   const unsigned long long* offset, long long size, float rate, float scale) {
-    const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
-    if (i < size) round_to(out[i], draw(*seed, *offset + i) >= rate ? to_float(x[i]) * scale : 0);
+                                   const unsigned long long* offset, long long size, float rate, float scale,
+                                   long long wide) {
+    if (wide)
+        drop_elements<WIDE>(x, out, *seed, *offset, size, rate, scale);
+    else
+        drop_elements<1>(x, out, *seed, *offset, size, rate, scale);
 }

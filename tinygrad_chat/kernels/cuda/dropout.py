@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import contiguous, in_memory, launch, per_thread
+from tinygrad_chat.kernels.cuda.launch import contiguous, in_memory, launch, per_thread, width
 from tinygrad_chat.ops.dropout import scale_of_kept
 
 
@@ -19,7 +19,9 @@ def dropout(x: Any, *, rate: float, seed: Any, offset: Any = 0):
     def drop(whole: Any) -> Any:
         whole = contiguous(whole, x.dtype)
         out = xp.empty_like(whole)
-        launch("dropout.cu", "dropout", x.dtype, per_thread(x.size), whole, out, *place, x.size, float(rate), scale)
+        each = width(x.size, whole, out)
+        given = whole, out, *place, x.size, float(rate), scale, each > 1
+        launch("dropout.cu", "dropout", x.dtype, per_thread(x.size, each), *given)
         return out
 
     return drop(x), lambda d_out: (drop(d_out),)
