@@ -1,0 +1,126 @@
+"""What the stages of `python -m bench gpu` measure: engines that may fail, kernels that may be wrong, nanochat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import turns
+from bench.gpu import correctness, d12, engines
+from bench.gpu.stages import Record, Settings
+from bench.peers import nanochat
+from bench.upstream_worker import COMPILED, EAGER
+from tests.cuda_on_cpu.device import DEVICE, standing_in
+from tests.cuda_on_cpu.places import needs_compiler
+from tests.profiles import DEEP
+from tests.upstream import NANOCHAT_DIR, needs_upstream
+from tinygrad_chat.backend import Compute
+from tinygrad_chat.kernels.cuda import attention, flash_attention
+
+
+class Worker:
+    """A worker that fails, has no room, or answers."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def ask(self, request: Any) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_a_peer_that_fails_is_recorded_and_the_others_go_on_but_not_without_ours(tmp_path: Path):
+    record, broken = Record(tmp_path / "stage.jsonl"), Worker(turns.BenchmarkError("no triton"))
+    workers: Any = {turns.OURS: Worker({"seconds": 1}), "torch compile": broken}
+    opened = engines.Engines(workers, record)
+    assert opened.ask("torch compile", {"what": "seconds"}) is None
+    assert opened.ask("torch compile", {"what": "seconds"}) is None
+    assert opened.names == [turns.OURS]
+    assert [line["reason"] for line in record.lines()] == ["no triton"]
+    with pytest.raises(turns.BenchmarkError, match="no triton"):
+        engines.Engines({turns.OURS: broken}, record).ask(turns.OURS, {"what": "seconds"})  # pyright: ignore[reportArgumentType]
+
+
+def test_a_peer_without_room_is_dropped_unless_it_may_lack_room_and_ours_is_an_error(tmp_path: Path):
+    full: Any = {name: Worker({"out_of_memory": True}) for name in engines.NAMES}
+    opened = engines.Engines(full, Record(tmp_path / "stage.jsonl"))
+    with pytest.raises(engines.OutOfRoomError, match="no room on the device for seconds"):
+        opened.ask("torch eager", {"what": "seconds"}, must_fit=False)
+    assert opened.names == list(engines.NAMES)
+    assert opened.ask("torch eager", {"what": "seconds"}) is None
+    assert opened.names == [turns.OURS, "torch compile"]
+    with pytest.raises(engines.OutOfRoomError):
+        opened.ask(turns.OURS, {"what": "seconds"})
+
+
+@DEEP
+def test_ours_is_measured_even_where_a_checkout_of_nanochat_is_named_that_does_not_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(nanochat, "why_absent", lambda folder: None)
+    record = Record(tmp_path / "stage.jsonl")
+    d12.measure_d12(Settings(str(tmp_path), trial=True, nanochat=str(tmp_path)), record)
+    found = [(line["what"], line["engine"]) for line in record.lines()]
+    assert found == [("nanochat", turns.OURS), ("engine failed", COMPILED), ("engine failed", EAGER)]
+    monkeypatch.setattr(d12, "ENGINES", (EAGER,))
+    with pytest.raises(turns.BenchmarkError, match="no engine works"):
+        d12.measure_d12(Settings(str(tmp_path), trial=True, nanochat=str(tmp_path)), record)
+
+
+@needs_upstream
+@pytest.mark.upstream
+def test_nanochat_is_measured_beside_ours_and_says_which_attention_it_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(d12, "ENGINES", (turns.OURS, EAGER))
+    record = Record(tmp_path / "stage.jsonl")
+    d12.measure_d12(Settings(str(tmp_path), trial=True, nanochat=NANOCHAT_DIR), record)
+    attention = {line["engine"]: line["attention"] for line in record.lines()}
+    assert attention == {turns.OURS: "its own", EAGER: "PyTorch's scaled_dot_product_attention, a mask for windows"}
+
+
+@needs_compiler
+@DEEP
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_kernels_are_compared_with_the_host_and_a_wrong_one_is_told(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(correctness, "STEPS", 1)
+    monkeypatch.setattr(correctness, "BATCH", 1)
+    record = Record(tmp_path / "stage.jsonl")
+    with standing_in():
+        compute = Compute.choose(DEVICE, dtype=dtype)
+        assert correctness.compare_with_host(compute, record) == []
+        right = attention.launch
+
+        def halved(file: str, name: str, *rest: Any, **options: Any) -> None:
+            scored = name in ("masked_softmax_backward", "flash_backward_queries")
+            right(file, name, *rest[:-1], rest[-1] / 2 if scored else rest[-1], **options)
+
+        for module in (attention, flash_attention):  # the gradient of the scores has half its scale
+            monkeypatch.setattr(module, "launch", halved)
+        assert correctness.compare_with_host(compute, record) == [f"{name} in {dtype}" for name in correctness.MODELS]
+
+
+@needs_compiler
+def test_every_file_of_kernels_is_compiled_for_every_type_and_one_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    record = Record(tmp_path / "stage.jsonl")
+    with standing_in():
+        assert correctness.compile_kernels(DEVICE.xp, ("bfloat16", "tf32"), record) == []
+        assert [(line["file"], line["real"]) for line in record.lines()] == correctness.files()
+        monkeypatch.setattr(correctness, "source", lambda file: "nonsense" if file == "sums.cu" else "")
+        monkeypatch.setattr(correctness, "ENTRY", correctness.re.compile("(no kernel)"))
+        assert correctness.compile_kernels(DEVICE.xp, ("float32",), record) == ["sums.cu for float32"]
+
+
+def test_without_pytorch_there_is_only_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    record = Record(tmp_path / "stage.jsonl")
+    with engines.open_engines(Settings(str(tmp_path), trial=True), record) as opened:
+        assert opened.names == [turns.OURS]
+    assert [line["reason"] for line in record.lines()] == ["PyTorch is not installed"]
