@@ -17,11 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda_on_cpu import tape
+
 FOLDER = Path(__file__).parent
 KEPT = FOLDER / "__pycache__"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 ONE_AT_A_TIME = threading.Lock()  # shared memory and a block's threads are those of the library
-KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(')
+KERNEL = re.compile(
+    r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(([^)]*)\)'
+)  # its name, parameters
 MOST_SHARED = 48 << 10  # bytes of shared memory that a launch may ask for, unless the kernel was told of more
 _compared: set[str] | None = None  # within both_orders: the kernels that had more than one block
 
@@ -70,18 +74,21 @@ class RawModule:
 
     def __init__(self, *, code: str, options: Sequence[str]) -> None:
         expanded = preprocessed(code, options)
-        self.names = KERNEL.findall(expanded)
+        self.parameters = {
+            name: [parameter.split()[-1].strip("*") for parameter in parameters.split(",") if parameter.strip()]
+            for name, parameters in KERNEL.findall(expanded)
+        }
         entries = "".join(
             f'extern "C" const char* run_{name}(void** values, const char* letters, dim3 grid, dim3 block, '
             f"size_t room, bool last_first) {{\n"
             f"    return emulated::call({name}, values, letters, grid, block, room, last_first);\n}}\n"
-            for name in self.names
+            for name in self.parameters
         )
         self._library = shared_library(f'#include "emulation.h"\n{code}\n{entries}', tuple(options))
 
     def get_function(self, name: str) -> Kernel:
         """Return a kernel by its name."""
-        return Kernel(name, getattr(self._library, f"run_{name}"))
+        return Kernel(name, getattr(self._library, f"run_{name}"), self.parameters[name])
 
     def variable(self, name: str, kind: Any) -> Any:
         """Return a variable of the emulation, of a type of ctypes; all libraries have it in common."""
@@ -101,22 +108,28 @@ class _Dim3(ctypes.Structure):
 
 
 class Kernel:
-    """As what `cupy.RawModule.get_function` returns; it refuses what a GPU would misread."""
+    """As what `cupy.RawModule.get_function` returns; it refuses what a GPU would misread. An array must be contiguous,
+    unless the kernel is told how far its rows are apart: `x_row` for `x`."""
 
-    def __init__(self, name: str, run: Any) -> None:
+    def __init__(self, name: str, run: Any, parameters: Sequence[str]) -> None:
         self.name = name
         self.max_dynamic_shared_size_bytes = MOST_SHARED
-        self._run = run
+        self._run, self._parameters = run, parameters
         run.restype = ctypes.c_char_p
         run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _Dim3, _Dim3, ctypes.c_size_t, ctypes.c_bool]
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], *, shared_mem: int = 0
     ) -> None:
-        """Run every thread of the grid; within `both_orders`, twice."""
+        """Run every thread of the grid, at once or, while work is captured, at each replay."""
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise EmulationError(f"{self.name}: {shared_mem} bytes of shared memory that it was not told of")
-        launched = grid, block, arguments, shared_mem
+        self._values(arguments)
+        tape.submit(self._run_all, grid, block, arguments, shared_mem)
+
+    def _run_all(self, *launched: Any) -> None:
+        """Run the grid; within `both_orders`, twice."""
+        grid, _, arguments, _ = launched
         arrays = [x.view(np.ndarray) for x in arguments if isinstance(x, np.ndarray)]
         if _compared is None:
             self._run_once(*launched)
@@ -143,7 +156,7 @@ class Kernel:
         shared: int,
         last_first: bool = False,
     ) -> None:
-        letters, values = zip(*map(self._passed, arguments), strict=True) if arguments else ((), ())
+        letters, values = zip(*self._values(arguments), strict=True) if arguments else ((), ())
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         sizes = (_Dim3(*size, *[1] * (3 - len(size))) for size in (grid, block))
         with ONE_AT_A_TIME:
@@ -151,14 +164,19 @@ class Kernel:
         if failure:
             raise EmulationError(f"{self.name}: {failure.decode()}")
 
-    def _passed(self, x: Any) -> tuple[str, Any]:
+    def _values(self, arguments: Sequence[Any]) -> list[tuple[str, Any]]:
+        strided = [f"{name}_row" in self._parameters for name in self._parameters]
+        told = [*strided, *[False] * (len(arguments) - len(strided))]  # too many are refused when they are passed
+        return [self._passed(x, strided=row) for x, row in zip(arguments, told, strict=False)]
+
+    def _passed(self, x: Any, *, strided: bool) -> tuple[str, Any]:
         if isinstance(x, np.ndarray):
-            if not x.flags.c_contiguous:
+            if not x.flags.c_contiguous and not strided:
                 raise EmulationError(f"{self.name}: an array of strides {x.strides} that the kernel would not see")
             return "p", ctypes.c_void_p(x.ctypes.data)
         kind = getattr(x, "dtype", None)
-        if kind == np.uint64:
-            return "p", ctypes.c_void_p(int(x) or None)
+        if kind == np.uint64 and x == 0:
+            return "p", ctypes.c_void_p(None)
         if kind == np.int64:
             return "q", ctypes.c_longlong(int(x))
         if kind == np.float32:

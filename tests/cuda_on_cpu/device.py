@@ -1,9 +1,11 @@
 """A back end that stands in for a GPU: its arrays refuse to meet NumPy's, as CuPy's do, and its kernels are run by the
 host. Its precision is float32 unless another is chosen.
+Where it is asked to, it captures work and repeats it, as a GPU does with CUDA graphs (tape.py).
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -12,8 +14,9 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - makes NumPy know bfloat16
 import numpy as np
 
+from tests.cuda_on_cpu import tape
 from tests.cuda_on_cpu.compiler import FOLDER, RawModule, shared_library, with_margins
-from tinygrad_chat.backend import Backend, registry
+from tinygrad_chat.backend import Backend, Recorder, registry
 from tinygrad_chat.kernels.cuda import matmul
 
 _may_wait = True
@@ -31,21 +34,63 @@ def no_waiting() -> Iterator[None]:
 
 
 def _wait(what: str) -> None:
+    tape.refuse(f"{what}: the host waits for the device")
     if not _may_wait:
         raise AssertionError(f"{what}: the host waits for the device")
 
 
 @contextmanager
-def standing_in() -> Iterator[None]:
-    """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp."""
+def standing_in(*, capturing: bool = False) -> Iterator[None]:
+    """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp.
+
+    If `capturing`, the device has a recorder.
+    """
     library = matmul.load_library
     registry._backend_of_type[DeviceArray] = DEVICE
-    matmul.load_library = lambda xp: shared_library((FOLDER / "cublas.cpp").read_text())
+    matmul.load_library = lambda xp: _Cublas(shared_library((FOLDER / "cublas.cpp").read_text()))
+    DEVICE.captures = capturing
     try:
         yield
     finally:
+        DEVICE.captures = False
         del registry._backend_of_type[DeviceArray]
         matmul.load_library = library
+
+
+class _Cublas:
+    """The library, whose products can be captured."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self.cublasGemmStridedBatchedEx = _Product(library.cublasGemmStridedBatchedEx)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+
+class _Product:
+    """A function of cuBLAS. Of a captured call, the addresses stay, and the two factors that the host passes by
+    theirs."""
+
+    FACTORS = (6, 15)
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self.argtypes: tuple[Any, ...] = ()
+
+    def __call__(self, *given: Any) -> int:
+        self._function.argtypes = self.argtypes
+        if not tape.is_capturing():
+            return self._function(*given)
+        kept: list[Any] = list(given)
+        for place in self.FACTORS:
+            kept[place] = ctypes.c_float(ctypes.c_float.from_address(given[place]).value)
+        tape.submit(self._repeat, *kept)
+        return 0
+
+    def _repeat(self, *given: Any) -> None:
+        status = self._function(*(ctypes.addressof(x) if isinstance(x, ctypes.c_float) else x for x in given))
+        assert status == 0, f"a captured product failed with status {status}"
 
 
 class DeviceArray(np.ndarray):
@@ -57,28 +102,77 @@ class DeviceArray(np.ndarray):
 
     def dot(self, other: Any, out: Any = None) -> Any:
         _refuse_host("dot", [other])
+        tape.refuse("a product of CuPy's own")
         return _wrapped(super().dot(other))
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         _refuse_host(ufunc.__name__, inputs)
+        if ufunc is np.matmul:
+            tape.refuse("a product of CuPy's own")
         out = options.pop("out", None)
-        plain = {"out": tuple(x.view(np.ndarray) for x in out)} if out else {}
-        result = getattr(ufunc, method)(*map(_plain, inputs), **options, **plain)
-        return None if method == "at" else out[0] if out else _wrapped(result)
+        function = getattr(ufunc, method)
+        if out:
+            tape.submit(lambda out, *inputs: function(*inputs, **options, out=out), out, *inputs)
+            return out[0]
+        if method == "at":
+            return tape.submit(function, *inputs)
+        return _wrapped(tape.result_of(lambda *inputs: function(*inputs, **options), *inputs))
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
         _refuse_host(function.__name__, [*inputs, *options.values()])
-        return _wrapped(function(*map(_plain, inputs), **{name: _plain(x) for name, x in options.items()}))
+        return _computed(function, inputs, options)
 
     def __getitem__(self, key: Any) -> Any:
         _refuse_host("indexing", key if isinstance(key, tuple) else (key,))
         if isinstance(key, DeviceArray) and key.dtype == bool:
             _wait("a mask as an index")
-        return _wrapped(super().__getitem__(_plain(key)))
+        return _wrapped(tape.result_of(_at, self, key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _refuse_host("indexing", [value, *(key if isinstance(key, tuple) else (key,))])
-        super().__setitem__(_plain(key), value)
+        tape.submit(np.ndarray.__setitem__, self, key, value)
+
+
+def _at(x: np.ndarray, key: Any) -> np.ndarray:
+    """Return x[key]; of a single element too, a view."""
+    found = x[key]
+    return found if isinstance(found, np.ndarray) else x[(*(key if isinstance(key, tuple) else (key,)), ...)]
+
+
+PRODUCTS = ("dot", "einsum", "inner", "matmul", "outer", "tensordot", "vdot")
+
+
+def _computed(function: Any, inputs: Any, options: Any) -> Any:
+    """Return a function's result, or, while work is captured, the array in which each replay will leave it."""
+    if function.__name__ in PRODUCTS:
+        tape.refuse("a product of CuPy's own")
+    if function is np.copyto or options.get("out") is not None:
+        tape.submit(lambda inputs, options: function(*inputs, **options), inputs, options)
+        return options.get("out")
+    return _wrapped(tape.result_of(lambda inputs, options: function(*inputs, **options), inputs, options))
+
+
+def _captured(name: str) -> Any:
+    """Return the array's method of that name, which can be captured."""
+    original = getattr(np.ndarray, name)
+
+    def method(self: DeviceArray, *given: Any, **options: Any) -> Any:
+        if not tape.is_capturing():
+            return original(self, *given, **options)
+        if name == "fill":
+            return tape.submit(original, self, *given)
+        if name in CHANGING:
+            tape.refuse(name)
+        function = lambda x, given, options: original(x, *given, **options)  # noqa: E731
+        return _wrapped(tape.result_of(function, self, given, options))
+
+    return method
+
+
+CHANGING = ("byteswap", "partition", "put", "resize", "setfield", "setflags", "sort")
+for _name in dir(np.ndarray):
+    if not _name.startswith("_") and _name not in ("dot", "view") and callable(getattr(np.ndarray, _name)):
+        setattr(DeviceArray, _name, _captured(_name))
 
 
 def _waiting(name: str) -> Any:
@@ -134,7 +228,7 @@ class Namespace:
     )
 
     def __getattr__(self, name: str) -> Any:
-        original = getattr(np, name)
+        original: Any = getattr(np, name)
         if not callable(original) or isinstance(original, (type, np.ufunc)):
             return original  # a ufunc comes to __array_ufunc__ by itself
 
@@ -145,8 +239,11 @@ class Namespace:
                 _wait(name)
             if name == "argsort" and options.get("kind") not in (None, "stable"):
                 raise ValueError(f"argsort: CuPy has no kind {options['kind']}")
-            made: Any = original(*map(_plain, inputs), **options)
-            return _wrapped(with_margins(made) if name in ("empty", "empty_like") else made)
+            if name in ("asarray", "array") and not isinstance(inputs[0], DeviceArray):
+                tape.refuse("a copy to the device")
+            if name in ("empty", "empty_like"):
+                return _wrapped(tape.allocated(with_margins(original(*map(_plain, inputs), **options))))
+            return _computed(original, inputs, options)
 
         return function
 
@@ -160,6 +257,7 @@ class Device(Backend):
     device = "a stand-in"
     kernel_sets = ("cuda",)
     dtypes = ("float32", "bfloat16", "tf32")
+    captures = False
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
         """Wait for the device."""
@@ -169,6 +267,18 @@ class Device(Backend):
     def synchronize(self) -> None:
         """Wait for the device."""
         _wait("synchronize")
+
+    def wait_for(self, mark: Any) -> None:
+        """Return at once: it is never behind."""
+
+    def send(self, buffer: np.ndarray, array: np.ndarray) -> None:
+        """Copy at once."""
+        tape.refuse("a copy to the device")
+        array.view(np.ndarray)[...] = buffer
+
+    def recorder(self) -> Recorder | None:
+        """Return one that captures on a tape, if asked for when the device began to stand in."""
+        return tape.TapeRecorder() if self.captures else None
 
 
 DEVICE = Device()

@@ -37,7 +37,7 @@ def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(
         name
         for file, kind in files()
         if kind == real
-        for name in RawModule(code=source(file), options=flags(np.dtype(real))).names
+        for name in RawModule(code=source(file), options=flags(np.dtype(real))).parameters
     }
     kernels, scalars = load_kernels("cuda"), np.array((0.9, 0.01, 0.2, 0.05, 2.0, 1e-8), np.float32)
     with standing_in(), both_orders() as compared:

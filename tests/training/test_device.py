@@ -66,13 +66,13 @@ def train(backend: Backend, variant: dict[str, Any], steps: int, dtype: str) -> 
     return losses, parameters.backend.to_host(parameters.data).copy()
 
 
-def new_muon(parameters: Parameters, options: ModelOptions) -> Muon:
+def new_muon(parameters: Parameters, options: ModelOptions, vocabulary: int = V) -> Muon:
     """Muon with nanochat's groups, for weights off the zeros where nanochat begins: by the gradients there, which are
     rounding errors, AdamW would move as far as by any others."""
     random = np.random.default_rng(0)
     moved = {name: x + 0.1 * random.standard_normal(x.shape) for name, x in parameters.state().items()}
     parameters.load(moved)
-    groups = adamw_groups(parameter_roles(options, V), lr=0.02, embedding_lr=0.3, head_lr=0.008, scalar_lr=0.5)
+    groups = adamw_groups(parameter_roles(options, vocabulary), lr=0.02, embedding_lr=0.3, head_lr=0.008, scalar_lr=0.5)
     return Muon(parameters, groups, momentum=lambda position: 0.95, weight_decay=lambda position: 0.1)
 
 

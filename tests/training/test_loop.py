@@ -353,6 +353,7 @@ ELSEWHERE = {
     "skip_spikes",
     "max_memory_growth",
     "kernels",
+    "graph",
     "threads",
     "dtype",
     "depth",

@@ -7,6 +7,8 @@ the choice of back end, kernels and precision that a model is built with.
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.compute import Compute, default_compute
 from tinygrad_chat.backend.host_memory import available_memory
+from tinygrad_chat.backend.inbox import Inbox
+from tinygrad_chat.backend.recorder import Recorder
 from tinygrad_chat.backend.registry import (
     Kernels,
     array_module,
@@ -20,7 +22,9 @@ from tinygrad_chat.backend.registry import (
 __all__ = [
     "Backend",
     "Compute",
+    "Inbox",
     "Kernels",
+    "Recorder",
     "array_module",
     "available_memory",
     "backend_of",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend.host_memory import available_memory
+from tinygrad_chat.backend.recorder import Recorder
 
 
 class Backend(ABC):
@@ -62,6 +63,23 @@ class Backend(ABC):
     def seconds_between(self, begin: Any, end: Any) -> float:
         """Return the seconds from one mark to another."""
         return end - begin
+
+    def wait_for(self, mark: Any) -> None:
+        """Wait until the device has passed a mark, or longer."""
+        self.synchronize()
+
+    def sending_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return host memory from which `send` need not wait for the device."""
+        return np.empty(shape, dtype)
+
+    def send(self, buffer: np.ndarray, array: Any) -> None:
+        """Overwrite a contiguous array with a buffer of its shape and type, which must not change before the copy has
+        been made."""
+        array[...] = buffer
+
+    def recorder(self) -> Recorder | None:
+        """Return a new recorder of work to repeat, or None, as on the host, if the back end has none."""
+        return None
 
     def annotate(self, name: str) -> AbstractContextManager[None]:
         """Label a range of the device's work for its vendor's profilers."""

@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import os
 import sys
+import weakref
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend.base import Backend
+from tinygrad_chat.backend.cupy_recorder import CupyRecorder
 from tinygrad_chat.errors import BackendError
 
 NUMPY_FOR_BFLOAT16 = "2.1.2"
@@ -48,6 +50,7 @@ class CupyBackend(Backend):
                 f"found {self.device} with {_dotted(capability)}; {remedy}"
             )
         self.dtypes = _dtypes(capability)
+        self._recorders: weakref.WeakSet[CupyRecorder] = weakref.WeakSet()
 
     def to_host(self, array: Any) -> np.ndarray:
         """Return a copy in host memory."""
@@ -58,8 +61,8 @@ class CupyBackend(Backend):
         self.xp.cuda.Device().synchronize()
 
     def memory_held(self) -> int:
-        """Return the bytes that CuPy's memory pool has allocated."""
-        return self.xp.get_default_memory_pool().total_bytes()
+        """Return the bytes that CuPy's memory pool and those of recorders have allocated."""
+        return self.xp.get_default_memory_pool().total_bytes() + sum(each.memory_held() for each in self._recorders)
 
     def memory_free(self) -> int:
         """Return the device's free bytes plus those that the pool holds but does not use."""
@@ -84,6 +87,26 @@ class CupyBackend(Backend):
     def seconds_between(self, begin: Any, end: Any) -> float:
         """Return the seconds between two events that have happened."""
         return self.xp.cuda.get_elapsed_time(begin, end) / 1000
+
+    def wait_for(self, mark: Any) -> None:
+        """Wait for an event."""
+        mark.synchronize()
+
+    def sending_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return page-locked memory: copies from other memory begin only once the host has staged them."""
+        from cupyx import empty_pinned  # pyright: ignore[reportMissingImports]
+
+        return empty_pinned(shape, dtype)
+
+    def send(self, buffer: np.ndarray, array: Any) -> None:
+        """Submit the copy to the current stream."""
+        array.set(buffer)
+
+    def recorder(self) -> CupyRecorder:
+        """Return a recorder of CUDA graphs."""
+        recorder = CupyRecorder(self.xp)
+        self._recorders.add(recorder)
+        return recorder
 
     def annotate(self, name: str) -> AbstractContextManager[None]:
         """Open an NVTX range, if CuPy has NVTX."""

@@ -19,7 +19,17 @@ from tinygrad_chat.cli.streams import EscapedStream, PatientStream, as_is, escap
 from tinygrad_chat.files import real_path
 from tinygrad_chat.formatting import count, decimal_number, one_line, printable
 from tinygrad_chat.reports.content import read_report
-from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, RolledBack, Saved, Stepped
+from tinygrad_chat.training.events import (
+    Began,
+    Ended,
+    Evaluated,
+    Event,
+    Logged,
+    RolledBack,
+    Saved,
+    StayedEager,
+    Stepped,
+)
 from tinygrad_chat.training.run import Run
 
 _PLACES = {"grad_norm": 3, "tokens_per_second": 0}
@@ -103,6 +113,10 @@ class Lines:
                 self._show_sample()
         elif isinstance(event, RolledBack):
             self.line(f"{event.reason}; rolling back to step {event.step}, continuing with other batches")
+        elif isinstance(event, StayedEager):
+            self.line(
+                f"step {event.step}: no CUDA graph ({printable(event.reason)}); steps stay eager, as by --no-graph"
+            )
         elif isinstance(event, Evaluated):
             self._sample = printable(event.sample)
         elif isinstance(event, Ended):

@@ -112,6 +112,9 @@ class DataOptions:
         fixed=False,
         needs=(needs("mode", "tensor"), needs("dropout", 0.0), needs("model", "mini-gpt", "nanochat")),
     )
+    graph: bool = option(
+        True, "record a step on a GPU once and repeat it as CUDA graphs", fixed=False, needs=needs("mode", "tensor")
+    )
 
     @property
     def name(self) -> str:

@@ -38,7 +38,12 @@ POLAR_EXPRESS = (
 """a, b, c of each iteration x -> a x + b x^3 + c x^5 on singular values: optimal for five and values 0.001 to 1."""
 
 
-def orthogonalize(x: Any) -> Any:
+def product(left: Any, right: Any) -> Any:
+    """left (..., M, K) @ right (..., K, N), which a kernel may replace."""
+    return left @ right
+
+
+def orthogonalize(x: Any, *, product: Callable[[Any, Any], Any] = product) -> Any:
     """Return approximately the orthogonal matrix nearest to x, after giving its rows equal norms.  (R, K) -> new (R, K)
 
     Singular values of at least a thousandth of the norm come close to 1; smaller ones grow a thousandfold.
@@ -47,12 +52,12 @@ def orthogonalize(x: Any) -> Any:
     R, K = x.shape[-2:]
     for a, b, c in POLAR_EXPRESS:
         transposed = x.swapaxes(-1, -2)
-        gram = x @ transposed if R <= K else transposed @ x
-        mixture = gram @ gram
+        gram = product(x, transposed) if R <= K else product(transposed, x)
+        mixture = product(gram, gram)
         mixture *= c
         gram *= b
         mixture += gram
-        mixed = mixture @ x if R <= K else x @ mixture
+        mixed = product(mixture, x) if R <= K else product(x, mixture)
         x *= a
         x += mixed
     return x
@@ -98,6 +103,7 @@ def muon_update(
     *,
     beta_2: float = 0.9,
     grad_scale: Any = None,
+    product: Callable[[Any, Any], Any] = product,
 ) -> None:
     """Update matrices in place: the running averages of gradient and squared step, then the weight.
 
@@ -114,7 +120,7 @@ def muon_update(
     ahead = mean - gradient  # Nesterov: apply the momentum once more
     ahead *= momentum
     ahead += gradient
-    step, new_square = even_out(orthogonalize(ahead), square, beta_2=beta_2)
+    step, new_square = even_out(orthogonalize(ahead, product=product), square, beta_2=beta_2)
     square[...] = if_finite(grad_scale, new_square, square)
     decay = weight * (rate * weight_decay)
     decay *= step * weight >= 0
@@ -237,11 +243,12 @@ class Muon(Optimizer):
         xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]
         weights = [parameters.data[span].reshape(shape) for span in part.spans]
         gradients = [parameters.gradient[span].reshape(shape) for span in part.spans]
+        how = {"grad_scale": grad_scale, "product": parameters.kernel_of(product)}
         if len(weights) == 1:
-            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], scalars, grad_scale=grad_scale)
+            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], scalars, **how)
         else:
             stack = xp.stack(weights)
-            muon_update(stack, xp.stack(gradients), part.mean, part.square, scalars, grad_scale=grad_scale)
+            muon_update(stack, xp.stack(gradients), part.mean, part.square, scalars, **how)
             for weight, updated in zip(weights, stack, strict=True):
                 weight[...] = updated
         if parameters.compute_weights is not None:

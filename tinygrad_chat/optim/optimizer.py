@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygrad_chat.backend import Backend, array_module
+from tinygrad_chat.backend import Backend, Inbox, array_module
 
 
 class Movable(Protocol):
@@ -81,18 +81,18 @@ class StepScalars:
     """Rows of numbers that change from step to step: Python floats on the host, one array on a device."""
 
     def __init__(self, parameters: Movable, rows: int, columns: int) -> None:
-        xp, dtype = parameters.backend.xp, parameters.data.dtype
-        self._on_device = None if xp is np else xp.zeros((rows, columns), dtype)
+        backend, shape = parameters.backend, (rows, columns)
+        self._on_device = None if backend.xp is np else Inbox(backend, shape, parameters.data.dtype)
         self._rows: Sequence[Sequence[float]] = ()
 
     def set(self, rows: Sequence[Sequence[float]]) -> None:
         """Replace all numbers; on a device, in place, so that their address stays the same."""
         self._rows = rows
         if self._on_device is not None:
-            self._on_device[...] = array_module(self._on_device).asarray(np.array(rows, self._on_device.dtype))
+            self._on_device.write(rows)
 
     def __getitem__(self, row: int) -> Any:
-        return self._rows[row] if self._on_device is None else self._on_device[row]
+        return self._rows[row] if self._on_device is None else self._on_device.array[row]
 
 
 def if_finite(grad_scale: Any, new: Any, old: Any) -> Any:

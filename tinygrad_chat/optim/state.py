@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.backend import Backend, to_host
+from tinygrad_chat.backend import Backend, array_module, to_host
 from tinygrad_chat.errors import CheckpointError
 
 NEGLIGIBLE = 1e-30
@@ -37,7 +37,7 @@ def flush_negligible(averages: Iterable[Any]) -> None:
     good has a whole row of them. What is dropped here is far above subnormal and far too small to move a weight.
     """
     for average in averages:
-        if isinstance(average, np.ndarray):
+        if array_module(average) is np:
             average[np.abs(average) < NEGLIGIBLE] = 0
 
 

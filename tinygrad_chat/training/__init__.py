@@ -10,6 +10,7 @@ batches.py     the batches of its data, by number
 answering.py   answers a training model gives to many questions at once
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
+graphs.py      the same step, recorded on a device and repeated
 distributed.py the same step, shared by several ranks
 update.py      one update of a run: batch, step, guards
 loop.py        the loop

@@ -149,6 +149,7 @@ def build_train_step(
         clip=config.optimizer.clip or None,
         grad_accumulation=config.data.grad_accumulation,
         data_parallel=data_parallel,
+        graphs=config.data.graph and isinstance(model, GPT),  # what a custom model does on the host is unknown
     )
 
 

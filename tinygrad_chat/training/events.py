@@ -68,6 +68,14 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
+class StayedEager:
+    """The update after `step` others could not be recorded to be repeated: it and all later ones are submitted anew."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """The run is over, or was stopped before its end; either way a checkpoint of this step is on disk.
 
@@ -79,4 +87,4 @@ class Ended:
     trouble: str = ""
 
 
-Event = Began | Saved | Evaluated | Stepped | Logged | RolledBack | Ended
+Event = Began | Saved | Evaluated | Stepped | Logged | RolledBack | StayedEager | Ended

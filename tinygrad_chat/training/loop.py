@@ -37,7 +37,7 @@ from tinygrad_chat.runs.state import TrainingState
 from tinygrad_chat.text.mixture import Mixture
 from tinygrad_chat.training.clock import CheckpointClock, Clock
 from tinygrad_chat.training.evaluation import Evaluation, evaluate, mix_evaluations
-from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, Stepped
+from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged, StayedEager, Stepped
 from tinygrad_chat.training.guards.diagnosis import explain_prediction, nonfinite_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard
 from tinygrad_chat.training.guards.rollback import with_rollbacks
@@ -175,8 +175,11 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
             best = run.progress.best_step
             remove_old_checkpoints(run.folder.checkpoints, step=step, keep=options.keep_checkpoints, best_step=best)
         if not last:
+            eager = run.train_step.why_eager
             with clock:
                 measured = update(run, clock.fraction_used())
+            if run.train_step.why_eager and not eager:
+                yield StayedEager(step, run.train_step.why_eager)
         if evaluated or step % options.log_every == 0 or (measured and "skipped_spike" in measured):
             if measured and run.reinforcement is None:  # with rewards, the lengths of answers vary
                 timing["tokens_per_second"] = clock.tokens_per_second()

@@ -18,6 +18,7 @@ from tinygrad_chat.optim.clipping import measure_gradient
 from tinygrad_chat.parallel import DataParallel
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 from tinygrad_chat.training.answering import Answer, Questions, answers_of
+from tinygrad_chat.training.graphs import RecordedStep, StepGraphs
 
 
 class StepResult(NamedTuple):
@@ -38,8 +39,8 @@ class TrainStep:
 
     `grad_accumulation` is the number of equal parts in which a batch's gradient is computed, `data_parallel` the
     threads that share each part, `clip` the largest gradient norm (None: no clipping). On a device nothing here
-    synchronises, and values that change from step to step are in memory before the optimiser's `update` begins, so
-    that the gradient and the update can each be captured as a CUDA graph.
+    synchronises. With `graphs`, a device that can records steps of one shape, and then repeats them by a few calls of
+    the host; `why_eager` says why it does not, if that failed.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class TrainStep:
         clip: float | None = None,
         grad_accumulation: int = 1,
         data_parallel: DataParallel | None = None,
+        graphs: bool = False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -58,6 +60,13 @@ class TrainStep:
         self.clip = clip
         self.grad_accumulation = grad_accumulation
         self.data_parallel = data_parallel
+        recordable = graphs and data_parallel is None
+        self._graphs = StepGraphs(model, self._clip_and_update) if recordable else None
+
+    @property
+    def why_eager(self) -> str | None:
+        """Why recording a step failed, in one line; None if it has not."""
+        return None if self._graphs is None else self._graphs.refused
 
     @property
     def ranks(self) -> int:
@@ -94,12 +103,38 @@ class TrainStep:
 
         `skip` is called with the loss and decides whether to leave the weights alone; on a device that synchronises.
         """
+        if self._graphs is not None:
+            settings = self.clip, self.grad_accumulation
+            recorded = self._graphs.find(batch, random, parts=self.grad_accumulation, settings=settings)
+            if recorded is not None:
+                return self._repeat(recorded, batch, position, random, skip)
         loss = self.gradient(batch, random=random)
         grad_norm, scale = self.measure_gradient()
         skipped = skip is not None and skip(float(loss))
         if not skipped:
             self.update(loss, scale, position)
         return StepResult(loss, grad_norm, self.schedule(position), skipped)
+
+    def _repeat(
+        self,
+        recorded: RecordedStep,
+        batch: Batch | WeightedBatch,
+        position: int,
+        random: np.random.Generator | None,
+        skip: Callable[[float], bool] | None,
+    ) -> StepResult:
+        """Take a step that was recorded: the same, with the clipping as part of the update."""
+        rate = self.schedule(position)
+        loss = recorded.gradient(batch, random)
+        if skip is not None and skip(float(loss)):
+            return StepResult(loss, self.measure_gradient()[0], rate, skipped=True)
+        return StepResult(loss, recorded.update(lambda: self.optimizer.prepare(rate, position)), rate)
+
+    def _clip_and_update(self, loss: Any) -> Any:
+        """Update the weights with the clipped gradient, by what the optimiser has prepared; return the norm before."""
+        grad_norm, scale = self.measure_gradient()
+        self.optimizer.update(scale + 0 * loss)  # 0 times a non-finite loss is NaN
+        return grad_norm
 
     def gradient(
         self,

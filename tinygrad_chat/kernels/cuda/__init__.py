@@ -18,6 +18,7 @@ from tinygrad_chat.kernels.cuda import (
     dropout,
     embedding,
     linear,
+    matmul,
     mixing,
     normalization,
     pointwise,
@@ -25,6 +26,7 @@ from tinygrad_chat.kernels.cuda import (
 )
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
+from tinygrad_chat.optim.muon import product
 
 REALS = ("float32", "bfloat16")
 
@@ -49,6 +51,7 @@ KERNELS = {
     for replaced, kernel in {
         adamw_update: adamw.adamw_update,
         norm_and_scale: adamw.norm_and_scale,
+        product: matmul.product,
         ops.add: pointwise.add,
         ops.add_layernorm: normalization.add_layernorm,
         ops.add_rmsnorm: normalization.add_rmsnorm,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import FOLDER, WARP, Strided, contiguous, launch
+from tinygrad_chat.kernels.cuda.launch import FOLDER, WARP, contiguous, launch
 
 WIDTHS = (64, 128)
 """The channels of a head for which there are tiles."""
@@ -32,8 +32,7 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, win
     settings = (T, S, heads, shared, causal, min(window or S, S), *strides, 1 / math.sqrt(D))
 
     def run(name: str, blocks: tuple[int, int, int], size: int, *arrays: Any) -> None:
-        given = *map(Strided, inputs), *arrays, *settings
-        launch(file, name, real, blocks, *given, threads=WARP * WARPS, shared=size)
+        launch(file, name, real, blocks, *inputs, *arrays, *settings, threads=WARP * WARPS, shared=size)
 
     def blocks_of(length: int, each: str, heads: int) -> tuple[int, int, int]:
         return -(-length // tiles[each]), heads, B

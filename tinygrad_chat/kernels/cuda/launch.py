@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -51,12 +51,6 @@ def _module(xp: Any, file: str, real: Any) -> Any:
     return xp.RawModule(code=source(file), options=flags(real))
 
 
-class Strided(NamedTuple):
-    """An array that need not be contiguous: the kernel is told its strides."""
-
-    array: Any
-
-
 def launch(
     file: str,
     name: str,
@@ -68,8 +62,8 @@ def launch(
 ) -> None:
     """Launch kernel `name`, compiled for `real`, with `threads` per block and `shared` bytes of dynamic shared memory.
 
-    Arrays are passed by address and must be contiguous, unless they are `Strided`. None becomes a null pointer, a
-    Python int a 64-bit integer and a Python float a float32.
+    Arrays are passed by address and must be contiguous, unless the kernel is told their strides. None becomes a null
+    pointer, a Python int a 64-bit integer and a Python float a float32.
     """
     xp = next(array_module(x) for x in arguments if hasattr(x, "ndim"))
     grid = blocks if isinstance(blocks, tuple) else (blocks,)
@@ -82,8 +76,6 @@ def launch(
 def _passed(x: Any) -> Any:
     if x is None:
         return np.uint64(0)
-    if isinstance(x, Strided):
-        return np.uint64(x.array.data.ptr)
     if isinstance(x, (bool, int)):
         return np.int64(x)
     if isinstance(x, float):

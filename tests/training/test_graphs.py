@@ -1,0 +1,318 @@
+"""Recorded steps leave the bits of eager ones, whatever changes from step to step, and what goes wrong while one is
+recorded is told in a line.
+
+The device is tests/cuda_on_cpu's, which keeps each call with its addresses and computes nothing while it captures.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda_on_cpu import tape
+from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
+from tests.cuda_on_cpu.places import needs_compiler
+from tests.training.test_device import VARIANTS, new_muon
+from tests.training.test_loop import Start, finish, log
+from tinygrad_chat import GPT, ModelOptions
+from tinygrad_chat.autograd import reference_ops
+from tinygrad_chat.backend import Compute, Inbox, compute, get_backend
+from tinygrad_chat.cli.display import open_display
+from tinygrad_chat.optim import SGD, AdamW
+from tinygrad_chat.optim.optimizer import StepScalars
+from tinygrad_chat.training import graphs
+from tinygrad_chat.training.graphs import EAGER_STEPS
+from tinygrad_chat.training.loop import train as train_run
+from tinygrad_chat.training.run import resume_run
+from tinygrad_chat.training.step import TrainStep
+
+pytestmark = needs_compiler
+V, B, T, STEPS = 19, 4, 6, EAGER_STEPS + 3
+
+
+@pytest.fixture(autouse=True)
+def device() -> Iterator[None]:
+    with standing_in(capturing=True):
+        yield
+
+
+def build(
+    options: dict[str, Any],
+    *,
+    dtype: str = "float32",
+    kernels: str = "auto",
+    optimizer: Any = AdamW,
+    **settings: Any,
+) -> TrainStep:
+    chosen = ModelOptions(**{"layers": 2, "heads": 2, "width": 16, "context": T, **options})
+    model = GPT(V, chosen, compute=Compute.choose(DEVICE, kernels, dtype))
+    parameters = model.parameters()
+    made = new_muon(parameters, chosen, V) if optimizer is new_muon else optimizer(parameters)
+    return TrainStep(model, made, lambda step: 0.01 / (step + 1), **{"clip": 0.5, **settings})
+
+
+def batch_of(step: int, rows: int = B) -> tuple[np.ndarray, np.ndarray]:
+    """Draw other tokens for each step, of which other numbers count."""
+    tokens = np.random.default_rng(step).integers(0, V, (rows, T + 1))
+    targets = tokens[:, 1:].copy()
+    targets[0, : step % T] = -1
+    return tokens[:, :-1], targets
+
+
+def train(step: TrainStep, steps: int = STEPS, *, waits: bool = False, **options: Any) -> list[np.ndarray]:
+    """Return every step's loss and norm, then the weights and the optimiser's state."""
+    found = []
+    for position in range(steps):
+        random = np.random.default_rng(position)
+        with nullcontext() if waits else no_waiting():
+            result = step(batch_of(position), position, random=random, **options)
+        found += [np.array([float(result.loss), float(result.grad_norm)])]
+    return [*found, *step.model.parameters().state().values(), *step.optimizer_state().values()]
+
+
+def expect_same_bits(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets an entry, the number of calls, for each replay."""
+    found: list[int] = []
+    replay = tape.Tape.replay
+
+    def watched(self: tape.Tape) -> None:
+        found.append(len(self.calls))
+        replay(self)
+
+    monkeypatch.setattr(tape.Tape, "replay", watched)
+    return found
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("options", "optimizer"),
+    [
+        pytest.param({}, AdamW, id="GPT-2's"),
+        pytest.param({**VARIANTS[1], "recompute": True}, SGD, id="a modern one's, recomputed"),
+        pytest.param(VARIANTS[2], AdamW, id="with biases and dropout"),
+        pytest.param({**VARIANTS[3], "dropout": 0.1}, new_muon, id="nanochat's, by Muon, with dropout"),
+    ],
+)
+def test_recorded_steps_leave_the_bits_of_eager_ones(
+    options: dict[str, Any], optimizer: Any, dtype: str, parts: int, monkeypatch: pytest.MonkeyPatch
+):
+    options = {**options, "heads": 2}
+    recompute = options.pop("recompute", False)
+    found = []
+    replayed = replays(monkeypatch)
+    for recording in (False, True):
+        assert not replayed
+        step = build(options, dtype=dtype, optimizer=optimizer, grad_accumulation=parts, graphs=recording)
+        vars(step.model)["recompute"] = recompute
+        found.append(train(step))
+        assert step.why_eager is None
+    assert len(replayed) == (parts + 1) * (STEPS - EAGER_STEPS)
+    expect_same_bits(*found)
+
+
+# Faults planted: what each would burn into a recording, or leave behind.
+
+
+def tokens_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Inbox.write
+
+    def once(self: Inbox, values: Any) -> None:
+        if self.array.ndim < 2 or self._sent[0] is None:
+            write(self, values)
+
+    monkeypatch.setattr(Inbox, "write", once)
+
+
+def seeds_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Inbox.write
+
+    def once(self: Inbox, values: Any) -> None:
+        if self.array.size < 1024 or self._sent[0] is None:
+            write(self, values)
+
+    monkeypatch.setattr(Inbox, "write", once)
+
+
+def a_rate_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of the step before the recording."""
+    get = StepScalars.__getitem__
+
+    def burnt(self: StepScalars, row: int) -> Any:
+        if not tape.is_capturing():
+            self.__dict__["latest"] = get(self, row).copy()
+        return self.__dict__["latest"]
+
+    monkeypatch.setattr(StepScalars, "__getitem__", burnt)
+
+
+def a_buffer_that_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Inbox.write
+
+    def moved(self: Inbox, values: Any) -> None:
+        self.array = self.array.copy()
+        write(self, values)
+
+    monkeypatch.setattr(Inbox, "write", moved)
+
+
+def a_count_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "count_targets", lambda targets: B * T)
+
+
+FAULTS = [tokens_not_sent, seeds_not_sent, a_rate_burnt_in, a_buffer_that_moved, a_count_burnt_in]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_shows(fault: Any, monkeypatch: pytest.MonkeyPatch):
+    wanted = train(build(VARIANTS[2] | {"heads": 2}))
+    fault(monkeypatch)
+    with pytest.raises((AssertionError, tape.CaptureError), match=r"not equal|memory that has been freed"):
+        expect_same_bits(train(build(VARIANTS[2] | {"heads": 2}, graphs=True)), wanted)
+
+
+# What stays eager, and what is told.
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Out of memory\nallocating 9 bytes"), RuntimeError("captures"), OSError()]
+)
+def test_a_step_that_cannot_be_recorded_is_taken_eagerly_with_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    wanted = train(build({}))
+
+    def refuse(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(tape.TapeRecorder, "record", refuse)
+    step = build({}, graphs=True)
+    expect_same_bits(train(step), wanted)
+    assert step.why_eager == (" ".join(str(error).split()) or "OSError")
+
+
+@pytest.mark.parametrize(
+    ("options", "kernels", "why"),
+    [
+        ({"document_mask": True, "document_token": 0}, "auto", "a copy to the host: the host waits for the device"),
+        ({}, "reference", "a product of CuPy's own"),
+    ],
+)
+def test_a_model_that_asks_for_what_cannot_be_captured_stays_eager(options: dict[str, Any], kernels: str, why: str):
+    found = []
+    for recording in (False, True):
+        step = build(options, kernels=kernels, graphs=recording)
+        found.append(train(step, waits=True))
+        assert step.why_eager == (f"{why}: not while a stream captures" if recording else None)
+    expect_same_bits(*found)
+
+
+def test_other_shapes_stay_eager_and_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    replayed, found = replays(monkeypatch), []
+    rows = [B, 2, *[B] * (EAGER_STEPS + 2), 2, B, 3, B]  # a shape is recorded only after it came some times in a row
+    for recording in (False, True):
+        step = build({}, grad_accumulation=2, graphs=recording)
+        for position, count in enumerate(rows):
+            step(batch_of(position, count), position)
+        found.append([*step.model.parameters().state().values()])
+    assert len(replayed) == (2 + 1) * 4
+    expect_same_bits(*found)
+
+
+def test_a_look_between_gradient_and_update_sees_the_loss_and_may_skip_the_update(monkeypatch: pytest.MonkeyPatch):
+    replayed, found = replays(monkeypatch), []
+    for recording in (False, True):
+        step, seen = build({}, graphs=recording), []
+
+        def skip(loss: float, seen: list[float] = seen) -> bool:
+            seen.append(loss)
+            return len(seen) in (2, STEPS)
+
+        found.append([*train(step, waits=True, skip=skip), np.array(seen)])
+    assert len(replayed) == 2 * (STEPS - EAGER_STEPS) - 1
+    expect_same_bits(*found)
+
+
+def test_weighted_targets_are_sent_too():
+    found = []
+    for recording in (False, True):
+        step = build({}, graphs=recording)
+        for position in range(STEPS):
+            weights = np.random.default_rng(position).standard_normal((B, T))
+            step((*batch_of(position), weights), position)
+        found.append([*step.model.parameters().state().values()])
+    expect_same_bits(*found)
+
+
+def test_a_recording_holds_for_its_settings_only(monkeypatch: pytest.MonkeyPatch):
+    replayed, found = replays(monkeypatch), []
+    for recording in (False, True):
+        step = build({}, graphs=recording)
+        train(step)
+        step.clip = 0.01
+        found.append(train(step, steps=2))
+        with reference_ops():
+            step.clip = 0.5
+            train(step, steps=1, waits=True)
+    assert len(replayed) == 2 * (STEPS - EAGER_STEPS)
+    expect_same_bits(*found)
+
+
+# Whole runs.
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `--backend cupy` be the stand-in."""
+    monkeypatch.setattr(compute, "get_backend", lambda name: DEVICE if name == "cupy" else get_backend(name))
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_run_is_the_same_without_graphs_and_when_it_is_resumed(start: Start, monkeypatch: pytest.MonkeyPatch):
+    replayed = replays(monkeypatch)
+    settings = {"steps": 9, "eval_every": 4, "backend": "cupy", "dropout": 0.1, "grad_accumulation": 3}
+    eager = start("eager", graph=False, **settings)
+    finish(eager)
+    assert not replayed
+    recorded = start("recorded", **settings)
+    finish(recorded, stop_after=5)
+    assert len(replayed) == 4 * (5 - EAGER_STEPS)
+    finish(resume_run(recorded.folder.path, {}))
+    assert len(replayed) == 4 * (9 - 2 * EAGER_STEPS)
+    ours, theirs = (
+        [{name: record.get(name) for name in ("step", "loss", "val_loss", "grad_norm")} for record in log(run)]
+        for run in (recorded, eager)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.usefixtures("on_device")
+def test_no_room_while_a_step_is_recorded_is_a_line_and_the_run_goes_on(start: Start, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> Any:
+        raise MemoryError("Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(tape.TapeRecorder, "record", full)
+    run, shown = start("run", steps=5, backend="cupy"), io.StringIO()
+    with open_display(shown) as display:
+        display.begin(run)
+        for event in train_run(run):
+            display.show(event)
+    assert run.progress.step == 5
+    line = "step 2: no CUDA graph (Out of memory allocating 9 bytes); steps stay eager, as by --no-graph"
+    assert shown.getvalue().splitlines().count(line) == 1
+
+
+def test_on_the_host_the_option_does_nothing(start: Start):
+    for graph in (False, True):
+        run = start(f"{graph}", graph=graph)
+        finish(run)
+        assert run.train_step.why_eager is None
+    assert run.config.data.graph

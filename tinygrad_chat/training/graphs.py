@@ -1,0 +1,136 @@
+"""A training step as two recordings (CUDA graphs): the gradient of a part of a batch, and the update.
+
+The host then makes a few calls a step, where it made one for each kernel. What changes from step to step is sent to
+fixed addresses in the device's memory before a recording is repeated: tokens, targets and their weights, the seeds of
+dropout, a part's place in its batch, the number of targets that count, and the optimiser's scalars.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_chat.autograd import current_mode
+from tinygrad_chat.backend import Inbox, Recorder
+from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.ops.cross_entropy import count_targets
+from tinygrad_chat.text.batches import Batch, WeightedBatch
+
+EAGER_STEPS = 2  # of a shape before it is recorded: kernels are compiled, and a shape that comes once is not recorded
+SEEDS = 1024  # the most dropouts in a forward pass
+
+
+class StepGraphs:
+    """Records a model's step in the first shape that comes again; every other shape stays eager.
+
+    `update(loss)` updates the weights with the gradient in the buffer and returns its norm. After an error while a step
+    is recorded, such as a lack of memory, all steps stay eager, and `refused` is that error in one line.
+    """
+
+    def __init__(self, model: LanguageModel, update: Callable[[Any], Any]) -> None:
+        self.refused: str | None = None
+        self._model, self._update = model, update
+        self._key: Any = None
+        self._seen = 0
+        self._step: RecordedStep | None = None
+
+    def find(
+        self, batch: Batch | WeightedBatch, random: np.random.Generator | None, *, parts: int, settings: Any
+    ) -> RecordedStep | None:
+        """Return the recorded step for a batch in so many parts, recorded now if it is time to; None if the step is to
+        be taken eagerly. `settings` are what else a recording holds for."""
+        mode = current_mode()
+        if self.refused or mode.kernels is not None or mode.watcher is not None or len(batch[0]) % parts:
+            return None
+        key = [(x.shape, x.dtype) for x in batch], random is None, getattr(self._model, "recompute", None), settings
+        if self._step is not None:
+            return self._step if key == self._key else None
+        self._key, self._seen = key, self._seen + 1 if key == self._key else 1
+        if self._seen <= EAGER_STEPS:
+            return None
+        recorder = self._model.parameters().backend.recorder()
+        if recorder is None:
+            return None
+        try:
+            self._step = RecordedStep(recorder, self._model, self._update, batch, parts=parts, drops=random is not None)
+        except Exception as error:  # an eager step works, or says better what is wrong
+            self.refused = " ".join(str(error).split()) or type(error).__name__
+        return self._step
+
+
+class RecordedStep:
+    """The two recordings, and what they read. Raises what recording raises."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        model: LanguageModel,
+        update: Callable[[Any], Any],
+        batch: Batch | WeightedBatch,
+        *,
+        parts: int,
+        drops: bool,
+    ) -> None:
+        self._recorder, self._model, self._update_weights = recorder, model, update
+        self._rows = len(batch[0]) // parts
+        parameters = model.parameters()
+        backend = parameters.backend
+        with recorder.apart():
+            kinds = np.int64, np.int64, np.float32  # of tokens, targets and weights
+            self._inputs = [
+                Inbox(backend, (self._rows, *x.shape[1:]), kind) for x, kind in zip(batch, kinds, strict=False)
+            ]
+            self._place = Inbox(backend, (2,), np.int64)  # the part's first row, and how many targets count
+            self._seeds = Inbox(backend, (SEEDS,), np.int64) if drops else None
+            self._loss, self._norm = (backend.xp.zeros((), np.float32) for _ in range(2))
+            self._repeat_gradient = recorder.record(self._compute_gradient)
+            self._repeat_update = recorder.record(self._compute_update)
+
+    def gradient(self, batch: Batch | WeightedBatch, random: np.random.Generator | None) -> Any:
+        """Compute the gradient of a batch's mean loss into the model's gradient buffer; return the loss."""
+        with self._recorder.apart():
+            if self._seeds is not None and random is not None:
+                self._seeds.write(copy.deepcopy(random).integers(2**63, size=SEEDS))
+            self._model.parameters().zero_gradient()
+            self._loss.fill(0)
+            token_count = max(1, count_targets(batch[1]))
+            for start in range(0, len(batch[0]), self._rows):
+                for inbox, array in zip(self._inputs, batch, strict=True):
+                    inbox.write(array[start : start + self._rows])
+                self._place.write((start, token_count))
+                self._repeat_gradient()
+        return self._loss.copy()  # the next step overwrites it
+
+    def update(self, prepare: Callable[[], None]) -> Any:
+        """Update the weights after `prepare`, which sends the optimiser's scalars; return the gradient's norm."""
+        with self._recorder.apart():
+            prepare()
+            self._repeat_update()
+        return self._norm.copy()
+
+    def _compute_gradient(self) -> None:
+        place = self._place.array
+        random: Any = None if self._seeds is None else _Seeds(self._seeds.array)
+        loss: Any = self._model.loss(
+            *(inbox.array for inbox in self._inputs), random=random, offset=place[0], token_count=place[1]
+        )
+        loss.backward()
+        self._loss += loss.data
+
+    def _compute_update(self) -> None:
+        self._norm[...] = self._update_weights(self._loss)
+
+
+class _Seeds:
+    """In place of a step's random generator while it is recorded: the numbers it will draw lie on the device."""
+
+    def __init__(self, seeds: Any) -> None:
+        self._left = iter([seeds[number] for number in range(len(seeds))])
+
+    def integers(self, high: int) -> Any:
+        """Return the next number in [0, `high`)."""
+        assert high == 2**63
+        return next(self._left)
