@@ -121,6 +121,20 @@ def test_recorded_steps_leave_the_bits_of_eager_ones(
     expect_same_bits(*found)
 
 
+def test_the_model_runs_once_more_before_it_is_captured_and_then_never_again(monkeypatch: pytest.MonkeyPatch):
+    """So that no kernel is loaded while a stream captures."""
+    captured: list[bool] = []
+    loss = GPT.loss
+
+    def watched(*given: Any, **options: Any) -> Any:
+        captured.append(tape.is_capturing())
+        return loss(*given, **options)
+
+    monkeypatch.setattr(GPT, "loss", watched)
+    train(build({}, graphs=True))
+    assert captured == [*[False] * EAGER_STEPS, False, True]
+
+
 # Faults planted: what each would burn into a recording, or leave behind.
 
 

@@ -86,6 +86,8 @@ class RecordedStep:
             self._place = Inbox(backend, (2,), np.int64)  # the part's first row, and how many targets count
             self._seeds = Inbox(backend, (SEEDS,), np.int64) if drops else None
             self._loss, self._norm = (backend.xp.zeros((), np.float32) for _ in range(2))
+            self._place.write((0, 1))
+            self._compute_gradient()  # a rehearsal, so that kernels are loaded and the memory pool is filled
             self._repeat_gradient = recorder.record(self._compute_gradient)
             self._repeat_update = recorder.record(self._compute_update)
 
