@@ -16,12 +16,12 @@ import pytest
 
 from tests.cuda_on_cpu import tape
 from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
-from tests.cuda_on_cpu.places import needs_compiler
+from tests.cuda_on_cpu.places import needs_compiler, open_place
 from tests.training.test_device import VARIANTS, new_muon
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import reference_ops
-from tinygrad_chat.backend import Compute, Inbox, compute, get_backend
+from tinygrad_chat.backend import Backend, Compute, Inbox, compute, get_backend
 from tinygrad_chat.cli.display import open_display
 from tinygrad_chat.optim import SGD, AdamW
 from tinygrad_chat.optim.optimizer import StepScalars
@@ -36,21 +36,23 @@ V, B, T, STEPS = 19, 4, 6, EAGER_STEPS + 3
 
 
 @pytest.fixture(autouse=True)
-def device() -> Iterator[None]:
-    with standing_in(capturing=True):
+def device(request: pytest.FixtureRequest) -> Iterator[None]:
+    on_gpu = request.node.get_closest_marker("gpu") is not None
+    with nullcontext() if on_gpu else standing_in(capturing=True):
         yield
 
 
 def build(
     options: dict[str, Any],
     *,
+    backend: Backend = DEVICE,
     dtype: str = "float32",
     kernels: str = "auto",
     optimizer: Any = AdamW,
     **settings: Any,
 ) -> TrainStep:
     chosen = ModelOptions(**{"layers": 2, "heads": 2, "width": 16, "context": T, **options})
-    model = GPT(V, chosen, compute=Compute.choose(DEVICE, kernels, dtype))
+    model = GPT(V, chosen, compute=Compute.choose(backend, kernels, dtype))
     parameters = model.parameters()
     made = new_muon(parameters, chosen, V) if optimizer is new_muon else optimizer(parameters)
     return TrainStep(model, made, lambda step: 0.01 / (step + 1), **{"clip": 0.5, **settings})
@@ -93,32 +95,42 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    ("options", "optimizer"),
-    [
-        pytest.param({}, AdamW, id="GPT-2's"),
-        pytest.param({**VARIANTS[1], "recompute": True}, SGD, id="a modern one's, recomputed"),
-        pytest.param(VARIANTS[2], AdamW, id="with biases and dropout"),
-        pytest.param({**VARIANTS[3], "dropout": 0.1}, new_muon, id="nanochat's, by Muon, with dropout"),
-    ],
-)
-def test_recorded_steps_leave_the_bits_of_eager_ones(
-    options: dict[str, Any], optimizer: Any, dtype: str, parts: int, monkeypatch: pytest.MonkeyPatch
-):
+KINDS = [
+    pytest.param({}, AdamW, id="GPT-2's"),
+    pytest.param({**VARIANTS[1], "recompute": True}, SGD, id="a modern one's, recomputed"),
+    pytest.param(VARIANTS[2], AdamW, id="with biases and dropout"),
+    pytest.param({**VARIANTS[3], "dropout": 0.1}, new_muon, id="nanochat's, by Muon, with dropout"),
+]
+
+
+def expect_recorded_steps_to_be_eager_ones(options: dict[str, Any], **settings: Any) -> None:
     options = {**options, "heads": 2}
-    recompute = options.pop("recompute", False)
-    found = []
-    replayed = replays(monkeypatch)
+    recompute, found = options.pop("recompute", False), []
     for recording in (False, True):
-        assert not replayed
-        step = build(options, dtype=dtype, optimizer=optimizer, grad_accumulation=parts, graphs=recording)
+        step = build(options, graphs=recording, **settings)
         vars(step.model)["recompute"] = recompute
         found.append(train(step))
         assert step.why_eager is None
-    assert len(replayed) == (parts + 1) * (STEPS - EAGER_STEPS)
     expect_same_bits(*found)
+
+
+@pytest.mark.profile("ci")
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("options", "optimizer"), KINDS)
+def test_recorded_steps_leave_the_bits_of_eager_ones(
+    options: dict[str, Any], optimizer: Any, dtype: str, parts: int, monkeypatch: pytest.MonkeyPatch
+):
+    replayed = replays(monkeypatch)
+    expect_recorded_steps_to_be_eager_ones(options, dtype=dtype, optimizer=optimizer, grad_accumulation=parts)
+    assert len(replayed) == (parts + 1) * (STEPS - EAGER_STEPS)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("options", "optimizer"), KINDS)
+def test_on_a_gpu_graphs_leave_the_bits_of_eager_steps(options: dict[str, Any], optimizer: Any):
+    with open_place("gpu") as gpu:
+        expect_recorded_steps_to_be_eager_ones(options, backend=gpu, optimizer=optimizer, grad_accumulation=2)
 
 
 def test_the_model_runs_once_more_before_it_is_captured_and_then_never_again(monkeypatch: pytest.MonkeyPatch):
