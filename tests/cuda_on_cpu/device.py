@@ -242,7 +242,8 @@ class Namespace:
             if name in ("asarray", "array") and not isinstance(inputs[0], DeviceArray):
                 tape.refuse("a copy to the device")
             if name in ("empty", "empty_like"):
-                return _wrapped(tape.allocated(with_margins(original(*map(_plain, inputs), **options))))
+                made: Any = original(*map(_plain, inputs), **options)
+                return _wrapped(tape.allocated(with_margins(made)))
             return _computed(original, inputs, options)
 
         return function
