@@ -39,7 +39,7 @@ def make_train_step(
     """Return our training step of a GPT, with AdamW, from `weights` or freshly drawn ones."""
     model = GPT(configuration.vocabulary, configuration.options, compute=compute, weights=weights)
     optimizer = AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
-    return TrainStep(model, optimizer, lambda step: LEARNING_RATE, clip=CLIP)
+    return TrainStep(model, optimizer, lambda step: LEARNING_RATE, clip=CLIP, graphs=True)
 
 
 def make_nanochat_step(config: TrainingConfig, compute: Compute, weights: Mapping[str, Any]) -> TrainStep:

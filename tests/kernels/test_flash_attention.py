@@ -89,7 +89,7 @@ def expected(call: Call, inputs: list[np.ndarray]) -> list[np.ndarray]:
 def expect_close(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
     for mine, reference in zip(found, wanted, strict=True):
         assert mine.shape == reference.shape
-        usual = np.sqrt(reference.size) / 4  # gradients that are smaller are differences of rounded numbers of that size
+        usual = np.sqrt(reference.size) / 4  # smaller gradients are differences of rounded numbers of that size
         assert np.linalg.norm(mine - reference) <= TOLERANCE * max(np.linalg.norm(reference), usual)
 
 
