@@ -1,7 +1,7 @@
-"""Compile every CUDA kernel for each architecture, without a GPU: registers, shared memory and spills of each.
+"""Compile every CUDA kernel for each architecture, without a GPU: registers, shared memory, spills and stack of each.
 
 Needs nvcc, or the extra `nvrtc`: the compiler that CuPy uses on a GPU's machine, with CuPy's options. Spilled registers
-go to slow memory: there should be none.
+go to slow memory, and so do arrays on the stack, whose index the compiler does not know: there should be none of either.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 REALS = ("float32", "bfloat16")
 USED = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
-    r"(?P<spill_stores>\d+) bytes spill stores, (?P<spill_loads>\d+) bytes spill loads.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<spill_stores>\d+) bytes spill stores, "
+    r"(?P<spill_loads>\d+) bytes spill loads.*?"
     r"Used (?P<registers>\d+) registers(?:[^\n]*?(?P<shared>\d+) bytes smem)?",
     re.DOTALL,
 )
@@ -110,6 +111,7 @@ def _rows(compiler: str, real: str, log: str) -> list[dict[str, Any]]:
             "architecture": found["architecture"],
             "registers": int(found["registers"]),
             "spilled": int(found["spill_stores"]) + int(found["spill_loads"]),
+            "stack": int(found["stack"]),
             "shared": int(found["shared"] or 0),
         }
         for found in USED.finditer(log)

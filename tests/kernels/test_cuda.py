@@ -156,6 +156,8 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "more rows than chunks": ("layernorm", Case((drawn(5000, 8), drawn(8), drawn(8)))),
     "a sum and its norm, in vectors": ("add_layernorm", Case((drawn(20, 264), drawn(20, 264), drawn(264), drawn(264)))),
     "a sum and its norm, odd rows": ("add_rmsnorm", Case((drawn(20, 37), drawn(20, 37), drawn(37)))),
+    "rows that just fit in registers": ("layernorm", Case((drawn(21, 1024), drawn(1024), drawn(1024)))),
+    "rows too long for registers": ("add_layernorm", Case((*drawn(2, 4, 1032), drawn(1032), drawn(1032)))),
     "no rows": ("layernorm", Case((drawn(0, 8), drawn(8), drawn(8)))),
     "rmsnorm without gain": ("rmsnorm", Case((drawn(17, 264),))),
     "gelu beyond a block": ("gelu", Case((3 * drawn(5, 1031),))),

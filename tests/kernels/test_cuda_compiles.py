@@ -1,5 +1,5 @@
-"""NVIDIA's compilers take every kernel, for each architecture, without a warning and without spilling a register: nvcc,
-and NVRTC with the options that CuPy will give it."""
+"""NVIDIA's compilers take every kernel, for each architecture, without a warning, a spilled register or an array on a
+stack: nvcc, and NVRTC with the options that CuPy will give it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_kernel_compiles_for_every_architecture(
         named |= {name for op in ("gelu", "relu", "squared_relu") for name in (op, f"{op}_backward")}
     found = {(row["kernel"], row["real"], row["architecture"]) for row in rows}
     assert found == {(kernel, real, name) for kernel in named - {"name"} for name in ARCHITECTURES}
-    assert [row for row in rows if row["spilled"]] == []
+    assert [row for row in rows if row["spilled"] or row["stack"]] == []
 
 
 @DEEP

@@ -40,6 +40,15 @@ template <int W, typename T> __device__ inline void store(T* address, const floa
     *reinterpret_cast<Vector<W, T>*>(address) = vector;
 }
 
+// W elements as they lie in memory: to keep them in half the registers that floats would take, if they are bfloat16.
+template <int W, typename T> __device__ inline Vector<W, T> load_vector(const T* address) {
+    return *reinterpret_cast<const Vector<W, T>*>(address);
+}
+
+template <int W, typename T> __device__ inline void unpack(const Vector<W, T>& vector, float (&out)[W]) {
+    for (int w = 0; w < W; ++w) out[w] = to_float(vector.at[w]);
+}
+
 // The initial value of a maximum: finite, so that minus infinity minus it is not NaN.
 [[maybe_unused]] constexpr float LOWEST = -3.402823466e38f;
 constexpr int WARP = 32;

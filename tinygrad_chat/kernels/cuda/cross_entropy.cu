@@ -105,33 +105,40 @@ extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long
 constexpr int MOST_THREADS = 512;
 constexpr int PIECES = 13;  // of W logits that a thread holds: 104 KiB in a block
 
+__device__ inline void ignore_row(REAL* d_logits, float* loss, long long V) {
+    for (long long v = threadIdx.x; v < V; v += blockDim.x) round_to(d_logits[v], 0);
+    if (threadIdx.x == 0) *loss = 0;
+}
+
 // The loss of a row of at most PIECES * blockDim.x * W logits, and its gradient.
 template <int W>
-__device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int V, long long label, bool counts,
-                            float scale, float cap) {
+__device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int V, int label, float scale,
+                            float cap) {
     __shared__ float partial[WARP];
     Vector<W, REAL> row[PIECES];
-    const float at_label = label_logit(logits, label, V, cap);  // read before anything is overwritten
     float largest = LOWEST, sum = 0, values[W];
+#pragma unroll
     for (int piece = 0; piece < PIECES; ++piece) {
         const int v = (piece * blockDim.x + threadIdx.x) * W;
         if (v >= V) continue;
-        row[piece] = *reinterpret_cast<const Vector<W, REAL>*>(logits + v);
+        row[piece] = load_vector<W>(logits + v);
         for (int w = 0; w < W; ++w) largest = max(largest, to_float(row[piece].at[w]));
     }
     largest = bend(block_max(largest, partial), cap);  // the largest also when bent, as bending keeps the order
+#pragma unroll
     for (int piece = 0; piece < PIECES; ++piece) {
         if ((piece * blockDim.x + threadIdx.x) * W >= V) continue;
         for (int w = 0; w < W; ++w) sum += expf(bend(to_float(row[piece].at[w]), cap) - largest);
     }
+    const float at_label = label_logit(logits, label, V, cap);  // before another thread overwrites it, behind a barrier
     const float log_sum = largest + logf(block_sum(sum, partial));
-    if (threadIdx.x == 0) *loss = counts ? log_sum - at_label : 0;
+    if (threadIdx.x == 0) *loss = log_sum - at_label;
+#pragma unroll
     for (int piece = 0; piece < PIECES; ++piece) {
         const int v = (piece * blockDim.x + threadIdx.x) * W;
         if (v >= V) continue;
         for (int w = 0; w < W; ++w) {
-            const float x = to_float(row[piece].at[w]);
-            values[w] = counts ? logit_gradient(x, v + w == label, log_sum, scale, cap) : 0;
+            values[w] = logit_gradient(to_float(row[piece].at[w]), v + w == label, log_sum, scale, cap);
         }
         store<W>(d_logits + v, values);
     }
@@ -143,11 +150,14 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
                           float* losses, REAL* d_logits, long long V, long long ignored, float cap, long long wide) {
     const long long n = blockIdx.x, label = labels[n];
     const float scale = *factor * (weights ? weights[n] : 1);
+    const int known = max(-1LL, min(label, V));  // a number no wider than needed: registers are scarce
     logits += n * V, d_logits += n * V, losses += n;
-    if (wide)
-        row_at_once<WIDE>(logits, d_logits, losses, V, label, label != ignored, scale, cap);
+    if (label == ignored)
+        ignore_row(d_logits, losses, V);
+    else if (wide)
+        row_at_once<WIDE>(logits, d_logits, losses, V, known, scale, cap);
     else
-        row_at_once<1>(logits, d_logits, losses, V, label, label != ignored, scale, cap);
+        row_at_once<1>(logits, d_logits, losses, V, known, scale, cap);
 }
 
 template <int W>

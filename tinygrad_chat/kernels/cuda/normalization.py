@@ -1,4 +1,5 @@
-"""Normalisation: one kernel forward, one backward, and two for the gradients of gain and bias, which sum over rows."""
+"""Normalisation: one kernel forward, one backward, and one that adds up what each block has summed over its rows for
+the gradients of gain and bias. Rows that are not kept in registers need another kernel for these sums."""
 
 from __future__ import annotations
 
@@ -10,6 +11,9 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp, width
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.normalization import check_row_vector, check_same_shape
+
+FILE = "normalization.cu"
+MOST_HELD = 1024  # columns of a row in registers, as in the file
 
 
 def layernorm(x: Any, gain: Any, bias: Any = None, *, epsilon: float = 1e-5):
@@ -59,7 +63,7 @@ def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon
     statistics = xp.empty((N, 2), np.float32)
     wide = width(C, x, branch, gain, bias, total, out) > 1
     arrays = x, branch, gain, bias, total, out, statistics
-    launch("normalization.cu", "normalize", real, per_warp(N), *arrays, N, C, epsilon, centred, wide)
+    launch(FILE, "normalize", real, per_warp(N), *arrays, N, C, epsilon, centred, wide)
 
     def backward(d_total: Any, d_out: Any):
         if d_out is None:
@@ -68,12 +72,17 @@ def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon
         d_total = None if d_total is None else contiguous(d_total, real)
         wide = width(C, total, gain, d_total, d_out, d_x) > 1
         arrays = total, gain, statistics, d_total, d_out, d_x
-        launch("normalization.cu", "normalize_backward", real, per_warp(N), *arrays, N, C, centred, wide)
         if gain is None:
+            launch(FILE, "normalize_backward", real, per_warp(N), *arrays, N, C, centred, wide)
             return d_x, d_x, None, None
         partial = xp.empty((chunks_of(N), 2, C), np.float32)
-        grid = per_thread(C), len(partial)
-        launch("normalization.cu", "normalize_backward_columns", real, grid, total, statistics, d_out, partial, N, C)
+        if wide and C <= MOST_HELD:
+            blocks = len(partial)
+            launch(FILE, "normalize_backward_with_columns", real, blocks, *arrays, partial, N, C, centred)
+        else:
+            launch(FILE, "normalize_backward", real, per_warp(N), *arrays, N, C, centred, wide)
+            grid = per_thread(C), len(partial)
+            launch(FILE, "normalize_backward_columns", real, grid, total, statistics, d_out, partial, N, C)
         d_gain, d_bias = add_chunks(partial, real)
         return d_x, d_x, d_gain, None if bias is None else d_bias
 
