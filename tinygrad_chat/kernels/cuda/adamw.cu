@@ -1,5 +1,5 @@
-// optim.adamw.adamw_update and optim.clipping.norm_and_scale, over the flat buffers of all parameters. What they need to know
-// about the gradient stays on the device.
+// optim.adamw.adamw_update and optim.clipping.norm_and_scale, over the flat buffers of all parameters. What they need
+// to know about the gradient stays on the device.
 
 struct Update {
     float shrink, rate, new_share, new_square_share, correction, epsilon, grad_scale;
@@ -29,11 +29,11 @@ __device__ void update_elements(float* data, const float* gradient, float* mean,
 }
 
 // One pass; the first `decayed` weights decay. `copy`, unless null, receives the compute weights: rounded to REAL.
-// The gradient counts times `grad_scale`, unless null; if that is not finite, nothing changes. The scalars, which change
-// from step to step, are read from memory, so a step captured in a CUDA graph reads new ones.
+// The gradient counts times `grad_scale`, unless null; if that is not finite, nothing changes. The scalars, which
+// change from step to step, are read from memory, so a step captured in a CUDA graph reads new ones.
 extern "C" __global__ void adamw_update(float* data, const float* gradient, float* mean, float* square, REAL* copy,
-                                        const float* grad_scale, const float* scalars, long long size, long long decayed,
-                                        long long wide) {
+                                        const float* grad_scale, const float* scalars, long long size,
+                                        long long decayed, long long wide) {
     const float scale = grad_scale ? *grad_scale : 1;
     if (!(fabsf(scale) <= -LOWEST)) return;
     const Update by = {scalars[0], scalars[1], scalars[2], scalars[3], scalars[4], scalars[5], scale};
@@ -56,13 +56,15 @@ template <int W> __device__ float share_of_squares(const float* gradient, long l
 // gradient (size) -> partial (blocks): each block's sum of squares.
 extern "C" __global__ void square_sums(const float* gradient, float* partial, long long size, long long wide) {
     __shared__ float sums[WARP];
-    const float sum = block_sum(wide ? share_of_squares<WIDE>(gradient, size) : share_of_squares<1>(gradient, size), sums);
+    const float own = wide ? share_of_squares<WIDE>(gradient, size) : share_of_squares<1>(gradient, size);
+    const float sum = block_sum(own, sums);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
 // partial (count) -> norm, the root of their sum, and the scale that takes a gradient to the norm `limit` if its own is
 // larger: else 1, and NaN for a norm that is not finite. One block.
-extern "C" __global__ void norm_and_scale(const float* partial, float* norm, float* scale, long long count, float limit) {
+extern "C" __global__ void norm_and_scale(const float* partial, float* norm, float* scale, long long count,
+                                          float limit) {
     __shared__ float sums[WARP];
     float sum = 0;
     for (long long i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];

@@ -112,8 +112,7 @@ __device__ inline void ignore_row(REAL* d_logits, float* loss, long long V) {
 
 // The loss of a row of at most PIECES * blockDim.x * W logits, and its gradient.
 template <int W>
-__device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int V, int label, float scale,
-                            float cap) {
+__device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int V, int label, float scale, float cap) {
     __shared__ float partial[WARP];
     Vector<W, REAL> row[PIECES];
     float largest = LOWEST, sum = 0, values[W];
@@ -137,9 +136,8 @@ __device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int
     for (int piece = 0; piece < PIECES; ++piece) {
         const int v = (piece * blockDim.x + threadIdx.x) * W;
         if (v >= V) continue;
-        for (int w = 0; w < W; ++w) {
+        for (int w = 0; w < W; ++w)
             values[w] = logit_gradient(to_float(row[piece].at[w]), v + w == label, log_sum, scale, cap);
-        }
         store<W>(d_logits + v, values);
     }
 }
@@ -162,15 +160,17 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
 
 template <int W>
 __device__ void scale_elements(const REAL* gradient, REAL* out, float d_out, long long size) {
-    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
-    if (i >= size) return;
     float values[W];
-    load<W>(gradient + i, values);
-    for (int w = 0; w < W; ++w) values[w] *= d_out;
-    store<W>(out + i, values);
+    const long long stride = gridDim.x * static_cast<long long>(blockDim.x) * W;
+    for (long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W; i < size; i += stride) {
+        load<W>(gradient + i, values);
+        for (int w = 0; w < W; ++w) values[w] *= d_out;
+        store<W>(out + i, values);
+    }
 }
 
-// out (size), perhaps the gradient itself: the gradient times d_out, which as a rule is 1.
+// out (size), perhaps the gradient itself: the gradient times d_out. As a rule that is 1 and there is nothing to do, so
+// there are few blocks.
 extern "C" __global__ void scale_gradient(const REAL* gradient, const float* d_out, REAL* out, long long size,
                                           long long wide) {
     if (*d_out == 1 && out == gradient) return;

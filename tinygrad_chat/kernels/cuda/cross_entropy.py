@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import WARP, contiguous, in_memory, launch, per_thread, width
+from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, WARP, contiguous, in_memory, launch, per_thread, width
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets
 
 FILE = "cross_entropy.cu"
@@ -48,7 +48,7 @@ def cross_entropy(
         def gradient(d_out: Any) -> Any:
             scaled = d_rows if overwrite else xp.empty_like(d_rows)
             each = width(scaled.size, d_rows, scaled)
-            blocks = per_thread(scaled.size, each)
+            blocks = min(per_thread(scaled.size, each), 4 * MOST_CHUNKS)
             launch(FILE, "scale_gradient", real, blocks, d_rows, d_out, scaled, scaled.size, each > 1)
             return scaled
 

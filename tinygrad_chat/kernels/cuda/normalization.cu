@@ -1,6 +1,6 @@
 // ops.layernorm and ops.rmsnorm, and with an addition before them ops.add_layernorm and ops.add_rmsnorm: rows (N, C), a
-// warp for each. A row of whole vectors that is not too long stays in registers (HELD); any other is read several times,
-// after the first time from the cache.
+// warp for each. A row of whole vectors that is not too long stays in registers (HELD); any other is read several
+// times, after the first time from the cache.
 
 constexpr int WARPS = 8;
 constexpr int MOST_HELD = 1024;  // columns
@@ -148,7 +148,8 @@ extern "C" __global__ void normalize_backward(const REAL* x, const REAL* gain, c
 // block's rows each: partial (blocks, 2, C). The warps' sums are added one after the other.
 extern "C" __global__ void normalize_backward_with_columns(const REAL* x, const REAL* gain, const float* statistics,
                                                            const REAL* d_total, const REAL* d_out, REAL* d_x,
-                                                           float* partial, long long N, long long C, long long centred) {
+                                                           float* partial, long long N, long long C,
+                                                           long long centred) {
     __shared__ float sums[2][MOST_HELD];
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     ColumnSums<WIDE> own;
