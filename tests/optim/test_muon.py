@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda_on_cpu.device import no_waiting
-from tests.cuda_on_cpu.places import PLACES, open_place
+from tests.cuda_on_cpu.device import DeviceArray, no_waiting
+from tests.cuda_on_cpu.places import PLACES, needs_compiler, open_place
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import CheckpointError, ShapeError
@@ -342,6 +342,24 @@ def test_steps_on_a_device_are_the_hosts_the_copy_follows_and_nobody_waits(devic
     for before, after in ((weights, there.state()), (state, optimizer.state())):
         for name in before.keys() - {"steps"}:
             np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+@needs_compiler
+def test_products_on_a_device_are_our_own_calls_of_cublas(monkeypatch: pytest.MonkeyPatch):
+    """CuPy's own may not be part of a CUDA graph."""
+    asked: list[str] = []
+    original = DeviceArray.__array_ufunc__
+
+    def watched(self: Any, ufunc: Any, *given: Any, **options: Any) -> Any:
+        asked.append(ufunc.__name__)
+        return original(self, ufunc, *given, **options)
+
+    monkeypatch.setattr(DeviceArray, "__array_ufunc__", watched)
+    with open_place("host") as device:
+        parameters, optimizer = build(np.float32, compute=Compute.choose(device, dtype="float32"))
+        train(parameters, optimizer, range(1))
+    assert "multiply" in asked
+    assert "matmul" not in asked
 
 
 # Schedules: the table of docs/upstream_analysis.md, chapter 5.

@@ -38,32 +38,27 @@ POLAR_EXPRESS = (
 """a, b, c of each iteration x -> a x + b x^3 + c x^5 on singular values: optimal for five and values 0.001 to 1."""
 
 
-def product(left: Any, right: Any) -> Any:
-    """left (..., M, K) @ right (..., K, N), which a kernel may replace."""
-    return left @ right
-
-
-def orthogonalize(x: Any, *, product: Callable[[Any, Any], Any] = product) -> Any:
+def orthogonalize(x: Any) -> Any:
     """Return approximately the orthogonal matrix nearest to x, after giving its rows equal norms.  (R, K) -> new (R, K)
 
     Singular values of at least a thousandth of the norm come close to 1; smaller ones grow a thousandfold.
     """
-    x = _with_equal_rows(x)
+    x = with_equal_rows(x)
     R, K = x.shape[-2:]
     for a, b, c in POLAR_EXPRESS:
         transposed = x.swapaxes(-1, -2)
-        gram = product(x, transposed) if R <= K else product(transposed, x)
-        mixture = product(gram, gram)
+        gram = x @ transposed if R <= K else transposed @ x
+        mixture = gram @ gram.swapaxes(-1, -2)  # symmetric: of a product with the transpose NumPy computes one half
         mixture *= c
         gram *= b
         mixture += gram
-        mixed = product(mixture, x) if R <= K else product(x, mixture)
+        mixed = mixture @ x if R <= K else x @ mixture
         x *= a
         x += mixed
     return x
 
 
-def _with_equal_rows(x: Any) -> Any:
+def with_equal_rows(x: Any) -> Any:
     """Scale rows to equal norms and the whole to a norm just below 1; a row of zeros stays zero.  -> a new (R, K)"""
     xp = array_module(x)
     squares = xp.square(x).sum(axis=-1, keepdims=True)
@@ -103,13 +98,13 @@ def muon_update(
     *,
     beta_2: float = 0.9,
     grad_scale: Any = None,
-    product: Callable[[Any, Any], Any] = product,
+    orthogonalize: Callable[[Any], Any] = orthogonalize,
 ) -> None:
     """Update matrices in place: the running averages of gradient and squared step, then the weight.
 
     weight, gradient and mean (..., R, K), square (..., R, 1) if R >= K, else (..., 1, K). `scalars` begin with the
     momentum, learning rate and weight decay. A weight decays, by rate * decay of itself, only if the step does not
-    enlarge it. `grad_scale` is as in `adamw_update`.
+    enlarge it. `grad_scale` is as in `adamw_update`; `orthogonalize` may be a kernel.
     """
     R, K = weight.shape[-2:]
     momentum, rate, weight_decay = scalars[0], scalars[1] * math.sqrt(max(1.0, R / K)), scalars[2]
@@ -120,7 +115,7 @@ def muon_update(
     ahead = mean - gradient  # Nesterov: apply the momentum once more
     ahead *= momentum
     ahead += gradient
-    step, new_square = even_out(orthogonalize(ahead, product=product), square, beta_2=beta_2)
+    step, new_square = even_out(orthogonalize(ahead), square, beta_2=beta_2)
     square[...] = if_finite(grad_scale, new_square, square)
     decay = weight * (rate * weight_decay)
     decay *= step * weight >= 0
@@ -243,12 +238,13 @@ class Muon(Optimizer):
         xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]
         weights = [parameters.data[span].reshape(shape) for span in part.spans]
         gradients = [parameters.gradient[span].reshape(shape) for span in part.spans]
-        how = {"grad_scale": grad_scale, "product": parameters.kernel_of(product)}
+        kernel = parameters.kernel_of(orthogonalize)
+        update = functools.partial(muon_update, grad_scale=grad_scale, orthogonalize=kernel)
         if len(weights) == 1:
-            muon_update(weights[0], gradients[0], part.mean[0], part.square[0], scalars, **how)
+            update(weights[0], gradients[0], part.mean[0], part.square[0], scalars)
         else:
             stack = xp.stack(weights)
-            muon_update(stack, xp.stack(gradients), part.mean, part.square, scalars, **how)
+            update(stack, xp.stack(gradients), part.mean, part.square, scalars)
             for weight, updated in zip(weights, stack, strict=True):
                 weight[...] = updated
         if parameters.compute_weights is not None:

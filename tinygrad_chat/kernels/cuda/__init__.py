@@ -18,15 +18,15 @@ from tinygrad_chat.kernels.cuda import (
     dropout,
     embedding,
     linear,
-    matmul,
     mixing,
+    muon,
     normalization,
     pointwise,
     rotary,
 )
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
-from tinygrad_chat.optim.muon import product
+from tinygrad_chat.optim.muon import orthogonalize
 
 REALS = ("float32", "bfloat16")
 
@@ -51,7 +51,7 @@ KERNELS = {
     for replaced, kernel in {
         adamw_update: adamw.adamw_update,
         norm_and_scale: adamw.norm_and_scale,
-        product: matmul.product,
+        orthogonalize: muon.orthogonalize,
         ops.add: pointwise.add,
         ops.add_layernorm: normalization.add_layernorm,
         ops.add_rmsnorm: normalization.add_rmsnorm,

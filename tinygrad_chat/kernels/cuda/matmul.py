@@ -132,12 +132,6 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
     return out
 
 
-def product(left: Any, right: Any) -> Any:
-    """`optim.muon.product`, with factors and sums in float32."""
-    shape = *left.shape[:-1], right.shape[-1]
-    return gemm(left, right, array_module(left).empty(shape, left.dtype), tf32=False)
-
-
 def _readable(x: Any) -> Any:
     """Return x, copied if cuBLAS cannot read it in place: neither its rows nor its columns are contiguous, or matrices,
     rows or columns have negative strides or overlap."""
