@@ -1,7 +1,7 @@
 """Compile every CUDA kernel for each architecture, without a GPU: registers, shared memory, spills and stack of each.
 
 Needs nvcc, or the extra `nvrtc`: the compiler that CuPy uses on a GPU's machine, with CuPy's options. Spilled registers
-go to slow memory, and so do arrays on the stack, whose index the compiler does not know: none of either should be there.
+go to slow memory, and so do arrays on the stack, whose index the compiler does not know: there should be neither.
 """
 
 from __future__ import annotations
