@@ -46,8 +46,8 @@ extern "C" __global__ void cross_entropy(const REAL* logits, const long long* la
     losses[n] = label == ignored ? 0 : log_sums[n] - at_label;
 }
 
-// labels (N) -> factor, of each row's loss and gradient: 1 / `token_count` or, if that is null, 1 / the number of labels
-// that count. One block.
+// labels (N) -> factor, of each row's loss and gradient: 1 / `token_count` or, if that is null, 1 / the number of
+// labels that count. One block.
 extern "C" __global__ void row_factor(const long long* labels, float* factor, const long long* token_count, long long N,
                                       long long ignored) {
     __shared__ float partial[WARP];
@@ -126,14 +126,18 @@ __device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int
     largest = bend(block_max(largest, partial), cap);  // the largest also when bent, as bending keeps the order
 #pragma unroll
     for (int piece = 0; piece < PIECES; ++piece) {
-        if ((piece * blockDim.x + threadIdx.x) * W >= V) continue;
-        for (int w = 0; w < W; ++w) sum += expf(bend(to_float(row[piece].at[w]), cap) - largest);
+        const bool there = (piece * blockDim.x + threadIdx.x) * W < V;
+        for (int w = 0; w < W; ++w) {
+            if (there) sum += expf(bend(to_float(row[piece].at[w]), cap) - largest);
+            if (w % 4 == 3) __syncwarp();  // the compiler would mix more pieces than there are registers for
+        }
     }
     const float at_label = label_logit(logits, label, V, cap);  // before another thread overwrites it, behind a barrier
     const float log_sum = largest + logf(block_sum(sum, partial));
     if (threadIdx.x == 0) *loss = log_sum - at_label;
 #pragma unroll
     for (int piece = 0; piece < PIECES; ++piece) {
+        __syncwarp();
         const int v = (piece * blockDim.x + threadIdx.x) * W;
         if (v >= V) continue;
         for (int w = 0; w < W; ++w)
