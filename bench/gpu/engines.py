@@ -10,6 +10,7 @@ from typing import Any
 from bench import turns
 from bench.gpu.stages import Record, Settings
 
+PATIENCE = 150.0  # seconds for an answer; the first steps compile
 NAMES = (turns.OURS, "torch eager", "torch compile")
 
 
@@ -57,7 +58,7 @@ class Engines:
         if engine not in self._workers:
             return None
         try:
-            answer = self._workers[engine].ask(request)
+            answer = self._workers[engine].ask(request, within=PATIENCE)
             if "out_of_memory" in answer:
                 raise OutOfRoomError(f"{engine}: no room on the device for {request['what']} of {request.get('sizes')}")
         except turns.BenchmarkError as error:

@@ -26,7 +26,7 @@ class Worker:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def ask(self, request: Any) -> Any:
+    def ask(self, request: Any, *, within: float) -> Any:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -42,6 +42,16 @@ def test_a_peer_that_fails_is_recorded_and_the_others_go_on_but_not_without_ours
     assert [line["reason"] for line in record.lines()] == ["no triton"]
     with pytest.raises(turns.BenchmarkError, match="no triton"):
         engines.Engines({turns.OURS: broken}, record).ask(turns.OURS, {"what": "seconds"})  # pyright: ignore[reportArgumentType]
+
+
+def test_a_peer_that_hangs_does_not_cost_the_others_their_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(engines, "PATIENCE", 0.2)
+    record = Record(tmp_path / "stage.jsonl")
+    with turns.open_workers({"torch compile": ["sleeper"]}, own_sessions=False) as workers:
+        assert engines.Engines(workers, record).ask("torch compile", {"what": "losses"}) is None
+    assert [line["reason"] for line in record.lines()] == ["no answer within 0.2 s"]
 
 
 def test_a_peer_without_room_is_dropped_unless_it_may_lack_room_and_ours_is_an_error(tmp_path: Path):
