@@ -109,14 +109,15 @@ def _on_host(name: str, rows: int, steps: int) -> tuple[dict[str, np.ndarray], l
 
 
 def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Return the first gradient by parameter, and the losses of all steps, from the same weights everywhere."""
+    """Return the first gradient by parameter, computed call by call, and the losses of all steps, most of them repeated
+    as graphs where there are such, from the same weights everywhere."""
     tokens = np.random.default_rng(0).integers(VOCABULARY, size=(rows, SIZES["context"] + 1))
     model = GPT(VOCABULARY, MODELS[name], compute=compute)
     parameters, batch = model.parameters(), (tokens[:, :-1], tokens[:, 1:])
     noise = np.random.default_rng(0)  # nanochat's first weights are in part zeros, behind which gradients are, too
     drawn = parameters.state()
     parameters.load({name: x + NOISE * noise.standard_normal(x.shape, np.float32) for name, x in drawn.items()})
-    step = TrainStep(model, AdamW(parameters), lambda position: RATE, clip=1.0)
+    step = TrainStep(model, AdamW(parameters), lambda position: RATE, clip=1.0, graphs=True)
     step.gradient(batch, random=np.random.default_rng(0))
     flat = np.array(to_host(parameters.gradient))
     gradient = {name: flat[span] for name, span in parameters.spans()}
