@@ -1,7 +1,7 @@
 """The stages of a measurement on a GPU: each a process of its own with a time limit, none of which can spoil another.
 
-Whatever a stage finds is a line of JSON in a file of its own, on disk before anything else happens. So a session that
-is cut short keeps all that was found, and `--resume` goes on with the stages that have not come to their end.
+Whatever a stage finds is a line of JSON in a file of its own, on disk before anything else happens. So a measurement
+that is cut short keeps all that was found, and `--resume` goes on with the stages that have not come to their end.
 """
 
 from __future__ import annotations
