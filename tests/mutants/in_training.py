@@ -22,6 +22,14 @@ FAULTS = {
         ),
         "a step that is to be skipped is taken": ("if not skipped:", "if True:"),
     },
+    "training/graphs.py": {
+        "every part drops what the first does": (
+            "self._place.write((start, token_count))",
+            "self._place.write((0, token_count))",
+        ),
+        "every step drops the same": ("copy.deepcopy(random).integers(2**63, size=SEEDS)", "np.arange(SEEDS)"),
+        "the loss is that of the next step": ("return self._loss.copy()", "return self._loss"),
+    },
     "training/update.py": {
         "every step drops the same": ('"dropout", _number(run))', '"dropout", 0)'),
         "a rollback does not pass over batches": ("run.draw(_number(run))", "run.draw(run.progress.step)"),
