@@ -67,13 +67,13 @@ def batch_of(step: int, rows: int = B) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(step: TrainStep, steps: int = STEPS, *, waits: bool = False, **options: Any) -> list[np.ndarray]:
-    """Return every step's loss and norm, then the weights and the optimiser's state."""
-    found = []
+    """Return every step's loss and norm, read after the last one, then the weights and the optimiser's state."""
+    results = []
     for position in range(steps):
         random = np.random.default_rng(position)
         with nullcontext() if waits else no_waiting():
-            result = step(batch_of(position), position, random=random, **options)
-        found += [np.array([float(result.loss), float(result.grad_norm)])]
+            results.append(step(batch_of(position), position, random=random, **options))
+    found = [np.array([float(result.loss), float(result.grad_norm)]) for result in results]
     return [*found, *step.model.parameters().state().values(), *step.optimizer_state().values()]
 
 
