@@ -81,6 +81,16 @@ __device__ inline auto fragments_of(bfloat16* tile, int first) {
     return [=](int m, int k) { return left_fragment(tile, first + 16 * m, k); };
 }
 
+// Columns 16 n to 16 n + 15 of the sums += rows @ columns, over a depth of 16.
+template <int M, int N>
+__device__ inline void add_product(Sums<M, N>& sums, const Fragment (&rows)[M], int n, const Fragment& columns) {
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+        multiply(sums.at[m][2 * n], rows[m], columns.pairs[0], columns.pairs[1]);
+        multiply(sums.at[m][2 * n + 1], rows[m], columns.pairs[2], columns.pairs[3]);
+    }
+}
+
 // sums += left @ right.T over the channels: left(m, k) are fragments of 16 M rows, `right` is a tile of 8 N rows.
 template <int M, int N, typename Left>
 __device__ inline void add_products_of_rows(Sums<M, N>& sums, Left left, bfloat16* right) {
@@ -90,14 +100,7 @@ __device__ inline void add_products_of_rows(Sums<M, N>& sums, Left left, bfloat1
 #pragma unroll
         for (int m = 0; m < M; ++m) rows[m] = left(m, k);
 #pragma unroll
-        for (int n = 0; n < N / 2; ++n) {
-            const Fragment columns = right_fragment_of_rows(right, 16 * n, k);
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-                multiply(sums.at[m][2 * n], rows[m], columns.pairs[0], columns.pairs[1]);
-                multiply(sums.at[m][2 * n + 1], rows[m], columns.pairs[2], columns.pairs[3]);
-            }
-        }
+        for (int n = 0; n < N / 2; ++n) add_product(sums, rows, n, right_fragment_of_rows(right, 16 * n, k));
     }
 }
 
@@ -110,14 +113,7 @@ __device__ inline void add_weighted_rows(Sums<M, D / 8>& sums, const Sums<M, N>&
 #pragma unroll
         for (int m = 0; m < M; ++m) rows[m] = weights.rounded(m, k);
 #pragma unroll
-        for (int n = 0; n < D / 16; ++n) {
-            const Fragment columns = right_fragment(tile, 16 * k, n);
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-                multiply(sums.at[m][2 * n], rows[m], columns.pairs[0], columns.pairs[1]);
-                multiply(sums.at[m][2 * n + 1], rows[m], columns.pairs[2], columns.pairs[3]);
-            }
-        }
+        for (int n = 0; n < D / 16; ++n) add_product(sums, rows, n, right_fragment(tile, 16 * k, n));
     }
 }
 
