@@ -271,6 +271,16 @@ def test_driver_is_asked_for_its_version(monkeypatch, status, version):
     assert cupy_backend.driver_cuda_version() == version
 
 
+def test_the_driver_is_looked_for_without_another_process(monkeypatch):
+    """Each command on a CPU looks for it; ctypes' own search may take a compiler and a linker."""
+
+    def started(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    cupy_backend.driver_cuda_version()
+
+
 @pytest.mark.profile("ci")
 def test_no_public_name_imports_cupy(tmp_path):
     (tmp_path / "cupy.py").write_text("raise SystemExit('cupy was imported')")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import sys
 import weakref
@@ -161,7 +160,7 @@ def why_no_bfloat16() -> str | None:
 
 def driver_cuda_version() -> int | None:
     """Return the newest CUDA that the NVIDIA driver supports (12040 is 12.4), or None without a driver."""
-    library = "nvcuda.dll" if sys.platform == "win32" else ctypes.util.find_library("cuda") or "libcuda.so.1"
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(library)
     except OSError:
