@@ -13,6 +13,7 @@ from tinygrad_chat.files import explained, is_there, plain_lines
 from tinygrad_chat.schema import Amount, Bounds, Count, parse_lines
 
 LARGEST_LOG = 1 << 30  # bytes: several million lines
+SMALL_LOG = 1 << 20  # bytes: read in less time than it takes to ask for the available memory
 LONGEST_LINE = 1 << 16  # bytes: a thousand times a usual line
 
 Seconds = Annotated[float, Bounds(minimum=0, maximum=1e10)]  # three hundred years
@@ -95,4 +96,5 @@ def read_log(path: Path, kind: type[L]) -> Log[L]:
 
 def log_lines(path: Path) -> Iterator[bytes]:
     """Yield the raw lines of a log. Raises OSError if it cannot be read."""
-    return plain_lines(path, most=min(LARGEST_LOG, available_memory()), longest=LONGEST_LINE)
+    most = SMALL_LOG if path.lstat().st_size <= SMALL_LOG else min(LARGEST_LOG, available_memory())
+    return plain_lines(path, most=most, longest=LONGEST_LINE)
