@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# Tests make and remove twenty thousand folders, for which a disk may need milliseconds each: where the machine has the
+# room, they are in memory until the session ends. Workers and the processes that tests start find them by TMPDIR.
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # bytes; half of one is used
+_in_memory: str | None = None
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK):
+    _system = os.statvfs(MEMORY)
+    if _system.f_bavail * _system.f_frsize >= ROOM and not _system.f_flag & os.ST_NOEXEC:  # kernels are loaded from it
+        os.environ["TMPDIR"] = _in_memory = tempfile.mkdtemp(prefix="tinygrad-chat-tests-", dir=MEMORY)
+
 # The reference that needs PyTorch (extra `peers`) cannot even be imported without it; its tests skip.
 collect_ignore = [] if find_spec("torch") else ["models/torch_gpt.py"]
 
@@ -44,6 +55,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """What failed tests have left stays, to be looked at."""
+    if _in_memory is not None and exitstatus != pytest.ExitCode.TESTS_FAILED:
+        shutil.rmtree(_in_memory, ignore_errors=True)
+
+
 @pytest.fixture
 def shakespeare() -> Path:
     """The tiny Shakespeare text, where the machine has it beside the checkout."""
@@ -56,7 +73,7 @@ def shakespeare() -> Path:
 @pytest.fixture(autouse=True)
 def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test of training needs a long text at an evaluation."""
-    monkeypatch.setattr("tinygrad_chat.training.loop.SAMPLE_LENGTH", 12)
+    monkeypatch.setattr("tinygrad_chat.training.loop.SAMPLE_LENGTH", 6)
 
 
 @pytest.fixture(autouse=True)
