@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ import pytest
 from bench.__main__ import main
 from bench.configurations import Configuration
 from bench.gpu.estimate import COUNTED, Part, Roofs, count, estimate, maker_of, table_of
+from bench.gpu.models import make_train_step
 from tests.cuda_on_cpu.places import needs_compiler
 from tests.cuda_on_cpu.tracing import traced
 from tests.docs.pages import ROOT, read
+from tinygrad_chat.backend import Compute
 from tinygrad_chat.kernels.cuda import attention
+from tinygrad_chat.training.step import TrainStep
 
 pytestmark = needs_compiler
 
@@ -99,11 +103,25 @@ def test_a_step_takes_as_long_as_its_calls_one_after_another_each_at_its_own_roo
 
 
 def test_products_in_float32_have_a_roof_of_their_own():
-    parts = {
-        slow: {part.name: part.seconds for part in estimate("d12", Roofs(float32_tflops=slow))} for slow in (1.0, 1e9)
-    }
-    assert parts[1.0]["optimiser"] > 1.6 > parts[1e9]["optimiser"]  # Muon's 1.63 TFLOP
-    assert parts[1.0]["other products"] == parts[1e9]["other products"]
+    def in_float32(device: Any) -> TrainStep:
+        return make_train_step(TINY, Compute.choose(device, dtype="float32"))
+
+    for make, depends in ((in_float32, True), (maker_of(TINY), False)):
+        slow, fast = (
+            {part.name: part for part in count(make, lambda: TINY.draw(0), Roofs(float32_tflops=roof))}
+            for roof in (1e-6, 1e9)
+        )
+        assert (slow["other products"].seconds > slow["other products"].operations / 1.0001e6) == depends
+        assert (slow["other products"].seconds > fast["other products"].seconds) == depends
+
+
+def test_muons_products_have_factors_in_bfloat16():
+    slow, fast = (
+        next(part for part in estimate("d12", Roofs(float32_tflops=roof)) if part.name == "optimiser")
+        for roof in (1.0, 1e9)
+    )
+    assert slow.operations > 1.6e12
+    assert slow.seconds == fast.seconds
 
 
 def test_the_steps_of_large_models_are_counted_without_their_memory():

@@ -458,6 +458,16 @@ def test_muons_products_agree_with_its_reference(device: Backend, shape: tuple[i
     np.testing.assert_array_equal(device.to_host(there), x)
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (16, 40), (40, 16), (3, 24, 40), (3, 40, 24)], ids=str)
+def test_muons_products_round_the_factors_that_their_reference_rounds(device: Backend, shape: tuple[int, ...]):
+    x, real = drawn(*shape), np.dtype("bfloat16")
+    found = device.to_host(load_kernels("cuda")[orthogonalize](moved(device, x, np.float32), factors=real))
+    error, rounding = (np.linalg.norm(found - orthogonalize(x, factors=factors)) for factors in (real, None))
+    assert found.dtype == np.float32
+    assert rounding > 1e-2 * np.linalg.norm(found)
+    assert error < 0.2 * rounding  # sums in another order round a few factors to a neighbour
+
+
 @pytest.mark.parametrize("size", [1003, 1008])
 def test_adamw_scales_the_gradient_in_its_own_pass(device: Backend, size: int):
     arrays = [drawn(size), drawn(size), drawn(size), np.abs(drawn(size))]

@@ -29,6 +29,7 @@ FAULTS = {
         ),
         "every step drops the same": ("copy.deepcopy(random).integers(2**63, size=SEEDS)", "np.arange(SEEDS)"),
         "the loss is that of the next step": ("return self._loss.copy()", "return self._loss"),
+        "every part's gradient is written": ("[0 if start == 0 else 1]()", "[0]()"),
     },
     "training/update.py": {
         "every step drops the same": ('"dropout", _number(run))', '"dropout", 0)'),

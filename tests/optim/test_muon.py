@@ -159,6 +159,19 @@ def test_unequal_singular_values_become_nearly_equal(shape):
     assert 0.5 < singular.min() < singular.max() < 1.5
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (32, 96), (96, 32), (192, 768)], ids=str)
+@pytest.mark.parametrize("smallest", [1e-1, 1e-2])
+def test_factors_in_bfloat16_bring_singular_values_as_close_to_one(shape: tuple[int, int], smallest: float):
+    bfloat16, random, size = np.dtype(pytest.importorskip("ml_dtypes").bfloat16), np.random.default_rng(2), min(shape)
+    left, right = (np.linalg.qr(random.normal(size=(length, size)))[0] for length in shape)
+    x = (left * np.geomspace(1, smallest, size) @ right.T).astype(np.float32)
+    whole, rounded = orthogonalize(x), orthogonalize(x, factors=bfloat16)
+    singular = [np.linalg.svd(each, compute_uv=False) for each in (whole, rounded)]
+    assert rounded.dtype == np.float32
+    assert all(0.85 < each.min() < each.max() < 1.15 for each in singular)
+    assert 1e-3 < np.linalg.norm(rounded - whole) / np.linalg.norm(whole) < 0.05
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_what_is_given_is_left_as_it_was_and_keeps_its_type(shape, dtype):
@@ -360,6 +373,23 @@ def test_products_on_a_device_are_our_own_calls_of_cublas(monkeypatch: pytest.Mo
         train(parameters, optimizer, range(1))
     assert "multiply" in asked
     assert "matmul" not in asked
+
+
+@needs_compiler
+@pytest.mark.profile("ci")
+def test_steps_with_rounded_factors_on_a_device_are_the_hosts():
+    """Both round the same factors, so that they agree as in float32 but for what the order of sums makes of it."""
+    with open_place("host") as device:
+        found: dict[str, Any] = {}
+        for name, factors in {"device": "bfloat16", "host": "bfloat16", "unrounded": None}.items():
+            compute = Compute.choose(device, dtype="bfloat16") if name == "device" else None
+            parameters, optimizer = build(np.float32, compute=compute)
+            optimizer.factors = factors and np.dtype(factors)
+            train(parameters, optimizer, range(3))
+            found[name] = parameters.state()
+    for name in ("blocks.0.attention.query.weight", "blocks.0.feed_forward.expand.weight"):
+        error, rounding = (np.abs(found["device"][name] - found[other][name]).max() for other in ("host", "unrounded"))
+        assert error < 0.2 * rounding
 
 
 # Schedules: the table of docs/upstream_analysis.md, chapter 5.

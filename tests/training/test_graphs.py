@@ -7,6 +7,7 @@ The device is tests/cuda_on_cpu's, which keeps each call with its addresses and 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -131,6 +132,20 @@ def test_recorded_steps_leave_the_bits_of_eager_ones(
 def test_on_a_gpu_graphs_leave_the_bits_of_eager_steps(options: dict[str, Any], optimizer: Any):
     with open_place("gpu") as gpu:
         expect_recorded_steps_to_be_eager_ones(options, backend=gpu, optimizer=optimizer, grad_accumulation=2)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_recorded_gradient_is_written_over_what_the_buffer_held(parts: int, monkeypatch: pytest.MonkeyPatch):
+    replayed, found = replays(monkeypatch), []
+    for recording in (False, True):
+        step = build({}, graphs=recording, grad_accumulation=parts)
+        parameters = step.model.parameters()
+        monkeypatch.setattr(parameters, "zero_gradient", lambda: pytest.fail("the buffer is zeroed"))
+        train(step)
+        parameters.gradient.fill(math.nan)
+        found.append(train(step, steps=1))
+    assert len(replayed) == (parts + 1) * (STEPS + 1 - EAGER_STEPS)
+    expect_same_bits(*found)
 
 
 def test_the_model_runs_once_more_before_it_is_captured_and_then_never_again(monkeypatch: pytest.MonkeyPatch):

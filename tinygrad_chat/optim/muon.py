@@ -38,24 +38,34 @@ POLAR_EXPRESS = (
 """a, b, c of each iteration x -> a x + b x^3 + c x^5 on singular values: optimal for five and values 0.001 to 1."""
 
 
-def orthogonalize(x: Any) -> Any:
+def orthogonalize(x: Any, *, factors: Any = None) -> Any:
     """Return approximately the orthogonal matrix nearest to x, after giving its rows equal norms.  (R, K) -> new (R, K)
 
-    Singular values of at least a thousandth of the norm come close to 1; smaller ones grow a thousandfold.
+    Singular values of at least a thousandth of the norm come close to 1; smaller ones grow a thousandfold. The factors
+    of products are rounded to the type `factors` (None: the type of x), while sums, and x between rounds, keep the
+    type of x. In bfloat16 singular values come as close to 1 as in float32, within 0.15, and the result differs from
+    that of float32 by less than 5 % of its norm.
     """
     x = with_equal_rows(x)
     R, K = x.shape[-2:]
     for a, b, c in POLAR_EXPRESS:
-        transposed = x.swapaxes(-1, -2)
-        gram = x @ transposed if R <= K else transposed @ x
-        mixture = gram @ gram.swapaxes(-1, -2)  # symmetric: of a product with the transpose NumPy computes one half
+        factor = _rounded(x, factors)
+        transposed = factor.swapaxes(-1, -2)
+        gram = factor @ transposed if R <= K else transposed @ factor
+        square = _rounded(gram, factors)
+        mixture = square @ square.swapaxes(-1, -2)  # symmetric: of such a product NumPy computes one half
         mixture *= c
         gram *= b
         mixture += gram
-        mixed = mixture @ x if R <= K else x @ mixture
+        mixture = _rounded(mixture, factors)
+        mixed = mixture @ factor if R <= K else factor @ mixture
         x *= a
         x += mixed
     return x
+
+
+def _rounded(x: Any, factors: Any) -> Any:
+    return x if factors is None else x.astype(factors).astype(x.dtype)
 
 
 def with_equal_rows(x: Any) -> Any:
@@ -98,13 +108,14 @@ def muon_update(
     *,
     beta_2: float = 0.9,
     grad_scale: Any = None,
-    orthogonalize: Callable[[Any], Any] = orthogonalize,
+    orthogonalize: Callable[..., Any] = orthogonalize,
+    factors: Any = None,
 ) -> None:
     """Update matrices in place: the running averages of gradient and squared step, then the weight.
 
     weight, gradient and mean (..., R, K), square (..., R, 1) if R >= K, else (..., 1, K). `scalars` begin with the
     momentum, learning rate and weight decay. A weight decays, by rate * decay of itself, only if the step does not
-    enlarge it. `grad_scale` is as in `adamw_update`; `orthogonalize` may be a kernel.
+    enlarge it. `grad_scale` is as in `adamw_update`; `orthogonalize` may be a kernel, and gets `factors`.
     """
     R, K = weight.shape[-2:]
     momentum, rate, weight_decay = scalars[0], scalars[1] * math.sqrt(max(1.0, R / K)), scalars[2]
@@ -115,7 +126,7 @@ def muon_update(
     ahead = mean - gradient  # Nesterov: apply the momentum once more
     ahead *= momentum
     ahead += gradient
-    step, new_square = even_out(orthogonalize(ahead), square, beta_2=beta_2)
+    step, new_square = even_out(orthogonalize(ahead, factors=factors), square, beta_2=beta_2)
     square[...] = if_finite(grad_scale, new_square, square)
     decay = weight * (rate * weight_decay)
     decay *= step * weight >= 0
@@ -151,9 +162,10 @@ class Muon(Optimizer):
     """Update the parameters of `groups` by AdamW, at their groups' rates, and all others, which are matrices, by Muon.
 
     `momentum` and `weight_decay` are Muon's schedules; `epsilon` is AdamW's. The state is a mean gradient for each
-    weight and a mean square: one per weight for AdamW, one per row or column for Muon. `together` runs the updates of
-    all parameters, perhaps in several threads. On a device, matrices of one shape form a stack, to save kernel
-    launches; a CPU updates one at a time, to keep it in its cache.
+    weight and a mean square: one per weight for AdamW, one per row or column for Muon. `factors` is the type to which
+    the factors of Muon's products are rounded (None: not at all). `together` runs the updates of all parameters,
+    perhaps in several threads. On a device, matrices of one shape form a stack, to save kernel launches; a CPU updates
+    one at a time, to keep it in its cache.
     """
 
     def __init__(
@@ -164,6 +176,7 @@ class Muon(Optimizer):
         momentum: Schedule,
         weight_decay: Schedule,
         epsilon: float = 1e-10,
+        factors: Any = None,
         together: Callable[[Sequence[Work]], None] = run_serially,
     ) -> None:
         super().__init__(parameters)
@@ -171,6 +184,7 @@ class Muon(Optimizer):
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.epsilon = epsilon
+        self.factors = factors
         self.together = together
         self.steps = 0
         self._parts: list[_Part] = []
@@ -239,7 +253,7 @@ class Muon(Optimizer):
         weights = [parameters.data[span].reshape(shape) for span in part.spans]
         gradients = [parameters.gradient[span].reshape(shape) for span in part.spans]
         kernel = parameters.kernel_of(orthogonalize)
-        update = functools.partial(muon_update, grad_scale=grad_scale, orthogonalize=kernel)
+        update = functools.partial(muon_update, grad_scale=grad_scale, orthogonalize=kernel, factors=self.factors)
         if len(weights) == 1:
             update(weights[0], gradients[0], part.mean[0], part.square[0], scalars)
         else:

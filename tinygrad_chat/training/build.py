@@ -161,8 +161,9 @@ def build_optimizer(
 ) -> Optimizer:
     """Return the optimiser of a run, for all parameters or a `share` of them.
 
-    Muon runs in the threads that compute the gradient, if any: beside multi-threaded BLAS products, threads of its own
-    would wait for BLAS threads, which spin for a while after their work.
+    Muon rounds the factors of its products to the type of the compute weights, as nanochat does. It runs in the threads
+    that compute the gradient, if any: beside multi-threaded BLAS products, threads of its own would wait for BLAS
+    threads, which spin for a while after their work.
     """
     options, parameters = config.optimizer, share or model.parameters()
     if options.kind == "sgd":
@@ -173,6 +174,7 @@ def build_optimizer(
             groups_beside_muon(config, model, [name for name, _ in parameters.masters()]),
             momentum=muon_momentum(steps=config.schedule.steps, warmdown=config.schedule.warmdown),
             weight_decay=cosine_decay(peak=options.weight_decay, steps=config.schedule.steps),
+            factors=None if parameters.compute_weights is None else parameters.compute_weights.dtype,
             together=run_serially if data_parallel is None else ThreadTeam(data_parallel.threads).do,
         )
     return AdamW(parameters, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay)

@@ -1,4 +1,5 @@
-"""A training step as two recordings (CUDA graphs): the gradient of a part of a batch, and the update.
+"""A training step as recordings (CUDA graphs): the gradient of a batch's first part, which is written over the last
+step's, that of any further part, which is added, and the update.
 
 The host then makes a few calls a step, where it made one for each kernel. What changes from step to step is sent to
 fixed addresses in the device's memory before a recording is repeated: tokens, targets and their weights, the seeds of
@@ -16,6 +17,7 @@ import numpy as np
 from tinygrad_chat.autograd import current_mode
 from tinygrad_chat.backend import Inbox, Recorder
 from tinygrad_chat.models.protocol import LanguageModel
+from tinygrad_chat.nn import NewGradient
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 
@@ -62,7 +64,7 @@ class StepGraphs:
 
 
 class RecordedStep:
-    """The two recordings, and what they read. Raises what recording raises."""
+    """The recordings, and what they read. Raises what recording raises."""
 
     def __init__(
         self,
@@ -87,8 +89,10 @@ class RecordedStep:
             self._seeds = Inbox(backend, (SEEDS,), np.int64) if drops else None
             self._loss, self._norm = (backend.xp.zeros((), np.float32) for _ in range(2))
             self._place.write((0, 1))
-            self._compute_gradient()  # a rehearsal, so that kernels are loaded and the memory pool is filled
-            self._repeat_gradient = recorder.record(self._compute_gradient)
+            work = [self._write_gradient, self._add_gradient][:parts]  # of the first part and, if any, of further ones
+            for compute in work:  # a rehearsal, so that kernels are loaded and the memory pool is filled
+                compute()
+            self._repeat_gradient = [recorder.record(compute) for compute in work]
             self._repeat_update = recorder.record(self._compute_update)
 
     def gradient(self, batch: Batch | WeightedBatch, random: np.random.Generator | None) -> Any:
@@ -96,14 +100,12 @@ class RecordedStep:
         with self._recorder.apart():
             if self._seeds is not None and random is not None:
                 self._seeds.write(copy.deepcopy(random).integers(2**63, size=SEEDS))
-            self._model.parameters().zero_gradient()
-            self._loss.fill(0)
             token_count = max(1, count_targets(batch[1]))
             for start in range(0, len(batch[0]), self._rows):
                 for inbox, array in zip(self._inputs, batch, strict=True):
                     inbox.write(array[start : start + self._rows])
                 self._place.write((start, token_count))
-                self._repeat_gradient()
+                self._repeat_gradient[0 if start == 0 else 1]()
         return self._loss.copy()  # the next step overwrites it
 
     def update(self, prepare: Callable[[], None]) -> Any:
@@ -113,14 +115,23 @@ class RecordedStep:
             self._repeat_update()
         return self._norm.copy()
 
-    def _compute_gradient(self) -> None:
-        place = self._place.array
-        random: Any = None if self._seeds is None else _Seeds(self._seeds.array)
-        loss: Any = self._model.loss(
-            *(inbox.array for inbox in self._inputs), random=random, offset=place[0], token_count=place[1]
-        )
+    def _write_gradient(self) -> None:
+        loss, new = self._part_loss(), NewGradient(self._model.parameters())
+        loss.backward(deliver=new.deliver)
+        new.finish()
+        self._loss[...] = loss.data
+
+    def _add_gradient(self) -> None:
+        loss = self._part_loss()
         loss.backward()
         self._loss += loss.data
+
+    def _part_loss(self) -> Any:
+        place = self._place.array
+        random: Any = None if self._seeds is None else _Seeds(self._seeds.array)
+        return self._model.loss(
+            *(inbox.array for inbox in self._inputs), random=random, offset=place[0], token_count=place[1]
+        )
 
     def _compute_update(self) -> None:
         self._norm[...] = self._update_weights(self._loss)
