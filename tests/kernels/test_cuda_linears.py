@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from tests.cuda_on_cpu.places import PLACES, open_place
+from tests.cuda_on_cpu.places import PLACES, needs_compiler, open_place
 from tests.kernels.test_cuda import TOLERANCE, TYPES, drawn, moved
 from tinygrad_chat import GPT, ModelOptions, Tensor, ops
 from tinygrad_chat.autograd import watched_ops
-from tinygrad_chat.backend import Backend, Compute
-from tinygrad_chat.kernels.cuda import linear, pending
+from tinygrad_chat.backend import Backend, Compute, get_backend
+from tinygrad_chat.kernels.cuda import linear, pending, slices
 from tinygrad_chat.kernels.cuda.slices import empty_like_slices, joined, split_columns
 from tinygrad_chat.nn import Linear, NewGradient, Parameters, apply_to_one_input
 from tinygrad_chat.parallel.buckets import GradientBuckets
@@ -87,8 +87,8 @@ def sweep_back(outs: Sequence[Tensor], d_outs: Sequence[Any], deliver: Any = Non
 
 def gradients_for(device: Backend, real: str, *, together: bool = True) -> list[Any]:
     """Draw a gradient (2, 5, D) for each result: slices of one array if they are to lie `together`."""
-    slices = split_columns(moved(device, drawn(2, 5, WHOLE), real), WIDTHS)
-    return slices if together else [x.copy() for x in slices]
+    parts = split_columns(moved(device, drawn(2, 5, WHOLE), real), WIDTHS)
+    return parts if together else [x.copy() for x in parts]
 
 
 def apart(*widths: int) -> list[Product]:
@@ -234,6 +234,40 @@ def test_attention_hands_the_gradients_of_a_model_back_as_one(
     assert not any(add for _, add in products)
 
 
+cosine, sine = (angles.astype(np.float32) for angles in ops.rotary_angles(5, 8))
+TURN = {"cosine": cosine, "sine": sine, "rms": 1.2}
+SLICES: dict[str, tuple[Any, list[np.ndarray], dict[str, Any]]] = {
+    "rotary": (ops.rotary, [], TURN),
+    "rotary with a gain": (ops.rotary, [drawn(8)], TURN),
+    "gated_sum": (ops.gated_sum, [drawn(2, 5, 16), drawn(2, 5, 2)], {"reach": 3.0}),
+}
+
+
+@pytest.mark.parametrize(("width", "start"), [(32, 0), (32, 8), (35, 0), (35, 3)])
+@pytest.mark.parametrize("real", TYPES)
+@pytest.mark.parametrize("name", SLICES)
+def test_a_slice_of_query_key_and_value_is_read_where_it_lies(
+    device: Backend, name: str, real: str, width: int, start: int, monkeypatch: pytest.MonkeyPatch
+):
+    op, others, options = SLICES[name]
+    whole, d_out = drawn(2, 5, width), drawn(2, 5, 16)
+    copies = []
+    monkeypatch.setattr(slices, "contiguous", lambda *given: copies.append(given))
+
+    def outcome(place: Backend, kind: str) -> list[np.ndarray]:
+        def put(x: np.ndarray) -> Any:
+            return moved(place, x.astype(real).astype(np.float32), kind)
+
+        there = {key: place.xp.asarray(x) if isinstance(x, np.ndarray) else x for key, x in options.items()}
+        nodes = [Tensor(put(whole)[..., start : start + 16]), *(Tensor(put(x)) for x in others)]
+        out = op(*nodes, **there)
+        out.backward(put(d_out))
+        return [out.data, *(node.grad for node in nodes)]
+
+    expect_close(device, outcome(device, real), outcome(get_backend("numpy"), "float32"), real)
+    assert not copies
+
+
 class TestJoinedSlices:
     """What counts as neighbours."""
 
@@ -266,15 +300,17 @@ class TestJoinedSlices:
         ):
             assert joined(pieces, axis) is None
 
-    def test_neighbours_in_memory_that_were_allocated_apart_are_not(self, device: Backend):
+    @needs_compiler
+    def test_neighbours_in_memory_that_were_allocated_apart_are_not(self):
         """They may be freed apart."""
-        x = self.whole(device).ravel()
+        with open_place("host") as device:
+            x = self.whole(device).ravel()
 
-        def alone(part: Any) -> Any:
-            pointer = SimpleNamespace(ptr=part.data.ptr)
-            return SimpleNamespace(data=pointer, shape=part.shape, strides=part.strides, dtype=part.dtype, base=None)
+            def alone(part: Any) -> Any:
+                memory: Any = (ctypes.c_float * part.size).from_address(part.data.ptr)
+                return np.frombuffer(memory, np.float32).view(type(part))
 
-        assert joined([alone(x[:3]), alone(x[3:])], 0) is None
+            assert joined([alone(x[:3]), alone(x[3:])], 0) is None
 
     def test_new_arrays_lie_as_those_for_which_they_are(self, device: Backend):
         x = self.whole(device)

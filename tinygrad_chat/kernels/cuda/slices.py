@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import contiguous
+from tinygrad_chat.ops.shape import rows_of
 
 Item = TypeVar("Item")
 
@@ -54,6 +56,13 @@ def split_columns(x: Any, widths: Sequence[int]) -> list[Any]:
     """Return slices of x (..., C) of these widths, side by side."""
     ends = [sum(widths[: i + 1]) for i in range(len(widths))]
     return [x[..., end - width : end] for end, width in zip(ends, widths, strict=True)]
+
+
+def dense_rows(x: Any, real: Any) -> Any:
+    """Return x (..., C) as rows (N, C) of type `real`, copied unless each is contiguous and all are equally far apart:
+    for kernels that are told how far."""
+    rows = rows_of(array_module(x).asarray(x, dtype=real))
+    return rows if rows.shape[1] == 1 or rows.strides[1] == rows.itemsize else contiguous(rows, real)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
