@@ -186,6 +186,14 @@ def linears(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def linears_of_one_input(draw: st.DrawFn) -> Case:
+    random, lead = draw(seeds), draw(array_shapes(min_dims=0, max_dims=2, max_side=3))
+    C, widths = draw(st.integers(1, 4)), draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    weights, biases = [normal(random, (D, C)) for D in widths], [normal(random, (D,)) for D in widths]
+    return Case((normal(random, (*lead, C)), *weights, *(biases if draw(st.booleans()) else [])))
+
+
+@st.composite
 def embeddings(draw: st.DrawFn) -> Case:
     random, V, C = draw(seeds), draw(st.integers(1, 5)), draw(st.integers(1, 4))
     return Case((normal(random, (V, C)), random.integers(0, V, size=draw(shapes))))
@@ -284,7 +292,7 @@ def smears(draw: st.DrawFn) -> Case:
 
 @dataclass(frozen=True)
 class Joined:
-    """An op of several results, all of one shape, as a function of one: they lie side by side. It has the op's name."""
+    """An op of several results (..., C) as a function of one: they lie side by side. It has the op's name."""
 
     op: Callable[..., Any]
 
@@ -336,6 +344,15 @@ def torch_norm(name: str) -> Callable[..., Any]:
         return getattr(F, name)(x, x.shape[-1:], *vectors, eps=epsilon)
 
     return function
+
+
+def torch_linears(x: Any, *weights_and_biases: Any) -> Any:
+    import torch
+    from torch.nn.functional import linear
+
+    count = sum(each.ndim == 2 for each in weights_and_biases)
+    weights, biases = weights_and_biases[:count], weights_and_biases[count:] or [None] * count
+    return torch.cat([linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)], dim=-1)
 
 
 def torch_added(name: str) -> Callable[..., Any]:
@@ -475,6 +492,7 @@ CATALOGUE: dict[str, Entry] = {
     "stack": Entry(ops.stack, stacks(), lambda *x, axis: torch_function("stack")(x, dim=axis)),
     "matmul": Entry(ops.matmul, products(), torch_function("matmul")),
     "linear": Entry(ops.linear, linears(), functional("linear")),
+    "linears": Entry(Joined(ops.linears), linears_of_one_input(), torch_linears),
     "embedding": Entry(ops.embedding, embeddings(), lambda table, tokens: table[tokens]),
     "softmax": Entry(ops.softmax, along_an_axis(), lambda x, *, axis: x.softmax(dim=axis)),
     "log_softmax": Entry(ops.log_softmax, along_an_axis(), lambda x, *, axis: x.log_softmax(dim=axis)),

@@ -99,6 +99,10 @@ SIZED: dict[str, Sequence[Callable[..., Any]]] = {
         lambda A, B, C, D: Case((drawn(A, B, C), drawn(D, C), drawn(D))),
         lambda C, D: Case((drawn(C), drawn(D, C))),
     ],
+    "linears": [
+        lambda A, C, D, E: Case((drawn(A, C), drawn(D, C), drawn(E, C))),
+        lambda A, C, D: Case((drawn(A, C), drawn(D, C), drawn(2, C), drawn(D), drawn(2))),
+    ],
     "embedding": [lambda V, C, A, B: Case((drawn(V, C), np.zeros((A, B), np.int64)))],
     "layernorm": [norm(1), norm(2)],
     "rmsnorm": [norm(0), norm(1)],

@@ -52,7 +52,7 @@ COUNTED = ("GPT-2 124M", "S1", D12)
 KNOWN = (*CONFIGURATIONS, D12)
 PARTS = {
     "attention": ("attention",),
-    "other products": ("linear", "matmul"),
+    "other products": ("linear", "linears", "matmul"),
     "norms": ("layernorm", "rmsnorm", "add_layernorm", "add_rmsnorm"),
     "cross-entropy": ("cross_entropy",),
     "embedding": ("embedding",),

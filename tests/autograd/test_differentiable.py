@@ -14,6 +14,8 @@ from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tinygrad_chat import Tensor
 from tinygrad_chat.autograd import (
     ArrayNode,
+    Node,
+    PendingGradient,
     backpropagate_arrays,
     compute_for,
     computing_with,
@@ -276,6 +278,29 @@ def test_reference_ops_bypasses_the_kernel():
 @pytest.mark.usefixtures("kernel")
 def test_bare_arrays_run_the_reference():
     assert scaled_sum(ones, ones)[0] == 2
+
+
+def test_gradients_that_wait_for_those_of_the_rules_other_leaves_are_finished_once_all_are_delivered():
+    told: list[str] = []
+
+    class Waiting(PendingGradient):
+        shape = (2,)
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def finish(self) -> None:
+            told.append(f"finish {self.name}")
+
+        def array(self) -> np.ndarray:
+            return np.ones(2)
+
+    one, other, third = Plain(ones), Plain(ones), Plain(ones)
+    inner = Plain(ones, (third,), lambda d_out: (Waiting("younger"),))
+    root = Plain(ones, (one, inner, other), lambda d_out: [Waiting(name) for name in ("first", "inner", "last")])
+    names: dict[Node, str] = {one: "first", other: "last", third: "younger"}
+    backpropagate_arrays(root, ones, deliver=lambda leaf, gradient: told.append(f"deliver {names[leaf]}"))
+    assert told == ["deliver first", "deliver last", "finish first", "finish last", "deliver younger", "finish younger"]
 
 
 def test_a_leaf_of_any_class_adds_up_what_two_sweeps_bring():

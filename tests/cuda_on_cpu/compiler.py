@@ -134,7 +134,7 @@ class Kernel:
         if _compared is None:
             self._run_once(*launched)
         else:
-            memory = [x.reshape(-1).view(np.uint8) for x in arrays]
+            memory = [x.reshape(-1).view(np.uint8) if x.flags.c_contiguous else memory_around(x) for x in arrays]
             before = [x.copy() for x in memory]
             self._run_once(*launched, last_first=True)
             other = [x.copy() for x in memory]
@@ -192,6 +192,13 @@ def with_margins(x: np.ndarray) -> np.ndarray:
     memory = np.full(x.nbytes + 3 * MARGIN, 0xFF, np.uint8)
     start = MARGIN + -(memory.ctypes.data + MARGIN) % MARGIN
     return memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+
+
+def memory_around(x: np.ndarray) -> np.ndarray:
+    """Return the bytes of all the memory that x is a part of."""
+    while isinstance(x.base, np.ndarray):
+        x = x.base
+    return x.view(np.ndarray).ravel(order="K").view(np.uint8)
 
 
 def expect_untouched_margins(x: np.ndarray, name: str) -> None:

@@ -15,7 +15,7 @@ import ml_dtypes  # noqa: F401 - makes NumPy know bfloat16
 import numpy as np
 
 from tests.cuda_on_cpu import tape
-from tests.cuda_on_cpu.compiler import FOLDER, RawModule, shared_library, with_margins
+from tests.cuda_on_cpu.compiler import FOLDER, RawModule, memory_around, shared_library, with_margins
 from tinygrad_chat.backend import Backend, Recorder, registry
 from tinygrad_chat.kernels.cuda import matmul
 
@@ -216,11 +216,19 @@ class _Memory:
         self.ptr = self._array.ctypes.data
 
 
+def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    """Return a view of the memory that x is a part of, and of nothing beyond."""
+    memory = memory_around(x.view(np.ndarray))
+    place = {"offset": x.ctypes.data - memory.ctypes.data, "strides": strides}
+    return np.ndarray(shape, x.dtype, memory, **place).view(type(x))
+
+
 class Namespace:
     """NumPy's functions; what they make lies on the device, and only `asarray` and `array` take what does not."""
 
     newaxis = None
     RawModule = RawModule
+    lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
     cuda = SimpleNamespace(
         runtime=SimpleNamespace(getDevice=lambda: 0, getDeviceProperties=lambda device: {"l2CacheSize": 1 << 20}),
         get_current_stream=lambda: SimpleNamespace(ptr=0),

@@ -17,6 +17,7 @@ from tests.profiles import CI
 from tinygrad_chat import ops
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.kernels.cuda import attention, flash_attention, launch
+from tinygrad_chat.kernels.cuda.slices import joined
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 TOLERANCE = 1e-2  # bfloat16 rounds to 4e-3, and so are the weights rounded of which the results are sums
@@ -136,6 +137,10 @@ def test_slices_of_one_buffer_and_of_a_cache_are_read_where_they_lie(
     wanted = expected(call, [query, key, value, d_out])
     monkeypatch.setattr(flash_attention, "_readable", lambda x: x)  # and is not copied before
     expect_close(compute(device, call, [*parts, d_out]), wanted)
+    _, backward = attention.attention(*parts, **call.options)
+    together = joined(backward(device.xp.asarray(d_out)), -1)
+    assert together.shape == one.shape  # and so are their gradients
+    assert together.strides == one.strides
     cache = [device.xp.zeros((2, 100, 2 * D), BFLOAT16) for _ in range(2)]
     for kept, x in zip(cache, (key, value), strict=True):
         kept[:, :70] = device.xp.asarray(x)

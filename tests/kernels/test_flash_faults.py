@@ -14,6 +14,9 @@ from tests.kernels.test_flash_attention import (
     test_copies_that_arrive_at_once_or_late_leave_the_same_bits_and_no_bank_is_asked_twice as expect_no_difference,
 )
 from tests.kernels.test_flash_attention import (
+    test_slices_of_one_buffer_and_of_a_cache_are_read_where_they_lie as expect_slices_in_place,
+)
+from tests.kernels.test_flash_attention import (
     test_values_and_gradients_are_attention_s as expect_right,
 )
 from tests.profiles import DEEP
@@ -39,6 +42,13 @@ FAULTS = {
     "a mask left out": ("key + keys - 1 <= position(query)", "key <= position(query)", 0),
     "sums that do not shrink": ("x *= shrink[m][i / 2];", "", 0),
     "no delta": ("- delta_here[column])", ")", 0),
+    "keys' gradients beside their slice": ("rows_of(d_key, d_key_batch, d_key_row,", "rows_of(d_key, S * D, D,", 0),
+    "values' gradients beside their slice": ("d_value_batch, d_value_row,", "d_value_batch, heads / shared * D,", 0),
+    "queries' gradients beside their slice": (
+        "d_query_batch, d_query_row, batch",
+        "T * heads * D, d_query_row, batch",
+        0,
+    ),
     "no scale": ("key_sums.scale(scale);", "", 0),
 }
 
@@ -47,6 +57,8 @@ def expect_all_right(host: Backend) -> None:
     for name in CALLS:
         expect_right(host, 64, name)
         expect_no_difference(host, 64, name)
+    with pytest.MonkeyPatch.context() as patch:
+        expect_slices_in_place(host, 64, patch)
 
 
 @needs_compiler

@@ -23,7 +23,7 @@ TESTS_OF = {
         "tests/kernels",
         "--ignore=tests/kernels/test_cuda.py",
     ),
-    "kernels/cuda": ("tests/kernels/test_cuda.py", "tests/kernels/test_flash_attention.py"),
+    "kernels/cuda": tuple(f"tests/kernels/test_{name}.py" for name in ("cuda", "cuda_linears", "flash_attention")),
     "training": (
         "tests/training",
         "--ignore=tests/training/test_device.py",

@@ -151,12 +151,29 @@ FAULTS = {
     },
     "kernels/cuda/flash_attention.py": {
         "the rows of all inputs are as far apart as the query's": (
-            "for x in inputs for stride in x.strides[:2]]",
-            "for x in [inputs[0]] * 3 for stride in x.strides[:2]]",
+            "for x in arrays for stride in x.strides[:2]]",
+            "for x in [arrays[0]] * len(arrays) for stride in x.strides[:2]]",
         ),
         "rows that begin anywhere are copied by 16 bytes": (
             "return x if whole and aligned else contiguous(x, x.dtype)",
             "return x",
+        ),
+    },
+    "kernels/cuda/slices.py": {
+        "arrays that were allocated one behind the other are one": (" or _owner(x) is not _owner(first)", ""),
+        "a gap between slices is taken for a part of them": ("x.data.ptr != end", "x.data.ptr < end"),
+        "slices of fewer rows are as good": ("and _without(x.shape, axis) == _without(first.shape, axis)", ""),
+        "gradients never lie together": ("joined(pieces, -1)\n    if", "None\n    if"),
+    },
+    "kernels/cuda/linear.py": {
+        "the gradients that other layers have for the input are lost": ("add=part.start > 0)", "add=False)"),
+        "a layer takes the gradient of another": ("used[part]", "range(len(layers))[part]"),
+    },
+    "kernels/cuda/pending.py": {
+        "what is to be added is written with the rest": ("len(set(adds)) > 1 or ", ""),
+        "each weight has the gradient of the first": (
+            "self._left[rows], self._right, buffer",
+            "self._left[: len(buffer)], self._right, buffer",
         ),
     },
     "kernels/cuda/flash_attention.cuh": {
@@ -171,7 +188,24 @@ FAULTS = {
             "end_of_queries / QUERIES_OF_TILE - first_tile",
         ),
     },
+    "kernels/cuda/mixing.cu": {
+        "gated_sum: a slice is read as if it were the whole": (
+            "x += n / heads * x_row + n % heads * D;",
+            "x += n * D;",
+        ),
+    },
+    "kernels/cuda/mixing.py": {
+        "gated_sum: vectors are read where rows do not begin with one": (" and apart % each == 0", ""),
+    },
     "kernels/cuda/rotary.cu": {
+        "a slice is read as if it were the whole, for the gain": (
+            "const REAL* head = x + n / heads * x_row + n % heads * D;",
+            "const REAL* head = x + n * D;",
+        ),
+        "a slice is read as if it were the whole, on the way back": (
+            "x += n / heads * x_row + n % heads * D, d_out",
+            "x += n * D, d_out",
+        ),
         "the gain is left out of the gradient": ("if (gain) d_first *= to_float(gain[d])", "if (gain) d_first *= 1"),
     },
     "kernels/cuda/normalization.cu": {

@@ -37,6 +37,10 @@ FAULTS = {
     "ops/matmul.py": {
         "linear: the bias's gradient is a mean": ("d_rows.sum(axis=0)", "d_rows.mean(axis=0)"),
         "linear: the weight's gradient is transposed": ("d_rows.T @ rows", "rows.T @ d_rows"),
+        "linears: the last layer alone has a say in the gradient of their input": (
+            "functools.reduce(operator.add, [",
+            "functools.reduce(lambda total, one: one, [",
+        ),
     },
     "ops/normalization.py": {
         "layernorm: the mean's part is missing": (

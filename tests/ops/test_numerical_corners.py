@@ -111,6 +111,7 @@ ROWS: dict[str, list[Callable[[np.ndarray], Case]]] = {
     "dropout": [lambda row: Case((row,), {"rate": 0.5, "seed": 3})],
     "swiglu": [lambda row: Case((row, np.ones_like(row))), lambda row: Case((np.ones_like(row), row))],
     "linear": [lambda row: Case((row, np.ones((2, 4), row.dtype), np.zeros(2, row.dtype)))],
+    "linears": [lambda row: Case((row, *np.ones((2, 2, 4), row.dtype), *np.zeros((2, 2), row.dtype)))],
     "matmul": [lambda row: Case((row, np.ones((4, 2), row.dtype)))],
     "attention": [lambda row: attended(row, True), lambda row: attended(row, False)],
 }

@@ -299,6 +299,14 @@ angles = dict(zip(("cosine", "sine"), ops.rotary_angles(5, 6), strict=True))
             "linear: bias has shape (1,) but the output has 5 features",
         ),
         (
+            lambda: ops.linears(zeros(2, 3), zeros(5, 3), zeros(4, 3), zeros(5)),
+            "linears: expected weights (D, C), then no bias or one (D,) for each, received [(5, 3), (4, 3), (5,)]",
+        ),
+        (
+            lambda: ops.linears(zeros(2, 3), zeros(5, 3), zeros(5), zeros(4, 3)),
+            "linears: expected weights (D, C), then no bias or one (D,) for each, received [(5, 3), (5,), (4, 3)]",
+        ),
+        (
             lambda: ops.layernorm(zeros(2, 8), zeros(4)),
             "layernorm: gain has shape (4,) but rows of x have 8 features",
         ),

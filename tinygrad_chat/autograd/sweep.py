@@ -5,7 +5,8 @@ The gradient of an array may be as large as the model. So here
 - a node has a *rule* instead of local gradients: a function that returns the gradients of all its parents;
 - the first gradient of a node is borrowed (a rule may return one array for two parents), the second creates a sum that
   the sweep owns, and later ones are added to that sum in place;
-- a rule may leave a gradient uncomputed, as a `PendingGradient`, until the buffer that accumulates it is known;
+- a rule may leave a gradient uncomputed, as a `PendingGradient`, until the buffer that accumulates it is known, and
+  those of its other parents;
 - `deliver` may send the gradients of leaves somewhere other than their `grad`;
 - nodes are released once the sweep has passed them, so memory use falls while it runs.
 """
@@ -42,19 +43,24 @@ class ArrayNode(Node):
 class PendingGradient:
     """A gradient that is not computed until its destination is known, and then accumulated there directly.
 
-    A rule may return one for a large weight; `shape` is the weight's.
+    A rule may return one for a large weight; `shape` is the weight's. It may wait further, until those of the rule's
+    other weights have their destinations, to be computed together with them: at the latest until `finish`, which the
+    sweep calls for all of a rule's gradients once they are delivered.
     """
 
     shape: tuple[int, ...]
 
     def add_to(self, buffer: Any) -> None:
-        """Compute the gradient and add it to `buffer`."""
+        """Compute the gradient and add it to `buffer`, now or when `finish` is called."""
         raise NotImplementedError
 
     def write_to(self, buffer: Any) -> None:
-        """Compute the gradient and write it to `buffer`, whatever that held."""
+        """Compute the gradient and write it to `buffer`, whatever that held, now or when `finish` is called."""
         buffer.fill(0)
         self.add_to(buffer)
+
+    def finish(self) -> None:
+        """Compute what has waited."""
 
     def array(self) -> Any:
         """Compute the gradient as a new array."""
@@ -106,6 +112,7 @@ def backpropagate_arrays(
         node.grad = None
     root.grad = seed
     owned: set[int] = set()  # births of the nodes whose gradient is a sum created here, safe to add to in place
+    pending: list[PendingGradient] = []  # of the leaves of one node, delivered but perhaps not computed yet
     while nodes:
         node = nodes.pop()  # the youngest; nothing here keeps a reference to it any longer
         if node.grad is None:  # no rule has sent it a gradient
@@ -120,6 +127,8 @@ def backpropagate_arrays(
                 continue
             if not parent.parents:
                 deliver(parent, gradient)
+                if isinstance(gradient, PendingGradient):
+                    pending.append(gradient)
                 continue
             if isinstance(gradient, PendingGradient):
                 gradient = gradient.array()
@@ -130,3 +139,6 @@ def backpropagate_arrays(
             else:
                 parent.grad = parent.grad + gradient
                 owned.add(parent.birth)
+        for each in pending:
+            each.finish()
+        pending.clear()

@@ -8,7 +8,7 @@ from typing import Any
 from tinygrad_chat import ops
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights
-from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Module, ResidualStream, StoredLinears
+from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Module, ResidualStream, StoredLinears, apply_to_one_input
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
@@ -43,7 +43,8 @@ class Attention(Module):
     ) -> Tensor:
         """Attend to these tokens and those in the cache, if any. `value_embedding` (B, T, G D) is added to the values;
         `document_starts` (B, T), if given, are those of `ops.attention`."""
-        query, key, value = self.stored(x) if self.stored else (self.query(x), self.key(x), self.value(x))
+        layers = self.query, self.key, self.value
+        query, key, value = self.stored(x) if self.stored else apply_to_one_input(x, *layers)
         if rotate is not None and self.has_rotary:
             query, key = rotate(query, self.query_gain), rotate(key, self.key_gain)
         if self.value_gate is not None:

@@ -1,7 +1,17 @@
 """Layers, the residual stream between them, and the buffers that their parameters live in."""
 
 from tinygrad_chat.nn.cache import KeyValueCache
-from tinygrad_chat.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, LoRALinear, Norm, RMSNorm, dropper
+from tinygrad_chat.nn.layers import (
+    ACTIVATIONS,
+    Embedding,
+    LayerNorm,
+    Linear,
+    LoRALinear,
+    Norm,
+    RMSNorm,
+    apply_to_one_input,
+    dropper,
+)
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.nn.parameters import GradientBuffer, NewGradient, Parameters, expect_fitting
 from tinygrad_chat.nn.residual import ResidualStream
@@ -25,6 +35,7 @@ __all__ = [
     "StoredLinear",
     "StoredLinears",
     "StoredWeight",
+    "apply_to_one_input",
     "dropper",
     "expect_fitting",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat import ops
+from tinygrad_chat.autograd import has_kernel
 from tinygrad_chat.nn.module import Module
 from tinygrad_chat.tensor import Tensor
 
@@ -56,6 +57,16 @@ class LoRALinear(Linear):
         """Apply the layer."""
         learned = ops.linear(ops.linear(x, self.lora_a), self.lora_b)
         return super().__call__(x) + learned * self.scale
+
+
+def apply_to_one_input(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
+    """Return what each of several layers gives for x (..., inputs): where a kernel takes their weights as one, as on a
+    GPU, by one op."""
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    plain = all(type(layer) is Linear for layer in layers) and len(biases) in (0, len(layers))
+    if plain and has_kernel(ops.linears, x.data):
+        return list(ops.linears(x, *(layer.weight for layer in layers), *biases))
+    return [layer(x) for layer in layers]
 
 
 class Embedding(Module):

@@ -13,7 +13,7 @@ from tinygrad_chat.ops.attention import attention
 from tinygrad_chat.ops.cross_entropy import cross_entropy
 from tinygrad_chat.ops.dropout import dropout
 from tinygrad_chat.ops.embedding import embedding
-from tinygrad_chat.ops.matmul import linear, matmul
+from tinygrad_chat.ops.matmul import linear, linears, matmul
 from tinygrad_chat.ops.mixing import gated_sum, scaled_sum, smear
 from tinygrad_chat.ops.normalization import add_layernorm, add_rmsnorm, layernorm, rmsnorm
 from tinygrad_chat.ops.pointwise import abs, clip, exp, gelu, log, relu, sigmoid, sqrt, squared_relu, swiglu, tanh
@@ -40,6 +40,7 @@ __all__ = [
     "index",
     "layernorm",
     "linear",
+    "linears",
     "log",
     "log_softmax",
     "matmul",

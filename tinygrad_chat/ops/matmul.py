@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_chat.autograd import differentiable
@@ -52,3 +55,31 @@ def linear(x: Any, weight: Any, bias: Any = None):
         return d_x, d_weight, d_bias
 
     return out.reshape(*x.shape[:-1], weight.shape[0]), backward
+
+
+def weights_and_biases_of(layers: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Divide the weights and biases of `linears`, with None for each bias if there are none. Raises ShapeError unless
+    there is a weight, and no bias or as many as weights."""
+    count = sum(each.ndim == 2 for each in layers)
+    weights, biases = layers[:count], layers[count:]
+    if count == 0 or any(weight.ndim != 2 for weight in weights) or len(biases) not in (0, count):
+        shapes = [each.shape for each in layers]
+        raise ShapeError(f"linears: expected weights (D, C), then no bias or one (D,) for each, received {shapes}")
+    return weights, biases or (None,) * count
+
+
+@differentiable
+def linears(x: Any, *weights_and_biases: Any):
+    """Several linear layers of one input: x (..., C), the weights (D, C) of all, then their biases (D,), if they have
+    any -> a result (..., D) of each."""
+    layers = zip(*weights_and_biases_of(weights_and_biases), strict=True)
+    outs, rules = zip(*(linear.reference(x, weight, bias) for weight, bias in layers), strict=True)
+
+    def backward(*d_outs):
+        unused = None, None, None
+        each = [unused if d_out is None else rule(d_out) for rule, d_out in zip(rules, d_outs, strict=True)]
+        d_xs, d_weights, d_biases = zip(*each, strict=True)
+        d_x = functools.reduce(operator.add, [d_x for d_x in d_xs if d_x is not None])
+        return d_x, *d_weights, *d_biases
+
+    return outs, backward

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tinygrad_chat.autograd import Node
+from tinygrad_chat.autograd import Node, PendingGradient
 from tinygrad_chat.autograd.sweep import deliver_to_leaf
 from tinygrad_chat.nn import Parameters
 from tinygrad_chat.parallel.communicator import Communicator
@@ -40,6 +40,8 @@ class GradientBuckets:
     def deliver(self, leaf: Node, gradient: Any) -> None:
         """Accumulate a parameter's gradient, as the backward pass's `deliver`, and send its bucket once complete."""
         deliver_to_leaf(leaf, gradient)
+        if isinstance(gradient, PendingGradient):
+            gradient.finish()  # it may be the bucket's last
         bucket = self._bucket_of.get(leaf)
         if bucket is None:
             return

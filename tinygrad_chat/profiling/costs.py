@@ -10,6 +10,7 @@ from tinygrad_chat.tensor import Tensor
 PRODUCTS: dict[str, Callable[..., int]] = {
     "attention": lambda query, key, value: 4 * query.size * key.shape[1],
     "linear": lambda x, weight, bias=None: 2 * x.size * weight.shape[0],
+    "linears": lambda x, *layers: sum(2 * x.size * len(each) for each in layers if each.ndim == 2),
     "matmul": lambda x, y: 2 * x.size * y.shape[-1],
 }
 """FLOPs of the forward pass; the backward pass has twice as many. As in `flops_per_token`, the masked half of attention

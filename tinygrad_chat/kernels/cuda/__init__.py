@@ -63,6 +63,7 @@ KERNELS = {
         ops.gelu: pointwise.gelu,
         ops.layernorm: normalization.layernorm,
         ops.linear: linear.linear,
+        ops.linears: linear.linears,
         ops.relu: pointwise.relu,
         ops.rmsnorm: normalization.rmsnorm,
         ops.rotary: rotary.rotary,

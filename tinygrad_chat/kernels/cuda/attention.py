@@ -13,6 +13,7 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import gemm
+from tinygrad_chat.kernels.cuda.slices import empty_like_slices
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
 
@@ -65,7 +66,7 @@ def attention(
 
     def backward(d_out: Any):
         d_o = split_heads(contiguous(d_out, real), G, D)
-        d_query, d_key, d_value = (xp.empty(x.shape, real) for x in (query, key, value))
+        d_query, d_key, d_value = empty_like_slices((query, key, value))
         d_q, d_k, d_v = (split_heads(x, G, D) for x in (d_query, d_key, d_value))
         for part in parts:
             d_weights = xp.empty(weights[part].shape, np.float32)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import FOLDER, WARP, contiguous, launch
+from tinygrad_chat.kernels.cuda.slices import empty_like_slices
 
 WIDTHS = (64, 128)
 """The channels of a head for which there are tiles."""
@@ -22,17 +24,17 @@ PIECE = 16  # bytes that are copied at once: rows begin at a multiple of it
 def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None):
     """`ops.attention` in bfloat16, for heads of one of `WIDTHS` channels and without documents.
 
-    The arrays may be slices of one buffer. It needs tensor cores with bfloat16: compute capability 8.0.
+    The arrays may be slices of one buffer; their gradients then are, too. It needs tensor cores with bfloat16: compute
+    capability 8.0.
     """
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     xp, real, shared = array_module(query), query.dtype, query.shape[2] // key.shape[2]
     file, tiles = f"flash_attention_{D}.cu", _tiles(D)
     inputs = [_readable(x) for x in (query, key, value)]
-    strides = [stride // x.itemsize for x in inputs for stride in x.strides[:2]]
-    settings = (T, S, heads, shared, causal, min(window or S, S), *strides, 1 / math.sqrt(D))
+    settings = (T, S, heads, shared, causal, min(window or S, S), *_strides(*inputs), 1 / math.sqrt(D))
 
-    def run(name: str, blocks: tuple[int, int, int], size: int, *arrays: Any) -> None:
-        launch(file, name, real, blocks, *inputs, *arrays, *settings, threads=WARP * WARPS, shared=size)
+    def run(name: str, blocks: tuple[int, int, int], size: int, *arrays: Any, strides: Sequence[int] = ()) -> None:
+        launch(file, name, real, blocks, *inputs, *arrays, *settings, *strides, threads=WARP * WARPS, shared=size)
 
     def blocks_of(length: int, each: str, heads: int) -> tuple[int, int, int]:
         return -(-length // tiles[each]), heads, B
@@ -52,7 +54,7 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, win
 
     def backward(d_out: Any):
         d_out = contiguous(d_out, real)
-        d_query, d_key, d_value = (xp.empty(x.shape, real) for x in inputs)
+        d_query, d_key, d_value = empty_like_slices(inputs)
         delta = xp.empty_like(log2_sums)
         launch(
             file,
@@ -73,16 +75,23 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, win
             blocks_of(S, "KEYS_OF_BLOCK", heads // shared),
             room(2 * tiles["KEYS_OF_BLOCK"], tiles["QUERIES_OF_TILE"]) + numbers,
             *(d_out, log2_sums, delta, d_key, d_value),
+            strides=_strides(d_key, d_value),
         )
         run(
             "flash_backward_queries",
             blocks_of(T, "QUERIES_OF_BLOCK", heads),
             room(2 * tiles["QUERIES_OF_BLOCK"], tiles["KEYS_OF_TILE"]),
             *(d_out, log2_sums, delta, d_query),
+            strides=_strides(d_query),
         )
         return d_query, d_key, d_value
 
     return out, backward
+
+
+def _strides(*arrays: Any) -> list[int]:
+    """Return how many elements the batches and the rows of each array are apart."""
+    return [stride // x.itemsize for x in arrays for stride in x.strides[:2]]
 
 
 @functools.cache

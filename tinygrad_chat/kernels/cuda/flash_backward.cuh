@@ -22,7 +22,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                         const float* log2_sums, const float* delta, bfloat16* d_key, bfloat16* d_value, long long T,
                         long long S, long long heads, long long shared, long long causal, long long window,
                         long long query_batch, long long query_row, long long key_batch, long long key_row,
-                        long long value_batch, long long value_row, float scale) {
+                        long long value_batch, long long value_row, float scale, long long d_key_batch,
+                        long long d_key_row, long long d_value_batch, long long d_value_row) {
     constexpr int M = KEYS_OF_BLOCK / (16 * WARPS), N = QUERIES_OF_TILE / 8;
     const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
     DYNAMIC_SHARED(memory);
@@ -84,9 +85,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     wait_for_copies<0>();  // the tiles of keys and values are written to now, even if no query has waited for them
     key_sums.scale(scale);
-    const long long width = heads / shared * D;
-    write_rows(key_sums, key_tile, rows_of(d_key, S * width, width, batch, group, shape.S), begin);
-    write_rows(value_sums, value_tile, rows_of(d_value, S * width, width, batch, group, shape.S), begin);
+    write_rows(key_sums, key_tile, rows_of(d_key, d_key_batch, d_key_row, batch, group, shape.S), begin);
+    write_rows(value_sums, value_tile, rows_of(d_value, d_value_batch, d_value_row, batch, group, shape.S), begin);
 }
 
 // d_query (B, T, H D): a block has some queries of one head, and takes the keys tile by tile.
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                            const float* log2_sums, const float* delta, bfloat16* d_query, long long T, long long S,
                            long long heads, long long shared, long long causal, long long window, long long query_batch,
                            long long query_row, long long key_batch, long long key_row, long long value_batch,
-                           long long value_row, float scale) {
+                           long long value_row, float scale, long long d_query_batch, long long d_query_row) {
     constexpr int M = QUERIES_OF_BLOCK / (16 * WARPS), N = KEYS_OF_TILE / 8;
     const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
     DYNAMIC_SHARED(memory);
@@ -147,5 +147,5 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         __syncthreads();
     }
     sums.scale(scale);
-    write_rows(sums, query_tile, rows_of(d_query, T * heads * D, heads * D, batch, head, shape.T), begin);
+    write_rows(sums, query_tile, rows_of(d_query, d_query_batch, d_query_row, batch, head, shape.T), begin);
 }

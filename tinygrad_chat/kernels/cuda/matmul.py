@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import PendingGradient
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.kernels.cuda.launch import contiguous
@@ -156,25 +155,3 @@ def _operand(x: Any) -> tuple[int, int, int, int, int]:
     # The stride of a single row means nothing, but cuBLAS requires at least the length of a row, and not 0.
     leading = max(x.strides[outer] // x.itemsize, x.shape[inner], 1)
     return int(transposed), x.data.ptr, kind, leading, x.strides[0] // x.itemsize if x.ndim == 3 else 0
-
-
-class PendingProduct(PendingGradient):
-    """left (M, K) @ right (K, N), not yet computed: a weight's gradient, accumulated directly in its buffer."""
-
-    def __init__(self, left: Any, right: Any, *, tf32: bool) -> None:
-        self._left, self._right, self._tf32 = left, right, tf32
-        self.shape = left.shape[0], right.shape[1]
-
-    def add_to(self, buffer: Any) -> None:
-        """Add the product to a float32 buffer."""
-        gemm(self._left, self._right, buffer, tf32=self._tf32, add=True)
-
-    def write_to(self, buffer: Any) -> None:
-        """Write the product to a float32 buffer, which is not read."""
-        gemm(self._left, self._right, buffer, tf32=self._tf32)
-
-    def array(self) -> Any:
-        """Return the product in float32."""
-        product = array_module(self._left).empty(self.shape, np.float32)
-        self.write_to(product)
-        return product

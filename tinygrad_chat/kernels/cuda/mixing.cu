@@ -83,15 +83,17 @@ template <int W> __device__ void sum_gated(const REAL* x, const REAL* y, REAL* o
 }
 
 // x and y (N, D), N counted over rows and their heads, logits (N) -> out = x + reach sigmoid(logit) y; a warp per head.
+// x may be a slice, whose rows are `x_row` elements apart.
 extern "C" __global__ void gated_sum(const REAL* x, const REAL* y, const REAL* logits, REAL* out, long long N,
-                                     long long D, float reach, long long wide) {
+                                     long long heads, long long D, long long x_row, float reach, long long wide) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (n >= N) return;
     const float gate = reach * sigmoid(to_float(logits[n]));
+    x += n / heads * x_row + n % heads * D;
     if (wide)
-        sum_gated<WIDE>(x + n * D, y + n * D, out + n * D, D, gate);
+        sum_gated<WIDE>(x, y + n * D, out + n * D, D, gate);
     else
-        sum_gated<1>(x + n * D, y + n * D, out + n * D, D, gate);
+        sum_gated<1>(x, y + n * D, out + n * D, D, gate);
 }
 
 template <int W>

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, contiguous, launch, per_thread, per_warp, width
+from tinygrad_chat.kernels.cuda.slices import dense_rows
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.mixing import check_gated_sum, check_scaled_sum, check_smear
 
@@ -41,14 +42,15 @@ def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: in
 
 
 def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
-    """`ops.gated_sum`, saving nothing but its inputs."""
+    """`ops.gated_sum`, saving nothing but its inputs. x may be a slice of a larger array."""
     check_gated_sum(x, y, logits)
     xp, real = array_module(x), x.dtype
-    N, D = logits.size, x.shape[-1] // logits.shape[-1]
-    x, y, logits = (contiguous(array, real) for array in (x, y, logits))
-    out, reach = xp.empty_like(x), float(reach)
-    wide = width(D, x, y, out) > 1
-    launch("mixing.cu", "gated_sum", real, per_warp(N), x, y, logits, out, N, D, reach, wide)
+    N, G, D = logits.size, logits.shape[-1], x.shape[-1] // logits.shape[-1]
+    rows, y, logits = dense_rows(x, real), contiguous(y, real), contiguous(logits, real)
+    out, reach, apart = xp.empty(x.shape, real), float(reach), rows.strides[0] // rows.itemsize
+    each = width(D, rows, y, out)
+    wide = each > 1 and apart % each == 0
+    launch("mixing.cu", "gated_sum", real, per_warp(N), rows, y, logits, out, N, G, D, apart, reach, wide)
 
     def backward(d_out: Any):
         d_out, d_y, d_logits = contiguous(d_out, real), xp.empty_like(y), xp.empty_like(logits)

@@ -1,4 +1,5 @@
-// ops.rotary: heads (N, D), N counted over batch, positions and heads; one warp per head.
+// ops.rotary: heads (N, D), N counted over batch, positions and heads; one warp per head. Those of a position lie side by
+// side; x may be a slice, whose positions are `x_row` elements apart.
 
 constexpr int WARPS = 8;
 
@@ -7,12 +8,12 @@ constexpr int WARPS = 8;
 // cosine and sine (T, D / 2) -> out. The head's 1 / root mean square is saved in `inverse_rms` (N).
 extern "C" __global__ void rotary(const REAL* x, const REAL* gain, const float* cosine, const float* sine, REAL* out,
                                   float* inverse_rms, long long N, long long T, long long heads, long long D,
-                                  float epsilon, float rms) {
+                                  long long x_row, float epsilon, float rms) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (n >= N) return;
     const int lane = threadIdx.x % WARP, half = D / 2;
     const long long t = n / heads % T;
-    x += n * D, out += n * D, cosine += t * half, sine += t * half;
+    x += n / heads * x_row + n % heads * D, out += n * D, cosine += t * half, sine += t * half;
     float scale = 1;
     if (rms) {
         float square = 0;
@@ -40,12 +41,12 @@ __device__ void turn_back(const REAL* d_out, const REAL* gain, const float* cosi
 // d_out -> d_x: rotated back and times the gain; with `rms`, minus its component along the head, as in rmsnorm.
 extern "C" __global__ void rotary_backward(const REAL* x, const REAL* gain, const float* cosine, const float* sine,
                                            const float* inverse_rms, const REAL* d_out, REAL* d_x, long long N,
-                                           long long T, long long heads, long long D, float rms) {
+                                           long long T, long long heads, long long D, long long x_row, float rms) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (n >= N) return;
     const int lane = threadIdx.x % WARP, half = D / 2;
     const long long t = n / heads % T;
-    x += n * D, d_out += n * D, d_x += n * D, cosine += t * half, sine += t * half;
+    x += n / heads * x_row + n % heads * D, d_out += n * D, d_x += n * D, cosine += t * half, sine += t * half;
     const float inverse = rms ? inverse_rms[n] : 1, scale = rms ? rms * inverse : 1;
     float along = 0, d_first, d_second;
     if (rms) {
@@ -66,7 +67,8 @@ extern "C" __global__ void rotary_backward(const REAL* x, const REAL* gain, cons
 // thread; add_chunks adds up the chunks.
 extern "C" __global__ void rotary_backward_gain(const REAL* x, const float* cosine, const float* sine,
                                                 const float* inverse_rms, const REAL* d_out, float* partial,
-                                                long long N, long long T, long long heads, long long D, float rms) {
+                                                long long N, long long T, long long heads, long long D,
+                                                long long x_row, float rms) {
     const int d = blockIdx.x * blockDim.x + threadIdx.x, half = D / 2;
     if (d >= half) return;
     float d_first, d_second, first = 0, second = 0;
@@ -74,8 +76,9 @@ extern "C" __global__ void rotary_backward_gain(const REAL* x, const float* cosi
         const long long t = n / heads % T * half;
         const float scale = rms ? rms * inverse_rms[n] : 1;
         turn_back(d_out + n * D, nullptr, cosine + t, sine + t, d, half, d_first, d_second);
-        first += d_first * to_float(x[n * D + d]) * scale;
-        second += d_second * to_float(x[n * D + d + half]) * scale;
+        const REAL* head = x + n / heads * x_row + n % heads * D;
+        first += d_first * to_float(head[d]) * scale;
+        second += d_second * to_float(head[d + half]) * scale;
     }
     partial[blockIdx.y * D + d] = first;
     partial[blockIdx.y * D + d + half] = second;

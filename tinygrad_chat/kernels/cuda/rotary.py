@@ -8,32 +8,33 @@ import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp
+from tinygrad_chat.kernels.cuda.slices import dense_rows
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.rotary import check_angles
 
 
 def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | None = None, epsilon: float = 1e-5):
-    """`ops.rotary`."""
+    """`ops.rotary`. x may be a slice of a larger array."""
     check_angles(x, gain, cosine, sine)
     xp, real = array_module(x), x.dtype
     T, D = len(cosine), 2 * cosine.shape[1]
-    x, cosine, sine = contiguous(x, real), contiguous(cosine, np.float32), contiguous(sine, np.float32)
+    rows, cosine, sine = dense_rows(x, real), contiguous(cosine, np.float32), contiguous(sine, np.float32)
     gain = None if gain is None else contiguous(gain, real)
-    N, out = x.size // D, xp.empty_like(x)
+    N, out = x.size // D, xp.empty(x.shape, real)
     size = 0.0 if rms is None else float(rms)
     inverse_rms = xp.empty(N, np.float32) if size else None
-    sizes = N, T, x.shape[-1] // D, D
-    arrays = x, gain, cosine, sine, out, inverse_rms
+    sizes = N, T, x.shape[-1] // D, D, rows.strides[0] // rows.itemsize
+    arrays = rows, gain, cosine, sine, out, inverse_rms
     launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, float(epsilon), size)
 
     def backward(d_out: Any):
-        d_out, d_x = contiguous(d_out, real), xp.empty_like(x)
-        arrays = x, gain, cosine, sine, inverse_rms, d_out, d_x
+        d_out, d_x = contiguous(d_out, real), xp.empty(x.shape, real)
+        arrays = rows, gain, cosine, sine, inverse_rms, d_out, d_x
         launch("rotary.cu", "rotary_backward", real, per_warp(N), *arrays, *sizes, size)
         if gain is None:
             return d_x, None
         partial = xp.empty((chunks_of(N), D), np.float32)
-        grid, arrays = (per_thread(D // 2), len(partial)), (x, cosine, sine, inverse_rms, d_out, partial)
+        grid, arrays = (per_thread(D // 2), len(partial)), (rows, cosine, sine, inverse_rms, d_out, partial)
         launch("rotary.cu", "rotary_backward_gain", real, grid, *arrays, *sizes, size)
         return d_x, add_chunks(partial, real)
 

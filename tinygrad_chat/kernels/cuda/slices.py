@@ -1,0 +1,76 @@
+"""Neighbouring slices of one array, taken as one: so that one product does for several layers of one input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from tinygrad_chat.backend import array_module
+from tinygrad_chat.kernels.cuda.launch import contiguous
+from tinygrad_chat.ops.shape import rows_of
+
+Item = TypeVar("Item")
+
+
+def joined(pieces: Sequence[Any], axis: int) -> Any:
+    """Return a view of all pieces, or None unless they are slices of one array that follow one another along `axis`."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    end = first.data.ptr
+    for x in pieces:
+        alike = (
+            x.dtype == first.dtype
+            and x.strides == first.strides
+            and _without(x.shape, axis) == _without(first.shape, axis)
+        )
+        if not alike or x.data.ptr != end or _owner(x) is not _owner(first):
+            return None
+        end += x.shape[axis] * x.strides[axis]
+    shape = list(first.shape)
+    shape[axis] = sum(x.shape[axis] for x in pieces)
+    return array_module(first).lib.stride_tricks.as_strided(first, tuple(shape), first.strides)
+
+
+def runs(items: Sequence[Item], join: Callable[[Sequence[Item]], Any]) -> Iterator[tuple[slice, Any]]:
+    """Yield the longest runs of items that `join` makes one of, as their slice and what it returns; it returns None for
+    items that it cannot join, but never for a single one."""
+    start = 0
+    while start < len(items):
+        end, whole = start + 1, join(items[start : start + 1])
+        while end < len(items) and (more := join(items[start : end + 1])) is not None:
+            end, whole = end + 1, more
+        yield slice(start, end), whole
+        start = end
+
+
+def empty_like_slices(pieces: Sequence[Any]) -> list[Any]:
+    """Return an array for each piece (..., C), not filled yet: slices of one array if the pieces are."""
+    xp, whole = array_module(pieces[0]), joined(pieces, -1)
+    if whole is None:
+        return [xp.empty(x.shape, x.dtype) for x in pieces]
+    return split_columns(xp.empty(whole.shape, whole.dtype), [x.shape[-1] for x in pieces])
+
+
+def split_columns(x: Any, widths: Sequence[int]) -> list[Any]:
+    """Return slices of x (..., C) of these widths, side by side."""
+    ends = [sum(widths[: i + 1]) for i in range(len(widths))]
+    return [x[..., end - width : end] for end, width in zip(ends, widths, strict=True)]
+
+
+def dense_rows(x: Any, real: Any) -> Any:
+    """Return x (..., C) as rows (N, C) of type `real`, copied unless each is contiguous and all are equally far apart:
+    for kernels that are told how far."""
+    rows = rows_of(array_module(x).asarray(x, dtype=real))
+    return rows if rows.shape[1] == 1 or rows.strides[1] == rows.itemsize else contiguous(rows, real)
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[len(shape) + axis + 1 if axis < 0 else axis + 1 :]
+
+
+def _owner(x: Any) -> Any:
+    """Return the array, or a file in the host's memory, that x is a part of."""
+    while getattr(x, "base", None) is not None:
+        x = x.base
+    return x
