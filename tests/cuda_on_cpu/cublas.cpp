@@ -1,6 +1,7 @@
-// The five functions of cuBLAS that kernels/cuda/matmul.py calls, on the host: the same arguments, read as strictly as
+// The five functions of cuBLAS that kernels/cuda/cublas.py calls, on the host: the same arguments, read as strictly as
 // the library reads them, matrices by columns, sums in float. More strictly, a handle serves the thread that made it.
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -45,6 +46,28 @@ void write(void* x, int type, long long i, float value) {
     static_cast<uint16_t*>(x)[i] = value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+// The sum over k is added in so many parts, each in order.
+void multiply(bool transa, bool transb, long long m, long long n, long long k, float scale, const void* A, int Atype,
+              long long lda, long long strideA, const void* B, int Btype, long long ldb, long long strideB, float kept,
+              void* C, int Ctype, long long ldc, long long strideC, long long batch, bool tf32, int parts) {
+    const auto factor = [tf32](float x) { return tf32 ? to_tf32(x) : x; };
+    const long long length = (k + parts - 1) / parts;
+    for (long long p = 0; p < batch; ++p)
+        for (long long j = 0; j < n; ++j)
+            for (long long i = 0; i < m; ++i) {
+                float sum = 0;
+                for (long long start = 0; start < k; start += length) {
+                    float part = 0;
+                    for (long long l = start; l < std::min(k, start + length); ++l)
+                        part += factor(read(A, Atype, p * strideA + (transa ? i * lda + l : l * lda + i))) *
+                                factor(read(B, Btype, p * strideB + (transb ? l * ldb + j : j * ldb + l)));
+                    sum += part;
+                }
+                const long long place = p * strideC + j * ldc + i;
+                write(C, Ctype, place, scale * sum + (kept != 0 ? kept * read(C, Ctype, place) : 0));
+            }
+}
+
 }  // namespace
 
 extern "C" int cublasCreate_v2(void** handle) {
@@ -83,18 +106,7 @@ extern "C" int cublasGemmStridedBatchedEx(void* handle, int transa, int transb, 
     if (m < 0 || n < 0 || k < 0 || batch < 0 || ldc < m || lda < (transa ? k : m) || ldb < (transb ? n : k))
         return INVALID_VALUE;
     if (batch > 1 && strideC == 0) return INVALID_VALUE;
-    const bool tf32 = compute == 77;
-    const auto factor = [tf32](float x) { return tf32 ? to_tf32(x) : x; };
-    const float scale = *static_cast<const float*>(alpha), kept = *static_cast<const float*>(beta);
-    for (long long p = 0; p < batch; ++p)
-        for (long long j = 0; j < n; ++j)
-            for (long long i = 0; i < m; ++i) {
-                float sum = 0;
-                for (long long l = 0; l < k; ++l)
-                    sum += factor(read(A, Atype, p * strideA + (transa ? i * lda + l : l * lda + i))) *
-                           factor(read(B, Btype, p * strideB + (transb ? l * ldb + j : j * ldb + l)));
-                const long long place = p * strideC + j * ldc + i;
-                write(C, Ctype, place, scale * sum + (kept != 0 ? kept * read(C, Ctype, place) : 0));
-            }
+    multiply(transa, transb, m, n, k, *static_cast<const float*>(alpha), A, Atype, lda, strideA, B, Btype, ldb, strideB,
+             *static_cast<const float*>(beta), C, Ctype, ldc, strideC, batch, compute == 77, 1);
     return SUCCESS;
 }

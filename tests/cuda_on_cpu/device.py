@@ -6,6 +6,7 @@ Where it is asked to, it captures work and repeats it, as a GPU does with CUDA g
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import numpy as np
 from tests.cuda_on_cpu import tape
 from tests.cuda_on_cpu.compiler import FOLDER, RawModule, memory_around, shared_library, with_margins
 from tinygrad_chat.backend import Backend, Recorder, registry
-from tinygrad_chat.kernels.cuda import matmul
+from tinygrad_chat.kernels.cuda import cublas, cublas_lt
 
 _may_wait = True
 
@@ -41,20 +42,27 @@ def _wait(what: str) -> None:
 
 @contextmanager
 def standing_in(*, capturing: bool = False) -> Iterator[None]:
-    """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp.
+    """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp and
+    cublas_lt.cpp.
 
     If `capturing`, the device has a recorder.
     """
-    library = matmul.load_library
+    loaders = cublas.load_library, cublas_lt.load_library
     registry._backend_of_type[DeviceArray] = DEVICE
-    matmul.load_library = lambda xp: _Cublas(shared_library((FOLDER / "cublas.cpp").read_text()))
+    cublas.load_library = cublas_lt.load_library = lambda xp: _Cublas(products_library())
     DEVICE.captures = capturing
     try:
         yield
     finally:
         DEVICE.captures = False
         del registry._backend_of_type[DeviceArray]
-        matmul.load_library = library
+        cublas.load_library, cublas_lt.load_library = loaders
+
+
+@functools.cache
+def products_library() -> ctypes.CDLL:
+    """Return cuBLAS and cublasLt on the host, in one library."""
+    return shared_library("".join((FOLDER / file).read_text() for file in ("cublas.cpp", "cublas_lt.cpp")))
 
 
 class _Cublas:
@@ -62,7 +70,8 @@ class _Cublas:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
-        self.cublasGemmStridedBatchedEx = _Product(library.cublasGemmStridedBatchedEx)
+        self.cublasGemmStridedBatchedEx = _Product(library.cublasGemmStridedBatchedEx, factors=(6, 15))
+        self.cublasLtMatmul = _Product(library.cublasLtMatmul, factors=(2, 7))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._library, name)
@@ -72,10 +81,8 @@ class _Product:
     """A function of cuBLAS. Of a captured call, the addresses stay, and the two factors that the host passes by
     theirs."""
 
-    FACTORS = (6, 15)
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
+    def __init__(self, function: Any, *, factors: tuple[int, int]) -> None:
+        self._function, self._factors = function, factors
         self.argtypes: tuple[Any, ...] = ()
 
     def __call__(self, *given: Any) -> int:
@@ -83,7 +90,7 @@ class _Product:
         if not tape.is_capturing():
             return self._function(*given)
         kept: list[Any] = list(given)
-        for place in self.FACTORS:
+        for place in self._factors:
             kept[place] = ctypes.c_float(ctypes.c_float.from_address(given[place]).value)
         tape.submit(self._repeat, *kept)
         return 0
@@ -231,7 +238,7 @@ class Namespace:
     lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
     cuda = SimpleNamespace(
         runtime=SimpleNamespace(getDevice=lambda: 0, getDeviceProperties=lambda device: {"l2CacheSize": 1 << 20}),
-        get_current_stream=lambda: SimpleNamespace(ptr=0),
+        get_current_stream=lambda: SimpleNamespace(ptr=0, is_capturing=tape.is_capturing),
         alloc=lambda size: _Memory(size),
     )
 
@@ -276,6 +283,11 @@ class Device(Backend):
     def synchronize(self) -> None:
         """Wait for the device."""
         _wait("synchronize")
+
+    def mark(self) -> int:
+        """Read the clock of the device, which counts products."""
+        tape.refuse("an event to take the time by")
+        return products_library().read_clock()
 
     def wait_for(self, mark: Any) -> None:
         """Return at once: it is never behind."""

@@ -18,7 +18,7 @@ import numpy as np
 from tests.cuda_on_cpu.compiler import KERNEL, preprocessed
 from tests.cuda_on_cpu.device import Device, DeviceArray, Namespace
 from tinygrad_chat.backend import registry
-from tinygrad_chat.kernels.cuda import matmul
+from tinygrad_chat.kernels.cuda import cublas, cublas_lt
 
 UPDATED = {
     "adamw_update": {"data", "mean", "square"},
@@ -168,21 +168,25 @@ class _Module:
 
 
 def _gemm(handle: Any, *arguments: Any) -> int:
-    """cublasGemmStridedBatchedEx, as matmul.py calls it."""
+    """cublasGemmStridedBatchedEx, as cublas.py calls it."""
     _, _, N, M, K, _, *others = arguments
     right, left, beta, out, (count, kind, _) = others[:4], others[4:8], others[8], others[9:13], others[13:]
 
     def size(place: Sequence[int], rows: int, columns: int) -> int:
         _, kind, _, stride = place
         matrices = count if stride or count == 1 else 1  # a stride of 0: one matrix for all
-        return (4 if kind == matmul.CUDA_R_32F else 2) * rows * columns * matrices
+        return (4 if kind == cublas.CUDA_R_32F else 2) * rows * columns * matrices
 
     written = size(out, M, N)
     adds = ctypes.c_float.from_address(beta).value != 0
     read = size(left, M, K) + size(right, K, N) + (written if adds else 0)
-    in_float32 = left[1] == matmul.CUDA_R_32F and kind == matmul.CUBLAS_COMPUTE_32F
+    in_float32 = left[1] == cublas.CUDA_R_32F and kind == cublas.CUBLAS_COMPUTE_32F
     DEVICE.calls.append(Call("product", read, written, 2 * M * N * K * count, in_float32))
     return 0
+
+
+def _missing(xp: Any) -> Any:
+    raise OSError("no cublasLt: every product is one call of cuBLAS")
 
 
 def _succeeding(*arguments: Any) -> int:
@@ -282,12 +286,12 @@ DEVICE = TracedDevice()
 @contextmanager
 def traced() -> Iterator[TracedDevice]:
     """Provide the device, known to the package, with nothing written down yet."""
-    library = matmul.load_library
+    loaders = cublas.load_library, cublas_lt.load_library
     registry._backend_of_type[TracedArray] = DEVICE
-    matmul.load_library = lambda xp: CUBLAS
+    cublas.load_library, cublas_lt.load_library = (lambda xp: CUBLAS), _missing
     DEVICE.calls = []
     try:
         yield DEVICE
     finally:
         del registry._backend_of_type[TracedArray]
-        matmul.load_library = library
+        cublas.load_library, cublas_lt.load_library = loaders

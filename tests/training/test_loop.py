@@ -354,6 +354,7 @@ ELSEWHERE = {
     "max_memory_growth",
     "kernels",
     "graph",
+    "autotune",
     "threads",
     "dtype",
     "depth",

@@ -5,6 +5,7 @@ Read value.py first, then sweep.py, differentiable.py and mode.py, then check.py
 
 from tinygrad_chat.autograd.differentiable import Operation, differentiable
 from tinygrad_chat.autograd.mode import (
+    choosing_products,
     compute_for,
     computing_with,
     current_mode,
@@ -29,6 +30,7 @@ __all__ = [
     "Value",
     "backpropagate",
     "backpropagate_arrays",
+    "choosing_products",
     "compute_for",
     "computing_with",
     "current_mode",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tinygrad_chat.autograd.sweep import Rule
-from tinygrad_chat.backend import Compute, Kernels, backend_of, default_compute, load_kernels
+from tinygrad_chat.backend import Compute, Kernels, ProductChoices, backend_of, default_compute, load_kernels
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -28,6 +28,7 @@ class Mode:
     compute: Compute | None = None  # of the model whose method is running
     kernels: Kernels | None = None  # override those of any compute
     watcher: Watcher | None = None
+    products: ProductChoices | None = None  # of a device; None: its library chooses an algorithm each time
 
     def compute_for(self, array: Any) -> Compute:
         """Return the compute in force if it belongs to the array's back end, else that back end's default."""
@@ -95,7 +96,7 @@ def with_own_compute(method: Method) -> Method:
         if mode.compute is self.compute:  # called by another such method
             return method(self, *inputs, **options)
         # Inlined: `with computing_with(...)` takes several times as long, which shows in small steps.
-        before = _mode.set(Mode(mode.recording, self.compute, mode.kernels, mode.watcher))
+        before = _mode.set(Mode(mode.recording, self.compute, mode.kernels, mode.watcher, mode.products))
         try:
             return method(self, *inputs, **options)
         finally:
@@ -127,6 +128,11 @@ def find_kernel(replaced: Any, reference: Any, array: Any) -> Any:
 def has_kernel(replaced: Any, array: Any) -> bool:
     """Return whether a kernel replaces `replaced` on `array`."""
     return find_kernel(replaced, None, array) is not None
+
+
+def choosing_products(choices: ProductChoices | None) -> Any:
+    """Compute a device's products as `choices` say, and add to them, within this context, in this thread."""
+    return _switched(products=choices)
 
 
 def watched_ops(watcher: Watcher) -> Any:

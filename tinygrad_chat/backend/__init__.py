@@ -8,6 +8,7 @@ from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.compute import Compute, default_compute
 from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.inbox import Inbox
+from tinygrad_chat.backend.product_choices import ProductChoices
 from tinygrad_chat.backend.recorder import Recorder
 from tinygrad_chat.backend.registry import (
     Kernels,
@@ -24,6 +25,7 @@ __all__ = [
     "Compute",
     "Inbox",
     "Kernels",
+    "ProductChoices",
     "Recorder",
     "array_module",
     "available_memory",

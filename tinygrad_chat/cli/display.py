@@ -25,6 +25,7 @@ from tinygrad_chat.training.events import (
     Evaluated,
     Event,
     Logged,
+    ProductsDiffer,
     RolledBack,
     Saved,
     StayedEager,
@@ -116,6 +117,11 @@ class Lines:
         elif isinstance(event, StayedEager):
             self.line(
                 f"step {event.step}: no CUDA graph ({printable(event.reason)}); steps stay eager, as by --no-graph"
+            )
+        elif isinstance(event, ProductsDiffer):
+            self.line(
+                f"step {event.step}: products.json cannot be used ({printable(event.reason)}); from here on sums are "
+                "rounded differently"
             )
         elif isinstance(event, Evaluated):
             self._sample = printable(event.sample)

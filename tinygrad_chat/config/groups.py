@@ -16,6 +16,9 @@ from tinygrad_chat.text.split import AUTO, DOCUMENTS, END
 OWN = "own"
 """A user's own model, written in Python: tinygrad_chat.train(..., model=...)."""
 
+TENSOR = needs("mode", "tensor")
+"""What makes sense only where arrays are computed with."""
+
 UNBOUNDED = 10**9
 """The number of steps of a run that is limited only by --minutes."""
 
@@ -110,10 +113,11 @@ class DataOptions:
         False,
         "keep fewer activations and compute each block again in the backward pass: less memory, a third more time",
         fixed=False,
-        needs=(needs("mode", "tensor"), needs("dropout", 0.0), needs("model", "mini-gpt", "nanochat")),
+        needs=(TENSOR, needs("dropout", 0.0), needs("model", "mini-gpt", "nanochat")),
     )
-    graph: bool = option(
-        True, "record a step on a GPU once and repeat it as CUDA graphs", fixed=False, needs=needs("mode", "tensor")
+    graph: bool = option(True, "record a step on a GPU once and repeat it as CUDA graphs", fixed=False, needs=TENSOR)
+    autotune: bool = option(
+        True, "time a GPU's algorithms for each matrix product once and keep the fastest", fixed=False, needs=TENSOR
     )
 
     @property
@@ -229,7 +233,7 @@ class ComputeOptions:
         "faster versions of ops: the fastest installed, or one kind",
         choices=("auto", "cuda", "numba", "numpy", "reference"),
         fixed=False,
-        needs=needs("mode", "tensor"),
+        needs=TENSOR,
     )
     dtype: str = option(
         "auto",
@@ -238,11 +242,7 @@ class ComputeOptions:
         fixed=False,
     )
     threads: int | None = option(
-        None,
-        "processor threads (default one for each core)",
-        minimum=1,
-        fixed=False,
-        needs=needs("mode", "tensor"),
+        None, "processor threads (default one for each core)", minimum=1, fixed=False, needs=TENSOR
     )
 
     def __post_init__(self) -> None:

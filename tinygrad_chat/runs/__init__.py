@@ -14,5 +14,6 @@ scores.py         its model's results on tasks
 figures.py        facts about itself that its model can state correctly
 consent.py        what this user has agreed to for a run that may come from someone else
 tokenizer.py      the tokenizer of a run, or of a file
+products.py       how a GPU computes its matrix products
 recent_losses.py  a part of the state: how a batch's loss compares with those before it
 """

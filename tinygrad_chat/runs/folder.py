@@ -51,6 +51,7 @@ class RunFolder:
     samples/          a text for each evaluation
     evaluation.json   after `tgc eval`: how many problems of each task a checkpoint solved
     report.html       the whole run for people to read; report.md, too
+    products.json     on a GPU: which algorithm computes each matrix product
     tracker.json      with --track: the name by which the tracker knows the run
     """
 
@@ -70,6 +71,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.scores = path / "evaluation.json"
+        self.products = path / "products.json"
         self.report = path / "report.html"
 
     def follow(self) -> None:
@@ -134,7 +136,7 @@ class RunFolder:
         with explained(self.path, "read"):
             for folder in (self.checkpoints, self.samples, *(self.path / name for name in FOLDERS_OF_TRACKERS)):
                 list_folder(folder)
-            for file in (self.config, self.environment, self.log, self.timing, self.outcome):
+            for file in (self.config, self.environment, self.log, self.timing, self.outcome, self.products):
                 if is_there(file):
                     open_plain(file).close()
 

@@ -11,6 +11,7 @@ answering.py   answers a training model gives to many questions at once
 reinforcement.py  a model's own answers to a task's problems, as batches
 step.py        a training step: gradient, clipping, update
 graphs.py      the same step, recorded on a device and repeated
+products.py    how a GPU computes its matrix products: recalled and saved
 distributed.py the same step, shared by several ranks
 update.py      one update of a run: batch, step, guards
 loop.py        the loop

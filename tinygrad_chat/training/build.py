@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tinygrad_chat.backend import Compute
+from tinygrad_chat.backend import Compute, ProductChoices
 from tinygrad_chat.config.defaults import rates_beside_muon
 from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import TrainingConfig
@@ -142,6 +142,7 @@ def build_train_step(
     share: ParameterShare | None = None,
 ) -> TrainStep:
     """Return a model's training step, with a new optimiser that updates all parameters or a `share` of them."""
+    on_device = model.parameters().backend.name != "numpy"
     return TrainStep(
         model,
         build_optimizer(config, model, data_parallel, share),
@@ -150,6 +151,7 @@ def build_train_step(
         grad_accumulation=config.data.grad_accumulation,
         data_parallel=data_parallel,
         graphs=config.data.graph and isinstance(model, GPT),  # what a custom model does on the host is unknown
+        products=ProductChoices() if config.data.autotune and on_device else None,
     )
 
 

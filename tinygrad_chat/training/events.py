@@ -76,6 +76,14 @@ class StayedEager:
 
 
 @dataclass(frozen=True)
+class ProductsDiffer:
+    """From the update after `step` others on, matrix products are computed by other algorithms than before."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """The run is over, or was stopped before its end; either way a checkpoint of this step is on disk.
 
@@ -87,4 +95,4 @@ class Ended:
     trouble: str = ""
 
 
-Event = Began | Saved | Evaluated | Stepped | Logged | RolledBack | StayedEager | Ended
+Event = Began | Saved | Evaluated | Stepped | Logged | RolledBack | StayedEager | ProductsDiffer | Ended

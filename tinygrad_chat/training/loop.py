@@ -41,6 +41,7 @@ from tinygrad_chat.training.events import Began, Ended, Evaluated, Event, Logged
 from tinygrad_chat.training.guards.diagnosis import explain_prediction, nonfinite_parameter
 from tinygrad_chat.training.guards.memory import MemoryGuard
 from tinygrad_chat.training.guards.rollback import with_rollbacks
+from tinygrad_chat.training.products import recall_products, save_products
 from tinygrad_chat.training.run import HANDED_OVER, Run
 from tinygrad_chat.training.saving import forget_checkpoint, save, save_temporarily, write_checkpoint
 from tinygrad_chat.training.update import update
@@ -78,6 +79,7 @@ def train(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Gener
         )
         if damaged and run.saved_step is not None:
             write_checkpoint(run, temporary=True)  # so that the next start expects the log as repaired
+        recall_products(run)
         moved = False
         try:
             for event in with_rollbacks(run, lambda: _train(run, should_stop)):
@@ -180,6 +182,7 @@ def _train(run: Run, should_stop: Callable[[], bool]) -> Iterator[Event]:
                 measured = update(run, clock.fraction_used())
             if run.train_step.why_eager and not eager:
                 yield StayedEager(step, run.train_step.why_eager)
+            yield from save_products(run, step)
         if evaluated or step % options.log_every == 0 or (measured and "skipped_spike" in measured):
             if measured and run.reinforcement is None:  # with rewards, the lengths of answers vary
                 timing["tokens_per_second"] = clock.tokens_per_second()

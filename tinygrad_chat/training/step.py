@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_chat.autograd import Node
+from tinygrad_chat.autograd import Node, choosing_products
+from tinygrad_chat.backend import ProductChoices
 from tinygrad_chat.models.protocol import LanguageModel, Predictor
 from tinygrad_chat.nn import NewGradient
 from tinygrad_chat.ops.cross_entropy import count_targets
@@ -40,7 +41,8 @@ class TrainStep:
     `grad_accumulation` is the number of equal parts in which a batch's gradient is computed, `data_parallel` the
     threads that share each part, `clip` the largest gradient norm (None: no clipping). On a device nothing here
     synchronises. With `graphs`, a device that can records steps of one shape, and then repeats them by a few calls of
-    the host; `why_eager` says why it does not, if that failed.
+    the host; `why_eager` says why it does not, if that failed. A device computes products by the algorithms that
+    `products` say, and adds the fastest for those that are new (None: its library chooses each time).
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TrainStep:
         grad_accumulation: int = 1,
         data_parallel: DataParallel | None = None,
         graphs: bool = False,
+        products: ProductChoices | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -60,6 +63,7 @@ class TrainStep:
         self.clip = clip
         self.grad_accumulation = grad_accumulation
         self.data_parallel = data_parallel
+        self.products = products
         recordable = graphs and data_parallel is None
         self._graphs = StepGraphs(model, self._clip_and_update) if recordable else None
 
@@ -105,7 +109,8 @@ class TrainStep:
         """
         if self._graphs is not None:
             settings = self.clip, self.grad_accumulation
-            recorded = self._graphs.find(batch, random, parts=self.grad_accumulation, settings=settings)
+            with choosing_products(self.products):
+                recorded = self._graphs.find(batch, random, parts=self.grad_accumulation, settings=settings)
             if recorded is not None:
                 return self._repeat(recorded, batch, position, random, skip)
         loss = self.gradient(batch, random=random)
@@ -148,9 +153,10 @@ class TrainStep:
         Diagnosis passes another `model`, which then runs in one thread.
         """
         threads = self.data_parallel if model is None else None
-        return accumulate_gradient(
-            model or self.model, batch, parts=self.grad_accumulation, random=random, data_parallel=threads
-        )
+        with choosing_products(self.products):
+            return accumulate_gradient(
+                model or self.model, batch, parts=self.grad_accumulation, random=random, data_parallel=threads
+            )
 
     def measure_gradient(self) -> tuple[Any, Any]:
         """Return the gradient's norm and the factor that scales it down if its norm exceeds `clip`, for `update`."""
@@ -168,7 +174,8 @@ class TrainStep:
             if scale != 1:
                 self.model.parameters().gradient *= scale
         self.optimizer.prepare(self.schedule(position), position)
-        self.optimizer.update(None if on_host else scale + 0 * loss)  # 0 times a non-finite loss is NaN
+        with choosing_products(self.products):
+            self.optimizer.update(None if on_host else scale + 0 * loss)  # 0 times a non-finite loss is NaN
 
 
 def accumulate_gradient(
