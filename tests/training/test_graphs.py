@@ -127,6 +127,24 @@ def test_recorded_steps_leave_the_bits_of_eager_ones(
     assert len(replayed) == (parts + 1) * (STEPS - EAGER_STEPS)
 
 
+@pytest.mark.parametrize(("options", "optimizer"), KINDS)
+def test_a_repeated_step_is_two_launches_and_what_they_read_is_sent(
+    options: dict[str, Any], optimizer: Any, monkeypatch: pytest.MonkeyPatch
+):
+    options = {name: value for name, value in options.items() if name != "recompute"}
+    step, random = build({**options, "heads": 2}, optimizer=optimizer, graphs=True), np.random.default_rng
+    train(step, EAGER_STEPS + 1)
+    sent, one_by_one, launched = [], [], replays(monkeypatch)
+    send = DEVICE.send
+    monkeypatch.setattr(DEVICE, "send", lambda values, array: (sent.append(array.shape), send(values, array)))
+    for name in ("submit", "result_of"):
+        monkeypatch.setattr(tape, name, lambda function, *arguments: one_by_one.append(function))
+    step(batch_of(STEPS), STEPS, random=random(STEPS))
+    assert len(launched) == 2
+    assert not one_by_one
+    assert len(sent) == 5  # tokens, targets, their place, seeds, scalars
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
 def test_on_a_gpu_graphs_leave_the_bits_of_eager_steps(options: dict[str, Any], optimizer: Any):
