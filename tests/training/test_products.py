@@ -130,12 +130,13 @@ def test_without_cublaslt_a_resumed_run_says_that_it_rounds_differently(start: S
     assert "this is a stand-in, without cublasLt" in line
 
 
-def test_a_link_in_place_of_the_file_is_refused(start: Start):
+@pytest.mark.parametrize("backend", ["cupy", "numpy"])  # as for any file of a run, whether it will be read or not
+def test_a_link_in_place_of_the_file_is_refused(start: Start, backend: str):
     run = start("run", **SETTINGS)
     finish(run, stop_after=3)
     elsewhere = run.folder.products.rename(run.folder.path.parent / "elsewhere.json")
     run.folder.products.symlink_to(elsewhere)
-    resumed = resume_run(run.folder.path, {})
+    resumed = resume_run(run.folder.path, {"backend": backend})
     with pytest.raises(StorageError, match=r"products\.json"):
         finish(resumed)
 
