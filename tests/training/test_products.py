@@ -97,7 +97,7 @@ FOREIGN = {
         "cublasLt no longer offers an algorithm of it",
     ),
     "with a name that is no text for a screen": (
-        lambda record: json.dumps({**record, "made_by": "\x1b[2J\n"}),
+        lambda record: json.dumps({**record, "made_by": "\x1b[2J\n" * 9999}),
         "this is a stand-in",
     ),
 }
@@ -115,6 +115,7 @@ def test_choices_that_cannot_be_used_are_made_again_and_that_is_one_line(start: 
     assert line.endswith("); from here on sums are rounded differently")
     assert reason in line
     assert "\x1b" not in line
+    assert len(line) < 600
     assert run.folder.products.read_text() == chosen
 
 
