@@ -17,9 +17,10 @@ import numpy as np
 from bench import turns
 from bench.gpu.engines import backend_of
 from bench.gpu.models import nanochat_config
+from bench.gpu.products import measure_products
 from bench.gpu.stages import Record, Settings
 from bench.kernels import files
-from tinygrad_chat.backend import Compute, to_host
+from tinygrad_chat.backend import Compute, ProductChoices, to_host
 from tinygrad_chat.kernels.cuda.launch import flags, source
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
@@ -48,13 +49,15 @@ ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\(\w+\))?\
 
 
 def check_kernels(settings: Settings, record: Record) -> None:
-    """Compile each kernel, then compare. Raises BenchmarkError, when all is said, where something is not right."""
+    """Compile each kernel, then compare, and measure products. Raises BenchmarkError, when all is said, where something
+    is not right."""
     compute = Compute.choose(backend_of(settings))
     wrong = [] if settings.trial else compile_kernels(compute.backend.xp, compute.backend.dtypes, record)
     for dtype in compute.backend.dtypes:
         wrong += compare_with_host(Compute.choose(compute.backend, dtype=dtype), record)
     if wrong:
         raise turns.BenchmarkError(f"not as expected: {', '.join(wrong)}")
+    measure_products(settings, record)
 
 
 def compile_kernels(xp: Any, dtypes: tuple[str, ...], record: Record) -> list[str]:
@@ -117,7 +120,7 @@ def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str
     noise = np.random.default_rng(0)  # nanochat's first weights are in part zeros, behind which gradients are, too
     drawn = parameters.state()
     parameters.load({name: x + NOISE * noise.standard_normal(x.shape, np.float32) for name, x in drawn.items()})
-    step = TrainStep(model, AdamW(parameters), lambda position: RATE, clip=1.0, graphs=True)
+    step = TrainStep(model, AdamW(parameters), lambda position: RATE, clip=1.0, graphs=True, products=ProductChoices())
     step.gradient(batch, random=np.random.default_rng(0))
     flat = np.array(to_host(parameters.gradient))
     gradient = {name: flat[span] for name, span in parameters.spans()}

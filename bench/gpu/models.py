@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.configurations import BETAS, CLIP, LEARNING_RATE, WEIGHT_DECAY, Configuration
-from tinygrad_chat.backend import Compute
+from tinygrad_chat.backend import Compute, ProductChoices
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.config.scaling_laws import settings_of_depth
 from tinygrad_chat.models.gpt import GPT
@@ -39,7 +39,7 @@ def make_train_step(
     """Return our training step of a GPT, with AdamW, from `weights` or freshly drawn ones."""
     model = GPT(configuration.vocabulary, configuration.options, compute=compute, weights=weights)
     optimizer = AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
-    return TrainStep(model, optimizer, lambda step: LEARNING_RATE, clip=CLIP, graphs=True)
+    return TrainStep(model, optimizer, lambda step: LEARNING_RATE, clip=CLIP, graphs=True, products=ProductChoices())
 
 
 def make_nanochat_step(config: TrainingConfig, compute: Compute, weights: Mapping[str, Any]) -> TrainStep:

@@ -13,6 +13,9 @@ from bench.gpu.stages import STAGES, record_of
 
 Found = Mapping[str, Any]
 
+NAMING = ("engine", "file", "real", "model", "dtype", "epilogue")
+"""What a failure may be a failure of."""
+
 
 def gather(folder: Path) -> dict[str, Any]:
     """Return, for each stage with a record in `folder`, its outcome and what it found, ready for JSON."""
@@ -37,8 +40,8 @@ def found_in(stages: Mapping[str, Any], what: str) -> list[Found]:
 
 def page_of(stages: Mapping[str, Any]) -> str:
     """Return the results as a page in Markdown."""
-    parts = [_outcomes(stages), _machine(stages), _kernels(stages), _training(stages), _generation(stages)]
-    parts += [_profile(stages), _nanochat(stages), _shakespeare(stages), _failures(stages)]
+    parts = [_outcomes(stages), _machine(stages), _kernels(stages), _products(stages), _training(stages)]
+    parts += [_generation(stages), _profile(stages), _nanochat(stages), _shakespeare(stages), _failures(stages)]
     return "# On one GPU\n" + "".join(f"\n{text}\n" for part in parts if (text := "\n".join(part)))
 
 
@@ -76,6 +79,28 @@ def _kernels(stages: Mapping[str, Any]) -> Iterator[str]:
         for line in found_in(stages, "compared with the host")
     ]
     yield from _table("compared with the host", "dtype", "gradient", "losses", "close", rows=rows)
+
+
+def _products(stages: Mapping[str, Any]) -> Iterator[str]:
+    def rate(line: Found, way: str) -> str:
+        return f"{line['operations'] / line['seconds'][way] / 1e12:,.2f}"
+
+    rows = [
+        (line["layer"], line["part"], rate(line, "plan"), rate(line, "cublas"), f"{line['distance']:.1e}")
+        for line in found_in(stages, "product")
+    ]
+    names = "product", "", "TFLOP/s by a plan", "by cuBLAS", "difference of values"
+    yield from _table(*names, rows=rows)
+    yield from [""] if rows else []
+    fused = [
+        (
+            line["epilogue"],
+            "values are wrong" if line["seconds"]["within"] is None else f"{1e6 * line['seconds']['within']:.0f}",
+            *(f"{1e6 * line['seconds']['beside']:.0f}", f"{line['distance']:.1e}"),
+        )
+        for line in found_in(stages, "epilogue")
+    ]
+    yield from _table("with its product", "us within it", "by our kernel", "difference of values", rows=fused)
 
 
 def _training(stages: Mapping[str, Any]) -> Iterator[str]:
@@ -142,9 +167,9 @@ def _shakespeare(stages: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _failures(stages: Mapping[str, Any]) -> Iterator[str]:
-    for what in ("engine failed", "compilation failed", "step failed"):
+    for what in ("engine failed", "compilation failed", "step failed", "no epilogue"):
         for line in found_in(stages, what):
-            subject = " ".join(line[key] for key in ("engine", "file", "real", "model", "dtype") if key in line)
+            subject = " ".join(line[key] for key in NAMING if key in line)
             yield f"- {what}: {subject}: {line['reason']}"
 
 

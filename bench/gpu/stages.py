@@ -48,7 +48,7 @@ class Stage:
 
 STAGES = (
     Stage("machine", 60, "what the device really does in a large product and a copy"),
-    Stage("kernels", 180, "every kernel is compiled; gradients and losses are those of the host"),
+    Stage("kernels", 180, "every kernel is compiled; gradients and losses are those of the host; products by plan"),
     Stage("gpt2", 360, "training GPT-2 124M beside PyTorch, eager and compiled"),
     Stage("small", 150, "training S1 and mini-gpt beside PyTorch"),
     Stage("decode", 120, "generation beside PyTorch, each with a cache"),

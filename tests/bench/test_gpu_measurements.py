@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench import turns
-from bench.gpu import correctness, d12, engines
+from bench.gpu import correctness, d12, engines, products
 from bench.gpu.stages import Record, Settings
 from bench.peers import nanochat
 from bench.upstream_worker import COMPILED, EAGER
@@ -126,6 +126,36 @@ def test_every_file_of_kernels_is_compiled_for_every_type_and_one_that_fails_is_
         monkeypatch.setattr(correctness, "source", lambda file: "nonsense" if file == "sums.cu" else "")
         monkeypatch.setattr(correctness, "ENTRY", correctness.re.compile("(no kernel)"))
         assert correctness.compile_kernels(DEVICE.xp, ("float32",), record) == ["sums.cu for float32"]
+
+
+@needs_compiler
+def test_products_are_measured_by_both_ways_with_gelu_within_and_beside_them(tmp_path: Path):
+    record = Record(tmp_path / "stage.jsonl")
+    products.measure_products(Settings(str(tmp_path), trial=True), record)
+    assert len(found := [line for line in record.lines() if line["what"] == "product"]) == 15
+    assert all(line["seconds"] == {"plan": 2, "cublas": 4} for line in found)  # by the stand-in's clock
+    assert all(0 < line["distance"] < 1e-5 for line in record.lines())
+    within = [line["seconds"]["within"] for line in record.lines() if line["what"] == "epilogue"]
+    assert within == [2, 2]
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", ["another slope", "no algorithm"])
+def test_an_epilogue_that_is_wrong_or_missing_is_told_and_not_timed(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if fault == "no algorithm":
+        monkeypatch.setattr(products, "EPILOGUE_DGELU", 208)
+    else:
+        monkeypatch.setattr(products, "EPILOGUE_DGELU", products.EPILOGUE_GELU_AUX)
+    record = Record(tmp_path / "stage.jsonl")
+    products.measure_products(Settings(str(tmp_path), trial=True), record)
+    last = record.lines()[-1]
+    if fault == "no algorithm":
+        assert (last["what"], last["reason"]) == ("no epilogue", "cublasLt has no algorithm for it")
+    else:
+        assert last["distance"] > products.FAR
+        assert last["seconds"]["within"] is None
 
 
 def test_without_pytorch_there_is_only_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

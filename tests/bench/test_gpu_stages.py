@@ -170,6 +170,11 @@ def training_row(engine: str, rate: float, ratio: float) -> dict[str, Any]:
 
 def test_the_page_and_the_chart_show_what_was_found_and_what_was_not(tmp_path: Path):
     record_of("machine", tmp_path).say("limits", product_rate=4e14, bandwidth=2e12)
+    kernels = record_of("kernels", tmp_path)
+    times = {"plan": 1e-5, "cublas": 2e-5}
+    kernels.say("product", layer="up", part="forward", operations=10**10, distance=1e-3, seconds=times)
+    kernels.say("epilogue", epilogue="gelu", distance=0.9, seconds={"within": None, "beside": 1e-5})
+    kernels.say("no epilogue", epilogue="slope of gelu", reason="none")
     small = record_of("small", tmp_path)
     small.say("training", **training_row(turns.OURS, 3e6, 1.0))
     small.say("training", **training_row("torch eager", 2e6, 1.5))
@@ -180,8 +185,11 @@ def test_the_page_and_the_chart_show_what_was_found_and_what_was_not(tmp_path: P
     small.say("training", **training_row(turns.OURS, 3e6, 1.0) | {"configuration": "mini-gpt"})  # without a peer
     small.say("ended", outcome=LATE, reason="360 s", seconds=360.0)
     stages = gather(tmp_path)
-    assert list(stages) == ["machine", "gpt2", "small", "nanochat"]
+    assert list(stages) == ["machine", "kernels", "gpt2", "small", "nanochat"]
     page = page_of(stages)
+    assert "| up | forward | 1,000.00 | 500.00 | 1.0e-03 |" in page
+    assert "| gelu | values are wrong | 10 | 9.0e-01 |" in page
+    assert "- no epilogue: slope of gelu: none" in page
     assert "| S1 | torch eager | 64 | 2,000,000 | 25.0% | 100 | 1.50 |" in page
     assert "| nanochat | training nanochat's d12 beside nanochat itself | left out: no checkout | 0.0 |" in page
     assert "| GPT-2 124M | tinygrad_chat | 16 | 300,000 |" in page  # the stage came no further
@@ -220,6 +228,8 @@ def test_the_trial_runs_every_stage_with_nothing_but_what_an_image_with_cuda_has
     assert {line["engine"] for line in found_in(stages, "training")} == {turns.OURS, "torch eager"}
     assert all(line["close"] for line in found_in(stages, "compared with the host"))
     assert found_in(stages, "reached")
+    assert len(found_in(stages, "product")) == 15
+    assert {line["epilogue"] for line in found_in(stages, "epilogue")} == {"gelu", "slope of gelu"}
     assert found_in(stages, "machine")[0]["kernels"] == "numpy"  # without Numba
     assert found_in(stages, "limits")
     assert json.loads((results / "gpu" / "trace.json").read_text())["traceEvents"]

@@ -1,12 +1,14 @@
 // The functions of cublasLt that kernels/cuda/cublas_lt.py calls, on the host, beside cublas.cpp. It offers several
 // algorithms, which sum in different orders: some cannot be used, some fail, and each takes a time of its own by the
-// device's clock, which counts products and not seconds.
+// device's clock.
 
+#include <cmath>
 #include <map>
 #include <vector>
 
 namespace {
 
+constexpr int NO_EPILOGUE = 1, GELU_AUX = 160, DGELU = 192;
 constexpr int OPERATION = 0x4f50, LAYOUT = 0x4c41, PREFERENCE = 0x5052;
 constexpr size_t MiB = 1 << 20;
 
@@ -17,7 +19,7 @@ struct Object {
 };
 
 const std::map<int, std::map<int, size_t>> SIZES{
-    {OPERATION, {{3, 4}, {4, 4}}},
+    {OPERATION, {{3, 4}, {4, 4}, {7, 4}, {11, 8}, {12, 8}}},
     {LAYOUT, {{5, 4}, {6, 8}}},
     {PREFERENCE, {{1, 8}, {3, 4}, {5, 4}, {6, 4}, {7, 4}, {8, 4}}},
 };
@@ -70,12 +72,15 @@ struct Matrices {
 
 // A problem, or why there is none.
 struct Problem {
-    int status = SUCCESS, transa, transb, compute;
+    int status = SUCCESS, transa, transb, compute, epilogue;
+    void* aux;
+    int64_t aux_leading;
     Matrices A, B, C;
 
     Problem(void* operation, void* Adesc, void* Bdesc, void* Cdesc, void* Ddesc) : A(Adesc), B(Bdesc), C(Cdesc) {
         auto& found = static_cast<Object*>(operation)->attributes;
         transa = found[3], transb = found[4], compute = found[COMPUTE];
+        epilogue = found[7], aux = reinterpret_cast<void*>(found[11]), aux_leading = found[12];
         const auto inner = transa ? A.rows : A.columns;
         const bool fits = (transa ? A.columns : A.rows) == C.rows && (transb ? B.columns : B.rows) == inner &&
                           (transb ? B.rows : B.columns) == C.columns && C == Matrices(Ddesc);
@@ -83,11 +88,15 @@ struct Problem {
         for (const Matrices& each : {A, B, C})
             if (each.leading < each.rows || each.leading < 1) status = INVALID_VALUE;
         if (C.count > 1 && C.stride == 0) status = INVALID_VALUE;
+        if (epilogue != NO_EPILOGUE) {
+            if (epilogue != GELU_AUX && epilogue != DGELU) status = NOT_SUPPORTED;
+            if (!aux || aux_leading < C.rows || C.count != 1) status = INVALID_VALUE;
+        }
         if (inner == 0 || C.rows == 0 || C.columns == 0) status = NOT_SUPPORTED;
     }
     uint64_t digest(int64_t alignment) const {
         uint64_t mixed = 1469598103934665603u;
-        for (int64_t x : {int64_t(transa), int64_t(transb), int64_t(compute), alignment})
+        for (int64_t x : {int64_t(transa), int64_t(transb), int64_t(compute), int64_t(epilogue), alignment})
             mixed = (mixed ^ uint64_t(x)) * 1099511628211u;
         for (const Matrices& each : {A, B, C})
             for (int64_t x : {each.type, each.rows, each.columns, each.leading, each.count, each.stride})
@@ -124,8 +133,21 @@ const std::vector<Kind> KINDS{
     {64 * MiB, 2, 0, SUCCESS, SUCCESS, 4},       // more workspace than there is
     {0, 2, 1, SUCCESS, SUCCESS, 5},              // adds parts of a sum in the result's type
 };
-std::atomic<long long> ticks{0};
 std::atomic<int> runs[7];
+// gelu in its tanh form: of the product, which is kept, or its slope where it was kept, times the product.
+void finish(const Problem& problem, void* D) {
+    const Matrices& c = problem.C;
+    for (int64_t j = 0; j < c.columns; ++j)
+        for (int64_t i = 0; i < c.rows; ++i) {
+            const int64_t place = j * c.leading + i, kept = j * problem.aux_leading + i;
+            const float product = read(D, c.type, place);
+            if (problem.epilogue == GELU_AUX) write(problem.aux, c.type, kept, product);
+            const double x = read(problem.aux, c.type, kept), scale = 0.7978845608028654, cubic = 0.044715;
+            const double t = std::tanh(scale * (x + cubic * x * x * x));
+            const double slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * scale * (1 + 3 * cubic * x * x);
+            write(D, c.type, place, problem.epilogue == GELU_AUX ? 0.5 * x * (1 + t) : product * slope);
+        }
+}
 int duration[7] = {1, 5, 1, 2, 3, 1, 1};
 
 }  // namespace
@@ -140,7 +162,7 @@ extern "C" size_t cublasLtGetVersion() { return 130100; }
 
 extern "C" int cublasLtMatmulDescCreate(void** made, int compute, int scale) {
     if (scale != R_32F || (compute != 68 && compute != 77)) return INVALID_VALUE;
-    return create(made, OPERATION, {{COMPUTE, compute}, {3, 0}, {4, 0}});
+    return create(made, OPERATION, {{COMPUTE, compute}, {3, 0}, {4, 0}, {7, 1}, {11, 0}, {12, 0}});
 }
 extern "C" int cublasLtMatmulDescDestroy(void* made) { return destroy(made, OPERATION); }
 extern "C" int cublasLtMatmulDescSetAttribute(void* made, int attribute, const void* value, size_t size) {
@@ -209,6 +231,7 @@ extern "C" int cublasLtMatmul(void* handle, void* operation, const void* alpha, 
              *static_cast<const float*>(alpha), A, a.type, a.leading, a.stride, B, b.type, b.leading, b.stride,
              *static_cast<const float*>(beta), D, c.type, c.leading, c.stride, c.count, problem.compute == 77,
              kind.parts);
+    if (problem.epilogue != NO_EPILOGUE) finish(problem, D);
     ++runs[algorithm->number];
     ticks += duration[algorithm->number];
     return SUCCESS;

@@ -27,6 +27,7 @@ PRODUCTS = {
     "the second transposed": lambda x: (x[0], x[1].T, x[2]),
     "both transposed": lambda x: (x[0].T, x[1].T, x[2]),
     "slices": lambda x: (x[0, 1:8, 2:6], x[1, :4, 3:], x[2, 2:9, :9]),
+    "slices, transposed": lambda x: (x[0, 1:8, 2:6].T, x[1, :9, :7].T, x[2, :4, :9]),
     "neither rows nor columns dense": lambda x: (x[0, ::2, ::3], x[1, :4], x[2, :6]),
     "of rows in reverse": lambda x: (x[0, ::-1], x[1], x[2]),
     "a batch": lambda x: (x[:3], x[3:6], x[6:9]),

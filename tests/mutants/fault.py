@@ -24,6 +24,9 @@ TESTS_OF = {
         "--ignore=tests/kernels/test_cuda.py",
     ),
     "kernels/cuda": tuple(f"tests/kernels/test_{name}.py" for name in ("cuda", "cuda_linears", "flash_attention")),
+    "kernels/cuda/plans.py": ("tests/kernels/test_cuda_plans.py",),
+    "kernels/cuda/cublas_lt.py": ("tests/kernels/test_cuda_plans.py", "tests/kernels/test_cuda_products.py"),
+    "training/products.py": ("tests/training/test_products.py",),
     "training": (
         "tests/training",
         "--ignore=tests/training/test_device.py",

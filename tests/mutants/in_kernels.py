@@ -149,6 +149,25 @@ FAULTS = {
         "gelu: the slope is that at 4 beyond 4": ("max(-10.0f, min(x, 10.0f))", "max(-4.0f, min(x, 4.0f))"),
         "swiglu: the gate's slope is the sigmoid's alone": ("* s * (1 + gates[w] * (1 - s));", "* s;"),
     },
+    "kernels/cuda/plans.py": {
+        "what is added to counts once more for each timing": ("        out[...] = before\n", "        pass\n"),
+        "a choice is made while a graph is captured": (
+            " or backend.xp.cuda.get_current_stream().is_capturing()",
+            "",
+        ),
+        "all addresses count as aligned": ("key = product, addresses & -addresses", "key = product, ALIGNMENT"),
+        "earlier choices are not looked at": ("kept = choices.algorithms.get(name)", "kept = None"),
+    },
+    "kernels/cuda/cublas_lt.py": {
+        "parts of a sum are added in the result's type": (
+            "REDUCTION_SCHEME_COMPUTE_TYPE = 2",
+            "REDUCTION_SCHEME_COMPUTE_TYPE = 7",
+        ),
+        "a transposed matrix is described as it is read": (
+            "stored = (columns, rows) if operand.transposed else (rows, columns)",
+            "stored = (rows, columns)",
+        ),
+    },
     "kernels/cuda/flash_attention.py": {
         "the rows of all inputs are as far apart as the query's": (
             "for x in arrays for stride in x.strides[:2]]",

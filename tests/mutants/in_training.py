@@ -10,6 +10,12 @@ FAULTS = {
         "every held-out answer is the likeliest": ("self._objective.temperature)\n\n", "0)\n\n"),
         "the prompt's last token is no input of the answer": ("len(answer.prompt) - 1, np", "len(answer.prompt), np"),
     },
+    "training/products.py": {
+        "a resumed run chooses its products' algorithms anew": (
+            'choices.recall(record["made_by"], record["algorithms"])',
+            "pass",
+        ),
+    },
     "training/step.py": {
         "each part is a mean of its own": ('"token_count": token_count}', '"token_count": None}'),
         "each part drops what the first does": ('"offset": first_row + start', '"offset": 0'),

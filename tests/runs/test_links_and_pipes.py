@@ -30,7 +30,7 @@ Make = Callable[[Path, Path], object]
 
 STEP = "checkpoints/step-000002"
 FILES = [
-    *(".lock", "config.toml", "environment.json", "log.jsonl", "timing.jsonl", "outcome.json"),
+    *(".lock", "config.toml", "environment.json", "log.jsonl", "timing.jsonl", "outcome.json", "products.json"),
     *(f"{STEP}/weights.safetensors", f"{STEP}/optimizer.safetensors", f"{STEP}/state.json", f"{STEP}/SHA256SUMS"),
 ]
 FOLDERS = ["checkpoints", "samples", STEP, "tensorboard", "wandb"]

@@ -100,7 +100,7 @@ FOREIGN = {
         "cublasLt no longer offers an algorithm of it",
     ),
     "with a name that is no text for a screen": (
-        lambda record: json.dumps({**record, "made_by": "\x1b[2J\n"}),
+        lambda record: json.dumps({**record, "made_by": "\x1b[2J\n" * 9999}),
         "this is a stand-in",
     ),
 }
@@ -118,6 +118,7 @@ def test_choices_that_cannot_be_used_are_made_again_and_that_is_one_line(start: 
     assert line.endswith("); from here on sums are rounded differently")
     assert reason in line
     assert "\x1b" not in line
+    assert len(line) < 600
     assert run.folder.products.read_text() == chosen
 
 
@@ -133,12 +134,13 @@ def test_without_cublaslt_a_resumed_run_says_that_it_rounds_differently(start: S
     assert "this is a stand-in, without cublasLt" in line
 
 
-def test_a_link_in_place_of_the_file_is_refused(start: Start):
+@pytest.mark.parametrize("backend", ["cupy", "numpy"])  # as for any file of a run, whether it will be read or not
+def test_a_link_in_place_of_the_file_is_refused(start: Start, backend: str):
     run = start("run", **SETTINGS)
     finish(run, stop_after=3)
     elsewhere = run.folder.products.rename(run.folder.path.parent / "elsewhere.json")
     run.folder.products.symlink_to(elsewhere)
-    resumed = resume_run(run.folder.path, {})
+    resumed = resume_run(run.folder.path, {"backend": backend})
     with pytest.raises(StorageError, match=r"products\.json"):
         finish(resumed)
 

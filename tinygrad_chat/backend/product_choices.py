@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+LONGEST = 100  # characters of a name from a file that are shown
+
 
 class ProductChoices:
     """An algorithm for each product, chosen by its time when the product first comes, then kept.
@@ -36,7 +38,7 @@ class ProductChoices:
     def begin(self, made_by: str) -> None:
         """Let the device and the library be those named; forget the choices of any other."""
         if self.algorithms and self.made_by != made_by:
-            self.tell(f"made on {self.made_by}, this is {made_by}")
+            self.tell(f"made on {self.made_by[:LONGEST]}, this is {made_by}")
             self.algorithms = {}
         self.made_by = made_by
 

@@ -44,15 +44,8 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
     if out.size == 0:
         return out
     cublas = cublas_of(array_module(out))
-    M, N = out.shape[-2:]
     left, right = _readable(left), _readable(right)  # any copies stay alive until the call below
-    tf32 = tf32 and left.dtype == np.float32
-    compute = CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else CUBLAS_COMPUTE_32F
-    operands = _operand(right), _operand(left), _operand(out)
-    assert not operands[2].transposed
-    # cuBLAS is column-major: it sees our row-major matrices as transposed, and out.T = right.T @ left.T.
-    product = Product(N, M, left.shape[-1], out.shape[0] if out.ndim == 3 else 1, compute, *operands)
-    factors = Factors(ctypes.c_float(scale), ctypes.c_float(add), right.data.ptr, left.data.ptr, out.data.ptr)
+    product, factors = product_of(left, right, out, tf32=tf32, scale=scale, add=add)
     stream, choices = array_module(out).cuda.get_current_stream().ptr, current_mode().products
     plan = None if choices is None else find_plan(choices, out, cublas, product, factors)
     if plan is None:
@@ -61,6 +54,20 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
     else:
         check(plan.multiply(cublas, factors, stream))
     return out
+
+
+def product_of(
+    left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: bool = False
+) -> tuple[Product, Factors]:
+    """Return what `gemm` computes, of at most three axes, as cuBLAS sees it."""
+    M, N = out.shape[-2:]
+    tf32 = tf32 and left.dtype == np.float32
+    compute = CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else CUBLAS_COMPUTE_32F
+    operands = _operand(right), _operand(left), _operand(out)
+    assert not operands[2].transposed
+    # cuBLAS is column-major: it sees our row-major matrices as transposed, and out.T = right.T @ left.T.
+    product = Product(N, M, left.shape[-1], out.shape[0] if out.ndim == 3 else 1, compute, *operands)
+    return product, Factors(ctypes.c_float(scale), ctypes.c_float(add), right.data.ptr, left.data.ptr, out.data.ptr)
 
 
 def _readable(x: Any) -> Any:

@@ -62,7 +62,7 @@ def _make(
     if algorithm is None:
         if kept is not None:
             choices.tell("cublasLt no longer offers an algorithm of it")
-        algorithm = _fastest(plan, offered, out, cublas, factors)
+        algorithm = fastest(plan, offered, out, cublas, factors)
     if algorithm is None:
         return None
     plan.algorithm = algorithm
@@ -76,7 +76,7 @@ def _name(product: Product, alignment: int) -> str:
     return " ".join(map(str, numbers))
 
 
-def _fastest(plan: Plan, offered: list[Algorithm], out: Any, cublas: Cublas, factors: Factors) -> Algorithm | None:
+def fastest(plan: Plan, offered: list[Algorithm], out: Any, cublas: Cublas, factors: Factors) -> Algorithm | None:
     """Return the algorithm that takes the least time, None if none works."""
     backend = backend_of(out)
     stream = backend.xp.cuda.get_current_stream().ptr
