@@ -232,6 +232,8 @@ def test_attention_hands_the_gradients_of_a_model_back_as_one(
     assert products.count(((16, whole), False)) == options.layers * (1 + recompute)
     assert products.count(((whole, C), False)) == options.layers
     assert not any(add for _, add in products)
+    model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+    assert products.count(((whole, C), True)) == options.layers
 
 
 cosine, sine = (angles.astype(np.float32) for angles in ops.rotary_angles(5, 8))
