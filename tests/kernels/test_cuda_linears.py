@@ -169,8 +169,19 @@ def test_a_result_that_is_not_used_gives_its_weight_no_gradient(device: Backend)
     expect_close(device, found, expected, "float32")
 
 
-def test_each_bucket_is_sent_with_all_of_its_gradients(device: Backend):
-    parameters, layers = layers_in(device)
+BUCKETS = {
+    "a bucket for each weight": (1, [16, 8, 8]),
+    "a bucket for two of the weights": ((16 + 8) * C, [16 + 8, 8]),
+    "one bucket": (10**6, [WHOLE]),
+}
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_bucket_is_sent_with_all_of_its_gradients_which_are_one_product(
+    device: Backend, name: str, products: list[Product]
+):
+    least, heights = BUCKETS[name]
+    parameters, layers = layers_in(device, bias=False)
     sent: list[np.ndarray] = []
 
     class Recording:
@@ -182,17 +193,17 @@ def test_each_bucket_is_sent_with_all_of_its_gradients(device: Backend):
 
     everything = [slice(0, parameters.size)]
     communicator = cast(Communicator, Recording())
-    buckets = GradientBuckets(parameters, everything, communicator, parameters.gradient, 1)
+    buckets = GradientBuckets(parameters, everything, communicator, parameters.gradient, least)
     for _ in range(2):  # the first one learns how many gradients come
         parameters.gradient.fill(0)
         sent.clear()
+        products.clear()
         x = Tensor(moved(device, drawn(2, 5, C), "float32"))
         sweep_back(apply_to_one_input(x, *layers), gradients_for(device, "float32"), buckets.deliver)
         buckets.finish()
-    in_order = sorted(sent, key=lambda each: -each.size)
-    for piece, each in zip(in_order[:3], layers, strict=True):
-        np.testing.assert_array_equal(piece, device.to_host(each.weight.grad).ravel())
-        assert piece.all()
+    np.testing.assert_array_equal(np.concatenate(sent), device.to_host(parameters.gradient))
+    assert all(bucket.all() for bucket in sent)
+    assert products[2:] == [((rows, C), True) for rows in heights]
 
 
 LAYERS: dict[str, tuple[Callable[[list[Linear]], Any], list[str]]] = {
@@ -232,6 +243,8 @@ def test_attention_hands_the_gradients_of_a_model_back_as_one(
     assert products.count(((16, whole), False)) == options.layers * (1 + recompute)
     assert products.count(((whole, C), False)) == options.layers
     assert not any(add for _, add in products)
+    model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+    assert products.count(((whole, C), True)) == options.layers
 
 
 cosine, sine = (angles.astype(np.float32) for angles in ops.rotary_angles(5, 8))

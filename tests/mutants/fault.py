@@ -33,6 +33,7 @@ TESTS_OF = {
         "--ignore=tests/training/test_faults.py",
     ),
     "experiments": tuple(f"tests/experiments/test_{name}.py" for name in ("jobs", "submission", "job")),
+    "parallel/buckets.py": ("tests/parallel/test_communicator.py", "tests/kernels/test_cuda_linears.py"),
     "backend/nccl.py": ("tests/parallel/test_device.py",),
     "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
     "models/gpt.py": ("tests/models", "tests/inference/test_rows.py"),

@@ -41,6 +41,10 @@ FAULTS = {
             "node.grad, node.parents = None, RELEASED",
             "node.grad = None",
         ),
+        "a gradient that waits for others waits for ever": (
+            "            each.finish()\n        pending.clear()",
+            "            pass",
+        ),
     },
     "nn/parameters.py": {
         "a weight without a gradient keeps the last step's": ("leaf.grad.fill(0)", "pass"),

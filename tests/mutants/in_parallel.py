@@ -47,6 +47,10 @@ FAULTS = {
         ),
         "nobody waits for the last bucket": ("for wait in self._under_way.values():\n            wait()", "pass"),
         "nothing goes off during the sweep": ("if self._expected and", "if False and"),
+        "a bucket goes off without what waits for other weights": (
+            "for gradient in list(self._unfinished):",
+            "for gradient in ():",
+        ),
         "sweeps may deliver what they like": ("if self._delivered != expected:", "if False:"),
     },
     "parallel/window.py": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from tinygrad_chat.autograd import Node, PendingGradient
 from tinygrad_chat.autograd.sweep import deliver_to_leaf
@@ -36,12 +37,14 @@ class GradientBuckets:
         self._expected: list[int] | None = None
         self._delivered = [0] * len(self._spans)
         self._under_way: dict[int, Callable[[], None]] = {}
+        # Those of one rule: the sweep holds them until it has finished them.
+        self._unfinished: WeakSet[PendingGradient] = WeakSet()
 
     def deliver(self, leaf: Node, gradient: Any) -> None:
         """Accumulate a parameter's gradient, as the backward pass's `deliver`, and send its bucket once complete."""
         deliver_to_leaf(leaf, gradient)
         if isinstance(gradient, PendingGradient):
-            gradient.finish()  # it may be the bucket's last
+            self._unfinished.add(gradient)
         bucket = self._bucket_of.get(leaf)
         if bucket is None:
             return
@@ -63,6 +66,8 @@ class GradientBuckets:
         self._under_way.clear()
 
     def _send(self, bucket: int) -> None:
+        for gradient in list(self._unfinished):
+            gradient.finish()
         span = self._spans[bucket]
         pieces = [_overlap(share, span) for share in self._shares]
         own, first = pieces[self._communicator.rank], self._shares[self._communicator.rank].start

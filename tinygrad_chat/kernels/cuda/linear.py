@@ -39,19 +39,21 @@ def linears(x: Any, *weights_and_biases: Any):
         outs += split_columns(out.reshape(*x.shape[:-1], len(weight)), widths[part])
 
     def backward(*d_outs: Any):
-        used = [i for i, d_out in enumerate(d_outs) if d_out is not None]
-        both = [(layers[i][0], xp.asarray(d_outs[i], dtype=real)) for i in used]
+        d_x = xp.empty(rows.shape, real)
         d_weights: list[Any] = [None] * len(layers)
-        d_biases, d_x = list(d_weights), xp.empty((len(rows), x.shape[-1]), real)
-        for part, (weight, d_out) in runs(both, _joined_gradients):
+        d_biases = list(d_weights)
+        used = [i for i, d_out in enumerate(d_outs) if d_out is not None]
+        pairs = [(layers[i][0], xp.asarray(d_outs[i], dtype=real)) for i in used]
+        for part, (weight, d_out) in runs(pairs, _joined_gradients):
             d_rows, here = rows_of(d_out), used[part]
+            heights = [widths[i] for i in here]
             gemm(d_rows, weight, d_x, tf32=tf32, add=part.start > 0)
-            own = [widths[i] for i in here]
-            products = WeightGradients(d_rows.T, rows, tf32=tf32).of(own)
-            biased = layers[here[0]][1] is not None
-            sums = split_columns(column_sums(contiguous(d_rows, real)), own) if biased else [None] * len(own)
-            for i, d_weight, d_bias in zip(here, products, sums, strict=True):
-                d_weights[i], d_biases[i] = d_weight, d_bias
+            for i, d_weight in zip(here, WeightGradients(d_rows.T, rows, tf32=tf32).of(heights), strict=True):
+                d_weights[i] = d_weight
+            if layers[here[0]][1] is not None:
+                sums = split_columns(column_sums(contiguous(d_rows, real)), heights)
+                for i, d_bias in zip(here, sums, strict=True):
+                    d_biases[i] = d_bias
         return d_x.reshape(x.shape), *d_weights, *d_biases
 
     return tuple(outs), backward
@@ -67,8 +69,8 @@ def _joined_layers(layers: Sequence[tuple[Any, Any]]) -> tuple[Any, Any] | None:
     return None if bias is None else (weight, bias)
 
 
-def _joined_gradients(both: Sequence[tuple[Any, Any]]) -> tuple[Any, Any] | None:
-    """Return neighbouring weights, and the gradients of what they were multiplied into, as one each."""
-    weights, d_outs = zip(*both, strict=True)
+def _joined_gradients(pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any] | None:
+    """Return neighbouring weights and the gradients of their results as one weight and one gradient."""
+    weights, d_outs = zip(*pairs, strict=True)
     weight, d_out = joined(weights, 0), joined(d_outs, -1)
     return None if weight is None or d_out is None else (weight, d_out)

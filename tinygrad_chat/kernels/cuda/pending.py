@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class WeightGradients:
 
     def of(self, heights: Sequence[int]) -> list[PendingProduct]:
         """Return the gradients of weights with so many rows each."""
-        ends = [sum(heights[: i + 1]) for i in range(len(heights))]
+        ends = accumulate(heights)
         return [PendingProduct(self, slice(end - rows, end)) for end, rows in zip(ends, heights, strict=True)]
 
     def shape_of(self, rows: slice) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from tinygrad_chat.backend import array_module
@@ -14,21 +15,18 @@ Item = TypeVar("Item")
 
 def joined(pieces: Sequence[Any], axis: int) -> Any:
     """Return a view of all pieces, or None unless they are slices of one array that follow one another along `axis`."""
-    first = pieces[0]
     if len(pieces) == 1:
-        return first
-    end = first.data.ptr
+        return pieces[0]
+    first, end, length = pieces[0], pieces[0].data.ptr, 0
+    shape = list(first.shape)
     for x in pieces:
-        alike = (
-            x.dtype == first.dtype
-            and x.strides == first.strides
-            and _without(x.shape, axis) == _without(first.shape, axis)
-        )
+        shape[axis] = x.shape[axis]
+        alike = x.dtype == first.dtype and x.shape == tuple(shape) and x.strides == first.strides
         if not alike or x.data.ptr != end or _owner(x) is not _owner(first):
             return None
         end += x.shape[axis] * x.strides[axis]
-    shape = list(first.shape)
-    shape[axis] = sum(x.shape[axis] for x in pieces)
+        length += x.shape[axis]
+    shape[axis] = length
     return array_module(first).lib.stride_tricks.as_strided(first, tuple(shape), first.strides)
 
 
@@ -54,8 +52,7 @@ def empty_like_slices(pieces: Sequence[Any]) -> list[Any]:
 
 def split_columns(x: Any, widths: Sequence[int]) -> list[Any]:
     """Return slices of x (..., C) of these widths, side by side."""
-    ends = [sum(widths[: i + 1]) for i in range(len(widths))]
-    return [x[..., end - width : end] for end, width in zip(ends, widths, strict=True)]
+    return [x[..., end - width : end] for end, width in zip(accumulate(widths), widths, strict=True)]
 
 
 def dense_rows(x: Any, real: Any) -> Any:
@@ -63,10 +60,6 @@ def dense_rows(x: Any, real: Any) -> Any:
     for kernels that are told how far."""
     rows = rows_of(array_module(x).asarray(x, dtype=real))
     return rows if rows.shape[1] == 1 or rows.strides[1] == rows.itemsize else contiguous(rows, real)
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return shape[:axis] + shape[len(shape) + axis + 1 if axis < 0 else axis + 1 :]
 
 
 def _owner(x: Any) -> Any:
