@@ -172,7 +172,7 @@ FAULTS = {
         ),
     },
     "kernels/cuda/rotary.cu": {
-        "the gain is left out of the gradient": ("if (gain) d_first *= to_float(gain[d])", "if (gain) d_first *= 1"),
+        "the gain is left out of the gradient": ("d_first[w] *= first[w], d_second", "d_second"),
     },
     "kernels/cuda/normalization.cu": {
         "what comes through the stream is lost": ("values[w] += stream[w];", ";"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp
+from tinygrad_chat.kernels.cuda.launch import WARP, contiguous, launch, per_thread, per_warp, width
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.rotary import check_angles
 
@@ -23,13 +23,23 @@ def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | Non
     size = 0.0 if rms is None else float(rms)
     inverse_rms = xp.empty(N, np.float32) if size else None
     sizes = N, T, x.shape[-1] // D, D
+
+    def blocks(*arrays: Any) -> tuple[int, bool]:
+        """Return how many blocks there are, and whether a lane takes a whole vector of pairs at once."""
+        each = width(D // 2, gain, cosine, sine, *arrays)
+        lanes = min(D // 2 // each, WARP)  # of a head
+        wide = each > 1 and WARP % lanes == 0
+        return per_warp(-(-N * lanes // WARP) if wide else N), wide
+
+    grid, wide = blocks(x, out)
     arrays = x, gain, cosine, sine, out, inverse_rms
-    launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, float(epsilon), size)
+    launch("rotary.cu", "rotary", real, grid, *arrays, *sizes, wide, float(epsilon), size)
 
     def backward(d_out: Any):
         d_out, d_x = contiguous(d_out, real), xp.empty_like(x)
+        grid, wide = blocks(x, d_out, d_x)
         arrays = x, gain, cosine, sine, inverse_rms, d_out, d_x
-        launch("rotary.cu", "rotary_backward", real, per_warp(N), *arrays, *sizes, size)
+        launch("rotary.cu", "rotary_backward", real, grid, *arrays, *sizes, wide, size)
         if gain is None:
             return d_x, None
         partial = xp.empty((chunks_of(N), D), np.float32)
