@@ -68,11 +68,6 @@ inline float half_of(unsigned int pair, int second) {
     return __uint_as_float(second ? pair & 0xffff0000u : pair << 16);
 }
 
-inline unsigned int rounded(float x) {  // the bits of a bfloat16, to nearest, ties to even
-    const unsigned int bits = __float_as_uint(x);
-    return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff;
-}
-
 inline void arrive(const Copy& copy) { std::memcpy(copy.to, copy.bytes, sizeof copy.bytes); }
 
 }  // namespace emulated
@@ -141,8 +136,4 @@ inline void multiply(float (&sums)[4], const Fragment& left, unsigned int right_
         }
     }
     products += lane == 0;
-}
-
-inline unsigned int pair(float first, float second) {
-    return emulated::rounded(first) | emulated::rounded(second) << 16;
 }

@@ -147,7 +147,7 @@ def smear_case(B: int, T: int, C: int, K: int, before: bool = False) -> tuple[st
     return "smear", Case(inputs, {"before": drawn(B, 1, C) if before else None})
 
 
-angles = ops.rotary_angles(9, 24)
+angles, whole_angles = ops.rotary_angles(9, 24), ops.rotary_angles(45, 32)  # of heads of 24, and of whole vectors
 # Where kernels go wrong: more than a warp, a block or a chunk of something, rows that are not whole vectors, nothing
 # at all, a mask that hides everything, numbers far from 0.
 CORNERS: dict[str, tuple[str, Case]] = {
@@ -181,6 +181,10 @@ CORNERS: dict[str, tuple[str, Case]] = {
     "rotary with a norm and a gain": (
         "rotary",
         Case((drawn(5, 9, 48), drawn(24)), {"cosine": angles[0], "sine": angles[1], "rms": 1.2}),
+    ),
+    "rotary in vectors, of many heads": (
+        "rotary",
+        Case((drawn(3, 45, 256), drawn(32)), {"cosine": whole_angles[0], "sine": whole_angles[1], "rms": 1.2}),
     ),
     "rotary with a gain": ("rotary", Case((drawn(2, 9, 24), drawn(24)), {"cosine": angles[0], "sine": angles[1]})),
     "an embedding seen everywhere": ("embedding", Case((drawn(3, 8), np.repeat([2, 0, 2], [40, 70, 200])))),
@@ -285,6 +289,23 @@ def test_what_changes_from_step_to_step_is_read_from_the_devices_memory(device: 
         count[...] = tokens
         losses = kernels[ops.cross_entropy](xp.asarray(x), xp.asarray(targets), token_count=count)[0]
         np.testing.assert_allclose(float(losses), 3 * np.log(40) / tokens, rtol=1e-6)
+
+
+@pytest.mark.parametrize("real", TYPES)
+@pytest.mark.parametrize("options", [{}, {"rms": 1.2}], ids=["", "with a norm"])
+@pytest.mark.parametrize(("heads", "D"), [(3, 16), (5, 64), (3, 128), (1, 768), (1, 48)])
+def test_rotary_leaves_the_same_bits_in_vectors_and_pair_by_pair(
+    device: Backend, heads: int, D: int, options: dict[str, Any], real: str
+):
+    x, gain, d_out, (cosine, sine) = drawn(2, 7, heads * D), drawn(D), drawn(2, 7, heads * D), ops.rotary_angles(7, D)
+    angles = {"cosine": moved(device, cosine, np.float32), "sine": moved(device, sine, np.float32)}
+    found = []
+    for shift in (0, 1):  # arrays that are aligned for vectors, and that are not
+        there = [moved(device, part, real, shift) for part in (x, gain, d_out)]
+        out, backward = load_kernels("cuda")[ops.rotary](*there[:2], **angles, **options)
+        found.append([device.to_host(each) for each in (out, *backward(there[2]))])
+    for wide, narrow in zip(*found, strict=True):
+        np.testing.assert_array_equal(wide, narrow)
 
 
 @pytest.mark.parametrize("offset", [8, -8])

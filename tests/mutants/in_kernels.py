@@ -217,15 +217,8 @@ FAULTS = {
         "gated_sum: vectors are read where rows do not begin with one": (" and apart % each == 0", ""),
     },
     "kernels/cuda/rotary.cu": {
-        "a slice is read as if it were the whole, for the gain": (
-            "const REAL* head = x + n / heads * x_row + n % heads * D;",
-            "const REAL* head = x + n * D;",
-        ),
-        "a slice is read as if it were the whole, on the way back": (
-            "x += n / heads * x_row + n % heads * D, d_out",
-            "x += n * D, d_out",
-        ),
-        "the gain is left out of the gradient": ("if (gain) d_first *= to_float(gain[d])", "if (gain) d_first *= 1"),
+        "a slice is read as if it were the whole": ("x + n / heads * x_row + n % heads * D", "x + n * D"),
+        "the gain is left out of the gradient": ("d_first[w] *= first[w], d_second", "d_second"),
     },
     "kernels/cuda/normalization.cu": {
         "what comes through the stream is lost": ("values[w] += stream[w];", ";"),

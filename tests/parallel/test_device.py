@@ -18,8 +18,10 @@ from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.backend import Backend, Compute
 from tinygrad_chat.backend.nccl import NcclGroup
 from tinygrad_chat.errors import BackendError
-from tinygrad_chat.optim import AdamW
-from tinygrad_chat.parallel import Communicator, ParameterShare, ThreadTeam, cut, device
+from tinygrad_chat.models.parameter_table import parameter_roles
+from tinygrad_chat.optim import SGD, AdamW, Muon, Optimizer, adamw_groups
+from tinygrad_chat.optim.optimizer import Movable
+from tinygrad_chat.parallel import FAREWELL, Communicator, ParameterShare, ThreadTeam, cut, device
 from tinygrad_chat.parallel.device import DeviceCommunicator
 from tinygrad_chat.training.distributed import DistributedStep, Rank
 from tinygrad_chat.training.step import TrainStep
@@ -148,41 +150,68 @@ def test_numbers_that_nccl_has_no_name_for_are_refused():
         on_devices(1, lambda communicator: communicator.broadcast(to_device(np.arange(3))))
 
 
+OPTIONS = ModelOptions(layers=1, heads=2, width=16, context=8)
+
+
+def muon(parameters: Movable) -> Muon:
+    names = {name for name, _ in parameters.masters()}
+    roles = {name: role for name, role in parameter_roles(OPTIONS, 11).items() if name in names}
+    groups = adamw_groups(roles, lr=0.02, embedding_lr=0.3, head_lr=0.008, scalar_lr=0.5)
+    return Muon(parameters, groups, momentum=lambda position: 0.95, weight_decay=lambda position: 0.1)
+
+
+def train(
+    communicator: Communicator | None, optimizer: Callable[[Any], Optimizer], dtype: str, *, clip: float
+) -> tuple[list[float], list[float], np.ndarray, np.ndarray]:
+    """Take some steps, alone or as one of the ranks. Return the losses and norms that rank 0 has, the weights, and the
+    latest gradient of this rank's share."""
+    model = GPT(11, OPTIONS, random=np.random.default_rng(1), compute=Compute(DEVICE, "cuda", dtype))
+    parameters, whole = model.parameters(), set[str]()
+    if optimizer is muon:
+        whole = {name for name, role in parameter_roles(OPTIONS, 11).items() if role == "matrix"}
+    shares = cut(parameters, whole, 1 if communicator is None else communicator.size)
+    share = parameters if communicator is None else ParameterShare(parameters, shares[communicator.rank])
+    step, results = TrainStep(model, optimizer(share), lambda step: 0.01, clip=clip), []
+    if communicator is not None:
+        assert isinstance(share, ParameterShare)
+        step = DistributedStep(Rank(step, shares, share, communicator), shares)
+    if communicator is None or communicator.rank == 0:
+        for number, batch in enumerate(np.random.default_rng(0).integers(11, size=(5, 4, 9))):
+            results.append(step((batch[:, :-1], batch[:, 1:]), number))
+        if communicator is not None:
+            communicator.broadcast_object(FAREWELL)
+    else:
+        assert isinstance(step, DistributedStep)
+        step.rank.follow()
+    losses, norms = [float(result.loss) for result in results], [float(result.grad_norm) for result in results]
+    return losses, norms, DEVICE.to_host(parameters.data).copy(), DEVICE.to_host(share.gradient).copy()
+
+
 @pytest.mark.profile("ci")
 @needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_steps_of_two_devices_have_the_losses_of_one(dtype: str):
-    options = ModelOptions(layers=1, heads=2, width=16, context=8)
-    tokens = np.random.default_rng(0).integers(11, size=(5, 4, 9))
-
-    def step_of(communicator: Communicator | None) -> TrainStep:
-        model = GPT(11, options, random=np.random.default_rng(1), compute=Compute(DEVICE, "cuda", dtype))
-        parameters = model.parameters()
-        if communicator is None:
-            return TrainStep(model, AdamW(parameters), lambda step: 0.01, clip=0.5)
-        shares = cut(parameters, set(), communicator.size)
-        share = ParameterShare(parameters, shares[communicator.rank])
-        step = TrainStep(model, AdamW(share), lambda step: 0.01, clip=0.5)
-        return DistributedStep(Rank(step, shares, share, communicator), shares)
-
-    def take(step: TrainStep) -> list[float]:
-        return [float(step((batch[:, :-1], batch[:, 1:]), number).loss) for number, batch in enumerate(tokens)]
-
-    def work(communicator: Communicator) -> list[float]:
-        step = step_of(communicator)
-        if communicator.rank == 0:
-            losses = take(step)
-            communicator.broadcast_object()
-            return losses
-        assert isinstance(step, DistributedStep)
-        while (asked := communicator.broadcast_object()) is not None:
-            name, arguments = asked
-            getattr(step.rank, name)(*arguments)
-        return []
-
     with standing_in():
-        alone = take(step_of(None))
-    np.testing.assert_allclose(on_devices(2, work)[0], alone, rtol=1e-5 if dtype == "float32" else 1e-2)
+        alone = train(None, AdamW, dtype, clip=0.5)[0]
+    found = on_devices(2, lambda communicator: train(communicator, AdamW, dtype, clip=0.5))[0][0]
+    np.testing.assert_allclose(found, alone, rtol=1e-5 if dtype == "float32" else 1e-2)
+
+
+@pytest.mark.profile("ci")
+@needs_compiler
+@pytest.mark.parametrize("optimizer", [AdamW, SGD, muon])
+def test_ranks_on_devices_clip_within_the_update(optimizer: Callable[[Any], Optimizer]):
+    clip = 0.02
+    with standing_in():
+        alone = train(None, optimizer, "float32", clip=clip)
+    ranks = on_devices(2, lambda communicator: train(communicator, optimizer, "float32", clip=clip))
+    _, norms, *_ = ranks[0]
+    assert min(norms) > 2 * clip
+    np.testing.assert_allclose(norms, alone[1], rtol=1e-4)
+    gradient = np.concatenate([share for *_, share in ranks])
+    np.testing.assert_allclose(np.linalg.norm(gradient), norms[-1], rtol=1e-6)  # nobody has scaled it where it lies
+    for _, _, weights, _ in ranks:
+        np.testing.assert_allclose(weights, alone[2], rtol=1e-3, atol=1e-4)
 
 
 def test_arrays_go_by_nccl_where_they_lie_on_devices_and_nowhere_else(monkeypatch: pytest.MonkeyPatch):

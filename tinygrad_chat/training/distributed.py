@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.backend import Inbox
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import UsageError
 from tinygrad_chat.machine.memory import peak_memory
@@ -53,6 +54,8 @@ class Rank(Member):
         super().__init__(communicator)
         self.step, self.share, self.predictor = step, share, step.predictor
         self._shares, self._parameters = shares, step.model.parameters()
+        backend = self._parameters.backend
+        self._scale = None if backend.name == "numpy" else Inbox(backend, (), np.float32)
         self.buckets = None
         # Data-parallel threads sum their gradients only after their backward passes, too late to overlap.
         if communicator.overlaps and step.data_parallel is None and isinstance(step.model, GPT):
@@ -91,10 +94,14 @@ class Rank(Member):
         return self.communicator.gather_objects((float(loss), norm))
 
     def update(self, scale: float, learning_rate: float, position: int) -> None:
-        """Update this rank's share of the weights with its gradient times `scale`, and all-gather the other shares."""
-        if scale != 1:
+        """Update this rank's share of the weights with its gradient times `scale`, and all-gather the other shares. On
+        a device, the optimiser's kernels multiply."""
+        if self._scale is not None:
+            self._scale.write(scale)
+        elif scale != 1:
             self.share.gradient *= scale
-        self.step.optimizer.step(learning_rate, position)
+        self.step.optimizer.prepare(learning_rate, position)
+        self.step.optimizer.update(None if self._scale is None else self._scale.array)
         self.communicator.all_gather(self._parameters.data, self._shares)
         self._parameters.refresh_compute_weights()
 

@@ -12,13 +12,26 @@ struct bfloat16 {
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bfloat16 x) { return __uint_as_float(static_cast<unsigned int>(x.bits) << 16); }
 
-// To nearest, ties to even. Adding to the bits carries into the exponent, as it should, but would turn a NaN into a
-// number.
-__device__ inline void round_to(float& out, float x) { out = x; }
-__device__ inline void round_to(bfloat16& out, float x) {
-    unsigned int bits = __float_as_uint(x);
-    out.bits = x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
+// The bits of the bfloat16 nearest to x, ties to even, and 0x7fff for every NaN: what the instruction in `pair` computes.
+// Adding to the bits carries into the exponent, as it should, but would turn a NaN into a number.
+__device__ inline unsigned int nearest_bfloat16(float x) {
+    const unsigned int bits = __float_as_uint(x);
+    return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff;
 }
+
+// Two numbers rounded to bfloat16, the first in the lower half.
+__device__ inline unsigned int pair(float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    unsigned int rounded;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(rounded) : "f"(second), "f"(first));
+    return rounded;
+#else
+    return nearest_bfloat16(first) | nearest_bfloat16(second) << 16;
+#endif
+}
+
+__device__ inline void round_to(float& out, float x) { out = x; }
+__device__ inline void round_to(bfloat16& out, float x) { out.bits = static_cast<unsigned short>(pair(x, 0)); }
 
 // W elements are loaded or stored at once: 16 bytes, or one element where rows are not aligned to that.
 [[maybe_unused]] constexpr int WIDE = 16 / sizeof(REAL);
@@ -26,6 +39,18 @@ __device__ inline void round_to(bfloat16& out, float x) {
 template <int W, typename T> struct alignas(W * sizeof(T)) Vector {
     T at[W];
 };
+
+template <int W> __device__ inline void round_to(Vector<W, float>& out, const float (&x)[W]) {
+    for (int w = 0; w < W; ++w) out.at[w] = x[w];
+}
+
+template <int W> __device__ inline void round_to(Vector<W, bfloat16>& out, const float (&x)[W]) {
+    for (int w = 0; w + 1 < W; w += 2) {
+        const unsigned int both = pair(x[w], x[w + 1]);
+        out.at[w].bits = static_cast<unsigned short>(both), out.at[w + 1].bits = static_cast<unsigned short>(both >> 16);
+    }
+    if (W % 2) round_to(out.at[W - 1], x[W - 1]);
+}
 
 template <int W, typename T> __device__ inline void load(const T* address, float (&out)[W]) {
     CHECK(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
@@ -36,7 +61,7 @@ template <int W, typename T> __device__ inline void load(const T* address, float
 template <int W, typename T> __device__ inline void store(T* address, const float (&x)[W]) {
     CHECK(reinterpret_cast<unsigned long long>(address) % sizeof(Vector<W, T>) == 0);
     Vector<W, T> vector;
-    for (int w = 0; w < W; ++w) round_to(vector.at[w], x[w]);
+    round_to(vector, x);
     *reinterpret_cast<Vector<W, T>*>(address) = vector;
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.backend import array_module
-from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp
+from tinygrad_chat.kernels.cuda.launch import WARP, contiguous, launch, per_thread, per_warp, width
 from tinygrad_chat.kernels.cuda.slices import dense_rows
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.rotary import check_angles
@@ -23,14 +24,25 @@ def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | Non
     N, out = x.size // D, xp.empty(x.shape, real)
     size = 0.0 if rms is None else float(rms)
     inverse_rms = xp.empty(N, np.float32) if size else None
-    sizes = N, T, x.shape[-1] // D, D, rows.strides[0] // rows.itemsize
+    apart = rows.strides[0] // rows.itemsize
+    sizes = N, T, x.shape[-1] // D, D, apart
+
+    def blocks(*arrays: Any) -> tuple[int, bool]:
+        """Return how many blocks there are, and whether a lane takes a whole vector of pairs at once."""
+        each = width(math.gcd(D // 2, apart), gain, cosine, sine, *arrays)
+        lanes = min(D // 2 // each, WARP)  # of a head
+        wide = each > 1 and WARP % lanes == 0
+        return per_warp(-(-N * lanes // WARP) if wide else N), wide
+
+    grid, wide = blocks(rows, out)
     arrays = rows, gain, cosine, sine, out, inverse_rms
-    launch("rotary.cu", "rotary", real, per_warp(N), *arrays, *sizes, float(epsilon), size)
+    launch("rotary.cu", "rotary", real, grid, *arrays, *sizes, wide, float(epsilon), size)
 
     def backward(d_out: Any):
         d_out, d_x = contiguous(d_out, real), xp.empty(x.shape, real)
+        grid, wide = blocks(rows, d_out, d_x)
         arrays = rows, gain, cosine, sine, inverse_rms, d_out, d_x
-        launch("rotary.cu", "rotary_backward", real, per_warp(N), *arrays, *sizes, size)
+        launch("rotary.cu", "rotary_backward", real, grid, *arrays, *sizes, wide, size)
         if gain is None:
             return d_x, None
         partial = xp.empty((chunks_of(N), D), np.float32)

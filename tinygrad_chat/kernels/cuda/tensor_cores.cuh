@@ -53,11 +53,4 @@ __device__ inline void multiply(float (&sums)[4], const Fragment& left, unsigned
                  : "r"(left.pairs[0]), "r"(left.pairs[1]), "r"(left.pairs[2]), "r"(left.pairs[3]), "r"(right_0),
                    "r"(right_1));
 }
-
-// Two numbers rounded to bfloat16, the first in the lower half.
-__device__ inline unsigned int pair(float first, float second) {
-    unsigned int rounded;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(rounded) : "f"(second), "f"(first));
-    return rounded;
-}
 #endif
