@@ -18,6 +18,7 @@ from tinygrad_chat import ops
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.kernels.cuda import attention, flash_attention, launch
 from tinygrad_chat.kernels.cuda.slices import joined
+from tinygrad_chat.ops.attention import visible_positions
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 TOLERANCE = 1e-2  # bfloat16 rounds to 4e-3, and so are the weights rounded of which the results are sums
@@ -34,10 +35,18 @@ class Call(NamedTuple):
     shared: int
     causal: bool = True
     window: int | None = None
+    documents: tuple[int, ...] = ()
+    """The positions at which documents begin, beside 0; one earlier in each further sequence."""
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"heads": self.G * self.shared, "causal": self.causal, "window": self.window}
+    def options(self, xp: Any) -> dict[str, Any]:
+        seen = {"heads": self.G * self.shared, "causal": self.causal, "window": self.window}
+        return {**seen, "document_starts": xp.asarray(self.starts())} if self.documents else seen
+
+    def starts(self) -> np.ndarray:
+        """For each query of each sequence, where its document begins: (B, T)."""
+        begins = np.array([[0, *(max(begin - b, 0) for begin in self.documents)] for b in range(self.B)])
+        positions = np.arange(self.S - self.T, self.S)[:, None]
+        return np.where(begins[:, None] <= positions, begins[:, None], 0).max(axis=-1, initial=0)
 
     def inputs(self, D: int) -> list[np.ndarray]:
         """Draw query, key, value and d_out."""
@@ -58,6 +67,10 @@ CALLS = {
     "all see all": Call(1, 70, 130, 1, 1, causal=False),
     "a window of which nothing is later": Call(1, 70, 140, 1, 1, causal=False, window=20),
     "no queries": Call(1, 0, 5, 1, 1),
+    "documents": Call(2, 200, 200, 1, 1, documents=(3, 64, 65, 150)),
+    "documents behind a cache": Call(2, 70, 200, 1, 2, documents=(90, 131, 199)),
+    "a window in documents": Call(1, 140, 140, 1, 1, window=37, documents=(70, 100)),
+    "documents of which nothing is later": Call(1, 70, 140, 1, 1, causal=False, documents=(80, 130)),
 }
 
 
@@ -77,13 +90,13 @@ def host() -> Iterator[Backend]:
 def compute(device: Backend, call: Call, inputs: list[Any]) -> list[np.ndarray]:
     """Return out, d_query, d_key and d_value."""
     *given, d_out = map(device.xp.asarray, inputs)
-    out, backward = attention.attention(*given, **call.options)
+    out, backward = attention.attention(*given, **call.options(device.xp))
     return [device.to_host(x).astype(np.float64) for x in (out, *backward(d_out))]
 
 
 def expected(call: Call, inputs: list[np.ndarray]) -> list[np.ndarray]:
     *given, d_out = (x.astype(np.float64) for x in inputs)
-    out, backward = ops.attention.reference(*given, **call.options)
+    out, backward = ops.attention.reference(*given, **call.options(np))
     return [out, *backward(d_out)]
 
 
@@ -121,6 +134,7 @@ def test_values_and_gradients_are_attention_s_at_any_sizes(device: Backend, D: i
         shared=data.draw(st.integers(1, 2), "shared"),
         causal=data.draw(st.booleans(), "causal"),
         window=data.draw(st.none() | st.integers(1, S + 5), "window"),
+        documents=data.draw(st.just(()) | st.lists(st.integers(0, S), max_size=4).map(tuple), "documents"),
     )
     inputs = call.inputs(D)
     expect_close(compute(device, call, inputs), expected(call, inputs))
@@ -137,7 +151,7 @@ def test_slices_of_one_buffer_and_of_a_cache_are_read_where_they_lie(
     wanted = expected(call, [query, key, value, d_out])
     monkeypatch.setattr(flash_attention, "_readable", lambda x: x)  # and is not copied before
     expect_close(compute(device, call, [*parts, d_out]), wanted)
-    _, backward = attention.attention(*parts, **call.options)
+    _, backward = attention.attention(*parts, **call.options(device.xp))
     together = joined(backward(device.xp.asarray(d_out)), -1)
     assert together.shape == one.shape  # and so are their gradients
     assert together.strides == one.strides
@@ -191,25 +205,56 @@ def test_copies_that_arrive_at_once_or_late_leave_the_same_bits_and_no_bank_is_a
         (Call(1, 256, 256, 1, 1), {64: 2 + 4, 128: 1 + 2 + 3 + 4}),
         (Call(1, 256, 256, 1, 1, causal=False), {64: 4 + 4, 128: 4 * 4}),
         (Call(1, 256, 256, 1, 1, window=65), {64: 2 + 3, 128: 1 + 2 + 2 + 2}),
+        (Call(1, 256, 256, 1, 1, documents=(128,)), {64: 2 + 2, 128: 1 + 2 + 1 + 2}),
+        (Call(1, 256, 256, 1, 1, documents=(70, 200)), {64: 2 + 3, 128: 1 + 2 + 2 + 3}),
     ],
-    ids=["causal", "all", "window"],
+    ids=["causal", "all", "window", "documents", "documents within tiles"],
 )
 def test_tiles_that_nobody_sees_are_left_out(host: Backend, D: int, call: Call, pairs: dict[int, int]):
     """`pairs` of a block of queries (128 of them, 64 for wide heads) and a tile of 64 keys."""
     *given, _ = map(host.xp.asarray, call.inputs(D))
-    attention.attention(*given, **call.options)
+    attention.attention(*given, **call.options(host.xp))
     products = counter(host, D, "products")
     products.value = 0
-    attention.attention(*given, **call.options)
+    attention.attention(*given, **call.options(host.xp))
     queries = flash_attention._tiles(D)["FORWARD_QUERIES"]
     assert products.value == pairs[D] * (queries // 16) * (64 // 8) * (D // 16) * 2  # scores, and the sum of values
+
+
+def tiles_seen(visible: np.ndarray, rows: int, columns: int) -> int:
+    """Count, for all blocks of so many rows, the tiles of columns from the first to the last that one of them sees."""
+    count = 0
+    for begin in range(0, len(visible), rows):
+        (seen,) = visible[begin : begin + rows].any(axis=0).nonzero()
+        count += seen[-1] // columns - seen[0] // columns + 1
+    return count
+
+
+@needs_compiler
+@WIDTHS
+@pytest.mark.parametrize(
+    "name", ["several tiles and sequences", "a window", "documents", "a window in documents", "all see all"]
+)
+def test_tiles_that_nobody_sees_are_left_out_of_the_backward_pass(host: Backend, D: int, name: str):
+    call = CALLS[name]._replace(B=1)
+    *given, d_out = map(host.xp.asarray, call.inputs(D))
+    _, backward = attention.attention(*given, **call.options(host.xp))
+    products = counter(host, D, "products")
+    products.value = 0
+    backward(d_out)
+    seen = {"causal": call.causal, "window": call.window, "document_starts": call.starts()}
+    visible, tiles = visible_positions(np, call.T, call.S, **seen).reshape(call.T, call.S), flash_attention._tiles(D)
+    keys, queries_of_tile = tiles["KEYS_OF_BLOCK"], tiles["QUERIES_OF_TILE"]
+    queries, keys_of_tile = tiles["QUERIES_OF_BLOCK"], tiles["KEYS_OF_TILE"]
+    of_keys = tiles_seen(visible.T, keys, queries_of_tile) * keys * queries_of_tile * 4  # weights, d_scores, two sums
+    of_queries = tiles_seen(visible, queries, keys_of_tile) * queries * keys_of_tile * 3  # weights, d_scores, a sum
+    assert products.value == (of_keys + of_queries) * D // (16 * 8 * 16)
 
 
 @needs_compiler
 def test_what_has_no_tiles_is_computed_with_all_weights(host: Backend, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(flash_attention, "attention", None)
-    for D, kind, starts in ((32, BFLOAT16, None), (64, np.float32, None), (64, BFLOAT16, np.zeros((1, 5), np.int64))):
+    for D, kind in ((32, BFLOAT16), (64, np.float32)):
         x = host.xp.asarray(np.ones((1, 5, D), kind))
-        starts = None if starts is None else host.xp.asarray(starts)
-        out, _ = attention.attention(x, x, x, heads=1, document_starts=starts)
+        out, _ = attention.attention(x, x, x, heads=1)
         np.testing.assert_array_equal(host.to_host(out).astype(np.float32), 1)

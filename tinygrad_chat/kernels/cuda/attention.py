@@ -35,13 +35,13 @@ def attention(
 ):
     """`ops.attention`. Scores and softmax are float32; the weights are kept in the type of the query.
 
-    What flash_attention.py has no tiles for is computed with all weights in memory: float32, heads of other widths,
-    documents.
+    What flash_attention.py has no tiles for is computed with all weights in memory: float32, and heads of other widths.
     """
     G = count_shared_heads(query, key, value, heads, window, document_starts)
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
-    if query.dtype.name == "bfloat16" and D in flash_attention.WIDTHS and document_starts is None:
-        return flash_attention.attention(query, key, value, heads=heads, causal=causal, window=window)
+    if query.dtype.name == "bfloat16" and D in flash_attention.WIDTHS:
+        seen = {"causal": causal, "window": window, "document_starts": document_starts}
+        return flash_attention.attention(query, key, value, heads=heads, **seen)
     xp, real, shared = array_module(query), query.dtype, heads // G
     scale, limits = 1 / math.sqrt(D), (T, S, heads, causal, S if window is None else window)
     starts = None if document_starts is None else contiguous(document_starts, np.int64)

@@ -5,23 +5,69 @@
 
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// The sizes of a call, and which keys a query sees: those of `window` positions up to its own, or up to the last key.
+// The largest number in a warp.
+__device__ inline int warp_most(int x) {
+    for (int distance = WARP / 2; distance > 0; distance /= 2) x = max(x, __shfl_xor_sync(ALL, x, distance));
+    return x;
+}
+
+// The sizes of a call, and which keys a query sees: those of its document and of `window` positions, up to its own or
+// up to the last key.
 struct Shape {
     int T, S, heads, shared, causal, window;  // `shared` neighbouring heads have one key/value head
+    const long long* starts;                  // for each query of the sequence, its document's first key; or null
 
     __device__ int position(int query) const { return S - T + query; }
-    __device__ bool sees(int query, int key) const {
-        return query < T && key < S && (!causal || key <= position(query)) && key > position(query) - window;
+    // The first key that a query sees; behind the last query, that of the last.
+    __device__ int first_key(int query) const {
+        const int last = min(query, T - 1), first = max(position(last) + 1 - window, 0);
+        return starts ? max(first, int(starts[last])) : first;
     }
-    // Whether all of these queries see all of these keys: most tiles need no mask.
-    __device__ bool all_see(int query, int queries, int key, int keys) const {
-        return query + queries <= T && key + keys <= S && (!causal || key + keys - 1 <= position(query)) &&
-               key > position(query + queries - 1) - window;
+    // Whether a query sees a key, if `first` is the first that it sees.
+    __device__ bool sees(int query, int key, int first) const {
+        return query < T && key < S && key >= first && (!causal || key <= position(query));
     }
-    // The first key that one of the queries from this one on sees, and the key behind the last that one of those before
-    // `end` sees.
-    __device__ int first_key(int query) const { return max(position(query) + 1 - window, 0); }
+    // Whether all of these queries see all of these keys, if each sees key `first`: most tiles need no mask.
+    __device__ bool all_see(int query, int queries, int key, int keys, int first) const {
+        return query + queries <= T && key + keys <= S && key >= first &&
+               (!causal || key + keys - 1 <= position(query));
+    }
+    // The key behind the last that one of the queries before `end` sees.
     __device__ int end_of_keys(int end) const { return causal ? position(min(end, T)) : S; }
+    // The first query that sees one of the keys from `key` to `end`, and the query behind the last.
+    __device__ int first_query(int key) const { return causal ? max(key - position(0), 0) : 0; }
+    __device__ int end_of_queries(int key, int end) const {
+        const int in_window = max(min((long long)end - 1 + window - position(0), (long long)T), 0LL);
+        if (!starts) return in_window;
+        int last = -1;
+        for (int query = first_query(key) + threadIdx.x % WARP; query < in_window; query += WARP)
+            if (starts[query] < end) last = query;
+        return warp_most(last) + 1;
+    }
+};
+
+__device__ inline Shape shape_of(long long T, long long S, long long heads, long long shared, long long causal,
+                                 long long window, const long long* starts, int batch) {
+    return {int(T), int(S), int(heads), int(shared), int(causal), int(window), starts ? starts + batch * T : starts};
+}
+
+// The first key that each of N queries sees, in shared memory, and the least and greatest of them.
+template <int N> struct FirstKeys {
+    const int* of;
+    int least, greatest;
+
+    __device__ FirstKeys(const Shape& shape, int begin, int* memory) : of(memory) {
+        for (int i = threadIdx.x; i < N; i += THREADS) memory[i] = shape.first_key(begin + i);
+        __syncthreads();
+        int least_negated = -memory[0];
+        greatest = memory[0];
+        for (int i = threadIdx.x % WARP; i < N; i += WARP) {
+            least_negated = max(least_negated, -memory[i]);
+            greatest = max(greatest, memory[i]);
+        }
+        least = -warp_most(least_negated);
+        greatest = warp_most(greatest);
+    }
 };
 
 // The rows of a head in (batch, length, heads D), whose batches and rows are that many elements apart.
@@ -71,23 +117,26 @@ __device__ inline void weigh_anew(Sums<M, N>& scores, Sums<M, D / 8>& sums, floa
 // out (B, T, H D), and for each query log2_sums (B, H, T): the logarithm to base 2 of the sum of the exponentials of
 // its scores, from which the backward pass computes the weights again.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    flash_attention(const bfloat16* query, const bfloat16* key, const bfloat16* value, bfloat16* out, float* log2_sums,
-                    long long T, long long S, long long heads, long long shared, long long causal, long long window,
-                    long long query_batch, long long query_row, long long key_batch, long long key_row,
-                    long long value_batch, long long value_row, float scale) {
+    flash_attention(const bfloat16* query, const bfloat16* key, const bfloat16* value, const long long* starts,
+                    bfloat16* out, float* log2_sums, long long T, long long S, long long heads, long long shared,
+                    long long causal, long long window, long long query_batch, long long query_row,
+                    long long key_batch, long long key_row, long long value_batch, long long value_row, float scale) {
     constexpr int M = FORWARD_QUERIES / (16 * WARPS), N = FORWARD_KEYS / 8;
-    const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
+    const int head = blockIdx.y, batch = blockIdx.z;
+    const Shape shape = shape_of(T, S, heads, shared, causal, window, starts, batch);
     DYNAMIC_SHARED(memory);
     bfloat16* query_tile = reinterpret_cast<bfloat16*>(memory);
     bfloat16* key_tiles = query_tile + FORWARD_QUERIES * D;  // two of keys, two of values: one read, one on its way
     bfloat16* value_tiles = key_tiles + 2 * FORWARD_KEYS * D;
+    int* first_keys_here = reinterpret_cast<int*>(value_tiles + 2 * FORWARD_KEYS * D);
 
     const int begin = (gridDim.x - 1 - blockIdx.x) * FORWARD_QUERIES;  // the last queries see most: they come first
-    const int head = blockIdx.y, batch = blockIdx.z, first_row = begin + threadIdx.x / WARP * 16 * M;
+    const int first_row = begin + threadIdx.x / WARP * 16 * M;
     const auto queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
     const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
     const auto values = rows_of(value, value_batch, value_row, batch, head / shape.shared, shape.S);
-    const int first_tile = shape.first_key(begin) / FORWARD_KEYS;
+    const FirstKeys<FORWARD_QUERIES> first_keys(shape, begin, first_keys_here);
+    const int first_tile = first_keys.least / FORWARD_KEYS;
     const int end_tile = (shape.end_of_keys(begin + FORWARD_QUERIES) + FORWARD_KEYS - 1) / FORWARD_KEYS;
     const auto fetch_tile = [&](int tile) {
         const int place = (tile - first_tile) % 2 * FORWARD_KEYS * D;
@@ -116,9 +165,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int place = (tile - first_tile) % 2 * FORWARD_KEYS * D, first_key = tile * FORWARD_KEYS;
         Sums<M, N> scores;
         add_products_of_rows(scores, [&](int m, int k) { return query_fragments[m][k]; }, key_tiles + place);
-        if (!shape.all_see(begin, FORWARD_QUERIES, first_key, FORWARD_KEYS))
+        if (!shape.all_see(begin, FORWARD_QUERIES, first_key, FORWARD_KEYS, first_keys.greatest))
             scores.each([&](float& score, int m, int n, int i) {
-                if (!shape.sees(first_row + scores.row(m, i), first_key + scores.column(n, i))) score = LOWEST;
+                const int t = first_row + scores.row(m, i), key = first_key + scores.column(n, i);
+                if (!shape.sees(t, key, first_keys.of[t - begin])) score = LOWEST;
             });
         weigh_anew(scores, sums, largest, total, scale * LOG2_E);
         add_weighted_rows(sums, scores, value_tiles + place);

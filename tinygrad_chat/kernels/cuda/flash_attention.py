@@ -21,8 +21,10 @@ WARPS = 4  # of a block, as in tiles.cuh
 PIECE = 16  # bytes that are copied at once: rows begin at a multiple of it
 
 
-def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None):
-    """`ops.attention` in bfloat16, for heads of one of `WIDTHS` channels and without documents.
+def attention(
+    query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None, document_starts: Any = None
+):
+    """`ops.attention` in bfloat16, for heads of one of `WIDTHS` channels.
 
     The arrays may be slices of one buffer; their gradients then are, too. It needs tensor cores with bfloat16: compute
     capability 8.0.
@@ -31,24 +33,26 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, win
     xp, real, shared = array_module(query), query.dtype, query.shape[2] // key.shape[2]
     file, tiles = f"flash_attention_{D}.cu", _tiles(D)
     inputs = [_readable(x) for x in (query, key, value)]
+    starts = None if document_starts is None else contiguous(document_starts, np.int64)
     settings = (T, S, heads, shared, causal, min(window or S, S), *_strides(*inputs), 1 / math.sqrt(D))
 
     def run(name: str, blocks: tuple[int, int, int], size: int, *arrays: Any, strides: Sequence[int] = ()) -> None:
-        launch(file, name, real, blocks, *inputs, *arrays, *settings, *strides, threads=WARP * WARPS, shared=size)
+        given = (*inputs, starts, *arrays, *settings, *strides)
+        launch(file, name, real, blocks, *given, threads=WARP * WARPS, shared=size)
 
     def blocks_of(length: int, each: str, heads: int) -> tuple[int, int, int]:
         return -(-length // tiles[each]), heads, B
 
-    def room(own: int, tile: int) -> int:
-        """Return the bytes of rows that a block keeps, and of two pairs of tiles."""
-        return real.itemsize * D * (own + 4 * tile)
+    def room(own: int, tile: int, numbers: int) -> int:
+        """Return the bytes of rows that a block keeps, of two pairs of tiles, and of numbers of 4 bytes."""
+        return real.itemsize * D * (own + 4 * tile) + 4 * numbers
 
     out, log2_sums = xp.empty(query.shape, real), xp.empty((B, heads, T), np.float32)
     queries = tiles["FORWARD_QUERIES"]
     run(
         "flash_attention",
         blocks_of(T, "FORWARD_QUERIES", heads),
-        room(queries, tiles["FORWARD_KEYS"]),
+        room(queries, tiles["FORWARD_KEYS"], queries),
         *(out, log2_sums),
     )
 
@@ -69,18 +73,18 @@ def attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, win
             delta.size,
             threads=WARP * WARPS,
         )
-        numbers = 2 * delta.itemsize * tiles["QUERIES_OF_TILE"]  # of log2_sums and delta
+        queries_of_tile, queries_of_block = tiles["QUERIES_OF_TILE"], tiles["QUERIES_OF_BLOCK"]
         run(
             "flash_backward_keys",
             blocks_of(S, "KEYS_OF_BLOCK", heads // shared),
-            room(2 * tiles["KEYS_OF_BLOCK"], tiles["QUERIES_OF_TILE"]) + numbers,
+            room(2 * tiles["KEYS_OF_BLOCK"], queries_of_tile, 3 * queries_of_tile),
             *(d_out, log2_sums, delta, d_key, d_value),
             strides=_strides(d_key, d_value),
         )
         run(
             "flash_backward_queries",
             blocks_of(T, "QUERIES_OF_BLOCK", heads),
-            room(2 * tiles["QUERIES_OF_BLOCK"], tiles["KEYS_OF_TILE"]),
+            room(2 * queries_of_block, tiles["KEYS_OF_TILE"], queries_of_block),
             *(d_out, log2_sums, delta, d_query),
             strides=_strides(d_query),
         )

@@ -18,14 +18,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // d_key and d_value (B, S, G D): a block has some keys, and takes the queries of all heads that share them tile by
 // tile. Rows are keys and columns queries, so that both results are products of what is in registers with a tile.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    flash_backward_keys(const bfloat16* query, const bfloat16* key, const bfloat16* value, const bfloat16* d_out,
-                        const float* log2_sums, const float* delta, bfloat16* d_key, bfloat16* d_value, long long T,
-                        long long S, long long heads, long long shared, long long causal, long long window,
-                        long long query_batch, long long query_row, long long key_batch, long long key_row,
-                        long long value_batch, long long value_row, float scale, long long d_key_batch,
-                        long long d_key_row, long long d_value_batch, long long d_value_row) {
+    flash_backward_keys(const bfloat16* query, const bfloat16* key, const bfloat16* value, const long long* starts,
+                        const bfloat16* d_out, const float* log2_sums, const float* delta, bfloat16* d_key,
+                        bfloat16* d_value, long long T, long long S, long long heads, long long shared,
+                        long long causal, long long window, long long query_batch, long long query_row,
+                        long long key_batch, long long key_row, long long value_batch, long long value_row,
+                        float scale, long long d_key_batch, long long d_key_row, long long d_value_batch,
+                        long long d_value_row) {
     constexpr int M = KEYS_OF_BLOCK / (16 * WARPS), N = QUERIES_OF_TILE / 8;
-    const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
+    const Shape shape = shape_of(T, S, heads, shared, causal, window, starts, blockIdx.z);
     DYNAMIC_SHARED(memory);
     bfloat16* key_tile = reinterpret_cast<bfloat16*>(memory);
     bfloat16* value_tile = key_tile + KEYS_OF_BLOCK * D;
@@ -33,13 +34,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     bfloat16* d_out_tiles = query_tiles + 2 * QUERIES_OF_TILE * D;
     float* log2_sums_here = reinterpret_cast<float*>(d_out_tiles + 2 * QUERIES_OF_TILE * D);  // of the tile's queries
     float* delta_here = log2_sums_here + QUERIES_OF_TILE;
+    int* first_keys_here = reinterpret_cast<int*>(delta_here + QUERIES_OF_TILE);
 
     const int begin = blockIdx.x * KEYS_OF_BLOCK, group = blockIdx.y, batch = blockIdx.z;
     const int first_row = threadIdx.x / WARP * 16 * M;
-    // The queries that see one of these keys: from the first one's position on, while the last is in the window.
-    const int first_query = causal ? max(begin - shape.position(0), 0) : 0;
-    const int end_of_queries = max(min((long long)begin + KEYS_OF_BLOCK - 1 + window - shape.position(0), T), 0LL);
-    const int first_tile = first_query / QUERIES_OF_TILE;
+    // The queries that see one of these keys: from the first one's position on, while the last is in the window and in
+    // the same document.
+    const int first_tile = shape.first_query(begin) / QUERIES_OF_TILE;
+    const int end_of_queries = shape.end_of_queries(begin, begin + KEYS_OF_BLOCK);
     const int tiles = max((end_of_queries + QUERIES_OF_TILE - 1) / QUERIES_OF_TILE - first_tile, 0);
     const int steps = tiles * shape.shared;
     const auto head_at = [&](int step) { return group * shape.shared + step / tiles; };
@@ -64,6 +66,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const long long t = query_at(step) + i, place = (batch * heads + head_at(step)) * T + t;
             log2_sums_here[i] = t < T ? log2_sums[place] : 0;
             delta_here[i] = t < T ? delta[place] : 0;
+            first_keys_here[i] = shape.first_key(t);
         }
         wait_for_copies<1>();
         __syncthreads();
@@ -72,10 +75,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         Sums<M, N> weights, d_scores;
         add_products_of_rows(weights, fragments_of(key_tile, first_row), queries);
         add_products_of_rows(d_scores, fragments_of(value_tile, first_row), d_outs);
-        const bool all = shape.all_see(query_at(step), QUERIES_OF_TILE, begin, KEYS_OF_BLOCK);
+        const int last_first_key = starts ? shape.S : shape.first_key(query_at(step) + QUERIES_OF_TILE - 1);
+        const bool all = shape.all_see(query_at(step), QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key);
         weights.each([&](float& weight, int m, int n, int i) {
             const int column = weights.column(n, i), row = begin + first_row + weights.row(m, i);
-            const bool seen = all || shape.sees(query_at(step) + column, row);
+            const bool seen = all || shape.sees(query_at(step) + column, row, first_keys_here[column]);
             weight = seen ? exp2f(weight * (scale * LOG2_E) - log2_sums_here[column]) : 0;
             d_scores.at[m][n][i] = weight * (d_scores.at[m][n][i] - delta_here[column]);
         });
@@ -91,24 +95,27 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // d_query (B, T, H D): a block has some queries of one head, and takes the keys tile by tile.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    flash_backward_queries(const bfloat16* query, const bfloat16* key, const bfloat16* value, const bfloat16* d_out,
-                           const float* log2_sums, const float* delta, bfloat16* d_query, long long T, long long S,
-                           long long heads, long long shared, long long causal, long long window, long long query_batch,
-                           long long query_row, long long key_batch, long long key_row, long long value_batch,
-                           long long value_row, float scale, long long d_query_batch, long long d_query_row) {
+    flash_backward_queries(const bfloat16* query, const bfloat16* key, const bfloat16* value, const long long* starts,
+                           const bfloat16* d_out, const float* log2_sums, const float* delta, bfloat16* d_query,
+                           long long T, long long S, long long heads, long long shared, long long causal,
+                           long long window, long long query_batch, long long query_row, long long key_batch,
+                           long long key_row, long long value_batch, long long value_row, float scale,
+                           long long d_query_batch, long long d_query_row) {
     constexpr int M = QUERIES_OF_BLOCK / (16 * WARPS), N = KEYS_OF_TILE / 8;
-    const Shape shape{int(T), int(S), int(heads), int(shared), int(causal), int(window)};
+    const Shape shape = shape_of(T, S, heads, shared, causal, window, starts, blockIdx.z);
     DYNAMIC_SHARED(memory);
     bfloat16* query_tile = reinterpret_cast<bfloat16*>(memory);
     bfloat16* d_out_tile = query_tile + QUERIES_OF_BLOCK * D;
     bfloat16* key_tiles = d_out_tile + QUERIES_OF_BLOCK * D;  // two of keys and two of values
     bfloat16* value_tiles = key_tiles + 2 * KEYS_OF_TILE * D;
+    int* first_keys_here = reinterpret_cast<int*>(value_tiles + 2 * KEYS_OF_TILE * D);
 
     const int begin = (gridDim.x - 1 - blockIdx.x) * QUERIES_OF_BLOCK, head = blockIdx.y, batch = blockIdx.z;
     const int first_row = threadIdx.x / WARP * 16 * M;
     const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
     const auto values = rows_of(value, value_batch, value_row, batch, head / shape.shared, shape.S);
-    const int first_tile = shape.first_key(begin) / KEYS_OF_TILE;
+    const FirstKeys<QUERIES_OF_BLOCK> first_keys(shape, begin, first_keys_here);
+    const int first_tile = first_keys.least / KEYS_OF_TILE;
     const int end_tile = (shape.end_of_keys(begin + QUERIES_OF_BLOCK) + KEYS_OF_TILE - 1) / KEYS_OF_TILE;
     const auto fetch_tile = [&](int tile) {
         const int place = (tile - first_tile) % 2 * KEYS_OF_TILE * D;
@@ -137,10 +144,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         Sums<M, N> weights, d_scores;
         add_products_of_rows(weights, fragments_of(query_tile, first_row), key_tiles + place);
         add_products_of_rows(d_scores, fragments_of(d_out_tile, first_row), value_tiles + place);
-        const bool all = shape.all_see(begin, QUERIES_OF_BLOCK, first_key, KEYS_OF_TILE);
+        const bool all = shape.all_see(begin, QUERIES_OF_BLOCK, first_key, KEYS_OF_TILE, first_keys.greatest);
         weights.each([&](float& weight, int m, int n, int i) {
             const int row = begin + first_row + weights.row(m, i), column = first_key + weights.column(n, i);
-            weight = all || shape.sees(row, column) ? exp2f(weight * (scale * LOG2_E) - log2_sum[m][i / 2]) : 0;
+            const bool seen = all || shape.sees(row, column, first_keys.of[row - begin]);
+            weight = seen ? exp2f(weight * (scale * LOG2_E) - log2_sum[m][i / 2]) : 0;
             d_scores.at[m][n][i] = weight * (d_scores.at[m][n][i] - delta_of[m][i / 2]);
         });
         add_weighted_rows(sums, d_scores, key_tiles + place);
