@@ -116,13 +116,19 @@ def _profile(stages: Mapping[str, Any]) -> Iterator[str]:
             (
                 *(row["name"], f"{1e3 * row['forward']:.3f}", f"{1e3 * row['backward']:.3f}"),
                 f"{(row['forward'] + row['backward']) / profile['step_seconds']:.1%}",
+                f"{row['least'] / (row['forward'] + row['backward']):.0%} {row['bound']}" if row["bound"] else "",
             )
             for row in profile["rows"]
         ]
-        title = f"a step of ours: {profile['configuration']}, batch {profile['batch']}"
-        yield from _table(title, "forward ms", "backward ms", "share", rows=rows)
-        yield f"\n{profile['bottleneck']}. The host was busy for {1e3 * profile['host_seconds']:.2f} ms of a step's"
-        yield f"{1e3 * profile['plain_seconds']:.2f} ms. `trace.json` shows the step: open it at https://ui.perfetto.dev."
+        title = f"a step of ours, op by op: {profile['configuration']}, batch {profile['batch']}"
+        yield from _table(title, "forward ms", "backward ms", "share", "of limit", rows=rows)
+        yield f"\n{profile['bottleneck']}."
+        yield f"In training, {'recorded and repeated' * profile['recorded'] or 'submitted op by op, too'}, a step takes"
+        host = profile["host_seconds"]
+        submitted = "" if host is None else f", which the host submits in {1e3 * host:.2f} ms"
+        device = f"the device needs {1e3 * profile['device_seconds']:.2f} ms"
+        yield f"{1e3 * profile['plain_seconds']:.2f} ms{submitted}; {device}."
+        yield "`trace.json` shows the step op by op: open it at https://ui.perfetto.dev."
 
 
 def _nanochat(stages: Mapping[str, Any]) -> Iterator[str]:
