@@ -35,11 +35,12 @@ def found_in(stages: Mapping[str, Any], what: str) -> list[Found]:
     return [line for stage in stages.values() for line in stage["found"] if line["what"] == what]
 
 
-def page_of(stages: Mapping[str, Any]) -> str:
-    """Return the results as a page in Markdown."""
+def page_of(stages: Mapping[str, Any], *, trial: bool = False) -> str:
+    """Return the results as a page in Markdown; those of a `trial`, which uses no GPU, say so."""
     parts = [_outcomes(stages), _machine(stages), _kernels(stages), _training(stages), _generation(stages)]
-    parts += [_profile(stages), _nanochat(stages), _shakespeare(stages), _failures(stages)]
-    return "# On one GPU\n" + "".join(f"\n{text}\n" for part in parts if (text := "\n".join(part)))
+    parts += [_profile(stages), _nanochat(stages), _shakespeare(stages), _tests(stages), _sanitizer(stages)]
+    parts += [_failures(stages)]
+    return f"# On {_place(trial)}\n" + "".join(f"\n{text}\n" for part in parts if (text := "\n".join(part)))
 
 
 def _table(*names: str, rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -79,12 +80,14 @@ def _kernels(stages: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _training(stages: Mapping[str, Any]) -> Iterator[str]:
+    attention = {(line["configuration"], line["engine"]): line["attention"] for line in found_in(stages, "losses")}
     limits = found_in(stages, "limits")
     rows = [
         (
             *(row["configuration"], row["engine"], row["batch"], f"{row['tokens_per_second']:,.0f}"),
             f"{row['flops_per_second'] / limits[-1]['product_rate']:.1%}" if limits else "",
             *(f"{row['peak_mib']:,.0f}", f"{row['ours_over_this']:.2f}"),
+            attention.get((row["configuration"], row["engine"]), ""),
         )
         for row in found_in(stages, "training")
     ]
@@ -96,7 +99,7 @@ def _training(stages: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield from _table("training, a few steps only", "", "batch", "tokens/s", rows=first)
     yield from [""] if first and rows else []
-    names = "training", "", "batch", "tokens/s", "MFU", "peak MiB", "ours / this"
+    names = "training", "", "batch", "tokens/s", "MFU", "peak MiB", "ours / this", "attention"
     yield from _table(*names, rows=rows)
     if rows:
         yield "\nMFU: the model's operations (12 L C T for attention, as in PaLM) over the large product's rate."
@@ -147,14 +150,29 @@ def _shakespeare(stages: Mapping[str, Any]) -> Iterator[str]:
         yield f"S1 did not reach a validation loss of {line['target']}; its best was {line['best']:.3f}."
 
 
+def _tests(stages: Mapping[str, Any]) -> Iterator[str]:
+    counted = {line["file"]: line for line in found_in(stages, "tests")}  # the last of each file is the whole
+    rows = [(file, line["passed"], line["failed"], line["skipped"]) for file, line in counted.items()]
+    return _table("tests", "passed", "failed", "skipped", rows=rows)
+
+
+def _sanitizer(stages: Mapping[str, Any]) -> Iterator[str]:
+    rows = [(line["tool"], line["outcome"]) for line in found_in(stages, "sanitizer")]
+    return _table("compute-sanitizer", "outcome", rows=rows)
+
+
 def _failures(stages: Mapping[str, Any]) -> Iterator[str]:
-    for what in ("engine failed", "compilation failed", "step failed"):
+    for what in ("engine failed", "compilation failed", "step failed", "test failed"):
         for line in found_in(stages, what):
-            subject = " ".join(line[key] for key in ("engine", "file", "real", "model", "dtype") if key in line)
-            yield f"- {what}: {subject}: {line['reason']}"
+            subject = " ".join(line[key] for key in ("engine", "file", "real", "model", "dtype", "test") if key in line)
+            yield f"- {what}: {subject}: {' '.join(line['reason'].split())}"
 
 
-def draw(stages: Mapping[str, Any], folder: Path, name: str) -> None:
+def _place(trial: bool) -> str:
+    return "a CPU, as a trial" if trial else "one GPU"
+
+
+def draw(stages: Mapping[str, Any], folder: Path, name: str, *, trial: bool = False) -> None:
     """Draw the training speeds, if there are any with a peer's beside ours."""
     by_place = {(row["configuration"], row["engine"]): row for row in found_in(stages, "training")}
     groups = [group for group, engine in by_place if engine == turns.OURS]
@@ -180,7 +198,7 @@ def draw(stages: Mapping[str, Any], folder: Path, name: str) -> None:
     draw_bars(
         folder,
         name,
-        title="Training speed on one GPU",
+        title=f"Training speed on {_place(trial)}",
         remark="length: relative to ours; figures: tokens per second",
         groups=groups,
         bars=bars,
