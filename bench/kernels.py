@@ -1,4 +1,5 @@
-"""Compile every CUDA kernel for each architecture, without a GPU: registers, shared memory, spills and stack of each.
+"""Compile every CUDA kernel for each architecture, without a GPU: registers, shared memory, spills and stack of each,
+and how many of its blocks, and warps, a multiprocessor then holds at once.
 
 Needs nvcc, or the extra `nvrtc`: the compiler that CuPy uses on a GPU's machine, with CuPy's options. Spilled registers
 go to slow memory, and so do arrays on the stack, whose index the compiler does not know: there should be neither.
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench import nvrtc, turns
+from bench.occupancy import WARP, blocks_held, launched
 from bench.record import write_result
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.kernels.cuda.launch import FOLDER, flags, source
@@ -41,16 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(arguments: argparse.Namespace) -> None:
     rows = compile_all()
     for compiler in dict.fromkeys(row["compiler"] for row in rows):
-        print(f"{compiler:<28} {'':<9} " + " ".join(f"{name:>14}" for name in ARCHITECTURES))
+        print(f"{compiler}: registers, and warps on a multiprocessor, most registers first")
+        print(f"{'':<56} {'':<9} " + " ".join(f"{name:>9}" for name in ARCHITECTURES))
         mine = [row for row in rows if row["compiler"] == compiler]
-        for kernel in dict.fromkeys((row["kernel"], row["real"]) for row in mine):
-            cells = {row["architecture"]: _cell(row) for row in mine if (row["kernel"], row["real"]) == kernel}
-            print(f"{kernel[0]:<28} {kernel[1]:<9} " + " ".join(f"{cells[name]:>14}" for name in ARCHITECTURES))
+        mine.sort(key=lambda row: -row["registers"])
+        for kernel in dict.fromkeys(map(_kernel, mine)):
+            cells = {row["architecture"]: _cell(row) for row in mine if _kernel(row) == kernel}
+            name = f"{kernel[0]}: {kernel[1]}"
+            print(f"{name:<56} {kernel[2]:<9} " + " ".join(f"{cells[name]:>9}" for name in ARCHITECTURES))
     print(f"written: {write_result(NAME, f'python -m bench {NAME}', {'rows': rows}, folder=arguments.results)}")
 
 
+def _kernel(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["file"], row["kernel"], row["real"]
+
+
 def _cell(row: dict[str, Any]) -> str:
-    return f"{row['registers']} registers" + (f", {row['spilled']} B spilled" if row["spilled"] else "")
+    return f"{row['registers']:>3}, {row['warps']:>2}" + (f", {row['spilled']} B spilled" if row["spilled"] else "")
 
 
 def compile_all() -> list[dict[str, Any]]:
@@ -86,7 +95,7 @@ def compile_by_nvcc(file: str, real: str) -> list[dict[str, Any]]:
         )
     if done.returncode:
         raise BackendError(f"{file} for {real}: nvcc refuses it: {done.stderr.strip()}")
-    return _rows("nvcc", real, done.stderr)
+    return _rows("nvcc", file, real, done.stderr)
 
 
 def compile_by_nvrtc(file: str, real: str) -> list[dict[str, Any]]:
@@ -95,24 +104,33 @@ def compile_by_nvrtc(file: str, real: str) -> list[dict[str, Any]]:
     warned = next((log for log in logs if "warning" in log), None)
     if warned is not None:
         raise BackendError(f"{file} for {real}: NVRTC warns: {warned.strip()}")
-    return [row for log in logs for row in _rows("NVRTC", real, log)]
+    return [row for log in logs for row in _rows("NVRTC", file, real, log)]
 
 
 def _kind(real: str) -> Any:
     return np.dtype(np.float32) if real == "float32" else None
 
 
-def _rows(compiler: str, real: str, log: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "compiler": compiler,
-            "kernel": found["kernel"],
-            "real": real,
-            "architecture": found["architecture"],
-            "registers": int(found["registers"]),
-            "spilled": int(found["spill_stores"]) + int(found["spill_loads"]),
-            "stack": int(found["stack"]),
-            "shared": int(found["shared"] or 0),
-        }
-        for found in USED.finditer(log)
-    ]
+def _rows(compiler: str, file: str, real: str, log: str) -> list[dict[str, Any]]:
+    return [_row(compiler, file, real, found) for found in USED.finditer(log)]
+
+
+def _row(compiler: str, file: str, real: str, found: re.Match[str]) -> dict[str, Any]:
+    threads, dynamic = launched(file, found["kernel"])
+    registers, shared = int(found["registers"]), int(found["shared"] or 0)
+    blocks = blocks_held(found["architecture"], threads=threads, registers=registers, shared=shared + dynamic)
+    return {
+        "compiler": compiler,
+        "file": file,
+        "kernel": found["kernel"],
+        "real": real,
+        "architecture": found["architecture"],
+        "registers": registers,
+        "spilled": int(found["spill_stores"]) + int(found["spill_loads"]),
+        "stack": int(found["stack"]),
+        "shared": shared,
+        "threads": threads,
+        "dynamic_shared": dynamic,
+        "blocks": blocks,
+        "warps": blocks * threads // WARP,
+    }

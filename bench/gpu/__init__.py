@@ -90,12 +90,12 @@ def measure(arguments: argparse.Namespace) -> None:
         def write() -> None:
             stages, packages = gather(folder), ("torch",) if find_spec("torch") else ()
             write_result(NAME, _command(arguments), {"stages": stages}, packages=packages, folder=results)
-            (results / f"{NAME}.md").write_text(page_of(stages))
+            (results / f"{NAME}.md").write_text(page_of(stages, trial=arguments.trial))
 
         write()
         run_stages(arguments.stages, settings, minutes=arguments.minutes, resume=arguments.resume, after_each=write)
-        print(page_of(gather(folder)))
-        draw(gather(folder), results, NAME)
+        print(page_of(gather(folder), trial=arguments.trial))
+        draw(gather(folder), results, NAME, trial=arguments.trial)
         print(f"written: {results / NAME}.json, {results / NAME}.md and {folder}")
 
 

@@ -29,7 +29,7 @@ from tinygrad_chat.backend import Compute
 from tinygrad_chat.errors import BackendError
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.parameter_table import by_name, parameter_table
-from tinygrad_chat.profiling.profile import watched_step
+from tinygrad_chat.profiling.profile import WatchedStep
 from tinygrad_chat.profiling.recorder import Recorder
 from tinygrad_chat.training.step import TrainStep
 
@@ -101,7 +101,7 @@ def count(make: Callable[[Any], TrainStep], draw: Callable[[], Any], roofs: Roof
     from tests.cuda_on_cpu.tracing import traced
 
     with traced() as device:
-        step = watched_step(make(device), draw)
+        step = WatchedStep(make(device), draw)
         device.calls.clear()
         recorder = Recorder(device)
         step(recorder)

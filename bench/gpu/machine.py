@@ -11,7 +11,7 @@ from bench.gpu.stages import Record, Settings
 from tinygrad_chat.backend import Compute
 from tinygrad_chat.machine.environment import describe_environment
 from tinygrad_chat.machine.limits import measure_limits
-from tinygrad_chat.profiling.profile import profile, watched_step
+from tinygrad_chat.profiling.profile import WatchedStep, profile
 from tinygrad_chat.profiling.trace import write_trace
 
 PROFILED_STEPS = 3
@@ -30,7 +30,7 @@ def profile_step(settings: Settings, record: Record) -> None:
     """Profile a step of GPT-2 124M; its trace is written beside the records."""
     ((name, configuration),) = TRIAL.items() if settings.trial else [("GPT-2 124M", CONFIGURATIONS["GPT-2 124M"])]
     compute = Compute.choose(backend_of(settings))
-    step = watched_step(make_train_step(configuration, compute), lambda: configuration.draw(0))
+    step = WatchedStep(make_train_step(configuration, compute), lambda: configuration.draw(0))
     profiled = profile(step, PROFILED_STEPS, compute=compute, tokens=configuration.tokens)
     write_trace(Path(settings.folder) / "trace.json", profiled.spans, compute.backend)
     record.say("profile", configuration=name, batch=configuration.batch, **profiled.to_json())

@@ -13,7 +13,7 @@ from bench.gpu.stages import STAGES, record_of
 
 Found = Mapping[str, Any]
 
-NAMING = ("engine", "file", "real", "model", "dtype", "epilogue")
+NAMING = ("engine", "file", "real", "model", "dtype", "epilogue", "test")
 """What a failure may be a failure of."""
 
 
@@ -38,11 +38,12 @@ def found_in(stages: Mapping[str, Any], what: str) -> list[Found]:
     return [line for stage in stages.values() for line in stage["found"] if line["what"] == what]
 
 
-def page_of(stages: Mapping[str, Any]) -> str:
-    """Return the results as a page in Markdown."""
+def page_of(stages: Mapping[str, Any], *, trial: bool = False) -> str:
+    """Return the results as a page in Markdown; those of a `trial`, which uses no GPU, say so."""
     parts = [_outcomes(stages), _machine(stages), _kernels(stages), _products(stages), _training(stages)]
-    parts += [_generation(stages), _profile(stages), _nanochat(stages), _shakespeare(stages), _failures(stages)]
-    return "# On one GPU\n" + "".join(f"\n{text}\n" for part in parts if (text := "\n".join(part)))
+    parts += [_generation(stages), _profile(stages), _nanochat(stages), _shakespeare(stages), _tests(stages)]
+    parts += [_sanitizer(stages), _failures(stages)]
+    return f"# On {_place(trial)}\n" + "".join(f"\n{text}\n" for part in parts if (text := "\n".join(part)))
 
 
 def _table(*names: str, rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -104,12 +105,14 @@ def _products(stages: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _training(stages: Mapping[str, Any]) -> Iterator[str]:
+    attention = {(line["configuration"], line["engine"]): line["attention"] for line in found_in(stages, "losses")}
     limits = found_in(stages, "limits")
     rows = [
         (
             *(row["configuration"], row["engine"], row["batch"], f"{row['tokens_per_second']:,.0f}"),
             f"{row['flops_per_second'] / limits[-1]['product_rate']:.1%}" if limits else "",
             *(f"{row['peak_mib']:,.0f}", f"{row['ours_over_this']:.2f}"),
+            attention.get((row["configuration"], row["engine"]), ""),
         )
         for row in found_in(stages, "training")
     ]
@@ -121,7 +124,7 @@ def _training(stages: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield from _table("training, a few steps only", "", "batch", "tokens/s", rows=first)
     yield from [""] if first and rows else []
-    names = "training", "", "batch", "tokens/s", "MFU", "peak MiB", "ours / this"
+    names = "training", "", "batch", "tokens/s", "MFU", "peak MiB", "ours / this", "attention"
     yield from _table(*names, rows=rows)
     if rows:
         yield "\nMFU: the model's operations (12 L C T for attention, as in PaLM) over the large product's rate."
@@ -141,13 +144,19 @@ def _profile(stages: Mapping[str, Any]) -> Iterator[str]:
             (
                 *(row["name"], f"{1e3 * row['forward']:.3f}", f"{1e3 * row['backward']:.3f}"),
                 f"{(row['forward'] + row['backward']) / profile['step_seconds']:.1%}",
+                f"{row['least'] / (row['forward'] + row['backward']):.0%} {row['bound']}" if row["bound"] else "",
             )
             for row in profile["rows"]
         ]
-        title = f"a step of ours: {profile['configuration']}, batch {profile['batch']}"
-        yield from _table(title, "forward ms", "backward ms", "share", rows=rows)
-        yield f"\n{profile['bottleneck']}. The host was busy for {1e3 * profile['host_seconds']:.2f} ms of a step's"
-        yield f"{1e3 * profile['plain_seconds']:.2f} ms. `trace.json` shows the step: open it at https://ui.perfetto.dev."
+        title = f"a step of ours, op by op: {profile['configuration']}, batch {profile['batch']}"
+        yield from _table(title, "forward ms", "backward ms", "share", "of limit", rows=rows)
+        yield f"\n{profile['bottleneck']}."
+        yield f"In training, {'recorded and repeated' * profile['recorded'] or 'submitted op by op, too'}, a step takes"
+        host = profile["host_seconds"]
+        submitted = "" if host is None else f", which the host submits in {1e3 * host:.2f} ms"
+        device = f"the device needs {1e3 * profile['device_seconds']:.2f} ms"
+        yield f"{1e3 * profile['plain_seconds']:.2f} ms{submitted}; {device}."
+        yield "`trace.json` shows the step op by op: open it at https://ui.perfetto.dev."
 
 
 def _nanochat(stages: Mapping[str, Any]) -> Iterator[str]:
@@ -166,14 +175,29 @@ def _shakespeare(stages: Mapping[str, Any]) -> Iterator[str]:
         yield f"S1 did not reach a validation loss of {line['target']}; its best was {line['best']:.3f}."
 
 
+def _tests(stages: Mapping[str, Any]) -> Iterator[str]:
+    counted = {line["file"]: line for line in found_in(stages, "tests")}  # the last of each file is the whole
+    rows = [(file, line["passed"], line["failed"], line["skipped"]) for file, line in counted.items()]
+    return _table("tests", "passed", "failed", "skipped", rows=rows)
+
+
+def _sanitizer(stages: Mapping[str, Any]) -> Iterator[str]:
+    rows = [(line["tool"], line["outcome"]) for line in found_in(stages, "sanitizer")]
+    return _table("compute-sanitizer", "outcome", rows=rows)
+
+
 def _failures(stages: Mapping[str, Any]) -> Iterator[str]:
-    for what in ("engine failed", "compilation failed", "step failed", "no epilogue"):
+    for what in ("engine failed", "compilation failed", "step failed", "no epilogue", "test failed"):
         for line in found_in(stages, what):
             subject = " ".join(line[key] for key in NAMING if key in line)
-            yield f"- {what}: {subject}: {line['reason']}"
+            yield f"- {what}: {subject}: {' '.join(line['reason'].split())}"
 
 
-def draw(stages: Mapping[str, Any], folder: Path, name: str) -> None:
+def _place(trial: bool) -> str:
+    return "a CPU, as a trial" if trial else "one GPU"
+
+
+def draw(stages: Mapping[str, Any], folder: Path, name: str, *, trial: bool = False) -> None:
     """Draw the training speeds, if there are any with a peer's beside ours."""
     by_place = {(row["configuration"], row["engine"]): row for row in found_in(stages, "training")}
     groups = [group for group, engine in by_place if engine == turns.OURS]
@@ -199,7 +223,7 @@ def draw(stages: Mapping[str, Any], folder: Path, name: str) -> None:
     draw_bars(
         folder,
         name,
-        title="Training speed on one GPU",
+        title=f"Training speed on {_place(trial)}",
         remark="length: relative to ours; figures: tokens per second",
         groups=groups,
         bars=bars,

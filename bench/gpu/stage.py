@@ -23,8 +23,10 @@ FUNCTIONS = {
     "small": ("training", "measure_small"),
     "decode": ("training", "measure_decoding"),
     "profile": ("machine", "profile_step"),
+    "tests": ("tests", "run_tests"),
     "nanochat": ("d12", "measure_d12"),
     "shakespeare": ("shakespeare", "train_to_target"),
+    "sanitizer": ("sanitizer", "sanitize"),
 }
 """stage -> the module here and its function (settings, record): each stage imports its own only, as imports may fail"""
 

@@ -53,8 +53,10 @@ STAGES = (
     Stage("small", 150, "training S1 and mini-gpt beside PyTorch"),
     Stage("decode", 120, "generation beside PyTorch, each with a cache"),
     Stage("profile", 60, "where a step's time goes, and a trace of it"),
+    Stage("tests", 420, "the project's tests that need a GPU: pytest -m gpu"),
     Stage("nanochat", 300, "training nanochat's d12 beside nanochat itself"),
     Stage("shakespeare", 180, "S1 trained until its validation loss is nanoGPT's 1.47"),
+    Stage("sanitizer", 420, "every kernel under compute-sanitizer: memory, races, first writes, barriers"),
 )
 """The most telling first."""
 

@@ -134,7 +134,8 @@ def _expect_agreement(training: _Training, batch: int, record: Record) -> None:
         answer = training.ask(engine, "losses", batch, AGREEING)
         if answer is not None:
             losses[engine] = answer["losses"]
-            record.say("losses", configuration=training.name, engine=engine, losses=answer["losses"])
+            found = {"losses": answer["losses"], "attention": answer["attention"]}
+            record.say("losses", configuration=training.name, engine=engine, **found)
     if configuration.tokens * configuration.options.layers < LARGEST_ON_THE_HOST:
         losses[ON_THE_HOST] = _losses_on_the_host(configuration)
     for other, theirs in losses.items():

@@ -2,7 +2,7 @@
 
     python -m bench.gpu.worker ENGINE DEVICE
 
-Answers requests for losses, for seconds a step and the memory they take, and for generation.
+Answers requests for losses and which attention it runs, for seconds a step and the memory they take, for generation.
 DEVICE is cuda, or cpu to try the measurement without a GPU.
 """
 
@@ -39,6 +39,10 @@ class OurEngine:
     def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
         """Return the model with a cache."""
         return OurDecoder(configuration, backend=self._backend.name)
+
+    def attention(self, configuration: Configuration) -> str:
+        """Which attention a training step runs."""
+        return "its own"
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -79,6 +83,15 @@ class TorchEngine:
         dtype = self._torch.bfloat16 if self._device == "cuda" else self._torch.float32
         return TorchDecoder(configuration, weights, compiled=self._compiled, device=self._device, dtype=dtype)
 
+    def attention(self, configuration: Configuration) -> str:
+        """Which attention a training step runs."""
+        from bench.peers.torch_attention import chosen_attention
+
+        options = configuration.options
+        sizes = {"heads": options.heads, "context": options.context, "head_width": options.width // options.heads}
+        dtype = self._torch.bfloat16 if self._device == "cuda" else self._torch.float32
+        return f"PyTorch's {chosen_attention(self._device, dtype, **sizes)}"
+
     def synchronize(self) -> None:
         """Wait for the device."""
         if self._device == "cuda":
@@ -117,7 +130,8 @@ def main(name: str, device: str) -> None:
 
     def losses(request: dict[str, Any]) -> dict[str, Any]:
         configuration, step = step_of(request)
-        return {"losses": [float(step(*configuration.draw(number))) for number in range(request["steps"])]}
+        found = [float(step(*configuration.draw(number))) for number in range(request["steps"])]
+        return {"losses": found, "attention": engine.attention(configuration)}
 
     def seconds(request: dict[str, Any]) -> dict[str, Any]:
         configuration, step = step_of(request)

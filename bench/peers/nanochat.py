@@ -92,7 +92,22 @@ def upstream_module(name: str, folder: str, *, compiled: bool = False, dtype: st
 def chosen_attention() -> str:
     """Return which attention upstream, already imported, chose here: FlashAttention-3 if it could fetch it."""
     chosen = importlib.import_module("nanochat.flash_attention")
-    return "FlashAttention-3" if chosen.USE_FA3 else "PyTorch's scaled_dot_product_attention, a mask for windows"
+    if chosen.USE_FA3:
+        return "FlashAttention-3"
+    return "PyTorch's scaled_dot_product_attention, a mask for windows" + _chosen_by_pytorch()
+
+
+def _chosen_by_pytorch() -> str:
+    """Return, for a GPU, which attentions PyTorch takes in d12's shape for whole and for windowed layers."""
+    import torch
+
+    from bench.peers.torch_attention import chosen_attention
+
+    if not torch.cuda.is_available():
+        return ""
+    sizes = {"heads": 6, "context": 2048, "head_width": 128}
+    whole, windowed = (chosen_attention("cuda", torch.bfloat16, **sizes, masked=masked) for masked in (False, True))
+    return f" ({whole}; with a mask {windowed})"
 
 
 def arrays_of(model: Any, *, gradient: bool = False) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import pytest
 
 from bench import turns
 from bench.__main__ import main
-from bench.gpu import correctness, engines
+from bench.gpu import correctness, engines, report
 from bench.gpu.report import draw, found_in, gather, page_of
 from bench.gpu.stage import FUNCTIONS, run_stage
 from bench.gpu.stages import DONE, LATE, LEFT_OUT, NO_MEMORY, STAGES, Record, Settings, Stage, record_of, run_stages
@@ -177,6 +177,7 @@ def test_the_page_and_the_chart_show_what_was_found_and_what_was_not(tmp_path: P
     kernels.say("no epilogue", epilogue="slope of gelu", reason="none")
     small = record_of("small", tmp_path)
     small.say("training", **training_row(turns.OURS, 3e6, 1.0))
+    small.say("losses", configuration="S1", engine="torch eager", losses=[4.0], attention="PyTorch's math")
     small.say("training", **training_row("torch eager", 2e6, 1.5))
     small.say("ended", outcome=DONE, reason="", seconds=1.0)
     record_of("nanochat", tmp_path).say("ended", outcome=LEFT_OUT, reason="no checkout", seconds=0.0)
@@ -190,7 +191,7 @@ def test_the_page_and_the_chart_show_what_was_found_and_what_was_not(tmp_path: P
     assert "| up | forward | 1,000.00 | 500.00 | 1.0e-03 |" in page
     assert "| gelu | values are wrong | 10 | 9.0e-01 |" in page
     assert "- no epilogue: slope of gelu: none" in page
-    assert "| S1 | torch eager | 64 | 2,000,000 | 25.0% | 100 | 1.50 |" in page
+    assert "| S1 | torch eager | 64 | 2,000,000 | 25.0% | 100 | 1.50 | PyTorch's math |" in page
     assert "| nanochat | training nanochat's d12 beside nanochat itself | left out: no checkout | 0.0 |" in page
     assert "| GPT-2 124M | tinygrad_chat | 16 | 300,000 |" in page  # the stage came no further
     assert (
@@ -202,6 +203,19 @@ def test_the_page_and_the_chart_show_what_was_found_and_what_was_not(tmp_path: P
     assert not list(tmp_path.glob("*.png"))  # nothing to compare
     draw(stages, tmp_path, "gpu")
     assert {path.name for path in tmp_path.glob("gpu.*")} == {"gpu.png", "gpu.svg"}
+
+
+@pytest.mark.parametrize(("trial", "place"), [(True, "a CPU, as a trial"), (False, "one GPU")])
+def test_a_trial_does_not_claim_to_have_used_a_gpu(
+    trial: bool, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: list[str] = []
+    monkeypatch.setattr(report, "draw_bars", lambda *given, title, **options: drawn.append(title))
+    for engine in (turns.OURS, "torch eager"):
+        record_of("small", tmp_path).say("training", **training_row(engine, 3e6, 1.0))
+    draw(gather(tmp_path), tmp_path, "gpu", trial=trial)
+    assert drawn == [f"Training speed on {place}"]
+    assert page_of(gather(tmp_path), trial=trial).startswith(f"# On {place}\n")
 
 
 @DEEP
@@ -226,6 +240,9 @@ def test_the_trial_runs_every_stage_with_nothing_but_what_an_image_with_cuda_has
     }, reasons
     assert "no checkout of karpathy/nanochat" in reasons["nanochat"]
     assert {line["engine"] for line in found_in(stages, "training")} == {turns.OURS, "torch eager"}
+    attention = {line["engine"]: line["attention"] for line in found_in(stages, "losses")}
+    assert attention[turns.OURS] == "its own"
+    assert attention["torch eager"].startswith("PyTorch's ")
     assert all(line["close"] for line in found_in(stages, "compared with the host"))
     assert found_in(stages, "reached")
     assert len(found_in(stages, "product")) == 15
@@ -233,4 +250,8 @@ def test_the_trial_runs_every_stage_with_nothing_but_what_an_image_with_cuda_has
     assert found_in(stages, "machine")[0]["kernels"] == "numpy"  # without Numba
     assert found_in(stages, "limits")
     assert json.loads((results / "gpu" / "trace.json").read_text())["traceEvents"]
+    (sanitized,) = found_in(stages, "sanitizer")
+    assert (sanitized["tool"], sanitized["outcome"]) == ("none", "nothing found")
+    (counted,) = {line["file"]: line for line in found_in(stages, "tests")}.values()
+    assert counted["failed"] == 0 < counted["skipped"]
     assert (results / "gpu.md").read_text() in done.stdout

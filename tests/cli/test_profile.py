@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.cli.conftest import Tgc
 from tinygrad_chat.machine.limits import Limits
 from tinygrad_chat.profiling import profile as module
+from tinygrad_chat.training.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,22 @@ def test_the_command_prints_a_row_an_op_and_names_the_bottleneck(tgc: Tgc):
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize(("host", "line"), [(0.0005, "the host submits it in 0.50 ms, "), (None, "")])
+def test_a_recorded_step_on_a_device_has_times_of_its_own_beside_the_table(
+    tgc: Tgc, monkeypatch: pytest.MonkeyPatch, host: float | None, line: str
+):
+    taken = module.profile_run
+
+    def on_device(run: Run, steps: int) -> module.Profile:
+        found = {"on_device": True, "recorded": True, "host_seconds": host, "device_seconds": 0.002}
+        return dataclasses.replace(taken(run, steps), **found)
+
+    monkeypatch.setattr(module, "profile_run", on_device)
+    out = tgc("profile", *TINY)[1]
+    assert f"\nof that, {line}the device needs 2.00 ms\n" in out
+    assert "\nin training, a step is recorded once and repeated (CUDA graphs); the table is of one submitted " in out
+
+
 @pytest.mark.profile("ci")
 @pytest.mark.parametrize("fast", [True, False])
 def test_shares_above_a_limit_are_explained_where_there_are_any(tgc: Tgc, monkeypatch: pytest.MonkeyPatch, fast: bool):
@@ -52,7 +70,8 @@ def test_json_and_a_trace_can_be_read_again(tgc: Tgc, tmp_path: Path, monkeypatc
     code, out, _ = tgc("profile", *TINY, "--json", "--trace=~/step.json")
     assert code == 0
     taken = json.loads(out)
-    assert taken["rows"][0].keys() >= {"name", "forward", "backward", "flops", "bytes"}
+    assert taken["rows"][0].keys() >= {"name", "forward", "backward", "flops", "bytes", "bound", "least"}
+    assert taken.keys() >= {"host_seconds", "device_seconds", "recorded", "bottleneck"}
     events = json.loads(Path("step.json").read_text())["traceEvents"]
     assert {event["name"] for event in events} >= {"linear", "AdamW"}
 

@@ -288,6 +288,22 @@ def test_performance_quotes_its_results():
     assert f"PyTorch's costs {theirs:.1f}" in page
 
 
+def test_performance_lists_the_kernels_with_few_warps():
+    rows = [
+        row
+        for row in result("kernels")["rows"]
+        if (row["compiler"], row["architecture"], row["real"]) == ("NVRTC", "sm_90", "bfloat16") and row["warps"] < 32
+    ]
+    lines = []
+    for row in sorted(rows, key=lambda row: (row["warps"], -row["registers"])):
+        channels = f", {row['file'][16:-3]} channels" if row["file"].startswith("flash_attention_") else ""
+        shared = row["shared"] + row["dynamic_shared"]
+        lines.append(
+            f"| {row['kernel']}{channels} | {row['registers']} | {shared:,} | {row['blocks']} | {row['warps']} |\n"
+        )
+    assert "|---|---|---|---|---|\n" + "".join(lines) + "\n" in read(PERFORMANCE)
+
+
 def test_the_chart_keeps_the_rows_where_we_lose():
     of = ratios()
     lost = {op for op, ratio in single_ops().items() if ratio < 1}

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -248,6 +249,7 @@ class Machine:
         self.base, self.window, self.more = base, window, more
         self.tried: list[int] = []
         monkeypatch.setattr(fitting, "measure", self.measure)
+        monkeypatch.setattr(fitting, "_least_known", lambda config: 0)  # some bytes are enough for the model
 
     def measure(self, config: TrainingConfig, *, room: float | None = None, **_: Any) -> Measurement:
         windows = config.data.batch_size // config.data.grad_accumulation
@@ -288,8 +290,27 @@ def test_fit_says_what_one_window_needs_where_not_even_that_fits(monkeypatch: py
         fit(batch_of(96), 2 << 30)
 
 
+@pytest.fixture
+def nothing_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(config: TrainingConfig, **_: Any) -> Measurement:
+        raise AssertionError("measured what could be refused at once")
+
+    monkeypatch.setattr(fitting, "measure", measure)
+
+
+@pytest.mark.usefixtures("nothing_to_measure")
 def test_fit_asks_how_much_of_a_gpu_it_may_use(monkeypatch: pytest.MonkeyPatch):
-    on_gpu = dataclasses.replace(MEASURED, device_memory=1 << 30)
-    monkeypatch.setattr(fitting, "measure", lambda config, **_: on_gpu)
+    on_gpu = SimpleNamespace(backend=SimpleNamespace(memory_held=lambda: 1 << 30))
+    monkeypatch.setattr(fitting, "choose_compute", lambda config: on_gpu)
     with pytest.raises(UsageError, match="--fit: on a GPU expected --memory"):
         fit(batch_of(4))
+
+
+@pytest.mark.usefixtures("nothing_to_measure")
+def test_fit_refuses_a_model_that_is_too_large_before_it_measures_anything():
+    large = resolve({**TINY, "layers": 48, "width": 8192})
+    weights = 4 * 4 * 48 * 12 * 8192**2  # bytes: as many again for the gradient and each of AdamW's two averages
+    with pytest.raises(NoRoomError, match=r"at most 2 GiB .* it takes at least 5\d\d GiB; choose a smaller --width"):
+        fit(large, 2 << 30)
+    with pytest.raises(AssertionError, match="measured"):
+        fit(large, 2 * weights)

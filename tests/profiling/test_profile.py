@@ -5,24 +5,28 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.cuda_on_cpu.compiler import COMPILER
-from tests.cuda_on_cpu.device import DEVICE, standing_in
+from tests.cuda_on_cpu.device import DEVICE, Device, standing_in
+from tests.cuda_on_cpu.places import needs_compiler
 from tests.training.test_loop import Start
 from tinygrad_chat import GPT, ModelOptions, Tensor, ops
-from tinygrad_chat.autograd import watched_ops
+from tinygrad_chat.autograd import current_mode, watched_ops
 from tinygrad_chat.backend import Backend, Compute, get_backend
+from tinygrad_chat.machine import limits
 from tinygrad_chat.machine.limits import Limits
 from tinygrad_chat.models.size import flops_per_token
 from tinygrad_chat.optim import AdamW
 from tinygrad_chat.profiling import profile as module
 from tinygrad_chat.profiling.costs import forward_cost
-from tinygrad_chat.profiling.profile import OTHER, Profile, Row, profile, profile_run, watched_step
+from tinygrad_chat.profiling.profile import OTHER, Profile, Row, WatchedStep, profile, profile_run
 from tinygrad_chat.profiling.recorder import Recorder
 from tinygrad_chat.profiling.trace import trace_events
+from tinygrad_chat.training.graphs import RecordedStep
 from tinygrad_chat.training.step import TrainStep
 
 V, B, T = 11, 3, 8
@@ -35,12 +39,13 @@ def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measure_limits", lambda compute: LIMITS)
 
 
-def take_profile(backend: Backend, steps: int = 2) -> Profile:
+def take_profile(backend: Backend, steps: int = 2, *, graphs: bool = False, parts: int = 1) -> Profile:
     compute = Compute.choose(backend)
     model = GPT(V, OPTIONS, compute=compute)
     tokens = np.random.default_rng(0).integers(0, V, (B, T + 1))
     draw = lambda: (tokens[:, :-1], tokens[:, 1:])  # noqa: E731
-    step = watched_step(TrainStep(model, AdamW(model.parameters()), lambda step: 1e-3, clip=1.0), draw)
+    settings: dict[str, Any] = {"clip": 1.0, "graphs": graphs, "grad_accumulation": parts}
+    step = WatchedStep(TrainStep(model, AdamW(model.parameters()), lambda step: 1e-3, **settings), draw)
     return profile(step, steps, compute=compute, tokens=B * T)
 
 
@@ -118,10 +123,67 @@ def test_costs_are_what_cannot_be_avoided():
     assert forward_cost("reshape", (x,), x.reshape(8, 5)) == (0, 0)
 
 
-def make_profile(**changes: float) -> Profile:
+@needs_compiler
+@pytest.mark.parametrize("parts", [1, B])
+def test_steps_that_the_device_has_recorded_are_timed_as_training_repeats_them(
+    parts: int, monkeypatch: pytest.MonkeyPatch
+):
+    watched: list[bool] = []
+    replay = RecordedStep.update
+
+    def update(self: RecordedStep, prepare: Any) -> Any:
+        watched.append(current_mode().watcher is not None)
+        return replay(self, prepare)
+
+    monkeypatch.setattr(RecordedStep, "update", update)
+    monkeypatch.setattr(Device, "memory_held", lambda self: 0)
+    with standing_in(capturing=True):
+        taken = take_profile(DEVICE, steps=2, graphs=True, parts=parts)
+    assert taken.recorded
+    assert watched == [False] * (1 + 2 + 2)  # the last to warm up, those one after another and those apart
+    assert {row.name for row in taken.rows} >= {"linear", "attention", "AdamW"}  # submitted op by op
+    assert taken.device_seconds > 0
+    assert (taken.host_seconds is None) == (parts > 2)  # where it waits for a buffer that is still being read
+
+
+def test_steps_that_are_not_recorded_say_so_and_without_a_device_the_host_does_all(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Device, "memory_held", lambda self: 0)
+    taken = take_profile(backend)
+    assert not taken.recorded
+    assert taken.on_device == (backend.name != "numpy")
+    if not taken.on_device:
+        assert taken.host_seconds == taken.device_seconds == taken.plain_seconds
+
+
+def test_the_limits_of_a_machine_are_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "COPIED", 1 << 20)
+    monkeypatch.setattr(limits, "SIDES", {"numpy": 64})
+    found = limits.measure_limits(Compute.choose("numpy"))
+    assert found.product_rate > 0
+    assert found.bandwidth > 0
+    assert 0 < found.call < 1e-3
+
+
+def test_a_row_names_the_limit_that_binds_it():
+    known = Limits(product_rate=1e9, bandwidth=1e9, call=1e-3)
+    rows = {
+        "products": Row("linear", 1, 0.1, 0.2, flops=2e8, bytes=1e6),
+        "memory": Row("gelu", 1, 0.3, 0.4, bytes=3e8),
+        "calls": Row("add", 8, 0.3, 0.4, bytes=3),
+        "": Row(OTHER, 0, 0.1),
+    }
+    assert {row.bound(known): row for row in rows.values()} == rows
+    assert [row.least_seconds(known) for row in rows.values()] == [0.2, 0.3, 16e-3, 0.0]
+    assert Row("embedding", 8, 0.3).least_seconds(known) == 8e-3  # no rule has been called
+
+
+def make_profile(**changes: Any) -> Profile:
     rows = [Row("linear", 1, 0.1, 0.2, flops=2e8, bytes=1e6), Row("gelu", 1, 0.3, 0.4, bytes=3e8)]
-    settings = {"step_seconds": 1.0, "plain_seconds": 0.9, "host_seconds": 1.0, "on_device": False, **changes}
-    return Profile(rows, tokens=8, limits=LIMITS, spans=[], **settings)
+    settings = {"step_seconds": 1.0, "plain_seconds": 0.9, "host_seconds": 1.0, "on_device": False}
+    paced = {"device_seconds": 0.9, "recorded": False, "limits": LIMITS, **changes}
+    return Profile(rows, tokens=8, spans=[], **{**settings, **paced})
 
 
 def test_the_bottleneck_is_where_the_machines_limits_take_most_of_the_step():
@@ -134,6 +196,17 @@ def test_the_bottleneck_is_where_the_machines_limits_take_most_of_the_step():
     fast.rows[1].bytes = 1e7
     assert fast.bottleneck().startswith("matrix products;")
     assert make_profile(on_device=True).bottleneck().startswith("the host, which launches kernels more slowly")
+
+
+def test_the_bottleneck_of_small_ops_is_their_calls_unless_these_are_recorded():
+    slow = {"limits": Limits(product_rate=1e9, bandwidth=1e9, call=0.2), "on_device": True}
+    assert make_profile(**slow).bottleneck().startswith("calls: its ops are small; ")
+    assert "other traffic of memory 30% and calls 80%; " in make_profile(**slow).bottleneck()
+    recorded = make_profile(**slow, recorded=True, device_seconds=0.5, host_seconds=None).bottleneck()
+    assert recorded.startswith("memory; at the machine's limits, matrix products would take 40% of the step, other ")
+    assert "calls" not in recorded
+    waiting = make_profile(**slow, recorded=True, device_seconds=0.9, host_seconds=None).bottleneck()
+    assert waiting.startswith("no single limit; ")
 
 
 def test_a_trace_has_every_span_in_its_place(backend: Backend):
@@ -153,6 +226,6 @@ def test_a_step_that_overflows_is_measured_without_a_warning():
     model.parameters().data[:] = 3e38
     tokens = np.zeros((B, T), np.int64)
     train_step = TrainStep(model, AdamW(model.parameters()), lambda step: 1e-3, clip=1.0)
-    step = watched_step(train_step, lambda: (tokens, tokens))
+    step = WatchedStep(train_step, lambda: (tokens, tokens))
     step(None)
     step(Recorder(get_backend("numpy")))

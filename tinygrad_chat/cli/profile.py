@@ -84,13 +84,16 @@ def _columns(taken: Profile) -> list[Column]:
     """Return the time and work of a step by op, the slowest first."""
     rows = taken.rows
     limits = [row.least_seconds(taken.limits) / row.seconds if row.seconds else 0.0 for row in rows]
+    bounds = [row.bound(taken.limits) for row in rows]
     return [
         Column("", [row.name for row in rows], left=True),
         Column("calls", [f"{round(row.calls) or ''}" for row in rows]),
         Column("forward ms", [f"{1000 * row.forward:.3f}" for row in rows]),
         Column("backward ms", [f"{1000 * row.backward:.3f}" for row in rows]),
         Column("share", [f"{row.seconds / taken.step_seconds:.0%}" for row in rows]),
-        Column("of limit", [f"{limit:.0%}" if limit else "" for limit in limits]),
+        Column(
+            "of limit", [f"{limit:.0%} {bound}" if limit else "" for limit, bound in zip(limits, bounds, strict=True)]
+        ),
         Column("compute", [f"{scaled_number(row.flops)}FLOP" if row.flops else "" for row in rows]),
         Column("moved", [memory_size(row.bytes) if row.bytes else "" for row in rows]),
     ]
@@ -102,11 +105,15 @@ def _conclusions(taken: Profile) -> Iterator[str]:
     yield (
         f"a step: {1000 * taken.step_seconds:.2f} ms profiled, {1000 * taken.plain_seconds:.2f} ms otherwise "
         f"({taken.tokens / taken.plain_seconds:,.0f} tokens/s)"
-        + (f"; the host is busy for {1000 * taken.host_seconds:.2f} ms of it" if taken.on_device else "")
     )
+    if taken.on_device:
+        host = "" if taken.host_seconds is None else f"the host submits it in {1000 * taken.host_seconds:.2f} ms, "
+        yield f"of that, {host}the device needs {1000 * taken.device_seconds:.2f} ms"
+    if taken.recorded:
+        yield "in training, a step is recorded once and repeated (CUDA graphs); the table is of one submitted op by op"
     yield (
         f"measured limits: {scaled_number(limits.product_rate)}FLOP/s in matrix products, "
-        f"{scaled_number(limits.bandwidth)}B/s of memory traffic"
+        f"{scaled_number(limits.bandwidth)}B/s of memory traffic, {1e6 * limits.call:.1f} us a call"
     )
     if any(row.seconds < row.least_seconds(limits) for row in taken.rows):
         yield (

@@ -1,4 +1,4 @@
-"""Measure the machine's peak rates: large matrix products in the run's precision, and memory copies."""
+"""Measure the machine's limits: large matrix products in the run's precision, memory copies, and the cost of a call."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ TIMES = 5
 SIDES = {"numpy": 2048}  # sides of square matrices
 SIDE_ON_DEVICE = 8192
 COPIED = 256 << 20  # bytes: far larger than any cache
+CALLS = 200  # one after another, to measure one
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`product_rate` in operations per second, `bandwidth` in bytes per second, reads plus writes."""
+    """`product_rate` in operations per second, `bandwidth` in bytes per second, reads plus writes.
+
+    `call` is in seconds, of a call that has next to nothing to do: on a device, the launch of a kernel.
+    """
 
     product_rate: float
     bandwidth: float
+    call: float = 0.0
 
 
 def measure_limits(compute: Compute) -> Limits:
-    """Measure the machine's limits: the best of a few matrix products and of a few copies."""
+    """Measure the machine's limits: the best of a few matrix products, copies and series of calls."""
     backend = compute.backend
     source = backend.xp.ones(COPIED // 4, "float32")
     target = backend.xp.empty_like(source)
@@ -35,7 +40,13 @@ def measure_limits(compute: Compute) -> Limits:
     def copy() -> None:
         target[...] = source
 
-    return Limits(measure_product_rate(compute), 2 * source.nbytes / _least_seconds(backend, copy))
+    def call() -> None:
+        for _ in range(CALLS):
+            number.fill(1)  # by a kernel: zeros would be written without one
+
+    number = backend.xp.zeros(1, "float32")
+    bandwidth = 2 * source.nbytes / _least_seconds(backend, copy)
+    return Limits(measure_product_rate(compute), bandwidth, _least_seconds(backend, call) / CALLS)
 
 
 def measure_product_rate(compute: Compute) -> float:

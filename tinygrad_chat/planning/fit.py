@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tinygrad_chat.backend import available_memory
+from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import NoRoomError, UsageError
+from tinygrad_chat.models.memory import least_training_memory
 from tinygrad_chat.planning.measurement import COMMAND, ENOUGH_SECONDS, Measurement, measure
 from tinygrad_chat.planning.plan import Plan, predict
 from tinygrad_chat.text.corpora import open_corpus
 from tinygrad_chat.text.download import Progress
+from tinygrad_chat.training.build import TRAINED, choose_compute
 
 AVAILABLE_SHARE = 0.8  # of the available memory: the default budget
 SMALL_TOKENS = 2048  # in the larger of the two micro-batches that the line goes through: enough for a clear slope
@@ -42,8 +45,16 @@ def fit(
 
     The default is four fifths of what is available. Memory is linear in the windows of a part: two small ones are
     measured, then the one that the line predicts. `say` reports each. Raises NoRoomError if not even a part of one
-    window fits, and UsageError for a GPU, where `memory` has no default.
+    window fits, before anything is measured if the model alone is too large, and UsageError for a GPU, where `memory`
+    has no default.
     """
+    on_device = choose_compute(config).backend.memory_held() is not None
+    if on_device and memory is None:
+        raise UsageError("--fit: on a GPU expected --memory, how many GiB of the device's the run may take")
+    budget = AVAILABLE_SHARE * available_memory() if memory is None else memory
+    known = _least_known(config)
+    if known > budget:
+        raise _no_room(config, f"it takes at least {known / 2**30:.3g} GiB", budget)
     open_corpus(config.data.source, **config.data.reading, progress=progress)
 
     def tried(part: TrainingConfig, seconds: float, room: float | None = None) -> Measurement:
@@ -51,14 +62,11 @@ def fit(
         say(f"measuring parts of {windows} window{'s' * (windows > 1)}")
         return measure(part, seconds=seconds, command=command, confirmed=confirmed, room=room)
 
-    budget = AVAILABLE_SHARE * available_memory() if memory is None else memory
     least = config.replace(batch_size=1, grad_accumulation=1)
     try:
         one = tried(least, 0.0)
     except NoRoomError as error:
         raise _no_room(config, "it takes more than the machine has available", budget) from error
-    if one.device_memory is not None and memory is None:
-        raise UsageError("--fit: on a GPU expected --memory, how many GiB of the device's the run may take")
     if one.fullest_memory > budget:
         raise _no_room(config, f"it takes {one.fullest_memory / 2**30:.3g} GiB", budget)
     measured = [(1, one.step_memory)]
@@ -66,7 +74,7 @@ def fit(
     small = min(config.data.batch_size, SMALL_WINDOWS, max(2, SMALL_TOKENS // config.model.context), int(safe))
     if small > 1:
         measured.append((small, tried(least.replace(batch_size=small), 0.0).step_memory))
-    room = budget if one.device_memory is None else None
+    room = None if on_device else budget
     for parts in choose_parts(config.data.batch_size, budget, measured):
         chosen = config.replace(grad_accumulation=parts)
         try:
@@ -76,6 +84,21 @@ def fit(
         if found.fullest_memory <= budget:
             return Fitted(chosen, predict(chosen, found), budget, measured)
     raise _no_room(config, "the whole run takes more", budget)
+
+
+def _least_known(config: TrainingConfig) -> int:
+    """Return the bytes that a step of one window takes at least, whatever the text: of a vocabulary of one token."""
+    if config.recipe.model == OWN:
+        return 0  # unknown for a custom model
+    return least_training_memory(
+        config.model,
+        1,
+        rows=1,
+        buffers=TRAINED[config.optimizer.kind],
+        mode=config.compute.mode,
+        size=choose_compute(config).array_dtype.itemsize,
+        recompute=config.data.recompute,
+    )
 
 
 def extrapolate(measured: Sequence[tuple[int, int]], windows: int) -> float:

@@ -39,6 +39,11 @@ class StepGraphs:
         self._seen = 0
         self._step: RecordedStep | None = None
 
+    @property
+    def recorded(self) -> bool:
+        """Whether a step has been recorded."""
+        return self._step is not None
+
     def find(
         self, batch: Batch | WeightedBatch, random: np.random.Generator | None, *, parts: int, settings: Any
     ) -> RecordedStep | None:

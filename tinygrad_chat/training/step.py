@@ -73,6 +73,11 @@ class TrainStep:
         return None if self._graphs is None else self._graphs.refused
 
     @property
+    def recorded(self) -> bool:
+        """Whether the device has recorded a step, and repeats it for batches of that shape."""
+        return self._graphs is not None and self._graphs.recorded
+
+    @property
     def ranks(self) -> int:
         """How many ranks share the step."""
         return 1
