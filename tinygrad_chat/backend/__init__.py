@@ -18,6 +18,7 @@ from tinygrad_chat.backend.registry import (
     load_kernels,
     to_host,
 )
+from tinygrad_chat.backend.whole_numbers import narrowed
 
 __all__ = [
     "Backend",
@@ -32,5 +33,6 @@ __all__ = [
     "get_backend",
     "in_native_order",
     "load_kernels",
+    "narrowed",
     "to_host",
 ]
