@@ -75,7 +75,7 @@ def test_the_optimiser_reads_and_writes_each_average_once_and_reads_the_gradient
 
 
 def test_cross_entropy_reads_the_logits_once_and_writes_their_gradient_once():
-    loss, logits, labels = counted("cross-entropy"), N * V * BFLOAT16, N * 8
+    loss, logits, labels = counted("cross-entropy"), N * V * BFLOAT16, N * 4
     per_token, number, count = N * FLOAT32, FLOAT32, 8
     assert loss.calls == 5  # count and factor; losses and gradient; the mean; what d_out asks for, which is nothing
     assert loss.read == (labels + count) + (logits + labels + number) + (per_token + number) + number

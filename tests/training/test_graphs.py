@@ -311,6 +311,17 @@ def test_weighted_targets_are_sent_too():
     expect_same_bits(*found)
 
 
+def test_a_token_beyond_32_bits_is_none_of_the_vocabulary_in_a_recorded_step_either(monkeypatch: pytest.MonkeyPatch):
+    replayed = replays(monkeypatch)
+    for place in (0, 1):  # among tokens and among targets
+        step = build({}, graphs=True)
+        train(step)
+        batch = [array.copy() for array in batch_of(STEPS)]
+        batch[place][1, 2] = 2**32
+        assert math.isnan(float(step((batch[0], batch[1]), STEPS, random=np.random.default_rng(0)).loss))
+    assert len(replayed) == 2 * 2 * (STEPS + 1 - EAGER_STEPS)
+
+
 def test_a_recording_holds_for_its_settings_only(monkeypatch: pytest.MonkeyPatch):
     replayed, found = replays(monkeypatch), []
     for recording in (False, True):

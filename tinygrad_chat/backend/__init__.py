@@ -19,6 +19,7 @@ from tinygrad_chat.backend.registry import (
     load_kernels,
     to_host,
 )
+from tinygrad_chat.backend.whole_numbers import narrowed
 
 __all__ = [
     "BUFFERS",
@@ -35,5 +36,6 @@ __all__ = [
     "get_backend",
     "in_native_order",
     "load_kernels",
+    "narrowed",
     "to_host",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.recorder import Recorder
+from tinygrad_chat.backend.whole_numbers import narrowed
 
 
 class Backend(ABC):
@@ -39,6 +40,12 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work submitted so far is done."""
+
+    def whole_numbers(self, x: Any) -> Any:
+        """Return tokens or targets as one of its arrays; on a device, of at most 32 bits."""
+        if self.xp is np:
+            return np.asarray(x)
+        return self.xp.asarray(narrowed(x if isinstance(x, self.array_type) else np.asarray(x)))
 
     def memory_held(self) -> int | None:
         """Return the bytes held on the device, or None on the host."""

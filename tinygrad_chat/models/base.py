@@ -68,9 +68,9 @@ class NextTokenModel(Module):
         (`LanguageModel.loss`).
         """
         logits = self.logits(tokens, random=random, offset=offset)
-        xp = self.compute.backend.xp
-        targets = xp.asarray(targets)
-        weights = None if weights is None else xp.asarray(weights, np.result_type(np.float32, logits.dtype))
+        backend = self.compute.backend
+        targets = backend.whole_numbers(targets)
+        weights = None if weights is None else backend.xp.asarray(weights, np.result_type(np.float32, logits.dtype))
         overwrite, cap = self.overwrites_logits, self.soft_cap
         options = {"soft_cap": cap, "token_count": token_count, "overwrite": overwrite}
         return ops.cross_entropy(logits, targets, weights=weights, **options)
@@ -81,7 +81,7 @@ class NextTokenModel(Module):
         target."""
         with no_grad():
             logits = self._at_full_precision(self.logits(tokens).data)
-        return token_losses(logits, self.compute.backend.xp.asarray(targets), soft_cap=self.soft_cap)
+        return token_losses(logits, self.compute.backend.whole_numbers(targets), soft_cap=self.soft_cap)
 
     @with_own_compute
     def token_logits(self, tokens: Any) -> Any:

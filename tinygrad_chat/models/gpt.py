@@ -108,7 +108,7 @@ class GPT(NextTokenModel):
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Tokens (B, T) -> the head's input (B, T, C). Raises ShapeError for more tokens than the context."""
-        tokens = self.compute.backend.xp.asarray(tokens)
+        tokens = self.compute.backend.whole_numbers(tokens)
         T, seen = tokens.shape[1], cache.length if cache else 0
         if seen + T > self.context:
             raise ShapeError(f"GPT: expected at most {self.context} tokens (the context), received {seen + T}")
@@ -227,7 +227,7 @@ class GPT(NextTokenModel):
     def restore(self, cache: KeyValueCache, tokens: Any, keys_and_values: Mapping[int, Any]) -> None:
         """Fill an empty cache as if it had read tokens (B, T), from the keys and values of caches that did, by row. A
         row that is not listed holds only padding."""
-        tokens = self.compute.backend.xp.asarray(tokens)
+        tokens = self.compute.backend.whole_numbers(tokens)
         with no_grad():
             self._read(tokens, cache.positions(tokens.shape[1]), cache)
         cache.load(tokens.shape[1], keys_and_values)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import Inbox, Recorder
+from tinygrad_chat.backend import Inbox, Recorder, narrowed
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.nn import NewGradient
 from tinygrad_chat.ops.cross_entropy import count_targets
@@ -86,7 +86,7 @@ class RecordedStep:
         parameters = model.parameters()
         backend = parameters.backend
         with recorder.apart():
-            kinds = np.int64, np.int64, np.float32  # of tokens, targets and weights
+            kinds = np.int32, np.int32, np.float32  # of tokens, targets and weights
             self._inputs = [
                 Inbox(backend, (self._rows, *x.shape[1:]), kind) for x, kind in zip(batch, kinds, strict=False)
             ]
@@ -108,7 +108,7 @@ class RecordedStep:
             token_count = max(1, count_targets(batch[1]))
             for start in range(0, len(batch[0]), self._rows):
                 for inbox, array in zip(self._inputs, batch, strict=True):
-                    inbox.write(array[start : start + self._rows])
+                    inbox.write(narrowed(array[start : start + self._rows]))
                 self._place.write((start, token_count))
                 self._repeat_gradient[0 if start == 0 else 1]()
         return self._loss.copy()  # the next step overwrites it

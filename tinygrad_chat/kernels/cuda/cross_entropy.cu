@@ -28,7 +28,7 @@ template <int W> __device__ void scan_row(const REAL* logits, long long V, float
 
 // logits, labels (N) -> the logarithm of each row's sum of exponentials, and its loss: 0 where the label is `ignored`,
 // NaN where it is not below V. A `cap` of 0 means no cap.
-extern "C" __global__ void cross_entropy(const REAL* logits, const long long* labels, float* log_sums, float* losses,
+extern "C" __global__ void cross_entropy(const REAL* logits, const int* labels, float* log_sums, float* losses,
                                          long long V, long long ignored, float cap, long long wide) {
     __shared__ float partial[WARP];
     const long long n = blockIdx.x, label = labels[n];
@@ -48,7 +48,7 @@ extern "C" __global__ void cross_entropy(const REAL* logits, const long long* la
 
 // labels (N) -> factor, of each row's loss and gradient: 1 / `token_count` or, if that is null, 1 / the number of
 // labels that count. One block.
-extern "C" __global__ void row_factor(const long long* labels, float* factor, const long long* token_count, long long N,
+extern "C" __global__ void row_factor(const int* labels, float* factor, const long long* token_count, long long N,
                                       long long ignored) {
     __shared__ float partial[WARP];
     float count = 0;
@@ -86,7 +86,7 @@ __device__ void row_gradient(const REAL* logits, REAL* d_logits, long long V, lo
 }
 
 // d_logits (N, V), which may be the logits themselves; 0 in a row whose label is `ignored`, whatever its logits are.
-extern "C" __global__ void cross_entropy_backward(const REAL* logits, const long long* labels, const float* weights,
+extern "C" __global__ void cross_entropy_backward(const REAL* logits, const int* labels, const float* weights,
                                                   const float* log_sums, const float* factor, const float* d_out, REAL* d_logits, long long V,
                                                   long long ignored, float cap, long long wide) {
     const long long n = blockIdx.x, label = labels[n];
@@ -148,7 +148,7 @@ __device__ void row_at_once(const REAL* logits, REAL* d_logits, float* loss, int
 
 // losses (N) and, for a d_out of 1, d_logits (N, V), as by the other kernels in turn.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS)
-    cross_entropy_at_once(const REAL* logits, const long long* labels, const float* weights, const float* factor,
+    cross_entropy_at_once(const REAL* logits, const int* labels, const float* weights, const float* factor,
                           float* losses, REAL* d_logits, long long V, long long ignored, float cap, long long wide) {
     const long long n = blockIdx.x, label = labels[n];
     const float scale = *factor * (weights ? weights[n] : 1);

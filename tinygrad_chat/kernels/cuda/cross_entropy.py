@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import recording
-from tinygrad_chat.backend import array_module
+from tinygrad_chat.backend import array_module, narrowed
 from tinygrad_chat.kernels.cuda.launch import MOST_CHUNKS, WARP, contiguous, in_memory, launch, per_thread, width
 from tinygrad_chat.ops.cross_entropy import IGNORED, check_loss_options, check_targets
 
@@ -31,14 +31,15 @@ def cross_entropy(
     check_loss_options(targets, weights, token_count, soft_cap)
     check_targets(logits, targets)
     xp, real, V = array_module(logits), logits.dtype, logits.shape[-1]
-    rows, labels = contiguous(logits, real).reshape(-1, V), contiguous(targets, np.int64).ravel()
+    rows, labels = contiguous(logits, real).reshape(-1, V), contiguous(narrowed(targets), np.int32).ravel()
     if weights is not None:
         weights = contiguous(xp.asarray(weights), np.float32)
     N, cap = len(rows), float(soft_cap or 0)
-    each, options = width(V, rows), (V, ignore_index, cap)
+    ignored = int(narrowed(np.array(ignore_index)))
+    each, options = width(V, rows), (V, ignored, cap)
     losses, loss, factor = (xp.empty(shape, np.float32) for shape in (N, (), ()))
     count = None if token_count is None else in_memory(xp, token_count, np.int64)
-    launch(FILE, "row_factor", real, 1, labels, factor, count, N, ignore_index)
+    launch(FILE, "row_factor", real, 1, labels, factor, count, N, ignored)
     if recording() and PIECES * MOST_THREADS * each >= V:
         d_rows = rows if overwrite else xp.empty_like(rows)
         threads = min(WARP * -(-V // (WARP * each)), MOST_THREADS)

@@ -10,7 +10,7 @@ template <int W> __device__ void copy_row(const REAL* row, REAL* out, int C, boo
 }
 
 // table (V, C), tokens (N) -> out (N, C), NaN for a token that is not in the table; -1 is its last. A block per token.
-extern "C" __global__ void embedding(const REAL* table, const long long* tokens, REAL* out, long long V, long long C,
+extern "C" __global__ void embedding(const REAL* table, const int* tokens, REAL* out, long long V, long long C,
                                      long long wide) {
     const long long n = blockIdx.x, token = tokens[n] < 0 ? tokens[n] + V : tokens[n];
     const bool known = 0 <= token && token < V;
@@ -28,7 +28,7 @@ extern "C" __global__ void embedding(const REAL* table, const long long* tokens,
 // the same.
 constexpr int CHUNK = 32;
 
-extern "C" __global__ void embedding_backward(const long long* tokens, const long long* order, const REAL* d_out,
+extern "C" __global__ void embedding_backward(const int* tokens, const long long* order, const REAL* d_out,
                                               float* d_table, float* heads, float* tails, long long N, long long C) {
     const long long begin = blockIdx.x * static_cast<long long>(CHUNK), end = min(begin + CHUNK, N);
     const long long before = begin > 0 ? tokens[order[begin - 1]] : -1, behind = end < N ? tokens[order[end]] : -1;
@@ -50,7 +50,7 @@ extern "C" __global__ void embedding_backward(const long long* tokens, const lon
     }
 }
 
-extern "C" __global__ void embedding_backward_join(const long long* tokens, const long long* order, const float* heads,
+extern "C" __global__ void embedding_backward_join(const int* tokens, const long long* order, const float* heads,
                                                    const float* tails, float* d_table, long long N, long long C) {
     const long long begin = blockIdx.x * static_cast<long long>(CHUNK), end = min(begin + CHUNK, N);
     const long long token = tokens[order[end - 1]];

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import PendingGradient
-from tinygrad_chat.backend import array_module
+from tinygrad_chat.backend import array_module, narrowed
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, width
 
@@ -20,7 +20,7 @@ def embedding(table: Any, tokens: Any):
     tokens = xp.asarray(tokens)
     if tokens.dtype.kind not in "iu":
         raise ShapeError(f"embedding: expected whole numbers as tokens, received {tokens.dtype}")
-    table, tokens = contiguous(table, real), contiguous(tokens, np.int64)
+    table, tokens = contiguous(table, real), contiguous(narrowed(tokens), np.int32)
     out = xp.empty((*tokens.shape, C), real)
     wide = width(C, table, out) > 1
     launch("embedding.cu", "embedding", real, tokens.size, table, tokens, out, V, C, wide)
