@@ -1,6 +1,6 @@
 // ops.rotary: heads (N, D), N counted over batch, positions and heads. A warp has one head or, where a lane takes WIDE
-// pairs of channels at once, as many as that leaves lanes for. The sums of the norm are a whole warp's for each head, in
-// the same order either way.
+// pairs of channels at once, as many as that leaves lanes for. The sums of the norm are a whole warp's for each head,
+// in the same order either way.
 
 constexpr int WARPS = 8;
 
