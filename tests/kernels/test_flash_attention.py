@@ -225,7 +225,7 @@ def tiles_seen(visible: np.ndarray, rows: int, columns: int) -> int:
     """Count, for all blocks of so many rows, the tiles of columns from the first to the last that one of them sees."""
     count = 0
     for begin in range(0, len(visible), rows):
-        (seen,) = visible[begin : begin + rows].any(axis=0).nonzero()
+        seen = np.flatnonzero(visible[begin : begin + rows].any(axis=0))
         count += seen[-1] // columns - seen[0] // columns + 1
     return count
 

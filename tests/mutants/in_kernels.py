@@ -197,8 +197,8 @@ FAULTS = {
     },
     "kernels/cuda/flash_attention.cuh": {
         "a window begins a tile late": (
-            "return max(position(query) + 1 - window, 0);",
-            "return max(position(query) + 64 - window, 0);",
+            "first = max(position(last) + 1 - window, 0);",
+            "first = max(position(last) + 64 - window, 0);",
         ),
     },
     "kernels/cuda/flash_backward.cuh": {

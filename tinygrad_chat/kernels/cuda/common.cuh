@@ -12,8 +12,8 @@ struct bfloat16 {
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bfloat16 x) { return __uint_as_float(static_cast<unsigned int>(x.bits) << 16); }
 
-// The bits of the bfloat16 nearest to x, ties to even, and 0x7fff for every NaN: what the instruction in `pair` computes.
-// Adding to the bits carries into the exponent, as it should, but would turn a NaN into a number.
+// The bits of the bfloat16 nearest to x, ties to even, and 0x7fff for every NaN: what the instruction in `pair`
+// computes. Adding to the bits carries into the exponent, as it should, but would turn a NaN into a number.
 __device__ inline unsigned int nearest_bfloat16(float x) {
     const unsigned int bits = __float_as_uint(x);
     return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff;
@@ -47,7 +47,8 @@ template <int W> __device__ inline void round_to(Vector<W, float>& out, const fl
 template <int W> __device__ inline void round_to(Vector<W, bfloat16>& out, const float (&x)[W]) {
     for (int w = 0; w + 1 < W; w += 2) {
         const unsigned int both = pair(x[w], x[w + 1]);
-        out.at[w].bits = static_cast<unsigned short>(both), out.at[w + 1].bits = static_cast<unsigned short>(both >> 16);
+        out.at[w].bits = static_cast<unsigned short>(both);
+        out.at[w + 1].bits = static_cast<unsigned short>(both >> 16);
     }
     if (W % 2) round_to(out.at[W - 1], x[W - 1]);
 }
