@@ -38,8 +38,8 @@ def found_in(stages: Mapping[str, Any], what: str) -> list[Found]:
 def page_of(stages: Mapping[str, Any], *, trial: bool = False) -> str:
     """Return the results as a page in Markdown; those of a `trial`, which uses no GPU, say so."""
     parts = [_outcomes(stages), _machine(stages), _kernels(stages), _training(stages), _generation(stages)]
-    parts += [_profile(stages), _nanochat(stages), _shakespeare(stages), _tests(stages), _sanitizer(stages)]
-    parts += [_failures(stages)]
+    parts += [_profile(stages), _loops(stages), _nanochat(stages), _shakespeare(stages), _tests(stages)]
+    parts += [_sanitizer(stages), _failures(stages)]
     return f"# On {_place(trial)}\n" + "".join(f"\n{text}\n" for part in parts if (text := "\n".join(part)))
 
 
@@ -134,6 +134,14 @@ def _profile(stages: Mapping[str, Any]) -> Iterator[str]:
         yield "`trace.json` shows the step op by op: open it at https://ui.perfetto.dev."
 
 
+def _loops(stages: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (line["op"], line["dtype"], line["version"], f"{1e3 * line['seconds']:.3f}", f"{line['this_over_ours']:.2f}")
+        for line in found_in(stages, "loop")
+    ]
+    return _table("hot loops, forward and backward", "dtype", "", "ms", "this / ours", rows=rows)
+
+
 def _nanochat(stages: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         (row["engine"], f"{row['tokens_per_second']:,.0f}", row["attention"]) for row in found_in(stages, "nanochat")
@@ -162,9 +170,10 @@ def _sanitizer(stages: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _failures(stages: Mapping[str, Any]) -> Iterator[str]:
-    for what in ("engine failed", "compilation failed", "step failed", "test failed"):
+    for what in ("engine failed", "compilation failed", "step failed", "loop failed", "test failed"):
         for line in found_in(stages, what):
-            subject = " ".join(line[key] for key in ("engine", "file", "real", "model", "dtype", "test") if key in line)
+            known = ("engine", "file", "real", "model", "op", "dtype", "test")
+            subject = " ".join(line[key] for key in known if key in line)
             yield f"- {what}: {subject}: {' '.join(line['reason'].split())}"
 
 
