@@ -13,7 +13,7 @@ from bench.gpu.stages import STAGES, record_of
 
 Found = Mapping[str, Any]
 
-NAMING = ("engine", "file", "real", "model", "dtype", "epilogue", "test")
+NAMING = ("engine", "file", "real", "model", "op", "dtype", "epilogue", "test")
 """What a failure may be a failure of."""
 
 
@@ -41,8 +41,8 @@ def found_in(stages: Mapping[str, Any], what: str) -> list[Found]:
 def page_of(stages: Mapping[str, Any], *, trial: bool = False) -> str:
     """Return the results as a page in Markdown; those of a `trial`, which uses no GPU, say so."""
     parts = [_outcomes(stages), _machine(stages), _kernels(stages), _products(stages), _training(stages)]
-    parts += [_generation(stages), _profile(stages), _nanochat(stages), _shakespeare(stages), _tests(stages)]
-    parts += [_sanitizer(stages), _failures(stages)]
+    parts += [_generation(stages), _profile(stages), _loops(stages), _nanochat(stages), _shakespeare(stages)]
+    parts += [_tests(stages), _sanitizer(stages), _failures(stages)]
     return f"# On {_place(trial)}\n" + "".join(f"\n{text}\n" for part in parts if (text := "\n".join(part)))
 
 
@@ -159,6 +159,14 @@ def _profile(stages: Mapping[str, Any]) -> Iterator[str]:
         yield "`trace.json` shows the step op by op: open it at https://ui.perfetto.dev."
 
 
+def _loops(stages: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (line["op"], line["dtype"], line["version"], f"{1e3 * line['seconds']:.3f}", f"{line['this_over_ours']:.2f}")
+        for line in found_in(stages, "loop")
+    ]
+    return _table("hot loops, forward and backward", "dtype", "", "ms", "this / ours", rows=rows)
+
+
 def _nanochat(stages: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         (row["engine"], f"{row['tokens_per_second']:,.0f}", row["attention"]) for row in found_in(stages, "nanochat")
@@ -187,7 +195,7 @@ def _sanitizer(stages: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _failures(stages: Mapping[str, Any]) -> Iterator[str]:
-    for what in ("engine failed", "compilation failed", "step failed", "no epilogue", "test failed"):
+    for what in ("engine failed", "compilation failed", "step failed", "no epilogue", "loop failed", "test failed"):
         for line in found_in(stages, what):
             subject = " ".join(line[key] for key in NAMING if key in line)
             yield f"- {what}: {subject}: {' '.join(line['reason'].split())}"

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "small": ("training", "measure_small"),
     "decode": ("training", "measure_decoding"),
     "profile": ("machine", "profile_step"),
+    "loops": ("loops", "compare_loops"),
     "tests": ("tests", "run_tests"),
     "nanochat": ("d12", "measure_d12"),
     "shakespeare": ("shakespeare", "train_to_target"),

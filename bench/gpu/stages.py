@@ -53,6 +53,7 @@ STAGES = (
     Stage("small", 150, "training S1 and mini-gpt beside PyTorch"),
     Stage("decode", 120, "generation beside PyTorch, each with a cache"),
     Stage("profile", 60, "where a step's time goes, and a trace of it"),
+    Stage("loops", 120, "hot loops beside what they were before, and beside the reference ops"),
     Stage("tests", 420, "the project's tests that need a GPU: pytest -m gpu"),
     Stage("nanochat", 300, "training nanochat's d12 beside nanochat itself"),
     Stage("shakespeare", 180, "S1 trained until its validation loss is nanoGPT's 1.47"),

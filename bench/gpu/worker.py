@@ -88,7 +88,11 @@ class TorchEngine:
         from bench.peers.torch_attention import chosen_attention
 
         options = configuration.options
-        sizes = {"heads": options.heads, "context": options.context, "head_width": options.width // options.heads}
+        sizes: dict[str, Any] = {
+            "heads": options.heads,
+            "context": options.context,
+            "head_width": options.width // options.heads,
+        }
         dtype = self._torch.bfloat16 if self._device == "cuda" else self._torch.float32
         return f"PyTorch's {chosen_attention(self._device, dtype, **sizes)}"
 

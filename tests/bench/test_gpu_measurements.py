@@ -166,13 +166,15 @@ def test_without_pytorch_there_is_only_ours(tmp_path: Path, monkeypatch: pytest.
     assert [line["reason"] for line in record.lines()] == ["PyTorch is not installed"]
 
 
-def test_pytorch_says_which_of_its_attentions_it_takes():
+def test_pytorch_says_which_of_its_attentions_it_takes(monkeypatch: pytest.MonkeyPatch):
     torch = pytest.importorskip("torch")
     from bench.peers.torch_attention import chosen_attention
 
-    sizes = {"heads": 2, "context": 16, "head_width": 8}
+    sizes: dict[str, Any] = {"heads": 2, "context": 16, "head_width": 8}
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert chosen_attention("cpu", torch.float32, **sizes) == "math"
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
         assert chosen_attention("cpu", torch.float32, **sizes) == "flash attention"
         assert chosen_attention("cpu", torch.float32, **sizes, masked=True) == "flash attention"
+    monkeypatch.delattr(torch, "_fused_sdp_choice")
+    assert chosen_attention("cpu", torch.float32, **sizes) == "attention, not known which: KeyError"

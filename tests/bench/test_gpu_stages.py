@@ -250,6 +250,7 @@ def test_the_trial_runs_every_stage_with_nothing_but_what_an_image_with_cuda_has
     assert found_in(stages, "machine")[0]["kernels"] == "numpy"  # without Numba
     assert found_in(stages, "limits")
     assert json.loads((results / "gpu" / "trace.json").read_text())["traceEvents"]
+    assert {line["version"] for line in found_in(stages, "loop")} == {"ours", "reference"}
     (sanitized,) = found_in(stages, "sanitizer")
     assert (sanitized["tool"], sanitized["outcome"]) == ("none", "nothing found")
     (counted,) = {line["file"]: line for line in found_in(stages, "tests")}.values()

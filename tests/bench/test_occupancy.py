@@ -31,6 +31,7 @@ from tinygrad_chat.kernels.cuda import launch as launching
         (512, 128, 0, (1, 1, 1)),
         (128, 255, 0, (2, 2, 2)),
         (96, 168, 0, (4, 4, 4)),  # 12 warps, 3 of a block: blocks are not bound to a quarter
+        (32, 88, 0, (20, 20, 20)),  # 5 warps in a quarter, though there is room for 23 in all registers
         (1024, 65, 0, (0, 0, 0)),  # it cannot be launched
         (64, 32, 48 << 10, (3, 4, 4)),
         (64, 32, 16 << 10, (9, 13, 13)),
