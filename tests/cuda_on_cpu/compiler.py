@@ -111,6 +111,9 @@ class Kernel:
     """As what `cupy.RawModule.get_function` returns; it refuses what a GPU would misread. An array must be contiguous,
     unless the kernel is told how far its rows are apart: `x_row` for `x`."""
 
+    runs = 0
+    """Of all kernels, so far."""
+
     def __init__(self, name: str, run: Any, parameters: Sequence[str]) -> None:
         self.name = name
         self.max_dynamic_shared_size_bytes = MOST_SHARED
@@ -129,6 +132,7 @@ class Kernel:
 
     def _run_all(self, *launched: Any) -> None:
         """Run the grid; within `both_orders`, twice."""
+        Kernel.runs += 1
         grid, _, arguments, _ = launched
         arrays = [x.view(np.ndarray) for x in arguments if isinstance(x, np.ndarray)]
         if _compared is None:

@@ -151,9 +151,8 @@ class WatchedStep:
             loss = train_step.gradient(batch, random=self._random)
         with recorder.span("clip", nbytes=size):
             _, scale = train_step.measure_gradient()
-        with recorder.span(
-            type(train_step.optimizer).__name__, nbytes=7 * size
-        ):  # reads four such arrays, writes three
+        moved = 7 * size  # four such arrays are read, three written
+        with recorder.span(type(train_step.optimizer).__name__, nbytes=moved):
             train_step.update(loss, scale, 0)
 
 
