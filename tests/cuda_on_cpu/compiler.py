@@ -53,7 +53,7 @@ class EmulationError(AssertionError):
 def shared_library(code: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
     """Compile C++ and load it. What was compiled once is kept, for other processes too."""
     assert COMPILER is not None
-    command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{FOLDER}", *flags]
+    command = [COMPILER, "-std=c++17", "-O3", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{FOLDER}", *flags]
     headers = [header.read_text() for header in sorted(FOLDER.glob("*.h"))]
     name = hashlib.sha256(repr((code, command, headers)).encode()).hexdigest()[:16]
     library = KEPT / f"{name}.so"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -19,6 +18,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from tinygrad_chat.backend.host_threads import count_cores
 from tinygrad_chat.text.processes import as_line, asked_of_this_process, end_process, pipes_of, start_process
 from tinygrad_chat.text.tokenizers import Tokenizer, tokenizer_from_state
 
@@ -33,8 +33,7 @@ Texts = list[str | None]
 
 def how_many_processes(tokenizer: Tokenizer, size: int) -> int:
     """Return how many processes should encode a corpus of `size` bytes: up to one per core, if they are worth it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, MOST_PROCESSES, size // BYTES_EACH)) if tokenizer.slow else 1
+    return max(1, min(count_cores(), MOST_PROCESSES, size // BYTES_EACH)) if tokenizer.slow else 1
 
 
 def encode_in_processes(
