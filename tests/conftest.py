@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-# Tests make and remove twenty thousand folders, for which a disk may need milliseconds each: where the machine has the
-# room, they are in memory until the session ends. Workers and the processes that tests start find them by TMPDIR.
-MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # bytes; half of one is used
-_in_memory: str | None = None
-if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK):
-    _system = os.statvfs(MEMORY)
-    if _system.f_bavail * _system.f_frsize >= ROOM and not _system.f_flag & os.ST_NOEXEC:  # kernels are loaded from it
-        os.environ["TMPDIR"] = _in_memory = tempfile.mkdtemp(prefix="tinygrad-chat-tests-", dir=MEMORY)
-
 # The reference that needs PyTorch (extra `peers`) cannot even be imported without it; its tests skip.
 collect_ignore = [] if find_spec("torch") else ["models/torch_gpt.py"]
 
@@ -48,6 +39,34 @@ settings.register_profile("dev", max_examples=10, **_common)
 settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
 settings.register_profile("deep", max_examples=500, **_common)
 settings.load_profile("dev")
+
+
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # bytes; half of one is used
+_in_memory: list[str] = []
+"""The folder that this process has made there, until a test fails."""
+
+
+def pytest_configure() -> None:
+    """Tests make and remove twenty thousand folders, for which a disk may need milliseconds each: where the machine has
+    the room, they are in memory. Workers, and processes that tests start, find them by TMPDIR."""
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
+        return
+    system = os.statvfs(MEMORY)
+    if system.f_bavail * system.f_frsize >= ROOM and not system.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tinygrad-chat-tests-", dir=MEMORY)
+        _in_memory.append(tempfile.tempdir)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """What failed tests have left stays, to be looked at."""
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        _in_memory.clear()
+
+
+def pytest_unconfigure() -> None:
+    """Remove what tests have written."""
+    for folder in _in_memory:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -61,12 +80,6 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_finish() -> None:
     """Ten thousand tests and all modules stay to the end: looking for garbage among them takes seconds each time."""
     gc.freeze()
-
-
-def pytest_sessionfinish(exitstatus: int) -> None:
-    """What failed tests have left stays, to be looked at."""
-    if _in_memory is not None and exitstatus != pytest.ExitCode.TESTS_FAILED:
-        shutil.rmtree(_in_memory, ignore_errors=True)
 
 
 @pytest.fixture

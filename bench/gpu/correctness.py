@@ -45,6 +45,7 @@ CLOSE = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}
 """How far a gradient may lie from the host's, as a share of its norm; and, a tenth of it, a loss, as a share of it."""
 STEPS, RATE = 20, 1e-3
 NOISE = 0.05  # on the first weights
+FEW = 16  # numbers: such a parameter's gradient is a sum of which most cancels, so those of a model are taken as one
 ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\(\w+\))?\s+(\w+)\(')
 
 
@@ -131,9 +132,17 @@ def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str
 def _errors(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return each gradient's distance from the host's as a share of its norm, or of the norm that it would have if all
     elements were of one size: some gradients are sums that cancel out, such as those of the biases of keys."""
+    ours, theirs = _joined(ours), _joined(theirs)
     square = sum(float(np.sum(np.square(x))) for x in theirs.values()) / sum(x.size for x in theirs.values())
     usual = {name: np.sqrt(x.size * square) for name, x in theirs.items()}
     return {
         name: float(np.linalg.norm(ours[name] - x) / max(float(np.linalg.norm(x)), usual[name]))
         for name, x in theirs.items()
     }
+
+
+def _joined(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the gradients by parameter, those of `FEW` numbers as one."""
+    small = {name: x for name, x in gradients.items() if x.size <= FEW}
+    joined = {", ".join(small): np.concatenate(list(small.values()))} if small else {}
+    return {**{name: x for name, x in gradients.items() if name not in small}, **joined}
