@@ -108,7 +108,8 @@ def test_kernels_are_compared_with_the_host_and_a_wrong_one_is_told(
 
         def halved(file: str, name: str, *rest: Any, **options: Any) -> None:
             scored = name in ("masked_softmax_backward", "flash_backward_queries")
-            right(file, name, *(x / 2 if scored and isinstance(x, float) else x for x in rest), **options)
+            changed: list[Any] = [x / 2 if scored and isinstance(x, float) else x for x in rest]
+            right(file, name, *changed, **options)
 
         for module in (attention, flash_attention):  # the gradient of the scores has half its scale
             monkeypatch.setattr(module, "launch", halved)
