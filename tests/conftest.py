@@ -69,14 +69,6 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores: a seventh of the time, a test waits for processes and servers."""
-    from tinygrad_chat.backend.host_threads import count_cores
-
-    return count_cores() + 1
-
-
 def pytest_collection_finish() -> None:
     """Ten thousand tests and all modules stay to the end: looking for garbage among them takes seconds each time."""
     gc.freeze()

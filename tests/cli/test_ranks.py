@@ -51,7 +51,6 @@ class Started:
             stderr=subprocess.PIPE,
             text=True,
             env={**environment, "OMP_NUM_THREADS": "1"},
-            restore_signals=False,  # SIGPIPE stays ignored: mpiexec may write to a proxy that has just ended
         )
         self.seen: set[psutil.Process] = set()
 
