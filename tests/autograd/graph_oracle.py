@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import Tensor, Value, ops
+from tinygrad_chat.autograd import Unshared, differentiable, may_overwrite
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,22 @@ def softmax_tangent(values: Any, moves: Any, axis: int) -> Any:
     e = np.exp(values[0])
     p = e / e.sum(axis, keepdims=True)
     return p * moves[0] - p * (p * moves[0]).sum(axis, keepdims=True)
+
+
+# What no op does, but kernels do.
+
+
+@differentiable
+def weighed(*terms: Any):
+    """2 y + 3 z + ... - x. The rule overwrites the gradient that it receives, if it may; its own are nobody else's."""
+
+    def backward(d_out):
+        first = d_out if may_overwrite(d_out) else d_out.copy()
+        others = [weight * d_out for weight in range(2, len(terms) + 1)]
+        first *= -1
+        return Unshared((first, *others))
+
+    return sum(weight * x for weight, x in enumerate(terms[1:], 2)) - terms[0], backward
 
 
 # The ops, with the domains in which numbers and slopes stay tame.
@@ -189,6 +206,13 @@ ARRAY = {
         lambda x, weight, *bias: x @ weight.T + sum(bias),
         layer_tangent,
         fits=is_layer,
+        inputs=(2, 3),
+        takes=ARRAYS,
+    ),
+    "weighed": linear(
+        weighed,
+        lambda *terms: sum(weight * x for weight, x in enumerate(terms[1:], 2)) - terms[0],
+        fits=lambda *terms: len({x.shape for x in terms}) == 1,
         inputs=(2, 3),
         takes=ARRAYS,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.cuda_on_cpu.tracing import traced
 from tests.docs.pages import ROOT, read
 from tinygrad_chat.backend import Compute
 from tinygrad_chat.kernels.cuda import attention
+from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.training.step import TrainStep
 
 pytestmark = needs_compiler
@@ -60,6 +62,24 @@ def test_the_linear_layers_are_three_products_each_and_write_the_gradients_of_we
     activations = sum(3 * N * (D + K) * BFLOAT16 for D, K in shapes)  # each of x, out, d_out, d_x: in two or in one
     weights = sum(2 * D * K * BFLOAT16 + D * K * FLOAT32 for D, K in shapes)  # gradients are written, not read
     assert products.read + products.written == activations + weights
+
+
+ROTARY: dict[str, dict[str, Any]] = {
+    "Llama's, with shared heads": {"positions": "rotary", "norm": "rmsnorm", "tied": False, "key_value_heads": 1},
+    "nanochat's": {**NANOCHAT, "window_pattern": "L"},
+}
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_query_key_and_value_are_one_product_each_way_with_rotary_positions_too(name: str):
+    options = replace(TINY.options, **ROTARY[name])
+    products = parts_of(replace(TINY, options=options), Roofs())["other products"]
+    whole = options.query_width + 2 * options.key_value_width
+    gates = [(H, options.gate_channels)] if options.has_value_embedding(0) else []
+    shapes = [(whole, C), (C, C), (4 * C, C), (C, 4 * C), (V, C), *gates]
+    assert products.operations == sum(3 * 2 * N * D * K for D, K in shapes)
+    copied_and_added = 2 * len(gates)  # the channels that a gate reads; their gradient, to the other layers'
+    assert products.calls == 3 * len(shapes) + copied_and_added
 
 
 def test_the_optimiser_reads_and_writes_each_average_once_and_reads_the_gradient_twice():

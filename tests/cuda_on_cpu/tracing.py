@@ -24,6 +24,7 @@ UPDATED = {
     "adamw_update": {"data", "mean", "square"},
     "embedding_backward": {"d_table"},
     "embedding_backward_join": {"d_table"},
+    "rotary_backward": {"d_x"},
 }
 """kernel -> the parameters that it reads and writes; of all others, what is not constant is only written"""
 ROWS_OF_A_TABLE = {

@@ -15,7 +15,8 @@ from tinygrad_chat import GPT, ModelOptions, Tensor, ops
 from tinygrad_chat.autograd import watched_ops
 from tinygrad_chat.backend import Backend, Compute, get_backend
 from tinygrad_chat.kernels.cuda import linear, pending, slices
-from tinygrad_chat.kernels.cuda.slices import empty_like_slices, joined, split_columns
+from tinygrad_chat.kernels.cuda.slices import empty_neighbours, joined, split_columns
+from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.nn import Linear, NewGradient, Parameters, apply_to_one_input
 from tinygrad_chat.parallel.buckets import GradientBuckets
 from tinygrad_chat.parallel.communicator import Communicator
@@ -227,12 +228,23 @@ def test_only_plain_layers_are_applied_by_one_op_and_only_where_it_has_a_kernel(
     assert seen == [*names, *["linear"] * 3]
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("heads", [None, 1], ids=["heads", "shared heads"])
+LLAMA = {"positions": "rotary", "norm": "rmsnorm", "tied": False, "key_value_heads": 1}
+MODELS: dict[str, dict[str, Any]] = {
+    "heads": {},
+    "shared heads": {"key_value_heads": 1},
+    "rotary positions and shared heads": LLAMA,
+    "a norm with a gain, too": {**LLAMA, "qk_norm": 1.0, "qk_gain": True, "query_key_value_bias": True},
+    "nanochat's": {**NANOCHAT, "window_pattern": "SL"},
+    "nanochat's, with tiles": {**NANOCHAT, "window_pattern": "SL", "width": 128},
+}
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["", "recomputed"])
+@pytest.mark.parametrize("name", MODELS)
 def test_attention_hands_the_gradients_of_a_model_back_as_one(
-    device: Backend, heads: int | None, recompute: bool, products: list[Product]
+    device: Backend, name: str, recompute: bool, products: list[Product]
 ):
-    options = ModelOptions(layers=2, heads=2, key_value_heads=heads, width=C, context=8)
+    options = ModelOptions(**{"layers": 2, "heads": 2, "width": C, "context": 8, **MODELS[name]})
     model = GPT(11, options, compute=Compute(device, "cuda", "bfloat16"))
     model.recompute = recompute
     tokens = np.random.default_rng(0).integers(11, size=(2, 9))
@@ -241,10 +253,10 @@ def test_attention_hands_the_gradients_of_a_model_back_as_one(
     loss.backward(deliver=new.deliver)
     whole = options.query_width + 2 * options.key_value_width
     assert products.count(((16, whole), False)) == options.layers * (1 + recompute)
-    assert products.count(((whole, C), False)) == options.layers
+    assert products.count(((whole, options.width), False)) == options.layers
     assert not any(add for _, add in products)
     model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
-    assert products.count(((whole, C), True)) == options.layers
+    assert products.count(((whole, options.width), True)) == options.layers
 
 
 cosine, sine = (angles.astype(np.float32) for angles in ops.rotary_angles(5, 8))
@@ -259,11 +271,11 @@ SLICES: dict[str, tuple[Any, list[np.ndarray], dict[str, Any]]] = {
 @pytest.mark.parametrize(("width", "start"), [(32, 0), (32, 8), (35, 0), (35, 3)])
 @pytest.mark.parametrize("real", TYPES)
 @pytest.mark.parametrize("name", SLICES)
-def test_a_slice_of_query_key_and_value_is_read_where_it_lies(
+def test_slices_of_query_key_and_value_and_of_their_gradients_are_read_where_they_lie(
     device: Backend, name: str, real: str, width: int, start: int, monkeypatch: pytest.MonkeyPatch
 ):
     op, others, options = SLICES[name]
-    whole, d_out = drawn(2, 5, width), drawn(2, 5, 16)
+    whole, d_whole, part = drawn(2, 5, width), drawn(2, 5, width), np.s_[..., start : start + 16]
     copies = []
     monkeypatch.setattr(slices, "contiguous", lambda *given: copies.append(given))
 
@@ -272,9 +284,9 @@ def test_a_slice_of_query_key_and_value_is_read_where_it_lies(
             return moved(place, x.astype(real).astype(np.float32), kind)
 
         there = {key: place.xp.asarray(x) if isinstance(x, np.ndarray) else x for key, x in options.items()}
-        nodes = [Tensor(put(whole)[..., start : start + 16]), *(Tensor(put(x)) for x in others)]
+        nodes = [Tensor(put(whole)[part]), *(Tensor(put(x)) for x in others)]
         out = op(*nodes, **there)
-        out.backward(put(d_out))
+        out.backward(put(d_whole)[part])
         return [out.data, *(node.grad for node in nodes)]
 
     expect_close(device, outcome(device, real), outcome(get_backend("numpy"), "float32"), real)
@@ -325,9 +337,11 @@ class TestJoinedSlices:
 
             assert joined([alone(x[:3]), alone(x[3:])], 0) is None
 
-    def test_new_arrays_lie_as_those_for_which_they_are(self, device: Backend):
+    def test_new_arrays_of_the_same_rows_are_neighbours(self, device: Backend):
         x = self.whole(device)
-        together = empty_like_slices([x[..., :2], x[..., 2:5]])
+        together = empty_neighbours([x[..., 2:], x[..., :3]])
         assert joined(together, -1) is not None
-        assert [each.shape for each in together] == [(2, 4, 2), (2, 4, 3)]
-        assert all(each.flags.c_contiguous for each in empty_like_slices([x[..., 2:5], x[..., :2]]))
+        assert [each.shape for each in together] == [(2, 4, 4), (2, 4, 3)]
+        apart = empty_neighbours([x, x[:, 1:]])
+        assert [each.shape for each in apart] == [(2, 4, 6), (2, 3, 6)]
+        assert all(each.flags.c_contiguous for each in apart)

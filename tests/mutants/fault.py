@@ -23,7 +23,9 @@ TESTS_OF = {
         "tests/kernels",
         "--ignore=tests/kernels/test_cuda.py",
     ),
-    "kernels/cuda": tuple(f"tests/kernels/test_{name}.py" for name in ("cuda", "cuda_linears", "flash_attention")),
+    "kernels/cuda": tuple(
+        f"tests/kernels/test_{name}.py" for name in ("cuda", "cuda_linears", "cuda_ownership", "flash_attention")
+    ),
     "kernels/cuda/plans.py": ("tests/kernels/test_cuda_plans.py",),
     "kernels/cuda/cublas_lt.py": ("tests/kernels/test_cuda_plans.py", "tests/kernels/test_cuda_products.py"),
     "training/products.py": ("tests/training/test_products.py",),

@@ -182,7 +182,7 @@ FAULTS = {
         "arrays that were allocated one behind the other are one": (" or _owner(x) is not _owner(first)", ""),
         "a gap between slices is taken for a part of them": ("x.data.ptr != end", "x.data.ptr < end"),
         "slices of fewer rows are as good": ("and x.shape == tuple(shape) ", ""),
-        "gradients never lie together": ("joined(pieces, -1)\n    if", "None\n    if"),
+        "gradients never lie together": ("if any(x.shape[:-1] != first", "if True or any(x.shape[:-1] != first"),
     },
     "kernels/cuda/linear.py": {
         "the gradients that other layers have for the input are lost": ("add=part.start > 0)", "add=False)"),
@@ -215,9 +215,15 @@ FAULTS = {
     },
     "kernels/cuda/mixing.py": {
         "gated_sum: vectors are read where rows do not begin with one": (" and apart % each == 0", ""),
+        "gated_sum: vectors of a gradient, too": (" and d_apart % each == 0", ""),
+    },
+    "kernels/cuda/rotary.py": {
+        "a gradient is overwritten whoever has it": ("d_out if may_overwrite(d_out) else d_out.copy()", "d_out"),
+        "every gradient is copied": ("d_out if may_overwrite(d_out) else d_out.copy()", "d_out.copy()"),
+        "vectors are read where a gradient's rows do not begin with one": ("math.gcd(apart, d_apart)", "apart"),
     },
     "kernels/cuda/rotary.cu": {
-        "a slice is read as if it were the whole": ("x + n / heads * x_row + n % heads * D", "x + n * D"),
+        "a slice is read as if it were the whole": ("return n / heads * row + n % heads * D", "return n * D"),
         "the gain is left out of the gradient": ("d_first[w] *= first[w], d_second", "d_second"),
     },
     "kernels/cuda/normalization.cu": {

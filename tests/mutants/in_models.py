@@ -41,6 +41,13 @@ FAULTS = {
             "node.grad, node.parents = None, RELEASED",
             "node.grad = None",
         ),
+        "a gradient may be overwritten that others have": ("                if new:", "                if True:"),
+        "a gradient may be overwritten that a kept graph shows": ("if release and node.birth in", "if node.birth in"),
+        "a rule that sweeps by itself has lost its seed": ("    _lent.gradient = None  # a rule", "    # a rule"),
+        "a gradient is lent for ever": (
+            "        try:\n            return rule(d_out)\n        finally:\n            self.gradient = None",
+            "        return rule(d_out)",
+        ),
         "a gradient that waits for others waits for ever": (
             "            each.finish()\n        pending.clear()",
             "            pass",

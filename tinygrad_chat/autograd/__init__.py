@@ -19,7 +19,7 @@ from tinygrad_chat.autograd.mode import (
     with_own_compute,
 )
 from tinygrad_chat.autograd.recompute import recomputed
-from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, backpropagate_arrays
+from tinygrad_chat.autograd.sweep import ArrayNode, PendingGradient, Unshared, backpropagate_arrays, may_overwrite
 from tinygrad_chat.autograd.value import Node, Value, backpropagate
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Node",
     "Operation",
     "PendingGradient",
+    "Unshared",
     "Value",
     "backpropagate",
     "backpropagate_arrays",
@@ -38,6 +39,7 @@ __all__ = [
     "find_kernel",
     "has_kernel",
     "kernels_of",
+    "may_overwrite",
     "no_grad",
     "recomputed",
     "recording",

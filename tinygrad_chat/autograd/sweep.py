@@ -5,6 +5,8 @@ The gradient of an array may be as large as the model. So here
 - a node has a *rule* instead of local gradients: a function that returns the gradients of all its parents;
 - the first gradient of a node is borrowed (a rule may return one array for two parents), the second creates a sum that
   the sweep owns, and later ones are added to that sum in place;
+- a rule may say that its gradients are `Unshared`; the rule that receives one, if no one else will read it,
+  `may_overwrite` it with its own;
 - a rule may leave a gradient uncomputed, as a `PendingGradient`, until the buffer that accumulates it is known, and
   those of its other parents;
 - `deliver` may send the gradients of leaves somewhere other than their `grad`;
@@ -13,6 +15,7 @@ The gradient of an array may be as large as the model. So here
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,6 +70,37 @@ class PendingGradient:
         raise NotImplementedError
 
 
+class Unshared(tuple[Any, ...]):
+    """What a rule returns if its gradients are new arrays: no two overlap, and nothing else refers to their memory."""
+
+    __slots__ = ()
+
+
+class _Lent(threading.local):
+    """The upstream gradient that the rule which a sweep is calling in this thread may overwrite."""
+
+    gradient: Any = None
+
+    def to(self, rule: Rule, d_out: Any) -> Sequence[Any]:
+        self.gradient = d_out
+        try:
+            return rule(d_out)
+        finally:
+            self.gradient = None
+
+
+_lent = _Lent()
+
+
+def may_overwrite(d_out: Any) -> bool:
+    """Return whether the rule that was called with `d_out`, and asks now, may overwrite that array.
+
+    It may if this was the node's only gradient and `Unshared`, or a sum that begins with such a one, and the sweep
+    releases the graph. Anything that calls a rule other than a sweep still needs its arrays.
+    """
+    return d_out is not None and d_out is _lent.gradient
+
+
 class _Released(tuple[()]):
     """The parents of a released node: empty, but testing whether the node is a leaf raises an error."""
 
@@ -112,6 +146,8 @@ def backpropagate_arrays(
         node.grad = None
     root.grad = seed
     owned: set[int] = set()  # births of the nodes whose gradient is a sum created here, safe to add to in place
+    unshared: set[int] = set()  # of those whose first gradient nobody else has
+    _lent.gradient = None  # a rule that sweeps by itself still has its seed
     pending: list[PendingGradient] = []  # of the leaves of one node, delivered but perhaps not computed yet
     while nodes:
         node = nodes.pop()  # the youngest; nothing here keeps a reference to it any longer
@@ -122,7 +158,9 @@ def backpropagate_arrays(
             node.grad, node.parents = None, RELEASED
             if isinstance(node, ArrayNode):
                 node.rule = None
-        for parent, gradient in zip(parents, rule(d_out)):  # noqa: B905 - a rule also covers omitted inputs
+        gradients = _lent.to(rule, d_out) if release and node.birth in unshared else rule(d_out)
+        new = type(gradients) is Unshared
+        for parent, gradient in zip(parents, gradients):  # noqa: B905 - a rule also covers omitted inputs
             if parent is None or gradient is None:
                 continue
             if not parent.parents:
@@ -133,12 +171,15 @@ def backpropagate_arrays(
             if isinstance(gradient, PendingGradient):
                 gradient = gradient.array()
             if parent.grad is None:
-                parent.grad = gradient  # borrowed: must not be written to
+                parent.grad = gradient  # borrowed, unless it is new: must not be written to
+                if new:
+                    unshared.add(parent.birth)
             elif parent.birth in owned and type(gradient) is type(parent.grad):
                 parent.grad += gradient
             else:
                 parent.grad = parent.grad + gradient
                 owned.add(parent.birth)
+        del gradients
         for each in pending:
             each.finish()
         pending.clear()

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_chat.autograd import compute_for
+from tinygrad_chat.autograd import Unshared, compute_for
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import gemm
-from tinygrad_chat.kernels.cuda.slices import empty_like_slices
+from tinygrad_chat.kernels.cuda.slices import empty_neighbours
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
 
@@ -66,7 +66,7 @@ def attention(
 
     def backward(d_out: Any):
         d_o = split_heads(contiguous(d_out, real), G, D)
-        d_query, d_key, d_value = empty_like_slices((query, key, value))
+        d_query, d_key, d_value = empty_neighbours((query, key, value))
         d_q, d_k, d_v = (split_heads(x, G, D) for x in (d_query, d_key, d_value))
         for part in parts:
             d_weights = xp.empty(weights[part].shape, np.float32)
@@ -82,7 +82,7 @@ def attention(
                 product(d_scores[:, r], k[part, :, 0], d_q[part, :, r])
                 product(transposed, q[part, :, r], d_k[part, :, 0], add=r > 0)
                 product(weights[part, r].swapaxes(-1, -2), d_o[part, :, r], d_v[part, :, 0], add=r > 0)
-        return d_query, d_key, d_value
+        return Unshared((d_query, d_key, d_value))
 
     return out, backward
 

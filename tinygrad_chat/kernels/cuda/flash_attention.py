@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.autograd import Unshared
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import FOLDER, WARP, contiguous, launch
-from tinygrad_chat.kernels.cuda.slices import empty_like_slices
+from tinygrad_chat.kernels.cuda.slices import empty_neighbours
 
 WIDTHS = (64, 128)
 """The channels of a head for which there are tiles."""
@@ -26,8 +27,8 @@ def attention(
 ):
     """`ops.attention` in bfloat16, for heads of one of `WIDTHS` channels.
 
-    The arrays may be slices of one buffer; their gradients then are, too. It needs tensor cores with bfloat16: compute
-    capability 8.0.
+    The arrays may be slices of one buffer. Their gradients are, if they have the same rows. It needs tensor cores with
+    bfloat16: compute capability 8.0.
     """
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     xp, real, shared = array_module(query), query.dtype, query.shape[2] // key.shape[2]
@@ -58,7 +59,7 @@ def attention(
 
     def backward(d_out: Any):
         d_out = contiguous(d_out, real)
-        d_query, d_key, d_value = empty_like_slices(inputs)
+        d_query, d_key, d_value = empty_neighbours(inputs)
         delta = xp.empty_like(log2_sums)
         launch(
             file,
@@ -88,7 +89,7 @@ def attention(
             *(d_out, log2_sums, delta, d_query),
             strides=_strides(d_query),
         )
-        return d_query, d_key, d_value
+        return Unshared((d_query, d_key, d_value))
 
     return out, backward
 

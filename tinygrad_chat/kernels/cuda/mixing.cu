@@ -108,13 +108,14 @@ __device__ float sum_gated_backward(const REAL* y, const REAL* d_out, REAL* d_y,
     return warp_sum(along);
 }
 
-// d_out (N, D) -> d_y (N, D) and d_logits (N); d_x is d_out.
+// d_out (N, D) -> d_y (N, D) and d_logits (N); d_x is d_out, which may be a slice as x may.
 extern "C" __global__ void gated_sum_backward(const REAL* y, const REAL* logits, const REAL* d_out, REAL* d_y,
-                                              REAL* d_logits, long long N, long long D, float reach, long long wide) {
+                                              REAL* d_logits, long long N, long long heads, long long D,
+                                              long long d_out_row, float reach, long long wide) {
     const long long n = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (n >= N) return;
     const float openness = sigmoid(to_float(logits[n])), gate = reach * openness;
-    y += n * D, d_out += n * D, d_y += n * D;
+    y += n * D, d_out += n / heads * d_out_row + n % heads * D, d_y += n * D;
     const float along = wide ? sum_gated_backward<WIDE>(y, d_out, d_y, D, gate)
                              : sum_gated_backward<1>(y, d_out, d_y, D, gate);
     if (threadIdx.x % WARP == 0) round_to(d_logits[n], along * gate * (1 - openness));

@@ -42,7 +42,7 @@ def scaled_sum(x: Any, y: Any, y_scales: Any, x_scales: Any = None, *, layer: in
 
 
 def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
-    """`ops.gated_sum`, saving nothing but its inputs. x may be a slice of a larger array."""
+    """`ops.gated_sum`, saving nothing but its inputs. x and its gradient may be slices of larger arrays."""
     check_gated_sum(x, y, logits)
     xp, real = array_module(x), x.dtype
     N, G, D = logits.size, logits.shape[-1], x.shape[-1] // logits.shape[-1]
@@ -53,10 +53,12 @@ def gated_sum(x: Any, y: Any, logits: Any, *, reach: float):
     launch("mixing.cu", "gated_sum", real, per_warp(N), rows, y, logits, out, N, G, D, apart, reach, wide)
 
     def backward(d_out: Any):
-        d_out, d_y, d_logits = contiguous(d_out, real), xp.empty_like(y), xp.empty_like(logits)
-        wide = width(D, y, d_out, d_y) > 1
-        arrays = y, logits, d_out, d_y, d_logits
-        launch("mixing.cu", "gated_sum_backward", real, per_warp(N), *arrays, N, D, reach, wide)
+        d_rows, d_y, d_logits = dense_rows(d_out, real), xp.empty_like(y), xp.empty_like(logits)
+        d_apart = d_rows.strides[0] // d_rows.itemsize
+        each = width(D, y, d_rows, d_y)
+        arrays, sizes = (y, logits, d_rows, d_y, d_logits), (N, G, D, d_apart)
+        wide = each > 1 and d_apart % each == 0
+        launch("mixing.cu", "gated_sum_backward", real, per_warp(N), *arrays, *sizes, reach, wide)
         return d_out, d_y, d_logits
 
     return out, backward

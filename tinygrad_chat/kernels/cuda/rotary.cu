@@ -5,9 +5,9 @@
 
 constexpr int WARPS = 8;
 
-// Head n of x.
-__device__ const REAL* head_of(const REAL* x, long long n, long long heads, long long D, long long x_row) {
-    return x + n / heads * x_row + n % heads * D;
+// Where head n begins in an array whose positions are `row` elements apart.
+__device__ long long head_at(long long n, long long heads, long long D, long long row) {
+    return n / heads * row + n % heads * D;
 }
 
 // Which of N heads are a warp's, and which lanes have a head.
@@ -33,7 +33,7 @@ __device__ void rotate(const REAL* x, const REAL* gain, const float* cosine, con
     const int half = D / 2;
     float scale = 1;
     for (long long n = of.begin; rms && n < of.end; ++n) {
-        const REAL* head = head_of(x, n, heads, D, x_row);
+        const REAL* head = x + head_at(n, heads, D, x_row);
         float square = 0;
         for (int d = threadIdx.x % WARP; d < D; d += WARP) square += to_float(head[d]) * to_float(head[d]);
         const float inverse = rsqrtf(warp_sum(square) / D + epsilon);
@@ -42,7 +42,7 @@ __device__ void rotate(const REAL* x, const REAL* gain, const float* cosine, con
     }
     if (of.n >= N) return;
     const long long t = of.n / heads % T;
-    x = head_of(x, of.n, heads, D, x_row), out += of.n * D, cosine += t * half, sine += t * half;
+    x += head_at(of.n, heads, D, x_row), out += of.n * D, cosine += t * half, sine += t * half;
     float first[W], second[W], gain_first[W], gain_second[W], c[W], s[W];
     for (int d = of.lane * W; d < half; d += of.lanes * W) {
         load<W>(x + d, first), load<W>(x + d + half, second), load<W>(cosine + d, c), load<W>(sine + d, s);
@@ -86,17 +86,18 @@ __device__ void turn_back(const REAL* d_out, const REAL* gain, const float* cosi
 
 template <int W>
 __device__ void rotate_back(const REAL* x, const REAL* gain, const float* cosine, const float* sine,
-                            const float* inverse_rms, const REAL* d_out, REAL* d_x, long long N, long long T,
-                            long long heads, long long D, long long x_row, float rms) {
+                            const float* inverse_rms, REAL* d_x, long long N, long long T, long long heads,
+                            long long D, long long x_row, long long d_x_row, float rms) {
     const Heads<W> of(N, D);
     const int half = D / 2;
     float along = 0;
     for (long long n = of.begin; rms && n < of.end; ++n) {
-        const REAL* head = head_of(x, n, heads, D, x_row);
+        const REAL* head = x + head_at(n, heads, D, x_row);
+        const REAL* d_head = d_x + head_at(n, heads, D, d_x_row);
         const long long t = n / heads % T * half;
         float sum = 0, d_first[1], d_second[1];
         for (int d = threadIdx.x % WARP; d < half; d += WARP) {
-            turn_back<1>(d_out + n * D, gain, cosine + t, sine + t, d, half, d_first, d_second);
+            turn_back<1>(d_head, gain, cosine + t, sine + t, d, half, d_first, d_second);
             sum += d_first[0] * to_float(head[d]) + d_second[0] * to_float(head[d + half]);
         }
         sum = warp_sum(sum);
@@ -105,10 +106,10 @@ __device__ void rotate_back(const REAL* x, const REAL* gain, const float* cosine
     if (of.n >= N) return;
     const float scale = rms ? rms * inverse_rms[of.n] : 1;
     const long long t = of.n / heads % T * half;
-    x = head_of(x, of.n, heads, D, x_row), d_out += of.n * D, d_x += of.n * D, cosine += t, sine += t;
+    x += head_at(of.n, heads, D, x_row), d_x += head_at(of.n, heads, D, d_x_row), cosine += t, sine += t;
     float first[W], second[W], d_first[W], d_second[W];
     for (int d = of.lane * W; d < half; d += of.lanes * W) {
-        turn_back<W>(d_out, gain, cosine, sine, d, half, d_first, d_second);
+        turn_back<W>(d_x, gain, cosine, sine, d, half, d_first, d_second);
         if (rms) load<W>(x + d, first), load<W>(x + d + half, second);
         for (int w = 0; w < W; ++w) {
             d_first[w] = scale * (d_first[w] - (rms ? along * first[w] : 0));
@@ -118,15 +119,16 @@ __device__ void rotate_back(const REAL* x, const REAL* gain, const float* cosine
     }
 }
 
-// d_out -> d_x: rotated back and times the gain; with `rms`, minus its component along the head, as in rmsnorm.
+// d_x holds d_out, which is rotated back and times the gain; with `rms`, minus its component along the head, as in
+// rmsnorm. A warp has summed over its heads before it overwrites them. d_x may be a slice as x may.
 extern "C" __global__ void rotary_backward(const REAL* x, const REAL* gain, const float* cosine, const float* sine,
-                                           const float* inverse_rms, const REAL* d_out, REAL* d_x, long long N,
-                                           long long T, long long heads, long long D, long long x_row,
+                                           const float* inverse_rms, REAL* d_x, long long N, long long T,
+                                           long long heads, long long D, long long x_row, long long d_x_row,
                                            long long wide, float rms) {
     if (wide)
-        rotate_back<WIDE>(x, gain, cosine, sine, inverse_rms, d_out, d_x, N, T, heads, D, x_row, rms);
+        rotate_back<WIDE>(x, gain, cosine, sine, inverse_rms, d_x, N, T, heads, D, x_row, d_x_row, rms);
     else
-        rotate_back<1>(x, gain, cosine, sine, inverse_rms, d_out, d_x, N, T, heads, D, x_row, rms);
+        rotate_back<1>(x, gain, cosine, sine, inverse_rms, d_x, N, T, heads, D, x_row, d_x_row, rms);
 }
 
 // The sums over heads that are the gain's gradient, for the heads of one chunk each: partial (chunks, D). One pair per
@@ -134,15 +136,16 @@ extern "C" __global__ void rotary_backward(const REAL* x, const REAL* gain, cons
 extern "C" __global__ void rotary_backward_gain(const REAL* x, const float* cosine, const float* sine,
                                                 const float* inverse_rms, const REAL* d_out, float* partial,
                                                 long long N, long long T, long long heads, long long D,
-                                                long long x_row, float rms) {
+                                                long long x_row, long long d_out_row, float rms) {
     const int d = blockIdx.x * blockDim.x + threadIdx.x, half = D / 2;
     if (d >= half) return;
     float d_first[1], d_second[1], first = 0, second = 0;
     for (long long n = blockIdx.y; n < N; n += gridDim.y) {
         const long long t = n / heads % T * half;
         const float scale = rms ? rms * inverse_rms[n] : 1;
-        turn_back<1>(d_out + n * D, nullptr, cosine + t, sine + t, d, half, d_first, d_second);
-        const REAL* head = head_of(x, n, heads, D, x_row);
+        const REAL* d_head = d_out + head_at(n, heads, D, d_out_row);
+        turn_back<1>(d_head, nullptr, cosine + t, sine + t, d, half, d_first, d_second);
+        const REAL* head = x + head_at(n, heads, D, x_row);
         first += d_first[0] * to_float(head[d]) * scale;
         second += d_second[0] * to_float(head[d + half]) * scale;
     }

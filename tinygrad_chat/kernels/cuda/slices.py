@@ -42,12 +42,12 @@ def runs(items: Sequence[Item], join: Callable[[Sequence[Item]], Any]) -> Iterat
         start = end
 
 
-def empty_like_slices(pieces: Sequence[Any]) -> list[Any]:
-    """Return an array for each piece (..., C), not filled yet: slices of one array if the pieces are."""
-    xp, whole = array_module(pieces[0]), joined(pieces, -1)
-    if whole is None:
+def empty_neighbours(pieces: Sequence[Any]) -> list[Any]:
+    """Return an array for each piece (..., C), not filled yet: slices of one array if all have the same rows."""
+    xp, first, widths = array_module(pieces[0]), pieces[0], [x.shape[-1] for x in pieces]
+    if any(x.shape[:-1] != first.shape[:-1] for x in pieces):
         return [xp.empty(x.shape, x.dtype) for x in pieces]
-    return split_columns(xp.empty(whole.shape, whole.dtype), [x.shape[-1] for x in pieces])
+    return split_columns(xp.empty((*first.shape[:-1], sum(widths)), first.dtype), widths)
 
 
 def split_columns(x: Any, widths: Sequence[int]) -> list[Any]:
