@@ -66,17 +66,19 @@ def test_the_linear_layers_are_three_products_each_and_write_the_gradients_of_we
 
 ROTARY: dict[str, dict[str, Any]] = {
     "Llama's, with shared heads": {"positions": "rotary", "norm": "rmsnorm", "tied": False, "key_value_heads": 1},
+    "Llama's, with a gate": {"positions": "rotary", "norm": "rmsnorm", "tied": False, "activation": "swiglu"},
     "nanochat's": {**NANOCHAT, "window_pattern": "L"},
 }
 
 
 @pytest.mark.parametrize("name", ROTARY)
-def test_query_key_and_value_are_one_product_each_way_with_rotary_positions_too(name: str):
+def test_layers_of_one_input_are_one_product_each_way_with_rotary_positions_and_gates_too(name: str):
     options = replace(TINY.options, **ROTARY[name])
     products = parts_of(replace(TINY, options=options), Roofs())["other products"]
     whole = options.query_width + 2 * options.key_value_width
-    gates = [(H, options.gate_channels)] if options.has_value_embedding(0) else []
-    shapes = [(whole, C), (C, C), (4 * C, C), (C, 4 * C), (V, C), *gates]
+    gates, F = [(H, options.gate_channels)] if options.has_value_embedding(0) else [], options.feed_forward_channels
+    expanded = 2 * F if options.activation == "swiglu" else F  # the gate is beside the layer that it gates
+    shapes = [(whole, C), (C, C), (expanded, C), (C, F), (V, C), *gates]
     assert products.operations == sum(3 * 2 * N * D * K for D, K in shapes)
     copied_and_added = 2 * len(gates)  # the channels that a gate reads; their gradient, to the other layers'
     assert products.calls == 3 * len(shapes) + copied_and_added

@@ -259,19 +259,37 @@ def test_attention_hands_the_gradients_of_a_model_back_as_one(
     assert products.count(((whole, options.width), True)) == options.layers
 
 
+@pytest.mark.parametrize("recompute", [False, True], ids=["", "recomputed"])
+@pytest.mark.parametrize("bias", [False, True], ids=["", "biases"])
+def test_gate_and_the_layer_that_it_gates_are_one_product_each_way(
+    device: Backend, bias: bool, recompute: bool, products: list[Product]
+):
+    options = ModelOptions(layers=2, heads=2, width=C, context=8, activation="swiglu", bias=bias)
+    model = GPT(11, options, compute=Compute(device, "cuda", "bfloat16"))
+    model.recompute = recompute
+    tokens, new = np.random.default_rng(0).integers(11, size=(2, 9)), NewGradient(model.parameters())
+    model.loss(tokens[:, :-1], tokens[:, 1:]).backward(deliver=new.deliver)
+    both = 2 * options.feed_forward_channels
+    assert products.count(((16, both), False)) == options.layers * (1 + recompute)
+    assert products.count(((both, C), False)) == options.layers
+    assert not any(add for _, add in products)
+
+
 cosine, sine = (angles.astype(np.float32) for angles in ops.rotary_angles(5, 8))
 TURN = {"cosine": cosine, "sine": sine, "rms": 1.2}
 SLICES: dict[str, tuple[Any, list[np.ndarray], dict[str, Any]]] = {
     "rotary": (ops.rotary, [], TURN),
     "rotary with a gain": (ops.rotary, [drawn(8)], TURN),
     "gated_sum": (ops.gated_sum, [drawn(2, 5, 16), drawn(2, 5, 2)], {"reach": 3.0}),
+    "swiglu's gate": (ops.swiglu, [drawn(2, 5, 16)], {}),
+    "swiglu's other input": (lambda up, gate: ops.swiglu(gate, up), [drawn(2, 5, 16)], {}),
 }
 
 
 @pytest.mark.parametrize(("width", "start"), [(32, 0), (32, 8), (35, 0), (35, 3)])
 @pytest.mark.parametrize("real", TYPES)
 @pytest.mark.parametrize("name", SLICES)
-def test_slices_of_query_key_and_value_and_of_their_gradients_are_read_where_they_lie(
+def test_slices_of_an_array_and_of_its_gradient_are_read_where_they_lie(
     device: Backend, name: str, real: str, width: int, start: int, monkeypatch: pytest.MonkeyPatch
 ):
     op, others, options = SLICES[name]

@@ -148,6 +148,13 @@ FAULTS = {
     "kernels/cuda/pointwise.cu": {
         "gelu: the slope is that at 4 beyond 4": ("max(-10.0f, min(x, 10.0f))", "max(-4.0f, min(x, 4.0f))"),
         "swiglu: the gate's slope is the sigmoid's alone": ("* s * (1 + gates[w] * (1 - s));", "* s;"),
+        "swiglu: the gate's gradient is written where a whole array's rows would lie": (
+            "d_gate + n * d_gate_row",
+            "d_gate + n * C",
+        ),
+    },
+    "kernels/cuda/pointwise.py": {
+        "swiglu: vectors are read where rows do not begin with one": ("math.gcd(C, *apart)", "C"),
     },
     "kernels/cuda/plans.py": {
         "what is added to counts once more for each timing": ("        out[...] = before\n", "        pass\n"),

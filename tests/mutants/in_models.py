@@ -105,7 +105,10 @@ FAULTS = {
     },
     "models/blocks.py": {
         "every layer is turned": ("if rotate is not None and self.has_rotary", "if rotate is not None"),
-        "the gate is let through itself": ("self.gate(x), self.expand(x)", "self.expand(x), self.gate(x)"),
+        "the gate is let through itself": (
+            "apply_to_one_input(x, self.gate, self.expand)",
+            "apply_to_one_input(x, self.expand, self.gate)",
+        ),
         "no layer has a window": ('{"window": self.window, ', '{"window": None, '),
         "keys are not turned": ("rotate(key, self.key_gain)", "key"),
     },

@@ -71,11 +71,10 @@ class FeedForward(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
-        if self.stored is not None:
-            return self.contract(self.activation(*self.stored(x)))
-        if self.gate is not None:
-            return self.contract(self.activation(self.gate(x), self.expand(x)))
-        return self.contract(self.activation(self.expand(x)))
+        if self.gate is None:
+            return self.contract(self.activation(self.expand(x)))
+        both = self.stored(x) if self.stored else apply_to_one_input(x, self.gate, self.expand)
+        return self.contract(self.activation(*both))
 
 
 class Block(Module):

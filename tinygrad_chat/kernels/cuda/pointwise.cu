@@ -64,48 +64,54 @@ POINTWISE(gelu, Gelu)
 POINTWISE(relu, Relu)
 POINTWISE(squared_relu, SquaredRelu)
 
-template <int W> __device__ void open_gates(const REAL* gate, const REAL* up, REAL* out, long long size) {
-    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
-    if (i >= size) return;
+template <int W>
+__device__ void open_gates(const REAL* gate, const REAL* up, REAL* out, long long N, long long C, long long gate_row,
+                           long long up_row) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W, n = i / C, c = i % C;
+    if (n >= N) return;
     float gates[W], values[W];
-    load<W>(gate + i, gates);
-    load<W>(up + i, values);
+    load<W>(gate + n * gate_row + c, gates);
+    load<W>(up + n * up_row + c, values);
     for (int w = 0; w < W; ++w) values[w] *= gates[w] * sigmoid(gates[w]);
     store<W>(out + i, values);
 }
 
-// out = gate sigmoid(gate) up
-extern "C" __global__ void swiglu(const REAL* gate, const REAL* up, REAL* out, long long size, long long wide) {
+// out (N, C) = gate sigmoid(gate) up. Gate and up may be slices, whose rows are `gate_row` and `up_row` elements apart.
+extern "C" __global__ void swiglu(const REAL* gate, const REAL* up, REAL* out, long long N, long long C,
+                                  long long gate_row, long long up_row, long long wide) {
     if (wide)
-        open_gates<WIDE>(gate, up, out, size);
+        open_gates<WIDE>(gate, up, out, N, C, gate_row, up_row);
     else
-        open_gates<1>(gate, up, out, size);
+        open_gates<1>(gate, up, out, N, C, gate_row, up_row);
 }
 
 template <int W>
 __device__ void open_gates_backward(const REAL* gate, const REAL* up, const REAL* d_out, REAL* d_gate, REAL* d_up,
-                                    long long size) {
-    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
-    if (i >= size) return;
+                                    long long N, long long C, long long gate_row, long long up_row,
+                                    long long d_gate_row, long long d_up_row) {
+    const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W, n = i / C, c = i % C;
+    if (n >= N) return;
     float gates[W], values[W], d[W];
-    load<W>(gate + i, gates);
-    load<W>(up + i, values);
+    load<W>(gate + n * gate_row + c, gates);
+    load<W>(up + n * up_row + c, values);
     load<W>(d_out + i, d);
     for (int w = 0; w < W; ++w) {
         const float s = sigmoid(gates[w]);
         values[w] *= d[w] * s * (1 + gates[w] * (1 - s));
         d[w] *= gates[w] * s;
     }
-    store<W>(d_gate + i, values);
-    store<W>(d_up + i, d);
+    store<W>(d_gate + n * d_gate_row + c, values);
+    store<W>(d_up + n * d_up_row + c, d);
 }
 
+// d_out (N, C) -> d_gate and d_up, which may be slices as gate and up may.
 extern "C" __global__ void swiglu_backward(const REAL* gate, const REAL* up, const REAL* d_out, REAL* d_gate,
-                                           REAL* d_up, long long size, long long wide) {
+                                           REAL* d_up, long long N, long long C, long long gate_row, long long up_row,
+                                           long long d_gate_row, long long d_up_row, long long wide) {
     if (wide)
-        open_gates_backward<WIDE>(gate, up, d_out, d_gate, d_up, size);
+        open_gates_backward<WIDE>(gate, up, d_out, d_gate, d_up, N, C, gate_row, up_row, d_gate_row, d_up_row);
     else
-        open_gates_backward<1>(gate, up, d_out, d_gate, d_up, size);
+        open_gates_backward<1>(gate, up, d_out, d_gate, d_up, N, C, gate_row, up_row, d_gate_row, d_up_row);
 }
 
 template <int W> __device__ void add_elements(const REAL* x, const REAL* y, REAL* out, long long size, long long period) {

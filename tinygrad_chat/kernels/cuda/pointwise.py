@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, width
+from tinygrad_chat.kernels.cuda.slices import dense_rows, empty_neighbours
 from tinygrad_chat.kernels.cuda.sums import column_sums
 from tinygrad_chat.ops import arithmetic
 from tinygrad_chat.ops.pointwise import check_gate
@@ -43,20 +45,25 @@ def _pointwise(name: str, x: Any):
 
 
 def swiglu(gate: Any, up: Any):
-    """`ops.swiglu`, saving nothing but its inputs."""
+    """`ops.swiglu`, saving nothing but its inputs. They may be slices of a larger array; their gradients are."""
     check_gate(gate, up)
-    xp, real = array_module(gate), gate.dtype
-    gate, up = contiguous(gate, real), contiguous(up, real)
-    out = xp.empty_like(gate)
-    each = width(out.size, gate, up, out)
-    launch("pointwise.cu", "swiglu", real, per_thread(out.size, each), gate, up, out, out.size, each > 1)
+    xp, real, shape = array_module(gate), gate.dtype, gate.shape
+    gate, up = (dense_rows(x.reshape(shape or 1), real) for x in (gate, up))
+    out, (N, C) = xp.empty(shape, real), gate.shape
+
+    def run(name: str, whole: Any, *slices: Any) -> None:
+        """Launch a kernel on rows that lie one after another in `whole`, and as far apart as they are in slices."""
+        apart = [x.strides[0] // x.itemsize for x in slices]
+        each = width(math.gcd(C, *apart), whole, *slices)
+        arrays = *slices[:2], whole, *slices[2:]
+        launch("pointwise.cu", name, real, per_thread(whole.size, each), *arrays, N, C, *apart, each > 1)
+
+    run("swiglu", out, gate, up)
 
     def backward(d_out: Any):
-        arrays = gate, up, contiguous(d_out, real), xp.empty_like(gate), xp.empty_like(up)
-        each = width(out.size, *arrays)
-        blocks = per_thread(out.size, each)
-        launch("pointwise.cu", "swiglu_backward", real, blocks, *arrays, out.size, each > 1)
-        return arrays[-2:]
+        d_gate, d_up = empty_neighbours([gate, up])
+        run("swiglu_backward", contiguous(d_out, real), gate, up, d_gate, d_up)
+        return d_gate.reshape(shape), d_up.reshape(shape)
 
     return out, backward
 
