@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat import Tensor, Value, ops
-from tinygrad_chat.autograd import Unshared, differentiable, may_overwrite
+from tinygrad_chat.autograd import PendingGradient, Unshared, differentiable, may_overwrite
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,30 @@ def weighed(*terms: Any):
         return Unshared((first, *others))
 
     return sum(weight * x for weight, x in enumerate(terms[1:], 2)) - terms[0], backward
+
+
+class PendingTriple(PendingGradient):
+    """3 d_out, added to other gradients in their place where that is allowed."""
+
+    def __init__(self, d_out: Any) -> None:
+        self._d_out, self.shape = d_out, np.shape(d_out)
+
+    def add_to(self, buffer: Any) -> None:
+        buffer += self.array()
+
+    def array(self) -> Any:
+        return 3 * self._d_out
+
+    def plus(self, total: Any, *, own: bool) -> Any:
+        total = total if own else total.copy()
+        total += self.array()
+        return total
+
+
+@differentiable
+def tripled(*terms: Any):
+    """3 x, or 3 x + 3 y. Its gradients wait for others of the same nodes."""
+    return 3 * sum(terms), lambda d_out: [PendingTriple(d_out) for _ in terms]
 
 
 # The ops, with the domains in which numbers and slopes stay tame.
@@ -207,6 +231,13 @@ ARRAY = {
         layer_tangent,
         fits=is_layer,
         inputs=(2, 3),
+        takes=ARRAYS,
+    ),
+    "tripled": linear(
+        tripled,
+        lambda *terms: 3 * sum(terms),
+        fits=lambda *terms: len({x.shape for x in terms}) == 1,
+        inputs=(1, 2),
         takes=ARRAYS,
     ),
     "weighed": linear(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinygrad_chat import Tensor
-from tinygrad_chat.autograd import Unshared, differentiable, may_overwrite, recomputed, watched_ops
+from tinygrad_chat.autograd import PendingGradient, Unshared, differentiable, may_overwrite, recomputed, watched_ops
 
 ones = np.ones(3)
 
@@ -107,6 +107,53 @@ def test_a_rule_that_is_called_by_anything_but_a_sweep_may_overwrite_nothing():
     assert rule is not None
     rule(inside[0])
     assert answers == [False, False]
+
+
+class Waiting(PendingGradient):
+    """Ones; writes down what it is added to, and whether that may be overwritten."""
+
+    shape = (3,)
+
+    def __init__(self, told: list[Any]) -> None:
+        self._told = told
+
+    def array(self) -> np.ndarray:
+        self._told.append("alone")
+        return np.ones(3)
+
+    def plus(self, total: Any, *, own: bool) -> Any:
+        self._told.append((total.tolist(), own))
+        return super().plus(total, own=own)
+
+
+@differentiable
+def waiting(x: Any, *, told: list[Any]):
+    """x. The rule's gradient waits for others of x."""
+    return x + 0, lambda d_out: (Waiting(told),)
+
+
+NODES: dict[str, tuple[Callable[[Tensor, list[Any]], Tensor], list[Any], list[float]]] = {
+    "alone": (lambda x, told: waiting(x, told=told), ["alone"], [1, 1, 1]),
+    "first": (lambda x, told: other(x) + waiting(x, told=told), ["alone"], [3, 3, 3]),
+    "after one that may be shared": (lambda x, told: waiting(x, told=told) + x, [([1] * 3, False), "alone"], [2] * 3),
+    "after a new one": (lambda x, told: waiting(x, told=told) + new(x), [([1] * 3, True), "alone"], [2, 2, 2]),
+    "after a sum": (lambda x, told: waiting(x, told=told) + (x + x), [([2] * 3, True), "alone"], [3, 3, 3]),
+    "after that of another result": (
+        lambda x, told: (lambda one, two: waiting(one, told=told) + two)(*two(x)),
+        ["alone"],
+        [2, 2, 2],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_gradient_that_waits_is_added_to_those_that_came_before(name: str):
+    build, expected, gradient = NODES[name]
+    told: list[Any] = []
+    leaf = Tensor(ones)
+    build(leaf + 0, told).backward(ones)
+    assert told == expected
+    np.testing.assert_array_equal(leaf.grad, gradient)
 
 
 def test_a_rule_that_fails_leaves_nothing_to_overwrite():

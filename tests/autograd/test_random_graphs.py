@@ -84,12 +84,17 @@ SABOTAGES: dict[str, tuple[type[ValueGraphs], Any, str, str]] = {
         "parent.grad = parent.grad + gradient",
         "parent.grad += gradient",
     ),
-    "gradient lent for overwriting that others have": (TensorGraphs, backpropagate_arrays, "if new:", "if True:"),
     "gradient lent for overwriting that a kept graph shows": (
         TensorGraphs,
         backpropagate_arrays,
         "if release and node.birth in unshared",
         "if node.birth in unshared",
+    ),
+    "gradient that waits in place of those before": (
+        TensorGraphs,
+        backpropagate_arrays,
+        "parent.grad = gradient.plus(parent.grad, own=own)",
+        "parent.grad = gradient.array()",
     ),
     "seam whose leaves forget earlier sweeps": (
         TensorGraphs,

@@ -80,8 +80,19 @@ def test_layers_of_one_input_are_one_product_each_way_with_rotary_positions_and_
     expanded = 2 * F if options.activation == "swiglu" else F  # the gate is beside the layer that it gates
     shapes = [(whole, C), (C, C), (expanded, C), (C, F), (V, C), *gates]
     assert products.operations == sum(3 * 2 * N * D * K for D, K in shapes)
-    copied_and_added = 2 * len(gates)  # the channels that a gate reads; their gradient, to the other layers'
-    assert products.calls == 3 * len(shapes) + copied_and_added
+    assert products.calls == 3 * len(shapes)
+
+
+def test_a_norm_adds_what_comes_through_the_stream_to_its_gradient_in_the_same_pass():
+    options = replace(TINY.options, **ROTARY["nanochat's"])
+    norms = parts_of(replace(TINY, options=options), Roofs())["norms"]
+    alone, added_before = 3, 1  # of the embedding, before attention, at the end; before the feed-forward layers
+    stream = N * C * BFLOAT16
+    statistics = (alone + added_before) * 2 * N * FLOAT32
+    assert norms.calls == 2 * (alone + added_before)
+    forward = (2 * alone + 4 * added_before) * stream
+    backward = (3 * alone + 1 + 4 * added_before) * stream  # 1: only attention's norm is not alone in reading its input
+    assert norms.read + norms.written == forward + backward + 2 * statistics
 
 
 def test_the_optimiser_reads_and_writes_each_average_once_and_reads_the_gradient_twice():

@@ -33,7 +33,10 @@ def device(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 def moved(device: Backend, x: Any, real: Any, shift: int = 0) -> Any:
-    """Return an array on the device, of type `real` where it held floats, `shift` elements into memory of its own."""
+    """Return an array on the device, of type `real` where it held floats, `shift` elements into memory of its own; or
+    a tuple of them."""
+    if isinstance(x, tuple):
+        return tuple(moved(device, part, real, shift) for part in x)
     if not isinstance(x, (np.ndarray, np.generic)):
         return x
     values = device.xp.asarray(x).astype(real if x.dtype.kind == "f" else x.dtype)

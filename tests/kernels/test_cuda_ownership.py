@@ -82,10 +82,38 @@ def computed_again(rotate: Any, x: Tensor, key: Tensor, value: Tensor) -> tuple[
     return query, ops.attention(query, key, value, heads=H)
 
 
+def normalised_and_added(rotate: Any, x: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    stream = x + key
+    return stream, ops.rmsnorm(stream) * value + stream
+
+
+def normalised_first_of_several(rotate: Any, x: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    stream, out = ops.add_rmsnorm(x, key)
+    return out, ops.rmsnorm(stream) * value + out
+
+
+def read_in_part(rotate: Any, x: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    stream = x + key
+    logits = stream[..., 3 : 3 + H]
+    return stream, ops.gated_sum(ops.attention(stream, key, value, heads=H), value, logits, reach=3.0)
+
+
+def read_in_part_and_added(rotate: Any, x: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    other, stream = value * 2, x + key
+    logits = stream[..., :H] * stream[..., 1 : 1 + H]
+    return stream, ops.gated_sum(other + stream, value, logits, reach=3.0)
+
+
+GRAPHS = (
+    *(twice, by_two_ops, and_added, rotated_twice, computed_again),
+    *(normalised_and_added, normalised_first_of_several, read_in_part, read_in_part_and_added),
+)
+
+
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("kept", [False, True], ids=["", "kept"])
-@pytest.mark.parametrize("graph", [twice, by_two_ops, and_added, rotated_twice, computed_again])
-def test_a_rotated_query_has_the_gradient_of_the_ops_however_it_is_used(
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_what_was_computed_has_the_gradient_of_the_ops_however_it_is_used(
     device: Backend, graph: Callable[..., Any], kept: bool, watched: bool
 ):
     inputs, d_out = [drawn(B, T, C) for _ in range(3)], drawn(B, T, C)
@@ -93,11 +121,11 @@ def test_a_rotated_query_has_the_gradient_of_the_ops_however_it_is_used(
     for place in (device, get_backend("numpy")):
         nodes, seed = [Tensor(moved(place, each, np.float32)) for each in inputs], moved(place, d_out, np.float32)
         with watched_ops(lambda op, inputs, options: lambda out, rule: (lambda *d: rule(*d)) if watched else rule):
-            query, out = graph(turn(place, rms=1.2), *nodes)
+            inner, out = graph(turn(place, rms=1.2), *nodes)
             for _ in range(1 + kept):
                 out.backward(seed, keep_graph=kept)
         np.testing.assert_array_equal(place.to_host(seed), d_out)
-        results.append([*(each.grad for each in nodes if each.grad is not None), *([query.grad] if kept else [])])
+        results.append([*(each.grad for each in nodes if each.grad is not None), *([inner.grad] if kept else [])])
     expect_close(device, results[0], [each.astype(np.float64) for each in results[1]], "float32")
 
 
@@ -123,4 +151,4 @@ def test_what_a_rule_gives_away_is_nobody_elses(real: str):
             for i, gradient in enumerate(mine):
                 for other in (*mine[:i], *others, *there, *outs, *d_outs):
                     assert not np.shares_memory(gradient, other), op.name
-    assert giving == {"attention"}
+    assert giving == {"attention", "linear"}

@@ -224,6 +224,15 @@ FAULTS = {
         "gated_sum: vectors are read where rows do not begin with one": (" and apart % each == 0", ""),
         "gated_sum: vectors of a gradient, too": (" and d_apart % each == 0", ""),
     },
+    "kernels/cuda/shape.py": {
+        "a part's gradient is added to a sum that others have": ("total if own else total.copy()", "total"),
+    },
+    "kernels/cuda/normalization.py": {
+        "the gradients of those that read a norm's input beside it are lost": (
+            "backward(d_total, d_out)[0]",
+            "backward(None, d_out)[0]",
+        ),
+    },
     "kernels/cuda/rotary.py": {
         "a gradient is overwritten whoever has it": ("d_out if may_overwrite(d_out) else d_out.copy()", "d_out"),
         "every gradient is copied": ("d_out if may_overwrite(d_out) else d_out.copy()", "d_out.copy()"),

@@ -44,6 +44,10 @@ FAULTS = {
         "a gradient may be overwritten that others have": ("                if new:", "                if True:"),
         "a gradient may be overwritten that a kept graph shows": ("if release and node.birth in", "if node.birth in"),
         "a rule that sweeps by itself has lost its seed": ("    _lent.gradient = None  # a rule", "    # a rule"),
+        "a gradient that waits is added to one that others have": (
+            "own = parent.birth in owned or parent.birth in unshared",
+            "own = True",
+        ),
         "a gradient is lent for ever": (
             "        try:\n            return rule(d_out)\n        finally:\n            self.gradient = None",
             "        return rule(d_out)",

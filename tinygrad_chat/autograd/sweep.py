@@ -8,7 +8,7 @@ The gradient of an array may be as large as the model. So here
 - a rule may say that its gradients are `Unshared`; the rule that receives one, if no one else will read it,
   `may_overwrite` it with its own;
 - a rule may leave a gradient uncomputed, as a `PendingGradient`, until the buffer that accumulates it is known, and
-  those of its other parents;
+  those of its other parents, or the sum that it is a term of;
 - `deliver` may send the gradients of leaves somewhere other than their `grad`;
 - nodes are released once the sweep has passed them, so memory use falls while it runs.
 """
@@ -68,6 +68,11 @@ class PendingGradient:
     def array(self) -> Any:
         """Compute the gradient as a new array."""
         raise NotImplementedError
+
+    def plus(self, total: Any, *, own: bool) -> Any:
+        """Compute the gradient, and return its sum with an array: in that array, which it may overwrite if it is the
+        node's `own`, or in a new one."""
+        return total + self.array()
 
 
 class Unshared(tuple[Any, ...]):
@@ -169,6 +174,11 @@ def backpropagate_arrays(
                     pending.append(gradient)
                 continue
             if isinstance(gradient, PendingGradient):
+                if type(parent.grad) is type(parent.data):
+                    own = parent.birth in owned or parent.birth in unshared
+                    parent.grad = gradient.plus(parent.grad, own=own)
+                    owned.add(parent.birth)
+                    continue
                 gradient = gradient.array()
             if parent.grad is None:
                 parent.grad = gradient  # borrowed, unless it is new: must not be written to

@@ -43,12 +43,13 @@ class Attention(Module):
     ) -> Tensor:
         """Attend to these tokens and those in the cache, if any. `value_embedding` (B, T, G D) is added to the values;
         `document_starts` (B, T), if given, are those of `ops.attention`."""
-        layers = self.query, self.key, self.value
+        gate, layers = self.value_gate, (self.query, self.key, self.value)
+        # Before the other layers, so that the gradient of these few channels is added to theirs, and not the reverse.
+        logits = None if gate is None else gate(x[..., : gate.weight.shape[1]])
         query, key, value = self.stored(x) if self.stored else apply_to_one_input(x, *layers)
         if rotate is not None and self.has_rotary:
             query, key = rotate(query, self.query_gain), rotate(key, self.key_gain)
-        if self.value_gate is not None:
-            logits = self.value_gate(x[..., : self.value_gate.weight.shape[1]])
+        if logits is not None:
             value = ops.gated_sum(value, value_embedding, logits, reach=GATE_REACH)
         if cache is not None:
             key, value = cache.extend(self.layer, key.data, value.data)

@@ -42,7 +42,7 @@ def index(x: Any, *, key: Any):
     def backward(d_out):
         xp = array_module(x)
         d_x = xp.zeros_like(x, dtype=d_out.dtype)  # a bfloat16 weight has a float32 gradient
-        if _takes_each_once(key):
+        if takes_each_once(key):
             d_x[key] = d_out
         else:
             xp.add.at(d_x, key, d_out)
@@ -51,7 +51,8 @@ def index(x: Any, *, key: Any):
     return x[key], backward
 
 
-def _takes_each_once(key: Any) -> bool:
+def takes_each_once(key: Any) -> bool:
+    """Return whether x[key] is a view: no element is selected twice."""
     parts = key if isinstance(key, tuple) else (key,)
     return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
 

@@ -23,6 +23,7 @@ from tinygrad_chat.kernels.cuda import (
     normalization,
     pointwise,
     rotary,
+    shape,
 )
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
@@ -61,6 +62,7 @@ KERNELS = {
         ops.embedding: embedding.embedding,
         ops.gated_sum: mixing.gated_sum,
         ops.gelu: pointwise.gelu,
+        ops.index: shape.index,
         ops.layernorm: normalization.layernorm,
         ops.linear: linear.linear,
         ops.linears: linear.linears,

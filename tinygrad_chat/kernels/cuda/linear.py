@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinygrad_chat.autograd import compute_for
+from tinygrad_chat.autograd import Unshared, compute_for
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous
 from tinygrad_chat.kernels.cuda.matmul import gemm
 from tinygrad_chat.kernels.cuda.pending import WeightGradients
 from tinygrad_chat.kernels.cuda.pointwise import add
-from tinygrad_chat.kernels.cuda.slices import joined, runs, split_columns
+from tinygrad_chat.kernels.cuda.slices import dense_rows, joined, runs, split_columns
 from tinygrad_chat.kernels.cuda.sums import column_sums
 from tinygrad_chat.ops.matmul import check_linear, weights_and_biases_of
 from tinygrad_chat.ops.shape import rows_of
@@ -31,7 +31,7 @@ def linears(x: Any, *weights_and_biases: Any):
     for weight, bias in layers:
         check_linear(x, weight, bias)
     xp, real, tf32, widths = array_module(x), x.dtype, compute_for(x).tf32, [len(weight) for weight, _ in layers]
-    rows, outs = rows_of(contiguous(x, real)), []
+    rows, outs = dense_rows(x, real), []
     for part, (weight, bias) in runs(layers, _joined_layers):
         out = gemm(rows, weight.T, xp.empty((len(rows), len(weight)), real), tf32=tf32)
         if bias is not None:
@@ -54,7 +54,7 @@ def linears(x: Any, *weights_and_biases: Any):
                 sums = split_columns(column_sums(contiguous(d_rows, real)), heights)
                 for i, d_bias in zip(here, sums, strict=True):
                     d_biases[i] = d_bias
-        return d_x.reshape(x.shape), *d_weights, *d_biases
+        return Unshared((d_x.reshape(x.shape), *d_weights, *d_biases))
 
     return tuple(outs), backward
 

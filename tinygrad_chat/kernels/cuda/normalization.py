@@ -9,6 +9,7 @@ import numpy as np
 
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp, width
+from tinygrad_chat.kernels.cuda.pending import PendingTerm
 from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
 from tinygrad_chat.ops.normalization import check_row_vector, check_same_shape
 
@@ -32,6 +33,8 @@ def rmsnorm(x: Any, gain: Any = None, *, epsilon: float = 1e-5):
     (_, out), backward = _normalization("rmsnorm", x, None, gain, None, epsilon, centred=False)
 
     def norm_backward(d_out: Any):
+        if gain is None:
+            return PendingTerm(lambda d_total: backward(d_total, d_out)[0], x.shape), None
         d_x, _, d_gain, _ = backward(None, d_out)
         return d_x, d_gain
 
@@ -54,15 +57,16 @@ def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon
     check_row_vector(name, "gain", gain, x)
     check_row_vector(name, "bias", bias, x)
     xp, real, C, epsilon = array_module(x), x.dtype, x.shape[-1], float(epsilon)
-    x = total = contiguous(x, real)
+    x, added = contiguous(x, real), None
     gain, bias = (None if vector is None else contiguous(vector, real) for vector in (gain, bias))
     if branch is not None:
         check_same_shape(name, x, branch)
-        branch, total = contiguous(branch, real), xp.empty_like(x)
+        branch, added = contiguous(branch, real), xp.empty_like(x)
+    total = x if added is None else added
     out, N = xp.empty_like(x), x.size // max(C, 1)
     statistics = xp.empty((N, 2), np.float32)
-    wide = width(C, x, branch, gain, bias, total, out) > 1
-    arrays = x, branch, gain, bias, total, out, statistics
+    wide = width(C, x, branch, gain, bias, added, out) > 1
+    arrays = x, branch, gain, bias, added, out, statistics
     launch(FILE, "normalize", real, per_warp(N), *arrays, N, C, epsilon, centred, wide)
 
     def backward(d_total: Any, d_out: Any):

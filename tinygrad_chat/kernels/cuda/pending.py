@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -58,6 +58,25 @@ def _joined_destinations(waiting: Sequence[Destination]) -> Destination | None:
         return None
     buffer = joined(buffers, 0)
     return None if buffer is None else (slice(parts[0].start, parts[-1].stop), buffer, adds[0])
+
+
+class PendingTerm(PendingGradient):
+    """A gradient whose kernel adds it to others in the same pass: `compute` takes their sum, or None."""
+
+    def __init__(self, compute: Callable[[Any], Any], shape: tuple[int, ...]) -> None:
+        self._compute, self.shape = compute, shape
+
+    def add_to(self, buffer: Any) -> None:
+        """Add the gradient to a buffer."""
+        buffer += self.array()
+
+    def array(self) -> Any:
+        """Return the gradient alone."""
+        return self._compute(None)
+
+    def plus(self, total: Any, *, own: bool) -> Any:
+        """Return a new array: the gradient and `total`."""
+        return self._compute(total)
 
 
 class PendingProduct(PendingGradient):
