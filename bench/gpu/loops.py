@@ -21,7 +21,7 @@ from bench.gpu.engines import backend_of
 from bench.gpu.models import CONFIGURATIONS, TRIAL
 from bench.gpu.stages import Record, Settings
 from tinygrad_chat import ops
-from tinygrad_chat.autograd import computing_with, find_kernel
+from tinygrad_chat.autograd import PendingGradient, computing_with, find_kernel
 from tinygrad_chat.backend import Backend, Compute
 from tinygrad_chat.kernels.cuda import cross_entropy, flash_attention, normalization
 
@@ -106,7 +106,8 @@ def _both_ways(function: Callable[..., Any], inputs: list[Any], options: Mapping
     """Return an op's results and its gradients, for an upstream gradient that is the results themselves."""
     out, rule = function(*inputs, **options)
     outs = out if isinstance(out, tuple) else (out,)
-    return [*outs, *(gradient for gradient in _as_tuple(rule(*outs)) if hasattr(gradient, "shape"))]
+    gradients = [gradient for gradient in _as_tuple(rule(*outs)) if hasattr(gradient, "shape")]
+    return [*outs, *(each.array() if isinstance(each, PendingGradient) else each for each in gradients)]
 
 
 def _as_tuple(gradients: Any) -> tuple[Any, ...]:

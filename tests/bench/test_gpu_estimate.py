@@ -83,6 +83,12 @@ def test_layers_of_one_input_are_one_product_each_way_with_rotary_positions_and_
     assert products.calls == 3 * len(shapes)
 
 
+def test_the_gradient_of_a_gain_is_added_up_where_it_lies():
+    norms, layernorms = counted("norms"), 3
+    sum_of_two = 1  # what the first one's branch and the stream give for its input
+    assert norms.calls == layernorms * (1 + 2) + sum_of_two  # the gradient in two
+
+
 def test_a_norm_adds_what_comes_through_the_stream_to_its_gradient_in_the_same_pass():
     options = replace(TINY.options, **ROTARY["nanochat's"])
     norms = parts_of(replace(TINY, options=options), Roofs())["norms"]

@@ -15,7 +15,8 @@ from tests.kernels.test_cuda_linears import expect_close
 from tests.kernels.test_flash_attention import CALLS
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import Unshared, recomputed, watched_ops
-from tinygrad_chat.backend import Backend, get_backend, load_kernels
+from tinygrad_chat.backend import Backend, Compute, get_backend, load_kernels
+from tinygrad_chat.nn import NewGradient, Parameters
 
 B, T, H, D = 2, 5, 2, 16
 C = H * D
@@ -127,6 +128,21 @@ def test_what_was_computed_has_the_gradient_of_the_ops_however_it_is_used(
         np.testing.assert_array_equal(place.to_host(seed), d_out)
         results.append([*(each.grad for each in nodes if each.grad is not None), *([inner.grad] if kept else [])])
     expect_close(device, results[0], [each.astype(np.float64) for each in results[1]], "float32")
+
+
+@pytest.mark.parametrize("real", TYPES)
+def test_gradients_of_gain_and_bias_are_added_up_where_they_lie_and_later_ones_added(device: Backend, real: str):
+    x, gain, bias, d_out = (moved(device, drawn(*shape), real) for shape in ((9, 40), (40,), (40,), (9, 40)))
+    vectors = {"gain": Tensor(gain), "bias": Tensor(bias)}
+    alone = [Tensor(each) for each in (gain, bias)]
+    ops.layernorm(Tensor(x), *alone).backward(d_out)
+    parameters = Parameters(vectors, compute=Compute(device, "cuda", real), dtype=np.float32)
+    parameters.gradient.fill(np.nan)
+    new = NewGradient(parameters)
+    for times in (1, 2):
+        ops.layernorm(Tensor(x), *vectors.values()).backward(d_out, deliver=new.deliver)
+        expected = np.concatenate([times * device.to_host(each.grad) for each in alone])
+        np.testing.assert_array_equal(device.to_host(parameters.gradient), expected)
 
 
 @needs_compiler

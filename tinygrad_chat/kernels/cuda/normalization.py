@@ -10,7 +10,7 @@ import numpy as np
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_thread, per_warp, width
 from tinygrad_chat.kernels.cuda.pending import PendingTerm
-from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
+from tinygrad_chat.kernels.cuda.sums import PendingSums, chunks_of
 from tinygrad_chat.ops.normalization import check_row_vector, check_same_shape
 
 FILE = "normalization.cu"
@@ -87,7 +87,7 @@ def _normalization(name: str, x: Any, branch: Any, gain: Any, bias: Any, epsilon
             launch(FILE, "normalize_backward", real, per_warp(N), *arrays, N, C, centred, wide)
             grid = per_thread(C), len(partial)
             launch(FILE, "normalize_backward_columns", real, grid, total, statistics, d_out, partial, N, C)
-        d_gain, d_bias = add_chunks(partial, real)
+        d_gain, d_bias = (PendingSums(partial[:, i], real) for i in (0, 1))
         return d_x, d_x, d_gain, None if bias is None else d_bias
 
     return (total, out), backward

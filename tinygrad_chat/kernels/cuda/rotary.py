@@ -11,7 +11,7 @@ from tinygrad_chat.autograd import may_overwrite
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda.launch import WARP, contiguous, launch, per_thread, per_warp, width
 from tinygrad_chat.kernels.cuda.slices import dense_rows
-from tinygrad_chat.kernels.cuda.sums import add_chunks, chunks_of
+from tinygrad_chat.kernels.cuda.sums import PendingSums, chunks_of
 from tinygrad_chat.ops.rotary import check_angles
 
 
@@ -48,7 +48,7 @@ def rotary(x: Any, gain: Any = None, *, cosine: Any, sine: Any, rms: float | Non
             partial = xp.empty((chunks_of(N), D), np.float32)
             grid, arrays = (per_thread(D // 2), len(partial)), (rows, cosine, sine, inverse_rms, d_rows, partial)
             launch("rotary.cu", "rotary_backward_gain", real, grid, *arrays, *sizes, d_apart, size)
-            d_gain = add_chunks(partial, real)
+            d_gain = PendingSums(partial, real)
         grid, wide = blocks(math.gcd(apart, d_apart), rows, d_rows)
         arrays = rows, gain, cosine, sine, inverse_rms, d_rows
         launch("rotary.cu", "rotary_backward", real, grid, *arrays, *sizes, d_apart, wide, size)

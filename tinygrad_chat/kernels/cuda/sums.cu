@@ -20,11 +20,12 @@ extern "C" __global__ void column_sums(const REAL* x, float* partial, long long 
         sum_columns<1>(x, partial, N, C);
 }
 
-// partial (chunks, C) -> out (C)
-extern "C" __global__ void add_chunks(const float* partial, float* out, long long chunks, long long C) {
+// partial (chunks, C), whose rows are `partial_row` elements apart -> out (C)
+extern "C" __global__ void add_chunks(const float* partial, float* out, long long chunks, long long C,
+                                      long long partial_row) {
     const long long c = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
     if (c >= C) return;
     float sum = 0;
-    for (long long chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * C + c];
+    for (long long chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * partial_row + c];
     out[c] = sum;
 }
