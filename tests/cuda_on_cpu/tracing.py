@@ -24,15 +24,20 @@ UPDATED = {
     "adamw_update": {"data", "mean", "square"},
     "embedding_backward": {"d_table"},
     "embedding_backward_join": {"d_table"},
+    "even_out": {"square"},
+    "look_ahead": {"mean"},
+    "move_matrices": {"data"},
     "rotary_backward": {"d_x"},
 }
 """kernel -> the parameters that it reads and writes; of all others, what is not constant is only written"""
 ROWS_OF_A_TABLE = {
-    "embedding": ("table", "out"),
-    "embedding_backward": ("d_table", "d_out"),
-    "embedding_backward_join": ("d_table", "heads"),
+    "embedding": (("table",), "out"),
+    "embedding_backward": (("d_table",), "d_out"),
+    "embedding_backward_join": (("d_table",), "heads"),
+    "look_ahead": (("gradient",), "mean"),
+    "move_matrices": (("data", "copy"), "x"),
 }
-"""kernel -> a parameter of which it touches only some rows: at most as many elements as another parameter has"""
+"""kernel -> parameters of which it touches only some rows: at most as many elements as another parameter has"""
 
 IDLE = {"scale_gradient"}
 """kernels that only read a number, which in a training step says that there is nothing to do"""
@@ -152,9 +157,10 @@ class _Kernel:
         }
         if self._name in IDLE:
             return DEVICE.work(self._name, [x for x, _ in given.values() if x.size == 1], [])
-        for table, rows in [ROWS_OF_A_TABLE[self._name]] if self._name in ROWS_OF_A_TABLE else ():
-            (whole, constant), count = given[table], given[rows][0].size
-            given[table] = whole.reshape(-1)[:count], constant
+        tables, rows = ROWS_OF_A_TABLE.get(self._name, ((), ""))
+        for table in given.keys() & tables:
+            whole, constant = given[table]
+            given[table] = whole.reshape(-1)[: given[rows][0].size], constant
         updated = UPDATED.get(self._name, set())
         read = [x for name, (x, constant) in given.items() if constant or name in updated]
         return DEVICE.work(self._name, read, [x for x, constant in given.values() if not constant])

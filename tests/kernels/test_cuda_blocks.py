@@ -11,6 +11,7 @@ from tests.cuda_on_cpu.compiler import RawModule, both_orders
 from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tests.cuda_on_cpu.places import needs_compiler
 from tests.kernels.test_cuda import CORNERS, TYPES, compare, drawn, loss_case, moved
+from tests.kernels.test_cuda_muon import Stack
 from tests.kernels.test_flash_attention import CALLS, compute
 from tests.profiles import CI
 from tinygrad_chat.backend import load_kernels
@@ -18,6 +19,7 @@ from tinygrad_chat.kernels.cuda import cross_entropy, flash_attention
 from tinygrad_chat.kernels.cuda.launch import flags, source
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
+from tinygrad_chat.optim.muon import update_matrices
 
 ONE_BLOCK = {
     "mean_loss",
@@ -49,6 +51,8 @@ def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(
         kernels[norm_and_scale](gradient, 0.5)
         copy = DEVICE.xp.empty(5000, real)
         kernels[adamw_update](*others, gradient, moved(DEVICE, scalars, np.float32), compute_weights=copy, decayed=700)
+        for shape in ((2, 24, 40), (2, 40, 1040), (2, 40, 24)):
+            Stack.draw(*shape).update(kernels[update_matrices], DEVICE, copy=real, factors=np.dtype(real))
         for D in flash_attention.WIDTHS if real == "bfloat16" else ():
             call = CALLS["several tiles and sequences"]
             query, key, value, d_out = call.inputs(D)

@@ -255,6 +255,17 @@ FAULTS = {
             "partial[(2 * blockIdx.y + 1) * C + c] = d_gain",
         ),
     },
+    "kernels/cuda/muon.py": {
+        "what is there is added as it is": ("tf32=False, add=a", "tf32=False, add=True"),
+        "matrices begin with whole vectors": ("each > 1 and all(span.start % each == 0 for span in spans)", "each > 1"),
+    },
+    "kernels/cuda/muon.cu": {
+        "matrices lie one after the other": ("gradient += starts[n / R] + n % R * K", "gradient += starts[0] + n * K"),
+        "the momentum does not look ahead": ("g[w] += momentum * (m[w] - g[w])", "g[w] += m[w] - g[w]"),
+        "rows have no norm below a thousandth": ("max(sqrtf(squares[r]), 1e-6f)", "max(sqrtf(squares[r]), 1e-3f)"),
+        "of the columns' sums only the first chunk counts": ("chunk < chunks", "chunk < 1"),
+        "a weight with a step of 0 does not decay": ("step[w] * weight[w] >= 0", "step[w] * weight[w] > 0"),
+    },
     "kernels/cuda/adamw.cu": {
         "all weights decay": ("(i + w < decayed ? by.shrink : 1.0f)", "by.shrink"),
         "the gradient's norm counts each block's first sum": (

@@ -21,12 +21,14 @@ FAULTS = {
         "the momentum does not look ahead": ("ahead *= momentum", "pass"),
         "a weight with a step of 0 does not decay": ("step * weight >= 0", "step * weight > 0"),
         "the rate grows with the width, not the height": ("max(1.0, R / K)", "max(1.0, K / R)"),
-        "a digit of the polar express": ("-2.772484153217685", "-2.773484153217685"),
-        "the norm has no margin": ("1.01 * norm", "norm"),
         "the momentum's warm-up follows the clock": (
             "self.steps if self.steps < MOMENTUM_WARMUP else position",
             "position",
         ),
+    },
+    "optim/polar_express.py": {
+        "a digit of the polar express": ("-2.772484153217685", "-2.773484153217685"),
+        "the norm has no margin": ("1.01 * norm", "norm"),
     },
     "optim/schedule.py": {
         "the warm-up ends a step late": ("max(warmup - 1, 0)", "max(warmup, 0)"),

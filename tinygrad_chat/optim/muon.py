@@ -24,58 +24,10 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.optim.adamw import ADAMW_SCALARS, adamw_scalars, adamw_update
 from tinygrad_chat.optim.groups import Group
 from tinygrad_chat.optim.optimizer import Movable, Optimizer, StepScalars, if_finite, scaled
+from tinygrad_chat.optim.polar_express import orthogonalize
 from tinygrad_chat.optim.schedule import MOMENTUM_WARMUP, Schedule
 from tinygrad_chat.optim.state import FLUSH_EVERY, flush_negligible, load_state, state_of
 from tinygrad_chat.option import expect
-
-POLAR_EXPRESS = (
-    (8.156554524902461, -22.48329292557795, 15.878769915207462),
-    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
-)
-"""a, b, c of each iteration x -> a x + b x^3 + c x^5 on singular values: optimal for five and values 0.001 to 1."""
-
-
-def orthogonalize(x: Any, *, factors: Any = None) -> Any:
-    """Return approximately the orthogonal matrix nearest to x, after giving its rows equal norms.  (R, K) -> new (R, K)
-
-    Singular values of at least a thousandth of the norm come close to 1; smaller ones grow a thousandfold. The factors
-    of products are rounded to the type `factors` (None: the type of x), while sums, and x between rounds, keep the
-    type of x. In bfloat16 singular values come as close to 1 as in float32, within 0.15, and the result differs from
-    that of float32 by less than 5 % of its norm.
-    """
-    x = with_equal_rows(x)
-    R, K = x.shape[-2:]
-    for a, b, c in POLAR_EXPRESS:
-        factor = _rounded(x, factors)
-        transposed = factor.swapaxes(-1, -2)
-        gram = factor @ transposed if R <= K else transposed @ factor
-        square = _rounded(gram, factors)
-        mixture = square @ square.swapaxes(-1, -2)  # symmetric: of such a product NumPy computes one half
-        mixture *= c
-        gram *= b
-        mixture += gram
-        mixture = _rounded(mixture, factors)
-        mixed = mixture @ factor if R <= K else factor @ mixture
-        x *= a
-        x += mixed
-    return x
-
-
-def _rounded(x: Any, factors: Any) -> Any:
-    return x if factors is None else x.astype(factors).astype(x.dtype)
-
-
-def with_equal_rows(x: Any) -> Any:
-    """Scale rows to equal norms and the whole to a norm just below 1; a row of zeros stays zero.  -> a new (R, K)"""
-    xp = array_module(x)
-    squares = xp.square(x).sum(axis=-1, keepdims=True)
-    scale = xp.sqrt(squares.mean(axis=-2, keepdims=True)) / xp.maximum(xp.sqrt(squares), 1e-6)
-    # The norm after scaling, without another pass over x.
-    norm = xp.sqrt((squares * scale * scale).sum(axis=-2, keepdims=True))
-    return x * (scale / (1.01 * norm + 1e-6))
 
 
 def even_out(x: Any, square: Any, *, beta_2: float) -> tuple[Any, Any]:
@@ -108,14 +60,13 @@ def muon_update(
     *,
     beta_2: float = 0.9,
     grad_scale: Any = None,
-    orthogonalize: Callable[..., Any] = orthogonalize,
     factors: Any = None,
 ) -> None:
     """Update matrices in place: the running averages of gradient and squared step, then the weight.
 
     weight, gradient and mean (..., R, K), square (..., R, 1) if R >= K, else (..., 1, K). `scalars` begin with the
     momentum, learning rate and weight decay. A weight decays, by rate * decay of itself, only if the step does not
-    enlarge it. `grad_scale` is as in `adamw_update`; `orthogonalize` may be a kernel, and gets `factors`.
+    enlarge it. `grad_scale` is as in `adamw_update`, `factors` as in `orthogonalize`.
     """
     R, K = weight.shape[-2:]
     momentum, rate, weight_decay = scalars[0], scalars[1] * math.sqrt(max(1.0, R / K)), scalars[2]
@@ -135,6 +86,37 @@ def muon_update(
     weight[...] = if_finite(grad_scale, weight - step, weight)
 
 
+def update_matrices(
+    data: Any,
+    gradient: Any,
+    mean: Any,
+    square: Any,
+    scalars: Sequence[Any],
+    *,
+    spans: Sequence[slice],
+    starts: Any,
+    compute_weights: Any = None,
+    **options: Any,
+) -> None:
+    """Update the N matrices at these spans of the flat data by the flat gradient, as `muon_update` does with `options`.
+
+    mean (N, R, K); square (N, R, 1) if R >= K, else (N, 1, K). `compute_weights`, unless None, receive the new weights.
+    `starts` (N) says where the spans begin, to a kernel, in memory that it can read.
+    """
+    weights, gradients = ([flat[span].reshape(mean.shape[1:]) for span in spans] for flat in (data, gradient))
+    if len(spans) == 1:
+        muon_update(weights[0], gradients[0], mean[0], square[0], scalars, **options)
+    else:
+        xp = array_module(data)
+        stack = xp.stack(weights)
+        muon_update(stack, xp.stack(gradients), mean, square, scalars, **options)
+        for weight, updated in zip(weights, stack, strict=True):
+            weight[...] = updated
+    if compute_weights is not None:
+        for span in spans:
+            compute_weights[span] = data[span].astype(compute_weights.dtype)
+
+
 Work = Callable[[], None]
 
 
@@ -146,7 +128,8 @@ def run_serially(pieces: Sequence[Work]) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """Parameters that are updated together: their spans of the flat buffers and their optimiser state.
+    """Parameters that are updated together: their spans of the flat buffers, where these begin as an array of the back
+    end's, and their optimiser state.
 
     Either one parameter of an AdamW group, or a stack of matrices of one shape, without a group, for Muon.
     """
@@ -154,6 +137,7 @@ class _Part:
     group: Group | None
     names: tuple[str, ...]
     spans: tuple[slice, ...]
+    starts: Any
     mean: Any
     square: Any
 
@@ -219,7 +203,8 @@ class Muon(Optimizer):
         xp, dtype = self.parameters.backend.xp, self.parameters.data.dtype
         names, spans = zip(*members, strict=True)
         mean, square = (xp.zeros((len(members), *each), dtype) for each in (shape, square_shape))
-        return _Part(group, names, spans, mean, square)
+        starts = xp.asarray(np.array([span.start for span in spans], np.int64))
+        return _Part(group, names, spans, starts, mean, square)
 
     def prepare(self, learning_rate: float, position: int = 0) -> None:
         """Compute each part's scalars, with momentum and decay at this position of their schedules."""
@@ -249,21 +234,19 @@ class Muon(Optimizer):
                 flush_negligible((part.mean, part.square))
 
     def _update_matrices(self, part: _Part, scalars: Sequence[Any], grad_scale: Any) -> None:
-        xp, parameters, shape = self.parameters.backend.xp, self.parameters, part.mean.shape[1:]
-        weights = [parameters.data[span].reshape(shape) for span in part.spans]
-        gradients = [parameters.gradient[span].reshape(shape) for span in part.spans]
-        kernel = parameters.kernel_of(orthogonalize)
-        update = functools.partial(muon_update, grad_scale=grad_scale, orthogonalize=kernel, factors=self.factors)
-        if len(weights) == 1:
-            update(weights[0], gradients[0], part.mean[0], part.square[0], scalars)
-        else:
-            stack = xp.stack(weights)
-            update(stack, xp.stack(gradients), part.mean, part.square, scalars)
-            for weight, updated in zip(weights, stack, strict=True):
-                weight[...] = updated
-        if parameters.compute_weights is not None:
-            for span in part.spans:
-                parameters.compute_weights[span] = parameters.data[span].astype(parameters.compute_weights.dtype)
+        parameters = self.parameters
+        parameters.kernel_of(update_matrices)(
+            parameters.data,
+            parameters.gradient,
+            part.mean,
+            part.square,
+            scalars,
+            spans=part.spans,
+            starts=part.starts,
+            compute_weights=parameters.compute_weights,
+            grad_scale=grad_scale,
+            factors=self.factors,
+        )
 
     def _update_by_adamw(self, part: _Part, scalars: Sequence[Any], grad_scale: Any) -> None:
         parameters, span = self.parameters, part.spans[0]

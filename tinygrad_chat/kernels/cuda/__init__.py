@@ -27,7 +27,7 @@ from tinygrad_chat.kernels.cuda import (
 )
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
-from tinygrad_chat.optim.muon import orthogonalize
+from tinygrad_chat.optim.muon import update_matrices
 
 REALS = ("float32", "bfloat16")
 
@@ -52,7 +52,7 @@ KERNELS = {
     for replaced, kernel in {
         adamw_update: adamw.adamw_update,
         norm_and_scale: adamw.norm_and_scale,
-        orthogonalize: muon.orthogonalize,
+        update_matrices: muon.update_matrices,
         ops.add: pointwise.add,
         ops.add_layernorm: normalization.add_layernorm,
         ops.add_rmsnorm: normalization.add_rmsnorm,

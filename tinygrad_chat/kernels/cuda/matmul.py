@@ -28,8 +28,9 @@ from tinygrad_chat.kernels.cuda.launch import contiguous
 from tinygrad_chat.kernels.cuda.plans import find_plan
 
 
-def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: bool = False) -> Any:
-    """Write scale * left (..., M, K) @ right (..., K, N) to `out` (..., M, N), or with `add` add it there; return it.
+def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: float = False) -> Any:
+    """Write scale * left (..., M, K) @ right (..., K, N) to `out` (..., M, N), or add it there to `add` times the old
+    values; return `out`, which shares no memory with the operands.
 
     At most two leading axes, the same for all; an operand may be broadcast along one with a stride of 0. With `tf32`,
     float32 factors are rounded to 10 bits. The forward pass decides that, by `compute_for`, and its backward rule must
@@ -57,7 +58,7 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
 
 
 def product_of(
-    left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: bool = False
+    left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: float = False
 ) -> tuple[Product, Factors]:
     """Return what `gemm` computes, of at most three axes, as cuBLAS sees it."""
     M, N = out.shape[-2:]
