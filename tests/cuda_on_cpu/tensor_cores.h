@@ -74,7 +74,7 @@ inline void arrive(const Copy& copy) { std::memcpy(copy.to, copy.bytes, sizeof c
 
 #define DYNAMIC_SHARED(name) unsigned char* name = reinterpret_cast<unsigned char*>(emulated::dynamic_memory)
 
-inline void copy_async(void* to, const void* from, bool there) {
+inline void copy_async(void* to, const void* from, bool there = true) {
     emulated::expect_in_shared_memory(to);
     if (reinterpret_cast<uintptr_t>(from) % 16) throw std::runtime_error("a copy from a place that is not at 16 bytes");
     emulated::Copy copy{to, {}};

@@ -24,20 +24,21 @@ from tinygrad_chat.backend import Backend
 from tinygrad_chat.kernels.cuda import launch
 
 FAULTS = {
-    "a wait too short, forward": ("wait_for_copies<1>();", "wait_for_copies<2>();", 0),
-    "a wait too short, for keys": ("wait_for_copies<1>();", "wait_for_copies<2>();", 1),
-    "a wait too short, for queries": ("wait_for_copies<1>();", "wait_for_copies<2>();", 2),
-    "no barrier behind the copies": ("wait_for_copies<1>();\n        __syncthreads();", "wait_for_copies<1>();", 0),
-    "no barrier before the next copies": (
-        "        __syncthreads();  // before the next",
-        "        // before the next",
+    "no wait, forward": ("wait_for_copies<0>();\n        __syncthreads();", "__syncthreads();", 0),
+    "a wait too short, for keys": ("wait_for_copies<1>();", "wait_for_copies<2>();", 0),
+    "a wait too short, for queries": ("wait_for_copies<1>();", "wait_for_copies<2>();", 1),
+    "no barrier behind the copies": ("wait_for_copies<0>();\n        __syncthreads();", "wait_for_copies<0>();", 0),
+    "the next copies before the barrier": (
+        "__syncthreads();  // all have copied this tile and have read the one whose place the next takes\n"
+        "        if (tile + 1 < end_tile) fetch_tile(tile + 1);\n",
+        "if (tile + 1 < end_tile) fetch_tile(tile + 1);\n        __syncthreads();\n",
         0,
     ),
     "no barrier before a tile is written": ("    __syncthreads();  // the tile may", "    // the tile may", 0),
     "the halves of a fragment swapped": ("columns.pairs[0], columns.pairs[1]", "columns.pairs[1], columns.pairs[0]", 0),
     "rows for columns": ("return load_transposed(", "return load_matrices(", 0),
     "no swizzling": ("piece ^ row % 8", "piece", 0),
-    "a mask off by one": ("key <= position(query))", "key < position(query))", 0),
+    "a mask off by one": ("key <= last_key(query)", "key < last_key(query)", 0),
     "a window off by one": ("position(last) + 1 - window", "position(last) - window", 0),
     "a document that begins too late": ("max(first, int(starts[last]))", "max(first, int(starts[last]) + 1)", 0),
     "a document that does not begin": ("return starts ? max(first, int(starts[last])) : first;", "return first;", 0),

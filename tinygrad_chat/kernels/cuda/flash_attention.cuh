@@ -23,10 +23,10 @@ struct Shape {
         const int last = min(query, T - 1), first = max(position(last) + 1 - window, 0);
         return starts ? max(first, int(starts[last])) : first;
     }
+    // The last key that a query sees; behind the last query, none.
+    __device__ int last_key(int query) const { return query >= T ? -1 : causal ? position(query) : S - 1; }
     // Whether a query sees a key, if `first` is the first that it sees.
-    __device__ bool sees(int query, int key, int first) const {
-        return query < T && key < S && key >= first && (!causal || key <= position(query));
-    }
+    __device__ bool sees(int query, int key, int first) const { return key >= first && key <= last_key(query); }
     // Whether all of these queries see all of these keys, if each sees key `first`: most tiles need no mask.
     __device__ bool all_see(int query, int queries, int key, int keys, int first) const {
         return query + queries <= T && key + keys <= S && key >= first &&
@@ -131,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int* first_keys_here = reinterpret_cast<int*>(value_tiles + 2 * FORWARD_KEYS * D);
 
     const int begin = (gridDim.x - 1 - blockIdx.x) * FORWARD_QUERIES;  // the last queries see most: they come first
-    const int first_row = begin + threadIdx.x / WARP * 16 * M;
+    const int first_row = threadIdx.x / WARP * 16 * M;
     const auto queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
     const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
     const auto values = rows_of(value, value_batch, value_row, batch, head / shape.shared, shape.S);
@@ -147,38 +147,38 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     fetch<FORWARD_QUERIES>(query_tile, queries, begin);
     fetch_tile(first_tile);
     end_group_of_copies();
+    wait_for_copies<0>();
+    __syncthreads();
     Fragment query_fragments[M][D / 16];
     Sums<M, D / 8> sums;  // of values, weighted by exponentials of scores less the largest so far
     float largest[M][2], total[M][2] = {};
-    for (int m = 0; m < M; ++m) largest[m][0] = largest[m][1] = LOWEST;
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+        largest[m][0] = largest[m][1] = LOWEST;
+#pragma unroll
+        for (int k = 0; k < D / 16; ++k) query_fragments[m][k] = left_fragment(query_tile, first_row + 16 * m, k);
+    }
     for (int tile = first_tile; tile < end_tile; ++tile) {
+        wait_for_copies<0>();
+        __syncthreads();  // all have copied this tile and have read the one whose place the next takes
         if (tile + 1 < end_tile) fetch_tile(tile + 1);
         end_group_of_copies();
-        wait_for_copies<1>();
-        __syncthreads();
-        if (tile == first_tile)
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int k = 0; k < D / 16; ++k)
-                    query_fragments[m][k] = left_fragment(query_tile, first_row - begin + 16 * m, k);
         const int place = (tile - first_tile) % 2 * FORWARD_KEYS * D, first_key = tile * FORWARD_KEYS;
         Sums<M, N> scores;
         add_products_of_rows(scores, [&](int m, int k) { return query_fragments[m][k]; }, key_tiles + place);
         if (!shape.all_see(begin, FORWARD_QUERIES, first_key, FORWARD_KEYS, first_keys.greatest))
             scores.each([&](float& score, int m, int n, int i) {
-                const int t = first_row + scores.row(m, i), key = first_key + scores.column(n, i);
-                if (!shape.sees(t, key, first_keys.of[t - begin])) score = LOWEST;
+                const int row = first_row + scores.row(m, i), key = first_key + scores.column(n, i);
+                if (!shape.sees(begin + row, key, first_keys.of[row])) score = LOWEST;
             });
         weigh_anew(scores, sums, largest, total, scale * LOG2_E);
         add_weighted_rows(sums, scores, value_tiles + place);
-        __syncthreads();  // before the next copies overwrite what has been read
     }
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int t = first_row + sums.row(m, 2 * half);
+            const int t = begin + first_row + sums.row(m, 2 * half);
             const float sum = quad_sum(total[m][half]);
             if (threadIdx.x % 4 == 0 && t < shape.T)
                 log2_sums[(batch * heads + head) * T + t] = largest[m][half] * (scale * LOG2_E) + log2f(sum);

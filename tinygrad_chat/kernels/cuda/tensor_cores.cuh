@@ -14,7 +14,7 @@ __device__ inline unsigned int shared_address(const void* place) {
 }
 
 // Copy 16 bytes to shared memory, or zeros unless `there`. They have arrived after `wait_for_copies` and a barrier.
-__device__ inline void copy_async(void* to, const void* from, bool there) {
+__device__ inline void copy_async(void* to, const void* from, bool there = true) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                  "r"(there ? 16 : 0) : "memory");
 }

@@ -7,6 +7,7 @@
 constexpr int WARPS = 4;
 constexpr int THREADS = WARP * WARPS;
 constexpr int PIECES = D / 8;
+constexpr int ROWS_AT_ONCE = THREADS / PIECES;  // of which the threads of a block have a piece each
 
 // Rows of D elements in global memory, `stride` elements apart.
 template <typename T> struct Rows {
@@ -19,31 +20,41 @@ __device__ inline bfloat16* piece_of(bfloat16* tile, int row, int piece) {
     return tile + row * D + 8 * (piece ^ row % 8);
 }
 
-// Begin to copy N rows, from row `begin` on, to a tile; rows that are not there become zeros.
+// Begin to copy N rows, from row `begin` on, to a tile; rows that are not there become zeros. A thread copies the same
+// piece of rows that are whole groups of eight apart, so all lie in the same place of their rows.
 template <int N> __device__ inline void fetch(bfloat16* tile, const Rows<const bfloat16>& rows, int begin) {
-    for (int i = threadIdx.x; i < N * PIECES; i += THREADS) {
-        const int row = begin + i / PIECES, piece = i % PIECES;
-        const bool there = row < rows.count;
-        copy_async(piece_of(tile, i / PIECES, piece), rows.first + (there ? row * rows.stride : 0) + 8 * piece, there);
+    static_assert(N % ROWS_AT_ONCE == 0 && ROWS_AT_ONCE % 8 == 0);
+    const int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+    bfloat16* to = piece_of(tile, row, piece);
+    const bfloat16* from = rows.first + (begin + row) * rows.stride + 8 * piece;
+    if (begin + N <= rows.count) {
+#pragma unroll
+        for (int i = 0; i < N; i += ROWS_AT_ONCE) copy_async(to + i * D, from + i * rows.stride);
+    } else {
+#pragma unroll 1
+        for (int i = 0; i < N; i += ROWS_AT_ONCE) {
+            const bool there = begin + row + i < rows.count;
+            copy_async(to + i * D, there ? from + i * rows.stride : rows.first, there);
+        }
     }
 }
 
-// Rows `row` to `row` + 15 and channels 16 k to 16 k + 15, as the left factor.
+// Rows `row`, a multiple of eight, to `row` + 15 and channels 16 k to 16 k + 15, as the left factor.
 __device__ inline Fragment left_fragment(bfloat16* tile, int row, int k) {
     const int lane = threadIdx.x % WARP;
-    return load_matrices(piece_of(tile, row + lane % 16, 2 * k + lane / 16));
+    return load_matrices(piece_of(tile + row * D, lane % 16, 2 * k + lane / 16));
 }
 
 // The same part as the right factor, transposed: its rows are columns there, eight for each half of the pairs.
 __device__ inline Fragment right_fragment_of_rows(bfloat16* tile, int row, int k) {
     const int lane = threadIdx.x % WARP;
-    return load_matrices(piece_of(tile, row + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+    return load_matrices(piece_of(tile + row * D, lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
 }
 
 // The same part as the right factor, as it is: its channels are columns there, eight for each half of the pairs.
 __device__ inline Fragment right_fragment(bfloat16* tile, int row, int k) {
     const int lane = threadIdx.x % WARP;
-    return load_transposed(piece_of(tile, row + lane % 16, 2 * k + lane / 16));
+    return load_transposed(piece_of(tile + row * D, lane % 16, 2 * k + lane / 16));
 }
 
 // The 16 M rows that a warp has of a product with 8 N columns: sums as `multiply` leaves them.
