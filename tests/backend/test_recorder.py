@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinygrad_chat.backend import Inbox
+from tinygrad_chat.backend import Inbox, Packet
 from tinygrad_chat.backend.cupy_recorder import CupyRecorder
 from tinygrad_chat.backend.numpy_backend import NumpyBackend
 
@@ -55,6 +55,25 @@ def test_the_host_has_an_inbox_too_but_records_nothing():
         inbox.write(numbers)
         assert inbox.array.tolist() == numbers
     assert backend.recorder() is None
+
+
+def test_a_packet_overwrites_all_of_its_arrays_by_one_copy_each_with_what_was_written_last():
+    backend = Behind()
+    packet = Packet(backend, ((3,), np.int32), ((), np.float64), ((0,), np.int64), ((2, 1), np.float32))
+    numbers, number, nothing, last = packet.slots
+    assert all(slot.array.ctypes.data % 16 == packet.slots[0].array.ctypes.data % 16 for slot in packet.slots)
+    numbers.write((1, 2, 3))
+    number.write(0.1)
+    last.write([[4], [5]])
+    assert not backend.waiting
+    packet.send()
+    number.write(0.2)
+    packet.send()
+    assert len(backend.waiting) == 2
+    for wanted in (0.1, 0.2):
+        backend.wait_for(backend.done + 1)
+        assert number.array == wanted
+        assert (numbers.array.tolist(), nothing.array.tolist(), last.array.tolist()) == ([1, 2, 3], [], [[4], [5]])
 
 
 class Stream:

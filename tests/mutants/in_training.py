@@ -34,7 +34,7 @@ FAULTS = {
             "self._place.write((0, token_count))",
         ),
         "every step drops the same": ("copy.deepcopy(random).integers(2**63, size=SEEDS)", "np.arange(SEEDS)"),
-        "the loss is that of the next step": ("return self._loss.copy()", "return self._loss"),
+        "the loss is that of the next step": ("self._results.copy()", "self._results"),
         "every part's gradient is written": ("[0 if start == 0 else 1]()", "[0]()"),
     },
     "training/update.py": {

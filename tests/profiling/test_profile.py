@@ -129,13 +129,13 @@ def test_steps_that_the_device_has_recorded_are_timed_as_training_repeats_them(
     parts: int, monkeypatch: pytest.MonkeyPatch
 ):
     watched: list[bool] = []
-    replay = RecordedStep.update
+    repeat = RecordedStep.take
 
-    def update(self: RecordedStep, prepare: Any) -> Any:
+    def take(self: RecordedStep, *given: Any) -> Any:
         watched.append(current_mode().watcher is not None)
-        return replay(self, prepare)
+        return repeat(self, *given)
 
-    monkeypatch.setattr(RecordedStep, "update", update)
+    monkeypatch.setattr(RecordedStep, "take", take)
     monkeypatch.setattr(Device, "memory_held", lambda self: 0)
     with standing_in(capturing=True):
         taken = take_profile(DEVICE, steps=2, graphs=True, parts=parts)

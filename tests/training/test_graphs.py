@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 
 from tests.cuda_on_cpu import tape
-from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
+from tests.cuda_on_cpu.device import DEVICE, DeviceArray, no_waiting, standing_in
 from tests.cuda_on_cpu.places import needs_compiler, open_place
 from tests.training.test_device import VARIANTS, new_muon
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import reference_ops
-from tinygrad_chat.backend import Backend, Compute, Inbox, compute, get_backend
+from tinygrad_chat.backend import Backend, Compute, Packet, Slot, compute, get_backend
 from tinygrad_chat.cli.display import open_display
 from tinygrad_chat.optim import SGD, AdamW
 from tinygrad_chat.optim.optimizer import StepScalars
 from tinygrad_chat.training import graphs
-from tinygrad_chat.training.graphs import EAGER_STEPS
+from tinygrad_chat.training.graphs import EAGER_STEPS, SEEDS
 from tinygrad_chat.training.loop import train as train_run
 from tinygrad_chat.training.run import resume_run
 from tinygrad_chat.training.step import TrainStep
@@ -128,21 +128,31 @@ def test_recorded_steps_leave_the_bits_of_eager_ones(
 
 
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
-def test_a_repeated_step_is_two_launches_and_what_they_read_is_sent(
-    options: dict[str, Any], optimizer: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_repeated_step_is_a_packet_and_a_launch_for_each_part_and_one_more_for_the_update(
+    options: dict[str, Any], optimizer: Any, parts: int, monkeypatch: pytest.MonkeyPatch
 ):
     options = {name: value for name, value in options.items() if name != "recompute"}
-    step, random = build({**options, "heads": 2}, optimizer=optimizer, graphs=True), np.random.default_rng
+    step = build({**options, "heads": 2}, optimizer=optimizer, graphs=True, grad_accumulation=parts)
     train(step, EAGER_STEPS + 1)
-    sent, one_by_one, launched = [], [], replays(monkeypatch)
-    send = DEVICE.send
+    random, sent, copied, one_by_one, launched = np.random.default_rng(STEPS), [], [], [], replays(monkeypatch)
+    send, copy, result_of = DEVICE.send, DeviceArray.copy, tape.result_of
+
+    def computed(function: Any, *arguments: Any) -> Any:
+        result = result_of(function, *arguments)
+        if not tape._views(result, tape._arrays(arguments)):
+            one_by_one.append(function)
+        return result
+
     monkeypatch.setattr(DEVICE, "send", lambda values, array: (sent.append(array.shape), send(values, array)))
-    for name in ("submit", "result_of"):
-        monkeypatch.setattr(tape, name, lambda function, *arguments: one_by_one.append(function))
-    step(batch_of(STEPS), STEPS, random=random(STEPS))
-    assert len(launched) == 2
+    monkeypatch.setattr(DeviceArray, "copy", lambda array: (copied.append(array.shape), copy(array))[1])
+    monkeypatch.setattr(tape, "submit", lambda function, *arguments: one_by_one.append(function))
+    monkeypatch.setattr(tape, "result_of", computed)
+    step(batch_of(STEPS), STEPS, random=random)
+    assert len(launched) == parts + 1
+    assert len(sent) == parts  # so of one part, three calls
+    assert copied == [(2,)]  # loss and norm, for whoever wants them
     assert not one_by_one
-    assert len(sent) == 5  # tokens, targets, their place, seeds, scalars
 
 
 @pytest.mark.gpu
@@ -183,24 +193,34 @@ def test_the_model_runs_once_more_before_it_is_captured_and_then_never_again(mon
 # Faults planted: what each would burn into a recording, or leave behind.
 
 
-def tokens_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Inbox.write
+def sent_once(monkeypatch: pytest.MonkeyPatch, chosen: Callable[[Slot], bool]) -> None:
+    """Let the packet hold what was first written to the slots chosen."""
+    write, written = Slot.write, set[Slot]()
 
-    def once(self: Inbox, values: Any) -> None:
-        if self.array.ndim < 2 or self._sent[0] is None:
+    def once(self: Slot, values: Any) -> None:
+        if not (chosen(self) and self in written):
             write(self, values)
+        written.add(self)
 
-    monkeypatch.setattr(Inbox, "write", once)
+    monkeypatch.setattr(Slot, "write", once)
+
+
+def tokens_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent_once(monkeypatch, lambda slot: slot.array.shape == (B, T))
 
 
 def seeds_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Inbox.write
+    sent_once(monkeypatch, lambda slot: slot.array.size == SEEDS)
 
-    def once(self: Inbox, values: Any) -> None:
-        if self.array.size < 1024 or self._sent[0] is None:
-            write(self, values)
 
-    monkeypatch.setattr(Inbox, "write", once)
+def a_packet_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Packet.send
+
+    def first_only(self: Packet) -> None:
+        if len(self.slots) == 1 or self._sent[1] is None:
+            send(self)
+
+    monkeypatch.setattr(Packet, "send", first_only)
 
 
 def a_rate_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,20 +236,22 @@ def a_rate_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_buffer_that_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Inbox.write
+    send = Packet.send
 
-    def moved(self: Inbox, values: Any) -> None:
-        self.array = self.array.copy()
-        write(self, values)
+    def moved(self: Packet) -> None:
+        self._array = self._array.copy()
+        for slot in self.slots:
+            slot.array = slot.array.copy()
+        send(self)
 
-    monkeypatch.setattr(Inbox, "write", moved)
+    monkeypatch.setattr(Packet, "send", moved)
 
 
 def a_count_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "count_targets", lambda targets: B * T)
 
 
-FAULTS = [tokens_not_sent, seeds_not_sent, a_rate_burnt_in, a_buffer_that_moved, a_count_burnt_in]
+FAULTS = [tokens_not_sent, seeds_not_sent, a_packet_not_sent, a_rate_burnt_in, a_buffer_that_moved, a_count_burnt_in]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from tinygrad_chat.backend import Backend, Inbox, array_module
+from tinygrad_chat.backend import Backend, Inbox, Slot, array_module
 
 
 class Movable(Protocol):
@@ -45,6 +46,8 @@ class Optimizer(ABC):
     reads those numbers from memory, so that on a device it can be captured once as a CUDA graph and replayed.
     """
 
+    _scalars: StepScalars
+
     def __init__(self, parameters: Movable) -> None:
         self.parameters = parameters
 
@@ -55,6 +58,11 @@ class Optimizer(ABC):
         """
         self.prepare(learning_rate, position)
         self.update()
+
+    @property
+    def scalars(self) -> StepScalars:
+        """The numbers that `prepare` writes and `update` reads."""
+        return self._scalars
 
     @abstractmethod
     def prepare(self, learning_rate: float, position: int = 0) -> None:
@@ -78,11 +86,13 @@ class Optimizer(ABC):
 
 
 class StepScalars:
-    """Rows of numbers that change from step to step: Python floats on the host, one array on a device."""
+    """Rows of numbers, of `kind` (shape, type), that change from step to step: Python floats on the host, one array on
+    a device, which is sent whenever it is set."""
 
     def __init__(self, parameters: Movable, rows: int, columns: int) -> None:
-        backend, shape = parameters.backend, (rows, columns)
-        self._on_device = None if backend.xp is np else Inbox(backend, shape, parameters.data.dtype)
+        backend = parameters.backend
+        self.kind = (rows, columns), parameters.data.dtype
+        self._on_device: Inbox | Slot | None = None if backend.xp is np else Inbox(backend, *self.kind)
         self._rows: Sequence[Sequence[float]] = ()
 
     def set(self, rows: Sequence[Sequence[float]]) -> None:
@@ -90,6 +100,15 @@ class StepScalars:
         self._rows = rows
         if self._on_device is not None:
             self._on_device.write(rows)
+
+    @contextmanager
+    def within(self, slot: Slot) -> Iterator[None]:
+        """Write the device's numbers to a slot of somebody's packet, and read them there, within this context."""
+        own, self._on_device = self._on_device, slot
+        try:
+            yield
+        finally:
+            self._on_device = own
 
     def __getitem__(self, row: int) -> Any:
         return self._rows[row] if self._on_device is None else self._on_device.array[row]

@@ -1,9 +1,9 @@
 """A training step as recordings (CUDA graphs): the gradient of a batch's first part, which is written over the last
 step's, that of any further part, which is added, and the update.
 
-The host then makes a few calls a step, where it made one for each kernel. What changes from step to step is sent to
-fixed addresses in the device's memory before a recording is repeated: tokens, targets and their weights, the seeds of
-dropout, a part's place in its batch, the number of targets that count, and the optimiser's scalars.
+The host then makes a few calls a step, where it made one for each kernel. What changes from step to step is sent in one
+packet to fixed addresses in the device's memory before a gradient is repeated: tokens, targets and their weights, the
+seeds of dropout, a part's place in its batch, the number of targets that count, and the optimiser's scalars.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import Inbox, Recorder, narrowed
+from tinygrad_chat.backend import Packet, Recorder, narrowed
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.nn import NewGradient
 from tinygrad_chat.ops.cross_entropy import count_targets
+from tinygrad_chat.optim import Optimizer
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 
 EAGER_STEPS = 2  # of a shape before it is recorded: kernels are compiled, and a shape that comes once is not recorded
@@ -28,13 +29,14 @@ SEEDS = 1024  # the most dropouts in a forward pass
 class StepGraphs:
     """Records a model's step in the first shape that comes again; every other shape stays eager.
 
-    `update(loss)` updates the weights with the gradient in the buffer and returns its norm. After an error while a step
-    is recorded, such as a lack of memory, all steps stay eager, and `refused` is that error in one line.
+    `update(loss)` updates the weights by the optimiser with the gradient in the buffer and returns its norm. After an
+    error while a step is recorded, such as a lack of memory, all steps stay eager, and `refused` is that error in one
+    line.
     """
 
-    def __init__(self, model: LanguageModel, update: Callable[[Any], Any]) -> None:
+    def __init__(self, model: LanguageModel, optimizer: Optimizer, update: Callable[[Any], Any]) -> None:
         self.refused: str | None = None
-        self._model, self._update = model, update
+        self._model, self._optimizer, self._update = model, optimizer, update
         self._key: Any = None
         self._seen = 0
         self._step: RecordedStep | None = None
@@ -62,7 +64,8 @@ class StepGraphs:
         if recorder is None:
             return None
         try:
-            self._step = RecordedStep(recorder, self._model, self._update, batch, parts=parts, drops=random is not None)
+            work = self._model, self._optimizer, self._update
+            self._step = RecordedStep(recorder, *work, batch, parts=parts, drops=random is not None)
         except Exception as error:  # an eager step works, or says better what is wrong
             self.refused = " ".join(str(error).split()) or type(error).__name__
         return self._step
@@ -75,6 +78,7 @@ class RecordedStep:
         self,
         recorder: Recorder,
         model: LanguageModel,
+        optimizer: Optimizer,
         update: Callable[[Any], Any],
         batch: Batch | WeightedBatch,
         *,
@@ -82,43 +86,69 @@ class RecordedStep:
         drops: bool,
     ) -> None:
         self._recorder, self._model, self._update_weights = recorder, model, update
+        self._scalars = optimizer.scalars
         self._rows = len(batch[0]) // parts
-        parameters = model.parameters()
-        backend = parameters.backend
+        backend = model.parameters().backend
+        place = (2,), np.int64  # the part's first row, and how many targets count
+        seeds = (SEEDS if drops else 0,), np.int64
+        types = np.int32, np.int32, np.float32  # of tokens, targets and weights
+        inputs = [((self._rows, *x.shape[1:]), dtype) for x, dtype in zip(batch, types, strict=False)]
         with recorder.apart():
-            kinds = np.int32, np.int32, np.float32  # of tokens, targets and weights
-            self._inputs = [
-                Inbox(backend, (self._rows, *x.shape[1:]), kind) for x, kind in zip(batch, kinds, strict=False)
-            ]
-            self._place = Inbox(backend, (2,), np.int64)  # the part's first row, and how many targets count
-            self._seeds = Inbox(backend, (SEEDS,), np.int64) if drops else None
-            self._loss, self._norm = (backend.xp.zeros((), np.float32) for _ in range(2))
+            self._packet = Packet(backend, self._scalars.kind, place, seeds, *inputs)
+            self._prepared, self._place, self._seeds, *self._inputs = self._packet.slots
+            self._results = backend.xp.zeros(2, np.float32)
+            self._loss, self._norm = self._results[0], self._results[1]
             self._place.write((0, 1))
+            self._packet.send()
             work = [self._write_gradient, self._add_gradient][:parts]  # of the first part and, if any, of further ones
             for compute in work:  # a rehearsal, so that kernels are loaded and the memory pool is filled
                 compute()
             self._repeat_gradient = [recorder.record(compute) for compute in work]
-            self._repeat_update = recorder.record(self._compute_update)
+            with self._scalars.within(self._prepared):
+                self._repeat_update = recorder.record(self._compute_update)
 
-    def gradient(self, batch: Batch | WeightedBatch, random: np.random.Generator | None) -> Any:
-        """Compute the gradient of a batch's mean loss into the model's gradient buffer; return the loss."""
-        with self._recorder.apart():
-            if self._seeds is not None and random is not None:
-                self._seeds.write(copy.deepcopy(random).integers(2**63, size=SEEDS))
-            token_count = max(1, count_targets(batch[1]))
-            for start in range(0, len(batch[0]), self._rows):
-                for inbox, array in zip(self._inputs, batch, strict=True):
-                    inbox.write(narrowed(array[start : start + self._rows]))
-                self._place.write((start, token_count))
-                self._repeat_gradient[0 if start == 0 else 1]()
-        return self._loss.copy()  # the next step overwrites it
+    def take(
+        self,
+        batch: Batch | WeightedBatch,
+        random: np.random.Generator | None,
+        prepare: Callable[[], None],
+        skip: Callable[[float], bool] | None = None,
+    ) -> tuple[Any, Any]:
+        """Take the step; return the batch's loss and the gradient's norm. `prepare` writes the optimiser's scalars.
 
-    def update(self, prepare: Callable[[], None]) -> Any:
-        """Update the weights after `prepare`, which sends the optimiser's scalars; return the gradient's norm."""
-        with self._recorder.apart():
+        If `skip` is given and wants so, having seen the loss, there is no update, and the norm is None.
+        """
+        if skip is None:
+            with self._recorder.apart():
+                self._prepare(prepare)
+                self._compute_gradient(batch, random)
+                self._repeat_update()
+        else:
+            with self._recorder.apart():
+                self._compute_gradient(batch, random)
+            if skip(float(self._loss)):
+                return self._loss.copy(), None
+            with self._recorder.apart():
+                self._prepare(prepare)
+                self._packet.send()
+                self._repeat_update()
+        results = self._results.copy()  # the next step overwrites them
+        return results[0], results[1]
+
+    def _prepare(self, prepare: Callable[[], None]) -> None:
+        with self._scalars.within(self._prepared):
             prepare()
-            self._repeat_update()
-        return self._norm.copy()
+
+    def _compute_gradient(self, batch: Batch | WeightedBatch, random: np.random.Generator | None) -> None:
+        if random is not None:
+            self._seeds.write(copy.deepcopy(random).integers(2**63, size=SEEDS))
+        token_count = max(1, count_targets(batch[1]))
+        for start in range(0, len(batch[0]), self._rows):
+            for slot, array in zip(self._inputs, batch, strict=True):
+                slot.write(narrowed(array[start : start + self._rows]))
+            self._place.write((start, token_count))
+            self._packet.send()
+            self._repeat_gradient[0 if start == 0 else 1]()
 
     def _write_gradient(self) -> None:
         loss, new = self._part_loss(), NewGradient(self._model.parameters())
@@ -133,9 +163,9 @@ class RecordedStep:
 
     def _part_loss(self) -> Any:
         place = self._place.array
-        random: Any = None if self._seeds is None else _Seeds(self._seeds.array)
+        random: Any = _Seeds(self._seeds.array) if self._seeds.array.size else None
         return self._model.loss(
-            *(inbox.array for inbox in self._inputs), random=random, offset=place[0], token_count=place[1]
+            *(slot.array for slot in self._inputs), random=random, offset=place[0], token_count=place[1]
         )
 
     def _compute_update(self) -> None:

@@ -65,7 +65,7 @@ class TrainStep:
         self.data_parallel = data_parallel
         self.products = products
         recordable = graphs and data_parallel is None
-        self._graphs = StepGraphs(model, self._clip_and_update) if recordable else None
+        self._graphs = StepGraphs(model, optimizer, self._clip_and_update) if recordable else None
 
     @property
     def why_eager(self) -> str | None:
@@ -135,10 +135,10 @@ class TrainStep:
     ) -> StepResult:
         """Take a step that was recorded: the same, with the clipping as part of the update."""
         rate = self.schedule(position)
-        loss = recorded.gradient(batch, random)
-        if skip is not None and skip(float(loss)):
+        loss, norm = recorded.take(batch, random, lambda: self.optimizer.prepare(rate, position), skip)
+        if norm is None:
             return StepResult(loss, self.measure_gradient()[0], rate, skipped=True)
-        return StepResult(loss, recorded.update(lambda: self.optimizer.prepare(rate, position)), rate)
+        return StepResult(loss, norm, rate)
 
     def _clip_and_update(self, loss: Any) -> Any:
         """Update the weights with the clipped gradient, by what the optimiser has prepared; return the norm before."""
