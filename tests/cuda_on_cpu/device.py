@@ -127,6 +127,8 @@ class DeviceArray(np.ndarray):
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
         _refuse_host(function.__name__, [*inputs, *options.values()])
+        if function is np.shape:
+            return inputs[0].shape  # which the host knows
         return _computed(function, inputs, options)
 
     def __getitem__(self, key: Any) -> Any:

@@ -20,7 +20,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("name", ["learned positions", "rotary", "rotary documents"])
+@pytest.mark.parametrize("name", ["learned positions", "rotary", "rotary documents", "nanochat documents"])
 def test_a_step_brings_back_what_was_drawn_and_no_logits(name: str, monkeypatch: pytest.MonkeyPatch):
     brought: list[int] = []
     original = Device.to_host

@@ -119,6 +119,16 @@ def test_documents_in_one_row_give_the_losses_and_gradients_that_each_gives_alon
     np.testing.assert_allclose(model.parameters().gradient, alone.parameters().gradient, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 8, 9, 100])
+def test_a_document_begins_at_its_token_however_far_back_that_is(length: int):
+    model = make_gpt(context=100, document_mask=True, document_token=0)
+    for first in range(length):
+        row = np.where(np.isin(np.arange(length), (first, first + 7)), 0, 1)[None]
+        wanted = [position for position, token in enumerate(row[0]) if not token]
+        starts = [max([each for each in wanted if each <= position], default=0) for position in range(length)]
+        np.testing.assert_array_equal(model._read(row, slice(0, length), None)[1], [starts])
+
+
 def test_a_document_mask_needs_the_token_with_which_documents_begin():
     with pytest.raises(ConfigError, match="--document-token"):
         ModelOptions(document_mask=True)

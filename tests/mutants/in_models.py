@@ -91,10 +91,8 @@ FAULTS = {
         "what is computed again forgets its cache": ("if self.recompute and cache is None:", "if self.recompute:"),
         "the context may be overrun by a token": ("seen + T > self.context", "seen + T > self.context + 1"),
         "a document's first token is smeared": ("(in_document > 0)", "(in_document >= 0)"),
-        "positions run on through documents": (
-            "xp.asarray(numbers - starts)",
-            "xp.asarray(numbers - 0 * starts)",
-        ),
+        "positions run on through documents": ("in_document = numbers - starts", "in_document = numbers - 0 * starts"),
+        "a document's later tokens have lost its start": ("back *= 2", "back *= 3"),
         "a cache forgets where the document began": ("cache.document_start = starts[:, -1:]", "pass"),
         "nothing is dropped from the embedding": ("x0 = drop(embedded)", "x0 = embedded"),
         "the padding of the head is scored": (

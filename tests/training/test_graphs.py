@@ -7,23 +7,28 @@ The device is tests/cuda_on_cpu's, which keeps each call with its addresses and 
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tinygrad_chat
 from tests.cuda_on_cpu import tape
 from tests.cuda_on_cpu.device import DEVICE, DeviceArray, no_waiting, standing_in
 from tests.cuda_on_cpu.places import needs_compiler, open_place
+from tests.training.test_conversations import CHATS, TINY
 from tests.training.test_device import VARIANTS, new_muon
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import reference_ops
 from tinygrad_chat.backend import Backend, Compute, Packet, Slot, compute, get_backend
 from tinygrad_chat.cli.display import open_display
+from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.optim import SGD, AdamW
 from tinygrad_chat.optim.optimizer import StepScalars
 from tinygrad_chat.training import graphs
@@ -34,6 +39,7 @@ from tinygrad_chat.training.step import TrainStep
 
 pytestmark = needs_compiler
 V, B, T, STEPS = 19, 4, 6, EAGER_STEPS + 3
+DOCUMENTS = {"document_mask": True, "document_token": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +107,8 @@ KINDS = [
     pytest.param({**VARIANTS[1], "recompute": True}, SGD, id="a modern one's, recomputed"),
     pytest.param(VARIANTS[2], AdamW, id="with biases and dropout"),
     pytest.param({**VARIANTS[3], "dropout": 0.1}, new_muon, id="nanochat's, by Muon, with dropout"),
+    pytest.param({**DOCUMENTS, "dropout": 0.1}, AdamW, id="within documents, with dropout"),
+    pytest.param({**VARIANTS[3], **DOCUMENTS, "recompute": True}, new_muon, id="nanochat's within documents"),
 ]
 
 
@@ -125,6 +133,22 @@ def test_recorded_steps_leave_the_bits_of_eager_ones(
     replayed = replays(monkeypatch)
     expect_recorded_steps_to_be_eager_ones(options, dtype=dtype, optimizer=optimizer, grad_accumulation=parts)
     assert len(replayed) == (parts + 1) * (STEPS - EAGER_STEPS)
+
+
+@pytest.mark.profile("ci")
+def test_flash_attention_within_documents_is_recorded_too(monkeypatch: pytest.MonkeyPatch):
+    replayed, taken, flash = replays(monkeypatch), [], flash_attention.attention
+
+    def watched(*inputs: Any, document_starts: Any, **options: Any) -> Any:
+        taken.append(document_starts is not None)
+        return flash(*inputs, document_starts=document_starts, **options)
+
+    monkeypatch.setattr(flash_attention, "attention", watched)
+    options = {**DOCUMENTS, "width": 128, "positions": "rotary", "window": 4, "dropout": 0.1}
+    expect_recorded_steps_to_be_eager_ones(options, dtype="bfloat16", grad_accumulation=2)
+    assert all(taken)
+    assert len(taken) == 2 * 2 * (STEPS + EAGER_STEPS + 2)  # layers, parts, and steps: eager, seen, rehearsed, captured
+    assert len(replayed) == 3 * (STEPS - EAGER_STEPS)
 
 
 @pytest.mark.parametrize(("options", "optimizer"), KINDS)
@@ -251,15 +275,35 @@ def a_count_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "count_targets", lambda targets: B * T)
 
 
-FAULTS = [tokens_not_sent, seeds_not_sent, a_packet_not_sent, a_rate_burnt_in, a_buffer_that_moved, a_count_burnt_in]
+def documents_burnt_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the step before the recording."""
+    find, found = GPT._document_starts, []
+
+    def burnt(*given: Any) -> Any:
+        found.append(found[-1] if tape.is_capturing() else find(*given))
+        return found[-1]
+
+    monkeypatch.setattr(GPT, "_document_starts", burnt)
+
+
+FAULTS = [
+    tokens_not_sent,
+    seeds_not_sent,
+    a_packet_not_sent,
+    a_rate_burnt_in,
+    a_buffer_that_moved,
+    a_count_burnt_in,
+    documents_burnt_in,
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_shows(fault: Any, monkeypatch: pytest.MonkeyPatch):
-    wanted = train(build(VARIANTS[2] | {"heads": 2}))
+    options = {**VARIANTS[2], **DOCUMENTS, "heads": 2}
+    wanted = train(build(options))
     fault(monkeypatch)
     with pytest.raises((AssertionError, tape.CaptureError), match=r"not equal|memory that has been freed"):
-        expect_same_bits(train(build(VARIANTS[2] | {"heads": 2}, graphs=True)), wanted)
+        expect_same_bits(train(build(options, graphs=True)), wanted)
 
 
 # What stays eager, and what is told.
@@ -280,19 +324,13 @@ def test_a_step_that_cannot_be_recorded_is_taken_eagerly_with_a_line(error: Exce
     assert step.why_eager == (" ".join(str(error).split()) or "OSError")
 
 
-@pytest.mark.parametrize(
-    ("options", "kernels", "why"),
-    [
-        ({"document_mask": True, "document_token": 0}, "auto", "a copy to the host: the host waits for the device"),
-        ({}, "reference", "a product of CuPy's own"),
-    ],
-)
-def test_a_model_that_asks_for_what_cannot_be_captured_stays_eager(options: dict[str, Any], kernels: str, why: str):
+def test_a_model_that_asks_for_what_cannot_be_captured_stays_eager():
     found = []
     for recording in (False, True):
-        step = build(options, kernels=kernels, graphs=recording)
+        step = build({}, kernels="reference", graphs=recording)
         found.append(train(step, waits=True))
-        assert step.why_eager == (f"{why}: not while a stream captures" if recording else None)
+        why = "a product of CuPy's own: not while a stream captures"
+        assert step.why_eager == (why if recording else None)
     expect_same_bits(*found)
 
 
@@ -322,14 +360,16 @@ def test_a_look_between_gradient_and_update_sees_the_loss_and_may_skip_the_updat
     expect_same_bits(*found)
 
 
-def test_weighted_targets_are_sent_too():
-    found = []
+@pytest.mark.parametrize("options", [{}, DOCUMENTS], ids=["everywhere", "within documents"])
+def test_weighted_targets_are_sent_too(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    replayed, found = replays(monkeypatch), []
     for recording in (False, True):
-        step = build({}, graphs=recording)
+        step = build(options, graphs=recording)
         for position in range(STEPS):
             weights = np.random.default_rng(position).standard_normal((B, T))
             step((*batch_of(position), weights), position)
         found.append([*step.model.parameters().state().values()])
+    assert len(replayed) == 2 * (STEPS - EAGER_STEPS)
     expect_same_bits(*found)
 
 
@@ -384,6 +424,19 @@ def test_a_run_is_the_same_without_graphs_and_when_it_is_resumed(start: Start, m
         for run in (recorded, eager)
     )
     assert ours == theirs
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_run_on_conversations_each_by_itself_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    replayed, logs = replays(monkeypatch), []
+    settings = {**TINY, "document_mask": True, "dropout": 0.1, "grad_accumulation": 2, "steps": 6, "backend": "cupy"}
+    for graph in (False, True):
+        assert not replayed
+        tinygrad_chat.train(CHATS, out=tmp_path / str(graph), graph=graph, **settings)
+        logged = map(json.loads, (tmp_path / str(graph) / "log.jsonl").read_text(encoding="utf-8").splitlines())
+        logs.append([[record.get(name) for name in ("step", "loss", "val_loss", "grad_norm")] for record in logged])
+    assert len(replayed) == 3 * (6 - EAGER_STEPS)
+    assert logs[0] == logs[1]
 
 
 @pytest.mark.usefixtures("on_device")

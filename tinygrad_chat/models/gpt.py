@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_chat import ops
 from tinygrad_chat.autograd import no_grad, recomputed, with_own_compute
-from tinygrad_chat.backend import Compute, to_host
+from tinygrad_chat.backend import Compute, array_module
 from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
@@ -142,22 +142,23 @@ class GPT(NextTokenModel):
         token may see, None if it may see all."""
         xp, starts, in_document = self.compute.backend.xp, None, None
         if self.options.document_mask:
-            numbers = np.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions.clip(0)
+            in_order = isinstance(positions, slice)
+            numbers = xp.arange(positions.start, positions.stop) if in_order else xp.asarray(positions.clip(0))
             starts = self._document_starts(tokens, numbers, cache)
-            in_document = xp.asarray(numbers - starts)
+            in_document = numbers - starts
         if cache and not isinstance(positions, slice):
             if in_document is None and positions.min(initial=0) < 0:
                 in_document = xp.asarray(positions.clip(0))
             # A padding token sees only itself: a softmax needs at least one key.
-            begins = cache.starts[:, None] + np.minimum(positions, 0)
+            begins = xp.asarray(cache.starts[:, None] + np.minimum(positions, 0))
             starts = begins if starts is None else begins + starts
-        return self._embed(tokens, positions, in_document, cache), None if starts is None else xp.asarray(starts)
+        return self._embed(tokens, positions, in_document, cache), starts
 
-    def _document_starts(self, tokens: Any, positions: np.ndarray, cache: KeyValueCache | None) -> np.ndarray:
+    def _document_starts(self, tokens: Any, positions: Any, cache: KeyValueCache | None) -> Any:
         """Return, for each of tokens (B, T), the position at which its document begins. Tokens before the first
         document token count as a document."""
-        begins = to_host(tokens) == self.options.document_token
-        starts = np.maximum.accumulate(np.where(begins, positions, cache.document_start if cache else 0), axis=1)
+        begins, before = tokens == self.options.document_token, cache.document_start if cache else 0
+        starts = _running_maximum(self.compute.backend.xp.where(begins, positions, before))
         if cache:
             cache.document_start = starts[:, -1:]
         return starts
@@ -234,6 +235,16 @@ class GPT(NextTokenModel):
 
     def _last_logits(self, tokens: Any, cache: KeyValueCache | None) -> Any:
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data
+
+
+def _running_maximum(x: Any) -> Any:
+    """Replace each number of x (B, T) by the largest so far in its row, in log2(T) rounds: each looks back twice as far
+    as the last (Hillis and Steele's scan). CuPy has no `maximum.accumulate`."""
+    back, xp = 1, array_module(x)
+    while back < x.shape[1]:
+        x[:, back:] = xp.maximum(x[:, back:], x[:, :-back])
+        back *= 2
+    return x
 
 
 def _recomputed(block: Block, x: Tensor, value_embedding: Tensor | None, rotate: Rotate | None, starts: Any) -> Tensor:

@@ -47,7 +47,7 @@ class KeyValueCache:
         """The column (B,) at which each row begins."""
         self.last_embedding: Any = None
         """The embedding of each row's newest token (B, 1, width), for models that smear it into the next."""
-        self.document_start = np.zeros((self.rows, 1), np.int64)
+        self.document_start = self._xp.zeros((self.rows, 1), np.int64)
         """Where in its row (B, 1) the newest token's document begins, for models that see no other document."""
 
     @property
@@ -106,7 +106,7 @@ class KeyValueCache:
         """Append the newcomers, once they are prefilled, as the last rows."""
         self.rows += newcomers.rows
         self.starts = np.append(self.starts, newcomers.starts + self.end - newcomers.end)
-        self.document_start = np.concatenate([self.document_start, newcomers.document_start])
+        self.document_start = self._xp.concatenate([self.document_start, newcomers.document_start])
         embeddings = [each for each in (self.last_embedding, newcomers.last_embedding) if each is not None]
         self.last_embedding = self._xp.concatenate(embeddings) if embeddings else None
 
