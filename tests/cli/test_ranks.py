@@ -187,6 +187,24 @@ def test_a_signal_to_any_rank_stops_all_with_a_checkpoint(
 
 
 @DEEP
+@pytest.mark.parametrize("to", [0, 2])
+def test_a_lost_rank_is_named_though_mpiexec_signals_that_it_is_lost(
+    train: Callable[..., Started], tmp_path: Path, to: int
+):
+    started = train("--ranks", 3, *LONG)
+    ranks = started.ranks(3)
+    wait_for_step(tmp_path)
+    ranks[1].kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while started.process.poll() is None:
+            time.sleep(0.02)
+            ranks[to].send_signal(signal.SIGUSR1)
+    code, error = started.end()
+    assert (code, error.count("\n")) == (3, 1), error
+    assert error.startswith(f"tgc: rank 1 (process {ranks[1].pid} on ")
+
+
+@DEEP
 def test_a_rank_that_is_stopped_is_missed_and_killed(train: Callable[..., Started], tmp_path: Path):
     started = train("--ranks", 2, *LONG)
     ranks = started.ranks(2)

@@ -24,7 +24,7 @@ from tinygrad_chat.backend import Backend
 from tinygrad_chat.kernels.cuda import launch
 
 FAULTS = {
-    "no wait, forward": ("wait_for_copies<0>();\n        __syncthreads();", "__syncthreads();", 0),
+    "a wait too short, forward": ("wait_for_copies<0>();", "wait_for_copies<1>();", 0),
     "a wait too short, for keys": ("wait_for_copies<1>();", "wait_for_copies<2>();", 0),
     "a wait too short, for queries": ("wait_for_copies<1>();", "wait_for_copies<2>();", 1),
     "no barrier behind the copies": ("wait_for_copies<0>();\n        __syncthreads();", "wait_for_copies<0>();", 0),

@@ -2,7 +2,8 @@
 
 During start-up and exit, a signal ends the process at once. While a command works, it raises an exception, so that
 temporary files are removed first. A command that trains notes the signal instead and stops between two steps; a second
-signal does not wait for that.
+signal does not wait for that, except SIGUSR1, which nobody sends in a hurry: MPICH's mpiexec repeats it for each rank
+that is lost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+PATIENT = getattr(signal, "SIGUSR1", None)  # which Windows does not define; a second one does not interrupt
 BROKEN_PIPE = 13  # the number of SIGPIPE, which Windows does not define
 
 
@@ -58,14 +60,14 @@ def _end_if_interrupted(unraisable: Any) -> None:
 def say_interrupted(number: int) -> None:
     """Report the interruption on standard error, bypassing buffers, which may be in mid-write. Do so only once: another
     signal may arrive meanwhile or soon after."""
-    on_signals(_pass_over)
+    on_signals(pass_over)
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     with contextlib.suppress(OSError):
         os.write(2, f"tgc: interrupted{by}\n".encode())
     on_signals(_leave)
 
 
-def _pass_over(_number: int, _frame: Any) -> None:
+def pass_over(_number: int, _frame: Any) -> None:
     """Do nothing. With SIG_IGN, Python would complain about a signal that arrived just before."""
 
 
@@ -87,6 +89,8 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
     def note(number: int, _frame: Any) -> None:
         received.append(number)
         on_signals(unwind)
+        if PATIENT is not None:
+            signal.signal(PATIENT, pass_over)
         with contextlib.suppress(RuntimeError):  # a reentrant write, in the middle of another line: skip this one
             say("stopping after this step, with a checkpoint; interrupt again to stop immediately")
 
@@ -95,18 +99,17 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is not end_at_once:  # set by a second signal, which is unwinding now
+            if signal.getsignal(number) not in (end_at_once, pass_over):  # set by a second signal, or as one was noted
                 signal.signal(number, handler)
 
 
 @contextmanager
 def pass_signals_on(to: Callable[[int], object]) -> Iterator[None]:
-    """Within this context, signals are passed to `to`, which asks rank 0 to stop."""
+    """Within this context, signals are passed to `to`, which asks rank 0 to stop. So they are after an error in it:
+    rank 0 then reports the error, and ends this process."""
     on_signals(lambda number, _frame: to(number))
-    try:
-        yield
-    finally:
-        on_signals(end_at_once)
+    yield
+    on_signals(end_at_once)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from tinygrad_chat.errors import RankError
+
 if TYPE_CHECKING:
     from tinygrad_chat.parallel import Communicator
     from tinygrad_chat.parallel.joining import Ranks
@@ -55,7 +57,7 @@ def several_ranks(
     """
     if os.environ.get("TGC_STREAMS"):
         _fork_into_own_session()
-    from tinygrad_chat.cli.interruption import exit_code, pass_signals_on
+    from tinygrad_chat.cli.interruption import PATIENT, Interrupted, exit_code, pass_over, pass_signals_on
     from tinygrad_chat.parallel.joining import joined_ranks, started_ranks
 
     arguments = list(call.obj or ())
@@ -69,6 +71,14 @@ def several_ranks(
                 yield ranks
             except BrokenPipeError as error:  # for the launcher, the exit code that a shell expects
                 raise typer.Exit(exit_code([])) from error
+            except RankError:
+                if PATIENT is not None:
+                    signal.signal(PATIENT, pass_over)
+                raise
+            except Interrupted:
+                if ranks is not None:
+                    ranks.communicator.expect_no_failure()  # which may be the reason for the signal
+                raise
             return
         with pass_signals_on(ranks.stop):
             follow(ranks.communicator) if logs is None else _follow_with_a_log(ranks, logs, follow)
