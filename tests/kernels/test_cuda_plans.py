@@ -214,6 +214,7 @@ def test_of_shapes_without_end_only_some_are_told_apart(monkeypatch: pytest.Monk
 
 
 def test_plans_leave_nothing_in_the_library_when_they_go():
+    gc.collect()  # the plans of other tests
     before = products_library().count_objects()
     choices, x = ProductChoices(), on_device(16, 16)
     multiply(choices, x, x)
