@@ -170,7 +170,7 @@ def _given(option: Any, chance: random.Random) -> tuple[str, ...]:
     if option.is_flag:
         return (name,)
     longest = max(option.opts, key=len)
-    kind = str(option.type_descriptor.annotation)
+    kind = option.type.name  # such as "integer range"
     if longest == "--vary":
         return name, chance.choice(VARIATIONS)
     if longest == "--set":

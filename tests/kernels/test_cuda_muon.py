@@ -174,10 +174,13 @@ def test_muons_products_agree_with_its_reference(device: Backend, shape: tuple[i
 @pytest.mark.parametrize("shape", [(24, 24), (16, 40), (40, 16), (3, 24, 40), (3, 40, 24)], ids=str)
 def test_muons_products_round_the_factors_that_their_reference_rounds(device: Backend, shape: tuple[int, ...]):
     *stack, R, K = shape
-    left, right = (np.linalg.qr(drawn(*stack, length, min(R, K)))[0] for length in (R, K))
-    singular = np.geomspace(1, 0.1, min(R, K), dtype=np.float32)  # none so small that a rounding is magnified a lot
-    x, real = left * singular @ right.swapaxes(-1, -2), np.dtype("bfloat16")
-    found = orthogonal(device, x, real)
-    error, rounding = (np.linalg.norm(found - orthogonalize(x, factors=factors)) for factors in (real, None))
-    assert rounding > 1e-2 * np.linalg.norm(found)
-    assert error < 0.2 * rounding  # sums in another order round a few factors to a neighbour
+    singular, real = np.geomspace(1, 0.1, min(R, K), dtype=np.float32), np.dtype("bfloat16")
+    shares = []
+    for _ in range(9):
+        left, right = (np.linalg.qr(drawn(*stack, length, min(R, K)))[0] for length in (R, K))
+        x = left * singular @ right.swapaxes(-1, -2)
+        found = orthogonal(device, x, real)
+        error, rounding = (np.linalg.norm(found - orthogonalize(x, factors=factors)) for factors in (real, None))
+        assert rounding > 1e-2 * np.linalg.norm(found)
+        shares.append(error / rounding)
+    assert np.median(shares) < 0.2  # in some matrices, sums in another order round a few factors to a neighbour
