@@ -26,6 +26,8 @@ TESTS_OF = {
     "kernels/cuda": tuple(
         f"tests/kernels/test_{name}.py" for name in ("cuda", "cuda_linears", "cuda_ownership", "flash_attention")
     ),
+    "kernels/cuda/muon.py": ("tests/kernels/test_cuda_muon.py",),
+    "kernels/cuda/muon.cu": ("tests/kernels/test_cuda_muon.py",),
     "kernels/cuda/plans.py": ("tests/kernels/test_cuda_plans.py",),
     "kernels/cuda/cublas_lt.py": ("tests/kernels/test_cuda_plans.py", "tests/kernels/test_cuda_products.py"),
     "training/products.py": ("tests/training/test_products.py",),

@@ -28,7 +28,7 @@ from tinygrad_chat.kernels.cuda.launch import contiguous
 from tinygrad_chat.kernels.cuda.plans import find_plan
 
 
-def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: float = False) -> Any:
+def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: float = 0.0) -> Any:
     """Write scale * left (..., M, K) @ right (..., K, N) to `out` (..., M, N), or add it there to `add` times the old
     values; return `out`, which shares no memory with the operands.
 
@@ -58,7 +58,7 @@ def gemm(left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add
 
 
 def product_of(
-    left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: float = False
+    left: Any, right: Any, out: Any, *, tf32: bool, scale: float = 1.0, add: float = 0.0
 ) -> tuple[Product, Factors]:
     """Return what `gemm` computes, of at most three axes, as cuBLAS sees it."""
     M, N = out.shape[-2:]
