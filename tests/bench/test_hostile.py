@@ -118,16 +118,19 @@ FAULTS: dict[str, tuple[str, Callable[[], object]]] = {
 }
 
 
-def _seen(monkeypatch: pytest.MonkeyPatch, folder: Path, main: Callable[[Sequence[str]], Any]) -> list[str]:
+def _seen(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, main: Callable[[Sequence[str]], Any], longest: float = child.LONGEST
+) -> list[str]:
     """Return the kinds of objections to a command that does what `main` does."""
     monkeypatch.setattr(child, "main", main)
-    return [kind for kind, _ in objections(attempt(["train"], folder, longest=0.3))]
+    return [kind for kind, _ in objections(attempt(["train"], folder, longest=longest))]
 
 
 @pytest.mark.profile("ci")
 @pytest.mark.parametrize(("kind", "fault"), FAULTS.values(), ids=FAULTS)
 def test_a_planted_fault_is_seen(kind: str, fault: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert kind in _seen(monkeypatch, tmp_path, lambda arguments: fault())
+    longest = 0.3 if kind == "hung" else child.LONGEST
+    assert kind in _seen(monkeypatch, tmp_path, lambda arguments: fault(), longest)
 
 
 def test_a_command_that_refuses_in_one_line_is_not_objected_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
