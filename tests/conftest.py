@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
@@ -55,6 +56,8 @@ def pytest_configure() -> None:
     if system.f_bavail * system.f_frsize >= ROOM and not system.f_flag & os.ST_NOEXEC:
         os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tinygrad-chat-tests-", dir=MEMORY)
         _in_memory.append(tempfile.tempdir)
+        # At the very end, and registered first: multiprocessing, too, removes what it has there at its exit.
+        atexit.register(_remove_folders)
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
@@ -63,7 +66,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
         _in_memory.clear()
 
 
-def pytest_unconfigure() -> None:
+def _remove_folders() -> None:
     """Remove what tests have written."""
     for folder in _in_memory:
         shutil.rmtree(folder, ignore_errors=True)

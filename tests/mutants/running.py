@@ -90,14 +90,20 @@ def first_failure(root: Path, suite: Sequence[str], *, sooner: str = "") -> str:
     Those in files with the name `sooner` come first: a fault is most often caught there. Raises RuntimeError where they
     cannot be run.
     """
+    with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:  # tests that fail leave theirs behind
+        return _first_failure(root, suite, sooner, temporary)
+
+
+def _first_failure(root: Path, suite: Sequence[str], sooner: str, temporary: str) -> str:
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     context.set_forkserver_preload(PRELOADED)
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_run_tests, args=(root, suite, sooner, there))
+    process = context.Process(target=_run_tests, args=(root, suite, sooner, temporary, there))
     process.start()
     there.close()
     if not here.poll(LONGEST):  # beyond pytest's own limit: what has failed may hang again as it is cleaned up
         process.kill()
+        process.join()
         return "a hang"
     try:
         code, failure, output = here.recv()
@@ -126,12 +132,13 @@ class _FirstFailure:
             self.name = report.nodeid
 
 
-def _run_tests(root: Path, suite: Sequence[str], sooner: str, result: Connection) -> None:
-    """Run pytest in this process, on the repository at `root` and no other."""
+def _run_tests(root: Path, suite: Sequence[str], sooner: str, temporary: str, result: Connection) -> None:
+    """Run pytest in this process, on the repository at `root` and no other, with temporary files in a given folder."""
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "tinygrad_chat", "bench")]:
         del sys.modules[name]
     os.chdir(root)
-    os.environ |= {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ |= {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": temporary}
+    tempfile.tempdir = temporary
     sys.path.insert(0, str(root))
     sys.dont_write_bytecode = True
     failure = _FirstFailure(sooner)
