@@ -42,6 +42,8 @@ LAUNCHED = {
     ("flash_attention_128.cu", "flash_delta"): (128, 0),
     ("flash_attention_128.cu", "flash_backward_keys"): (128, (64 << 10) + 384),
     ("flash_attention_128.cu", "flash_backward_queries"): (128, (64 << 10) + 256),
+    ("newest_attention.cu", "attend_to_chunk"): (128, 0),
+    ("newest_attention.cu", "join_chunks"): (128, 0),
 }
 """(file, kernel) -> threads of a block, at most, and bytes of dynamic shared memory, as the launchers have them"""
 

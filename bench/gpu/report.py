@@ -75,11 +75,12 @@ def _kernels(stages: Mapping[str, Any]) -> Iterator[str]:
             line["dtype"],
             f"{line['gradient']:.1e}",
             f"{line['losses']:.1e}",
+            f"{line['logits']:.1e}",
             "yes" if line["close"] else "**no**",
         )
         for line in found_in(stages, "compared with the host")
     ]
-    yield from _table("compared with the host", "dtype", "gradient", "losses", "close", rows=rows)
+    yield from _table("compared with the host", "dtype", "gradient", "losses", "logits", "close", rows=rows)
 
 
 def _products(stages: Mapping[str, Any]) -> Iterator[str]:
