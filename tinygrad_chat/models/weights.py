@@ -74,7 +74,8 @@ def side_by_side(arrays: Mapping[str, Any], dtype: Any, backend: Backend) -> dic
     """Return arrays as those of a back end, of type `dtype`. All that a device has to be sent come into one buffer,
     matrices first as in `Parameters`: there the weights of layers with one input are neighbours, and one product."""
     xp = backend.xp
-    there = {name: xp.asarray(x, dtype) for name, x in arrays.items() if isinstance(x, backend.array_type)}
+    on_host = backend.name == "numpy"
+    there = {name: xp.asarray(x, dtype) for name, x in arrays.items() if on_host or isinstance(x, backend.array_type)}
     sent = sorted((name for name in arrays if name not in there), key=lambda name: arrays[name].ndim < 2)
     buffer, start = xp.empty(sum(arrays[name].size for name in sent), dtype), 0
     for name in sent:
