@@ -27,6 +27,7 @@ inline std::vector<int> turns;
 
 struct Copy {
     void* to;
+    size_t size;
     char bytes[16];
 };
 struct Copies {
@@ -57,31 +58,40 @@ inline const Given* give(const Given& mine) {
     return board.of[turn];
 }
 
-inline void expect_in_shared_memory(const void* place) {
+inline void expect_in_shared_memory(const void* place, size_t size = 16) {
     const char* byte = static_cast<const char*>(place);
-    if (byte < dynamic_memory || byte + 16 > dynamic_memory + dynamic_size)
+    if (byte < dynamic_memory || byte + size > dynamic_memory + dynamic_size)
         throw std::runtime_error("a place outside of the block's shared memory");
-    if (reinterpret_cast<uintptr_t>(place) % 16) throw std::runtime_error("a place that is not at 16 bytes");
+    if (reinterpret_cast<uintptr_t>(place) % size)
+        throw std::runtime_error("a place that is not at " + std::to_string(size) + " bytes");
 }
 
 inline float half_of(unsigned int pair, int second) {
     return __uint_as_float(second ? pair & 0xffff0000u : pair << 16);
 }
 
-inline void arrive(const Copy& copy) { std::memcpy(copy.to, copy.bytes, sizeof copy.bytes); }
+inline void arrive(const Copy& copy) { std::memcpy(copy.to, copy.bytes, copy.size); }
+
+inline void begin_copy(void* to, const void* from, size_t size, bool there) {
+    expect_in_shared_memory(to, size);
+    if (reinterpret_cast<uintptr_t>(from) % size)
+        throw std::runtime_error("a copy from a place that is not at " + std::to_string(size) + " bytes");
+    Copy copy{to, size, {}};
+    if (there) std::memcpy(copy.bytes, from, size);
+    if (copies_arrive_at_once) return arrive(copy);
+    std::memset(to, 0xff, size);
+    copies[current->rank].begun.push_back(copy);
+}
 
 }  // namespace emulated
 
 #define DYNAMIC_SHARED(name) unsigned char* name = reinterpret_cast<unsigned char*>(emulated::dynamic_memory)
 
-inline void copy_async(void* to, const void* from, bool there = true) {
-    emulated::expect_in_shared_memory(to);
-    if (reinterpret_cast<uintptr_t>(from) % 16) throw std::runtime_error("a copy from a place that is not at 16 bytes");
-    emulated::Copy copy{to, {}};
-    if (there) std::memcpy(copy.bytes, from, sizeof copy.bytes);
-    if (copies_arrive_at_once) return emulated::arrive(copy);
-    std::memset(to, 0xff, sizeof copy.bytes);
-    emulated::copies[emulated::current->rank].begun.push_back(copy);
+inline void copy_async(void* to, const void* from, bool there = true) { emulated::begin_copy(to, from, 16, there); }
+
+template <typename Number> void copy_number_async(Number* to, const Number* from, bool there = true) {
+    static_assert(sizeof(Number) == 4 || sizeof(Number) == 8);
+    emulated::begin_copy(to, from, sizeof(Number), there);
 }
 
 inline void end_group_of_copies() {

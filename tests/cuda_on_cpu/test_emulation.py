@@ -77,6 +77,21 @@ extern "C" __global__ void copied(const float* x, float* early, float* late) {
     wait_for_copies<1>();
     late[threadIdx.x] = there[1];
 }
+extern "C" __global__ void copied_numbers(const float* x, float* early, float* late) {
+    DYNAMIC_SHARED(memory);
+    float* there = reinterpret_cast<float*>(memory) + 4 * threadIdx.x;
+    there[0] = there[2] = 0;  // beside it nothing is written
+    copy_number_async(there + 1, x + 4 * threadIdx.x + 1, threadIdx.x < 20);
+    end_group_of_copies();
+    wait_for_copies<1>();
+    early[threadIdx.x] = there[1];
+    wait_for_copies<0>();
+    late[threadIdx.x] = there[0] + there[1] + there[2];
+}
+extern "C" __global__ void askew(const float* x) {
+    DYNAMIC_SHARED(memory);
+    copy_number_async(reinterpret_cast<float*>(memory + 2), x);
+}
 extern "C" __global__ void forgotten(const float* x) {
     DYNAMIC_SHARED(memory);
     copy_async(memory, x, true);
@@ -158,14 +173,15 @@ def test_tensor_cores_multiply_matrices_that_lie_in_shared_memory(module: RawMod
 
 
 @pytest.mark.profile("ci")
+@pytest.mark.parametrize("kernel", ["copied", "copied_numbers"])
 @pytest.mark.parametrize("at_once", [False, True])
-def test_a_copy_arrives_when_it_is_waited_for_or_at_once(module: RawModule, at_once: bool):
+def test_a_copy_arrives_when_it_is_waited_for_or_at_once(module: RawModule, kernel: str, at_once: bool):
     x = np.arange(128, dtype=np.float32)
     early, late = np.zeros((2, 32), np.float32)
     switch = module.variable("copies_arrive_at_once", ctypes.c_bool)
     switch.value = at_once
     try:
-        module.get_function("copied")((1,), (32,), (x, early, late), shared_mem=512)
+        module.get_function(kernel)((1,), (32,), (x, early, late), shared_mem=512)
     finally:
         switch.value = False
     copied = np.where(np.arange(32) < 20, 4 * np.arange(32) + 1, 0)
@@ -178,6 +194,7 @@ def test_a_copy_arrives_when_it_is_waited_for_or_at_once(module: RawModule, at_o
     [
         ("forgotten", (np.zeros(4, np.float32),), 512, "copies for which nobody has waited"),
         ("outside", (np.zeros(4, np.float32),), 512, "a place outside of the block's shared memory"),
+        ("askew", (np.zeros(4, np.float32),), 512, "a place that is not at 4 bytes"),
         ("behind", (), 32, "a write behind the block's shared memory"),
         ("behind", (), 49153, "49153 bytes of shared memory that it was not told of"),
     ],

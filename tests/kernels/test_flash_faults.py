@@ -23,30 +23,50 @@ from tests.profiles import DEEP
 from tinygrad_chat.backend import Backend
 from tinygrad_chat.kernels.cuda import launch
 
+WAIT_AND_MEET = "wait_for_copies<0>();\n        __syncthreads();"
+MEET = "        __syncthreads();  // all have copied this tile and have read the one whose place the next takes\n"
+FETCH = "        if (tile + 1 < end_tile) fetch_tile(tile + 1, stage ^ 1);\n"
+FETCH_QUERIES = "        if (next_head < end_of_heads) fetch_queries(next_head, next, stage ^ 1);\n"
+
 FAULTS = {
     "a wait too short, forward": ("wait_for_copies<0>();", "wait_for_copies<1>();", 0),
-    "a wait too short, for keys": ("wait_for_copies<1>();", "wait_for_copies<2>();", 0),
-    "a wait too short, for queries": ("wait_for_copies<1>();", "wait_for_copies<2>();", 1),
-    "no barrier behind the copies": ("wait_for_copies<0>();\n        __syncthreads();", "wait_for_copies<0>();", 0),
-    "the next copies before the barrier": (
-        "__syncthreads();  // all have copied this tile and have read the one whose place the next takes\n"
-        "        if (tile + 1 < end_tile) fetch_tile(tile + 1);\n",
-        "if (tile + 1 < end_tile) fetch_tile(tile + 1);\n        __syncthreads();\n",
-        0,
-    ),
+    "a wait too short, forward, in the loop": ("wait_for_copies<0>();", "wait_for_copies<1>();", 1),
+    "a wait too short, for keys": ("wait_for_copies<0>();", "wait_for_copies<1>();", 2),
+    "no wait where no query sees a key": ("wait_for_copies<0>();  // the tiles", "// the tiles", 0),
+    "a wait too short, for queries": ("wait_for_copies<0>();", "wait_for_copies<1>();", 4),
+    "no barrier behind the copies, forward": (WAIT_AND_MEET, "wait_for_copies<0>();", 0),
+    "no barrier behind the copies, for keys": (WAIT_AND_MEET, "wait_for_copies<0>();", 1),
+    "no barrier behind the copies, for queries": (WAIT_AND_MEET, "wait_for_copies<0>();", 2),
+    "the next copies before the barrier, forward": (f"{MEET}{FETCH}", f"{FETCH}{MEET}", 0),
+    "the next copies before the barrier, for keys": (f"{MEET}{FETCH_QUERIES}", f"{FETCH_QUERIES}{MEET}", 0),
+    "the next copies before the barrier, for queries": (f"{MEET}{FETCH}", f"{FETCH}{MEET}", 1),
     "no barrier before a tile is written": ("    __syncthreads();  // the tile may", "    // the tile may", 0),
     "the halves of a fragment swapped": ("columns.pairs[0], columns.pairs[1]", "columns.pairs[1], columns.pairs[0]", 0),
     "rows for columns": ("return load_transposed(", "return load_matrices(", 0),
-    "no swizzling": ("piece ^ row % 8", "piece", 0),
+    "no swizzling": ("(row * D + 8 * (row % 8)) ^ 8 * piece", "row * D + 8 * piece", 0),
     "a mask off by one": ("key <= last_key(query)", "key < last_key(query)", 0),
-    "a window off by one": ("position(last) + 1 - window", "position(last) - window", 0),
-    "a document that begins too late": ("max(first, int(starts[last]))", "max(first, int(starts[last]) + 1)", 0),
-    "a document that does not begin": ("return starts ? max(first, int(starts[last])) : first;", "return first;", 0),
+    "a window off by one": ("position(min(query, T - 1)) + 1 - window", "position(min(query, T - 1)) - window", 0),
+    "a document that begins too late": (
+        "max(first, int(starts[min(query, T - 1)]))",
+        "max(first, int(starts[min(query, T - 1)]) + 1)",
+        0,
+    ),
+    "a document that does not begin": ("return starts ? max(first,", "return false ? max(first,", 0),
     "the starts of another sequence": ("starts + batch * T", "starts", 0),
     "a document that ends too early": ("return warp_most(last) + 1;", "return warp_most(last);", 0),
     "a mask left out": ("key + keys - 1 <= position(query)", "key <= position(query)", 0),
+    "no mask, forward": ("first_keys.of[row])) score = LOWEST", "first_keys.of[row])) score += 0", 0),
+    "no mask, for keys": ("first_key)) score = LOWEST", "first_key)) score += 0", 0),
+    "no mask, for queries": ("first_keys.of[row])) score = LOWEST", "first_keys.of[row])) score += 0", 1),
+    "a document that does not begin, for keys": ("int(starts_here[numbers + column])", "0", 0),
+    "the numbers of another tile": (
+        "numbers = stage * QUERIES_OF_TILE;",
+        "numbers = (stage ^ 1) * QUERIES_OF_TILE;",
+        0,
+    ),
     "sums that do not shrink": ("x *= shrink[m][i / 2];", "", 0),
-    "no delta": ("- delta_here[column])", ")", 0),
+    "no delta, for keys": ("sum = minus_delta_here[numbers + d_scores.column(n, i)]", "sum = 0", 0),
+    "no delta, for queries": ("sum = minus_delta_of[m][i / 2]", "sum = 0", 0),
     "keys' gradients beside their slice": ("rows_of(d_key, d_key_batch, d_key_row,", "rows_of(d_key, S * D, D,", 0),
     "values' gradients beside their slice": ("d_value_batch, d_value_row,", "d_value_batch, heads / shared * D,", 0),
     "queries' gradients beside their slice": (

@@ -204,14 +204,14 @@ FAULTS = {
     },
     "kernels/cuda/flash_attention.cuh": {
         "a window begins a tile late": (
-            "first = max(position(last) + 1 - window, 0);",
-            "first = max(position(last) + 64 - window, 0);",
+            "max(position(min(query, T - 1)) + 1 - window, 0);",
+            "max(position(min(query, T - 1)) + 64 - window, 0);",
         ),
     },
     "kernels/cuda/flash_backward.cuh": {
         "the last tile of queries is left out": (
-            "(end_of_queries + QUERIES_OF_TILE - 1) / QUERIES_OF_TILE - first_tile",
-            "end_of_queries / QUERIES_OF_TILE - first_tile",
+            "first + QUERIES_OF_TILE < end_of_queries",
+            "first + 2 * QUERIES_OF_TILE <= end_of_queries",
         ),
     },
     "kernels/cuda/mixing.cu": {

@@ -18,10 +18,11 @@ struct Shape {
     const long long* starts;                  // for each query of the sequence, its document's first key; or null
 
     __device__ int position(int query) const { return S - T + query; }
-    // The first key that a query sees; behind the last query, that of the last.
+    // The first key in a query's window, and the first that it sees; behind the last query, that of the last.
+    __device__ int first_in_window(int query) const { return max(position(min(query, T - 1)) + 1 - window, 0); }
     __device__ int first_key(int query) const {
-        const int last = min(query, T - 1), first = max(position(last) + 1 - window, 0);
-        return starts ? max(first, int(starts[last])) : first;
+        const int first = first_in_window(query);
+        return starts ? max(first, int(starts[min(query, T - 1)])) : first;
     }
     // The last key that a query sees; behind the last query, none.
     __device__ int last_key(int query) const { return query >= T ? -1 : causal ? position(query) : S - 1; }
@@ -138,14 +139,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const FirstKeys<FORWARD_QUERIES> first_keys(shape, begin, first_keys_here);
     const int first_tile = first_keys.least / FORWARD_KEYS;
     const int end_tile = (shape.end_of_keys(begin + FORWARD_QUERIES) + FORWARD_KEYS - 1) / FORWARD_KEYS;
-    const auto fetch_tile = [&](int tile) {
-        const int place = (tile - first_tile) % 2 * FORWARD_KEYS * D;
+    const auto fetch_tile = [&](int tile, int stage) {
+        const int place = stage * FORWARD_KEYS * D;
         fetch<FORWARD_KEYS>(key_tiles + place, keys, tile * FORWARD_KEYS);
         fetch<FORWARD_KEYS>(value_tiles + place, values, tile * FORWARD_KEYS);
     };
 
     fetch<FORWARD_QUERIES>(query_tile, queries, begin);
-    fetch_tile(first_tile);
+    fetch_tile(first_tile, 0);
     end_group_of_copies();
     wait_for_copies<0>();
     __syncthreads();
@@ -158,12 +159,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int k = 0; k < D / 16; ++k) query_fragments[m][k] = left_fragment(query_tile, first_row + 16 * m, k);
     }
-    for (int tile = first_tile; tile < end_tile; ++tile) {
+    for (int tile = first_tile, stage = 0; tile < end_tile; ++tile, stage ^= 1) {
         wait_for_copies<0>();
         __syncthreads();  // all have copied this tile and have read the one whose place the next takes
-        if (tile + 1 < end_tile) fetch_tile(tile + 1);
+        if (tile + 1 < end_tile) fetch_tile(tile + 1, stage ^ 1);
         end_group_of_copies();
-        const int place = (tile - first_tile) % 2 * FORWARD_KEYS * D, first_key = tile * FORWARD_KEYS;
+        const int place = stage * FORWARD_KEYS * D, first_key = tile * FORWARD_KEYS;
         Sums<M, N> scores;
         add_products_of_rows(scores, [&](int m, int k) { return query_fragments[m][k]; }, key_tiles + place);
         if (!shape.all_see(begin, FORWARD_QUERIES, first_key, FORWARD_KEYS, first_keys.greatest))

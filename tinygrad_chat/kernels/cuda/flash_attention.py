@@ -60,33 +60,33 @@ def attention(
     def backward(d_out: Any):
         d_out = contiguous(d_out, real)
         d_query, d_key, d_value = empty_neighbours(inputs)
-        delta = xp.empty_like(log2_sums)
+        minus_delta = xp.empty_like(log2_sums)
         launch(
             file,
             "flash_delta",
             real,
-            -(-delta.size // WARPS),
+            -(-minus_delta.size // WARPS),
             out,
             d_out,
-            delta,
+            minus_delta,
             T,
             heads,
-            delta.size,
+            minus_delta.size,
             threads=WARP * WARPS,
         )
         queries_of_tile, queries_of_block = tiles["QUERIES_OF_TILE"], tiles["QUERIES_OF_BLOCK"]
         run(
             "flash_backward_keys",
             blocks_of(S, "KEYS_OF_BLOCK", heads // shared),
-            room(2 * tiles["KEYS_OF_BLOCK"], queries_of_tile, 3 * queries_of_tile),
-            *(d_out, log2_sums, delta, d_key, d_value),
+            room(2 * tiles["KEYS_OF_BLOCK"], queries_of_tile, 8 * queries_of_tile),
+            *(d_out, log2_sums, minus_delta, d_key, d_value),
             strides=_strides(d_key, d_value),
         )
         run(
             "flash_backward_queries",
             blocks_of(T, "QUERIES_OF_BLOCK", heads),
             room(2 * queries_of_block, tiles["KEYS_OF_TILE"], queries_of_block),
-            *(d_out, log2_sums, delta, d_query),
+            *(d_out, log2_sums, minus_delta, d_query),
             strides=_strides(d_query),
         )
         return Unshared((d_query, d_key, d_value))

@@ -4,7 +4,7 @@
 
 // delta (B, H, T): for each query of a head, the sum of d_out * out over its channels, by a warp.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    flash_delta(const bfloat16* out, const bfloat16* d_out, float* delta, long long T, long long heads,
+    flash_delta(const bfloat16* out, const bfloat16* d_out, float* minus_delta, long long T, long long heads,
                 long long rows) {
     const long long row = blockIdx.x * static_cast<long long>(WARPS) + threadIdx.x / WARP;
     if (row >= rows) return;
@@ -12,14 +12,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float sum = 0;
     for (int d = threadIdx.x % WARP; d < D; d += WARP) sum += to_float(out[place + d]) * to_float(d_out[place + d]);
     sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0) delta[row] = sum;
+    if (threadIdx.x % WARP == 0) minus_delta[row] = -sum;
 }
 
 // d_key and d_value (B, S, G D): a block has some keys, and takes the queries of all heads that share them tile by
 // tile. Rows are keys and columns queries, so that both results are products of what is in registers with a tile.
 extern "C" __global__ void __launch_bounds__(THREADS)
     flash_backward_keys(const bfloat16* query, const bfloat16* key, const bfloat16* value, const long long* starts,
-                        const bfloat16* d_out, const float* log2_sums, const float* delta, bfloat16* d_key,
+                        const bfloat16* d_out, const float* log2_sums, const float* minus_delta, bfloat16* d_key,
                         bfloat16* d_value, long long T, long long S, long long heads, long long shared,
                         long long causal, long long window, long long query_batch, long long query_row,
                         long long key_batch, long long key_row, long long value_batch, long long value_row,
@@ -32,60 +32,67 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     bfloat16* value_tile = key_tile + KEYS_OF_BLOCK * D;
     bfloat16* query_tiles = value_tile + KEYS_OF_BLOCK * D;  // two of queries and two of d_out
     bfloat16* d_out_tiles = query_tiles + 2 * QUERIES_OF_TILE * D;
-    float* log2_sums_here = reinterpret_cast<float*>(d_out_tiles + 2 * QUERIES_OF_TILE * D);  // of the tile's queries
-    float* delta_here = log2_sums_here + QUERIES_OF_TILE;
-    int* first_keys_here = reinterpret_cast<int*>(delta_here + QUERIES_OF_TILE);
+    // Of the queries of both tiles, likewise; starts of documents, if there are any.
+    long long* starts_here = reinterpret_cast<long long*>(d_out_tiles + 2 * QUERIES_OF_TILE * D);
+    float* log2_sums_here = reinterpret_cast<float*>(starts_here + 2 * QUERIES_OF_TILE);
+    float* minus_delta_here = log2_sums_here + 2 * QUERIES_OF_TILE;
 
     const int begin = blockIdx.x * KEYS_OF_BLOCK, group = blockIdx.y, batch = blockIdx.z;
     const int first_row = threadIdx.x / WARP * 16 * M;
     // The queries that see one of these keys: from the first one's position on, while the last is in the window and in
-    // the same document.
-    const int first_tile = shape.first_query(begin) / QUERIES_OF_TILE;
+    // the same document. Their tiles are taken head by head.
+    const int first_query = shape.first_query(begin) / QUERIES_OF_TILE * QUERIES_OF_TILE;
     const int end_of_queries = shape.end_of_queries(begin, begin + KEYS_OF_BLOCK);
-    const int tiles = max((end_of_queries + QUERIES_OF_TILE - 1) / QUERIES_OF_TILE - first_tile, 0);
-    const int steps = tiles * shape.shared;
-    const auto head_at = [&](int step) { return group * shape.shared + step / tiles; };
-    const auto query_at = [&](int step) { return (first_tile + step % tiles) * QUERIES_OF_TILE; };
-    const auto fetch_step = [&](int step) {
-        const int place = step % 2 * QUERIES_OF_TILE * D, head = head_at(step);
-        const auto queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
-        fetch<QUERIES_OF_TILE>(query_tiles + place, queries, query_at(step));
-        const auto d_outs = rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T);
-        fetch<QUERIES_OF_TILE>(d_out_tiles + place, d_outs, query_at(step));
+    const int end_of_heads = (group + 1) * shape.shared;
+    const auto fetch_queries = [&](int head, int first, int stage) {
+        const auto all_queries = rows_of(query, query_batch, query_row, batch, head, shape.T);
+        const auto all_d_outs = rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T);
+        fetch<QUERIES_OF_TILE>(query_tiles + stage * QUERIES_OF_TILE * D, all_queries, first);
+        fetch<QUERIES_OF_TILE>(d_out_tiles + stage * QUERIES_OF_TILE * D, all_d_outs, first);
+        const long long place = (batch * heads + head) * T + first;
+        const int numbers = stage * QUERIES_OF_TILE, left = shape.T - first;
+        fetch_numbers<QUERIES_OF_TILE>(log2_sums_here + numbers, log2_sums + place, left);
+        fetch_numbers<QUERIES_OF_TILE>(minus_delta_here + numbers, minus_delta + place, left);
+        if (starts) fetch_numbers<QUERIES_OF_TILE>(starts_here + numbers, shape.starts + first, left);
     };
 
+    int head = first_query < end_of_queries ? group * shape.shared : end_of_heads, first = first_query;
     fetch<KEYS_OF_BLOCK>(key_tile, rows_of(key, key_batch, key_row, batch, group, shape.S), begin);
     fetch<KEYS_OF_BLOCK>(value_tile, rows_of(value, value_batch, value_row, batch, group, shape.S), begin);
-    if (steps) fetch_step(0);
+    if (head < end_of_heads) fetch_queries(head, first, 0);
     end_group_of_copies();
     Sums<M, D / 8> key_sums, value_sums;
-    for (int step = 0; step < steps; ++step) {
-        if (step + 1 < steps) fetch_step(step + 1);
+    for (int stage = 0; head < end_of_heads; stage ^= 1) {
+        const bool head_goes_on = first + QUERIES_OF_TILE < end_of_queries;
+        const int next_head = head_goes_on ? head : head + 1;
+        const int next = head_goes_on ? first + QUERIES_OF_TILE : first_query;
+        wait_for_copies<0>();
+        __syncthreads();  // all have copied this tile and have read the one whose place the next takes
+        if (next_head < end_of_heads) fetch_queries(next_head, next, stage ^ 1);
         end_group_of_copies();
-        for (int i = threadIdx.x; i < QUERIES_OF_TILE; i += THREADS) {
-            const long long t = query_at(step) + i, place = (batch * heads + head_at(step)) * T + t;
-            log2_sums_here[i] = t < T ? log2_sums[place] : 0;
-            delta_here[i] = t < T ? delta[place] : 0;
-            first_keys_here[i] = shape.first_key(t);
-        }
-        wait_for_copies<1>();
-        __syncthreads();
-        bfloat16* queries = query_tiles + step % 2 * QUERIES_OF_TILE * D;
-        bfloat16* d_outs = d_out_tiles + step % 2 * QUERIES_OF_TILE * D;
+        bfloat16* queries = query_tiles + stage * QUERIES_OF_TILE * D;
+        bfloat16* d_outs = d_out_tiles + stage * QUERIES_OF_TILE * D;
+        const int numbers = stage * QUERIES_OF_TILE;
         Sums<M, N> weights, d_scores;
+        d_scores.each([&](float& sum, int, int n, int i) { sum = minus_delta_here[numbers + d_scores.column(n, i)]; });
         add_products_of_rows(weights, fragments_of(key_tile, first_row), queries);
         add_products_of_rows(d_scores, fragments_of(value_tile, first_row), d_outs);
-        const int last_first_key = starts ? shape.S : shape.first_key(query_at(step) + QUERIES_OF_TILE - 1);
-        const bool all = shape.all_see(query_at(step), QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key);
+        const int last_first_key = starts ? shape.S : shape.first_in_window(first + QUERIES_OF_TILE - 1);
+        if (!shape.all_see(first, QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key))
+            weights.each([&](float& score, int m, int n, int i) {
+                const int column = weights.column(n, i), key = begin + first_row + weights.row(m, i);
+                const int document = starts ? int(starts_here[numbers + column]) : 0;
+                const int first_key = max(shape.first_in_window(first + column), document);
+                if (!shape.sees(first + column, key, first_key)) score = LOWEST;
+            });
         weights.each([&](float& weight, int m, int n, int i) {
-            const int column = weights.column(n, i), row = begin + first_row + weights.row(m, i);
-            const bool seen = all || shape.sees(query_at(step) + column, row, first_keys_here[column]);
-            weight = seen ? exp2f(weight * (scale * LOG2_E) - log2_sums_here[column]) : 0;
-            d_scores.at[m][n][i] = weight * (d_scores.at[m][n][i] - delta_here[column]);
+            weight = exp2f(weight * (scale * LOG2_E) - log2_sums_here[numbers + weights.column(n, i)]);
+            d_scores.at[m][n][i] *= weight;
         });
         add_weighted_rows(value_sums, weights, d_outs);
         add_weighted_rows(key_sums, d_scores, queries);
-        __syncthreads();
+        head = next_head;
+        first = next;
     }
     wait_for_copies<0>();  // the tiles of keys and values are written to now, even if no query has waited for them
     key_sums.scale(scale);
@@ -96,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // d_query (B, T, H D): a block has some queries of one head, and takes the keys tile by tile.
 extern "C" __global__ void __launch_bounds__(THREADS)
     flash_backward_queries(const bfloat16* query, const bfloat16* key, const bfloat16* value, const long long* starts,
-                           const bfloat16* d_out, const float* log2_sums, const float* delta, bfloat16* d_query,
+                           const bfloat16* d_out, const float* log2_sums, const float* minus_delta, bfloat16* d_query,
                            long long T, long long S, long long heads, long long shared, long long causal,
                            long long window, long long query_batch, long long query_row, long long key_batch,
                            long long key_row, long long value_batch, long long value_row, float scale,
@@ -117,42 +124,44 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const FirstKeys<QUERIES_OF_BLOCK> first_keys(shape, begin, first_keys_here);
     const int first_tile = first_keys.least / KEYS_OF_TILE;
     const int end_tile = (shape.end_of_keys(begin + QUERIES_OF_BLOCK) + KEYS_OF_TILE - 1) / KEYS_OF_TILE;
-    const auto fetch_tile = [&](int tile) {
-        const int place = (tile - first_tile) % 2 * KEYS_OF_TILE * D;
+    const auto fetch_tile = [&](int tile, int stage) {
+        const int place = stage * KEYS_OF_TILE * D;
         fetch<KEYS_OF_TILE>(key_tiles + place, keys, tile * KEYS_OF_TILE);
         fetch<KEYS_OF_TILE>(value_tiles + place, values, tile * KEYS_OF_TILE);
     };
 
     fetch<QUERIES_OF_BLOCK>(query_tile, rows_of(query, query_batch, query_row, batch, head, shape.T), begin);
     fetch<QUERIES_OF_BLOCK>(d_out_tile, rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T), begin);
-    fetch_tile(first_tile);
+    fetch_tile(first_tile, 0);
     end_group_of_copies();
     Sums<M, D / 8> sums;
-    float log2_sum[M][2], delta_of[M][2];
+    float log2_sum[M][2], minus_delta_of[M][2];
     for (int m = 0; m < M; ++m)
         for (int half = 0; half < 2; ++half) {
             const long long t = begin + first_row + sums.row(m, 2 * half), place = (batch * heads + head) * T + t;
             log2_sum[m][half] = t < T ? log2_sums[place] : 0;
-            delta_of[m][half] = t < T ? delta[place] : 0;
+            minus_delta_of[m][half] = t < T ? minus_delta[place] : 0;
         }
-    for (int tile = first_tile; tile < end_tile; ++tile) {
-        if (tile + 1 < end_tile) fetch_tile(tile + 1);
+    for (int tile = first_tile, stage = 0; tile < end_tile; ++tile, stage ^= 1) {
+        wait_for_copies<0>();
+        __syncthreads();  // all have copied this tile and have read the one whose place the next takes
+        if (tile + 1 < end_tile) fetch_tile(tile + 1, stage ^ 1);
         end_group_of_copies();
-        wait_for_copies<1>();
-        __syncthreads();
-        const int place = (tile - first_tile) % 2 * KEYS_OF_TILE * D, first_key = tile * KEYS_OF_TILE;
+        const int place = stage * KEYS_OF_TILE * D, first_key = tile * KEYS_OF_TILE;
         Sums<M, N> weights, d_scores;
+        d_scores.each([&](float& sum, int m, int, int i) { sum = minus_delta_of[m][i / 2]; });
         add_products_of_rows(weights, fragments_of(query_tile, first_row), key_tiles + place);
         add_products_of_rows(d_scores, fragments_of(d_out_tile, first_row), value_tiles + place);
-        const bool all = shape.all_see(begin, QUERIES_OF_BLOCK, first_key, KEYS_OF_TILE, first_keys.greatest);
+        if (!shape.all_see(begin, QUERIES_OF_BLOCK, first_key, KEYS_OF_TILE, first_keys.greatest))
+            weights.each([&](float& score, int m, int n, int i) {
+                const int row = first_row + weights.row(m, i), key = first_key + weights.column(n, i);
+                if (!shape.sees(begin + row, key, first_keys.of[row])) score = LOWEST;
+            });
         weights.each([&](float& weight, int m, int n, int i) {
-            const int row = begin + first_row + weights.row(m, i), column = first_key + weights.column(n, i);
-            const bool seen = all || shape.sees(row, column, first_keys.of[row - begin]);
-            weight = seen ? exp2f(weight * (scale * LOG2_E) - log2_sum[m][i / 2]) : 0;
-            d_scores.at[m][n][i] = weight * (d_scores.at[m][n][i] - delta_of[m][i / 2]);
+            weight = exp2f(weight * (scale * LOG2_E) - log2_sum[m][i / 2]);
+            d_scores.at[m][n][i] *= weight;
         });
         add_weighted_rows(sums, d_scores, key_tiles + place);
-        __syncthreads();
     }
     sums.scale(scale);
     write_rows(sums, query_tile, rows_of(d_query, d_query_batch, d_query_row, batch, head, shape.T), begin);

@@ -19,6 +19,12 @@ __device__ inline void copy_async(void* to, const void* from, bool there = true)
                  "r"(there ? 16 : 0) : "memory");
 }
 
+// Copy a number of 4 or 8 bytes likewise.
+template <typename Number> __device__ inline void copy_number_async(Number* to, const Number* from, bool there = true) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from),
+                 "n"(sizeof(Number)), "r"(there ? int(sizeof(Number)) : 0) : "memory");
+}
+
 // The copies that this thread has begun since the last call are a group.
 __device__ inline void end_group_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

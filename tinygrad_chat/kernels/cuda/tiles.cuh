@@ -16,8 +16,9 @@ template <typename T> struct Rows {
     int count;
 };
 
+// The piece comes last, so that a loop over pieces of one row changes bits of an offset that it computes once.
 __device__ inline bfloat16* piece_of(bfloat16* tile, int row, int piece) {
-    return tile + row * D + 8 * (piece ^ row % 8);
+    return tile + ((row * D + 8 * (row % 8)) ^ 8 * piece);
 }
 
 // Begin to copy N rows, from row `begin` on, to a tile; rows that are not there become zeros. A thread copies the same
@@ -39,22 +40,29 @@ template <int N> __device__ inline void fetch(bfloat16* tile, const Rows<const b
     }
 }
 
+// Begin to copy N numbers, at most one a thread; those from the `count`th on become zeros.
+template <int N, typename Number> __device__ inline void fetch_numbers(Number* to, const Number* from, int count) {
+    static_assert(N <= THREADS);
+    const int i = threadIdx.x;
+    if (i < N) copy_number_async(to + i, i < count ? from + i : from, i < count);
+}
+
 // Rows `row`, a multiple of eight, to `row` + 15 and channels 16 k to 16 k + 15, as the left factor.
 __device__ inline Fragment left_fragment(bfloat16* tile, int row, int k) {
     const int lane = threadIdx.x % WARP;
-    return load_matrices(piece_of(tile + row * D, lane % 16, 2 * k + lane / 16));
+    return load_matrices(piece_of(tile + row * D, lane % 16, 2 * k ^ lane / 16));
 }
 
 // The same part as the right factor, transposed: its rows are columns there, eight for each half of the pairs.
 __device__ inline Fragment right_fragment_of_rows(bfloat16* tile, int row, int k) {
     const int lane = threadIdx.x % WARP;
-    return load_matrices(piece_of(tile + row * D, lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+    return load_matrices(piece_of(tile + row * D, lane % 8 + lane / 16 * 8, 2 * k ^ lane / 8 % 2));
 }
 
 // The same part as the right factor, as it is: its channels are columns there, eight for each half of the pairs.
 __device__ inline Fragment right_fragment(bfloat16* tile, int row, int k) {
     const int lane = threadIdx.x % WARP;
-    return load_transposed(piece_of(tile + row * D, lane % 16, 2 * k + lane / 16));
+    return load_transposed(piece_of(tile + row * D, lane % 16, 2 * k ^ lane / 16));
 }
 
 // The 16 M rows that a warp has of a product with 8 N columns: sums as `multiply` leaves them.
