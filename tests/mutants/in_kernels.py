@@ -268,7 +268,7 @@ FAULTS = {
         ),
     },
     "kernels/cuda/cache.cu": {
-        "values are written where keys are": ("values + *column * values_row", "keys + *column * values_row"),
+        "values are written where keys are": ("values + first * values_row", "keys + first * values_row"),
         "all tokens are written to one column": ("to + batch * to_batch + t * to_row + c", "to + batch * to_batch + c"),
     },
     "kernels/cuda/cache.py": {

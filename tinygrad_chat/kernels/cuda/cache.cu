@@ -1,5 +1,5 @@
-// Keys and values of new tokens (B, T, C) -> the columns of a cache's rows (B, S, C) from *column on. Where that is, is
-// read from memory, so that a recorded step writes to another column each time. Rows of all four have strides; C
+// Keys and values of new tokens (B, T, C) -> the columns of a cache's rows (B, S, C) from *column on, or from the first.
+// It is read from memory, so that a recorded step writes to another column each time. Rows of all four have strides; C
 // elements are contiguous.
 
 template <int W>
@@ -19,8 +19,9 @@ extern "C" __global__ void write_columns(const REAL* key, const REAL* value, REA
     const long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * (wide ? WIDE : 1);
     if (i >= size) return;
     const bool second = blockIdx.y;
+    const long long first = column ? *column : 0;
     const REAL* from = second ? value : key;
-    REAL* to = second ? values + *column * values_row : keys + *column * keys_row;
+    REAL* to = second ? values + first * values_row : keys + first * keys_row;
     const long long from_batch = second ? value_batch : key_batch, from_row = second ? value_row : key_row;
     const long long to_batch = second ? values_batch : keys_batch, to_row = second ? values_row : keys_row;
     if (wide)
