@@ -133,10 +133,13 @@ def _training(stages: Mapping[str, Any]) -> Iterator[str]:
 
 def _generation(stages: Mapping[str, Any]) -> Iterator[str]:
     rows = [
-        (row["configuration"], row["engine"], row["batch"], f"{row['tokens_per_second']:,.0f}")
+        (
+            *(row["configuration"], row["engine"], row["batch"]),
+            *(f"{row['tokens_per_second']:,.0f}", f"{row['ours_over_this']:.2f}"),
+        )
         for row in found_in(stages, "generation")
     ]
-    return _table("generation", "", "batch", "tokens/s", rows=rows)
+    return _table("generation", "", "batch", "tokens/s", "ours / this", rows=rows)
 
 
 def _profile(stages: Mapping[str, Any]) -> Iterator[str]:
