@@ -18,6 +18,7 @@ __device__ inline Seen keys_seen(const long long* starts, const long long* lengt
 
 template <int W> __device__ float dot(const REAL* x, const REAL* y, int D) {
     float sum = 0, left[W], right[W];
+#pragma unroll 4  // so that several loads are on their way at once
     for (int d = 0; d < D; d += W) {
         load<W>(x + d, left);
         load<W>(y + d, right);
@@ -36,6 +37,7 @@ __device__ void weighted_sum(const float* weights, const REAL* values, long long
         const int group = threadIdx.x / vectors, d = begin + threadIdx.x % vectors * W;
         float sum[W] = {}, x[W];
         if (group < groups)
+#pragma unroll 4
             for (int s = first + group; s < end; s += groups) {
                 load<W>(values + s * row + d, x);
                 for (int w = 0; w < W; ++w) sum[w] += weights[s] * x[w];
