@@ -37,11 +37,11 @@ LAUNCHED = {
     ("flash_attention_64.cu", "flash_attention"): (128, (48 << 10) + 512),
     ("flash_attention_64.cu", "flash_delta"): (128, 0),
     ("flash_attention_64.cu", "flash_backward_keys"): (128, (48 << 10) + 2048),
-    ("flash_attention_64.cu", "flash_backward_queries"): (128, (48 << 10) + 512),
+    ("flash_attention_64.cu", "flash_backward_queries"): (128, (48 << 10) + 1536),
     ("flash_attention_128.cu", "flash_attention"): (128, (80 << 10) + 256),
     ("flash_attention_128.cu", "flash_delta"): (128, 0),
     ("flash_attention_128.cu", "flash_backward_keys"): (128, (64 << 10) + 1024),
-    ("flash_attention_128.cu", "flash_backward_queries"): (128, (64 << 10) + 256),
+    ("flash_attention_128.cu", "flash_backward_queries"): (128, (64 << 10) + 768),
 }
 """(file, kernel) -> threads of a block, at most, and bytes of dynamic shared memory, as the launchers have them"""
 
