@@ -37,11 +37,11 @@ LAUNCHED = {
     ("flash_attention_64.cu", "flash_attention"): (128, (48 << 10) + 512),
     ("flash_attention_64.cu", "flash_delta"): (128, 0),
     ("flash_attention_64.cu", "flash_backward_keys"): (128, (48 << 10) + 2048),
-    ("flash_attention_64.cu", "flash_backward_queries"): (128, (48 << 10) + 512),
+    ("flash_attention_64.cu", "flash_backward_queries"): (128, (48 << 10) + 1536),
     ("flash_attention_128.cu", "flash_attention"): (128, (80 << 10) + 256),
     ("flash_attention_128.cu", "flash_delta"): (128, 0),
     ("flash_attention_128.cu", "flash_backward_keys"): (128, (64 << 10) + 1024),
-    ("flash_attention_128.cu", "flash_backward_queries"): (128, (64 << 10) + 256),
+    ("flash_attention_128.cu", "flash_backward_queries"): (128, (64 << 10) + 768),
     ("newest_attention.cu", "attend_to_chunk"): (128, 0),
     ("newest_attention.cu", "join_chunks"): (128, 0),
 }

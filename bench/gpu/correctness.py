@@ -47,7 +47,7 @@ STEPS, RATE = 20, 1e-3
 PROMPT, NEW = 7, 9  # tokens: those that are read at once, and those after them
 NOISE = 0.05  # on the first weights
 FEW = 16  # numbers: such a parameter's gradient is a sum of which most cancels, so those of a model are taken as one
-ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\(\w+\))?\s+(\w+)\(')
+ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\([\w, ]+\))?\s+(\w+)\(')
 
 
 def check_kernels(settings: Settings, record: Record) -> None:

@@ -304,6 +304,17 @@ def test_performance_lists_the_kernels_with_few_warps():
     assert "|---|---|---|---|---|\n" + "".join(lines) + "\n" in read(PERFORMANCE)
 
 
+def test_performance_lists_the_instructions_of_kernels_with_products():
+    rows = [row for row in result("kernels")["rows"] if "loop" in row and row["architecture"] == "sm_90"]
+    lines = []
+    for row in sorted(rows, key=lambda row: -row["loop"]["executed"] / row["loop"]["products"]):
+        loop, name = row["loop"], f"{row['kernel']}, {row['file'][16:-3]} channels"
+        each = loop["executed"] / loop["products"]
+        lines.append(f"| {name} | {loop['instructions']:,} | {loop['executed']} | {loop['products']} | {each:.1f} |\n")
+    assert len(lines) == 6
+    assert "|---|---|---|---|---|\n" + "".join(lines) + "\n" in read(PERFORMANCE)
+
+
 def test_the_chart_keeps_the_rows_where_we_lose():
     of = ratios()
     lost = {op for op, ratio in single_ops().items() if ratio < 1}
