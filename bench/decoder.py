@@ -48,6 +48,11 @@ class OurDecoder:
         self._model.records_steps = repeated
         self._cache = self._model.new_cache(configuration.batch)
 
+    @property
+    def why_eager(self) -> str | None:
+        """Why a device has recorded no step, if that failed."""
+        return None if self._cache.recorded is None else self._cache.recorded.refused
+
     def begin(self) -> None:
         """Forget every token."""
         self._cache.clear()

@@ -168,6 +168,15 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what an error says, in one line, or its class if it says nothing.
+
+    >>> reason_of(MemoryError("no room\\nfor 9 bytes")), reason_of(ValueError())
+    ('no room for 9 bytes', 'ValueError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
     """Return a text, from any source, as one printable line of at most `most` characters. It is cut in the middle, as
     its beginning says what it is about and its end what to do.

@@ -36,10 +36,11 @@ LLAMA: dict[str, Any] = {
     "key_value_heads": 1,
     "tied": False,
 }
+NANOCHAT = nanochat_config({"depth": 2, "context": 96, "width": 128, "heads": 2}, VOCABULARY)
 MODELS = {
     "GPT-2": ModelOptions(**SIZES, bias=True, dropout=0.1),
     "Llama": ModelOptions(**SIZES, **LLAMA),
-    "nanochat": nanochat_config({"depth": 2, "context": 96, "width": 128, "heads": 2}, VOCABULARY).model,
+    "nanochat": NANOCHAT.model,
 }
 CLOSE = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}
 """How far a gradient may lie from the host's, as a share of its norm; and, a tenth of it, a loss, as a share of it."""
@@ -133,6 +134,10 @@ def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str
     flat = np.array(to_host(parameters.gradient))
     gradient = {name: flat[span] for name, span in parameters.spans()}
     results = [step(batch, number, random=np.random.default_rng(number)) for number in range(steps)]
+    if cache.recorded is not None and not len(cache.recorded):
+        raise turns.BenchmarkError(f"no step of generation was recorded: {cache.recorded.refused}")
+    if step.why_eager is not None:
+        raise turns.BenchmarkError(f"no step of training was recorded: {step.why_eager}")
     return gradient, [float(result.loss) for result in results], logits
 
 

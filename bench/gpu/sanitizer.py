@@ -2,7 +2,7 @@
 
     python -m bench.gpu.sanitizer BACKEND
 
-runs the kernels: a training step of small models that have all of them between them.
+runs the kernels: training steps and some tokens of generation of small models that have all of them between them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from bench import turns
-from bench.gpu.correctness import MODELS
+from bench.gpu.correctness import MODELS, NANOCHAT, VOCABULARY
 from bench.gpu.engines import LeftOutError, backend_of
 from bench.gpu.stages import Record, Settings
 from tinygrad_chat import Tensor, ops
 from tinygrad_chat.autograd import no_grad
-from tinygrad_chat.backend import Backend, Compute
+from tinygrad_chat.backend import EAGER_STEPS, Backend, Compute
+from tinygrad_chat.inference.engine import Engine
+from tinygrad_chat.inference.options import GenerationOptions
 from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.optim import AdamW
+from tinygrad_chat.training.build import build_train_step
 from tinygrad_chat.training.step import TrainStep
 
 PROGRAM = "compute-sanitizer"
@@ -47,21 +50,35 @@ STEPS = {
 
 
 def run_steps(backend: str | Backend) -> None:
-    """Take a training step of each model, and evaluate it once, in each of the back end's types but tf32, which has the
-    kernels of float32."""
+    """Take a training step of each model, by AdamW and by Muon, evaluate it once and read some tokens one at a time, in
+    each of the back end's types but tf32, which has the kernels of float32."""
     backend = Compute.choose(backend).backend
     for dtype in sorted({"float32", *backend.dtypes} - {"tf32"}):
         compute = Compute.choose(backend, dtype=dtype)
         for options, vocabulary in STEPS.values():
-            tokens = np.random.default_rng(0).integers(vocabulary, size=(BATCH, options.context + 1))
-            batch = tokens[:, :-1], tokens[:, 1:]
+            batch = _draw(options, vocabulary)
             model = GPT(vocabulary, options, compute=compute)
             step = TrainStep(model, AdamW(model.parameters()), lambda position: 1e-3, clip=1.0)
             step(batch, 0, random=np.random.default_rng(0))
             with no_grad():
                 model.loss(*batch)
+            _generate(model)
+        model = GPT(VOCABULARY, NANOCHAT.model, compute=compute)
+        build_train_step(NANOCHAT, model)(_draw(NANOCHAT.model, VOCABULARY), 0)
         _run_ops(compute)
         compute.backend.synchronize()
+
+
+def _draw(options: ModelOptions, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.random.default_rng(0).integers(vocabulary, size=(BATCH, options.context + 1))
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def _generate(model: GPT) -> None:
+    """Let prompts of different lengths go on by a few tokens: enough for a step to be recorded and repeated."""
+    engine = Engine(model, None, rows=BATCH)
+    options = GenerationOptions(max_new_tokens=EAGER_STEPS + 3)
+    engine.finish([engine.submit(range(1, length), options) for length in (3, 6)])
 
 
 def _run_ops(compute: Compute) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import turns
 from bench.configurations import Configuration
 from bench.decoder import Decoder, OurDecoder, generate, logits_before
 from bench.gpu.models import make_train_step
@@ -174,7 +175,10 @@ def main(name: str, device: str) -> None:
         began = time.perf_counter()
         generate(decoder, tokens[:, : request["prompt"]], request["new"])
         engine.synchronize()
-        return {"seconds": time.perf_counter() - began}
+        seconds = time.perf_counter() - began
+        if why := getattr(decoder, "why_eager", None):
+            raise turns.BenchmarkError(f"no step of generation was recorded: {why}")
+        return {"seconds": seconds}
 
     answers: dict[str, Callable[[dict[str, Any]], Any]] = {
         "losses": losses,

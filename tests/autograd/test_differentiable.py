@@ -308,3 +308,13 @@ def test_a_leaf_of_any_class_adds_up_what_two_sweeps_bring():
     for _ in range(2):
         backpropagate_arrays(scaled_sum(leaf, np.ones(2), factor=2.0), np.ones(2))
     np.testing.assert_array_equal(leaf.grad, [4, 4])
+
+
+@pytest.mark.parametrize("number", [2, 0.5, np.float64(0.5)])
+def test_a_number_does_not_widen_bfloat16_either_way(number: Any):
+    x = Tensor(np.array([1.0, 3.0]).astype("bfloat16"))
+    for out in (x * number, number + x, x - number):
+        assert out.dtype == x.dtype
+        out.sum().backward()
+        assert x.grad.dtype == x.dtype
+        x.grad = None

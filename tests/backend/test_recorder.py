@@ -3,6 +3,7 @@ list of what it was asked for."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -143,6 +144,17 @@ def test_work_is_captured_apart_and_launched_apart(recorder: CupyRecorder, calls
     captured = ["free", "begin", "work", "end"]
     assert calls == [*ENTERED, *captured, *LEFT, *ENTERED, "launch on its own", *LEFT]
     assert recorder.memory_held() == 7
+
+
+def test_nothing_is_collected_while_work_is_captured_and_memory_is_given_back_before_the_first_alone(
+    recorder: CupyRecorder, calls: list[str]
+):
+    collected = []
+    with recorder.apart():
+        for _ in range(2):
+            recorder.record(lambda: collected.append(gc.isenabled()))
+    assert (collected, gc.isenabled()) == ([False, False], True)
+    assert calls.count("free") == 1
 
 
 @pytest.mark.parametrize("invalid", [False, True])

@@ -5,6 +5,8 @@ The device is tests/cuda_on_cpu's, which keeps each call with its addresses and 
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -16,17 +18,20 @@ from tests.cuda_on_cpu import tape
 from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
 from tests.cuda_on_cpu.places import needs_compiler, open_place
 from tests.profiles import CI
+from tests.training.test_loop import Start, finish
 from tinygrad_chat import GPT, Compute, ModelOptions
-from tinygrad_chat.autograd import reference_ops
-from tinygrad_chat.backend import Backend, Packet, get_backend
+from tinygrad_chat.autograd import reference_ops, watched_ops
+from tinygrad_chat.backend import EAGER_STEPS, Backend, Packet, get_backend
 from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.inference.load import load_model
 from tinygrad_chat.inference.rows import SharedRows, rows_of
 from tinygrad_chat.kernels.cuda import linear
 from tinygrad_chat.models.nanochat import NANOCHAT
 from tinygrad_chat.models.parameter_table import by_name, parameter_table
-from tinygrad_chat.models.recorded_steps import EAGER_STEPS
 from tinygrad_chat.nn import KeyValueCache
 from tinygrad_chat.nn import cache as cache_module
+from tinygrad_chat.runs.lookup import open_checkpoint
+from tinygrad_chat.runs.state import SavedModel
 
 pytestmark = needs_compiler
 V, CONTEXT, MOST_ROWS = 19, 24, 4
@@ -43,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "soft_cap": 15.0,
     },
     "within documents": DOCUMENTS,
+    "with adapters": {"lora": 2, "positions": "rotary"},
     "nanochat's": {**NANOCHAT, "vocabulary_multiple": 8, "window": 5},
     "nanochat's within documents": {**NANOCHAT, **DOCUMENTS, "vocabulary_multiple": 8},
 }
@@ -99,12 +105,14 @@ def read_in_company(model: GPT) -> list[np.ndarray]:
     rows.clear()
     rows.join([[3, 1]])
     step(4)
+    recorded = rows._cache.recorded
+    assert recorded is None or (len(recorded) > 0 and recorded.refused is None)
     return [model.compute.backend.to_host(logits).copy() for logits in found]
 
 
 @CI
 @pytest.mark.parametrize("columns", [4, cache_module.FIRST_COLUMNS])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_recorded_steps_leave_the_bits_of_eager_ones(
     variant: dict[str, Any], dtype: str, columns: int, monkeypatch: pytest.MonkeyPatch
@@ -145,20 +153,28 @@ def test_a_token_takes_one_packet_and_one_launch(monkeypatch: pytest.MonkeyPatch
     assert len(repeated[0].calls) > 20  # which are not made one by one
 
 
-def test_tokens_that_a_device_has_drawn_are_read_there(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kind", [np.array, DEVICE.xp.array, list])
+def test_tokens_are_read_from_wherever_they_are(kind: Any, monkeypatch: pytest.MonkeyPatch):
     found = []
-    for on_device in (False, True):
-        model = build({})
-        cache, tokens = ready(model), np.array([[5]])
-        repeated = replays(monkeypatch)
+    for recording in (False, True):
+        model = build({}, recording=recording)
+        cache, tokens, repeated = ready(model), kind([[5]]), replays(monkeypatch)
         for _ in range(3):
-            logits = model.next_token_logits(DEVICE.xp.asarray(tokens) if on_device else tokens, cache)
-            with no_waiting():
-                drawn = logits.argmax(axis=-1)[:, None]
-            tokens = DEVICE.to_host(drawn).copy()
-            found.append(tokens.item())
-        assert len(repeated) == 3
+            logits = model.next_token_logits(tokens, cache)
+            drawn = logits.argmax(axis=-1)[:, None]
+            found.append(DEVICE.to_host(drawn).item())
+            tokens = drawn if kind == DEVICE.xp.array else kind([[found[-1]]])
+        assert len(repeated) == 3 * recording
     assert found[:3] == found[3:]
+    assert len(set(found)) > 1
+
+
+def test_a_token_that_the_device_has_drawn_is_read_without_waiting():
+    model = build({})
+    cache, tokens = ready(model), DEVICE.xp.array([[5]])
+    with no_waiting():
+        for _ in range(3):
+            tokens = model.next_token_logits(tokens, cache).argmax(axis=-1)[:, None]
 
 
 def test_a_result_is_not_overwritten_by_the_next_step():
@@ -203,20 +219,65 @@ def test_what_cannot_be_recorded_stays_eager_and_says_why(monkeypatch: pytest.Mo
     for tokens in ([[1, 2]], *[[[3]]] * (EAGER_STEPS + 3)):
         np.testing.assert_array_equal(read(model, caches[1], tokens), read(eager, caches[0], tokens))
     assert caches[1].recorded.refused == "no memory for a graph"
+    assert not len(caches[1].recorded)
 
 
-def test_reference_ops_are_not_repeated_kernels(monkeypatch: pytest.MonkeyPatch):
+def test_other_ops_and_those_that_are_watched_are_not_repeated(monkeypatch: pytest.MonkeyPatch):
     model = build({})
     cache, repeated = ready(model), replays(monkeypatch)
-    with reference_ops():
-        read(model, cache, [[5]])
+    for eagerly in (reference_ops(), watched_ops(lambda *given: lambda out, rule: rule)):
+        with eagerly:
+            read(model, cache, [[5]])
     assert not repeated
     read(model, cache, [[5]])
     assert len(repeated) == 1
 
 
-def test_the_host_records_nothing():
-    assert build({}, backend=get_backend("numpy")).new_cache(1).recorded is None
+def test_rows_that_have_not_joined_yet_end_no_recording():
+    model = build({})
+    rows = shared_rows(model)
+    rows.join([[1, 2, 3]])
+    for _ in range(EAGER_STEPS + 1):
+        rows.step([4])
+    recorded = len(rows._cache.recorded)
+    for _ in range(EAGER_STEPS + 1):
+        rows.join([[7]])  # a step of one token, too
+    assert len(rows._cache.recorded) == recorded == 1
+
+
+def test_a_cache_that_grows_lets_go_of_its_old_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache_module, "FIRST_COLUMNS", 8)
+    cache = ready(model := build({}))
+    before = weakref.ref(cache.memory)
+    assert len(cache.recorded) == 1
+    read(model, cache, [[1, 2, 3, 4, 5]])
+    assert (before(), len(cache.recorded)) == (None, 0)
+
+
+def test_a_thread_records_its_own_steps():
+    """As a recording holds the memory in which its thread computes products."""
+    cache = ready(model := build({}))
+    (recorded,) = cache.recorded._steps.values()
+    thread = threading.Thread(target=read, args=(model, cache, [[5]]))
+    thread.start()
+    thread.join()
+    assert list(cache.recorded._steps.values()) != [recorded]
+
+
+def test_nothing_is_recorded_on_the_host_nor_without_kernels_nor_where_nobody_wants_it():
+    reference = GPT(V, ModelOptions(**SMALL), compute=Compute.choose(DEVICE, "reference"))
+    for model in (build({}, backend=get_backend("numpy")), reference, build({}, recording=False)):
+        assert model.new_cache(1).recorded is None
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_the_option_is_heard_in_training_and_afterwards(start: Start, graph: bool, monkeypatch: pytest.MonkeyPatch):
+    run = start("run", steps=2, graph=graph)
+    finish(run)
+    saved = open_checkpoint(run.folder.path, SavedModel.load, say=print)
+    for model in (run.train_step.model, load_model(saved, graph=graph)):
+        assert isinstance(model, GPT)
+        assert model.records_steps == graph
 
 
 @pytest.mark.gpu

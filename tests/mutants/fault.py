@@ -42,7 +42,7 @@ TESTS_OF = {
     "experiments": tuple(f"tests/experiments/test_{name}.py" for name in ("jobs", "submission", "job")),
     "parallel/buckets.py": ("tests/parallel/test_communicator.py", "tests/kernels/test_cuda_linears.py"),
     "backend/nccl.py": ("tests/parallel/test_device.py",),
-    "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py"),
+    "nn/cache.py": ("tests/nn/test_cache.py", "tests/inference/test_engine.py", "tests/models/test_recorded_steps.py"),
     "models/recorded_steps.py": ("tests/models/test_recorded_steps.py",),
     "models/gpt.py": ("tests/models", "tests/inference/test_rows.py"),
     "text/inventory.py": ("tests/cli/test_data_command.py",),

@@ -8,6 +8,8 @@ FAULTS = {
             "self.last_embedding: Any = None",
             "self.last_embedding = getattr(self, 'last_embedding', None)",
         ),
+        "a cache that has grown is read where it was": ("self.recorded.forget()", "pass"),
+        "rows that have not joined end recordings": ("others.recorded = None", "pass"),
         "what was held stays behind": ("enlarged[:, :, : self.rows, : self.end] =", "_ ="),
         "a row that leaves takes the last with it": ("if row < last:", "if False:"),
         "newcomers begin with the others": ("newcomers.starts + self.end - newcomers.end", "newcomers.starts * 0"),

@@ -91,10 +91,19 @@ FAULTS = {
         "the newest embedding is that of the recording": ("if getattr(column, name) is not array:", "if False:"),
         "a column is filled again and again": ("cache.advance(1)", "pass"),
         "the next step overwrites a result": ("return self._logits.copy()", "return self._logits"),
-        "a cache that has grown is read where it was": ("memory is not self._memory or ", ""),
-        "weights that have moved are read where they were": (" or weights is not self._weights", ""),
-        "a full context is written over": ("0 < cache.length < cache.capacity", "0 < cache.length"),
-        "the model's own ops are not asked": ("mode.kernels is not None or ", ""),
+        "weights that have moved are read where they were": ("weights is not self._weights or ", ""),
+        "threads share what they have recorded": (" or thread != self._thread", ""),
+        "a full context is written over": ("cache.length >= cache.capacity", "False"),
+        "the model's own ops are not asked": (" or not current_mode().is_plain", ""),
+        "tokens that the device has drawn are not read": (
+            "            self._tokens.array[...] = tokens",
+            "            pass",
+        ),
+        "tokens that come from the host are not sent": ("self._tokens.write(narrowed(np.asarray(tokens)))", "pass"),
+        "a refusal keeps what was recorded": (
+            "reason_of(error), None\n                self.forget()",
+            "reason_of(error), None",
+        ),
     },
     "models/gpt.py": {
         "padding is seen": ("cache.starts[:, None] + positions.clip(max=0)", "cache.starts[:, None] * 0"),

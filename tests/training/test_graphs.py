@@ -26,14 +26,14 @@ from tests.training.test_device import VARIANTS, new_muon
 from tests.training.test_loop import Start, finish, log
 from tinygrad_chat import GPT, ModelOptions
 from tinygrad_chat.autograd import reference_ops
-from tinygrad_chat.backend import Backend, Compute, Packet, Slot, compute, get_backend
+from tinygrad_chat.backend import EAGER_STEPS, Backend, Compute, Packet, Slot, compute, get_backend
 from tinygrad_chat.cli.display import open_display
 from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.models import recorded_steps
 from tinygrad_chat.optim import SGD, AdamW
 from tinygrad_chat.optim.optimizer import StepScalars
 from tinygrad_chat.training import graphs
-from tinygrad_chat.training.graphs import EAGER_STEPS, SEEDS
+from tinygrad_chat.training.graphs import SEEDS
 from tinygrad_chat.training.loop import train as train_run
 from tinygrad_chat.training.run import resume_run
 from tinygrad_chat.training.step import TrainStep
@@ -109,6 +109,7 @@ KINDS = [
     pytest.param(VARIANTS[2], AdamW, id="with biases and dropout"),
     pytest.param({**VARIANTS[3], "dropout": 0.1}, new_muon, id="nanochat's, by Muon, with dropout"),
     pytest.param({**DOCUMENTS, "dropout": 0.1}, AdamW, id="within documents, with dropout"),
+    pytest.param({"lora": 2, "positions": "rotary"}, AdamW, id="with adapters"),
     pytest.param({**VARIANTS[3], **DOCUMENTS, "recompute": True}, new_muon, id="nanochat's within documents"),
 ]
 

@@ -137,11 +137,12 @@ class Operation(Generic[Others]):
 def _constant(x: Any, beside: Any) -> Any:
     """Convert an input without a gradient for use with the array `beside`: a list becomes an array of the same kind,
     an array takes the processor's byte order, and a real scalar takes the dtype of `beside`, since a NumPy scalar or an
-    array without axes would widen the result."""
+    array without axes would widen the result, and a float widens bfloat16."""
     if isinstance(x, (list, tuple)):
         x = array_module(beside).asarray(x)
     elif not hasattr(x, "ndim"):
-        return x
+        narrow = isinstance(x, float) and beside.dtype.name == "bfloat16"
+        return array_module(beside).full((), x, beside.dtype) if narrow else x
     elif x.ndim:
         return in_native_order(x)
     return x.astype(beside.dtype) if x.dtype.kind == "f" and x.dtype != beside.dtype else x

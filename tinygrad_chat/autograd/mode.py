@@ -35,6 +35,11 @@ class Mode:
         backend, compute = backend_of(array), self.compute
         return compute if compute is not None and compute.backend is backend else default_compute(backend)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether ops run as their compute says, and nobody watches: what a device has recorded may be repeated."""
+        return self.kernels is None and self.watcher is None
+
     def kernels_for(self, array: Any) -> Kernels:
         """Return the kernels to run on `array`, keyed by what they replace."""
         if self.kernels is not None:

@@ -9,7 +9,7 @@ from tinygrad_chat.backend.compute import Compute, default_compute
 from tinygrad_chat.backend.host_memory import available_memory
 from tinygrad_chat.backend.inbox import BUFFERS, Inbox, Packet, Slot
 from tinygrad_chat.backend.product_choices import ProductChoices
-from tinygrad_chat.backend.recorder import Recorder
+from tinygrad_chat.backend.recorder import EAGER_STEPS, Recorder
 from tinygrad_chat.backend.registry import (
     Kernels,
     array_module,
@@ -23,6 +23,7 @@ from tinygrad_chat.backend.whole_numbers import narrowed
 
 __all__ = [
     "BUFFERS",
+    "EAGER_STEPS",
     "Backend",
     "Compute",
     "Inbox",

@@ -22,6 +22,7 @@ class CupyRecorder(Recorder):
         self._cupy = cupy
         self._pool = cupy.cuda.MemoryPool()
         self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._has_recorded = False
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -37,11 +38,13 @@ class CupyRecorder(Recorder):
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Capture `work` as a graph."""
-        gc.collect()  # what a cycle still holds is not to be freed, and waited for, while work is captured
-        self._cupy.get_default_memory_pool().free_all_blocks()
+        if not self._has_recorded:  # room for what it will hold
+            self._cupy.get_default_memory_pool().free_all_blocks()
+            self._has_recorded = True
         self._stream.begin_capture()
         try:
-            work()
+            with _no_collection():
+                work()
         except BaseException:
             with suppress(Exception):  # the capture may have been invalidated; the error that counts is the first
                 self._stream.end_capture()
@@ -51,3 +54,16 @@ class CupyRecorder(Recorder):
     def memory_held(self) -> int:
         """Return the bytes that the pool has allocated."""
         return self._pool.total_bytes()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Free nothing that a cycle of references holds within this context: that would wait for the device, which must not
+    happen while work is captured."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

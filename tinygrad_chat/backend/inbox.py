@@ -54,6 +54,12 @@ class Packet:
         self._backend.send(self._buffers[turn], self._array)
         self._sent[turn] = self._backend.mark()
 
+    def finish(self) -> None:
+        """Wait until the device has what was sent, so that the buffers may be freed."""
+        for mark in self._sent:
+            if mark is not None:
+                self._backend.wait_for(mark)
+
 
 class Inbox:
     """A packet of one array, which is sent whenever it is written."""

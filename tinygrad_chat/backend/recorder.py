@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+EAGER_STEPS = 2
+"""Of one kind before a step is recorded: kernels are compiled, and what comes once is not worth it."""
+
 
 class Recorder(ABC):
     """Records work, on a stream and in memory of its own.

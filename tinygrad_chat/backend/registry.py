@@ -14,7 +14,7 @@ from tinygrad_chat.backend.allocation import keep_freed_memory
 from tinygrad_chat.backend.base import Backend
 from tinygrad_chat.backend.numpy_backend import NumpyBackend
 from tinygrad_chat.errors import BackendError
-from tinygrad_chat.formatting import as_command
+from tinygrad_chat.formatting import as_command, reason_of
 
 Kernels = Mapping[Any, Callable[..., Any]]
 """Fast replacements: op -> array function with the same signature."""
@@ -87,7 +87,7 @@ def why_no_kernels(name: str) -> str | None:
     try:
         load_kernels(name)
     except Exception as error:  # the compiler, an extra, is missing, broken or disabled by a variable
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         variables = [variable for variable in sorted(os.environ) if variable.startswith(f"{name.upper()}_")]
         remedy = f"{as_command(['unset', *variables])}, or " if variables else ""
         return f"needs {name}, which fails to import ({reason}); {remedy}run: pip install -U 'tinygrad-chat[fast]'"

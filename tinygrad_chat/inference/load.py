@@ -50,14 +50,14 @@ def load_model(
             raise ConfigError(f"--weights {weights}: expected float32 for a custom model")
         model = make(saved.tokenizer.size)
         model.parameters().load(saved.weights)
-        return model
-    compute = Compute.choose("numpy" if mode == "scalar" else backend, kernels, dtype)
-    options, vocabulary, given = saved.config.replace(dropout=0.0).model, saved.tokenizer.size, saved.weights
-    expect_room_to_answer(options, vocabulary, weights=weights, mode=mode)
-    if weights != "float32":
-        InferenceOptions(backend=compute.backend.name, mode=mode, weights=weights)  # raises for impossible combinations
-        given = stored_weights(options, vocabulary, given, weights)
-    model = ENGINES[mode](vocabulary, options, compute=compute, weights=given)
+    else:
+        compute = Compute.choose("numpy" if mode == "scalar" else backend, kernels, dtype)
+        options, vocabulary, given = saved.config.replace(dropout=0.0).model, saved.tokenizer.size, saved.weights
+        expect_room_to_answer(options, vocabulary, weights=weights, mode=mode)
+        if weights != "float32":
+            InferenceOptions(backend=compute.backend.name, mode=mode, weights=weights)  # raises for some
+            given = stored_weights(options, vocabulary, given, weights)
+        model = ENGINES[mode](vocabulary, options, compute=compute, weights=given)
     if isinstance(model, GPT):
         model.records_steps = graph
     return model

@@ -16,7 +16,7 @@ from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.recorded_steps import RecordedSteps
 from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names, side_by_side
-from tinygrad_chat.nn import KeyValueCache, NextColumn, ResidualStream, StoredWeight, dropper
+from tinygrad_chat.nn import KeyValueCache, NextColumn, ResidualStream, StoredWeight, dropper, write_columns
 from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
@@ -223,7 +223,8 @@ class GPT(NextTokenModel):
         """An empty key/value cache for `batch` sequences."""
         backend, sizes = self.compute.backend, (self.options.layers, batch, self.context, self.options.key_value_width)
         cache = KeyValueCache(*sizes, backend=backend, dtype=self.token_embedding.weight.dtype)
-        if self.records_steps and (recorder := backend.recorder()) is not None:
+        recorder = backend.recorder() if self.records_steps and write_columns in self.compute.kernel_table else None
+        if recorder is not None:
             cache.recorded = RecordedSteps(backend, recorder, super().next_token_logits)
         return cache
 
@@ -232,7 +233,8 @@ class GPT(NextTokenModel):
         """Logits (B, V) of the token after tokens (B, T). With a cache, pass only the tokens that it has not seen: if
         that is one of each row, a device repeats what it has recorded."""
         if isinstance(cache, KeyValueCache) and cache.recorded is not None and np.shape(tokens)[1] == 1:
-            logits = cache.recorded.take(tokens, cache, self._parameters)
+            weights = next((tensor.data for _, tensor in self.named_parameters()), None)  # `parameters` moves them all
+            logits = cache.recorded.take(tokens, cache, weights)
             if logits is not None:
                 return logits
         return super().next_token_logits(tokens, cache)

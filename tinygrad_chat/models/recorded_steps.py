@@ -8,16 +8,17 @@ and where its document begins, lies at fixed addresses, too.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import Backend, Packet, Recorder, narrowed
+from tinygrad_chat.backend import EAGER_STEPS, Backend, Packet, Recorder, narrowed
+from tinygrad_chat.formatting import reason_of
 from tinygrad_chat.nn import KeyValueCache, NextColumn
 
-EAGER_STEPS = 2  # of so many rows before a step is recorded: kernels are compiled, and a short answer is not worth it
 KEPT = ("last_embedding", "document_start")  # what a cache keeps of each row's newest token
 
 Read = Callable[[Any, NextColumn], Any]
@@ -25,71 +26,83 @@ Read = Callable[[Any, NextColumn], Any]
 
 
 class RecordedSteps:
-    """The recorded steps of one model with one cache, one for each number of rows.
+    """The recorded steps of one model with one cache, one for each number of rows. `read` computes one.
 
-    `read` computes a step. After an error while one is recorded, such as a lack of memory, all steps stay eager, and
-    `refused` is that error in one line.
+    After an error while one is recorded, such as a lack of memory, all steps stay eager, and `refused` is that error in
+    one line.
     """
 
     def __init__(self, backend: Backend, recorder: Recorder, read: Read) -> None:
         self.refused: str | None = None
-        self._backend, self._recorder, self._read = backend, recorder, read
-        self._memory: Any = None
+        self._backend, self._read = backend, read
+        self._recorder: Recorder | None = recorder
         self._weights: Any = None
+        self._thread: int | None = None
         self._seen: dict[int, int] = {}
-        self._steps: dict[int, RecordedStep] = {}
+        self._steps: dict[int, RecordedToken] = {}
+
+    def __len__(self) -> int:
+        """Return how many steps are recorded."""
+        return len(self._steps)
 
     def take(self, tokens: Any, cache: KeyValueCache, weights: Any) -> Any:
-        """Return the logits (B, V) after tokens (B, 1), or None if the step is to be taken eagerly. `weights` are what
-        the model's are a part of, once they are in one place: whoever moves them ends what has been recorded."""
-        mode, rows = current_mode(), cache.rows
-        if self.refused or mode.kernels is not None or mode.watcher is not None:
-            return None
-        if not 0 < cache.length < cache.capacity:
+        """Return the logits (B, V) after tokens (B, 1), or None if the step is to be taken eagerly. `weights` are one
+        of the model's arrays: if it is another one, all have moved."""
+        rows, full = cache.rows, cache.length >= cache.capacity
+        if self._recorder is None or full or not cache.length or not current_mode().is_plain:
             return None
         cache.make_room(1)
-        memory = cache.memory
-        if memory is not self._memory or weights is not self._weights:
-            self._memory, self._weights = memory, weights
-            self._seen.clear()
-            self._steps.clear()
+        thread = threading.get_ident()  # whose workspace for products is part of a recording
+        if weights is not self._weights or thread != self._thread:
+            self.forget()
+            self._weights, self._thread = weights, thread
         if rows not in self._steps:
             self._seen[rows] = self._seen.get(rows, 0) + 1
             if self._seen[rows] <= EAGER_STEPS:
                 return None
             try:
-                self._steps[rows] = RecordedStep(self._backend, self._recorder, self._read, cache)
+                self._steps[rows] = RecordedToken(self._backend, self._recorder, self._read, cache)
             except Exception as error:  # an eager step works, or says better what is wrong
-                self.refused = " ".join(str(error).split()) or type(error).__name__
+                self.refused, self._recorder = reason_of(error), None
+                self.forget()
                 return None
         return self._steps[rows].take(tokens, cache)
 
+    def forget(self) -> None:
+        """Drop all that is recorded: what it reads will lie elsewhere."""
+        for step in self._steps.values():
+            step.finish()
+        self._steps.clear()
 
-class RecordedStep:
-    """A recording, and what it reads. Raises what recording raises."""
+
+class RecordedToken:
+    """A recording for one number of rows, and what it reads. Raises what recording raises."""
 
     def __init__(self, backend: Backend, recorder: Recorder, read: Read, cache: KeyValueCache) -> None:
-        rows, self._recorder = cache.rows, recorder
+        self._backend, self._recorder, rows = backend, recorder, cache.rows
         memory = cache.memory[:, :, :rows]
-        kept = {name: getattr(cache, name) for name in KEPT if getattr(cache, name) is not None}
+        # Not from the recorder's memory, in which other recordings may compute.
+        self._packet = Packet(backend, ((rows, 1), np.int32), ((), np.int64), ((rows,), np.int64))
+        self._tokens, self._end, self._starts = self._packet.slots
+        self._kept = {name: getattr(cache, name).copy() for name in KEPT if getattr(cache, name) is not None}
+
+        def compute() -> Any:
+            column = NextColumn(memory, self._end.array, self._starts.array)
+            for name, array in self._kept.items():
+                setattr(column, name, array)
+            logits = read(self._tokens.array, column)
+            for name, array in self._kept.items():
+                if getattr(column, name) is not array:
+                    array[...] = getattr(column, name)
+            return logits
+
+        # A rehearsal, so that kernels are loaded and the recorder has memory. It writes to the column that the step
+        # itself will write to.
         with recorder.apart():
-            self._packet = Packet(backend, ((rows, 1), np.int32), ((), np.int64), ((rows,), np.int64))
-            self._tokens, self._end, self._starts = self._packet.slots
-            self._kept = {name: array.copy() for name, array in kept.items()}
             self._send(np.zeros((rows, 1), np.int32), cache)
-
-            def compute() -> Any:
-                column = NextColumn(memory, self._end.array, self._starts.array)
-                vars(column).update(self._kept)
-                logits = read(self._tokens.array, column)
-                for name, array in self._kept.items():
-                    if getattr(column, name) is not array:
-                        array[...] = getattr(column, name)
-                return logits
-
-            # A rehearsal, so that kernels are loaded and the memory pool is filled. It writes to the column that the
-            # step itself will write to.
-            self._logits = compute().copy()
+            rehearsed = compute()
+        self._logits = rehearsed.copy()
+        with recorder.apart():
             self._repeat = recorder.record(lambda: self._logits.__setitem__(..., compute()))
 
     def take(self, tokens: Any, cache: KeyValueCache) -> Any:
@@ -101,15 +114,20 @@ class RecordedStep:
             self._send(tokens, cache)
             self._repeat()
         cache.advance(1)
-        vars(cache).update(self._kept)
+        for name, array in self._kept.items():
+            setattr(cache, name, array)
         return self._logits.copy()  # the next step overwrites them
 
+    def finish(self) -> None:
+        """Wait for what is on its way to the device, so that its buffers may be freed."""
+        self._packet.finish()
+
     def _send(self, tokens: Any, cache: KeyValueCache) -> None:
-        on_host = isinstance(tokens, np.ndarray)
-        if on_host:
-            self._tokens.write(narrowed(tokens))
+        on_device = isinstance(tokens, self._backend.array_type)
+        if not on_device:
+            self._tokens.write(narrowed(np.asarray(tokens)))
         self._end.write(cache.end)
         self._starts.write(cache.starts)
         self._packet.send()
-        if not on_host:
+        if on_device:
             self._tokens.array[...] = tokens

@@ -1,6 +1,6 @@
 """Layers, the residual stream between them, and the buffers that their parameters live in."""
 
-from tinygrad_chat.nn.cache import KeyValueCache
+from tinygrad_chat.nn.cache import KeyValueCache, write_columns
 from tinygrad_chat.nn.layers import (
     ACTIVATIONS,
     Embedding,
@@ -40,4 +40,5 @@ __all__ = [
     "apply_to_one_input",
     "dropper",
     "expect_fitting",
+    "write_columns",
 ]

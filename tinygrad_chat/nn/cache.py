@@ -172,5 +172,7 @@ class KeyValueCache:
         *outer, columns, width = self._buffer.shape
         if count > columns:
             enlarged = self._xp.zeros((*outer, min(max(count, 2 * columns), self.capacity), width), self._buffer.dtype)
+            if self.recorded is not None:
+                self.recorded.forget()
             enlarged[:, :, : self.rows, : self.end] = self._buffer[:, :, : self.rows, : self.end]
             self._buffer = enlarged

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tinygrad_chat.formatting import reason_of
 from tinygrad_chat.reports.summary import is_number
 from tinygrad_chat.tracking.opening import expect_tracker, open_tracker, read_identities, was_opened_here
 from tinygrad_chat.tracking.tracker import RevisableTracker, Tracker
@@ -88,6 +89,6 @@ class _Sender:
         try:
             yield
         except Exception as error:  # whatever a library raises: a tracker must not end a run
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             self._say(f"--track {self._name}: {reason}; training continues without it")
             self._name = self._tracker = None

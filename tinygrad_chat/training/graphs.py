@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from tinygrad_chat.autograd import current_mode
-from tinygrad_chat.backend import Packet, Recorder, narrowed
+from tinygrad_chat.backend import EAGER_STEPS, Packet, Recorder, narrowed
+from tinygrad_chat.formatting import reason_of
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.nn import NewGradient
 from tinygrad_chat.ops.cross_entropy import count_targets
 from tinygrad_chat.optim import Optimizer
 from tinygrad_chat.text.batches import Batch, WeightedBatch
 
-EAGER_STEPS = 2  # of a shape before it is recorded: kernels are compiled, and a shape that comes once is not recorded
 SEEDS = 1024  # the most dropouts in a forward pass
 
 
@@ -52,7 +52,7 @@ class StepGraphs:
         """Return the recorded step for a batch in so many parts, recorded now if it is time to; None if the step is to
         be taken eagerly. `settings` are what else a recording holds for."""
         mode = current_mode()
-        if self.refused or mode.kernels is not None or mode.watcher is not None or len(batch[0]) % parts:
+        if self.refused or not mode.is_plain or len(batch[0]) % parts:
             return None
         key = [(x.shape, x.dtype) for x in batch], random is None, getattr(self._model, "recompute", None), settings
         if self._step is not None:
@@ -67,7 +67,7 @@ class StepGraphs:
             work = self._model, self._optimizer, self._update
             self._step = RecordedStep(recorder, *work, batch, parts=parts, drops=random is not None)
         except Exception as error:  # an eager step works, or says better what is wrong
-            self.refused = " ".join(str(error).split()) or type(error).__name__
+            self.refused = reason_of(error)
         return self._step
 
 

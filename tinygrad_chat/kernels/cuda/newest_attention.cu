@@ -1,7 +1,7 @@
-// ops.attention for the newest token of each sequence, as in generation. Its cost is to read all keys and values once,
-// so that many blocks share them: each has a head and a chunk of the keys, and `join_chunks` adds up what they leave
-// (Flash-Decoding: Dao, Haziza, Massa and Sizov, 2023). A chunk begins at the same key whatever S is, so the same bits
-// come from a cache with room behind its keys.
+// ops.attention for the newest token of each sequence, as in generation. Its cost is to read all keys and values (heads
+// that share some find them in the L2 cache), so many blocks share that: each has a head and a chunk of the keys, and
+// `join_chunks` adds up what they leave (Flash-Decoding: Dao, Haziza, Massa and Sizov, 2023). A chunk begins at the same
+// key whatever S is, so the same bits come from a cache with room behind its keys.
 
 constexpr int CHUNK = 128;  // keys, one for each thread
 
