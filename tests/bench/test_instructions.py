@@ -59,6 +59,14 @@ def test_of_two_loops_with_the_same_products_the_inner_one_is_counted():
     assert hottest_loops(text) == {"multiply": Loop(instructions=9, executed=7, products=2)}
 
 
+def test_no_way_goes_on_behind_an_exit_or_a_branch_without_a_condition():
+    for end in ("EXIT", "BRA `(.L_x_4)"):
+        words = "@P6 BRA `(.L_x_7)", "LDGSTS.E [R1], [R2]", end
+        dead = "".join(f"        /*00a0*/                   {each} ;\n" for each in words)
+        found = hottest_loops(HEAD + COPIES + dead + ".L_x_7:" + PRODUCTS)
+        assert found == {"multiply": Loop(instructions=19, executed=13, products=2)}
+
+
 def test_the_products_of_four_warps_count_too_and_those_that_are_not_in_a_loop_do_not():
     assert hottest_loops((HEAD + COPIES + PRODUCTS).replace("HMMA", "HGMMA"))["multiply"].products == 2
     assert hottest_loops(HEAD + COPIES + ".L_x_6:\n        /*00a0*/               @P4 BRA `(.L_x_0) ;\n") == {}

@@ -62,6 +62,7 @@ FAULTS = {
     "no mask, for keys": ("first_key)) score = LOWEST", "first_key)) score += 0", 0),
     "no mask, for queries": ("first_keys.of[row])) score = LOWEST", "first_keys.of[row])) score += 0", 1),
     "a document that does not begin, for keys": ("int(starts_here[numbers + column])", "0", 0),
+    "a tile of documents without a mask, for keys": ("if (starts) last_first_key", "if (false) last_first_key", 0),
     "the numbers of another tile": (
         "numbers = stage * QUERIES_OF_TILE;",
         "numbers = (stage ^ 1) * QUERIES_OF_TILE;",

@@ -11,6 +11,13 @@ __device__ inline int warp_most(int x) {
     return x;
 }
 
+// The greatest of N numbers in shared memory, none below 0.
+template <int N, typename Number> __device__ inline int greatest_of(const Number* numbers) {
+    int most = 0;
+    for (int i = threadIdx.x % WARP; i < N; i += WARP) most = max(most, int(numbers[i]));
+    return warp_most(most);
+}
+
 // The sizes of a call, and which keys a query sees: those of its document and of `window` positions, up to its own or
 // up to the last key.
 struct Shape {
@@ -61,13 +68,9 @@ template <int N> struct FirstKeys {
         for (int i = threadIdx.x; i < N; i += THREADS) memory[i] = shape.first_key(begin + i);
         __syncthreads();
         int least_negated = -memory[0];
-        greatest = memory[0];
-        for (int i = threadIdx.x % WARP; i < N; i += WARP) {
-            least_negated = max(least_negated, -memory[i]);
-            greatest = max(greatest, memory[i]);
-        }
+        for (int i = threadIdx.x % WARP; i < N; i += WARP) least_negated = max(least_negated, -memory[i]);
         least = -warp_most(least_negated);
-        greatest = warp_most(greatest);
+        greatest = greatest_of<N>(memory);
     }
 };
 

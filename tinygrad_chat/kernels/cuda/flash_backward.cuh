@@ -74,12 +74,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         bfloat16* queries = query_tiles + stage * QUERIES_OF_TILE * D;
         bfloat16* d_outs = d_out_tiles + stage * QUERIES_OF_TILE * D;
         const int numbers = stage * QUERIES_OF_TILE;
+        int last_first_key = shape.first_in_window(first + QUERIES_OF_TILE - 1);
+        if (starts) last_first_key = max(last_first_key, greatest_of<QUERIES_OF_TILE>(starts_here + numbers));
+        const bool all = shape.all_see(first, QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key);
         Sums<M, N> weights, d_scores;
         d_scores.each([&](float& sum, int, int n, int i) { sum = minus_delta_here[numbers + d_scores.column(n, i)]; });
         add_products_of_rows(weights, fragments_of(key_tile, first_row), queries);
         add_products_of_rows(d_scores, fragments_of(value_tile, first_row), d_outs);
-        const int last_first_key = starts ? shape.S : shape.first_in_window(first + QUERIES_OF_TILE - 1);
-        if (!shape.all_see(first, QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key))
+        if (!all)
             weights.each([&](float& score, int m, int n, int i) {
                 const int column = weights.column(n, i), key = begin + first_row + weights.row(m, i);
                 const int document = starts ? int(starts_here[numbers + column]) : 0;
