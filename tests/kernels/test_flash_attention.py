@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -77,9 +78,20 @@ AT_ONCE = {"80": [(True, False)], "90": [(True, False), (False, True), (True, Tr
 """Compute capability -> whether copies arrive at once, and products, of which only those of wgmma may be late."""
 
 
-@pytest.fixture(scope="module", params=[pytest.param("host with wgmma", marks=needs_compiler), *PLACES])
+BY_MMA = "gpu by mma.sync"  # even where it has wgmma
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("host with wgmma", marks=needs_compiler),
+        *PLACES,
+        pytest.param(BY_MMA, marks=pytest.mark.gpu),
+    ],
+)
 def device(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    with open_place(request.param) as backend:
+    place, with_wgmma = ("gpu", ()) if request.param == BY_MMA else (request.param, flash_attention.WITH_WGMMA)
+    with open_place(place) as backend, mock.patch.object(flash_attention, "WITH_WGMMA", with_wgmma):
         yield backend
 
 

@@ -161,6 +161,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int first_key = tile * FORWARD_KEYS;
         Sums<M, N> scores;
         add_products_of_rows(scores, queries_here, key_tiles.at(stage));
+        finish_products(scores);
         if (!shape.all_see(begin, FORWARD_QUERIES, first_key, FORWARD_KEYS, first_keys.greatest))
             scores.each([&](float& score, int m, int n, int i) {
                 const int row = scores.row(m, i), key = first_key + scores.column(n, i);
@@ -168,6 +169,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             });
         weigh_anew(scores, sums, largest, total, scale * LOG2_E);
         add_weighted_rows(sums, scores, value_tiles.at(stage));
+        finish_products(sums);
     }
 #pragma unroll
     for (int m = 0; m < M; ++m)

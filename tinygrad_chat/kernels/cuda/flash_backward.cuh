@@ -73,6 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         d_scores.each([&](float& sum, int, int n, int i) { sum = minus_delta_here[numbers + d_scores.column(n, i)]; });
         add_products_of_rows(weights, key_tile, queries);
         add_products_of_rows(d_scores, value_tile, d_outs);
+        finish_products(weights, d_scores);
         const int last_first_key = starts ? shape.S : shape.first_in_window(first + QUERIES_OF_TILE - 1);
         if (!shape.all_see(first, QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key))
             weights.each([&](float& score, int m, int n, int i) {
@@ -87,6 +88,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         });
         add_weighted_rows(value_sums, weights, d_outs);
         add_weighted_rows(key_sums, d_scores, queries);
+        finish_products(value_sums, key_sums);
         head = next_head;
         first = next;
     }
@@ -144,6 +146,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         d_scores.each([&](float& sum, int m, int, int i) { sum = minus_delta_of[m][i / 2]; });
         add_products_of_rows(weights, query_tile, key_tiles.at(stage));
         add_products_of_rows(d_scores, d_out_tile, value_tiles.at(stage));
+        finish_products(weights, d_scores);
         if (!shape.all_see(begin, QUERIES_OF_BLOCK, first_key, KEYS_OF_TILE, first_keys.greatest))
             weights.each([&](float& score, int m, int n, int i) {
                 const int row = weights.row(m, i), key = first_key + weights.column(n, i);
@@ -154,6 +157,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             d_scores.at[m][n][i] *= weight;
         });
         add_weighted_rows(sums, d_scores, key_tiles.at(stage));
+        finish_products(sums);
     }
     sums.scale(scale);
     write_rows(sums, query_tile, rows_of(d_query, d_query_batch, d_query_row, batch, head, shape.T), begin);

@@ -70,3 +70,6 @@ __device__ inline void add_weighted_rows(Sums<M, D / 8>& sums, const Sums<M, N>&
         for (int n = 0; n < D / 16; ++n) add_product(sums, rows, n, right_fragment(tile, 16 * k, n));
     }
 }
+
+// Wait for products that add to these sums: mma.sync has.
+template <int M, int... N> __device__ inline void finish_products(Sums<M, N>&...) {}
