@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,26 @@ def test_other_code_options_architectures_and_compilers_have_other_cubins(
     monkeypatch.setattr(Nvrtc, "getVersion", lambda self: (13, 1))
     cubins.load(DEVICE.xp, CODE, OPTIONS, "sm_90a")
     assert len(compiled) == len(list((tmp_path / "cubins").glob("*.cubin"))) == 5
+
+
+@needs_compiler
+def test_where_nothing_is_installed_cubins_last_as_long_as_the_process(
+    tmp_path: Path, compiled: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TINYGRAD_CHAT_CACHE")
+    monkeypatch.setitem(sys.modules, "platformdirs", None)  # cannot be imported
+    cubins._temporary_folder.cache_clear()
+    for _ in range(2):
+        out = np.zeros(1, np.float32)
+        cubins.load(DEVICE.xp, CODE, OPTIONS, "sm_90a").get_function("one")((1,), (1,), (out,))
+        assert out == 1
+    assert len(compiled) == 1
+    temporary = cubins.folder()
+    assert temporary.exists()
+    cubins._temporary_folder().cleanup()  # as at the end of the process
+    cubins._temporary_folder.cache_clear()
+    assert not temporary.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_the_compiler_refuses_is_told_in_its_words_and_its_program_is_destroyed():

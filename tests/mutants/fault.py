@@ -28,6 +28,7 @@ TESTS_OF = {
     ),
     "kernels/cuda/muon.py": ("tests/kernels/test_cuda_muon.py",),
     "kernels/cuda/muon.cu": ("tests/kernels/test_cuda_muon.py",),
+    "kernels/cuda/cubins.py": ("tests/kernels/test_cubins.py",),
     "kernels/cuda/plans.py": ("tests/kernels/test_cuda_plans.py",),
     "kernels/cuda/cublas_lt.py": ("tests/kernels/test_cuda_plans.py", "tests/kernels/test_cuda_products.py"),
     "training/products.py": ("tests/training/test_products.py",),

@@ -6,8 +6,11 @@ compiled by CuPy's binding of NVRTC, kept in the cache folder, and loaded by Raw
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tinygrad_chat.errors import BackendError
@@ -25,11 +28,25 @@ def load(xp: Any, code: str, options: Sequence[str], architecture: str) -> Any:
     nvrtc = xp.cuda.nvrtc
     given = (*options, *ADDED_BY_CUPY, f"-arch={architecture}")
     name = hashlib.sha256(repr((code, given, nvrtc.getVersion())).encode()).hexdigest()[:32]
-    path = cache_folder() / "cubins" / f"{name}.cubin"
+    path = folder() / f"{name}.cubin"
     if not is_there(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, compile_cubin(nvrtc, code, given))
     return xp.RawModule(path=str(path))
+
+
+def folder() -> Path:
+    """Return where cubins are kept: in the cache folder or, on a machine where the package is not installed and
+    platformdirs does not say where that is, until this process ends."""
+    try:
+        return cache_folder() / "cubins"
+    except ModuleNotFoundError:
+        return Path(_temporary_folder().name)
+
+
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tinygrad-chat-cubins-")
 
 
 def compile_cubin(nvrtc: Any, code: str, options: Sequence[str]) -> bytes:
