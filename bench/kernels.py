@@ -1,5 +1,6 @@
 """Compile every CUDA kernel for each architecture, without a GPU: registers, shared memory, spills and stack of each,
-and how many of its blocks, and warps, a multiprocessor then holds at once.
+and how many of its blocks, and warps, a multiprocessor then holds at once. With nvdisasm, also how many instructions
+the hottest loop of a kernel has that uses tensor cores.
 
 Needs nvcc, or the extra `nvrtc`: the compiler that CuPy uses on a GPU's machine, with CuPy's options. Spilled registers
 go to slow memory, and so do arrays on the stack, whose index the compiler does not know: there should be neither.
@@ -13,12 +14,14 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import nvrtc, turns
+from bench.instructions import Loop, disassemble, find_disassembler, hottest_loops
 from bench.occupancy import WARP, blocks_held, launched
 from bench.record import write_result
 from tinygrad_chat.errors import BackendError
@@ -52,7 +55,21 @@ def measure(arguments: argparse.Namespace) -> None:
             cells = {row["architecture"].removesuffix("a"): _cell(row) for row in mine if _kernel(row) == kernel}
             name = f"{kernel[0]}: {kernel[1]}"
             print(f"{name:<56} {kernel[2]:<9} " + " ".join(f"{cells.get(name, ''):>9}" for name in ARCHITECTURES))
+    _show_loops([row for row in rows if "loop" in row])
     print(f"written: {write_result(NAME, f'python -m bench {NAME}', {'rows': rows}, folder=arguments.results)}")
+
+
+def _show_loops(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        print("instructions are not counted: expected NVRTC and nvdisasm, of the extra nvrtc")
+        return
+    print("NVRTC: instructions of the hottest loop, of them executed once a round, products on tensor cores")
+    for row in rows:
+        name, loop = f"{row['file']}: {row['kernel']}", row["loop"]
+        print(
+            f"{name:<56} {row['real']:<9} {row['architecture']:>9} "
+            f"{loop['instructions']:>5} {loop['executed']:>5} {loop['products']:>5}"
+        )
 
 
 def _kernel(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -107,11 +124,19 @@ def compile_by_nvcc(file: str, real: str) -> list[dict[str, Any]]:
 
 def compile_by_nvrtc(file: str, real: str) -> list[dict[str, Any]]:
     """Return the rows of one file for one type. Raises BackendError where NVRTC refuses it or warns."""
-    logs = [nvrtc.compile_cubin(source(file), _kind(real), name)[1] for name in architectures_of(file)]
-    warned = next((log for log in logs if "warning" in log or SERIALIZED in log), None)
+    compiled = [nvrtc.compile_cubin(source(file), _kind(real), name) for name in architectures_of(file)]
+    warned = next((log for _, log in compiled if "warning" in log or SERIALIZED in log), None)
     if warned is not None:
         raise BackendError(f"{file} for {real}: NVRTC warns: {warned.strip()}")
-    return [row for log in logs for row in _rows("NVRTC", file, real, log)]
+    disassembler, rows = find_disassembler(), []
+    for cubin, log in compiled:
+        loops = hottest_loops(disassemble(cubin, disassembler)) if disassembler else {}
+        rows += [row | _counted(loops.get(row["kernel"])) for row in _rows("NVRTC", file, real, log)]
+    return rows
+
+
+def _counted(loop: Loop | None) -> dict[str, Any]:
+    return {"loop": asdict(loop)} if loop else {}
 
 
 def _kind(real: str) -> Any:

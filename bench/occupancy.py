@@ -35,11 +35,11 @@ FLASH = {
     (64, "flash_attention"): (128, (48 << 10) + 512),
     (64, "flash_delta"): (128, 0),
     (64, "flash_backward_keys"): (128, (48 << 10) + 2048),
-    (64, "flash_backward_queries"): (128, (48 << 10) + 512),
+    (64, "flash_backward_queries"): (128, (48 << 10) + 1536),
     (128, "flash_attention"): (128, (80 << 10) + 256),
     (128, "flash_delta"): (128, 0),
     (128, "flash_backward_keys"): (128, (64 << 10) + 1024),
-    (128, "flash_backward_queries"): (128, (64 << 10) + 256),
+    (128, "flash_backward_queries"): (128, (64 << 10) + 768),
 }
 """(channels of a head, kernel) -> as below, whichever way products are computed"""
 

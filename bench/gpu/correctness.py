@@ -48,7 +48,7 @@ CLOSE = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}
 STEPS, RATE = 20, 1e-3
 NOISE = 0.05  # on the first weights
 FEW = 16  # numbers: such a parameter's gradient is a sum of which most cancels, so those of a model are taken as one
-ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\(\w+\))?\s+(\w+)\(')
+ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\([\w, ]+\))?\s+(\w+)\(')
 
 
 def check_kernels(settings: Settings, record: Record) -> None:

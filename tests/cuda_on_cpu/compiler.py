@@ -25,7 +25,7 @@ KEPT = FOLDER / "__pycache__"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 ONE_AT_A_TIME = threading.Lock()  # shared memory and a block's threads are those of the library
 KERNEL = re.compile(
-    r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(([^)]*)\)'
+    r'extern "C" __global__ void (?:__launch_bounds__\([\w, ]+\) )?(\w+)\(([^)]*)\)'
 )  # its name, parameters
 MOST_SHARED = 48 << 10  # bytes of shared memory that a launch may ask for, unless the kernel was told of more
 _compared: set[str] | None = None  # within both_orders: the kernels that had more than one block

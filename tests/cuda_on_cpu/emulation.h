@@ -231,6 +231,7 @@ inline unsigned int __ballot_sync(unsigned int mask, bool said) {
     for (int lane = 0; lane < 32; ++lane) all |= emulated::exchange(mask, mine, lane);
     return all;
 }
+inline bool __any_sync(unsigned int mask, bool said) { return __ballot_sync(mask, said) != 0; }
 
 // Threads change places only where they wait, so these are atomic as they stand.
 template <typename T> T atomicAdd(T* place, T value) { T old = *place; *place += value; return old; }

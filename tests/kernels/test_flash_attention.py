@@ -156,6 +156,15 @@ def test_values_and_gradients_are_attention_s_at_any_sizes(device: Backend, D: i
 
 
 @WIDTHS
+def test_scores_may_grow_from_tile_to_tile_faster_than_exponentials_have_room_for(device: Backend, D: int):
+    call = Call(1, 200, 200, 1, 1)
+    query, key, *others = call.inputs(D)
+    growing = (key * np.linspace(0, 50, call.S)[:, None]).astype(BFLOAT16)
+    inputs = [query, growing, *others]
+    expect_close(compute(device, call, inputs), expected(call, inputs))
+
+
+@WIDTHS
 def test_slices_of_one_buffer_and_of_a_cache_are_read_where_they_lie(
     device: Backend, D: int, monkeypatch: pytest.MonkeyPatch
 ):

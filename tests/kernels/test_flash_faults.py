@@ -14,6 +14,9 @@ from tests.kernels.test_flash_attention import (
     test_copies_and_products_at_once_or_late_leave_the_same_bits_and_no_bank_is_asked_twice as expect_no_difference,
 )
 from tests.kernels.test_flash_attention import (
+    test_scores_may_grow_from_tile_to_tile_faster_than_exponentials_have_room_for as expect_growth_is_right,
+)
+from tests.kernels.test_flash_attention import (
     test_slices_of_one_buffer_and_of_a_cache_are_read_where_they_lie as expect_slices_in_place,
 )
 from tests.kernels.test_flash_attention import (
@@ -61,14 +64,17 @@ FAULTS = {
     "no mask, for keys": ("first_key)) score = LOWEST", "first_key)) score += 0", 0),
     "no mask, for queries": ("first_keys.of[row])) score = LOWEST", "first_keys.of[row])) score += 0", 1),
     "a document that does not begin, for keys": ("int(starts_here[numbers + column])", "0", 0),
+    "a tile of documents without a mask, for keys": ("if (starts) last_first_key", "if (false) last_first_key", 0),
     "the numbers of another tile": (
         "numbers = stage * QUERIES_OF_TILE;",
         "numbers = (stage ^ 1) * QUERIES_OF_TILE;",
         0,
     ),
     "sums that do not shrink": ("x *= shrink[m][i / 2];", "", 0),
+    "a total that does not shrink": ("total[m][half] *= shrink[m][half];", "", 0),
+    "exponentials that overflow": ("constexpr float ROOM = 8;", "constexpr float ROOM = 1e9f;", 0),
     "no delta, for keys": ("sum = minus_delta_here[numbers + d_scores.column(n, i)]", "sum = 0", 0),
-    "no delta, for queries": ("sum = minus_delta_of[m][i / 2]", "sum = 0", 0),
+    "no delta, for queries": ("sum = minus_delta_here[d_scores.row(m, i)]", "sum = 0", 0),
     "keys' gradients beside their slice": ("rows_of(d_key, d_key_batch, d_key_row,", "rows_of(d_key, S * D, D,", 0),
     "values' gradients beside their slice": ("d_value_batch, d_value_row,", "d_value_batch, heads / shared * D,", 0),
     "queries' gradients beside their slice": (
@@ -135,6 +141,7 @@ def expect_all_right(host: Backend, D: int) -> None:
     for name in CALLS:
         expect_right(host, D, name)
         expect_no_difference(host, D, name)
+    expect_growth_is_right(host, D)
     with pytest.MonkeyPatch.context() as patch:
         expect_slices_in_place(host, D, patch)
 

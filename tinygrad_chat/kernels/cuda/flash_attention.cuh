@@ -11,6 +11,13 @@ __device__ inline int warp_most(int x) {
     return x;
 }
 
+// The greatest of N numbers in shared memory, none below 0.
+template <int N, typename Number> __device__ inline int greatest_of(const Number* numbers) {
+    int most = 0;
+    for (int i = threadIdx.x % WARP; i < N; i += WARP) most = max(most, int(numbers[i]));
+    return warp_most(most);
+}
+
 // The sizes of a call, and which keys a query sees: those of its document and of `window` positions, up to its own or
 // up to the last key.
 struct Shape {
@@ -61,13 +68,9 @@ template <int N> struct FirstKeys {
         for (int i = threadIdx.x; i < N; i += THREADS) memory[i] = shape.first_key(begin + i);
         __syncthreads();
         int least_negated = -memory[0];
-        greatest = memory[0];
-        for (int i = threadIdx.x % WARP; i < N; i += WARP) {
-            least_negated = max(least_negated, -memory[i]);
-            greatest = max(greatest, memory[i]);
-        }
+        for (int i = threadIdx.x % WARP; i < N; i += WARP) least_negated = max(least_negated, -memory[i]);
         least = -warp_most(least_negated);
-        greatest = warp_most(greatest);
+        greatest = greatest_of<N>(memory);
     }
 };
 
@@ -87,32 +90,44 @@ __device__ inline float quad_max(float x) {
     return max(x, __shfl_xor_sync(ALL, x, 2));
 }
 
-// Turn scores into exponentials, 2 ** (factor * (score - largest)), of which `total` is the sum; where a row has a new
-// largest score, what was summed before it shrinks. A row that has seen nothing yet has weights of 1, which its first
-// true score shrinks to 0.
+constexpr float ROOM = 8;
+
+// Turn scores into exponentials, 2 ** (factor * (score - largest)), of which `total` is the sum. A row's `largest` is
+// its largest score so far, or less by ROOM in the exponent at most: exponentials of up to 2 ** ROOM are as exact, and
+// only where a row has outgrown them, what was summed before it shrinks. A row that has seen nothing yet has weights
+// of 1, which its first true score shrinks to 0.
 template <int M, int N>
 __device__ inline void weigh_anew(Sums<M, N>& scores, Sums<M, D / 8>& sums, float (&largest)[M][2],
                                   float (&total)[M][2], float factor) {
-    float shrink[M][2], offset[M][2];
+    float most[M][2];
+    bool outgrown = false;
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            float most = largest[m][half];
+            float x = largest[m][half];
 #pragma unroll
-            for (int n = 0; n < N; ++n)
-                most = max(most, max(scores.at[m][n][2 * half], scores.at[m][n][2 * half + 1]));
-            most = quad_max(most);
-            shrink[m][half] = exp2f((largest[m][half] - most) * factor);
-            largest[m][half] = most;
-            offset[m][half] = most * factor;
-            total[m][half] *= shrink[m][half];
+            for (int n = 0; n < N; ++n) x = max(x, max(scores.at[m][n][2 * half], scores.at[m][n][2 * half + 1]));
+            x = quad_max(x);
+            most[m][half] = (x - largest[m][half]) * factor <= ROOM ? largest[m][half] : x;
+            outgrown |= most[m][half] != largest[m][half];
         }
+    if (__any_sync(ALL, outgrown)) {
+        float shrink[M][2];
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                shrink[m][half] = exp2f((largest[m][half] - most[m][half]) * factor);
+                largest[m][half] = most[m][half];
+                total[m][half] *= shrink[m][half];
+            }
+        sums.each([&](float& x, int m, int, int i) { x *= shrink[m][i / 2]; });
+    }
     scores.each([&](float& score, int m, int, int i) {
-        score = exp2f(score * factor - offset[m][i / 2]);
+        score = exp2f(score * factor - largest[m][i / 2] * factor);
         total[m][i / 2] += score;
     });
-    sums.each([&](float& x, int m, int, int i) { x *= shrink[m][i / 2]; });
 }
 
 // out (B, T, H D), and for each query log2_sums (B, H, T): the logarithm to base 2 of the sum of the exponentials of

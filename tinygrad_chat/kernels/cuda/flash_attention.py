@@ -92,7 +92,7 @@ def attention(
         run(
             "flash_backward_queries",
             blocks_of(T, "QUERIES_OF_BLOCK", heads),
-            room(2 * queries_of_block, tiles["KEYS_OF_TILE"], queries_of_block),
+            room(2 * queries_of_block, tiles["KEYS_OF_TILE"], 3 * queries_of_block),
             *(d_out, log2_sums, minus_delta, d_query),
             strides=_strides(d_query),
         )

@@ -46,7 +46,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const auto all_d_outs = rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T);
         fetch(query_tiles.at(stage), all_queries, first);
         fetch(d_out_tiles.at(stage), all_d_outs, first);
-        const long long place = (batch * heads + head) * T + first;
+        // Below 2 ** 31, as each of these numbers belongs to a row of at least 128 bytes in four arrays.
+        const int place = (batch * shape.heads + head) * shape.T + first;
         const int numbers = stage * QUERIES_OF_TILE, left = shape.T - first;
         fetch_numbers<QUERIES_OF_TILE>(log2_sums_here + numbers, log2_sums + place, left);
         fetch_numbers<QUERIES_OF_TILE>(minus_delta_here + numbers, minus_delta + place, left);
@@ -69,13 +70,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         end_group_of_copies();
         const Tile<QUERIES_OF_TILE> queries = query_tiles.at(stage), d_outs = d_out_tiles.at(stage);
         const int numbers = stage * QUERIES_OF_TILE;
+        int last_first_key = shape.first_in_window(first + QUERIES_OF_TILE - 1);
+        if (starts) last_first_key = max(last_first_key, greatest_of<QUERIES_OF_TILE>(starts_here + numbers));
+        const bool all = shape.all_see(first, QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key);
         Sums<M, N> weights, d_scores;
         d_scores.each([&](float& sum, int, int n, int i) { sum = minus_delta_here[numbers + d_scores.column(n, i)]; });
         add_products_of_rows(weights, key_tile, queries);
         add_products_of_rows(d_scores, value_tile, d_outs);
         finish_products(weights, d_scores);
-        const int last_first_key = starts ? shape.S : shape.first_in_window(first + QUERIES_OF_TILE - 1);
-        if (!shape.all_see(first, QUERIES_OF_TILE, begin, KEYS_OF_BLOCK, last_first_key))
+        if (!all)
             weights.each([&](float& score, int m, int n, int i) {
                 const int column = weights.column(n, i), key = begin + weights.row(m, i);
                 const int document = starts ? int(starts_here[numbers + column]) : 0;
@@ -98,8 +101,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     write_rows(value_sums, value_tile, rows_of(d_value, d_value_batch, d_value_row, batch, group, shape.S), begin);
 }
 
-// d_query (B, T, H D): a block has some queries of one head, and takes the keys tile by tile.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// d_query (B, T, H D): a block has some queries of one head, and takes the keys tile by tile. A multiprocessor's
+// registers suffice for three blocks.
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
     flash_backward_queries(const bfloat16* query, const bfloat16* key, const bfloat16* value, const long long* starts,
                            const bfloat16* d_out, const float* log2_sums, const float* minus_delta, bfloat16* d_query,
                            long long T, long long S, long long heads, long long shared, long long causal,
@@ -111,7 +115,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     DYNAMIC_SHARED(memory);
     const Tile<QUERIES_OF_BLOCK> query_tile{reinterpret_cast<bfloat16*>(memory)}, d_out_tile{query_tile.behind(1)};
     const Tile<KEYS_OF_TILE> key_tiles{d_out_tile.behind(1)}, value_tiles{key_tiles.behind(2)};  // two of each
-    int* first_keys_here = reinterpret_cast<int*>(value_tiles.behind(2));
+    int* first_keys_here = reinterpret_cast<int*>(value_tiles.behind(2));  // of the block's queries
+    float* log2_sums_here = reinterpret_cast<float*>(first_keys_here + QUERIES_OF_BLOCK);
+    float* minus_delta_here = log2_sums_here + QUERIES_OF_BLOCK;
 
     const int begin = (gridDim.x - 1 - blockIdx.x) * QUERIES_OF_BLOCK, head = blockIdx.y, batch = blockIdx.z;
     const auto keys = rows_of(key, key_batch, key_row, batch, head / shape.shared, shape.S);
@@ -126,16 +132,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
     fetch(query_tile, rows_of(query, query_batch, query_row, batch, head, shape.T), begin);
     fetch(d_out_tile, rows_of(d_out, T * heads * D, heads * D, batch, head, shape.T), begin);
+    const int place = (batch * shape.heads + head) * shape.T + begin;
+    fetch_numbers<QUERIES_OF_BLOCK>(log2_sums_here, log2_sums + place, shape.T - begin);
+    fetch_numbers<QUERIES_OF_BLOCK>(minus_delta_here, minus_delta + place, shape.T - begin);
     fetch_tile(first_tile, 0);
     end_group_of_copies();
     Sums<M, D / 8> sums;
-    float log2_sum[M][2], minus_delta_of[M][2];
-    for (int m = 0; m < M; ++m)
-        for (int half = 0; half < 2; ++half) {
-            const long long t = begin + sums.row(m, 2 * half), place = (batch * heads + head) * T + t;
-            log2_sum[m][half] = t < T ? log2_sums[place] : 0;
-            minus_delta_of[m][half] = t < T ? minus_delta[place] : 0;
-        }
     for (int tile = first_tile, stage = 0; tile < end_tile; ++tile, stage ^= 1) {
         receive_copies();
         __syncthreads();  // all have copied this tile and have read the one whose place the next takes
@@ -143,7 +145,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         end_group_of_copies();
         const int first_key = tile * KEYS_OF_TILE;
         Sums<M, N> weights, d_scores;
-        d_scores.each([&](float& sum, int m, int, int i) { sum = minus_delta_of[m][i / 2]; });
+        d_scores.each([&](float& sum, int m, int, int i) { sum = minus_delta_here[d_scores.row(m, i)]; });
         add_products_of_rows(weights, query_tile, key_tiles.at(stage));
         add_products_of_rows(d_scores, d_out_tile, value_tiles.at(stage));
         finish_products(weights, d_scores);
@@ -153,7 +155,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 if (!shape.sees(begin + row, key, first_keys.of[row])) score = LOWEST;
             });
         weights.each([&](float& weight, int m, int n, int i) {
-            weight = exp2f(weight * (scale * LOG2_E) - log2_sum[m][i / 2]);
+            weight = exp2f(weight * (scale * LOG2_E) - log2_sums_here[weights.row(m, i)]);
             d_scores.at[m][n][i] *= weight;
         });
         add_weighted_rows(sums, d_scores, key_tiles.at(stage));
