@@ -35,13 +35,17 @@ class Decoder(Protocol):
 
 
 class OurDecoder:
-    """Our GPT of `configuration` with a cache for `configuration.batch` sequences."""
+    """Our GPT of `configuration` with a cache for `configuration.batch` sequences. If `repeated`, a device repeats what
+    it has recorded."""
 
-    def __init__(self, configuration: Configuration, kernels: str = "auto", backend: str = "numpy") -> None:
+    def __init__(
+        self, configuration: Configuration, kernels: str = "auto", backend: str = "numpy", *, repeated: bool = True
+    ) -> None:
         from tinygrad_chat import GPT, Compute
 
         compute = Compute.choose(backend, kernels)
         self._model = GPT(configuration.vocabulary, configuration.options, compute=compute)
+        self._model.records_steps = repeated
         self._cache = self._model.new_cache(configuration.batch)
 
     def begin(self) -> None:
@@ -82,7 +86,9 @@ def generate(decoder: Decoder, prompt: np.ndarray, count: int) -> np.ndarray:
 
 
 def _to_host(x: Any) -> np.ndarray:
-    """Return an array of NumPy, CuPy or PyTorch as NumPy's."""
+    """Return an array of NumPy, CuPy or PyTorch as NumPy's, which has no bfloat16."""
+    if hasattr(x, "is_floating_point") and x.is_floating_point():
+        x = x.float()
     return x.get() if hasattr(x, "get") else np.asarray(x.cpu() if hasattr(x, "cpu") else x)
 
 
@@ -90,7 +96,7 @@ def logits_before(decoder: Decoder, prompt: np.ndarray, forced: np.ndarray) -> n
     """Return the logits (B, N, V) before each of the tokens forced (B, N) that follow prompt (B, T)."""
     decoder.begin()
     read = [prompt, *np.split(forced, forced.shape[1], axis=1)[:-1]]
-    return np.stack([np.asarray(decoder.read(decoder.tokens(tokens))) for tokens in read], axis=1)
+    return np.stack([_to_host(decoder.read(decoder.tokens(tokens))) for tokens in read], axis=1)
 
 
 def main(engine: str, sizes: str, weights: str) -> None:

@@ -218,6 +218,10 @@ def attentions(draw: st.DrawFn) -> Case:
     starts = document_starts(random, B, T, S) if draw(st.booleans()) else None
     query, (key, value) = normal(random, (B, T, G * shared * D)), normal(random, (2, B, S, G * D))
     options = {"heads": G * shared, "causal": draw(st.booleans()), "window": window, "document_starts": starts}
+    if draw(st.booleans()):
+        options["length"] = np.array(S)  # keys; behind them there is room for more
+        room = normal(random, (2, B, draw(st.integers(0, 2)), G * D))
+        key, value = np.concatenate([(key, value), room], axis=2)
     return Case((query, key, value), options)
 
 
@@ -366,11 +370,20 @@ def torch_added(name: str) -> Callable[..., Any]:
 
 
 def torch_attention(
-    query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None, document_starts: Any = None
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    heads: int,
+    causal: bool,
+    window: int | None,
+    document_starts: Any = None,
+    length: Any = None,
 ) -> Any:
     import torch
     import torch.nn.functional as F
 
+    key, value = (x[:, :length] for x in (key, value))
     T, S, shared = query.shape[1], key.shape[1], query.shape[2] // key.shape[2]
     query, key, value = (x.unflatten(-1, (-1, query.shape[2] // heads)).transpose(1, 2) for x in (query, key, value))
     age = torch.arange(S - T, S)[:, None] - torch.arange(S)[None, :]

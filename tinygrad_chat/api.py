@@ -170,21 +170,22 @@ def load(
     dtype: str = "auto",
     mode: str | None = None,
     weights: str = "float32",
+    graph: bool = True,
 ) -> TextModel:
     """Open a trained model: a run's folder, its name below runs/, or one of its checkpoints; by default the newest run.
 
     Another program's model is opened in place: a Hugging Face folder, a GGUF file, hub:owner/name, smollm2. One of your
     own is rebuilt by `model`(vocabulary). `weights` says how matrices are stored: as float32, as float16 in half the
-    memory or as int8 in a quarter; the last two are faster, but have no gradient. There is a warning for each damaged
-    checkpoint newer than the one opened, and for anything a model has to do without. Raises CheckpointError if there is
-    no checkpoint or it is damaged.
+    memory or as int8 in a quarter; the last two are faster, but have no gradient. With `graph`, a GPU repeats the step
+    of one token as a CUDA graph. There is a warning for each damaged checkpoint newer than the one opened, and for
+    anything a model has to do without. Raises CheckpointError if there is no checkpoint or it is damaged.
     """
     damaged: list[str] = []
     saved = open_model(None if path is None else user_path(path), say=damaged.append)
     for line in damaged:
         warnings.warn(line, stacklevel=2)
     computing: dict[str, Any] = {"backend": backend, "kernels": kernels, "dtype": dtype, "mode": mode}
-    opened = load_model(saved, **computing, weights=weights, make=model)
+    opened = load_model(saved, **computing, weights=weights, graph=graph, make=model)
     checkpoint = saved.path or Path()
     named = saved.of_another_program or (path is not None and Path(path).name == checkpoint.name)
     source = str(checkpoint if named else checkpoint.parent.parent)

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench import turns
-from bench.gpu.estimate import COUNTED, KNOWN, Roofs, estimate, table_of
+from bench.gpu.estimate import COUNTED, KNOWN, Roofs, tables_of
 from bench.gpu.report import draw, gather, page_of
 from bench.gpu.stages import STAGES, Settings, Stage, run_stages
 from bench.peers import nanochat
@@ -75,7 +75,7 @@ def _stages(text: str) -> Sequence[Stage]:
 def measure(arguments: argparse.Namespace) -> None:
     if arguments.estimate:
         roofs = Roofs(*(getattr(arguments, roof.name) for roof in dataclasses.fields(Roofs)))
-        print("\n\n".join("\n".join(table_of(name, estimate(name, roofs))) for name in arguments.configurations))
+        print("\n\n".join(tables_of(name, roofs) for name in arguments.configurations))
         return
     if not arguments.trial:
         from tinygrad_chat.backend import get_backend

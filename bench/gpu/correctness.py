@@ -1,7 +1,7 @@
 """Are the kernels right? Each is compiled, and what models compute with them is compared with the host.
 
-Three models have every op of the built-in ones between them. Compared are the gradient of each parameter, and the
-losses of some steps.
+Three models have every op of the built-in ones between them. Compared are the gradient of each parameter, the losses of
+some steps, and the logits of tokens that are read one at a time.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ MODELS = {
 CLOSE = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 0.1}
 """How far a gradient may lie from the host's, as a share of its norm; and, a tenth of it, a loss, as a share of it."""
 STEPS, RATE = 20, 1e-3
+PROMPT, NEW = 7, 9  # tokens: those that are read at once, and those after them
 NOISE = 0.05  # on the first weights
 FEW = 16  # numbers: such a parameter's gradient is a sum of which most cancels, so those of a model are taken as one
 ENTRY = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\([\w, ]+\))?\s+(\w+)\(')
@@ -97,8 +98,8 @@ def compare_without_wgmma(compute: Compute, record: Record) -> list[str]:
 
 
 def compare_with_host(compute: Compute, record: Record, way: str = "") -> list[str]:
-    """Compare each model's gradient and losses with the reference ops on the host; return what differs. `way` says
-    what is special about the kernels, if anything."""
+    """Compare each model's gradient, losses and logits with the reference ops on the host; return what differs. `way`
+    says what is special about the kernels, if anything."""
     wrong = []
     for name in MODELS:
         what = f"{name}{way} in {compute.dtype}"
@@ -113,23 +114,26 @@ def compare_with_host(compute: Compute, record: Record, way: str = "") -> list[s
         errors = _errors(ours[0], theirs[0])
         worst = max(errors, key=lambda key: errors[key] if np.isfinite(errors[key]) else np.inf)
         losses = float(np.max(np.abs(np.subtract(ours[1], theirs[1]) / np.array(theirs[1]))))
+        logits = float(np.linalg.norm(ours[2] - theirs[2]) / np.linalg.norm(theirs[2]))
         limit = CLOSE[compute.dtype]
-        close = bool(errors[worst] <= limit and losses <= limit / 10)
+        close = bool(errors[worst] <= limit and losses <= limit / 10 and logits <= limit)
         wrong += [] if close else [what]
-        found = {"gradient": errors[worst], "of": worst, "losses": losses, "limit": limit, "close": close}
+        found = {"gradient": errors[worst], "of": worst, "losses": losses, "logits": logits}
+        found |= {"limit": limit, "close": close}
         record.say("compared with the host", model=name + way, dtype=compute.dtype, **found)
     return wrong
 
 
 @functools.cache
-def _on_host(name: str, rows: int, steps: int) -> tuple[dict[str, np.ndarray], list[float]]:
+def _on_host(name: str, rows: int, steps: int) -> tuple[dict[str, np.ndarray], list[float], np.ndarray]:
     """Return what the reference ops compute on the host, once for all that is compared with it."""
     return _train(name, rows, steps, Compute.choose("numpy", "reference"))
 
 
-def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Return the first gradient by parameter, computed call by call, and the losses of all steps, most of them repeated
-    as graphs where there are such, from the same weights everywhere."""
+def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str, np.ndarray], list[float], np.ndarray]:
+    """Return the first gradient by parameter, computed call by call, and the losses of all steps and the logits (N, B,
+    V) of tokens read one at a time, most of both repeated as graphs where there are such, from the same weights
+    everywhere."""
     tokens = np.random.default_rng(0).integers(VOCABULARY, size=(rows, SIZES["context"] + 1))
     model = GPT(VOCABULARY, MODELS[name], compute=compute)
     parameters, batch = model.parameters(), (tokens[:, :-1], tokens[:, 1:])
@@ -137,11 +141,14 @@ def _train(name: str, rows: int, steps: int, compute: Compute) -> tuple[dict[str
     drawn = parameters.state()
     parameters.load({name: x + NOISE * noise.standard_normal(x.shape, np.float32) for name, x in drawn.items()})
     step = TrainStep(model, AdamW(parameters), lambda position: RATE, clip=1.0, graphs=True, products=ProductChoices())
+    cache = model.new_cache(rows)
+    read = [tokens[:, :PROMPT], *np.split(tokens[:, PROMPT : PROMPT + NEW], NEW, axis=1)]
+    logits = np.stack([to_host(model.next_token_logits(each, cache)) for each in read])
     step.gradient(batch, random=np.random.default_rng(0))
     flat = np.array(to_host(parameters.gradient))
     gradient = {name: flat[span] for name, span in parameters.spans()}
     results = [step(batch, number, random=np.random.default_rng(number)) for number in range(steps)]
-    return gradient, [float(result.loss) for result in results]
+    return gradient, [float(result.loss) for result in results], logits
 
 
 def _errors(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, float]:

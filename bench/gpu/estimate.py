@@ -1,5 +1,5 @@
-"""A training step on paper: every launch, product and copy of ours is counted, and the time that they would take at
-given roofs. Nothing is computed, and nothing needs a GPU.
+"""A training step, and a step of generation, on paper: every launch, product and copy of ours is counted, and the time
+that they would take at given roofs. Nothing is computed, and nothing needs a GPU.
 
 The step runs on tests/cuda_on_cpu's tracing device. A call takes as long as its operations at the roof of products or
 its bytes at the roof of memory, whichever is longer, and calls follow one another: no real step is faster at these
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +26,14 @@ from bench.gpu.models import (
     make_train_step,
     nanochat_config,
 )
+from tinygrad_chat.autograd import watched_ops
 from tinygrad_chat.backend import Compute
+from tinygrad_chat.config.record import TrainingConfig
 from tinygrad_chat.errors import BackendError
+from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.parameter_table import by_name, parameter_table
+from tinygrad_chat.nn import NextColumn
 from tinygrad_chat.profiling.profile import WatchedStep
 from tinygrad_chat.profiling.recorder import Recorder
 from tinygrad_chat.training.step import TrainStep
@@ -85,7 +90,7 @@ def estimate(name: str, roofs: Roofs) -> list[Part]:
     if name != D12:
         configuration = CONFIGURATIONS[name]
         return count(maker_of(configuration), lambda: configuration.draw(0), roofs)
-    config = nanochat_config(D12_SETTINGS, D12_VOCABULARY)
+    config = _d12()
 
     def make(device: Any) -> TrainStep:
         return make_nanochat_step(config, *_on(device, config.model, D12_VOCABULARY))
@@ -96,15 +101,52 @@ def estimate(name: str, roofs: Roofs) -> list[Part]:
 
 def count(make: Callable[[Any], TrainStep], draw: Callable[[], Any], roofs: Roofs) -> list[Part]:
     """Return the parts of the training step that `make` returns for a device, longest first."""
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise BackendError("expected a C++ compiler, whose preprocessor reads the kernels' signatures, found none")
-    from tests.cuda_on_cpu.tracing import traced
-
-    with traced() as device:
+    with _traced() as device:
         step = WatchedStep(make(device), draw)
         device.calls.clear()
         recorder = Recorder(device)
         step(recorder)
+    return _parts(device, recorder, roofs)
+
+
+def estimate_generation(name: str, roofs: Roofs) -> list[Part]:
+    """Return the parts of the step that a device repeats for one more token of one sequence, by a configuration's
+    model, with a context that is just full; longest first."""
+    if name == D12:
+        options, vocabulary = _d12().model, D12_VOCABULARY
+    else:
+        options, vocabulary = CONFIGURATIONS[name].options, CONFIGURATIONS[name].vocabulary
+    with _traced() as device:
+        compute, weights = _on(device, options, vocabulary)
+        on_host = {name: np.empty(x.shape, np.float32) for name, x in weights.items()}  # as a checkpoint's are
+        model = GPT(vocabulary, options, compute=compute, weights=on_host)
+        cache = model.new_cache(1)
+        cache.make_room(options.context)
+        tokens, end, starts = (device.xp.empty(shape, np.int64) for shape in ((1, 1), (), (1,)))
+        column = NextColumn(cache.memory, end, starts)
+        column.last_embedding = device.xp.empty((1, 1, options.width), compute.array_dtype)
+        device.calls.clear()
+        recorder = Recorder(device)
+        with watched_ops(recorder.watch):
+            model.next_token_logits(tokens, column)
+    return _parts(device, recorder, roofs)
+
+
+def _d12() -> TrainingConfig:
+    return nanochat_config(D12_SETTINGS, D12_VOCABULARY)
+
+
+def _traced() -> AbstractContextManager[Any]:
+    """Provide the device that writes everything down. Raises BackendError without a compiler."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise BackendError("expected a C++ compiler, whose preprocessor reads the kernels' signatures, found none")
+    from tests.cuda_on_cpu.tracing import traced
+
+    return traced()
+
+
+def _parts(device: Any, recorder: Recorder, roofs: Roofs) -> list[Part]:
+    """Return what a device has written down, part by part, longest first."""
     parts: dict[str, Part] = {}
 
     def add(part: str, calls: Sequence[Any], operations: int = 0) -> None:
@@ -147,13 +189,20 @@ def tokens_of(name: str) -> int:
     return D12_SETTINGS["batch_size"] * D12_SETTINGS["context"] if name == D12 else CONFIGURATIONS[name].tokens
 
 
-def table_of(name: str, parts: Sequence[Part]) -> list[str]:
-    """Return the parts and their sum as a table in Markdown."""
+def tables_of(name: str, roofs: Roofs) -> str:
+    """Return a configuration's training step and its step of generation as tables in Markdown."""
+    training = table_of(f"{name}, {tokens_of(name):,} tokens", estimate(name, roofs))
+    generation = table_of(f"{name}, one token of generation", estimate_generation(name, roofs))
+    return "\n".join([*training, "", *generation])
+
+
+def table_of(title: str, parts: Sequence[Part]) -> list[str]:
+    """Return the parts of a step and their sum as a table in Markdown."""
     total = Part("**a step**")
     for part in parts:
         total.add(**{name: value for name, value in vars(part).items() if name != "name"})
     lines = [
-        f"| {name}, {tokens_of(name):,} tokens | calls | GB read | GB written | TFLOP | ms |",
+        f"| {title} | calls | GB read | GB written | TFLOP | ms |",
         "|---|---|---|---|---|---|",
     ]
     for part in (*parts, total):

@@ -75,11 +75,12 @@ def _kernels(stages: Mapping[str, Any]) -> Iterator[str]:
             line["dtype"],
             f"{line['gradient']:.1e}",
             f"{line['losses']:.1e}",
+            f"{line['logits']:.1e}",
             "yes" if line["close"] else "**no**",
         )
         for line in found_in(stages, "compared with the host")
     ]
-    yield from _table("compared with the host", "dtype", "gradient", "losses", "close", rows=rows)
+    yield from _table("compared with the host", "dtype", "gradient", "losses", "logits", "close", rows=rows)
 
 
 def _products(stages: Mapping[str, Any]) -> Iterator[str]:
@@ -132,10 +133,13 @@ def _training(stages: Mapping[str, Any]) -> Iterator[str]:
 
 def _generation(stages: Mapping[str, Any]) -> Iterator[str]:
     rows = [
-        (row["configuration"], row["engine"], row["batch"], f"{row['tokens_per_second']:,.0f}")
+        (
+            *(row["configuration"], row["engine"], row["batch"]),
+            *(f"{row['tokens_per_second']:,.0f}", f"{row['ours_over_this']:.2f}"),
+        )
         for row in found_in(stages, "generation")
     ]
-    return _table("generation", "", "batch", "tokens/s", rows=rows)
+    return _table("generation", "", "batch", "tokens/s", "ours / this", rows=rows)
 
 
 def _profile(stages: Mapping[str, Any]) -> Iterator[str]:

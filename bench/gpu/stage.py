@@ -21,7 +21,7 @@ FUNCTIONS = {
     "kernels": ("correctness", "check_kernels"),
     "gpt2": ("training", "measure_gpt2"),
     "small": ("training", "measure_small"),
-    "decode": ("training", "measure_decoding"),
+    "decode": ("generation", "measure_decoding"),
     "profile": ("machine", "profile_step"),
     "loops": ("loops", "compare_loops"),
     "tests": ("tests", "run_tests"),

@@ -1,4 +1,4 @@
-"""Training and generation, ours and PyTorch's, eager and compiled, in bfloat16: tokens a second in turns.
+"""Training, ours and PyTorch's, eager and compiled, in bfloat16: tokens a second in turns.
 
 PyTorch has its fused attention and AdamW. Losses must agree first. For GPT-2 each engine has the batch that it is
 fastest with.
@@ -24,10 +24,6 @@ ROUND_SECONDS = 2.0
 LEAST_STEPS = 3  # of a round
 ON_THE_HOST = "float32 on the host"
 LARGEST_ON_THE_HOST = 1 << 16  # tokens times layers: it would take minutes for more
-
-DECODED = {"S1": (1, 8), "GPT-2 124M": (1, 8)}
-PROMPT, NEW = 16, 64  # tokens
-DECODING_ROUNDS = 3
 
 
 def measure_gpt2(settings: Settings, record: Record) -> None:
@@ -170,25 +166,3 @@ def _fastest_batch(training: _Training, engine: str, batches: Sequence[int]) -> 
             break
         best, most = batch, batch / seconds
     return best
-
-
-def measure_decoding(settings: Settings, record: Record) -> None:
-    """Compare greedy generation, each engine with a cache. Compiled, PyTorch compiles anew as the cache grows: bench
-    decode has it."""
-    with open_engines(settings, record, compiled=False) as engines:
-        for name, batches in ({"tiny": (2,)} if settings.trial else DECODED).items():
-            for batch in batches:
-                configuration = dataclasses.replace((CONFIGURATIONS | TRIAL)[name], batch=batch)
-                _measure_generation(name, configuration, engines, record)
-
-
-def _measure_generation(name: str, configuration: Configuration, engines: Engines, record: Record) -> None:
-    new = min(NEW, configuration.options.context - PROMPT)
-    request = {"what": "decode", "sizes": configuration.sizes, "prompt": PROMPT, "new": new, "rounds": DECODING_ROUNDS}
-    with turns.initial_weights(configuration) as weights:
-        for engine in engines.names:
-            answer = engines.ask(engine, {**request, "weights": weights})
-            if answer is not None:
-                rate = configuration.batch * new / statistics.median(answer["seconds"][1:] or answer["seconds"])
-                found = {"configuration": name, "batch": configuration.batch, "engine": engine}
-                record.say("generation", **found, tokens_per_second=rate)

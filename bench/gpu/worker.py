@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.configurations import Configuration
-from bench.decoder import Decoder, OurDecoder, generate
+from bench.decoder import Decoder, OurDecoder, generate, logits_before
 from bench.gpu.models import make_train_step
 from bench.turns import OURS, serve
 
@@ -36,9 +36,9 @@ class OurEngine:
         train_step = make_train_step(configuration, self._compute)
         return lambda tokens, targets: train_step((tokens, targets), 0).loss
 
-    def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
+    def decoder(self, configuration: Configuration, weights: Any, *, repeated: bool) -> Decoder:
         """Return the model with a cache."""
-        return OurDecoder(configuration, backend=self._backend.name)
+        return OurDecoder(configuration, backend=self._backend.name, repeated=repeated)
 
     def attention(self, configuration: Configuration) -> str:
         """Which attention a training step runs."""
@@ -76,7 +76,7 @@ class TorchEngine:
         bfloat16 = self._device == "cuda"  # a trial on the CPU compares float32 with float32
         return training_step(configuration, weights, compiled=self._compiled, bfloat16=bfloat16, device=self._device)
 
-    def decoder(self, configuration: Configuration, weights: Any) -> Decoder:
+    def decoder(self, configuration: Configuration, weights: Any, *, repeated: bool) -> Decoder:
         """Return the model with a cache."""
         from bench.peers.torch_decoder import TorchDecoder
 
@@ -122,7 +122,9 @@ ENGINES: dict[str, Callable[[str], Any]] = {
 def main(name: str, device: str) -> None:
     """Answer what stdin asks for."""
     engine = ENGINES[name](device)
-    steps: dict[str, Callable[[Any, Any], Any]] = {}  # the configuration in hand, so that no two fill the memory
+    # The configuration in hand, so that no two fill the memory.
+    steps: dict[str, Callable[[Any, Any], Any]] = {}
+    decoders: dict[tuple[str, bool], Decoder] = {}
 
     def step_of(request: dict[str, Any]) -> tuple[Configuration, Callable[[Any, Any], Any]]:
         configuration = Configuration.parse(request["sizes"])
@@ -147,28 +149,43 @@ def main(name: str, device: str) -> None:
         engine.synchronize()
         return {"seconds": (time.perf_counter() - began) / request["steps"], "memory": engine.memory()}
 
+    def decoder_of(request: dict[str, Any]) -> tuple[Decoder, np.ndarray]:
+        """Return a decoder, and the tokens of a prompt and those after it."""
+        configuration, key = Configuration.parse(request["sizes"]), (request["sizes"], request["repeated"])
+        if any(sizes != request["sizes"] for sizes, _ in decoders):
+            decoders.clear()
+            engine.free()
+        if key not in decoders:
+            weights = np.load(request["weights"])
+            decoders[key] = engine.decoder(configuration, weights, repeated=request["repeated"])
+        return decoders[key], configuration.draw(0)[0]
+
+    def forced(request: dict[str, Any]) -> dict[str, Any]:
+        (decoder, tokens), (begin, end) = decoder_of(request), (request["prompt"], request["prompt"] + request["new"])
+        logits = logits_before(decoder, tokens[:, :begin], tokens[:, begin:end]).astype(np.float64)
+        largest = logits.max(axis=-1, keepdims=True)
+        given = np.take_along_axis(logits - largest, tokens[:, begin:end, None], axis=-1)[..., 0]
+        losses = np.log(np.exp(logits - largest).sum(axis=-1)) - given
+        return {"losses": losses.mean(axis=0).tolist()}
+
     def decode(request: dict[str, Any]) -> dict[str, Any]:
-        steps.clear()
-        engine.free()
-        configuration = Configuration.parse(request["sizes"])
-        decoder = engine.decoder(configuration, np.load(request["weights"]))
-        prompt = configuration.draw(0)[0][:, : request["prompt"]]
-        times = []
-        for _ in range(request["rounds"]):
-            began = time.perf_counter()
-            generate(decoder, prompt, request["new"])
-            engine.synchronize()
-            times.append(time.perf_counter() - began)
-        return {"seconds": times}
+        decoder, tokens = decoder_of(request)
+        engine.synchronize()
+        began = time.perf_counter()
+        generate(decoder, tokens[:, : request["prompt"]], request["new"])
+        engine.synchronize()
+        return {"seconds": time.perf_counter() - began}
 
     answers: dict[str, Callable[[dict[str, Any]], Any]] = {
         "losses": losses,
         "seconds": seconds,
+        "forced": forced,
         "decode": decode,
     }
 
     def rest(request: dict[str, Any]) -> dict[str, Any]:
         steps.clear()
+        decoders.clear()
         gc.collect()
         engine.free()
         return {}

@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bench.__main__ import main
 from bench.configurations import Configuration
-from bench.gpu.estimate import COUNTED, Part, Roofs, count, estimate, maker_of, table_of
+from bench.gpu.estimate import COUNTED, Part, Roofs, count, estimate, estimate_generation, maker_of, tables_of
 from bench.gpu.models import make_train_step
 from tests.cuda_on_cpu.places import needs_compiler
 from tests.cuda_on_cpu.tracing import traced
@@ -173,14 +172,25 @@ def test_a_function_whose_sizes_are_not_known_is_refused_and_not_left_out():
     with traced() as device, pytest.raises(NotImplementedError, match="cumsum"):
         device.xp.cumsum(device.xp.empty(3))
     with traced() as device, pytest.raises(NotImplementedError, match="an array as an index"):
-        device.xp.empty(3)[device.xp.empty(3, np.int64)]
+        device.xp.empty(3)[device.xp.empty(3, bool)]
+
+
+def test_a_token_of_generation_reads_every_weight_and_key_once():
+    found = {part.name: part for part in estimate_generation("GPT-2 124M", Roofs())}
+    width, layers, context = 768, 12, 1024
+    products = found["other products"]
+    assert products.calls == 4 * layers + 1  # query, key and value in one
+    assert products.operations == 2 * (12 * layers * width * width + 50304 * width)
+    read = BFLOAT16 * 2 * layers * context * width
+    assert read < found["attention"].read < 1.2 * read
+    assert sum(part.calls for part in found.values()) < 140
 
 
 def test_the_page_shows_what_is_counted_today():
     page = read(Path(ROOT) / "docs" / "performance.md")
     for name in COUNTED:
-        table = "\n".join(table_of(name, estimate(name, Roofs())))
-        assert table in page, f"python -m bench gpu --estimate --configurations '{name}' says:\n{table}"
+        tables = tables_of(name, Roofs())
+        assert tables in page, f"python -m bench gpu --estimate --configurations '{name}' says:\n{tables}"
 
 
 def test_the_command_line_prints_the_tables_at_given_roofs(
@@ -190,4 +200,4 @@ def test_the_command_line_prints_the_tables_at_given_roofs(
     monkeypatch.setattr("sys.argv", ["bench", "gpu", "--estimate", *flags])
     main()
     roofs = Roofs(100.0, 10.0, 1.0)
-    assert capsys.readouterr().out == "\n".join(table_of("mini-gpt", estimate("mini-gpt", roofs))) + "\n"
+    assert capsys.readouterr().out == tables_of("mini-gpt", roofs) + "\n"

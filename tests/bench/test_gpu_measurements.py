@@ -17,7 +17,7 @@ from tests.cuda_on_cpu.places import needs_compiler
 from tests.profiles import DEEP
 from tests.upstream import NANOCHAT_DIR, needs_upstream
 from tinygrad_chat.backend import Compute
-from tinygrad_chat.kernels.cuda import attention, flash_attention, launch
+from tinygrad_chat.kernels.cuda import attention, flash_attention, launch, newest_attention
 
 
 class Worker:
@@ -101,19 +101,22 @@ def test_kernels_are_compared_with_the_host_and_a_wrong_one_is_told(
     monkeypatch.setattr(correctness, "STEPS", 1)
     monkeypatch.setattr(correctness, "BATCH", 1)
     record = Record(tmp_path / "stage.jsonl")
-    with standing_in():
+    scored = ["masked_softmax_backward", "flash_backward_queries"]
+    with standing_in(capturing=True):
         compute = Compute.choose(DEVICE, dtype=dtype)
         assert correctness.compare_with_host(compute, record) == []
         right = attention.launch
 
         def halved(file: str, name: str, *rest: Any, **options: Any) -> None:
-            scored = name in ("masked_softmax_backward", "flash_backward_queries")
-            changed: list[Any] = [x / 2 if scored and isinstance(x, float) else x for x in rest]
+            changed: list[Any] = [x / 2 if name in scored and isinstance(x, float) else x for x in rest]
             right(file, name, *changed, **options)
 
-        for module in (attention, flash_attention):  # the gradient of the scores has half its scale
+        for module in (attention, flash_attention, newest_attention):
             monkeypatch.setattr(module, "launch", halved)
-        assert correctness.compare_with_host(compute, record) == [f"{name} in {dtype}" for name in correctness.MODELS]
+        all_models = [f"{name} in {dtype}" for name in correctness.MODELS]
+        assert correctness.compare_with_host(compute, record) == all_models  # the gradient of scores has half its scale
+        scored[:] = ["attend_to_chunk"]  # scores of what is read one token at a time have
+        assert correctness.compare_with_host(compute, record) == all_models
 
 
 @needs_compiler

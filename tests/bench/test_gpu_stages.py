@@ -15,6 +15,7 @@ import pytest
 from bench import turns
 from bench.__main__ import main
 from bench.gpu import correctness, engines, report
+from bench.gpu.generation import CALL_BY_CALL
 from bench.gpu.report import draw, found_in, gather, page_of
 from bench.gpu.stage import FUNCTIONS, run_stage
 from bench.gpu.stages import DONE, LATE, LEFT_OUT, NO_MEMORY, STAGES, Record, Settings, Stage, record_of, run_stages
@@ -244,6 +245,7 @@ def test_the_trial_runs_every_stage_with_nothing_but_what_an_image_with_cuda_has
     assert attention[turns.OURS] == "its own"
     assert attention["torch eager"].startswith("PyTorch's ")
     assert all(line["close"] for line in found_in(stages, "compared with the host"))
+    assert {line["engine"] for line in found_in(stages, "generation")} == {turns.OURS, CALL_BY_CALL, "torch eager"}
     assert found_in(stages, "reached")
     assert len(found_in(stages, "product")) == 15
     assert {line["epilogue"] for line in found_in(stages, "epilogue")} == {"gelu", "slope of gelu"}

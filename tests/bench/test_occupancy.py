@@ -11,13 +11,14 @@ from bench.occupancy import LAUNCHED, MULTIPROCESSORS, blocks_held, launched
 from tests.catalogue import CATALOGUE
 from tests.cuda_on_cpu.device import DEVICE, standing_in
 from tests.cuda_on_cpu.places import HOSTS, needs_compiler
-from tests.kernels.test_cuda import CORNERS, compare, loss_case
+from tests.kernels.test_cuda import CORNERS, compare, drawn, loss_case, moved
 from tests.kernels.test_cuda_muon import Stack
 from tests.kernels.test_flash_attention import CALLS, compute
 from tests.profiles import CI
 from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.kernels.cuda import launch as launching
+from tinygrad_chat.nn.cache import write_columns
 from tinygrad_chat.optim.muon import update_matrices
 
 
@@ -69,6 +70,8 @@ def test_the_blocks_that_are_counted_with_are_those_that_are_launched(monkeypatc
         for name, case in CORNERS.values():
             compare(DEVICE, CATALOGUE[name], case, "bfloat16")
         compare(DEVICE, CATALOGUE["cross_entropy"], loss_case(2, 512 * 8)[1], "bfloat16")  # the largest block
+        (key, keys), (value, values) = ([moved(DEVICE, drawn(1, T, 8), "bfloat16") for T in (1, 3)] for _ in range(2))
+        load_kernels("cuda")[write_columns](key, value, keys, values, 2)
         for R, K in ((8, 16), (16, 8)):
             Stack.draw(2, R, K).update(load_kernels("cuda")[update_matrices], DEVICE)
     for compute_capability in HOSTS.values():

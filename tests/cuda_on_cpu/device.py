@@ -45,7 +45,7 @@ def standing_in(*, capturing: bool = False, compute_capability: str = "80") -> I
     """Within this context the package knows `DEVICE`, and its products are computed by tests/cuda_on_cpu/cublas.cpp and
     cublas_lt.cpp.
 
-    If `capturing`, the device has a recorder. From compute capability 9.0, "90", on, it has wgmma.
+    If `capturing`, the device has a recorder. With a compute capability of 9.0, "90", it has wgmma.
     """
     loaders = cublas.load_library, cublas_lt.load_library
     registry._backend_of_type[DeviceArray] = DEVICE

@@ -35,6 +35,7 @@ ROWS_OF_A_TABLE = {
     "embedding_backward": (("d_table",), "d_out"),
     "embedding_backward_join": (("d_table",), "heads"),
     "look_ahead": (("gradient",), "mean"),
+    "write_columns": (("keys", "values"), "key"),
     "move_matrices": (("data", "copy"), "x"),
 }
 """kernel -> parameters of which it touches only some rows: at most as many elements as another parameter has"""
@@ -77,6 +78,8 @@ class TracedArray(DeviceArray):
         return getattr(DEVICE.xp, function.__name__)(*inputs, **options)
 
     def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, TracedArray) and key.dtype.kind == "i":
+            return DEVICE.work("take", [key], [_empty((*key.shape, *self.shape[1:]), self.dtype)])
         if isinstance(key, np.ndarray) or (isinstance(key, tuple) and any(isinstance(k, np.ndarray) for k in key)):
             raise NotImplementedError("tracing: an array as an index")
         return np.ndarray.__getitem__(self, key)
@@ -90,6 +93,9 @@ class TracedArray(DeviceArray):
     def astype(self, dtype: Any, *given: Any, copy: bool = True, **options: Any) -> Any:
         same = np.dtype(dtype) == self.dtype and not copy
         return self if same else DEVICE.work("copy", [self], [_empty(self.shape, dtype)])
+
+    def clip(self, *bounds: Any, **named: Any) -> Any:
+        return DEVICE.work("clip", [self], [_empty(self.shape, self.dtype)])
 
     def copy(self, order: Any = "C") -> Any:
         return self.astype(self.dtype)

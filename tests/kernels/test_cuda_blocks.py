@@ -19,6 +19,7 @@ from tests.profiles import CI
 from tinygrad_chat.backend import load_kernels
 from tinygrad_chat.kernels.cuda import cross_entropy, flash_attention
 from tinygrad_chat.kernels.cuda.launch import flags, source
+from tinygrad_chat.nn.cache import write_columns
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
 from tinygrad_chat.optim.muon import update_matrices
@@ -55,6 +56,8 @@ def test_every_kernel_gives_the_same_bits_whichever_of_its_blocks_comes_first(
         kernels[adamw_update](*others, gradient, moved(DEVICE, scalars, np.float32), compute_weights=copy, decayed=700)
         for shape in ((2, 24, 40), (2, 40, 1040), (2, 40, 24)):
             Stack.draw(*shape).update(kernels[update_matrices], DEVICE, copy=real, factors=np.dtype(real))
+        (key, keys), (value, values) = ([moved(DEVICE, drawn(2, T, 40), real) for T in (3, 30)] for _ in range(2))
+        kernels[write_columns](key, value, keys, values, 7)
         for D, compute_capability in product(flash_attention.WIDTHS, HOSTS.values() if real == "bfloat16" else ()):
             monkeypatch.setattr(DEVICE, "compute_capability", compute_capability)
             call = CALLS["several tiles and sequences"]

@@ -260,6 +260,25 @@ FAULTS = {
             "partial[(2 * blockIdx.y + 1) * C + c] = d_gain",
         ),
     },
+    "kernels/cuda/newest_attention.cu": {
+        "chunks are added as they are": ("sum += expf(largest[chunk] - most) * sums", "sum += sums"),
+        "rows between those of a group are lost": ("s < end; s += groups)", "s < end; s += CHUNK)"),
+        "the window is one too short": (
+            "max(end - static_cast<int>(window), 0)",
+            "max(end + 1 - static_cast<int>(window), 0)",
+        ),
+        "of neighbouring heads each has keys of its own": (
+            "+ (begin + s) * key_row + head / shared * D",
+            "+ (begin + s) * key_row + head * D",
+        ),
+    },
+    "kernels/cuda/cache.cu": {
+        "values are written where keys are": ("values + first * values_row", "keys + first * values_row"),
+        "all tokens are written to one column": ("to + batch * to_batch + t * to_row + c", "to + batch * to_batch + c"),
+    },
+    "kernels/cuda/cache.py": {
+        "vectors are read where rows do not begin with one": ("math.gcd(C, *apart)", "C"),
+    },
     "kernels/cuda/muon.py": {
         "what is there is added as it is": ("tf32=False, add=a", "tf32=False, add=True"),
         "matrices begin with whole vectors": ("each > 1 and all(span.start % each == 0 for span in spans)", "each > 1"),

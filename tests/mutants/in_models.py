@@ -81,10 +81,25 @@ FAULTS = {
         ),
         "nanochat's bound is that of a normal": ("math.sqrt(3 / options.width)", "math.sqrt(1 / options.width)"),
     },
+    "models/recorded_steps.py": {
+        "every column is that of the recording": ("self._end.write(cache.end)", "pass"),
+        "rows begin where they began": ("self._starts.write(cache.starts)", "pass"),
+        "what rows have kept is that of the last recorded step": (
+            "if getattr(cache, name) is not array:  #",
+            "if False:  #",
+        ),
+        "the newest embedding is that of the recording": ("if getattr(column, name) is not array:", "if False:"),
+        "a column is filled again and again": ("cache.advance(1)", "pass"),
+        "the next step overwrites a result": ("return self._logits.copy()", "return self._logits"),
+        "a cache that has grown is read where it was": ("memory is not self._memory or ", ""),
+        "weights that have moved are read where they were": (" or weights is not self._weights", ""),
+        "a full context is written over": ("0 < cache.length < cache.capacity", "0 < cache.length"),
+        "the model's own ops are not asked": ("mode.kernels is not None or ", ""),
+    },
     "models/gpt.py": {
-        "padding is seen": ("cache.starts[:, None] + np.minimum(positions, 0)", "np.minimum(cache.starts[:, None], 0)"),
+        "padding is seen": ("cache.starts[:, None] + positions.clip(max=0)", "cache.starts[:, None] * 0"),
         "padding is smeared into a first token": (
-            "if in_document is None and positions.min(initial=0) < 0:",
+            "if in_document is None and cache.has_padding:",
             "if False:",
         ),
         "positions do not go on behind a cache": ("cache.positions(T) if cache else slice(0, T)", "slice(0, T)"),

@@ -92,7 +92,14 @@ FAULTS = {
         "a document's first token is not seen": ("key >= document_starts", "key > document_starts"),
         "each query sees the next key": ("key <= query if", "key <= query + 1 if"),
         "the window is one too long": ("key > query - window", "key >= query - window"),
-        "with a cache, queries stand at the first keys": ("xp.arange(S - T, S)[:, None]", "xp.arange(T)[:, None]"),
+        "with a cache, queries stand at the first keys": (
+            "xp.arange(T)[:, None] + (length - T)",
+            "xp.arange(T)[:, None]",
+        ),
+        "what is not there yet is seen where nothing is causal": (
+            "xp.broadcast_to(key < length,",
+            "xp.broadcast_to(key < S,",
+        ),
         "the scale is missing in the backward rule": ("d_scores * scale", "d_scores"),
         "shared keys get the mean of their heads": (
             "d_key = (d_products.swapaxes(-1, -2) @ q).sum(",

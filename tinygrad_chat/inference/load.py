@@ -9,6 +9,7 @@ from tinygrad_chat.config.groups import OWN
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.inference.options import InferenceOptions
 from tinygrad_chat.models.engines import ENGINES
+from tinygrad_chat.models.gpt import GPT
 from tinygrad_chat.models.memory import expect_room_to_answer
 from tinygrad_chat.models.protocol import LanguageModel
 from tinygrad_chat.models.weights import stored_weights
@@ -31,14 +32,15 @@ def load_model(
     dtype: str = "auto",
     mode: str | None = None,
     weights: str = "float32",
+    graph: bool = True,
     make: Callable[[int], LanguageModel] | None = None,
 ) -> LanguageModel:
     """Build the model of a checkpoint, on any back end. A user's own model is constructed by `make(vocabulary)`.
 
     `mode` is the engine to run it with, by default the one that trained it. `weights` is the format in which its
-    matrices are kept: float32, float16 or int8. Raises CheckpointError if the weights do not fit the model, ConfigError
-    for an unknown mode, a `weights` format that cannot be used or too little memory, BackendError for a back end that
-    the machine lacks.
+    matrices are kept: float32, float16 or int8. With `graph`, a GPU records the step of one token and repeats it.
+    Raises CheckpointError if the weights do not fit the model, ConfigError for an unknown mode, a `weights` format that
+    cannot be used or too little memory, BackendError for a back end that the machine lacks.
     """
     mode = InferenceOptions(mode=saved.config.compute.mode if mode is None else mode, weights=weights).mode
     if saved.config.recipe.model == OWN:
@@ -55,4 +57,7 @@ def load_model(
     if weights != "float32":
         InferenceOptions(backend=compute.backend.name, mode=mode, weights=weights)  # raises for impossible combinations
         given = stored_weights(options, vocabulary, given, weights)
-    return ENGINES[mode](vocabulary, options, compute=compute, weights=given)
+    model = ENGINES[mode](vocabulary, options, compute=compute, weights=given)
+    if isinstance(model, GPT):
+        model.records_steps = graph
+    return model

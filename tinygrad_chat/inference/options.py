@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_chat.config.groups import ComputeOptions
+from tinygrad_chat.config.groups import TENSOR, ComputeOptions
 from tinygrad_chat.errors import ConfigError
 from tinygrad_chat.option import option, specs_of, validate, validate_settings
 
@@ -21,6 +21,7 @@ class InferenceOptions(ComputeOptions):
         "how the model's matrices are kept: float16 takes half of the memory and int8 a quarter, and both are faster",
         choices=("float32", "float16", "int8"),
     )
+    graph: bool = option(True, "record the step of one token on a GPU once and repeat it as a CUDA graph", needs=TENSOR)
 
     def __post_init__(self) -> None:
         super().__post_init__()

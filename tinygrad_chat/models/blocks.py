@@ -8,7 +8,15 @@ from typing import Any
 from tinygrad_chat import ops
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.weights import Weights
-from tinygrad_chat.nn import ACTIVATIONS, KeyValueCache, Module, ResidualStream, StoredLinears, apply_to_one_input
+from tinygrad_chat.nn import (
+    ACTIVATIONS,
+    KeyValueCache,
+    Module,
+    NextColumn,
+    ResidualStream,
+    StoredLinears,
+    apply_to_one_input,
+)
 from tinygrad_chat.tensor import Tensor
 
 Drop = Callable[[Tensor], Tensor]
@@ -39,7 +47,7 @@ class Attention(Module):
         rotate: Rotate | None,
         value_embedding: Tensor | None,
         document_starts: Any,
-        cache: KeyValueCache | None,
+        cache: KeyValueCache | NextColumn | None,
     ) -> Tensor:
         """Attend to these tokens and those in the cache, if any. `value_embedding` (B, T, G D) is added to the values;
         `document_starts` (B, T), if given, are those of `ops.attention`."""
@@ -51,9 +59,10 @@ class Attention(Module):
             query, key = rotate(query, self.query_gain), rotate(key, self.key_gain)
         if logits is not None:
             value = ops.gated_sum(value, value_embedding, logits, reach=GATE_REACH)
+        seen = {"window": self.window, "document_starts": document_starts}
         if cache is not None:
             key, value = cache.extend(self.layer, key.data, value.data)
-        seen = {"window": self.window, "document_starts": document_starts}
+            seen["length"] = cache.filled
         return self.output(ops.attention(query, key, value, heads=self.heads, **seen))
 
 
@@ -94,7 +103,7 @@ class Block(Module):
         drop: Drop,
         value_embedding: Tensor | None,
         document_starts: Any,
-        cache: KeyValueCache | None,
+        cache: KeyValueCache | NextColumn | None,
     ) -> None:
         """Add both branches to the stream (B, T, C)."""
         normalised = stream.read(self.attention_norm)

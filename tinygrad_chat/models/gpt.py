@@ -14,13 +14,14 @@ from tinygrad_chat.errors import ShapeError
 from tinygrad_chat.models.base import NextTokenModel
 from tinygrad_chat.models.blocks import Block, Rotate
 from tinygrad_chat.models.options import ModelOptions
-from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names
-from tinygrad_chat.nn import KeyValueCache, ResidualStream, StoredWeight, dropper
+from tinygrad_chat.models.recorded_steps import RecordedSteps
+from tinygrad_chat.models.weights import Weights, checked_weights, draw_weights, frozen_names, side_by_side
+from tinygrad_chat.nn import KeyValueCache, NextColumn, ResidualStream, StoredWeight, dropper
 from tinygrad_chat.tensor import Tensor
 
 Positions = slice | np.ndarray
 """The positions of tokens (B, T) in their sequences: a slice if all rows share them, else (B, T), negative for
-padding."""
+padding; while a step is recorded, in the device's memory."""
 
 
 class GPT(NextTokenModel):
@@ -37,6 +38,8 @@ class GPT(NextTokenModel):
     overwrites_logits = True
     recompute = False
     """Whether the backward pass recomputes each block instead of keeping its activations."""
+    records_steps = True
+    """Whether a device records the step that reads one more token of each row, and repeats it."""
     batch_invariant: bool
     """Whether a row's results are bit-identical alone and in a batch without padding: true with int8 weights."""
 
@@ -71,8 +74,9 @@ class GPT(NextTokenModel):
         frozen = frozen_names(options, vocabulary)
         self.frozen = {name: xp.array(weights[name], compute_dtype) for name in weights if name in frozen}
         stored = {name: each for name, each in weights.items() if isinstance(each, StoredWeight)}
-        tensors = weights.keys() - frozen - stored.keys()
-        trained = {name: Tensor(xp.asarray(weights[name], kept_in)) for name in weights if name in tensors}
+        rest = {name: each for name, each in weights.items() if name not in frozen and name not in stored}
+        placed = side_by_side(rest, kept_in, self.compute.backend)
+        trained = {name: Tensor(each) for name, each in placed.items()}
         parts = Weights(trained | self.frozen | stored, options)
         self.token_embedding = parts.embedding("token_embedding")
         self.position_embedding = parts.embedding("position_embedding") if options.positions == "learned" else None
@@ -105,7 +109,7 @@ class GPT(NextTokenModel):
         *,
         random: np.random.Generator | None = None,
         offset: int = 0,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | NextColumn | None = None,
     ) -> Tensor:
         """Tokens (B, T) -> the head's input (B, T, C). Raises ShapeError for more tokens than the context."""
         tokens = self.compute.backend.whole_numbers(tokens)
@@ -137,7 +141,7 @@ class GPT(NextTokenModel):
             cache.advance(T)
         return stream.read(self.final_norm)
 
-    def _read(self, tokens: Any, positions: Positions, cache: KeyValueCache | None) -> tuple[Tensor, Any]:
+    def _read(self, tokens: Any, positions: Positions, cache: KeyValueCache | NextColumn | None) -> tuple[Tensor, Any]:
         """Embed tokens (B, T) at `positions`. Return the embeddings and the index (B, T) of the first key that each
         token may see, None if it may see all."""
         xp, starts, in_document = self.compute.backend.xp, None, None
@@ -147,14 +151,14 @@ class GPT(NextTokenModel):
             starts = self._document_starts(tokens, numbers, cache)
             in_document = numbers - starts
         if cache and not isinstance(positions, slice):
-            if in_document is None and positions.min(initial=0) < 0:
+            if in_document is None and cache.has_padding:
                 in_document = xp.asarray(positions.clip(0))
             # A padding token sees only itself: a softmax needs at least one key.
-            begins = xp.asarray(cache.starts[:, None] + np.minimum(positions, 0))
+            begins = xp.asarray(cache.starts[:, None] + positions.clip(max=0))
             starts = begins if starts is None else begins + starts
         return self._embed(tokens, positions, in_document, cache), starts
 
-    def _document_starts(self, tokens: Any, positions: Any, cache: KeyValueCache | None) -> Any:
+    def _document_starts(self, tokens: Any, positions: Any, cache: KeyValueCache | NextColumn | None) -> Any:
         """Return, for each of tokens (B, T), the position at which its document begins. Tokens before the first
         document token count as a document."""
         begins, before = tokens == self.options.document_token, cache.document_start if cache else 0
@@ -163,7 +167,9 @@ class GPT(NextTokenModel):
             cache.document_start = starts[:, -1:]
         return starts
 
-    def _embed(self, tokens: Any, positions: Positions, in_document: Any, cache: KeyValueCache | None) -> Tensor:
+    def _embed(
+        self, tokens: Any, positions: Positions, in_document: Any, cache: KeyValueCache | NextColumn | None
+    ) -> Tensor:
         """Embed tokens (B, T) at `positions` in their sequences or, if given, at `in_document` (B, T) instead."""
         x = self.token_embedding(tokens)
         x = x if isinstance(x, Tensor) else Tensor(x)  # a frozen embedding returns an array: start the graph here
@@ -215,14 +221,21 @@ class GPT(NextTokenModel):
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty key/value cache for `batch` sequences."""
-        return KeyValueCache(
-            self.options.layers,
-            batch,
-            self.options.context,
-            self.options.key_value_width,
-            backend=self.compute.backend,
-            dtype=self.token_embedding.weight.dtype,
-        )
+        backend, sizes = self.compute.backend, (self.options.layers, batch, self.context, self.options.key_value_width)
+        cache = KeyValueCache(*sizes, backend=backend, dtype=self.token_embedding.weight.dtype)
+        if self.records_steps and (recorder := backend.recorder()) is not None:
+            cache.recorded = RecordedSteps(backend, recorder, super().next_token_logits)
+        return cache
+
+    @with_own_compute
+    def next_token_logits(self, tokens: Any, cache: KeyValueCache | NextColumn | None = None) -> Any:
+        """Logits (B, V) of the token after tokens (B, T). With a cache, pass only the tokens that it has not seen: if
+        that is one of each row, a device repeats what it has recorded."""
+        if isinstance(cache, KeyValueCache) and cache.recorded is not None and np.shape(tokens)[1] == 1:
+            logits = cache.recorded.take(tokens, cache, self._parameters)
+            if logits is not None:
+                return logits
+        return super().next_token_logits(tokens, cache)
 
     @with_own_compute
     def restore(self, cache: KeyValueCache, tokens: Any, keys_and_values: Mapping[int, Any]) -> None:
@@ -233,7 +246,7 @@ class GPT(NextTokenModel):
             self._read(tokens, cache.positions(tokens.shape[1]), cache)
         cache.load(tokens.shape[1], keys_and_values)
 
-    def _last_logits(self, tokens: Any, cache: KeyValueCache | None) -> Any:
+    def _last_logits(self, tokens: Any, cache: KeyValueCache | NextColumn | None) -> Any:
         return self._project(self.hidden(tokens, cache=cache)[:, -1]).data
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.backend import Backend
 from tinygrad_chat.models.initialisation import Constant, Initialiser, Normal, Ramp, Uniform
 from tinygrad_chat.models.options import ModelOptions
 from tinygrad_chat.models.parameter_table import Role, by_name, is_trained, parameter_table
@@ -67,6 +68,22 @@ def stored_weights(
     stored = {name for name, _, entry in table if entry.role in STORED}
     checked = checked_weights(options, vocabulary, weights)
     return {name: StoredWeight.of(each, kind) if name in stored else np.array(each) for name, each in checked.items()}
+
+
+def side_by_side(arrays: Mapping[str, Any], dtype: Any, backend: Backend) -> dict[str, Any]:
+    """Return arrays as those of a back end, of type `dtype`. All that a device has to be sent come into one buffer,
+    matrices first as in `Parameters`: there the weights of layers with one input are neighbours, and one product."""
+    xp = backend.xp
+    on_host = backend.name == "numpy"
+    there = {name: xp.asarray(x, dtype) for name, x in arrays.items() if on_host or isinstance(x, backend.array_type)}
+    sent = sorted((name for name in arrays if name not in there), key=lambda name: arrays[name].ndim < 2)
+    buffer, start = xp.empty(sum(arrays[name].size for name in sent), dtype), 0
+    for name in sent:
+        end = start + arrays[name].size
+        there[name] = buffer[start:end].reshape(arrays[name].shape)
+        there[name][...] = xp.asarray(arrays[name], dtype)
+        start = end
+    return {name: there[name] for name in arrays}
 
 
 def frozen_names(options: ModelOptions, vocabulary: int) -> set[str]:

@@ -13,6 +13,7 @@ from tinygrad_chat.nn.layers import (
     dropper,
 )
 from tinygrad_chat.nn.module import Module
+from tinygrad_chat.nn.next_column import NextColumn
 from tinygrad_chat.nn.parameters import GradientBuffer, NewGradient, Parameters, expect_fitting
 from tinygrad_chat.nn.residual import ResidualStream
 from tinygrad_chat.nn.stored import StoredEmbedding, StoredLinear, StoredLinears, StoredWeight
@@ -27,6 +28,7 @@ __all__ = [
     "LoRALinear",
     "Module",
     "NewGradient",
+    "NextColumn",
     "Norm",
     "Parameters",
     "RMSNorm",

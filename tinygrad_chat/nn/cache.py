@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat.autograd import find_kernel
 from tinygrad_chat.backend import Backend
 
 FIRST_COLUMNS = 256
 """Positions for which memory is allocated at first."""
+
+
+def write_columns(key: Any, value: Any, keys: Any, values: Any, column: int) -> None:
+    """Write the keys and values of new tokens (B, T, width) into those of all (B, S, width), from `column` on. A kernel
+    for the arrays' back end may replace it, which also takes an array without axes as `column`."""
+    keys[:, column : column + key.shape[1]] = key
+    values[:, column : column + key.shape[1]] = value
 
 
 class KeyValueCache:
@@ -30,6 +38,11 @@ class KeyValueCache:
     whenever they are full, so a context of 8,192 tokens takes its memory only when it is used. The class is defined
     beside the layers because models must be able to create one; only `inference` drives it.
     """
+
+    filled: Any = None
+    """How many of the keys that `extend` returns are there yet, as an array; None if all are."""
+    recorded: Any = None
+    """The steps of one token that its model has recorded, if it does so (`models.recorded_steps`)."""
 
     def __init__(self, layers: int, batch: int, capacity: int, width: int, *, backend: Backend, dtype: Any) -> None:
         self._xp = backend.xp
@@ -56,9 +69,19 @@ class KeyValueCache:
         return self._buffer.nbytes // self._buffer.shape[3] * self.capacity
 
     @property
+    def memory(self) -> Any:
+        """The keys and values of all rows, in all columns for which there is memory yet: (layers, 2, B, S, width)."""
+        return self._buffer
+
+    @property
     def length(self) -> int:
         """The number of tokens in the longest row."""
         return int(self.end - self.starts.min(initial=self.end))
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether the next tokens include padding: whether a row begins further on."""
+        return self.end < self.starts.max(initial=0)
 
     def positions(self, tokens: int) -> slice | np.ndarray:
         """Return the positions of that many new tokens in their rows: a slice if no row is padded, else (B, T), with
@@ -78,8 +101,7 @@ class KeyValueCache:
         """Store the new tokens' keys and values (arrays) for a layer; return those of all tokens, as views."""
         end = self.end + key.shape[1]
         keys, values = self._buffer[layer, :, : self.rows]
-        keys[:, self.end : end] = key
-        values[:, self.end : end] = value
+        find_kernel(write_columns, write_columns, keys)(key, value, keys, values, self.end)
         return keys[:, :end], values[:, :end]
 
     def advance(self, tokens: int) -> None:
@@ -95,6 +117,7 @@ class KeyValueCache:
         if longest > self.end:
             self._move(longest)
         others = copy.copy(self)
+        others.recorded = None
         rows, columns = slice(self.rows, self.rows + len(lengths)), slice(self.end - longest, self.end)
         others._buffer = self._buffer[:, :, rows, columns]
         others.capacity = longest

@@ -11,15 +11,18 @@ from tinygrad_chat.backend import array_module
 from tinygrad_chat.errors import ShapeError
 
 
-def visible_positions(xp: Any, T: int, S: int, *, causal: bool, window: int | None, document_starts: Any = None) -> Any:
+def visible_positions(
+    xp: Any, T: int, S: int, *, causal: bool, window: int | None, document_starts: Any = None, length: Any = None
+) -> Any:
     """Which of S keys each of T queries may see, (T, S) booleans; with `document_starts` (B, T), (B, 1, 1, T, S).
 
-    The last query is at the position of the last key, so with a cache T may be smaller than S. `window` counts the
-    positions seen, the query's own included.
+    The last query is at the position of the last key or, with `length`, of the last of that many, so with a cache T may
+    be smaller than S. `window` counts the positions seen, the query's own included.
     """
-    query = xp.arange(S - T, S)[:, None]
+    length = S if length is None else length
+    query = xp.arange(T)[:, None] + (length - T)
     key = xp.arange(S)[None, :]
-    visible = key <= query if causal else xp.ones((T, S), dtype=bool)
+    visible = key <= query if causal else xp.broadcast_to(key < length, (T, S))
     if window is not None:
         visible = visible & (key > query - window)
     if document_starts is not None:
@@ -71,14 +74,22 @@ def merge_heads(x: Any) -> Any:
 
 
 def attention_weights(
-    query: Any, key: Any, *, heads: int, causal: bool = True, window: int | None = None, document_starts: Any = None
+    query: Any,
+    key: Any,
+    *,
+    heads: int,
+    causal: bool = True,
+    window: int | None = None,
+    document_starts: Any = None,
+    length: Any = None,
 ) -> Any:
     """The weights (B, G, H / G, T, S) with which `attention` averages the values: softmax(query . key / sqrt(D)) over
     the keys that each query may see. The arguments are those of `attention`."""
     (T, S), D = (query.shape[1], key.shape[1]), query.shape[2] // heads
     xp, G = array_module(query), key.shape[2] // D
     q, k = split_heads(query, G, D), split_heads(key, G, D)
-    visible = visible_positions(xp, T, S, causal=causal, window=window, document_starts=document_starts)
+    seen = {"causal": causal, "window": window, "document_starts": document_starts, "length": length}
+    visible = visible_positions(xp, T, S, **seen)
     scores = xp.where(visible, (q @ k.swapaxes(-1, -2)) * (1 / math.sqrt(D)), -math.inf)
     e = xp.exp(scores - scores.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
@@ -94,19 +105,22 @@ def attention(
     causal: bool = True,
     window: int | None = None,
     document_starts: Any = None,
+    length: Any = None,
 ):
     """For each query, the mean of the values, weighted by softmax(query . key / sqrt(D)) over the keys it may see.
 
     query (B, T, H D), key (B, S, G D), value (B, S, G D) -> (B, T, H D): the channels of H = `heads` heads, each D
     wide, are side by side. H / G neighbouring query heads share one key/value head. `causal` hides later positions;
     `window` hides those that many or more positions back. `document_starts` (B, T) are integers: for each query, the
-    key at which its document begins, at or before its own position. Earlier keys are hidden.
+    key at which its document begins, at or before its own position. Earlier keys are hidden. `length`, a number or an
+    array without axes, says how many of the S keys there are yet: the last query is at the last of them, and those
+    behind it are hidden.
     """
     G = count_shared_heads(query, key, value, heads, window, document_starts)
     D = query.shape[2] // heads
     scale = 1 / math.sqrt(D)
     q, k, v = (split_heads(x, G, D) for x in (query, key, value))
-    seen = {"causal": causal, "window": window, "document_starts": document_starts}
+    seen = {"causal": causal, "window": window, "document_starts": document_starts, "length": length}
     weights = attention_weights(query, key, heads=heads, **seen)
     out = weights @ v
 

@@ -14,6 +14,7 @@ from tinygrad_chat import ops
 from tinygrad_chat.kernels.cuda import (
     adamw,
     attention,
+    cache,
     cross_entropy,
     dropout,
     embedding,
@@ -25,6 +26,7 @@ from tinygrad_chat.kernels.cuda import (
     rotary,
     shape,
 )
+from tinygrad_chat.nn.cache import write_columns
 from tinygrad_chat.optim.adamw import adamw_update
 from tinygrad_chat.optim.clipping import norm_and_scale
 from tinygrad_chat.optim.muon import update_matrices
@@ -53,6 +55,7 @@ KERNELS = {
         adamw_update: adamw.adamw_update,
         norm_and_scale: adamw.norm_and_scale,
         update_matrices: muon.update_matrices,
+        write_columns: cache.write_columns,
         ops.add: pointwise.add,
         ops.add_layernorm: normalization.add_layernorm,
         ops.add_rmsnorm: normalization.add_rmsnorm,

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat import ops
 from tinygrad_chat.autograd import Unshared, compute_for
 from tinygrad_chat.backend import array_module
 from tinygrad_chat.kernels.cuda import flash_attention
 from tinygrad_chat.kernels.cuda.launch import contiguous, launch, per_warp, width
 from tinygrad_chat.kernels.cuda.matmul import gemm
+from tinygrad_chat.kernels.cuda.newest_attention import newest_attention
 from tinygrad_chat.kernels.cuda.slices import empty_neighbours
 from tinygrad_chat.ops.attention import count_shared_heads, split_heads
 
@@ -32,16 +34,34 @@ def attention(
     causal: bool = True,
     window: int | None = None,
     document_starts: Any = None,
+    length: Any = None,
 ):
-    """`ops.attention`. Scores and softmax are float32; the weights are kept in the type of the query.
+    """`ops.attention`. Scores and softmax are float32.
 
-    What flash_attention.py has no tiles for is computed with all weights in memory: float32, and heads of other widths.
+    One query of each sequence, as in generation, has a kernel of its own; should anybody ask for its gradient, it is
+    computed again as others are.
     """
-    G = count_shared_heads(query, key, value, heads, window, document_starts)
+    count_shared_heads(query, key, value, heads, window, document_starts)
+    seen: dict[str, Any] = {"causal": causal, "window": window, "document_starts": document_starts}
+    if query.shape[1] == 1:
+        again = _attention if length is None else functools.partial(ops.attention.reference, length=length)
+        out = newest_attention(
+            query, key, value, heads=heads, window=window, document_starts=document_starts, length=length
+        )
+        return out, lambda d_out: again(query, key, value, heads=heads, **seen)[1](d_out)
+    if length is not None:
+        return ops.attention.reference(query, key, value, heads=heads, length=length, **seen)
+    return _attention(query, key, value, heads=heads, **seen)
+
+
+def _attention(query: Any, key: Any, value: Any, *, heads: int, causal: bool, window: int | None, document_starts: Any):
+    """`ops.attention` by flash attention where it has tiles, else with all weights in memory, in the type of the query:
+    in float32, and for heads of other widths."""
     (B, T), S, D = query.shape[:2], key.shape[1], query.shape[2] // heads
     if query.dtype.name == "bfloat16" and D in flash_attention.WIDTHS:
         seen = {"causal": causal, "window": window, "document_starts": document_starts}
         return flash_attention.attention(query, key, value, heads=heads, **seen)
+    G = key.shape[2] // D
     xp, real, shared = array_module(query), query.dtype, heads // G
     scale, limits = 1 / math.sqrt(D), (T, S, heads, causal, S if window is None else window)
     starts = None if document_starts is None else contiguous(document_starts, np.int64)

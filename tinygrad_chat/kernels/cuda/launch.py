@@ -139,3 +139,9 @@ def in_memory(xp: Any, number: Any, dtype: Any) -> Any:
 def contiguous(x: Any, real: Any) -> Any:
     """Return x as kernels take it, copied if it is not contiguous or not of type `real`."""
     return array_module(x).asarray(x, dtype=real, order="C")
+
+
+def dense(x: Any) -> Any:
+    """Return x (..., C), copied unless each of its rows is contiguous: for kernels that are told how far these are
+    apart."""
+    return x if x.shape[-1] == 1 or x.strides[-1] == x.itemsize else contiguous(x, x.dtype)

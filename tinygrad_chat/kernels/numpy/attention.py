@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_chat import ops
 from tinygrad_chat.autograd import recording
 from tinygrad_chat.ops.attention import count_shared_heads, merge_heads, split_heads, visible_positions
 
@@ -26,8 +27,12 @@ def attention(
     causal: bool = True,
     window: int | None = None,
     document_starts: np.ndarray | None = None,
+    length: Any = None,
 ):
-    """`ops.attention`."""
+    """`ops.attention`. Only devices have caches of which `length` is filled; here the reference takes care of it."""
+    if length is not None:
+        seen = {"causal": causal, "window": window, "document_starts": document_starts, "length": length}
+        return ops.attention.reference(query, key, value, heads=heads, **seen)
     settings = heads, causal, window, document_starts
     return blocked_attention(query, key, value, *settings, weigh=_weigh, weigh_backward=_weigh_backward)
 

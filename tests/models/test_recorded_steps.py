@@ -1,0 +1,245 @@
+"""Steps of one token that a device has recorded leave the bits of eager ones, whoever joins or leaves in between.
+
+The device is tests/cuda_on_cpu's, which keeps each call with its addresses and computes nothing while it captures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda_on_cpu import tape
+from tests.cuda_on_cpu.device import DEVICE, no_waiting, standing_in
+from tests.cuda_on_cpu.places import needs_compiler, open_place
+from tests.profiles import CI
+from tinygrad_chat import GPT, Compute, ModelOptions
+from tinygrad_chat.autograd import reference_ops
+from tinygrad_chat.backend import Backend, Packet, get_backend
+from tinygrad_chat.errors import ShapeError
+from tinygrad_chat.inference.rows import SharedRows, rows_of
+from tinygrad_chat.kernels.cuda import linear
+from tinygrad_chat.models.nanochat import NANOCHAT
+from tinygrad_chat.models.parameter_table import by_name, parameter_table
+from tinygrad_chat.models.recorded_steps import EAGER_STEPS
+from tinygrad_chat.nn import KeyValueCache
+from tinygrad_chat.nn import cache as cache_module
+
+pytestmark = needs_compiler
+V, CONTEXT, MOST_ROWS = 19, 24, 4
+SMALL: dict[str, Any] = {"layers": 2, "heads": 2, "width": 16, "context": CONTEXT}
+DOCUMENTS = {"document_mask": True, "document_token": 0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "GPT-2's": {"bias": True},
+    "a modern one's": {
+        "positions": "rotary",
+        "norm": "rmsnorm",
+        "activation": "swiglu",
+        "key_value_heads": 1,
+        "window": 5,
+        "soft_cap": 15.0,
+    },
+    "within documents": DOCUMENTS,
+    "nanochat's": {**NANOCHAT, "vocabulary_multiple": 8, "window": 5},
+    "nanochat's within documents": {**NANOCHAT, **DOCUMENTS, "vocabulary_multiple": 8},
+}
+
+
+@pytest.fixture(autouse=True)
+def device(request: pytest.FixtureRequest) -> Iterator[None]:
+    on_gpu = request.node.get_closest_marker("gpu") is not None
+    with nullcontext() if on_gpu else standing_in(capturing=True):
+        yield
+
+
+def build(variant: dict[str, Any], *, recording: bool = True, dtype: str = "float32", backend: Backend = DEVICE) -> GPT:
+    model = GPT(V, ModelOptions(**{**SMALL, **variant}), compute=Compute.choose(backend, dtype=dtype))
+    random = np.random.default_rng(0)
+    model.parameters().load({name: random.normal(size=x.shape) / 3 for name, x in model.parameters().state().items()})
+    model.records_steps = recording
+    return model
+
+
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[tape.Tape]:
+    """Return a list that gets an entry for each replay."""
+    found: list[tape.Tape] = []
+    replay = tape.Tape.replay
+    monkeypatch.setattr(tape.Tape, "replay", lambda self: (found.append(self), replay(self))[1])
+    return found
+
+
+def shared_rows(model: GPT) -> SharedRows:
+    rows = rows_of(model, MOST_ROWS, cached=True, prefix_bytes=0)
+    assert isinstance(rows, SharedRows)
+    return rows
+
+
+def read_in_company(model: GPT) -> list[np.ndarray]:
+    """Return the logits of every step of rows that join, leave and fill the cache."""
+    rows, random, found = shared_rows(model), np.random.default_rng(1), []
+
+    def step(times: int) -> None:
+        for _ in range(times):
+            with no_waiting():
+                found.append(rows.step(random.integers(0, V, rows._cache.rows).tolist()))
+
+    rows.join([[1, 2, 3], [4, 0, 5, 6, 7]])
+    step(5)
+    rows.join([[8]])
+    step(4)
+    rows.leave(0)  # the newest takes its place
+    step(4)
+    rows.join([random.integers(0, V, 12).tolist()])
+    step(5)
+    rows.leave(1)  # the longest, while the end of the cache is near
+    step(6)
+    rows.clear()
+    rows.join([[3, 1]])
+    step(4)
+    return [model.compute.backend.to_host(logits).copy() for logits in found]
+
+
+@CI
+@pytest.mark.parametrize("columns", [4, cache_module.FIRST_COLUMNS])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_recorded_steps_leave_the_bits_of_eager_ones(
+    variant: dict[str, Any], dtype: str, columns: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cache_module, "FIRST_COLUMNS", columns)  # few: recordings end when the cache grows
+    repeated = replays(monkeypatch)
+    eager = read_in_company(build(variant, dtype=dtype, recording=False))
+    assert not repeated
+    recorded = read_in_company(build(variant, dtype=dtype))
+    assert len(repeated) >= len(eager) // 2
+    for ours, theirs in zip(recorded, eager, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if dtype == "float32":
+        on_host = read_in_company(build(variant, backend=get_backend("numpy")))
+        for ours, theirs in zip(recorded, on_host, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def read(model: GPT, cache: KeyValueCache, tokens: Any) -> np.ndarray:
+    return model.compute.backend.to_host(model.next_token_logits(np.array(tokens), cache)).copy()
+
+
+def ready(model: GPT, rows: int = 1) -> KeyValueCache:
+    """Return a cache whose next step is repeated."""
+    cache = model.new_cache(rows)
+    for tokens in ([[1, 2]] * rows, *[[[3]] * rows] * (EAGER_STEPS + 1)):
+        read(model, cache, tokens)
+    return cache
+
+
+def test_a_token_takes_one_packet_and_one_launch(monkeypatch: pytest.MonkeyPatch):
+    model = build({})
+    cache, repeated, sent = ready(model), replays(monkeypatch), []
+    monkeypatch.setattr(Packet, "send", lambda self, send=Packet.send: (sent.append(self), send(self))[1])
+    for _ in range(3):
+        read(model, cache, [[5]])
+    assert len(repeated) == len(sent) == 3
+    assert len(repeated[0].calls) > 20  # which are not made one by one
+
+
+def test_tokens_that_a_device_has_drawn_are_read_there(monkeypatch: pytest.MonkeyPatch):
+    found = []
+    for on_device in (False, True):
+        model = build({})
+        cache, tokens = ready(model), np.array([[5]])
+        repeated = replays(monkeypatch)
+        for _ in range(3):
+            logits = model.next_token_logits(DEVICE.xp.asarray(tokens) if on_device else tokens, cache)
+            with no_waiting():
+                drawn = logits.argmax(axis=-1)[:, None]
+            tokens = DEVICE.to_host(drawn).copy()
+            found.append(tokens.item())
+        assert len(repeated) == 3
+    assert found[:3] == found[3:]
+
+
+def test_a_result_is_not_overwritten_by_the_next_step():
+    model = build({})
+    cache = ready(model)
+    first = model.next_token_logits(np.array([[5]]), cache)
+    before = DEVICE.to_host(first).copy()
+    read(model, cache, [[6]])
+    np.testing.assert_array_equal(DEVICE.to_host(first), before)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_weights_that_have_changed_are_read_where_they_are(moved: bool):
+    eager, moving = build({}, recording=False), build({})
+    caches = ready(eager), ready(moving)
+    for model in (eager, moving):
+        values = {name: x / 2 for name, x in model.parameters().state().items()}
+        if moved:
+            model._parameters = None  # as in a model whose parameters nobody has asked for yet
+        model.parameters().load(values)
+    for tokens in [[[5]], [[6]]] * (EAGER_STEPS + 1):
+        ours, theirs = (read(model, cache, tokens) for model, cache in zip((moving, eager), caches, strict=True))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_full_context_is_refused_as_by_an_eager_step():
+    model = build({})
+    cache = ready(model)
+    while cache.length < CONTEXT:
+        read(model, cache, [[5]])
+    with pytest.raises(ShapeError, match=f"expected at most {CONTEXT} tokens"):
+        read(model, cache, [[5]])
+
+
+def test_what_cannot_be_recorded_stays_eager_and_says_why(monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: Any, work: Any) -> Any:
+        raise MemoryError("no memory\nfor a graph")
+
+    monkeypatch.setattr(tape.TapeRecorder, "record", refuse)
+    eager, model = build({}, recording=False), build({})
+    caches = eager.new_cache(1), model.new_cache(1)
+    for tokens in ([[1, 2]], *[[[3]]] * (EAGER_STEPS + 3)):
+        np.testing.assert_array_equal(read(model, caches[1], tokens), read(eager, caches[0], tokens))
+    assert caches[1].recorded.refused == "no memory for a graph"
+
+
+def test_reference_ops_are_not_repeated_kernels(monkeypatch: pytest.MonkeyPatch):
+    model = build({})
+    cache, repeated = ready(model), replays(monkeypatch)
+    with reference_ops():
+        read(model, cache, [[5]])
+    assert not repeated
+    read(model, cache, [[5]])
+    assert len(repeated) == 1
+
+
+def test_the_host_records_nothing():
+    assert build({}, backend=get_backend("numpy")).new_cache(1).recorded is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_a_gpu_repeats_what_it_computes_eagerly(variant: dict[str, Any], dtype: str):
+    with open_place("gpu") as gpu:
+        eager, recorded = (
+            read_in_company(build(variant, recording=recording, dtype=dtype, backend=gpu))
+            for recording in (False, True)
+        )
+    for ours, theirs in zip(recorded, eager, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_model_opened_for_inference_has_one_product_for_query_key_and_value(monkeypatch: pytest.MonkeyPatch):
+    options = ModelOptions(**SMALL, bias=True)
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=entry.shape) for name, _, entry in by_name(parameter_table(options, V))}
+    model = GPT(V, options, compute=Compute.choose(DEVICE), weights=weights)
+    products, gemm = [], linear.gemm
+    monkeypatch.setattr(linear, "gemm", lambda *given, **named: products.append(1) or gemm(*given, **named))
+    logits = read(model, model.new_cache(1), [[1, 2, 3]])
+    assert len(products) == 1 + 4 * options.layers
+    on_host = GPT(V, options, weights={name: x.astype(np.float32) for name, x in weights.items()})
+    np.testing.assert_allclose(logits, on_host.next_token_logits(np.array([[1, 2, 3]])), rtol=1e-4, atol=1e-4)
